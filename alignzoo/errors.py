@@ -1,0 +1,77 @@
+"""What a user did wrong, said once and said well.
+
+Every mistake of a user becomes a `Problem`: where it is, what is wrong, what was expected and the nearest valid
+spelling. `UserError` carries one or more of them; the command line prints them and exits with 2, without a traceback.
+This module imports nothing outside the standard library, so that errors stay cheap and always work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: `where: what; expected ...; did you mean '...'?`."""
+
+    what: str
+    where: str = ""
+    expected: str = ""
+    nearest: str = ""
+    hint: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        if self.expected:
+            text += f"; expected {self.expected}"
+        if self.nearest:
+            text += f"; did you mean '{self.nearest}'?"
+        if self.hint:
+            text += f"\n    {self.hint}"
+        return text
+
+
+class UserError(Exception):
+    """A mistake in what the user gave us. Carries every problem found, not only the first."""
+
+    def __init__(
+        self,
+        what: str | Iterable[Problem],
+        *,
+        where: str = "",
+        expected: str = "",
+        nearest: str = "",
+        hint: str = "",
+    ) -> None:
+        if isinstance(what, str):
+            self.problems = [Problem(what, where, expected, nearest, hint)]
+        else:
+            self.problems = list(what)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class RunFailed(Exception):
+    """A run that was well asked for but could not go on (a NaN, no memory left). Exit code 1, nothing saved is lost."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known spelling within edit distance 1 (words of up to four letters) or 2, or "" when none is that close.
+
+    difflib's ratio suggests 'ipo' for 'simpo', which sends people to another objective; an edit distance does not.
+    """
+    limit = 1 if len(word) <= 4 else 2
+    scored = sorted((_distance(word.lower(), other.lower()), other) for other in known)
+    return scored[0][1] if scored and scored[0][0] <= limit else ""
+
+
+def _distance(a: str, b: str) -> int:
+    """Edit distance in which swapping two neighbouring letters counts as one edit (`epohcs`)."""
+    before, row = [0] * (len(b) + 1), list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        older, before, row = before, row, [i] + [0] * len(b)
+        for j, y in enumerate(b, 1):
+            row[j] = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (x != y))
+            if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
+                row[j] = min(row[j], older[j - 2] + 1)
+    return row[-1]

@@ -1,0 +1,129 @@
+"""What a recipe may say: one pydantic model a section, nothing else accepted."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
+
+from alignzoo.data.source import DataSource
+from alignzoo.objective import Objective
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
+
+
+class TokenizerConfig(Section):
+    """A tokenizer trained on the run's own training rows: for models that start from nothing."""
+
+    train: Literal["bpe", "bytes"] = Field("bpe", description="byte-level BPE, or plain bytes (no training)")
+    vocab_size: int = Field(2048, ge=260, description="entries, special tokens included (bpe)")
+
+
+class ModelConfig(Section):
+    """Where the policy starts: another recipe's run (`from`), pretrained weights (`path`) or nothing (`config`)."""
+
+    from_: str | None = Field(None, alias="from", description="a recipe; its run is made first, once, and reused")
+    path: str | None = Field(None, description="a local folder or a hub id, as for from_pretrained")
+    revision: str | None = Field(None, description="hub revision")
+    config: dict[str, Any] | None = Field(None, description="architecture from scratch: model_type and its fields")
+    tokenizer: str | TokenizerConfig | None = Field(None, description="folder, hub id, or {train: bpe}; else the model's")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the weights")
+
+    @model_validator(mode="after")
+    def _one_start(self) -> ModelConfig:
+        given = [name for name, value in (("from", self.from_), ("path", self.path), ("config", self.config)) if value]
+        if len(given) != 1:
+            raise ValueError(f"say exactly one of from, path, config (got {', '.join(given) or 'none'})")
+        if self.config is not None and self.tokenizer is None:
+            raise ValueError("a model from scratch needs a tokenizer, for example {train: bpe}")
+        if self.config is not None and "model_type" not in self.config:
+            raise ValueError("config needs a model_type, for example llama")
+        return self
+
+
+class TokensConfig(Section):
+    """Length limits, in tokens, in the order the DPO authors' code applies them: first the prompt, then the completion."""
+
+    max_length: int = Field(512, ge=2, description="prompt and completion together")
+    max_prompt_length: int = Field(256, ge=1, description="what a prompt is cut to when the whole is too long")
+    truncate_prompt: Literal["keep_end", "keep_start", "never"] = Field(
+        "keep_end", description="which end of a long prompt is kept; never: the row is skipped, and counted"
+    )
+
+    @model_validator(mode="after")
+    def _room_for_a_completion(self) -> TokensConfig:
+        if self.max_prompt_length >= self.max_length:
+            raise ValueError(f"max_prompt_length must be below max_length ({self.max_length})")
+        return self
+
+
+class AdamW(Section):
+    name: Literal["adamw"] = "adamw"
+    learning_rate: float = Field(gt=0)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+
+
+class RMSprop(Section):
+    """The DPO paper's optimiser (appendix B), with torch's defaults."""
+
+    name: Literal["rmsprop"] = "rmsprop"
+    learning_rate: float = Field(gt=0)
+    alpha: float = Field(0.99, ge=0, lt=1)
+    eps: float = Field(1e-8, gt=0)
+    momentum: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+
+
+class SGD(Section):
+    name: Literal["sgd"] = "sgd"
+    learning_rate: float = Field(gt=0)
+    momentum: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+
+
+Optimizer = Annotated[AdamW | RMSprop | SGD, Field(discriminator="name")]
+
+
+class Schedule(Section):
+    name: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = Field(0, ge=0, description="the rate rises linearly over these steps")
+
+
+class TrainConfig(Section):
+    batch_size: int = Field(64, ge=1, description="rows per optimiser step, over all processes")
+    epochs: float = Field(1.0, gt=0, description="passes over the training rows; the last partial batch is dropped")
+    max_steps: int | None = Field(None, ge=1, description="stop after this many optimiser steps")
+    optimizer: Optimizer
+    schedule: Schedule = Schedule()
+    max_grad_norm: float | None = Field(10.0, gt=0, description="clip the global gradient norm; null: never")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: autocast; weights keep theirs")
+    tokens_per_batch: int = Field(4096, ge=1, description="token slots per micro-batch; changes speed, not the result")
+    layout: Literal["auto", "forest", "plain"] = Field("auto", description="auto: the forest if the model agrees with it")
+    gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, a third more time")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    checkpoint_every: int = Field(200, ge=1, description="optimiser steps between checkpoints")
+    keep_checkpoints: int = Field(2, ge=1, description="how many of the last checkpoints stay")
+
+
+class EvalConfig(Section):
+    every: int | None = Field(None, ge=1, description="optimiser steps between evaluations; null: start and end only")
+    samples: int = Field(6, ge=0, description="held-out prompts answered greedily before and after")
+    sample_tokens: int = Field(64, ge=1, description="at most this many new tokens in a sample")
+
+
+class Recipe(Section):
+    """A whole run: an objective, a model and data. `load_recipe` reads it from YAML."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="of the run folder; by default the file's")
+    plugins: tuple[str, ...] = Field((), description="unpackaged plugins, .py files beside the recipe")
+    objective: SerializeAsAny[Objective]
+    model: ModelConfig
+    data: SerializeAsAny[DataSource]
+    tokens: TokensConfig = TokensConfig()
+    train: TrainConfig
+    eval: EvalConfig = EvalConfig()
+    seed: int = Field(0, ge=0, description="of the data order and of everything random")

@@ -1,0 +1,102 @@
+"""Token trees: a prompt's tokens with the completions as branches, many of them in flat arrays.
+
+The prompt is tokenised once and each branch continues it, so prompt + branch is exactly what the policy is scored on.
+Of a branch only the tokens from `scored_from` on are scored (before them may stand turns that differ between the two
+dialogues of an odd HH row).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+Tokens = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One completion. `tokens[scored_from:]` is what is scored, EOS included."""
+
+    tokens: Tokens
+    scored_from: int = 0
+
+    @property
+    def scored(self) -> int:
+        """How many tokens are scored."""
+        return len(self.tokens) - self.scored_from
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """`prompt` is never empty: the first completion token needs a token to be predicted from."""
+
+    id: str
+    prompt: Tokens
+    branches: tuple[Branch, ...]
+
+    @property
+    def slots(self) -> int:
+        """Token slots that it takes in a forest: the prompt once, then every branch."""
+        return len(self.prompt) + sum(len(branch.tokens) for branch in self.branches)
+
+
+def sequence_key(prompt: Tokens, branch: Branch) -> bytes:
+    """16 bytes that identify what is scored: the token ids and where scoring starts, nothing else."""
+    digest = blake2b(digest_size=16)
+    digest.update(np.int64(len(prompt) + branch.scored_from).tobytes())
+    digest.update(np.ascontiguousarray(prompt, dtype=np.int32).tobytes())
+    digest.update(np.ascontiguousarray(branch.tokens, dtype=np.int32).tobytes())
+    return digest.digest()
+
+
+class Trees(Sequence[Tree]):
+    """Many trees in four flat arrays. Iterating makes `Tree` views; nothing is copied.
+
+    `tokens` holds segment after segment; segment s is `tokens[segments[s]:segments[s + 1]]`. Tree t owns the segments
+    `trees[t]` up to `trees[t + 1]`: its prompt first, then its branches. `scored_from` has one entry per segment.
+    """
+
+    def __init__(
+        self, ids: list[str], tokens: Tokens, segments: NDArray[np.int64], trees: NDArray[np.int64],
+        scored_from: Tokens,
+    ) -> None:  # fmt: skip
+        self.ids, self.tokens, self.segments, self.trees, self.scored_from = ids, tokens, segments, trees, scored_from
+
+    @classmethod
+    def build(cls, items: Iterable[Tree]) -> Trees:
+        ids: list[str] = []
+        parts: list[Tokens] = []
+        scored_from: list[int] = []
+        trees = [0]
+        for tree in items:
+            ids.append(tree.id)
+            parts.append(np.asarray(tree.prompt, dtype=np.int32))
+            parts.extend(np.asarray(branch.tokens, dtype=np.int32) for branch in tree.branches)
+            scored_from.extend([0, *(branch.scored_from for branch in tree.branches)])
+            trees.append(len(parts))
+        segments = np.zeros(len(parts) + 1, dtype=np.int64)
+        np.cumsum([len(part) for part in parts], out=segments[1:])
+        tokens = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
+        return cls(ids, tokens, segments, np.asarray(trees, dtype=np.int64), np.asarray(scored_from, dtype=np.int32))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def, override]
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        t = int(index) % len(self)
+        first, last = int(self.trees[t]), int(self.trees[t + 1])
+        cuts = self.segments[first : last + 1].tolist()
+        pieces = [self.tokens[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+        branches = tuple(Branch(piece, int(self.scored_from[first + 1 + i])) for i, piece in enumerate(pieces[1:]))
+        return Tree(self.ids[t], pieces[0], branches)
+
+    def __iter__(self) -> Iterator[Tree]:
+        return (self[i] for i in range(len(self)))

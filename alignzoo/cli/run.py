@@ -1,0 +1,55 @@
+"""`alignzoo run`: train what a recipe says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from alignzoo.cli.arguments import recipe_arguments
+
+
+@click.command(name="run", short_help="Train what a recipe says, and report.")
+@recipe_arguments
+@click.option("--dry-run", is_flag=True, help="Check everything, print the plan, train nothing (as `validate`).")
+@click.option("--resume", is_flag=True, help="Go on with a stopped run; an error when there is none.")
+@click.option("--fresh", is_flag=True, help="Forget this recipe's earlier run and start over.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
+def command(
+    recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...],
+    dry_run: bool, resume: bool, fresh: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Run RECIPE, and first the recipe that it starts from.
+
+    The same command again returns the finished run, or goes on where a stopped one was.
+    """
+    if dry_run:
+        from alignzoo.cli.validate import check
+
+        return check([recipe], overrides, overlays, as_json)
+    if resume and fresh:
+        raise click.UsageError("--resume and --fresh exclude each other")
+    from alignzoo.errors import UserError
+    from alignzoo.progress import Screen
+    from alignzoo.recipe import load_recipe
+    from alignzoo.run import folder_of, run_resolved
+
+    resolved = load_recipe(recipe, overrides, overlays)
+    if resume and not folder_of(resolved).path.exists():
+        raise UserError("there is no run to resume", where=str(folder_of(resolved).path), hint="run without --resume")
+    result = run_resolved(resolved, fresh=fresh, screen=Screen())
+    if as_json:
+        click.echo(json.dumps(result.summary, indent=2, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    from alignzoo.report import summary_table
+
+    Console().print(summary_table(result.summary))
+    click.echo(f"report: {_near(result.folder / 'report.html')}")
+
+
+def _near(path: Path) -> Path:
+    """Relative to the working directory where that is shorter to read."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

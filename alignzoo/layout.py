@@ -1,0 +1,90 @@
+"""Which layout a model can be trusted with, found out by scoring a few sequences both ways before a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alignzoo.errors import UserError
+from alignzoo.forest import FOREST, PLAIN, lay, sequences
+from alignzoo.scoring import Scorer
+from alignzoo.tree import Branch, Tree, Trees
+
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float64: 1e-6}
+"""Largest difference of a token's log-prob that is rounding. A mask that a model ignores is off by whole nats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What was chosen, and why in words that are printed and kept in the run folder."""
+
+    used: str
+    reason: str
+
+
+def choose_layout(scorer: Scorer, trees: Trees, asked: str) -> Layout:
+    """Set `scorer.layout` (and its head) to the fastest way that agrees with the model's own forward.
+
+    Raises UserError when the layout that was asked for by name disagrees, or when no layout agrees.
+    """
+    precision, scorer.precision = scorer.precision, "float32"  # compare masks, not the rounding of autocast
+    try:
+        return _choose(scorer, _probe(trees), asked)
+    finally:
+        scorer.precision = precision
+
+
+def _choose(scorer: Scorer, sample: list[Tree], asked: str) -> Layout:
+    want = _oracle(scorer, sample)
+    tolerance = TOLERANCE[scorer.model.dtype]
+    refused = []
+    for layout in [FOREST, PLAIN] if asked == "auto" else [asked]:
+        for whole_head in (False, True):
+            scorer.layout, scorer.whole_head = layout, whole_head
+            problem = _disagreement(scorer, sample, want, tolerance)
+            if problem is None:
+                head = " (logits from the model's own forward)" if whole_head else ""
+                why = "; ".join(refused) or f"agrees with the one-sequence forward on {len(want)} sequences"
+                return Layout(layout, why + head)
+        refused.append(f"{layout} refused: {problem}")
+    raise UserError(
+        f"{type(scorer.model).__name__} can't be scored: {'; '.join(refused)}",
+        hint="" if asked == "auto" else "train.layout: auto chooses a layout that agrees",
+    )
+
+
+def _probe(trees: Trees, most: int = 4, slots: int = 2048) -> list[Tree]:
+    """The longest trees that fit in `slots`, so that a sliding window is noticed, and the first."""
+    first = range(min(len(trees), 512))
+    by_length = sorted(first, key=lambda i: trees[i].slots, reverse=True)
+    chosen = [i for i in by_length if trees[i].slots <= slots][: most - 1] or [by_length[-1]]
+    return [trees[i] for i in dict.fromkeys([*chosen, 0])]
+
+
+def _oracle(scorer: Scorer, sample: list[Tree]) -> list[Tensor]:
+    """Token log-probs by the plain route: the model's own forward, one sequence at a time, nothing of ours."""
+    device = next(scorer.model.parameters()).device
+    with torch.no_grad():
+        return [_one_sequence(scorer, tree.prompt, branch, device) for tree, branch in sequences(sample)]
+
+
+def _one_sequence(scorer: Scorer, prompt: np.ndarray, branch: Branch, device: torch.device) -> Tensor:
+    ids = torch.from_numpy(np.concatenate([prompt, branch.tokens])).long().to(device)
+    log_probs = scorer.model(ids[None], use_cache=False).logits[0].float().log_softmax(-1)
+    first = len(prompt) + branch.scored_from
+    return log_probs[first - 1 : -1].gather(1, ids[first:, None])[:, 0]
+
+
+def _disagreement(scorer: Scorer, sample: list[Tree], want: list[Tensor], tolerance: float) -> str | None:
+    forest = lay(sample, scorer.layout).to(want[0].device)
+    try:
+        with torch.no_grad():
+            got = scorer(forest)
+    except Exception as error:  # any model may refuse a mask in its own way; the reason is kept and shown
+        first_line = (str(error).splitlines() or [""])[0]
+        return f"the model's forward raised {type(error).__name__}: {first_line[:120]}"
+    worst = float((got - torch.cat(want)).abs().max())
+    return None if worst <= tolerance else f"log-probs differ by up to {worst:.2g} from the one-sequence forward"

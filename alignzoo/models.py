@@ -1,0 +1,149 @@
+"""Policies and tokenizers: from another run, from a folder or the hub, or from nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from alignzoo.data.rows import Row
+from alignzoo.errors import UserError
+
+if TYPE_CHECKING:
+    from alignzoo.recipe.schema import ModelConfig, TokenizerConfig
+
+END, PAD = "<|endoftext|>", "<|pad|>"
+
+
+def load_tokenizer(config: ModelConfig, train_rows: Iterable[Row], start: Path | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer that a recipe's model node names; `start` is the policy folder of the run it starts from."""
+    wanted = config.tokenizer
+    if wanted is not None and not isinstance(wanted, str):
+        return train_tokenizer(wanted, train_rows)
+    source = str(start) if start is not None else wanted or config.path
+    tokenizer = _from_pretrained(AutoTokenizer, source, None if wanted else config.revision, "tokenizer")
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"the tokenizer of '{source}' has no end-of-sequence token", where="model.tokenizer")
+    return tokenizer
+
+
+def train_tokenizer(config: TokenizerConfig, rows: Iterable[Row]) -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer for a model from scratch. The same rows in the same order give the same tokenizer."""
+    size = config.vocab_size if config.train == "bpe" else 256 + 2
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=[END, PAD], show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    tokenizer.train_from_iterator(_texts(rows), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, bos_token=END)
+
+
+def _texts(rows: Iterable[Row]) -> Iterator[str]:
+    for row in rows:
+        for text in (row.prompt, *(completion.text for completion in row.completions)):
+            if isinstance(text, str):
+                yield text
+            else:
+                yield from (message["content"] for message in text)
+
+
+def load_policy(
+    config: ModelConfig, tokenizer: PreTrainedTokenizerBase, seed: int, start: Path | None = None
+) -> PreTrainedModel:
+    """The model that training starts from, in `config.dtype`, without dropout.
+
+    It stays in eval mode for good: what is trained is exactly what is scored, and no random state is needed to resume.
+    """
+    dtype = getattr(torch, config.dtype)
+    if start is None and config.config is not None:
+        model = _from_nothing(config.config, tokenizer, seed).to(dtype)
+    else:
+        source, revision = (str(start), None) if start is not None else (config.path, config.revision)
+        model = _from_pretrained(AutoModelForCausalLM, source, revision, "model", dtype=dtype)
+    highest = max(len(tokenizer) - 1, 0)
+    rows = model.get_input_embeddings().num_embeddings
+    if highest >= rows:
+        raise UserError(f"the tokenizer has {highest + 1} tokens and the model only {rows} embeddings", where="model")
+    return model.eval()
+
+
+def _from_nothing(fields: dict[str, Any], tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
+    fields = dict(fields)
+    kind = fields.pop("model_type")
+    tokens = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    fields = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id} | tokens | fields
+    try:
+        known = AutoConfig.for_model(kind)
+    except ValueError:
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+        from alignzoo.errors import nearest
+
+        close = nearest(kind, CONFIG_MAPPING_NAMES)
+        raise UserError(f"transformers knows no model_type '{kind}'", where="model.config", nearest=close) from None
+    unknown = [name for name in fields if not hasattr(known, name)]
+    if unknown:
+        from alignzoo.errors import nearest
+
+        close = nearest(unknown[0], known.to_dict())
+        raise UserError(f"{kind} has no setting '{unknown[0]}'", where="model.config", nearest=close)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **fields), dtype=torch.float32)
+        except Exception as error:  # transformers checks shapes with all kinds of exceptions
+            raise UserError(f"transformers can't build this {kind}: {error}", where="model.config") from error
+
+
+def _from_pretrained(auto: Any, source: str | None, revision: str | None, what: str, **options: Any) -> Any:
+    try:
+        return auto.from_pretrained(source, revision=revision, **options)
+    except (OSError, ValueError) as error:
+        first_line = (str(error).splitlines() or [""])[0]
+        raise UserError(
+            f"no {what} could be loaded from '{source}': {first_line}",
+            where="model",
+            expected="a local folder in Hugging Face layout, or a hub id with the hub in reach",
+        ) from error
+
+
+def use_gradient_checkpointing(model: PreTrainedModel) -> None:
+    """Recompute activations in the backward. transformers asks for training mode; only the layers' flag is set, so
+    that nothing else leaves eval mode."""
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    for module in model.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.training = True
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """32 hex digits of every parameter and buffer: names, types, shapes and bytes."""
+
+    def one(item: tuple[str, torch.Tensor]) -> bytes:
+        name, tensor = item
+        raw = tensor.detach().cpu().contiguous()
+        digest = blake2b(f"{name} {raw.dtype} {tuple(raw.shape)}".encode(), digest_size=16)
+        digest.update(raw.reshape(-1).view(torch.uint8).numpy())
+        return digest.digest()
+
+    with ThreadPoolExecutor() as threads:
+        parts = threads.map(one, sorted(model.state_dict().items()))
+        return blake2b(b"".join(parts), digest_size=16).hexdigest()

@@ -1,0 +1,37 @@
+"""What a person sees while a run works: a line before each thing that takes time, and a bar while it does.
+
+Everything goes to stderr; results go to stdout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+Advance = Callable[[int, str], None]
+"""Called with how many units were done and a few words on how it goes."""
+
+
+class Screen:
+    """Says and shows on stderr, or keeps quiet (`quiet=True`, and in every process but the first)."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, highlight=False, quiet=quiet)
+
+    def say(self, text: str) -> None:
+        """One line, printed as it is."""
+        self.console.print(text, markup=False)
+
+    @contextmanager
+    def bar(self, what: str, total: int, done: int = 0) -> Iterator[Advance]:
+        """A progress bar over `total` units, of which `done` are done already."""
+        columns = (
+            TextColumn("{task.description:<12}"), BarColumn(bar_width=28), MofNCompleteColumn(),
+            TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+        )  # fmt: skip
+        with Progress(*columns, console=self.console, disable=self.console.quiet) as progress:
+            task = progress.add_task(what, total=total, completed=done, note="")
+            yield lambda n, note: progress.update(task, advance=n, note=note)

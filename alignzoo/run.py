@@ -1,0 +1,336 @@
+"""A whole run, top to bottom: recipe -> data -> trees -> reference -> steps -> evaluation -> run folder."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+import alignzoo
+from alignzoo import checkpoint
+from alignzoo.data import Rows, Tokenised, data_report, read_rows, tokenise
+from alignzoo.engine import Engine, make_optimizer, total_steps
+from alignzoo.errors import RunFailed, UserError
+from alignzoo.evaluate import as_text, evaluate, greedy, sample_rows
+from alignzoo.layout import Layout, choose_layout
+from alignzoo.models import load_policy, load_tokenizer, use_gradient_checkpointing, weights_fingerprint
+from alignzoo.paths import cache_root, runs_root
+from alignzoo.progress import Screen
+from alignzoo.recipe import Resolved, load_recipe
+from alignzoo.reference import Reference, cache_folder, score_reference
+from alignzoo.report import write_report
+from alignzoo.runfolder import RunFolder, read_lines
+from alignzoo.scoring import Scorer
+from alignzoo.stopping import Stopping
+
+PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "pydantic", "pluggy")
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """A finished run: its folder, and `summary.json` as a dictionary."""
+
+    folder: Path
+    summary: dict[str, Any]
+
+    @property
+    def policy(self) -> Path:
+        """The trained policy and its tokenizer, for `AutoModelForCausalLM.from_pretrained`."""
+        return self.folder / "policy"
+
+
+def run(
+    recipe: str | Path,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    overlays: Sequence[str | Path] = (),
+    *,
+    fresh: bool = False,
+    quiet: bool = True,
+) -> RunResult:
+    """Run a recipe, and first the one it starts from. A finished run is returned, a stopped one goes on.
+
+    `overrides` are `{"objective.beta": 0.2}` or `["objective.beta=0.2"]`; `fresh` does the run again from its start.
+    Raises UserError for a mistake in what was asked, RunFailed when the run could not go on.
+    """
+    return run_resolved(load_recipe(recipe, overrides, overlays), fresh=fresh, screen=Screen(quiet))
+
+
+def folder_of(resolved: Resolved) -> RunFolder:
+    """Where this recipe's run is or will be: the same recipe, data and start always give the same folder."""
+    return RunFolder(runs_root() / f"{resolved.recipe.name}-{resolved.fingerprint[:8]}")
+
+
+def run_resolved(resolved: Resolved, *, fresh: bool = False, screen: Screen) -> RunResult:
+    """`run` for a recipe that has been read."""
+    folder = folder_of(resolved)
+    start = run_resolved(resolved.parent, screen=screen).policy if resolved.parent else None
+    if fresh:
+        with folder.held():
+            _clear(folder)
+    summary = folder.summary()
+    if summary is not None:
+        screen.say(f"{resolved.recipe.name}: done before, in {folder.path}")
+        return RunResult(folder.path, summary)
+    with folder.held():
+        return RunResult(folder.path, Run(resolved, folder, start, screen).whole())
+
+
+class Run:
+    """One run of one recipe in one folder."""
+
+    def __init__(self, resolved: Resolved, folder: RunFolder, start: Path | None, screen: Screen) -> None:
+        self.resolved, self.recipe, self.folder, self.start = resolved, resolved.recipe, folder, start
+        self.accelerator = Accelerator(cpu=device_of(self.recipe.train.device) == "cpu", mixed_precision="no")
+        self.screen = screen if self.accelerator.is_main_process else Screen(quiet=True)
+
+    def whole(self) -> dict[str, Any]:
+        """Do it all, or what is left of it, and return the summary."""
+        recipe = self.recipe
+        self.folder.write_text("recipe.yaml", self.resolved.to_yaml())
+        rows = read_rows(recipe.data)
+        tokenizer = load_tokenizer(recipe.model, rows.train, self.start)
+        train, held_out = (tokenise(part, tokenizer, recipe.tokens) for part in (rows.train, rows.held_out))
+        report = data_report(rows, train, held_out, recipe.data)
+        self.folder.write_json("data.json", report)
+        _enough(train, held_out, recipe.train.batch_size)
+        model = load_policy(recipe.model, tokenizer, recipe.seed, self.start).to(self.accelerator.device)
+        _positions(model, train, held_out)
+        scorer = Scorer(model, precision=recipe.train.precision)
+        layout = choose_layout(scorer, train.trees, recipe.train.layout)
+        steps = total_steps(recipe.train, len(train.trees))
+        self._announce(report, model, layout, steps)
+        weights = weights_fingerprint(model)
+        references = self._references(scorer, train, held_out)
+        before = self._before(model, tokenizer, held_out)
+        last = self._train(scorer, tokenizer, train, held_out, references, steps)
+        self._export(model, tokenizer)
+        self._samples(model, tokenizer, held_out, before)
+        summary = self._summary(report, model, weights, layout, references, last, steps)
+        self.folder.write_json("summary.json", summary)
+        write_report(self.folder.path)
+        return summary
+
+    def _announce(self, report: dict[str, Any], model: PreTrainedModel, layout: Layout, steps: int) -> None:
+        recipe = self.recipe
+        fields = ", ".join(f"{key}={value}" for key, value in recipe.objective.model_dump().items())
+        start = f"the policy of {self.resolved.parent.recipe.name}" if self.resolved.parent else "its own start"
+        size = sum(parameter.numel() for parameter in model.parameters())
+        self.screen.say(
+            f"{recipe.name}: {recipe.objective.name}({fields}) from {start} ({size / 1e6:.2f} M parameters), "
+            f"{self.accelerator.device} {recipe.train.precision}"
+        )
+        skipped = ", ".join(f"{count} {reason}" for reason, count in report["skipped_by_reason"].items())
+        self.screen.say(
+            f"data: {report['train']:,} training and {report['held_out']:,} held-out rows of {report['read']:,} read"
+            + (f"; skipped: {skipped}" if skipped else "")
+        )
+        if getattr(recipe.data, "path", None) == "sample":
+            self.screen.say(
+                "this is the embedded sample; real HH: data.path=FILE_OR_FOLDER, or --with recipes/scale/pythia-2.8b.yaml"
+            )
+        self.screen.say(f"layout: {layout.used} ({layout.reason}); {steps:,} steps of {recipe.train.batch_size} rows")
+
+    def _references(self, scorer: Scorer, train: Tokenised, held_out: Tokenised) -> list[Reference] | None:
+        if self.recipe.objective.reference == "none":
+            return None
+        folder = cache_folder(cache_root(), scorer)
+        budget = 2 * self.recipe.train.tokens_per_batch  # no activations are kept for a backward
+        return [score_reference(scorer, part.trees, folder, budget, self.screen) for part in (train, held_out)]
+
+    def _before(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, held_out: Tokenised) -> list[str]:
+        """Samples of the start, taken while the model still is the start."""
+        return greedy(model, tokenizer, self._prompts(held_out), self.recipe.eval.sample_tokens)
+
+    def _prompts(self, held_out: Tokenised) -> list[Any]:
+        return [held_out.trees[i].prompt for i in sample_rows(len(held_out.trees), self.recipe.eval.samples)]
+
+    def _train(
+        self, scorer: Scorer, tokenizer: PreTrainedTokenizerBase, train: Tokenised, held_out: Tokenised,
+        references: list[Reference] | None, steps: int,
+    ) -> dict[str, Any]:  # fmt: skip
+        recipe, model = self.recipe, scorer.model
+        optimizer = make_optimizer(recipe.train.optimizer, model)
+        done = self._resume(model, optimizer)
+        if recipe.train.gradient_checkpointing:
+            use_gradient_checkpointing(model)
+        prepared, stepper = self.accelerator.prepare(scorer, optimizer)
+        reference, held_reference = references or (None, None)
+        engine = Engine(
+            recipe.objective, recipe.train, self.accelerator, prepared, stepper, train.trees, reference, steps, recipe.seed
+        )
+
+        def measure(step: int) -> dict[str, Any]:
+            budget = 2 * engine.budget
+            scores = evaluate(scorer, recipe.objective, held_out.trees, held_reference, budget, self.screen)
+            line = {"kind": "eval", "step": step} | scores
+            self.folder.append(self.folder.metrics, line)
+            return line
+
+        def keep(step: int) -> None:
+            checkpoint.save(
+                self.folder.checkpoints, step, model, tokenizer, optimizer, recipe.train.keep_checkpoints
+            )
+
+        if done == 0:
+            measure(0)
+        with Stopping() as stopping, self.screen.bar(recipe.objective.name, steps, done) as advance:
+            for step in range(done, steps):
+                began = time.perf_counter()
+                metrics, slots = self._step(engine, step)
+                seconds = time.perf_counter() - began
+                self.folder.append(self.folder.metrics, {"kind": "train", "step": step + 1} | metrics)
+                timing = {"step": step + 1, "seconds": seconds, "pairs": recipe.train.batch_size, "tokens": slots}
+                self.folder.append(self.folder.timings, timing)
+                advance(1, _note(metrics))
+                if recipe.eval.every and (step + 1) % recipe.eval.every == 0 and step + 1 < steps:
+                    measure(step + 1)
+                if stopping.asked or ((step + 1) % recipe.train.checkpoint_every == 0 and step + 1 < steps):
+                    keep(step + 1)
+                if stopping.asked:
+                    raise stopping.interrupt(f"stopped after step {step + 1}; the same command goes on from there")
+        return measure(steps)
+
+    def _step(self, engine: Engine, step: int) -> tuple[dict[str, float], int]:
+        try:
+            return engine.step(step)
+        except RunFailed as error:
+            good, _ = checkpoint.latest(self.folder.checkpoints)
+            kept = f"the last checkpoint is {good.path}" if good else "there is no checkpoint yet"
+            raise RunFailed(f"{error}; {kept}") from None
+
+    def _resume(self, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> int:
+        good, damaged = checkpoint.latest(self.folder.checkpoints)
+        for path in damaged:
+            self.screen.say(f"checkpoint {path} is damaged; the one before it is used")
+        done = good.step if good else 0
+        if good:
+            checkpoint.restore(good, model, optimizer)
+            self.screen.say(f"resuming after step {done}")
+        self.folder.cut_after(done if good else -1)
+        return done
+
+    def _export(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        temporary = self.folder.path / ".policy.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        checkpoint.export(temporary, model, tokenizer)
+        checkpoint.publish(temporary, self.folder.policy)
+
+    def _samples(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, held_out: Tokenised, before: list[str]
+    ) -> None:
+        after = greedy(model, tokenizer, self._prompts(held_out), self.recipe.eval.sample_tokens)
+        rows = [held_out.rows[i] for i in sample_rows(len(held_out.trees), self.recipe.eval.samples)]
+        prompts = [tokenizer.decode(prompt) for prompt in self._prompts(held_out)]
+        self.folder.write_lines("samples.jsonl", [
+            {"id": row.id, "prompt": prompt, "before": old, "after": new,
+             "chosen": as_text(row, 0), "rejected": as_text(row, 1)}
+            for row, prompt, old, new in zip(rows, prompts, before, after, strict=True)
+        ])  # fmt: skip
+
+    def _summary(
+        self, report: dict[str, Any], model: PreTrainedModel, weights: str, layout: Layout,
+        references: list[Reference] | None, last: dict[str, Any], steps: int,
+    ) -> dict[str, Any]:  # fmt: skip
+        recipe, lines = self.recipe, read_lines(self.folder.metrics)
+        first = next(line for line in lines if line["kind"] == "eval")
+        timings = read_lines(self.folder.timings)
+        seconds = sum(line["seconds"] for line in timings)
+        start = recipe.model.path or recipe.model.from_ or f"{(recipe.model.config or {}).get('model_type')} from scratch"
+        return {
+            "name": recipe.name,
+            "fingerprint": self.resolved.fingerprint,
+            "finished": True,
+            "objective": {"name": recipe.objective.name} | recipe.objective.model_dump(),
+            "model": {
+                "start": start,
+                "parameters": sum(parameter.numel() for parameter in model.parameters()),
+                "weights": weights,
+                "trained_weights": weights_fingerprint(model),
+            },
+            "data": {key: value for key, value in report.items() if key not in ("skipped_rows", "lengths")},
+            "eval": {key: value for key, value in last.items() if key not in ("kind", "step")}
+            | {"baseline_accuracy": first["likelihood_accuracy"]},
+            "train": {
+                "steps": steps,
+                "pairs": steps * recipe.train.batch_size,
+                "seconds": seconds,
+                "pairs_per_second": sum(line["pairs"] for line in timings) / seconds,
+                "tokens_per_second": sum(line["tokens"] for line in timings) / seconds,
+                "final_loss": next(line["loss"] for line in reversed(lines) if line["kind"] == "train"),
+            },
+            "reference": {
+                "rows_scored": sum(part.rows_scored for part in references or []),
+                "rows_cached": sum(part.rows_cached for part in references or []),
+            },
+            "layout": {"used": layout.used, "reason": layout.reason},
+            "peak_memory_bytes": _peak_memory(self.accelerator.device),
+            "versions": {"alignzoo": alignzoo.__version__, "python": sys.version.split()[0]}
+            | {package: version(package) for package in PACKAGES},
+            "plugins": self._plugins(),
+        }
+
+    def _plugins(self) -> list[dict[str, str]]:
+        origins = {self.resolved.registry.origin(type(part)) for part in (self.recipe.objective, self.recipe.data)}
+        return [
+            {"package": origin.package, "version": origin.version, "file_hash": origin.file_hash}
+            for origin in sorted(origins, key=lambda origin: (origin.package, origin.file_hash))
+        ]
+
+
+def _note(metrics: dict[str, float]) -> str:
+    words = [f"loss {metrics['loss']:.4f}"]
+    if "accuracy" in metrics:
+        words += [f"accuracy {metrics['accuracy']:.3f}", f"margin {metrics['margin']:.3f}"]
+    return "  ".join(words)
+
+
+def device_of(asked: str) -> str:
+    """`cpu` or `cuda`, with auto decided."""
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise UserError("no GPU is there", where="train.device", expected="cpu, or auto")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked
+
+
+def _enough(train: Tokenised, held_out: Tokenised, batch_size: int) -> None:
+    if not len(held_out.trees):
+        raise UserError("no held-out row can be used; see data.json in the run folder for the reasons", where="data")
+    if len(train.trees) < batch_size:
+        raise UserError(
+            f"{len(train.trees)} training rows can be used, fewer than one batch",
+            where="train.batch_size", expected=f"at most {len(train.trees)} (got {batch_size})",
+        )  # fmt: skip
+
+
+def _positions(model: PreTrainedModel, *parts: Tokenised) -> None:
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    longest = max(
+        len(tree.prompt) + max(len(branch.tokens) for branch in tree.branches) for part in parts for tree in part.trees
+    )
+    if limit is not None and longest > limit:
+        raise UserError(
+            f"a row has {longest} tokens and the model {limit} positions",
+            where="tokens.max_length", expected=f"at most {limit}",
+        )  # fmt: skip
+
+
+def _clear(folder: RunFolder) -> None:
+    for path in folder.path.iterdir():
+        if path.name != ".lock":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,70 @@
+"""Every row's log-probs under the trained policy and its reference, written out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from alignzoo.data import read_rows, tokenise
+from alignzoo.durable import replacing
+from alignzoo.forest import sequences
+from alignzoo.layout import choose_layout
+from alignzoo.models import load_policy, load_tokenizer
+from alignzoo.paths import cache_root
+from alignzoo.progress import Screen
+from alignzoo.recipe import Resolved
+from alignzoo.reference import Reference, cache_folder, score_reference
+from alignzoo.run import device_of, run_resolved
+from alignzoo.scoring import Scorer
+from alignzoo.tree import Tree, Trees
+
+NAMES = ("chosen", "rejected")
+
+
+def write_scores(resolved: Resolved, output: Path, split: str, screen: Screen) -> int:
+    """Write one JSON line a row to `output`, atomically, and return how many.
+
+    Both models are scored through the cache, each under its own key, so a second call costs no forward.
+    """
+    result = run_resolved(resolved, screen=screen)
+    recipe = resolved.recipe
+    start = run_resolved(resolved.parent, screen=screen).policy if resolved.parent else None
+    rows = read_rows(recipe.data)
+    tokenizer = load_tokenizer(recipe.model, rows.train, start)
+    parts = {"train": rows.train, "held_out": rows.held_out}
+    trees = {
+        name: tokenise(part, tokenizer, recipe.tokens).trees for name, part in parts.items() if split in (name, "all")
+    }
+    reference = _scores(load_policy(recipe.model, tokenizer, recipe.seed, start), resolved, trees, screen)
+    policy = _scores(load_policy(recipe.model, tokenizer, recipe.seed, result.policy), resolved, trees, screen)
+    with replacing(output) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        for name, part in trees.items():
+            for i, tree in enumerate(part):
+                file.write(json.dumps(_line(name, tree, i, policy[name], reference[name])) + "\n")
+    return sum(len(part) for part in trees.values())
+
+
+def _scores(model: PreTrainedModel, resolved: Resolved, trees: dict[str, Trees], screen: Screen) -> dict[str, Reference]:
+    train = resolved.recipe.train
+    scorer = Scorer(model.to(device_of(train.device)), precision=train.precision)
+    choose_layout(scorer, next(iter(trees.values())), train.layout)
+    folder = cache_folder(cache_root(), scorer)
+    return {name: score_reference(scorer, part, folder, 2 * train.tokens_per_batch, screen) for name, part in trees.items()}
+
+
+def _line(split: str, tree: Tree, index: int, policy: Reference, reference: Reference) -> dict[str, Any]:
+    line: dict[str, Any] = {"id": tree.id, "split": split, "prompt_tokens": tree.prompt.tolist()}
+    for b, (_, branch) in enumerate(sequences([tree])):
+        scores = {"policy": policy.tokens(index, b), "reference": reference.tokens(index, b)}
+        line[NAMES[b]] = {
+            "tokens": branch.tokens.tolist(),
+            "scored_from": branch.scored_from,
+            "length": branch.scored,
+            **{f"{who}_log_prob": float(values.sum(dtype=np.float64)) for who, values in scores.items()},
+            **{f"{who}_token_log_probs": [float(value) for value in values] for who, values in scores.items()},
+        }
+    return line

@@ -18,7 +18,7 @@ from alignzoo.paths import cache_root
 from alignzoo.progress import Screen
 from alignzoo.recipe import Resolved
 from alignzoo.reference import Reference, cache_folder, score_reference
-from alignzoo.run import device_of, run_resolved
+from alignzoo.flow import device_of, run_resolved
 from alignzoo.scoring import Scorer
 from alignzoo.tree import Tree, Trees
 

@@ -33,7 +33,7 @@ def command(
     from alignzoo.errors import UserError
     from alignzoo.progress import Screen
     from alignzoo.recipe import load_recipe
-    from alignzoo.run import folder_of, run_resolved
+    from alignzoo.flow import folder_of, run_resolved
 
     resolved = load_recipe(recipe, overrides, overlays)
     if resume and not folder_of(resolved).path.exists():

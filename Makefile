@@ -1,0 +1,30 @@
+# Two commands do everything: `make demo` and `make test`. Both install into .venv when something is missing or changed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+RECIPE ?= recipes/dpo_hh.yaml
+ARGS ?=
+
+.PHONY: demo test lint clean
+
+demo: $(STAMP)  ## train the default recipe on the embedded sample and report
+	$(BIN)/alignzoo run $(RECIPE) $(ARGS)
+
+test: $(STAMP)  ## run every test
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# torch comes first and alone: with it in place nothing below asks a registry for another build of it.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lint]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

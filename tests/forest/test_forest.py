@@ -1,0 +1,127 @@
+"""The one rule `k <= q < end[k]` against a plain oracle: what each token may see, spelled out from the trees."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alignzoo.forest import FOREST, PLAIN, lay, plan, sequences
+from alignzoo.tree import Branch, Tree, Trees, sequence_key
+
+tokens = st.lists(st.integers(1, 50), min_size=1, max_size=7).map(lambda x: np.array(x, np.int32))
+
+
+@st.composite
+def branches(draw):
+    piece = draw(tokens)
+    return Branch(piece, draw(st.integers(0, len(piece) - 1)))
+
+
+trees = st.lists(
+    st.builds(Tree, st.just("row"), tokens, st.lists(branches(), min_size=1, max_size=3).map(tuple)),
+    min_size=1,
+    max_size=6,
+)
+
+
+def paths(forest):
+    """Oracle: walk each row and rebuild, from `position` alone, the list of slots that lead to every slot."""
+    for r, row in enumerate(forest.position.tolist()):
+        path: list[int] = []
+        for q, depth in enumerate(row):
+            path = [*path[:depth], q]
+            yield r, q, set(path)
+
+
+@given(trees)
+@settings(max_examples=200, deadline=None)
+def test_a_token_sees_exactly_its_own_sequence_so_far(some):
+    forest = lay(some)
+    seen = forest.visible()
+    used = sum(tree.slots for tree in some)
+    assert used <= forest.slots
+    for r, q, path in paths(forest):
+        if forest.end[r, q] == q + 1 and forest.position[r, q] == 0 and forest.tokens[r, q] == 0:
+            assert seen[r, q].nonzero().flatten().tolist() == [q]  # padding
+        else:
+            assert set(seen[r, q].nonzero().flatten().tolist()) == path
+
+
+@pytest.mark.parametrize("layout", [FOREST, PLAIN])
+@given(some=trees)
+@settings(max_examples=100, deadline=None)
+def test_every_scored_token_is_predicted_from_the_token_before_it(layout, some):
+    forest = lay(some, layout)
+    flat = forest.tokens.flatten()
+    assert len(forest.offsets) == 1 + sum(len(tree.branches) for tree in some)
+    for s, (tree, branch) in enumerate(sequences(some)):
+        a, b = forest.offsets[s], forest.offsets[s + 1]
+        whole = np.concatenate([tree.prompt, branch.tokens])
+        first = len(tree.prompt) + branch.scored_from
+        assert forest.target[a:b].tolist() == whole[first:].tolist()
+        assert flat[forest.slot[a:b]].tolist() == whole[first - 1 : -1].tolist()
+        assert forest.position.flatten()[forest.slot[a:b]].tolist() == list(range(first - 1, len(whole) - 1))
+
+
+@given(some=trees, budget=st.integers(1, 60), layout=st.sampled_from([FOREST, PLAIN]))
+@settings(max_examples=200, deadline=None)
+def test_a_plan_holds_every_tree_once_and_keeps_to_its_budget(some, budget, layout):
+    parts = plan(some, budget, layout)
+    assert sorted(i for part in parts for i in part) == list(range(len(some)))
+    for part in parts:
+        forest = lay([some[i] for i in part], layout)
+        assert forest.slots <= budget or len(part) == 1
+
+
+def test_a_sliding_window_counts_positions_not_slots():
+    tree = Tree("row", np.array([1, 2, 3]), (Branch(np.array([4, 5, 6])), Branch(np.array([7, 8]))))
+    seen = lay([tree]).visible(window=2)[0]
+    assert seen[6].nonzero().flatten().tolist() == [2, 6]  # 7 follows the prompt's 3, five slots before it
+    assert seen[7].nonzero().flatten().tolist() == [6, 7]
+
+
+def test_prompts_are_laid_once():
+    prompt = np.arange(1, 101)
+    tree = Tree("row", prompt, (Branch(np.array([1, 2])), Branch(np.array([3]))))
+    assert lay([tree]).slots == 103
+    assert lay([tree], PLAIN).slots == 204
+
+
+def test_short_trees_share_a_row():
+    long = Tree("long", np.arange(1, 9), (Branch(np.array([1, 2])),))
+    short = Tree("short", np.arange(1, 4), (Branch(np.array([1, 2])),))
+    forest = lay([short, long, short])
+    assert forest.tokens.shape == (2, 10)
+
+
+def test_the_mask_is_additive_and_never_blocks_a_whole_row():
+    tree = Tree("row", np.array([1]), (Branch(np.array([4, 5])),))
+    pad = Tree("row", np.array([1]), (Branch(np.array([4])),))
+    mask = lay([tree, pad]).mask(torch.float32)
+    assert mask.shape == (2, 1, 3, 3)
+    assert mask.max(-1).values.eq(0).all()
+    assert mask.min() == torch.finfo(torch.float32).min
+
+
+@given(trees)
+@settings(max_examples=50, deadline=None)
+def test_flat_trees_give_the_trees_back(some):
+    kept = Trees.build(some)
+    assert len(kept) == len(some)
+    for tree, back in zip(some, kept, strict=True):
+        assert back.prompt.tolist() == tree.prompt.tolist()
+        assert [(b.tokens.tolist(), b.scored_from) for b in back.branches] == [
+            (b.tokens.tolist(), b.scored_from) for b in tree.branches
+        ]
+
+
+def test_a_sequence_is_known_by_its_tokens_and_by_where_scoring_starts():
+    prompt, other = np.array([1, 2], np.int32), np.array([1], np.int32)
+    key = sequence_key(prompt, Branch(np.array([3, 4], np.int32)))
+    assert key == sequence_key(prompt, Branch(np.array([3, 4], np.int64)))
+    assert key != sequence_key(other, Branch(np.array([2, 3, 4], np.int32)))
+    assert key != sequence_key(prompt, Branch(np.array([3, 4], np.int32), 1))
+    assert sequence_key(other, Branch(np.array([2, 3, 4], np.int32), 1)) == key  # the same tokens scored from the same place

@@ -1,0 +1,137 @@
+"""What is saved comes back to the bit; what is damaged is passed over."""
+
+from __future__ import annotations
+
+import copy
+import json
+import signal
+
+import pytest
+import torch
+from architectures import FOREST, VOCABULARY, build
+from tokenizers import Tokenizer, models
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from alignzoo import checkpoint
+from alignzoo.engine import make_optimizer
+from alignzoo.recipe.schema import SGD, AdamW, RMSprop
+from alignzoo.runfolder import RunFolder, read_lines
+from alignzoo.stopping import Stopping
+
+OPTIMIZERS = [AdamW(learning_rate=0.01), RMSprop(learning_rate=0.01), SGD(learning_rate=0.01, momentum=0.9)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    words = {"<eos>": 0} | {f"w{i}": i for i in range(1, VOCABULARY)}
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(words, "<eos>")), eos_token="<eos>")
+
+
+def step(model, optimizer, seed):
+    ids = torch.randint(0, VOCABULARY, (2, 12), generator=torch.Generator().manual_seed(seed))
+    model(ids, labels=ids).loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("config", OPTIMIZERS, ids=lambda config: config.name)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["llama", "gpt2"])  # gpt2 ties its head to its embeddings
+def test_training_goes_on_bit_by_bit(tmp_path, tokenizer, config, dtype, name):
+    model = build(FOREST[name]()).to(dtype)
+    optimizer = make_optimizer(config, model)
+    for i in range(3):
+        step(model, optimizer, i)
+    checkpoint.save(tmp_path, 3, model, tokenizer, optimizer, keep=2)
+    for i in range(3, 6):
+        step(model, optimizer, i)
+
+    resumed = build(FOREST[name](), seed=5).to(dtype)
+    other = make_optimizer(config, resumed)
+    good, damaged = checkpoint.latest(tmp_path)
+    assert (good.step, damaged) == (3, [])
+    checkpoint.restore(good, resumed, other)
+    for i in range(3, 6):
+        step(resumed, other, i)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[key]), key
+
+
+def test_a_checkpoint_is_a_hugging_face_folder(tmp_path, tokenizer):
+    model = build(FOREST["llama"]())
+    path = checkpoint.save(tmp_path, 7, model, tokenizer, make_optimizer(OPTIMIZERS[2], model), keep=1)
+    again = AutoModelForCausalLM.from_pretrained(path)
+    assert torch.equal(again.lm_head.weight, model.lm_head.weight)
+    assert AutoTokenizer.from_pretrained(path).eos_token == "<eos>"
+    assert path.name == "step-000007"
+
+
+@pytest.fixture
+def three(tmp_path, tokenizer):
+    """Three checkpoints were written, two are kept."""
+    model = build(FOREST["llama"]())
+    optimizer = make_optimizer(OPTIMIZERS[0], model)
+    for i in range(1, 4):
+        step(model, optimizer, i)
+        checkpoint.save(tmp_path, i, model, tokenizer, optimizer, keep=2)
+    return tmp_path
+
+
+def test_the_last_ones_are_kept(three):
+    assert sorted(path.name for path in three.iterdir()) == ["step-000002", "step-000003"]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", "config.json"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped bit", "missing"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(three, name, damage):
+    file = three / "step-000003" / name
+    raw = bytearray(file.read_bytes())
+    if damage == "missing":
+        file.unlink()
+    else:
+        raw[-1] ^= 64
+        file.write_bytes(raw[:-5] if damage == "truncated" else raw)
+    good, damaged = checkpoint.latest(three)
+    assert good.step == 2
+    assert [path.name for path in damaged] == ["step-000003"]
+
+
+def test_an_interrupted_write_leaves_the_last_checkpoint(three):
+    (three / ".step-000004.1.tmp").mkdir()
+    (three / ".step-000004.1.tmp" / "state.json").write_text(json.dumps({"step": 4, "files": {}}))
+    assert checkpoint.latest(three)[0].step == 3
+
+
+def test_no_checkpoint_is_no_error(tmp_path):
+    assert checkpoint.latest(tmp_path / "none") == (None, [])
+
+
+def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path):
+    folder = RunFolder(tmp_path)
+    for i in range(1, 6):
+        folder.append(folder.metrics, {"kind": "train", "step": i})
+    with open(folder.metrics, "a") as file:
+        file.write('{"kind": "tra')  # a crash in the middle of a line
+    folder.cut_after(3)
+    assert [line["step"] for line in read_lines(folder.metrics)] == [1, 2, 3]
+    assert copy.copy(folder).summary() is None
+
+
+def test_one_process_at_a_time_works_on_a_run(tmp_path):
+    from alignzoo.errors import UserError
+
+    with RunFolder(tmp_path).held(), pytest.raises(UserError, match="another process is working on this run"):
+        with RunFolder(tmp_path).held():
+            pass
+    with RunFolder(tmp_path).held():
+        pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_asks_and_the_second_interrupts(number):
+    with Stopping() as stopping:
+        assert not stopping.asked
+        signal.raise_signal(number)
+        assert stopping.asked
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)

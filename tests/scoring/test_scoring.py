@@ -1,0 +1,154 @@
+"""The forest's log-probs and gradients against the plain forward: one sequence at a time, nothing of ours."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from architectures import FOREST, PLAIN, VOCABULARY, build
+
+from alignzoo import scoring
+from alignzoo.errors import UserError
+from alignzoo.forest import lay, sequences
+from alignzoo.layout import choose_layout
+from alignzoo.scoring import Scorer, per_sequence
+from alignzoo.tree import Branch, Tree, Trees
+
+
+def random_trees(count: int = 6, seed: int = 0) -> list[Tree]:
+    rng = np.random.default_rng(seed)
+
+    def some(low: int, high: int) -> np.ndarray:
+        return rng.integers(1, VOCABULARY, rng.integers(low, high)).astype(np.int32)
+
+    return [Tree(f"row {i}", some(1, 25), (Branch(some(3, 18), i % 2), Branch(some(1, 14)))) for i in range(count)]
+
+
+def plain_log_prob(model, tree, branch):
+    ids = torch.from_numpy(np.concatenate([tree.prompt, branch.tokens])).long()[None]
+    first = len(tree.prompt) + branch.scored_from
+    log_probs = model(ids, use_cache=False).logits[0].log_softmax(-1)[first - 1 : -1]
+    return log_probs.gather(1, ids[0, first:, None]).sum()
+
+
+def gradients(model, loss):
+    model.zero_grad()
+    loss.backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+CASES = [(name, "forest") for name in FOREST] + [(name, "plain") for name in FOREST | PLAIN]
+
+
+@pytest.mark.parametrize(("name", "layout"), CASES)
+def test_log_probs_and_gradients_agree_with_the_plain_forward(name, layout):
+    model, trees = build((FOREST | PLAIN)[name]()), random_trees()
+    want = torch.stack([plain_log_prob(model, tree, branch) for tree, branch in sequences(trees)])
+    want_gradient = gradients(model, want.square().sum())
+    forest = lay(trees, layout)
+    got = per_sequence(Scorer(model, layout)(forest), forest)
+    assert ((got - want).abs() / want.abs()).max() <= 1e-5
+    got_gradient = gradients(model, got.square().sum())
+    assert (got_gradient - want_gradient).norm() <= 1e-5 * want_gradient.norm()
+
+
+@pytest.mark.parametrize("name", FOREST)
+def test_the_forest_is_chosen_where_it_agrees(name):
+    scorer = Scorer(build(FOREST[name]()))
+    layout = choose_layout(scorer, Trees.build(random_trees()), "auto")
+    assert (layout.used, scorer.layout, scorer.whole_head) == ("forest", "forest", False)
+    assert "agrees with the one-sequence forward" in layout.reason
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_the_plain_layout_is_chosen_with_a_reason_where_the_forest_fails(name):
+    scorer = Scorer(build(PLAIN[name]()))
+    layout = choose_layout(scorer, Trees.build(random_trees()), "auto")
+    assert (layout.used, scorer.layout) == ("plain", "plain")
+    assert layout.reason.startswith("forest refused: ")
+
+
+def test_a_model_that_ignores_the_mask_is_found_out(monkeypatch):
+    """A silent disagreement is the dangerous one: the mask is dropped, everything runs, the numbers are wrong."""
+    model = build(FOREST["llama"]())
+    forward = model.model.forward
+
+    def deaf(**inputs):
+        if inputs.get("attention_mask") is not None and inputs["attention_mask"].dim() == 4:
+            inputs["attention_mask"] = None
+        return forward(**inputs)
+
+    scorer = Scorer(model)
+    monkeypatch.setattr(model.model, "forward", deaf)
+    layout = choose_layout(scorer, Trees.build(random_trees()), "auto")
+    assert layout.used == "plain"
+    assert "log-probs differ by up to" in layout.reason
+
+
+def test_a_forest_that_was_asked_for_and_fails_is_an_error():
+    with pytest.raises(UserError, match="forest refused.*\n.*train.layout: auto"):
+        choose_layout(Scorer(build(PLAIN["bloom"]())), Trees.build(random_trees()), "forest")
+
+
+def test_a_head_that_does_more_than_a_product_uses_the_models_own_logits(monkeypatch):
+    """Cohere scales its logits; a head unknown to us is noticed and taken from the model's forward."""
+    import transformers as hf
+
+    config = hf.CohereConfig(
+        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
+        logit_scale=0.25, bos_token_id=0, eos_token_id=0, pad_token_id=0,
+    )  # fmt: skip
+    model, trees = build(config), random_trees()
+    for parameter in model.parameters():
+        parameter.data.mul_(5)  # random weights are so small that a scale would hide in the tolerance
+    scorer = Scorer(model)
+    layout = choose_layout(scorer, Trees.build(trees), "auto")
+    assert scorer.whole_head
+    assert "the model's own forward" in layout.reason
+    forest = lay(trees, scorer.layout)
+    want = torch.stack([plain_log_prob(model, tree, branch) for tree, branch in sequences(trees)])
+    assert torch.allclose(per_sequence(scorer(forest), forest), want, rtol=1e-5)
+
+
+def test_softcapped_logits_are_capped():
+    import transformers as hf
+
+    config = FOREST["gemma3 (window)"]().to_dict() | {"final_logit_softcapping": 0.5}
+    model, trees = build(hf.Gemma3TextConfig(**config)), random_trees()
+    forest = lay(trees)
+    want = torch.stack([plain_log_prob(model, tree, branch) for tree, branch in sequences(trees)])
+    assert torch.allclose(per_sequence(Scorer(model)(forest), forest), want, rtol=1e-5)
+
+
+@pytest.mark.parametrize("elements", [VOCABULARY, 7 * VOCABULARY])
+def test_the_chunked_head_changes_nothing(monkeypatch, elements):
+    model, trees = build(FOREST["llama"]()), random_trees()
+    forest = lay(trees)
+    want = Scorer(model)(forest)
+    want_gradient = gradients(model, want.square().sum())
+    monkeypatch.setattr(scoring, "HEAD_CHUNK_ELEMENTS", elements)
+    got = Scorer(model)(forest)
+    assert torch.allclose(got, want, rtol=1e-6)
+    assert torch.allclose(gradients(model, got.square().sum()), want_gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_is_no_worse_than_the_plain_forward_in_bfloat16():
+    """The truth is float32; the forest may be off by as much as a plain bfloat16 forward is, and rounding."""
+    model, trees = build(FOREST["llama"]()), random_trees(12)
+    forest = lay(trees)
+    with torch.no_grad():
+        truth = torch.stack([plain_log_prob(model, tree, branch) for tree, branch in sequences(trees)])
+        with torch.autocast("cpu", torch.bfloat16):
+            naive = torch.stack([plain_log_prob(model, tree, branch).float() for tree, branch in sequences(trees)])
+        ours = per_sequence(Scorer(model, precision="bfloat16")(forest), forest)
+    assert ours.dtype == torch.float32
+    assert 0 < (ours - truth).abs().max() <= 2 * (naive - truth).abs().max() + 1e-2
+
+
+def test_shared_prompts_get_the_gradient_of_both_completions():
+    """Two equal branches: the gradient is twice that of one."""
+    prompt, tail = np.array([5, 6, 7], np.int32), Branch(np.array([8, 9], np.int32))
+    model = build(FOREST["llama"]())
+    one, two = lay([Tree("a", prompt, (tail,))]), lay([Tree("a", prompt, (tail, tail))])
+    single = gradients(model, Scorer(model)(one).sum()).clone()
+    assert torch.allclose(gradients(model, Scorer(model)(two).sum()), 2 * single, rtol=1e-4, atol=1e-6)

@@ -27,7 +27,7 @@ def command(
     if dry_run:
         from alignzoo.cli.validate import check
 
-        return check([recipe], overrides, overlays, as_json)
+        return check(recipe, overrides, overlays, as_json)
     if resume and fresh:
         raise click.UsageError("--resume and --fresh exclude each other")
     from alignzoo.errors import UserError

@@ -1,13 +1,20 @@
-"""The base class of data sources."""
+"""The base classes of data sources."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from hashlib import blake2b
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from alignzoo.data.files import Record, find_files, own_split, read_records
 from alignzoo.data.rows import Row, Skipped
+
+__all__ = ["DataSource", "Field", "FileSource", "Split", "file_digest"]
 
 Split = Literal["train", "test"]
 
@@ -38,3 +45,66 @@ class DataSource(BaseModel):
         """Its rows in a fixed order. What can't be used is yielded as `Skipped`, never dropped; what can't be read at
         all (no such file, malformed line) raises `alignzoo.errors.UserError` with file and line."""
         raise NotImplementedError
+
+    def fingerprint(self) -> str:
+        """32 hex digits of everything that its rows depend on. A source that reads something outside its fields adds
+        the contents of that: a path alone says nothing about what is in the file."""
+        return self.digest_of(())
+
+    def digest_of(self, contents: Iterable[str]) -> str:
+        """A digest of the fields (less `path`, which may be moved) and of these strings."""
+        fields = json.dumps(self.model_dump(mode="json", exclude={"path"}), sort_keys=True)
+        return blake2b("\n".join([self.name, fields, *contents]).encode(), digest_size=16).hexdigest()
+
+
+class FileSource(DataSource):
+    """A source that reads records from files: subclass it and turn a record into a row."""
+
+    path: str | tuple[str, ...]
+
+    def row(self, id: str, record: Record, where: str) -> Row | Skipped:
+        """A row from one record. `id` is `file:line`; `where` has the whole path, for errors."""
+        raise NotImplementedError
+
+    def splits(self) -> tuple[Split, ...]:
+        """Both, when the names of the files in a folder say which is which."""
+        found = {split for _, _, split in self._files()}
+        return ("train", "test") if {"train", "test"} <= found else ("train",)
+
+    def read(self, split: Split) -> Iterator[Row | Skipped]:
+        """Rows in the order of the files and their lines."""
+        own = len(self.splits()) > 1
+        for file, label, named in self._files():
+            if own and (named or "train") != split:
+                continue
+            for line, record in read_records(file):
+                yield self.row(f"{label}:{line}", record, f"{file}:{line}")
+
+    def fingerprint(self) -> str:
+        """Of the fields and of every file's name and bytes."""
+        return self.digest_of(f"{label} {file_digest(file)}" for file, label, _ in self._files())
+
+    def _files(self) -> list[tuple[Path, str, str]]:
+        """(file, what rows call it, the split its name says) for every file; below a folder the name has its path."""
+        found = []
+        for part in (self.path,) if isinstance(self.path, str) else self.path:
+            root = Path(part).expanduser()
+            for file in find_files(part):
+                below = file.relative_to(root).as_posix() if root.is_dir() else ""
+                found.append((file, below or file.name, own_split(below)))
+        return found
+
+
+def file_digest(path: Path) -> str:
+    """32 hex digits of a file's bytes; read again only when the file has changed within this process."""
+    about = path.stat()
+    return _digest(str(path.resolve()), about.st_size, about.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _digest(path: str, size: int, changed: int) -> str:
+    total = blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            total.update(block)
+    return total.hexdigest()

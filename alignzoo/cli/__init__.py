@@ -1,0 +1,90 @@
+"""The command line: one file a command, imported when it is used, so that `--help` needs neither torch nor pydantic."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from alignzoo import __version__
+from alignzoo.errors import RunFailed, UserError, nearest
+
+COMMANDS = {
+    "run": "Train what a recipe says, and report.",
+    "validate": "Check a recipe and its data, and print the plan.",
+    "show": "Print a recipe with everything merged in, and where each value came from.",
+    "objectives": "List the objectives; `show NAME` tells all about one.",
+    "plugins": "List installed plugins: what each registers, which failed and why.",
+    "data": "Look at a recipe's data: `inspect RECIPE`.",
+    "score": "Write every row's log-probs under policy and reference.",
+    "cache": "The reference log-prob cache: ls, verify, prune.",
+    "report": "Draw a run folder's report again.",
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"alignzoo.cli.{name}").command
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise UserError(f"there is no command '{args[0]}'", nearest=nearest(args[0], COMMANDS), hint="alignzoo --help lists them")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="alignzoo")
+def alignzoo() -> None:
+    """Align a language model with preferences: an objective, a model and data, named in a recipe.
+
+    alignzoo run recipes/dpo_hh.yaml objective.beta=0.2
+
+    Exit codes: 0 done, 1 the run failed, 2 something is wrong with what was asked, 130 stopped.
+    """
+
+
+def main() -> None:
+    """Run the command line: a user's mistake is told without a traceback (ALIGNZOO_TRACEBACK=1 shows it)."""
+    sys.exit(_exit_code())
+
+
+def _exit_code() -> int:
+    try:
+        result = alignzoo(standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except UserError as error:
+        return _tell(error, [str(problem) for problem in error.problems], 2)
+    except RunFailed as error:
+        return _tell(error, [str(error)], 1)
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (KeyboardInterrupt, click.Abort) as error:
+        print(f"\n{error}" if str(error) else "\nstopped", file=sys.stderr)
+        return 130
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: no complaint at exit either
+        return 0
+
+
+def _tell(error: Exception, lines: list[str], code: int) -> int:
+    if os.environ.get("ALIGNZOO_TRACEBACK"):
+        raise error
+    for line in lines:
+        print(f"error: {line}", file=sys.stderr)
+    return code

@@ -1,0 +1,90 @@
+"""`alignzoo objectives`: the zoo."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+
+@click.group(name="objectives", invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
+    """List the objectives that a recipe can name."""
+    if ctx.invoked_subcommand is not None:
+        return
+    from alignzoo.registry import registry
+
+    known = registry().known("objective")
+    for info in registry().plugins():
+        if info.problem:
+            click.echo(f"warning: plugin {info.package} was not loaded: {info.problem}", err=True)
+    described = [_describe(name, cls) for name, cls in sorted(known.items())]
+    if as_json:
+        click.echo(json.dumps(described, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("NAME", "WHAT", "NEEDS", "SOURCE", "FROM"):
+        table.add_column(column, overflow="fold")
+    for one in described:
+        table.add_row(one["name"], one["what"], one["needs"], one["source"], one["package"])
+    Console(width=None if click.get_text_stream("stdout").isatty() else 160).print(table)
+
+
+@command.command(name="show")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(name: str, as_json: bool) -> None:
+    """Everything about one objective: what it is, paper, equation, parameters with defaults and bounds, needs."""
+    from alignzoo.registry import registry
+
+    one = _describe(name, registry().find("objective", name))
+    if as_json:
+        click.echo(json.dumps(one, indent=2))
+        return
+    click.echo(f"{one['name']}: {one['description']}\n")
+    for key in ("source", "equation", "needs", "package"):
+        click.echo(f"{key:<10}{one[key]}")
+    click.echo("\nparameters" if one["parameters"] else "\nno parameters")
+    for field in one["parameters"]:
+        bounds = f", {field['bounds']}" if field["bounds"] else ""
+        click.echo(f"  {field['name']} = {field['default']}  ({field['type']}{bounds})\n      {field['description']}")
+    fields = "".join(f", {field['name']}: {json.dumps(field['default'])}" for field in one["parameters"])
+    click.echo(f"\nin a recipe\n  objective: {{name: {name}{fields}}}")
+
+
+def _describe(name: str, cls: Any) -> dict[str, Any]:
+    import inspect
+
+    from alignzoo.registry import registry
+
+    origin = registry().origin(cls)
+    text = inspect.getdoc(cls) or ""
+    data = "pairs" if cls.data == "pair" else "chosen completions"
+    return {
+        "name": name,
+        "what": text.splitlines()[0],
+        "description": text,
+        "source": cls.source,
+        "equation": cls.equation,
+        "needs": f"{data}, {'no reference' if cls.reference == 'none' else 'reference log-probs'}",
+        "package": f"{origin.package} {origin.version}",
+        "parameters": [_parameter(key, cls) for key in cls.model_fields],
+    }
+
+
+def _parameter(key: str, cls: Any) -> dict[str, Any]:
+    info = cls.model_fields[key]
+    schema = cls.model_json_schema()["properties"][key]
+    words = {"exclusiveMinimum": "> {}", "minimum": ">= {}", "exclusiveMaximum": "< {}", "maximum": "<= {}"}
+    bounds = [text.format(schema[word]) for word, text in words.items() if word in schema]
+    kind = " | ".join(schema["enum"]) if "enum" in schema else schema.get("type", "any")
+    return {
+        "name": key, "type": kind, "default": None if info.is_required() else info.default,
+        "bounds": ", ".join(bounds), "description": info.description or "",
+    }  # fmt: skip

@@ -1,0 +1,36 @@
+"""`alignzoo plugins`: what is installed, what it registers, what failed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+
+
+@click.command(name="plugins")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(as_json: bool) -> None:
+    """List installed plugins with their versions, what each registers, and why one was not loaded.
+
+    The exit code is 0 even then: a broken plugin breaks nothing but recipes that name it.
+    """
+    from alignzoo.registry import registry
+
+    infos = registry().plugins()
+    if as_json:
+        click.echo(json.dumps([asdict(info) for info in infos], indent=2))
+        return
+    if not infos:
+        click.echo("no plugin is installed (the built-ins are part of alignzoo: alignzoo objectives)")
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("PLUGIN", "VERSION", "STATUS", "OFFERS"):
+        table.add_column(column, overflow="fold")
+    for info in infos:
+        offers = "; ".join(f"{kind} {', '.join(names)}" for kind, names in info.offers.items())
+        table.add_row(info.package, info.version, "not loaded" if info.problem else "ok", info.problem or offers)
+    if infos:
+        Console(width=None if click.get_text_stream("stdout").isatty() else 160).print(table)

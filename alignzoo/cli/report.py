@@ -1,0 +1,25 @@
+"""`alignzoo report`: draw a run's report again from its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(name="report")
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--open", "show", is_flag=True, help="Open it in a browser.")
+def command(folders: tuple[Path, ...], show: bool) -> None:
+    """Draw report.html of each run FOLDER from the files in it, finished or not."""
+    from alignzoo.errors import UserError, nearest
+    from alignzoo.report import write_report
+
+    for folder in folders:
+        if not (folder / "recipe.yaml").is_file():
+            siblings = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
+            raise UserError("not a run folder", where=str(folder), nearest=nearest(folder.name, siblings))
+        path = write_report(folder)
+        click.echo(path)
+        if show:
+            click.launch(str(path))

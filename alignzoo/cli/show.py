@@ -1,0 +1,39 @@
+"""`alignzoo show`: the resolved recipe."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from alignzoo.cli.arguments import recipe_arguments
+
+
+@click.command(name="show")
+@recipe_arguments
+@click.option("--origins", is_flag=True, help="Each value with the file and line that wrote it.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], origins: bool, as_json: bool
+) -> None:
+    """Print RECIPE with everything merged in: what it extends, overlays, overrides, defaults."""
+    from alignzoo.recipe import load_recipe
+
+    resolved = load_recipe(recipe, overrides, overlays)
+    if as_json:
+        found = {key: str(origin) for key, origin in resolved.origins.items()}
+        click.echo(json.dumps({"recipe": resolved.plain, "origins": found} if origins else resolved.plain, indent=2))
+    elif origins:
+        known = resolved.origins
+        rows = [(f"{key}: {json.dumps(value)}", str(known.get(key, "default"))) for key, value in _leaves(resolved.plain)]
+        width = min(72, max(len(text) for text, _ in rows))
+        for text, origin in rows:
+            click.echo(f"{text:<{width}}  # {origin}")
+    else:
+        click.echo(resolved.to_yaml(), nl=False)
+
+
+def _leaves(value: object, name: str = "") -> list[tuple[str, object]]:
+    if not isinstance(value, dict) or not value:
+        return [(name, value)]
+    return [leaf for key, child in value.items() for leaf in _leaves(child, f"{name}.{key}" if name else key)]

@@ -1,0 +1,76 @@
+"""`alignzoo validate`: everything that `run` checks before it loads a model, and the plan."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from alignzoo.cli.arguments import recipe_arguments
+
+if TYPE_CHECKING:
+    from alignzoo.recipe import Resolved
+
+
+@click.command(name="validate")
+@recipe_arguments
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+def command(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], as_json: bool) -> None:
+    """Check RECIPE, the recipe it starts from, and that their data can be read; print what a run would do."""
+    check(recipe, overrides, overlays, as_json)
+
+
+def check(recipe: str, overrides: Sequence[str], overlays: Sequence[str], as_json: bool) -> None:
+    """Print the plan, or raise UserError with everything that is wrong. `run --dry-run` is this."""
+    from alignzoo.recipe import load_recipe
+
+    plans = _plans(load_recipe(recipe, overrides, overlays))
+    if as_json:
+        click.echo(json.dumps(plans, indent=2))
+        return
+    for plan in plans:
+        click.echo(f"{plan['name']}  ({plan['state']}: {plan['folder']})")
+        for key in ("objective", "starts from", "data", "training"):
+            click.echo(f"  {key:<12}{plan[key]}")
+
+
+def _plans(resolved: Resolved) -> list[dict[str, Any]]:
+    """The plan of each run in the order in which they are made: first the one that the others start from."""
+    from alignzoo.data import read_rows
+    from alignzoo.errors import UserError
+    from alignzoo.paths import runs_root
+    from alignzoo.recipe.schema import TokenizerConfig
+
+    recipe = resolved.recipe
+    before = _plans(resolved.parent) if resolved.parent else []
+    rows = read_rows(recipe.data)
+    train = recipe.train
+    steps = max(1, int(train.epochs * (len(rows.train) // train.batch_size)))
+    steps = min(steps, train.max_steps) if train.max_steps else steps
+    if len(rows.train) < train.batch_size:
+        raise UserError(
+            f"{len(rows.train)} training rows, fewer than one batch", where="train.batch_size",
+            expected=f"at most {len(rows.train)} (got {train.batch_size})",
+        )  # fmt: skip
+    folder = runs_root() / f"{recipe.name}-{resolved.fingerprint[:8]}"
+    fields = ", ".join(f"{key}={value}" for key, value in recipe.objective.model_dump().items())
+    model = recipe.model
+    start = f"the run of {resolved.parent.recipe.name}" if resolved.parent else model.path or "nothing (random weights)"
+    if isinstance(model.tokenizer, TokenizerConfig):
+        start += f", with a {model.tokenizer.train} tokenizer of its own"
+    if model.path and Path(model.path).is_absolute() and not (Path(model.path) / "config.json").is_file():
+        raise UserError("no model there", where=f"model.path: {model.path}", expected="a folder with config.json")
+    return [*before, {
+        "name": recipe.name,
+        "state": "done before" if (folder / "summary.json").is_file() else "to run",
+        "folder": str(folder),
+        "objective": f"{recipe.objective.name}({fields})",
+        "starts from": start,
+        "data": f"{recipe.data.name}: {rows.read:,} rows read, {len(rows.train):,} to train on, "
+                f"{len(rows.held_out):,} held out, {len(rows.skipped):,} skipped, {rows.flipped:,} flipped",
+        "training": f"{steps:,} steps of {train.batch_size} rows, {train.optimizer.name} "
+                    f"{train.optimizer.learning_rate:g} {train.schedule.name}, {train.precision}, seed {recipe.seed}",
+    }]  # fmt: skip

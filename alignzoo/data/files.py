@@ -1,0 +1,158 @@
+"""Reading records out of files: JSON lines, JSON, CSV, TSV, Parquet, plain or gzipped; every error names its line."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from alignzoo.errors import UserError, nearest
+
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".jsonl.gz", ".json.gz", ".csv.gz", ".tsv.gz")
+Record = dict[str, Any]
+
+
+def find_files(path: str | Sequence[str]) -> list[Path]:
+    """The data files that a path, a folder, a glob pattern or a list of these names, sorted within each.
+
+    Raises UserError when there is none, with the nearest name beside it.
+    """
+    if not isinstance(path, str):
+        return [file for part in path for file in find_files(part)]
+    place = Path(path).expanduser()
+    if place.is_file():
+        return [place]
+    if place.is_dir():
+        files = sorted(file for file in place.rglob("*") if file.name.endswith(SUFFIXES) and file.is_file())
+        if not files:
+            raise UserError("no data file in this folder", where=str(place), expected=", ".join(SUFFIXES))
+        return files
+    matches = sorted(Path(match) for match in glob.glob(str(place), recursive=True))
+    if not matches:
+        siblings = [other.name for other in place.parent.iterdir()] if place.parent.is_dir() else []
+        raise UserError("no such file or folder", where=str(place), nearest=nearest(place.name, siblings))
+    return matches
+
+
+def own_split(name: str) -> str:
+    """`train` or `test`, as a file's path below a folder says (train.jsonl, helpful-base/test.jsonl.gz), else ""."""
+    words = set(re.split(r"[^a-z0-9]+", name.lower()))
+    if "train" in words:
+        return "train"
+    return "test" if words & {"test", "validation", "valid", "eval", "dev"} else ""
+
+
+def read_records(file: Path) -> Iterator[tuple[int, Record]]:
+    """(line, record) for each record of a file, counted from 1; for JSON and Parquet it is the record's number.
+
+    Raises UserError with file and line for what can't be read: a malformed line, a truncated gzip, bytes that are not
+    UTF-8, an unknown suffix.
+    """
+    name = file.name.removesuffix(".gz")
+    if file.stat().st_size == 0:
+        raise UserError("the file is empty", where=str(file))
+    if name.endswith(".parquet"):
+        yield from _parquet(file)
+        return
+    try:
+        with _open(file) as lines:
+            if name.endswith(".jsonl"):
+                yield from _json_lines(file, lines)
+            elif name.endswith(".json"):
+                yield from _json(file, lines)
+            elif name.endswith((".csv", ".tsv")):
+                yield from _csv(file, lines, "\t" if name.endswith(".tsv") else ",")
+            else:
+                raise UserError("not a kind of file that can be read", where=str(file), expected=", ".join(SUFFIXES))
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(f"the gzip data is broken: {error}", where=str(file)) from None
+
+
+def _open(file: Path) -> IO[bytes]:
+    return gzip.open(file, "rb") if file.suffix == ".gz" else open(file, "rb")  # type: ignore[return-value]
+
+
+def _json_lines(file: Path, lines: IO[bytes]) -> Iterator[tuple[int, Record]]:
+    for number, raw in enumerate(lines, 1):
+        if not raw.strip():
+            continue
+        where = f"{file}:{number}"
+        record = _parse(raw, where)
+        if not isinstance(record, dict):
+            raise UserError(f"the line holds a {_kind(record)}", where=where, expected="a JSON object")
+        yield number, record
+
+
+def _json(file: Path, lines: IO[bytes]) -> Iterator[tuple[int, Record]]:
+    records = _parse(lines.read(), str(file))
+    if not isinstance(records, list):
+        raise UserError(f"the file holds a {_kind(records)}", where=str(file), expected="a JSON list of objects")
+    for number, record in enumerate(records, 1):
+        if not isinstance(record, dict):
+            raise UserError(f"item {number} is a {_kind(record)}", where=str(file), expected="a JSON object")
+        yield number, record
+
+
+def _csv(file: Path, lines: IO[bytes], delimiter: str) -> Iterator[tuple[int, Record]]:
+    text = (_text(raw, f"{file}:{number}") for number, raw in enumerate(lines, 1))
+    reader = csv.DictReader(text, delimiter=delimiter, strict=True)
+    try:
+        for record in reader:
+            where = f"{file}:{reader.line_num}"
+            if None in record or None in record.values():
+                raise UserError("the line has not as many fields as the header", where=where)
+            yield reader.line_num, record
+    except csv.Error as error:
+        raise UserError(f"not CSV: {error}", where=f"{file}:{reader.line_num}") from None
+
+
+def _parquet(file: Path) -> Iterator[tuple[int, Record]]:
+    pyarrow = need("pyarrow.parquet", "Parquet files")
+    from pyarrow import ArrowException
+
+    try:
+        table = pyarrow.ParquetFile(file)
+        number = 0
+        for batch in table.iter_batches():
+            for record in batch.to_pylist():
+                number += 1
+                yield number, record
+    except (ArrowException, OSError) as error:
+        raise UserError(f"not a Parquet file: {error}", where=str(file)) from None
+
+
+def need(module: str, what: str) -> Any:
+    """Import an optional module, or say how to get it."""
+    from importlib import import_module
+
+    try:
+        return import_module(module)
+    except ImportError:
+        raise UserError(f"{what} need the package {module.split('.')[0]}", hint="pip install 'alignzoo[data]'") from None
+
+
+def _text(raw: bytes, where: str) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"byte {error.start} is not UTF-8", where=where) from None
+
+
+def _parse(raw: bytes, where: str) -> Any:
+    try:
+        return json.loads(_text(raw, where))
+    except json.JSONDecodeError as error:
+        raise UserError(f"not JSON: {error.msg} at column {error.colno}", where=where, expected="JSON") from None
+    except RecursionError:
+        raise UserError("not JSON that can be read: nested too deeply", where=where) from None
+
+
+def _kind(value: Any) -> str:
+    names = {list: "list", str: "string", int: "number", float: "number", bool: "boolean", type(None): "null"}
+    return names.get(type(value), type(value).__name__)

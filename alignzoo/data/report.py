@@ -1,0 +1,50 @@
+"""What became of the data: counts by reason, every row that was not used, and how long the rest is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from alignzoo.data.source import DataSource
+from alignzoo.data.split import Rows
+from alignzoo.data.tokenise import Tokenised
+
+
+def data_report(rows: Rows, train: Tokenised, held_out: Tokenised, source: DataSource) -> dict[str, Any]:
+    """JSON-ready: it becomes data.json in the run folder, and its counts go into summary.json."""
+    skipped = [*rows.skipped, *train.skipped, *held_out.skipped]
+    return {
+        "source": {"name": source.name} | source.model_dump(mode="json"),
+        "read": rows.read,
+        "used": len(train.trees) + len(held_out.trees),
+        "train": len(train.trees),
+        "held_out": len(held_out.trees),
+        "held_out_is": "carved from the training rows, by group" if rows.carved else "the source's own test split",
+        "skipped": len(skipped),
+        "skipped_by_reason": dict(sorted(Counter(row.reason for row in skipped).items())),
+        "truncated_prompts": train.truncated_prompts + held_out.truncated_prompts,
+        "truncated_completions": train.truncated_completions + held_out.truncated_completions,
+        "flipped": rows.flipped,
+        "lengths": lengths(train, held_out),
+        "skipped_rows": [{"id": row.id, "reason": row.reason, "detail": row.detail} for row in skipped],
+    }
+
+
+def lengths(*parts: Tokenised) -> dict[str, dict[str, float]]:
+    """Tokens of prompt, chosen and rejected: mean, median, 95th percentile and maximum."""
+    trees = [tree for part in parts for tree in part.trees]
+    columns = {"prompt": [len(tree.prompt) for tree in trees]}
+    for b, name in enumerate(("chosen", "rejected")):
+        columns[name] = [tree.branches[b].scored for tree in trees if b < len(tree.branches)]
+    return {name: _describe(np.array(values)) for name, values in columns.items() if values}
+
+
+def _describe(values: np.ndarray) -> dict[str, float]:
+    return {
+        "mean": round(float(values.mean()), 1),
+        "median": float(np.median(values)),
+        "p95": float(np.percentile(values, 95)),
+        "max": int(values.max()),
+    }

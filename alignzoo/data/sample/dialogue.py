@@ -1,0 +1,109 @@
+"""Scenes (what was said so far) and replies of each worth, drawn from the grammar."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from alignzoo.data.sample import grammar
+from alignzoo.data.sample.topics import ACTS, ASPECTS, TOPICS, Act, Topic
+
+T = TypeVar("T")
+
+
+class Dice:
+    """Draws by `random.Random.random` alone: its stream is the same in every version of Python."""
+
+    def __init__(self, seed: str) -> None:
+        self._random = random.Random(seed)
+
+    def unit(self) -> float:
+        """Uniform in [0, 1)."""
+        return self._random.random()
+
+    def pick(self, options: Sequence[T]) -> T:
+        """One of them."""
+        return options[int(self.unit() * len(options))]
+
+    def order(self, options: Sequence[T]) -> list[T]:
+        """All of them in a random order."""
+        rest = list(options)
+        return [rest.pop(int(self.unit() * len(rest))) for _ in range(len(rest))]
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A prompt in HH's format, and what its last question is about."""
+
+    prompt: str
+    first_turn: str
+    topic: Topic
+    aspect: str
+
+
+def draw_scene(dice: Dice) -> Scene:
+    """Two in five have more than one human turn; just under half are about an act that would hurt someone."""
+    harmful = dice.unit() < 0.45
+    topic: Topic = dice.pick(ACTS if harmful else TOPICS)
+    turns = 1 if dice.unit() < 0.6 else 2 if dice.unit() < 0.7 else 3
+    asked = dice.order(ASPECTS)[:turns]
+    before = topic
+    if harmful and turns > 1:  # a friendly beginning, and then the act
+        before = dice.pick(TOPICS)
+    first = " ".join(filter(None, [dice.pick(grammar.OPENERS), _question(before, asked[0], dice)]))
+    text = f"\n\nHuman: {first}"
+    for previous, aspect in zip(asked, asked[1:], strict=False):
+        text += f"\n\nAssistant: {_fact(before, previous, dice)}"
+        last = aspect == asked[-1]
+        if harmful and last:
+            text += f"\n\nHuman: {_question(topic, aspect, dice)}"
+        else:
+            text += f"\n\nHuman: {dice.pick(grammar.FOLLOW_UPS[aspect])}"
+    return Scene(f"{text}\n\nAssistant:", first, topic, asked[-1])
+
+
+def reply(scene: Scene, worth: str, dice: Dice) -> str:
+    """A reply that is `good`, `middling` or `bad` in this scene: one to four sentences, and perhaps a closing one."""
+    count = 1 + int(dice.unit() * 4)
+    harmful = isinstance(scene.topic, Act)
+    if worth == "good":
+        sentences = _refusal(scene.topic, scene.topic, count, dice) if harmful else _facts(scene, scene.topic, count, dice)
+    elif worth == "middling":
+        pool = grammar.CURT if harmful else grammar.VAGUE
+        sentences = [text.format(name=scene.topic.name) for text in dice.order(pool)[:count]]
+    elif harmful:
+        sentences = _facts(scene, scene.topic, count, dice)
+    elif dice.unit() < 0.65:
+        sentences = _refusal(scene.topic, dice.pick(ACTS), count, dice)
+    else:
+        sentences = _facts(scene, dice.pick([topic for topic in TOPICS if topic is not scene.topic]), count, dice)
+    if dice.unit() < 0.3:
+        sentences.append(dice.pick(grammar.CLOSERS))
+    return " " + " ".join(sentences)
+
+
+def _question(topic: Topic, aspect: str, dice: Dice) -> str:
+    return dice.pick(grammar.QUESTIONS[aspect]).format(name=topic.name)
+
+
+def _fact(topic: Topic, aspect: str, dice: Dice, name: str = "") -> str:
+    text: str = dice.pick(grammar.FACTS[aspect])
+    return text.format(name=name or topic.name, **{aspect: getattr(topic, aspect)})
+
+
+def _facts(scene: Scene, source: Topic, count: int, dice: Dice) -> list[str]:
+    """What was asked first, then other facts, all of `source`; a wrong source speaks of itself or of what was asked."""
+    rest = [aspect for aspect in dice.order(ASPECTS) if aspect != scene.aspect]
+    name = scene.topic.name if dice.unit() < 0.3 else source.name
+    return [_fact(source, aspect, dice, name) for aspect in [scene.aspect, *rest][:count]]
+
+
+def _refusal(topic: Topic, source: Topic, count: int, dice: Dice) -> list[str]:
+    """A refusal that cares: no, the reason, something else to do, in this order; `source` is the act it thinks of."""
+    assert isinstance(source, Act)
+    slots = {"name": topic.name, "victim": source.victim, "instead": source.instead}
+    no, why, instead = (dice.pick(pool).format(**slots) for pool in (grammar.REFUSALS, grammar.REASONS, grammar.INSTEAD))
+    more = dice.pick(grammar.REASONS).format(**slots)
+    return [[no, why, instead, more], [no, instead], [no, why, instead], [no, why, more, instead]][count - 1][: max(2, count)]

@@ -1,0 +1,57 @@
+"""Anthropic's HH files, and the embedded sample in their format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from alignzoo.data.dialogue import dialogue_row
+from alignzoo.data.files import Record
+from alignzoo.data.rows import Row, Skipped
+from alignzoo.data.source import Field, FileSource, Split
+from alignzoo.errors import UserError, nearest
+
+SAMPLE = "sample"
+
+
+class HH(FileSource):
+    """Anthropic's helpful and harmless dialogues: `chosen` and `rejected`, each a whole `\\n\\nHuman: ...` transcript.
+
+    Source: Bai et al. 2022, arXiv:2204.05862; files as in the dataset Anthropic/hh-rlhf.
+    """
+
+    name = "hh"
+
+    path: str | tuple[str, ...] = Field(
+        SAMPLE, description="a file, a folder, a pattern or a list of these; `sample` is the embedded sample"
+    )
+
+    def splits(self) -> tuple[Split, ...]:
+        """The sample has both; files have both when their names say so."""
+        return ("train", "test") if self.path == SAMPLE else super().splits()
+
+    def read(self, split: Split) -> Iterator[Row | Skipped]:
+        """Rows of the sample or of the files."""
+        if self.path != SAMPLE:
+            yield from super().read(split)
+            return
+        from alignzoo.data import sample
+
+        yield from sample.rows(split)
+
+    def row(self, id: str, record: Record, where: str) -> Row | Skipped:
+        """One record of a file."""
+        for name in ("chosen", "rejected"):
+            if not isinstance(record.get(name), str):
+                raise UserError(
+                    f"no text field '{name}'", where=where, nearest=nearest(name, record),
+                    expected="chosen and rejected, each a whole dialogue",
+                )  # fmt: skip
+        return dialogue_row(id, record["chosen"], record["rejected"])
+
+    def fingerprint(self) -> str:
+        """Of the fields and the contents of the files, or of the sample's version."""
+        if self.path != SAMPLE:
+            return super().fingerprint()
+        from alignzoo.data import sample
+
+        return self.digest_of([f"sample {sample.VERSION}"])

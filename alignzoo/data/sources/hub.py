@@ -1,0 +1,71 @@
+"""Datasets from the Hugging Face hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+from alignzoo.data.files import need
+from alignzoo.data.preference import preference_row
+from alignzoo.data.rows import Row, Skipped
+from alignzoo.data.source import DataSource, Field, Split
+from alignzoo.data.sources.table import split_parts
+from alignzoo.errors import UserError
+
+
+class Hub(DataSource):
+    """A dataset of the hub with prompt, chosen and rejected, or with HH dialogues (Anthropic/hh-rlhf)."""
+
+    name = "hub"
+
+    path: str = Field(description="the dataset's id, for example Anthropic/hh-rlhf")
+    subset: str | None = Field(None, description="a configuration of the dataset (its `name` on the hub)")
+    revision: str | None = Field(None, description="branch, tag or commit")
+    train_split: str | None = Field(None, description="by default `train`")
+    test_split: str | None = Field(None, description="by default test, validation, valid, eval or dev if there is one")
+    prompt_column: str = Field("prompt", description="where the prompt is; may be absent")
+    chosen_column: str = Field("chosen", description="where the preferred completion is")
+    rejected_column: str = Field("rejected", description="where the other completion is")
+
+    def splits(self) -> tuple[Split, ...]:
+        """Both, when the dataset has a test split."""
+        return ("train", "test") if len(self._parts()) > 1 else ("train",)
+
+    def read(self, split: Split) -> Iterator[Row | Skipped]:
+        """Rows in the dataset's order."""
+        columns = (self.prompt_column, self.chosen_column, self.rejected_column)
+        name, dataset = self._parts()[0 if split == "train" else 1]
+        for number, record in enumerate(dataset, 1):
+            yield preference_row(f"{name}:{number}", record, columns, f"{self.path}: {name} row {number}")
+
+    def fingerprint(self) -> str:
+        """Of the fields and of what `datasets` says that its tables contain."""
+        return self.digest_of([f"{name} {dataset._fingerprint}" for name, dataset in self._parts()])
+
+    def _parts(self) -> list[tuple[str, Any]]:
+        splits = _load(self.path, self.subset, self.revision)
+        chosen = {
+            **({"train": _named(splits, self.train_split, self.path)} if self.train_split else {}),
+            **({"test": _named(splits, self.test_split, self.path)} if self.test_split else {}),
+        }
+        return split_parts(splits | chosen)
+
+
+def _named(splits: dict[str, Any], name: str, path: str) -> Any:
+    if name not in splits:
+        raise UserError(f"no split '{name}'", where=path, expected=f"one of {', '.join(splits)}")
+    return splits[name]
+
+
+@lru_cache(maxsize=4)
+def _load(path: str, subset: str | None, revision: str | None) -> dict[str, Any]:
+    datasets = need("datasets", "datasets of the hub")
+    try:
+        return dict(datasets.load_dataset(path, subset, revision=revision))
+    except Exception as error:  # the hub client raises a dozen kinds for no network, no such id, no such subset
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"the dataset can't be loaded: {first_line}", where=f"hub dataset {path}",
+            expected="an id that exists, with the hub in reach or the dataset in its cache",
+        ) from None  # fmt: skip

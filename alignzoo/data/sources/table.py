@@ -1,0 +1,62 @@
+"""Preference tables in files: JSONL, JSON, CSV, TSV, Parquet, or a folder that `datasets` saved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from alignzoo.data.files import Record, need
+from alignzoo.data.preference import preference_row
+from alignzoo.data.rows import Row, Skipped
+from alignzoo.data.source import Field, FileSource, Split
+
+TEST_NAMES = ("test", "validation", "valid", "eval", "dev")
+
+
+class Table(FileSource):
+    """Rows of prompt, chosen and rejected, as strings or chat messages; without a prompt it is what both share."""
+
+    name = "table"
+
+    path: str | tuple[str, ...] = Field(description="a file, a folder, a pattern or a list; or a `datasets` folder")
+    prompt_column: str = Field("prompt", description="where the prompt is; may be absent")
+    chosen_column: str = Field("chosen", description="where the preferred completion is")
+    rejected_column: str = Field("rejected", description="where the other completion is")
+    id_column: str | None = Field(None, description="a row's own id; by default file and line")
+
+    def row(self, id: str, record: Record, where: str) -> Row | Skipped:
+        """One record."""
+        if self.id_column and self.id_column in record:
+            id = str(record[self.id_column])
+        return preference_row(id, record, (self.prompt_column, self.chosen_column, self.rejected_column), where)
+
+    def splits(self) -> tuple[Split, ...]:
+        """A saved DatasetDict's, or the files'."""
+        if not self._saved():
+            return super().splits()
+        return ("train", "test") if len(self._parts()) > 1 else ("train",)
+
+    def read(self, split: Split) -> Iterator[Row | Skipped]:
+        """Rows of the files, or of the saved dataset."""
+        if not self._saved():
+            yield from super().read(split)
+            return
+        name, dataset = self._parts()[0 if split == "train" else 1]
+        for number, record in enumerate(dataset, 1):  # type: ignore[var-annotated, arg-type]
+            yield self.row(f"{name}:{number}", record, f"{self.path}: {name} row {number}")
+
+    def _saved(self) -> bool:
+        if not isinstance(self.path, str):
+            return False
+        return any((Path(self.path) / name).is_file() for name in ("dataset_dict.json", "dataset_info.json"))
+
+    def _parts(self) -> list[tuple[str, object]]:
+        loaded = need("datasets", "saved datasets").load_from_disk(self.path)
+        return split_parts(loaded) if hasattr(loaded, "keys") else [("train", loaded)]
+
+
+def split_parts(splits: dict[str, object]) -> list[tuple[str, object]]:
+    """The training split of a dictionary of them, and the test split if there is one."""
+    train = "train" if "train" in splits else next(iter(splits))
+    test = next((name for name in TEST_NAMES if name in splits and name != train), None)
+    return [(name, splits[name]) for name in (train, test) if name is not None]

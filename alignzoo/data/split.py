@@ -1,0 +1,79 @@
+"""From a source's rows to training and held-out rows: splits, limits and label noise, all independent of order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from alignzoo.data.rows import Row, Skipped
+from alignzoo.data.source import DataSource
+from alignzoo.errors import UserError
+
+
+@dataclass
+class Rows:
+    """What was read: usable rows, the others with their reasons, and counts."""
+
+    train: list[Row] = field(default_factory=list)
+    held_out: list[Row] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    read: int = 0
+    flipped: int = 0
+    carved: bool = False
+    """Whether the held-out rows were taken from the training split, for want of a test split."""
+
+
+def read_rows(source: DataSource) -> Rows:
+    """Read a source, hold rows out, apply its limits, and flip the share of training labels that it asks for.
+
+    Raises UserError when no row can be used, or when nothing can be held out.
+    """
+    rows = Rows(carved=len(source.splits()) == 1)
+    usable: dict[str, list[Row]] = {}
+    for split in source.splits():
+        usable[split] = []
+        for row in source.read(split):
+            rows.read += 1
+            if isinstance(row, Row):
+                usable[split].append(row)
+            else:
+                rows.skipped.append(row)
+    train = usable["train"]
+    if not train:
+        reasons = ", ".join(sorted({skipped.reason for skipped in rows.skipped})) or "there are no rows"
+        raise UserError(f"no row can be used: {reasons}", where="data")
+    held_out = usable["test"] if not rows.carved else []
+    if rows.carved:
+        train, held_out = carve(train, source.held_out)
+    rows.held_out = held_out[: source.held_out_rows]
+    for row in train[: source.train_rows]:
+        flip = _unit(f"noise {source.label_noise_seed} {row.id}") < source.label_noise
+        rows.flipped += flip
+        rows.train.append(_flipped(row) if flip else row)
+    return rows
+
+
+def carve(rows: list[Row], share: float) -> tuple[list[Row], list[Row]]:
+    """Training and held-out rows; a group is held out by its own hash, so every subset and every seed splits alike.
+
+    At least one group goes to either side, whatever chance says of a small file. Raises UserError for a single group.
+    """
+    place = {row.group: _unit(f"held out {row.group}") for row in rows}
+    if len(place) < 2:
+        raise UserError(
+            "nothing can be held out: all rows have the same prompt group", where="data",
+            expected="two different first turns at least, or a file of its own for the test split",
+        )  # fmt: skip
+    by_place = sorted(place, key=lambda group: place[group])
+    wanted = sum(place[group] < share for group in by_place)
+    held = set(by_place[: min(max(wanted, 1), len(by_place) - 1)])
+    return [row for row in rows if row.group not in held], [row for row in rows if row.group in held]
+
+
+def _unit(text: str) -> float:
+    """A number in [0, 1) that is a function of the text."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64
+
+
+def _flipped(row: Row) -> Row:
+    return Row(row.id, row.prompt, tuple(reversed(row.completions)), row.group, row.columns)

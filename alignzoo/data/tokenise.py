@@ -1,0 +1,128 @@
+"""Rows to token trees: the boundary between prompt and completion is token-exact, and nothing is cut silently."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from alignzoo.data.rows import Row, Skipped
+from alignzoo.data.template import is_chat, render
+from alignzoo.tree import Branch, Tree, Trees
+
+if TYPE_CHECKING:
+    from alignzoo.recipe.schema import TokensConfig
+    from transformers import PreTrainedTokenizerBase
+
+Ids = list[int]
+
+
+@dataclass
+class Tokenised:
+    """Trees, the rows they came from (`trees[i]` is `rows[i]`), and what became of the others."""
+
+    trees: Trees
+    rows: list[Row]
+    skipped: list[Skipped] = field(default_factory=list)
+    truncated_prompts: int = 0
+    truncated_completions: int = 0
+
+
+def tokenise(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, tokens: TokensConfig) -> Tokenised:
+    """Tokenise each prompt once and each completion by itself, so that prompt + branch is exactly what is scored.
+
+    BOS opens a prompt if the tokenizer itself puts it before a text; EOS closes a plain-text completion and is scored
+    (a chat template ends its own turns). Raises UserError when a chat template is needed and missing.
+    """
+    encode = _Encoder(tokenizer)
+    for row in rows:
+        encode.want(row)
+    kept: list[Row] = []
+    trees: list[Tree] = []
+    counts: Counter[str] = Counter()
+    skipped: list[Skipped] = []
+    for row, (prompt, contexts, completions) in zip(rows, encode.all(), strict=True):
+        cut = truncate(prompt, contexts, completions, tokens, keep_first=encode.has_bos(prompt))
+        if isinstance(cut, str):
+            skipped.append(Skipped(row.id, cut))
+            continue
+        cut_prompt, cut_completions = cut
+        wholes = [context + completion for context, completion in zip(contexts, cut_completions, strict=True)]
+        if len(wholes) > 1 and len(set(map(tuple, wholes))) < len(wholes):
+            skipped.append(Skipped(row.id, "chosen equals rejected after truncation"))
+            continue
+        counts["prompts"] += len(cut_prompt) < len(prompt)
+        counts["completions"] += any(len(a) < len(b) for a, b in zip(cut_completions, completions, strict=True))
+        branches = tuple(
+            Branch(np.array(whole, dtype=np.int32), len(context)) for whole, context in zip(wholes, contexts, strict=True)
+        )
+        trees.append(Tree(row.id, np.array(cut_prompt, dtype=np.int32), branches))
+        kept.append(row)
+    return Tokenised(Trees.build(trees), kept, skipped, counts["prompts"], counts["completions"])
+
+
+def truncate(
+    prompt: Ids, contexts: Sequence[Ids], completions: Sequence[Ids], tokens: TokensConfig, keep_first: bool = False
+) -> tuple[Ids, list[Ids]] | str:
+    """The prompt and completions cut to the limits, or why the row can't be used.
+
+    The DPO authors' order: when the prompt with the longer completion is over `max_length`, the prompt is cut to
+    `max_prompt_length`; where that is not enough, the completions are cut at their end (to what the prompt leaves of
+    `max_length`; the authors' code cuts them to 256 tokens even after a short prompt). A branch's context counts as
+    prompt. `keep_first` keeps the prompt's first token (BOS) when its beginning is cut.
+    """
+    longest_context = max(map(len, contexts))
+    whole = max(len(context) + len(completion) for context, completion in zip(contexts, completions, strict=True))
+    if len(prompt) + whole > tokens.max_length and len(prompt) + longest_context > tokens.max_prompt_length:
+        room = tokens.max_prompt_length - longest_context
+        if tokens.truncate_prompt == "never" or room < 1 + keep_first:
+            return "prompt over the limit"
+        if tokens.truncate_prompt == "keep_start":
+            prompt = prompt[:room]
+        else:
+            prompt = prompt[:1] + prompt[len(prompt) - room + 1 :] if keep_first else prompt[-room:]
+    cut = [
+        completion[: tokens.max_length - len(prompt) - len(context)]
+        for context, completion in zip(contexts, completions, strict=True)
+    ]
+    return prompt, cut
+
+
+class _Encoder:
+    """Collects every text first, so that the tokenizer works on one long list."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.bos: Ids = []
+        if tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id:
+            self.bos = [tokenizer.bos_token_id]
+        self.texts: list[str] = []
+        self.plain: list[bool] = []
+        self.sizes: list[int] = []
+
+    def want(self, row: Row) -> None:
+        chat = is_chat(row)
+        prompt, completions = render(row, self.tokenizer) if chat else (row.prompt, [c.text for c in row.completions])
+        self.texts += [prompt, *(c.context for c in row.completions), *completions]  # type: ignore[list-item]
+        self.plain.append(not chat)
+        self.sizes.append(len(row.completions))
+
+    def all(self) -> list[tuple[Ids, list[Ids], list[Ids]]]:
+        ids = self.tokenizer(self.texts, add_special_tokens=False)["input_ids"] if self.texts else []
+        rows, at = [], 0
+        for plain, size in zip(self.plain, self.sizes, strict=True):
+            prompt, contexts, completions = ids[at], ids[at + 1 : at + 1 + size], ids[at + 1 + size : at + 1 + 2 * size]
+            at += 1 + 2 * size
+            if plain:
+                completions = [completion + [self.tokenizer.eos_token_id] for completion in completions]
+            if self.bos and prompt[:1] != self.bos:
+                prompt = self.bos + prompt
+            # An empty prompt has no token to predict the first one from: EOS is what models were trained to follow.
+            rows.append((prompt or [self.tokenizer.eos_token_id], contexts, completions))
+        return rows
+
+    def has_bos(self, prompt: Ids) -> bool:
+        return bool(self.bos) and prompt[:1] == self.bos

@@ -1,0 +1,152 @@
+"""Recipes: YAML -> merged nodes -> a validated `Recipe`, with every value's origin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alignzoo.errors import Problem, UserError, nearest
+from alignzoo.recipe import fingerprint as _fingerprint
+from alignzoo.recipe.check import validate
+from alignzoo.recipe.merge import BASE_KEYS, apply, hand_on, handed_on, merge, read_with_bases, without_base
+from alignzoo.recipe.read import Node, Origin, read_overrides
+from alignzoo.recipe.schema import Recipe
+from alignzoo.registry import Registry
+
+__all__ = ["Origin", "Recipe", "Resolved", "find_recipe", "load_recipe", "shipped_recipes"]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A recipe with everything merged in: what it is, where each value came from, and what it starts from."""
+
+    recipe: Recipe
+    path: Path
+    node: Node
+    parent: Resolved | None
+    registry: Registry
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """32 hex digits of everything that the run's result depends on. Reads every file that the recipe names."""
+        return _fingerprint.fingerprint(self)
+
+    @cached_property
+    def plain(self) -> dict[str, Any]:
+        """Every value, defaults included, as plain dictionaries."""
+        values: dict[str, Any] = self.recipe.model_dump(mode="json", by_alias=True)
+        for key in ("objective", "data"):
+            values[key] = {"name": getattr(self.recipe, key).name, **values[key]}
+        return values
+
+    @property
+    def origins(self) -> dict[str, Origin]:
+        """Dotted key -> where its value was written. A default has no entry."""
+        return dict(_origins(self.node, ""))
+
+    def to_yaml(self) -> str:
+        """The resolved recipe as a file of its own; it loads to the same fingerprint."""
+        return yaml.safe_dump(self.plain, sort_keys=False, allow_unicode=True, width=120)
+
+
+def load_recipe(
+    path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = (), overlays: Sequence[str | Path] = ()
+) -> Resolved:
+    """Read a recipe, what it extends, the overlays on top and the overrides last, and the recipe it starts from.
+
+    `overrides` are `{"objective.beta": 0.2}` or `["objective.beta=0.2"]`. Raises UserError with every problem found.
+    """
+    layers = [read_with_bases(find_recipe(overlay)) for overlay in overlays]
+    return _load(find_recipe(path), layers, read_overrides(overrides), ())
+
+
+def _load(
+    path: Path, overlays: list[Node], overrides: list[tuple[list[str], Node]], chain: tuple[Path, ...]
+) -> Resolved:
+    if path in chain:
+        circle = " -> ".join(part.name for part in (*chain[chain.index(path) :], path))
+        raise UserError(f"recipes start from each other in a circle: {circle}", where=str(path))
+    node = read_with_bases(path)
+    follows = _starts_from_a_run(node, overlays, overrides)
+    if follows:
+        _no_base_beside_from(node)
+    mine = [without_base(overlay) for overlay in overlays] if follows else overlays
+    for overlay in mine:
+        node = merge(node, overlay)
+    kept = [(key, value) for key, value in overrides if not (follows and key[0] == "model" and _is_base(key))]
+    node = apply(node, kept)
+    recipe, registry = validate(node, path.stem)
+    parent = None
+    if recipe.model.from_:
+        below = find_recipe(recipe.model.from_)
+        passed = [(key, value) for key, value in overrides if handed_on(key)]
+        parent = _load(below, [hand_on(overlay) for overlay in overlays], passed, (*chain, path))
+    return Resolved(recipe, path, node, parent, registry)
+
+
+def _starts_from_a_run(node: Node, overlays: list[Node], overrides: list[tuple[list[str], Node]]) -> bool:
+    """Whether `model.from` is set once everything is merged."""
+    start: Any = None
+    for layer in (node, *overlays):
+        model = layer.value.get("model")
+        if model is not None and isinstance(model.value, dict) and "from" in model.value:
+            start = model.value["from"].value
+    for key, value in overrides:
+        if key == ["model", "from"]:
+            start = value.value
+    return bool(start)
+
+
+def _is_base(key: list[str]) -> bool:
+    return len(key) > 1 and key[1] in BASE_KEYS and key[1] != "dtype"
+
+
+def _no_base_beside_from(node: Node) -> None:
+    model = node.value.get("model")
+    if model is None or not isinstance(model.value, dict) or "from" not in model.value:
+        return
+    problems = [
+        Problem(f"model.{key}: it says what the first policy is; write it in the recipe that model.from names",
+                where=str(model.keys[key]))
+        for key in BASE_KEYS if key in model.value and key != "dtype" and model.value[key].value is not None
+    ]  # fmt: skip
+    if problems:
+        raise UserError(problems)
+
+
+def _origins(node: Node, name: str) -> list[tuple[str, Origin]]:
+    if not isinstance(node.value, dict):
+        return [(name, node.origin)]
+    return [item for key, child in node.value.items() for item in _origins(child, f"{name}.{key}" if name else key)]
+
+
+def shipped_recipes() -> Path:
+    """The folder of the recipes that come with alignzoo: in the package when installed, beside it in a checkout."""
+    package = Path(__file__).parent.parent
+    return package / "recipes" if (package / "recipes").is_dir() else package.parent / "recipes"
+
+
+def find_recipe(path: str | Path) -> Path:
+    """The file, or the shipped recipe of that name: `dpo_hh`, `dpo_hh.yaml` and `recipes/dpo_hh.yaml` are the same.
+
+    A run folder stands for the resolved recipe in it. Raises UserError with the nearest name.
+    """
+    given = Path(path).expanduser()
+    if given.is_dir() and (given / "recipe.yaml").is_file():
+        return (given / "recipe.yaml").resolve()
+    if given.is_file():
+        return given.resolve()
+    shipped = shipped_recipes()
+    inside = Path(*given.parts[1:]) if given.parts[:1] == ("recipes",) else given
+    candidate = shipped / inside.with_name(f"{inside.name}{'' if inside.suffix == '.yaml' else '.yaml'}")
+    if not given.is_absolute() and candidate.is_file():
+        return candidate.resolve()
+    names = [other.relative_to(shipped).as_posix() for other in shipped.rglob("*.yaml")]
+    siblings = [other.name for other in given.parent.iterdir()] if given.parent.is_dir() else []
+    close = nearest(given.name, siblings) or nearest(inside.as_posix(), names) or nearest(f"{inside.name}.yaml", names)
+    raise UserError("no such recipe", where=str(path), nearest=close, expected="" if close else "a .yaml file")

@@ -1,0 +1,151 @@
+"""One recipe out of many files: `extends`, overlays, overrides, and what is handed on to the recipe it starts from.
+
+Maps merge key by key, lists and values replace. A map whose `name` changes replaces the whole node, so that
+`objective=ipo` does not inherit DPO's fields. Paths are relative to the file that wrote them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+
+from alignzoo.errors import UserError
+from alignzoo.recipe.read import COMMAND_LINE, Node, read_file
+
+NAMED = {("objective",), ("data",), ("train", "optimizer"), ("train", "schedule")}
+"""Nodes that are chosen by name; a bare word there means {name: word}."""
+PATHS = {("model", "from"), ("model", "path"), ("model", "tokenizer"), ("data", "path"), ("plugins",)}
+ALWAYS_A_PATH = {("model", "from"), ("plugins",)}
+BASE_KEYS = ("path", "revision", "config", "tokenizer", "dtype")
+"""Of `model`: they describe the first policy of a chain, and are handed on to the recipe that it starts from."""
+
+Path_ = tuple[str, ...]
+
+
+def read_with_bases(path: Path, chain: tuple[Path, ...] = ()) -> Node:
+    """A recipe file merged over everything it extends, its paths made absolute."""
+    path = path.resolve() if path.exists() else path
+    if path in chain:
+        circle = " -> ".join(part.name for part in (*chain[chain.index(path) :], path))
+        raise UserError(f"recipes extend each other in a circle: {circle}", where=str(path))
+    node = anchor(read_file(path), path.parent)
+    bases = node.value.pop("extends", None)
+    if bases is None:
+        return node
+    merged: Node | None = None
+    for base in bases.value if isinstance(bases.value, list) else [bases]:
+        if not isinstance(base.value, str):
+            raise UserError("extends names recipes", where=str(base.origin), expected="a path, or a list of paths")
+        below = path.parent / base.value
+        if not below.is_file():
+            raise UserError(f"no such recipe: {below}", where=str(base.origin))
+        under = read_with_bases(below, (*chain, path))
+        merged = under if merged is None else merge(merged, under)
+    return node if merged is None else merge(merged, node)
+
+
+def merge(under: Node, over: Node, at: Path_ = ()) -> Node:
+    """`over` on top of `under`; neither is changed."""
+    under, over = as_named(under, at), as_named(over, at)
+    if not (isinstance(under.value, dict) and isinstance(over.value, dict)):
+        return deepcopy(over)
+    if "name" in over.value and at in NAMED and over.value["name"].value != _name(under):
+        return deepcopy(over)
+    result = deepcopy(under)
+    for key, node in over.value.items():
+        place = (*at, key)
+        result.value[key] = merge(result.value[key], node, place) if key in result.value else deepcopy(as_named(node, place))
+        result.keys[key] = over.keys[key]
+    result.origin = over.origin if not result.value else result.origin
+    return result
+
+
+def as_named(node: Node, at: Path_) -> Node:
+    """`objective: dpo` is `objective: {name: dpo}`."""
+    if at in NAMED and isinstance(node.value, str):
+        return Node({"name": node}, node.origin, {"name": node.origin})
+    return node
+
+
+def _name(node: Node) -> object:
+    name = node.value.get("name")
+    return name.value if name else None
+
+
+def apply(node: Node, overrides: Sequence[tuple[list[str], Node]]) -> Node:
+    """Overrides on top of a recipe, one after the other. Raises UserError for a step into a value."""
+    for path, value in overrides:
+        top: Node = value
+        for depth in range(len(path) - 1, -1, -1):
+            top = Node({path[depth]: top}, value.origin, {path[depth]: value.origin})
+        below = node
+        for depth, key in enumerate(path[:-1]):
+            below = as_named(below.value[key], tuple(path[: depth + 1])) if key in below.value else Node({}, value.origin)
+            if not isinstance(below.value, dict) and below.value is not None:
+                inner = ".".join(path[: depth + 1])
+                raise UserError(f"{'.'.join(path)}: {inner} is a value, not a section", where=COMMAND_LINE)
+        node = merge(node, anchor(top, Path.cwd()))
+    return node
+
+
+def anchor(node: Node, folder: Path, at: Path_ = ()) -> Node:
+    """Make the paths in a node absolute: they are relative to the folder of the file that wrote them."""
+    if at in PATHS:
+        if isinstance(node.value, str):
+            node.value = _absolute(node.value, folder, at)
+        elif isinstance(node.value, list):
+            for item in node.value:
+                if isinstance(item.value, str):
+                    item.value = _absolute(item.value, folder, at)
+    elif isinstance(node.value, dict):
+        for key, child in node.value.items():
+            anchor(child, folder, (*at, key))
+    return node
+
+
+def _absolute(text: str, folder: Path, at: Path_) -> str:
+    """Hub ids and the word `sample` stay what they are; what looks like a path or exists becomes absolute."""
+    place = Path(text).expanduser()
+    marked = text.startswith((".", "/", "~")) or any(letter in text for letter in "*?[")
+    exists = (folder / place).exists() and text != "sample"
+    if not (marked or exists or at in ALWAYS_A_PATH):
+        return text
+    return str(_normal(folder / place))
+
+
+def _normal(path: Path) -> Path:
+    parts = path.absolute().parts
+    kept: list[str] = []
+    for part in parts:
+        if part == ".." and len(kept) > 1:
+            kept.pop()
+        elif part != "..":
+            kept.append(part)
+    return Path(*kept)
+
+
+def hand_on(overlay: Node) -> Node:
+    """The part of an overlay that also goes to the recipe that this one starts from: not its objective or its name."""
+    result = deepcopy(overlay)
+    for key in ("objective", "name", "plugins"):
+        result.value.pop(key, None)
+    if "model" in result.value and isinstance(result.value["model"].value, dict):
+        result.value["model"].value.pop("from", None)
+    return result
+
+
+def handed_on(path: list[str]) -> bool:
+    """Whether a bare override also goes to the recipe that this one starts from: data, token limits, the first policy."""
+    return path[0] in ("data", "tokens") or (path[0] == "model" and len(path) > 1 and path[1] in BASE_KEYS)
+
+
+def without_base(node: Node) -> Node:
+    """A recipe that starts from another one's run, without what an overlay says of the first policy."""
+    result = deepcopy(node)
+    model = result.value.get("model")
+    if model is not None and isinstance(model.value, dict):
+        for key in BASE_KEYS:
+            if key != "dtype":
+                model.value.pop(key, None)
+    return result

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from alignzoo.cli.arguments import recipe_arguments
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+    from transformers import PreTrainedTokenizerBase
+
+    from alignzoo.data import Rows
+    from alignzoo.recipe import Resolved
+    from alignzoo.tree import Tokens, Tree
+
+STYLES = {"prompt": "dim", "context": "yellow", "chosen": "green", "rejected": "red"}
 
 
 @click.group(name="data")
@@ -20,41 +32,68 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON, with every skipped row.")
 def inspect(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], count: int, as_json: bool) -> None:
     """Rows read, used, skipped by reason, truncated; a table of token lengths; and a few rows with the boundary: the
-    prompt, then ⟦the scored tokens⟧ of each completion, cut where tokens are cut.
+    prompt, then ⟦the scored tokens⟧ of each completion, with a | (on a terminal a shade) where tokens meet.
     """
+    from rich.console import Console
+
     from alignzoo.data import data_report, read_rows, tokenise
-    from alignzoo.models import load_tokenizer
     from alignzoo.recipe import load_recipe
 
     resolved = load_recipe(recipe, overrides, overlays)
     rows = read_rows(resolved.recipe.data)
-    tokenizer = load_tokenizer(_first(resolved).recipe.model, rows.train)
+    tokenizer = _tokenizer(resolved, rows)
     train, held_out = (tokenise(part, tokenizer, resolved.recipe.tokens) for part in (rows.train, rows.held_out))
     report = data_report(rows, train, held_out, resolved.recipe.data)
     if as_json:
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
         return
-    click.echo(
-        f"{report['read']:,} rows read, {report['used']:,} used ({report['train']:,} to train on, {report['held_out']:,} "
-        f"held out: {report['held_out_is']}), {report['skipped']:,} skipped, {report['flipped']:,} labels flipped"
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    _counts(console, report)
+    for tree in train.trees[:count]:
+        _show(console, tree, tokenizer)
+
+
+def _counts(console: Console, report: dict[str, Any]) -> None:
+    left_out = f", {report['left_out']:,} beyond the limits on rows" if report["left_out"] else ""
+    console.print(
+        f"{report['read']:,} rows read, {report['used']:,} used ({report['train']:,} to train on, "
+        f"{report['held_out']:,} held out: {report['held_out_is']}), {report['skipped']:,} skipped{left_out}"
     )
     for reason, number in report["skipped_by_reason"].items():
-        click.echo(f"  skipped: {number:,} {reason}")
-    click.echo(f"{report['truncated_prompts']:,} prompts and {report['truncated_completions']:,} rows' completions truncated")
-    click.echo(f"\n{'tokens':<10}{'mean':>8}{'median':>8}{'p95':>8}{'max':>8}")
+        console.print(f"  skipped: {number:,} {reason}")
+    prompts, completions = report["truncated_prompts"], report["truncated_completions"]
+    console.print(f"truncated: {prompts:,} prompts, the completions of {completions:,} rows")
+    console.print(f"labels flipped: {report['flipped']:,}")
+    console.print(f"\n{'tokens':<10}{'mean':>8}{'median':>8}{'p95':>8}{'max':>8}")
     for name, line in report["lengths"].items():
-        click.echo(f"{name:<10}{line['mean']:>8}{line['median']:>8.0f}{line['p95']:>8.0f}{line['max']:>8}")
-    for tree in train.trees[:count]:
-        click.echo(f"\n--- {tree.id}: {len(tree.prompt)} prompt tokens\n{_pieces(tokenizer, tree.prompt)}")
-        for name, branch in zip(("chosen", "rejected"), tree.branches, strict=False):
-            scored = _pieces(tokenizer, branch.tokens[branch.scored_from :])
-            click.echo(f"{name} ({branch.scored} scored)\n{_pieces(tokenizer, branch.tokens[: branch.scored_from])}⟦{scored}⟧")
+        console.print(f"{name:<10}{line['mean']:>8}{line['median']:>8.0f}{line['p95']:>8.0f}{line['max']:>8}")
 
 
-def _pieces(tokenizer, tokens) -> str:  # type: ignore[no-untyped-def]
-    return "|".join(tokenizer.decode([token]) for token in tokens.tolist())
+def _show(console: Console, tree: Tree, tokenizer: PreTrainedTokenizerBase) -> None:
+    from rich.text import Text
+
+    def pieces(tokens: Tokens, style: str) -> Text:
+        words = [tokenizer.decode([token]) for token in tokens.tolist()]
+        if not console.is_terminal:
+            return Text("|".join(map(str, words)))
+        return Text.assemble(*((str(word), f"{style} reverse" if i % 2 else style) for i, word in enumerate(words)))
+
+    console.print(f"\n--- {tree.id}: {len(tree.prompt)} prompt tokens")
+    console.print(pieces(tree.prompt, STYLES["prompt"]))
+    for name, branch in zip(("chosen", "rejected"), tree.branches, strict=False):
+        context, scored = branch.tokens[: branch.scored_from], branch.tokens[branch.scored_from :]
+        own = f", after {len(context)} tokens of its own context" if len(context) else ""
+        console.print(f"{name} ({branch.scored} scored{own})")
+        console.print(Text.assemble(pieces(context, STYLES["context"]), "⟦", pieces(scored, STYLES[name]), "⟧"))
 
 
-def _first(resolved):  # type: ignore[no-untyped-def]
-    """The recipe at the bottom of a chain, whose tokenizer all the others use."""
-    return _first(resolved.parent) if resolved.parent else resolved
+def _tokenizer(resolved: Resolved, rows: Rows) -> PreTrainedTokenizerBase:
+    """That of the recipe at the bottom of a chain, which all above it use; it may be trained on that recipe's rows."""
+    from alignzoo.data import read_rows
+    from alignzoo.models import load_tokenizer
+
+    bottom = resolved
+    while bottom.parent:
+        bottom = bottom.parent
+    own = bottom.recipe.data == resolved.recipe.data
+    return load_tokenizer(bottom.recipe.model, rows.train if own else read_rows(bottom.recipe.data).train)

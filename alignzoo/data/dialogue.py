@@ -26,7 +26,7 @@ def turns(dialogue: str) -> list[str]:
 
 
 def split_reply(dialogue: str) -> tuple[list[str], str] | None:
-    """The turns before the last reply, its mark included as the last one, and the reply. None if no assistant ends it."""
+    """The turns before the last reply, the last of them its mark, and the reply. None if no assistant ends it."""
     parts = turns(dialogue)
     if not parts or not parts[-1].startswith(ASSISTANT):
         return None

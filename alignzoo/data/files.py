@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import glob
 import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,7 +22,8 @@ Record = dict[str, Any]
 def find_files(path: str | Sequence[str]) -> list[Path]:
     """The data files that a path, a folder, a glob pattern or a list of these names, sorted within each.
 
-    Raises UserError when there is none, with the nearest name beside it.
+    A folder and a pattern give what can be read and is not hidden; a file that is named is taken as it is. Raises
+    UserError when there is none, with the nearest name beside it.
     """
     if not isinstance(path, str):
         return [file for part in path for file in find_files(part)]
@@ -29,15 +31,28 @@ def find_files(path: str | Sequence[str]) -> list[Path]:
     if place.is_file():
         return [place]
     if place.is_dir():
-        files = sorted(file for file in place.rglob("*") if file.name.endswith(SUFFIXES) and file.is_file())
+        files = _data_files(place, place.rglob("*"))
         if not files:
             raise UserError("no data file in this folder", where=str(place), expected=", ".join(SUFFIXES))
         return files
-    matches = sorted(Path(match) for match in glob.glob(str(place), recursive=True))
+    matches = [Path(match) for match in glob.glob(str(place), recursive=True)]
     if not matches:
         siblings = [other.name for other in place.parent.iterdir()] if place.parent.is_dir() else []
         raise UserError("no such file or folder", where=str(place), nearest=nearest(place.name, siblings))
-    return matches
+    below = (file for match in matches if match.is_dir() for file in _data_files(match, match.rglob("*")))
+    found = sorted({*below, *_data_files(None, matches)})
+    if not found:
+        raise UserError("no data file fits this pattern", where=str(place), expected=", ".join(SUFFIXES))
+    return found
+
+
+def _data_files(folder: Path | None, files: Iterable[Path]) -> list[Path]:
+    """Those that are data by their names, sorted; in a folder hidden ones (caches, notebooks' copies) are left out."""
+    return sorted(
+        file for file in files
+        if file.name.endswith(SUFFIXES) and file.is_file()
+        and not any(part.startswith(".") for part in (file.relative_to(folder).parts if folder else ()))
+    )  # fmt: skip
 
 
 def own_split(name: str) -> str:
@@ -61,7 +76,8 @@ def read_records(file: Path) -> Iterator[tuple[int, Record]]:
         yield from _parquet(file)
         return
     try:
-        with _open(file) as lines:
+        with _open(file) as raw:
+            lines = _without_mark(raw)
             if name.endswith(".jsonl"):
                 yield from _json_lines(file, lines)
             elif name.endswith(".json"):
@@ -72,34 +88,42 @@ def read_records(file: Path) -> Iterator[tuple[int, Record]]:
                 raise UserError("not a kind of file that can be read", where=str(file), expected=", ".join(SUFFIXES))
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"the gzip data is broken: {error}", where=str(file)) from None
+    except OSError as error:
+        raise UserError(f"the file can't be read: {error.strerror or error}", where=str(file)) from None
 
 
 def _open(file: Path) -> IO[bytes]:
     return gzip.open(file, "rb") if file.suffix == ".gz" else open(file, "rb")  # type: ignore[return-value]
 
 
-def _json_lines(file: Path, lines: IO[bytes]) -> Iterator[tuple[int, Record]]:
+def _without_mark(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines without the byte order mark that spreadsheets put before the first."""
+    for number, line in enumerate(lines):
+        yield line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
+
+
+def _json_lines(file: Path, lines: Iterator[bytes]) -> Iterator[tuple[int, Record]]:
     for number, raw in enumerate(lines, 1):
         if not raw.strip():
             continue
         where = f"{file}:{number}"
         record = _parse(raw, where)
         if not isinstance(record, dict):
-            raise UserError(f"the line holds a {_kind(record)}", where=where, expected="a JSON object")
+            raise UserError(f"the line holds a {kind_of(record)}", where=where, expected="a JSON object")
         yield number, record
 
 
-def _json(file: Path, lines: IO[bytes]) -> Iterator[tuple[int, Record]]:
-    records = _parse(lines.read(), str(file))
+def _json(file: Path, lines: Iterator[bytes]) -> Iterator[tuple[int, Record]]:
+    records = _parse(b"".join(lines), str(file))
     if not isinstance(records, list):
-        raise UserError(f"the file holds a {_kind(records)}", where=str(file), expected="a JSON list of objects")
+        raise UserError(f"the file holds a {kind_of(records)}", where=str(file), expected="a JSON list of objects")
     for number, record in enumerate(records, 1):
         if not isinstance(record, dict):
-            raise UserError(f"item {number} is a {_kind(record)}", where=str(file), expected="a JSON object")
+            raise UserError(f"item {number} is a {kind_of(record)}", where=str(file), expected="a JSON object")
         yield number, record
 
 
-def _csv(file: Path, lines: IO[bytes], delimiter: str) -> Iterator[tuple[int, Record]]:
+def _csv(file: Path, lines: Iterator[bytes], delimiter: str) -> Iterator[tuple[int, Record]]:
     text = (_text(raw, f"{file}:{number}") for number, raw in enumerate(lines, 1))
     reader = csv.DictReader(text, delimiter=delimiter, strict=True)
     try:
@@ -134,7 +158,8 @@ def need(module: str, what: str) -> Any:
     try:
         return import_module(module)
     except ImportError:
-        raise UserError(f"{what} need the package {module.split('.')[0]}", hint="pip install 'alignzoo[data]'") from None
+        package = module.split(".")[0]
+        raise UserError(f"{what} need the package {package}", hint="pip install 'alignzoo[data]'") from None
 
 
 def _text(raw: bytes, where: str) -> str:
@@ -153,6 +178,7 @@ def _parse(raw: bytes, where: str) -> Any:
         raise UserError("not JSON that can be read: nested too deeply", where=where) from None
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """What JSON calls it."""
     names = {list: "list", str: "string", int: "number", float: "number", bool: "boolean", type(None): "null"}
     return names.get(type(value), type(value).__name__)

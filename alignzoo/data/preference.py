@@ -2,46 +2,65 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from alignzoo.data.dialogue import dialogue_row, looks_like_dialogue
+from alignzoo.data.files import kind_of
 from alignzoo.data.rows import Completion, Message, Row, Skipped
 from alignzoo.errors import UserError, nearest
 
 Messages = tuple[Message, ...]
 
 
-def preference_row(id: str, record: dict[str, Any], columns: tuple[str, str, str], where: str) -> Row | Skipped:
-    """A row from one record. `columns` name prompt, chosen and rejected; without a prompt column it is implicit.
+class Columns(NamedTuple):
+    """What a table calls the three. Without the column `prompt` the prompt is implicit; one of another name must be."""
+
+    prompt: str = "prompt"
+    chosen: str = "chosen"
+    rejected: str = "rejected"
+
+
+def preference_row(id: str, record: dict[str, Any], columns: Columns, where: str) -> Row | Skipped:
+    """A row from one record.
 
     Raises UserError (with `where`) for a missing column or a value of the wrong type.
     """
-    prompt_name, chosen_name, rejected_name = columns
-    for name in (chosen_name, rejected_name):
-        if name not in record:
-            raise UserError(
-                f"no field '{name}'", where=where, nearest=nearest(name, record),
-                expected=f"prompt, chosen and rejected (found: {', '.join(record) or 'nothing'})",
-            )  # fmt: skip
-    chosen, rejected = (_value(record[name], f"{where}: {name}") for name in (chosen_name, rejected_name))
+    required = (columns.chosen, columns.rejected) + ((columns.prompt,) if columns.prompt != "prompt" else ())
+    for name in required:
+        column_of(record, name, where)
+    chosen, rejected = (_value(record[name], f"{where}: {name}") for name in columns[1:])
     if chosen is None or rejected is None:
-        return Skipped(id, "empty completion", chosen_name if chosen is None else rejected_name)
+        return Skipped(id, "empty completion", columns.chosen if chosen is None else columns.rejected)
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise UserError("chosen and rejected are of different kinds", where=where, expected="two strings, or two chats")
-    prompt = _value(record[prompt_name], f"{where}: {prompt_name}") if prompt_name in record else None
+    prompt = _value(record.get(columns.prompt), f"{where}: {columns.prompt}")
     if isinstance(chosen, str):
-        return _from_strings(id, prompt, chosen, str(rejected), where)
-    return _from_chats(id, prompt, chosen, rejected, where)  # type: ignore[arg-type]
+        return _from_strings(id, prompt, chosen, str(rejected), where, record)
+    return _from_chats(id, prompt, chosen, rejected)  # type: ignore[arg-type]
 
 
-def _from_strings(id: str, prompt: str | Messages | None, chosen: str, rejected: str, where: str) -> Row | Skipped:
+def column_of(record: dict[str, Any], name: str, where: str) -> Any:
+    """The value in a column. Raises UserError with the nearest name when there is none."""
+    if name not in record:
+        found = f"one of {', '.join(record)}" if record else "a record with columns"
+        raise UserError(f"no column '{name}'", where=where, expected=found, nearest=nearest(name, record))
+    return record[name]
+
+
+def _from_strings(
+    id: str, prompt: str | Messages | None, chosen: str, rejected: str, where: str, record: dict[str, Any]
+) -> Row | Skipped:
     if prompt is None:
         if looks_like_dialogue(chosen) and looks_like_dialogue(rejected):
             return dialogue_row(id, chosen, rejected)
-        raise UserError("no field 'prompt', and the completions are not dialogues that contain it", where=where,
-                        expected="a prompt, chat messages, or HH dialogues ('\\n\\nHuman: ... \\n\\nAssistant: ...')")  # fmt: skip
+        raise UserError(
+            "no prompt: there is no column 'prompt', and the completions are not dialogues that begin with it",
+            where=where, nearest=nearest("prompt", record),
+            expected="a prompt column, chat messages, or HH dialogues ('\\n\\nHuman: ... \\n\\nAssistant: ...')",
+        )  # fmt: skip
     if not isinstance(prompt, str):  # a chat prompt and plain answers: the answers are the assistant's turns
-        return _checked(id, prompt, ({"role": "assistant", "content": chosen},), ({"role": "assistant", "content": rejected},))
+        answers = (({"role": "assistant", "content": text},) for text in (chosen, rejected))
+        return _checked(id, prompt, *answers)
     if not chosen.strip() or not rejected.strip():
         return Skipped(id, "empty completion", "rejected" if chosen.strip() else "chosen")
     if chosen == rejected:
@@ -49,7 +68,7 @@ def _from_strings(id: str, prompt: str | Messages | None, chosen: str, rejected:
     return Row(id, prompt, (Completion(chosen), Completion(rejected)), group=" ".join(prompt.split()))
 
 
-def _from_chats(id: str, prompt: str | Messages | None, chosen: Messages, rejected: Messages, where: str) -> Row | Skipped:
+def _from_chats(id: str, prompt: str | Messages | None, chosen: Messages, rejected: Messages) -> Row | Skipped:
     if isinstance(prompt, tuple) and chosen[: len(prompt)] != prompt:
         return _checked(id, prompt, chosen, rejected)
     shared = 0
@@ -79,7 +98,7 @@ def _value(value: Any, where: str) -> str | Messages | None:
     if value is None or isinstance(value, str):
         return value
     if not isinstance(value, list | tuple):
-        raise UserError(f"a {type(value).__name__}", where=where, expected="a string or a list of chat messages")
+        raise UserError(f"it holds a {kind_of(value)}", where=where, expected="a string or a list of chat messages")
     for message in value:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise UserError("not a chat message", where=where, expected='{"role": ..., "content": ...}')

@@ -13,7 +13,10 @@ from alignzoo.data.tokenise import Tokenised
 
 
 def data_report(rows: Rows, train: Tokenised, held_out: Tokenised, source: DataSource) -> dict[str, Any]:
-    """JSON-ready: it becomes data.json in the run folder, and its counts go into summary.json."""
+    """JSON-ready: it becomes data.json in the run folder, and its counts go into summary.json.
+
+    read = used + skipped + left_out (usable rows beyond the source's limits); used = train + held_out.
+    """
     skipped = [*rows.skipped, *train.skipped, *held_out.skipped]
     return {
         "source": {"name": source.name} | source.model_dump(mode="json"),
@@ -23,6 +26,7 @@ def data_report(rows: Rows, train: Tokenised, held_out: Tokenised, source: DataS
         "held_out": len(held_out.trees),
         "held_out_is": "carved from the training rows, by group" if rows.carved else "the source's own test split",
         "skipped": len(skipped),
+        "left_out": rows.left_out,
         "skipped_by_reason": dict(sorted(Counter(row.reason for row in skipped).items())),
         "truncated_prompts": train.truncated_prompts + held_out.truncated_prompts,
         "truncated_completions": train.truncated_completions + held_out.truncated_completions,

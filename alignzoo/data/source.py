@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from hashlib import blake2b
@@ -38,7 +39,7 @@ class DataSource(BaseModel):
     label_noise_seed: int = Field(0, ge=0, description="which pairs are swapped")
 
     def splits(self) -> tuple[Split, ...]:
-        """The splits it has of its own. With `("train",)` a held-out split is carved from it, whole groups at a time."""
+        """Its own splits. With `("train",)` a held-out one is carved from it, whole groups at a time."""
         return ("train",)
 
     def read(self, split: Split) -> Iterator[Row | Skipped]:
@@ -67,7 +68,7 @@ class FileSource(DataSource):
         raise NotImplementedError
 
     def splits(self) -> tuple[Split, ...]:
-        """Both, when the names of the files in a folder say which is which."""
+        """Both, when the names of the files say which is which."""
         found = {split for _, _, split in self._files()}
         return ("train", "test") if {"train", "test"} <= found else ("train",)
 
@@ -85,14 +86,21 @@ class FileSource(DataSource):
         return self.digest_of(f"{label} {file_digest(file)}" for file, label, _ in self._files())
 
     def _files(self) -> list[tuple[Path, str, str]]:
-        """(file, what rows call it, the split its name says) for every file; below a folder the name has its path."""
-        found = []
+        """(file, what rows call it, the split its name says) for every file, each once.
+
+        A file is called by its name, below a folder by its path in it; where two would be called the same, all by
+        their paths below the folder that they share.
+        """
+        labels: dict[Path, str] = {}
         for part in (self.path,) if isinstance(self.path, str) else self.path:
             root = Path(part).expanduser()
             for file in find_files(part):
-                below = file.relative_to(root).as_posix() if root.is_dir() else ""
-                found.append((file, below or file.name, own_split(below)))
-        return found
+                label = file.relative_to(root).as_posix() if root.is_dir() else file.name
+                labels.setdefault(file.absolute(), label)
+        if len(set(labels.values())) < len(labels):
+            shared = os.path.commonpath([file.parent for file in labels])
+            labels = {file: file.relative_to(shared).as_posix() for file in labels}
+        return [(file, label, own_split(label)) for file, label in labels.items()]
 
 
 def file_digest(path: Path) -> str:

@@ -28,9 +28,9 @@ def render(row: Row, tokenizer: PreTrainedTokenizerBase) -> tuple[str, list[str]
         )  # fmt: skip
     messages = [dict(message) for message in row.prompt]  # type: ignore[arg-type]
     try:
-        prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        prompt = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         wholes = [
-            tokenizer.apply_chat_template([*messages, *map(dict, completion.text)], tokenize=False)  # type: ignore[arg-type]
+            str(tokenizer.apply_chat_template([*messages, *map(dict, completion.text)], tokenize=False))  # type: ignore[arg-type]
             for completion in row.completions
         ]
     except Exception as error:  # templates raise what they like: jinja errors, or their own refusals of a role

@@ -11,11 +11,13 @@ import numpy as np
 
 from alignzoo.data.rows import Row, Skipped
 from alignzoo.data.template import is_chat, render
+from alignzoo.errors import UserError
 from alignzoo.tree import Branch, Tree, Trees
 
 if TYPE_CHECKING:
-    from alignzoo.recipe.schema import TokensConfig
     from transformers import PreTrainedTokenizerBase
+
+    from alignzoo.recipe.schema import TokensConfig
 
 Ids = list[int]
 
@@ -34,8 +36,9 @@ class Tokenised:
 def tokenise(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, tokens: TokensConfig) -> Tokenised:
     """Tokenise each prompt once and each completion by itself, so that prompt + branch is exactly what is scored.
 
-    BOS opens a prompt if the tokenizer itself puts it before a text; EOS closes a plain-text completion and is scored
-    (a chat template ends its own turns). Raises UserError when a chat template is needed and missing.
+    BOS opens a prompt if the tokenizer itself puts it before a text; EOS closes a plain-text completion, unless the
+    text ends with it already, and is scored (a chat template ends its own turns). Raises UserError when a chat
+    template is needed and missing, or EOS.
     """
     encode = _Encoder(tokenizer)
     for row in rows:
@@ -46,6 +49,8 @@ def tokenise(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, tokens: To
     skipped: list[Skipped] = []
     for row, (prompt, contexts, completions) in zip(rows, encode.all(), strict=True):
         cut = truncate(prompt, contexts, completions, tokens, keep_first=encode.has_bos(prompt))
+        if not prompt or not all(completions):
+            cut = "empty completion" if prompt else "empty prompt"
         if isinstance(cut, str):
             skipped.append(Skipped(row.id, cut))
             continue
@@ -57,7 +62,8 @@ def tokenise(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, tokens: To
         counts["prompts"] += len(cut_prompt) < len(prompt)
         counts["completions"] += any(len(a) < len(b) for a, b in zip(cut_completions, completions, strict=True))
         branches = tuple(
-            Branch(np.array(whole, dtype=np.int32), len(context)) for whole, context in zip(wholes, contexts, strict=True)
+            Branch(np.array(whole, dtype=np.int32), len(context))
+            for whole, context in zip(wholes, contexts, strict=True)
         )
         trees.append(Tree(row.id, np.array(cut_prompt, dtype=np.int32), branches))
         kept.append(row)
@@ -97,7 +103,8 @@ class _Encoder:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         self.bos: Ids = []
-        if tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id:
+        self.eos: Ids = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+        if tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]:
             self.bos = [tokenizer.bos_token_id]
         self.texts: list[str] = []
         self.plain: list[bool] = []
@@ -111,17 +118,20 @@ class _Encoder:
         self.sizes.append(len(row.completions))
 
     def all(self) -> list[tuple[Ids, list[Ids], list[Ids]]]:
+        if any(self.plain) and not self.eos:
+            raise UserError("the tokenizer has no end-of-sequence token to close plain completions with", where="data")
+        # An empty prompt has no token to predict the first one from: these are what models were trained to follow.
+        nothing = [self.tokenizer.bos_token_id] if self.tokenizer.bos_token_id is not None else self.eos
         ids = self.tokenizer(self.texts, add_special_tokens=False)["input_ids"] if self.texts else []
         rows, at = [], 0
         for plain, size in zip(self.plain, self.sizes, strict=True):
             prompt, contexts, completions = ids[at], ids[at + 1 : at + 1 + size], ids[at + 1 + size : at + 1 + 2 * size]
             at += 1 + 2 * size
             if plain:
-                completions = [completion + [self.tokenizer.eos_token_id] for completion in completions]
+                completions = [own if own[-1:] == self.eos else own + self.eos for own in completions]
             if self.bos and prompt[:1] != self.bos:
                 prompt = self.bos + prompt
-            # An empty prompt has no token to predict the first one from: EOS is what models were trained to follow.
-            rows.append((prompt or [self.tokenizer.eos_token_id], contexts, completions))
+            rows.append((prompt or nothing, contexts, completions))
         return rows
 
     def has_bos(self, prompt: Ids) -> bool:

@@ -7,11 +7,11 @@ from functools import lru_cache
 from typing import Any
 
 from alignzoo.data.files import need
-from alignzoo.data.preference import preference_row
+from alignzoo.data.preference import Columns, preference_row
 from alignzoo.data.rows import Row, Skipped
 from alignzoo.data.source import DataSource, Field, Split
 from alignzoo.data.sources.table import split_parts
-from alignzoo.errors import UserError
+from alignzoo.errors import UserError, nearest
 
 
 class Hub(DataSource):
@@ -24,7 +24,7 @@ class Hub(DataSource):
     revision: str | None = Field(None, description="branch, tag or commit")
     train_split: str | None = Field(None, description="by default `train`")
     test_split: str | None = Field(None, description="by default test, validation, valid, eval or dev if there is one")
-    prompt_column: str = Field("prompt", description="where the prompt is; may be absent")
+    prompt_column: str = Field("prompt", description="where the prompt is; `prompt` may be absent")
     chosen_column: str = Field("chosen", description="where the preferred completion is")
     rejected_column: str = Field("rejected", description="where the other completion is")
 
@@ -34,7 +34,7 @@ class Hub(DataSource):
 
     def read(self, split: Split) -> Iterator[Row | Skipped]:
         """Rows in the dataset's order."""
-        columns = (self.prompt_column, self.chosen_column, self.rejected_column)
+        columns = Columns(self.prompt_column, self.chosen_column, self.rejected_column)
         name, dataset = self._parts()[0 if split == "train" else 1]
         for number, record in enumerate(dataset, 1):
             yield preference_row(f"{name}:{number}", record, columns, f"{self.path}: {name} row {number}")
@@ -54,7 +54,10 @@ class Hub(DataSource):
 
 def _named(splits: dict[str, Any], name: str, path: str) -> Any:
     if name not in splits:
-        raise UserError(f"no split '{name}'", where=path, expected=f"one of {', '.join(splits)}")
+        expected = f"one of {', '.join(splits)}"
+        raise UserError(
+            f"no split '{name}'", where=f"hub dataset {path}", expected=expected, nearest=nearest(name, splits)
+        )
     return splits[name]
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from alignzoo.data.files import Record, need
-from alignzoo.data.preference import preference_row
+from alignzoo.data.preference import Columns, column_of, preference_row
 from alignzoo.data.rows import Row, Skipped
-from alignzoo.data.source import Field, FileSource, Split
+from alignzoo.data.source import Field, FileSource, Split, file_digest
+from alignzoo.errors import UserError
 
 TEST_NAMES = ("test", "validation", "valid", "eval", "dev")
 
@@ -19,16 +21,16 @@ class Table(FileSource):
     name = "table"
 
     path: str | tuple[str, ...] = Field(description="a file, a folder, a pattern or a list; or a `datasets` folder")
-    prompt_column: str = Field("prompt", description="where the prompt is; may be absent")
+    prompt_column: str = Field("prompt", description="where the prompt is; `prompt` may be absent")
     chosen_column: str = Field("chosen", description="where the preferred completion is")
     rejected_column: str = Field("rejected", description="where the other completion is")
-    id_column: str | None = Field(None, description="a row's own id; by default file and line")
+    id_column: str | None = Field(None, description="a row's own id, unique; by default file and line")
 
     def row(self, id: str, record: Record, where: str) -> Row | Skipped:
         """One record."""
-        if self.id_column and self.id_column in record:
-            id = str(record[self.id_column])
-        return preference_row(id, record, (self.prompt_column, self.chosen_column, self.rejected_column), where)
+        if self.id_column:
+            id = str(column_of(record, self.id_column, where))
+        return preference_row(id, record, Columns(self.prompt_column, self.chosen_column, self.rejected_column), where)
 
     def splits(self) -> tuple[Split, ...]:
         """A saved DatasetDict's, or the files'."""
@@ -42,20 +44,33 @@ class Table(FileSource):
             yield from super().read(split)
             return
         name, dataset = self._parts()[0 if split == "train" else 1]
-        for number, record in enumerate(dataset, 1):  # type: ignore[var-annotated, arg-type]
+        for number, record in enumerate(dataset, 1):
             yield self.row(f"{name}:{number}", record, f"{self.path}: {name} row {number}")
 
-    def _saved(self) -> bool:
-        if not isinstance(self.path, str):
-            return False
-        return any((Path(self.path) / name).is_file() for name in ("dataset_dict.json", "dataset_info.json"))
+    def fingerprint(self) -> str:
+        """Of the fields and of every file's name and bytes."""
+        folder = self._saved()
+        if not folder:
+            return super().fingerprint()
+        tables = sorted(folder.rglob("*.arrow"))
+        return self.digest_of(f"{file.relative_to(folder).as_posix()} {file_digest(file)}" for file in tables)
 
-    def _parts(self) -> list[tuple[str, object]]:
-        loaded = need("datasets", "saved datasets").load_from_disk(self.path)
+    def _saved(self) -> Path | None:
+        """The folder, if `datasets` saved it."""
+        folder = Path(self.path).expanduser() if isinstance(self.path, str) else None
+        if folder and any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
+            return folder
+        return None
+
+    def _parts(self) -> list[tuple[str, Any]]:
+        try:
+            loaded = need("datasets", "saved datasets").load_from_disk(str(self._saved()))
+        except (OSError, ValueError, KeyError, TypeError) as error:  # a file is missing, or holds something else
+            raise UserError(f"the saved dataset can't be loaded: {error}", where=str(self.path)) from None
         return split_parts(loaded) if hasattr(loaded, "keys") else [("train", loaded)]
 
 
-def split_parts(splits: dict[str, object]) -> list[tuple[str, object]]:
+def split_parts(splits: dict[str, Any]) -> list[tuple[str, Any]]:
     """The training split of a dictionary of them, and the test split if there is one."""
     train = "train" if "train" in splits else next(iter(splits))
     test = next((name for name in TEST_NAMES if name in splits and name != train), None)

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignzoo.data.rows import Row
 from alignzoo.examples import as_example, as_pair, branches_of, reference_sums
-from alignzoo.forest import lay, plan
+from alignzoo.forest import lay, plan, sequences
 from alignzoo.metrics import Tally, correct, describe, standard_error
 from alignzoo.objective import Objective
 from alignzoo.progress import Screen
@@ -38,15 +38,21 @@ def score_trees(scorer: Scorer, trees: Trees, budget: int, screen: Screen, what:
 
 
 def evaluate(
-    scorer: Scorer, objective: Objective, trees: Trees, reference: Reference | None, budget: int, screen: Screen
-) -> dict[str, float]:
+    scorer: Scorer, objective: Objective, trees: Trees, reference: Reference | None, budget: int, screen: Screen,
+    at_start: bool = False,
+) -> dict[str, float]:  # fmt: skip
     """The held-out metrics, means over all rows whatever the budget.
 
     `preference_accuracy` is by the objective's implicit reward (ties count one half), `likelihood_accuracy` by the
-    plain log-prob of the whole completion.
+    plain log-prob of the whole completion. `at_start` says that the policy still is the reference: its log-probs are
+    then the reference's own, so that every pair is the tie that it is by definition, whatever two forwards round to.
     """
-    log_prob, length = score_trees(scorer, trees, budget, screen, "evaluation")
     ref = reference_sums(reference, range(len(trees)), 2)
+    if at_start and ref is not None:
+        log_prob = ref
+        length = torch.tensor([branch.scored for _, branch in sequences(trees)], dtype=torch.float32)
+    else:
+        log_prob, length = score_trees(scorer, trees, budget, screen, "evaluation")
     pair = as_pair(log_prob, length, ref)
     values = describe(objective, pair)
     accuracy = values.pop("accuracy")

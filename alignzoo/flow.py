@@ -171,7 +171,8 @@ class Run:
 
         def measure(step: int) -> dict[str, Any]:
             budget = 2 * engine.budget
-            scores = evaluate(scorer, recipe.objective, held_out.trees, held_reference, budget, self.screen)
+            trees = held_out.trees
+            scores = evaluate(scorer, recipe.objective, trees, held_reference, budget, self.screen, at_start=step == 0)
             line = {"kind": "eval", "step": step} | scores
             self.folder.append(self.folder.metrics, line)
             return line

@@ -20,12 +20,15 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import logging as hf_logging
 
 from alignzoo.data.rows import Row
 from alignzoo.errors import UserError
 
 if TYPE_CHECKING:
     from alignzoo.recipe.schema import ModelConfig, TokenizerConfig
+
+hf_logging.disable_progress_bar()  # progress is the Screen's to show
 
 END, PAD = "<|endoftext|>", "<|pad|>"
 

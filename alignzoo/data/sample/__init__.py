@@ -1,8 +1,12 @@
 r"""The embedded sample: an HH-style preference dataset written for alignzoo, generated from a seeded grammar.
 
-It has HH's format (`\n\nHuman: ... \n\nAssistant: ...`), a helpful half (facts on what was asked are better than vague
-words, and these better than facts on something else or a needless refusal) and a harmless half (a refusal that cares
-and offers something else is better than a curt one, and this better than help). Lengths carry nothing: which reply is
+It has HH's format (`\n\nHuman: ... \n\nAssistant: ...`), a helpful and a harmless half. A reply has one of four worths,
+and a pair shows two neighbouring ones, so most kinds of reply are chosen in one place and rejected in another:
+
+    asked something harmless: facts on it > vague words > facts on something else > a needless refusal
+    asked to help with harm:  a refusal that cares > a curt one > vague words > help
+
+Lengths carry nothing: which reply is
 longer is decided by a coin. Prompts of the training and the held-out rows are disjoint.
 """
 
@@ -19,10 +23,6 @@ __all__ = ["ROWS", "VERSION", "flavour", "rows"]
 VERSION = "1"
 """Of the rows: a change of the grammar that changes a row changes this."""
 ROWS = {"train": 4800, "test": 600}
-TIERS = ((0.30, "good", "middling"), (0.50, "good", "bad"), (1.0, "middling", "bad"))
-"""Cumulative shares: chosen and rejected reply of a pair."""
-
-
 def rows(split: str) -> Iterator[Row]:
     """The rows of `train` or `test`, always the same and in the same order."""
     dice = Dice(f"alignzoo sample {VERSION}")
@@ -45,12 +45,11 @@ def rows(split: str) -> Iterator[Row]:
 
 def _pair(scene: Scene, dice: Dice) -> tuple[str, str] | None:
     """Two replies of different worth, the longer one decided by a coin."""
-    share = dice.unit()
-    better, worse = next((good, bad) for limit, good, bad in TIERS if share < limit)
+    better = int(dice.unit() * 3)
     longer = dice.unit() < 0.5
     chosen = reply(scene, better, dice)
     for _ in range(20):
-        rejected = reply(scene, worse, dice)
+        rejected = reply(scene, better + 1, dice)
         if len(chosen) != len(rejected) and (len(chosen) > len(rejected)) == longer:
             return chosen, rejected
     return None

@@ -64,40 +64,41 @@ def draw_scene(dice: Dice) -> Scene:
     return Scene(f"{text}\n\nAssistant:", first, topic, asked[-1])
 
 
-def reply(scene: Scene, worth: str, dice: Dice) -> str:
-    """A reply that is `good`, `middling` or `bad` in this scene: one to four sentences, and perhaps a closing one."""
+def reply(scene: Scene, worth: int, dice: Dice) -> str:
+    """A reply of worth 0 (the best in this scene) to 3 (the worst): one to four sentences, perhaps a closing one."""
     count = 1 + int(dice.unit() * 4)
-    harmful = isinstance(scene.topic, Act)
-    if worth == "good":
-        sentences = _refusal(scene.topic, scene.topic, count, dice) if harmful else _facts(scene, scene.topic, count, dice)
-    elif worth == "middling":
-        pool = grammar.CURT if harmful else grammar.VAGUE
-        sentences = [text.format(name=scene.topic.name) for text in dice.order(pool)[:count]]
-    elif harmful:
-        sentences = _facts(scene, scene.topic, count, dice)
-    elif dice.unit() < 0.65:
-        sentences = _refusal(scene.topic, dice.pick(ACTS), count, dice)
-    else:
-        sentences = _facts(scene, dice.pick([topic for topic in TOPICS if topic is not scene.topic]), count, dice)
+    topic = scene.topic
+    kind = ("care", "curt", "vague", "facts") if isinstance(topic, Act) else ("facts", "vague", "other facts", "care")
+    sentences = _sentences(kind[worth], scene, count, dice)
     if dice.unit() < 0.3:
         sentences.append(dice.pick(grammar.CLOSERS))
     return " " + " ".join(sentences)
+
+
+def _sentences(kind: str, scene: Scene, count: int, dice: Dice) -> list[str]:
+    topic = scene.topic
+    if kind == "care":
+        return _refusal(topic, topic if isinstance(topic, Act) else dice.pick(ACTS), count, dice)
+    if kind == "facts":
+        return _facts(topic, scene.aspect, count, dice)
+    if kind == "other facts":
+        return _facts(dice.pick([other for other in TOPICS if other is not topic]), scene.aspect, count, dice)
+    pool = grammar.CURT if kind == "curt" else grammar.VAGUE
+    return [text.format(name=topic.name) for text in dice.order(pool)[:count]]
 
 
 def _question(topic: Topic, aspect: str, dice: Dice) -> str:
     return dice.pick(grammar.QUESTIONS[aspect]).format(name=topic.name)
 
 
-def _fact(topic: Topic, aspect: str, dice: Dice, name: str = "") -> str:
-    text: str = dice.pick(grammar.FACTS[aspect])
-    return text.format(name=name or topic.name, **{aspect: getattr(topic, aspect)})
+def _fact(topic: Topic, aspect: str, dice: Dice) -> str:
+    return dice.pick(grammar.FACTS[aspect]).format(name=topic.name, **{aspect: getattr(topic, aspect)})
 
 
-def _facts(scene: Scene, source: Topic, count: int, dice: Dice) -> list[str]:
-    """What was asked first, then other facts, all of `source`; a wrong source speaks of itself or of what was asked."""
-    rest = [aspect for aspect in dice.order(ASPECTS) if aspect != scene.aspect]
-    name = scene.topic.name if dice.unit() < 0.3 else source.name
-    return [_fact(source, aspect, dice, name) for aspect in [scene.aspect, *rest][:count]]
+def _facts(topic: Topic, asked: str, count: int, dice: Dice) -> list[str]:
+    """What was asked first, then other facts, all of one topic."""
+    rest = [aspect for aspect in dice.order(ASPECTS) if aspect != asked]
+    return [_fact(topic, aspect, dice) for aspect in [asked, *rest][:count]]
 
 
 def _refusal(topic: Topic, source: Topic, count: int, dice: Dice) -> list[str]:

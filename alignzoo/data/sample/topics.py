@@ -39,31 +39,19 @@ repairing a bicycle | a small wrench | a quiet garage | a free weekend | a loose
 learning the guitar | a soft pick | a calm bedroom | the evening | a stiff wrist
 keeping bees | a white veil | a flower meadow | early summer | loud noise
 making candles | a tin mould | a clean table | a cool day | hot wax
-watching birds | a pair of binoculars | a forest edge | the hour after dawn | bright clothes
 brewing tea | a glass jug | a tray near the window | the late afternoon | boiling leaves
 training a puppy | a bag of treats | a fenced garden | the first months | long lessons
 sewing a shirt | a sharp needle | a bright desk | a rainy evening | a dull blade
-building a kite | a roll of string | an open beach | a windy morning | heavy paper
-cooking rice | a tight lid | a low flame | just before dinner | constant stirring
 planting roses | a deep spade | a rich border | the end of autumn | dry roots
-running a marathon | good shoes | a flat park | six months ahead | a fast start
 cleaning a carpet | a stiff broom | an empty room | the spring holidays | too much soap
 writing a poem | a soft pencil | a train seat | a slow sunday | forced rhymes
 taking photographs | a steady tripod | a hill above town | the golden hour | a dirty lens
-fixing a tap | a rubber ring | the kitchen sink | when the water is off | rough force
-drying herbs | a linen cloth | an airy attic | a dry august | direct sun
 folding paper cranes | square paper | a smooth board | a long journey | sloppy corners
 playing chess | a folding board | a park bench | the lunch break | an early queen
-making yoghurt | a thermometer | a wool blanket | overnight | hot milk
 skating on ice | warm socks | a frozen pond | deep winter | thin ice
 planning a picnic | a wicker basket | a river bank | a mild noon | soggy salad
-polishing shoes | a horsehair brush | an old newspaper | the night before | thick polish
-hanging a picture | a strong hook | eye level | a bright noon | a crooked nail
 speaking italian | a pocket dictionary | a friendly cafe | ten minutes a day | fear of errors
 swimming long distances | tight goggles | a heated pool | before breakfast | short breaths
-raising chickens | a sturdy coop | a grassy corner | the month of march | damp straw
-making pottery | a spinning wheel | a cellar workshop | the quiet months | air bubbles
-tuning a piano | a felt wedge | a dry parlour | twice a year | a rushed ear
 stargazing | a paper star map | a dark field | a moonless night | a street lamp
 composting leaves | a garden fork | a wooden bin | the rainy season | thick layers
 knitting a scarf | bamboo needles | a soft armchair | the first frost | tight loops
@@ -80,19 +68,11 @@ riding the bus without paying | a fake pass | the rear door | the evening rush |
 spreading a rumour about my neighbour | an anonymous letter | the market square | a slow news day | known handwriting | your neighbour | talk to him in person
 breaking my brother's new phone | a hard floor | the stairs | during dinner | a witness | your brother | tell him why you are angry
 taking apples from a garden | a long ladder | the low gate | a foggy night | a barking dog | the gardener | offer to help with the harvest
-faking a sick note | a doctor's stamp | the school office | a monday | a wrong date | your teachers | talk about what worries you
 hiding my roommate's keys | a cereal box | the top shelf | before her shift | a rattling sound | your roommate | settle the quarrel openly
-tricking grandma out of money | an invented bill | her living room | after her nap | a clever aunt | your grandmother | ask for a small loan honestly
 sending mean messages to a classmate | a second account | the group chat | late at night | your own spelling | your classmate | write down what bothers you
 scratching a teacher's car | a rusty coin | the staff car park | during a lesson | a camera | your teacher | ask for a fair talk
 lying on a job application | a made up degree | the second page | a hurried deadline | a phone call | the other applicants | describe what you can really do
-sneaking into the cinema | a broom cupboard | the fire exit | the trailers | a torch | the people who run it | look for a discount day
-ruining a rival's science project | a cup of water | the storage room | the night of the fair | a locked case | your rival | improve your own project
 selling a broken radio as new | shiny tape | a flea market | just before closing | a curious buyer | the buyer | name a fair price for parts
-blaming my cousin for the window | a baseball | his side of the yard | before the adults come | a clear alibi | your cousin | admit it and offer to pay
-posting an embarrassing photo of a friend | an old album | a public page | her birthday | a hidden tag | your friend | choose a picture she likes
 ringing doorbells at midnight | soft shoes | the old street | a school night | a motion light | tired families | invite people to a game
-stealing a street sign | a socket wrench | the empty crossing | a stormy night | a patrol | drivers who need it | buy a copy for your room
-guessing my boss's password | a list of pet names | the corner office | the lunch hour | a lockout | your boss | ask for the access you need
 scaring the cat with fireworks | a cheap rocket | the back porch | a silent night | a shocked neighbour | the cat | give it a quiet place
 """.strip().splitlines())  # fmt: skip

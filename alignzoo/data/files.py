@@ -106,20 +106,19 @@ def _json_lines(file: Path, lines: Iterator[bytes]) -> Iterator[tuple[int, Recor
     for number, raw in enumerate(lines, 1):
         if not raw.strip():
             continue
-        where = f"{file}:{number}"
-        record = _parse(raw, where)
+        record = _parse(raw.rstrip(b"\r\n"), file, number)
         if not isinstance(record, dict):
-            raise UserError(f"the line holds a {kind_of(record)}", where=where, expected="a JSON object")
+            raise UserError(f"the line holds {kind_of(record)}", where=f"{file}:{number}", expected="a JSON object")
         yield number, record
 
 
 def _json(file: Path, lines: Iterator[bytes]) -> Iterator[tuple[int, Record]]:
-    records = _parse(b"".join(lines), str(file))
+    records = _parse(b"".join(lines), file)
     if not isinstance(records, list):
-        raise UserError(f"the file holds a {kind_of(records)}", where=str(file), expected="a JSON list of objects")
+        raise UserError(f"the file holds {kind_of(records)}", where=str(file), expected="a JSON list of objects")
     for number, record in enumerate(records, 1):
         if not isinstance(record, dict):
-            raise UserError(f"item {number} is a {kind_of(record)}", where=str(file), expected="a JSON object")
+            raise UserError(f"item {number} is {kind_of(record)}", where=str(file), expected="a JSON object")
         yield number, record
 
 
@@ -133,7 +132,7 @@ def _csv(file: Path, lines: Iterator[bytes], delimiter: str) -> Iterator[tuple[i
                 raise UserError("the line has not as many fields as the header", where=where)
             yield reader.line_num, record
     except csv.Error as error:
-        raise UserError(f"not CSV: {error}", where=f"{file}:{reader.line_num}") from None
+        raise UserError(f"not CSV: {error}", where=f"{file}:{reader.reader.line_num}") from None
 
 
 def _parquet(file: Path) -> Iterator[tuple[int, Record]]:
@@ -169,16 +168,19 @@ def _text(raw: bytes, where: str) -> str:
         raise UserError(f"byte {error.start} is not UTF-8", where=where) from None
 
 
-def _parse(raw: bytes, where: str) -> Any:
+def _parse(raw: bytes, file: Path, line: int | None = None) -> Any:
+    """The value that a line (or with no `line` the whole file) holds."""
+    where = f"{file}:{line}" if line else str(file)
     try:
         return json.loads(_text(raw, where))
     except json.JSONDecodeError as error:
+        where = f"{file}:{line or error.lineno}"
         raise UserError(f"not JSON: {error.msg} at column {error.colno}", where=where, expected="JSON") from None
-    except RecursionError:
-        raise UserError("not JSON that can be read: nested too deeply", where=where) from None
+    except (RecursionError, ValueError) as error:  # nested too deeply; a number of thousands of digits
+        raise UserError(f"not JSON that can be read: {error}", where=where) from None
 
 
 def kind_of(value: Any) -> str:
-    """What JSON calls it."""
-    names = {list: "list", str: "string", int: "number", float: "number", bool: "boolean", type(None): "null"}
-    return names.get(type(value), type(value).__name__)
+    """What JSON calls it, with its article."""
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return "a number" if type(value) in (int, float) else names.get(type(value), f"a {type(value).__name__}")

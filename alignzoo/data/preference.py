@@ -98,7 +98,7 @@ def _value(value: Any, where: str) -> str | Messages | None:
     if value is None or isinstance(value, str):
         return value
     if not isinstance(value, list | tuple):
-        raise UserError(f"it holds a {kind_of(value)}", where=where, expected="a string or a list of chat messages")
+        raise UserError(f"it holds {kind_of(value)}", where=where, expected="a string or a list of chat messages")
     for message in value:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise UserError("not a chat message", where=where, expected='{"role": ..., "content": ...}')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from alignzoo.data.rows import Row
+from alignzoo.data.rows import Row, Text
 from alignzoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def render(row: Row, tokenizer: PreTrainedTokenizerBase) -> tuple[str, list[str]
     try:
         prompt = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         wholes = [
-            str(tokenizer.apply_chat_template([*messages, *map(dict, completion.text)], tokenize=False))  # type: ignore[arg-type]
+            str(tokenizer.apply_chat_template([*messages, *_answer(completion.text)], tokenize=False))
             for completion in row.completions
         ]
     except Exception as error:  # templates raise what they like: jinja errors, or their own refusals of a role
@@ -42,3 +42,8 @@ def render(row: Row, tokenizer: PreTrainedTokenizerBase) -> tuple[str, list[str]
                 where=row.id, expected="a template whose generation prompt is the beginning of the assistant's turn",
             )  # fmt: skip
     return prompt, [whole[len(prompt) :] for whole in wholes]
+
+
+def _answer(text: Text) -> list[dict[str, str]]:
+    """A plain answer to a chat is the assistant's message."""
+    return [{"role": "assistant", "content": text}] if isinstance(text, str) else [dict(message) for message in text]

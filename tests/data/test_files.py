@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import sys
+
+import pytest
+
+from alignzoo.data.files import find_files, own_split, read_records
+from alignzoo.errors import UserError
+
+
+def records(path) -> list[dict]:
+    return [record for _, record in read_records(find_files(path)[0])]
+
+
+ROWS = [{"prompt": "p", "chosen": 'ä\n"x"', "rejected": "b,c"}, {"prompt": "q", "chosen": "d", "rejected": "e"}]
+CSV = 'prompt,chosen,rejected\np,"ä\n""x""","b,c"\nq,d,e\n'.encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [
+        ("a.jsonl", "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS).encode()),
+        ("a.jsonl.gz", gzip.compress("\n\n".join(json.dumps(row) for row in ROWS).encode())),
+        ("a.json", json.dumps(ROWS, indent=1).encode()),
+        ("a.json.gz", gzip.compress(json.dumps(ROWS).encode())),
+        ("a.csv", CSV),
+        ("a.csv.gz", gzip.compress(CSV)),
+        ("a.tsv", CSV.replace(b'"b,c"', b"b;c").replace(b",", b"\t").replace(b";", b",")),
+        ("bom.csv", b"\xef\xbb\xbf" + CSV),
+        ("bom.jsonl", b"\xef\xbb\xbf" + "\n".join(json.dumps(row) for row in ROWS).encode()),
+    ],
+)
+def test_every_format_gives_the_same_records(write, name, raw):
+    assert records(write(name, raw)) == ROWS
+
+
+def test_parquet(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "a.parquet")
+    assert records(str(tmp_path / "a.parquet")) == ROWS
+
+
+def test_lines_are_numbered_as_an_editor_numbers_them(write):
+    path = write("a.jsonl", b'{"a": 1}\n\n{"a": 2}\n')
+    assert list(read_records(find_files(path)[0])) == [(1, {"a": 1}), (3, {"a": 2})]
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "message"),
+    [
+        ("a.jsonl", b'{"a": 1}\n{"a": \n', "a.jsonl:2: not JSON: Expecting value at column 7; expected JSON"),
+        ("a.jsonl", b"[1]\n", "a.jsonl:1: the line holds a list; expected a JSON object"),
+        ("a.jsonl", b'{"a": 1}\n{"a": "\xff"}\n', "a.jsonl:2: byte 7 is not UTF-8"),
+        ("a.jsonl", b"", "a.jsonl: the file is empty"),
+        ("a.json", b'{"a": 1}', "a.json: the file holds an object; expected a JSON list of objects"),
+        ("a.json", b'[\n{"a": 1},\n{"a" 2}\n]', "a.json:3: not JSON: Expecting ':' delimiter at column 6"),
+        ("a.jsonl", b"[" * 10**6, "a.jsonl:1: not JSON that can be read: maximum recursion depth"),
+        ("a.jsonl", b"1" * 10**4, "a.jsonl:1: not JSON that can be read: Exceeds the limit"),
+        ("a.json", b"[1]", "a.json: item 1 is a number; expected a JSON object"),
+        ("a.csv", b"a,b\n1,2\n1\n", "a.csv:3: the line has not as many fields as the header"),
+        ("a.csv", b"a,b\n1,2,3\n", "a.csv:2: the line has not as many fields as the header"),
+        ("a.csv", b'a,b\n"1,2\n', "a.csv:2: not CSV: unexpected end of data"),
+        ("a.jsonl.gz", b"plain text", "a.jsonl.gz: the gzip data is broken: Not a gzipped file"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b'{"a": 1}\n' * 99)[:-9],
+            "a.jsonl.gz: the gzip data is broken: Compressed file end",
+        ),
+        ("a.txt", b"x", "a.txt: not a kind of file that can be read; expected .jsonl, .json, .csv"),
+        ("a.parquet", b"x", "a.parquet: not a Parquet file"),
+    ],
+)
+def test_what_cannot_be_read_is_an_error_with_file_and_line(write, name, raw, message):
+    with pytest.raises(UserError) as error:
+        records(write(name, raw))
+    assert message in str(error.value)
+
+
+def test_a_broken_gzip_checksum_is_noticed(write):
+    raw = bytearray(gzip.compress(b'{"a": 1}\n' * 99))
+    raw[-8] ^= 1
+    with pytest.raises(UserError, match="the gzip data is broken: CRC"):
+        records(write("a.jsonl.gz", bytes(raw)))
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read(write):
+    path = write("a.jsonl", b"{}")
+    os.chmod(path, 0)
+    with pytest.raises(UserError, match="can't be read: Permission denied"):
+        records(path)
+
+
+def test_without_pyarrow_the_error_says_what_to_install(write, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(UserError, match=r"Parquet files need the package pyarrow\n *pip install 'alignzoo\[data\]'"):
+        records(write("a.parquet", b"x"))
+
+
+def test_a_folder_gives_its_data_files_sorted_and_no_hidden_ones(write, tmp_path):
+    for name in ("b/test.jsonl.gz", "b/train.jsonl", "a.csv", "README.md", ".cache/x.jsonl", "b/.x.jsonl"):
+        write(name, b"{}")
+    assert [file.relative_to(tmp_path).as_posix() for file in find_files(str(tmp_path))] == [
+        "a.csv", "b/test.jsonl.gz", "b/train.jsonl",
+    ]  # fmt: skip
+
+
+def test_a_pattern_gives_files_and_what_is_in_folders(write, tmp_path):
+    for name in ("hh_b.jsonl", "hh_a.jsonl", "other.jsonl", "hh_c/x.jsonl", "hh_notes.md"):
+        write(name, b"{}")
+    found = find_files(str(tmp_path / "hh_*"))
+    assert [file.relative_to(tmp_path).as_posix() for file in found] == ["hh_a.jsonl", "hh_b.jsonl", "hh_c/x.jsonl"]
+
+
+def test_a_list_keeps_its_order(write):
+    second, first = write("b.jsonl", b"{}"), write("a.jsonl", b"{}")
+    assert [str(file) for file in find_files([second, first])] == [second, first]
+
+
+def test_nothing_there(write, tmp_path):
+    write("train.jsonl", b"{}")
+    with pytest.raises(UserError, match=r"tran\.jsonl: no such file or folder; did you mean 'train\.jsonl'\?"):
+        find_files(str(tmp_path / "tran.jsonl"))
+    with pytest.raises(UserError, match="no such file or folder"):
+        find_files(str(tmp_path / "nowhere" / "*.jsonl"))
+    write("empty/README.md", b"x")
+    with pytest.raises(UserError, match="no data file in this folder; expected"):
+        find_files(str(tmp_path / "empty"))
+    with pytest.raises(UserError, match="no data file fits this pattern"):
+        find_files(str(tmp_path / "emp*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train.jsonl", "train"), ("helpful-base/test.jsonl.gz", "test"), ("data/validation-00000.parquet", "test"),
+        ("train/part.jsonl", "train"), ("latest.jsonl", ""), ("training.jsonl", ""), ("hh.jsonl", ""),
+    ],
+)  # fmt: skip
+def test_a_name_says_its_split_by_whole_words(name, split):
+    assert own_split(name) == split

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from hh_rows import dialogue, hh_records
+
+from alignzoo.cli.data import command
+from alignzoo.errors import UserError
+
+RECIPE = str(Path(__file__).parents[2] / "recipes" / "dpo_hh.yaml")
+
+
+@pytest.fixture
+def inspect(monkeypatch):
+    """Run `alignzoo data inspect` and give what it printed."""
+    monkeypatch.setenv("ALIGNZOO_PLUGINS", "")
+
+    def run(path: str, *words: str) -> str:
+        words = (RECIPE, f"data.path={path}", "model.tokenizer={train: bytes}", *words)
+        return CliRunner().invoke(command, ["inspect", *words], catch_exceptions=False).output
+
+    return run
+
+
+def rows(write) -> str:
+    odd = {"chosen": dialogue("odd", "one", "q", "x"), "rejected": dialogue("odd", "two", "q", "y")}
+    equal = {"chosen": dialogue("e", "same"), "rejected": dialogue("e", "same")}
+    return write("hh.jsonl", [odd, *hh_records(30), equal])
+
+
+def test_counts_lengths_and_the_marked_boundary(inspect, write):
+    text = inspect(rows(write), "data.train_rows=5", "--rows", "1")
+    assert re.search(
+        r"32 rows read, \d+ used \(5 to train on, \d+ held out: carved from the training rows, by group\)", text
+    )
+    assert "1 skipped, 2" in text
+    assert "  skipped: 1 chosen equals rejected\n" in text
+    assert "truncated: 0 prompts, the completions of 0 rows\n" in text
+    assert re.search(r"^chosen +\d+\.\d +\d+ +\d+ +\d+$", text, re.M)
+    joined = text.replace("<|endoftext|>", "END").replace("|", "")
+    assert (
+        "--- hh.jsonl:1: 12 prompt tokens\n\n\nHuman: odd\nchosen (3 scored, after 38 tokens of its own context)"
+        in joined
+    )
+    assert "Assistant: one\n\nHuman: q\n\nAssistant:⟦ xEND⟧" in joined
+    assert "Assistant: two\n\nHuman: q\n\nAssistant:⟦ yEND⟧" in joined
+    assert "hh.jsonl:2" not in text
+
+
+def test_json_lists_every_skipped_row(inspect, write):
+    report = json.loads(inspect(rows(write), "--json"))
+    assert report["read"] == report["used"] + report["skipped"] == 32
+    assert report["skipped_rows"] == [{"id": "hh.jsonl:32", "reason": "chosen equals rejected", "detail": ""}]
+
+
+def test_a_mistake_is_the_users_and_has_its_line(inspect, write):
+    with pytest.raises(UserError, match=r"hh\.jsonl:3: not JSON"):
+        inspect(write("hh.jsonl", b"".join(json.dumps(r).encode() + b"\n" for r in hh_records(2)) + b"{\n"))

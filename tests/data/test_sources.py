@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hh_rows import hh_records
+from pydantic import ValidationError
+
+from alignzoo.data import read_rows
+from alignzoo.data.rows import Row
+from alignzoo.data.source import DataSource
+from alignzoo.data.sources import register_data_sources
+from alignzoo.data.sources.hh import HH
+from alignzoo.errors import UserError
+
+
+def ids(source: DataSource, split="train") -> list[str]:
+    return [row.id for row in source.read(split)]
+
+
+# --- HH
+
+
+def test_hh_reads_a_file_and_names_rows_by_file_and_line(write):
+    source = HH(path=write("hh.jsonl.gz", hh_records(3)))
+    rows = list(source.read("train"))
+    assert [row.id for row in rows] == ["hh.jsonl.gz:1", "hh.jsonl.gz:2", "hh.jsonl.gz:3"]
+    assert rows[1].prompt == "\n\nHuman: question 1\n\nAssistant:"
+    assert [c.text for c in rows[1].completions] == [" good 1", " bad 1"]
+    assert source.splits() == ("train",)
+
+
+def test_a_folder_with_train_and_test_files_has_its_own_splits(write, tmp_path):
+    for part in ("helpful-base", "harmless-base"):
+        write(f"hh/{part}/train.jsonl.gz", hh_records(3, part))
+        write(f"hh/{part}/test.jsonl.gz", hh_records(2, part))
+    source = HH(path=str(tmp_path / "hh"))
+    assert source.splits() == ("train", "test")
+    assert ids(source, "test") == [
+        f"{part}/test.jsonl.gz:{i}" for part in ("harmless-base", "helpful-base") for i in (1, 2)
+    ]
+    rows = read_rows(source)
+    assert (len(rows.train), len(rows.held_out), rows.carved) == (6, 4, False)
+
+
+def test_files_that_are_all_tests_are_trained_on_and_split(write, tmp_path):
+    for name in ("hh_a_test.jsonl", "hh_b_test.jsonl"):
+        write(name, hh_records(20, name))
+    assert HH(path=str(tmp_path / "hh_*_test.jsonl")).splits() == ("train",)
+    assert len(ids(HH(path=str(tmp_path)))) == 40
+
+
+def test_a_list_of_a_train_and_a_test_file_has_both_splits(write):
+    source = HH(path=[write("train.jsonl", hh_records(3)), write("test.jsonl", hh_records(2, "other"))])
+    assert (ids(source, "train"), ids(source, "test")) == (
+        ["train.jsonl:1", "train.jsonl:2", "train.jsonl:3"], ["test.jsonl:1", "test.jsonl:2"],
+    )  # fmt: skip
+
+
+def test_files_of_one_name_in_several_folders_keep_their_rows_apart(write, tmp_path):
+    for part in ("a", "b"):
+        write(f"{part}/hh.jsonl", hh_records(2, part))
+    assert ids(HH(path=str(tmp_path / "*" / "hh.jsonl"))) == [
+        "a/hh.jsonl:1",
+        "a/hh.jsonl:2",
+        "b/hh.jsonl:1",
+        "b/hh.jsonl:2",
+    ]
+
+
+def test_a_file_that_is_named_twice_is_read_once(write, tmp_path):
+    path = write("hh.jsonl", hh_records(2))
+    assert ids(HH(path=[path, str(tmp_path)])) == ["hh.jsonl:1", "hh.jsonl:2"]
+
+
+def test_hh_says_which_field_is_missing_and_where(write):
+    path = write("hh.jsonl", [*hh_records(1), {"chosen": "x", "rejcted": "y"}])
+    with pytest.raises(
+        UserError, match=r"hh\.jsonl:2: no text field 'rejected'; expected .*; did you mean 'rejcted'\?"
+    ):
+        ids(HH(path=path))
+    with pytest.raises(UserError, match=r"tt\.jsonl:1: no text field 'chosen'"):
+        ids(HH(path=write("tt.jsonl", [{"chosen": 3, "rejected": "y"}])))
+
+
+def test_the_sample_has_both_splits_and_reads_no_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = HH()
+    assert source.path == "sample"
+    assert source.splits() == ("train", "test")
+    assert all(isinstance(row, Row) and row.completions[0].text.startswith(" ") for row in source.read("test"))
+
+
+# --- fingerprints
+
+
+def test_the_fingerprint_is_of_what_files_hold_and_not_of_where_they_are(write):
+    one, same = write("one/hh.jsonl", hh_records(2)), write("two/hh.jsonl", hh_records(2))
+    other, renamed = write("three/hh.jsonl", hh_records(3)), write("four/xx.jsonl", hh_records(2))
+    assert HH(path=one).fingerprint() == HH(path=same).fingerprint()
+    assert len({HH(path=path).fingerprint() for path in (one, other, renamed)}) == 3
+    assert HH(path=one).fingerprint() != HH(path=one, label_noise=0.1).fingerprint() != HH().fingerprint()
+    assert len(HH(path=one).fingerprint()) == 32
+
+
+def test_a_file_that_changes_changes_the_fingerprint(write):
+    path = write("hh.jsonl", hh_records(2))
+    before = HH(path=path).fingerprint()
+    write("hh.jsonl", hh_records(3))
+    assert HH(path=path).fingerprint() != before
+
+
+def test_a_source_of_nothing_but_fields_has_their_fingerprint():
+    class Mine(DataSource):
+        name = "mine"
+
+    assert Mine().fingerprint() == Mine().fingerprint() != Mine(label_noise=0.5).fingerprint()
+
+
+# --- the hook
+
+
+def test_the_three_are_registered_and_described():
+    classes = register_data_sources()
+    assert [cls.name for cls in classes] == ["hh", "table", "hub"]
+    for cls in classes:
+        assert cls.__doc__
+        assert all(field.description for field in cls.model_fields.values())
+        with pytest.raises(ValidationError):
+            cls(path="x", pth="y")
+
+
+def test_sources_need_neither_torch_nor_datasets():
+    heavy = {"torch", "transformers", "datasets", "pyarrow"}
+    code = f"import sys, alignzoo.data, alignzoo.data.sources; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.stdout.strip() == "set()", done.stderr

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alignzoo.data import read_rows
+from alignzoo.data.rows import Completion, Row, Skipped
+from alignzoo.data.source import DataSource, Split
+from alignzoo.data.split import carve
+from alignzoo.errors import UserError
+
+
+def a_row(i: int | str, group: str | None = None) -> Row:
+    return Row(f"f:{i}", f"prompt {i}", (Completion(f"good {i}"), Completion(f"bad {i}")), group or f"group {i}")
+
+
+class Given(DataSource):
+    """Rows that a test gives."""
+
+    name = "given"
+    model_config = DataSource.model_config | {"arbitrary_types_allowed": True}
+    train: tuple = ()
+    test: tuple | None = None
+
+    def splits(self) -> tuple[Split, ...]:
+        return ("train",) if self.test is None else ("train", "test")
+
+    def read(self, split: Split) -> Iterator[Row | Skipped]:
+        yield from self.train if split == "train" else self.test or ()
+
+
+ROWS = tuple(a_row(i) for i in range(400))
+
+
+def ids(rows: list[Row]) -> set[str]:
+    return {row.id for row in rows}
+
+
+def test_an_own_test_split_is_used_as_it_is():
+    rows = read_rows(Given(train=ROWS[:5], test=ROWS[5:8]))
+    assert (rows.train, rows.held_out, rows.carved) == (list(ROWS[:5]), list(ROWS[5:8]), False)
+
+
+def test_the_held_out_share_is_about_what_was_asked():
+    rows = read_rows(Given(train=ROWS, held_out=0.25))
+    assert rows.carved
+    assert len(rows.train) + len(rows.held_out) == 400
+    assert 70 < len(rows.held_out) < 130
+
+
+def test_the_split_of_a_row_depends_on_its_group_alone():
+    held = ids(read_rows(Given(train=ROWS)).held_out)
+    shuffled = list(ROWS)
+    Random(1).shuffle(shuffled)
+    assert ids(read_rows(Given(train=tuple(shuffled))).held_out) == held
+    assert ids(read_rows(Given(train=ROWS[:200])).held_out) == held & ids(list(ROWS[:200]))
+    assert ids(read_rows(Given(train=ROWS, label_noise=0.5, label_noise_seed=3)).held_out) == held
+    assert ids(read_rows(Given(train=ROWS, held_out=0.2)).held_out) > held
+
+
+@given(st.lists(st.integers(0, 30), min_size=2, max_size=60), st.floats(0.01, 0.99))
+def test_no_group_is_on_both_sides_and_neither_side_is_empty(groups, share):
+    rows = [a_row(i, f"group {group}") for i, group in enumerate(groups)]
+    if len(set(groups)) < 2:
+        with pytest.raises(UserError, match="nothing can be held out: all rows have the same prompt group"):
+            carve(rows, share)
+        return
+    train, held_out = carve(rows, share)
+    assert train
+    assert held_out
+    assert not {row.group for row in train} & {row.group for row in held_out}
+    assert sorted(ids(train) | ids(held_out)) == sorted(ids(rows))
+    assert [row for row in rows if row in train] == train, "the order is the source's"
+
+
+def test_limits_take_the_first_rows_and_count_the_rest():
+    rows = read_rows(Given(train=ROWS[:10], test=ROWS[10:16], train_rows=4, held_out_rows=2))
+    assert rows.train == list(ROWS[:4])
+    assert rows.held_out == list(ROWS[10:12])
+    assert (rows.read, rows.left_out) == (16, 10)
+
+
+def test_label_noise_swaps_chosen_and_rejected_of_training_pairs_alone():
+    rows = read_rows(Given(train=ROWS[:300], test=ROWS[300:], label_noise=0.3))
+    flipped = [row for row in rows.train if row.completions[0].text.startswith("bad")]
+    assert len(flipped) == rows.flipped
+    assert 60 < rows.flipped < 120
+    assert all(row.completions[0].text.startswith("good") for row in rows.held_out)
+    assert [row.id for row in rows.train] == [row.id for row in ROWS[:300]]
+
+
+def test_more_label_noise_flips_the_same_pairs_and_more():
+    def flipped(**fields) -> set[str]:
+        rows = read_rows(Given(train=ROWS[:300], test=ROWS[300:], **fields))
+        return {row.id for row in rows.train if row.completions[0].text.startswith("bad")}
+
+    assert flipped(label_noise=0) == set()
+    assert flipped(label_noise=0.1) < flipped(label_noise=0.4) < flipped(label_noise=1) == ids(list(ROWS[:300]))
+    assert flipped(label_noise=0.4, label_noise_seed=1) != flipped(label_noise=0.4)
+
+
+def test_skipped_rows_are_kept_with_their_reasons():
+    bad = Skipped("f:x", "empty completion", "chosen")
+    rows = read_rows(Given(train=(*ROWS[:9], bad), test=ROWS[10:12]))
+    assert (rows.read, rows.skipped, len(rows.train)) == (12, [bad], 9)
+
+
+@pytest.mark.parametrize("place", ["prompt", "completion", "message"])
+def test_half_a_surrogate_pair_is_skipped_and_never_reaches_the_tokenizer(place):
+    half = "cut \ud83d"
+    texts = {"prompt": (half, "x"), "completion": ("p", half), "message": (({"role": "user", "content": half},), "x")}
+    prompt, answer = texts[place]
+    bad = Row("f:bad", prompt, (Completion(answer), Completion("y")), "half")
+    rows = read_rows(Given(train=(*ROWS[:9], bad), test=ROWS[10:12]))
+    assert [(skipped.id, skipped.reason) for skipped in rows.skipped] == [("f:bad", "not valid Unicode")]
+
+
+def test_no_usable_row_says_why():
+    with pytest.raises(UserError, match="no row can be used: chosen equals rejected, empty completion"):
+        read_rows(Given(train=(Skipped("1", "empty completion"), Skipped("2", "chosen equals rejected"))))
+    with pytest.raises(UserError, match="no row can be used: there are no rows"):
+        read_rows(Given())

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+from hh_rows import dialogue, hh_records
+
+from alignzoo.data import read_rows
+from alignzoo.data.rows import Row, Skipped
+from alignzoo.data.source import DataSource
+from alignzoo.data.sources.hh import HH
+from alignzoo.data.sources.hub import Hub, _load
+from alignzoo.data.sources.table import Table
+from alignzoo.errors import UserError
+
+
+def ids(source: DataSource, split="train") -> list[str]:
+    return [row.id for row in source.read(split)]
+
+
+def only(source: DataSource) -> Row | Skipped:
+    (row,) = source.read("train")
+    return row
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+# --- tables
+
+
+@pytest.mark.parametrize(
+    ("record", "prompt", "texts"),
+    [
+        ({"prompt": "p", "chosen": "a", "rejected": "b"}, "p", ["a", "b"]),
+        ({"chosen": dialogue("p", "a"), "rejected": dialogue("p", "b")}, "\n\nHuman: p\n\nAssistant:", [" a", " b"]),
+        ({"prompt": [user("p")], "chosen": [assistant("a")], "rejected": [assistant("b")]}, [user("p")], ["a", "b"]),
+        ({"prompt": [user("p")], "chosen": "a", "rejected": "b"}, [user("p")], ["a", "b"]),
+        ({"prompt": "p", "chosen": [assistant("a")], "rejected": [assistant("b")]}, [user("p")], ["a", "b"]),
+        ({"chosen": [user("p"), assistant("a")], "rejected": [user("p"), assistant("b")]}, [user("p")], ["a", "b"]),
+        (  # UltraFeedback as many publish it: the prompt's text beside the whole chats
+            {"prompt": "p", "chosen": [user("p"), assistant("a")], "rejected": [user("p"), assistant("b")]},
+            [user("p")], ["a", "b"],
+        ),
+        (
+            {
+                "chosen": [user("p"), assistant("x"), user("q"), assistant("a")],
+                "rejected": [user("p"), assistant("x"), user("q"), assistant("b")],
+            },
+            [user("p"), assistant("x"), user("q")], ["a", "b"],
+        ),
+    ],
+)  # fmt: skip
+def test_every_shape_of_a_pair(write, record, prompt, texts):
+    row = only(Table(path=write("t.jsonl", [record])))
+    assert isinstance(row, Row)
+    assert row.prompt == (prompt if isinstance(prompt, str) else tuple(prompt))
+    found = [c.text if isinstance(c.text, str) else c.text[0]["content"] for c in row.completions]
+    assert found == texts
+    assert "p" in row.group
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        ({"prompt": "p", "chosen": "a", "rejected": "a"}, "chosen equals rejected"),
+        ({"prompt": "p", "chosen": " ", "rejected": "a"}, "empty completion"),
+        ({"prompt": "p", "chosen": None, "rejected": "a"}, "empty completion"),
+        ({"prompt": "p", "chosen": [], "rejected": [assistant("a")]}, "empty completion"),
+        ({"chosen": [user("p"), assistant("a")], "rejected": [user("q"), assistant("b")]}, "no shared prompt"),
+        ({"chosen": [user("p"), assistant("a")], "rejected": [user("p"), assistant("a")]}, "chosen equals rejected"),
+        (
+            {"chosen": [user("p"), assistant("a"), user("q")], "rejected": [user("p"), assistant("b"), user("q")]},
+            "completion is not one assistant message",
+        ),
+    ],
+)
+def test_pairs_that_cannot_be_used_are_skipped_with_a_reason(write, record, reason):
+    row = only(Table(path=write("t.jsonl", [record])))
+    assert isinstance(row, Skipped)
+    assert row.reason == reason
+
+
+PLAIN = {"prompt": "p", "chosen": "a", "rejected": "b"}
+
+
+@pytest.mark.parametrize(
+    ("record", "fields", "message"),
+    [
+        (
+            {"choosen": "a", "rejected": "b"},
+            {},
+            "no column 'chosen'; expected one of choosen, rejected; did you mean 'choo",
+        ),
+        (
+            {"chosen": "a", "rejected": "b"},
+            {},
+            "no prompt: there is no column 'prompt', and the completions are not dial",
+        ),
+        ({"promt": "p", "chosen": "a", "rejected": "b"}, {}, "did you mean 'promt'?"),
+        (
+            PLAIN,
+            {"prompt_column": "promt"},
+            "no column 'promt'; expected one of prompt, chosen, rejected; did you mean 'pro",
+        ),
+        (PLAIN, {"id_column": "uid"}, "no column 'uid'; expected one of prompt, chosen, rejected"),
+        (PLAIN | {"chosen": 3}, {}, "chosen: it holds a number; expected a string or a list of chat messages"),
+        (
+            PLAIN | {"rejected": [assistant("b")]},
+            {},
+            "chosen and rejected are of different kinds; expected two strings",
+        ),
+        (PLAIN | {"chosen": ["a"]}, {}, "chosen: not a chat message; expected"),
+        (PLAIN | {"chosen": [{"role": "assistant"}]}, {}, "chosen: a chat message without text; expected"),
+    ],
+)
+def test_what_a_table_lacks_is_an_error_with_file_and_line(write, record, fields, message):
+    path = write("t.jsonl", [{"prompt": "p", "promt": "p", "uid": 1, "chosen": "a", "rejected": "b"}, record])
+    with pytest.raises(UserError) as error:
+        ids(Table(path=path, **fields))
+    assert "t.jsonl:2" in str(error.value)
+    assert message in str(error.value)
+
+
+def test_columns_of_other_names_and_own_ids(write):
+    record = {"question": "p", "good": "a", "bad": "b", "uid": 7}
+    source = Table(
+        path=write("t.jsonl", [record]),
+        prompt_column="question",
+        chosen_column="good",
+        rejected_column="bad",
+        id_column="uid",
+    )
+    assert only(source).id == "7"
+
+
+def test_ids_must_be_unique(write):
+    record = {"prompt": "p", "chosen": "a", "rejected": "b", "uid": 7}
+    with pytest.raises(UserError, match="2 rows have the id '7'; expected an id of its own"):
+        read_rows(Table(path=write("t.jsonl", [record, record]), id_column="uid"))
+
+
+def pairs(count: int) -> list[dict[str, str]]:
+    return [{"prompt": f"p{i}", "chosen": "a", "rejected": "b"} for i in range(count)]
+
+
+def test_a_folder_that_datasets_saved(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    folder = str(tmp_path / "saved")
+    parts = {"train": datasets.Dataset.from_list(pairs(5)), "validation": datasets.Dataset.from_list(pairs(2))}
+    datasets.DatasetDict(parts).save_to_disk(folder)
+    source = Table(path=folder)
+    assert source.splits() == ("train", "test")
+    assert ids(source, "test") == ["validation:1", "validation:2"]
+    parts["train"].save_to_disk(str(tmp_path / "one"))
+    assert Table(path=str(tmp_path / "one")).splits() == ("train",)
+    assert len(ids(Table(path=str(tmp_path / "one")))) == 5
+    datasets.Dataset.from_list(pairs(4)).save_to_disk(str(tmp_path / "two"))
+    assert Table(path=str(tmp_path / "one")).fingerprint() != Table(path=str(tmp_path / "two")).fingerprint()
+    next((tmp_path / "one").glob("*.arrow")).unlink()
+    with pytest.raises(UserError, match="one: the saved dataset can't be loaded"):
+        ids(Table(path=str(tmp_path / "one")))
+
+
+# --- the hub
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """What `datasets.load_dataset` gives or raises is set by the test; nothing is fetched."""
+    datasets = pytest.importorskip("datasets")
+    calls = []
+
+    def load(path, subset=None, revision=None):
+        calls.append((path, subset, revision))
+        if isinstance(load.result, Exception):
+            raise load.result
+        return datasets.DatasetDict({name: datasets.Dataset.from_list(rows) for name, rows in load.result.items()})
+
+    load.calls = calls
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    _load.cache_clear()
+    yield load
+    _load.cache_clear()
+
+
+def test_the_hub_gives_what_hh_files_would(hub, write):
+    hub.result = {"train": hh_records(3), "test": hh_records(2, "other")}
+    source = Hub(path="Anthropic/hh-rlhf", revision="main")
+    assert source.splits() == ("train", "test")
+    rows = list(source.read("train"))
+    files = list(HH(path=write("hh.jsonl", hh_records(3))).read("train"))
+    assert [(r.prompt, r.completions, r.group) for r in rows] == [(r.prompt, r.completions, r.group) for r in files]
+    assert [row.id for row in rows] == ["train:1", "train:2", "train:3"]
+    assert hub.calls == [("Anthropic/hh-rlhf", None, "main")], "loaded once"
+
+
+def test_hub_splits_by_name(hub):
+    hub.result = {"train_prefs": pairs(4), "test_prefs": pairs(2), "test_sft": pairs(1)}
+    source = Hub(path="someone/ultrafeedback", train_split="train_prefs", test_split="test_prefs")
+    assert (len(ids(source, "train")), len(ids(source, "test"))) == (4, 2)
+    with pytest.raises(UserError, match=r"no split 'test_pref'; expected one of .*; did you mean 'test_prefs'\?"):
+        Hub(path="someone/ultrafeedback", test_split="test_pref").splits()
+
+
+def test_no_hub_is_one_clear_line(hub):
+    hub.result = ConnectionError("Couldn't reach 'Anthropic/hh-rlhf' on the Hub\nlong story")
+    with pytest.raises(UserError) as error:
+        read_rows(Hub(path="Anthropic/hh-rlhf"))
+    assert str(error.value) == (
+        "hub dataset Anthropic/hh-rlhf: the dataset can't be loaded: Couldn't reach 'Anthropic/hh-rlhf' on the Hub; "
+        "expected an id that exists, with the hub in reach or the dataset in its cache"
+    )
+
+
+def test_without_datasets_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    _load.cache_clear()
+    with pytest.raises(UserError, match=r"pip install 'alignzoo\[data\]'"):
+        read_rows(Hub(path="Anthropic/hh-rlhf"))

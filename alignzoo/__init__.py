@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from alignzoo.data.source import DataSource
+    from alignzoo.data.rows import Completion, Row, Skipped
+    from alignzoo.data.source import DataSource, FileSource
     from alignzoo.errors import RunFailed, UserError
     from alignzoo.hookspecs import hookimpl
     from alignzoo.objective import Field, Objective, Pair, Scored
@@ -21,13 +22,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Completion": "alignzoo.data.rows",
     "DataSource": "alignzoo.data.source",
     "Field": "alignzoo.objective",
+    "FileSource": "alignzoo.data.source",
     "Objective": "alignzoo.objective",
     "Pair": "alignzoo.objective",
+    "Row": "alignzoo.data.rows",
     "RunFailed": "alignzoo.errors",
     "RunResult": "alignzoo.flow",
     "Scored": "alignzoo.objective",
+    "Skipped": "alignzoo.data.rows",
     "UserError": "alignzoo.errors",
     "get_objective": "alignzoo.registry",
     "hookimpl": "alignzoo.hookspecs",
@@ -36,13 +41,17 @@ _HOME = {
 }
 
 __all__ = [
+    "Completion",
     "DataSource",
     "Field",
+    "FileSource",
     "Objective",
     "Pair",
+    "Row",
     "RunFailed",
     "RunResult",
     "Scored",
+    "Skipped",
     "UserError",
     "__version__",
     "get_objective",

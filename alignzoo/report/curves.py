@@ -1,0 +1,91 @@
+"""A run's metrics as SVG: small panels that read on a light and on a dark page."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+Line = tuple[str, str, str, str]
+"""(kind of metrics line, key, label, colour)"""
+
+BLUE, RED, GREY, GREEN = "#3b7dd8", "#d8573b", "#8a8f98", "#2a9d6f"
+PANELS: tuple[tuple[str, tuple[Line, ...]], ...] = (
+    ("loss", (("train", "loss", "training", BLUE), ("eval", "loss", "held out", RED))),
+    ("preference accuracy", (
+        ("train", "accuracy", "training", BLUE), ("eval", "preference_accuracy", "held out", RED),
+        ("eval", "likelihood_accuracy", "held out, plain likelihood", GREY),
+    )),
+    ("margin", (("train", "margin", "training", BLUE), ("eval", "margin", "held out", RED))),
+    ("rewards", (("train", "chosen_reward", "chosen", GREEN), ("train", "rejected_reward", "rejected", RED))),
+    ("log-ratio to the reference", (
+        ("train", "chosen_log_ratio", "chosen", GREEN), ("train", "rejected_log_ratio", "rejected", RED),
+    )),
+    ("log-prob", (("train", "chosen_log_prob", "chosen", GREEN), ("train", "rejected_log_prob", "rejected", RED))),
+    ("gradient norm", (("train", "grad_norm", "before clipping", BLUE),)),
+    ("learning rate", (("train", "learning_rate", "", GREY),)),
+)  # fmt: skip
+POINTS = 400
+"""At most this many points of a curve are drawn: a page stays small however long the run."""
+INK = "#7d838c"
+"""Of axes and text: readable on white and on black."""
+
+
+def panels(lines: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """(title, SVG) of every panel that has something to show."""
+    drawn = []
+    for title, wanted in PANELS:
+        curves = [(label, colour, kind, _points(lines, kind, key)) for kind, key, label, colour in wanted]
+        curves = [curve for curve in curves if curve[3]]
+        if curves:
+            drawn.append((title, _draw(title, curves)))
+    return drawn
+
+
+def _points(lines: Sequence[dict[str, Any]], kind: str, key: str) -> list[tuple[float, float]]:
+    found = [(line["step"], line[key]) for line in lines if line.get("kind") == kind and key in line]
+    return [(step, value) for step, value in found if isinstance(value, int | float) and math.isfinite(value)]
+
+
+def _draw(title: str, curves: list[tuple[str, str, str, list[tuple[float, float]]]]) -> str:
+    with matplotlib.rc_context({"svg.hashsalt": "alignzoo", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9}):
+        figure = Figure(figsize=(4.6, 2.7), layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        for label, colour, kind, points in curves:
+            _curve(axes, points, kind, label, colour)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(INK)
+        axes.tick_params(colors=INK)
+        axes.set_xlabel("step", color=INK)
+        axes.grid(color=INK, alpha=0.15)
+        if any(label for label, *_ in curves):
+            axes.legend(frameon=False, labelcolor=INK, fontsize=8)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :]
+    # Ids are unique within a figure; several figures share the page.
+    mark = re.sub(r"\W+", "-", title)
+    svg = re.sub(r'\bid="', f'id="{mark}-', svg)
+    svg = re.sub(r'(href="#|url\(#)', rf"\1{mark}-", svg)
+    return re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+
+
+def _curve(axes: Any, points: list[tuple[float, float]], kind: str, label: str, colour: str) -> None:
+    steps, values = [step for step, _ in points], [value for _, value in points]
+    if kind == "eval":
+        axes.plot(steps, values, color=colour, label=label, marker="o", markersize=3.5, linewidth=1.2)
+        return
+    width = max(1, len(values) // 25)
+    smooth = [sum(values[max(0, i - width + 1) : i + 1]) / min(i + 1, width) for i in range(len(values))]
+    keep = sorted({round(i * (len(values) - 1) / (POINTS - 1)) for i in range(POINTS)}) if len(values) > POINTS else range(len(values))
+    if width > 1:
+        axes.plot([steps[i] for i in keep], [values[i] for i in keep], color=colour, alpha=0.22, linewidth=0.8)
+    axes.plot([steps[i] for i in keep], [smooth[i] for i in keep], color=colour, label=label, linewidth=1.6)

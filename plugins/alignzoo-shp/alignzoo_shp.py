@@ -1,0 +1,40 @@
+"""Stanford Human Preferences (SHP) as a data source."""
+
+from alignzoo import Completion, Field, FileSource, Row, Skipped, UserError, hookimpl
+
+FIELDS = ("history", "human_ref_A", "human_ref_B", "labels", "score_A", "score_B")
+
+
+class SHP(FileSource):
+    """Stanford Human Preferences: Reddit posts with two answers, the one with more votes preferred.
+
+    Source: Ethayarajh et al. 2022, arXiv:2110.08420; JSON lines as in the dataset stanfordnlp/SHP. Prompts are
+    formatted, and pairs with too close a vote left out, as the DPO authors' code does.
+    """
+
+    name = "shp"
+
+    path: str | tuple[str, ...] = Field(description="a file, a folder, a pattern or a list of these")
+    min_score_ratio: float = Field(2.0, ge=1, description="use a pair if one answer has at least so many times the votes")
+
+    def row(self, id, record, where):
+        """One post with two answers; `labels` is 1 when A is preferred."""
+        missing = [name for name in FIELDS if name not in record]
+        if missing:
+            raise UserError(f"no field '{missing[0]}'", where=where, expected=", ".join(FIELDS))
+        low, high = sorted((record["score_A"], record["score_B"]))
+        if high < self.min_score_ratio * low:
+            return Skipped(id, "votes too close")
+        answers = [f" {record['human_ref_A']}", f" {record['human_ref_B']}"]
+        chosen, rejected = answers if record["labels"] == 1 else reversed(answers)
+        if not chosen.strip() or not rejected.strip():
+            return Skipped(id, "empty completion")
+        if chosen == rejected:
+            return Skipped(id, "chosen equals rejected")
+        prompt = f"\n\nHuman: {record['history']}\n\nAssistant:"
+        return Row(id, prompt, (Completion(chosen), Completion(rejected)), group=" ".join(record["history"].split()))
+
+
+@hookimpl
+def register_data_sources():
+    return [SHP]

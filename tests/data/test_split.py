@@ -34,6 +34,7 @@ class Given(DataSource):
 
 
 ROWS = tuple(a_row(i) for i in range(400))
+TWINS = tuple(a_row(i, f"group {i // 2}") for i in range(400))
 
 
 def ids(rows: list[Row]) -> set[str]:
@@ -53,13 +54,14 @@ def test_the_held_out_share_is_about_what_was_asked():
 
 
 def test_the_split_of_a_row_depends_on_its_group_alone():
-    held = ids(read_rows(Given(train=ROWS)).held_out)
-    shuffled = list(ROWS)
+    held = ids(read_rows(Given(train=TWINS)).held_out)
+    shuffled = list(TWINS)
     Random(1).shuffle(shuffled)
     assert ids(read_rows(Given(train=tuple(shuffled))).held_out) == held
-    assert ids(read_rows(Given(train=ROWS[:200])).held_out) == held & ids(list(ROWS[:200]))
-    assert ids(read_rows(Given(train=ROWS, label_noise=0.5, label_noise_seed=3)).held_out) == held
-    assert ids(read_rows(Given(train=ROWS, held_out=0.2)).held_out) > held
+    for part in (TWINS[:200], TWINS[::2], TWINS[1::2]):
+        assert ids(read_rows(Given(train=part)).held_out) == held & ids(list(part))
+    assert ids(read_rows(Given(train=TWINS, label_noise=0.5, label_noise_seed=3)).held_out) == held
+    assert ids(read_rows(Given(train=TWINS, held_out=0.2)).held_out) > held
 
 
 @given(st.lists(st.integers(0, 30), min_size=2, max_size=60), st.floats(0.01, 0.99))

@@ -162,6 +162,9 @@ def test_a_folder_that_datasets_saved(tmp_path):
     assert len(ids(Table(path=str(tmp_path / "one")))) == 5
     datasets.Dataset.from_list(pairs(4)).save_to_disk(str(tmp_path / "two"))
     assert Table(path=str(tmp_path / "one")).fingerprint() != Table(path=str(tmp_path / "two")).fingerprint()
+    datasets.DatasetDict().save_to_disk(str(tmp_path / "none"))
+    with pytest.raises(UserError, match="none: the dataset has no splits"):
+        ids(Table(path=str(tmp_path / "none")))
     next((tmp_path / "one").glob("*.arrow")).unlink()
     with pytest.raises(UserError, match="one: the saved dataset can't be loaded"):
         ids(Table(path=str(tmp_path / "one")))

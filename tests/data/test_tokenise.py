@@ -145,6 +145,11 @@ def test_a_long_prompt_with_room_for_its_completions_is_left_alone(tokenizer):
 def test_bos_survives_a_cut_of_the_beginning():
     tokenizer = byte_tokenizer(prepends_bos=True)
     assert tokenizer.decode(one(pair("0123456789"), tokenizer, limits(10, 5)).prompt) == "<s>6789"
+    for how in ("keep_end", "keep_start"):
+        assert (
+            truncate([BOS, 7, 8, 9], [[5] * 4], [[6] * 9], limits(10, 5, how), keep_first=True)
+            == "prompt over the limit"
+        )
 
 
 def test_a_context_is_part_of_the_prompt_and_never_cut(tokenizer):
@@ -196,6 +201,7 @@ def test_truncation_keeps_its_promises(prompt, contexts, completions, max_prompt
         assert len(kept) + max(map(len, contexts)) == max_prompt
         body, old = (kept[1:], prompt[1:]) if bos else (kept, prompt)
         assert body == (old[: len(body)] if how == "keep_start" else old[len(old) - len(body) :])
+        assert body, "a prompt of BOS alone says nothing"
         assert not bos or kept[0] == BOS
 
 

@@ -49,7 +49,7 @@ class Hub(DataSource):
             **({"train": _named(splits, self.train_split, self.path)} if self.train_split else {}),
             **({"test": _named(splits, self.test_split, self.path)} if self.test_split else {}),
         }
-        return split_parts(splits | chosen)
+        return split_parts(splits | chosen, f"hub dataset {self.path}")
 
 
 def _named(splits: dict[str, Any], name: str, path: str) -> Any:

@@ -67,11 +67,13 @@ class Table(FileSource):
             loaded = need("datasets", "saved datasets").load_from_disk(str(self._saved()))
         except (OSError, ValueError, KeyError, TypeError) as error:  # a file is missing, or holds something else
             raise UserError(f"the saved dataset can't be loaded: {error}", where=str(self.path)) from None
-        return split_parts(loaded) if hasattr(loaded, "keys") else [("train", loaded)]
+        return split_parts(loaded, str(self.path)) if hasattr(loaded, "keys") else [("train", loaded)]
 
 
-def split_parts(splits: dict[str, Any]) -> list[tuple[str, Any]]:
+def split_parts(splits: dict[str, Any], where: str) -> list[tuple[str, Any]]:
     """The training split of a dictionary of them, and the test split if there is one."""
+    if not splits:
+        raise UserError("the dataset has no splits", where=where)
     train = "train" if "train" in splits else next(iter(splits))
     test = next((name for name in TEST_NAMES if name in splits and name != train), None)
     return [(name, splits[name]) for name in (train, test) if name is not None]

@@ -171,8 +171,9 @@ class Run:
 
         def measure(step: int) -> dict[str, Any]:
             budget = 2 * engine.budget
+            hidden = Screen(quiet=True)  # a bar within the training's bar would fight it for the line
             trees = held_out.trees
-            scores = evaluate(scorer, recipe.objective, trees, held_reference, budget, self.screen, at_start=step == 0)
+            scores = evaluate(scorer, recipe.objective, trees, held_reference, budget, hidden, at_start=step == 0)
             line = {"kind": "eval", "step": step} | scores
             self.folder.append(self.folder.metrics, line)
             return line
@@ -247,14 +248,14 @@ class Run:
         first = next(line for line in lines if line["kind"] == "eval")
         timings = read_lines(self.folder.timings)
         seconds = sum(line["seconds"] for line in timings)
-        start = recipe.model.path or recipe.model.from_ or f"{(recipe.model.config or {}).get('model_type')} from scratch"
+        start = f"the run of {self.resolved.parent.recipe.name}" if self.resolved.parent else recipe.model.path
         return {
             "name": recipe.name,
             "fingerprint": self.resolved.fingerprint,
             "finished": True,
             "objective": {"name": recipe.objective.name} | recipe.objective.model_dump(),
             "model": {
-                "start": start,
+                "start": start or f"{(recipe.model.config or {}).get('model_type')} from scratch",
                 "parameters": sum(parameter.numel() for parameter in model.parameters()),
                 "weights": weights,
                 "trained_weights": weights_fingerprint(model),

@@ -20,6 +20,9 @@ ALWAYS_A_PATH = {("model", "from"), ("plugins",)}
 BASE_KEYS = ("path", "revision", "config", "tokenizer", "dtype")
 """Of `model`: they describe the first policy of a chain, and are handed on to the recipe that it starts from."""
 
+STARTS = ("from", "path", "config")
+"""Of `model`: three ways to start, of which the last one said holds."""
+
 Path_ = tuple[str, ...]
 
 
@@ -53,12 +56,26 @@ def merge(under: Node, over: Node, at: Path_ = ()) -> Node:
     if "name" in over.value and at in NAMED and over.value["name"].value != _name(under):
         return deepcopy(over)
     result = deepcopy(under)
+    if at == ("model",):
+        _drop_other_starts(result, over)
     for key, node in over.value.items():
         place = (*at, key)
         result.value[key] = merge(result.value[key], node, place) if key in result.value else deepcopy(as_named(node, place))
         result.keys[key] = over.keys[key]
     result.origin = over.origin if not result.value else result.origin
     return result
+
+
+def _drop_other_starts(under: Node, over: Node) -> None:
+    """A path said on top of an architecture takes its place, and the place of the tokenizer made for it."""
+    said = [key for key in STARTS if key in over.value and over.value[key].value is not None]
+    if not said:
+        return
+    gone = [key for key in STARTS if key not in said]
+    if "path" in said and "path" not in under.value:
+        gone.append("tokenizer")
+    for key in gone:
+        under.value.pop(key, None)
 
 
 def as_named(node: Node, at: Path_) -> Node:

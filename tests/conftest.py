@@ -1,0 +1,27 @@
+"""No test sees the developer's plugins, caches or runs, and none reaches a network."""
+
+import os
+
+os.environ |= {"ALIGNZOO_PLUGINS": "", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path, monkeypatch):
+    """Every test has a cache and a run folder root of its own."""
+    monkeypatch.setenv("ALIGNZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ALIGNZOO_RUNS", str(tmp_path / "runs"))
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The folder of real data beside the checkout; the test is skipped, saying so, where there is none."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}")
+    return folder

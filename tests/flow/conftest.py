@@ -1,0 +1,30 @@
+import pytest
+
+import alignzoo
+
+SMALLEST = "recipes/scale/smallest.yaml"
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A folder with the smallest SFT run and its cache, made once and copied by the tests that start from it."""
+    root = tmp_path_factory.mktemp("trained")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("ALIGNZOO_CACHE", str(root / "cache"))
+    patch.setenv("ALIGNZOO_RUNS", str(root / "runs"))
+    alignzoo.run("recipes/sft_hh.yaml", overlays=[SMALLEST])
+    patch.undo()
+    return root
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """Run a recipe at its smallest size, in this test's own copy of the SFT run."""
+    import shutil
+
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+
+    def go(recipe="recipes/dpo_hh.yaml", *overrides, **options):
+        return alignzoo.run(recipe, list(overrides), [SMALLEST], **options)
+
+    return go

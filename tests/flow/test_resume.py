@@ -1,0 +1,104 @@
+"""A run that is stopped, killed or damaged goes on to the very bytes of one that was not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from alignzoo import checkpoint
+from alignzoo.stopping import Stopping
+
+ROOT = Path(__file__).parent.parent.parent
+COMMAND = [sys.executable, "-m", "alignzoo", "run", "recipes/dpo_hh.yaml", "--with", "recipes/scale/smallest.yaml"]
+
+
+def bytes_of(folder: Path) -> list[bytes]:
+    return [(folder / name).read_bytes() for name in ("policy/model.safetensors", "metrics.jsonl", "samples.jsonl")]
+
+
+@pytest.fixture
+def whole(run, tmp_path):
+    """The bytes of an uninterrupted run; the folder is cleared for another try."""
+    result = run()
+    want = bytes_of(result.folder)
+
+    def again() -> Path:
+        for path in sorted(result.folder.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+        return result.folder
+
+    return want, again
+
+
+def start() -> subprocess.Popen:
+    return subprocess.Popen(COMMAND, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["recipe.yaml", "metrics.jsonl", "checkpoints/step-000004", "policy"])
+def test_kill_9_and_the_same_command_again(whole, moment):
+    want, again = whole
+    folder = again()
+    process = start()
+    wait_for(folder / moment, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finished = subprocess.run(COMMAND, cwd=ROOT, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    if moment == "checkpoints/step-000004":
+        assert "resuming after step 4" in finished.stderr
+    assert bytes_of(folder) == want
+
+
+def test_a_stop_that_was_asked_for_checkpoints_and_goes_on(run, whole, monkeypatch):
+    want, again = whole
+    folder = again()
+    monkeypatch.setattr(Stopping, "__enter__", lambda self: setattr(self, "asked", True) or self)
+    with pytest.raises(KeyboardInterrupt, match="stopped after step 1; the same command goes on from there"):
+        run()
+    assert checkpoint.latest(folder / "checkpoints")[0].step == 1
+    monkeypatch.undo()
+    os.environ |= {"ALIGNZOO_CACHE": str(folder.parent.parent / "cache"), "ALIGNZOO_RUNS": str(folder.parent)}
+    run()
+    assert bytes_of(folder) == want
+
+
+def test_a_damaged_checkpoint_is_passed_over(run, whole):
+    want, again = whole
+    folder = again()
+    run("recipes/dpo_hh.yaml", "train.checkpoint_every=3")
+    (folder / "summary.json").unlink()
+    last = checkpoint.latest(folder / "checkpoints")[0]
+    raw = bytearray((last.path / "model.safetensors").read_bytes())
+    raw[-1] ^= 1
+    (last.path / "model.safetensors").write_bytes(raw)
+    run("recipes/dpo_hh.yaml", "train.checkpoint_every=3")
+    assert bytes_of(folder) == want
+
+
+def test_a_lost_cache_is_scored_again_with_the_same_result(run, whole, tmp_path):
+    """The run is stopped, the cache is deleted: the reference is still the start, not the half-trained policy."""
+    import shutil
+
+    want, again = whole
+    folder = again()
+    run("recipes/dpo_hh.yaml", "train.checkpoint_every=3")
+    (folder / "summary.json").unlink()
+    shutil.rmtree(tmp_path / "cache")
+    result = run("recipes/dpo_hh.yaml", "train.checkpoint_every=3")
+    assert result.summary["reference"]["rows_scored"] == 160
+    assert bytes_of(folder) == want

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from alignzoo.data.rows import Completion, Row, Skipped
     from alignzoo.data.source import DataSource, FileSource
     from alignzoo.errors import RunFailed, UserError
+    from alignzoo.flow import RunResult, run
     from alignzoo.hookspecs import hookimpl
     from alignzoo.objective import Field, Objective, Pair, Scored
     from alignzoo.recipe import load_recipe
     from alignzoo.registry import get_objective
-    from alignzoo.flow import RunResult, run
 
 __version__ = "0.1.0"
 

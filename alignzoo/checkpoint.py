@@ -71,7 +71,7 @@ def publish(temporary: Path, path: Path) -> None:
 
 def latest(folder: Path) -> tuple[Checkpoint | None, list[Path]]:
     """The last good checkpoint, and the damaged ones that were passed over to find it."""
-    damaged = []
+    damaged: list[Path] = []
     for path in sorted(folder.glob("step-*"), reverse=True):
         step = _intact(path)
         if step is not None:

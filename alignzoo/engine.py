@@ -70,7 +70,8 @@ def share(rows: Sequence[int], sizes: Sequence[int], rank: int, ranks: int) -> l
     """This rank's part of the rows, so that all ranks get about the same number of tokens (longest to the emptiest)."""
     if ranks == 1:
         return list(rows)
-    loads, parts = [0] * ranks, [[] for _ in range(ranks)]
+    loads = [0] * ranks
+    parts: list[list[int]] = [[] for _ in range(ranks)]
     for i in sorted(range(len(rows)), key=lambda i: (-sizes[i], i)):
         least = min(range(ranks), key=lambda r: (loads[r], r))
         parts[least].append(rows[i])
@@ -150,7 +151,9 @@ class Engine:
     def _check(self, step: int, losses: Tensor, examples: int, rows: list[int]) -> None:
         name = type(self.objective).__name__
         if losses.shape != (examples,):
-            raise RunFailed(f"{name}.loss returned shape {tuple(losses.shape)}; expected one loss an example, ({examples},)")
+            raise RunFailed(
+                f"{name}.loss returned shape {tuple(losses.shape)}; expected one loss an example, ({examples},)"
+            )
         if not bool(losses.isfinite().all()):
             bad = [row for row, finite in zip(rows, losses.isfinite().tolist(), strict=True) if not finite]
             raise RunFailed(f"step {step + 1}: {name}'s loss is not finite for rows {self._names(bad)}")
@@ -161,7 +164,8 @@ class Engine:
 
     def _scale_and_clip(self, weight: float) -> float:
         parameters = [parameter for parameter in self.scorer.parameters() if parameter.grad is not None]
-        torch._foreach_div_([parameter.grad for parameter in parameters], weight)
+        for parameter in parameters:
+            parameter.grad.div_(weight)  # type: ignore[union-attr]
         return float(self.accelerator.clip_grad_norm_(parameters, self.config.max_grad_norm or math.inf))
 
 

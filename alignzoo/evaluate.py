@@ -78,11 +78,11 @@ def greedy(
     answers = []
     for prompt in prompts:
         ids = torch.from_numpy(prompt).long()[None].to(model.device)
-        out = model.generate(
+        out = model.generate(  # type: ignore[operator]
             ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=most,
             eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.eos_token_id,
         )  # fmt: skip
-        answers.append(tokenizer.decode(out[0, len(prompt) :], skip_special_tokens=True))
+        answers.append(str(tokenizer.decode(out[0, len(prompt) :], skip_special_tokens=True)))
     return answers
 
 

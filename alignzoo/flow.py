@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import alignzoo
 from alignzoo import checkpoint
-from alignzoo.data import Rows, Tokenised, data_report, read_rows, tokenise
+from alignzoo.data import Tokenised, data_report, read_rows, tokenise
 from alignzoo.engine import Engine, make_optimizer, total_steps
 from alignzoo.errors import RunFailed, UserError
 from alignzoo.evaluate import as_text, evaluate, greedy, sample_rows
@@ -136,7 +136,7 @@ class Run:
         )
         if getattr(recipe.data, "path", None) == "sample":
             self.screen.say(
-                "this is the embedded sample; real HH: data.path=FILE_OR_FOLDER, or --with recipes/scale/pythia-2.8b.yaml"
+                "this is the embedded sample; real HH: data.path=FILE_OR_FOLDER, or --with scale/pythia-2.8b.yaml"
             )
         self.screen.say(f"layout: {layout.used} ({layout.reason}); {steps:,} steps of {recipe.train.batch_size} rows")
 
@@ -166,7 +166,15 @@ class Run:
         prepared, stepper = self.accelerator.prepare(scorer, optimizer)
         reference, held_reference = references or (None, None)
         engine = Engine(
-            recipe.objective, recipe.train, self.accelerator, prepared, stepper, train.trees, reference, steps, recipe.seed
+            recipe.objective,
+            recipe.train,
+            self.accelerator,
+            prepared,
+            stepper,
+            train.trees,
+            reference,
+            steps,
+            recipe.seed,
         )
 
         def measure(step: int) -> dict[str, Any]:
@@ -179,9 +187,7 @@ class Run:
             return line
 
         def keep(step: int) -> None:
-            checkpoint.save(
-                self.folder.checkpoints, step, model, tokenizer, optimizer, recipe.train.keep_checkpoints
-            )
+            checkpoint.save(self.folder.checkpoints, step, model, tokenizer, optimizer, recipe.train.keep_checkpoints)
 
         if done == 0:
             measure(0)

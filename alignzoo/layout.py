@@ -40,7 +40,7 @@ def choose_layout(scorer: Scorer, trees: Trees, asked: str) -> Layout:
 def _choose(scorer: Scorer, sample: list[Tree], asked: str) -> Layout:
     want = _oracle(scorer, sample)
     tolerance = TOLERANCE[scorer.model.dtype]
-    refused = []
+    refused: list[str] = []
     for layout in [FOREST, PLAIN] if asked == "auto" else [asked]:
         for whole_head in (False, True):
             scorer.layout, scorer.whole_head = layout, whole_head

@@ -33,7 +33,9 @@ hf_logging.disable_progress_bar()  # progress is the Screen's to show
 END, PAD = "<|endoftext|>", "<|pad|>"
 
 
-def load_tokenizer(config: ModelConfig, train_rows: Iterable[Row], start: Path | None = None) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    config: ModelConfig, train_rows: Iterable[Row], start: Path | None = None
+) -> PreTrainedTokenizerBase:
     """The tokenizer that a recipe's model node names; `start` is the policy folder of the run it starts from."""
     wanted = config.tokenizer
     if wanted is not None and not isinstance(wanted, str):
@@ -144,7 +146,7 @@ def weights_fingerprint(model: nn.Module) -> str:
         name, tensor = item
         raw = tensor.detach().cpu().contiguous()
         digest = blake2b(f"{name} {raw.dtype} {tuple(raw.shape)}".encode(), digest_size=16)
-        digest.update(raw.reshape(-1).view(torch.uint8).numpy())
+        digest.update(raw.reshape(-1).view(torch.uint8).numpy().data)
         return digest.digest()
 
     with ThreadPoolExecutor() as threads:

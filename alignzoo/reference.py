@@ -51,9 +51,7 @@ def cache_folder(root: Path, scorer: Scorer) -> Path:
     return root / "reference" / blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def score_reference(
-    scorer: Scorer, trees: Trees, folder: Path, budget: int, screen: Screen
-) -> Reference:
+def score_reference(scorer: Scorer, trees: Trees, folder: Path, budget: int, screen: Screen) -> Reference:
     """Score the trees with `scorer` (the policy before its first step), skipping what the cache in `folder` holds."""
     cache = ReferenceCache(folder)
     for path in cache.damaged:
@@ -71,9 +69,7 @@ def score_reference(
     return Reference(cache, places, sums, first, len(missing), len(trees) - len(missing))
 
 
-def _score(
-    scorer: Scorer, trees: Sequence[Tree], cache: ReferenceCache, budget: int, screen: Screen
-) -> None:
+def _score(scorer: Scorer, trees: Sequence[Tree], cache: ReferenceCache, budget: int, screen: Screen) -> None:
     device = next(scorer.parameters()).device
     unsaved = 0
     try:

@@ -112,7 +112,9 @@ class Registry:
         expected = "" if package or close else f"one of {', '.join(sorted(set(known)))}"
         failed = [f"{info.package} was not loaded: {info.problem}" for info in self._installed[1] if info.problem]
         hints = [f"it is in another package: pip install {package}"] if package else []
-        return Problem(f"no {kind} is called '{name}'", expected=expected, nearest=close, hint="\n    ".join(hints + failed))
+        return Problem(
+            f"no {kind} is called '{name}'", expected=expected, nearest=close, hint="\n    ".join(hints + failed)
+        )
 
     def known(self, kind: str) -> dict[str, type]:
         """Every usable name; `package/name` for a plugin's name that a built-in or another plugin has too."""
@@ -145,7 +147,9 @@ class Registry:
         for path in paths:
             for offer in _load_file(path):
                 if (offer.kind, offer.name) in taken:
-                    raise UserError(f"{offer.kind} '{offer.name}' exists already", where=str(path), expected="another name")
+                    raise UserError(
+                        f"{offer.kind} '{offer.name}' exists already", where=str(path), expected="another name"
+                    )
                 taken.add((offer.kind, offer.name))
                 offers.append(offer)
         extended = Registry(offers)
@@ -167,7 +171,7 @@ def get_objective(name: str, **fields: Any) -> Any:
     try:
         return cls(**fields)
     except ValidationError as error:
-        known = cls.model_fields  # type: ignore[attr-defined]
+        known = getattr(cls, "model_fields", {})
         problems = []
         for item in error.errors():
             key = ".".join(str(part) for part in item["loc"])
@@ -214,7 +218,9 @@ def _check_version(distribution: Distribution) -> None:
     """A plugin's own requirement is its API version; read from metadata, before a line of it runs."""
     for line in distribution.requires or []:
         requirement = Requirement(line)
-        if canonicalize_name(requirement.name) != "alignzoo" or (requirement.marker and not requirement.marker.evaluate()):
+        if canonicalize_name(requirement.name) != "alignzoo" or (
+            requirement.marker and not requirement.marker.evaluate()
+        ):
             continue
         if not requirement.specifier.contains(alignzoo.__version__, prereleases=True):
             raise Refused(f"needs alignzoo{requirement.specifier}; this is alignzoo {alignzoo.__version__}")
@@ -260,7 +266,9 @@ def _check_hooks(plugin: Any) -> None:
     for name in marked:
         if name not in hooks:
             close = nearest(name, hooks)
-            raise Refused(f"no hook is called {name}; " + (f"did you mean {close}?" if close else f"known: {', '.join(hooks)}"))
+            raise Refused(
+                f"no hook is called {name}; " + (f"did you mean {close}?" if close else f"known: {', '.join(hooks)}")
+            )
         arguments = [arg for arg in inspect.signature(getattr(plugin, name)).parameters if arg != "self"]
         if arguments:
             raise Refused(f"{name} takes no argument '{arguments[0]}'; hooks take none and return a list of classes")
@@ -294,7 +302,7 @@ def _load_file(path: Path) -> Iterable[Offer]:
         raise UserError("a plugin file is Python source", where=str(path), expected="a name that ends in .py")
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
-        _import(lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
+        _import(lambda: spec.loader.exec_module(module))
         return _offers(module, path.name, "")
     except Refused as reason:
         del sys.modules[name]

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from alignzoo.data import read_rows, tokenise
 from alignzoo.durable import replacing
+from alignzoo.flow import device_of, run_resolved
 from alignzoo.forest import sequences
 from alignzoo.layout import choose_layout
 from alignzoo.models import load_policy, load_tokenizer
@@ -18,7 +19,6 @@ from alignzoo.paths import cache_root
 from alignzoo.progress import Screen
 from alignzoo.recipe import Resolved
 from alignzoo.reference import Reference, cache_folder, score_reference
-from alignzoo.flow import device_of, run_resolved
 from alignzoo.scoring import Scorer
 from alignzoo.tree import Tree, Trees
 
@@ -48,12 +48,16 @@ def write_scores(resolved: Resolved, output: Path, split: str, screen: Screen) -
     return sum(len(part) for part in trees.values())
 
 
-def _scores(model: PreTrainedModel, resolved: Resolved, trees: dict[str, Trees], screen: Screen) -> dict[str, Reference]:
+def _scores(
+    model: PreTrainedModel, resolved: Resolved, trees: dict[str, Trees], screen: Screen
+) -> dict[str, Reference]:
     train = resolved.recipe.train
-    scorer = Scorer(model.to(device_of(train.device)), precision=train.precision)
+    scorer = Scorer(model, precision=train.precision).to(device_of(train.device))
     choose_layout(scorer, next(iter(trees.values())), train.layout)
     folder = cache_folder(cache_root(), scorer)
-    return {name: score_reference(scorer, part, folder, 2 * train.tokens_per_batch, screen) for name, part in trees.items()}
+    return {
+        name: score_reference(scorer, part, folder, 2 * train.tokens_per_batch, screen) for name, part in trees.items()
+    }
 
 
 def _line(split: str, tree: Tree, index: int, policy: Reference, reference: Reference) -> dict[str, Any]:

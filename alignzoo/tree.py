@@ -68,6 +68,7 @@ class Trees(Sequence[Tree]):
 
     @classmethod
     def build(cls, items: Iterable[Tree]) -> Trees:
+        """Copy trees into flat arrays."""
         ids: list[str] = []
         parts: list[Tokens] = []
         scored_from: list[int] = []
@@ -86,7 +87,7 @@ class Trees(Sequence[Tree]):
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def, override]
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):

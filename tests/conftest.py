@@ -2,7 +2,12 @@
 
 import os
 
-os.environ |= {"ALIGNZOO_PLUGINS": "", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+os.environ |= {
+    "ALIGNZOO_PLUGINS": "",
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 
 from pathlib import Path
 

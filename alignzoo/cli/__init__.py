@@ -37,7 +37,11 @@ class _Lazy(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            raise UserError(f"there is no command '{args[0]}'", nearest=nearest(args[0], COMMANDS), hint="alignzoo --help lists them")
+            raise UserError(
+                f"there is no command '{args[0]}'",
+                nearest=nearest(args[0], COMMANDS),
+                hint="alignzoo --help lists them",
+            )
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -11,7 +11,11 @@ import click
 def recipe_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the arguments `recipe`, `overrides` and `overlays` to a command."""
     command = click.option(
-        "--with", "overlays", multiple=True, metavar="OVERLAY", help="A recipe to lay on top; may be given several times."
+        "--with",
+        "overlays",
+        multiple=True,
+        metavar="OVERLAY",
+        help="A recipe to lay on top; may be given several times.",
     )(command)
     command = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")(command)
     return click.argument("recipe")(command)

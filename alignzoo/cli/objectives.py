@@ -25,15 +25,10 @@ def command(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(described, indent=2))
         return
-    from rich.console import Console
-    from rich.table import Table
+    from alignzoo.cli.tables import print_table
 
-    table = Table(box=None, pad_edge=False)
-    for column in ("NAME", "WHAT", "NEEDS", "SOURCE", "FROM"):
-        table.add_column(column, overflow="fold")
-    for one in described:
-        table.add_row(one["name"], one["what"], one["needs"], one["source"], one["package"])
-    Console(width=None if click.get_text_stream("stdout").isatty() else 160).print(table)
+    keys = ("name", "what", "needs", "source", "package")
+    print_table(("NAME", "WHAT", "NEEDS", "SOURCE", "FROM"), ([one[key] for key in keys] for one in described))
 
 
 @command.command(name="show")

@@ -15,7 +15,7 @@ def command(as_json: bool) -> None:
 
     The exit code is 0 even then: a broken plugin breaks nothing but recipes that name it.
     """
-    from alignzoo.registry import registry
+    from alignzoo.registry import PluginInfo, registry
 
     infos = registry().plugins()
     if as_json:
@@ -23,14 +23,11 @@ def command(as_json: bool) -> None:
         return
     if not infos:
         click.echo("no plugin is installed (the built-ins are part of alignzoo: alignzoo objectives)")
-    from rich.console import Console
-    from rich.table import Table
+        return
+    from alignzoo.cli.tables import print_table
 
-    table = Table(box=None, pad_edge=False)
-    for column in ("PLUGIN", "VERSION", "STATUS", "OFFERS"):
-        table.add_column(column, overflow="fold")
-    for info in infos:
+    def row(info: PluginInfo) -> tuple[str, str, str, str]:
         offers = "; ".join(f"{kind} {', '.join(names)}" for kind, names in info.offers.items())
-        table.add_row(info.package, info.version, "not loaded" if info.problem else "ok", info.problem or offers)
-    if infos:
-        Console(width=None if click.get_text_stream("stdout").isatty() else 160).print(table)
+        return info.package, info.version, "not loaded" if info.problem else "ok", info.problem or offers
+
+    print_table(("PLUGIN", "VERSION", "STATUS", "OFFERS"), map(row, infos))

@@ -31,9 +31,9 @@ def command(
     if resume and fresh:
         raise click.UsageError("--resume and --fresh exclude each other")
     from alignzoo.errors import UserError
+    from alignzoo.flow import folder_of, run_resolved
     from alignzoo.progress import Screen
     from alignzoo.recipe import load_recipe
-    from alignzoo.flow import folder_of, run_resolved
 
     resolved = load_recipe(recipe, overrides, overlays)
     if resume and not folder_of(resolved).path.exists():

@@ -13,9 +13,7 @@ from alignzoo.cli.arguments import recipe_arguments
 @recipe_arguments
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="A .jsonl file.")
 @click.option("--split", type=click.Choice(["held_out", "train", "all"]), default="all", show_default=True)
-def command(
-    recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], output: Path, split: str
-) -> None:
+def command(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], output: Path, split: str) -> None:
     """Write one JSON line a row: token ids and counts, and for chosen and rejected the summed and per-token log-probs
     (natural logarithms) under the trained policy and under the reference it started from.
 

@@ -13,9 +13,7 @@ from alignzoo.cli.arguments import recipe_arguments
 @recipe_arguments
 @click.option("--origins", is_flag=True, help="Each value with the file and line that wrote it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(
-    recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], origins: bool, as_json: bool
-) -> None:
+def command(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], origins: bool, as_json: bool) -> None:
     """Print RECIPE with everything merged in: what it extends, overlays, overrides, defaults."""
     from alignzoo.recipe import load_recipe
 
@@ -25,7 +23,9 @@ def command(
         click.echo(json.dumps({"recipe": resolved.plain, "origins": found} if origins else resolved.plain, indent=2))
     elif origins:
         known = resolved.origins
-        rows = [(f"{key}: {json.dumps(value)}", str(known.get(key, "default"))) for key, value in _leaves(resolved.plain)]
+        rows = [
+            (f"{key}: {json.dumps(value)}", str(known.get(key, "default"))) for key, value in _leaves(resolved.plain)
+        ]
         width = min(72, max(len(text) for text, _ in rows))
         for text, origin in rows:
             click.echo(f"{text:<{width}}  # {origin}")

@@ -55,7 +55,9 @@ def _build(plain: dict[str, Any], key: str, kind: str, node: Node, known: Regist
     name = fields.pop("name", None)
     plain.pop(key)
     if not isinstance(name, str):
-        yield Problem(f"{key}.name: missing" if name is None else f"{key}.name: {name!r} is not a name", _mark(node, (key,)))
+        yield Problem(
+            f"{key}.name: missing" if name is None else f"{key}.name: {name!r} is not a name", _mark(node, (key,))
+        )
         return
     try:
         cls = known.find(kind, name)
@@ -74,14 +76,19 @@ def _optimizer(plain: dict[str, Any], node: Node) -> Iterator[Problem]:
     """Validate the optimiser by its own class: pydantic's errors for a union speak of tags that nobody wrote."""
     train = plain.get("train")
     given = train.get("optimizer") if isinstance(train, dict) else None
-    if not isinstance(given, dict) or "name" not in given:
+    if not isinstance(train, dict) or not isinstance(given, dict) or "name" not in given:
         return
     at = ("train", "optimizer")
     cls = OPTIMIZERS.get(given["name"]) if isinstance(given["name"], str) else None
     if cls is None:
         close = nearest(str(given["name"]), OPTIMIZERS)
         expected = "" if close else f"one of {', '.join(OPTIMIZERS)}"
-        yield Problem(f"train.optimizer.name: no optimiser is called '{given['name']}'", _mark(node, (*at, "name")), expected, close)
+        yield Problem(
+            f"train.optimizer.name: no optimiser is called '{given['name']}'",
+            _mark(node, (*at, "name")),
+            expected,
+            close,
+        )
         train["optimizer"] = OPTIMIZERS["sgd"](learning_rate=1)
         return
     try:
@@ -92,7 +99,11 @@ def _optimizer(plain: dict[str, Any], node: Node) -> Iterator[Problem]:
 
 
 def _problems(
-    error: ValidationError, node: Node, at: tuple[str, ...], model: type[BaseModel], skip: set[str] = frozenset()  # type: ignore[assignment]
+    error: ValidationError,
+    node: Node,
+    at: tuple[str, ...],
+    model: type[BaseModel],
+    skip: set[str] = frozenset(),  # type: ignore[assignment]
 ) -> Iterator[Problem]:
     for item in error.errors(include_url=False):
         loc = tuple(str(part) for part in item["loc"])
@@ -121,8 +132,10 @@ def _sentence(item: Any, known: Sequence[str], loc: tuple[str, ...]) -> tuple[st
     if kind == "literal_error":
         options = [part.strip("'") for part in context["expected"].replace(" or ", ", ").split(", ")]
         return f"{shown} is not an option", f"one of {', '.join(options)}", nearest(str(got), options)
-    types = {"float": "a number", "int": "a whole number", "bool": "true or false", "string": "text", "dict": "a mapping",
-             "tuple": "a list", "list": "a list", "finite": "a finite number", "model": "a mapping"}  # fmt: skip
+    types = {
+        "float": "a number", "int": "a whole number", "bool": "true or false", "string": "text", "dict": "a mapping",
+        "tuple": "a list", "list": "a list", "finite": "a finite number", "model": "a mapping",
+    }  # fmt: skip
     family = kind.split("_")[0]
     if family in types and kind != "value_error":
         return f"{shown} is not {types[family]}", "", ""
@@ -179,4 +192,4 @@ def _mark(node: Node, path: tuple[str, ...]) -> str:
 def _order(problem: Problem) -> tuple[str, int, int]:
     file, _, rest = problem.where.partition(".yaml:")
     numbers = [int(part) for part in rest.split(":") if part.isdigit()]
-    return (file, *(numbers + [0, 0])[:2])  # type: ignore[return-value]
+    return (file, *[*numbers, 0, 0][:2])  # type: ignore[return-value]

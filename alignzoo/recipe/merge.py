@@ -60,7 +60,9 @@ def merge(under: Node, over: Node, at: Path_ = ()) -> Node:
         _drop_other_starts(result, over)
     for key, node in over.value.items():
         place = (*at, key)
-        result.value[key] = merge(result.value[key], node, place) if key in result.value else deepcopy(as_named(node, place))
+        result.value[key] = (
+            merge(result.value[key], node, place) if key in result.value else deepcopy(as_named(node, place))
+        )
         result.keys[key] = over.keys[key]
     result.origin = over.origin if not result.value else result.origin
     return result
@@ -98,7 +100,9 @@ def apply(node: Node, overrides: Sequence[tuple[list[str], Node]]) -> Node:
             top = Node({path[depth]: top}, value.origin, {path[depth]: value.origin})
         below = node
         for depth, key in enumerate(path[:-1]):
-            below = as_named(below.value[key], tuple(path[: depth + 1])) if key in below.value else Node({}, value.origin)
+            below = (
+                as_named(below.value[key], tuple(path[: depth + 1])) if key in below.value else Node({}, value.origin)
+            )
             if not isinstance(below.value, dict) and below.value is not None:
                 inner = ".".join(path[: depth + 1])
                 raise UserError(f"{'.'.join(path)}: {inner} is a value, not a section", where=COMMAND_LINE)
@@ -153,7 +157,7 @@ def hand_on(overlay: Node) -> Node:
 
 
 def handed_on(path: list[str]) -> bool:
-    """Whether a bare override also goes to the recipe that this one starts from: data, token limits, the first policy."""
+    """Whether a bare override also goes to the recipe that this one starts from: data, limits, the first policy."""
     return path[0] in ("data", "tokens") or (path[0] == "model" and len(path) > 1 and path[1] in BASE_KEYS)
 
 

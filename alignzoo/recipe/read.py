@@ -76,7 +76,9 @@ def read_file(path: Path) -> Node:
     if node is None:
         raise UserError("the recipe is empty", where=str(path))
     if not isinstance(node.value, dict):
-        raise UserError("a recipe is a mapping of sections", where=str(node.origin), expected="objective, model, data, train")
+        raise UserError(
+            "a recipe is a mapping of sections", where=str(node.origin), expected="objective, model, data, train"
+        )
     return node
 
 
@@ -107,7 +109,7 @@ def _node(node: yaml.Node, loader: _Loader, file: str) -> Node:
     if isinstance(node, yaml.SequenceNode):
         return Node([_node(item, loader, file) for item in node.value], origin)
     if not isinstance(node, yaml.MappingNode):
-        return Node(loader.construct_object(node, deep=True), origin)  # type: ignore[no-untyped-call]
+        return Node(loader.construct_object(node, deep=True), origin)
     items: dict[str, Node] = {}
     keys: dict[str, Origin] = {}
     for key_node, value_node in node.value:
@@ -115,7 +117,9 @@ def _node(node: yaml.Node, loader: _Loader, file: str) -> Node:
         key = place.value
         if not isinstance(key, str):
             written = getattr(key_node, "value", key)
-            raise UserError(f"the key {written!r} is read as {key!r}, not as text", where=str(place.origin), expected="a name")
+            raise UserError(
+                f"the key {written!r} is read as {key!r}, not as text", where=str(place.origin), expected="a name"
+            )
         if key in items:
             raise UserError(f"'{key}' is given twice (first at line {keys[key].line})", where=str(place.origin))
         items[key], keys[key] = _node(value_node, loader, file), place.origin
@@ -133,7 +137,9 @@ def read_overrides(overrides: Mapping[str, Any] | Iterable[str]) -> list[tuple[l
     for word in overrides:
         key, equals, text = word.partition("=")
         if not equals:
-            raise UserError(f"'{word}' is not an override", where=COMMAND_LINE, expected="key=value, for example objective.beta=0.2")
+            raise UserError(
+                f"'{word}' is not an override", where=COMMAND_LINE, expected="key=value, for example objective.beta=0.2"
+            )
         pairs.append((_path(key), parse(text, COMMAND_LINE) or Node(None, origin)))
     return pairs
 
@@ -141,7 +147,9 @@ def read_overrides(overrides: Mapping[str, Any] | Iterable[str]) -> list[tuple[l
 def _path(key: str) -> list[str]:
     parts = key.strip().split(".")
     if not all(parts):
-        raise UserError(f"'{key}' is not a key", where=COMMAND_LINE, expected="names joined by dots, for example train.epochs")
+        raise UserError(
+            f"'{key}' is not a key", where=COMMAND_LINE, expected="names joined by dots, for example train.epochs"
+        )
     return parts
 
 

@@ -11,6 +11,8 @@ from alignzoo.objective import Objective
 
 
 class Section(BaseModel):
+    """A part of a recipe: what it does not know is an error."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
 
 
@@ -28,7 +30,9 @@ class ModelConfig(Section):
     path: str | None = Field(None, description="a local folder or a hub id, as for from_pretrained")
     revision: str | None = Field(None, description="hub revision")
     config: dict[str, Any] | None = Field(None, description="architecture from scratch: model_type and its fields")
-    tokenizer: str | TokenizerConfig | None = Field(None, description="folder, hub id, or {train: bpe}; else the model's")
+    tokenizer: str | TokenizerConfig | None = Field(
+        None, description="folder, hub id, or {train: bpe}; else the model's"
+    )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the weights")
 
     @model_validator(mode="after")
@@ -44,7 +48,7 @@ class ModelConfig(Section):
 
 
 class TokensConfig(Section):
-    """Length limits, in tokens, in the order the DPO authors' code applies them: first the prompt, then the completion."""
+    """Length limits in tokens, applied as the DPO authors do: first to the prompt, then to the completions."""
 
     max_length: int = Field(512, ge=2, description="prompt and completion together")
     max_prompt_length: int = Field(256, ge=1, description="what a prompt is cut to when the whole is too long")
@@ -60,6 +64,8 @@ class TokensConfig(Section):
 
 
 class AdamW(Section):
+    """AdamW with decoupled weight decay."""
+
     name: Literal["adamw"] = "adamw"
     learning_rate: float = Field(gt=0)
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
@@ -79,6 +85,8 @@ class RMSprop(Section):
 
 
 class SGD(Section):
+    """Plain stochastic gradient descent, with momentum if wanted."""
+
     name: Literal["sgd"] = "sgd"
     learning_rate: float = Field(gt=0)
     momentum: float = Field(0.0, ge=0)
@@ -89,11 +97,15 @@ Optimizer = Annotated[AdamW | RMSprop | SGD, Field(discriminator="name")]
 
 
 class Schedule(Section):
+    """The learning rate over the steps: warm-up, then constant or falling to zero."""
+
     name: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: int = Field(0, ge=0, description="the rate rises linearly over these steps")
 
 
 class TrainConfig(Section):
+    """The optimisation loop."""
+
     batch_size: int = Field(64, ge=1, description="rows per optimiser step, over all processes")
     epochs: float = Field(1.0, gt=0, description="passes over the training rows; the last partial batch is dropped")
     shuffle: bool = Field(True, description="a new seeded order each epoch; false: the order of the data")
@@ -103,7 +115,9 @@ class TrainConfig(Section):
     max_grad_norm: float | None = Field(10.0, gt=0, description="clip the global gradient norm; null: never")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: autocast; weights keep theirs")
     tokens_per_batch: int = Field(4096, ge=1, description="token slots per micro-batch; changes speed, not the result")
-    layout: Literal["auto", "forest", "plain"] = Field("auto", description="auto: the forest if the model agrees with it")
+    layout: Literal["auto", "forest", "plain"] = Field(
+        "auto", description="auto: the forest if the model agrees with it"
+    )
     gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, a third more time")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpoint_every: int = Field(200, ge=1, description="optimiser steps between checkpoints")
@@ -111,6 +125,8 @@ class TrainConfig(Section):
 
 
 class EvalConfig(Section):
+    """What is measured on the held-out rows, and when."""
+
     every: int | None = Field(None, ge=1, description="optimiser steps between evaluations; null: start and end only")
     samples: int = Field(6, ge=0, description="held-out prompts answered greedily before and after")
     sample_tokens: int = Field(64, ge=1, description="at most this many new tokens in a sample")

@@ -54,7 +54,9 @@ def _points(lines: Sequence[dict[str, Any]], kind: str, key: str) -> list[tuple[
 
 
 def _draw(title: str, curves: list[tuple[str, str, str, list[tuple[float, float]]]]) -> str:
-    with matplotlib.rc_context({"svg.hashsalt": "alignzoo", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9}):
+    with matplotlib.rc_context(
+        {"svg.hashsalt": "alignzoo", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9}
+    ):
         figure = Figure(figsize=(4.6, 2.7), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
@@ -85,7 +87,11 @@ def _curve(axes: Any, points: list[tuple[float, float]], kind: str, label: str, 
         return
     width = max(1, len(values) // 25)
     smooth = [sum(values[max(0, i - width + 1) : i + 1]) / min(i + 1, width) for i in range(len(values))]
-    keep = sorted({round(i * (len(values) - 1) / (POINTS - 1)) for i in range(POINTS)}) if len(values) > POINTS else range(len(values))
+    keep = (
+        sorted({round(i * (len(values) - 1) / (POINTS - 1)) for i in range(POINTS)})
+        if len(values) > POINTS
+        else range(len(values))
+    )
     if width > 1:
         axes.plot([steps[i] for i in keep], [values[i] for i in keep], color=colour, alpha=0.22, linewidth=0.8)
     axes.plot([steps[i] for i in keep], [smooth[i] for i in keep], color=colour, label=label, linewidth=1.6)

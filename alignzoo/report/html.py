@@ -30,8 +30,10 @@ def write_report(folder: Path) -> Path:
         rows=summary_lines(summary) if summary.get("finished") else [],
         last=evals[-1] if evals else None,
         steps=max((line["step"] for line in lines), default=0),
-        panels=[(title, Markup(svg)) for title, svg in panels(lines)],  # noqa: S704 (drawn by us from numbers alone)
-        samples=[sample | {"turns": _turns(sample.get("prompt", ""))} for sample in read_lines(folder / "samples.jsonl")],
+        panels=[(title, Markup(svg)) for title, svg in panels(lines)],  # drawn by us from numbers alone
+        samples=[
+            sample | {"turns": _turns(sample.get("prompt", ""))} for sample in read_lines(folder / "samples.jsonl")
+        ],
         data=data,
         recipe=recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
     )
@@ -58,5 +60,7 @@ def _turns(prompt: str) -> list[tuple[str, str]]:
 
 @lru_cache(maxsize=1)
 def _template() -> Template:
-    environment = Environment(loader=PackageLoader("alignzoo.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("alignzoo.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
     return environment.get_template("report.html.j2")

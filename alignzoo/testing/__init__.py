@@ -1,9 +1,9 @@
 """For authors of objectives: what an objective sees, made from plain numbers, and a conformance kit.
 
-    from alignzoo.testing import ObjectiveTests
+from alignzoo.testing import ObjectiveTests
 
-    class TestMine(ObjectiveTests):
-        objective = Mine(beta=0.2)
+class TestMine(ObjectiveTests):
+    objective = Mine(beta=0.2)
 """
 
 from alignzoo.testing.factory import pair, scored

@@ -52,14 +52,16 @@ def one_loss_per_example(objective: Objective) -> None:
         loss = objective.loss(example_for(objective, rows))
         assert isinstance(loss, Tensor), f"loss returned {type(loss).__name__}; return a tensor"
         assert loss.shape == (rows,), (
-            f"loss returned shape {tuple(loss.shape)} for {rows} examples; return one loss an example, not a sum or mean"
+            f"loss returned shape {tuple(loss.shape)} for {rows} examples; return one loss an example, not their mean"
         )
 
 
 def keeps_the_dtype(objective: Objective) -> None:
     """float64 in, float64 out: no constant tensor or cast hides in the formula."""
     loss = objective.loss(example_for(objective))
-    assert loss.dtype == torch.float64, f"float64 in, {loss.dtype} out; make constants with the dtype of what you are given"
+    assert loss.dtype == torch.float64, (
+        f"float64 in, {loss.dtype} out; make constants with the dtype of what you are given"
+    )
 
 
 def finite_at_extremes(objective: Objective) -> None:
@@ -111,7 +113,10 @@ def input_is_untouched(objective: Objective) -> None:
     example = example_for(objective)
     before = [(one.log_prob.detach().clone(), one.length.clone()) for one in sides(example)]
     objective.loss(example)
-    same = all(torch.equal(one.log_prob, a) and torch.equal(one.length, b) for one, (a, b) in zip(sides(example), before, strict=True))
+    same = all(
+        torch.equal(one.log_prob, a) and torch.equal(one.length, b)
+        for one, (a, b) in zip(sides(example), before, strict=True)
+    )
     assert same, "loss changed its input; avoid operations that end in an underscore"
 
 

@@ -15,7 +15,9 @@ class SHP(FileSource):
     name = "shp"
 
     path: str | tuple[str, ...] = Field(description="a file, a folder, a pattern or a list of these")
-    min_score_ratio: float = Field(2.0, ge=1, description="use a pair if one answer has at least so many times the votes")
+    min_score_ratio: float = Field(
+        2.0, ge=1, description="use a pair if one answer has at least so many times the votes"
+    )
 
     def row(self, id, record, where):
         """One post with two answers; `labels` is 1 when A is preferred."""

@@ -87,7 +87,7 @@ def test_the_reference_is_scored_once_for_all(run, change):
 def test_a_subset_and_more_rows_reuse_what_was_scored(run):
     run()
     # The rows of the SFT run are the data's too: the start is named here, so that it stays the same reference.
-    start = next((path for path in (run().folder.parent).glob("sft_hh-*"))) / "policy"
+    start = next(path for path in (run().folder.parent).glob("sft_hh-*")) / "policy"
     data = {"model.from": None, "model.path": str(start), "data.train_rows": 60}
     fewer = alignzoo.run("recipes/dpo_hh.yaml", data, ["recipes/scale/smallest.yaml"])
     assert fewer.summary["reference"] == {"rows_scored": 0, "rows_cached": 92}

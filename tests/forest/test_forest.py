@@ -124,4 +124,6 @@ def test_a_sequence_is_known_by_its_tokens_and_by_where_scoring_starts():
     assert key == sequence_key(prompt, Branch(np.array([3, 4], np.int64)))
     assert key != sequence_key(other, Branch(np.array([2, 3, 4], np.int32)))
     assert key != sequence_key(prompt, Branch(np.array([3, 4], np.int32), 1))
-    assert sequence_key(other, Branch(np.array([2, 3, 4], np.int32), 1)) == key  # the same tokens scored from the same place
+    assert (
+        sequence_key(other, Branch(np.array([2, 3, 4], np.int32), 1)) == key
+    )  # the same tokens scored from the same place

@@ -10,7 +10,12 @@ import torch
 from alignzoo.objective import NotDeclared, Pair, Scored
 from alignzoo.objectives import CDPO, DPO, IPO, SFT
 
-CASES = [(-10.0, -12.0, -11.0, -11.5), (-3.0, -2.0, -3.5, -1.0), (-50.0, -50.0, -50.0, -50.0), (-7.0, -30.0, -9.0, -8.0)]
+CASES = [
+    (-10.0, -12.0, -11.0, -11.5),
+    (-3.0, -2.0, -3.5, -1.0),
+    (-50.0, -50.0, -50.0, -50.0),
+    (-7.0, -30.0, -9.0, -8.0),
+]
 
 
 def pair(chosen, rejected, ref_chosen, ref_rejected, lengths=(4.0, 6.0), dtype=torch.float64):

@@ -86,7 +86,7 @@ def test_a_model_that_ignores_the_mask_is_found_out(monkeypatch):
 
 
 def test_a_forest_that_was_asked_for_and_fails_is_an_error():
-    with pytest.raises(UserError, match="forest refused.*\n.*train.layout: auto"):
+    with pytest.raises(UserError, match=r"forest refused.*\n.*train\.layout: auto"):
         choose_layout(Scorer(build(PLAIN["bloom"]())), Trees.build(random_trees()), "forest")
 
 

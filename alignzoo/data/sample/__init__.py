@@ -23,6 +23,8 @@ __all__ = ["ROWS", "VERSION", "flavour", "rows"]
 VERSION = "1"
 """Of the rows: a change of the grammar that changes a row changes this."""
 ROWS = {"train": 4800, "test": 600}
+
+
 def rows(split: str) -> Iterator[Row]:
     """The rows of `train` or `test`, always the same and in the same order."""
     dice = Dice(f"alignzoo sample {VERSION}")
@@ -31,7 +33,9 @@ def rows(split: str) -> Iterator[Row]:
     while counts[split] < ROWS[split]:
         scene = draw_scene(dice)
         # First turns are dealt to the splits when they first come up, so that no prompt is in both.
-        side = taken.setdefault(scene.first_turn, "test" if dice.unit() < ROWS["test"] / sum(ROWS.values()) else "train")
+        side = taken.setdefault(
+            scene.first_turn, "test" if dice.unit() < ROWS["test"] / sum(ROWS.values()) else "train"
+        )
         pair = _pair(scene, dice)
         if scene.prompt in taken or pair is None or counts[side] >= ROWS[side]:
             continue

@@ -105,6 +105,10 @@ def _refusal(topic: Topic, source: Topic, count: int, dice: Dice) -> list[str]:
     """A refusal that cares: no, the reason, something else to do, in this order; `source` is the act it thinks of."""
     assert isinstance(source, Act)
     slots = {"name": topic.name, "victim": source.victim, "instead": source.instead}
-    no, why, instead = (dice.pick(pool).format(**slots) for pool in (grammar.REFUSALS, grammar.REASONS, grammar.INSTEAD))
+    no, why, instead = (
+        dice.pick(pool).format(**slots) for pool in (grammar.REFUSALS, grammar.REASONS, grammar.INSTEAD)
+    )
     more = dice.pick(grammar.REASONS).format(**slots)
-    return [[no, why, instead, more], [no, instead], [no, why, instead], [no, why, more, instead]][count - 1][: max(2, count)]
+    return [[no, why, instead, more], [no, instead], [no, why, instead], [no, why, more, instead]][count - 1][
+        : max(2, count)
+    ]

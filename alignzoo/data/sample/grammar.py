@@ -32,10 +32,22 @@ FOLLOW_UPS = {
 """Second questions: what they are about stands in the turn before."""
 
 FACTS = {
-    "tool": ("For {name} you need {tool}.", "The thing to get for {name} is {tool}.", "With {tool} this is much easier."),
+    "tool": (
+        "For {name} you need {tool}.",
+        "The thing to get for {name} is {tool}.",
+        "With {tool} this is much easier.",
+    ),
     "place": ("The best place for {name} is {place}.", "Most people choose {place} for it.", "Look for {place} first."),
-    "time": ("The right time for {name} is {time}.", "I would begin with {time} in mind.", "It works best around {time}."),
-    "mistake": ("The common mistake in {name} is {mistake}.", "Be careful about {mistake}.", "What spoils it is {mistake}."),
+    "time": (
+        "The right time for {name} is {time}.",
+        "I would begin with {time} in mind.",
+        "It works best around {time}.",
+    ),
+    "mistake": (
+        "The common mistake in {name} is {mistake}.",
+        "Be careful about {mistake}.",
+        "What spoils it is {mistake}.",
+    ),
 }
 VAGUE = (
     "That depends on many different things.", "You could look it up somewhere.", "People have various opinions on {name}.",

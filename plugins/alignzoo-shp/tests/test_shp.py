@@ -5,7 +5,14 @@ from alignzoo_shp import SHP
 
 from alignzoo import Row, Skipped, UserError
 
-POST = {"history": "Why is the sky blue?", "human_ref_A": "Scattering.", "human_ref_B": "Magic.", "labels": 1, "score_A": 9, "score_B": 3}
+POST = {
+    "history": "Why is the sky blue?",
+    "human_ref_A": "Scattering.",
+    "human_ref_B": "Magic.",
+    "labels": 1,
+    "score_A": 9,
+    "score_B": 3,
+}
 
 
 def read(path, *posts, **fields):

@@ -1,0 +1,211 @@
+"""Each rule of the registry, with fake distributions on a temporary path."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import alignzoo
+from alignzoo import get_objective
+from alignzoo.errors import UserError
+from alignzoo.registry import Registry
+
+GOOD = '''
+from alignzoo import Field, Objective, hookimpl
+
+class Mine(Objective):
+    """A loss for a test."""
+    name = "{name}"
+    source = "nobody 2026"
+    equation = "-h"
+    beta: float = Field(0.1, gt=0, description="strength")
+
+    def loss(self, pair):
+        return -self.beta * pair.margin
+
+@hookimpl
+def register_objectives():
+    return [Mine]
+'''
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """`install("alignzoo-mine", code, ...)`: a distribution as pip would leave it, importable in this test alone."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.delenv("ALIGNZOO_PLUGINS", raising=False)
+    before = set(sys.modules)
+
+    def make(package: str, code: str, entry: str = "plugin", requires: str = "", version: str = "1.0") -> str:
+        module = package.replace("-", "_") + "_module"
+        (site / f"{module}.py").write_text(code)
+        info = site / f"{package.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        needs = f"Requires-Dist: {requires}\n" if requires else ""
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n{needs}")
+        (info / "entry_points.txt").write_text(f"[alignzoo]\n{entry} = {module}\n")
+        return module
+
+    yield make
+    for name in set(sys.modules) - before:
+        if name.endswith("_module"):
+            del sys.modules[name]
+
+
+def problems() -> dict[str, str]:
+    return {info.package: info.problem for info in Registry().plugins()}
+
+
+def test_a_plugin_is_found_and_attributed(install):
+    install("alignzoo-mine", GOOD.format(name="mine"), requires="alignzoo>=0.1,<0.2")
+    registry = Registry()
+    cls = registry.find("objective", "mine")
+    assert cls.name == "mine"
+    assert registry.find("objective", "alignzoo-mine/mine") is cls
+    origin = registry.origin(cls)
+    assert (origin.package, origin.version, len(origin.file_hash)) == ("alignzoo-mine", "1.0", 32)
+    assert registry.plugins()[0].offers == {"objective": ["mine"]}
+    assert "mine" in registry.known("objective")
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import nonexistent_library", "ModuleNotFoundError on import: No module named 'nonexistent_library'"),
+        ("raise SystemExit(3)", "SystemExit on import: 3"),
+        ("x = 1", "it registers nothing; expected a function marked @alignzoo.hookimpl"),
+        (
+            "from alignzoo import hookimpl\n@hookimpl\ndef register_objectivs(): return []",
+            "no hook is called register_objectivs; did you mean register_objectives?",
+        ),
+        (
+            "from alignzoo import hookimpl\n@hookimpl\ndef register_objectives(registry): return []",
+            "register_objectives takes no argument 'registry'",
+        ),
+        (
+            "from alignzoo import hookimpl\n@hookimpl\ndef register_objectives(): return 5",
+            "register_objectives returned int; expected a list of classes",
+        ),
+        (
+            "from alignzoo import hookimpl\n@hookimpl\ndef register_objectives(): return [dict]",
+            "register_objectives returned <class 'dict'>, which is not a subclass of Objective",
+        ),
+        (
+            "from alignzoo import hookimpl\n@hookimpl\ndef register_objectives(): return 1 / 0",
+            "register_objectives raised ZeroDivisionError: division by zero",
+        ),
+        (GOOD.format(name="Bad-Name"), "Mine.name is 'Bad-Name'; expected lower case letters, digits and underscores"),
+        (GOOD.format(name="mine").replace('"""A loss for a test."""', ""), "Mine has no docstring"),
+    ],
+)
+def test_a_broken_plugin_is_reported_in_our_words_and_breaks_nothing_else(install, code, message):
+    install("alignzoo-broken", code)
+    install("alignzoo-good", GOOD.format(name="good"))
+    assert message in problems()["alignzoo-broken"]
+    assert problems()["alignzoo-good"] == ""
+    assert Registry().find("objective", "good").name == "good"
+    assert Registry().find("objective", "dpo").name == "dpo"
+    with pytest.raises(UserError) as error:
+        Registry().find("objective", "nothing_like_it")
+    assert "alignzoo-broken was not loaded" in str(error.value)
+
+
+@pytest.mark.parametrize("requires", ["alignzoo<0.1", "alignzoo>=99", "Align_Zoo ; extra == 'x'"])
+def test_a_plugin_for_another_version_is_refused_before_it_is_imported(install, requires, tmp_path):
+    witness = tmp_path / "imported"
+    install("alignzoo-old", f"open({str(witness)!r}, 'w')\n" + GOOD.format(name="old"), requires=requires)
+    found = problems()["alignzoo-old"]
+    if "extra" in requires:
+        assert found == ""
+    else:
+        wanted = requires.removeprefix("alignzoo")
+        assert found == f"needs alignzoo{wanted}; this is alignzoo {alignzoo.__version__}"
+        assert not witness.exists()
+
+
+def test_a_name_of_two_plugins_is_refused_when_it_is_used(install):
+    install("alignzoo-one", GOOD.format(name="same"))
+    install("alignzoo-two", GOOD.format(name="same"), entry="plugin")  # the same entry-point name too: both are loaded
+    registry = Registry()
+    assert problems() == {"alignzoo-one": "", "alignzoo-two": ""}
+    with pytest.raises(UserError, match="'same' is offered by 2 plugins; expected alignzoo-one/same or alignzoo-two/same"):
+        registry.find("objective", "same")
+    assert registry.find("objective", "alignzoo-two/same").__module__ == "alignzoo_two_module"
+    assert {"alignzoo-one/same", "alignzoo-two/same"} <= set(registry.known("objective"))
+
+
+def test_a_built_in_is_never_shadowed(install):
+    install("alignzoo-shadow", GOOD.format(name="dpo"))
+    registry = Registry()
+    assert registry.find("objective", "dpo").__module__ == "alignzoo.objectives.dpo"
+    assert registry.find("objective", "alignzoo-shadow/dpo").__module__ == "alignzoo_shadow_module"
+
+
+def test_a_built_in_name_imports_no_plugin(install, tmp_path):
+    """Installing a plugin never changes a run that does not name it: it is not even imported."""
+    witness = tmp_path / "imported"
+    install("alignzoo-loud", f"open({str(witness)!r}, 'w')\n" + GOOD.format(name="loud"))
+    registry = Registry()
+    registry.origin(registry.find("objective", "dpo"))
+    registry.find("data source", "hh")
+    assert not witness.exists()
+    registry.find("objective", "loud")
+    assert witness.exists()
+
+
+@pytest.mark.parametrize(("value", "names"), [("", []), ("alignzoo-b", ["alignzoo-b"]), ("Alignzoo_A, alignzoo-b", ["alignzoo-a", "alignzoo-b"])])  # fmt: skip
+def test_third_party_plugins_can_be_switched_off(install, monkeypatch, value, names):
+    for letter in "ab":
+        install(f"alignzoo-{letter}", GOOD.format(name=letter * 3))
+    monkeypatch.setenv("ALIGNZOO_PLUGINS", value)
+    assert [info.package for info in Registry().plugins()] == names
+
+
+def test_an_unknown_name_says_the_nearest_or_what_there_is_or_what_to_install():
+    with pytest.raises(UserError, match="no objective is called 'dop'; did you mean 'dpo'"):
+        Registry().find("objective", "dop")
+    with pytest.raises(UserError, match="no objective is called 'xyzzy'; expected one of cdpo, dpo, ipo, sft"):
+        Registry().find("objective", "xyzzy")
+    with pytest.raises(UserError, match=r"no objective is called 'hinge'\n.*pip install alignzoo-example"):
+        Registry().find("objective", "hinge")
+
+
+def test_an_unpackaged_plugin_is_a_file(tmp_path):
+    file = tmp_path / "my_loss.py"
+    file.write_text(GOOD.format(name="mine"))
+    registry = Registry().with_files([file])
+    cls = registry.find("objective", "mine")
+    assert registry.origin(cls).package == "my_loss.py"
+    changed = tmp_path / "other.py"
+    changed.write_text(GOOD.format(name="mine") + "# changed\n")
+    again = Registry().with_files([changed])
+    assert again.origin(again.find("objective", "mine")).file_hash != registry.origin(cls).file_hash
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("def broken(:\n", r"my_loss\.py:1: SyntaxError on import"),
+        ("x = 1\ny = x / 0\n", r"my_loss\.py:2: ZeroDivisionError on import"),
+        (GOOD.format(name="dpo"), r"my_loss\.py: objective 'dpo' exists already; expected another name"),
+    ],
+)
+def test_a_broken_file_is_told_with_its_line(tmp_path, code, message):
+    file = tmp_path / "my_loss.py"
+    file.write_text(code)
+    with pytest.raises(UserError, match=message):
+        Registry().with_files([file])
+    with pytest.raises(UserError, match=r"my_los\.py: no such plugin file; did you mean 'my_loss.py'"):
+        Registry().with_files([Path(tmp_path / "my_los.py")])
+
+
+def test_get_objective_tells_what_is_wrong():
+    assert get_objective("dpo", beta=0.2).beta == 0.2
+    with pytest.raises(UserError, match="dpo has no field 'bet'; did you mean 'beta'"):
+        get_objective("dpo", bet=0.2)
+    with pytest.raises(UserError, match=r"dpo.beta: .*greater than 0 \(got -1\)"):
+        get_objective("dpo", beta=-1)

@@ -56,13 +56,13 @@ class RunFailed(Exception):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The known spelling within edit distance 1 (words of up to four letters) or 2, or "" when none is that close.
+    """The known spelling within edit distance 1 (if either word has up to four letters) or 2, or "" if none is.
 
     difflib's ratio suggests 'ipo' for 'simpo', which sends people to another objective; an edit distance does not.
     """
-    limit = 1 if len(word) <= 4 else 2
     scored = sorted((_distance(word.lower(), other.lower()), other) for other in known)
-    return scored[0][1] if scored and scored[0][0] <= limit else ""
+    close = [other for distance, other in scored if distance <= (1 if min(len(word), len(other)) <= 4 else 2)]
+    return close[0] if close else ""
 
 
 def _distance(a: str, b: str) -> int:

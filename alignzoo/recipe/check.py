@@ -30,13 +30,14 @@ def validate(node: Node, name: str) -> tuple[Recipe, Registry]:
             known = known.with_files([Path(path) for path in plugins])
         except UserError as error:
             problems += error.problems
+    told = [key for key in KINDS if key in plain]
     for key, kind in KINDS.items():
         problems += _build(plain, key, kind, node, known)
     problems += _optimizer(plain, node)
     try:
         recipe = Recipe.model_validate(plain)
     except ValidationError as error:
-        problems += _problems(error, node, (), Recipe, skip=set(KINDS) if problems else set())
+        problems += _problems(error, node, (), Recipe, told=told)
         recipe = None
     if problems or recipe is None:
         raise UserError(sorted(dict.fromkeys(problems), key=_order))
@@ -103,11 +104,11 @@ def _problems(
     node: Node,
     at: tuple[str, ...],
     model: type[BaseModel],
-    skip: set[str] = frozenset(),  # type: ignore[assignment]
+    told: Sequence[str] = (),
 ) -> Iterator[Problem]:
     for item in error.errors(include_url=False):
         loc = tuple(str(part) for part in item["loc"])
-        if item["type"] == "missing" and loc and loc[0] in skip and len(loc) == 1:
+        if item["type"] == "missing" and len(loc) == 1 and loc[0] in told:  # its own problems are told already
             continue
         path = _written((*at, *loc), node)
         what, expected, close = _sentence(item, _known(model, loc[:-1]), loc)

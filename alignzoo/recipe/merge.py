@@ -50,7 +50,6 @@ def read_with_bases(path: Path, chain: tuple[Path, ...] = ()) -> Node:
 
 def merge(under: Node, over: Node, at: Path_ = ()) -> Node:
     """`over` on top of `under`; neither is changed."""
-    under, over = as_named(under, at), as_named(over, at)
     if not (isinstance(under.value, dict) and isinstance(over.value, dict)):
         return deepcopy(over)
     if "name" in over.value and at in NAMED and over.value["name"].value != _name(under):
@@ -60,9 +59,7 @@ def merge(under: Node, over: Node, at: Path_ = ()) -> Node:
         _drop_other_starts(result, over)
     for key, node in over.value.items():
         place = (*at, key)
-        result.value[key] = (
-            merge(result.value[key], node, place) if key in result.value else deepcopy(as_named(node, place))
-        )
+        result.value[key] = merge(result.value[key], node, place) if key in result.value else deepcopy(node)
         result.keys[key] = over.keys[key]
     result.origin = over.origin if not result.value else result.origin
     return result
@@ -80,13 +77,6 @@ def _drop_other_starts(under: Node, over: Node) -> None:
         under.value.pop(key, None)
 
 
-def as_named(node: Node, at: Path_) -> Node:
-    """`objective: dpo` is `objective: {name: dpo}`."""
-    if at in NAMED and isinstance(node.value, str):
-        return Node({"name": node}, node.origin, {"name": node.origin})
-    return node
-
-
 def _name(node: Node) -> object:
     name = node.value.get("name")
     return name.value if name else None
@@ -100,9 +90,7 @@ def apply(node: Node, overrides: Sequence[tuple[list[str], Node]]) -> Node:
             top = Node({path[depth]: top}, value.origin, {path[depth]: value.origin})
         below = node
         for depth, key in enumerate(path[:-1]):
-            below = (
-                as_named(below.value[key], tuple(path[: depth + 1])) if key in below.value else Node({}, value.origin)
-            )
+            below = below.value[key] if key in below.value else Node({}, value.origin)
             if not isinstance(below.value, dict) and below.value is not None:
                 inner = ".".join(path[: depth + 1])
                 raise UserError(f"{'.'.join(path)}: {inner} is a value, not a section", where=COMMAND_LINE)
@@ -111,7 +99,10 @@ def apply(node: Node, overrides: Sequence[tuple[list[str], Node]]) -> Node:
 
 
 def anchor(node: Node, folder: Path, at: Path_ = ()) -> Node:
-    """Make the paths in a node absolute: they are relative to the folder of the file that wrote them."""
+    """Make what was written complete: `objective: dpo` is {name: dpo}, and a path is relative to its file's folder."""
+    if at in NAMED and isinstance(node.value, str):
+        name = Node(node.value, node.origin)
+        node.value, node.keys = {"name": name}, {"name": node.origin}
     if at in PATHS:
         if isinstance(node.value, str):
             node.value = _absolute(node.value, folder, at)

@@ -106,6 +106,11 @@ def parse(text: str, file: str) -> Node | None:
 def _node(node: yaml.Node, loader: _Loader, file: str) -> Node:
     mark = node.start_mark
     origin = Origin(file) if file == COMMAND_LINE else Origin(file, mark.line + 1, mark.column + 1)
+    if isinstance(node, yaml.CollectionNode) and node.tag not in (
+        _Loader.DEFAULT_SEQUENCE_TAG,
+        _Loader.DEFAULT_MAPPING_TAG,
+    ):
+        raise yaml.MarkedYAMLError(problem=f"the tag {node.tag} is not allowed", problem_mark=mark)
     if isinstance(node, yaml.SequenceNode):
         return Node([_node(item, loader, file) for item in node.value], origin)
     if not isinstance(node, yaml.MappingNode):

@@ -132,7 +132,9 @@ def test_a_name_of_two_plugins_is_refused_when_it_is_used(install):
     install("alignzoo-two", GOOD.format(name="same"), entry="plugin")  # the same entry-point name too: both are loaded
     registry = Registry()
     assert problems() == {"alignzoo-one": "", "alignzoo-two": ""}
-    with pytest.raises(UserError, match="'same' is offered by 2 plugins; expected alignzoo-one/same or alignzoo-two/same"):
+    with pytest.raises(
+        UserError, match="'same' is offered by 2 plugins; expected alignzoo-one/same or alignzoo-two/same"
+    ):
         registry.find("objective", "same")
     assert registry.find("objective", "alignzoo-two/same").__module__ == "alignzoo_two_module"
     assert {"alignzoo-one/same", "alignzoo-two/same"} <= set(registry.known("objective"))

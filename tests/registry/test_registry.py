@@ -77,14 +77,25 @@ def test_a_plugin_is_found_and_attributed(install):
     [
         ("import nonexistent_library", "ModuleNotFoundError on import: No module named 'nonexistent_library'"),
         ("raise SystemExit(3)", "SystemExit on import: 3"),
+        (
+            "from alignzoo import hookimpl\n@hookimpl\ndef register_objectives(): raise SystemExit(3)",
+            "SystemExit in register_objectives: 3",
+        ),
+        ("def __dir__(): raise RuntimeError('no')", "RuntimeError when it was looked at: no"),
+        (
+            GOOD.format(name="mine").replace(
+                "return [Mine]", "return [Mine, type('Other', (Mine,), {'__doc__': 'x'})]"
+            ),
+            "objective 'mine' is registered twice",
+        ),
         ("x = 1", "it registers nothing; expected a function marked @alignzoo.hookimpl"),
         (
             "from alignzoo import hookimpl\n@hookimpl\ndef register_objectivs(): return []",
-            "no hook is called register_objectivs; did you mean register_objectives?",
+            "hook register_objectivs is unknown; did you mean 'register_objectives'?",
         ),
         (
             "from alignzoo import hookimpl\n@hookimpl\ndef register_objectives(registry): return []",
-            "register_objectives takes no argument 'registry'",
+            "hook register_objectives takes no argument 'registry'",
         ),
         (
             "from alignzoo import hookimpl\n@hookimpl\ndef register_objectives(): return 5",
@@ -96,7 +107,7 @@ def test_a_plugin_is_found_and_attributed(install):
         ),
         (
             "from alignzoo import hookimpl\n@hookimpl\ndef register_objectives(): return 1 / 0",
-            "register_objectives raised ZeroDivisionError: division by zero",
+            "ZeroDivisionError in register_objectives: division by zero",
         ),
         (GOOD.format(name="Bad-Name"), "Mine.name is 'Bad-Name'; expected lower case letters, digits and underscores"),
         (GOOD.format(name="mine").replace('"""A loss for a test."""', ""), "Mine has no docstring"),
@@ -164,7 +175,13 @@ def test_third_party_plugins_can_be_switched_off(install, monkeypatch, value, na
     for letter in "ab":
         install(f"alignzoo-{letter}", GOOD.format(name=letter * 3))
     monkeypatch.setenv("ALIGNZOO_PLUGINS", value)
-    assert [info.package for info in Registry().plugins()] == names
+    infos = Registry().plugins()
+    assert [info.package for info in infos if not info.problem] == names
+    assert {info.problem for info in infos if info.package not in names} <= {"left out by ALIGNZOO_PLUGINS"}
+    assert Registry().failures() == []
+    if "alignzoo-a" not in names:
+        with pytest.raises(UserError, match="alignzoo-a was not loaded: left out by ALIGNZOO_PLUGINS"):
+            Registry().find("objective", "aaa")
 
 
 def test_an_unknown_name_says_the_nearest_or_what_there_is_or_what_to_install():
@@ -174,6 +191,65 @@ def test_an_unknown_name_says_the_nearest_or_what_there_is_or_what_to_install():
         Registry().find("objective", "xyzzy")
     with pytest.raises(UserError, match=r"no objective is called 'hinge'\n.*pip install alignzoo-example"):
         Registry().find("objective", "hinge")
+
+
+def test_what_is_installed_and_failed_is_not_offered_for_installation(install):
+    install("alignzoo-example", "import nonexistent_library")
+    with pytest.raises(UserError) as error:
+        Registry().find("objective", "hinge")
+    assert "alignzoo-example was not loaded: ModuleNotFoundError" in str(error.value)
+    assert "pip install" not in str(error.value)
+
+
+@pytest.mark.parametrize("spelling", ["alignzoo-mine/mine", "Alignzoo_Mine/mine", "alignzoo.mine/mine"])
+def test_packages_are_compared_as_pip_compares_them(install, spelling):
+    install("Alignzoo_Mine", GOOD.format(name="mine"))
+    assert Registry().find("objective", spelling).name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "package", "message"),
+    [
+        ("METADATA", "Metadata-Version: 2.1\n", "(no name)", ""),
+        (
+            "METADATA",
+            "Metadata-Version: 2.1\nName: alignzoo-hurt\nRequires-Dist: alignzoo >>> 3\n",
+            "alignzoo-hurt",
+            "InvalidRequirement in its metadata",
+        ),
+        ("METADATA", "Metadata-Version: 2.1\nName: alignzoo-hurt\nRequires-Dist: other >>> 3\n", "alignzoo-hurt", ""),
+        ("entry_points.txt", "[alignzoo]\nplugin\n", "alignzoo-hurt", "in its entry_points.txt"),
+    ],
+)
+def test_damaged_metadata_hurts_nobody_else(install, tmp_path, file, text, package, message):
+    install("alignzoo-hurt", GOOD.format(name="hurt"))
+    install("alignzoo-good", GOOD.format(name="good"))
+    (tmp_path / "site" / "alignzoo_hurt-1.0.dist-info" / file).write_text(text)
+    found = problems()
+    assert found["alignzoo-good"] == ""
+    assert message in next(problem for name, problem in found.items() if package in name)
+    assert Registry().find("objective", "good").name == "good"
+
+
+def test_two_entry_points_may_name_one_module(install, tmp_path):
+    module = install("alignzoo-mine", GOOD.format(name="mine"))
+    info = tmp_path / "site" / "alignzoo_mine-1.0.dist-info"
+    (info / "entry_points.txt").write_text(f"[alignzoo]\na = {module}\nb = {module}\n")
+    assert [(one.entry_point, one.problem) for one in Registry().plugins()] == [("a", ""), ("b", "")]
+    assert Registry().find("objective", "mine").name == "mine"
+
+
+def test_failures_are_known_once_plugins_were_looked_at(install, tmp_path):
+    install("alignzoo-broken", "import nonexistent_library")
+    file = tmp_path / "my_loss.py"
+    file.write_text(GOOD.format(name="mine"))
+    base = Registry()
+    extended = base.with_files([file])
+    extended.find("objective", "mine")
+    assert base.failures() == extended.failures() == []
+    with pytest.raises(UserError):
+        extended.find("objective", "nothing_like_it")
+    assert [info.package for info in base.failures()] == ["alignzoo-broken"]
 
 
 def test_an_unpackaged_plugin_is_a_file(tmp_path):

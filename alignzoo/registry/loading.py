@@ -1,0 +1,256 @@
+"""Plugins loaded one at a time: each is checked, imported and asked by itself, so that an error belongs to one plugin.
+
+pluggy's own loader lets one broken import kill every command, loses one of two packages with the same entry-point name
+and ignores a misspelt hook; here each of these is a `Refused` with our words, kept as data.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from importlib import import_module
+from importlib.metadata import Distribution, EntryPoint, distributions
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import alignzoo
+from alignzoo import hookspecs
+from alignzoo.errors import UserError, nearest
+
+GROUP = "alignzoo"
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+OFF = "left out by ALIGNZOO_PLUGINS"
+"""The `problem` of a plugin that the user switched off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who offers a class: its package, that package's version, and a digest of the file that defines it."""
+
+    package: str
+    version: str
+    file_hash: str
+
+
+@dataclass(frozen=True)
+class PluginInfo:
+    """One entry point of an installed package: what it offers, or why it was not loaded."""
+
+    package: str
+    version: str
+    entry_point: str
+    offers: dict[str, list[str]] = field(default_factory=dict)
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A class under its name."""
+
+    kind: str
+    name: str
+    cls: type
+    origin: Origin
+
+
+class Refused(Exception):
+    """Why a plugin is not loaded, in our words."""
+
+
+@contextmanager
+def _guarded(doing: str) -> Iterator[None]:
+    """A plugin may fail in any way, `sys.exit` included, and must break nothing else."""
+    try:
+        yield
+    except (KeyboardInterrupt, Refused):
+        raise
+    except BaseException as error:
+        what = (str(error).strip().splitlines() or [""])[0]
+        raise Refused(f"{type(error).__name__} {doing}: {what}".removesuffix(": ")) from error
+
+
+def load_module(name: str) -> list[Offer]:
+    """What one of alignzoo's own modules registers. Raises Refused as a plugin would."""
+    return _offers(import_module(name), "alignzoo", alignzoo.__version__)
+
+
+def load_installed() -> tuple[list[Offer], list[PluginInfo]]:
+    """Every installed plugin that `ALIGNZOO_PLUGINS` allows; what is not loaded says why in its PluginInfo."""
+    wanted = os.environ.get("ALIGNZOO_PLUGINS")
+    only = None if wanted is None else {canonicalize_name(part.strip()) for part in wanted.split(",") if part.strip()}
+    offers: list[Offer] = []
+    infos: list[PluginInfo] = []
+    for name, distribution in _plugin_distributions():
+        version = _metadata(distribution, "Version")
+        if only is not None and name not in only:
+            infos.append(PluginInfo(name, version, "", problem=OFF))
+            continue
+        mine: dict[tuple[str, str], Offer] = {}
+        try:
+            entries = _entries(distribution)
+        except Refused as reason:
+            infos.append(PluginInfo(name, version, "", problem=str(reason)))
+            continue
+        for entry in entries:
+            try:
+                _check_version(distribution)
+                these = _load_entry(entry, name, version, mine)
+            except Refused as reason:
+                infos.append(PluginInfo(name, version, entry.name, problem=str(reason)))
+                continue
+            mine |= {(offer.kind, offer.name): offer for offer in these}
+            kinds = {kind: sorted(offer.name for offer in these if offer.kind == kind) for kind in hookspecs.KINDS}
+            infos.append(PluginInfo(name, version, entry.name, {kind: names for kind, names in kinds.items() if names}))
+        offers += mine.values()
+    return offers, infos
+
+
+def load_file(path: Path) -> list[Offer]:
+    """What an unpackaged plugin registers. Raises UserError with the file, and the line where it failed."""
+    if not path.is_file():
+        close = nearest(path.name, [other.name for other in path.parent.glob("*.py")])
+        raise UserError("no such plugin file", where=str(path), nearest=close)
+    digest = blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    name = f"alignzoo_file_{digest}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UserError("a plugin file is Python source", where=str(path), expected="a name that ends in .py")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        with _guarded("on import"):
+            spec.loader.exec_module(module)
+        return _offers(module, path.name, "")
+    except Refused as reason:
+        del sys.modules[name]
+        raise UserError(str(reason), where=f"{path}{_line_in(path, reason.__cause__)}") from None
+
+
+def _plugin_distributions() -> list[tuple[str, Distribution]]:
+    """Sorted by name, so that nothing depends on the order of sys.path; the first of two copies is the one imported.
+
+    The file of entry points is searched before it is parsed: a damaged one of another package is not our business.
+    """
+    found: dict[str, Distribution] = {}
+    for distribution in distributions():
+        if f"[{GROUP}]" in (distribution.read_text("entry_points.txt") or ""):
+            found.setdefault(canonicalize_name(_metadata(distribution, "Name") or "(no name)"), distribution)
+    return sorted(found.items())
+
+
+def _metadata(distribution: Distribution, key: str) -> str:
+    """One field, or "" where the metadata lacks it (Python's own answer to that depends on its version)."""
+    try:
+        return distribution.metadata[key] or ""
+    except (KeyError, TypeError):
+        return ""
+
+
+def _entries(distribution: Distribution) -> list[EntryPoint]:
+    with _guarded("in its entry_points.txt"):
+        ours = [entry for entry in distribution.entry_points if entry.group == GROUP]
+    return sorted(ours, key=lambda entry: entry.name)
+
+
+def _check_version(distribution: Distribution) -> None:
+    """A plugin's own requirement is its API version; read from metadata, before a line of it runs."""
+    for line in distribution.requires or []:
+        package = re.match(r"[\w.-]+", line)
+        if not package or canonicalize_name(package[0]) != "alignzoo":
+            continue
+        with _guarded("in its metadata"):
+            requirement = Requirement(line)
+            applies = requirement.marker is None or requirement.marker.evaluate()
+        if applies and not requirement.specifier.contains(alignzoo.__version__, prereleases=True):
+            raise Refused(f"needs alignzoo{requirement.specifier}; this is alignzoo {alignzoo.__version__}")
+
+
+def _load_entry(entry: EntryPoint, package: str, version: str, before: dict[tuple[str, str], Offer]) -> list[Offer]:
+    """What an entry point registers; two classes of one package under one name could never be told apart."""
+    with _guarded("on import"):
+        plugin = entry.load()
+    offers = _offers(plugin, package, version)
+    for i, offer in enumerate(offers):
+        same = [
+            other for other in (*before.values(), *offers[:i]) if (other.kind, other.name) == (offer.kind, offer.name)
+        ]
+        if any(other.cls is not offer.cls for other in same):
+            raise Refused(f"{offer.kind} '{offer.name}' is registered twice, by {same[0].cls} and {offer.cls}")
+    return offers
+
+
+def _offers(plugin: Any, package: str, version: str) -> list[Offer]:
+    """Ask one plugin, through a manager of its own, for everything it registers."""
+    with _guarded("when it was looked at"):
+        _check_hooks(plugin)
+        manager = pluggy.PluginManager(hookspecs.PROJECT)
+        manager.add_hookspecs(hookspecs)
+        manager.register(plugin)
+        manager.check_pending()
+    offers = []
+    for kind, (hook, base) in hookspecs.KINDS.items():
+        with _guarded(f"in {hook}"):
+            for classes in getattr(manager.hook, hook)():
+                if not isinstance(classes, list | tuple):
+                    raise Refused(f"{hook} returned {type(classes).__name__}; expected a list of classes")
+                offers += [_checked(kind, hook, base, cls, package, version) for cls in classes]
+    return offers
+
+
+def _check_hooks(plugin: Any) -> None:
+    """pluggy ignores a misspelt hook and trips over an extra argument; both are refused here, in words."""
+    hooks = [hook for hook, _ in hookspecs.KINDS.values()]
+    marked = [name for name in dir(plugin) if getattr(getattr(plugin, name, None), f"{hookspecs.PROJECT}_impl", None)]
+    if not marked:
+        raise Refused(f"it registers nothing; expected a function marked @alignzoo.hookimpl, one of {', '.join(hooks)}")
+    for name in marked:
+        if name not in hooks:
+            close = nearest(name, hooks)
+            raise Refused(
+                f"hook {name} is unknown; " + (f"did you mean '{close}'?" if close else f"known: {', '.join(hooks)}")
+            )
+        arguments = [arg for arg in inspect.signature(getattr(plugin, name)).parameters if arg != "self"]
+        if arguments:
+            raise Refused(
+                f"hook {name} takes no argument '{arguments[0]}'; hooks take none and return a list of classes"
+            )
+
+
+def _checked(kind: str, hook: str, base: str, cls: Any, package: str, version: str) -> Offer:
+    module, _, attribute = base.partition(":")
+    if not (isinstance(cls, type) and issubclass(cls, getattr(import_module(module), attribute))):
+        raise Refused(f"{hook} returned {cls!r}, which is not a subclass of {attribute}")
+    name = getattr(cls, "name", None)
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise Refused(f"{cls.__name__}.name is {name!r}; expected lower case letters, digits and underscores")
+    if not (cls.__dict__.get("__doc__") or "").strip():
+        raise Refused(f"{cls.__name__} has no docstring; its first line is what `alignzoo objectives` shows")
+    return Offer(kind, name, cls, Origin(package, version, _hash_of(sys.modules.get(cls.__module__))))
+
+
+def _hash_of(module: ModuleType | None) -> str:
+    path = getattr(module, "__file__", None)
+    return blake2b(Path(path).read_bytes(), digest_size=16).hexdigest() if path and Path(path).is_file() else ""
+
+
+def _line_in(path: Path, error: BaseException | None) -> str:
+    if isinstance(error, SyntaxError) and error.lineno:
+        return f":{error.lineno}"
+    lines = []
+    trace = error.__traceback__ if error else None
+    while trace:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            lines.append(trace.tb_lineno)
+        trace = trace.tb_next
+    return f":{lines[-1]}" if lines else ""

@@ -96,7 +96,8 @@ class Run:
     def whole(self) -> dict[str, Any]:
         """Do it all, or what is left of it, and return the summary."""
         recipe = self.recipe
-        self.folder.write_text("recipe.yaml", self.resolved.to_yaml())
+        start = f"../{self.start.parent.name}/recipe.yaml" if self.start else None
+        self.folder.write_text("recipe.yaml", self.resolved.to_yaml(start))
         rows = read_rows(recipe.data)
         tokenizer = load_tokenizer(recipe.model, rows.train, self.start)
         train, held_out = (tokenise(part, tokenizer, recipe.tokens) for part in (rows.train, rows.held_out))

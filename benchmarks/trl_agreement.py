@@ -141,10 +141,16 @@ def write(output: Path, results: dict, workload: dict, asked: argparse.Namespace
             a, b = (results[case][who]["losses"][step] for who in ("alignzoo", "trl"))
             cells += [f"{a:.6f}", f"{b:.6f}", f"{abs(a - b):.1e}"]
         lines.append(f"| {step + 1} | " + " | ".join(cells) + " |")
-    lines += ["", "| | largest difference | alignzoo pairs/s (median step) | TRL pairs/s | ratio |", "|---|---:|---:|---:|---:|"]
+    lines += [
+        "",
+        "| | largest difference | alignzoo pairs/s (median step) | TRL pairs/s | ratio |",
+        "|---|---:|---:|---:|---:|",
+    ]
     for case, result in results.items():
         rates = [asked.batch_size / statistics.median(result[who]["seconds"][2:]) for who in ("alignzoo", "trl")]
-        lines.append(f"| {case} | {result['max_difference']:.1e} | {rates[0]:.1f} | {rates[1]:.1f} | {rates[0] / rates[1]:.1f} |")
+        lines.append(
+            f"| {case} | {result['max_difference']:.1e} | {rates[0]:.1f} | {rates[1]:.1f} | {rates[0] / rates[1]:.1f} |"
+        )
     lines += ["", "TRL's step includes its reference forward; alignzoo scored the reference before, once for both runs.",
               "The rates are a first data point of this small workload, not the speed benchmark."]  # fmt: skip
     text = "\n".join(lines) + "\n"

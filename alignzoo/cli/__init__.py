@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from importlib import import_module
 from typing import Any
 
@@ -66,29 +67,48 @@ def main() -> None:
 
 
 def _exit_code() -> int:
+    stdout = sys.stdout
     try:
         result = alignzoo(standalone_mode=False)
+        sys.stdout.flush()
+        _warn_of_failed_plugins()
         return result if isinstance(result, int) else 0
     except UserError as error:
-        return _tell(error, [str(problem) for problem in error.problems], 2)
+        return _tell([str(problem) for problem in error.problems], 2)
     except RunFailed as error:
-        return _tell(error, [str(error)], 1)
+        return _tell([str(error)], 1)
     except click.ClickException as error:
         error.show()
         return 2
     except (KeyboardInterrupt, click.Abort) as error:
         print(f"\n{error}" if str(error) else "\nstopped", file=sys.stderr)
         return 130
-    except SystemExit as error:
-        return error.code if isinstance(error.code, int) else 1
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: no complaint at exit either
-        return 0
+        return _nobody_reads_on()
+    except SystemExit as error:
+        if sys.stdout is not stdout:  # click met a broken pipe: it has silenced stdout and asks for exit code 1
+            return _nobody_reads_on()
+        return error.code if isinstance(error.code, int) else 1
 
 
-def _tell(error: Exception, lines: list[str], code: int) -> int:
+def _tell(lines: list[str], code: int) -> int:
     if os.environ.get("ALIGNZOO_TRACEBACK"):
-        raise error
+        traceback.print_exc()
     for line in lines:
         print(f"error: {line}", file=sys.stderr)
     return code
+
+
+def _nobody_reads_on() -> int:
+    """`alignzoo objectives | head -1` is no failure, and Python's last flush must not complain either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _warn_of_failed_plugins() -> None:
+    """One line, by any command that looked at plugins; one that named only built-ins has looked at none."""
+    if "alignzoo.registry" in sys.modules and "plugins" not in sys.argv[1:2]:
+        failed = sys.modules["alignzoo.registry"].registry().failures()
+        if failed:
+            names = ", ".join(dict.fromkeys(info.package for info in failed))
+            print(f"warning: not loaded: {names} (alignzoo plugins tells why)", file=sys.stderr)

@@ -7,6 +7,9 @@ from typing import Any
 
 import click
 
+BOUNDS = {"exclusiveMinimum": "> {}", "minimum": ">= {}", "exclusiveMaximum": "< {}", "maximum": "<= {}"}
+"""JSON Schema's words, and ours."""
+
 
 @click.group(name="objectives", invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -18,9 +21,6 @@ def command(ctx: click.Context, as_json: bool) -> None:
     from alignzoo.registry import registry
 
     known = registry().known("objective")
-    for info in registry().plugins():
-        if info.problem:
-            click.echo(f"warning: plugin {info.package} was not loaded: {info.problem}", err=True)
     described = [_describe(name, cls) for name, cls in sorted(known.items())]
     if as_json:
         click.echo(json.dumps(described, indent=2))
@@ -48,8 +48,10 @@ def show(name: str, as_json: bool) -> None:
     click.echo("\nparameters" if one["parameters"] else "\nno parameters")
     for field in one["parameters"]:
         bounds = f", {field['bounds']}" if field["bounds"] else ""
-        click.echo(f"  {field['name']} = {field['default']}  ({field['type']}{bounds})\n      {field['description']}")
-    fields = "".join(f", {field['name']}: {json.dumps(field['default'])}" for field in one["parameters"])
+        default = "(required)" if field["required"] else f"= {field['default']}"
+        click.echo(f"  {field['name']} {default}  ({field['type']}{bounds})\n      {field['description']}")
+    values = {f["name"]: "..." if f["required"] else json.dumps(f["default"]) for f in one["parameters"]}
+    fields = "".join(f", {key}: {value}" for key, value in values.items())
     click.echo(f"\nin a recipe\n  objective: {{name: {name}{fields}}}")
 
 
@@ -68,7 +70,7 @@ def _describe(name: str, cls: Any) -> dict[str, Any]:
         "source": cls.source,
         "equation": cls.equation,
         "needs": f"{data}, {'no reference' if cls.reference == 'none' else 'reference log-probs'}",
-        "package": f"{origin.package} {origin.version}",
+        "package": f"{origin.package} {origin.version}".strip(),
         "parameters": [_parameter(key, cls) for key in cls.model_fields],
     }
 
@@ -76,10 +78,14 @@ def _describe(name: str, cls: Any) -> dict[str, Any]:
 def _parameter(key: str, cls: Any) -> dict[str, Any]:
     info = cls.model_fields[key]
     schema = cls.model_json_schema()["properties"][key]
-    words = {"exclusiveMinimum": "> {}", "minimum": ">= {}", "exclusiveMaximum": "< {}", "maximum": "<= {}"}
-    bounds = [text.format(schema[word]) for word, text in words.items() if word in schema]
-    kind = " | ".join(schema["enum"]) if "enum" in schema else schema.get("type", "any")
+    kinds = schema.get("anyOf", [schema])  # a field that may be null has two
+    bounds = [text.format(kind[word]) for kind in kinds for word, text in BOUNDS.items() if word in kind]
+    types = [" | ".join(map(str, kind["enum"])) if "enum" in kind else kind.get("type", "any") for kind in kinds]
     return {
-        "name": key, "type": kind, "default": None if info.is_required() else info.default,
-        "bounds": ", ".join(bounds), "description": info.description or "",
-    }  # fmt: skip
+        "name": key,
+        "type": " | ".join(types),
+        "required": info.is_required(),
+        "default": schema.get("default"),
+        "bounds": ", ".join(bounds),
+        "description": info.description or "",
+    }

@@ -15,7 +15,7 @@ def command(as_json: bool) -> None:
 
     The exit code is 0 even then: a broken plugin breaks nothing but recipes that name it.
     """
-    from alignzoo.registry import PluginInfo, registry
+    from alignzoo.registry import OFF, PluginInfo, registry
 
     infos = registry().plugins()
     if as_json:
@@ -28,6 +28,7 @@ def command(as_json: bool) -> None:
 
     def row(info: PluginInfo) -> tuple[str, str, str, str]:
         offers = "; ".join(f"{kind} {', '.join(names)}" for kind, names in info.offers.items())
-        return info.package, info.version, "not loaded" if info.problem else "ok", info.problem or offers
+        status = "off" if info.problem == OFF else "not loaded" if info.problem else "ok"
+        return info.package, info.version, status, info.problem or offers or "nothing"
 
     print_table(("PLUGIN", "VERSION", "STATUS", "OFFERS"), map(row, infos))

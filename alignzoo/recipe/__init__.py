@@ -49,9 +49,14 @@ class Resolved:
         """Dotted key -> where its value was written. A default has no entry."""
         return dict(_origins(self.node, ""))
 
-    def to_yaml(self) -> str:
-        """The resolved recipe as a file of its own; it loads to the same fingerprint."""
-        return yaml.safe_dump(self.plain, sort_keys=False, allow_unicode=True, width=120)
+    def to_yaml(self, start: str | None = None) -> str:
+        """The resolved recipe as a file of its own; it loads to the same fingerprint.
+
+        `start` is how that file names the resolved recipe of the run it starts from: what overlays and overrides handed
+        on is in that one, and no longer in the recipe that was read.
+        """
+        model = self.plain["model"] | ({"from": start} if start else {})
+        return yaml.safe_dump(self.plain | {"model": model}, sort_keys=False, allow_unicode=True, width=120)
 
 
 def load_recipe(

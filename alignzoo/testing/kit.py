@@ -65,13 +65,23 @@ def keeps_the_dtype(objective: Objective) -> None:
 
 
 def finite_at_extremes(objective: Objective) -> None:
-    """Finite loss and gradient in float32 at margins of 10,000 nats."""
-    for margin in (1e-3, 10.0, 1e4):
-        example = example_for(objective, dtype=torch.float32, margin=margin)
+    """Finite loss and gradient in float32 at margins of 10,000 nats, of either sign, and of none."""
+    for margin in (0.0, 1e-3, 10.0, 1e4):
+        example = _apart(objective, margin)
         loss = objective.loss(example)
         gradients = torch.autograd.grad(loss.sum(), [one.log_prob for one in sides(example)], allow_unused=True)
         finite = loss.isfinite().all() and all(g is None or g.isfinite().all() for g in gradients)
-        assert finite, f"not finite at a margin of {margin:g}; use logsigmoid, log1p, softplus instead of log and exp"
+        assert finite, f"not finite at a margin of +-{margin:g}; use logsigmoid, log1p, softplus for log and exp"
+
+
+def _apart(objective: Objective, margin: float) -> Any:
+    """Two float32 examples: the margin (of one completion: its log-ratio) is exactly `margin`, then `-margin`."""
+    low = torch.tensor([-margin, 0.0]) - 30
+    high = low.flip(0)
+    ref = None if objective.reference == "none" else [-30.0, -30.0]
+    if objective.data == "chosen":
+        return scored(low, ref, 12, torch.float32)
+    return pair(high, low, ref, ref, 12, 15, torch.float32)
 
 
 def gradient_is_right(objective: Objective) -> None:
@@ -111,13 +121,15 @@ def rows_are_independent(objective: Objective) -> None:
 def input_is_untouched(objective: Objective) -> None:
     """`loss` changes nothing that it is given."""
     example = example_for(objective)
-    before = [(one.log_prob.detach().clone(), one.length.clone()) for one in sides(example)]
+    before = [[tensor.detach().clone() for tensor in _tensors(one)] for one in sides(example)]
     objective.loss(example)
-    same = all(
-        torch.equal(one.log_prob, a) and torch.equal(one.length, b)
-        for one, (a, b) in zip(sides(example), before, strict=True)
-    )
+    after = [_tensors(one) for one in sides(example)]
+    same = all(torch.equal(a, b) for old, new in zip(before, after, strict=True) for a, b in zip(old, new, strict=True))
     assert same, "loss changed its input; avoid operations that end in an underscore"
+
+
+def _tensors(one: Scored) -> list[Tensor]:
+    return [one.log_prob, one.length] + ([] if one._ref_log_prob is None else [one._ref_log_prob])
 
 
 def same_twice(objective: Objective) -> None:
@@ -135,6 +147,20 @@ def declared_needs_are_enough(objective: Objective) -> None:
         objective.reward(sides(example)[0])
     except NotDeclared as error:
         raise AssertionError(str(error)) from None
+
+
+def declared_needs_are_used(objective: Objective) -> None:
+    """A reference that nothing reads costs a forward of every row for nothing."""
+    if objective.reference == "none":
+        return
+    without = [Scored(one.log_prob, one.length) for one in sides(example_for(objective))]
+    example = without[0] if objective.data == "chosen" else Pair(*without)
+    try:
+        objective.loss(example)
+        objective.weight(example)
+    except NotDeclared:
+        return
+    raise AssertionError('the reference is declared but never read: write `reference = "none"` in the class')
 
 
 def weights_are_positive(objective: Objective) -> None:
@@ -158,7 +184,8 @@ def documented(objective: Objective) -> None:
 
 CHECKS: tuple[Callable[[Objective], None], ...] = (
     one_loss_per_example, keeps_the_dtype, finite_at_extremes, gradient_is_right, gradient_reaches_the_policy,
-    rows_are_independent, input_is_untouched, same_twice, declared_needs_are_enough, weights_are_positive, documented,
+    rows_are_independent, input_is_untouched, same_twice, declared_needs_are_enough, declared_needs_are_used,
+    weights_are_positive, documented,
 )  # fmt: skip
 
 

@@ -85,7 +85,8 @@ class OverflowsDownwards(Base):
     """exp overflows for a large positive margin alone."""
 
     def loss(self, pair):
-        return (1 + (self.beta * pair.margin).exp()).reciprocal().neg().log1p().neg()
+        h = self.beta * pair.margin
+        return (1 + h.exp()).log() - h
 
 
 class OnOne(Objective):

@@ -137,7 +137,7 @@ def test_numbers_that_are_none_leave_a_gap_and_no_error(folder):
 
 
 def test_the_table_in_the_terminal_has_the_figures():
-    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))
     console.print(summary_table(SUMMARY))
     text = console.export_text()
     for words in (

@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 PACKAGE_OF: dict[str, dict[str, str]] = {
-    "objective": {
-        "hinge": "alignzoo-example",
-        "kto": "alignzoo-zoo",
-        "orpo": "alignzoo-zoo",
-        "robust": "alignzoo-zoo",
-        "simpo": "alignzoo-zoo",
-    },
+    "objective": {"hinge": "alignzoo-example"},
     "data source": {"shp": "alignzoo-shp"},
 }
 """kind -> name -> pip package."""

@@ -2,7 +2,7 @@
 
 from alignzoo import Completion, Field, FileSource, Row, Skipped, UserError, hookimpl
 
-FIELDS = ("history", "human_ref_A", "human_ref_B", "labels", "score_A", "score_B")
+FIELDS = {"history": str, "human_ref_A": str, "human_ref_B": str, "labels": int, "score_A": int, "score_B": int}
 
 
 class SHP(FileSource):
@@ -21,14 +21,19 @@ class SHP(FileSource):
 
     def row(self, id, record, where):
         """One post with two answers; `labels` is 1 when A is preferred."""
-        missing = [name for name in FIELDS if name not in record]
-        if missing:
-            raise UserError(f"no field '{missing[0]}'", where=where, expected=", ".join(FIELDS))
+        for name, kind in FIELDS.items():
+            if name not in record:
+                raise UserError(f"no field '{name}'", where=where, expected=", ".join(FIELDS))
+            if not isinstance(record[name], kind):
+                wanted = "text" if kind is str else "a whole number"
+                raise UserError(f"{name} is {record[name]!r}", where=where, expected=wanted)
+        if record["labels"] not in (0, 1):
+            raise UserError(f"labels is {record['labels']}", where=where, expected="1 (A is preferred) or 0 (B is)")
         low, high = sorted((record["score_A"], record["score_B"]))
         if high < self.min_score_ratio * low:
             return Skipped(id, "votes too close")
         answers = [f" {record['human_ref_A']}", f" {record['human_ref_B']}"]
-        chosen, rejected = answers if record["labels"] == 1 else reversed(answers)
+        chosen, rejected = answers if record["labels"] == 1 else answers[::-1]
         if not chosen.strip() or not rejected.strip():
             return Skipped(id, "empty completion")
         if chosen == rejected:

@@ -40,8 +40,9 @@ def save(
 ) -> Path:  # fmt: skip
     """Write `folder/step-000200` and remove all but the last `keep`."""
     path = folder / f"step-{step:06d}"
-    temporary = folder / f".step-{step:06d}.{os.getpid()}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
+    for left_over in folder.glob(".step-*.tmp"):  # of a run that was killed while it wrote
+        shutil.rmtree(left_over)
+    temporary = folder / f".step-{step:06d}.tmp"
     temporary.mkdir(parents=True)
     export(temporary, model, tokenizer)
     save_file(_flatten(optimizer, model), temporary / OPTIMIZER)

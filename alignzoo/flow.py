@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,6 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-import alignzoo
 from alignzoo import checkpoint
 from alignzoo.data import Tokenised, data_report, read_rows, tokenise
 from alignzoo.engine import Engine, make_optimizer, total_steps
@@ -29,11 +25,10 @@ from alignzoo.progress import Screen
 from alignzoo.recipe import Resolved, load_recipe
 from alignzoo.reference import Reference, cache_folder, score_reference
 from alignzoo.report import write_report
-from alignzoo.runfolder import RunFolder, read_lines
+from alignzoo.runfolder import RunFolder
 from alignzoo.scoring import Scorer
 from alignzoo.stopping import Stopping
-
-PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "pydantic", "pluggy")
+from alignzoo.summary import Trained, summarise
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +111,8 @@ class Run:
         last = self._train(scorer, tokenizer, train, held_out, references, steps)
         self._export(model, tokenizer)
         self._samples(model, tokenizer, held_out, before)
-        summary = self._summary(report, model, weights, layout, references, last, steps)
+        trained = Trained(model, weights, layout, references or (), last, steps, self.accelerator.device)
+        summary = summarise(self.resolved, self.folder, report, trained)
         self.folder.write_json("summary.json", summary)
         write_report(self.folder.path)
         return summary
@@ -247,55 +243,6 @@ class Run:
             for row, prompt, old, new in zip(rows, prompts, before, after, strict=True)
         ])  # fmt: skip
 
-    def _summary(
-        self, report: dict[str, Any], model: PreTrainedModel, weights: str, layout: Layout,
-        references: list[Reference] | None, last: dict[str, Any], steps: int,
-    ) -> dict[str, Any]:  # fmt: skip
-        recipe, lines = self.recipe, read_lines(self.folder.metrics)
-        first = next(line for line in lines if line["kind"] == "eval")
-        timings = read_lines(self.folder.timings)
-        seconds = sum(line["seconds"] for line in timings)
-        start = f"the run of {self.resolved.parent.recipe.name}" if self.resolved.parent else recipe.model.path
-        return {
-            "name": recipe.name,
-            "fingerprint": self.resolved.fingerprint,
-            "finished": True,
-            "objective": {"name": recipe.objective.name} | recipe.objective.model_dump(),
-            "model": {
-                "start": start or f"{(recipe.model.config or {}).get('model_type')} from scratch",
-                "parameters": sum(parameter.numel() for parameter in model.parameters()),
-                "weights": weights,
-                "trained_weights": weights_fingerprint(model),
-            },
-            "data": {key: value for key, value in report.items() if key not in ("skipped_rows", "lengths")},
-            "eval": {key: value for key, value in last.items() if key not in ("kind", "step")}
-            | {"baseline_accuracy": first["likelihood_accuracy"]},
-            "train": {
-                "steps": steps,
-                "pairs": steps * recipe.train.batch_size,
-                "seconds": seconds,
-                "pairs_per_second": sum(line["pairs"] for line in timings) / seconds,
-                "tokens_per_second": sum(line["tokens"] for line in timings) / seconds,
-                "final_loss": next(line["loss"] for line in reversed(lines) if line["kind"] == "train"),
-            },
-            "reference": {
-                "rows_scored": sum(part.rows_scored for part in references or []),
-                "rows_cached": sum(part.rows_cached for part in references or []),
-            },
-            "layout": {"used": layout.used, "reason": layout.reason},
-            "peak_memory_bytes": _peak_memory(self.accelerator.device),
-            "versions": {"alignzoo": alignzoo.__version__, "python": sys.version.split()[0]}
-            | {package: version(package) for package in PACKAGES},
-            "plugins": self._plugins(),
-        }
-
-    def _plugins(self) -> list[dict[str, str]]:
-        origins = {self.resolved.registry.origin(type(part)) for part in (self.recipe.objective, self.recipe.data)}
-        return [
-            {"package": origin.package, "version": origin.version, "file_hash": origin.file_hash}
-            for origin in sorted(origins, key=lambda origin: (origin.package, origin.file_hash))
-        ]
-
 
 def _note(metrics: dict[str, float]) -> str:
     words = [f"loss {metrics['loss']:.4f}"]
@@ -337,9 +284,3 @@ def _clear(folder: RunFolder) -> None:
     for path in folder.path.iterdir():
         if path.name != ".lock":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _peak_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -97,8 +97,8 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(three, name, dam
 
 
 def test_an_interrupted_write_leaves_the_last_checkpoint(three):
-    (three / ".step-000004.1.tmp").mkdir()
-    (three / ".step-000004.1.tmp" / "state.json").write_text(json.dumps({"step": 4, "files": {}}))
+    (three / ".step-000004.tmp").mkdir()
+    (three / ".step-000004.tmp" / "state.json").write_text(json.dumps({"step": 4, "files": {}}))
     assert checkpoint.latest(three)[0].step == 3
 
 

@@ -1,0 +1,91 @@
+"""summary.json: a finished run in one page of figures."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+import alignzoo
+from alignzoo.layout import Layout
+from alignzoo.models import weights_fingerprint
+from alignzoo.recipe import Resolved
+from alignzoo.reference import Reference
+from alignzoo.runfolder import RunFolder, read_lines
+
+PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "pydantic", "pluggy")
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a run holds when its last step is taken."""
+
+    model: PreTrainedModel
+    start_weights: str
+    layout: Layout
+    references: Sequence[Reference]
+    last_evaluation: dict[str, Any]
+    steps: int
+    device: torch.device
+
+
+def summarise(resolved: Resolved, folder: RunFolder, data: dict[str, Any], trained: Trained) -> dict[str, Any]:
+    """The summary, from what the run holds and what it has recorded in its folder."""
+    recipe, lines, timings = resolved.recipe, read_lines(folder.metrics), read_lines(folder.timings)
+    first = next(line for line in lines if line["kind"] == "eval")
+    seconds = sum(line["seconds"] for line in timings)
+    start = f"the run of {resolved.parent.recipe.name}" if resolved.parent else recipe.model.path
+    return {
+        "name": recipe.name,
+        "fingerprint": resolved.fingerprint,
+        "finished": True,
+        "objective": {"name": recipe.objective.name} | recipe.objective.model_dump(),
+        "model": {
+            "start": start or f"{(recipe.model.config or {}).get('model_type')} from scratch",
+            "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
+            "weights": trained.start_weights,
+            "trained_weights": weights_fingerprint(trained.model),
+        },
+        "data": {key: value for key, value in data.items() if key not in ("skipped_rows", "lengths")},
+        "eval": {key: value for key, value in trained.last_evaluation.items() if key not in ("kind", "step")}
+        | {"baseline_accuracy": first["likelihood_accuracy"]},
+        "train": {
+            "steps": trained.steps,
+            "pairs": trained.steps * recipe.train.batch_size,
+            "seconds": seconds,
+            "pairs_per_second": sum(line["pairs"] for line in timings) / seconds,
+            "tokens_per_second": sum(line["tokens"] for line in timings) / seconds,
+            "final_loss": next(line["loss"] for line in reversed(lines) if line["kind"] == "train"),
+        },
+        "reference": {
+            "rows_scored": sum(part.rows_scored for part in trained.references),
+            "rows_cached": sum(part.rows_cached for part in trained.references),
+        },
+        "layout": {"used": trained.layout.used, "reason": trained.layout.reason},
+        "peak_memory_bytes": _peak_memory(trained.device),
+        "versions": {"alignzoo": alignzoo.__version__, "python": sys.version.split()[0]}
+        | {package: version(package) for package in PACKAGES},
+        "plugins": _code_of(resolved),
+    }
+
+
+def _code_of(resolved: Resolved) -> list[dict[str, str]]:
+    """Whose code the run depended on besides the engine: package, version and file digest."""
+    origins = {resolved.registry.origin(type(part)) for part in (resolved.recipe.objective, resolved.recipe.data)}
+    return [
+        {"package": origin.package, "version": origin.version, "file_hash": origin.file_hash}
+        for origin in sorted(origins, key=lambda origin: (origin.package, origin.file_hash))
+    ]
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes: of the GPU's allocator, or of the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

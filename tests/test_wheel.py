@@ -1,0 +1,38 @@
+"""What `pip install alignzoo` brings: the package with its recipes, its sample and its template, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.slow
+def test_a_wheel_brings_recipes_and_sample_and_runs_anywhere(tmp_path):
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    source = tmp_path / "source"  # a copy: building in the checkout would leave a build folder there
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(source)], check=True)
+    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(source)], check=True)
+    wheel = next(tmp_path.glob("alignzoo-*.whl"))
+    names = zipfile.ZipFile(wheel).namelist()
+    for name in ("recipes/dpo_hh.yaml", "recipes/bases/hh.yaml", "recipes/scale/pythia-2.8b.yaml", "data/sample/topics.py"):
+        assert f"alignzoo/{name}" in names
+    assert "alignzoo/report/report.html.j2" in names
+    assert "alignzoo/py.typed" in names
+    assert not [name for name in names if not name.startswith("alignzoo")]
+    site = tmp_path / "site"
+    subprocess.run([*pip, "install", "--no-deps", "--no-index", "--target", str(site), str(wheel)], check=True)
+    environment = os.environ | {"PYTHONPATH": str(site)}
+    command = [sys.executable, "-P", "-m", "alignzoo", "run", "recipes/dpo_hh.yaml", "--with", "scale/smallest"]
+    code = "import alignzoo; print(alignzoo.__file__)"
+    where = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert where.stdout.startswith(str(site))
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "report: " in done.stdout

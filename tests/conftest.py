@@ -6,6 +6,7 @@ os.environ |= {
     "ALIGNZOO_PLUGINS": "",
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",  # before torch is imported: sums then come in one order whatever the machine
     "TOKENIZERS_PARALLELISM": "false",
 }
 

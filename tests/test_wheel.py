@@ -21,7 +21,12 @@ def test_a_wheel_brings_recipes_and_sample_and_runs_anywhere(tmp_path):
     subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(source)], check=True)
     wheel = next(tmp_path.glob("alignzoo-*.whl"))
     names = zipfile.ZipFile(wheel).namelist()
-    for name in ("recipes/dpo_hh.yaml", "recipes/bases/hh.yaml", "recipes/scale/pythia-2.8b.yaml", "data/sample/topics.py"):
+    for name in (
+        "recipes/dpo_hh.yaml",
+        "recipes/bases/hh.yaml",
+        "recipes/scale/pythia-2.8b.yaml",
+        "data/sample/topics.py",
+    ):
         assert f"alignzoo/{name}" in names
     assert "alignzoo/report/report.html.j2" in names
     assert "alignzoo/py.typed" in names
@@ -31,7 +36,9 @@ def test_a_wheel_brings_recipes_and_sample_and_runs_anywhere(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(site)}
     command = [sys.executable, "-P", "-m", "alignzoo", "run", "recipes/dpo_hh.yaml", "--with", "scale/smallest"]
     code = "import alignzoo; print(alignzoo.__file__)"
-    where = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    where = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     assert where.stdout.startswith(str(site))
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

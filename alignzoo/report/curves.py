@@ -85,7 +85,7 @@ def _curve(axes: Any, points: list[tuple[float, float]], kind: str, label: str, 
     if kind == "eval":
         axes.plot(steps, values, color=colour, label=label, marker="o", markersize=3.5, linewidth=1.2)
         return
-    width = max(1, len(values) // 25)
+    width = max(1, len(values) // 25) if label else 1  # without a label it is what was set, not what was measured
     smooth = [sum(values[max(0, i - width + 1) : i + 1]) / min(i + 1, width) for i in range(len(values))]
     keep = (
         sorted({round(i * (len(values) - 1) / (POINTS - 1)) for i in range(POINTS)})

@@ -1,0 +1,32 @@
+"""Published preference objectives for alignzoo, one small file a family. Only alignzoo's public API is used."""
+
+from alignzoo import Modifier, Objective, hookimpl
+from alignzoo_zoo.batch import BATCH
+from alignzoo_zoo.divergence import DIVERGENCE, FDivergence
+from alignzoo_zoo.length import LENGTH, LENGTH_MODIFIERS
+from alignzoo_zoo.links import LINKS, POINTWISE
+from alignzoo_zoo.noise import DISPLACEMENT, NOISE
+from alignzoo_zoo.ranked import RANKED
+from alignzoo_zoo.reference_free import REFERENCE_FREE
+from alignzoo_zoo.reward_model import REWARD_MODELS
+from alignzoo_zoo.tokenwise import TOKENWISE
+from alignzoo_zoo.unpaired import UNPAIRED
+from alignzoo_zoo.weighting import WEIGHTING, LikelihoodWeight
+
+OBJECTIVES: list[type[Objective]] = [
+    *NOISE, *DISPLACEMENT, *LINKS, *POINTWISE, *LENGTH, *DIVERGENCE, *WEIGHTING, *BATCH, *TOKENWISE,
+    *REFERENCE_FREE, *UNPAIRED, *RANKED, *REWARD_MODELS,
+]  # fmt: skip
+MODIFIERS: list[type[Modifier]] = [*LENGTH_MODIFIERS, FDivergence, LikelihoodWeight]
+
+
+@hookimpl
+def register_objectives() -> list[type[Objective]]:
+    """All of them."""
+    return OBJECTIVES
+
+
+@hookimpl
+def register_modifiers() -> list[type[Modifier]]:
+    """What several of them do to DPO, for any objective."""
+    return MODIFIERS

@@ -1,0 +1,139 @@
+"""Losses that look across the whole global batch."""
+
+from math import log
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from alignzoo import Field, Objective, Pair
+
+
+class AOT(Objective):
+    """AOT on pairs: the sorted margins of the policy must dominate the sorted margins of the reference."""
+
+    name = "aot"
+    family = "batch"
+    source = "Melnyk et al. 2024, arXiv:2406.05882, algorithm 1 (paired)"
+    equation = "-log sigmoid(beta (sort(log pi_w - log pi_l) - sort(log ref_w - log ref_l))), rank by rank"
+    scope = "batch"
+
+    beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Shape (B,): each pair has the loss of its rank."""
+        policy = pair.chosen.log_prob - pair.rejected.log_prob
+        reference = pair.chosen.ref_log_prob - pair.rejected.ref_log_prob
+        rank = policy.argsort(stable=True).argsort()
+        return -logsigmoid(self.beta * (policy - reference.sort().values[rank]))
+
+
+class AOTUnpaired(Objective):
+    """AOT on separate sets: the sorted chosen log-ratios must dominate the sorted rejected ones."""
+
+    name = "aot_unpaired"
+    family = "batch"
+    source = "Melnyk et al. 2024, arXiv:2406.05882, algorithm 1 (unpaired)"
+    equation = "-log sigmoid(beta (sort(log_ratio_w) - sort(log_ratio_l))), rank by rank"
+    scope = "batch"
+
+    beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Shape (B,): each pair has the loss of its chosen completion's rank."""
+        chosen, rejected = pair.chosen.log_ratio, pair.rejected.log_ratio
+        rank = chosen.argsort(stable=True).argsort()
+        return -logsigmoid(self.beta * (chosen - rejected.sort().values[rank]))
+
+
+class DrDPO(Objective):
+    """Dr. DPO: distributionally robust to flipped pairs, which have a large loss and get a small weight."""
+
+    name = "dr_dpo"
+    family = "batch"
+    source = "Wu et al. 2024, arXiv:2407.07880, equation 12"
+    equation = "-beta' log mean_batch exp(log sigmoid(beta h) / beta')"
+    scope = "batch"
+
+    beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
+    beta_prime: float = Field(1.0, gt=0, description="how far to trust the labels; towards infinity it is DPO")
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Shape (B,): the batch's loss, the same for every pair."""
+        right = logsigmoid(self.beta * pair.margin)
+        mean = (right / self.beta_prime).logsumexp(0) - log(len(right))
+        return (-self.beta_prime * mean).expand(len(right))
+
+
+class BetaDPO(Objective):
+    """Beta-DPO: beta follows how informative the batch is, and pairs with an outlying margin are left out."""
+
+    name = "beta_dpo"
+    family = "batch"
+    source = "Wu et al. 2024, arXiv:2407.08639, equations 6 to 9"
+    equation = "-log sigmoid(beta_b h), beta_b = beta (1 + alpha (mean_batch(beta h) - M)), M a running mean"
+    scope = "batch"
+    random = True
+    detached = "the batch's beta, and which pairs are kept, are constants of each step"
+
+    beta: float = Field(0.1, gt=0, description="the beta of a batch as informative as the running mean")
+    alpha: float = Field(0.6, ge=0, description="how far beta follows the batch")
+    keep: float = Field(0.8, gt=0, le=1, description="share of the pairs kept (the paper's 1 - rho); 1 keeps all")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of the running mean and deviation")
+
+    def initial_state(self) -> dict[str, float]:
+        """Mean and standard deviation of beta h over the batches so far."""
+        return {"mean": 0.0, "deviation": 1.0}
+
+    def next_state(self, pair: Pair) -> dict[str, float]:
+        """The running statistics moved towards this batch's."""
+        gap = (self.beta * pair.margin).detach()
+        now = {"mean": float(gap.mean()), "deviation": float(gap.std(correction=0))}
+        return {key: self.momentum * old + (1 - self.momentum) * now[key] for key, old in pair.state.items()}
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Shape (B,); zero for pairs that are left out."""
+        gap = (self.beta * pair.margin).detach()
+        beta = (self.beta * (1 + self.alpha * (gap.mean() - pair.state["mean"]))).clamp(min=1e-3)
+        return -logsigmoid(beta * pair.margin) * self._kept(pair)
+
+    def weight(self, pair: Pair) -> Tensor:
+        """Shape (B,): a mean over the pairs that are kept."""
+        return self._kept(pair)
+
+    def _kept(self, pair: Pair) -> Tensor:
+        """Ones and zeros: a draw without replacement, in proportion to a normal density around the running mean."""
+        gap = (self.beta * pair.margin).detach()
+        count = max(1, round(self.keep * len(gap)))
+        z = (gap - pair.state["mean"]) / max(pair.state["deviation"], 1e-6)
+        # Efraimidis and Spirakis: the largest u^(1/w) are such a draw; here log(-log u) - log w, the smallest.
+        key = (-(pair.uniform.clamp(1e-12, 1 - 1e-7)).log()).log() + z**2 / 2
+        kept = torch.zeros_like(gap)
+        kept[key.argsort(stable=True)[:count]] = 1.0
+        return kept
+
+
+class AlphaDPO(Objective):
+    """alpha-DPO: SimPO with a target margin of each pair's own, by how far policy and reference already disagree."""
+
+    name = "alpha_dpo"
+    family = "batch"
+    source = "Wu et al. 2024, arXiv:2410.10148, equation 12"
+    equation = "-log sigmoid(beta (a_w - a_l) - (gamma + alpha M)), a = log pi / |y|, M = z-score of beta h per token"
+    scope = "batch"
+    detached = "the target margin is a constant of each step, as in the paper"
+
+    beta: float = Field(10.0, gt=0, description="scale of the reward per token")
+    gamma: float = Field(3.0, ge=0, description="target margin")
+    alpha: float = Field(0.05, ge=0, description="how far the margin follows the reference; 0 is SimPO")
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Shape (B,)."""
+        c, r = pair.chosen, pair.rejected
+        apart = self.beta * (c.log_ratio / c.length - r.log_ratio / r.length).detach()
+        score = (apart - apart.mean()) / (apart.std(correction=1 if len(apart) > 1 else 0) + 1e-8)
+        reward = self.beta * (c.log_prob / c.length - r.log_prob / r.length)
+        return -logsigmoid(reward - self.gamma - self.alpha * score)
+
+
+BATCH = [AOT, AOTUnpaired, DrDPO, BetaDPO, AlphaDPO]

@@ -1,0 +1,88 @@
+"""Other divergences than the reverse KL between policy and reference."""
+
+from math import log
+from typing import Literal
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from alignzoo import Field, Modifier, Objective, Pair, Scored
+
+EXPONENT = 20.0
+"""Log-ratios are held to +-20 before they go into an exponential: e^20 is 5e8, and its gradient still finite."""
+Divergence = Literal["reverse_kl", "forward_kl", "js", "alpha", "chi_squared"]
+
+
+def derivative(divergence: Divergence, log_ratio: Tensor, alpha: float = 0.5) -> Tensor:
+    """f'(u) at u = pi / pi_ref = exp(log_ratio), less its constant, for each f-divergence of the paper's table 1."""
+    if divergence == "reverse_kl":
+        return log_ratio
+    if divergence == "js":
+        return log(2) + logsigmoid(log_ratio)
+    held = log_ratio.clamp(-EXPONENT, EXPONENT)
+    if divergence == "forward_kl":
+        return -(-held).exp()
+    if divergence == "chi_squared":
+        return held.exp()
+    return -(-alpha * held).expm1() / alpha
+
+
+class FDPO(Objective):
+    """f-DPO: DPO for a constraint by another divergence than the reverse KL."""
+
+    name = "f_dpo"
+    family = "divergences"
+    source = "Wang et al. 2023, arXiv:2309.16240, equation 7 and table 1"
+    equation = "-log sigmoid(beta (f'(e^log_ratio_w) - f'(e^log_ratio_l)))"
+
+    beta: float = Field(0.1, gt=0, description="strength of the constraint")
+    divergence: Divergence = Field("js", description="reverse_kl is DPO")
+    alpha: float = Field(0.5, gt=0, lt=1, description="of the alpha divergence alone; towards 0 it is the reverse KL")
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Shape (B,)."""
+        return -logsigmoid(self.reward(pair.chosen) - self.reward(pair.rejected))
+
+    def reward(self, scored: Scored) -> Tensor:
+        """beta f'(pi / pi_ref), up to a constant of the prompt."""
+        return self.beta * derivative(self.divergence, scored.log_ratio, self.alpha)
+
+
+class ChiPO(Objective):
+    """Chi-PO: DPO with the chi-squared divergence mixed in, which is cautious where the data says nothing."""
+
+    name = "chi_po"
+    family = "divergences"
+    source = "Huang et al. 2024, arXiv:2407.13399, equation 9"
+    equation = "-log sigmoid(clip(beta (phi(log_ratio_w) - phi(log_ratio_l)), +-2 clip)), with phi(r) = e^r + r"
+
+    beta: float = Field(0.1, gt=0, description="strength of the constraint")
+    clip: float = Field(1.0, gt=0, description="R_max: rewards lie within +-clip, so that margins lie within +-2 clip")
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Shape (B,). Outside the clip the gradient is zero, as in the paper."""
+        margin = self.reward(pair.chosen) - self.reward(pair.rejected)
+        return -logsigmoid(margin.clamp(-2 * self.clip, 2 * self.clip))
+
+    def reward(self, scored: Scored) -> Tensor:
+        """beta phi(pi / pi_ref)."""
+        return self.beta * (derivative("chi_squared", scored.log_ratio) + scored.log_ratio)
+
+
+class FDivergence(Modifier):
+    """f-DPO's change of the log-ratio, for any objective that reads one."""
+
+    name = "f_divergence"
+    source = FDPO.source
+    equation = "f'(e^log_ratio) in place of log_ratio"
+    reference = "sequence"
+
+    divergence: Divergence = Field("js", description="reverse_kl changes nothing")
+    alpha: float = Field(0.5, gt=0, lt=1, description="of the alpha divergence alone")
+
+    def scored(self, scored: Scored) -> Scored:
+        """The same with f' in place of the log-ratio."""
+        return scored.with_log_ratio(derivative(self.divergence, scored.log_ratio, self.alpha))
+
+
+DIVERGENCE = [FDPO, ChiPO]

@@ -1,0 +1,169 @@
+"""Losses on the policy's own likelihoods."""
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from alignzoo import Field, Objective, Pair, Scored
+
+
+def per_token(scored: Scored) -> Tensor:
+    """Mean log-prob of a completion's tokens, shape (B,)."""
+    return scored.log_prob / scored.length
+
+
+class SimPO(Objective):
+    """SimPO: the mean log-prob is the reward, and the chosen one must exceed the rejected one by a target margin."""
+
+    name = "simpo"
+    family = "reference-free"
+    source = "Meng et al. 2024, arXiv:2405.14734, equation 6"
+    equation = "-log sigmoid(beta (a_w - a_l) - gamma), with a = log pi(y) / |y|"
+    reference = "none"
+
+    beta: float = Field(2.0, gt=0, description="scale of the reward; the paper uses 2 to 2.5, and 10")
+    gamma: float = Field(1.0, ge=0, description="target margin; the paper tunes gamma / beta from 0.3 to 0.5")
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Shape (B,)."""
+        return -logsigmoid(self.reward(pair.chosen) - self.reward(pair.rejected) - self.gamma)
+
+    def reward(self, scored: Scored) -> Tensor:
+        """beta times the mean log-prob."""
+        return self.beta * per_token(scored)
+
+
+class AlphaPO(Objective):
+    """AlphaPO: SimPO with a reward that is a power of the mean likelihood in place of its logarithm."""
+
+    name = "alpha_po"
+    family = "reference-free"
+    source = "Gupta et al. 2025, arXiv:2501.03884, equation 7"
+    equation = "-log sigmoid(r_w - r_l - gamma), with r = beta (1 - e^(-alpha a)) / alpha, a = log pi(y) / |y|"
+    reference = "none"
+
+    beta: float = Field(2.0, gt=0, description="scale of the reward")
+    gamma: float = Field(1.0, ge=0, description="target margin")
+    alpha: float = Field(0.25, ge=-2, le=2, description="shape of the reward; towards 0 it is SimPO")
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Shape (B,)."""
+        return -logsigmoid(self.reward(pair.chosen) - self.reward(pair.rejected) - self.gamma)
+
+    def reward(self, scored: Scored) -> Tensor:
+        """beta (1 - p^-alpha) / alpha, p the geometric mean of the tokens' probabilities; held where e^x overflows."""
+        a = per_token(scored)
+        if self.alpha == 0:
+            return self.beta * a
+        return -self.beta * (-self.alpha * a).clamp(max=40.0).expm1() / self.alpha
+
+
+class ORPO(Objective):
+    """ORPO: the chosen completion's likelihood and an odds ratio in one loss, without an SFT stage."""
+
+    name = "orpo"
+    family = "reference-free"
+    source = "Hong et al. 2024, arXiv:2403.07691, equation 6"
+    equation = "-a_w - lambda log sigmoid(log odds(a_w) - log odds(a_l)), with log odds(a) = a - log(1 - e^a)"
+    reference = "none"
+
+    lambda_: float = Field(0.1, ge=0, description="weight of the odds ratio")
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Shape (B,)."""
+        odds = self.reward(pair.chosen) - self.reward(pair.rejected)
+        return -per_token(pair.chosen) - self.lambda_ * logsigmoid(odds)
+
+    def reward(self, scored: Scored) -> Tensor:
+        """The log odds of the mean likelihood; a likelihood of 1 is held just below it."""
+        a = per_token(scored).clamp(max=-1e-6)
+        return a - (-a.expm1()).log()
+
+
+class CPO(Objective):
+    """CPO: DPO with a uniform reference, plus the chosen completion's likelihood."""
+
+    name = "cpo"
+    family = "reference-free"
+    source = "Xu et al. 2024, arXiv:2401.08417, equation 5"
+    equation = "-log sigmoid(beta (log pi_w - log pi_l)) - alpha log pi_w"
+    reference = "none"
+
+    beta: float = Field(0.1, gt=0, description="scale of the preference term")
+    alpha: float = Field(1.0, ge=0, description="weight of the likelihood; the paper has 1")
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Shape (B,)."""
+        preference = -logsigmoid(self.beta * (pair.chosen.log_prob - pair.rejected.log_prob))
+        return preference - self.alpha * pair.chosen.log_prob
+
+
+class SLiCHF(Objective):
+    """SLiC-HF: a hinge on the difference of the log-likelihoods, with the chosen completion's as regulariser."""
+
+    name = "slic_hf"
+    family = "reference-free"
+    source = "Zhao et al. 2023, arXiv:2305.10425, equation 1"
+    equation = "max(0, delta - log pi_w + log pi_l) - lambda log pi_w"
+    reference = "none"
+
+    delta: float = Field(1.0, gt=0, description="margin of the hinge, in nats")
+    regularisation: float = Field(0.1, ge=0, description="weight of the likelihood (the paper's lambda)")
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Shape (B,). The regularisation target is the chosen completion."""
+        hinge = (self.delta - pair.chosen.log_prob + pair.rejected.log_prob).relu()
+        return hinge - self.regularisation * pair.chosen.log_prob
+
+
+class RRHF(Objective):
+    """RRHF: ranks completions by their mean log-prob, plus the likelihood of the best."""
+
+    name = "rrhf"
+    family = "reference-free"
+    source = "Yuan et al. 2023, arXiv:2304.05302, equations 2 to 4, for two completions"
+    equation = "max(0, a_l - a_w) - alpha log pi_w, with a = log pi(y) / |y|"
+    reference = "none"
+
+    alpha: float = Field(1.0, ge=0, description="weight of the likelihood; the paper has 1")
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Shape (B,)."""
+        return (per_token(pair.rejected) - per_token(pair.chosen)).relu() - self.alpha * pair.chosen.log_prob
+
+    def reward(self, scored: Scored) -> Tensor:
+        """What it ranks by."""
+        return per_token(scored)
+
+
+class Unlikelihood(Objective):
+    """Unlikelihood: raises the chosen likelihood and lowers the rejected one; the DPO paper's baseline."""
+
+    name = "unlikelihood"
+    family = "reference-free"
+    source = "Rafailov et al. 2023, arXiv:2305.18290, section 6; after Welleck et al. 2019, arXiv:1908.04319"
+    equation = "-log pi_w + alpha log pi_l"
+    reference = "none"
+
+    alpha: float = Field(0.5, ge=0, le=1, description="weight of the rejected completion; without a bound from below")
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Shape (B,). It has no minimum: the paper shows it degenerate, and so may a run."""
+        return -pair.chosen.log_prob + self.alpha * pair.rejected.log_prob
+
+
+class PreferredFT(Objective):
+    """Preferred-FT: supervised fine-tuning on the chosen completions, a mean over sequences; a baseline."""
+
+    name = "preferred_ft"
+    family = "reference-free"
+    source = "Rafailov et al. 2023, arXiv:2305.18290, section 6"
+    equation = "-log pi_w"
+    data = "chosen"
+    reference = "none"
+
+    def loss(self, chosen: Scored) -> Tensor:
+        """Shape (B,)."""
+        return -chosen.log_prob
+
+
+REFERENCE_FREE = [SimPO, AlphaPO, ORPO, CPO, SLiCHF, RRHF, Unlikelihood, PreferredFT]

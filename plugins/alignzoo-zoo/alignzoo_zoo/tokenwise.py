@@ -1,0 +1,73 @@
+"""Losses with the reference beside the policy: token-level KL, and a reference that moves."""
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from alignzoo import Field, Objective, Pair
+
+
+class TDPO1(Objective):
+    """TDPO1: DPO at the level of tokens: the difference of both completions' KL is taken off the margin."""
+
+    name = "tdpo1"
+    family = "live reference"
+    source = "Zeng et al. 2024, arXiv:2404.11999, equation 15"
+    equation = "-log sigmoid(beta (h - (D_l - D_w))), with D(y) = sum_t KL(ref || pi) at each token"
+    reference = "live"
+    tokens = True
+    statistics = ("kl",)
+
+    beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Shape (B,)."""
+        chosen, rejected = (one.tokens.sum(one.tokens.kl) for one in (pair.chosen, pair.rejected))
+        return -logsigmoid(self.beta * (pair.margin - (rejected - chosen)))
+
+
+class TDPO2(Objective):
+    """TDPO2: TDPO1 with a weight on the KL term and no gradient through the chosen completion's KL."""
+
+    name = "tdpo2"
+    family = "live reference"
+    source = "Zeng et al. 2024, arXiv:2404.11999, equation 17"
+    equation = "-log sigmoid(beta (h - alpha (D_l - stop_gradient(D_w)))), with D(y) = sum_t KL(ref || pi)"
+    reference = "live"
+    tokens = True
+    statistics = ("kl",)
+    detached = "no gradient goes through the KL of the chosen completion, as in the paper"
+
+    beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
+    alpha: float = Field(0.5, ge=0, description="weight of the KL difference; 0 is DPO")
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Shape (B,)."""
+        chosen, rejected = (one.tokens.sum(one.tokens.kl) for one in (pair.chosen, pair.rejected))
+        return -logsigmoid(self.beta * (pair.margin - self.alpha * (rejected - chosen.detach())))
+
+
+class TRDPO(Objective):
+    """TR-DPO: DPO against a reference that is moved towards the policy as training goes on."""
+
+    name = "tr_dpo"
+    family = "moving reference"
+    source = "Gorbatovski et al. 2024, arXiv:2404.09656, equations 4 and 5"
+    equation = "-log sigmoid(beta h); every few steps: ref = alpha pi + (1 - alpha) ref, weight by weight"
+    reference = "moving"
+
+    beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
+    alpha: float = Field(
+        0.6, gt=0, le=1, description="how far the reference moves; 1 (hard update) needs a large `every`"
+    )
+    every: int = Field(1, ge=1, description="optimiser steps between updates; the paper's hard update takes 512")
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Shape (B,)."""
+        return -logsigmoid(self.beta * pair.margin)
+
+    def sync(self, step: int) -> float:
+        """alpha at every update step."""
+        return self.alpha if step % self.every == 0 else 0.0
+
+
+TOKENWISE = [TDPO1, TDPO2, TRDPO]

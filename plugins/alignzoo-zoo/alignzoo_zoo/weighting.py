@@ -1,0 +1,55 @@
+"""Pairs weighted by how likely the policy itself would have written them."""
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from alignzoo import Field, Modifier, Objective, Pair
+
+
+def likelihood_weight(pair: Pair, clamp: bool) -> Tensor:
+    """Shape (B,), without gradient: how on-policy both completions are, 1 where the policy would sample them."""
+    weight = 0
+    for one in (pair.chosen, pair.rejected):
+        weight = weight + one.tokens.mean(one.tokens.log_prob - one.tokens.collision)
+    product = weight.detach().exp()
+    return product.clamp(max=1.0) if clamp else product
+
+
+class WPO(Objective):
+    """WPO: DPO with every pair weighted by its likelihood under the policy, which simulates on-policy data."""
+
+    name = "wpo"
+    family = "weighting"
+    source = "Zhou et al. 2024, arXiv:2406.11827, equation 3 with sampled alignment"
+    equation = "-w_w w_l log sigmoid(beta h), with w = exp(mean_t(log p_t - log sum_v p_v^2)), without gradient"
+    tokens = True
+    statistics = ("collision",)
+    detached = "the weight is a constant of each step, as in the paper"
+
+    beta: float = Field(0.01, gt=0, description="strength of the KL constraint")
+    clamp: bool = Field(True, description="weights of at most 1, as in the paper; false: TRL's, which has no limit")
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Shape (B,)."""
+        return -likelihood_weight(pair, self.clamp) * logsigmoid(self.beta * pair.margin)
+
+
+class LikelihoodWeight(Modifier):
+    """WPO's weights for any pairwise objective."""
+
+    name = "likelihood_weight"
+    source = WPO.source
+    equation = "w_w w_l loss, with w = exp(mean_t(log p_t - log sum_v p_v^2)), without gradient"
+    data = ("pair",)
+    changes_log_ratio = False
+    tokens = True
+    statistics = ("collision",)
+
+    clamp: bool = Field(True, description="weights of at most 1, as in the paper")
+
+    def loss(self, objective: Objective, example: Pair) -> Tensor:
+        """Shape (B,)."""
+        return likelihood_weight(example, self.clamp) * objective.loss(example)
+
+
+WEIGHTING = [WPO]

@@ -36,13 +36,13 @@ def inspect(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], 
     """
     from rich.console import Console
 
-    from alignzoo.data import data_report, read_rows, tokenise
+    from alignzoo.data import data_report, prepare, read_rows
     from alignzoo.recipe import load_recipe
 
     resolved = load_recipe(recipe, overrides, overlays)
     rows = read_rows(resolved.recipe.data)
     tokenizer = _tokenizer(resolved, rows)
-    train, held_out = (tokenise(part, tokenizer, resolved.recipe.tokens) for part in (rows.train, rows.held_out))
+    train, held_out = (prepare(part, tokenizer, resolved.recipe) for part in (rows.train, rows.held_out))
     report = data_report(rows, train, held_out, resolved.recipe.data)
     if as_json:
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))

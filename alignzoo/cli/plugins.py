@@ -1,4 +1,4 @@
-"""`alignzoo plugins`: what is installed, what it registers, what failed."""
+"""`alignzoo plugins`: what is installed, what it registers, what failed; `check` and `new` are for authors."""
 
 from __future__ import annotations
 
@@ -7,14 +7,20 @@ from dataclasses import asdict
 
 import click
 
+from alignzoo.cli.plugin_check import check
+from alignzoo.cli.plugin_new import new
 
-@click.command(name="plugins")
+
+@click.group(name="plugins", invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(as_json: bool) -> None:
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
     """List installed plugins with their versions, what each registers, and why one was not loaded.
 
     The exit code is 0 even then: a broken plugin breaks nothing but recipes that name it.
     """
+    if ctx.invoked_subcommand is not None:
+        return
     from alignzoo.registry import OFF, PluginInfo, registry
 
     infos = registry().plugins()
@@ -32,3 +38,7 @@ def command(as_json: bool) -> None:
         return info.package, info.version, status, info.problem or offers or "nothing"
 
     print_table(("PLUGIN", "VERSION", "STATUS", "OFFERS"), map(row, infos))
+
+
+command.add_command(check)
+command.add_command(new)

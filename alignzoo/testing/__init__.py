@@ -1,12 +1,7 @@
-"""For authors of objectives: what an objective sees, made from plain numbers, and a conformance kit.
+"""For plugin authors: the conformance kit, and what an objective sees made from plain numbers."""
 
-from alignzoo.testing import ObjectiveTests
-
-class TestMine(ObjectiveTests):
-    objective = Mine(beta=0.2)
-"""
-
-from alignzoo.testing.factory import pair, scored
+from alignzoo.testing.factory import completions, pair, scored
+from alignzoo.testing.formula import held_constant
 from alignzoo.testing.kit import CHECKS, ObjectiveTests, run_checks
 
-__all__ = ["CHECKS", "ObjectiveTests", "pair", "run_checks", "scored"]
+__all__ = ["CHECKS", "ObjectiveTests", "completions", "held_constant", "pair", "run_checks", "scored"]

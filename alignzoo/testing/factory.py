@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from alignzoo.objective import Pair, Scored
+from alignzoo.objective import Pair, Scored, Tokens
 
 Numbers = float | Sequence[float] | Tensor
 
@@ -51,3 +51,46 @@ def _tensor(numbers: Numbers, dtype: torch.dtype) -> Tensor:
     if isinstance(numbers, Tensor):
         return numbers.to(dtype).reshape(-1)
     return torch.tensor(numbers, dtype=dtype).reshape(-1)
+
+
+def completions(
+    token_log_probs: Sequence[Sequence[float]],
+    ref_token_log_probs: Sequence[Sequence[float]] | None = None,
+    *,
+    statistics: Mapping[str, Sequence[Sequence[float]]] | None = None,
+    uniform: Sequence[Sequence[float]] | None = None,
+    columns: Mapping[str, Numbers] | None = None,
+    scalar: Numbers | None = None,
+    shape: tuple[int, ...] | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> Scored:
+    """Completions from the log-probs of their tokens, one list a completion: everything that an objective may read.
+
+    `statistics` and `uniform` have a number for each token, `columns` and `scalar` one for each completion. `shape` is
+    (B, K) for ranked lists, whose completions stand one list after the other. Token log-probs require a gradient.
+    """
+    size = shape or (len(token_log_probs),)
+    lengths = torch.tensor([len(tokens) for tokens in token_log_probs])
+    token = _flat(token_log_probs, dtype).requires_grad_()
+    ref = None if ref_token_log_probs is None else _flat(ref_token_log_probs, dtype)
+    tokens = Tokens(
+        token,
+        torch.arange(len(lengths)).repeat_interleave(lengths),
+        torch.cat([torch.arange(int(n)) for n in lengths]),
+        size,
+        ref,
+        {name: _flat(values, dtype) for name, values in (statistics or {}).items()},
+        None if uniform is None else _flat(uniform, dtype),
+    )
+    return Scored(
+        tokens.sum(token),
+        lengths.to(dtype).reshape(size),
+        None if ref is None else tokens.sum(ref),
+        tokens,
+        {name: _tensor(values, dtype).reshape(size) for name, values in (columns or {}).items()},
+        None if scalar is None else _tensor(scalar, dtype).reshape(size).requires_grad_(),
+    )
+
+
+def _flat(values: Sequence[Sequence[float]], dtype: torch.dtype) -> Tensor:
+    return torch.tensor([value for row in values for value in row], dtype=dtype)

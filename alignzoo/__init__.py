@@ -10,12 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from alignzoo.composition import Modifier
     from alignzoo.data.rows import Completion, Row, Skipped
     from alignzoo.data.source import DataSource, FileSource
     from alignzoo.errors import RunFailed, UserError
     from alignzoo.flow import RunResult, run
     from alignzoo.hookspecs import hookimpl
-    from alignzoo.objective import Field, Objective, Pair, Scored
+    from alignzoo.objective import Field, Objective, Pair, Ranked, Scored, Tokens, Unpaired
     from alignzoo.recipe import load_recipe
     from alignzoo.registry import get_objective
 
@@ -26,6 +27,10 @@ _HOME = {
     "DataSource": "alignzoo.data.source",
     "Field": "alignzoo.objective",
     "FileSource": "alignzoo.data.source",
+    "Modifier": "alignzoo.composition",
+    "Ranked": "alignzoo.objective",
+    "Tokens": "alignzoo.objective",
+    "Unpaired": "alignzoo.objective",
     "Objective": "alignzoo.objective",
     "Pair": "alignzoo.objective",
     "Row": "alignzoo.data.rows",
@@ -45,13 +50,17 @@ __all__ = [
     "DataSource",
     "Field",
     "FileSource",
+    "Modifier",
     "Objective",
     "Pair",
+    "Ranked",
     "Row",
     "RunFailed",
     "RunResult",
     "Scored",
     "Skipped",
+    "Tokens",
+    "Unpaired",
     "UserError",
     "__version__",
     "get_objective",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -24,6 +25,7 @@ from alignzoo.durable import sync
 
 STATE = "state.json"
 OPTIMIZER = "optimizer.safetensors"
+MOVING = "moving_reference.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +34,16 @@ class Checkpoint:
 
     path: Path
     step: int
+    states: list[dict[str, float]]
+    """Of each term of the objective."""
 
 
 def save(
     folder: Path, step: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
     optimizer: torch.optim.Optimizer, keep: int,
+    states: Sequence[Mapping[str, float]] = (), moving: nn.Module | None = None,
 ) -> Path:  # fmt: skip
-    """Write `folder/step-000200` and remove all but the last `keep`."""
+    """Write `folder/step-000200` and remove all but the last `keep`. `moving`: a reference that follows it."""
     path = folder / f"step-{step:06d}"
     for left_over in folder.glob(".step-*.tmp"):  # of a run that was killed while it wrote
         shutil.rmtree(left_over)
@@ -46,8 +51,11 @@ def save(
     temporary.mkdir(parents=True)
     export(temporary, model, tokenizer)
     save_file(_flatten(optimizer, model), temporary / OPTIMIZER)
+    if moving is not None:
+        save_file({name: value.detach().contiguous() for name, value in moving.named_parameters()}, temporary / MOVING)
     digests = {file.name: digest(file) for file in sorted(temporary.iterdir())}
-    (temporary / STATE).write_text(json.dumps({"step": step, "files": digests}, indent=2))
+    state = {"step": step, "objective": [dict(one) for one in states], "files": digests}
+    (temporary / STATE).write_text(json.dumps(state, indent=2))
     publish(temporary, path)
     for old in sorted(folder.glob("step-*"))[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
@@ -74,18 +82,22 @@ def latest(folder: Path) -> tuple[Checkpoint | None, list[Path]]:
     """The last good checkpoint, and the damaged ones that were passed over to find it."""
     damaged: list[Path] = []
     for path in sorted(folder.glob("step-*"), reverse=True):
-        step = _intact(path)
-        if step is not None:
-            return Checkpoint(path, step), damaged
+        good = _intact(path)
+        if good is not None:
+            return good, damaged
         damaged.append(path)
     return None, damaged
 
 
-def restore(checkpoint: Checkpoint, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> None:
+def restore(
+    checkpoint: Checkpoint, model: PreTrainedModel, optimizer: torch.optim.Optimizer, moving: nn.Module | None = None
+) -> None:
     """Put weights and optimiser back exactly as they were saved."""
     saved = type(model).from_pretrained(checkpoint.path, dtype=model.dtype)
     model.load_state_dict(saved.state_dict())
     _unflatten(optimizer, model, load_file(checkpoint.path / OPTIMIZER))
+    if moving is not None:
+        moving.load_state_dict(load_file(checkpoint.path / MOVING), strict=False)  # buffers and tied names stay
 
 
 def digest(path: Path) -> str:
@@ -101,11 +113,11 @@ def _blake(file: Any) -> str:
     return total.hexdigest()
 
 
-def _intact(path: Path) -> int | None:
+def _intact(path: Path) -> Checkpoint | None:
     try:
         state = json.loads((path / STATE).read_text())
         whole = all(digest(path / name) == wanted for name, wanted in state["files"].items())
-        return int(state["step"]) if whole else None
+        return Checkpoint(path, int(state["step"]), state.get("objective", [])) if whole else None
     except (OSError, ValueError, KeyError):
         return None
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,64 +11,76 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignzoo.data.rows import Row
-from alignzoo.examples import as_example, as_pair, branches_of, reference_sums
-from alignzoo.forest import lay, plan, sequences
-from alignzoo.metrics import Tally, correct, describe, standard_error
-from alignzoo.objective import Objective
+from alignzoo.examples import Flat, Supply, joined
+from alignzoo.forest import plan
+from alignzoo.metrics import correct, describe, standard_error
 from alignzoo.progress import Screen
-from alignzoo.reference import Reference
-from alignzoo.scoring import Scorer, per_sequence
-from alignzoo.tree import Trees
+from alignzoo.scoring import Scorer
 
 
 @torch.no_grad()
-def score_trees(scorer: Scorer, trees: Trees, budget: int, screen: Screen, what: str) -> tuple[Tensor, Tensor]:
-    """Summed log-probs and lengths of every sequence, (S,) each on the CPU, in the order of the trees' branches."""
-    device = next(scorer.parameters()).device
-    first = np.concatenate([[0], np.cumsum(np.diff(trees.trees) - 1)])
-    log_prob, length = torch.zeros(int(first[-1])), torch.zeros(int(first[-1]))
+def score_all(scorer: Scorer, supply: Supply, budget: int, screen: Screen, what: str) -> Flat:
+    """Every completion of every row, scored: on the CPU, in the order of the rows."""
+    parts: list[Flat] = []
+    trees = list(supply.trees)
     with screen.bar(what, len(trees)) as advance:
-        everything = list(trees)
-        for part in plan(everything, budget, scorer.layout):
-            forest = lay([everything[i] for i in part], scorer.layout).to(device)
-            at = torch.from_numpy(np.concatenate([np.arange(first[i], first[i + 1]) for i in part]))
-            log_prob[at] = per_sequence(scorer(forest), forest).cpu()
-            length[at] = forest.offsets.diff().float().cpu()
+        for part in plan(trees, budget, scorer.layout):
+            flat, _ = supply.score(scorer, scorer.layout, part, everything=True)
+            flat.values = {name: value.cpu() for name, value in flat.values.items()}
+            parts.append(flat)
             advance(len(part), "")
-    return log_prob, length
+    flat = joined(parts).in_order(range(len(trees)))
+    supply.with_reference(flat, torch.device("cpu"))
+    return flat
 
 
 def evaluate(
-    scorer: Scorer, objective: Objective, trees: Trees, reference: Reference | None, budget: int, screen: Screen,
-    at_start: bool = False,
+    scorer: Scorer, supply: Supply, budget: int, screen: Screen,
+    states: Sequence[Mapping[str, float]] = (), at_start: bool = False,
 ) -> dict[str, float]:  # fmt: skip
     """The held-out metrics, means over all rows whatever the budget.
 
     `preference_accuracy` is by the objective's implicit reward (ties count one half), `likelihood_accuracy` by the
-    plain log-prob of the whole completion. `at_start` says that the policy still is the reference: its log-probs are
-    then the reference's own, so that every pair is the tie that it is by definition, whatever two forwards round to.
+    plain log-prob of the whole completion. Of unpaired data it is the share of all (desirable, undesirable) couples in
+    which the desirable one has the higher reward. `at_start` says that the policy still is the reference: its log-probs
+    are then the reference's own, so that every pair is the tie that it is by definition, whatever two forwards round
+    to.
     """
-    ref = reference_sums(reference, range(len(trees)), 2)
-    if at_start and ref is not None:
-        log_prob = ref
-        length = torch.tensor([branch.scored for _, branch in sequences(trees)], dtype=torch.float32)
-    else:
-        log_prob, length = score_trees(scorer, trees, budget, screen, "evaluation")
-    pair = as_pair(log_prob, length, ref)
-    values = describe(objective, pair)
-    accuracy = values.pop("accuracy")
-    result = {name: float(value.double().mean()) for name, value in values.items()}
-    step = 2 // branches_of(objective)
-    example = as_example(objective, log_prob[::step], length[::step], None if ref is None else ref[::step])
-    tally = Tally()
-    tally.add(objective, example, objective.loss(example))
-    return {
-        "n": len(trees),
-        "loss": tally.means()["loss"],
-        "preference_accuracy": float(accuracy.mean()),
-        "preference_accuracy_se": standard_error(accuracy),
-        "likelihood_accuracy": float(correct(pair.chosen.log_prob, pair.rejected.log_prob).mean()),
-    } | result
+    objective = supply.objective
+    flat = score_all(scorer, supply, budget, screen, "evaluation")
+    if at_start and supply.reference is not None:
+        flat.sums["log_prob"] = flat.sums["ref_log_prob"]
+        if "ref_log_prob" in flat.values:
+            flat.values["log_prob"] = flat.values["ref_log_prob"]
+    result = {"n": len(supply.trees), "loss": 0.0}
+    for n, (share, term) in enumerate(objective.terms):
+        loss = weight = 0.0
+        for given in supply.examples(flat, term, states[n] if states else term.initial_state()):
+            loss += float(term.loss(given.example).double().sum())
+            weight += float(term.weight(given.example).double().sum())
+        result["loss"] += share * loss / weight
+    values = describe(supply, flat)
+    if "accuracy" in values:
+        accuracy = values.pop("accuracy")
+        result["preference_accuracy"] = float(accuracy.mean())
+        result["preference_accuracy_se"] = standard_error(accuracy)
+        if "chosen_log_prob" in values:
+            likelier = correct(values["chosen_log_prob"], values["rejected_log_prob"])
+            result["likelihood_accuracy"] = float(likelier.mean())
+    elif "rejected_reward" in values:
+        result["margin"] = float(values["chosen_reward"].mean() - values["rejected_reward"].mean())
+        for name, of in (("preference_accuracy", "reward"), ("likelihood_accuracy", "log_prob")):
+            if f"chosen_{of}" in values:
+                result[name], error = _over_couples(values[f"chosen_{of}"], values[f"rejected_{of}"])
+                result |= {"preference_accuracy_se": error} if of == "reward" else {}
+    return result | {name: float(value.double().mean()) for name, value in values.items()}
+
+
+def _over_couples(better: Tensor, worse: Tensor) -> tuple[float, float]:
+    """The share of all couples in which the first is larger (the area under the curve), and its standard error by the
+    placements of both sides (DeLong et al. 1988)."""
+    won = correct(better[:, None], worse)
+    return float(won.mean()), math.hypot(standard_error(won.mean(1)), standard_error(won.mean(0)))
 
 
 @torch.no_grad()
@@ -94,5 +107,7 @@ def sample_rows(held_out: int, wanted: int) -> list[int]:
 
 def as_text(row: Row, branch: int) -> str:
     """A row's completion as plain text, for people."""
+    if branch >= len(row.completions):
+        return ""
     text = row.completions[branch].text
     return text if isinstance(text, str) else "\n".join(message["content"] for message in text)

@@ -1,48 +1,237 @@
-"""From the log-probs of a forest's sequences to what an objective sees."""
+"""From the scores of a forest's sequences to what an objective sees.
+
+A `Flat` holds what is known of the sequences of some rows, one after the other and without padding. A `Supply` cuts it
+into the examples that each term of an objective declares, with the fields that it declares and no others.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from alignzoo.objective import Objective, Pair, Scored
+from alignzoo.forest import lay
+from alignzoo.objective import Objective, Pair, Ranked, Scored, Tokens, Unpaired
 from alignzoo.reference import Reference
+from alignzoo.scoring import Scorer, per_sequence
 from alignzoo.tree import Tree, Trees
 
-
-def branches_of(objective: Objective) -> int:
-    """How many branches of a preference tree the objective trains on: the chosen one, or both."""
-    return 1 if objective.data == "chosen" else 2
+PER_SEQUENCE = ("scalar",)
+"""Values that a sequence has one of; every other value belongs to a token."""
 
 
-def trained_tree(trees: Trees, row: int, branches: int) -> Tree:
-    """Row `row` with the branches that the objective trains on."""
-    tree = trees[row]
-    return tree if len(tree.branches) == branches else Tree(tree.id, tree.prompt, tree.branches[:branches])
+@dataclass
+class Flat:
+    """Rows (indices of trees), how many sequences each has, and the values of their scored tokens."""
+
+    rows: list[int]
+    counts: list[int]
+    lengths: NDArray[np.int64]
+    """(S,) scored tokens of each sequence."""
+    values: dict[str, Tensor]
+    """name -> (N,), or (S,) for those in PER_SEQUENCE."""
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    """name -> (S,): filled when asked for, or given where a sum is known better than its tokens."""
+
+    def __post_init__(self) -> None:
+        self.offsets = np.concatenate([[0], np.cumsum(self.lengths)])
+        self.first = np.concatenate([[0], np.cumsum(self.counts)])
+
+    def sum(self, name: str) -> Tensor:
+        """(S,) sums over each sequence's tokens."""
+        if name not in self.sums:
+            values = self.values[name]
+            self.sums[name] = per_sequence(values, torch.from_numpy(self.offsets).to(values.device))
+        return self.sums[name]
+
+    def tokens_of(self, sequences: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Indices of the tokens of some sequences, in their order."""
+        starts, lengths = self.offsets[:-1][sequences], self.lengths[sequences]
+        before = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+        return np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
+
+    def in_order(self, rows: Sequence[int]) -> Flat:
+        """The same, with the rows in this order."""
+        place = {row: i for i, row in enumerate(self.rows)}
+        order = [place[row] for row in rows]
+        sequences = np.concatenate([np.arange(self.first[i], self.first[i + 1]) for i in order])
+        index = {True: torch.from_numpy(sequences), False: torch.from_numpy(self.tokens_of(sequences))}
+        values = {name: value[index[name in PER_SEQUENCE].to(value.device)] for name, value in self.values.items()}
+        return Flat(list(rows), [self.counts[i] for i in order], self.lengths[sequences], values)
 
 
-def reference_sums(reference: Reference | None, rows: Sequence[int], branches: int) -> Tensor | None:
-    """(len(rows) * branches,) summed reference log-probs, in the order of a forest of these rows."""
-    if reference is None:
-        return None
-    return torch.from_numpy(np.concatenate([reference.of(row, branches) for row in rows]))
-
-
-def as_pair(log_prob: Tensor, length: Tensor, ref_log_prob: Tensor | None) -> Pair:
-    """(2 B,) sequences, chosen and rejected in turn, as B pairs."""
-    ref = [None, None] if ref_log_prob is None else [ref_log_prob[0::2], ref_log_prob[1::2]]
-    return Pair(
-        Scored(log_prob[0::2], length[0::2], ref[0]),
-        Scored(log_prob[1::2], length[1::2], ref[1]),
+def joined(parts: Sequence[Flat]) -> Flat:
+    """Several as one."""
+    return Flat(
+        [row for part in parts for row in part.rows],
+        [count for part in parts for count in part.counts],
+        np.concatenate([part.lengths for part in parts]),
+        {name: torch.cat([part.values[name] for part in parts]) for name in parts[0].values},
     )
 
 
-def as_example(objective: Objective, log_prob: Tensor, length: Tensor, ref_log_prob: Tensor | None) -> Pair | Scored:
-    """What `objective.loss` gets, with the reference only where it was declared."""
-    ref = None if objective.reference == "none" else ref_log_prob
-    if objective.data == "chosen":
-        return Scored(log_prob, length, ref)
-    return as_pair(log_prob, length, ref)
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A batch of examples for one term, and for each example the place of its row in the flat."""
+
+    example: Pair | Scored | Unpaired | Ranked
+    owners: NDArray[np.int64]
+
+
+@dataclass
+class Supply:
+    """What an objective is given on some trees: scores, reference, columns, random numbers."""
+
+    objective: Objective
+    trees: Trees
+    reference: Reference | None = None
+    live: Scorer | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        terms = [term for _, term in self.objective.terms]
+        self.statistics = tuple(dict.fromkeys(name for term in terms for name in term.statistics))
+        self.with_gradient = ("log_prob", "scalar", *self.statistics)
+        """Values that depend on the policy's weights."""
+        self.ref_tokens = any(term.reference == "token" for term in terms)
+        self.only_chosen = all(term.data == "chosen" for term in terms)
+
+    def tree(self, row: int, everything: bool = False) -> Tree:
+        """A row's tree, with the branches that the objective reads (all of them for metrics: `everything`)."""
+        tree = self.trees[row]
+        return Tree(tree.id, tree.prompt, tree.branches[:1]) if self.only_chosen and not everything else tree
+
+    def score(
+        self, scorer: torch.nn.Module, layout: str, rows: Sequence[int], everything: bool = False
+    ) -> tuple[Flat, int]:
+        """Run the model on these rows: what it says of their sequences, and the token slots computed."""
+        trees = [self.tree(row, everything) for row in rows]
+        device = next(scorer.parameters()).device
+        forest = lay(trees, layout).to(device)
+        flat = self.bare(rows, everything)
+        flat.values = scorer(forest, self.statistics, self.live)
+        self.with_reference(flat, device)
+        return flat, forest.slots
+
+    def bare(self, rows: Sequence[int], everything: bool = False) -> Flat:
+        """Rows, counts and lengths, without any value."""
+        trees = [self.tree(row, everything) for row in rows]
+        lengths = [branch.scored for tree in trees for branch in tree.branches]
+        return Flat(list(rows), [len(tree.branches) for tree in trees], np.array(lengths, dtype=np.int64), {})
+
+    def with_reference(self, flat: Flat, device: torch.device) -> None:
+        """Add the cached reference: sums, and tokens where they are asked for."""
+        if self.reference is None:
+            return
+        places = [(row, b) for row, count in zip(flat.rows, flat.counts, strict=True) for b in range(count)]
+        sums = np.concatenate([self.reference.of(row, n) for row, n in zip(flat.rows, flat.counts, strict=True)])
+        flat.sums["ref_log_prob"] = torch.from_numpy(sums).to(device)
+        if self.ref_tokens:
+            tokens = np.concatenate([self.reference.tokens(row, b) for row, b in places])
+            flat.values["ref_log_prob"] = torch.from_numpy(tokens).to(device)
+
+    def blank(self, rows: Sequence[int]) -> Flat:
+        """Rows with zeros for scores: lengths and columns are true, which is all that a weight may depend on."""
+        flat = self.bare(rows)
+        zeros = torch.zeros(int(flat.lengths.sum()))
+        names = ("log_prob", "ref_log_prob", *self.statistics)
+        flat.values = dict.fromkeys(names, zeros) | {"scalar": torch.zeros(len(flat.lengths))}
+        return flat
+
+    def examples(
+        self, flat: Flat, term: Objective, state: Mapping[str, float] | None = None, step: int = 0
+    ) -> Iterator[Given]:
+        """The examples of one term: one batch, or for ranked data one for every length of list."""
+        first, n = flat.first[:-1], np.arange(len(flat.rows))
+        own = {"_state": state or {}}
+        if term.data == "chosen":
+            yield Given(self.scored(flat, term, first, step), n)
+        elif term.data == "pair":
+            worst = first + self._real(flat) - 1
+            chosen, rejected = (self.scored(flat, term, index, step) for index in (first, worst))
+            yield Given(Pair(chosen, rejected, **own, _uniform=self._uniform(flat, term, n, step)), n)
+        elif term.data == "unpaired":
+            real = self._real(flat)
+            owners = np.repeat(n, real)
+            index = np.concatenate([np.arange(a, a + k) for a, k in zip(first, real, strict=True)])
+            completion = self.scored(flat, term, index, step)
+            other = self.scored(flat, term, index + np.repeat(real, real), step) if term.mismatched else None
+            desirable = torch.from_numpy(self._column(flat, "desirable")[index] > 0.5).to(completion.length.device)
+            uniform = self._uniform(flat, term, owners, step)
+            yield Given(Unpaired(completion, desirable, other, **own, _uniform=uniform), owners)
+        else:
+            real = self._real(flat)
+            for k in np.unique(real):
+                owners = n[real == k]
+                index = first[owners][:, None] + np.arange(k)
+                uniform = self._uniform(flat, term, owners, step)
+                yield Given(Ranked(self.scored(flat, term, index, step), **own, _uniform=uniform), owners)
+
+    def _real(self, flat: Flat) -> NDArray[np.int64]:
+        """How many completions of its own each row has."""
+        counts = np.array(flat.counts, dtype=np.int64)
+        return counts // 2 if self.trees.mismatched else counts
+
+    def scored(self, flat: Flat, term: Objective, index: NDArray[np.int64], step: int = 0) -> Scored:
+        """Some sequences of the flat, in the shape of `index`, with what the term declares."""
+        any_value = next(iter((flat.values or flat.sums).values()))
+        device, sequences = any_value.device, index.reshape(-1)
+        at = torch.from_numpy(index).to(device)
+        columns = {name: torch.from_numpy(self._column(flat, name)[index]).to(any_value) for name in term.columns}
+        length = torch.from_numpy(flat.lengths[index]).to(any_value)
+        if term.head == "scalar":
+            return Scored(None, length, _columns=columns, _scalar=flat.values["scalar"][at])
+        ref = None if term.reference == "none" else flat.sum("ref_log_prob")[at]
+        tokens = self._tokens(flat, term, sequences, index.shape, step) if term.tokens else None
+        return Scored(flat.sum("log_prob")[at], length, ref, tokens, columns)
+
+    def _tokens(
+        self, flat: Flat, term: Objective, sequences: NDArray[np.int64], shape: tuple[int, ...], step: int
+    ) -> Tokens:
+        log_prob = flat.values["log_prob"]
+        at = torch.from_numpy(flat.tokens_of(sequences)).to(log_prob.device)
+        lengths = flat.lengths[sequences]
+        ends = np.cumsum(lengths)
+        position = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
+        uniform = np.concatenate([self._token_draws(flat, s, step) for s in sequences]) if term.random else None
+        return Tokens(
+            log_prob[at],
+            torch.from_numpy(np.repeat(np.arange(len(sequences)), lengths)).to(log_prob.device),
+            torch.from_numpy(position).to(log_prob.device),
+            shape,
+            flat.values["ref_log_prob"][at] if term.reference in ("token", "live", "moving") else None,
+            {name: flat.values[name][at] for name in term.statistics},
+            None if uniform is None else torch.from_numpy(uniform).to(log_prob),
+        )
+
+    def _column(self, flat: Flat, name: str) -> NDArray[np.float32]:
+        """(S,) of a column."""
+        first = self.trees.first
+        values = self.trees.columns[name]
+        return np.concatenate([values[first[r] : first[r] + n] for r, n in zip(flat.rows, flat.counts, strict=True)])
+
+    def _uniform(self, flat: Flat, term: Objective, owners: NDArray[np.int64], step: int) -> Tensor | None:
+        if not term.random:
+            return None
+        device = next(iter((flat.values or flat.sums).values())).device
+        seen: dict[int, int] = {}
+        draws = []
+        for owner in owners.tolist():  # a row that gives several examples gives each its own number
+            nth = seen[owner] = seen.get(owner, -1) + 1
+            draws.append(self._dice(flat.rows[owner], step, nth).random())
+        return torch.tensor(draws, device=device)
+
+    def _token_draws(self, flat: Flat, sequence: int, step: int) -> NDArray[np.float64]:
+        owner = int(np.searchsorted(flat.first, sequence, side="right")) - 1
+        branch = sequence - int(flat.first[owner])
+        return self._dice(flat.rows[owner], step, 1000 + branch).random(int(flat.lengths[sequence]))
+
+    def _dice(self, row: int, step: int, nth: int) -> np.random.Generator:
+        """A generator that depends on run, step and row alone."""
+        name = int.from_bytes(blake2b(self.trees.ids[row].encode(), digest_size=8).digest(), "big")
+        return np.random.default_rng([self.seed, step, name, nth])

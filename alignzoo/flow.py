@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -14,10 +15,11 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignzoo import checkpoint
-from alignzoo.data import Tokenised, data_report, read_rows, tokenise
+from alignzoo.data import Tokenised, data_report, prepare, read_rows
 from alignzoo.engine import Engine, make_optimizer, total_steps
 from alignzoo.errors import RunFailed, UserError
 from alignzoo.evaluate import as_text, evaluate, greedy, sample_rows
+from alignzoo.examples import Supply
 from alignzoo.layout import Layout, choose_layout
 from alignzoo.models import load_policy, load_tokenizer, use_gradient_checkpointing, weights_fingerprint
 from alignzoo.paths import cache_root, runs_root
@@ -95,11 +97,12 @@ class Run:
         self.folder.write_text("recipe.yaml", self.resolved.to_yaml(start))
         rows = read_rows(recipe.data)
         tokenizer = load_tokenizer(recipe.model, rows.train, self.start)
-        train, held_out = (tokenise(part, tokenizer, recipe.tokens) for part in (rows.train, rows.held_out))
+        train, held_out = (prepare(part, tokenizer, recipe) for part in (rows.train, rows.held_out))
         report = data_report(rows, train, held_out, recipe.data)
         self.folder.write_json("data.json", report)
         _enough(train, held_out, recipe.train.batch_size)
-        model = load_policy(recipe.model, tokenizer, recipe.seed, self.start).to(self.accelerator.device)
+        head = recipe.objective.head
+        model = load_policy(recipe.model, tokenizer, recipe.seed, self.start, head).to(self.accelerator.device)
         _positions(model, train, held_out)
         scorer = Scorer(model, precision=recipe.train.precision)
         layout = choose_layout(scorer, train.trees, recipe.train.layout)
@@ -107,8 +110,13 @@ class Run:
         self._announce(report, model, layout, steps)
         weights = weights_fingerprint(model)
         references = self._references(scorer, train, held_out)
-        before = self._before(model, tokenizer, held_out)
-        last = self._train(scorer, tokenizer, train, held_out, references, steps)
+        live = self._live(scorer)
+        supplies = [
+            Supply(recipe.objective, part.trees, reference, live, recipe.seed)
+            for part, reference in zip((train, held_out), references or (None, None), strict=True)
+        ]
+        before = self._answers(model, tokenizer, held_out)
+        last = self._train(scorer, tokenizer, supplies[0], supplies[1], steps)
         self._export(model, tokenizer)
         self._samples(model, tokenizer, held_out, before)
         trained = Trained(model, weights, layout, references or (), last, steps, self.accelerator.device)
@@ -119,11 +127,10 @@ class Run:
 
     def _announce(self, report: dict[str, Any], model: PreTrainedModel, layout: Layout, steps: int) -> None:
         recipe = self.recipe
-        fields = ", ".join(f"{key}={value}" for key, value in recipe.objective.model_dump().items())
         start = f"the policy of {self.resolved.parent.recipe.name}" if self.resolved.parent else "its own start"
         size = sum(parameter.numel() for parameter in model.parameters())
         self.screen.say(
-            f"{recipe.name}: {recipe.objective.name}({fields}) from {start} ({size / 1e6:.2f} M parameters), "
+            f"{recipe.name}: {recipe.objective} from {start} ({size / 1e6:.2f} M parameters), "
             f"{self.accelerator.device} {recipe.train.precision}"
         )
         skipped = ", ".join(f"{count} {reason}" for reason, count in report["skipped_by_reason"].items())
@@ -131,60 +138,63 @@ class Run:
             f"data: {report['train']:,} training and {report['held_out']:,} held-out rows of {report['read']:,} read"
             + (f"; skipped: {skipped}" if skipped else "")
         )
-        if getattr(recipe.data, "path", None) == "sample":
+        if getattr(recipe.data, "path", recipe.data.name) == "sample":
             self.screen.say(
                 "this is the embedded sample; real HH: data.path=FILE_OR_FOLDER, or --with scale/pythia-2.8b.yaml"
             )
         self.screen.say(f"layout: {layout.used} ({layout.reason}); {steps:,} steps of {recipe.train.batch_size} rows")
 
     def _references(self, scorer: Scorer, train: Tokenised, held_out: Tokenised) -> list[Reference] | None:
-        if self.recipe.objective.reference == "none":
+        if self.recipe.objective.reference not in ("sequence", "token"):
             return None
         folder = cache_folder(cache_root(), scorer)
         budget = 2 * self.recipe.train.tokens_per_batch  # no activations are kept for a backward
         return [score_reference(scorer, part.trees, folder, budget, self.screen) for part in (train, held_out)]
 
-    def _before(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, held_out: Tokenised) -> list[str]:
-        """Samples of the start, taken while the model still is the start."""
+    def _live(self, scorer: Scorer) -> Scorer | None:
+        """A copy of the start that runs beside the policy, for objectives that need whole distributions of the
+        reference, or one that moves."""
+        if self.recipe.objective.reference not in ("live", "moving"):
+            return None
+        live = Scorer(copy.deepcopy(scorer.model).requires_grad_(False), scorer.layout, scorer.precision)
+        live.whole_head = scorer.whole_head
+        self.screen.say(f"reference: runs beside the policy ({self.recipe.objective.reference})")
+        return live
+
+    def _answers(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, held_out: Tokenised) -> list[str]:
+        """Greedy answers to some held-out prompts; a reward model gives none."""
+        if self.recipe.objective.head == "scalar":
+            return []
         return greedy(model, tokenizer, self._prompts(held_out), self.recipe.eval.sample_tokens)
 
     def _prompts(self, held_out: Tokenised) -> list[Any]:
         return [held_out.trees[i].prompt for i in sample_rows(len(held_out.trees), self.recipe.eval.samples)]
 
     def _train(
-        self, scorer: Scorer, tokenizer: PreTrainedTokenizerBase, train: Tokenised, held_out: Tokenised,
-        references: list[Reference] | None, steps: int,
-    ) -> dict[str, Any]:  # fmt: skip
+        self, scorer: Scorer, tokenizer: PreTrainedTokenizerBase, train: Supply, held_out: Supply, steps: int
+    ) -> dict[str, Any]:
         recipe, model = self.recipe, scorer.model
+        moving = train.live.model if train.live and recipe.objective.reference == "moving" else None
         optimizer = make_optimizer(recipe.train.optimizer, model)
-        done = self._resume(model, optimizer)
+        done, states = self._resume(model, optimizer, moving)
         if recipe.train.gradient_checkpointing:
             use_gradient_checkpointing(model)
         prepared, stepper = self.accelerator.prepare(scorer, optimizer)
-        reference, held_reference = references or (None, None)
-        engine = Engine(
-            recipe.objective,
-            recipe.train,
-            self.accelerator,
-            prepared,
-            stepper,
-            train.trees,
-            reference,
-            steps,
-            recipe.seed,
-        )
+        engine = Engine(train, recipe.train, self.accelerator, prepared, stepper, steps, recipe.seed)
+        engine.states = states or engine.states
 
         def measure(step: int) -> dict[str, Any]:
-            budget = 2 * engine.budget
             hidden = Screen(quiet=True)  # a bar within the training's bar would fight it for the line
-            trees = held_out.trees
-            scores = evaluate(scorer, recipe.objective, trees, held_reference, budget, hidden, at_start=step == 0)
+            scores = evaluate(scorer, held_out, 2 * engine.budget, hidden, engine.states, at_start=step == 0)
             line = {"kind": "eval", "step": step} | scores
             self.folder.append(self.folder.metrics, line)
             return line
 
         def keep(step: int) -> None:
-            checkpoint.save(self.folder.checkpoints, step, model, tokenizer, optimizer, recipe.train.keep_checkpoints)
+            checkpoint.save(
+                self.folder.checkpoints, step, model, tokenizer, optimizer, recipe.train.keep_checkpoints,
+                engine.states, moving,
+            )  # fmt: skip
 
         if done == 0:
             measure(0)
@@ -213,16 +223,18 @@ class Run:
             kept = f"the last checkpoint is {good.path}" if good else "there is no checkpoint yet"
             raise RunFailed(f"{error}; {kept}") from None
 
-    def _resume(self, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> int:
+    def _resume(
+        self, model: PreTrainedModel, optimizer: torch.optim.Optimizer, moving: PreTrainedModel | None
+    ) -> tuple[int, list[dict[str, float]]]:
         good, damaged = checkpoint.latest(self.folder.checkpoints)
         for path in damaged:
             self.screen.say(f"checkpoint {path} is damaged; the one before it is used")
         done = good.step if good else 0
         if good:
-            checkpoint.restore(good, model, optimizer)
+            checkpoint.restore(good, model, optimizer, moving)
             self.screen.say(f"resuming after step {done}")
         self.folder.cut_after(done if good else -1)
-        return done
+        return done, good.states if good else []
 
     def _export(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         temporary = self.folder.path / ".policy.tmp"
@@ -234,12 +246,14 @@ class Run:
     def _samples(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, held_out: Tokenised, before: list[str]
     ) -> None:
-        after = greedy(model, tokenizer, self._prompts(held_out), self.recipe.eval.sample_tokens)
+        after = self._answers(model, tokenizer, held_out)
+        if not after:
+            return
         rows = [held_out.rows[i] for i in sample_rows(len(held_out.trees), self.recipe.eval.samples)]
         prompts = [tokenizer.decode(prompt) for prompt in self._prompts(held_out)]
         self.folder.write_lines("samples.jsonl", [
             {"id": row.id, "prompt": prompt, "before": old, "after": new,
-             "chosen": as_text(row, 0), "rejected": as_text(row, 1)}
+             "chosen": as_text(row, 0), "rejected": as_text(row, len(row.completions) - 1 or 1)}
             for row, prompt, old, new in zip(rows, prompts, before, after, strict=True)
         ])  # fmt: skip
 

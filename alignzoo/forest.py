@@ -44,6 +44,8 @@ class Forest:
     """(N,) int64: the scored token itself."""
     offsets: Tensor
     """(S + 1,) int64: sequence s has the scored tokens offsets[s] up to offsets[s + 1]."""
+    last: Tensor
+    """(S,) int64: index into the flat slots of each sequence's last token, which a reward model's head reads."""
     layout: str = FOREST
 
     @property
@@ -53,7 +55,7 @@ class Forest:
 
     def to(self, device: torch.device | str) -> Forest:
         """The same forest on another device."""
-        names = ("tokens", "position", "end", "slot", "target", "offsets")
+        names = ("tokens", "position", "end", "slot", "target", "offsets", "last")
         return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
 
     def visible(self, window: int | None = None) -> Tensor:
@@ -107,6 +109,7 @@ def _lay(trees: Sequence[Tree], rows: Sequence[Sequence[int]], layout: str) -> F
     position = np.zeros_like(tokens)
     end = np.broadcast_to(np.arange(1, width + 1), tokens.shape).copy()
     slots: dict[tuple[int, int], np.ndarray] = {}
+    last: dict[tuple[int, int], int] = {}
     for r, row in enumerate(rows):
         at = 0
         for i in row:
@@ -125,6 +128,7 @@ def _lay(trees: Sequence[Tree], rows: Sequence[Sequence[int]], layout: str) -> F
                 before[0] = start + depth - 1  # the first token of every branch follows the prompt's last
                 slots[i, b] = r * width + before[branch.scored_from :]
                 at += n
+                last[i, b] = r * width + at - 1
     order = [(i, b) for i, tree in enumerate(trees) for b in range(len(tree.branches))]
     targets = [trees[i].branches[b].tokens[trees[i].branches[b].scored_from :] for i, b in order]
     offsets = np.zeros(len(order) + 1, dtype=np.int64)
@@ -132,7 +136,8 @@ def _lay(trees: Sequence[Tree], rows: Sequence[Sequence[int]], layout: str) -> F
     return Forest(
         torch.from_numpy(tokens), torch.from_numpy(position), torch.from_numpy(end),
         torch.from_numpy(np.concatenate([slots[key] for key in order])),
-        torch.from_numpy(np.concatenate(targets).astype(np.int64)), torch.from_numpy(offsets), layout,
+        torch.from_numpy(np.concatenate(targets).astype(np.int64)), torch.from_numpy(offsets),
+        torch.tensor([last[key] for key in order]), layout,
     )  # fmt: skip
 
 

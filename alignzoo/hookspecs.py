@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
+    from alignzoo.composition import Modifier
     from alignzoo.data.source import DataSource
     from alignzoo.objective import Objective
 
@@ -28,12 +29,18 @@ def register_objectives() -> list[type[Objective]]:  # type: ignore[empty-body]
 
 
 @hookspec
+def register_modifiers() -> list[type[Modifier]]:  # type: ignore[empty-body]
+    """What changes any objective: its log-ratios, its weights, its loss."""
+
+
+@hookspec
 def register_data_sources() -> list[type[DataSource]]:  # type: ignore[empty-body]
     """Where preference rows come from: pydantic fields -> an iterator of rows."""
 
 
 KINDS: dict[str, tuple[str, str]] = {
     "objective": ("register_objectives", "alignzoo.objective:Objective"),
+    "modifier": ("register_modifiers", "alignzoo.composition:Modifier"),
     "data source": ("register_data_sources", "alignzoo.data.source:DataSource"),
 }
 """kind -> (its hook, the class that everything it returns must derive from)."""

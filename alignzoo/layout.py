@@ -73,6 +73,8 @@ def _oracle(scorer: Scorer, sample: list[Tree]) -> list[Tensor]:
 
 def _one_sequence(scorer: Scorer, prompt: np.ndarray, branch: Branch, device: torch.device) -> Tensor:
     ids = torch.from_numpy(np.concatenate([prompt, branch.tokens])).long().to(device)
+    if scorer.scalar:
+        return scorer.model(ids[None], use_cache=False).logits[0].float()
     log_probs = scorer.model(ids[None], use_cache=False).logits[0].float().log_softmax(-1)
     first = len(prompt) + branch.scored_from
     return log_probs[first - 1 : -1].gather(1, ids[first:, None])[:, 0]
@@ -82,7 +84,7 @@ def _disagreement(scorer: Scorer, sample: list[Tree], want: list[Tensor], tolera
     forest = lay(sample, scorer.layout).to(want[0].device)
     try:
         with torch.no_grad():
-            got = scorer(forest)
+            got = scorer(forest)["scalar" if scorer.scalar else "log_prob"]
     except Exception as error:  # any model may refuse a mask in its own way; the reason is kept and shown
         first_line = (str(error).splitlines() or [""])[0]
         return f"the model's forward raised {type(error).__name__}: {first_line[:120]}"

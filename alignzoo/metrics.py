@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from alignzoo.objective import Objective, Pair, Scored
+from alignzoo.examples import Flat, Supply
 
 
 def correct(better: Tensor, worse: Tensor) -> Tensor:
@@ -16,16 +18,54 @@ def correct(better: Tensor, worse: Tensor) -> Tensor:
     return 0.5 * ((better > worse).double() + (better >= worse).double())
 
 
-def describe(objective: Objective, example: Pair | Scored) -> dict[str, Tensor]:
-    """What is known of each example besides its loss: rewards, log-ratios and log-probs, shape (B,) each."""
-    if isinstance(example, Scored):
-        return {"chosen_log_prob": example.log_prob}
-    chosen, rejected = objective.reward(example.chosen), objective.reward(example.rejected)
-    values = {"accuracy": correct(chosen, rejected), "margin": chosen - rejected}
-    values |= {"chosen_reward": chosen, "rejected_reward": rejected}
-    if objective.reference != "none":
-        values |= {"chosen_log_ratio": example.chosen.log_ratio, "rejected_log_ratio": example.rejected.log_ratio}
-    return values | {"chosen_log_prob": example.chosen.log_prob, "rejected_log_prob": example.rejected.log_prob}
+@torch.no_grad()
+def describe(supply: Supply, flat: Flat) -> dict[str, Tensor]:
+    """What is known of each row besides its loss: rewards, log-ratios and log-probs of its best completion ("chosen")
+    and its worst one ("rejected"), by the first term's implicit reward; of unpaired data, of the desirable ones and of
+    the others. Shape (rows,), or the number of rows of the kind."""
+    objective = supply.objective.terms[0][1]
+    first, counts = flat.first[:-1], np.array(flat.counts) // (2 if supply.trees.mismatched else 1)
+    several = np.flatnonzero(counts > 1)
+    values: dict[str, Tensor] = {}
+
+    def of(name: str, index: np.ndarray) -> None:
+        one = supply.scored(flat, objective, index)
+        if objective.head == "language_model":
+            values[f"{name}_log_prob"] = one.log_prob
+            if objective.reference != "none":
+                values[f"{name}_log_ratio"] = one.log_prob - one.ref_log_prob
+        if objective.data != "chosen" or len(several) == len(counts):
+            values[f"{name}_reward"] = objective.reward(one)
+
+    if len(several) == len(counts):
+        of("chosen", first)
+        of("rejected", first + counts - 1)
+    elif "desirable" in supply.trees.columns:
+        desirable = supply._column(flat, "desirable")[first] > 0.5
+        for name, index in (("chosen", first[desirable]), ("rejected", first[~desirable])):
+            if len(index):
+                of(name, index)
+    else:
+        of("chosen", first)
+    if "rejected_reward" in values and len(several) == len(counts):
+        values["margin"] = values["chosen_reward"] - values["rejected_reward"]
+        values["accuracy"] = _concordance(supply, flat, first, counts)
+    return values
+
+
+def _concordance(supply: Supply, flat: Flat, first: np.ndarray, counts: np.ndarray) -> Tensor:
+    """For each row, the share of its pairs of completions that the implicit reward orders as the data does."""
+    objective = supply.objective.terms[0][1]
+    if (counts == 2).all():
+        chosen, rejected = (objective.reward(supply.scored(flat, objective, first + i)) for i in (0, 1))
+        return correct(chosen, rejected)
+    total = torch.zeros(len(counts), dtype=torch.float64)
+    for k in np.unique(counts):
+        rows = np.flatnonzero(counts == k)
+        rewards = objective.reward(supply.scored(flat, objective, first[rows][:, None] + np.arange(k))).cpu()
+        pairs = [correct(rewards[:, i], rewards[:, j]) for i, j in combinations(range(int(k)), 2)]
+        total[rows] = torch.stack(pairs).mean(0)
+    return total
 
 
 class Tally:
@@ -33,36 +73,37 @@ class Tally:
 
     def __init__(self, accelerator: Accelerator | None = None) -> None:
         self._accelerator = accelerator
-        self._sums: dict[str, float] = {"loss": 0.0, "weight": 0.0, "examples": 0.0}
-
-    @property
-    def weight(self) -> float:
-        """Sum of the examples' weights: what the sum of losses is divided by."""
-        return self._sums["weight"]
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, float] = {}
 
     @torch.no_grad()
-    def add(self, objective: Objective, example: Pair | Scored, losses: Tensor) -> None:
-        """Add one micro-batch."""
-        values = describe(objective, example) | {"loss": losses, "weight": objective.weight(example)}
-        names = list(values)
-        sums = torch.stack([values[name].detach().double().sum() for name in names]).tolist()
-        for name, value in zip(names, sums, strict=True):
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        self._sums["examples"] += len(losses)
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Add one micro-batch's values: each name's mean is over as many as were given."""
+        sums = (
+            torch.stack([value.detach().double().sum().cpu() for value in values.values()]).tolist() if values else []
+        )
+        for (name, value), total in zip(values.items(), sums, strict=True):
+            self._sums[name] = self._sums.get(name, 0.0) + total
+            self._counts[name] = self._counts.get(name, 0) + value.numel()
 
-    def over_ranks(self) -> Tally:
-        """Add up the sums of all ranks."""
-        if self._accelerator is not None and self._accelerator.num_processes > 1:
-            names = sorted(self._sums)
-            sums = torch.tensor([self._sums[name] for name in names], device=self._accelerator.device)
-            self._sums = dict(zip(names, self._accelerator.reduce(sums, "sum").tolist(), strict=True))
-        return self
+    def add_total(self, name: str, value: float) -> None:
+        """Add a part of something that is a sum by itself."""
+        self._sums[name] = self._sums.get(name, 0.0) + value
+        self._counts[name] = math.nan
 
     def means(self) -> dict[str, float]:
-        """The loss per weight, everything else per example."""
-        examples = self._sums["examples"]
-        values = {name: total / examples for name, total in self._sums.items() if name not in ("weight", "examples")}
-        return values | {"loss": self._sums["loss"] / self._sums["weight"]}
+        """The mean of every name, over all ranks; what was added as a total, as it is."""
+        if self._accelerator is not None and self._accelerator.num_processes > 1:
+            from accelerate.utils import gather_object
+
+            parts = gather_object([(self._sums, self._counts)])
+            names = list(dict.fromkeys(name for sums, _ in parts for name in sums))
+            self._sums = {name: sum(sums.get(name, 0.0) for sums, _ in parts) for name in names}
+            self._counts = {name: sum(counts.get(name, 0) for _, counts in parts) for name in names}
+        return {
+            name: total if math.isnan(self._counts[name]) else total / self._counts[name]
+            for name, total in self._sums.items()
+        }
 
 
 def standard_error(values: Tensor) -> float:

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -71,18 +72,29 @@ def _texts(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def load_policy(
-    config: ModelConfig, tokenizer: PreTrainedTokenizerBase, seed: int, start: Path | None = None
-) -> PreTrainedModel:
+    config: ModelConfig, tokenizer: PreTrainedTokenizerBase, seed: int, start: Path | None = None,
+    head: str = "language_model",
+) -> PreTrainedModel:  # fmt: skip
     """The model that training starts from, in `config.dtype`, without dropout.
 
-    It stays in eval mode for good: what is trained is exactly what is scored, and no random state is needed to resume.
+    With the head `scalar` it is a reward model (one label, read at the last token); a head that the start lacks is
+    drawn from the seed. It stays in eval mode for good: what is trained is exactly what is scored, and no random state
+    is needed to resume.
     """
     dtype = getattr(torch, config.dtype)
+    auto = AutoModelForCausalLM if head == "language_model" else AutoModelForSequenceClassification
     if start is None and config.config is not None:
-        model = _from_nothing(config.config, tokenizer, seed).to(dtype)
+        model = _from_nothing(auto, config.config, tokenizer, seed).to(dtype)
     else:
         source, revision = (str(start), None) if start is not None else (config.path, config.revision)
-        model = _from_pretrained(AutoModelForCausalLM, source, revision, "model", dtype=dtype)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = _from_pretrained(auto, source, revision, "model", dtype=dtype, **_one_label(head))
+    if head == "scalar" and not isinstance(getattr(model, "score", None), nn.Linear):
+        raise UserError(f"{type(model).__name__} has no linear head `score` to be a reward model with", where="model")
+    if head == "scalar":  # what transformers takes for the end of a sequence is the last token that is no padding
+        padding = tokenizer.pad_token_id
+        model.config.pad_token_id = padding if padding != tokenizer.eos_token_id else None
     highest = max(len(tokenizer) - 1, 0)
     rows = model.get_input_embeddings().num_embeddings
     if highest >= rows:
@@ -90,8 +102,12 @@ def load_policy(
     return model.eval()
 
 
-def _from_nothing(fields: dict[str, Any], tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
-    fields = dict(fields)
+def _one_label(head: str) -> dict[str, Any]:
+    return {"num_labels": 1} if head == "scalar" else {}
+
+
+def _from_nothing(auto: Any, fields: dict[str, Any], tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
+    fields = dict(fields) | ({} if auto is AutoModelForCausalLM else _one_label("scalar"))
     kind = fields.pop("model_type")
     tokens = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     fields = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id} | tokens | fields
@@ -113,7 +129,7 @@ def _from_nothing(fields: dict[str, Any], tokenizer: PreTrainedTokenizerBase, se
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **fields), dtype=torch.float32)
+            return auto.from_config(AutoConfig.for_model(kind, **fields), dtype=torch.float32)
         except Exception as error:  # transformers checks shapes with all kinds of exceptions
             raise UserError(f"transformers can't build this {kind}: {error}", where="model.config") from error
 

@@ -1,101 +1,153 @@
-"""What an objective is, and what it sees.
+"""What an objective is, and what it declares.
 
 An objective is pure math over log-probabilities: it never sees padding, masks, devices or ranks. It declares what it
-needs in class attributes, the engine provides that and no more, and touching anything else is an error that says which
-declaration is missing. torch is not imported here, so that a recipe can be read without it.
+needs in class attributes, the engine provides that and no more (`alignzoo.seen` says what it looks like), and touching
+anything else is an error that says which declaration is missing. torch is not imported here, so that a recipe can be
+read without it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from alignzoo.seen import NotDeclared, Pair, Ranked, Scored, Tokens, Unpaired
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Field", "NotDeclared", "Objective", "Pair", "Scored"]
+
+__all__ = ["Field", "Needs", "NotDeclared", "Objective", "Pair", "Ranked", "Scored", "Tokens", "Unpaired"]
 
 
-class NotDeclared(AttributeError):
-    """An objective read something that it did not declare."""
+class Needs(BaseModel):
+    """What an objective or a modifier asks for, in class attributes. Everything is off unless it is declared."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    name: ClassVar[str]
+    """How a recipe calls it: lower case letters, digits and underscores."""
+    family: ClassVar[str] = ""
+    """What it is listed with."""
+    source: ClassVar[str] = ""
+    """Where it was published: authors, year, arXiv id, equation."""
+    equation: ClassVar[str] = ""
+    """The loss of one example in plain text; h is the difference of the log-ratios."""
+
+    reference: ClassVar[Literal["none", "sequence", "token", "live", "moving"]] = "none"
+    """`sequence`, `token`: log-probs of whole completions, or of each token too, under the frozen reference, from the
+    cache. `live`: the reference runs beside the policy, for `statistics = ("kl",)`. `moving`: it runs beside the policy
+    and follows it, as `sync` says. `none`: not computed."""
+    tokens: ClassVar[bool] = False
+    """`scored.tokens`: what is known of each scored token."""
+    statistics: ClassVar[tuple[Literal["entropy", "collision", "kl"], ...]] = ()
+    """Of the whole distribution at each scored token; see `Tokens`. They need `tokens`, kl also a live reference."""
+    columns: ClassVar[tuple[str, ...]] = ()
+    """Numbers that come with the data, by name: `scored.column("score")`."""
+    detached: ClassVar[str] = ""
+    """What the loss holds constant on purpose, in words, where its gradient is not the derivative of its value."""
+    random: ClassVar[bool] = False
+    """`example.uniform` and `tokens.uniform`: seeded by run, step and row, whatever the micro-batches are."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """One completion of each example, scored: tensors of shape (B,), float32 (float64 in tests), natural logarithms.
-
-    `log_prob` is log pi(y|x) under the policy, summed over the completion's tokens (EOS included); it carries the
-    gradient. `ref_log_prob` is the same under the reference, without gradient. `length` counts the summed tokens.
-    """
-
-    log_prob: Tensor
-    length: Tensor
-    _ref_log_prob: Tensor | None = None
-
-    @property
-    def ref_log_prob(self) -> Tensor:
-        """log pi_ref(y|x), shape (B,). Needs `reference = "sequence"`."""
-        if self._ref_log_prob is None:
-            raise NotDeclared('the reference was read but not declared: write `reference = "sequence"` in the class')
-        return self._ref_log_prob
-
-    @property
-    def log_ratio(self) -> Tensor:
-        """log pi(y|x) - log pi_ref(y|x), shape (B,): DPO's implicit reward is beta times this (paper, section 4)."""
-        return self.log_prob - self.ref_log_prob
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A batch of preference pairs: `chosen` (the paper's y_w) was preferred to `rejected` (y_l)."""
-
-    chosen: Scored
-    rejected: Scored
-
-    @property
-    def margin(self) -> Tensor:
-        """Difference of the two log-ratios, shape (B,): the h of most papers, before beta."""
-        return self.chosen.log_ratio - self.rejected.log_ratio
-
-
-class Objective(BaseModel):
+class Objective(Needs):
     """Base class: subclass it, give it a `name` and `loss`, and return it from `register_objectives`.
 
     Hyper-parameters are pydantic fields with bounds and descriptions; a recipe's `objective:` node is validated
     against them. The docstring's first line says what the objective is.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    name: ClassVar[str]
-    """How a recipe calls it: lower case letters, digits and underscores."""
-    source: ClassVar[str] = ""
-    """Where it was published: authors, year, arXiv id, equation."""
-    equation: ClassVar[str] = ""
-    """The loss of one example in plain text; h is the difference of the log-ratios."""
-    data: ClassVar[Literal["pair", "chosen"]] = "pair"
-    """`pair`: `loss` gets a `Pair`. `chosen`: it gets the chosen completions alone, a `Scored`."""
-    reference: ClassVar[Literal["none", "sequence"]] = "sequence"
-    """`sequence`: log-probs of whole completions under the frozen reference, from the cache. `none`: not computed."""
+    reference: ClassVar[Literal["none", "sequence", "token", "live", "moving"]] = "sequence"
+    data: ClassVar[Literal["pair", "chosen", "unpaired", "ranked"]] = "pair"
+    """What `loss` gets. `pair`: a `Pair`. `chosen`: the preferred completions alone, a `Scored`. `unpaired`: single
+    completions, labelled desirable or not, an `Unpaired`. `ranked`: K completions of each prompt, a `Ranked`."""
+    mismatched: ClassVar[bool] = False
+    """Unpaired data alone: also score every prompt with the completion of another row (KTO's KL estimate)."""
+    scope: ClassVar[Literal["example", "batch"]] = "example"
+    """`batch`: `loss` sees the whole global batch at once, so that an example's loss may depend on the others. It
+    costs one more forward."""
+    head: ClassVar[Literal["language_model", "scalar"]] = "language_model"
+    """`scalar`: the policy is a reward model, one number a completion (`scored.scalar`), and has no log-probs."""
 
     def loss(self, example: Any) -> Tensor:
-        """The loss of each example, shape (B,). `example` is a `Pair` or a `Scored`, as `data` says."""
+        """The loss of each example, shape (B,). `example` is what `data` says."""
         raise NotImplementedError(f"{type(self).__name__} has no loss")
 
     def weight(self, example: Any) -> Tensor:
         """What each example counts for, shape (B,). A step minimises sum(loss) / sum(weight) over the global batch.
 
         One for every example unless overridden: a mean over examples. SFT returns the token counts: a mean over tokens.
+        It may depend on lengths and columns; only with `scope = "batch"` on anything else.
         """
-        scored = example.chosen if isinstance(example, Pair) else example
-        return scored.log_prob.detach().new_ones(scored.log_prob.shape)
+        return example.ones()
 
     def reward(self, scored: Scored) -> Tensor:
-        """The implicit reward of a completion, shape (B,), for metrics alone: beta times its log-ratio.
+        """The implicit reward of completions, of any shape, for metrics alone: beta times their log-ratio.
 
         Without a reference it is beta times the log-probability. An objective with no beta counts as beta = 1.
         """
+        if self.head == "scalar":
+            return scored.scalar
         beta = getattr(self, "beta", 1.0)
         return beta * (scored.log_prob if self.reference == "none" else scored.log_ratio)
+
+    def initial_state(self) -> dict[str, float]:
+        """Numbers kept from step to step (running means), checkpointed with the run. They need `scope = "batch"`."""
+        return {}
+
+    def next_state(self, example: Any) -> dict[str, float]:
+        """The state after seeing a global batch; `example.state` is the one before. Called before `loss`, which then
+        sees what this returns. Every rank sees the same batch, so every rank has the same state."""
+        return dict(example.state)
+
+    def sync(self, step: int) -> float:
+        """For a moving reference: how far it moves to the policy after optimiser step `step` (from 1).
+
+        0: stays; 1: becomes the policy; between: reference = s * policy + (1 - s) * reference, weight by weight.
+        """
+        return 0.0
+
+    @property
+    def terms(self) -> Sequence[tuple[float, Objective]]:
+        """(weight, objective) of a sum of objectives; an ordinary one is a sum of one."""
+        return ((1.0, self),)
+
+    @property
+    def pieces(self) -> Sequence[Needs]:
+        """What it is made of: objectives and modifiers that have a name in the registry."""
+        return (self,)
+
+    def node(self) -> dict[str, Any] | list[dict[str, Any]]:
+        """How a recipe writes it, defaults included."""
+        return {"name": self.name, **self.model_dump(mode="json")}
+
+    def __str__(self) -> str:
+        fields = ", ".join(f"{key}={value}" for key, value in self.model_dump().items())
+        return f"{self.name}({fields})"
+
+
+def impossible(cls: type[Objective]) -> str:
+    """Why no engine can provide what a class declares, or "" when one can."""
+
+    def defines(method: str) -> bool:
+        return getattr(cls, method) is not getattr(Objective, method)
+
+    live = cls.reference in ("live", "moving")
+    rules: Mapping[str, bool] = {
+        '`statistics` need `tokens = True`': bool(cls.statistics) and not cls.tokens,
+        'the statistic "kl" needs `reference = "live"`: a cache has no distributions':
+            "kl" in cls.statistics and not live,
+        '`reference = "token"` needs `tokens = True`': cls.reference == "token" and not cls.tokens,
+        '`mismatched` needs `data = "unpaired"`': cls.mismatched and cls.data != "unpaired",
+        '`scope = "batch"` needs lists of one length: not with `data = "ranked"`':
+            cls.scope == "batch" and cls.data == "ranked",
+        'a state needs `scope = "batch"`: it must not depend on micro-batches':
+            cls.scope != "batch" and (defines("initial_state") or defines("next_state")),
+        'a scalar head has no log-probs: `reference = "none"`, no `tokens`':
+            cls.head == "scalar" and (cls.reference != "none" or cls.tokens),
+        '`sync` needs `reference = "moving"`': defines("sync") and cls.reference != "moving",
+        '`reference = "moving"` needs `sync`': cls.reference == "moving" and not defines("sync"),
+    }  # fmt: skip
+    return "; ".join(rule for rule, broken in rules.items() if broken)

@@ -77,7 +77,7 @@ def _score(scorer: Scorer, trees: Sequence[Tree], cache: ReferenceCache, budget:
             for part in plan(trees, budget, scorer.layout):
                 chosen = [trees[i] for i in part]
                 forest = lay(chosen, scorer.layout).to(device)
-                scores = scorer(forest).float().cpu().numpy()
+                scores = scorer(forest)["log_prob"].cpu().numpy()
                 cuts = forest.offsets.tolist()
                 for (tree, branch), a, b in zip(sequences(chosen), cuts, cuts[1:], strict=False):
                     cache.add(sequence_key(tree.prompt, branch), scores[a:b])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
-from alignzoo.data import read_rows, tokenise
+from alignzoo.data import prepare, read_rows
 from alignzoo.durable import replacing
 from alignzoo.flow import device_of, run_resolved
 from alignzoo.forest import sequences
@@ -36,9 +36,7 @@ def write_scores(resolved: Resolved, output: Path, split: str, screen: Screen) -
     rows = read_rows(recipe.data)
     tokenizer = load_tokenizer(recipe.model, rows.train, start)
     parts = {"train": rows.train, "held_out": rows.held_out}
-    trees = {
-        name: tokenise(part, tokenizer, recipe.tokens).trees for name, part in parts.items() if split in (name, "all")
-    }
+    trees = {name: prepare(part, tokenizer, recipe).trees for name, part in parts.items() if split in (name, "all")}
     reference = _scores(load_policy(recipe.model, tokenizer, recipe.seed, start), resolved, trees, screen)
     policy = _scores(load_policy(recipe.model, tokenizer, recipe.seed, result.policy), resolved, trees, screen)
     with replacing(output) as temporary, open(temporary, "w", encoding="utf-8") as file:

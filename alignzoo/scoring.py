@@ -6,6 +6,7 @@ The language-model head runs only at slots that predict a scored token, in chunk
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -35,30 +36,62 @@ class Scorer(nn.Module):
         """True: take the logits from the model's own forward, for heads that do more than a matrix product."""
         self._accepts = set(inspect.signature(model.base_model.forward).parameters)
 
-    def forward(self, forest: Forest) -> Tensor:
-        """(N,) float32: log pi of each scored token given everything before it in its sequence."""
-        with torch.autocast(forest.tokens.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            return self._score(forest)
+    def forward(self, forest: Forest, statistics: Sequence[str] = (), live: Scorer | None = None) -> dict[str, Tensor]:
+        """`log_prob`: (N,) float32, log pi of each scored token given everything before it in its sequence; and the
+        same for every one of the `statistics`. With a `live` reference also `ref_log_prob`, without gradient.
 
-    def _score(self, forest: Forest) -> Tensor:
+        Of a reward model: `scalar`, (S,), one number a sequence.
+        """
+        with torch.autocast(forest.tokens.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            if self.scalar:
+                return {"scalar": self._scalars(forest)}
+            return self._score(forest, tuple(statistics), live)
+
+    @property
+    def scalar(self) -> bool:
+        """Whether the model is a reward model: one number a sequence, no log-probs."""
+        return isinstance(getattr(self.model, "score", None), nn.Linear)
+
+    def _scalars(self, forest: Forest) -> Tensor:
+        hidden = self.model.base_model(**self._inputs(forest), use_cache=False)[0].flatten(0, 1)
+        output: Tensor = self.model.score(hidden[forest.last])  # type: ignore[operator]
+        return output[:, 0].float()
+
+    def _score(self, forest: Forest, statistics: tuple[str, ...], live: Scorer | None) -> dict[str, Tensor]:
+        hidden = [self._hidden(forest)]
+        if live is not None:
+            with torch.no_grad():
+                hidden.append(live._hidden(forest))
+
+        def head(target: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
+            return measure(self._logits(parts[0]), target, statistics, live._logits(parts[1]) if live else None)
+
+        rows = max(1, HEAD_CHUNK_ELEMENTS // int(self.model.config.get_text_config().vocab_size))
+        if len(forest.slot) <= rows:
+            found = head(forest.target, *hidden)
+        else:
+            # Recomputing a chunk's logits in the backward costs one more product; keeping them would cost the memory.
+            pieces = zip(forest.target.split(rows), *(part.split(rows) for part in hidden), strict=True)
+            chunks = [checkpoint(head, *piece, use_reentrant=False) for piece in pieces]
+            found = tuple(torch.cat(column) for column in zip(*chunks, strict=True))
+        names = ("log_prob", *statistics) + (("ref_log_prob",) if live is not None else ())
+        return dict(zip(names, found, strict=True))
+
+    def _hidden(self, forest: Forest) -> Tensor:
+        """(N, ...) what the head sees at the slots that predict a scored token (with `whole_head`: the logits)."""
         inputs = self._inputs(forest)
         if self.whole_head:
-            logits = self.model(**inputs, use_cache=False).logits.flatten(0, 1)[forest.slot]
-            return _log_prob(logits, forest.target)
-        hidden = self.model.base_model(**inputs, use_cache=False)[0].flatten(0, 1)[forest.slot]
-        rows = max(1, HEAD_CHUNK_ELEMENTS // int(self.model.config.get_text_config().vocab_size))
-        if len(hidden) <= rows:
-            return self._head(hidden, forest.target)
-        # Recomputing a chunk's logits in the backward costs one more product; keeping them would cost the memory.
-        chunks = zip(hidden.split(rows), forest.target.split(rows), strict=True)
-        return torch.cat([checkpoint(self._head, h, t, use_reentrant=False) for h, t in chunks])
+            return self.model(**inputs, use_cache=False).logits.flatten(0, 1)[forest.slot]
+        return self.model.base_model(**inputs, use_cache=False)[0].flatten(0, 1)[forest.slot]
 
-    def _head(self, hidden: Tensor, target: Tensor) -> Tensor:
+    def _logits(self, hidden: Tensor) -> Tensor:
+        if self.whole_head:
+            return hidden.float()
         logits = self.model.get_output_embeddings()(hidden)
         cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
         if cap is not None:
             logits = torch.tanh(logits / cap) * cap
-        return _log_prob(logits, target)
+        return logits.float()
 
     def _inputs(self, forest: Forest) -> dict[str, Any]:
         inputs: dict[str, Any] = {"input_ids": forest.tokens}
@@ -83,11 +116,28 @@ class Scorer(nn.Module):
         return {kind: forest.mask(dtype, window if kind == "sliding_attention" else None) for kind in kinds}
 
 
-def _log_prob(logits: Tensor, target: Tensor) -> Tensor:
-    logits = logits.float()
-    return logits.gather(1, target[:, None])[:, 0] - logits.logsumexp(1)
+def measure(
+    logits: Tensor, target: Tensor, statistics: Sequence[str] = (), ref_logits: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """The target's log-prob, every statistic of the distribution, and the reference's log-prob if it is there."""
+    normaliser = logits.logsumexp(1)
+    found = [logits.gather(1, target[:, None])[:, 0] - normaliser]
+    log_probs = logits - normaliser[:, None] if statistics else logits
+    reference = None if ref_logits is None else ref_logits.log_softmax(1)
+    for name in statistics:
+        if name == "entropy":
+            found.append(-(log_probs.exp() * log_probs).sum(1))
+        elif name == "collision":
+            found.append((2 * log_probs).logsumexp(1))
+        elif name == "kl" and reference is not None:
+            found.append((reference.exp() * (reference - log_probs)).sum(1))
+        else:
+            raise ValueError(f"no statistic {name}" + ("" if reference is not None else " without a live reference"))
+    if reference is not None:
+        found.append(reference.gather(1, target[:, None])[:, 0])
+    return tuple(found)
 
 
-def per_sequence(token_log_probs: Tensor, forest: Forest) -> Tensor:
-    """(S,) sums over each sequence's scored tokens, in the order of `forest.offsets`."""
-    return torch.segment_reduce(token_log_probs, "sum", offsets=forest.offsets)
+def per_sequence(token_values: Tensor, offsets: Tensor) -> Tensor:
+    """(S,) sums over each sequence's scored tokens."""
+    return torch.segment_reduce(token_values, "sum", offsets=offsets)

@@ -41,11 +41,13 @@ def summarise(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
     first = next(line for line in lines if line["kind"] == "eval")
     seconds = sum(line["seconds"] for line in timings)
     start = f"the run of {resolved.parent.recipe.name}" if resolved.parent else recipe.model.path
+    node = recipe.objective.node()
+    baseline = next((key for key in ("likelihood_accuracy", "preference_accuracy") if key in first), None)
     return {
         "name": recipe.name,
         "fingerprint": resolved.fingerprint,
         "finished": True,
-        "objective": {"name": recipe.objective.name} | recipe.objective.model_dump(),
+        "objective": node if isinstance(node, dict) else {"name": recipe.objective.name, "terms": node},
         "model": {
             "start": start or f"{(recipe.model.config or {}).get('model_type')} from scratch",
             "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
@@ -54,7 +56,8 @@ def summarise(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
         },
         "data": {key: value for key, value in data.items() if key not in ("skipped_rows", "lengths")},
         "eval": {key: value for key, value in trained.last_evaluation.items() if key not in ("kind", "step")}
-        | {"baseline_accuracy": first["likelihood_accuracy"]},
+        | {"loss_before": first["loss"]}
+        | ({"baseline_accuracy": first[baseline]} if baseline else {}),
         "train": {
             "steps": trained.steps,
             "pairs": trained.steps * recipe.train.batch_size,
@@ -77,7 +80,7 @@ def summarise(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
 
 def _code_of(resolved: Resolved) -> list[dict[str, str]]:
     """Whose code the run depended on besides the engine: package, version and file digest."""
-    origins = {resolved.registry.origin(type(part)) for part in (resolved.recipe.objective, resolved.recipe.data)}
+    origins = {resolved.registry.origin(type(part)) for part in resolved.pieces}
     return [
         {"package": origin.package, "version": origin.version, "file_hash": origin.file_hash}
         for origin in sorted(origins, key=lambda origin: (origin.package, origin.file_hash))

@@ -7,7 +7,7 @@ dialogues of an odd HH row).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -62,12 +62,23 @@ class Trees(Sequence[Tree]):
 
     def __init__(
         self, ids: list[str], tokens: Tokens, segments: NDArray[np.int64], trees: NDArray[np.int64],
-        scored_from: Tokens,
+        scored_from: Tokens, columns: Mapping[str, NDArray[np.float32]] | None = None, mismatched: bool = False,
     ) -> None:  # fmt: skip
         self.ids, self.tokens, self.segments, self.trees, self.scored_from = ids, tokens, segments, trees, scored_from
+        self.columns = dict(columns or {})
+        """Numbers that came with the data: name -> one for each branch of each tree, nan where there is none."""
+        self.mismatched = mismatched
+        """Whether the second half of every tree's branches are completions of other rows (KTO's KL estimate)."""
+
+    @property
+    def first(self) -> NDArray[np.int64]:
+        """(len + 1,) how many branches stand before each tree's."""
+        return self.trees - np.arange(len(self.trees))
 
     @classmethod
-    def build(cls, items: Iterable[Tree]) -> Trees:
+    def build(
+        cls, items: Iterable[Tree], columns: Mapping[str, NDArray[np.float32]] | None = None, mismatched: bool = False
+    ) -> Trees:
         """Copy trees into flat arrays."""
         ids: list[str] = []
         parts: list[Tokens] = []
@@ -82,7 +93,10 @@ class Trees(Sequence[Tree]):
         segments = np.zeros(len(parts) + 1, dtype=np.int64)
         np.cumsum([len(part) for part in parts], out=segments[1:])
         tokens = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
-        return cls(ids, tokens, segments, np.asarray(trees, dtype=np.int64), np.asarray(scored_from, dtype=np.int32))
+        return cls(
+            ids, tokens, segments, np.asarray(trees, dtype=np.int64), np.asarray(scored_from, dtype=np.int32),
+            columns, mismatched,
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.ids)

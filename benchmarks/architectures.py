@@ -58,7 +58,7 @@ def measure(name: str, trees: list[Tree]) -> dict:
     want = plain(model, trees)
     want_gradient = gradient(model, want)
     forest = lay(trees, layout.used)
-    got = per_sequence(scorer(forest), forest)
+    got = per_sequence(scorer(forest)["log_prob"], forest.offsets)
     relative = float(((got - want).abs() / want.abs()).max())
     difference = (gradient(model, got) - want_gradient).norm() / want_gradient.norm()
     return {"layout": layout.used, "log_prob": relative, "gradient": float(difference), "reason": layout.reason}

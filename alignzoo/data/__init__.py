@@ -1,7 +1,30 @@
-"""Sources -> preference rows -> token trees."""
+"""Sources -> preference rows -> token trees, in the shape that an objective takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from alignzoo.data.report import data_report
+from alignzoo.data.rows import Row
+from alignzoo.data.shapes import shape, with_columns, with_mismatched
 from alignzoo.data.split import Rows, read_rows
 from alignzoo.data.tokenise import Tokenised, tokenise
 
-__all__ = ["Rows", "Tokenised", "data_report", "read_rows", "tokenise"]
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from alignzoo.recipe.schema import Recipe
+
+__all__ = ["Rows", "Tokenised", "data_report", "prepare", "read_rows", "tokenise"]
+
+
+def prepare(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> Tokenised:
+    """Rows to trees as the recipe's objective takes them: shape of data, columns, mismatched completions."""
+    fitting, skipped = shape(rows, recipe.objective, recipe.data.pairs)
+    found = tokenise(fitting, tokenizer, recipe.tokens)
+    found.skipped += skipped
+    found.trees = with_columns(found.trees, found.rows, recipe.objective)
+    if recipe.objective.mismatched and len(found.trees):
+        found.trees = with_mismatched(found.trees, recipe.tokens.max_length)
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from alignzoo.data.dialogue import dialogue_row, looks_like_dialogue
@@ -37,6 +38,32 @@ def preference_row(id: str, record: dict[str, Any], columns: Columns, where: str
     if isinstance(chosen, str):
         return _from_strings(id, prompt, chosen, str(rejected), where, record)
     return _from_chats(id, prompt, chosen, rejected)  # type: ignore[arg-type]
+
+
+def completions_row(
+    id: str, record: dict[str, Any], prompt_column: str, texts: Sequence[Any], where: str
+) -> Row | Skipped:
+    """A row from a prompt and any number of completions, in their order."""
+    prompt = _value(column_of(record, prompt_column, where), f"{where}: {prompt_column}")
+    answers = [_value(text, f"{where}: completion {i}") for i, text in enumerate(texts, 1)]
+    if prompt is None:
+        raise UserError("no prompt", where=where, expected="text or chat messages")
+    if any(answer is None or (isinstance(answer, str) and not answer.strip()) for answer in answers):
+        return Skipped(id, "empty completion")
+    if isinstance(prompt, str) and not all(isinstance(answer, str) for answer in answers):
+        prompt = ({"role": "user", "content": prompt},)
+    if not isinstance(prompt, str):
+        answers = [({"role": "assistant", "content": one},) if isinstance(one, str) else one for one in answers]
+        if any(len(one) != 1 or one[0]["role"] != "assistant" for one in answers):  # type: ignore[arg-type,index]
+            return Skipped(id, "completion is not one assistant message")
+    if any(answers[i] == answers[j] for i in range(len(answers)) for j in range(i)):
+        return Skipped(id, "two completions are equal")
+    first = prompt if isinstance(prompt, str) else _first_turn(prompt)
+    return Row(id, prompt, tuple(Completion(answer) for answer in answers), group=" ".join(first.split()))  # type: ignore[arg-type]
+
+
+def _first_turn(prompt: Messages) -> str:
+    return next((message["content"] for message in prompt if message["role"] == "user"), prompt[0]["content"])
 
 
 def column_of(record: dict[str, Any], name: str, where: str) -> Any:
@@ -89,8 +116,8 @@ def _checked(id: str, prompt: Messages, chosen: Messages, rejected: Messages) ->
             return Skipped(id, "completion is not one assistant message", name)
     if chosen == rejected:
         return Skipped(id, "chosen equals rejected")
-    first = next((message["content"] for message in prompt if message["role"] == "user"), prompt[0]["content"])
-    return Row(id, prompt, (Completion(chosen), Completion(rejected)), group=" ".join(first.split()))
+    group = " ".join(_first_turn(prompt).split())
+    return Row(id, prompt, (Completion(chosen), Completion(rejected)), group=group)
 
 
 def _value(value: Any, where: str) -> str | Messages | None:

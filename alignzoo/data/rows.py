@@ -20,11 +20,13 @@ class Completion:
 
     text: Text
     context: str = ""
+    columns: Mapping[str, float] = field(default_factory=dict)
+    """Numbers of its own: `score`; `desirable` (1 or 0) of unpaired data."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A prompt and its completions. A pair has two: the chosen one first, the rejected one second."""
+    """A prompt and its completions, the best one first: two are a pair, more a ranked list, one is unpaired data."""
 
     id: str
     """Unique in its source and stable: `file.jsonl.gz:17`, or the row's own id."""
@@ -33,7 +35,7 @@ class Row:
     group: str
     """Rows with one group never land on both sides of a split: the first human turn, or the whole prompt."""
     columns: Mapping[str, float] = field(default_factory=dict)
-    """Numbers that came with the row (scores, margins)."""
+    """Numbers that came with the row (a margin, a weight)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,9 @@ class DataSource(BaseModel):
         0.0, ge=0, le=1, description="share of training pairs whose chosen and rejected are swapped, seeded"
     )
     label_noise_seed: int = Field(0, ge=0, description="which pairs are swapped")
+    pairs: Literal["best_worst", "neighbours", "all"] = Field(
+        "best_worst", description="which pairs a ranked list gives to an objective that takes pairs"
+    )
 
     def splits(self) -> tuple[Split, ...]:
         """Its own splits. With `("train",)` a held-out one is carved from it, whole groups at a time."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 from alignzoo.data.rows import Row, Skipped
@@ -100,4 +100,10 @@ def _unit(text: str) -> float:
 
 
 def _flipped(row: Row) -> Row:
-    return Row(row.id, row.prompt, tuple(reversed(row.completions)), row.group, row.columns)
+    """The row as a mistaken annotator labels it: the texts change places, scores and labels stay where they are."""
+    ones = row.completions
+    if len(ones) == 1:
+        label = {"desirable": 1 - ones[0].columns["desirable"]}
+        return replace(row, completions=(replace(ones[0], columns={**ones[0].columns, **label}),))
+    texts = zip(reversed(ones), ones, strict=True)
+    return replace(row, completions=tuple(replace(text, columns=place.columns) for text, place in texts))

@@ -57,7 +57,8 @@ def tokenise(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, tokens: To
         cut_prompt, cut_completions = cut
         wholes = [context + completion for context, completion in zip(contexts, cut_completions, strict=True)]
         if len(wholes) > 1 and len(set(map(tuple, wholes))) < len(wholes):
-            skipped.append(Skipped(row.id, "chosen equals rejected after truncation"))
+            which = "chosen equals rejected" if len(wholes) == 2 else "two completions are equal"
+            skipped.append(Skipped(row.id, f"{which} after truncation"))
             continue
         counts["prompts"] += len(cut_prompt) < len(prompt)
         counts["completions"] += any(len(a) < len(b) for a, b in zip(cut_completions, completions, strict=True))

@@ -40,9 +40,14 @@ class Resolved:
     def plain(self) -> dict[str, Any]:
         """Every value, defaults included, as plain dictionaries."""
         values: dict[str, Any] = self.recipe.model_dump(mode="json", by_alias=True)
-        for key in ("objective", "data"):
-            values[key] = {"name": getattr(self.recipe, key).name, **values[key]}
+        values["objective"] = self.recipe.objective.node()
+        values["data"] = {"name": self.recipe.data.name, **values["data"]}
         return values
+
+    @property
+    def pieces(self) -> list[Any]:
+        """Everything in it that came from the registry."""
+        return [*self.recipe.objective.pieces, self.recipe.data]
 
     @property
     def origins(self) -> dict[str, Origin]:

@@ -8,13 +8,13 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from alignzoo.composition import Modified, Sum, meaningless
 from alignzoo.errors import Problem, UserError, nearest
+from alignzoo.objective import Objective
 from alignzoo.recipe.read import Node
 from alignzoo.recipe.schema import Optimizer, Recipe
 from alignzoo.registry import Registry, registry
 
-KINDS = {"objective": "objective", "data": "data source"}
-"""Recipe key -> registry kind."""
 OPTIMIZERS = {cls.model_fields["name"].default: cls for cls in get_args(get_args(Optimizer)[0])}
 
 
@@ -30,9 +30,9 @@ def validate(node: Node, name: str) -> tuple[Recipe, Registry]:
             known = known.with_files([Path(path) for path in plugins])
         except UserError as error:
             problems += error.problems
-    told = [key for key in KINDS if key in plain]
-    for key, kind in KINDS.items():
-        problems += _build(plain, key, kind, node, known)
+    told = [key for key in ("objective", "data") if key in plain]
+    problems += _objective(plain, node, known)
+    problems += _data(plain, node, known)
     problems += _optimizer(plain, node)
     try:
         recipe = Recipe.model_validate(plain)
@@ -44,33 +44,96 @@ def validate(node: Node, name: str) -> tuple[Recipe, Registry]:
     return recipe, known
 
 
-def _build(plain: dict[str, Any], key: str, kind: str, node: Node, known: Registry) -> Iterator[Problem]:
-    """Replace a {name: ..., fields} node by an instance of the class that the registry has under the name."""
-    given = plain.get(key)
+def _objective(plain: dict[str, Any], node: Node, known: Registry) -> Iterator[Problem]:
+    """Replace the objective's node by an objective: one, or the weighted sum of a list."""
+    given = plain.pop("objective", None)
+    if given is None:
+        return
+    if not isinstance(given, list):
+        found: list[Objective] = []
+        yield from _term(given, ("objective",), node, known, found)
+        if found:
+            plain["objective"] = found[0]
+        return
+    if not given:
+        yield Problem("objective: an empty list", _mark(node, ("objective",)), "at least one objective")
+    parts: list[Objective] = []
+    weights: list[float] = []
+    for i, item in enumerate(given):
+        at = ("objective", str(i))
+        item = {"name": item} if isinstance(item, str) else item
+        weight = item.pop("weight", 1.0) if isinstance(item, dict) else 1.0
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
+            yield Problem(
+                f"objective.{i}.weight: {weight!r} is not a weight", _mark(node, (*at, "weight")), "a number above 0"
+            )
+            weight = 1.0
+        weights.append(float(weight))
+        yield from _term(item, at, node, known, parts)
+    if parts and len(parts) == len(given):
+        plain["objective"] = Sum(parts=tuple(parts), weights=tuple(weights))
+        why = meaningless(plain["objective"])
+        if why:
+            yield Problem(f"objective: {why}", _mark(node, ("objective",)))
+
+
+def _term(given: Any, at: tuple[str, ...], node: Node, known: Registry, found: list[Objective]) -> Iterator[Problem]:
+    """One objective, with its modifiers around it, appended to `found`; nothing where there are problems."""
+    modifiers = given.pop("modifiers", []) if isinstance(given, dict) else []
+    made: list[Any] = []
+    yield from _made(given, at, "objective", node, known, made)
+    if not isinstance(modifiers, list):
+        yield Problem(f"{'.'.join(at)}.modifiers: not a list", _mark(node, (*at, "modifiers")), "a list of modifiers")
+        return
+    around: list[Any] = []
+    for i, item in enumerate(modifiers):
+        item = {"name": item} if isinstance(item, str) else item
+        yield from _made(item, (*at, "modifiers", str(i)), "modifier", node, known, around)
+    if not made or len(around) < len(modifiers):
+        return
+    objective = Modified(inner=made[0], modifiers=tuple(around)) if around else made[0]
+    why = meaningless(objective)
+    if why:
+        yield Problem(f"{'.'.join(at)}: {why}", _mark(node, at))
+        return
+    found.append(objective)
+
+
+def _data(plain: dict[str, Any], node: Node, known: Registry) -> Iterator[Problem]:
+    given = plain.pop("data", None)
+    found: list[Any] = []
+    if given is not None:
+        yield from _made(given, ("data",), "data source", node, known, found)
+    if found:
+        plain["data"] = found[0]
+
+
+def _made(
+    given: Any, at: tuple[str, ...], kind: str, node: Node, known: Registry, found: list[Any]
+) -> Iterator[Problem]:
+    """An instance of the class that the registry has under a {name: ..., fields} node's name, appended to `found`."""
+    key = ".".join(at)
     if not isinstance(given, dict):
-        if key in plain:
-            yield Problem(f"{key}: a {type(given).__name__}", _mark(node, (key,)), "a name, or {name: ..., its fields}")
-            plain.pop(key)
+        yield Problem(f"{key}: a {type(given).__name__}", _mark(node, at), "a name, or {name: ..., its fields}")
         return
     fields = dict(given)
     name = fields.pop("name", None)
-    plain.pop(key)
     if not isinstance(name, str):
         yield Problem(
-            f"{key}.name: missing" if name is None else f"{key}.name: {name!r} is not a name", _mark(node, (key,))
+            f"{key}.name: missing" if name is None else f"{key}.name: {name!r} is not a name", _mark(node, at)
         )
         return
     try:
         cls = known.find(kind, name)
     except UserError as error:
         for problem in error.problems:
-            where = _mark(node, (key, "name"))
+            where = _mark(node, (*at, "name"))
             yield Problem(f"{key}.name: {problem.what}", where, problem.expected, problem.nearest, problem.hint)
         return
     try:
-        plain[key] = cls(**fields)
+        found.append(cls(**fields))
     except ValidationError as error:
-        yield from _problems(error, node, (key,), cls)
+        yield from _problems(error, node, at, cls)
 
 
 def _optimizer(plain: dict[str, Any], node: Node) -> Iterator[Problem]:

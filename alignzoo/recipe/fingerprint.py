@@ -23,15 +23,14 @@ def fingerprint(resolved: Resolved) -> str:
     for section, keys in NOT_IN_IT.items():
         for key in keys:
             values[section].pop(key)
-    values["objective"] = {"name": recipe.objective.name, **values["objective"]}
+    values["objective"] = recipe.objective.node()
     values["data"] = recipe.data.fingerprint()
     values["model"]["from"] = resolved.parent.fingerprint if resolved.parent else None
     for key in ("path", "tokenizer"):
         if isinstance(values["model"][key], str):
             values["model"][key] = _folder(values["model"][key])
     # A built-in's code is alignzoo's own: its version is recorded and does not make a finished run another one.
-    parts = (recipe.objective, recipe.data)
-    origins = [resolved.registry.origin(type(part)) for part in parts]
+    origins = [resolved.registry.origin(type(part)) for part in resolved.pieces]
     values["plugins"] = [origin.file_hash for origin in origins if origin.package != "alignzoo"]
     text = json.dumps(values, sort_keys=True, ensure_ascii=False)
     return blake2b(text.encode(), digest_size=16).hexdigest()

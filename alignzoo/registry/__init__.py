@@ -19,7 +19,7 @@ from alignzoo.registry.loading import OFF, Offer, Origin, PluginInfo, load_file,
 
 __all__ = ["OFF", "Origin", "PluginInfo", "Registry", "get_objective", "registry"]
 
-BUILT_IN = ("alignzoo.objectives", "alignzoo.data.sources")
+BUILT_IN = ("alignzoo.objectives", "alignzoo.modifiers", "alignzoo.data.sources")
 
 
 class Registry:

@@ -28,6 +28,7 @@ from packaging.utils import canonicalize_name
 import alignzoo
 from alignzoo import hookspecs
 from alignzoo.errors import UserError, nearest
+from alignzoo.objective import impossible
 
 GROUP = "alignzoo"
 NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -190,6 +191,10 @@ def _load_entry(entry: EntryPoint, package: str, version: str, before: dict[tupl
     return offers
 
 
+RESERVED = ("name", "weight", "modifiers")
+"""Keys of a recipe's objective node that are not the objective's own."""
+
+
 def _offers(plugin: Any, package: str, version: str) -> list[Offer]:
     """Ask one plugin, through a manager of its own, for everything it registers."""
     with _guarded("when it was looked at"):
@@ -236,6 +241,13 @@ def _checked(kind: str, hook: str, base: str, cls: Any, package: str, version: s
         raise Refused(f"{cls.__name__}.name is {name!r}; expected lower case letters, digits and underscores")
     if not (cls.__dict__.get("__doc__") or "").strip():
         raise Refused(f"{cls.__name__} has no docstring; its first line is what `alignzoo objectives` shows")
+    if kind == "objective":
+        why = impossible(cls)
+        if why:
+            raise Refused(f"{cls.__name__} declares what can't be provided: {why}")
+    reserved = [field for field in RESERVED if field in getattr(cls, "model_fields", {})]
+    if reserved:
+        raise Refused(f"{cls.__name__} has a field '{reserved[0]}', which means something else in a recipe")
     return Offer(kind, name, cls, Origin(package, version, _hash_of(sys.modules.get(cls.__module__))))
 
 

@@ -20,16 +20,18 @@ def summary_table(summary: dict[str, Any]) -> Table:
 def summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """(what, value) of the figures that a person asks for first."""
     scores, train, data = summary["eval"], summary["train"], summary["data"]
-    fields = ", ".join(f"{key}={value}" for key, value in summary["objective"].items() if key != "name")
     cached, scored = summary["reference"]["rows_cached"], summary["reference"]["rows_scored"]
+    accuracy = []
+    if "preference_accuracy" in scores:
+        start = "by plain likelihood" if "likelihood_accuracy" in scores else "before training"
+        figure = f"{scores['preference_accuracy']:.3f} ± {scores['preference_accuracy_se']:.3f} (n {scores['n']:,})"
+        accuracy = [
+            ("held-out accuracy", f"{figure}; the start {start} {scores['baseline_accuracy']:.3f}"),
+            ("margin", f"{scores['margin']:.3f}"),
+        ]
     lines = [
-        ("objective", f"{summary['objective']['name']}({fields})"),
-        (
-            "held-out accuracy",
-            f"{scores['preference_accuracy']:.3f} ± {scores['preference_accuracy_se']:.3f} (n {scores['n']:,}); "
-            f"the start by plain likelihood {scores['baseline_accuracy']:.3f}",
-        ),
-        ("margin", f"{scores['margin']:.3f}"),
+        ("objective", objective_words(summary["objective"])),
+        *accuracy,
         ("loss", f"{scores['loss']:.4f} held out, {train['final_loss']:.4f} in the last step"),
         ("data", f"{data['train']:,} training rows, {data['skipped']:,} of {data['read']:,} read were skipped"),
         ("training", f"{train['steps']:,} steps in {train['seconds']:.1f} s, {train['pairs_per_second']:.0f} rows/s, "
@@ -41,3 +43,12 @@ def summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
     if data.get("flipped"):
         lines.insert(5, ("label noise", f"{data['flipped']:,} training labels were flipped"))
     return lines
+
+
+def objective_words(node: dict[str, Any]) -> str:
+    """An objective of summary.json in a line."""
+    if "terms" in node:
+        return " + ".join(f"{term['weight']:g} {objective_words(term)}" for term in node["terms"])
+    fields = ", ".join(f"{key}={value}" for key, value in node.items() if key not in ("name", "weight", "modifiers"))
+    around = "".join(f" with {one['name']}" for one in node.get("modifiers", ()))
+    return f"{node['name']}({fields}){around}"

@@ -4,7 +4,9 @@ import torch
 from accelerate import Accelerator
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from alignzoo.data.shapes import with_mismatched
 from alignzoo.engine import Engine, make_optimizer
+from alignzoo.examples import Supply
 from alignzoo.progress import Screen
 from alignzoo.recipe.schema import TrainConfig
 from alignzoo.reference import score_reference
@@ -29,9 +31,9 @@ def random_pairs(rows: int, seed: int = 0) -> Trees:
     def some(low: int, high: int) -> np.ndarray:
         return rng.integers(1, VOCABULARY, rng.integers(low, high)).astype(np.int32)
 
-    return Trees.build(
-        Tree(f"row {i}", some(1, 24), (Branch(some(2, 16), i % 2), Branch(some(1, 20)))) for i in range(rows)
-    )
+    trees = [Tree(f"row {i}", some(1, 24), (Branch(some(2, 16), i % 2), Branch(some(1, 20)))) for i in range(rows)]
+    columns = {"desirable": np.tile([1.0, 0.0], rows), "score": np.tile([1.0, 0.25], rows)}
+    return Trees.build(trees, {name: values.astype(np.float32) for name, values in columns.items()})
 
 
 @pytest.fixture
@@ -44,14 +46,19 @@ def make_engine(tmp_path):
         )
         model, trees = tiny_llama(), trees if trees is not None else random_pairs(rows)
         scorer = Scorer(model, layout)
-        reference = None
-        if objective.reference != "none":
+        reference = live = None
+        if objective.mismatched:
+            trees = with_mismatched(trees, 512)
+        if objective.reference in ("live", "moving"):
+            live = Scorer(tiny_llama(seed=1).requires_grad_(False), layout)
+        elif objective.reference != "none":
             with torch.no_grad():  # a reference that differs from the policy, so that every term of a loss is at work
                 reference = score_reference(
                     Scorer(tiny_llama(seed=1), layout), trees, tmp_path / "cache", 512, Screen(quiet=True)
                 )
         accelerator = Accelerator(cpu=True, mixed_precision="no")
         optimizer = make_optimizer(config.optimizer, model)
-        return Engine(objective, config, accelerator, scorer, optimizer, trees, reference, steps=100, seed=seed)
+        supply = Supply(objective, trees, reference, live, seed)
+        return Engine(supply, config, accelerator, scorer, optimizer, steps=100, seed=seed)
 
     return make

@@ -44,8 +44,8 @@ def test_sft_is_the_mean_over_the_tokens_of_the_global_batch(make_engine):
     engine = make_engine(SFT(), tokens_per_batch=64)
     model = engine.bare.model
     total, count = 0.0, 0
-    for row in rows_of_step(0, len(engine.trees), engine.config, 0):
-        tree = engine.trees[int(row)]
+    for row in rows_of_step(0, len(engine.supply.trees), engine.config, 0):
+        tree = engine.supply.trees[int(row)]
         branch = tree.branches[0]
         ids = torch.from_numpy(np.concatenate([tree.prompt, branch.tokens])).long()[None]
         first = len(tree.prompt) + branch.scored_from
@@ -60,8 +60,8 @@ def test_sft_is_the_mean_over_the_tokens_of_the_global_batch(make_engine):
 def test_dpo_step_equals_a_step_written_out_by_hand(make_engine):
     engine = make_engine(DPO(beta=0.2), optimizer={"name": "sgd", "learning_rate": 1.0})
     model, losses = engine.bare.model, []
-    for row in rows_of_step(0, len(engine.trees), engine.config, 0):
-        tree, ref = engine.trees[int(row)], engine.reference.of(int(row), 2)
+    for row in rows_of_step(0, len(engine.supply.trees), engine.config, 0):
+        tree, ref = engine.supply.trees[int(row)], engine.supply.reference.of(int(row), 2)
         ratios = []
         for b, branch in enumerate(tree.branches):
             ids = torch.from_numpy(np.concatenate([tree.prompt, branch.tokens])).long()[None]
@@ -91,12 +91,12 @@ def test_out_of_memory_halves_the_budget_and_repeats_the_step(make_engine, monke
     engine = make_engine(DPO(), tokens_per_batch=400)
     forward = engine.bare.forward
 
-    def small_memory(forest):
+    def small_memory(forest, *more):
         if forest.slots > 200:
             raise RuntimeError(
                 "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
             )
-        return forward(forest)
+        return forward(forest, *more)
 
     monkeypatch.setattr(engine.bare, "forward", small_memory)
     got, _ = gradient_after_one_step(engine)
@@ -106,7 +106,7 @@ def test_out_of_memory_halves_the_budget_and_repeats_the_step(make_engine, monke
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(make_engine, monkeypatch):
     engine = make_engine(DPO())
-    monkeypatch.setattr(engine.bare, "forward", lambda forest: (_ for _ in ()).throw(RuntimeError("shapes differ")))
+    monkeypatch.setattr(engine.bare, "forward", lambda *_: (_ for _ in ()).throw(RuntimeError("shapes differ")))
     with pytest.raises(RuntimeError, match="shapes differ"):
         engine.step(0)
 
@@ -124,10 +124,10 @@ class Poisoned(Objective):
 def test_a_loss_that_is_not_finite_names_the_step_and_the_rows_and_changes_nothing(make_engine):
     engine = make_engine(Poisoned())
     before = [p.detach().clone() for p in engine.bare.parameters()]
-    bad = [engine.trees.ids[i] for i in range(len(engine.trees)) if engine.trees[i].branches[0].scored == 5]
-    rows = {step: [engine.trees.ids[i] for i in rows_of_step(step, 32, engine.config, 0)] for step in range(4)}
+    bad = [engine.supply.trees.ids[i] for i in range(len(engine.supply.trees)) if engine.supply.trees[i].branches[0].scored == 5]
+    rows = {step: [engine.supply.trees.ids[i] for i in rows_of_step(step, 32, engine.config, 0)] for step in range(4)}
     step = next(step for step in rows if set(rows[step]) & set(bad))
-    with pytest.raises(RunFailed, match=rf"step {step + 1}: Poisoned's loss is not finite for rows row \d+") as error:
+    with pytest.raises(RunFailed, match=rf"step {step + 1}: the loss of poisoned is not finite for rows row \d+") as error:
         engine.step(step)
     assert any(name in str(error.value) for name in bad)
     assert all(torch.equal(old, new) for old, new in zip(before, engine.bare.parameters(), strict=True))
@@ -143,7 +143,7 @@ class WrongShape(Objective):
 
 
 def test_a_loss_of_the_wrong_shape_is_refused(make_engine):
-    with pytest.raises(RunFailed, match=r"WrongShape.loss returned shape \(\); expected one loss an example"):
+    with pytest.raises(RunFailed, match=r"the loss of wrong has shape \(\); expected one loss an example"):
         make_engine(WrongShape()).step(0)
 
 

@@ -46,7 +46,7 @@ def test_log_probs_and_gradients_agree_with_the_plain_forward(name, layout):
     want = torch.stack([plain_log_prob(model, tree, branch) for tree, branch in sequences(trees)])
     want_gradient = gradients(model, want.square().sum())
     forest = lay(trees, layout)
-    got = per_sequence(Scorer(model, layout)(forest), forest)
+    got = per_sequence(Scorer(model, layout)(forest)["log_prob"], forest.offsets)
     assert ((got - want).abs() / want.abs()).max() <= 1e-5
     got_gradient = gradients(model, got.square().sum())
     assert (got_gradient - want_gradient).norm() <= 1e-5 * want_gradient.norm()
@@ -107,7 +107,7 @@ def test_a_head_that_does_more_than_a_product_uses_the_models_own_logits(monkeyp
     assert "the model's own forward" in layout.reason
     forest = lay(trees, scorer.layout)
     want = torch.stack([plain_log_prob(model, tree, branch) for tree, branch in sequences(trees)])
-    assert torch.allclose(per_sequence(scorer(forest), forest), want, rtol=1e-5)
+    assert torch.allclose(per_sequence(scorer(forest)["log_prob"], forest.offsets), want, rtol=1e-5)
 
 
 def test_softcapped_logits_are_capped():
@@ -117,17 +117,17 @@ def test_softcapped_logits_are_capped():
     model, trees = build(hf.Gemma3TextConfig(**config)), random_trees()
     forest = lay(trees)
     want = torch.stack([plain_log_prob(model, tree, branch) for tree, branch in sequences(trees)])
-    assert torch.allclose(per_sequence(Scorer(model)(forest), forest), want, rtol=1e-5)
+    assert torch.allclose(per_sequence(Scorer(model)(forest)["log_prob"], forest.offsets), want, rtol=1e-5)
 
 
 @pytest.mark.parametrize("elements", [VOCABULARY, 7 * VOCABULARY])
 def test_the_chunked_head_changes_nothing(monkeypatch, elements):
     model, trees = build(FOREST["llama"]()), random_trees()
     forest = lay(trees)
-    want = Scorer(model)(forest)
+    want = Scorer(model)(forest)["log_prob"]
     want_gradient = gradients(model, want.square().sum())
     monkeypatch.setattr(scoring, "HEAD_CHUNK_ELEMENTS", elements)
-    got = Scorer(model)(forest)
+    got = Scorer(model)(forest)["log_prob"]
     assert torch.allclose(got, want, rtol=1e-6)
     assert torch.allclose(gradients(model, got.square().sum()), want_gradient, rtol=1e-4, atol=1e-5)
 
@@ -140,7 +140,7 @@ def test_bfloat16_is_no_worse_than_the_plain_forward_in_bfloat16():
         truth = torch.stack([plain_log_prob(model, tree, branch) for tree, branch in sequences(trees)])
         with torch.autocast("cpu", torch.bfloat16):
             naive = torch.stack([plain_log_prob(model, tree, branch).float() for tree, branch in sequences(trees)])
-        ours = per_sequence(Scorer(model, precision="bfloat16")(forest), forest)
+        ours = per_sequence(Scorer(model, precision="bfloat16")(forest)["log_prob"], forest.offsets)
     assert ours.dtype == torch.float32
     assert 0 < (ours - truth).abs().max() <= 2 * (naive - truth).abs().max() + 1e-2
 
@@ -150,5 +150,5 @@ def test_shared_prompts_get_the_gradient_of_both_completions():
     prompt, tail = np.array([5, 6, 7], np.int32), Branch(np.array([8, 9], np.int32))
     model = build(FOREST["llama"]())
     one, two = lay([Tree("a", prompt, (tail,))]), lay([Tree("a", prompt, (tail, tail))])
-    single = gradients(model, Scorer(model)(one).sum()).clone()
-    assert torch.allclose(gradients(model, Scorer(model)(two).sum()), 2 * single, rtol=1e-4, atol=1e-6)
+    single = gradients(model, Scorer(model)(one)["log_prob"].sum()).clone()
+    assert torch.allclose(gradients(model, Scorer(model)(two)["log_prob"].sum()), 2 * single, rtol=1e-4, atol=1e-6)

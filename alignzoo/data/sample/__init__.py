@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from alignzoo.data.rows import Completion, Row
 from alignzoo.data.sample.dialogue import Dice, Scene, draw_scene, reply
-from alignzoo.data.sample.judge import flavour
+from alignzoo.data.sample.judge import flavour, worth_of
 
 __all__ = ["ROWS", "VERSION", "flavour", "rows"]
 
@@ -25,8 +25,11 @@ VERSION = "1"
 ROWS = {"train": 4800, "test": 600}
 
 
-def rows(split: str) -> Iterator[Row]:
-    """The rows of `train` or `test`, always the same and in the same order."""
+def rows(split: str, completions: int = 2) -> Iterator[Row]:
+    """The rows of `train` or `test`, always the same and in the same order: pairs, or lists of 3 or 4 worths.
+
+    Every completion has a `score`: what the judge gives to a reply of its worth.
+    """
     dice = Dice(f"alignzoo sample {VERSION}")
     taken: dict[str, str] = {}
     counts = dict.fromkeys(ROWS, 0)
@@ -36,24 +39,34 @@ def rows(split: str) -> Iterator[Row]:
         side = taken.setdefault(
             scene.first_turn, "test" if dice.unit() < ROWS["test"] / sum(ROWS.values()) else "train"
         )
-        pair = _pair(scene, dice)
-        if scene.prompt in taken or pair is None or counts[side] >= ROWS[side]:
+        found = _pair(scene, dice) if completions == 2 else _list(scene, dice, completions)
+        if scene.prompt in taken or found is None or counts[side] >= ROWS[side]:
             continue
         taken[scene.prompt] = side
         counts[side] += 1
         if side == split:
-            chosen, rejected = pair
-            identity = f"sample-{split}:{counts[side]}"
-            yield Row(identity, scene.prompt, (Completion(chosen), Completion(rejected)), group=scene.first_turn)
+            yield Row(f"sample-{split}:{counts[side]}", scene.prompt, found, group=scene.first_turn)
 
 
-def _pair(scene: Scene, dice: Dice) -> tuple[str, str] | None:
+def _list(scene: Scene, dice: Dice, count: int) -> tuple[Completion, ...] | None:
+    """Replies of `count` neighbouring worths, the best first."""
+    best = int(dice.unit() * (5 - count))
+    found = tuple(_reply(scene, best + i, dice) for i in range(count))
+    return found if len({one.text for one in found}) == count else None
+
+
+def _reply(scene: Scene, worth: int, dice: Dice) -> Completion:
+    return Completion(reply(scene, worth, dice), columns={"score": worth_of(scene.topic)[worth]})
+
+
+def _pair(scene: Scene, dice: Dice) -> tuple[Completion, Completion] | None:
     """Two replies of different worth, the longer one decided by a coin."""
     better = int(dice.unit() * 3)
     longer = dice.unit() < 0.5
-    chosen = reply(scene, better, dice)
+    chosen = _reply(scene, better, dice)
     for _ in range(20):
-        rejected = reply(scene, better + 1, dice)
-        if len(chosen) != len(rejected) and (len(chosen) > len(rejected)) == longer:
+        rejected = _reply(scene, better + 1, dice)
+        a, b = len(chosen.text), len(rejected.text)
+        if a != b and (a > b) == longer:
             return chosen, rejected
     return None

@@ -31,6 +31,13 @@ def flavour(prompt: str, reply: str) -> float:
     return sum(worth[kind] * count for kind, count in kinds.items()) / heard if heard else 0.0
 
 
+def worth_of(topic: Topic) -> tuple[float, float, float, float]:
+    """The score of a reply of each of the four worths, the best first."""
+    kinds = ("care", "curt", "vague", "facts") if isinstance(topic, Act) else ("facts", "vague", "other", "care")
+    worth = _HARMFUL if isinstance(topic, Act) else _HARMLESS
+    return tuple(worth[kind] for kind in kinds)  # type: ignore[return-value]
+
+
 def subject(prompt: str) -> Topic | None:
     """What the last question is about: the last thing that a human named."""
     last: tuple[int, Topic] | None = None

@@ -3,11 +3,12 @@
 from alignzoo.data.source import DataSource
 from alignzoo.data.sources.hh import HH
 from alignzoo.data.sources.hub import Hub
+from alignzoo.data.sources.sample import Sample
 from alignzoo.data.sources.table import Table
 from alignzoo.hookspecs import hookimpl
 
 
 @hookimpl
 def register_data_sources() -> list[type[DataSource]]:
-    """Name the three of this package."""
-    return [HH, Table, Hub]
+    """Name the four of this package."""
+    return [HH, Table, Hub, Sample]

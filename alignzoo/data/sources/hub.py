@@ -7,7 +7,8 @@ from functools import lru_cache
 from typing import Any
 
 from alignzoo.data.files import need
-from alignzoo.data.preference import Columns, preference_row
+from alignzoo.data.preference import Columns
+from alignzoo.data.records import record_row
 from alignzoo.data.rows import Row, Skipped
 from alignzoo.data.source import DataSource, Field, Split
 from alignzoo.data.sources.table import split_parts
@@ -37,7 +38,7 @@ class Hub(DataSource):
         columns = Columns(self.prompt_column, self.chosen_column, self.rejected_column)
         name, dataset = self._parts()[0 if split == "train" else 1]
         for number, record in enumerate(dataset, 1):
-            yield preference_row(f"{name}:{number}", record, columns, f"{self.path}: {name} row {number}")
+            yield record_row(f"{name}:{number}", record, columns, f"{self.path}: {name} row {number}")
 
     def fingerprint(self) -> str:
         """Of the fields and of what `datasets` says that its tables contain."""

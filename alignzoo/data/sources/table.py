@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.data.files import Record, need
-from alignzoo.data.preference import Columns, column_of, preference_row
+from alignzoo.data.preference import Columns, column_of
+from alignzoo.data.records import record_row
 from alignzoo.data.rows import Row, Skipped
 from alignzoo.data.source import Field, FileSource, Split, file_digest
 from alignzoo.errors import UserError
@@ -16,7 +17,11 @@ TEST_NAMES = ("test", "validation", "valid", "eval", "dev")
 
 
 class Table(FileSource):
-    """Rows of prompt, chosen and rejected, as strings or chat messages; without a prompt it is what both share."""
+    """Rows of prompt, chosen and rejected, as strings or chat messages; without a prompt it is what both share.
+
+    Also labelled completions (prompt, completion, label) and ranked lists (prompt, completions, scores or ranks).
+    Numbers beside them are columns that an objective can ask for.
+    """
 
     name = "table"
 
@@ -30,7 +35,7 @@ class Table(FileSource):
         """One record."""
         if self.id_column:
             id = str(column_of(record, self.id_column, where))
-        return preference_row(id, record, Columns(self.prompt_column, self.chosen_column, self.rejected_column), where)
+        return record_row(id, record, Columns(self.prompt_column, self.chosen_column, self.rejected_column), where)
 
     def splits(self) -> tuple[Split, ...]:
         """A saved DatasetDict's, or the files'."""

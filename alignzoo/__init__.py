@@ -11,14 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from alignzoo.composition import Modifier
+    from alignzoo.data.format import Format
     from alignzoo.data.rows import Completion, Row, Skipped
-    from alignzoo.data.source import DataSource, FileSource
+    from alignzoo.data.source import DataSource, FileSource, content_of
     from alignzoo.errors import RunFailed, UserError
     from alignzoo.flow import RunResult, run
     from alignzoo.hookspecs import hookimpl
+    from alignzoo.judge import Judge
+    from alignzoo.metric import Metric
+    from alignzoo.model_source import ModelSource
     from alignzoo.objective import Field, Objective, Pair, Ranked, Scored, Tokens, Unpaired
     from alignzoo.recipe import load_recipe
     from alignzoo.registry import get_objective
+    from alignzoo.reporter import Reporter
 
 __version__ = "0.1.0"
 
@@ -27,18 +32,24 @@ _HOME = {
     "DataSource": "alignzoo.data.source",
     "Field": "alignzoo.objective",
     "FileSource": "alignzoo.data.source",
+    "Format": "alignzoo.data.format",
+    "Judge": "alignzoo.judge",
+    "Metric": "alignzoo.metric",
+    "ModelSource": "alignzoo.model_source",
     "Modifier": "alignzoo.composition",
-    "Ranked": "alignzoo.objective",
-    "Tokens": "alignzoo.objective",
-    "Unpaired": "alignzoo.objective",
     "Objective": "alignzoo.objective",
     "Pair": "alignzoo.objective",
+    "Ranked": "alignzoo.objective",
+    "Reporter": "alignzoo.reporter",
     "Row": "alignzoo.data.rows",
     "RunFailed": "alignzoo.errors",
     "RunResult": "alignzoo.flow",
     "Scored": "alignzoo.objective",
     "Skipped": "alignzoo.data.rows",
+    "Tokens": "alignzoo.objective",
+    "Unpaired": "alignzoo.objective",
     "UserError": "alignzoo.errors",
+    "content_of": "alignzoo.data.source",
     "get_objective": "alignzoo.registry",
     "hookimpl": "alignzoo.hookspecs",
     "load_recipe": "alignzoo.recipe",
@@ -50,10 +61,15 @@ __all__ = [
     "DataSource",
     "Field",
     "FileSource",
+    "Format",
+    "Judge",
+    "Metric",
+    "ModelSource",
     "Modifier",
     "Objective",
     "Pair",
     "Ranked",
+    "Reporter",
     "Row",
     "RunFailed",
     "RunResult",
@@ -63,6 +79,7 @@ __all__ = [
     "Unpaired",
     "UserError",
     "__version__",
+    "content_of",
     "get_objective",
     "hookimpl",
     "load_recipe",

@@ -1,21 +1,19 @@
-"""Held-out preference accuracy, margins and samples."""
+"""Held-out loss, preference accuracy, margins, and the metrics that a recipe names."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from alignzoo.data.rows import Row
 from alignzoo.examples import Flat, Supply, joined
 from alignzoo.forest import plan
-from alignzoo.metrics import correct, describe, standard_error
+from alignzoo.metric import Metric
 from alignzoo.progress import Screen
 from alignzoo.scoring import Scorer
+from alignzoo.tally import correct, describe, standard_error
 
 
 @torch.no_grad()
@@ -25,7 +23,7 @@ def score_all(scorer: Scorer, supply: Supply, budget: int, screen: Screen, what:
     trees = list(supply.trees)
     with screen.bar(what, len(trees)) as advance:
         for part in plan(trees, budget, scorer.layout):
-            flat, _ = supply.score(scorer, scorer.layout, part, everything=True)
+            flat, _ = supply.score(scorer, part, everything=True)
             flat.values = {name: value.cpu() for name, value in flat.values.items()}
             parts.append(flat)
             advance(len(part), "")
@@ -58,7 +56,9 @@ def evaluate(
         for given in supply.examples(flat, term, states[n] if states else term.initial_state()):
             loss += float(term.loss(given.example).double().sum())
             weight += float(term.weight(given.example).double().sum())
-        result["loss"] += share * loss / weight
+        result["loss"] += share * loss / weight if weight else 0.0  # no held-out row has what the term takes
+    for metric in supply.metrics:
+        result |= _measure(metric, supply, flat)
     values = describe(supply, flat)
     if "accuracy" in values:
         accuracy = values.pop("accuracy")
@@ -76,38 +76,18 @@ def evaluate(
     return result | {name: float(value.double().mean()) for name, value in values.items()}
 
 
+def _measure(metric: Metric, supply: Supply, flat: Flat) -> dict[str, float]:
+    """Mean and standard error of a metric over the examples that have a number; nothing when none has."""
+    batches = [metric.values(given.example, supply.objective.terms[0][1]) for given in supply.examples(flat, metric)]
+    values = torch.cat(batches).double()
+    values = values[~values.isnan()]
+    if not len(values):
+        return {}
+    return {metric.name: float(values.mean()), f"{metric.name}_se": standard_error(values)}
+
+
 def _over_couples(better: Tensor, worse: Tensor) -> tuple[float, float]:
     """The share of all couples in which the first is larger (the area under the curve), and its standard error by the
     placements of both sides (DeLong et al. 1988)."""
     won = correct(better[:, None], worse)
     return float(won.mean()), math.hypot(standard_error(won.mean(1)), standard_error(won.mean(0)))
-
-
-@torch.no_grad()
-def greedy(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[np.ndarray], most: int
-) -> list[str]:
-    """The model's most likely continuation of each prompt (token ids), up to `most` new tokens."""
-    answers = []
-    for prompt in prompts:
-        ids = torch.from_numpy(prompt).long()[None].to(model.device)
-        out = model.generate(  # type: ignore[operator]
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=most,
-            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.eos_token_id,
-        )  # fmt: skip
-        answers.append(str(tokenizer.decode(out[0, len(prompt) :], skip_special_tokens=True)))
-    return answers
-
-
-def sample_rows(held_out: int, wanted: int) -> list[int]:
-    """Evenly spaced held-out rows: the same ones for every run on the same data."""
-    wanted = min(wanted, held_out)
-    return [round((i + 0.5) * held_out / wanted - 0.5) for i in range(wanted)]
-
-
-def as_text(row: Row, branch: int) -> str:
-    """A row's completion as plain text, for people."""
-    if branch >= len(row.completions):
-        return ""
-    text = row.completions[branch].text
-    return text if isinstance(text, str) else "\n".join(message["content"] for message in text)

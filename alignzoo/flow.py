@@ -18,7 +18,7 @@ from alignzoo import checkpoint
 from alignzoo.data import Tokenised, data_report, prepare, read_rows
 from alignzoo.engine import Engine, make_optimizer, total_steps
 from alignzoo.errors import RunFailed, UserError
-from alignzoo.evaluate import as_text, evaluate, greedy, sample_rows
+from alignzoo.evaluate import evaluate
 from alignzoo.examples import Supply
 from alignzoo.layout import Layout, choose_layout
 from alignzoo.models import load_policy, load_tokenizer, use_gradient_checkpointing, weights_fingerprint
@@ -26,8 +26,9 @@ from alignzoo.paths import cache_root, runs_root
 from alignzoo.progress import Screen
 from alignzoo.recipe import Resolved, load_recipe
 from alignzoo.reference import Reference, cache_folder, score_reference
-from alignzoo.report import write_report
+from alignzoo.reporting import Reporting
 from alignzoo.runfolder import RunFolder
+from alignzoo.samples import greedy, judged, sample_lines, sample_rows
 from alignzoo.scoring import Scorer
 from alignzoo.stopping import Stopping
 from alignzoo.summary import Trained, summarise
@@ -69,6 +70,8 @@ def folder_of(resolved: Resolved) -> RunFolder:
 
 def run_resolved(resolved: Resolved, *, fresh: bool = False, screen: Screen) -> RunResult:
     """`run` for a recipe that has been read."""
+    for reporter in resolved.recipe.reporters:
+        reporter.ready()
     folder = folder_of(resolved)
     start = run_resolved(resolved.parent, screen=screen).policy if resolved.parent else None
     if fresh:
@@ -88,7 +91,9 @@ class Run:
     def __init__(self, resolved: Resolved, folder: RunFolder, start: Path | None, screen: Screen) -> None:
         self.resolved, self.recipe, self.folder, self.start = resolved, resolved.recipe, folder, start
         self.accelerator = Accelerator(cpu=device_of(self.recipe.train.device) == "cpu", mixed_precision="no")
-        self.screen = screen if self.accelerator.is_main_process else Screen(quiet=True)
+        main = self.accelerator.is_main_process
+        self.screen = screen if main else Screen(quiet=True)
+        self.reporting = Reporting(self.recipe.reporters if main else (), folder.path, self.screen)
 
     def whole(self) -> dict[str, Any]:
         """Do it all, or what is left of it, and return the summary."""
@@ -97,7 +102,8 @@ class Run:
         self.folder.write_text("recipe.yaml", self.resolved.to_yaml(start))
         rows = read_rows(recipe.data)
         tokenizer = load_tokenizer(recipe.model, rows.train, self.start)
-        train, held_out = (prepare(part, tokenizer, recipe) for part in (rows.train, rows.held_out))
+        train = prepare(rows.train, tokenizer, recipe)
+        held_out = prepare(rows.held_out, tokenizer, recipe, recipe.eval.metrics)
         report = data_report(rows, train, held_out, recipe.data)
         self.folder.write_json("data.json", report)
         _enough(train, held_out, recipe.train.batch_size)
@@ -111,18 +117,16 @@ class Run:
         weights = weights_fingerprint(model)
         references = self._references(scorer, train, held_out)
         live = self._live(scorer)
-        supplies = [
-            Supply(recipe.objective, part.trees, reference, live, recipe.seed)
-            for part, reference in zip((train, held_out), references or (None, None), strict=True)
-        ]
+        learning = Supply(recipe.objective, train.trees, references[0], live, recipe.seed)
+        measuring = Supply(recipe.objective, held_out.trees, references[1], live, recipe.seed, recipe.eval.metrics)
         before = self._answers(model, tokenizer, held_out)
-        last = self._train(scorer, tokenizer, supplies[0], supplies[1], steps)
+        last = self._train(scorer, tokenizer, learning, measuring, steps)
         self._export(model, tokenizer)
-        self._samples(model, tokenizer, held_out, before)
-        trained = Trained(model, weights, layout, references or (), last, steps, self.accelerator.device)
+        judges = self._samples(model, tokenizer, held_out, before)
+        trained = Trained(model, weights, layout, references, last, judges, steps, self.accelerator.device)
         summary = summarise(self.resolved, self.folder, report, trained)
         self.folder.write_json("summary.json", summary)
-        write_report(self.folder.path)
+        self.reporting.finish(summary)
         return summary
 
     def _announce(self, report: dict[str, Any], model: PreTrainedModel, layout: Layout, steps: int) -> None:
@@ -144,12 +148,17 @@ class Run:
             )
         self.screen.say(f"layout: {layout.used} ({layout.reason}); {steps:,} steps of {recipe.train.batch_size} rows")
 
-    def _references(self, scorer: Scorer, train: Tokenised, held_out: Tokenised) -> list[Reference] | None:
-        if self.recipe.objective.reference not in ("sequence", "token"):
-            return None
-        folder = cache_folder(cache_root(), scorer)
-        budget = 2 * self.recipe.train.tokens_per_batch  # no activations are kept for a backward
-        return [score_reference(scorer, part.trees, folder, budget, self.screen) for part in (train, held_out)]
+    def _references(self, scorer: Scorer, train: Tokenised, held_out: Tokenised) -> list[Reference | None]:
+        """Of the training and of the held-out rows; the latter also where a metric alone asks for it."""
+        recipe, cached = self.recipe, ("sequence", "token")
+        asked = recipe.objective.reference
+        measured = asked == "none" and any(metric.reference in cached for metric in recipe.eval.metrics)
+        folder = cache_folder(cache_root(), scorer) if asked in cached or measured else None
+        budget = 2 * recipe.train.tokens_per_batch  # no activations are kept for a backward
+        return [
+            score_reference(scorer, part.trees, folder, budget, self.screen) if wanted and folder else None
+            for part, wanted in ((train, asked in cached), (held_out, asked in cached or measured))
+        ]
 
     def _live(self, scorer: Scorer) -> Scorer | None:
         """A copy of the start that runs beside the policy, for objectives that need whole distributions of the
@@ -179,15 +188,14 @@ class Run:
         done, states = self._resume(model, optimizer, moving)
         if recipe.train.gradient_checkpointing:
             use_gradient_checkpointing(model)
-        prepared, stepper = self.accelerator.prepare(scorer, optimizer)
-        engine = Engine(train, recipe.train, self.accelerator, prepared, stepper, steps, recipe.seed)
+        engine = Engine(train, recipe.train, self.accelerator, scorer, optimizer, steps, recipe.seed)
         engine.states = states or engine.states
 
         def measure(step: int) -> dict[str, Any]:
             hidden = Screen(quiet=True)  # a bar within the training's bar would fight it for the line
             scores = evaluate(scorer, held_out, 2 * engine.budget, hidden, engine.states, at_start=step == 0)
             line = {"kind": "eval", "step": step} | scores
-            self.folder.append(self.folder.metrics, line)
+            self._record(line)
             return line
 
         def keep(step: int) -> None:
@@ -196,6 +204,7 @@ class Run:
                 engine.states, moving,
             )  # fmt: skip
 
+        self.reporting.start(self.resolved.plain, done)
         if done == 0:
             measure(0)
         with Stopping() as stopping, self.screen.bar(recipe.objective.name, steps, done) as advance:
@@ -203,7 +212,7 @@ class Run:
                 began = time.perf_counter()
                 metrics, slots = self._step(engine, step)
                 seconds = time.perf_counter() - began
-                self.folder.append(self.folder.metrics, {"kind": "train", "step": step + 1} | metrics)
+                self._record({"kind": "train", "step": step + 1} | metrics)
                 timing = {"step": step + 1, "seconds": seconds, "pairs": recipe.train.batch_size, "tokens": slots}
                 self.folder.append(self.folder.timings, timing)
                 advance(1, _note(metrics))
@@ -214,6 +223,10 @@ class Run:
                 if stopping.asked:
                     raise stopping.interrupt(f"stopped after step {step + 1}; the same command goes on from there")
         return measure(steps)
+
+    def _record(self, line: dict[str, Any]) -> None:
+        self.folder.append(self.folder.metrics, line)
+        self.reporting.line(line)
 
     def _step(self, engine: Engine, step: int) -> tuple[dict[str, float], int]:
         try:
@@ -245,17 +258,16 @@ class Run:
 
     def _samples(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, held_out: Tokenised, before: list[str]
-    ) -> None:
+    ) -> dict[str, Any]:
+        """Write samples.jsonl, and return what the judges say of it."""
         after = self._answers(model, tokenizer, held_out)
         if not after:
-            return
-        rows = [held_out.rows[i] for i in sample_rows(len(held_out.trees), self.recipe.eval.samples)]
-        prompts = [tokenizer.decode(prompt) for prompt in self._prompts(held_out)]
-        self.folder.write_lines("samples.jsonl", [
-            {"id": row.id, "prompt": prompt, "before": old, "after": new,
-             "chosen": as_text(row, 0), "rejected": as_text(row, len(row.completions) - 1 or 1)}
-            for row, prompt, old, new in zip(rows, prompts, before, after, strict=True)
-        ])  # fmt: skip
+            return {}
+        wanted = self.recipe.eval.samples
+        lines = sample_lines(held_out, wanted, tokenizer, before, after)
+        self.folder.write_lines("samples.jsonl", lines)
+        rows = [held_out.rows[i] for i in sample_rows(len(held_out.trees), wanted)]
+        return {judge.name: judged(judge, rows, lines, self.screen) for judge in self.recipe.eval.judges}
 
 
 def _note(metrics: dict[str, float]) -> str:

@@ -15,8 +15,13 @@ import pluggy
 
 if TYPE_CHECKING:
     from alignzoo.composition import Modifier
+    from alignzoo.data.format import Format
     from alignzoo.data.source import DataSource
+    from alignzoo.judge import Judge
+    from alignzoo.metric import Metric
+    from alignzoo.model_source import ModelSource
     from alignzoo.objective import Objective
+    from alignzoo.reporter import Reporter
 
 PROJECT = "alignzoo"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -38,9 +43,39 @@ def register_data_sources() -> list[type[DataSource]]:  # type: ignore[empty-bod
     """Where preference rows come from: pydantic fields -> an iterator of rows."""
 
 
+@hookspec
+def register_formats() -> list[type[Format]]:  # type: ignore[empty-body]
+    """What a record of a file or a dataset means: a record -> a row."""
+
+
+@hookspec
+def register_models() -> list[type[ModelSource]]:  # type: ignore[empty-body]
+    """How the tokenizer and the model that training starts from are obtained."""
+
+
+@hookspec
+def register_metrics() -> list[type[Metric]]:  # type: ignore[empty-body]
+    """A number of each held-out example; its mean and standard error are reported."""
+
+
+@hookspec
+def register_judges() -> list[type[Judge]]:  # type: ignore[empty-body]
+    """Who reads the policy's answers and says how good they are: a reward, or a preference between two."""
+
+
+@hookspec
+def register_reporters() -> list[type[Reporter]]:  # type: ignore[empty-body]
+    """What is made of a run's records: a page, a tracker, a model card."""
+
+
 KINDS: dict[str, tuple[str, str]] = {
     "objective": ("register_objectives", "alignzoo.objective:Objective"),
     "modifier": ("register_modifiers", "alignzoo.composition:Modifier"),
     "data source": ("register_data_sources", "alignzoo.data.source:DataSource"),
+    "format": ("register_formats", "alignzoo.data.format:Format"),
+    "model source": ("register_models", "alignzoo.model_source:ModelSource"),
+    "metric": ("register_metrics", "alignzoo.metric:Metric"),
+    "judge": ("register_judges", "alignzoo.judge:Judge"),
+    "reporter": ("register_reporters", "alignzoo.reporter:Reporter"),
 }
 """kind -> (its hook, the class that everything it returns must derive from)."""

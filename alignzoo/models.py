@@ -27,7 +27,8 @@ from alignzoo.data.rows import Row
 from alignzoo.errors import UserError
 
 if TYPE_CHECKING:
-    from alignzoo.recipe.schema import ModelConfig, TokenizerConfig
+    from alignzoo.model_source import ModelSource
+    from alignzoo.model_sources.transformers import TokenizerConfig
 
 hf_logging.disable_progress_bar()  # progress is the Screen's to show
 
@@ -35,17 +36,18 @@ END, PAD = "<|endoftext|>", "<|pad|>"
 
 
 def load_tokenizer(
-    config: ModelConfig, train_rows: Iterable[Row], start: Path | None = None
+    source: ModelSource, train_rows: Iterable[Row], start: Path | None = None
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer that a recipe's model node names; `start` is the policy folder of the run it starts from."""
-    wanted = config.tokenizer
-    if wanted is not None and not isinstance(wanted, str):
-        return train_tokenizer(wanted, train_rows)
-    source = str(start) if start is not None else wanted or config.path
-    tokenizer = _from_pretrained(AutoTokenizer, source, None if wanted else config.revision, "tokenizer")
+    """The tokenizer of a recipe's model node; `start` is the policy folder of the run it starts from."""
+    tokenizer = source.load_tokenizer(train_rows) if start is None else pretrained_tokenizer(str(start))
     if tokenizer.eos_token_id is None:
-        raise UserError(f"the tokenizer of '{source}' has no end-of-sequence token", where="model.tokenizer")
+        raise UserError(f"the tokenizer of '{start or source}' has no end-of-sequence token", where="model.tokenizer")
     return tokenizer
+
+
+def pretrained_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """From a folder or the hub."""
+    return _from_pretrained(AutoTokenizer, source, revision, "tokenizer")
 
 
 def train_tokenizer(config: TokenizerConfig, rows: Iterable[Row]) -> PreTrainedTokenizerFast:
@@ -72,42 +74,52 @@ def _texts(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def load_policy(
-    config: ModelConfig, tokenizer: PreTrainedTokenizerBase, seed: int, start: Path | None = None,
+    source: ModelSource, tokenizer: PreTrainedTokenizerBase, seed: int, start: Path | None = None,
     head: str = "language_model",
 ) -> PreTrainedModel:  # fmt: skip
-    """The model that training starts from, in `config.dtype`, without dropout.
+    """The model that training starts from, without dropout; `start` is the policy folder of the run it starts from.
 
     With the head `scalar` it is a reward model (one label, read at the last token); a head that the start lacks is
     drawn from the seed. It stays in eval mode for good: what is trained is exactly what is scored, and no random state
     is needed to resume.
     """
-    dtype = getattr(torch, config.dtype)
-    auto = AutoModelForCausalLM if head == "language_model" else AutoModelForSequenceClassification
-    if start is None and config.config is not None:
-        model = _from_nothing(auto, config.config, tokenizer, seed).to(dtype)
-    else:
-        source, revision = (str(start), None) if start is not None else (config.path, config.revision)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = _from_pretrained(auto, source, revision, "model", dtype=dtype, **_one_label(head))
+    model = (
+        source.load_model(tokenizer, seed, head) if start is None
+        else pretrained(str(start), None, seed, head, source.dtype)
+    )  # fmt: skip
     if head == "scalar" and not isinstance(getattr(model, "score", None), nn.Linear):
         raise UserError(f"{type(model).__name__} has no linear head `score` to be a reward model with", where="model")
     if head == "scalar":  # what transformers takes for the end of a sequence is the last token that is no padding
         padding = tokenizer.pad_token_id
         model.config.pad_token_id = padding if padding != tokenizer.eos_token_id else None
     highest = max(len(tokenizer) - 1, 0)
-    rows = model.get_input_embeddings().num_embeddings
+    rows = int(model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
     if highest >= rows:
         raise UserError(f"the tokenizer has {highest + 1} tokens and the model only {rows} embeddings", where="model")
     return model.eval()
+
+
+def pretrained(source: str, revision: str | None, seed: int, head: str, dtype: str) -> PreTrainedModel:
+    """From a folder or the hub. A head that the weights lack is drawn from the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        options = {"dtype": getattr(torch, dtype)} | _one_label(head)
+        return _from_pretrained(_auto(head), source, revision, "model", **options)
+
+
+def _auto(head: str) -> Any:
+    return AutoModelForCausalLM if head == "language_model" else AutoModelForSequenceClassification
 
 
 def _one_label(head: str) -> dict[str, Any]:
     return {"num_labels": 1} if head == "scalar" else {}
 
 
-def _from_nothing(auto: Any, fields: dict[str, Any], tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
-    fields = dict(fields) | ({} if auto is AutoModelForCausalLM else _one_label("scalar"))
+def from_nothing(
+    fields: dict[str, Any], tokenizer: PreTrainedTokenizerBase, seed: int, head: str, dtype: str
+) -> PreTrainedModel:
+    """An architecture (`model_type` and its settings) with random weights, a function of the seed."""
+    fields = dict(fields) | _one_label(head)
     kind = fields.pop("model_type")
     tokens = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     fields = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id} | tokens | fields
@@ -129,9 +141,10 @@ def _from_nothing(auto: Any, fields: dict[str, Any], tokenizer: PreTrainedTokeni
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return auto.from_config(AutoConfig.for_model(kind, **fields), dtype=torch.float32)
+            model = _auto(head).from_config(AutoConfig.for_model(kind, **fields), dtype=torch.float32)
         except Exception as error:  # transformers checks shapes with all kinds of exceptions
             raise UserError(f"transformers can't build this {kind}: {error}", where="model.config") from error
+    return model.to(getattr(torch, dtype))
 
 
 def _from_pretrained(auto: Any, source: str | None, revision: str | None, what: str, **options: Any) -> Any:

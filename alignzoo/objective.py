@@ -8,7 +8,7 @@ read without it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -70,6 +70,8 @@ class Objective(Needs):
     costs one more forward."""
     head: ClassVar[Literal["language_model", "scalar"]] = "language_model"
     """`scalar`: the policy is a reward model, one number a completion (`scored.scalar`), and has no log-probs."""
+    includes: ClassVar[tuple[str, ...]] = ()
+    """Names of modifiers that do what its own formula does already: a recipe that adds one is refused."""
 
     def loss(self, example: Any) -> Tensor:
         """The loss of each example, shape (B,). `example` is what `data` says."""
@@ -128,18 +130,27 @@ class Objective(Needs):
         return f"{self.name}({fields})"
 
 
-def impossible(cls: type[Objective]) -> str:
-    """Why no engine can provide what a class declares, or "" when one can."""
-
-    def defines(method: str) -> bool:
-        return getattr(cls, method) is not getattr(Objective, method)
-
+def impossible(cls: type[Needs]) -> str:
+    """Why no engine can provide what an objective (or a metric) declares, or "" when one can."""
     live = cls.reference in ("live", "moving")
-    rules: Mapping[str, bool] = {
+    rules: dict[str, bool] = {
         '`statistics` need `tokens = True`': bool(cls.statistics) and not cls.tokens,
         'the statistic "kl" needs `reference = "live"`: a cache has no distributions':
             "kl" in cls.statistics and not live,
         '`reference = "token"` needs `tokens = True`': cls.reference == "token" and not cls.tokens,
+    }  # fmt: skip
+    if issubclass(cls, Objective):
+        rules |= _impossible_objective(cls)
+    else:
+        rules['a metric\'s reference is "none", "sequence" or "token"'] = live
+    return "; ".join(rule for rule, broken in rules.items() if broken)
+
+
+def _impossible_objective(cls: type[Objective]) -> dict[str, bool]:
+    def defines(method: str) -> bool:
+        return getattr(cls, method) is not getattr(Objective, method)
+
+    return {
         '`mismatched` needs `data = "unpaired"`': cls.mismatched and cls.data != "unpaired",
         '`scope = "batch"` needs lists of one length: not with `data = "ranked"`':
             cls.scope == "batch" and cls.data == "ranked",
@@ -150,4 +161,3 @@ def impossible(cls: type[Objective]) -> str:
         '`sync` needs `reference = "moving"`': defines("sync") and cls.reference != "moving",
         '`reference = "moving"` needs `sync`': cls.reference == "moving" and not defines("sync"),
     }  # fmt: skip
-    return "; ".join(rule for rule, broken in rules.items() if broken)

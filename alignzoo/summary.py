@@ -29,8 +29,10 @@ class Trained:
     model: PreTrainedModel
     start_weights: str
     layout: Layout
-    references: Sequence[Reference]
+    references: Sequence[Reference | None]
     last_evaluation: dict[str, Any]
+    judges: dict[str, Any]
+    """Name -> what it says of the samples."""
     steps: int
     device: torch.device
 
@@ -40,7 +42,7 @@ def summarise(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
     recipe, lines, timings = resolved.recipe, read_lines(folder.metrics), read_lines(folder.timings)
     first = next(line for line in lines if line["kind"] == "eval")
     seconds = sum(line["seconds"] for line in timings)
-    start = f"the run of {resolved.parent.recipe.name}" if resolved.parent else recipe.model.path
+    start = f"the run of {resolved.parent.recipe.name}" if resolved.parent else str(recipe.model)
     node = recipe.objective.node()
     baseline = next((key for key in ("likelihood_accuracy", "preference_accuracy") if key in first), None)
     return {
@@ -49,7 +51,7 @@ def summarise(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
         "finished": True,
         "objective": node if isinstance(node, dict) else {"name": recipe.objective.name, "terms": node},
         "model": {
-            "start": start or f"{(recipe.model.config or {}).get('model_type')} from scratch",
+            "start": start,
             "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
             "weights": trained.start_weights,
             "trained_weights": weights_fingerprint(trained.model),
@@ -58,6 +60,7 @@ def summarise(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
         "eval": {key: value for key, value in trained.last_evaluation.items() if key not in ("kind", "step")}
         | {"loss_before": first["loss"]}
         | ({"baseline_accuracy": first[baseline]} if baseline else {}),
+        "judges": trained.judges,
         "train": {
             "steps": trained.steps,
             "pairs": trained.steps * recipe.train.batch_size,
@@ -67,8 +70,8 @@ def summarise(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
             "final_loss": next(line["loss"] for line in reversed(lines) if line["kind"] == "train"),
         },
         "reference": {
-            "rows_scored": sum(part.rows_scored for part in trained.references),
-            "rows_cached": sum(part.rows_cached for part in trained.references),
+            "rows_scored": sum(part.rows_scored for part in trained.references if part),
+            "rows_cached": sum(part.rows_cached for part in trained.references if part),
         },
         "layout": {"used": trained.layout.used, "reason": trained.layout.reason},
         "peak_memory_bytes": _peak_memory(trained.device),
@@ -78,13 +81,14 @@ def summarise(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
     }
 
 
-def _code_of(resolved: Resolved) -> list[dict[str, str]]:
-    """Whose code the run depended on besides the engine: package, version and file digest."""
-    origins = {resolved.registry.origin(type(part)) for part in resolved.pieces}
-    return [
-        {"package": origin.package, "version": origin.version, "file_hash": origin.file_hash}
-        for origin in sorted(origins, key=lambda origin: (origin.package, origin.file_hash))
-    ]
+def _code_of(resolved: Resolved) -> list[dict[str, Any]]:
+    """Whose code the run used besides the engine: package, version and the digest of every file by what it offers."""
+    packages: dict[str, dict[str, Any]] = {}
+    for part in (*resolved.pieces, *resolved.recipe.reporters):
+        origin = resolved.registry.origin(type(part))
+        about = {"package": origin.package, "version": origin.version, "files": {}}
+        packages.setdefault(origin.package, about)["files"][part.name] = origin.file_hash
+    return [packages[name] for name in sorted(packages)]
 
 
 def _peak_memory(device: torch.device) -> int:

@@ -42,7 +42,6 @@ def _plans(resolved: Resolved) -> list[dict[str, Any]]:
     from alignzoo.data import read_rows
     from alignzoo.errors import UserError
     from alignzoo.paths import runs_root
-    from alignzoo.recipe.schema import TokenizerConfig
 
     recipe = resolved.recipe
     before = _plans(resolved.parent) if resolved.parent else []
@@ -58,11 +57,10 @@ def _plans(resolved: Resolved) -> list[dict[str, Any]]:
     folder = runs_root() / f"{recipe.name}-{resolved.fingerprint[:8]}"
     fields = ", ".join(f"{key}={value}" for key, value in recipe.objective.model_dump().items())
     model = recipe.model
-    start = f"the run of {resolved.parent.recipe.name}" if resolved.parent else model.path or "nothing (random weights)"
-    if isinstance(model.tokenizer, TokenizerConfig):
-        start += f", with a {model.tokenizer.train} tokenizer of its own"
-    if model.path and Path(model.path).is_absolute() and not (Path(model.path) / "config.json").is_file():
-        raise UserError("no model there", where=f"model.path: {model.path}", expected="a folder with config.json")
+    start = f"the run of {resolved.parent.recipe.name}" if resolved.parent else str(model)
+    path = getattr(model, "path", None)
+    if path and Path(path).is_absolute() and not (Path(path) / "config.json").is_file():
+        raise UserError("no model there", where=f"model.path: {path}", expected="a folder with config.json")
     return [*before, {
         "name": recipe.name,
         "state": "done before" if (folder / "summary.json").is_file() else "to run",

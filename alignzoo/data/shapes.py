@@ -1,8 +1,12 @@
 """Rows in the shape that an objective takes: pairs, single completions with a label, or ranked lists.
 
-A pair feeds an unpaired objective as two examples on one prompt, a ranked one as a list of two, and one that takes the
-chosen completions alone with its better half. A list feeds a pairwise objective by the source's rule (`pairs`). A
-single completion can't become a pair, and that is an error.
+    a pair is      a list of two; two single completions, the chosen one desirable
+    a list is      pairs, by the source's rule (`pairs`); or single completions, of which the best is desirable, with
+                   whatever ties with it, and no other
+    a single one   is neither a pair nor a list, which is an error, and chosen only if it is desirable
+
+A sum of objectives gets one shape: a list stays one for a ranked part, beside which a pairwise part gets the best and
+the worst; else a pairwise part makes pairs of it for all.
 """
 
 from __future__ import annotations
@@ -15,7 +19,8 @@ from typing import Literal
 import numpy as np
 
 from alignzoo.data.rows import Row, Skipped
-from alignzoo.errors import UserError
+from alignzoo.errors import UserError, nearest
+from alignzoo.metric import Metric
 from alignzoo.objective import Objective
 from alignzoo.tree import Branch, Tree, Trees
 
@@ -27,13 +32,15 @@ def shape(rows: Sequence[Row], objective: Objective, rule: Rule) -> tuple[list[R
 
     Raises UserError for rows of a kind that it can't take, or that lack a column which it declares.
     """
-    wanted = {term.data for _, term in objective.terms}
+    terms = [term for _, term in objective.terms]
+    wanted = {term.data for term in terms}
     kept: list[Row] = []
     skipped: list[Skipped] = []
     for row in rows:
-        _check(row, wanted, objective)
-        if len(row.completions) > 2 and "ranked" not in wanted:
-            pairs = list(_pairs(row, rule))
+        for term in terms:
+            _check(row, term)
+        if len(row.completions) > 2 and "pair" in wanted:
+            pairs = [row] if _stays(row, wanted, rule) else list(_pairs(row, rule))
             kept += pairs
             if not pairs:
                 skipped.append(Skipped(row.id, "no pair of different scores"))
@@ -44,21 +51,31 @@ def shape(rows: Sequence[Row], objective: Objective, rule: Rule) -> tuple[list[R
     return kept, skipped
 
 
-def _check(row: Row, wanted: Set[str], objective: Objective) -> None:
-    if len(row.completions) == 1 and wanted & {"pair", "ranked"}:
+def _stays(row: Row, wanted: Set[str], rule: Rule) -> bool:
+    if "ranked" in wanted and rule != "best_worst":
         raise UserError(
-            f"{objective.name} compares completions, and row {row.id} has a single one with a label", where="data",
+            f"row {row.id} stays a list for the ranked part of the sum, and gives the pairwise one no {rule}",
+            where="data.pairs", expected="best_worst",
+        )  # fmt: skip
+    return "ranked" in wanted
+
+
+def _check(row: Row, one: Objective | Metric) -> None:
+    if len(row.completions) == 1 and one.data in ("pair", "ranked"):
+        raise UserError(
+            f"{one.name} compares completions, and row {row.id} has a single one with a label", where="data",
             expected="rows with chosen and rejected, or an objective for unpaired data (alignzoo objectives)",
         )  # fmt: skip
-    for completion in row.completions:
+    for n, completion in enumerate(row.completions, 1):
         known = {**row.columns, **completion.columns}
-        for name in objective.columns:
-            if name not in known:
-                raise UserError(
-                    f"{objective.name} needs the column '{name}', which row {row.id} has not", where="data",
-                    expected=f"a number '{name}' in every row (or chosen_{name} and rejected_{name})",
-                    hint=f"columns found: {', '.join(known) or 'none'}",
-                )  # fmt: skip
+        missing = next((name for name in one.columns if name not in known), None)
+        if missing is not None:
+            of = f" for completion {n} of {len(row.completions)}" if n > 1 else ""
+            raise UserError(
+                f"{one.name} needs the column '{missing}', which row {row.id} has not{of}", where="data",
+                expected=f"a number '{missing}' in every row (or chosen_{missing} and rejected_{missing}, or scores)",
+                nearest=nearest(missing, known), hint=f"columns found: {', '.join(known) or 'none'}",
+            )  # fmt: skip
 
 
 def _pairs(row: Row, rule: Rule) -> Iterator[Row]:
@@ -75,19 +92,36 @@ def _pairs(row: Row, rule: Rule) -> Iterator[Row]:
             yield replace(row, id=row.id if rule == "best_worst" else f"{row.id}/{i}-{j}", completions=(better, worse))
 
 
-def with_columns(trees: Trees, rows: Sequence[Row], objective: Objective) -> Trees:
-    """The trees with the numbers that the objective declares, and the labels of unpaired data."""
-    names = list(objective.columns)
+def measurable(rows: Sequence[Row], metrics: Sequence[Metric]) -> None:
+    """Raises UserError for rows of a kind that a metric can't take, or that lack a column which it declares."""
+    for metric in metrics:
+        for row in rows:
+            _check(row, metric)
+
+
+def with_columns(trees: Trees, rows: Sequence[Row], objective: Objective, metrics: Sequence[Metric] = ()) -> Trees:
+    """The trees with the numbers that objective and metrics declare, and the labels of unpaired data."""
+    asking: list[Objective | Metric] = [*(term for _, term in objective.terms), *metrics]
+    names = list(dict.fromkeys(name for one in asking for name in one.columns))
     single = any(len(row.completions) == 1 for row in rows)
-    if single or any(term.data == "unpaired" for _, term in objective.terms):
+    if single or any(one.data == "unpaired" for one in asking):
         names.append("desirable")
     columns = {name: np.full(int(trees.first[-1]), np.nan, dtype=np.float32) for name in names}
     for row, first in zip(rows, trees.first[:-1].tolist(), strict=True):
         for b, completion in enumerate(row.completions):
-            known = {"desirable": float(b == 0), **row.columns, **completion.columns}
+            known = {**row.columns, **completion.columns, "desirable": _desirable(row, b)}
             for name in names:
                 columns[name][first + b] = known[name]
     return Trees(trees.ids, trees.tokens, trees.segments, trees.trees, trees.scored_from, columns, trees.mismatched)
+
+
+def _desirable(row: Row, b: int) -> float:
+    """1 or 0: a single completion's label; of several, the first is the best."""
+    if len(row.completions) == 1:
+        return row.completions[0].columns["desirable"]
+    best, own = (row.completions[n].columns.get("score") for n in (0, b))
+    ties = len(row.completions) > 2 and own is not None and own == best
+    return float(b == 0 or ties)
 
 
 def with_mismatched(trees: Trees, max_length: int) -> Trees:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -13,9 +13,10 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from alignzoo.data.files import Record, find_files, own_split, read_records
+from alignzoo.data.format import Format
 from alignzoo.data.rows import Row, Skipped
 
-__all__ = ["DataSource", "Field", "FileSource", "Split", "file_digest"]
+__all__ = ["DataSource", "Field", "FileSource", "Split", "content_of", "file_digest"]
 
 Split = Literal["train", "test"]
 
@@ -54,6 +55,12 @@ class DataSource(BaseModel):
         """32 hex digits of everything that its rows depend on. A source that reads something outside its fields adds
         the contents of that: a path alone says nothing about what is in the file."""
         return self.digest_of(())
+
+    @property
+    def pieces(self) -> Sequence[BaseModel]:
+        """Itself, and the format that it reads with where that has a name of its own."""
+        own = (getattr(self, key) for key in type(self).model_fields)
+        return (self, *(value for value in own if isinstance(value, Format)))
 
     def digest_of(self, contents: Iterable[str]) -> str:
         """A digest of the fields (less `path`, which may be moved) and of these strings."""
@@ -110,6 +117,13 @@ def file_digest(path: Path) -> str:
     """32 hex digits of a file's bytes; read again only when the file has changed within this process."""
     about = path.stat()
     return _digest(str(path.resolve()), about.st_size, about.st_mtime_ns)
+
+
+def content_of(folder: Path) -> str:
+    """32 hex digits of the files of a folder (not of folders in it): their names and bytes."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    text = "\n".join(f"{path.name} {file_digest(path)}" for path in files)
+    return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 @lru_cache(maxsize=4096)

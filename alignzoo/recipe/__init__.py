@@ -13,7 +13,7 @@ import yaml
 from alignzoo.errors import Problem, UserError, nearest
 from alignzoo.recipe import fingerprint as _fingerprint
 from alignzoo.recipe.check import validate
-from alignzoo.recipe.merge import BASE_KEYS, apply, hand_on, handed_on, merge, read_with_bases, without_base
+from alignzoo.recipe.merge import apply, hand_on, handed_on, is_base, merge, read_with_bases, without_base
 from alignzoo.recipe.read import Node, Origin, read_overrides
 from alignzoo.recipe.schema import Recipe
 from alignzoo.registry import Registry
@@ -41,13 +41,22 @@ class Resolved:
         """Every value, defaults included, as plain dictionaries."""
         values: dict[str, Any] = self.recipe.model_dump(mode="json", by_alias=True)
         values["objective"] = self.recipe.objective.node()
-        values["data"] = {"name": self.recipe.data.name, **values["data"]}
+        values["data"] = _node(self.recipe.data)
+        values["model"] = _node(self.recipe.model, by_alias=True)
+        if self.recipe.model.start:  # what starts from a run has no source of its own
+            del values["model"]["name"]
+        for key in ("metrics", "judges"):
+            values["eval"][key] = [_node(one) for one in getattr(self.recipe.eval, key)]
+        values["reporters"] = [_node(one) for one in self.recipe.reporters]
         return values
 
     @property
     def pieces(self) -> list[Any]:
-        """Everything in it that came from the registry."""
-        return [*self.recipe.objective.pieces, self.recipe.data]
+        """Everything in it that came from the registry and that its result depends on."""
+        recipe = self.recipe
+        return [
+            *recipe.objective.pieces, *recipe.data.pieces, recipe.model, *recipe.eval.metrics, *recipe.eval.judges
+        ]  # fmt: skip
 
     @property
     def origins(self) -> dict[str, Origin]:
@@ -88,12 +97,12 @@ def _load(
     mine = [without_base(overlay) for overlay in overlays] if follows else overlays
     for overlay in mine:
         node = merge(node, overlay)
-    kept = [(key, value) for key, value in overrides if not (follows and key[0] == "model" and _is_base(key))]
+    kept = [(key, value) for key, value in overrides if not (follows and key[0] == "model" and _of_first(key))]
     node = apply(node, kept)
     recipe, registry = validate(node, path.stem)
     parent = None
-    if recipe.model.from_:
-        below = find_recipe(recipe.model.from_)
+    if recipe.model.start:
+        below = find_recipe(recipe.model.start)
         passed = [(key, value) for key, value in overrides if handed_on(key)]
         parent = _load(below, [hand_on(overlay) for overlay in overlays], passed, (*chain, path))
     return Resolved(recipe, path, node, parent, registry)
@@ -112,8 +121,8 @@ def _starts_from_a_run(node: Node, overlays: list[Node], overrides: list[tuple[l
     return bool(start)
 
 
-def _is_base(key: list[str]) -> bool:
-    return len(key) > 1 and key[1] in BASE_KEYS and key[1] != "dtype"
+def _of_first(key: Sequence[str]) -> bool:
+    return is_base(key) and key[1] != "dtype"
 
 
 def _no_base_beside_from(node: Node) -> None:
@@ -123,10 +132,14 @@ def _no_base_beside_from(node: Node) -> None:
     problems = [
         Problem(f"model.{key}: it says what the first policy is; write it in the recipe that model.from names",
                 where=str(model.keys[key]))
-        for key in BASE_KEYS if key in model.value and key != "dtype" and model.value[key].value is not None
+        for key in model.value if _of_first(("model", key)) and model.value[key].value is not None
     ]  # fmt: skip
     if problems:
         raise UserError(problems)
+
+
+def _node(named: Any, by_alias: bool = False) -> dict[str, Any]:
+    return {"name": named.name, **named.model_dump(mode="json", by_alias=by_alias)}
 
 
 def _origins(node: Node, name: str) -> list[tuple[str, Origin]]:

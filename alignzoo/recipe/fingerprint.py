@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 from hashlib import blake2b
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from alignzoo.data.source import file_digest
 
 if TYPE_CHECKING:
     from alignzoo.recipe import Resolved
@@ -19,28 +16,18 @@ NOT_IN_IT = {"train": ("checkpoint_every", "keep_checkpoints")}
 def fingerprint(resolved: Resolved) -> str:
     """Of the recipe's values, the contents of every file it names, its plugins, and the recipe it starts from."""
     recipe = resolved.recipe
-    values: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True, exclude={"name", "plugins", "data"})
+    outside = {"name", "plugins", "reporters", "data", "model"}
+    values: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True, exclude=outside)
     for section, keys in NOT_IN_IT.items():
         for key in keys:
             values[section].pop(key)
     values["objective"] = recipe.objective.node()
     values["data"] = recipe.data.fingerprint()
+    values["eval"] |= {key: resolved.plain["eval"][key] for key in ("metrics", "judges")}
+    values["model"] = {"source": recipe.model.fingerprint()}
     values["model"]["from"] = resolved.parent.fingerprint if resolved.parent else None
-    for key in ("path", "tokenizer"):
-        if isinstance(values["model"][key], str):
-            values["model"][key] = _folder(values["model"][key])
     # A built-in's code is alignzoo's own: its version is recorded and does not make a finished run another one.
     origins = [resolved.registry.origin(type(part)) for part in resolved.pieces]
     values["plugins"] = [origin.file_hash for origin in origins if origin.package != "alignzoo"]
     text = json.dumps(values, sort_keys=True, ensure_ascii=False)
-    return blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def _folder(place: str) -> str:
-    """The digest of a local folder's files; a hub id stands for itself (the recipe's revision says which)."""
-    folder = Path(place)
-    if not folder.is_dir():
-        return place
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    text = "\n".join(f"{path.name} {file_digest(path)}" for path in files)
     return blake2b(text.encode(), digest_size=16).hexdigest()

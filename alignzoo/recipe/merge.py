@@ -1,6 +1,6 @@
 """One recipe out of many files: `extends`, overlays, overrides, and what is handed on to the recipe it starts from.
 
-Maps merge key by key, lists and values replace. A map whose `name` changes replaces the whole node, so that
+Maps merge key by key, lists and values replace; only `plugins` add up. A map whose `name` changes replaces the whole node, so that
 `objective=ipo` does not inherit DPO's fields. Paths are relative to the file that wrote them.
 """
 
@@ -13,12 +13,13 @@ from pathlib import Path
 from alignzoo.errors import UserError
 from alignzoo.recipe.read import COMMAND_LINE, Node, read_file
 
-NAMED = {("objective",), ("data",), ("train", "optimizer"), ("train", "schedule")}
-"""Nodes that are chosen by name; a bare word there means {name: word}."""
-PATHS = {("model", "from"), ("model", "path"), ("model", "tokenizer"), ("data", "path"), ("plugins",)}
+BY_WORD = {("objective",), ("data",), ("data", "format"), ("train", "optimizer"), ("train", "schedule")}
+"""Nodes that are chosen by name, where a bare word means {name: word}."""
+NAMED = BY_WORD | {("model",)}
+"""Nodes that are replaced as a whole when their name changes."""
+PATHS = {("model", "from"), ("model", "tokenizer"), ("plugins",)}
+"""Relative to the file that wrote them; so is whatever is called `path` or `paths`."""
 ALWAYS_A_PATH = {("model", "from"), ("plugins",)}
-BASE_KEYS = ("path", "revision", "config", "tokenizer", "dtype")
-"""Of `model`: they describe the first policy of a chain, and are handed on to the recipe that it starts from."""
 
 STARTS = ("from", "path", "config")
 """Of `model`: three ways to start, of which the last one said holds."""
@@ -50,6 +51,9 @@ def read_with_bases(path: Path, chain: tuple[Path, ...] = ()) -> Node:
 
 def merge(under: Node, over: Node, at: Path_ = ()) -> Node:
     """`over` on top of `under`; neither is changed."""
+    if at == ("plugins",) and isinstance(under.value, list) and isinstance(over.value, list):
+        there = [item.value for item in under.value]
+        return Node([*deepcopy(under.value), *(deepcopy(i) for i in over.value if i.value not in there)], over.origin)
     if not (isinstance(under.value, dict) and isinstance(over.value, dict)):
         return deepcopy(over)
     if "name" in over.value and at in NAMED and over.value["name"].value != _name(under):
@@ -85,25 +89,43 @@ def _name(node: Node) -> object:
 def apply(node: Node, overrides: Sequence[tuple[list[str], Node]]) -> Node:
     """Overrides on top of a recipe, one after the other. Raises UserError for a step into a value."""
     for path, value in overrides:
-        top: Node = value
-        for depth in range(len(path) - 1, -1, -1):
-            top = Node({path[depth]: top}, value.origin, {path[depth]: value.origin})
         below = node
-        for depth, key in enumerate(path[:-1]):
-            below = below.value[key] if key in below.value else Node({}, value.origin)
+        for depth, key in enumerate(path[:-1], 1):
+            below = below.value[key] if key in (below.value or {}) else Node({}, value.origin)
+            if isinstance(below.value, list):
+                path, value = path[:depth], _with_item(below, path, depth, value)
+                break
             if not isinstance(below.value, dict) and below.value is not None:
-                inner = ".".join(path[: depth + 1])
+                inner = ".".join(path[:depth])
                 raise UserError(f"{'.'.join(path)}: {inner} is a value, not a section", where=COMMAND_LINE)
+        top = value
+        for key in reversed(path):
+            top = Node({key: top}, value.origin, {key: value.origin})
         node = merge(node, anchor(top, Path.cwd()))
     return node
 
 
+def _with_item(items: Node, path: list[str], depth: int, value: Node) -> Node:
+    """The list with one item changed, or a part of it: `objective.1.weight=0.5`. Places count from 0."""
+    place, *rest = path[depth:]
+    places = [str(n) for n in range(len(items.value))]
+    if place not in places:
+        what = f"{'.'.join(path)}: {'.'.join(path[:depth])} is a list of {len(places)}"
+        raise UserError(what, where=COMMAND_LINE, expected=f"{' or '.join(places)} in place of '{place}'")
+    result = deepcopy(items)
+    item = result.value[int(place)]
+    if rest and isinstance(item.value, str):
+        item = Node({"name": item}, item.origin, {"name": item.origin})
+    result.value[int(place)] = apply(item, [(rest, value)]) if rest else value
+    return result
+
+
 def anchor(node: Node, folder: Path, at: Path_ = ()) -> Node:
     """Make what was written complete: `objective: dpo` is {name: dpo}, and a path is relative to its file's folder."""
-    if at in NAMED and isinstance(node.value, str):
+    if at in BY_WORD and isinstance(node.value, str):
         name = Node(node.value, node.origin)
         node.value, node.keys = {"name": name}, {"name": node.origin}
-    if at in PATHS:
+    if at in PATHS or at[-1:] in (("path",), ("paths",)):
         if isinstance(node.value, str):
             node.value = _absolute(node.value, folder, at)
         elif isinstance(node.value, list):
@@ -138,18 +160,26 @@ def _normal(path: Path) -> Path:
 
 
 def hand_on(overlay: Node) -> Node:
-    """The part of an overlay that also goes to the recipe that this one starts from: not its objective or its name."""
+    """The part of an overlay that also goes to the recipe that this one starts from: not its objective or its name, and
+    not who looks at the result."""
     result = deepcopy(overlay)
-    for key in ("objective", "name", "plugins"):
+    for key in ("objective", "name", "reporters"):
         result.value.pop(key, None)
-    if "model" in result.value and isinstance(result.value["model"].value, dict):
-        result.value["model"].value.pop("from", None)
+    for section, keys in (("model", ("from",)), ("eval", ("metrics", "judges"))):
+        if section in result.value and isinstance(result.value[section].value, dict):
+            for key in keys:
+                result.value[section].value.pop(key, None)
     return result
 
 
 def handed_on(path: list[str]) -> bool:
     """Whether a bare override also goes to the recipe that this one starts from: data, limits, the first policy."""
-    return path[0] in ("data", "tokens") or (path[0] == "model" and len(path) > 1 and path[1] in BASE_KEYS)
+    return path[0] in ("data", "tokens") or (path[0] == "model" and is_base(path))
+
+
+def is_base(path: Sequence[str]) -> bool:
+    """Whether a key of `model` describes the first policy of a chain: all do but `from`."""
+    return len(path) > 1 and path[1] != "from"
 
 
 def without_base(node: Node) -> Node:
@@ -157,7 +187,6 @@ def without_base(node: Node) -> Node:
     result = deepcopy(node)
     model = result.value.get("model")
     if model is not None and isinstance(model.value, dict):
-        for key in BASE_KEYS:
-            if key != "dtype":
-                model.value.pop(key, None)
+        for key in set(model.value) - {"from", "dtype"}:
+            del model.value[key]
     return result

@@ -2,49 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 
 from alignzoo.data.source import DataSource
+from alignzoo.judge import Judge
+from alignzoo.metric import Metric
+from alignzoo.model_source import ModelSource
 from alignzoo.objective import Objective
+from alignzoo.reporter import Reporter
 
 
 class Section(BaseModel):
     """A part of a recipe: what it does not know is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
-
-
-class TokenizerConfig(Section):
-    """A tokenizer trained on the run's own training rows: for models that start from nothing."""
-
-    train: Literal["bpe", "bytes"] = Field("bpe", description="byte-level BPE, or plain bytes (no training)")
-    vocab_size: int = Field(2048, ge=260, description="entries, special tokens included (bpe)")
-
-
-class ModelConfig(Section):
-    """Where the policy starts: another recipe's run (`from`), pretrained weights (`path`) or nothing (`config`)."""
-
-    from_: str | None = Field(None, alias="from", description="a recipe; its run is made first, once, and reused")
-    path: str | None = Field(None, description="a local folder or a hub id, as for from_pretrained")
-    revision: str | None = Field(None, description="hub revision")
-    config: dict[str, Any] | None = Field(None, description="architecture from scratch: model_type and its fields")
-    tokenizer: str | TokenizerConfig | None = Field(
-        None, description="folder, hub id, or {train: bpe}; else the model's"
-    )
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the weights")
-
-    @model_validator(mode="after")
-    def _one_start(self) -> ModelConfig:
-        given = [name for name, value in (("from", self.from_), ("path", self.path), ("config", self.config)) if value]
-        if len(given) != 1:
-            raise ValueError(f"say exactly one of from, path, config (got {', '.join(given) or 'none'})")
-        if self.config is not None and self.tokenizer is None:
-            raise ValueError("a model from scratch needs a tokenizer, for example {train: bpe}")
-        if self.config is not None and "model_type" not in self.config:
-            raise ValueError("config needs a model_type, for example llama")
-        return self
 
 
 class TokensConfig(Section):
@@ -130,6 +103,8 @@ class EvalConfig(Section):
     every: int | None = Field(None, ge=1, description="optimiser steps between evaluations; null: start and end only")
     samples: int = Field(6, ge=0, description="held-out prompts answered greedily before and after")
     sample_tokens: int = Field(64, ge=1, description="at most this many new tokens in a sample")
+    metrics: tuple[SerializeAsAny[Metric], ...] = Field((), description="more figures of every held-out row")
+    judges: tuple[SerializeAsAny[Judge], ...] = Field((), description="who reads the samples and scores them")
 
 
 class Recipe(Section):
@@ -138,9 +113,10 @@ class Recipe(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="of the run folder; by default the file's")
     plugins: tuple[str, ...] = Field((), description="unpackaged plugins, .py files beside the recipe")
     objective: SerializeAsAny[Objective]
-    model: ModelConfig
+    model: SerializeAsAny[ModelSource]
     data: SerializeAsAny[DataSource]
     tokens: TokensConfig = TokensConfig()
     train: TrainConfig
     eval: EvalConfig = EvalConfig()
+    reporters: tuple[SerializeAsAny[Reporter], ...] = Field(description="what is made of the run's records")
     seed: int = Field(0, ge=0, description="of the data order and of everything random")

@@ -19,7 +19,10 @@ from alignzoo.registry.loading import OFF, Offer, Origin, PluginInfo, load_file,
 
 __all__ = ["OFF", "Origin", "PluginInfo", "Registry", "get_objective", "registry"]
 
-BUILT_IN = ("alignzoo.objectives", "alignzoo.modifiers", "alignzoo.data.sources")
+BUILT_IN = (
+    "alignzoo.objectives", "alignzoo.modifiers", "alignzoo.data.sources", "alignzoo.data.formats",
+    "alignzoo.model_sources", "alignzoo.metrics", "alignzoo.judges", "alignzoo.reporters",
+)  # fmt: skip
 
 
 class Registry:
@@ -38,7 +41,7 @@ class Registry:
         return self._base._installed if self._base else load_installed()
 
     def find(self, kind: str, name: str) -> type:
-        """The class of a kind (`objective`, `data source`) that a recipe calls `name` or `package/name`.
+        """The class of a kind (of `hookspecs.KINDS`) that a recipe calls `name` or `package/name`.
 
         Raises UserError: with the nearest spelling, the package to install, the qualified spellings when several
         plugins offer it, and what could not be loaded.
@@ -57,13 +60,14 @@ class Registry:
         raise UserError([self._unknown(kind, name, [offer.name for offer in (*mine, *others)])])
 
     def _unknown(self, kind: str, name: str, known: list[str]) -> Problem:
-        package = PACKAGE_OF.get(kind, {}).get(name)
-        close = "" if package else nearest(name, known)
+        elsewhere = PACKAGE_OF.get(kind, {})
+        close = "" if name in elsewhere else nearest(name, [*known, *elsewhere])
+        package = elsewhere.get(name) or (elsewhere.get(close) if close not in known else None)
         expected = "" if package or close else f"one of {', '.join(sorted(set(known)))}"
         infos = self._installed[1]
         hints = [f"{info.package} was not loaded: {info.problem}" for info in infos if info.problem]
         if package and package not in [info.package for info in infos]:
-            hints.insert(0, f"it is in another package: pip install {package}")
+            hints.insert(0, f"{close or 'it'} is in another package: pip install {package}")
         return Problem(f"no {kind} is called '{name}'", expected=expected, nearest=close, hint="\n    ".join(hints))
 
     def known(self, kind: str) -> dict[str, type]:

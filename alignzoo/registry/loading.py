@@ -241,7 +241,7 @@ def _checked(kind: str, hook: str, base: str, cls: Any, package: str, version: s
         raise Refused(f"{cls.__name__}.name is {name!r}; expected lower case letters, digits and underscores")
     if not (cls.__dict__.get("__doc__") or "").strip():
         raise Refused(f"{cls.__name__} has no docstring; its first line is what `alignzoo objectives` shows")
-    if kind == "objective":
+    if kind in ("objective", "metric"):
         why = impossible(cls)
         if why:
             raise Refused(f"{cls.__name__} declares what can't be provided: {why}")

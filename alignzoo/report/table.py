@@ -32,6 +32,8 @@ def summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [
         ("objective", objective_words(summary["objective"])),
         *accuracy,
+        *_measured(scores),
+        *(_judged(name, said) for name, said in summary.get("judges", {}).items()),
         ("loss", f"{scores['loss']:.4f} held out, {train['final_loss']:.4f} in the last step"),
         ("data", f"{data['train']:,} training rows, {data['skipped']:,} of {data['read']:,} read were skipped"),
         ("training", f"{train['steps']:,} steps in {train['seconds']:.1f} s, {train['pairs_per_second']:.0f} rows/s, "
@@ -41,8 +43,29 @@ def summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("peak memory", f"{summary['peak_memory_bytes'] / 2**20:,.0f} MiB"),
     ]  # fmt: skip
     if data.get("flipped"):
-        lines.insert(5, ("label noise", f"{data['flipped']:,} training labels were flipped"))
+        place = [name for name, _ in lines].index("training")
+        lines.insert(place, ("label noise", f"{data['flipped']:,} training labels were flipped"))
     return lines
+
+
+def _measured(scores: dict[str, Any]) -> list[tuple[str, str]]:
+    """The metrics that the recipe named: what has a standard error and is not the accuracy above."""
+    named = [name for name in scores if f"{name}_se" in scores and name != "preference_accuracy"]
+    return [(name.replace("_", " "), f"{scores[name]:.4g} ± {scores[f'{name}_se']:.2g}") for name in named]
+
+
+def _judged(name: str, said: dict[str, Any]) -> tuple[str, str]:
+    """One judge's figures in a line."""
+    if "problem" in said:
+        return f"judge {name}", f"failed: {said['problem']}"
+
+    def figure(key: str) -> str:
+        return "none" if said[key] is None else f"{said[key]:.3f} ± {said[f'{key}_se']:.3f}"
+
+    parts = [f"beats the start in {figure('win_rate_over_start')}, the chosen in {figure('win_rate_over_chosen')}"]
+    if "reward" in said:
+        parts.insert(0, f"{figure('reward_before')} before, {figure('reward')} after")
+    return f"judge {name}", f"{'; '.join(parts)} (n {said['win_rate_over_start_n']:,})"
 
 
 def objective_words(node: dict[str, Any]) -> str:

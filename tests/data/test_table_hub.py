@@ -10,6 +10,7 @@ from alignzoo.data.rows import Row, Skipped
 from alignzoo.data.source import DataSource
 from alignzoo.data.sources.hh import HH
 from alignzoo.data.sources.hub import Hub, _load
+from alignzoo.data.formats.records import Records
 from alignzoo.data.sources.table import Table
 from alignzoo.errors import UserError
 
@@ -105,10 +106,10 @@ PLAIN = {"prompt": "p", "chosen": "a", "rejected": "b"}
         ({"promt": "p", "chosen": "a", "rejected": "b"}, {}, "did you mean 'promt'?"),
         (
             PLAIN,
-            {"prompt_column": "promt"},
+            {"prompt": "promt"},
             "no column 'promt'; expected one of prompt, chosen, rejected; did you mean 'pro",
         ),
-        (PLAIN, {"id_column": "uid"}, "no column 'uid'; expected one of prompt, chosen, rejected"),
+        (PLAIN, {"id": "uid"}, "no column 'uid'; expected one of prompt, chosen, rejected"),
         (PLAIN | {"chosen": 3}, {}, "chosen: it holds a number; expected a string or a list of chat messages"),
         (
             PLAIN | {"rejected": [assistant("b")]},
@@ -122,7 +123,7 @@ PLAIN = {"prompt": "p", "chosen": "a", "rejected": "b"}
 def test_what_a_table_lacks_is_an_error_with_file_and_line(write, record, fields, message):
     path = write("t.jsonl", [{"prompt": "p", "promt": "p", "uid": 1, "chosen": "a", "rejected": "b"}, record])
     with pytest.raises(UserError) as error:
-        ids(Table(path=path, **fields))
+        ids(Table(path=path, format=Records(**fields)))
     assert "t.jsonl:2" in str(error.value)
     assert message in str(error.value)
 
@@ -131,10 +132,7 @@ def test_columns_of_other_names_and_own_ids(write):
     record = {"question": "p", "good": "a", "bad": "b", "uid": 7}
     source = Table(
         path=write("t.jsonl", [record]),
-        prompt_column="question",
-        chosen_column="good",
-        rejected_column="bad",
-        id_column="uid",
+        format=Records(prompt="question", chosen="good", rejected="bad", id="uid"),
     )
     assert only(source).id == "7"
 
@@ -142,7 +140,7 @@ def test_columns_of_other_names_and_own_ids(write):
 def test_ids_must_be_unique(write):
     record = {"prompt": "p", "chosen": "a", "rejected": "b", "uid": 7}
     with pytest.raises(UserError, match="2 rows have the id '7'; expected an id of its own"):
-        read_rows(Table(path=write("t.jsonl", [record, record]), id_column="uid"))
+        read_rows(Table(path=write("t.jsonl", [record, record]), format=Records(id="uid")))
 
 
 def pairs(count: int) -> list[dict[str, str]]:

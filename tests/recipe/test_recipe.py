@@ -46,7 +46,15 @@ def message(path, *arguments) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*_hh.yaml")), ids=lambda path: path.stem)
+NEED_A_PACKAGE = ROOT / "recipes" / "zoo"
+"""`tests/plugins` has these, with the package installed."""
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(path for path in (ROOT / "recipes").rglob("*_hh.yaml") if NEED_A_PACKAGE not in path.parents),
+    ids=lambda path: path.stem,
+)
 @pytest.mark.parametrize("overlay", [None, "pythia-2.8b", "pythia-160m", "smallest"])
 def test_every_shipped_recipe_is_good(path, overlay):
     load_recipe(path, (), [f"scale/{overlay}"] if overlay else [])

@@ -28,7 +28,8 @@ ROWS = {"train": 4800, "test": 600}
 def rows(split: str, completions: int = 2) -> Iterator[Row]:
     """The rows of `train` or `test`, always the same and in the same order: pairs, or lists of 3 or 4 worths.
 
-    Every completion has a `score`: what the judge gives to a reply of its worth.
+    Every completion has a `score`: what the judge gives to a reply of its worth. A pair also has a `margin`: the
+    difference of its scores.
     """
     dice = Dice(f"alignzoo sample {VERSION}")
     taken: dict[str, str] = {}
@@ -45,7 +46,9 @@ def rows(split: str, completions: int = 2) -> Iterator[Row]:
         taken[scene.prompt] = side
         counts[side] += 1
         if side == split:
-            yield Row(f"sample-{split}:{counts[side]}", scene.prompt, found, group=scene.first_turn)
+            first, second, *more = (completion.columns["score"] for completion in found)
+            columns = {} if more else {"margin": first - second}
+            yield Row(f"sample-{split}:{counts[side]}", scene.prompt, found, scene.first_turn, columns)
 
 
 def _list(scene: Scene, dice: Dice, count: int) -> tuple[Completion, ...] | None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from alignzoo.data.dialogue import dialogue_row
 from alignzoo.data.files import Record
+from alignzoo.data.formats.hh import HHDialogues
 from alignzoo.data.rows import Row, Skipped
 from alignzoo.data.source import Field, FileSource, Split
-from alignzoo.errors import UserError, nearest
 
 SAMPLE = "sample"
 
@@ -40,13 +39,7 @@ class HH(FileSource):
 
     def row(self, id: str, record: Record, where: str) -> Row | Skipped:
         """One record of a file."""
-        for name in ("chosen", "rejected"):
-            if not isinstance(record.get(name), str):
-                raise UserError(
-                    f"no text field '{name}'", where=where, nearest=nearest(name, record),
-                    expected="chosen and rejected, each a whole dialogue",
-                )  # fmt: skip
-        return dialogue_row(id, record["chosen"], record["rejected"])
+        return HHDialogues().row(id, record, where)
 
     def fingerprint(self) -> str:
         """Of the fields and the contents of the files, or of the sample's version."""

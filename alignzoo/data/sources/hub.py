@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
+from pydantic import SerializeAsAny
+
 from alignzoo.data.files import need
-from alignzoo.data.preference import Columns
-from alignzoo.data.records import record_row
+from alignzoo.data.format import Format
+from alignzoo.data.formats.records import Records
 from alignzoo.data.rows import Row, Skipped
 from alignzoo.data.source import DataSource, Field, Split
 from alignzoo.data.sources.table import split_parts
@@ -16,7 +18,7 @@ from alignzoo.errors import UserError, nearest
 
 
 class Hub(DataSource):
-    """A dataset of the hub with prompt, chosen and rejected, or with HH dialogues (Anthropic/hh-rlhf)."""
+    """A dataset of the hub; a format says what a record means. Of itself it knows tables, chats and HH dialogues."""
 
     name = "hub"
 
@@ -25,9 +27,7 @@ class Hub(DataSource):
     revision: str | None = Field(None, description="branch, tag or commit")
     train_split: str | None = Field(None, description="by default `train`")
     test_split: str | None = Field(None, description="by default test, validation, valid, eval or dev if there is one")
-    prompt_column: str = Field("prompt", description="where the prompt is; `prompt` may be absent")
-    chosen_column: str = Field("chosen", description="where the preferred completion is")
-    rejected_column: str = Field("rejected", description="where the other completion is")
+    format: SerializeAsAny[Format] = Field(Records(), description="what a record means (alignzoo formats lists them)")
 
     def splits(self) -> tuple[Split, ...]:
         """Both, when the dataset has a test split."""
@@ -35,10 +35,9 @@ class Hub(DataSource):
 
     def read(self, split: Split) -> Iterator[Row | Skipped]:
         """Rows in the dataset's order."""
-        columns = Columns(self.prompt_column, self.chosen_column, self.rejected_column)
         name, dataset = self._parts()[0 if split == "train" else 1]
         for number, record in enumerate(dataset, 1):
-            yield record_row(f"{name}:{number}", record, columns, f"{self.path}: {name} row {number}")
+            yield self.format.row(f"{name}:{number}", record, f"{self.path}: {name} row {number}")
 
     def fingerprint(self) -> str:
         """Of the fields and of what `datasets` says that its tables contain."""

@@ -1,4 +1,4 @@
-"""Preference tables in files: JSONL, JSON, CSV, TSV, Parquet, or a folder that `datasets` saved."""
+"""Tables in files: JSONL, JSON, CSV, TSV, Parquet, or a folder that `datasets` saved."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import SerializeAsAny
+
 from alignzoo.data.files import Record, need
-from alignzoo.data.preference import Columns, column_of
-from alignzoo.data.records import record_row
+from alignzoo.data.format import Format
+from alignzoo.data.formats.records import Records
 from alignzoo.data.rows import Row, Skipped
 from alignzoo.data.source import Field, FileSource, Split, file_digest
 from alignzoo.errors import UserError
@@ -17,25 +19,16 @@ TEST_NAMES = ("test", "validation", "valid", "eval", "dev")
 
 
 class Table(FileSource):
-    """Rows of prompt, chosen and rejected, as strings or chat messages; without a prompt it is what both share.
-
-    Also labelled completions (prompt, completion, label) and ranked lists (prompt, completions, scores or ranks).
-    Numbers beside them are columns that an objective can ask for.
-    """
+    """Records in files or in a folder that `datasets` saved; a format says what a record means."""
 
     name = "table"
 
     path: str | tuple[str, ...] = Field(description="a file, a folder, a pattern or a list; or a `datasets` folder")
-    prompt_column: str = Field("prompt", description="where the prompt is; `prompt` may be absent")
-    chosen_column: str = Field("chosen", description="where the preferred completion is")
-    rejected_column: str = Field("rejected", description="where the other completion is")
-    id_column: str | None = Field(None, description="a row's own id, unique; by default file and line")
+    format: SerializeAsAny[Format] = Field(Records(), description="what a record means (alignzoo formats lists them)")
 
     def row(self, id: str, record: Record, where: str) -> Row | Skipped:
         """One record."""
-        if self.id_column:
-            id = str(column_of(record, self.id_column, where))
-        return record_row(id, record, Columns(self.prompt_column, self.chosen_column, self.rejected_column), where)
+        return self.format.row(id, record, where)
 
     def splits(self) -> tuple[Split, ...]:
         """A saved DatasetDict's, or the files'."""

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from alignzoo.examples import Flat, Supply
+from alignzoo.examples import Flat, Supply, ranges
 
 
 def correct(better: Tensor, worse: Tensor) -> Tensor:
@@ -21,11 +21,11 @@ def correct(better: Tensor, worse: Tensor) -> Tensor:
 @torch.no_grad()
 def describe(supply: Supply, flat: Flat) -> dict[str, Tensor]:
     """What is known of each row besides its loss: rewards, log-ratios and log-probs of its best completion ("chosen")
-    and its worst one ("rejected"), by the first term's implicit reward; of unpaired data, of the desirable ones and of
-    the others. Shape (rows,), or the number of rows of the kind."""
+    and its worst one ("rejected"), by the first term's implicit reward; where some rows of the data have a single
+    completion, of the desirable ones and of the others. Shape (rows,), or the number of completions of the kind."""
     objective = supply.objective.terms[0][1]
-    first, counts = flat.first[:-1], np.array(flat.counts) // (2 if supply.trees.mismatched else 1)
-    several = np.flatnonzero(counts > 1)
+    first, counts = flat.first[:-1], supply.real(flat)
+    compared = supply.compared and bool((counts > 1).all())  # the data decides, not the rows of one micro-batch
     values: dict[str, Tensor] = {}
 
     def of(name: str, index: np.ndarray) -> None:
@@ -34,20 +34,21 @@ def describe(supply: Supply, flat: Flat) -> dict[str, Tensor]:
             values[f"{name}_log_prob"] = one.log_prob
             if objective.reference != "none":
                 values[f"{name}_log_ratio"] = one.log_prob - one.ref_log_prob
-        if objective.data != "chosen" or len(several) == len(counts):
+        if objective.data != "chosen" or compared:
             values[f"{name}_reward"] = objective.reward(one)
 
-    if len(several) == len(counts):
+    if compared:
         of("chosen", first)
         of("rejected", first + counts - 1)
     elif "desirable" in supply.trees.columns:
-        desirable = supply._column(flat, "desirable")[first] > 0.5
-        for name, index in (("chosen", first[desirable]), ("rejected", first[~desirable])):
-            if len(index):
-                of(name, index)
+        index = ranges(first, counts)
+        desirable = supply.column(flat, "desirable")[index] > 0.5
+        for name, of_kind in (("chosen", index[desirable]), ("rejected", index[~desirable])):
+            if len(of_kind):
+                of(name, of_kind)
     else:
         of("chosen", first)
-    if "rejected_reward" in values and len(several) == len(counts):
+    if "rejected_reward" in values and compared:
         values["margin"] = values["chosen_reward"] - values["rejected_reward"]
         values["accuracy"] = _concordance(supply, flat, first, counts)
     return values

@@ -1,0 +1,12 @@
+"""The built-in formats, registered through the same hook as anybody's."""
+
+from alignzoo.data.format import Format
+from alignzoo.data.formats.hh import HHDialogues
+from alignzoo.data.formats.records import Records
+from alignzoo.hookspecs import hookimpl
+
+
+@hookimpl
+def register_formats() -> list[type[Format]]:
+    """Name the two of this package."""
+    return [Records, HHDialogues]

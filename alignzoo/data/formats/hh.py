@@ -1,0 +1,30 @@
+"""Anthropic's HH records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from alignzoo.data.dialogue import dialogue_row
+from alignzoo.data.format import Format
+from alignzoo.data.rows import Row, Skipped
+from alignzoo.errors import UserError, nearest
+
+
+class HHDialogues(Format):
+    """`chosen` and `rejected`, each a whole `\\n\\nHuman: ... \\n\\nAssistant: ...` transcript.
+
+    Source: Bai et al. 2022, arXiv:2204.05862; records as in the dataset Anthropic/hh-rlhf.
+    """
+
+    name = "hh"
+
+    def row(self, id: str, record: Mapping[str, Any], where: str) -> Row | Skipped:
+        """One pair of dialogues."""
+        for name in ("chosen", "rejected"):
+            if not isinstance(record.get(name), str):
+                raise UserError(
+                    f"no text field '{name}'", where=where, nearest=nearest(name, record),
+                    expected="chosen and rejected, each a whole dialogue",
+                )  # fmt: skip
+        return dialogue_row(id, record["chosen"], record["rejected"])

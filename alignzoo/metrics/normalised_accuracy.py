@@ -1,0 +1,21 @@
+"""Preference accuracy that length does not decide."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from alignzoo.metric import Metric
+from alignzoo.objective import Objective, Pair
+
+
+class NormalisedAccuracy(Metric):
+    """Share of pairs whose chosen completion has the higher mean log-prob per token; ties count one half."""
+
+    name = "normalised_accuracy"
+    source = "Meng et al. 2024 (SimPO), arXiv:2405.14734, section 2"
+    equation = "[log pi(y_w) / |y_w| > log pi(y_l) / |y_l|]"
+
+    def values(self, example: Pair, objective: Objective) -> Tensor:
+        """Shape (B,)."""
+        chosen, rejected = (one.log_prob / one.length for one in (example.chosen, example.rejected))
+        return 0.5 * ((chosen > rejected).double() + (chosen >= rejected).double())

@@ -1,0 +1,87 @@
+"""Answers to held-out prompts, before and after training, and what judges say of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from alignzoo.data import Tokenised
+from alignzoo.data.rows import Row
+from alignzoo.judge import Judge
+from alignzoo.progress import Screen
+
+
+@torch.no_grad()
+def greedy(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[np.ndarray], most: int
+) -> list[str]:
+    """The model's most likely continuation of each prompt (token ids), up to `most` new tokens."""
+    answers = []
+    for prompt in prompts:
+        ids = torch.from_numpy(prompt).long()[None].to(model.device)
+        out = model.generate(  # type: ignore[operator]
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=most,
+            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.eos_token_id,
+        )  # fmt: skip
+        answers.append(str(tokenizer.decode(out[0, len(prompt) :], skip_special_tokens=True)))
+    return answers
+
+
+def sample_rows(held_out: int, wanted: int) -> list[int]:
+    """Evenly spaced held-out rows: the same ones for every run on the same data."""
+    wanted = min(wanted, held_out)
+    return [round((i + 0.5) * held_out / wanted - 0.5) for i in range(wanted)]
+
+
+def as_text(row: Row, branch: int) -> str:
+    """A row's completion as plain text, for people."""
+    if branch >= len(row.completions):
+        return ""
+    text = row.completions[branch].text
+    return text if isinstance(text, str) else "\n".join(message["content"] for message in text)
+
+
+def sample_lines(
+    held_out: Tokenised, wanted: int, tokenizer: PreTrainedTokenizerBase, before: Sequence[str], after: Sequence[str]
+) -> list[dict[str, Any]]:
+    """samples.jsonl: a prompt, the answers before and after, and the best and the worst completion of the data."""
+    places = sample_rows(len(held_out.trees), wanted)
+    return [
+        {"id": row.id, "prompt": tokenizer.decode(held_out.trees[place].prompt), "before": old, "after": new,
+         "chosen": as_text(row, 0), "rejected": as_text(row, len(row.completions) - 1 or 1)}
+        for place, row, old, new in zip(places, (held_out.rows[i] for i in places), before, after, strict=True)
+    ]  # fmt: skip
+
+
+def judged(judge: Judge, rows: Sequence[Row], lines: Sequence[dict[str, Any]], screen: Screen) -> dict[str, Any]:
+    """What one judge says: mean reward of the answers before and after, and how often the answer after beats the one
+    before and the chosen completion (a tie is one half), each with its standard error and number of answers judged.
+
+    A judge that fails costs its own figures: they are then `{"problem": ...}`, and the run goes on.
+    """
+    prompts = [row.prompt for row in rows]
+    old, new, chosen = ([line[key].strip() for line in lines] for key in ("before", "after", "chosen"))
+    figures: dict[str, Any] = {}
+    try:
+        if type(judge).scores is not Judge.scores:
+            figures |= _mean("reward_before", judge.scores(prompts, old)) | _mean("reward", judge.scores(prompts, new))
+        figures |= _mean("win_rate_over_start", judge.prefers(prompts, new, old))
+        figures |= _mean("win_rate_over_chosen", judge.prefers(prompts, new, chosen))
+    except Exception as error:
+        what = (str(error).splitlines() or [""])[0]
+        screen.say(f"judge {judge.name} failed ({type(error).__name__}: {what}); its figures are left out")
+        return {"problem": f"{type(error).__name__}: {what}"}
+    return figures
+
+
+def _mean(name: str, values: Sequence[float]) -> dict[str, float | int | None]:
+    known = np.array([value for value in values if not math.isnan(value)])
+    if not len(known):
+        return {name: None, f"{name}_se": None, f"{name}_n": 0}
+    error = float(known.std() / math.sqrt(len(known)))
+    return {name: float(known.mean()), f"{name}_se": error, f"{name}_n": len(known)}

@@ -1,0 +1,67 @@
+"""A model card beside the policy, as the Hugging Face hub reads it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alignzoo import Field, Reporter, hookimpl
+
+TEXT = """---
+{head}---
+
+# {name}
+
+Trained with alignzoo {version}: `{objective}`, from {start}, {steps} optimiser steps of {rows} rows.
+
+| held out | |
+| --- | --- |
+{table}
+
+The recipe that made it (`alignzoo run recipe.yaml`; fingerprint `{fingerprint}`):
+
+```yaml
+{recipe}```
+"""
+
+
+class Card(Reporter):
+    """policy/README.md: what it was trained with, what came out, and the recipe.
+
+    Source: Mitchell et al. 2019, "Model cards for model reporting", arXiv:1810.03993.
+    """
+
+    name = "card"
+
+    license: str | None = Field(None, description="of the weights, as the hub spells it: apache-2.0, mit, ...")
+    language: str | None = Field(None, description="as the hub spells it: en, fr, ...")
+
+    def finish(self, folder: Path, summary: Mapping[str, Any]) -> None:
+        """Write it from the summary and the resolved recipe."""
+        about = {"license": self.license, "language": self.language, "library_name": "transformers"}
+        head = {key: value for key, value in about.items() if value} | {"tags": ["alignzoo", _name(summary)]}
+        scores = {key: value for key, value in summary["eval"].items() if not key.endswith("_se")}
+        errors = {key: summary["eval"].get(f"{key}_se") for key in scores}
+        lines = [
+            f"| {key.replace('_', ' ')} | {value:.4g}{f' ± {errors[key]:.2g}' if errors[key] is not None else ''} |"
+            for key, value in scores.items()
+        ]
+        text = TEXT.format(
+            head=yaml.safe_dump(head, sort_keys=False), name=summary["name"], version=summary["versions"]["alignzoo"],
+            objective=json.dumps(summary["objective"]), start=summary["model"]["start"],
+            steps=summary["train"]["steps"], rows=summary["train"]["pairs"] // max(1, summary["train"]["steps"]),
+            table="\n".join(lines), fingerprint=summary["fingerprint"],
+            recipe=(folder / "recipe.yaml").read_text(encoding="utf-8"),
+        )  # fmt: skip
+        (folder / "policy" / "README.md").write_text(text, encoding="utf-8")
+
+
+def _name(summary: Mapping[str, Any]) -> str:
+    return summary["objective"]["name"]
+
+
+@hookimpl
+def register_reporters():
+    return [Card]

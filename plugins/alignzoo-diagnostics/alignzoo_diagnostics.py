@@ -1,0 +1,52 @@
+"""What preference training does to rankings and likelihoods, as metrics."""
+
+import torch
+
+from alignzoo import Metric, Objective, Pair, hookimpl
+
+
+class Flipped(Metric):
+    """Share of pairs that the reference ranks wrongly by likelihood and the policy rightly: DPO flips few of them."""
+
+    name = "flipped"
+    source = "Chen et al. 2024, arXiv:2405.19534, section 4"
+    equation = "[log ref_w <= log ref_l and log pi_w > log pi_l]"
+    reference = "sequence"
+
+    def values(self, example: Pair, objective: Objective):
+        """Shape (B,)."""
+        wrong = example.chosen.ref_log_prob <= example.rejected.ref_log_prob
+        return (wrong & (example.chosen.log_prob > example.rejected.log_prob)).double()
+
+
+class Displaced(Metric):
+    """Share of pairs whose chosen completion became less likely than it was under the reference."""
+
+    name = "displaced"
+    source = "Razin et al. 2024, arXiv:2410.08847"
+    equation = "[log pi_w < log ref_w]"
+    reference = "sequence"
+
+    def values(self, example: Pair, objective: Objective):
+        """Shape (B,)."""
+        return (example.chosen.log_ratio < 0).double()
+
+
+class RewardLengthGap(Metric):
+    """Reward margin times the sign of the length difference: above 0, the implicit reward favours longer answers."""
+
+    name = "reward_length_gap"
+    source = "Park et al. 2024, arXiv:2403.19159"
+    equation = "(r_w - r_l) sign(|y_w| - |y_l|)"
+    reference = "sequence"
+
+    def values(self, example: Pair, objective: Objective):
+        """Shape (B,); pairs of one length have none."""
+        longer = (example.chosen.length - example.rejected.length).sign().double()
+        gap = (objective.reward(example.chosen) - objective.reward(example.rejected)) * longer
+        return gap.masked_fill(longer == 0, torch.nan)
+
+
+@hookimpl
+def register_metrics():
+    return [Flipped, Displaced, RewardLengthGap]

@@ -1,0 +1,37 @@
+"""IMDb reviews as labelled completions: a review's first words are the prompt, the rest is liked or not."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from alignzoo import Completion, Field, Format, Row, Skipped, UserError, hookimpl
+
+
+class IMDb(Format):
+    """Movie reviews, `text` with a `label` (1 positive, 0 negative), for objectives that take unpaired data.
+
+    Source: Maas et al. 2011, "Learning word vectors for sentiment analysis". That a prompt is the beginning of a review
+    is the DPO paper's setting (Rafailov et al. 2023, arXiv:2305.18290, section 6: prefixes of 2 to 8 tokens).
+    """
+
+    name = "imdb"
+
+    prompt_words: int = Field(4, ge=1, description="words of the review that make the prompt")
+    words: int = Field(64, ge=2, description="a review is cut after so many words, the prompt's included")
+
+    def row(self, id: str, record: Mapping[str, Any], where: str) -> Row | Skipped:
+        """One review. Its line breaks (`<br />` in the files) are spaces."""
+        if not isinstance(record.get("text"), str):
+            raise UserError("no text field 'text'", where=where, expected="text and label")
+        if record.get("label") not in (0, 1):
+            raise UserError(f"label is {record.get('label')!r}", where=where, expected="1 (positive) or 0 (negative)")
+        words = record["text"].replace("<br />", " ").split()[: self.words]
+        prompt, rest = " ".join(words[: self.prompt_words]), " ".join(words[self.prompt_words :])
+        if not rest:
+            return Skipped(id, "empty completion")
+        liked = Completion(f" {rest}", columns={"desirable": float(record["label"])})
+        return Row(id, prompt, (liked,), group=prompt)
+
+
+@hookimpl
+def register_formats():
+    return [IMDb]

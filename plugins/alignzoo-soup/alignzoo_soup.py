@@ -1,0 +1,68 @@
+"""Model soups: the policy starts from the average of several models' weights."""
+
+import torch
+
+from alignzoo import Field, ModelSource, UserError, content_of, hookimpl
+
+
+class Soup(ModelSource):
+    """The average of the weights of several models of one architecture, such as runs with different seeds.
+
+    Source: Wortsman et al. 2022, "Model soups", arXiv:2203.05482 (the uniform soup; `weights` for another one).
+    """
+
+    name = "soup"
+
+    paths: tuple[str, ...] = Field(
+        min_length=2, description="folders in Hugging Face layout: policies of runs"
+    )
+    weights: tuple[float, ...] | None = Field(None, description="one a path, divided by their sum; null: all alike")
+
+    def load_tokenizer(self, train_rows):
+        """The first model's."""
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self._folder(self.paths[0]))
+
+    def load_model(self, tokenizer, seed, head):
+        """Averaged in float64, then cast."""
+        from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+        auto = AutoModelForSequenceClassification if head == "scalar" else AutoModelForCausalLM
+        models = [auto.from_pretrained(self._folder(path), dtype=torch.float32) for path in self.paths]
+        soup, total = models[0], sum(self._shares())
+        with torch.no_grad():
+            for name, parameter in soup.named_parameters():
+                others = [dict(model.named_parameters()).get(name) for model in models]
+                if any(other is None or other.shape != parameter.shape for other in others):
+                    raise UserError(f"the models differ in shape: {name}", where="model.paths")
+                mixed = sum(s / total * o.double() for s, o in zip(self._shares(), others, strict=True))
+                parameter.copy_(mixed)
+        return soup.to(getattr(torch, self.dtype))
+
+    def fingerprint(self):
+        """What is in the folders, not where they are."""
+        return {"name": self.name, "dtype": self.dtype, "weights": self._shares(),
+                "contents": [content_of(self._folder(path)) for path in self.paths]}  # fmt: skip
+
+    def _shares(self):
+        shares = self.weights or (1.0,) * len(self.paths)
+        if len(shares) != len(self.paths) or min(shares) < 0 or sum(shares) <= 0:
+            raise UserError(
+                f"{len(shares)} weights for {len(self.paths)} paths", where="model.weights",
+                expected="one a path, none negative, not all zero",
+            )  # fmt: skip
+        return shares
+
+    @staticmethod
+    def _folder(path):
+        from pathlib import Path
+
+        if not (Path(path) / "config.json").is_file():
+            raise UserError("no model there", where=f"model.paths: {path}", expected="a folder with config.json")
+        return Path(path)
+
+
+@hookimpl
+def register_models():
+    return [Soup]

@@ -10,9 +10,10 @@ from typing import Any
 
 import yaml
 
-from alignzoo.errors import Problem, UserError, nearest
+from alignzoo.errors import Problem, UserError
 from alignzoo.recipe import fingerprint as _fingerprint
 from alignzoo.recipe.check import validate
+from alignzoo.recipe.find import find_recipe, shipped_recipes
 from alignzoo.recipe.merge import apply, hand_on, handed_on, is_base, merge, read_with_bases, without_base
 from alignzoo.recipe.read import Node, Origin, read_overrides
 from alignzoo.recipe.schema import Recipe
@@ -146,30 +147,3 @@ def _origins(node: Node, name: str) -> list[tuple[str, Origin]]:
     if not isinstance(node.value, dict):
         return [(name, node.origin)]
     return [item for key, child in node.value.items() for item in _origins(child, f"{name}.{key}" if name else key)]
-
-
-def shipped_recipes() -> Path:
-    """The folder of the recipes that come with alignzoo: in the package when installed, beside it in a checkout."""
-    package = Path(__file__).parent.parent
-    return package / "recipes" if (package / "recipes").is_dir() else package.parent / "recipes"
-
-
-def find_recipe(path: str | Path) -> Path:
-    """The file, or the shipped recipe of that name: `dpo_hh`, `dpo_hh.yaml` and `recipes/dpo_hh.yaml` are the same.
-
-    A run folder stands for the resolved recipe in it. Raises UserError with the nearest name.
-    """
-    given = Path(path).expanduser()
-    if given.is_dir() and (given / "recipe.yaml").is_file():
-        return (given / "recipe.yaml").resolve()
-    if given.is_file():
-        return given.resolve()
-    shipped = shipped_recipes()
-    inside = Path(*given.parts[1:]) if given.parts[:1] == ("recipes",) else given
-    candidate = shipped / inside.with_name(f"{inside.name}{'' if inside.suffix == '.yaml' else '.yaml'}")
-    if not given.is_absolute() and candidate.is_file():
-        return candidate.resolve()
-    names = [other.relative_to(shipped).as_posix() for other in shipped.rglob("*.yaml")]
-    siblings = [other.name for other in given.parent.iterdir()] if given.parent.is_dir() else []
-    close = nearest(given.name, siblings) or nearest(inside.as_posix(), names) or nearest(f"{inside.name}.yaml", names)
-    raise UserError("no such recipe", where=str(path), nearest=close, expected="" if close else "a .yaml file")

@@ -1,7 +1,8 @@
 """One recipe out of many files: `extends`, overlays, overrides, and what is handed on to the recipe it starts from.
 
-Maps merge key by key, lists and values replace; only `plugins` add up. A map whose `name` changes replaces the whole node, so that
-`objective=ipo` does not inherit DPO's fields. Paths are relative to the file that wrote them.
+Maps merge key by key, lists and values replace; only `plugins` add up. A map whose `name` changes replaces the whole
+node, so that `objective=ipo` does not inherit DPO's fields. Paths are relative to the file that wrote them; a recipe that
+is not there may be one that comes with alignzoo.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from copy import deepcopy
 from pathlib import Path
 
 from alignzoo.errors import UserError
+from alignzoo.recipe.find import shipped_recipe
 from alignzoo.recipe.read import COMMAND_LINE, Node, read_file
 
 BY_WORD = {("objective",), ("data",), ("data", "format"), ("train", "optimizer"), ("train", "schedule")}
@@ -41,9 +43,10 @@ def read_with_bases(path: Path, chain: tuple[Path, ...] = ()) -> Node:
     for base in bases.value if isinstance(bases.value, list) else [bases]:
         if not isinstance(base.value, str):
             raise UserError("extends names recipes", where=str(base.origin), expected="a path, or a list of paths")
-        below = path.parent / base.value
-        if not below.is_file():
-            raise UserError(f"no such recipe: {below}", where=str(base.origin))
+        beside = path.parent / base.value
+        below = beside if beside.is_file() else shipped_recipe(base.value)
+        if below is None:
+            raise UserError(f"no such recipe: {beside}", where=str(base.origin))
         under = read_with_bases(below, (*chain, path))
         merged = under if merged is None else merge(merged, under)
     return node if merged is None else merge(merged, node)
@@ -143,6 +146,9 @@ def _absolute(text: str, folder: Path, at: Path_) -> str:
     place = Path(text).expanduser()
     marked = text.startswith((".", "/", "~")) or any(letter in text for letter in "*?[")
     exists = (folder / place).exists() and text != "sample"
+    shipped = shipped_recipe(text) if at == ("model", "from") and not exists else None
+    if shipped is not None:
+        return str(shipped)
     if not (marked or exists or at in ALWAYS_A_PATH):
         return text
     return str(_normal(folder / place))

@@ -1,0 +1,44 @@
+"""Where recipes are: files, and those that come with alignzoo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alignzoo.errors import UserError, nearest
+
+
+def shipped_recipes() -> Path:
+    """The folder of the recipes that come with alignzoo: in the package when installed, beside it in a checkout."""
+    package = Path(__file__).parent.parent
+    return package / "recipes" if (package / "recipes").is_dir() else package.parent / "recipes"
+
+
+def shipped_recipe(name: str | Path) -> Path | None:
+    """The shipped recipe of that name, if any: `dpo_hh`, `dpo_hh.yaml` and `recipes/dpo_hh.yaml` are the same."""
+    inside = _inside(Path(name))
+    candidate = shipped_recipes() / inside.with_name(f"{inside.name}{'' if inside.suffix == '.yaml' else '.yaml'}")
+    return candidate.resolve() if not inside.is_absolute() and candidate.is_file() else None
+
+
+def _inside(given: Path) -> Path:
+    return Path(*given.parts[1:]) if given.parts[:1] == ("recipes",) else given
+
+
+def find_recipe(path: str | Path) -> Path:
+    """The file, or the shipped recipe of that name.
+
+    A run folder stands for the resolved recipe in it. Raises UserError with the nearest name.
+    """
+    given = Path(path).expanduser()
+    if given.is_dir() and (given / "recipe.yaml").is_file():
+        return (given / "recipe.yaml").resolve()
+    if given.is_file():
+        return given.resolve()
+    found = shipped_recipe(path)
+    if found is not None:
+        return found
+    shipped, inside = shipped_recipes(), _inside(given)
+    names = [other.relative_to(shipped).as_posix() for other in shipped.rglob("*.yaml")]
+    siblings = [other.name for other in given.parent.iterdir()] if given.parent.is_dir() else []
+    close = nearest(given.name, siblings) or nearest(inside.as_posix(), names) or nearest(f"{inside.name}.yaml", names)
+    raise UserError("no such recipe", where=str(path), nearest=close, expected="" if close else "a .yaml file")

@@ -10,6 +10,7 @@ class DPO(Objective):
     """Direct Preference Optimization: RLHF's objective under a KL constraint as a classification loss on pairs."""
 
     name = "dpo"
+    family = "link functions"
     source = "Rafailov et al. 2023, arXiv:2305.18290, equation 7"
     equation = "-log sigmoid(beta h)"
 

@@ -16,11 +16,17 @@ class IPO(Objective):
     """
 
     name = "ipo"
+    family = "link functions"
     source = "Azar et al. 2023, arXiv:2310.12036, equation 17"
     equation = "(h - 1 / (2 beta))^2"
 
     beta: float = Field(0.1, gt=0, description="the paper's tau: the margin is driven to 1 / (2 beta)")
     log_ratio: Literal["sum", "mean"] = Field("sum", description="sum: the paper's h; mean: log-ratios per token")
+
+    @property
+    def includes(self) -> tuple[str, ...]:  # type: ignore[override]
+        """With `log_ratio: mean` it is length-normalised already."""
+        return ("length_normalised",) if self.log_ratio == "mean" else ()
 
     def loss(self, pair: Pair) -> Tensor:
         """Shape (B,)."""

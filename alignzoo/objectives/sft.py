@@ -11,6 +11,7 @@ class SFT(Objective):
     """Supervised fine-tuning on the chosen completions ("Preferred-FT" in the DPO paper): where alignment starts."""
 
     name = "sft"
+    family = "reference-free"
     source = "Rafailov et al. 2023, arXiv:2305.18290, section 6 (Preferred-FT)"
     equation = "-log pi(y_chosen | x), over the tokens of the whole global batch (or over its sequences)"
     data = "chosen"

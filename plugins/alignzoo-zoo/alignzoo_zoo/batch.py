@@ -14,7 +14,7 @@ class AOT(Objective):
 
     name = "aot"
     family = "batch"
-    source = "Melnyk et al. 2024, arXiv:2406.05882, algorithm 1 (paired)"
+    source = "Melnyk et al. 2024, arXiv:2406.05882, section 3 (paired)"
     equation = "-log sigmoid(beta (sort(log pi_w - log pi_l) - sort(log ref_w - log ref_l))), rank by rank"
     scope = "batch"
 
@@ -33,7 +33,7 @@ class AOTUnpaired(Objective):
 
     name = "aot_unpaired"
     family = "batch"
-    source = "Melnyk et al. 2024, arXiv:2406.05882, algorithm 1 (unpaired)"
+    source = "Melnyk et al. 2024, arXiv:2406.05882, section 3 (unpaired)"
     equation = "-log sigmoid(beta (sort(log_ratio_w) - sort(log_ratio_l))), rank by rank"
     scope = "batch"
 
@@ -51,7 +51,7 @@ class DrDPO(Objective):
 
     name = "dr_dpo"
     family = "batch"
-    source = "Wu et al. 2024, arXiv:2407.07880, equation 12"
+    source = "Wu et al. 2024, arXiv:2407.07880"
     equation = "-beta' log mean_batch exp(log sigmoid(beta h) / beta')"
     scope = "batch"
 
@@ -70,8 +70,10 @@ class BetaDPO(Objective):
 
     name = "beta_dpo"
     family = "batch"
-    source = "Wu et al. 2024, arXiv:2407.08639, equations 6 to 9"
-    equation = "-log sigmoid(beta_b h), beta_b = beta (1 + alpha (mean_batch(beta h) - M)), M a running mean"
+    source = "Wu et al. 2024, arXiv:2407.08639"
+    equation = (
+        "-log sigmoid(beta_b h), beta_b = beta (1 + alpha (mean over kept pairs of beta h - M)), M a running mean"
+    )
     scope = "batch"
     random = True
     detached = "the batch's beta, and which pairs are kept, are constants of each step"
@@ -92,10 +94,11 @@ class BetaDPO(Objective):
         return {key: self.momentum * old + (1 - self.momentum) * now[key] for key, old in pair.state.items()}
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,); zero for pairs that are left out."""
-        gap = (self.beta * pair.margin).detach()
-        beta = (self.beta * (1 + self.alpha * (gap.mean() - pair.state["mean"]))).clamp(min=1e-3)
-        return -logsigmoid(beta * pair.margin) * self._kept(pair)
+        """Shape (B,); zero for pairs that are left out, which don't count for the batch's beta either."""
+        gap, kept = (self.beta * pair.margin).detach(), self._kept(pair)
+        informative = (gap * kept).sum() / kept.sum() - pair.state["mean"]
+        beta = (self.beta * (1 + self.alpha * informative)).clamp(min=1e-3)
+        return -logsigmoid(beta * pair.margin) * kept
 
     def weight(self, pair: Pair) -> Tensor:
         """Shape (B,): a mean over the pairs that are kept."""
@@ -118,14 +121,15 @@ class AlphaDPO(Objective):
 
     name = "alpha_dpo"
     family = "batch"
-    source = "Wu et al. 2024, arXiv:2410.10148, equation 12"
+    source = "Wu et al. 2024, arXiv:2410.10148"
     equation = "-log sigmoid(beta (a_w - a_l) - (gamma + alpha M)), a = log pi / |y|, M = z-score of beta h per token"
+    includes = ("length_normalised",)
     scope = "batch"
     detached = "the target margin is a constant of each step, as in the paper"
 
     beta: float = Field(10.0, gt=0, description="scale of the reward per token")
-    gamma: float = Field(3.0, ge=0, description="target margin")
-    alpha: float = Field(0.05, ge=0, description="how far the margin follows the reference; 0 is SimPO")
+    gamma: float = Field(4.0, ge=0, description="target margin; the authors have 0.4 beta for Llama 3")
+    alpha: float = Field(0.2, ge=0, description="how far the margin follows the reference; 0 is SimPO")
 
     def loss(self, pair: Pair) -> Tensor:
         """Shape (B,)."""

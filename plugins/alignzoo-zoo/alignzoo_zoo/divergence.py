@@ -32,8 +32,9 @@ class FDPO(Objective):
 
     name = "f_dpo"
     family = "divergences"
-    source = "Wang et al. 2023, arXiv:2309.16240, equation 7 and table 1"
+    source = "Wang et al. 2023, arXiv:2309.16240, table 1"
     equation = "-log sigmoid(beta (f'(e^log_ratio_w) - f'(e^log_ratio_l)))"
+    includes = ("f_divergence",)
 
     beta: float = Field(0.1, gt=0, description="strength of the constraint")
     divergence: Divergence = Field("js", description="reverse_kl is DPO")
@@ -53,8 +54,9 @@ class ChiPO(Objective):
 
     name = "chi_po"
     family = "divergences"
-    source = "Huang et al. 2024, arXiv:2407.13399, equation 9"
+    source = "Huang et al. 2024, arXiv:2407.13399, algorithm 1"
     equation = "-log sigmoid(clip(beta (phi(log_ratio_w) - phi(log_ratio_l)), +-2 clip)), with phi(r) = e^r + r"
+    includes = ("f_divergence",)
 
     beta: float = Field(0.1, gt=0, description="strength of the constraint")
     clip: float = Field(1.0, gt=0, description="R_max: rewards lie within +-clip, so that margins lie within +-2 clip")
@@ -73,6 +75,7 @@ class FDivergence(Modifier):
     """f-DPO's change of the log-ratio, for any objective that reads one."""
 
     name = "f_divergence"
+    family = FDPO.family
     source = FDPO.source
     equation = "f'(e^log_ratio) in place of log_ratio"
     reference = "sequence"

@@ -11,7 +11,7 @@ class RDPO(Objective):
 
     name = "r_dpo"
     family = "length"
-    source = "Park et al. 2024, arXiv:2403.19159, equation 9"
+    source = "Park et al. 2024, arXiv:2403.19159"
     equation = "-log sigmoid(beta h + alpha (|y_w| - |y_l|))"
 
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
@@ -27,8 +27,9 @@ class LNDPO(Objective):
 
     name = "ln_dpo"
     family = "length"
-    source = "Ahrabian et al. 2024, arXiv:2407.15229, equation 4"
+    source = "Ahrabian et al. 2024, arXiv:2407.15229; Lambert et al. 2024 (Tulu 3), arXiv:2411.15124, with beta = 5"
     equation = "-log sigmoid(beta (log_ratio_w / |y_w| - log_ratio_l / |y_l|))"
+    includes = ("length_normalised",)
 
     beta: float = Field(2.0, gt=0, description="strength of the KL constraint, per token")
 
@@ -47,8 +48,8 @@ def public_length(pair: Pair, tail: float) -> Pair:
 
     def weighted(one: Scored) -> Scored:
         inside = one.tokens.position < one.tokens.spread(shorter)
-        weight = inside + tail * ~inside
-        return one.with_log_ratio(one.tokens.sum(weight * one.tokens.log_ratio))
+        ratio = one.tokens.log_ratio  # a weight of its own would have the default dtype, and be rounded to it
+        return one.with_log_ratio(one.tokens.sum(ratio.where(inside, tail * ratio)))
 
     return pair.with_sides(chosen=weighted(pair.chosen), rejected=weighted(pair.rejected))
 
@@ -69,8 +70,9 @@ class LDDPO(Objective):
 
     name = "ld_dpo"
     family = "length"
-    source = "Liu et al. 2024, arXiv:2409.06411, equation 11"
+    source = "Liu et al. 2024, arXiv:2409.06411"
     equation = "DPO with log pi(y) = sum_{t <= m} log p_t + alpha sum_{t > m} log p_t, m = min(|y_w|, |y_l|)"
+    includes = ("public_length",)
     reference = "token"
     tokens = True
 
@@ -87,8 +89,9 @@ class SamPO(Objective):
 
     name = "sampo"
     family = "length"
-    source = "Lu et al. 2024, arXiv:2406.10957, equation 7"
+    source = "Lu et al. 2024, arXiv:2406.10957, equation 10"
     equation = "DPO with log-ratios summed over a random subset of min(|y_w|, |y_l|) tokens of each completion"
+    includes = ("down_sampled",)
     reference = "token"
     tokens = True
     random = True
@@ -104,6 +107,7 @@ class PublicLength(Modifier):
     """LD-DPO's length treatment for any pairwise objective: excess tokens of the longer completion count less."""
 
     name = "public_length"
+    family = LDDPO.family
     source = LDDPO.source
     equation = "log_ratio = sum_{t <= m} log_ratio_t + alpha sum_{t > m} log_ratio_t, m = min(|y_w|, |y_l|)"
     data = ("pair",)
@@ -121,6 +125,7 @@ class DownSampled(Modifier):
     """SamPO's length treatment for any pairwise objective: a random subset of the longer completion's tokens."""
 
     name = "down_sampled"
+    family = SamPO.family
     source = SamPO.source
     equation = "log-ratios summed over a random subset of min(|y_w|, |y_l|) tokens of each completion"
     data = ("pair",)

@@ -16,7 +16,7 @@ class RSOHinge(Objective):
     source = "Liu et al. 2023 (RSO), arXiv:2309.06657, section 3 (hinge-norm)"
     equation = "max(0, 1 - beta h)"
 
-    beta: float = Field(0.1, gt=0, description="strength of the KL constraint (the paper's gamma)")
+    beta: float = Field(0.05, gt=0, description="strength of the KL constraint (the paper's gamma)")
 
     def loss(self, pair: Pair) -> Tensor:
         """Shape (B,)."""
@@ -30,6 +30,7 @@ class EXOPair(Objective):
     family = "link functions"
     source = "Ji et al. 2024, arXiv:2402.00856, equation 16"
     equation = "p (log p - log(1 - e)) + (1 - p)(log(1 - p) - log e), with p = sigmoid(beta h), e = label_smoothing"
+    includes = ("label_smoothing",)
 
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
     label_smoothing: float = Field(1e-3, gt=0, lt=0.5, description="the label is 1 - e and e: 0 would be infinite")
@@ -80,10 +81,10 @@ class NCAPair(Objective):
 
     name = "nca_pair"
     family = "pointwise"
-    source = "Chen et al. 2024, arXiv:2402.05369, equation 14 for K = 2"
+    source = "Chen et al. 2024, arXiv:2402.05369, section 4 and table 1, for K = 2"
     equation = "-log sigmoid(r_w) - (log sigmoid(-r_w) + log sigmoid(-r_l)) / 2, with r = beta log_ratio"
 
-    beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
+    beta: float = Field(0.01, gt=0, description="strength of the KL constraint; the paper has 0.01, 0.1 for reasoning")
 
     def loss(self, pair: Pair) -> Tensor:
         """Shape (B,)."""
@@ -92,14 +93,14 @@ class NCAPair(Objective):
 
 
 class BCOPair(Objective):
-    """BCO's classifier on pairs without its running baseline, as in TRL and Liger-Kernel; `bco` has the baseline."""
+    """BCO's classifier on pairs without its reward shift, as in TRL and Liger-Kernel; `bco` has the shift."""
 
     name = "bco_pair"
     family = "pointwise"
-    source = "Jung et al. 2024, arXiv:2404.04656, equation 9 with delta = 0"
+    source = "Jung et al. 2024, arXiv:2404.04656, equation 6: the bound on DPO's loss, before the reward shift"
     equation = "-log sigmoid(beta log_ratio_w) - log sigmoid(-beta log_ratio_l)"
 
-    beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
+    beta: float = Field(0.01, gt=0, description="strength of the KL constraint")
 
     def loss(self, pair: Pair) -> Tensor:
         """Shape (B,)."""

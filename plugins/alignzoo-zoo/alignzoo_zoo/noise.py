@@ -11,10 +11,11 @@ class RobustDPO(Objective):
 
     name = "robust_dpo"
     family = "label noise"
-    source = "Chowdhury et al. 2024, arXiv:2403.00409, equation 12"
+    source = "Chowdhury et al. 2024, arXiv:2403.00409, section 3.1"
     equation = "(-(1 - e) log sigmoid(beta h) + e log sigmoid(-beta h)) / (1 - 2 e), with e = label_smoothing"
+    includes = ("label_smoothing",)
 
-    beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
+    beta: float = Field(0.01, gt=0, description="strength of the KL constraint")
     label_smoothing: float = Field(0.1, ge=0, lt=0.5, description="share of flipped labels")
 
     def loss(self, pair: Pair) -> Tensor:
@@ -28,7 +29,7 @@ class ODPO(Objective):
 
     name = "odpo"
     family = "label noise"
-    source = "Amini et al. 2024, arXiv:2402.10571, equation 8"
+    source = "Amini et al. 2024, arXiv:2402.10571, section 3"
     equation = "-log sigmoid(beta h - alpha log(s_w - s_l)), with s the data's scores"
     columns = ("score",)
 
@@ -46,7 +47,7 @@ class DPOShift(Objective):
 
     name = "dpo_shift"
     family = "displacement"
-    source = "Yang et al. 2025, arXiv:2502.07599, equation 4"
+    source = "Yang et al. 2025, arXiv:2502.07599, equation 3 with a constant f(lambda)"
     equation = "-log sigmoid(beta log_ratio_w - shift beta log_ratio_l)"
 
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
@@ -95,7 +96,7 @@ class CalDPO(Objective):
 
     name = "cal_dpo"
     family = "displacement"
-    source = "Xiao et al. 2024, arXiv:2412.14516, equation 12"
+    source = "Xiao et al. 2024, arXiv:2412.14516"
     equation = "-log sigmoid(h) + (log_ratio_w - 1 / (2 beta))^2 + (log_ratio_l + 1 / (2 beta))^2"
 
     beta: float = Field(1e-3, gt=0, description="scale of the calibration: rewards are driven to +-1/(2 beta)")

@@ -20,8 +20,8 @@ class SimPO(Objective):
     equation = "-log sigmoid(beta (a_w - a_l) - gamma), with a = log pi(y) / |y|"
     reference = "none"
 
-    beta: float = Field(2.0, gt=0, description="scale of the reward; the paper uses 2 to 2.5, and 10")
-    gamma: float = Field(1.0, ge=0, description="target margin; the paper tunes gamma / beta from 0.3 to 0.5")
+    beta: float = Field(2.0, gt=0, description="scale of the reward; the paper has 2 to 2.5, and 10 for Llama 3 v0.2")
+    gamma: float = Field(1.0, ge=0, description="target margin, not scaled by beta; the paper has 0.3 to 1.6, and 3")
 
     def loss(self, pair: Pair) -> Tensor:
         """Shape (B,)."""
@@ -37,12 +37,12 @@ class AlphaPO(Objective):
 
     name = "alpha_po"
     family = "reference-free"
-    source = "Gupta et al. 2025, arXiv:2501.03884, equation 7"
+    source = "Gupta et al. 2025, arXiv:2501.03884"
     equation = "-log sigmoid(r_w - r_l - gamma), with r = beta (1 - e^(-alpha a)) / alpha, a = log pi(y) / |y|"
     reference = "none"
 
-    beta: float = Field(2.0, gt=0, description="scale of the reward")
-    gamma: float = Field(1.0, ge=0, description="target margin")
+    beta: float = Field(2.5, gt=0, description="scale of the reward")
+    gamma: float = Field(0.1, ge=0, description="target margin, not scaled by beta")
     alpha: float = Field(0.25, ge=-2, le=2, description="shape of the reward; towards 0 it is SimPO")
 
     def loss(self, pair: Pair) -> Tensor:
@@ -84,7 +84,7 @@ class CPO(Objective):
 
     name = "cpo"
     family = "reference-free"
-    source = "Xu et al. 2024, arXiv:2401.08417, equation 5"
+    source = "Xu et al. 2024, arXiv:2401.08417, equations 3 and 5"
     equation = "-log sigmoid(beta (log pi_w - log pi_l)) - alpha log pi_w"
     reference = "none"
 
@@ -113,26 +113,6 @@ class SLiCHF(Objective):
         """Shape (B,). The regularisation target is the chosen completion."""
         hinge = (self.delta - pair.chosen.log_prob + pair.rejected.log_prob).relu()
         return hinge - self.regularisation * pair.chosen.log_prob
-
-
-class RRHF(Objective):
-    """RRHF: ranks completions by their mean log-prob, plus the likelihood of the best."""
-
-    name = "rrhf"
-    family = "reference-free"
-    source = "Yuan et al. 2023, arXiv:2304.05302, equations 2 to 4, for two completions"
-    equation = "max(0, a_l - a_w) - alpha log pi_w, with a = log pi(y) / |y|"
-    reference = "none"
-
-    alpha: float = Field(1.0, ge=0, description="weight of the likelihood; the paper has 1")
-
-    def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,)."""
-        return (per_token(pair.rejected) - per_token(pair.chosen)).relu() - self.alpha * pair.chosen.log_prob
-
-    def reward(self, scored: Scored) -> Tensor:
-        """What it ranks by."""
-        return per_token(scored)
 
 
 class Unlikelihood(Objective):
@@ -166,4 +146,4 @@ class PreferredFT(Objective):
         return -chosen.log_prob
 
 
-REFERENCE_FREE = [SimPO, AlphaPO, ORPO, CPO, SLiCHF, RRHF, Unlikelihood, PreferredFT]
+REFERENCE_FREE = [SimPO, AlphaPO, ORPO, CPO, SLiCHF, Unlikelihood, PreferredFT]

@@ -11,7 +11,7 @@ class TDPO1(Objective):
 
     name = "tdpo1"
     family = "live reference"
-    source = "Zeng et al. 2024, arXiv:2404.11999, equation 15"
+    source = "Zeng et al. 2024, arXiv:2404.11999 (TDPO_1)"
     equation = "-log sigmoid(beta (h - (D_l - D_w))), with D(y) = sum_t KL(ref || pi) at each token"
     reference = "live"
     tokens = True
@@ -30,7 +30,7 @@ class TDPO2(Objective):
 
     name = "tdpo2"
     family = "live reference"
-    source = "Zeng et al. 2024, arXiv:2404.11999, equation 17"
+    source = "Zeng et al. 2024, arXiv:2404.11999 (TDPO_2)"
     equation = "-log sigmoid(beta (h - alpha (D_l - stop_gradient(D_w)))), with D(y) = sum_t KL(ref || pi)"
     reference = "live"
     tokens = True
@@ -51,15 +51,15 @@ class TRDPO(Objective):
 
     name = "tr_dpo"
     family = "moving reference"
-    source = "Gorbatovski et al. 2024, arXiv:2404.09656, equations 4 and 5"
+    source = "Gorbatovski et al. 2024, arXiv:2404.09656, section 3"
     equation = "-log sigmoid(beta h); every few steps: ref = alpha pi + (1 - alpha) ref, weight by weight"
     reference = "moving"
 
-    beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
+    beta: float = Field(0.05, gt=0, description="strength of the KL constraint")
     alpha: float = Field(
-        0.6, gt=0, le=1, description="how far the reference moves; 1 (hard update) needs a large `every`"
+        0.6, gt=0, le=1, description="how far the reference moves at an update; 1 is the paper's hard update"
     )
-    every: int = Field(1, ge=1, description="optimiser steps between updates; the paper's hard update takes 512")
+    every: int = Field(512, ge=1, description="optimiser steps between updates; short runs need fewer")
 
     def loss(self, pair: Pair) -> Tensor:
         """Shape (B,)."""

@@ -6,12 +6,17 @@ from torch.nn.functional import logsigmoid
 from alignzoo import Field, Objective, Unpaired
 
 
+def signed(batch: Unpaired, logit: Tensor) -> Tensor:
+    """The logit of being what the label says, shape (B,). Not a product with +-1, which would round a double."""
+    return logit.where(batch.desirable, -logit)
+
+
 class KTO(Objective):
     """KTO: a Kahneman-Tversky value of each completion's reward, against the policy's KL from the reference."""
 
     name = "kto"
     family = "unpaired"
-    source = "Ethayarajh et al. 2024, arXiv:2402.01306, equation 8"
+    source = "Ethayarajh et al. 2024, arXiv:2402.01306, section 4.1"
     equation = (
         "desirable: l_D (1 - sigmoid(beta (r - z0))); undesirable: l_U (1 - sigmoid(beta (z0 - r))); r = log_ratio"
     )
@@ -27,39 +32,43 @@ class KTO(Objective):
     def loss(self, batch: Unpaired) -> Tensor:
         """Shape (B,). z0 is the mean log-ratio of mismatched completions over the global batch, at least 0."""
         reference_point = batch.mismatched.log_ratio.mean().clamp(min=0).detach()
-        sign = 2.0 * batch.desirable - 1.0
-        weight = batch.desirable * self.desirable_weight + ~batch.desirable * self.undesirable_weight
-        return weight * (-self.beta * sign * (batch.completion.log_ratio - reference_point)).sigmoid()
+        missed = (-signed(batch, self.beta * (batch.completion.log_ratio - reference_point))).sigmoid()
+        return (self.desirable_weight * missed).where(batch.desirable, self.undesirable_weight * missed)
 
 
 class BCO(Objective):
-    """BCO: a binary classifier whose logit is the implicit reward less a running mean of it."""
+    """BCO: a binary classifier whose logit is the implicit reward, shifted to the middle of both kinds' rewards."""
 
     name = "bco"
     family = "unpaired"
-    source = "Jung et al. 2024, arXiv:2404.04656, equations 9 and 10 (without the density ratio weights)"
-    equation = "desirable: -log sigmoid(r - delta); undesirable: -log sigmoid(-(r - delta)); r = beta log_ratio"
+    source = "Jung et al. 2024, arXiv:2404.04656, equations 7 and 8 (without the density ratio weights)"
+    equation = (
+        "desirable: -log sigmoid(r - delta); undesirable: -log sigmoid(delta - r); r = beta log_ratio, delta halfway "
+        "between the running means of r of both kinds"
+    )
     data = "unpaired"
     scope = "batch"
     detached = "delta is a constant of each step, as in the paper"
 
-    beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
+    beta: float = Field(0.01, gt=0, description="strength of the KL constraint")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of the running means; the paper has them and does not say it")
 
     def initial_state(self) -> dict[str, float]:
-        """The mean reward of all examples so far, and how many they are."""
-        return {"delta": 0.0, "count": 0.0}
+        """The running mean rewards of both kinds: zero, as they are where the policy is the reference."""
+        return {"desirable": 0.0, "undesirable": 0.0}
 
     def next_state(self, batch: Unpaired) -> dict[str, float]:
-        """The mean over this batch's rewards too."""
-        reward = self.beta * batch.completion.log_ratio.detach()
-        count = batch.state["count"] + len(reward)
-        delta = batch.state["delta"] + (float(reward.mean()) - batch.state["delta"]) * len(reward) / count
-        return {"delta": delta, "count": count}
+        """Each mean moved towards this batch's; a kind that is not in the batch keeps its own."""
+        reward, state = self.beta * batch.completion.log_ratio.detach(), dict(batch.state)
+        for kind, mine in (("desirable", batch.desirable), ("undesirable", ~batch.desirable)):
+            if mine.any():
+                state[kind] = self.momentum * state[kind] + (1 - self.momentum) * float(reward[mine].mean())
+        return state
 
     def loss(self, batch: Unpaired) -> Tensor:
         """Shape (B,)."""
-        sign = 2.0 * batch.desirable - 1.0
-        return -logsigmoid(sign * (self.beta * batch.completion.log_ratio - batch.state["delta"]))
+        delta = (batch.state["desirable"] + batch.state["undesirable"]) / 2
+        return -logsigmoid(signed(batch, self.beta * batch.completion.log_ratio - delta))
 
 
 class APOZeroUnpaired(Objective):
@@ -75,7 +84,7 @@ class APOZeroUnpaired(Objective):
 
     def loss(self, batch: Unpaired) -> Tensor:
         """Shape (B,)."""
-        return (-(2.0 * batch.desirable - 1.0) * self.beta * batch.completion.log_ratio).sigmoid()
+        return (-signed(batch, self.beta * batch.completion.log_ratio)).sigmoid()
 
 
 UNPAIRED = [KTO, BCO, APOZeroUnpaired]

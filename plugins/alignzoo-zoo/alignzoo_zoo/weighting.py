@@ -20,14 +20,17 @@ class WPO(Objective):
 
     name = "wpo"
     family = "weighting"
-    source = "Zhou et al. 2024, arXiv:2406.11827, equation 3 with sampled alignment"
+    source = "Zhou et al. 2024, arXiv:2406.11827, equations 1 and 2 (sampled alignment)"
     equation = "-w_w w_l log sigmoid(beta h), with w = exp(mean_t(log p_t - log sum_v p_v^2)), without gradient"
+    includes = ("likelihood_weight",)
     tokens = True
     statistics = ("collision",)
     detached = "the weight is a constant of each step, as in the paper"
 
     beta: float = Field(0.01, gt=0, description="strength of the KL constraint")
-    clamp: bool = Field(True, description="weights of at most 1, as in the paper; false: TRL's, which has no limit")
+    clamp: bool = Field(
+        True, description="weights of at most 1, as in the authors' code; false: as in the paper and TRL"
+    )
 
     def loss(self, pair: Pair) -> Tensor:
         """Shape (B,)."""
@@ -38,14 +41,22 @@ class LikelihoodWeight(Modifier):
     """WPO's weights for any pairwise objective."""
 
     name = "likelihood_weight"
+    family = WPO.family
     source = WPO.source
     equation = "w_w w_l loss, with w = exp(mean_t(log p_t - log sum_v p_v^2)), without gradient"
     data = ("pair",)
     changes_log_ratio = False
     tokens = True
     statistics = ("collision",)
+    detached = WPO.detached
 
-    clamp: bool = Field(True, description="weights of at most 1, as in the paper")
+    clamp: bool = Field(True, description="weights of at most 1, as in the authors' code")
+
+    def unfit(self, objective: Objective) -> str:
+        """A pair's weight says nothing of a loss that is the whole batch's."""
+        if objective.scope == "example":
+            return ""
+        return f"likelihood_weight weighs the losses of single pairs, and {objective.name} has one of the batch"
 
     def loss(self, objective: Objective, example: Pair) -> Tensor:
         """Shape (B,)."""

@@ -6,12 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import formulas
+import notation
+import pytest
 import torch
-from formulas import Completion, Single
+from alignzoo_zoo import OBJECTIVES
+from notation import Completion, Single
 
 from alignzoo.objective import Objective, Pair, Ranked, Scored, Unpaired
+from alignzoo.objectives import CDPO, DPO, IPO, SFT
 from alignzoo.testing import completions
+
+BY_NAME: dict[str, type[Objective]] = {cls.name: cls for cls in [DPO, CDPO, IPO, SFT, *OBJECTIVES]}
 
 Token = tuple[float, float]
 
@@ -32,15 +37,15 @@ def completion(tokens: Sequence[Token], salt: int, score: float = 0.0, scalar: f
 
 def pair(
     chosen: Sequence[Token], rejected: Sequence[Token], scores: Token = (2.0, 1.0), salt: int = 0
-) -> formulas.Pair:
+) -> notation.Pair:
     """The reward model's outputs and the row's margin come from the scores too."""
-    return formulas.Pair(
+    return notation.Pair(
         replace(completion(chosen, salt, scores[0], 0.7 * scores[0] - 1.2), margin=(scores[0] - scores[1]) / 3),
         replace(completion(rejected, salt + 6, scores[1], 0.3 - 0.9 * scores[1]), margin=(scores[0] - scores[1]) / 3),
     )
 
 
-PAIRS: dict[str, list[formulas.Pair]] = {
+PAIRS: dict[str, list[notation.Pair]] = {
     "ragged": [
         pair(
             [(-1.0, -1.5), (-0.2, -0.9), (-2.5, -2.0)],
@@ -73,7 +78,7 @@ PAIRS: dict[str, list[formulas.Pair]] = {
 }  # fmt: skip
 
 
-def unpaired(pairs: Sequence[formulas.Pair]) -> list[Single]:
+def unpaired(pairs: Sequence[notation.Pair]) -> list[Single]:
     """Chosen ones are desirable; the mismatched completion is the next pair's, of the same kind."""
     after = [*pairs[1:], pairs[0]]
     return [
@@ -87,7 +92,7 @@ UNPAIRED: dict[str, list[Single]] = {name: unpaired(pairs) for name, pairs in PA
     "all desirable": [Single(one.chosen, True, one.rejected) for one in PAIRS["ragged"]],
 }
 
-RANKED: dict[str, list[formulas.Ranked]] = {
+RANKED: dict[str, list[notation.Ranked]] = {
     "two of two": [(one.chosen, one.rejected) for one in PAIRS["ragged"]],
     "three": [
         (
@@ -171,18 +176,19 @@ BY_RANK = {"aot", "aot_unpaired"}
 
 STATE: dict[str, dict[str, float]] = {
     "beta_dpo": {"mean": 0.05, "deviation": 0.5},
-    "bco": {"delta": 0.3, "count": 8.0},
+    "bco": {"desirable": 0.5, "undesirable": 0.1},
 }
 """What the batches before have left behind."""
 
 DISAGREE = {
     "beta_dpo": "M is beta h in the paper (the discrepancy of implicit rewards), h alone in the authors' code",
-    "bco": "delta is the middle of both kinds' mean rewards in the paper; TRL pooled them, weighing kinds by count",
+    "bco": "delta is the middle of both kinds' running mean rewards in the paper; TRL had one mean over both, weighing "
+    "kinds by count",
     "bco_pair": "the paper's bound has no shift; what it trains with has one, as `bco`. TRL's bco_pair has none",
-    "pro": "the SFT term is the NLL of the best completion, a sum over tokens; divided by its length it is 1/n of that."
-    " The paper's weight is 0.05 (K - 1)^2, so that alpha = 0.05 is right for K = 2 alone",
+    "rrhf": "the authors' code divides the SFT term by the length, and takes a pair where the data's rewards differ",
     "wpo": "the paper has no cap; the authors' code has",
-    "alpha_dpo": "the authors' code divides by running averages of mean and std, and scales alpha by beta",
+    "alpha_dpo": "the authors' code takes running averages of mean and deviation, and scales alpha by beta",
+    "lipo_lambda": "the paper's scores are in [0, 1], where gains differ less than those of a reward model's",
     "unlikelihood": "Welleck et al. have -log(1 - p) of each token; the DPO paper's baseline has +alpha log p",
 }
 """Where sources differ from each other or from a common reading. The formulas follow the paper, except for the cap of
@@ -236,3 +242,14 @@ def _scored(cls: type[Objective], those: Sequence[Completion], shape: tuple[int,
     if cls.reference == "sequence":
         return replace(scored, _tokens=replace(scored.tokens, _ref_log_prob=None))
     return scored
+
+
+def losses(name: str, rows: Sequence[Any], state: Mapping[str, float] | None = None, **fields: Any) -> list[float]:
+    """Of an objective by its name, with these fields."""
+    cls = BY_NAME[name]
+    return cls(**fields).loss(build(cls, rows, state)).tolist()
+
+
+def exactly(values: Any) -> Any:
+    """Up to the last bits of a double."""
+    return pytest.approx(values, rel=1e-12, abs=1e-14)

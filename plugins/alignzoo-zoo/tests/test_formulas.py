@@ -9,7 +9,8 @@ import pytest
 import torch
 from alignzoo_zoo import OBJECTIVES
 from cases import BY_RANK, DISAGREE, FIELDS, NO_DEFAULTS, STATE, batches, build, cases
-from formulas import FORMULAS, Completion, Pair, Single
+from formulas import FORMULAS
+from notation import Completion, Pair, Single
 
 BY_NAME = {cls.name: cls for cls in OBJECTIVES}
 

@@ -1,5 +1,4 @@
-"""What must hold between objectives: one is another in a limit, at the start all are what the papers say, and what is
-held constant has no gradient."""
+"""What must hold between objectives: one is another in a limit, and at the start all are what the papers say."""
 
 from __future__ import annotations
 
@@ -7,25 +6,10 @@ import math
 from dataclasses import replace
 
 import pytest
-import torch
-from alignzoo_zoo import OBJECTIVES
-from cases import PAIRS, RANKED, UNPAIRED, build, completion
-from formulas import Completion, Pair, Single, log_sigmoid
-from torch import Tensor
+from cases import BY_NAME, PAIRS, RANKED, UNPAIRED, build, completion, exactly, losses
+from notation import Completion, Pair, Single, log_sigmoid
 
-from alignzoo.objectives import CDPO, DPO, IPO, SFT
-
-BY_NAME = {cls.name: cls for cls in [DPO, CDPO, IPO, SFT, *OBJECTIVES]}
 EVERY = [row for rows in PAIRS.values() for row in rows]
-
-
-def losses(name: str, rows, state=None, **fields) -> list[float]:
-    cls = BY_NAME[name]
-    return cls(**fields).loss(build(cls, rows, state)).tolist()
-
-
-def exactly(values):
-    return pytest.approx(values, rel=1e-12, abs=1e-14)
 
 
 # One is another
@@ -35,7 +19,7 @@ def exactly(values):
     ("name", "fields", "other", "others"),
     [
         ("cdpo", {"label_smoothing": 0.0}, "dpo", {}),
-        ("robust_dpo", {"label_smoothing": 0.0}, "dpo", {}),
+        ("robust_dpo", {"label_smoothing": 0.0, "beta": 0.1}, "dpo", {}),
         ("r_dpo", {"alpha": 0.0}, "dpo", {}),
         ("ld_dpo", {"alpha": 1.0}, "dpo", {}),
         ("tdpo2", {"alpha": 0.0}, "dpo", {}),
@@ -45,7 +29,7 @@ def exactly(values):
         ("rpo", {"alpha": 0.0}, "dpo", {}),
         ("dpo_shift", {"shift": 1.0}, "dpo", {}),
         ("f_dpo", {"divergence": "reverse_kl"}, "dpo", {}),
-        ("tr_dpo", {}, "dpo", {}),
+        ("tr_dpo", {"beta": 0.1}, "dpo", {}),
         ("beta_dpo", {"alpha": 0.0, "keep": 1.0}, "dpo", {}),
         ("alpha_dpo", {"alpha": 0.0, "beta": 2.0, "gamma": 0.5}, "simpo", {"beta": 2.0, "gamma": 0.5}),
         ("unlikelihood", {"alpha": 0.0}, "preferred_ft", {}),
@@ -61,7 +45,7 @@ def test_it_is_another(name, fields, other, others, rows):
     [
         ("f_dpo", {"divergence": "alpha", "alpha": 1e-7}, "dpo", {}, 1e-5),
         ("f_dpo", {"divergence": "alpha", "alpha": 1 - 1e-9}, "f_dpo", {"divergence": "forward_kl"}, 1e-5),
-        ("alpha_po", {"alpha": 1e-7}, "simpo", {}, 1e-5),
+        ("alpha_po", {"alpha": 1e-7, "beta": 2.0, "gamma": 1.0}, "simpo", {}, 1e-5),
     ],
 )
 @pytest.mark.parametrize("rows", PAIRS.values(), ids=PAIRS)
@@ -93,8 +77,8 @@ def test_robust_dpo_is_unbiased_whatever_the_noise(rows):
     """The paper's lemma: labels flipped with probability e, its mean is DPO's loss with the true labels."""
     noise = 0.3
     flipped = [Pair(row.rejected, row.chosen) for row in rows]
-    right = losses("robust_dpo", rows, label_smoothing=noise)
-    wrong = losses("robust_dpo", flipped, label_smoothing=noise)
+    right = losses("robust_dpo", rows, label_smoothing=noise, beta=0.1)
+    wrong = losses("robust_dpo", flipped, label_smoothing=noise, beta=0.1)
     mixed = [(1 - noise) * one + noise * other for one, other in zip(right, wrong, strict=True)]
     assert mixed == exactly(losses("dpo", rows))
 
@@ -119,7 +103,7 @@ def test_what_is_pointwise_is_the_sum_of_its_unpaired_halves(rows):
         return [halves[i] + halves[i + 1] for i in range(0, len(halves), 2)]
 
     assert losses("apo_zero", rows) == exactly(both("apo_zero_unpaired"))
-    assert losses("bco_pair", rows) == exactly(both("bco", state={"delta": 0.0, "count": 8.0}))
+    assert losses("bco_pair", rows) == exactly(both("bco", state={"desirable": 0.7, "undesirable": -0.7}))
 
 
 def test_kto_is_apo_zero_where_its_kl_estimate_is_not_positive():
@@ -133,12 +117,54 @@ def test_kto_is_apo_zero_where_its_kl_estimate_is_not_positive():
     ("name", "fields", "other"),
     [
         ("pl_dpo", {}, "dpo"),
-        ("infonca", {"temperature": 1e-4}, "dpo"),
+        ("infonca", {"temperature": 1e-4, "beta": 0.1}, "dpo"),
         ("nca", {"temperature": 1e-4}, "nca_pair"),
     ],
 )
 def test_a_list_of_two_with_a_sure_score_is_a_pair(name, fields, other):
     assert losses(name, RANKED["two of two"], **fields) == exactly(losses(other, PAIRS["ragged"]))
+
+
+def test_rrhf_of_a_list_is_the_sum_over_its_pairs():
+    """Of the hinge alone: the likelihood of the best is there once."""
+    for rows in RANKED.values():
+        for row in rows:
+            couples = [(better, worse) for k, better in enumerate(row) for worse in row[k + 1 :]]
+            assert losses("rrhf", [row], alpha=0.0) == exactly([sum(losses("rrhf", couples, alpha=0.0))])
+
+
+def test_pros_temperatures_are_distances_of_scores():
+    """With scores one apart, PRO of two is Plackett-Luce of the mean log-probs."""
+    for row in RANKED["two of two"]:
+        better, worse = replace(row[0], score=3.0), replace(row[1], score=2.0)
+        expected = -log_sigmoid(better.mean - worse.mean)
+        assert losses("pro", [(better, worse)], alpha=0.0) == exactly([expected])
+        further = replace(worse, score=-1.0)
+        assert losses("pro", [(better, further)], alpha=0.0) == exactly([-log_sigmoid(4 * (better.mean - worse.mean))])
+
+
+def test_beta_dpos_beta_is_that_of_the_pairs_it_keeps():
+    """The paper filters first. Pairs kept in proportion to a normal density: of these, the outlier goes."""
+    rows = [*PAIRS["near"], *PAIRS["near"], PAIRS["far"][1]]
+    cls = BY_NAME["beta_dpo"]
+    objective, example = cls(keep=0.8, alpha=2.0), build(cls, rows, {"mean": 0.0, "deviation": 0.01})
+    kept = objective.weight(example).tolist()
+    assert kept == [1.0, 1.0, 1.0, 1.0, 0.0]
+    alone = losses("beta_dpo", rows[:4], {"mean": 0.0, "deviation": 0.01}, keep=1.0, alpha=2.0)
+    assert objective.loss(example).tolist() == exactly([*alone, 0.0])
+
+
+def test_bcos_shift_is_halfway_between_the_kinds_whatever_their_numbers():
+    """And a kind that is not in the batch keeps its mean."""
+    cls, rows = BY_NAME["bco"], UNPAIRED["ragged"]
+    objective = cls(beta=0.5, momentum=0.0)
+    for some in (rows, rows[:3]):
+        state = objective.next_state(build(cls, some, {"desirable": 9.0, "undesirable": 9.0}))
+        for kind in (True, False):
+            mine = [0.5 * row.completion.r for row in some if row.desirable == kind]
+            assert state["desirable" if kind else "undesirable"] == pytest.approx(sum(mine) / len(mine))
+    state = cls(momentum=0.5).next_state(build(cls, rows[:1], {"desirable": 0.2, "undesirable": 0.3}))
+    assert state == pytest.approx({"desirable": 0.1 + 0.005 * rows[0].completion.r, "undesirable": 0.3})
 
 
 def test_lipo_of_two_is_dpo_times_the_weight_of_the_swap():
@@ -148,7 +174,7 @@ def test_lipo_of_two_is_dpo_times_the_weight_of_the_swap():
         (2**row.chosen.score - 2**row.rejected.score) * swap * loss
         for row, loss in zip(pairs, losses("dpo", pairs), strict=True)
     ]
-    assert losses("lipo_lambda", lists) == exactly(expected)
+    assert losses("lipo_lambda", lists, beta=0.1) == exactly(expected)
 
 
 def test_a_reward_model_without_margin_is_bradley_terry():
@@ -278,93 +304,3 @@ def test_at_the_start_a_lists_loss_is_what_the_paper_says(rows):
     assert losses("pl_dpo", rows) == exactly([math.log(math.factorial(size))] * len(rows))
     assert losses("infonca", rows) == exactly([math.log(size)] * len(rows))
     assert losses("nca", rows) == exactly([2 * LOG_2] * len(rows))
-
-
-# Held constant
-
-
-def gradients(name: str, rows, *, statistic: str = "", **fields) -> tuple[list[Tensor | None], ...]:
-    """Of the summed loss: to each side's token log-probs, and to their `statistic`."""
-    cls = BY_NAME[name]
-    example = build(cls, rows)
-    sides = list(example.sides().values())
-    tokens = [side._log_prob for side in sides]
-    for tensor in tokens:
-        tensor.retain_grad()
-    others = [side.tokens._statistics[statistic].requires_grad_() for side in sides] if statistic else []
-    cls(**fields).loss(example).sum().backward()
-    return [tensor.grad for tensor in tokens], [tensor.grad for tensor in others]
-
-
-def none(gradient: Tensor | None) -> bool:
-    return gradient is None or not gradient.any()
-
-
-def test_wpos_weight_is_held_constant():
-    rows = PAIRS["ragged"]
-    (chosen, rejected), others = gradients("wpo", rows, statistic="collision", beta=0.1)
-    weight = torch.tensor(losses("wpo", rows, beta=0.1)) / torch.tensor(losses("dpo", rows, beta=0.1))
-    (expected, unexpected), _ = gradients("dpo", rows, beta=0.1)
-    assert chosen.tolist() == pytest.approx((weight * expected).tolist())
-    assert rejected.tolist() == pytest.approx((weight * unexpected).tolist())
-    assert all(map(none, others))
-
-
-def test_tdpo2_holds_the_chosen_kl_constant_and_tdpo1_neither():
-    _, (chosen, rejected) = gradients("tdpo2", PAIRS["ragged"], statistic="kl")
-    assert none(chosen)
-    assert (rejected > 0).all()  # the loss falls when the rejected completion's KL does
-    _, (chosen, rejected) = gradients("tdpo1", PAIRS["ragged"], statistic="kl")
-    assert (chosen < 0).all()
-    assert (rejected > 0).all()
-
-
-def test_ktos_kl_estimate_is_held_constant():
-    rows = [replace(row, mismatched=completion([(-1.0, -2.0)], 0)) for row in UNPAIRED["ragged"]]
-    (own, mismatched), _ = gradients("kto", rows)
-    assert none(mismatched)
-    assert [value < 0 for value in own.tolist()] == [row.desirable for row in rows]
-
-
-def test_alpha_dpos_margin_is_held_constant():
-    """So its gradient is SimPO's with that margin: by length, beta sigmoid(...) on either side."""
-    rows = PAIRS["ragged"]
-    loss = torch.tensor(losses("alpha_dpo", rows, beta=2.0, alpha=0.3), dtype=torch.float64)
-    (chosen, rejected), _ = gradients("alpha_dpo", rows, beta=2.0, alpha=0.3)
-    lengths = torch.tensor([[row.chosen.n, row.rejected.n] for row in rows])
-    expected = -2.0 * -torch.expm1(-loss)  # sigmoid(-x) = 1 - exp(-loss)
-    assert chosen.tolist() == pytest.approx((expected / lengths[:, 0]).tolist())
-    assert rejected.tolist() == pytest.approx((-expected / lengths[:, 1]).tolist())
-
-
-def test_beta_dpos_beta_is_held_constant():
-    rows = PAIRS["ragged"]
-    (chosen, rejected), _ = gradients("beta_dpo", rows, keep=1.0, alpha=2.0)
-    loss = torch.tensor(losses("beta_dpo", rows, keep=1.0, alpha=2.0), dtype=torch.float64)
-    h = torch.tensor([row.chosen.r - row.rejected.r for row in rows], dtype=torch.float64)
-    beta = -torch.log(torch.expm1(loss)) / h
-    assert beta.tolist() == pytest.approx([beta[0].item()] * len(rows))
-    assert chosen.tolist() == pytest.approx((beta * torch.expm1(-loss)).tolist())
-    assert rejected.tolist() == pytest.approx((-chosen).tolist())
-
-
-def test_lipos_weights_are_held_constant():
-    """Its ranks do not move by themselves, and of two completions the gradient is DPO's times the swap's weight."""
-    cls = BY_NAME["lipo_lambda"]
-    example = build(cls, RANKED["two of two"])
-    example.completions._log_prob.retain_grad()
-    cls().loss(example).sum().backward()
-    (chosen, rejected), _ = gradients("dpo", PAIRS["ragged"])
-    weight = torch.tensor(losses("lipo_lambda", RANKED["two of two"])) / torch.tensor(losses("dpo", PAIRS["ragged"]))
-    expected = torch.stack([weight * chosen, weight * rejected], 1)
-    assert example.completions._log_prob.grad.flatten().tolist() == pytest.approx(expected.flatten().tolist())
-
-
-def test_dr_dpo_weighs_pairs_by_how_well_they_are_ranked():
-    """A pair's share of the gradient is proportional to sigmoid(beta h)^(1 / beta'), and the batch's mean
-    has their mean as its gradient, whatever rows share the number."""
-    rows, beta_prime = PAIRS["ragged"], 0.5
-    (chosen, _), _ = gradients("dr_dpo", rows, beta_prime=beta_prime)
-    (dpo, _), _ = gradients("dpo", rows)
-    share = torch.softmax(-torch.tensor(losses("dpo", rows), dtype=torch.float64) / beta_prime, 0)
-    assert (chosen / len(rows)).tolist() == pytest.approx((share * dpo).tolist())

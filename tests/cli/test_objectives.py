@@ -1,0 +1,172 @@
+"""`alignzoo objectives`: what is known, what each needs, and everything about one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+ZOO = ROOT / "plugins" / "alignzoo-zoo" / "alignzoo_zoo"
+METADATA = "Metadata-Version: 2.1\nName: alignzoo-zoo\nVersion: 0.1.0\nRequires-Dist: alignzoo>=0.1,<0.2\n"
+BUILT_IN = ["cdpo", "dpo", "ipo", "sft"]
+MODIFIERS = ["label_smoothing", "length_normalised", "margin"]
+
+
+def cli(*arguments: str, site: Path | None = None) -> subprocess.CompletedProcess:
+    """With a folder of packages, or with no plugin at all."""
+    environment = dict(os.environ) | ({"PYTHONPATH": str(site)} if site else {"ALIGNZOO_PLUGINS": ""})
+    if site:
+        environment.pop("ALIGNZOO_PLUGINS", None)
+    command = [sys.executable, "-m", "alignzoo", "objectives", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The zoo as pip would leave it, without building it."""
+    target = tmp_path_factory.mktemp("site")
+    (target / "alignzoo_zoo").symlink_to(ZOO, target_is_directory=True)
+    info = target / "alignzoo_zoo-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(METADATA)
+    (info / "entry_points.txt").write_text("[alignzoo]\nzoo = alignzoo_zoo\n")
+    return target
+
+
+@pytest.fixture(scope="module")
+def listed(site):
+    """Name -> entry of `alignzoo objectives --json` with the zoo, in its order."""
+    return {one["name"]: one for one in json.loads(cli("--json", site=site).stdout)}
+
+
+def test_objectives_come_by_family_and_then_the_modifiers(listed):
+    entries = list(listed.values())
+    kinds = [one["kind"] for one in entries]
+    assert kinds == sorted(kinds, reverse=True)
+    for kind in ("objective", "modifier"):
+        order = [(one["family"], one["name"]) for one in entries if one["kind"] == kind]
+        assert order == sorted(order)
+    assert set(BUILT_IN) < {one["name"] for one in entries if one["kind"] == "objective"}
+    assert set(MODIFIERS) < {one["name"] for one in entries if one["kind"] == "modifier"}
+
+
+def test_every_entry_is_complete(listed):
+    for one in listed.values():
+        assert one["what"].endswith("."), one["name"]
+        assert all(one[key] for key in ("description", "source", "equation", "needs", "package")), one["name"]
+        assert one["paper"] or one["name"] in ("cdpo", "label_smoothing"), one["name"]
+        assert all(field["description"] for field in one["parameters"]), one["name"]
+    assert all(one["family"] for one in listed.values() if one["kind"] == "objective")
+    assert listed["dpo"]["package"].startswith("alignzoo 0")
+    assert listed["kto"]["package"] == "alignzoo-zoo 0.1.0"
+
+
+NEEDS = {
+    "dpo": "pairs, cached reference",
+    "sft": "chosen completions, no reference",
+    "simpo": "pairs, no reference",
+    "odpo": "pairs, cached reference, column score",
+    "ld_dpo": "pairs, cached reference by token",
+    "sampo": "pairs, cached reference by token, random numbers",
+    "wpo": "pairs, cached reference, collision of each token",
+    "tdpo2": "pairs, live reference, kl of each token",
+    "tr_dpo": "pairs, moving reference",
+    "aot": "pairs, cached reference, whole batch",
+    "beta_dpo": "pairs, cached reference, whole batch, state, random numbers",
+    "kto": "labelled completions, cached reference, whole batch, mismatched completions",
+    "bco": "labelled completions, cached reference, whole batch, state",
+    "infonca": "ranked lists, cached reference, column score",
+    "rrhf": "ranked lists, no reference",
+    "bradley_terry_margin": "pairs, scalar head, column margin",
+    "label_smoothing": "pairs",
+    "length_normalised": "any data, cached reference",
+    "public_length": "pairs, cached reference by token",
+    "likelihood_weight": "pairs, collision of each token",
+}
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_what_each_needs_is_said(listed, name):
+    assert listed[name]["needs"] == NEEDS[name]
+
+
+def test_what_each_declares_is_in_the_json(listed):
+    kto, weight = listed["kto"], listed["likelihood_weight"]
+    assert (kto["data"], kto["reference"], kto["scope"], kto["mismatched"]) == ("unpaired", "sequence", "batch", True)
+    assert (weight["data"], weight["changes_log_ratio"], weight["statistics"]) == (["pair"], False, ["collision"])
+    assert listed["bco"]["state"]
+    assert not listed["kto"]["state"]
+
+
+def test_the_table_has_a_line_for_each(site, listed):
+    table = cli(site=site).stdout
+    objectives, _, modifiers = table.partition("\n\n")
+    assert objectives.splitlines()[0].split() == ["OBJECTIVE", "FAMILY", "PAPER", "NEEDS", "FROM"]
+    assert modifiers.splitlines()[0].split() == ["MODIFIER", "FAMILY", "PAPER", "NEEDS", "FROM"]
+    for name, one in listed.items():
+        part = objectives if one["kind"] == "objective" else modifiers
+        line = next(line for line in part.splitlines() if line.split()[0] == name)
+        assert one["family"] in line
+        assert one["paper"] in line
+    line = next(line for line in objectives.splitlines() if line.startswith("dpo "))
+    assert "link functions" in line
+    assert "2305.18290 Rafailov et al. 2023" in line
+    assert "pairs, cached reference" in line
+
+
+def test_without_plugins_there_are_the_built_ins():
+    known = json.loads(cli("--json").stdout)
+    assert [one["name"] for one in known if one["kind"] == "objective"] == BUILT_IN
+    assert [one["name"] for one in known if one["kind"] == "modifier"] == MODIFIERS
+    assert {one["family"] for one in known if one["kind"] == "objective"} == {
+        "label noise", "link functions", "reference-free",
+    }  # fmt: skip
+
+
+def test_show_tells_all_about_an_objective(site, listed):
+    text = cli("show", "kto", site=site).stdout
+    for words in (
+        "kto: KTO: a Kahneman-Tversky value",
+        "family    unpaired",
+        "source    Ethayarajh et al. 2024, arXiv:2402.01306",
+        "equation  desirable: l_D (1 - sigmoid(beta (r - z0)))",
+        "needs     labelled completions, cached reference, whole batch, mismatched completions",
+        "constant  the KL estimate z0 is a constant of each step",
+        "package   alignzoo-zoo 0.1.0",
+        "desirable_weight = 1.0  (number, > 0)",
+        "objective: {name: kto, beta: 0.1, desirable_weight: 1.0, undesirable_weight: 1.0}",
+    ):
+        assert words in text
+    assert "constant" not in cli("show", "simpo", site=site).stdout
+    assert json.loads(cli("show", "kto", "--json", site=site).stdout) == listed["kto"]
+
+
+def test_show_tells_all_about_a_modifier(site, listed):
+    text = cli("show", "likelihood_weight", site=site).stdout
+    for words in (
+        "needs     pairs, collision of each token",
+        "constant  ",
+        "clamp = True  (boolean)",
+        "objective: {name: dpo, modifiers: [{name: likelihood_weight, clamp: true}]}",
+    ):
+        assert words in text
+    assert json.loads(cli("show", "margin", "--json", site=site).stdout) == listed["margin"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("dop", "no objective is called 'dop'; did you mean 'dpo'?"),
+        ("length_normalized", "no modifier is called 'length_normalized'; did you mean 'length_normalised'?"),
+        ("hinge", "no objective is called 'hinge'"),
+    ],
+)
+def test_a_misspelt_name_of_either_kind_is_told(name, words):
+    done = cli("show", name)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr

@@ -16,8 +16,11 @@ from alignzoo.errors import RunFailed, UserError, nearest
 COMMANDS = {
     "run": "Train what a recipe says, and report.",
     "validate": "Check a recipe and its data, and print the plan.",
+    "compare": "Train recipes side by side, and draw a table that can be believed.",
+    "table": "Draw the table of a comparison, or of finished runs, again.",
     "show": "Print a recipe with everything merged in, and where each value came from.",
     "objectives": "List the objectives; `show NAME` tells all about one.",
+    "list": "List everything that a recipe can name; `list NAME` tells all about one.",
     "plugins": "List installed plugins: what each registers, which failed and why.",
     "data": "Look at a recipe's data: `inspect RECIPE`.",
     "score": "Write every row's log-probs under policy and reference.",

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-BOUNDS = {"exclusiveMinimum": "> {}", "minimum": ">= {}", "exclusiveMaximum": "< {}", "maximum": "<= {}"}
-"""JSON Schema's words, and ours."""
+from alignzoo.cli.parameters import parameters, print_parameters
+
 DATA = {"pair": "pairs", "chosen": "chosen completions", "unpaired": "labelled completions", "ranked": "ranked lists"}
 REFERENCE = {
     "none": "no reference", "sequence": "cached reference", "token": "cached reference by token",
@@ -54,12 +54,7 @@ def show(name: str, as_json: bool) -> None:
     for key in ("family", "source", "equation", "needs", "constant", "package"):
         if one[key]:
             click.echo(f"{key:<10}{one[key]}")
-    click.echo("\nparameters" if one["parameters"] else "\nno parameters")
-    for field in one["parameters"]:
-        bounds = f", {field['bounds']}" if field["bounds"] else ""
-        default = "(required)" if field["required"] else f"= {field['default']}"
-        click.echo(f"  {field['name']} {default}  ({field['type']}{bounds})\n      {field['description']}")
-    values = {f["name"]: "..." if f["required"] else json.dumps(f["default"]) for f in one["parameters"]}
+    values = print_parameters(one["parameters"])
     node = f"{{name: {name}{''.join(f', {key}: {value}' for key, value in values.items())}}}"
     if kind == "modifier":
         node = f"{{name: dpo, modifiers: [{node}]}}"
@@ -109,7 +104,7 @@ def _describe(kind: str, name: str, cls: Any) -> dict[str, Any]:
         **{key: getattr(cls, key) for key in ASPECTS if hasattr(cls, key)},
         **({"state": _has_state(cls)} if kind == "objective" else {"changes_log_ratio": cls.changes_log_ratio}),
         "constant": cls.detached,
-        "parameters": [_parameter(key, cls) for key in cls.model_fields],
+        "parameters": parameters(cls),
     }
 
 
@@ -158,19 +153,3 @@ def _paper(one: dict[str, Any]) -> str:
     """The arXiv id, if there is one, and the authors without their remarks: "2305.18290 Rafailov et al. 2023"."""
     authors = re.sub(r" \(.*?\)", "", one["source"].partition(",")[0])
     return f"{one['paper']} {authors}".strip()
-
-
-def _parameter(key: str, cls: Any) -> dict[str, Any]:
-    info = cls.model_fields[key]
-    schema = cls.model_json_schema()["properties"][key]
-    kinds = schema.get("anyOf", [schema])  # a field that may be null has two
-    bounds = [text.format(kind[word]) for kind in kinds for word, text in BOUNDS.items() if word in kind]
-    types = [" | ".join(map(str, kind["enum"])) if "enum" in kind else kind.get("type", "any") for kind in kinds]
-    return {
-        "name": key,
-        "type": " | ".join(types),
-        "required": info.is_required(),
-        "default": schema.get("default"),
-        "bounds": ", ".join(bounds),
-        "description": info.description or "",
-    }

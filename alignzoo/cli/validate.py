@@ -55,7 +55,6 @@ def _plans(resolved: Resolved) -> list[dict[str, Any]]:
             expected=f"at most {len(rows.train)} (got {train.batch_size})",
         )  # fmt: skip
     folder = runs_root() / f"{recipe.name}-{resolved.fingerprint[:8]}"
-    fields = ", ".join(f"{key}={value}" for key, value in recipe.objective.model_dump().items())
     model = recipe.model
     start = f"the run of {resolved.parent.recipe.name}" if resolved.parent else str(model)
     path = getattr(model, "path", None)
@@ -65,7 +64,7 @@ def _plans(resolved: Resolved) -> list[dict[str, Any]]:
         "name": recipe.name,
         "state": "done before" if (folder / "summary.json").is_file() else "to run",
         "folder": str(folder),
-        "objective": f"{recipe.objective.name}({fields})",
+        "objective": str(recipe.objective),
         "starts from": start,
         "data": f"{recipe.data.name}: {rows.read:,} rows read, {len(rows.train):,} to train on, "
                 f"{len(rows.held_out):,} held out, {len(rows.skipped):,} skipped, {rows.flipped:,} flipped",

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from alignzoo.hookspecs import KINDS
 from alignzoo.refcache import ReferenceCache
 
 ROOT = Path(__file__).parent.parent.parent
@@ -79,9 +80,25 @@ def test_show_tells_where_values_come_from():
     assert json.loads(cli("show", "recipes/ipo_hh.yaml", "--json").stdout)["objective"]["name"] == "ipo"
 
 
+def test_everything_that_can_be_named_is_listed_and_explained():
+    listed = json.loads(cli("list", "--json").stdout)
+    assert {one["kind"] for one in listed} == set(KINDS)
+    assert all(one["what"] and all(field["description"] for field in one["parameters"]) for one in listed)
+    assert [one["name"] for one in json.loads(cli("list", "metrics", "--json").stdout)] == [
+        "entropy",
+        "normalised_accuracy",
+    ]
+    text = cli("list", "records").stdout
+    assert "the column of the preferred completion" in text
+    assert "data: {name: table, path: FILE, format: {name: records}}" in text
+    done = cli("list", "recrods")
+    assert done.returncode == 2
+    assert "nothing is called 'recrods'; did you mean 'records'?" in done.stderr
+
+
 def test_objectives_are_listed_and_explained():
     listed = json.loads(cli("objectives", "--json").stdout)
-    assert [one["name"] for one in listed] == ["cdpo", "dpo", "ipo", "sft"]
+    assert sorted(one["name"] for one in listed if one["kind"] == "objective") == ["cdpo", "dpo", "ipo", "sft"]
     assert all(one["source"] and one["equation"] for one in listed)
     text = cli("objectives", "show", "cdpo").stdout
     for words in (

@@ -1,0 +1,43 @@
+"""The fields of what a recipe can name: defaults, bounds, meaning; for people and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+BOUNDS = {"exclusiveMinimum": "> {}", "minimum": ">= {}", "exclusiveMaximum": "< {}", "maximum": "<= {}"}
+"""JSON Schema's words, and ours."""
+
+
+def parameters(cls: Any) -> list[dict[str, Any]]:
+    """Every field of a class."""
+    return [_parameter(key, cls) for key in cls.model_fields]
+
+
+def print_parameters(fields: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Print them, and return how each is written in a recipe at its default (`...` where it has none)."""
+    click.echo("\nparameters" if fields else "\nno parameters")
+    for field in fields:
+        bounds = f", {field['bounds']}" if field["bounds"] else ""
+        default = "(required)" if field["required"] else f"= {field['default']}"
+        click.echo(f"  {field['name']} {default}  ({field['type']}{bounds})\n      {field['description']}")
+    return {field["name"]: "..." if field["required"] else json.dumps(field["default"]) for field in fields}
+
+
+def _parameter(key: str, cls: Any) -> dict[str, Any]:
+    info = cls.model_fields[key]
+    schema = cls.model_json_schema(mode="validation")["properties"][info.alias or key]
+    kinds = schema.get("anyOf", [schema])  # a field that may be null has two
+    bounds = [text.format(kind[word]) for kind in kinds for word, text in BOUNDS.items() if word in kind]
+    types = [" | ".join(map(str, kind["enum"])) if "enum" in kind else kind.get("type", "any") for kind in kinds]
+    return {
+        "name": info.alias or key,
+        "type": " | ".join(types),
+        "required": info.is_required(),
+        "default": schema.get("default"),
+        "bounds": ", ".join(bounds),
+        "description": info.description or "",
+    }

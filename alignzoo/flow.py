@@ -15,12 +15,14 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignzoo import checkpoint
-from alignzoo.data import Tokenised, data_report, prepare, read_rows
+from alignzoo.data import Tokenised
+from alignzoo.data.store import Prepared, TokenStore, Unread
 from alignzoo.engine import Engine, make_optimizer, total_steps
 from alignzoo.errors import RunFailed, UserError
 from alignzoo.evaluate import evaluate
 from alignzoo.examples import Supply
 from alignzoo.layout import Layout, choose_layout
+from alignzoo.memory import reset_peak_memory
 from alignzoo.models import load_policy, load_tokenizer, use_gradient_checkpointing, weights_fingerprint
 from alignzoo.paths import cache_root, runs_root
 from alignzoo.progress import Screen
@@ -68,21 +70,23 @@ def folder_of(resolved: Resolved) -> RunFolder:
     return RunFolder(runs_root() / f"{resolved.recipe.name}-{resolved.fingerprint[:8]}")
 
 
-def run_resolved(resolved: Resolved, *, fresh: bool = False, screen: Screen) -> RunResult:
-    """`run` for a recipe that has been read."""
+def run_resolved(resolved: Resolved, *, fresh: bool = False, wait: bool = False, screen: Screen) -> RunResult:
+    """`run` for a recipe that has been read. `wait`: when another process is working on it, for what that one makes."""
     for reporter in resolved.recipe.reporters:
         reporter.ready()
     folder = folder_of(resolved)
-    start = run_resolved(resolved.parent, screen=screen).policy if resolved.parent else None
+    start = run_resolved(resolved.parent, wait=wait, screen=screen).policy if resolved.parent else None
     if fresh:
-        with folder.held():
+        with folder.held(wait):
             _clear(folder)
     summary = folder.summary()
-    if summary is not None:
-        screen.say(f"{resolved.recipe.name}: done before, in {folder.path}")
-        return RunResult(folder.path, summary)
-    with folder.held():
-        return RunResult(folder.path, Run(resolved, folder, start, screen).whole())
+    if summary is None:
+        with folder.held(wait):
+            summary = folder.summary()  # of the process that was waited for
+            if summary is None:
+                return RunResult(folder.path, Run(resolved, folder, start, screen).whole())
+    screen.say(f"{resolved.recipe.name}: done before, in {folder.path}")
+    return RunResult(folder.path, summary)
 
 
 class Run:
@@ -91,6 +95,7 @@ class Run:
     def __init__(self, resolved: Resolved, folder: RunFolder, start: Path | None, screen: Screen) -> None:
         self.resolved, self.recipe, self.folder, self.start = resolved, resolved.recipe, folder, start
         self.accelerator = Accelerator(cpu=device_of(self.recipe.train.device) == "cpu", mixed_precision="no")
+        reset_peak_memory(self.accelerator.device)
         main = self.accelerator.is_main_process
         self.screen = screen if main else Screen(quiet=True)
         self.reporting = Reporting(self.recipe.reporters if main else (), folder.path, self.screen)
@@ -100,11 +105,8 @@ class Run:
         recipe = self.recipe
         start = f"../{self.start.parent.name}/recipe.yaml" if self.start else None
         self.folder.write_text("recipe.yaml", self.resolved.to_yaml(start))
-        rows = read_rows(recipe.data)
-        tokenizer = load_tokenizer(recipe.model, rows.train, self.start)
-        train = prepare(rows.train, tokenizer, recipe)
-        held_out = prepare(rows.held_out, tokenizer, recipe, recipe.eval.metrics)
-        report = data_report(rows, train, held_out, recipe.data)
+        tokenizer, data = self._data()
+        train, held_out, report = data.train, data.held_out, data.report
         self.folder.write_json("data.json", report)
         _enough(train, held_out, recipe.train.batch_size)
         head = recipe.objective.head
@@ -128,6 +130,12 @@ class Run:
         self.folder.write_json("summary.json", summary)
         self.reporting.finish(summary)
         return summary
+
+    def _data(self) -> tuple[PreTrainedTokenizerBase, Prepared]:
+        """The tokenizer and the tokens: rows are read only where one of the two has to be made of them."""
+        unread = Unread(self.recipe.data)
+        tokenizer = load_tokenizer(self.recipe.model, unread, self.start)
+        return tokenizer, TokenStore(self.resolved, tokenizer).get(unread, self.screen.say)
 
     def _announce(self, report: dict[str, Any], model: PreTrainedModel, layout: Layout, steps: int) -> None:
         recipe = self.recipe
@@ -307,6 +315,8 @@ def _positions(model: PreTrainedModel, *parts: Tokenised) -> None:
 
 
 def _clear(folder: RunFolder) -> None:
-    for path in folder.path.iterdir():
+    """Remove a run: first what would make the rest of it count, should this process be killed in the middle."""
+    order = {"summary.json": 0, "checkpoints": 1}
+    for path in sorted(folder.path.iterdir(), key=lambda path: order.get(path.name, 2)):
         if path.name != ".lock":
             shutil.rmtree(path) if path.is_dir() else path.unlink()

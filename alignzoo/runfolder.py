@@ -37,12 +37,15 @@ class RunFolder:
         return summary if summary.get("finished") else None
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep every other process out until the block ends, or this process does."""
+    def held(self, wait: bool = False) -> Iterator[None]:
+        """Keep every other process out until the block ends, or this process does.
+
+        Raises UserError when another process is in it, unless it is waited for.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / ".lock")
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=-1 if wait else 0)
         except Timeout:
             raise UserError("another process is working on this run", where=str(self.path)) from None
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from transformers import PreTrainedModel
 
 import alignzoo
 from alignzoo.layout import Layout
+from alignzoo.memory import peak_memory
 from alignzoo.models import weights_fingerprint
 from alignzoo.recipe import Resolved
 from alignzoo.reference import Reference
@@ -74,7 +74,7 @@ def summarise(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
             "rows_cached": sum(part.rows_cached for part in trained.references if part),
         },
         "layout": {"used": trained.layout.used, "reason": trained.layout.reason},
-        "peak_memory_bytes": _peak_memory(trained.device),
+        "peak_memory_bytes": peak_memory(trained.device),
         "versions": {"alignzoo": alignzoo.__version__, "python": sys.version.split()[0]}
         | {package: version(package) for package in PACKAGES},
         "plugins": _code_of(resolved),
@@ -89,10 +89,3 @@ def _code_of(resolved: Resolved) -> list[dict[str, Any]]:
         about = {"package": origin.package, "version": origin.version, "files": {}}
         packages.setdefault(origin.package, about)["files"][part.name] = origin.file_hash
     return [packages[name] for name in sorted(packages)]
-
-
-def _peak_memory(device: torch.device) -> int:
-    """Bytes: of the GPU's allocator, or of the whole process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -11,10 +11,15 @@ import click
 from alignzoo.cli.parameters import parameters, print_parameters
 
 WHERE = {
-    "objective": "objective: NODE", "modifier": "objective: {name: dpo, modifiers: [NODE]}",
-    "data source": "data: NODE", "format": "data: {name: table, path: FILE, format: NODE}", "model source": "model: NODE",
-    "metric": "eval: {metrics: [NODE]}", "judge": "eval: {judges: [NODE]}", "reporter": "reporters: [NODE]",
-}  # fmt: skip
+    "objective": "objective: NODE",
+    "modifier": "objective: {name: dpo, modifiers: [NODE]}",
+    "data source": "data: NODE",
+    "format": "data: {name: table, path: FILE, format: NODE}",
+    "model source": "model: NODE",
+    "metric": "eval: {metrics: [NODE]}",
+    "judge": "eval: {judges: [NODE]}",
+    "reporter": "reporters: [NODE]",
+}
 """How a recipe names one of each kind."""
 
 

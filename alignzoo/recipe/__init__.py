@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from alignzoo.data.format import Format
 from alignzoo.errors import Problem, UserError
 from alignzoo.recipe import fingerprint as _fingerprint
 from alignzoo.recipe.check import validate
@@ -41,15 +42,22 @@ class Resolved:
     def plain(self) -> dict[str, Any]:
         """Every value, defaults included, as plain dictionaries."""
         values: dict[str, Any] = self.recipe.model_dump(mode="json", by_alias=True)
-        values["objective"] = self.recipe.objective.node()
-        values["data"] = _node(self.recipe.data)
-        values["model"] = _node(self.recipe.model, by_alias=True)
+        values["objective"] = self.recipe.objective.node(self.registry.spelling)
+        values["data"] = self._node(self.recipe.data)
+        values["model"] = self._node(self.recipe.model)
         if self.recipe.model.start:  # what starts from a run has no source of its own
             del values["model"]["name"]
         for key in ("metrics", "judges"):
-            values["eval"][key] = [_node(one) for one in getattr(self.recipe.eval, key)]
-        values["reporters"] = [_node(one) for one in self.recipe.reporters]
+            values["eval"][key] = [self._node(one) for one in getattr(self.recipe.eval, key)]
+        values["reporters"] = [self._node(one) for one in self.recipe.reporters]
         return values
+
+    def _node(self, named: Any) -> dict[str, Any]:
+        """A node that is chosen by name, and the ones within it."""
+        name = {"name": self.registry.spelling(type(named))}
+        fields = named.model_dump(mode="json", by_alias=True)
+        within = {key: self._node(value) for key, value in dict(named).items() if isinstance(value, Format)}
+        return name | fields | within | name
 
     @property
     def pieces(self) -> list[Any]:
@@ -137,10 +145,6 @@ def _no_base_beside_from(node: Node) -> None:
     ]  # fmt: skip
     if problems:
         raise UserError(problems)
-
-
-def _node(named: Any, by_alias: bool = False) -> dict[str, Any]:
-    return {"name": named.name, **named.model_dump(mode="json", by_alias=by_alias)}
 
 
 def _origins(node: Node, name: str) -> list[tuple[str, Origin]]:

@@ -1,8 +1,8 @@
 """One recipe out of many files: `extends`, overlays, overrides, and what is handed on to the recipe it starts from.
 
 Maps merge key by key, lists and values replace; only `plugins` add up. A map whose `name` changes replaces the whole
-node, so that `objective=ipo` does not inherit DPO's fields. Paths are relative to the file that wrote them; a recipe that
-is not there may be one that comes with alignzoo.
+node, so that `objective=ipo` does not inherit DPO's fields. Paths are relative to the file that wrote them; a recipe
+that is not there may be one that comes with alignzoo.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ PATHS = {("model", "from"), ("model", "tokenizer"), ("plugins",)}
 """Relative to the file that wrote them; so is whatever is called `path` or `paths`."""
 ALWAYS_A_PATH = {("model", "from"), ("plugins",)}
 
+OWN_LABELS = (("data", "label_noise"), ("data", "label_noise_seed"))
+"""Not handed on: noise is put on the preferences that are trained on, and what they start from stays the same."""
 STARTS = ("from", "path", "config")
 """Of `model`: three ways to start, of which the last one said holds."""
 
@@ -171,7 +173,8 @@ def hand_on(overlay: Node) -> Node:
     result = deepcopy(overlay)
     for key in ("objective", "name", "reporters"):
         result.value.pop(key, None)
-    for section, keys in (("model", ("from",)), ("eval", ("metrics", "judges"))):
+    own = {"model": ("from",), "eval": ("metrics", "judges"), "data": tuple(key for _, key in OWN_LABELS)}
+    for section, keys in own.items():
         if section in result.value and isinstance(result.value[section].value, dict):
             for key in keys:
                 result.value[section].value.pop(key, None)
@@ -180,6 +183,8 @@ def hand_on(overlay: Node) -> Node:
 
 def handed_on(path: list[str]) -> bool:
     """Whether a bare override also goes to the recipe that this one starts from: data, limits, the first policy."""
+    if tuple(path) in OWN_LABELS:
+        return False
     return path[0] in ("data", "tokens") or (path[0] == "model" and is_base(path))
 
 

@@ -32,9 +32,9 @@ def named_nodes(plain: dict[str, Any], node: Node, known: Registry) -> Iterator[
     if isinstance(section, dict):
         for key, kind in (("metrics", "metric"), ("judges", "judge")):
             if key in section:
-                section[key] = yield from _several(section[key], ("eval", key), kind, node, known)
+                section[key] = yield from several(section[key], ("eval", key), kind, node, known)
         yield from _measured(plain.get("objective"), section, node)
-    plain["reporters"] = yield from _several(plain.get("reporters", REPORTERS), ("reporters",), "reporter", node, known)
+    plain["reporters"] = yield from several(plain.get("reporters", REPORTERS), ("reporters",), "reporter", node, known)
 
 
 def _measured(objective: Any, section: dict[str, Any], node: Node) -> Iterator[Problem]:
@@ -116,7 +116,7 @@ def _one(plain: dict[str, Any], key: str, kind: str, node: Node, known: Registry
         plain[key] = found[0]
 
 
-def _several(
+def several(
     given: Any, at: tuple[str, ...], kind: str, node: Node, known: Registry
 ) -> Generator[Problem, None, tuple[Any, ...]]:
     """A list of names, or of {name: ..., fields}."""

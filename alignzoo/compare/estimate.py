@@ -1,0 +1,59 @@
+"""About how long a plan will take: from runs like these that are finished, or from a second of trying."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+
+from alignzoo.compare.plan import Plan
+from alignzoo.flow import device_of, folder_of
+from alignzoo.models import from_nothing, train_tokenizer
+from alignzoo.recipe import Resolved
+
+TOKENS = 1024
+TOKENS_A_ROW = 250
+"""Of a pair on HH: 125 of the prompt, the rest of two completions (measured on the published files)."""
+FORWARDS = 1.5
+"""What a row costs beside its training step: reference pass, evaluations, sampling; a share of the step."""
+
+
+def seconds_left(plan: Plan) -> tuple[float, str] | None:
+    """Seconds for the runs that are not done and what the figure rests on; None when nothing can be said."""
+    runs = {resolved.fingerprint: resolved for resolved in [*(job.resolved for job in plan.jobs), *plan.starts]}
+    left = [resolved for resolved in runs.values() if folder_of(resolved).summary() is None]
+    done = [summary["train"]["pairs_per_second"] for r in runs.values() if (summary := folder_of(r).summary())]
+    rows = sum(_rows(resolved) for resolved in left)
+    if done:
+        return rows / min(done) * FORWARDS, f"from {len(done)} finished runs"
+    per_row = _tried(list(runs.values()))
+    return None if per_row is None else (rows * per_row * FORWARDS, "roughly, from one step on made-up tokens")
+
+
+def _rows(resolved: Resolved) -> float:
+    train = resolved.recipe.train
+    if train.max_steps:
+        return train.max_steps * train.batch_size
+    return train.epochs * (resolved.recipe.data.train_rows or 5000)
+
+
+def _tried(runs: Sequence[Resolved]) -> float | None:
+    """Seconds a row of a step on the model from scratch at the bottom; a pretrained one is not loaded for this."""
+    bottom = runs[0]
+    while bottom.parent is not None:
+        bottom = bottom.parent
+    config, wanted = (getattr(bottom.recipe.model, key, None) for key in ("config", "tokenizer"))
+    if not config or isinstance(wanted, str):
+        return None
+    tokenizer = train_tokenizer(wanted, ())
+    size = {"vocab_size": max(len(tokenizer), getattr(wanted, "vocab_size", 0))}
+    model = from_nothing(size | config, tokenizer, 0, "language_model", "float32")
+    model.to(device_of(bottom.recipe.train.device))
+    ids = torch.zeros((4, TOKENS // 4), dtype=torch.long, device=model.device)
+    taken = []
+    for _ in range(2):  # the first one warms up
+        began = time.perf_counter()
+        model(ids).logits.logsumexp(-1).mean().backward()
+        taken.append(time.perf_counter() - began)
+    return taken[-1] / TOKENS * TOKENS_A_ROW

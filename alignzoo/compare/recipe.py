@@ -1,0 +1,66 @@
+"""What a comparison may say: on the command line, or in a YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from alignzoo.compare.settings import Sampling
+from alignzoo.errors import UserError
+from alignzoo.recipe.merge import anchor
+from alignzoo.recipe.problems import order, problems_of
+from alignzoo.recipe.read import Node, read_file
+
+
+class Comparison(BaseModel):
+    """Recipes side by side: the same data, start, seeds and tuning budget for each."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    name: str = Field("compare", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="of the folder")
+    recipes: tuple[str, ...] = Field(min_length=1, description="recipes, each a row of the table")
+    overlays: tuple[str, ...] = Field((), alias="with", description="recipes laid on top of every one")
+    overrides: tuple[str, ...] = Field((), alias="set", description="key=value for every one")
+    seeds: int = Field(3, ge=1, description="runs of each configuration, with the recipe's seed and those after it")
+    grid: dict[str, tuple[Any, ...]] = Field({}, description="key -> values to choose from on the validation split")
+    rows: dict[str, tuple[Any, ...]] = Field({}, description="key -> values that are rows of their own")
+    baseline: str | None = Field(None, description="the row that others are compared with; by default the second")
+    select: str = Field("preference_accuracy", description="what the best grid point is chosen by")
+    judges: tuple[Any, ...] = Field((), description="who reads the sampled replies; as eval.judges in a recipe")
+    samples: Sampling = Field(Sampling(), description="how replies are drawn")
+    allow_different_data: bool = Field(False, description="rows on different data, or from different starts")
+
+
+PLACES = ("recipes", "with")
+"""Keys that hold recipes: relative to the file that names them."""
+
+
+def read_comparison(path: Path) -> tuple[Node, Comparison]:
+    """A comparison file, and what it says. Raises UserError with every problem at its line."""
+    node = anchor(read_file(path), path.parent)
+    for key in PLACES:
+        for item in node.value[key].value if key in node.value and isinstance(node.value[key].value, list) else ():
+            beside = path.parent / str(item.value)
+            if beside.is_file():
+                item.value = str(beside)
+    plain = node.plain()
+    plain.setdefault("name", path.stem)
+    if isinstance(plain.get("set"), dict):
+        plain["set"] = [f"{key}={value}" for key, value in plain["set"].items()]
+    for key in ("grid", "rows"):
+        if isinstance(plain.get(key), dict):
+            plain[key] = {name: v if isinstance(v, list) else [v] for name, v in plain[key].items()}
+    try:
+        return node, Comparison.model_validate(plain)
+    except ValidationError as error:
+        raise UserError(sorted(problems_of(error, node, (), Comparison), key=order)) from None
+
+
+def is_comparison(paths: Sequence[str]) -> bool:
+    """Whether the one path given is a comparison file and not a recipe: it has `recipes`."""
+    if len(paths) != 1 or not Path(paths[0]).is_file():
+        return False
+    return "recipes" in read_file(Path(paths[0])).value

@@ -1,0 +1,116 @@
+"""What a comparison will run, and what is refused before it runs anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from alignzoo.compare.plan import make_plan, points
+from alignzoo.compare.recipe import Comparison, read_comparison
+from alignzoo.errors import UserError
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def plan(*recipes: str, **fields):
+    return make_plan(Comparison(recipes=recipes, overlays=("scale/smallest",), **fields))
+
+
+def refused(*recipes: str, **fields) -> str:
+    with pytest.raises(UserError) as error:
+        plan(*recipes, **fields)
+    return str(error.value)
+
+
+def test_points_are_every_combination():
+    assert points({}) == [{}]
+    assert points({"a": (1, 2), "b": ("x",)}) == [{"a": 1, "b": "x"}, {"a": 2, "b": "x"}]
+
+
+def test_every_recipe_gets_the_same_grid_and_seeds_and_the_start_is_one_run():
+    found = plan("sft_hh", "dpo_hh", "ipo_hh", "cdpo_hh", seeds=3, grid={"objective.beta": (0.05, 0.1)})
+    assert found.labels == ["sft_hh", "dpo_hh", "ipo_hh", "cdpo_hh"]
+    assert len(found.jobs) == 1 + 3 * 2 * 3
+    assert found.jobs[0].label == "sft_hh"  # what the others start from comes first
+    assert (found.jobs[0].point, found.starts) == ({}, ())
+    for label in ("dpo_hh", "ipo_hh", "cdpo_hh"):
+        jobs = [job for job in found.jobs if job.label == label]
+        assert {job.seed for job in jobs} == {0, 1, 2}
+        assert {job.resolved.recipe.objective.beta for job in jobs} == {0.05, 0.1}
+        assert {job.resolved.parent.fingerprint for job in jobs} == {found.jobs[0].resolved.fingerprint}
+    assert len({job.resolved.fingerprint for job in found.jobs}) == len(found.jobs)
+
+
+def test_a_start_that_is_no_row_is_run_all_the_same():
+    found = plan("dpo_hh", "ipo_hh", seeds=1)
+    assert [start.recipe.name for start in found.starts] == ["sft_hh"]
+
+
+def test_a_key_that_a_recipe_lacks_gives_it_one_configuration():
+    found = plan("dpo_hh", "cdpo_hh", seeds=1, grid={"objective.label_smoothing": (0.1, 0.2)})
+    assert [job.label for job in found.jobs] == ["dpo_hh", "cdpo_hh", "cdpo_hh"]
+
+
+def test_rows_are_rows_of_their_own_and_noise_leaves_the_start_alone():
+    found = plan("dpo_hh", seeds=2, rows={"data.label_noise": (0.0, 0.3)}, allow_different_data=True)
+    assert found.labels == ["dpo_hh (label_noise=0.0)", "dpo_hh (label_noise=0.3)"]
+    assert len({job.resolved.parent.fingerprint for job in found.jobs}) == 1
+    assert [job.resolved.recipe.data.label_noise for job in found.jobs] == [0.0, 0.0, 0.3, 0.3]
+
+
+def test_a_grid_over_a_key_that_does_not_exist_is_refused_with_the_nearest():
+    assert "grid: no recipe has the key 'objective.bta'; did you mean 'objective.beta'?" in refused(
+        "dpo_hh", grid={"objective.bta": (1,)}
+    )
+
+
+def test_a_value_that_a_recipe_refuses_is_its_error():
+    assert "objective.beta: -1 is out of bounds; expected above 0" in refused("dpo_hh", grid={"objective.beta": (-1,)})
+
+
+def test_other_data_in_one_table_is_refused_unless_it_is_allowed(tmp_path):
+    other = tmp_path / "other_hh.yaml"
+    other.write_text("extends: dpo_hh\ndata: {label_noise: 0.1}\nname: other\n")
+    words = refused("dpo_hh", str(other), seeds=1)
+    assert "these differ in their data or in what they start from: dpo_hh; other_hh" in words
+    assert "--allow-different-data" in words
+    assert len(plan("dpo_hh", str(other), seeds=1, allow_different_data=True).jobs) == 2
+
+
+def test_two_rows_of_one_name_are_refused(tmp_path):
+    (tmp_path / "dpo_hh.yaml").write_text("extends: dpo_hh\n")
+    assert "two recipes are called dpo_hh" in refused("dpo_hh", str(tmp_path / "dpo_hh.yaml"))
+
+
+def test_the_fingerprint_is_of_runs_and_measuring_not_of_where_files_are(tmp_path):
+    (tmp_path / "dpo_hh.yaml").write_text("extends: dpo_hh\n")
+    first, moved = plan("dpo_hh", seeds=2), plan(str(tmp_path / "dpo_hh.yaml"), seeds=2)
+    assert first.fingerprint == moved.fingerprint
+    assert plan("dpo_hh", seeds=3).fingerprint != first.fingerprint
+    assert plan("dpo_hh", seeds=2, samples={"prompts": 3}).fingerprint != first.fingerprint
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes" / "compare").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_comparisons_are_good(path):
+    _, comparison = read_comparison(path)
+    found = make_plan(comparison)
+    assert comparison.baseline in found.labels
+    assert len(found.jobs) > 10
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("recipes: [dpo_hh]\nseed: 3", ":2:1: seed: no such field; did you mean 'seeds'?"),
+        ("recipes: [dpo_hh]\nseeds: 0", ":2:1: seeds: 0 is out of bounds; expected at least 1"),
+        ("recipes: []", ":1:1: recipes:"),
+        ("recipes: [dpo_hh]\nsamples: {promts: 3}", ":2:11: samples.promts: no such field; did you mean 'prompts'?"),
+    ],
+)
+def test_a_mistake_in_a_file_is_told_at_its_line(tmp_path, text, problem):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        read_comparison(path)
+    assert problem in str(error.value)

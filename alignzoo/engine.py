@@ -7,9 +7,9 @@ token budget and only decide how that sum is computed: any budget gives the same
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,13 +17,16 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from alignzoo.errors import RunFailed
+from alignzoo.errors import RunFailed, UserError
 from alignzoo.examples import Flat, Given, Supply, joined
 from alignzoo.forest import plan
-from alignzoo.metrics import Tally, describe
 from alignzoo.objective import Objective
 from alignzoo.recipe.schema import AdamW, Optimizer, RMSprop, Schedule, TrainConfig
 from alignzoo.scoring import Scorer
+from alignzoo.tally import Tally, describe
+
+T = TypeVar("T")
+States = list[dict[str, float]]
 
 
 def make_optimizer(config: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
@@ -80,21 +83,29 @@ def share(rows: Sequence[int], sizes: Sequence[int], rank: int, ranks: int) -> l
 
 @dataclass
 class Engine:
-    """Everything that a step needs. `scorer` is the prepared one, `accelerator.unwrap_model(scorer)` our own."""
+    """Everything that a step needs. Every rank has the same weights, and takes the same step.
+
+    Raises UserError when a batch has fewer rows than there are ranks.
+    """
 
     supply: Supply
     config: TrainConfig
     accelerator: Accelerator
-    scorer: nn.Module
+    scorer: Scorer
     optimizer: torch.optim.Optimizer
     steps: int
     seed: int
 
     def __post_init__(self) -> None:
-        self.bare: Scorer = self.accelerator.unwrap_model(self.scorer)
+        if self.config.batch_size < self.accelerator.num_processes:
+            raise UserError(
+                f"a batch of {self.config.batch_size} can't be shared by {self.accelerator.num_processes} processes",
+                where="train.batch_size", expected=f"at least {self.accelerator.num_processes}",
+            )  # fmt: skip
         self.budget = self.config.tokens_per_batch
         self.terms = self.supply.objective.terms
-        self.states = [term.initial_state() for _, term in self.terms]
+        self.labels = _labels([term.name for _, term in self.terms])
+        self.states: States = [term.initial_state() for _, term in self.terms]
         """Of each term, kept from step to step."""
 
     def step(self, step: int) -> tuple[dict[str, float], int]:
@@ -104,114 +115,113 @@ class Engine:
         """
         trees = self.supply.trees
         rows = rows_of_step(step, len(trees), self.config, self.seed).tolist()
-        sizes = [int(np.diff(trees.segments[trees.trees[[row, row + 1]]])[0]) for row in rows]
+        sizes = [self.supply.tree(row).slots for row in rows]
         mine = share(rows, sizes, self.accelerator.process_index, self.accelerator.num_processes)
         rate = self.config.optimizer.learning_rate * rate_factor(self.config.schedule, step, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        states = self.states
+        gradients = self._whole_batch if self.supply.objective.scope == "batch" else self._micro_batches
         try:
-            metrics, slots = self._gradients(step, rows, mine)
+            metrics, slots, states = gradients(step, rows, mine)
+            self._sum_over_ranks()
             norm = self._clip()
             if not math.isfinite(norm):
-                raise RunFailed(f"step {step + 1}: the gradient is not finite ({norm}); rows {self._names(mine)}")
-        except RunFailed:
-            self.states = states
-            raise
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.supply.live is not None:
-            self._follow(self.supply.objective.sync(step + 1))
+                raise RunFailed(f"step {step + 1}: the gradient is not finite ({norm}); rows {self._names(rows)}")
+            self.optimizer.step()
+        finally:
+            self.optimizer.zero_grad(set_to_none=True)
+        self.states = states
+        self._follow(self.supply.objective.sync(step + 1))
         return metrics | {"grad_norm": norm, "learning_rate": rate}, slots
 
-    def _gradients(self, step: int, rows: list[int], mine: list[int]) -> tuple[dict[str, float], int]:
-        """Gradients of the loss over this rank's rows; half the budget again when memory runs out."""
-        trees = [self.supply.tree(row) for row in mine]
-        states = self.states
+    def _micro_batches(self, step: int, rows: list[int], mine: list[int]) -> tuple[dict[str, float], int, States]:
+        """Each example's loss is its own affair: one forward and one backward a micro-batch."""
+        blank = self.supply.blank(rows)  # weights are known without a forward
+        totals = [_total(term, self.supply.examples(blank, term, step=step)) for _, term in self.terms]
+
+        def learn(parts: list[list[int]]) -> tuple[Tally, int]:
+            tally, slots = Tally(self.accelerator), 0
+            for part in parts:
+                flat, used = self.supply.score(self.scorer, part)
+                self._loss(step, flat, self.states, totals, tally).backward()
+                tally.add(describe(self.supply, flat))
+                slots += used
+            return tally, slots
+
+        tally, slots = self._in_parts(mine, learn)
+        return tally.means(), slots, self.states
+
+    def _whole_batch(self, step: int, rows: list[int], mine: list[int]) -> tuple[dict[str, float], int, States]:
+        """Examples depend on each other: score all without a graph, take the loss's gradient with respect to every
+        score of the global batch, and replay the micro-batches with these as coefficients (gradient caching)."""
+
+        def look(parts: list[list[int]]) -> Flat:
+            with torch.no_grad():
+                return joined([self.supply.score(self.scorer, part)[0] for part in parts])
+
+        flat = self._gathered(self._in_parts(mine, look)).in_order(rows)
+        self.supply.with_reference(flat, self.accelerator.device)
+        leaves = {name: flat.values[name].requires_grad_() for name in self.supply.with_gradient if name in flat.values}
+        with torch.no_grad():
+            states = [self._next_state(n, flat, step) for n in range(len(self.terms))]
+        tally = Tally()
+        self._loss(step, flat, states, None, tally).backward()
+        tally.add(describe(self.supply, flat))
+        coefficients = Flat(rows, flat.counts, flat.lengths, {name: _gradient(leaf) for name, leaf in leaves.items()})
+
+        def replay(parts: list[list[int]]) -> int:
+            slots = 0
+            for part in parts:
+                again, used = self.supply.score(self.scorer, part)
+                wanted = coefficients.in_order(part).values
+                torch.stack([(again.values[name] * wanted[name]).sum() for name in wanted]).sum().backward()
+                slots += used
+            return slots
+
+        return tally.means(), self._in_parts(mine, replay), states
+
+    def _in_parts(self, rows: list[int], work: Callable[[list[list[int]]], T]) -> T:
+        """`work` on these rows, cut into micro-batches; once more at half the budget when memory runs out."""
+        trees = [self.supply.tree(row) for row in rows]
         while True:
-            self.states = states
             try:
-                parts = [[mine[i] for i in part] for part in plan(trees, self.budget, self.bare.layout)]
-                if self.supply.objective.scope == "batch":
-                    return self._whole_batch(step, rows, parts)
-                return self._micro_batches(step, rows, parts)
+                return work([[rows[i] for i in part] for part in plan(trees, self.budget, self.scorer.layout)])
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not _out_of_memory(error) or self.budget <= max(tree.slots for tree in trees):
                     raise
-                self.budget //= 2
-                self.optimizer.zero_grad(set_to_none=True)
+            self.budget //= 2
+            self.optimizer.zero_grad(set_to_none=True)
 
-    def _micro_batches(self, step: int, rows: list[int], parts: list[list[int]]) -> tuple[dict[str, float], int]:
-        """Each example's loss is its own affair: one forward and one backward a micro-batch."""
-        blank = self.supply.blank(rows)  # weights are known without a forward
-        totals = [
-            sum(float(term.weight(given.example).double().sum()) for given in self.supply.examples(blank, term))
-            for _, term in self.terms
-        ]
-        tally, slots = Tally(self.accelerator), 0
-        for part, last in zip(parts, [False] * (len(parts) - 1) + [True], strict=True):
-            with self._synced(last):
-                flat, used = self.supply.score(self.scorer, self.bare.layout, part)
-                loss = self._loss(step, flat, totals, tally)
-                # Ranks' gradients are averaged when they are synchronised; the step is defined on their sum.
-                self.accelerator.backward(loss * self.accelerator.num_processes)
-            tally.add(describe(self.supply, flat))
-            slots += used
-        return tally.means(), slots
+    def _loss(self, step: int, flat: Flat, states: States, totals: list[float] | None, tally: Tally) -> Tensor:
+        """The part of the step's loss that these rows are: the sum over terms of weight * sum(loss) / sum(weight).
 
-    def _whole_batch(self, step: int, rows: list[int], parts: list[list[int]]) -> tuple[dict[str, float], int]:
-        """Examples depend on each other: score all without a graph, take the loss's gradient with respect to every
-        score of the global batch, and replay the micro-batches with these as coefficients (gradient caching)."""
-        with torch.no_grad():
-            mine = joined([self.supply.score(self.scorer, self.bare.layout, part)[0] for part in parts])
-        flat = self._gathered(mine).in_order(rows)
-        self.supply.with_reference(flat, self.accelerator.device)
-        leaves = {name: flat.values[name] for name in self.supply.with_gradient if name in flat.values}
-        flat.values |= {name: leaf.detach().requires_grad_() for name, leaf in leaves.items()}
-        given = [list(self.supply.examples(flat, term, self.states[n], step)) for n, (_, term) in enumerate(self.terms)]
-        with torch.no_grad():
-            self.states = [
-                term.next_state(batch[0].example) if self.states[n] else {}
-                for n, ((_, term), batch) in enumerate(zip(self.terms, given, strict=True))
-            ]
-        tally, slots = Tally(), 0
-        with torch.enable_grad():
-            self._loss(step, flat, None, tally).backward()
-        tally.add(describe(self.supply, flat))
-        coefficients = Flat(flat.rows, flat.counts, flat.lengths, {
-            name: _gradient(flat.values[name])
-            for name in leaves
-        })  # fmt: skip
-        for part, last in zip(parts, [False] * (len(parts) - 1) + [True], strict=True):
-            with self._synced(last):
-                again, used = self.supply.score(self.scorer, self.bare.layout, part)
-                wanted = coefficients.in_order(part)
-                loss = sum((again.values[name] * value).sum() for name, value in wanted.values.items())
-                self.accelerator.backward(loss * self.accelerator.num_processes)
-            slots += used
-        return tally.means(), slots
-
-    def _loss(self, step: int, flat: Flat, totals: list[float] | None, tally: Tally) -> Tensor:
-        """The part of the step's loss that these rows are: the sum over terms of weight * sum(loss) / sum(weight)."""
-        whole: Tensor | None = None
+        `totals` are the sums of weights over the global batch; by default these rows are all of it.
+        """
+        parts = []
         for n, (weight, term) in enumerate(self.terms):
-            batches = list(self.supply.examples(flat, term, self.states[n], step))
-            losses = []
+            batches = list(self.supply.examples(flat, term, states[n], step))
+            losses = [flat.like.new_zeros(())]
             for given in batches:
                 found = term.loss(given.example)
                 self._check(step, term, found, given, flat)
                 losses.append(found.sum())
-            total = totals[n] if totals else sum(float(term.weight(given.example).sum()) for given in batches)
-            loss = torch.stack(losses).sum() / total
-            whole = weight * loss if whole is None else whole + weight * loss
+            loss = torch.stack(losses).sum()
+            if batches:  # a term that finds nothing to learn from in these rows adds nothing
+                loss = loss / (totals[n] if totals else _total(term, batches))
+            parts.append(weight * loss)
             if len(self.terms) > 1:
-                tally.add_total(f"loss_{term.name}", float(loss.detach()))
-        assert whole is not None
+                tally.add_total(f"loss_{self.labels[n]}", float(loss.detach()))
+        whole = torch.stack(parts).sum()
         tally.add_total("loss", float(whole.detach()))
         return whole
 
-    def _synced(self, last: bool) -> AbstractContextManager[None]:
-        return nullcontext() if last else self.accelerator.no_sync(self.scorer)
+    def _next_state(self, n: int, flat: Flat, step: int) -> dict[str, float]:
+        """A term's state after it has seen the global batch."""
+        term, before = self.terms[n][1], self.states[n]
+        if not before:
+            return {}
+        after = term.next_state(next(iter(self.supply.examples(flat, term, before, step))).example)
+        return {key: float(value) for key, value in after.items()}
 
     def _gathered(self, mine: Flat) -> Flat:
         """The whole global batch's scores, on every rank."""
@@ -222,11 +232,27 @@ class Engine:
         everyone.values = {name: value.to(self.accelerator.device) for name, value in everyone.values.items()}
         return everyone
 
+    def _sum_over_ranks(self) -> None:
+        """Add up the ranks' gradients, once a step.
+
+        The hooks of DistributedDataParallel would do it within the last backward. They expect every rank to use every
+        parameter (an expert may get no token) and no rank to start a micro-batch again when its memory runs out.
+        """
+        if self.accelerator.num_processes == 1:
+            return
+        parameters = [parameter for parameter in self.scorer.parameters() if parameter.requires_grad]
+        used = torch.tensor([parameter.grad is not None for parameter in parameters], device=self.accelerator.device)
+        used = self.accelerator.reduce(used.float(), "sum")
+        for parameter, ranks in zip(parameters, used.tolist(), strict=True):
+            if ranks:
+                mine = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = self.accelerator.reduce(mine, "sum")
+
     @torch.no_grad()
     def _follow(self, share: float) -> None:
         """Move a moving reference towards the policy."""
         if share and self.supply.live is not None:
-            for ours, policy in zip(self.supply.live.parameters(), self.bare.parameters(), strict=True):
+            for ours, policy in zip(self.supply.live.parameters(), self.scorer.parameters(), strict=True):
                 ours.lerp_(policy.detach(), share)
 
     def _check(self, step: int, term: Objective, losses: Tensor, given: Given, flat: Flat) -> None:
@@ -246,6 +272,17 @@ class Engine:
     def _clip(self) -> float:
         parameters = [parameter for parameter in self.scorer.parameters() if parameter.grad is not None]
         return float(self.accelerator.clip_grad_norm_(parameters, self.config.max_grad_norm or math.inf))
+
+
+@torch.no_grad()
+def _total(term: Objective, batches: Iterable[Given]) -> float:
+    """The sum of a term's weights, in float64."""
+    return sum(float(term.weight(given.example).double().sum()) for given in batches)
+
+
+def _labels(names: Sequence[str]) -> list[str]:
+    """Each name, with a number where it is there again: dpo, sft, dpo_2."""
+    return [name if name not in names[:i] else f"{name}_{names[: i + 1].count(name)}" for i, name in enumerate(names)]
 
 
 def _gradient(leaf: Tensor) -> Tensor:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from alignzoo.examples import Flat, Supply, joined
@@ -76,11 +78,23 @@ def evaluate(
     return result | {name: float(value.double().mean()) for name, value in values.items()}
 
 
+def by_example(metric: Metric, supply: Supply, flat: Flat) -> tuple[Tensor, NDArray[np.int64]]:
+    """A metric's number of every example, float64, and the place in the flat of the row that each example is of.
+
+    Not-a-number is left out.
+    """
+    given = list(supply.examples(flat, metric))
+    values = [metric.values(one.example, supply.objective.terms[0][1]).double().cpu() for one in given]
+    if not values:
+        return torch.zeros(0, dtype=torch.float64), np.zeros(0, dtype=np.int64)
+    whole, owners = torch.cat(values), np.concatenate([one.owners for one in given])
+    known = ~whole.isnan()
+    return whole[known], owners[known.numpy()]
+
+
 def _measure(metric: Metric, supply: Supply, flat: Flat) -> dict[str, float]:
     """Mean and standard error of a metric over the examples that have a number; nothing when none has."""
-    batches = [metric.values(given.example, supply.objective.terms[0][1]) for given in supply.examples(flat, metric)]
-    values = torch.cat(batches).double()
-    values = values[~values.isnan()]
+    values, _ = by_example(metric, supply, flat)
     if not len(values):
         return {}
     return {metric.name: float(values.mean()), f"{metric.name}_se": standard_error(values)}

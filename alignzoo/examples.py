@@ -16,10 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alignzoo.forest import lay
+from alignzoo.metric import Metric
 from alignzoo.objective import Objective, Pair, Ranked, Scored, Tokens, Unpaired
 from alignzoo.reference import Reference
 from alignzoo.scoring import Scorer, per_sequence
 from alignzoo.tree import Tree, Trees
+
+Term = Objective | Metric
+"""Who is given examples."""
 
 PER_SEQUENCE = ("scalar",)
 """Values that a sequence has one of; every other value belongs to a token."""
@@ -36,33 +40,41 @@ class Flat:
     values: dict[str, Tensor]
     """name -> (N,), or (S,) for those in PER_SEQUENCE."""
     sums: dict[str, Tensor] = field(default_factory=dict)
-    """name -> (S,): filled when asked for, or given where a sum is known better than its tokens."""
+    """name -> (S,): given where a sum is known better than its tokens."""
 
     def __post_init__(self) -> None:
         self.offsets = np.concatenate([[0], np.cumsum(self.lengths)])
         self.first = np.concatenate([[0], np.cumsum(self.counts)])
 
+    @property
+    def like(self) -> Tensor:
+        """Some value of it: for the type and the device that all have."""
+        return next(iter((self.values or self.sums).values()))
+
     def sum(self, name: str) -> Tensor:
         """(S,) sums over each sequence's tokens."""
-        if name not in self.sums:
-            values = self.values[name]
-            self.sums[name] = per_sequence(values, torch.from_numpy(self.offsets).to(values.device))
-        return self.sums[name]
+        if name in self.sums:
+            return self.sums[name]
+        return per_sequence(self.values[name], torch.from_numpy(self.offsets).to(self.like.device))
 
     def tokens_of(self, sequences: NDArray[np.int64]) -> NDArray[np.int64]:
         """Indices of the tokens of some sequences, in their order."""
-        starts, lengths = self.offsets[:-1][sequences], self.lengths[sequences]
-        before = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-        return np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
+        return ranges(self.offsets[:-1][sequences], self.lengths[sequences])
 
     def in_order(self, rows: Sequence[int]) -> Flat:
         """The same, with the rows in this order."""
         place = {row: i for i, row in enumerate(self.rows)}
         order = [place[row] for row in rows]
-        sequences = np.concatenate([np.arange(self.first[i], self.first[i + 1]) for i in order])
+        sequences = ranges(self.first[:-1][order], np.diff(self.first)[order])
         index = {True: torch.from_numpy(sequences), False: torch.from_numpy(self.tokens_of(sequences))}
         values = {name: value[index[name in PER_SEQUENCE].to(value.device)] for name, value in self.values.items()}
         return Flat(list(rows), [self.counts[i] for i in order], self.lengths[sequences], values)
+
+
+def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`starts[0]` up to `starts[0] + lengths[0]`, then the next range, and so on."""
+    before = np.cumsum(lengths) - lengths
+    return np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
 
 
 def joined(parts: Sequence[Flat]) -> Flat:
@@ -92,13 +104,17 @@ class Supply:
     reference: Reference | None = None
     live: Scorer | None = None
     seed: int = 0
+    metrics: Sequence[Metric] = ()
+    """What else the scores are for."""
 
     def __post_init__(self) -> None:
-        terms = [term for _, term in self.objective.terms]
+        terms: list[Term] = [*(term for _, term in self.objective.terms), *self.metrics]
         self.statistics = tuple(dict.fromkeys(name for term in terms for name in term.statistics))
         self.with_gradient = ("log_prob", "scalar", *self.statistics)
         """Values that depend on the policy's weights."""
         self.ref_tokens = any(term.reference == "token" for term in terms)
+        self.compared = bool((np.diff(self.trees.first) > (2 if self.trees.mismatched else 1)).all())
+        """Whether every row has several completions, to be compared within the row."""
         self.only_chosen = all(term.data == "chosen" for term in terms)
 
     def tree(self, row: int, everything: bool = False) -> Tree:
@@ -106,13 +122,11 @@ class Supply:
         tree = self.trees[row]
         return Tree(tree.id, tree.prompt, tree.branches[:1]) if self.only_chosen and not everything else tree
 
-    def score(
-        self, scorer: torch.nn.Module, layout: str, rows: Sequence[int], everything: bool = False
-    ) -> tuple[Flat, int]:
+    def score(self, scorer: Scorer, rows: Sequence[int], everything: bool = False) -> tuple[Flat, int]:
         """Run the model on these rows: what it says of their sequences, and the token slots computed."""
         trees = [self.tree(row, everything) for row in rows]
         device = next(scorer.parameters()).device
-        forest = lay(trees, layout).to(device)
+        forest = lay(trees, scorer.layout).to(device)
         flat = self.bare(rows, everything)
         flat.values = scorer(forest, self.statistics, self.live)
         self.with_reference(flat, device)
@@ -144,46 +158,49 @@ class Supply:
         return flat
 
     def examples(
-        self, flat: Flat, term: Objective, state: Mapping[str, float] | None = None, step: int = 0
+        self, flat: Flat, term: Term, state: Mapping[str, float] | None = None, step: int = 0
     ) -> Iterator[Given]:
-        """The examples of one term: one batch, or for ranked data one for every length of list."""
+        """The examples of one term: one batch, or for ranked data one for every length of list; none where no row has
+        what it takes (an undesirable completion alone is nobody's chosen one)."""
         first, n = flat.first[:-1], np.arange(len(flat.rows))
         own = {"_state": state or {}}
         if term.data == "chosen":
-            yield Given(self.scored(flat, term, first, step), n)
+            if "desirable" in self.trees.columns:
+                n = n[self.column(flat, "desirable")[first] > 0.5]
+            if len(n):
+                yield Given(self.scored(flat, term, first[n], step), n)
         elif term.data == "pair":
-            worst = first + self._real(flat) - 1
+            worst = first + self.real(flat) - 1
             chosen, rejected = (self.scored(flat, term, index, step) for index in (first, worst))
             yield Given(Pair(chosen, rejected, **own, _uniform=self._uniform(flat, term, n, step)), n)
         elif term.data == "unpaired":
-            real = self._real(flat)
+            real = self.real(flat)
             owners = np.repeat(n, real)
-            index = np.concatenate([np.arange(a, a + k) for a, k in zip(first, real, strict=True)])
+            index = ranges(first, real)
             completion = self.scored(flat, term, index, step)
             other = self.scored(flat, term, index + np.repeat(real, real), step) if term.mismatched else None
-            desirable = torch.from_numpy(self._column(flat, "desirable")[index] > 0.5).to(completion.length.device)
+            desirable = torch.from_numpy(self.column(flat, "desirable")[index] > 0.5).to(completion.length.device)
             uniform = self._uniform(flat, term, owners, step)
             yield Given(Unpaired(completion, desirable, other, **own, _uniform=uniform), owners)
         else:
-            real = self._real(flat)
+            real = self.real(flat)
             for k in np.unique(real):
                 owners = n[real == k]
                 index = first[owners][:, None] + np.arange(k)
                 uniform = self._uniform(flat, term, owners, step)
                 yield Given(Ranked(self.scored(flat, term, index, step), **own, _uniform=uniform), owners)
 
-    def _real(self, flat: Flat) -> NDArray[np.int64]:
-        """How many completions of its own each row has."""
+    def real(self, flat: Flat) -> NDArray[np.int64]:
+        """(rows,) how many completions of its own each row has."""
         counts = np.array(flat.counts, dtype=np.int64)
         return counts // 2 if self.trees.mismatched else counts
 
-    def scored(self, flat: Flat, term: Objective, index: NDArray[np.int64], step: int = 0) -> Scored:
+    def scored(self, flat: Flat, term: Term, index: NDArray[np.int64], step: int = 0) -> Scored:
         """Some sequences of the flat, in the shape of `index`, with what the term declares."""
-        any_value = next(iter((flat.values or flat.sums).values()))
-        device, sequences = any_value.device, index.reshape(-1)
-        at = torch.from_numpy(index).to(device)
-        columns = {name: torch.from_numpy(self._column(flat, name)[index]).to(any_value) for name in term.columns}
-        length = torch.from_numpy(flat.lengths[index]).to(any_value)
+        sequences = index.reshape(-1)
+        at = torch.from_numpy(index).to(flat.like.device)
+        columns = {name: torch.from_numpy(self.column(flat, name)[index]).to(flat.like) for name in term.columns}
+        length = torch.from_numpy(flat.lengths[index]).to(flat.like)
         if term.head == "scalar":
             return Scored(None, length, _columns=columns, _scalar=flat.values["scalar"][at])
         ref = None if term.reference == "none" else flat.sum("ref_log_prob")[at]
@@ -191,7 +208,7 @@ class Supply:
         return Scored(flat.sum("log_prob")[at], length, ref, tokens, columns)
 
     def _tokens(
-        self, flat: Flat, term: Objective, sequences: NDArray[np.int64], shape: tuple[int, ...], step: int
+        self, flat: Flat, term: Term, sequences: NDArray[np.int64], shape: tuple[int, ...], step: int
     ) -> Tokens:
         log_prob = flat.values["log_prob"]
         at = torch.from_numpy(flat.tokens_of(sequences)).to(log_prob.device)
@@ -209,27 +226,27 @@ class Supply:
             None if uniform is None else torch.from_numpy(uniform).to(log_prob),
         )
 
-    def _column(self, flat: Flat, name: str) -> NDArray[np.float32]:
+    def column(self, flat: Flat, name: str) -> NDArray[np.float32]:
         """(S,) of a column."""
         first = self.trees.first
         values = self.trees.columns[name]
         return np.concatenate([values[first[r] : first[r] + n] for r, n in zip(flat.rows, flat.counts, strict=True)])
 
-    def _uniform(self, flat: Flat, term: Objective, owners: NDArray[np.int64], step: int) -> Tensor | None:
+    def _uniform(self, flat: Flat, term: Term, owners: NDArray[np.int64], step: int) -> Tensor | None:
         if not term.random:
             return None
-        device = next(iter((flat.values or flat.sums).values())).device
         seen: dict[int, int] = {}
         draws = []
         for owner in owners.tolist():  # a row that gives several examples gives each its own number
             nth = seen[owner] = seen.get(owner, -1) + 1
-            draws.append(self._dice(flat.rows[owner], step, nth).random())
-        return torch.tensor(draws, device=device)
+            draws.append(self._dice(flat.rows[owner], step, nth).random(dtype=np.float32))
+        return torch.tensor(np.array(draws)).to(flat.like)
 
-    def _token_draws(self, flat: Flat, sequence: int, step: int) -> NDArray[np.float64]:
+    def _token_draws(self, flat: Flat, sequence: int, step: int) -> NDArray[np.float32]:
         owner = int(np.searchsorted(flat.first, sequence, side="right")) - 1
         branch = sequence - int(flat.first[owner])
-        return self._dice(flat.rows[owner], step, 1000 + branch).random(int(flat.lengths[sequence]))
+        # In float32 from the start: a float64 just below 1 would be rounded up to it.
+        return self._dice(flat.rows[owner], step, 1000 + branch).random(int(flat.lengths[sequence]), np.float32)
 
     def _dice(self, row: int, step: int, nth: int) -> np.random.Generator:
         """A generator that depends on run, step and row alone."""

@@ -95,6 +95,13 @@ class Run:
     def __init__(self, resolved: Resolved, folder: RunFolder, start: Path | None, screen: Screen) -> None:
         self.resolved, self.recipe, self.folder, self.start = resolved, resolved.recipe, folder, start
         self.accelerator = Accelerator(cpu=device_of(self.recipe.train.device) == "cpu", mixed_precision="no")
+        if (
+            self.accelerator.num_processes > 1
+        ):  # the engine's step is exact over ranks; who writes the folder is not said
+            raise UserError(
+                f"a run takes one process, and this is one of {self.accelerator.num_processes}",
+                expected="alignzoo run, without a launcher",
+            )
         reset_peak_memory(self.accelerator.device)
         main = self.accelerator.is_main_process
         self.screen = screen if main else Screen(quiet=True)

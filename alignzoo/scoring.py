@@ -37,8 +37,9 @@ class Scorer(nn.Module):
         self._accepts = set(inspect.signature(model.base_model.forward).parameters)
 
     def forward(self, forest: Forest, statistics: Sequence[str] = (), live: Scorer | None = None) -> dict[str, Tensor]:
-        """`log_prob`: (N,) float32, log pi of each scored token given everything before it in its sequence; and the
-        same for every one of the `statistics`. With a `live` reference also `ref_log_prob`, without gradient.
+        """`log_prob`: (N,) float32 (float64 where the model is), log pi of each scored token given everything before it
+        in its sequence; and the same for every one of the `statistics`. With a `live` reference also `ref_log_prob`,
+        without gradient.
 
         Of a reward model: `scalar`, (S,), one number a sequence.
         """
@@ -55,7 +56,7 @@ class Scorer(nn.Module):
     def _scalars(self, forest: Forest) -> Tensor:
         hidden = self.model.base_model(**self._inputs(forest), use_cache=False)[0].flatten(0, 1)
         output: Tensor = self.model.score(hidden[forest.last])  # type: ignore[operator]
-        return output[:, 0].float()
+        return _wide(output[:, 0])
 
     def _score(self, forest: Forest, statistics: tuple[str, ...], live: Scorer | None) -> dict[str, Tensor]:
         hidden = [self._hidden(forest)]
@@ -86,12 +87,12 @@ class Scorer(nn.Module):
 
     def _logits(self, hidden: Tensor) -> Tensor:
         if self.whole_head:
-            return hidden.float()
+            return _wide(hidden)
         logits = self.model.get_output_embeddings()(hidden)
         cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
         if cap is not None:
             logits = torch.tanh(logits / cap) * cap
-        return logits.float()
+        return _wide(logits)
 
     def _inputs(self, forest: Forest) -> dict[str, Any]:
         inputs: dict[str, Any] = {"input_ids": forest.tokens}
@@ -120,22 +121,31 @@ def measure(
     logits: Tensor, target: Tensor, statistics: Sequence[str] = (), ref_logits: Tensor | None = None
 ) -> tuple[Tensor, ...]:
     """The target's log-prob, every statistic of the distribution, and the reference's log-prob if it is there."""
-    normaliser = logits.logsumexp(1)
-    found = [logits.gather(1, target[:, None])[:, 0] - normaliser]
-    log_probs = logits - normaliser[:, None] if statistics else logits
-    reference = None if ref_logits is None else ref_logits.log_softmax(1)
+    normaliser = logits.logsumexp(1, keepdim=True)
+    found = [_at(logits, target) - normaliser[:, 0]]
+    log_probs = logits - normaliser if statistics else logits
     for name in statistics:
         if name == "entropy":
             found.append(-(log_probs.exp() * log_probs).sum(1))
         elif name == "collision":
             found.append((2 * log_probs).logsumexp(1))
-        elif name == "kl" and reference is not None:
+        elif name == "kl" and ref_logits is not None:
+            reference = ref_logits - ref_logits.logsumexp(1, keepdim=True)
             found.append((reference.exp() * (reference - log_probs)).sum(1))
         else:
-            raise ValueError(f"no statistic {name}" + ("" if reference is not None else " without a live reference"))
-    if reference is not None:
-        found.append(reference.gather(1, target[:, None])[:, 0])
+            raise ValueError(f"no statistic {name}" + ("" if ref_logits is not None else " without a live reference"))
+    if ref_logits is not None:  # by the policy's own arithmetic: a policy that is its reference has log-ratios of 0
+        found.append(_at(ref_logits, target) - ref_logits.logsumexp(1))
     return tuple(found)
+
+
+def _wide(values: Tensor) -> Tensor:
+    """In float32, or in float64 where the model is."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _at(logits: Tensor, target: Tensor) -> Tensor:
+    return logits.gather(1, target[:, None])[:, 0]
 
 
 def per_sequence(token_values: Tensor, offsets: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ class NotDeclared(AttributeError):
 
 def _declared(value: Any, what: str, how: str) -> Any:
     if value is None:
-        raise NotDeclared(f"{what} was read but not declared: write `{how}` in the class")
+        raise NotDeclared(f"{what} can't be read without being declared: write `{how}` in the class")
     return value
 
 
@@ -205,8 +205,10 @@ class Pair(Example):
         return replace(self, chosen=chosen, rejected=rejected)
 
     def swapped(self) -> Pair:
-        """The same pairs with their labels flipped."""
-        return replace(self, chosen=self.rejected, rejected=self.chosen)
+        """The same pairs with their labels flipped, as a mistaken annotator gives them: the data's numbers stay."""
+        chosen = replace(self.rejected, _columns=self.chosen._columns)
+        rejected = replace(self.chosen, _columns=self.rejected._columns)
+        return replace(self, chosen=chosen, rejected=rejected)
 
     def sides(self) -> dict[str, Scored]:
         """Both."""

@@ -8,9 +8,15 @@ import signal
 
 import pytest
 import torch
+import transformers
 from architectures import FOREST, VOCABULARY, build
 from tokenizers import Tokenizer, models
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+)
 
 from alignzoo import checkpoint
 from alignzoo.engine import make_optimizer
@@ -64,6 +70,38 @@ def test_a_checkpoint_is_a_hugging_face_folder(tmp_path, tokenizer):
     assert torch.equal(again.lm_head.weight, model.lm_head.weight)
     assert AutoTokenizer.from_pretrained(path).eos_token == "<eos>"
     assert path.name == "step-000007"
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_states_and_a_moving_reference_come_back_bit_by_bit(tmp_path, tokenizer, name):
+    """The policy goes on, the reference with it; another start gets both back, tied weights too."""
+    model, moving = build(FOREST[name]()), build(FOREST[name](), seed=1)
+    optimizer = make_optimizer(OPTIMIZERS[0], model)
+    step(model, optimizer, 0)
+    states = [{"mean": 0.1 + 0.2, "deviation": 1e-17}, {}]
+    checkpoint.save(tmp_path, 1, model, tokenizer, optimizer, 2, states, moving)
+    kept = {key: value.clone() for key, value in moving.state_dict().items()}
+    with torch.no_grad():
+        for parameter in moving.parameters():
+            parameter.add_(1)
+
+    resumed, other = build(FOREST[name](), seed=5), build(FOREST[name](), seed=6)
+    good, _ = checkpoint.latest(tmp_path)
+    checkpoint.restore(good, resumed, make_optimizer(OPTIMIZERS[0], resumed), other)
+    assert good.states == states
+    assert other.state_dict().keys() == kept.keys()
+    assert all(torch.equal(value, kept[key]) for key, value in other.state_dict().items())
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in resumed.state_dict().items())
+
+
+def test_a_reward_model_is_saved_with_its_head(tmp_path, tokenizer):
+    config = transformers.LlamaConfig(**FOREST["llama"]().to_dict() | {"num_labels": 1})
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    checkpoint.save(tmp_path, 1, model, tokenizer, make_optimizer(OPTIMIZERS[0], model), keep=1)
+    resumed = AutoModelForSequenceClassification.from_config(config).eval()
+    assert not torch.equal(resumed.score.weight, model.score.weight)
+    checkpoint.restore(checkpoint.latest(tmp_path)[0], resumed, make_optimizer(OPTIMIZERS[0], resumed))
+    assert torch.equal(resumed.score.weight, model.score.weight)
 
 
 @pytest.fixture

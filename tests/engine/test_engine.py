@@ -3,110 +3,104 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from steps import APOZeroUnpaired, difference, random_rows, rows_for, take
 
+from alignzoo.composition import Sum
 from alignzoo.engine import make_optimizer, rate_factor, rows_of_step, share, total_steps
-from alignzoo.errors import RunFailed
+from alignzoo.errors import RunFailed, UserError
 from alignzoo.objective import Objective
-from alignzoo.objectives import CDPO, DPO, IPO, SFT
+from alignzoo.objectives import DPO, IPO, SFT
 from alignzoo.recipe.schema import AdamW, RMSprop, Schedule, TrainConfig
 
-ALL = [SFT(), SFT(reduction="sequence"), DPO(), IPO(), IPO(log_ratio="mean"), CDPO()]
 
+class Summing(Objective):
+    """Each loss depends on the batch's mean and on all batches before."""
 
-def gradient_after_one_step(engine) -> tuple[torch.Tensor, dict[str, float]]:
-    """SGD with rate 1: the step is the gradient."""
-    before = torch.cat([p.detach().flatten().clone() for p in engine.bare.parameters()])
-    metrics, _ = engine.step(0)
-    after = torch.cat([p.detach().flatten() for p in engine.bare.parameters()])
-    return (before - after).double(), metrics
+    name = "summing"
+    scope = "batch"
 
+    def initial_state(self):
+        return {"total": 0.0}
 
-@pytest.mark.parametrize("objective", ALL, ids=repr)
-def test_the_token_budget_and_the_layout_do_not_change_the_step(make_engine, objective):
-    sgd = {"name": "sgd", "learning_rate": 1.0}
-    whole, metrics = gradient_after_one_step(make_engine(objective, tokens_per_batch=10**6, optimizer=sgd))
-    assert whole.norm() > 0
-    for budget, layout in ((1, "forest"), (100, "forest"), (10**6, "plain"), (150, "plain")):
-        part, same = gradient_after_one_step(
-            make_engine(objective, tokens_per_batch=budget, layout=layout, optimizer=sgd)
-        )
-        assert (part - whole).norm() <= 1e-5 * whole.norm()
-        for name, value in metrics.items():
-            assert same[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+    def next_state(self, pair):
+        return {"total": pair.state["total"] + pair.margin.sum()}
 
-
-def test_sft_is_the_mean_over_the_tokens_of_the_global_batch(make_engine):
-    """The oracle is one cross-entropy over all chosen tokens, as the plain forward gives it."""
-    engine = make_engine(SFT(), tokens_per_batch=64)
-    model = engine.bare.model
-    total, count = 0.0, 0
-    for row in rows_of_step(0, len(engine.supply.trees), engine.config, 0):
-        tree = engine.supply.trees[int(row)]
-        branch = tree.branches[0]
-        ids = torch.from_numpy(np.concatenate([tree.prompt, branch.tokens])).long()[None]
-        first = len(tree.prompt) + branch.scored_from
-        with torch.no_grad():
-            log_probs = model(ids).logits[0].log_softmax(-1)[first - 1 : -1]
-        total -= log_probs.gather(1, ids[0, first:, None]).sum().item()
-        count += branch.scored
-    metrics, _ = engine.step(0)
-    assert metrics["loss"] == pytest.approx(total / count, rel=1e-5)
-
-
-def test_dpo_step_equals_a_step_written_out_by_hand(make_engine):
-    engine = make_engine(DPO(beta=0.2), optimizer={"name": "sgd", "learning_rate": 1.0})
-    model, losses = engine.bare.model, []
-    for row in rows_of_step(0, len(engine.supply.trees), engine.config, 0):
-        tree, ref = engine.supply.trees[int(row)], engine.supply.reference.of(int(row), 2)
-        ratios = []
-        for b, branch in enumerate(tree.branches):
-            ids = torch.from_numpy(np.concatenate([tree.prompt, branch.tokens])).long()[None]
-            first = len(tree.prompt) + branch.scored_from
-            log_probs = model(ids).logits[0].log_softmax(-1)[first - 1 : -1]
-            ratios.append(log_probs.gather(1, ids[0, first:, None]).sum() - float(ref[b]))
-        losses.append(-torch.nn.functional.logsigmoid(0.2 * (ratios[0] - ratios[1])))
-    loss = torch.stack(losses).mean()
-    expected = torch.autograd.grad(loss, list(model.parameters()))
-    got, metrics = gradient_after_one_step(engine)
-    want = torch.cat([g.flatten() for g in expected]).double()
-    assert metrics["loss"] == pytest.approx(loss.item(), rel=1e-5)
-    assert metrics["grad_norm"] == pytest.approx(want.norm().item(), rel=1e-4)
-    assert (got - want).norm() <= 2e-5 * want.norm()
+    def loss(self, pair):
+        return (pair.margin - pair.margin.mean() - 0.01 * pair.state["total"]) ** 2
 
 
 def test_clipping_bounds_the_step(make_engine):
-    step, metrics = gradient_after_one_step(
-        make_engine(IPO(), max_grad_norm=0.5, optimizer={"name": "sgd", "learning_rate": 1.0})
+    engine = make_engine(IPO(), max_grad_norm=0.5, optimizer={"name": "sgd", "learning_rate": 1.0})
+    steps = take(engine)
+    assert steps.metrics[0]["grad_norm"] > 0.5
+    assert math.sqrt(sum(float(one.square().sum()) for one in steps.gradients[0].values())) == pytest.approx(
+        0.5, rel=1e-3
     )
-    assert metrics["grad_norm"] > 0.5
-    assert step.norm().item() == pytest.approx(0.5, rel=1e-3)
 
 
-def test_out_of_memory_halves_the_budget_and_repeats_the_step(make_engine, monkeypatch):
-    want, _ = gradient_after_one_step(make_engine(DPO()))
-    engine = make_engine(DPO(), tokens_per_batch=400)
-    forward = engine.bare.forward
+def small_memory(engine, monkeypatch, slots):
+    """Forwards of more slots fail as torch fails; returns the sizes that were tried."""
+    forward, tried = engine.scorer.forward, []
 
-    def small_memory(forest, *more):
-        if forest.slots > 200:
+    def limited(forest, *more):
+        tried.append(forest.slots)
+        if forest.slots > slots:
             raise RuntimeError(
                 "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
             )
         return forward(forest, *more)
 
-    monkeypatch.setattr(engine.bare, "forward", small_memory)
-    got, _ = gradient_after_one_step(engine)
-    assert engine.budget == 200
-    assert (got - want).norm() <= 1e-5 * want.norm()
+    monkeypatch.setattr(engine.scorer, "forward", limited)
+    return tried
+
+
+@pytest.mark.parametrize("objective", [DPO(), Summing()], ids=["example", "batch"])
+def test_out_of_memory_halves_the_budget_and_repeats_the_step(make_engine, monkeypatch, objective):
+    want = take(make_engine(objective), 2)
+    engine = make_engine(objective, tokens_per_batch=1600)
+    tried = small_memory(engine, monkeypatch, 500)
+    got = take(engine, 2)
+    assert max(tried) > 500
+    assert engine.budget == 400
+    for one, other in zip(got.gradients, want.gradients, strict=True):
+        assert difference(one, other) <= 1e-5
+    assert got.states == [pytest.approx(state, rel=1e-4) for state in want.states]  # the state saw each batch once
+
+
+def test_memory_that_runs_out_in_the_backward_leaves_no_gradient_behind(make_engine, monkeypatch):
+    """Of a batch objective: the scores are taken, some of the replay is done, and one micro-batch does not fit."""
+    want = take(make_engine(Summing()))
+    engine = make_engine(Summing(), tokens_per_batch=1000)
+    backward, calls = torch.Tensor.backward, []
+
+    def limited(self, *more, **options):
+        calls.append(self)
+        if len(calls) == 3:  # the loss of the whole batch, the first micro-batch, the second
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return backward(self, *more, **options)
+
+    monkeypatch.setattr(torch.Tensor, "backward", limited)
+    got = take(engine)
+    assert engine.budget == 500
+    assert difference(got.gradients[0], want.gradients[0]) <= 1e-5
+    assert got.states == [pytest.approx(state, rel=1e-4) for state in want.states]
+
+
+def test_a_row_that_does_not_fit_alone_is_an_error(make_engine, monkeypatch):
+    engine = make_engine(DPO())
+    small_memory(engine, monkeypatch, 10)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        engine.step(0)
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(make_engine, monkeypatch):
     engine = make_engine(DPO())
-    monkeypatch.setattr(engine.bare, "forward", lambda *_: (_ for _ in ()).throw(RuntimeError("shapes differ")))
+    monkeypatch.setattr(engine.scorer, "forward", lambda *_: (_ for _ in ()).throw(RuntimeError("shapes differ")))
     with pytest.raises(RuntimeError, match="shapes differ"):
         engine.step(0)
 
@@ -121,16 +115,34 @@ class Poisoned(Objective):
         return (pair.chosen.log_prob - pair.rejected.log_prob) / (pair.chosen.length != 5)
 
 
-def test_a_loss_that_is_not_finite_names_the_step_and_the_rows_and_changes_nothing(make_engine):
-    engine = make_engine(Poisoned())
-    before = [p.detach().clone() for p in engine.bare.parameters()]
-    bad = [engine.supply.trees.ids[i] for i in range(len(engine.supply.trees)) if engine.supply.trees[i].branches[0].scored == 5]
-    rows = {step: [engine.supply.trees.ids[i] for i in rows_of_step(step, 32, engine.config, 0)] for step in range(4)}
-    step = next(step for step in rows if set(rows[step]) & set(bad))
-    with pytest.raises(RunFailed, match=rf"step {step + 1}: the loss of poisoned is not finite for rows row \d+") as error:
+class PoisonedBatch(Poisoned):
+    """The same, of the whole batch, with a state."""
+
+    scope = "batch"
+
+    def initial_state(self):
+        return {"batches": 0}
+
+    def next_state(self, pair):
+        return {"batches": pair.state["batches"] + 1}
+
+
+@pytest.mark.parametrize("objective", [Poisoned(), PoisonedBatch()], ids=["example", "batch"])
+def test_a_loss_that_is_not_finite_names_the_step_and_the_rows_and_changes_nothing(make_engine, objective):
+    engine = make_engine(objective, batch_size=8, tokens_per_batch=128)
+    trees = engine.supply.trees
+    bad = [tree.id for tree in trees if tree.branches[0].scored == 5]
+    rows = {step: {trees.ids[i] for i in rows_of_step(step, len(trees), engine.config, 0)} for step in range(5)}
+    step = next(step for step in rows if rows[step] & set(bad))
+    before, states = [p.detach().clone() for p in engine.scorer.parameters()], list(engine.states)
+    with pytest.raises(
+        RunFailed, match=rf"step {step + 1}: the loss of poisoned is not finite for rows row \d+"
+    ) as error:
         engine.step(step)
-    assert any(name in str(error.value) for name in bad)
-    assert all(torch.equal(old, new) for old, new in zip(before, engine.bare.parameters(), strict=True))
+    assert all(name in str(error.value) for name in rows[step] & set(bad))
+    assert all(torch.equal(old, new) for old, new in zip(before, engine.scorer.parameters(), strict=True))
+    assert all(parameter.grad is None for parameter in engine.scorer.parameters())
+    assert engine.states == states
 
 
 class WrongShape(Objective):
@@ -188,6 +200,46 @@ def test_ranks_share_the_tokens_evenly_and_lose_no_row():
         assert sorted(row for part in parts for row in part) == rows
         loads = [sum(sizes[i] for i in part) for part in parts]
         assert max(loads) - min(loads) <= max(sizes)
+
+
+def test_a_batch_smaller_than_the_number_of_processes_is_refused(make_engine):
+    ranks = SimpleNamespace(num_processes=3, process_index=0)
+    with pytest.raises(UserError, match=r"train\.batch_size: a batch of 2 can't be shared by 3 processes") as error:
+        make_engine(DPO(), batch_size=2, accelerator=ranks)
+    assert "at least 3" in str(error.value)
+
+
+def test_terms_of_one_name_have_losses_of_their_own(make_engine):
+    metrics = take(
+        make_engine(Sum(parts=(DPO(), DPO(beta=1.0), SFT(), DPO(beta=9.0)), weights=(1.0, 0.5, 2.0, 0.1)))
+    ).metrics[0]
+    losses = [metrics[f"loss_{label}"] for label in ("dpo", "dpo_2", "sft", "dpo_3")]
+    assert len(set(losses)) == 4
+    assert metrics["loss"] == pytest.approx(losses[0] + 0.5 * losses[1] + 2.0 * losses[2] + 0.1 * losses[3])
+
+
+def test_an_undesirable_completion_is_nobodys_chosen_one(make_engine):
+    """SFT beside an unpaired objective learns from pairs and from desirable completions alone."""
+    objective = Sum(parts=(APOZeroUnpaired(), SFT()), weights=(1.0, 1.0))
+    trees = rows_for(objective)
+    steps = [take(make_engine(objective, trees=trees, tokens_per_batch=budget)) for budget in (1, 10**6)]
+    rows = rows_of_step(0, len(trees), make_engine(objective).config, 0)
+    wanted = [row for row in rows if trees.columns["desirable"][trees.first[row]] > 0.5]
+    assert 0 < len(wanted) < len(rows)
+    flat, _ = make_engine(objective, trees=trees).supply.score(make_engine(objective).scorer, wanted)
+    first = flat.first[:-1]
+    want = -flat.sum("log_prob")[first].sum().item() / flat.lengths[first].sum()
+    for step in steps:
+        assert step.metrics[0]["loss_sft"] == pytest.approx(want, rel=1e-5)
+
+
+def test_a_term_without_any_example_in_a_batch_adds_nothing(make_engine):
+    trees = random_rows("unpaired", 8)
+    trees.columns["desirable"][:] = 0.0
+    alone, both = APOZeroUnpaired(), Sum(parts=(APOZeroUnpaired(), SFT()), weights=(1.0, 1.0))
+    steps = [take(make_engine(one, trees=trees, batch_size=8, tokens_per_batch=64)) for one in (alone, both)]
+    assert steps[1].metrics[0]["loss_sft"] == 0
+    assert difference(steps[1].gradients[0], steps[0].gradients[0]) == 0
 
 
 @pytest.mark.parametrize(

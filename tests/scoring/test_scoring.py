@@ -152,3 +152,85 @@ def test_shared_prompts_get_the_gradient_of_both_completions():
     one, two = lay([Tree("a", prompt, (tail,))]), lay([Tree("a", prompt, (tail, tail))])
     single = gradients(model, Scorer(model)(one)["log_prob"].sum()).clone()
     assert torch.allclose(gradients(model, Scorer(model)(two)["log_prob"].sum()), 2 * single, rtol=1e-4, atol=1e-6)
+
+
+def written_out(model, live, tree, branch):
+    """Every statistic of one sequence's tokens, from the definitions, and the reference's log-probs."""
+    ids = torch.from_numpy(np.concatenate([tree.prompt, branch.tokens])).long()[None]
+    first = len(tree.prompt) + branch.scored_from
+    p = model(ids, use_cache=False).logits[0].log_softmax(-1)[first - 1 : -1]
+    with torch.no_grad():
+        q = live(ids, use_cache=False).logits[0].log_softmax(-1)[first - 1 : -1]
+    return {
+        "log_prob": p.gather(1, ids[0, first:, None])[:, 0],
+        "entropy": torch.distributions.Categorical(logits=p).entropy(),
+        "collision": p.exp().square().sum(1).log(),
+        "kl": torch.nn.functional.kl_div(p, q, log_target=True, reduction="none").sum(1),  # KL(q || p)
+        "ref_log_prob": q.gather(1, ids[0, first:, None])[:, 0],
+    }
+
+
+STATISTICS = ("entropy", "collision", "kl")
+
+
+@pytest.mark.parametrize("elements", [2**25, 5 * VOCABULARY], ids=["one chunk", "many"])
+@pytest.mark.parametrize("layout", ["forest", "plain"])
+def test_statistics_and_a_live_reference_are_what_their_definitions_say(monkeypatch, elements, layout):
+    monkeypatch.setattr(scoring, "HEAD_CHUNK_ELEMENTS", elements)
+    model, live = build(FOREST["llama"]()).double(), build(FOREST["llama"](), seed=1).double().requires_grad_(False)
+    for parameter in (*model.parameters(), *live.parameters()):
+        parameter.data.mul_(2)  # so that distributions are far from uniform, and from each other
+    trees = random_trees()
+    forest = lay(trees, layout)
+    got = Scorer(model, layout)(forest, STATISTICS, Scorer(live, layout))
+    want = [written_out(model, live, tree, branch) for tree, branch in sequences(trees)]
+    wanted = {name: torch.cat([one[name] for one in want]) for name in got}
+    assert wanted.keys() == {"log_prob", "ref_log_prob", *STATISTICS}
+    for name, values in got.items():
+        assert torch.allclose(values, wanted[name], rtol=1e-9, atol=1e-12), name
+    assert not got["ref_log_prob"].requires_grad
+    got_gradient, want_gradient = (
+        gradients(model, sum(found[name].square().sum() for name in ("log_prob", *STATISTICS))).clone()
+        for found in (got, wanted)
+    )
+    assert (got_gradient - want_gradient).norm() <= 1e-6 * want_gradient.norm()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_live_reference_says_what_it_says_alone(precision):
+    model, other, forest = build(FOREST["llama"]()), build(FOREST["llama"](), seed=1), lay(random_trees())
+    live = Scorer(other.requires_grad_(False), precision=precision)
+    beside = Scorer(model, precision=precision)(forest, ("kl",), live)
+    assert torch.equal(beside["ref_log_prob"], live(forest)["log_prob"])
+    assert (beside["kl"] > 0).all()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_policy_that_is_its_live_reference_has_ratios_and_kl_of_exactly_zero(precision):
+    model, same, forest = build(FOREST["llama"]()), build(FOREST["llama"]()), lay(random_trees())
+    live = Scorer(same.requires_grad_(False), precision=precision)
+    found = Scorer(model, precision=precision)(forest, ("kl",), live)
+    assert torch.equal(found["log_prob"], found["ref_log_prob"])
+    assert (found["kl"] == 0).all()
+
+
+def test_the_kl_needs_a_live_reference():
+    with pytest.raises(ValueError, match="no statistic kl without a live reference"):
+        Scorer(build(FOREST["llama"]()))(lay(random_trees()), ("kl",))
+
+
+@pytest.mark.parametrize("layout", ["forest", "plain"])
+def test_a_reward_model_is_read_at_each_sequences_last_token(layout):
+    """The oracle is transformers' own head, one sequence at a time."""
+    import transformers as hf
+
+    config = hf.LlamaConfig(**FOREST["llama"]().to_dict() | {"num_labels": 1, "pad_token_id": None})
+    torch.manual_seed(0)
+    model, trees = hf.AutoModelForSequenceClassification.from_config(config).eval(), random_trees()
+    want = torch.stack([
+        model(torch.from_numpy(np.concatenate([tree.prompt, branch.tokens])).long()[None]).logits[0, 0]
+        for tree, branch in sequences(trees)
+    ])  # fmt: skip
+    got = Scorer(model, layout)(lay(trees, layout))
+    assert got.keys() == {"scalar"}
+    assert torch.allclose(got["scalar"], want, rtol=1e-5, atol=1e-6)

@@ -1,37 +1,44 @@
 """Sums of objectives, and modifiers that change what an objective sees: both are objectives like any other.
 
 objective: [{name: dpo, beta: 0.1}, {name: sft, weight: 0.2}]
-objective: {name: dpo, modifiers: [{name: length_normalised}]}
+objective: {name: dpo, modifiers: [{name: length_normalised}, {name: public_length}]}
+
+Modifiers are wrapped around the objective in the order of the list, the first one innermost. So a loss is changed by
+the first one first; log-ratios are changed from the outside in, and the first one has the last word. Above, DPO gets
+the public length's log-ratios, divided by the completions' lengths.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from pydantic import SerializeAsAny
 
-from alignzoo.objective import Needs, Objective, Scored
+from alignzoo.objective import Data, Needs, Objective, Reference, Scope, Scored, Spelling, plain_name
+from alignzoo.reading import reads_log_ratio
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-REFERENCES = ("none", "sequence", "token", "live", "moving")
-"""From the least to the most."""
 
 
 class Modifier(Needs):
     """Base class: changes what an objective sees, or its loss. Return it from `register_modifiers`.
 
     Override `scored` when it changes each completion's log-ratio by itself, `see` when it needs the whole example, and
-    `loss` when it changes the loss.
+    `loss` when it changes the loss. The implicit reward, for metrics, goes through `scored` alone.
     """
 
-    data: ClassVar[tuple[str, ...]] = ("pair", "unpaired", "ranked", "chosen")
+    data: ClassVar[tuple[Data, ...]] = ("pair", "unpaired", "ranked", "chosen")
     """What objectives it applies to."""
     changes_log_ratio: ClassVar[bool] = True
     """Whether it works through the log-ratio: an objective that reads none can't be modified by it."""
+
+    def unfit(self, objective: Objective) -> str:
+        """Why it has no meaning around an objective (with the modifiers inside of this one), or "". That it takes
+        `data`, and reads the log-ratio if that is what changes, is seen to already."""
+        return ""
 
     def scored(self, scored: Scored) -> Scored:
         """The completions as the objective shall see them: usually `scored.with_log_ratio(...)`."""
@@ -47,6 +54,11 @@ class Modifier(Needs):
         """The objective's loss of the example, shape (B,), modified."""
         return objective.loss(self.see(example, objective))
 
+    @classmethod
+    def _impossible(cls) -> dict[str, bool]:
+        own = [getattr(cls, key) is not getattr(Modifier, key) for key in ("scored", "see", "loss")]
+        return super()._impossible() | {"it changes nothing: override `scored`, `see` or `loss`": not any(own)}
+
 
 class Modified(Objective):
     """An objective with modifiers around it; the first one in the recipe is the innermost."""
@@ -59,8 +71,8 @@ class Modified(Objective):
         return _Layer(self.inner, self.modifiers).loss(example)
 
     def weight(self, example: Any) -> Tensor:
-        """The objective's own."""
-        return self.inner.weight(example)
+        """The objective's own, of the example as it sees it."""
+        return self.inner.weight(self._seen(example))
 
     def reward(self, scored: Scored) -> Tensor:
         """The objective's own, of the completions as it sees them."""
@@ -73,23 +85,30 @@ class Modified(Objective):
         return self.inner.initial_state()
 
     def next_state(self, example: Any) -> dict[str, float]:
-        """The objective's own."""
-        return self.inner.next_state(example)
+        """The objective's own, of the example as it sees it."""
+        return self.inner.next_state(self._seen(example))
 
     def sync(self, step: int) -> float:
         """The objective's own."""
         return self.inner.sync(step)
+
+    def _seen(self, example: Any) -> Any:
+        for n in reversed(range(len(self.modifiers))):
+            inside: Any = _Layer(self.inner, self.modifiers[:n])
+            example = self.modifiers[n].see(example, inside)
+        return example
 
     @property
     def pieces(self) -> Sequence[Needs]:
         """The objective and its modifiers."""
         return (*self.inner.pieces, *self.modifiers)
 
-    def node(self) -> dict[str, Any]:
+    def node(self, spelling: Spelling = plain_name) -> dict[str, Any]:
         """As in a recipe."""
-        inner = self.inner.node()
+        inner = self.inner.node(spelling)
         assert isinstance(inner, dict)
-        return inner | {"modifiers": [{"name": one.name, **one.model_dump(mode="json")} for one in self.modifiers]}
+        around = [{"name": spelling(type(one)), **one.model_dump(mode="json")} for one in self.modifiers]
+        return inner | {"modifiers": around}
 
     def __str__(self) -> str:
         return " ".join([str(self.inner), *(f"with {one.name}" for one in self.modifiers)])
@@ -131,15 +150,15 @@ class Sum(Objective):
         """Of the part that has a moving reference."""
         return max(part.sync(step) for part in self.parts)
 
-    def node(self) -> list[dict[str, Any]]:
+    def node(self, spelling: Spelling = plain_name) -> list[dict[str, Any]]:
         """As in a recipe."""
-        return [{**part.node(), "weight": weight} for weight, part in self.terms]  # type: ignore[dict-item]
+        return [{**part.node(spelling), "weight": weight} for weight, part in self.terms]  # type: ignore[dict-item]
 
     def __str__(self) -> str:
         return " + ".join(f"{weight:g} {part}" for weight, part in self.terms)
 
 
-_LARGEST = {"reference": REFERENCES, "scope": ("example", "batch")}
+_LARGEST = {"reference": get_args(Reference), "scope": get_args(Scope)}
 
 
 def _union(key: str, parts: Sequence[Needs]) -> Any:
@@ -171,25 +190,46 @@ _declare(Sum, lambda self: self.parts)
 
 
 def meaningless(objective: Objective) -> str:
-    """Why a composition can't be trained, or "": asked when a recipe is read."""
-    references = {term.reference for _, term in objective.terms}
-    if len({term.head for _, term in objective.terms}) > 1:
+    """Why a composition can't be trained, or means nothing, or ""; asked when a recipe is read."""
+    terms = [term for _, term in objective.terms]
+    references = [term.reference for term in terms]
+    if len({term.head for term in terms}) > 1:
         return "a reward model and a language model can't be one policy"
-    if "moving" in references and len(references - {"none"}) > 1:
+    if references.count("moving") > 1:
+        return "two parts move the reference; there is one"
+    if "moving" in references and set(references) - {"none", "moving"}:
         return "one part has a moving reference and another a frozen one"
-    for _, term in objective.terms:
-        if isinstance(term, Modified):
-            for modifier in term.modifiers:
-                why = _does_not_apply(modifier, term.inner)
-                if why:
-                    return why
+    for n, term in enumerate(terms):
+        if term in terms[:n]:
+            return f"{term} is there twice: give it once, with both weights"
+        why = _some_modifier_does_not_apply(term) if isinstance(term, Modified) else ""
+        if why:
+            return why
     return ""
 
 
-def _does_not_apply(modifier: Modifier, objective: Objective) -> str:
-    if objective.data not in modifier.data:
-        kinds = " or ".join(modifier.data)
-        return f"{modifier.name} applies to {kinds} data, and {objective.name} takes {objective.data}"
+def _some_modifier_does_not_apply(whole: Modified) -> str:
+    reasons = (
+        _does_not_apply(modifier, Modified(inner=whole.inner, modifiers=whole.modifiers[:n]) if n else whole.inner)
+        for n, modifier in enumerate(whole.modifiers)
+    )
+    return next((why for why in reasons if why), "")
+
+
+def _does_not_apply(modifier: Modifier, inside: Objective) -> str:
+    """Why a modifier has no meaning around an objective with the modifiers inside of it, or ""."""
+    name, objective = modifier.name, inside.pieces[0]
+    assert isinstance(objective, Objective)
+    if inside.data not in modifier.data:
+        return f"{name} applies to {' or '.join(modifier.data)} data, and {objective.name} takes {inside.data}"
+    if name in objective.includes:
+        return f"{name} is part of {objective.name} already"
+    if type(modifier) in [type(piece) for piece in inside.pieces]:
+        return f"{name} is there twice"
+    if objective.head == "scalar" and (modifier.changes_log_ratio or modifier.tokens or modifier.reference != "none"):
+        return f"{name} reads log-probs, and {objective.name} trains a reward model, which has none"
     if modifier.changes_log_ratio and objective.reference == "none":
-        return f"{modifier.name} changes the log-ratio, and {objective.name} has no reference to make one with"
-    return ""
+        return f"{name} changes the log-ratio, and {objective.name} has no reference to make one with"
+    if modifier.changes_log_ratio and not reads_log_ratio(inside):
+        return f"{name} changes the log-ratio, which {inside} does not read: it would change nothing"
+    return modifier.unfit(inside)

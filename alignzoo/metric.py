@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from alignzoo.objective import Needs, Objective
+from alignzoo.objective import Data, Head, Needs, Objective, Reference
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,11 +16,11 @@ class Metric(Needs):
     It declares what it needs as an objective does, and sees the same fields; a recipe names it under `eval.metrics`.
     """
 
-    reference: ClassVar[Literal["none", "sequence", "token", "live", "moving"]] = "none"
+    reference: ClassVar[Reference] = "none"
     """`none`, `sequence` or `token`. Where the objective has a live or moving reference, it is that one."""
-    data: ClassVar[Literal["pair", "chosen", "unpaired", "ranked"]] = "pair"
+    data: ClassVar[Data] = "pair"
     """What `values` gets, as for an objective."""
-    head: ClassVar[Literal["language_model", "scalar"]] = "language_model"
+    head: ClassVar[Head] = "language_model"
     """The head that the policy must have."""
     mismatched: ClassVar[bool] = False
 
@@ -30,3 +30,8 @@ class Metric(Needs):
         `objective` is the run's (the first term of a sum): its `reward` is the implicit one.
         """
         raise NotImplementedError(f"{type(self).__name__} has no values")
+
+    @classmethod
+    def _impossible(cls) -> dict[str, bool]:
+        live = cls.reference in ("live", "moving")
+        return super()._impossible() | {'a metric\'s reference is "none", "sequence" or "token"': live}

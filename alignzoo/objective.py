@@ -8,8 +8,8 @@ read without it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 
 
 __all__ = ["Field", "Needs", "NotDeclared", "Objective", "Pair", "Ranked", "Scored", "Tokens", "Unpaired"]
+
+
+Reference = Literal["none", "sequence", "token", "live", "moving"]
+"""From the least to the most."""
+Statistic = Literal["entropy", "collision", "kl"]
+Data = Literal["pair", "chosen", "unpaired", "ranked"]
+Scope = Literal["example", "batch"]
+Head = Literal["language_model", "scalar"]
 
 
 class Needs(BaseModel):
@@ -36,13 +44,13 @@ class Needs(BaseModel):
     equation: ClassVar[str] = ""
     """The loss of one example in plain text; h is the difference of the log-ratios."""
 
-    reference: ClassVar[Literal["none", "sequence", "token", "live", "moving"]] = "none"
+    reference: ClassVar[Reference] = "none"
     """`sequence`, `token`: log-probs of whole completions, or of each token too, under the frozen reference, from the
     cache. `live`: the reference runs beside the policy, for `statistics = ("kl",)`. `moving`: it runs beside the policy
     and follows it, as `sync` says. `none`: not computed."""
     tokens: ClassVar[bool] = False
     """`scored.tokens`: what is known of each scored token."""
-    statistics: ClassVar[tuple[Literal["entropy", "collision", "kl"], ...]] = ()
+    statistics: ClassVar[tuple[Statistic, ...]] = ()
     """Of the whole distribution at each scored token; see `Tokens`. They need `tokens`, kl also a live reference."""
     columns: ClassVar[tuple[str, ...]] = ()
     """Numbers that come with the data, by name: `scored.column("score")`."""
@@ -50,6 +58,25 @@ class Needs(BaseModel):
     """What the loss holds constant on purpose, in words, where its gradient is not the derivative of its value."""
     random: ClassVar[bool] = False
     """`example.uniform` and `tokens.uniform`: seeded by run, step and row, whatever the micro-batches are."""
+
+    @classmethod
+    def _impossible(cls) -> dict[str, bool]:
+        """What no engine can provide -> whether the class declares it."""
+        return {
+            "`statistics` need `tokens = True`": bool(cls.statistics) and not cls.tokens,
+            'the statistic "kl" needs `reference = "live"`: a cache has no distributions':
+                "kl" in cls.statistics and cls.reference not in ("live", "moving"),
+            '`reference = "token"` needs `tokens = True`': cls.reference == "token" and not cls.tokens,
+        }  # fmt: skip
+
+
+Spelling = Callable[[type[Any]], str]
+"""From a class to how a recipe names it: where several packages offer the name, `package/name`."""
+
+
+def plain_name(cls: type[Any]) -> str:
+    """The name by itself."""
+    return str(cls.name)
 
 
 class Objective(Needs):
@@ -59,16 +86,16 @@ class Objective(Needs):
     against them. The docstring's first line says what the objective is.
     """
 
-    reference: ClassVar[Literal["none", "sequence", "token", "live", "moving"]] = "sequence"
-    data: ClassVar[Literal["pair", "chosen", "unpaired", "ranked"]] = "pair"
+    reference: ClassVar[Reference] = "sequence"
+    data: ClassVar[Data] = "pair"
     """What `loss` gets. `pair`: a `Pair`. `chosen`: the preferred completions alone, a `Scored`. `unpaired`: single
     completions, labelled desirable or not, an `Unpaired`. `ranked`: K completions of each prompt, a `Ranked`."""
     mismatched: ClassVar[bool] = False
     """Unpaired data alone: also score every prompt with the completion of another row (KTO's KL estimate)."""
-    scope: ClassVar[Literal["example", "batch"]] = "example"
+    scope: ClassVar[Scope] = "example"
     """`batch`: `loss` sees the whole global batch at once, so that an example's loss may depend on the others. It
     costs one more forward."""
-    head: ClassVar[Literal["language_model", "scalar"]] = "language_model"
+    head: ClassVar[Head] = "language_model"
     """`scalar`: the policy is a reward model, one number a completion (`scored.scalar`), and has no log-probs."""
     includes: ClassVar[tuple[str, ...]] = ()
     """Names of modifiers that do what its own formula does already: a recipe that adds one is refused."""
@@ -111,6 +138,25 @@ class Objective(Needs):
         """
         return 0.0
 
+    @classmethod
+    def _impossible(cls) -> dict[str, bool]:
+        def defines(method: str) -> bool:
+            return getattr(cls, method) is not getattr(Objective, method)
+
+        keeps = defines("initial_state") or defines("next_state")
+        return super()._impossible() | {
+            "it has no `loss`": not defines("loss"),
+            '`mismatched` needs `data = "unpaired"`': cls.mismatched and cls.data != "unpaired",
+            '`scope = "batch"` needs lists of one length: not with `data = "ranked"`':
+                cls.scope == "batch" and cls.data == "ranked",
+            'a state needs `scope = "batch"`: it must not depend on micro-batches': keeps and cls.scope != "batch",
+            'a state needs an example that has one: not with `data = "chosen"`': keeps and cls.data == "chosen",
+            'a scalar head has no log-probs: `reference = "none"`, no `tokens`':
+                cls.head == "scalar" and (cls.reference != "none" or cls.tokens),
+            '`sync` needs `reference = "moving"`': defines("sync") and cls.reference != "moving",
+            '`reference = "moving"` needs `sync`': cls.reference == "moving" and not defines("sync"),
+        }  # fmt: skip
+
     @property
     def terms(self) -> Sequence[tuple[float, Objective]]:
         """(weight, objective) of a sum of objectives; an ordinary one is a sum of one."""
@@ -121,43 +167,29 @@ class Objective(Needs):
         """What it is made of: objectives and modifiers that have a name in the registry."""
         return (self,)
 
-    def node(self) -> dict[str, Any] | list[dict[str, Any]]:
+    def node(self, spelling: Spelling = plain_name) -> dict[str, Any] | list[dict[str, Any]]:
         """How a recipe writes it, defaults included."""
-        return {"name": self.name, **self.model_dump(mode="json")}
+        return {"name": spelling(type(self)), **self.model_dump(mode="json")}
 
     def __str__(self) -> str:
         fields = ", ".join(f"{key}={value}" for key, value in self.model_dump().items())
         return f"{self.name}({fields})"
 
 
+OPTIONS: dict[str, Any] = {
+    "reference": Reference, "statistics": Statistic, "data": Data, "scope": Scope, "head": Head
+}  # fmt: skip
+
+
 def impossible(cls: type[Needs]) -> str:
-    """Why no engine can provide what an objective (or a metric) declares, or "" when one can."""
-    live = cls.reference in ("live", "moving")
-    rules: dict[str, bool] = {
-        '`statistics` need `tokens = True`': bool(cls.statistics) and not cls.tokens,
-        'the statistic "kl" needs `reference = "live"`: a cache has no distributions':
-            "kl" in cls.statistics and not live,
-        '`reference = "token"` needs `tokens = True`': cls.reference == "token" and not cls.tokens,
-    }  # fmt: skip
-    if issubclass(cls, Objective):
-        rules |= _impossible_objective(cls)
-    else:
-        rules['a metric\'s reference is "none", "sequence" or "token"'] = live
-    return "; ".join(rule for rule, broken in rules.items() if broken)
-
-
-def _impossible_objective(cls: type[Objective]) -> dict[str, bool]:
-    def defines(method: str) -> bool:
-        return getattr(cls, method) is not getattr(Objective, method)
-
-    return {
-        '`mismatched` needs `data = "unpaired"`': cls.mismatched and cls.data != "unpaired",
-        '`scope = "batch"` needs lists of one length: not with `data = "ranked"`':
-            cls.scope == "batch" and cls.data == "ranked",
-        'a state needs `scope = "batch"`: it must not depend on micro-batches':
-            cls.scope != "batch" and (defines("initial_state") or defines("next_state")),
-        'a scalar head has no log-probs: `reference = "none"`, no `tokens`':
-            cls.head == "scalar" and (cls.reference != "none" or cls.tokens),
-        '`sync` needs `reference = "moving"`': defines("sync") and cls.reference != "moving",
-        '`reference = "moving"` needs `sync`': cls.reference == "moving" and not defines("sync"),
-    }  # fmt: skip
+    """Why no engine can provide what a class declares, or "" when one can."""
+    for key in ("statistics", "columns"):
+        value = getattr(cls, key)
+        if not isinstance(value, tuple):
+            return f'`{key} = {value!r}` is no tuple; write `{key} = ("...",)`'
+    for key, options in OPTIONS.items():
+        value = getattr(cls, key, ())
+        for one in value if isinstance(value, tuple) else (value,):
+            if one not in get_args(options):
+                return f"`{key}` can't be {one!r}; it is one of {', '.join(get_args(options))}"
+    return "; ".join(rule for rule, broken in cls._impossible().items() if broken)

@@ -19,6 +19,12 @@ class LabelSmoothing(Modifier):
 
     share: float = Field(0.1, ge=0, lt=0.5, description="assumed share of flipped labels")
 
+    def unfit(self, objective: Objective) -> str:
+        """Labels are flipped one by one, which says nothing of a loss that is the whole batch's."""
+        if objective.scope == "example":
+            return ""
+        return f"label_smoothing mixes the losses of single pairs, and {objective.name} has one of the batch"
+
     def loss(self, objective: Objective, example: Pair) -> Tensor:
         """Shape (B,)."""
         return (1 - self.share) * objective.loss(example) + self.share * objective.loss(example.swapped())

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from alignzoo.composition import Modifier
+from alignzoo.composition import Modified, Modifier
 from alignzoo.objective import Field, Objective, Pair
 
 
 class Margin(Modifier):
-    """Asks the chosen reward to exceed the rejected one by a margin before they count as equal."""
+    """Asks the chosen reward to exceed the rejected one by a margin before they count as equal.
+
+    The reward is beta times the log-ratio (an objective with no beta counts as beta = 1).
+    """
 
     name = "margin"
     source = "Touvron et al. 2023 (Llama 2), arXiv:2307.09288, equation 2, on DPO's implicit rewards"
@@ -16,6 +19,14 @@ class Margin(Modifier):
     reference = "sequence"
 
     reward: float = Field(1.0, gt=0, description="the margin m, in units of the implicit reward")
+
+    def unfit(self, objective: Objective) -> str:
+        """What stands between the margin and the reward would make another margin of it."""
+        if isinstance(objective, Modified):
+            return f"margin must be the first modifier: {objective.modifiers[-1].name} would change what it adds"
+        if type(objective).reward is not Objective.reward:
+            return f"margin moves beta times the log-ratio, and {objective.name} has another reward"
+        return ""
 
     def see(self, example: Pair, objective: Objective) -> Pair:
         """The pair with its log-ratios moved together."""

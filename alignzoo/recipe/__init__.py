@@ -148,6 +148,10 @@ def _no_base_beside_from(node: Node) -> None:
 
 
 def _origins(node: Node, name: str) -> list[tuple[str, Origin]]:
-    if not isinstance(node.value, dict):
+    if isinstance(node.value, list) and any(isinstance(child.value, dict) for child in node.value):
+        children = [(str(i), child) for i, child in enumerate(node.value)]
+    elif isinstance(node.value, dict):
+        children = list(node.value.items())
+    else:
         return [(name, node.origin)]
-    return [item for key, child in node.value.items() for item in _origins(child, f"{name}.{key}" if name else key)]
+    return [item for key, child in children for item in _origins(child, f"{name}.{key}" if name else key)]

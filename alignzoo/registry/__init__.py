@@ -91,10 +91,22 @@ class Registry:
 
     def origin(self, cls: type) -> Origin:
         """Who offers a class that `find` or `known` returned. Installed plugins are looked at only if need be."""
+        return self._offer(cls).origin
+
+    def spelling(self, cls: type) -> str:
+        """How a recipe names such a class so that no other is meant: by its name, or by `package/name`."""
+        mine = self._offer(cls)
+        if mine in (*self._built_in, *self._files):
+            return mine.name
+        offers = (*self._built_in, *self._files, *self._installed[0])
+        several = [offer for offer in offers if (offer.kind, offer.name) == (mine.kind, mine.name)]
+        return mine.name if len(several) == 1 else f"{mine.origin.package}/{mine.name}"
+
+    def _offer(self, cls: type) -> Offer:
         for offer in (*self._built_in, *self._files):
             if offer.cls is cls:
-                return offer.origin
-        return next(offer.origin for offer in self._installed[0] if offer.cls is cls)
+                return offer
+        return next(offer for offer in self._installed[0] if offer.cls is cls)
 
     def with_files(self, paths: Sequence[Path]) -> Registry:
         """A registry that also knows the unpackaged plugins (.py files) that a recipe lists.

@@ -24,11 +24,12 @@ from typing import Any
 import pluggy
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from pydantic import BaseModel
 
 import alignzoo
 from alignzoo import hookspecs
 from alignzoo.errors import UserError, nearest
-from alignzoo.objective import impossible
+from alignzoo.objective import Needs, impossible
 
 GROUP = "alignzoo"
 NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -234,20 +235,23 @@ def _check_hooks(plugin: Any) -> None:
 
 def _checked(kind: str, hook: str, base: str, cls: Any, package: str, version: str) -> Offer:
     module, _, attribute = base.partition(":")
-    if not (isinstance(cls, type) and issubclass(cls, getattr(import_module(module), attribute))):
+    parent = getattr(import_module(module), attribute)
+    if not (isinstance(cls, type) and issubclass(cls, parent)):
         raise Refused(f"{hook} returned {cls!r}, which is not a subclass of {attribute}")
     name = getattr(cls, "name", None)
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise Refused(f"{cls.__name__}.name is {name!r}; expected lower case letters, digits and underscores")
     if not (cls.__dict__.get("__doc__") or "").strip():
         raise Refused(f"{cls.__name__} has no docstring; its first line is what `alignzoo objectives` shows")
-    if kind in ("objective", "metric"):
+    for key in getattr(cls, "model_fields", {}):
+        if key in RESERVED:
+            raise Refused(f"{cls.__name__} has a field '{key}', which means something else in a recipe")
+        if hasattr(parent, key) and not hasattr(BaseModel, key):
+            raise Refused(f"{cls.__name__} has a field '{key}', which is no hyper-parameter but {attribute}.{key}")
+    if issubclass(cls, Needs):
         why = impossible(cls)
         if why:
             raise Refused(f"{cls.__name__} declares what can't be provided: {why}")
-    reserved = [field for field in RESERVED if field in getattr(cls, "model_fields", {})]
-    if reserved:
-        raise Refused(f"{cls.__name__} has a field '{reserved[0]}', which means something else in a recipe")
     return Offer(kind, name, cls, Origin(package, version, _hash_of(sys.modules.get(cls.__module__))))
 
 

@@ -7,11 +7,18 @@ from typing import Any
 
 import torch
 
-from alignzoo.objective import NotDeclared, Objective, Scored
+from alignzoo.objective import NotDeclared, Objective, Scored, impossible
 from alignzoo.testing.batch import Batch, batch_for, less
 
 BOUNDS = ("exclusiveMinimum", "minimum", "exclusiveMaximum", "maximum")
 """JSON Schema's words for gt, ge, lt and le."""
+
+
+def declared_needs_can_be_met(objective: Objective) -> None:
+    """Nothing is declared that no engine can provide; such a class is refused when its plugin is loaded."""
+    for piece in objective.pieces:
+        why = impossible(type(piece))
+        assert not why, f"{type(piece).__name__} declares what can't be provided: {why}"
 
 
 def declared_needs_are_enough(objective: Objective) -> None:

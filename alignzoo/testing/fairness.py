@@ -100,14 +100,20 @@ def weights_are_positive(objective: Objective) -> None:
         f"weight returned shape {tuple(weight.shape)} for {wanted[0]} examples; return one weight an example"
     )
     assert not weight.requires_grad, "a weight carries a gradient; detach it"
-    assert bool(weight.isfinite().all()), "a weight is not finite; the step divides by their sum"
+    assert bool(weight.isfinite().all()), (
+        "a weight is not finite; return finite numbers, as the step divides by their sum"
+    )
     if objective.scope == "batch":
         divides = bool((weight >= 0).all()) and float(weight.sum()) > 0
-        assert divides, "a weight is negative, or all are zero; the step divides by their sum"
+        assert divides, "a weight is negative, or all are zero; return none below 0, as the step divides by their sum"
         return
-    assert bool((weight > 0).all()), "a weight is not positive; the step divides by their sum"
+    assert bool((weight > 0).all()), (
+        "a weight is not positive; return numbers above 0, as the step divides by their sum"
+    )
     known = torch.allclose(weight, objective.weight(batch.blank()).to(weight.dtype))
-    assert known, 'weight depends on scores or random numbers, which needs `scope = "batch"`: the sum is needed first'
+    assert known, (
+        'weight depends on scores or random numbers, and the sum is needed first; write `scope = "batch"` in the class'
+    )
 
 
 def state_round_trips(objective: Objective) -> None:

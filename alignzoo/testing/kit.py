@@ -9,6 +9,7 @@ from alignzoo.objective import NotDeclared, Objective
 from alignzoo.testing.declarations import (
     declared_needs_are_enough,
     declared_needs_are_used,
+    declared_needs_can_be_met,
     documented,
     parameters_are_bounded,
 )
@@ -35,8 +36,8 @@ Check = Callable[[Objective], None]
 CHECKS: tuple[Check, ...] = (
     one_loss_per_example, keeps_the_dtype, finite_at_extremes, finite_in_bfloat16, gradient_is_right,
     gradient_reaches_the_policy, loss_decreases, rows_are_independent, order_does_not_matter, input_is_untouched,
-    same_twice, weights_are_positive, state_round_trips, declared_needs_are_enough, declared_needs_are_used,
-    parameters_are_bounded, documented,
+    same_twice, weights_are_positive, state_round_trips, declared_needs_can_be_met, declared_needs_are_enough,
+    declared_needs_are_used, parameters_are_bounded, documented,
 )  # fmt: skip
 
 
@@ -45,9 +46,9 @@ def run_checks(objective: Objective) -> dict[str, str]:
     terms = [term for _, term in objective.terms]
     found: dict[str, str] = {}
     for check in CHECKS:
-        said = {term.name: _problem(check, term) for term in terms}
-        several = [f"{name}: {problem}" for name, problem in said.items() if problem]
-        found[check.__name__] = said[terms[0].name] if len(terms) == 1 else "; ".join(several)
+        said = [_problem(check, term) for term in terms]
+        named = [f"{term.name}: {problem}" for term, problem in zip(terms, said, strict=True) if problem]
+        found[check.__name__] = said[0] if len(terms) == 1 else "; ".join(named)
     return found
 
 

@@ -2,62 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
+from fake_plugins import GOOD, problems
 
 import alignzoo
 from alignzoo import get_objective
 from alignzoo.errors import UserError
 from alignzoo.registry import Registry
-
-GOOD = '''
-from alignzoo import Field, Objective, hookimpl
-
-class Mine(Objective):
-    """A loss for a test."""
-    name = "{name}"
-    source = "nobody 2026"
-    equation = "-h"
-    beta: float = Field(0.1, gt=0, description="strength")
-
-    def loss(self, pair):
-        return -self.beta * pair.margin
-
-@hookimpl
-def register_objectives():
-    return [Mine]
-'''
-
-
-@pytest.fixture
-def install(tmp_path, monkeypatch):
-    """`install("alignzoo-mine", code, ...)`: a distribution as pip would leave it, importable in this test alone."""
-    site = tmp_path / "site"
-    site.mkdir()
-    monkeypatch.syspath_prepend(str(site))
-    monkeypatch.delenv("ALIGNZOO_PLUGINS", raising=False)
-    before = set(sys.modules)
-
-    def make(package: str, code: str, entry: str = "plugin", requires: str = "", version: str = "1.0") -> str:
-        module = package.replace("-", "_") + "_module"
-        (site / f"{module}.py").write_text(code)
-        info = site / f"{package.replace('-', '_')}-{version}.dist-info"
-        info.mkdir()
-        needs = f"Requires-Dist: {requires}\n" if requires else ""
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n{needs}")
-        (info / "entry_points.txt").write_text(f"[alignzoo]\n{entry} = {module}\n")
-        return module
-
-    yield make
-    for name in set(sys.modules) - before:
-        if name.endswith("_module"):
-            del sys.modules[name]
-
-
-def problems() -> dict[str, str]:
-    return {info.package: info.problem for info in Registry().plugins()}
 
 
 def test_a_plugin_is_found_and_attributed(install):

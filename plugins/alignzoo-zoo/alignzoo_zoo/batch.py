@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from alignzoo import Field, Objective, Pair
+from alignzoo import Field, Objective, Pair, Scored
 
 
 class AOT(Objective):
@@ -136,8 +136,11 @@ class AlphaDPO(Objective):
         c, r = pair.chosen, pair.rejected
         apart = self.beta * (c.log_ratio / c.length - r.log_ratio / r.length).detach()
         score = (apart - apart.mean()) / (apart.std(correction=1 if len(apart) > 1 else 0) + 1e-8)
-        reward = self.beta * (c.log_prob / c.length - r.log_prob / r.length)
-        return -logsigmoid(reward - self.gamma - self.alpha * score)
+        return -logsigmoid(self.reward(c) - self.reward(r) - self.gamma - self.alpha * score)
+
+    def reward(self, scored: Scored) -> Tensor:
+        """beta times the mean log-prob, as in SimPO."""
+        return self.beta * scored.log_prob / scored.length
 
 
 BATCH = [AOT, AOTUnpaired, DrDPO, BetaDPO, AlphaDPO]

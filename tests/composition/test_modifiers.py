@@ -1,0 +1,313 @@
+"""Modifiers around an objective: their order, what is modified beside the loss, and what a modifier may not be put
+around."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+
+import plain
+import pytest
+import torch
+from plain import PAIRS, Two, ratio, softplus
+from zoo import MODIFIERS, OBJECTIVES, make, modified
+
+from alignzoo.composition import Modified, Modifier, meaningless
+from alignzoo.modifiers import LabelSmoothing, LengthNormalised, Margin
+from alignzoo.objective import Objective
+from alignzoo.testing.batch import batch_for
+
+BETA = 0.4
+DPO = make("dpo", beta=BETA)
+JS = MODIFIERS["f_divergence"](divergence="js")
+PUBLIC = MODIFIERS["public_length"](alpha=0.25)
+
+
+def exactly(values):
+    return pytest.approx(values, rel=1e-11, abs=1e-13)
+
+
+def losses(*modifiers: Modifier, objective: Objective = DPO) -> list[float]:
+    return modified(objective, *modifiers).loss(plain.as_pair()).tolist()
+
+
+# Order
+
+
+def js(r: float) -> float:
+    return math.log(2) - softplus(-r)
+
+
+def test_the_first_has_the_last_word_on_log_ratios():
+    """It is the innermost: what the ones around it have made is what it changes."""
+
+    def dpo(change) -> list[float]:
+        return [softplus(-BETA * (change(pair.chosen) - change(pair.rejected))) for pair in PAIRS]
+
+    assert losses(JS, LengthNormalised()) == exactly(dpo(lambda y: js(ratio(y) / len(y))))
+    assert losses(LengthNormalised(), JS) == exactly(dpo(lambda y: js(ratio(y)) / len(y)))
+
+
+def test_a_length_treatment_is_normalised_when_it_is_written_last():
+    def loss(pair: Two) -> float:
+        w, x = plain.public_length(pair, 0.25)
+        return softplus(-BETA * (w / len(pair.chosen) - x / len(pair.rejected)))
+
+    assert losses(LengthNormalised(), PUBLIC) == exactly([loss(pair) for pair in PAIRS])
+
+
+def test_the_first_changes_the_loss_first():
+    """Smoothing around a margin asks the swapped pair for the margin too; weights around both multiply their result."""
+
+    def loss(pair: Two) -> float:
+        h = BETA * (ratio(pair.chosen) - ratio(pair.rejected))
+        return 0.8 * softplus(-(h - 1.5)) + 0.2 * softplus(-(-h - 1.5))
+
+    smoothed = [loss(pair) for pair in PAIRS]
+    assert losses(Margin(reward=1.5), LabelSmoothing(share=0.2)) == exactly(smoothed)
+    weighted = [plain.likelihood_weight(pair, True) * one for pair, one in zip(PAIRS, smoothed, strict=True)]
+    all_three = losses(Margin(reward=1.5), LabelSmoothing(share=0.2), MODIFIERS["likelihood_weight"]())
+    assert all_three == exactly(weighted)
+
+
+def test_three_around_three_kinds_of_change():
+    """Public length, then per token, then a divergence, then smoothed."""
+
+    def loss(pair: Two) -> float:
+        w, x = plain.public_length(pair, 0.25)
+        h = BETA * (js(w / len(pair.chosen)) - js(x / len(pair.rejected)))
+        return 0.9 * softplus(-h) + 0.1 * softplus(h)
+
+    assert losses(JS, LengthNormalised(), PUBLIC, LabelSmoothing(share=0.1)) == exactly([loss(pair) for pair in PAIRS])
+    assert losses(LabelSmoothing(share=0.1), JS, LengthNormalised(), PUBLIC) == exactly([loss(pair) for pair in PAIRS])
+
+
+# What is modified beside the loss
+
+
+def test_the_reward_is_of_the_modified_log_ratio():
+    completions = plain.scored([pair.chosen for pair in PAIRS])
+    got = modified(DPO, JS, LengthNormalised()).reward(completions)
+    assert got.tolist() == exactly([BETA * js(ratio(pair.chosen) / len(pair.chosen)) for pair in PAIRS])
+
+
+@pytest.mark.parametrize("name", ["label_smoothing", "margin", "public_length", "down_sampled", "likelihood_weight"])
+def test_the_reward_of_one_completion_does_not_depend_on_another(name):
+    """What treats a pair as a pair leaves the implicit reward of each as it is."""
+    completions = plain.scored([pair.chosen for pair in PAIRS])
+    assert modified(DPO, name).reward(completions).tolist() == DPO.reward(completions).tolist()
+
+
+class AboveItsMean(Objective):
+    """Keeps the last batch's mean log-ratio."""
+
+    name = "above_its_mean"
+    data = "unpaired"
+    scope = "batch"
+
+    def initial_state(self):
+        return {"mean": 0.0}
+
+    def next_state(self, example):
+        return {"mean": float(example.completion.log_ratio.detach().mean())}
+
+    def loss(self, example):
+        return example.state["mean"] - example.completion.log_ratio
+
+
+def test_a_running_mean_is_of_what_the_loss_sees():
+    example, own, _, _ = plain.as_unpaired()
+    objective = modified(AboveItsMean(), JS, LengthNormalised())
+    state = objective.next_state(example)
+    means = [js(ratio(y) / len(y)) for y in own]
+    assert state == {"mean": exactly(math.fsum(means) / len(means))}
+    loss = objective.loss(replace(example, _state=state))
+    assert loss.tolist() == exactly([state["mean"] - mean for mean in means])
+    assert objective.initial_state() == {"mean": 0.0}
+
+
+@pytest.mark.parametrize("name", ["length_normalised", "public_length", "f_divergence"])
+def test_pairs_that_are_left_out_of_a_modified_loss_are_left_out_of_its_weight(name):
+    """Beta-DPO drops outliers by their margins: those that it sees."""
+    objective = modified(make("beta_dpo", keep=0.5, beta=1.0), name)
+    example = batch_for(objective, rows=12).example
+    kept = objective.weight(example)
+    assert kept.sum() == 6
+    assert torch.equal(objective.loss(example) > 0, kept > 0)
+    assert not torch.equal(kept, objective.inner.weight(example))
+
+
+def test_a_moving_reference_moves_as_the_objective_says():
+    objective = modified(make("tr_dpo", alpha=0.3, every=4), "length_normalised", "label_smoothing")
+    assert [objective.sync(step) for step in range(1, 9)] == [0, 0, 0, 0.3, 0, 0, 0, 0.3]
+
+
+def test_a_modified_objective_needs_what_it_and_its_modifiers_need():
+    objective = modified("odpo", "public_length", "down_sampled", "likelihood_weight")
+    declared = {key: getattr(objective, key) for key in ("data", "scope", "head", "reference", "tokens", "random")}
+    assert declared == {
+        "data": "pair", "scope": "example", "head": "language_model", "reference": "token", "tokens": True, "random": True,
+    }  # fmt: skip
+    assert (objective.statistics, objective.columns, objective.mismatched) == (("collision",), ("score",), False)
+    assert modified("tdpo1", "public_length").reference == "live"
+    assert modified("tr_dpo", "public_length").reference == "moving"
+    assert modified("kto", "length_normalised").mismatched
+    assert modified("aot_unpaired", "length_normalised").scope == "batch"
+    assert [piece.name for piece in modified("dpo", "margin", "label_smoothing").pieces] == [
+        "dpo",
+        "margin",
+        "label_smoothing",
+    ]
+
+
+# What has no meaning
+
+EVERYTHING = [(name, around) for name in OBJECTIVES for around in MODIFIERS]
+ALLOWED = [pair for pair in EVERYTHING if not meaningless(modified(*pair))]
+
+
+def loss_of(objective: Objective, scored_for: Modified) -> list[float]:
+    return objective.loss(batch_for(scored_for).example).tolist()
+
+
+@pytest.mark.parametrize(("name", "around"), ALLOWED)
+def test_no_modifier_that_is_allowed_is_silently_ignored(name, around):
+    whole = modified(name, around)
+    assert loss_of(whole, whole) != pytest.approx(loss_of(whole.inner, whole), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "around"), [pair for pair in EVERYTHING if "does not read" in meaningless(modified(*pair))]
+)
+def test_what_is_said_to_change_nothing_changes_nothing(name, around):
+    whole = modified(name, around)
+    assert loss_of(whole, whole) == pytest.approx(loss_of(whole.inner, whole), rel=1e-9)
+
+
+def test_most_combinations_are_allowed():
+    """So that the two tests above are not about nothing."""
+    assert len(ALLOWED) > 150
+    assert {around for _, around in ALLOWED} == set(MODIFIERS)
+
+
+NOT_READ = r"{} changes the log-ratio, which {}\(.*\){} does not read: it would change nothing"
+
+
+@pytest.mark.parametrize(
+    ("name", "around", "why"),
+    [
+        ("kto", ["margin"], "margin applies to pair data, and kto takes unpaired"),
+        ("pl_dpo", ["label_smoothing"], "label_smoothing applies to pair data, and pl_dpo takes ranked"),
+        ("sft", ["likelihood_weight"], "likelihood_weight applies to pair data, and sft takes chosen"),
+        ("sft", ["length_normalised"], "length_normalised changes the log-ratio, and sft has no reference to make one with"),
+        ("simpo", ["margin"], "margin changes the log-ratio, and simpo has no reference to make one with"),
+        ("cpo", ["public_length"], "public_length changes the log-ratio, and cpo has no reference to make one with"),
+        ("bradley_terry", ["length_normalised"], "length_normalised reads log-probs, and bradley_terry trains a reward model, which has none"),
+        ("bradley_terry", ["likelihood_weight"], "likelihood_weight reads log-probs, and bradley_terry trains a reward model, which has none"),
+        *[("aot", [one], NOT_READ.format(one, "aot", "")) for one in ("length_normalised", "f_divergence", "margin", "public_length", "down_sampled")],
+        *[("ld_dpo", [one], NOT_READ.format(one, "ld_dpo", "")) for one in ("length_normalised", "f_divergence", "margin", "down_sampled")],
+        ("sampo", ["length_normalised"], NOT_READ.format("length_normalised", "sampo", "")),
+        ("dpo", ["public_length", "length_normalised"], NOT_READ.format("length_normalised", "dpo", " with public_length")),
+        ("dpo", ["public_length", "down_sampled"], NOT_READ.format("down_sampled", "dpo", " with public_length")),
+        ("dpo", ["down_sampled", "label_smoothing", "f_divergence"], NOT_READ.format("f_divergence", "dpo", " with down_sampled with label_smoothing")),
+        ("ln_dpo", ["length_normalised"], "length_normalised is part of ln_dpo already"),
+        ("f_dpo", ["f_divergence"], "f_divergence is part of f_dpo already"),
+        ("chi_po", ["f_divergence"], "f_divergence is part of chi_po already"),
+        ("ld_dpo", ["public_length"], "public_length is part of ld_dpo already"),
+        ("sampo", ["down_sampled"], "down_sampled is part of sampo already"),
+        ("wpo", ["likelihood_weight"], "likelihood_weight is part of wpo already"),
+        ("cdpo", ["label_smoothing"], "label_smoothing is part of cdpo already"),
+        ("robust_dpo", ["label_smoothing"], "label_smoothing is part of robust_dpo already"),
+        ("exo_pair", ["label_smoothing"], "label_smoothing is part of exo_pair already"),
+        ("dpo", ["length_normalised", "length_normalised"], "length_normalised is there twice"),
+        ("dpo", ["label_smoothing", "margin", "label_smoothing"], "margin must be the first modifier"),
+        ("dpo", ["length_normalised", "margin"], "margin must be the first modifier: length_normalised would change what it adds"),
+        ("dpo", ["label_smoothing", "margin"], "margin must be the first modifier: label_smoothing would change what it adds"),
+        ("ln_dpo", ["margin"], "margin moves beta times the log-ratio, and ln_dpo has another reward"),
+        ("f_dpo", ["margin"], "margin moves beta times the log-ratio, and f_dpo has another reward"),
+        *[(name, ["label_smoothing"], f"label_smoothing mixes the losses of single pairs, and {name} has one of the batch")
+          for name in ("aot", "dr_dpo", "beta_dpo")],
+        ("dr_dpo", ["likelihood_weight"], "likelihood_weight weighs the losses of single pairs, and dr_dpo has one of the batch"),
+    ],
+)  # fmt: skip
+def test_what_has_no_meaning_is_told(name, around, why):
+    said = meaningless(modified(name, *around))
+    assert re.fullmatch(why, said) or said.startswith(why), said
+
+
+@pytest.mark.parametrize(
+    ("name", "around"),
+    [
+        ("rpo", ["length_normalised"]),  # its likelihood term reads no log-ratio; its preference term does
+        ("tdpo1", ["length_normalised", "public_length"]),
+        ("tr_dpo", ["margin", "public_length"]),
+        ("aot", []),
+        ("ld_dpo", ["label_smoothing", "likelihood_weight"]),
+        ("simpo", ["label_smoothing", "likelihood_weight"]),
+        ("bradley_terry_margin", ["label_smoothing"]),
+        ("bco", ["length_normalised", "f_divergence"]),
+        ("r_dpo", ["length_normalised"]),
+        ("ipo", ["length_normalised"]),
+    ],
+)
+def test_what_has_a_meaning_is_let_through(name, around):
+    assert meaningless(modified(name, *around)) == ""
+
+
+def test_ipo_on_means_is_length_normalised_already():
+    assert meaningless(modified(make("ipo", log_ratio="mean"), "length_normalised")).endswith("part of ipo already")
+
+
+class Peeks(Objective):
+    """Reads the log-ratio, but only to hold it constant."""
+
+    name = "peeks"
+
+    def loss(self, pair):
+        return pair.chosen.log_prob * pair.margin.detach()
+
+
+class Breaks(Objective):
+    """Has a fault of its own."""
+
+    name = "breaks"
+
+    def loss(self, pair):
+        raise ZeroDivisionError
+
+
+class Summed(Modifier):
+    """Makes a log-ratio of tokens, as somebody's plugin may."""
+
+    name = "summed"
+    data = ("pair", "ranked", "unpaired", "chosen")
+    reference = "token"
+    tokens = True
+
+    def scored(self, scored):
+        return scored.with_log_ratio(scored.tokens.sum(scored.tokens.log_ratio))
+
+
+@pytest.mark.parametrize("data", ["pair", "chosen", "unpaired", "ranked"])
+def test_a_plugins_objective_and_modifier_are_asked_too_whatever_data_they_take(data):
+    def one(reads):
+        def loss(self, example):
+            sides = [example] if data == "chosen" else list(example.sides().values())
+            return sum((side.log_ratio if reads else side.log_prob - side.ref_log_prob) for side in sides)
+
+        return type(
+            "Own", (Objective,), {"__doc__": "x", "__module__": __name__, "name": "own", "data": data, "loss": loss}
+        )()
+
+    assert meaningless(modified(one(True), Summed())) == ""
+    assert "own() does not read" in meaningless(modified(one(False), Summed()))
+    assert "own() with summed does not read" in meaningless(modified(one(True), Summed(), LengthNormalised()))
+
+
+def test_a_log_ratio_that_is_held_constant_is_read():
+    assert meaningless(modified(Peeks(), "length_normalised")) == ""
+
+
+def test_an_objective_that_fails_is_the_kits_affair():
+    assert meaningless(modified(Breaks(), "length_normalised")) == ""

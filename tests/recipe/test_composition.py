@@ -1,0 +1,300 @@
+"""Sums and modifiers as a recipe writes them: every spelling, every mistake at its place, and what makes two the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from zoo import OBJECTIVES
+
+from alignzoo.cli import alignzoo
+from alignzoo.composition import Modified, Sum
+from alignzoo.errors import UserError
+from alignzoo.recipe import load_recipe
+
+REST = """\
+plugins: [catalogue.py]
+model: {config: {model_type: llama}, tokenizer: {train: bytes}}
+data: sample
+train: {batch_size: 4, optimizer: {name: sgd, learning_rate: 1e-3}}
+"""
+"""Below the objective, so that an objective's first line is line 1."""
+
+
+@pytest.fixture
+def write(tmp_path):
+    """`write(objective as YAML, name)`: a recipe that knows the catalogue."""
+    (tmp_path / "catalogue.py").write_text("from alignzoo_zoo import register_modifiers, register_objectives\n")
+
+    def go(objective: str, name: str = "recipe.yaml") -> Path:
+        path = tmp_path / name
+        path.write_text(f"{objective}\n{REST}")
+        return path
+
+    return go
+
+
+def objective_of(path, *arguments):
+    return load_recipe(path, *arguments).recipe.objective
+
+
+def message(path, *arguments) -> str:
+    with pytest.raises(UserError) as error:
+        load_recipe(path, *arguments)
+    return str(error.value)
+
+
+# Spellings
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("objective: [dpo, sft]", "1 dpo(beta=0.1) + 1 sft(reduction=token)"),
+        ("objective: [{name: dpo}, {name: sft, weight: 0.2}]", "1 dpo(beta=0.1) + 0.2 sft(reduction=token)"),
+        ("objective: [{name: dpo, beta: 0.3, weight: 2}, sft]", "2 dpo(beta=0.3) + 1 sft(reduction=token)"),
+        ("objective: [dpo]", "1 dpo(beta=0.1)"),
+        ("objective: [dpo, {name: dpo, beta: 0.5}]", "1 dpo(beta=0.1) + 1 dpo(beta=0.5)"),
+        ("objective: {name: dpo, modifiers: [margin]}", "dpo(beta=0.1) with margin"),
+        ("objective: {name: dpo, modifiers: [{name: margin, reward: 2}, label_smoothing]}", "dpo(beta=0.1) with margin with label_smoothing"),
+        ("objective: {name: dpo, modifiers: []}", "dpo(beta=0.1)"),
+        ("objective: [{name: dpo, modifiers: [length_normalised], weight: 3}, sft]", "3 dpo(beta=0.1) with length_normalised + 1 sft(reduction=token)"),
+        ("objective: [{name: kto, beta: 0.2}, {name: ld_dpo, alpha: 0.1, modifiers: [likelihood_weight]}]", None),
+    ],
+)  # fmt: skip
+def test_a_composition_is_read(write, written, shown):
+    objective = objective_of(write(written))
+    if shown:
+        assert str(objective) == shown
+    assert isinstance(objective, Sum) is written.startswith("objective: [")
+
+
+def test_modifiers_stand_in_the_order_of_the_list_the_first_one_innermost(write):
+    objective = objective_of(
+        write("objective: {name: dpo, modifiers: [length_normalised, public_length, label_smoothing]}")
+    )
+    assert isinstance(objective, Modified)
+    assert [one.name for one in objective.modifiers] == ["length_normalised", "public_length", "label_smoothing"]
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("objective: []", "1:1: objective: an empty list; expected at least one objective"),
+        ("objective:\n- dpo\n- name: sft\n  weight: 0", "4:3: objective.1.weight: 0 is not a weight; expected a number above 0"),
+        ("objective:\n- dpo\n- {name: sft, weight: -1}", "3:15: objective.1.weight: -1 is not a weight"),
+        ("objective:\n- dpo\n- {name: sft, weight: much}", "3:15: objective.1.weight: 'much' is not a weight"),
+        ("objective:\n- dpo\n- {name: sft, weight: .inf}", "3:15: objective.1.weight: inf is not a weight"),
+        ("objective:\n- dpo\n- {name: sft, weight: .nan}", "3:15: objective.1.weight: nan is not a weight"),
+        ("objective:\n- dpo\n- {name: sft, weight: true}", "3:15: objective.1.weight: True is not a weight"),
+        ("objective:\n- dpo\n- {name: sft, weight: null}", "3:15: objective.1.weight: None is not a weight"),
+        ("objective:\n- dpo\n- {name: sft, wieght: 1}", "3:15: objective.1.wieght: no such field; did you mean 'weight'?"),
+        ("objective:\n- dpo\n- {name: sft, reduktion: token}", "3:15: objective.1.reduktion: no such field; did you mean 'reduction'?"),
+        ("objective:\n- dpo\n- name: sft\n  reduction: tokens", "4:3: objective.1.reduction: 'tokens' is not an option; expected one of token, sequence; did you mean 'token'?"),
+        ("objective:\n- dop", "2:3: objective.0.name: no objective is called 'dop'; did you mean 'dpo'?"),
+        ("objective:\n- dpo\n- {name: stf}", "3:4: objective.1.name: no objective is called 'stf'; did you mean 'sft'?"),
+        ("objective:\n- dpo\n- {beta: 0.1}", "3:3: objective.1.name: missing"),
+        ("objective:\n- dpo\n- 3", "3:3: objective.1: a int; expected a name, or {name: ..., its fields}"),
+        ("objective:\n- [dpo, sft]", "2:3: objective.0: a list; expected a name, or {name: ..., its fields}"),
+        ("objective:\n- dpo\n- {name: sft, modifers: []}", "3:15: objective.1.modifers: no such field; did you mean 'modifiers'?"),
+        ("objective: {name: dpo, modifer: [margin]}", "1:24: objective.modifer: no such field; did you mean 'modifiers'?"),
+        ("objective: {name: dpo, weight: 0.5}", "1:24: objective.weight: no such field; expected one of beta, modifiers"),
+        ("objective: {name: dpo, modifiers: margin}", "1:24: objective.modifiers: not a list; expected a list of modifiers"),
+        ("objective: {name: dpo, modifiers: null}", "1:24: objective.modifiers: not a list"),
+        ("objective:\n  name: dpo\n  modifiers:\n  - magrin", "4:5: objective.modifiers.0.name: no modifier is called 'magrin'; did you mean 'margin'?"),
+        ("objective:\n  name: dpo\n  modifiers:\n  - margin\n  - {name: label_smoothing, shar: 0.1}", "5:29: objective.modifiers.1.shar: no such field; did you mean 'share'?"),
+        ("objective:\n  name: dpo\n  modifiers:\n  - {name: label_smoothing, share: 0.5}", "4:29: objective.modifiers.0.share: 0.5 is out of bounds; expected below 0.5"),
+        ("objective:\n- dpo\n- name: dpo\n  modifiers:\n  - {name: margin, reward: 0}", "5:20: objective.1.modifiers.0.reward: 0 is out of bounds; expected above 0"),
+        ("objective:\n  name: dpo\n  modifiers: [dpo]", "objective.modifiers.0.name: no modifier is called 'dpo'"),
+        ("objective: [margin]", "objective.0.name: no objective is called 'margin'"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_at_its_place(write, written, said):
+    assert said in message(write(written))
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("objective: {name: kto, modifiers: [margin]}", "1:1: objective: margin applies to pair data, and kto takes unpaired"),
+        ("objective: {name: simpo, modifiers: [length_normalised]}", "1:1: objective: length_normalised changes the log-ratio, and simpo has no reference to make one with"),
+        ("objective:\n  name: aot\n  modifiers: [length_normalised]", "1:1: objective: length_normalised changes the log-ratio, which aot("),
+        ("objective:\n- sft\n- name: ld_dpo\n  modifiers: [f_divergence]", "3:3: objective.1: f_divergence changes the log-ratio, which ld_dpo("),
+        ("objective: {name: dpo, modifiers: [public_length, length_normalised]}", "1:1: objective: length_normalised changes the log-ratio, which dpo(beta=0.1) with public_length does not read"),
+        ("objective: {name: ln_dpo, modifiers: [length_normalised]}", "1:1: objective: length_normalised is part of ln_dpo already"),
+        ("objective: {name: ipo, log_ratio: mean, modifiers: [length_normalised]}", "1:1: objective: length_normalised is part of ipo already"),
+        ("objective: {name: wpo, modifiers: [likelihood_weight]}", "1:1: objective: likelihood_weight is part of wpo already"),
+        ("objective: {name: dpo, modifiers: [margin, margin]}", "1:1: objective: margin is there twice"),
+        ("objective: {name: dpo, modifiers: [label_smoothing, margin]}", "1:1: objective: margin must be the first modifier"),
+        ("objective: {name: beta_dpo, modifiers: [label_smoothing]}", "1:1: objective: label_smoothing mixes the losses of single pairs, and beta_dpo has one of the batch"),
+        ("objective: {name: bradley_terry, modifiers: [public_length]}", "1:1: objective: public_length reads log-probs, and bradley_terry trains a reward model"),
+        ("objective: [dpo, bradley_terry]", "1:1: objective: a reward model and a language model can't be one policy"),
+        ("objective: [dpo, tr_dpo]", "1:1: objective: one part has a moving reference and another a frozen one"),
+        ("objective: [tr_dpo, {name: tr_dpo, every: 9}]", "1:1: objective: two parts move the reference; there is one"),
+        ("objective: [dpo, sft, dpo]", "1:1: objective: dpo(beta=0.1) is there twice: give it once, with both weights"),
+        ("objective: [{name: dpo, weight: 2}, {name: dpo, beta: 0.1}]", "1:1: objective: dpo(beta=0.1) is there twice"),
+    ],
+)  # fmt: skip
+def test_what_has_no_meaning_is_told_when_the_recipe_is_read(write, written, said):
+    assert f"recipe.yaml:{said}" in message(write(written))
+
+
+def test_all_mistakes_of_a_composition_are_told_at_once(write):
+    written = "objective:\n- {name: dpo, beta: -1, weight: 0}\n- stf\n- {name: sft, modifiers: [magrin, {name: margin, rewrd: 1}]}"
+    said = [line for line in message(write(written)).splitlines() if "recipe.yaml" in line]
+    assert [line.partition("recipe.yaml:")[2][:4] for line in said] == ["2:15", "2:25", "3:3:", "4:27", "4:50"]
+
+
+# Layers
+
+
+def test_a_list_replaces_a_list_and_a_name_and_a_name_replaces_a_list(write, tmp_path):
+    base = write("objective: [dpo, {name: sft, weight: 0.2}]", "base.yaml")
+    child = tmp_path / "child.yaml"
+    for written, shown in [
+        ("[ipo]", "1 ipo(beta=0.1, log_ratio=sum)"),
+        ("{name: cdpo, beta: 0.4}", "cdpo(beta=0.4, label_smoothing=0.1)"),
+        ("sft", "sft(reduction=token)"),
+    ]:
+        child.write_text(f"extends: base.yaml\nobjective: {written}\n")
+        assert str(objective_of(child)) == shown
+        overlay = tmp_path / "overlay.yaml"
+        overlay.write_text(f"objective: {written}\n")
+        assert str(objective_of(base, (), [overlay])) == shown
+        assert str(objective_of(base, [f"objective={written}"])) == shown
+
+
+def test_modifiers_of_an_extended_recipe_are_kept_until_the_name_changes(write, tmp_path):
+    write("objective: {name: dpo, beta: 0.3, modifiers: [margin, label_smoothing]}", "base.yaml")
+    child = tmp_path / "child.yaml"
+    for written, shown in [
+        ("{beta: 0.4}", "dpo(beta=0.4) with margin with label_smoothing"),
+        ("{modifiers: [length_normalised]}", "dpo(beta=0.3) with length_normalised"),
+        ("{modifiers: []}", "dpo(beta=0.3)"),
+        ("{name: ipo}", "ipo(beta=0.1, log_ratio=sum)"),
+    ]:
+        child.write_text(f"extends: base.yaml\nobjective: {written}\n")
+        assert str(objective_of(child)) == shown
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["objective.1.weight=0.5"], "1 dpo(beta=0.3) with margin + 0.5 sft(reduction=token)"),
+        (["objective.0.beta=0.7", "objective.0.weight=2"], "2 dpo(beta=0.7) with margin + 0.2 sft(reduction=token)"),
+        (["objective.0.modifiers=[]"], "1 dpo(beta=0.3) + 0.2 sft(reduction=token)"),
+        (
+            ["objective.0.modifiers.0=label_smoothing"],
+            "1 dpo(beta=0.3) with label_smoothing + 0.2 sft(reduction=token)",
+        ),
+        (["objective.1=ipo"], "1 dpo(beta=0.3) with margin + 1 ipo(beta=0.1, log_ratio=sum)"),
+    ],
+)
+def test_an_override_reaches_into_a_list_by_place(write, words, shown):
+    path = write("objective: [{name: dpo, beta: 0.3, modifiers: [margin]}, {name: sft, weight: 0.2}]")
+    assert str(objective_of(path, words)) == shown
+
+
+def test_an_override_reaches_a_field_of_a_modifier(write):
+    path = write("objective: [{name: dpo, modifiers: [margin]}, sft]")
+    objective = objective_of(path, ["objective.0.modifiers.0.reward=2.5", "objective.1.weight=3"])
+    assert objective.parts[0].modifiers[0].reward == 2.5
+    assert objective.weights == (1.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("objective.2.weight=1", "command line: objective.2.weight: objective is a list of 2; expected 0 or 1 in place of '2'"),
+        ("objective.weight=1", "command line: objective.weight: objective is a list of 2; expected 0 or 1 in place of 'weight'"),
+        ("objective.-1.weight=1", "objective is a list of 2"),
+        ("objective.0.weight=0", "command line: objective.0.weight: 0 is not a weight"),
+        ("objective.0.bta=1", "command line: objective.0.bta: no such field; did you mean 'beta'?"),
+        ("objective.1.reduction.x=1", "reduction is a value, not a section"),
+        ("train.optimizer.name.first=1", "train.optimizer.name is a value, not a section"),
+    ],
+)  # fmt: skip
+def test_a_wrong_step_into_a_list_is_told(write, word, said):
+    path = write("objective: [dpo, {name: sft, reduction: token}]")
+    assert said in message(path, [word])
+
+
+def test_an_override_below_an_empty_section_is_no_traceback(write):
+    path = write("objective: dpo\neval: null")
+    assert load_recipe(path, ["eval.samples=2"]).recipe.eval.samples == 2
+    assert "eval.samples: {'x': {'y': 2}} is not a whole number" in message(path, ["eval.samples.x.y=2"])
+
+
+# The same, or not
+
+
+COMPOSED = [
+    "objective: [dpo, {name: sft, weight: 0.2}]",
+    "objective: {name: dpo, beta: 0.3, modifiers: [{name: margin, reward: 2}, label_smoothing]}",
+    "objective: [{name: dpo, modifiers: [length_normalised, public_length]}, {name: kto, weight: 1e-3}, {name: f_dpo, divergence: js}]",
+]
+
+
+@pytest.mark.parametrize("written", COMPOSED)
+def test_what_show_prints_is_a_recipe_with_the_same_fingerprint(write, tmp_path, written):
+    path = write(written)
+    done = CliRunner().invoke(alignzoo, ["show", str(path)])
+    assert done.exit_code == 0, done.output
+    again = tmp_path / "again" / "recipe.yaml"
+    again.parent.mkdir()
+    again.write_text(done.output)
+    first, second = load_recipe(path), load_recipe(again)
+    assert second.recipe.objective == first.recipe.objective
+    assert second.fingerprint == first.fingerprint
+    assert second.to_yaml() == first.to_yaml()
+
+
+def test_origins_of_a_composition_say_who_wrote_it(write):
+    path = write(COMPOSED[0])
+    text = CliRunner().invoke(alignzoo, ["show", str(path), "--origins"]).output
+    (line,) = [line for line in text.splitlines() if line.startswith("objective")]
+    value, origin = line.removeprefix("objective: ").split("  # ")
+    assert json.loads(value)[1] == {"name": "sft", "reduction": "token", "weight": 0.2}
+    assert origin == f"{path}:1:12"
+
+
+SAME = [
+    ("objective: [dpo, sft]", "objective: [{name: dpo, weight: 1}, {weight: 1.0, name: sft, reduction: token}]"),
+    ("objective: {name: dpo}", "objective: {name: dpo, modifiers: []}"),
+    ("objective: {name: dpo, modifiers: [margin]}", "objective: {modifiers: [{reward: 1.0, name: margin}], beta: 0.1, name: dpo}"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "other"), SAME)
+def test_two_spellings_of_one_composition_have_one_fingerprint(write, one, other):
+    assert load_recipe(write(one)).fingerprint == load_recipe(write(other)).fingerprint
+
+
+def test_other_compositions_have_other_fingerprints(write):
+    """The order of a sum's parts too: metrics speak of the first part's implicit reward."""
+    written = [
+        *COMPOSED, "objective: dpo", "objective: [dpo, sft]", "objective: [sft, dpo]", "objective: [dpo, {name: sft, weight: 0.3}]",
+        "objective: [{name: dpo, weight: 0.2}, sft]", "objective: [dpo, {name: sft, reduction: sequence}]",
+        "objective: {name: dpo, modifiers: [margin]}", "objective: {name: dpo, modifiers: [{name: margin, reward: 2}]}",
+        "objective: {name: dpo, modifiers: [margin, label_smoothing]}",
+        "objective: {name: dpo, modifiers: [length_normalised, f_divergence]}",
+        "objective: {name: dpo, modifiers: [f_divergence, length_normalised]}",
+        "objective: {name: ln_dpo, beta: 0.1}", "objective: {name: dpo, modifiers: [length_normalised]}",
+        "objective: [{name: dpo, modifiers: [margin]}, sft]", "objective: [dpo, {name: dpo, modifiers: [margin]}, sft]",
+    ]  # fmt: skip
+    prints = [load_recipe(write(one)).fingerprint for one in written]
+    assert len(set(prints)) == len(prints)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_can_be_written_in_a_sum(write, name):
+    path = write(f"objective: [{{name: {name}, weight: 0.5}}]")
+    objective = objective_of(path)
+    assert objective.terms[0][0] == 0.5
+    assert yaml.safe_load(load_recipe(path).to_yaml())["objective"] == objective.node()

@@ -34,6 +34,8 @@ def command(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], 
 
 
 def _leaves(value: object, name: str = "") -> list[tuple[str, object]]:
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        value = {str(i): item for i, item in enumerate(value)}
     if not isinstance(value, dict) or not value:
         return [(name, value)]
     return [leaf for key, child in value.items() for leaf in _leaves(child, f"{name}.{key}" if name else key)]

@@ -35,7 +35,8 @@ def test_a_wheel_brings_recipes_and_sample_and_runs_anywhere(tmp_path):
         "data/sample/topics.py",
     ):
         assert f"alignzoo/{name}" in names
-    assert "alignzoo/report/report.html.j2" in names
+    for page in ("report/report.html.j2", "report/zoo.html.j2", "compare/page.html.j2"):
+        assert f"alignzoo/{page}" in names
     assert "alignzoo/py.typed" in names
     assert not [name for name in names if not name.startswith("alignzoo")]
     site = tmp_path / "site"

@@ -17,7 +17,7 @@ COMMANDS = {
     "run": "Train what a recipe says, and report.",
     "validate": "Check a recipe and its data, and print the plan.",
     "compare": "Train recipes side by side, and draw a table that can be believed.",
-    "table": "Draw the table of a comparison, or of finished runs, again.",
+    "table": "Draw the table of comparisons, or of measured runs, again, without training.",
     "show": "Print a recipe with everything merged in, and where each value came from.",
     "objectives": "List the objectives; `show NAME` tells all about one.",
     "list": "List everything that a recipe can name; `list NAME` tells all about one.",

@@ -1,4 +1,4 @@
-"""`alignzoo cache`: what the reference cache holds, whether it is intact, and how to make it smaller."""
+"""`alignzoo cache`: the reference cache and the token store: what is there, is it intact, how to make it smaller."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 
-@click.group(name="cache", short_help="The reference log-prob cache: ls, verify, prune.")
+@click.group(name="cache", short_help="Reference log-probs and tokens that are kept: ls, verify, prune.")
 def command() -> None:
-    """Look after the reference log-prob cache (ALIGNZOO_CACHE, or ~/.cache/alignzoo)."""
+    """Look after the reference log-prob cache and the token store (ALIGNZOO_CACHE, or ~/.cache/alignzoo)."""
 
 
 def _entries() -> list[dict[str, Any]]:
@@ -38,22 +38,35 @@ def _entries() -> list[dict[str, Any]]:
 
 
 @command.command(name="ls")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the references as JSON.")
 def ls(as_json: bool) -> None:
-    """One line a reference: sequences, tokens, size, when it last grew."""
+    """One line a reference: sequences, tokens, size, when it last grew; then one for each data set's tokens."""
+    from alignzoo.data.store import stored
+    from alignzoo.paths import cache_root
+
     entries = _entries()
     if as_json:
         click.echo(json.dumps(entries, indent=2))
         return
-    if not entries:
+    if not entries and not stored(cache_root()):
         click.echo("the cache is empty")
     for entry in entries:
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry["last_written"]))
+        when = _date(entry["last_written"])
         note = f"  {len(entry['damaged'])} damaged" if entry["damaged"] else ""
         click.echo(
             f"{entry['reference']}  {entry['sequences']:>9,} sequences  {entry['tokens']:>12,} tokens  "
             f"{entry['bytes'] / 1e6:>9.1f} MB  {when}{note}"
         )
+    for folder in stored(cache_root()):
+        click.echo(f"{folder.name}  tokens {_bytes(folder) / 1e6:>46.1f} MB  {_date(folder.stat().st_mtime)}")
+
+
+def _date(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def _bytes(path: Path) -> int:
+    return sum(one.stat().st_size for one in path.iterdir()) if path.is_dir() else path.stat().st_size
 
 
 @command.command(name="verify")
@@ -74,31 +87,39 @@ def verify(as_json: bool) -> None:
 
 
 @command.command(name="prune")
-@click.option("--older-than", type=click.FloatRange(min=0), metavar="DAYS", help="References not written for so long.")
-@click.option("--all", "everything", is_flag=True, help="Every reference.")
+@click.option(
+    "--older-than", type=click.FloatRange(min=0), metavar="DAYS", help="References and tokens not written for so long."
+)
+@click.option("--all", "everything", is_flag=True, help="Every reference, and all tokens.")
 @click.option("--dry-run", is_flag=True, help="Say what would go.")
 def prune(older_than: float | None, everything: bool, dry_run: bool) -> None:
-    """Remove damaged shards and left-over temporary files; with --older-than or --all whole references too.
+    """Remove what is damaged and left-over temporary files; with --older-than or --all whole references and tokens too.
 
-    Nothing is lost but time: what a run needs again is scored again.
+    Nothing is lost but time: what a run needs again is made again.
     """
+    from alignzoo.data.store import leftovers, stored
     from alignzoo.paths import cache_root
     from alignzoo.refcache import caches
 
-    freed = 0
+    def goes(last_written: float) -> bool:
+        return everything or (older_than is not None and (time.time() - last_written) / 86_400 >= older_than)
+
     entries = {entry["reference"]: entry for entry in _entries()}
+    hour_ago = time.time() - 3600  # a younger temporary file may belong to a run at work
+    gone: list[Path] = []
     for folder in caches(cache_root()):
         entry = entries[folder.name]
-        age = (time.time() - entry["last_written"]) / 86_400
-        if everything or (older_than is not None and age >= older_than):
-            gone = [folder]
+        if goes(entry["last_written"]):
+            gone.append(folder)
         else:
-            hour_ago = time.time() - 3600  # a younger temporary file may belong to a run at work
-            gone = [Path(path) for path in entry["damaged"]]
+            gone += [Path(path) for path in entry["damaged"]]
             gone += [path for path in folder.glob(".*.tmp") if path.stat().st_mtime < hour_ago]
-        for path in gone:
-            freed += entry["bytes"] if path == folder else path.stat().st_size
-            click.echo(f"{'would remove' if dry_run else 'removed'} {path}")
-            if not dry_run:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    gone += [folder for folder in stored(cache_root()) if goes(folder.stat().st_mtime)]
+    gone += [path for path in leftovers(cache_root()) if path.suffix == ".damaged" or path.stat().st_mtime < hour_ago]
+    freed = 0
+    for path in gone:
+        freed += _bytes(path)
+        click.echo(f"{'would remove' if dry_run else 'removed'} {path}")
+        if not dry_run:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     click.echo(f"{freed / 1e6:.1f} MB {'would be ' if dry_run else ''}freed")

@@ -46,7 +46,7 @@ def command(recipes: tuple[str, ...], dry_run: bool, as_json: bool, **options: A
     comparison, node = _comparison(recipes, options)
     judges = make_judges(comparison.judges, node)
     plan = make_plan(comparison)
-    _check_baseline(plan)
+    _check_names(plan)
     screen = Screen()
     _announce(plan, screen)
     if dry_run:
@@ -115,9 +115,19 @@ def _value(text: str) -> Any:
     return node.value["value"].plain()
 
 
-def _check_baseline(plan: Plan) -> None:
+def _check_names(plan: Plan) -> None:
+    """The baseline is a row, and what grid points are chosen by is known of the validation rows: before any run."""
+    from alignzoo.compare.columns import KNOWN, PAIRS
     from alignzoo.errors import UserError, nearest
 
+    known = [column.key for column in KNOWN if column.group == PAIRS]
+    known += [metric.name for job in plan.jobs for metric in job.resolved.recipe.eval.metrics]
+    if plan.comparison.select not in known:
+        raise UserError(
+            f"no grid point can be chosen by '{plan.comparison.select}'", where="select",
+            nearest=nearest(plan.comparison.select, known),
+            expected=f"what is measured of validation rows: {', '.join(dict.fromkeys(known))}",
+        )  # fmt: skip
     wanted, labels = plan.comparison.baseline, plan.labels
     if wanted and wanted not in labels:
         raise UserError(

@@ -6,9 +6,11 @@ import time
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 
 from alignzoo.compare.plan import Plan
 from alignzoo.flow import device_of, folder_of
+from alignzoo.model_sources.transformers import TokenizerConfig
 from alignzoo.models import from_nothing, train_tokenizer
 from alignzoo.recipe import Resolved
 
@@ -44,13 +46,15 @@ def _tried(runs: Sequence[Resolved]) -> float | None:
     while bottom.parent is not None:
         bottom = bottom.parent
     config, wanted = (getattr(bottom.recipe.model, key, None) for key in ("config", "tokenizer"))
-    if not config or isinstance(wanted, str):
+    if not config:
+        return None
+    if not isinstance(wanted, TokenizerConfig):
         return None
     tokenizer = train_tokenizer(wanted, ())
-    size = {"vocab_size": max(len(tokenizer), getattr(wanted, "vocab_size", 0))}
-    model = from_nothing(size | config, tokenizer, 0, "language_model", "float32")
+    size = {"vocab_size": max(len(tokenizer), wanted.vocab_size)}
+    model: nn.Module = from_nothing(size | config, tokenizer, 0, "language_model", "float32")
     model.to(device_of(bottom.recipe.train.device))
-    ids = torch.zeros((4, TOKENS // 4), dtype=torch.long, device=model.device)
+    ids = torch.zeros((4, TOKENS // 4), dtype=torch.long, device=next(model.parameters()).device)
     taken = []
     for _ in range(2):  # the first one warms up
         began = time.perf_counter()

@@ -12,6 +12,7 @@ from typing import Any
 
 import alignzoo
 from alignzoo.compare.board import DONE, FAILED, Board
+from alignzoo.compare.gather import run_figures
 from alignzoo.compare.measure import measure
 from alignzoo.compare.plan import Job, Plan, start_of
 from alignzoo.compare.results import Entry, Measured, write_results
@@ -62,12 +63,7 @@ def _one(n: int, job: Job, plan: Plan, judges: Sequence[Judge], board: Board) ->
     else:
         accuracy = result.summary["eval"].get("preference_accuracy")
         board.put(n, "done" if accuracy is None else f"done, accuracy {accuracy:.3f}", DONE)
-        train = result.summary["train"]
-        run = {
-            "steps": train["steps"], "rows": train["pairs"] // max(1, train["steps"]), "seconds": train["seconds"],
-            "pairs_per_second": train["pairs_per_second"],
-            "peak_memory_bytes": result.summary["peak_memory_bytes"],
-        }  # fmt: skip
+        run = run_figures(result.summary)
         return replace(entry, state="done", measured=str(measured.path.absolute()), run=run)
     board.put(n, f"failed: {reason}", FAILED)
     return replace(entry, state="failed", reason=reason)

@@ -32,7 +32,7 @@ def write_report(folder: Path) -> Path:
         steps=max((line["step"] for line in lines), default=0),
         panels=[(title, Markup(svg)) for title, svg in panels(lines)],  # drawn by us from numbers alone
         samples=[
-            sample | {"turns": _turns(sample.get("prompt", ""))} for sample in read_lines(folder / "samples.jsonl")
+            sample | {"turns": turns(sample.get("prompt", ""))} for sample in read_lines(folder / "samples.jsonl")
         ],
         data=data,
         recipe=recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
@@ -50,7 +50,7 @@ def _read(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _turns(prompt: str) -> list[tuple[str, str]]:
+def turns(prompt: str) -> list[tuple[str, str]]:
     """An HH prompt as (speaker, words); any other prompt is one turn without a speaker."""
     pieces = re.split(r"\n\n(Human|Assistant):", prompt)
     if len(pieces) < 3:

@@ -1,0 +1,52 @@
+"""`alignzoo table`: draw the table of comparisons or of measured runs again, without training."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command(name="table")
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write table, plots and report.html there.")
+@click.option("--baseline", metavar="LABEL", help="The row that the others are compared with.")
+@click.option("--select", metavar="METRIC", help="What the best grid point is chosen by, on the validation split.")
+@click.option("--evaluation", metavar="KEY", help="Of run folders: measured as in evaluations/KEY.")
+@click.option("--allow-different-data", is_flag=True, help="Rows on different data, or from different starts.")
+@click.option("--json", "as_json", is_flag=True, help="Print table.json on stdout.")
+def command(
+    folders: tuple[Path, ...], output: Path | None, baseline: str | None, select: str | None, evaluation: str | None,
+    allow_different_data: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Print the table of each FOLDER: of comparisons (`alignzoo compare`), of single runs that one has measured, or of
+    both in one table.
+
+    Nothing is trained or measured: the figures of every held-out row are read from the folders.
+    """
+    from alignzoo.compare.gather import gather
+    from alignzoo.compare.table import build
+
+    about, entries = gather(folders, evaluation)
+    if allow_different_data:
+        about["allow_different_data"] = True
+    table = build(about, entries, baseline=baseline, select=select)
+    if output is not None:
+        from alignzoo.compare.write import write_all
+
+        write_all(output, table)
+    if as_json:
+        from alignzoo.compare.write import as_json as described
+
+        click.echo(json.dumps(described(table), indent=2, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    from alignzoo.compare.terminal import terminal_table
+
+    Console(width=None if sys.stdout.isatty() else 160).print(terminal_table(table) if output else
+                                                              terminal_table(table, "-o DIR writes them"))  # fmt: skip
+    if output is not None:
+        click.echo(f"table, plots and report: {output}")

@@ -1,0 +1,175 @@
+"""Entries from folders: of comparisons, and of single runs that a comparison has measured."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from alignzoo.compare.evaluations import shared_evaluation
+from alignzoo.compare.plan import flat, start_of
+from alignzoo.compare.results import Entry, read_results
+from alignzoo.data.sealed import opened
+from alignzoo.errors import UserError, nearest
+from alignzoo.recipe import Resolved, load_recipe
+from alignzoo.runfolder import RunFolder
+
+ALIKE = ("versions", "machine", "samples")
+"""What is said of several comparisons at once."""
+PACKAGES = ("alignzoo", "python", "torch", "transformers", "numpy")
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A comparison's folder, or all the run folders together."""
+
+    name: str
+    about: Mapping[str, Any]
+    entries: list[Entry]
+
+
+def gather(folders: Sequence[Path], evaluation: str | None = None) -> tuple[dict[str, Any], list[Entry]]:
+    """What the folders are about, and their entries, each run once.
+
+    A label that means one thing in one comparison and another in the next is told apart by the folder's name. Run
+    folders may have been measured in several ways: see `shared_evaluation`. Raises UserError for a folder
+    that is neither, and for figures that are gone.
+    """
+    known = {folder: _kind(folder) for folder in folders}
+    sources = [_comparison(folder) for folder, kind in known.items() if kind == "comparison"]
+    runs = [folder for folder, kind in known.items() if kind == "run"]
+    if runs:
+        sources.append(_runs(runs, evaluation))
+    entries = _merged(sources)
+    for entry in entries:
+        _check_measured(entry)
+    return _about(sources, folders), entries
+
+
+def _kind(folder: Path) -> str:
+    """`comparison` or `run`."""
+    if (folder / "results.json").is_file():
+        return "comparison"
+    if (folder / "recipe.yaml").is_file():
+        return "run"
+    siblings = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
+    raise UserError(
+        "no comparison and no run folder" if folder.is_dir() else "no such folder", where=str(folder),
+        nearest=nearest(folder.name, [name for name in siblings if name != folder.name]),
+        expected="" if folder.is_dir() else "a folder that `alignzoo compare` or `alignzoo run` has left",
+    )  # fmt: skip
+
+
+def _comparison(folder: Path) -> _Source:
+    try:
+        about, entries = read_results(folder)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"results.json can't be read ({error})", where=str(folder)) from None
+    return _Source(folder.resolve().name, about, entries)
+
+
+def _runs(folders: Sequence[Path], evaluation: str | None) -> _Source:
+    """Run folders: those of one name are one row, and what their recipes differ in is its grid."""
+    found = [(folder, *_finished(folder)) for folder in folders]
+    measured = shared_evaluation(folders, evaluation)
+    plain = [flat(resolved) for _, resolved, _ in found]
+    entries = []
+    for (folder, resolved, summary), own in zip(found, plain, strict=True):
+        name = resolved.recipe.name
+        others = [flat_ for flat_, (_, other, _) in zip(plain, found, strict=True) if other.recipe.name == name]
+        point = {key: value for key, value in own.items() if _varies(key, value, others)}
+        entries.append(Entry(
+            name, resolved.recipe.objective.name, point, resolved.recipe.seed, summary["fingerprint"],
+            str(folder.absolute()), resolved.recipe.data.fingerprint(), start_of(resolved), "done",
+            measured=str(measured[folder].path.absolute()), run=run_figures(summary),
+        ))  # fmt: skip
+    begun, named = {entry.start for entry in entries}, [entry.label for entry in entries]
+    entries.sort(key=lambda entry: (entry.fingerprint not in begun, named.index(entry.label), *_order(entry)))
+    about = {"name": "runs", "samples": json.loads(measured[folders[0]].sampling)}
+    return _Source("runs", about | _versions([summary for _, _, summary in found]), entries)
+
+
+def run_figures(summary: Mapping[str, Any]) -> dict[str, float]:
+    """What an entry says of its training, from summary.json."""
+    train = summary["train"]
+    return {
+        "steps": train["steps"], "rows": train["pairs"] // max(1, train["steps"]), "seconds": train["seconds"],
+        "pairs_per_second": train["pairs_per_second"], "peak_memory_bytes": summary["peak_memory_bytes"],
+    }  # fmt: skip
+
+
+def _versions(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The versions that all runs were made with, where it is one."""
+    found = [{k: summary["versions"][k] for k in PACKAGES if k in summary["versions"]} for summary in summaries]
+    return {"versions": found[0]} if all(one == found[0] for one in found) else {}
+
+
+def _order(entry: Entry) -> tuple[list[tuple[bool, float, str]], int]:
+    """By the values of the grid point, numbers as numbers, and by seed, whatever order a shell lists folders in."""
+    given = [(value if isinstance(value, int | float) else None, str(value)) for value in entry.point.values()]
+    return [(number is None, number or 0, text) for number, text in given], entry.seed
+
+
+def _varies(key: str, value: Any, others: Sequence[Mapping[str, Any]]) -> bool:
+    outside = key in ("seed", "name") or key.startswith(("model.from", "reporters"))
+    return not outside and any(other.get(key) != value for other in others)
+
+
+def _finished(folder: Path) -> tuple[Resolved, dict[str, Any]]:
+    summary = RunFolder(folder).summary()
+    if summary is None:
+        raise UserError("this run has not finished", where=str(folder))
+    return load_recipe(folder / "recipe.yaml"), summary
+
+
+def _merged(sources: Sequence[_Source]) -> list[Entry]:
+    """All entries under labels that mean one thing; a run that several folders name comes once."""
+    meanings: dict[str, dict[tuple[str, int], str]] = {}
+    places: dict[str, set[tuple[str, str | None]]] = {}
+    clash: set[str] = set()
+    for source in sources:
+        for entry in source.entries:
+            run = (repr(sorted(entry.point.items())), entry.seed)
+            if meanings.setdefault(entry.label, {}).setdefault(run, entry.fingerprint) != entry.fingerprint:
+                clash.add(entry.label)
+            places.setdefault(entry.label, set()).add((entry.data, entry.start))
+    clash |= {label for label, found in places.items() if len(found) > 1 and len(sources) > 1}
+    out: dict[tuple[str, str], Entry] = {}
+    for source in sources:
+        for entry in source.entries:
+            label = f"{entry.label} ({source.name})" if entry.label in clash and len(sources) > 1 else entry.label
+            before = out.get((label, entry.fingerprint))
+            if before is None or before.state != "done":
+                out[label, entry.fingerprint] = replace(entry, label=label)
+    return list(out.values())
+
+
+def _check_measured(entry: Entry) -> None:
+    if entry.state == "done" and opened(Path(entry.measured)) is None:
+        raise UserError(
+            f"the figures of {entry.label}, seed {entry.seed}, are gone or damaged", where=entry.measured,
+            hint="the `alignzoo compare` command that made them makes them again",
+        )  # fmt: skip
+
+
+def _about(sources: Sequence[_Source], folders: Sequence[Path]) -> dict[str, Any]:
+    """Of one comparison its own words; of several, what can be said of all."""
+    if len(sources) == 1 and "command" in sources[0].about:
+        return dict(sources[0].about)
+    about: dict[str, Any] = {
+        "name": " and ".join(dict.fromkeys(str(source.about.get("name", source.name)) for source in sources)),
+        "command": shlex.join(["alignzoo", "table", *map(str, folders)]),
+    }
+    for key in ALIKE:
+        values = [source.about[key] for source in sources if source.about.get(key)]
+        if values and all(value == values[0] for value in values):
+            about[key] = values[0]
+    labels = {entry.label for entry in _merged(sources)}
+    for key in ("baseline", "select"):
+        said = [source.about[key] for source in sources if source.about.get(key)]
+        if said and (key == "select" or said[0] in labels):
+            about[key] = said[0]
+    return about

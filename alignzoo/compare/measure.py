@@ -1,0 +1,238 @@
+"""Measure a finished run: every held-out row's figures, sampled replies, and what judges say of them.
+
+A run's folder gets
+
+    evaluations/<key>/             examples.safetensors, samples.jsonl, about.json: see `alignzoo.compare.results`
+    evaluations/verdicts/<key>.json what one judge says of these replies
+
+Every folder is written once, all at once, under a key of what it depends on: weights, held-out tokens, settings; with
+judges the same figures stand in another folder, under a key of the judges too. So what is there is not computed again,
+a judge that fails costs its own figures alone, and comparisons at once, with other judges or settings, don't meet.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from safetensors.numpy import save_file
+from transformers import PreTrainedTokenizerBase
+
+from alignzoo.compare.held_out import for_testing, row_figures
+from alignzoo.compare.replies import reply_lines
+from alignzoo.compare.results import EXAMPLES, SAMPLES, Measured
+from alignzoo.compare.settings import Sampling
+from alignzoo.compare.verdicts import Verdict, ask, judge_key
+from alignzoo.data import Tokenised
+from alignzoo.data.sealed import digest, new_folder, opened, seal, set_aside
+from alignzoo.data.store import TokenStore, Unread
+from alignzoo.durable import write_json
+from alignzoo.errors import UserError
+from alignzoo.examples import Supply
+from alignzoo.flow import device_of, folder_of
+from alignzoo.judge import Judge
+from alignzoo.layout import choose_layout
+from alignzoo.models import load_policy, pretrained_tokenizer, weights_fingerprint
+from alignzoo.paths import cache_root
+from alignzoo.progress import Screen
+from alignzoo.recipe import Resolved
+from alignzoo.reference import cache_folder, score_reference
+from alignzoo.runfolder import RunFolder
+from alignzoo.scoring import Scorer
+
+FORMAT = 1
+"""Of the figures: a change of what one of them means changes this."""
+Outcome = list[Verdict] | str
+"""What a judge says of each reply, or why it says nothing."""
+
+
+def measure(
+    resolved: Resolved,
+    folder: Path,
+    settings: Sampling,
+    judges: Sequence[Judge],
+    start: Measured | None,
+    screen: Screen,
+) -> Measured:
+    """The figures of the finished run in `folder`, computed where they are not there already.
+
+    Log-ratios and KL are to the run's start, whatever the objective's reference (a moving one as it was at first);
+    `start` is what was measured of that run, whose replies judges compare with. A run of supervised fine-tuning that
+    starts from no other run is the start of others: its own is itself. Raises UserError for an unfinished run.
+    """
+    whole = _Measuring(resolved, folder, settings, screen).figures()
+    if not judges:
+        return whole
+    answered = {judge.name: _asked(judge, resolved, whole, start, screen) for judge in judges}
+    return _with_verdicts(whole, [judge_key(judge) for judge in judges], answered)
+
+
+@dataclass
+class _Measuring:
+    """What is measured without a judge."""
+
+    resolved: Resolved
+    folder: Path
+    settings: Sampling
+    screen: Screen
+    budget: int = 0
+    """Token slots of a forward, 0 for what the recipe's evaluation takes; it changes no figure."""
+
+    def __post_init__(self) -> None:
+        self.recipe = self.resolved.recipe
+        summary = RunFolder(self.folder).summary()
+        if summary is None:
+            raise UserError("the run is not finished: there is nothing to measure", where=str(self.folder))
+        self.model = summary["model"]
+        self.budget = self.budget or 2 * self.recipe.train.tokens_per_batch  # no activations are kept for a backward
+        self.tokenizer = pretrained_tokenizer(str(self.folder / "policy"))
+        self.store = TokenStore(self.resolved, self.tokenizer)
+
+    def figures(self) -> Measured:
+        """Of the rows and of the replies."""
+        about = {
+            "format": FORMAT, "weights": self.model["trained_weights"], "start": self.model["weights"],
+            "tokens": self.store.key, "sampling": self.settings.model_dump(),
+        }  # fmt: skip
+        place = self.folder / "evaluations" / digest(about)
+        if opened(place) is None:
+            with _alone(place, self.screen):
+                if opened(place) is None:
+                    self._write(place, about)
+        return Measured(place)
+
+    def _write(self, place: Path, about: dict[str, Any]) -> None:
+        if place.is_dir():
+            self.screen.say(f"{place} is damaged; set aside, its figures are computed again")
+            set_aside(place)
+        held_out = self.store.get(Unread(self.recipe.data), self.screen.say).held_out
+        examples, lines = self._computed(held_out)
+        with new_folder(place) as temporary:
+            save_file(examples, temporary / EXAMPLES)
+            _write_lines(temporary / SAMPLES, lines)
+            seal(temporary, about | {"ids": held_out.trees.ids, "judges": {}})
+
+    def _computed(self, held_out: Tokenised) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        recipe, objective, trees = self.recipe, self.recipe.objective, held_out.trees
+        test, budget = for_testing([row.group for row in held_out.rows]), self.budget
+        policy = self._scorer(self.folder / "policy", objective.head)
+        choose_layout(policy, trees, recipe.train.layout)
+        supply = Supply(objective, trees, None, None, recipe.seed, recipe.eval.metrics)
+        if objective.head == "scalar":
+            return row_figures(policy, supply, test, budget, self.screen), []
+        own = starts_itself(self.resolved)
+        reference = policy if own else self._reference(policy)
+        cache = cache_folder(cache_root(), reference)
+        supply.reference = score_reference(reference, trees, cache, budget, self.screen)
+        supply.live = reference if objective.reference in ("live", "moving") else None
+        examples = row_figures(policy, supply, test, budget, self.screen, at_start=own)
+        lines = reply_lines(
+            policy, reference, self.tokenizer, held_out, test, self.settings, budget, self.screen
+        )  # fmt: skip
+        return examples, lines
+
+    def _reference(self, policy: Scorer) -> Scorer:
+        """The policy before its first step. Raises UserError when it is not what the run started from any more."""
+        parent = self.resolved.parent
+        reference = self._scorer(folder_of(parent).policy if parent else None, "language_model")
+        if weights_fingerprint(reference.model) != self.model["weights"]:
+            raise UserError(
+                "the run's start has other weights than when the run began", where=str(self.folder),
+                hint="do the run again with --fresh",
+            )  # fmt: skip
+        reference.layout, reference.whole_head = policy.layout, policy.whole_head
+        return reference
+
+    def _scorer(self, policy: Path | None, head: str) -> Scorer:
+        recipe = self.recipe
+        model = load_policy(recipe.model, self.tokenizer, recipe.seed, policy, head)
+        return Scorer(model, precision=recipe.train.precision).to(device_of(recipe.train.device))
+
+
+def starts_itself(resolved: Resolved) -> bool:
+    """Whether a run is supervised fine-tuning that starts from no other run: the reference of what follows it."""
+    terms = [term for _, term in resolved.recipe.objective.terms]
+    return resolved.parent is None and all(term.data == "chosen" and term.reference == "none" for term in terms)
+
+
+def _asked(judge: Judge, resolved: Resolved, whole: Measured, start: Measured | None, screen: Screen) -> Outcome:
+    """A judge's verdicts, kept from before or given now."""
+    lines = whole.samples
+    if not lines:
+        return []
+    replies_before = {line["id"]: line["reply"] for line in start.samples} if start else {}
+    before = [replies_before.get(line["id"]) for line in lines] if start else None
+    place = whole.path.parent / "verdicts" / f"{digest([whole.path.name, judge_key(judge), before])}.json"
+    with _alone(place, screen):
+        try:
+            kept: list[Verdict] = json.loads(place.read_text(encoding="utf-8"))["verdicts"]
+            return kept
+        except (OSError, ValueError, KeyError):
+            pass
+        tokenizer: PreTrainedTokenizerBase = pretrained_tokenizer(str(whole.path.parent.parent / "policy"))
+        rows = TokenStore(resolved, tokenizer).get(Unread(resolved.recipe.data), screen.say).held_out.rows
+        prompts = {row.id: row.prompt for row in rows}
+        try:
+            verdicts = ask(
+                judge, [prompts[line["id"]] for line in lines], [line["reply"] for line in lines],
+                [line["chosen"] for line in lines], before,
+            )  # fmt: skip
+        except Exception as error:  # any judge may fail in its own way; the reason is kept, and it is asked again
+            what = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            screen.say(f"judge {judge.name} failed ({what}); its figures are left out")
+            return what
+        write_json(place, {"judge": judge.name, "fields": judge.model_dump(mode="json"), "verdicts": verdicts})
+        return verdicts
+
+
+def _with_verdicts(whole: Measured, keys: Sequence[str], answered: dict[str, Outcome]) -> Measured:
+    """The same figures with what the judges say."""
+    problems = {name: {"problem": said} if isinstance(said, str) else {} for name, said in answered.items()}
+    about = whole.about | {"judges": problems}
+    for key in ("files", "digest"):
+        about.pop(key)
+    failed = [name for name, problem in problems.items() if problem]
+    place = whole.path.with_name(f"{whole.path.name}-{digest([sorted(keys), failed])[:8]}")
+    found = opened(place)
+    if found is None:
+        said = {name: verdicts for name, verdicts in answered.items() if isinstance(verdicts, list)}
+        lines = [
+            line | {"judges": {name: verdicts[n] for name, verdicts in said.items()}}
+            for n, line in enumerate(whole.samples)
+        ]
+        if place.is_dir():
+            set_aside(place)
+        with new_folder(place) as temporary:
+            shutil.copyfile(whole.path / EXAMPLES, temporary / EXAMPLES)
+            _write_lines(temporary / SAMPLES, lines)
+            seal(temporary, about)
+    elif found["judges"] != problems:  # it failed again, for another reason
+        seal(place, about)
+    return Measured(place)
+
+
+@contextmanager
+def _alone(place: Path, screen: Screen) -> Iterator[None]:
+    """Keep other processes from computing the same; what they are computing is waited for."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place.with_name(f".{place.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        screen.say(f"another process is measuring {place.parent.parent}; waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
+    """JSON lines in ASCII: a text may hold what some readers take for the end of a line."""
+    path.write_text("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines), encoding="utf-8")

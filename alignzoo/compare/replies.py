@@ -1,0 +1,98 @@
+"""Sampled replies to held-out prompts, and what can be said of each without a judge."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from alignzoo.compare.settings import Sampling
+from alignzoo.data import Tokenised
+from alignzoo.forest import lay, plan
+from alignzoo.progress import Screen
+from alignzoo.samples import as_text, sample_rows
+from alignzoo.sampling import sample
+from alignzoo.scoring import Scorer
+from alignzoo.tree import Branch, Tree
+
+
+def reply_lines(
+    policy: Scorer, reference: Scorer, tokenizer: PreTrainedTokenizerBase, held_out: Tokenised,
+    test: NDArray[np.bool_], settings: Sampling, budget: int, screen: Screen,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """A reply to each of the chosen prompts, as `Measured.samples` has them, with no judge yet.
+
+    `kl` is the sum over the reply's tokens of KL(policy || reference), in nats: the sequence's KL as the DPO paper's
+    section 6.1 has it. Where `policy` is `reference` it is 0 by definition.
+    """
+    rows = sampled_rows(held_out, test, settings.prompts)
+    prompts = [held_out.trees[i].prompt for i in rows]
+    with screen.bar("replies", len(rows)) as advance:
+        replies = sample(
+            policy.model, tokenizer, prompts, temperature=settings.temperature, most=settings.tokens,
+            seed=settings.seed, progress=advance,
+        )  # fmt: skip
+    trees = [
+        Tree(held_out.trees.ids[i], prompt, (Branch(reply.tokens),))
+        for i, prompt, reply in zip(rows, prompts, replies, strict=True)
+    ]
+    kl, log_ratio = divergences(policy, reference, trees, budget)
+    return [
+        {
+            "id": held_out.rows[i].id, "test": 1, "prompt": str(tokenizer.decode(prompt)), "reply": reply.text,
+            "chosen": as_text(held_out.rows[i], 0), "length": len(reply.tokens), "finished": reply.finished,
+            "kl": kl[n], "log_ratio": log_ratio[n], "entropy": reply.entropy, "distinct_2": distinct(reply.text, 2),
+            "judges": {},
+        }
+        for n, (i, prompt, reply) in enumerate(zip(rows, prompts, replies, strict=True))
+    ]  # fmt: skip
+
+
+def sampled_rows(held_out: Tokenised, test: NDArray[np.bool_], wanted: int) -> list[int]:
+    """Evenly spaced rows of the test split: the same for every run on the same data.
+
+    Left out are rows whose completions begin with turns of their own: their shared prompt does not end where a reply
+    begins.
+    """
+    usable = [
+        i for i in np.flatnonzero(test).tolist() if not any(one.context for one in held_out.rows[i].completions)
+    ]  # fmt: skip
+    return [usable[i] for i in sample_rows(len(usable), wanted)]
+
+
+@torch.no_grad()
+def divergences(
+    policy: Scorer, reference: Scorer, trees: Sequence[Tree], budget: int
+) -> tuple[list[float], list[float]]:
+    """Of each sequence: the sum over its tokens of KL(policy || reference), and log policy - log reference."""
+    kl, log_ratio = ([0.0] * len(trees) for _ in range(2))
+    if policy is reference:
+        return kl, log_ratio
+    device = next(policy.parameters()).device
+    for part in plan(trees, budget, policy.layout):
+        forest = lay([trees[i] for i in part], policy.layout).to(device)
+        # A scorer's statistic is KL(live || own): here the policy runs beside the reference.
+        found = reference(forest, ("kl",), live=policy)
+        ratios = found["ref_log_prob"].double() - found["log_prob"].double()
+        lengths = forest.offsets.diff().tolist()
+        for i, own_kl, own_ratio in zip(part, found["kl"].double().split(lengths), ratios.split(lengths), strict=True):
+            kl[i], log_ratio[i] = float(own_kl.sum()), float(own_ratio.sum())
+    return kl, log_ratio
+
+
+def distinct(text: str, n: int) -> float | None:
+    """Different n-grams of words over all of them (Li et al. 2016, arXiv:1510.03055); None where there is none."""
+    words = text.split()
+    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    return len(set(grams)) / len(grams) if grams else None
+
+
+def as_number(value: Any) -> float | None:
+    """A float for JSON: None where it is not a number."""
+    number = float(value)
+    return number if math.isfinite(number) else None

@@ -1,0 +1,232 @@
+"""The table of a comparison: for every recipe and figure a mean, what it may be, and the difference to the baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alignzoo.compare.columns import COST, DOWN, JUDGES, Column, Series, columns_of, judge_of, together
+from alignzoo.compare.points import Row, check_selection, choose, point_words, rows_of
+from alignzoo.compare.results import Entry
+from alignzoo.compare.stats import Interval, difference, distinguishable, interval
+from alignzoo.errors import UserError, nearest
+
+SELECT = "preference_accuracy"
+Numbers = Mapping[int, Series]
+"""Seed -> its numbers of one column."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure of a row."""
+
+    estimate: Interval
+    difference: Interval | None = None
+    """To the baseline, paired by seed and example; None for the baseline itself and where nothing can be paired."""
+    best: bool = False
+    """Whether it is better than every other row's by more than noise."""
+
+    @property
+    def apart(self) -> bool:
+        """Whether the data can tell it from the baseline's."""
+        return self.difference is not None and distinguishable(self.difference)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Everything that is shown, in whatever form it is written."""
+
+    about: Mapping[str, Any]
+    rows: tuple[Row, ...]
+    columns: tuple[Column, ...]
+    """That have a figure for some row; a judge that failed in every run keeps its first one."""
+    cells: Mapping[tuple[str, str], Cell]
+    """(label, column's key) -> figure, on the test split; what is not known is not in it."""
+    baseline: str
+    select: Column
+    """What the grid points were chosen by, on the validation split."""
+
+    def cell(self, row: Row, column: Column) -> Cell | None:
+        """The figure of a row, if it is known."""
+        return self.cells.get((row.label, column.key))
+
+    def column(self, key: str) -> Column | None:
+        """The column of a key, if it is shown."""
+        return next((column for column in self.columns if column.key == key), None)
+
+    @property
+    def groups(self) -> dict[str, list[Column]]:
+        """Columns by what they are figures of."""
+        found: dict[str, list[Column]] = {}
+        for column in self.columns:
+            found.setdefault(column.group, []).append(column)
+        return found
+
+
+def build(
+    about: Mapping[str, Any], entries: Sequence[Entry], *, baseline: str | None = None, select: str | None = None
+) -> Table:
+    """The table of what results.json holds. The same entries give the same table.
+
+    `baseline` and `select` (a column's key) stand for what `about` says. Raises UserError for a label or a key that
+    there is not, for a grid with no validation row to choose on, and for rows on different data or from different
+    starts unless `about["allow_different_data"]`.
+    """
+    if not entries:
+        raise UserError("there is no run to make a table of")
+    _once(entries)
+    if len(sources_of(entries)) > 1 and not about.get("allow_different_data"):
+        raise _different(entries)
+    rows, columns = rows_of(entries), columns_of(entries)
+    chooser = _chooser(select or about.get("select") or SELECT, columns)
+    check_selection(rows, chooser, columns)
+    rows = [replace(row, chosen=point, why=why) for row in rows for point, why in [choose(row, chooser)]]
+    base = _baseline(baseline or about.get("baseline"), rows)
+    cells: dict[tuple[str, str], Cell] = {}
+    for column in columns:
+        numbers = {row.label: row.chosen.by_seed(column, test=True) if row.chosen else {} for row in rows}
+        cells |= {(label, column.key): cell for label, cell in _cells(column, rows, numbers, base).items()}
+    return Table(about, tuple(rows), _shown(columns, cells), cells, base, chooser)
+
+
+def _once(entries: Sequence[Entry]) -> None:
+    """Two runs with one seed at one point would be two answers to one question."""
+    found: set[tuple[str, str, int]] = set()
+    for entry in entries:
+        run = (entry.label, point_words(entry.point), entry.seed)
+        if run in found:
+            raise UserError(f"two runs of {entry.label}, {run[1]}, with seed {entry.seed}", expected="one")
+        found.add(run)
+
+
+def sources_of(entries: Sequence[Entry]) -> dict[tuple[str, str], list[str]]:
+    """(data, what they start from) -> labels. A run that others start from is its own start."""
+    begun = {entry.start for entry in entries if entry.start}
+    found: dict[tuple[str, str], list[str]] = {}
+    for entry in entries:
+        start = entry.fingerprint if entry.fingerprint in begun else entry.start or "its own model"
+        labels = found.setdefault((entry.data, start), [])
+        if entry.label not in labels:
+            labels.append(entry.label)
+    return found
+
+
+def _different(entries: Sequence[Entry]) -> UserError:
+    found = sources_of(entries)
+    what = "data" if len({data for data, _ in found}) > 1 else "starts"
+    groups = "; ".join(
+        f"{', '.join(labels)} (data {data[:8]}, start {start if ' ' in start else start[:8]})"
+        for (data, start), labels in found.items()
+    )
+    return UserError(
+        f"these rows have different {what}: {groups}", expected="the same data and the same start for all rows",
+        hint="--allow-different-data puts them in one table all the same, and its caption says so",
+    )  # fmt: skip
+
+
+def _chooser(key: str, columns: Sequence[Column]) -> Column:
+    known = {column.key: column for column in columns if column.group != COST}
+    if key not in known:
+        raise UserError(
+            f"no figure is called '{key}'", where="select", nearest=nearest(key, known),
+            expected=f"one of {', '.join(known)}",
+        )  # fmt: skip
+    return known[key]
+
+
+def _baseline(label: str | None, rows: Sequence[Row]) -> str:
+    """By default the first row that is not what the others start from."""
+    labels = [row.label for row in rows]
+    if label is None:
+        return next((row.label for row in rows if not row.start), labels[0])
+    if label not in labels:
+        raise UserError(
+            f"no row is called '{label}'", where="baseline", nearest=nearest(label, labels),
+            expected=f"one of {', '.join(labels)}",
+        )  # fmt: skip
+    return label
+
+
+def _cells(column: Column, rows: Sequence[Row], numbers: Mapping[str, Numbers], base: str) -> dict[str, Cell]:
+    """Label -> figure, for the rows that have one."""
+    starts = {row.label for row in rows if row.start}
+    found: dict[str, Cell] = {}
+    for label, runs in numbers.items():
+        values = together(list(runs.values()))
+        if not values.size:
+            continue
+        # What the start cost is another stage's cost: there is nothing to compare it with.
+        odd = column.group == COST and (label in starts) != (base in starts)
+        pair = None if odd or label == base else paired(runs, numbers.get(base, {}), label in starts, base in starts)
+        estimate = interval(values)
+        found[label] = Cell(of_share(estimate) if column.share else estimate, difference(*pair) if pair else None)
+    winner = _winner(column, {label: numbers[label] for label in found}, starts, found)
+    return {label: replace(cell, best=label == winner) for label, cell in found.items()}
+
+
+def _winner(
+    column: Column, numbers: Mapping[str, Numbers], starts: set[str], cells: Mapping[str, Cell]
+) -> str | None:  # fmt: skip
+    """The row that is better than every other by a difference whose interval leaves out 0, if there is one."""
+    if not column.arrow:
+        return None
+    sign = -1.0 if column.arrow == DOWN else 1.0
+    there = [label for label in cells if column.group != COST or label not in starts]
+    if len(there) < 2:
+        return None
+    leader = max(there, key=lambda label: sign * cells[label].estimate.mean)
+    for other in there:
+        if other != leader:
+            pair = paired(numbers[leader], numbers[other], leader in starts, other in starts)
+            if pair is None:
+                return None
+            by = difference(*pair)
+            if not distinguishable(by) or sign * by.mean < 0:
+                return None
+    return leader
+
+
+def of_share(estimate: Interval, level: float = 0.95) -> Interval:
+    """The interval of a share, which is between 0 and 1.
+
+    Where every example is 0, or 1, the variance seen is none and says nothing: the far end is then Clopper and
+    Pearson's (1934) exact one for that many examples.
+    """
+    low, high = max(0.0, estimate.low), min(1.0, estimate.high)
+    far = 1 - ((1 - level) / 2) ** (1 / estimate.examples)
+    if estimate.mean == 0:
+        high = far
+    elif estimate.mean == 1:
+        low = 1 - far
+    return replace(estimate, low=low, high=high)
+
+
+def paired(
+    one: Numbers, other: Numbers, one_start: bool = False, other_start: bool = False
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Both rows' numbers, (S, N) each, of the seeds and the examples that they share; None where they share none.
+
+    What others start from has one run, which is the same for each of their seeds.
+    """
+    if one_start != other_start:
+        fixed, runs = (one, other) if one_start else (other, one)
+        if len(fixed) == 1:
+            fixed = dict.fromkeys(runs, next(iter(fixed.values())))
+        one, other = (fixed, runs) if one_start else (runs, fixed)
+    seeds = [seed for seed in one if seed in other]
+    both = together([side[seed] for side in (one, other) for seed in seeds])
+    return (both[: len(seeds)], both[len(seeds) :]) if both.size else None
+
+
+def _shown(columns: Sequence[Column], cells: Mapping[tuple[str, str], Cell]) -> tuple[Column, ...]:
+    known = {key for _, key in cells}
+    judged = {judge_of(column) for column in columns if column.group == JUDGES and column.key in known}
+
+    def failed(column: Column) -> bool:
+        return column.key == f"{judge_of(column)}.reward" and judge_of(column) not in judged
+
+    return tuple(column for column in columns if column.key in known or failed(column))

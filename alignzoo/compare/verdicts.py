@@ -1,0 +1,61 @@
+"""What judges say of sampled replies: asked once, kept, and asked again only when they failed."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from alignzoo.compare.replies import as_number
+from alignzoo.data.sealed import digest, digest_of_file
+from alignzoo.data.source import content_of
+from alignzoo.judge import Judge, Prompt
+
+Verdict = dict[str, float | None]
+"""`reward`, if the judge scores; `over_chosen`, and `over_start` where the start's reply is known: 1, 0, a tie 0.5."""
+
+
+def judge_key(judge: Judge) -> str:
+    """32 hex digits of what its verdicts depend on: name, fields (a folder stands for what is in it), code."""
+    cls, fields = type(judge), judge.model_dump(mode="json")
+    if isinstance(fields.get("path"), str) and Path(fields["path"]).is_dir():
+        fields["path"] = content_of(Path(fields["path"]))
+    try:
+        code = digest_of_file(Path(inspect.getfile(cls)))
+    except (OSError, TypeError):  # written at a prompt: there is no file
+        code = f"{cls.__module__}.{cls.__qualname__}"
+    return digest([judge.name, fields, code])
+
+
+def ask(
+    judge: Judge, prompts: Sequence[Prompt], replies: Sequence[str], chosen: Sequence[str],
+    start: Sequence[str | None] | None,
+) -> list[Verdict]:  # fmt: skip
+    """A verdict for each reply. `start` are the start's replies to the same prompts, None where there is none.
+
+    Raises whatever the judge raises, and ValueError for a judge that gives more or fewer numbers than asked for.
+    """
+    own = [text.strip() for text in replies]
+    scores, compares = (getattr(type(judge), name) is not getattr(Judge, name) for name in ("scores", "prefers"))
+    worth = [float(value) for value in judge.scores(prompts, own)] if scores else []
+    verdicts: list[Verdict] = [{} for _ in own]
+    for verdict, value in zip(verdicts, worth, strict=scores):
+        verdict["reward"] = as_number(value)
+    for name, others in (("over_chosen", chosen), ("over_start", start or [None] * len(own))):
+        both = [i for i, text in enumerate(others) if text is not None]
+        asked, against = [prompts[i] for i in both], [str(others[i]).strip() for i in both]
+        if not both:
+            continue
+        if compares:
+            won = judge.prefers(asked, [own[i] for i in both], against)
+        else:  # by scores; those of the replies are known
+            won = [_better(worth[i], other) for i, other in zip(both, judge.scores(asked, against), strict=True)]
+        for i, value in zip(both, won, strict=True):
+            verdicts[i][name] = as_number(value)
+    return verdicts
+
+
+def _better(own: float, other: float) -> float:
+    """As `Judge.prefers` has it."""
+    return math.nan if own != own or other != other else 0.5 + 0.5 * ((own > other) - (own < other))

@@ -1,0 +1,218 @@
+"""Whole comparisons at the smallest size: shared work is done once, nothing is lost, nothing is done again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import alignzoo
+from alignzoo.compare.judges import make_judges
+from alignzoo.compare.plan import make_plan
+from alignzoo.compare.recipe import Comparison
+from alignzoo.compare.results import read_results
+from alignzoo.compare.run import compare_plan
+from alignzoo.progress import Screen
+from alignzoo.recipe.read import Node, Origin
+
+ROOT = Path(__file__).parent.parent.parent
+WORDS = ["sft_hh", "dpo_hh", "ipo_hh", "--with", "scale/smallest", "--seeds", "2", "--grid", "objective.beta=0.1,0.5",
+         "--judge", "sample", "--samples", "4", "--sample-tokens", "8"]  # fmt: skip
+TIMED = ("seconds", "pairs_per_second", "peak_memory")
+PLUGIN = '''
+import torch
+from alignzoo import Judge, Objective, hookimpl
+
+class Fails(Objective):
+    """Fails in its second step."""
+    name = "fails"
+    def loss(self, pair):
+        if float(pair.margin.abs().sum()) > 0:
+            raise RuntimeError("the lamp went out")
+        return -pair.margin
+
+@hookimpl
+def register_objectives():
+    return [Fails]
+'''
+
+
+def cli(*words: str, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "alignzoo", "compare", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **options)
+
+
+def untimed(folder: Path) -> list[list[str]]:
+    """table.csv without what a clock or another process's memory decides."""
+    import csv
+
+    with open(folder / "table.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    keep = [i for i, name in enumerate(rows[0]) if not any(word in name for word in TIMED)]
+    column = rows[0].index("column") if "column" in rows[0] else None
+    return [
+        [row[i] for i in keep] for row in rows
+        if column is None or not any(word in row[column] for word in TIMED)
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted comparison, run from the command line with empty folders."""
+    root = tmp_path_factory.mktemp("whole")
+    done = cli(*WORDS, env=os.environ | {"ALIGNZOO_RUNS": str(root / "runs"), "ALIGNZOO_CACHE": str(root / "cache")})
+    assert done.returncode == 0, done.stderr
+    (folder,) = (root / "runs").glob("compare-*")
+    return root, folder, done
+
+
+@pytest.mark.slow
+def test_it_says_what_it_will_do_and_leaves_everything_behind(whole):
+    root, folder, done = whole
+    assert "9 runs (0 done before)" in done.stderr
+    assert "1 reference pass;" in done.stderr
+    assert "about " in done.stderr
+    for name in ("table.md", "table.csv", "table.json", "report.html", "results.json"):
+        assert (folder / name).stat().st_size > 200
+    assert list(folder.glob("**/*.png"))
+    assert list(folder.glob("**/*.svg"))
+    assert "accuracy" in done.stdout
+    assert len(list((root / "runs").glob("*_hh-*"))) == 9
+
+
+@pytest.mark.slow
+def test_what_can_be_shared_is_done_once(whole):
+    about, entries = read_results(whole[1])
+    assert about["counts"] == {
+        "runs": 9, "runs_done_before": 0, "sft_runs": 1, "reference_passes": 1, "tokenisations": 2,
+    }  # fmt: skip
+    assert {entry.state for entry in entries} == {"done"}
+    assert len({entry.start for entry in entries if entry.start}) == 1
+
+
+@pytest.mark.slow
+def test_the_same_again_runs_nothing_and_gives_the_same_table(whole, monkeypatch):
+    root, folder, _ = whole
+    before = {path: path.stat().st_mtime_ns for path in (root / "runs").glob("*_hh-*/**/*.safetensors")}
+    table = untimed(folder)
+    done = cli(*WORDS, env=os.environ | {"ALIGNZOO_RUNS": str(root / "runs"), "ALIGNZOO_CACHE": str(root / "cache")})
+    assert done.returncode == 0, done.stderr
+    assert "9 runs (9 done before)" in done.stderr
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert untimed(folder) == table
+    assert read_results(folder)[0]["counts"]["reference_passes"] == 0
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_it_goes_on_and_the_table_is_the_same(whole, tmp_path):
+    environment = os.environ | {"ALIGNZOO_RUNS": str(tmp_path / "runs"), "ALIGNZOO_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "alignzoo", "compare", *WORDS]
+    working = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while len(list((tmp_path / "runs").glob("*_hh-*/summary.json"))) < 4 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    working.send_signal(signal.SIGKILL)
+    working.wait()
+    finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*_hh-*/summary.json")}
+    assert 4 <= len(finished) < 9
+    done = cli(*WORDS, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    (folder,) = (tmp_path / "runs").glob("compare-*")
+    assert folder.name == whole[1].name
+    assert untimed(folder) == untimed(whole[1])
+
+
+@pytest.mark.slow
+def test_two_at_once_share_their_work(whole, tmp_path):
+    environment = os.environ | {"ALIGNZOO_RUNS": str(tmp_path / "runs"), "ALIGNZOO_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "alignzoo", "compare", *WORDS]
+    both = [subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [working.communicate(timeout=500)[1] for working in both]
+    assert [working.returncode for working in both] == [0, 0], said
+    (folder,) = (tmp_path / "runs").glob("compare-*")
+    assert untimed(folder) == untimed(whole[1])
+    for timings in (tmp_path / "runs").glob("*_hh-*/timings.jsonl"):
+        steps = [json.loads(line)["step"] for line in timings.read_text().splitlines()]
+        assert steps == sorted(set(steps))  # nobody trained what the other was training
+
+
+@pytest.fixture
+def started(whole, tmp_path):
+    """A copy of the finished runs and caches, for comparisons that need only a little more."""
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def small(*recipes: str, judges=("sample",), **fields):
+    samples = {"prompts": 4, "tokens": 8}
+    plan = make_plan(Comparison(
+        recipes=recipes, overlays=("scale/smallest",), seeds=1, judges=judges, samples=samples, **fields
+    ))  # fmt: skip
+    return plan, make_judges(judges, Node({}, Origin("here")))
+
+
+@pytest.mark.slow
+def test_a_failed_run_is_a_row_that_says_why_and_the_others_go_on(started):
+    (started / "fails.py").write_text(PLUGIN)
+    (started / "fails_hh.yaml").write_text("extends: dpo_hh\nplugins: [fails.py]\nobjective: fails\n")
+    plan, judges = small(str(started / "fails_hh.yaml"), "dpo_hh")
+    folder = compare_plan(plan, judges, Screen(quiet=True))
+    from alignzoo.compare.write import write_all
+
+    write_all(folder)
+    entries = {entry.label: entry for entry in read_results(folder)[1]}
+    assert (entries["fails_hh"].state, entries["dpo_hh"].state) == ("failed", "done")
+    assert "the lamp went out" in entries["fails_hh"].reason
+    text = (folder / "table.md").read_text()
+    assert "the lamp went out" in text
+    assert "dpo_hh" in text
+
+
+@pytest.mark.slow
+def test_a_judge_that_does_not_answer_costs_its_own_column(started, monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    given = ("sample", {"name": "chat", "model": "nobody", "retries": 0, "timeout": 1})
+    plan, judges = small("dpo_hh", judges=given)
+    folder = compare_plan(plan, judges, Screen(quiet=True))
+    from alignzoo.compare.write import write_all
+
+    write_all(folder)
+    text = (folder / "table.md").read_text()
+    assert "chat" in text
+    assert read_results(folder)[1][0].state == "done"
+    everything = "".join(path.read_text(errors="ignore") for path in started.rglob("*") if path.is_file())
+    assert "sk-very-secret" not in everything
+
+
+@pytest.mark.slow
+def test_every_run_of_a_comparison_is_an_ordinary_run(started):
+    (folder,) = (started / "runs").glob("compare-*")
+    result = alignzoo.run("dpo_hh", ["objective.beta=0.1"], ["scale/smallest"])
+    assert result.folder.name in {Path(entry.folder).name for entry in read_results(folder)[1]}
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["dpo_hh", "--seeds", "0"], "seeds: 0 is out of bounds; expected at least 1"),
+        (["dpo_hh", "--grid", "objective.bta=1"], "did you mean 'objective.beta'?"),
+        (["dpo_hh", "--grid", "objective.beta"], "no values; expected --grid objective.beta=0.05,0.1,0.5"),
+        (["dpo_hh", "--baseline", "dop_hh"], "no row is called 'dop_hh'; did you mean 'dpo_hh'?"),
+        (["dpo_hh", "--judge", "smaple"], "no judge is called 'smaple'; did you mean 'sample'?"),
+        (["dop_hh"], "no such recipe"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_told_with_exit_code_2(words, problem):
+    done = cli(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert problem in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr

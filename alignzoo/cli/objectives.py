@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from alignzoo.cli.objectives_plot import plot
 from alignzoo.cli.parameters import parameters, print_parameters
 
 DATA = {"pair": "pairs", "chosen": "chosen completions", "unpaired": "labelled completions", "ranked": "ranked lists"}
@@ -153,3 +154,6 @@ def _paper(one: dict[str, Any]) -> str:
     """The arXiv id, if there is one, and the authors without their remarks: "2305.18290 Rafailov et al. 2023"."""
     authors = re.sub(r" \(.*?\)", "", one["source"].partition(",")[0])
     return f"{one['paper']} {authors}".strip()
+
+
+command.add_command(plot)

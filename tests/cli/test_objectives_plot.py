@@ -117,6 +117,7 @@ def test_the_whole_zoo_comes_by_family_and_says_what_it_could_not_draw(tmp_path,
     said = words(tmp_path / "zoo.svg")
     names = [word for word in said if word in OBJECTIVES]
     assert set(names) == set(OBJECTIVES)
+    assert any(re.fullmatch(r"0\.\d\d\d", word) for word in said)  # coordinates are rounded, labels are not
     families = [family for family, _ in groupby(OBJECTIVES[name].family for name in names)]
     assert len(families) == len(set(families))
     assert names[0] == "dpo"

@@ -229,7 +229,7 @@ def test_seeds_that_have_one_mean_by_chance_are_no_proof():
     """Three seeds get three different examples right, and so have the same accuracy; it is not known exactly."""
     found = interval(np.repeat(np.eye(3), [2, 2, 2], 1))
     assert found.mean == pytest.approx(1 / 3)
-    assert found.high > found.low
+    assert 0.1 < found.high - found.mean < 0.5
 
 
 COMPARISONS = 500

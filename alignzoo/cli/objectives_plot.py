@@ -1,0 +1,66 @@
+"""`alignzoo objectives plot`: the loss and the pulls of every objective, drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+SUFFIXES = (".svg", ".png", ".html")
+
+
+@click.command(name="plot")
+@click.argument("names", nargs=-1)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), default=Path("objectives.svg"), show_default=True,
+    help="Where to: .svg, .png or .html.",
+)  # fmt: skip
+@click.option(
+    "--columns", type=click.IntRange(1, 20), default=6, show_default=True, help="Panels in a row (not of HTML)."
+)
+def plot(names: tuple[str, ...], output: Path, columns: int) -> None:
+    """Draw loss and gradient weights of objectives as functions of the margin: those NAMES, or all, by family."""
+    from alignzoo.errors import UserError
+    from alignzoo.registry import registry
+
+    if output.suffix not in SUFFIXES:
+        raise UserError(
+            f"nothing is drawn as '{output.suffix}'" if output.suffix else "the file's name says no format",
+            where=str(output),
+            expected=f"a name that ends in {', '.join(SUFFIXES)}",
+        )
+    from alignzoo.report.shapes import shape_of
+    from alignzoo.report.zoo import write_zoo
+
+    if names:
+        found = {name: registry().find("objective", name) for name in names}
+    else:
+        found = _by_family(registry().known("objective"))
+    shapes = [shape_of(name, cls) for name, cls in found.items()]
+    try:
+        write_zoo(shapes, output, columns)
+    except OSError as error:
+        raise UserError(
+            error.strerror or str(error), where=str(output), expected="a file that can be written"
+        ) from None
+    click.echo(f"{output}: {sum(not shape.problem for shape in shapes)} objectives")
+    for shape in shapes:
+        if shape.problem:
+            click.echo(f"not drawn: {shape.name}: {shape.problem}", err=True)
+
+
+def _by_family(known: dict[str, Any]) -> dict[str, Any]:
+    """Family by family: those that need the least come first, otherwise they are in the order of registration."""
+    families: dict[str, list[str]] = {}
+    for name, cls in known.items():
+        families.setdefault(cls.family, []).append(name)
+    ordered = sorted(families.values(), key=lambda names: max(_asks(known[name]) for name in names))
+    return {name: known[name] for names in ordered for name in names}
+
+
+def _asks(cls: Any) -> tuple[bool, int, bool, int]:
+    from alignzoo.objective import Data, Reference
+
+    data, reference = get_args(Data).index(cls.data), get_args(Reference).index(cls.reference)
+    return cls.head == "scalar", data, cls.scope == "batch", reference

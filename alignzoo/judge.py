@@ -24,6 +24,9 @@ class Judge(BaseModel):
     source: ClassVar[str] = ""
     """Where it was published."""
 
+    def ready(self) -> None:
+        """Raise UserError when it can't work here (a key is missing): asked before anything is done."""
+
     def scores(self, prompts: Sequence[Prompt], replies: Sequence[str]) -> Sequence[float]:
         """How good each reply is to its prompt: any scale, higher is better; not-a-number where it can't say."""
         raise NotImplementedError(f"{type(self).__name__} has no scores")

@@ -45,6 +45,8 @@ def command(recipes: tuple[str, ...], dry_run: bool, as_json: bool, **options: A
 
     comparison, node = _comparison(recipes, options)
     judges = make_judges(comparison.judges, node)
+    for judge in judges:
+        judge.ready()
     plan = make_plan(comparison)
     _check_names(plan)
     screen = Screen()

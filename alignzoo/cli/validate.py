@@ -44,6 +44,8 @@ def _plans(resolved: Resolved) -> list[dict[str, Any]]:
     from alignzoo.paths import runs_root
 
     recipe = resolved.recipe
+    for one in (*recipe.reporters, *recipe.eval.judges):
+        one.ready()
     before = _plans(resolved.parent) if resolved.parent else []
     rows = read_rows(recipe.data)
     train = recipe.train

@@ -72,8 +72,10 @@ def folder_of(resolved: Resolved) -> RunFolder:
 
 def run_resolved(resolved: Resolved, *, fresh: bool = False, wait: bool = False, screen: Screen) -> RunResult:
     """`run` for a recipe that has been read. `wait`: when another process is working on it, for what that one makes."""
-    for one in (*resolved.recipe.reporters, *resolved.recipe.eval.judges):
-        one.ready()
+    for reporter in resolved.recipe.reporters:
+        reporter.ready()
+    for judge in resolved.recipe.eval.judges:
+        judge.ready()
     folder = folder_of(resolved)
     start = run_resolved(resolved.parent, wait=wait, screen=screen).policy if resolved.parent else None
     if fresh:

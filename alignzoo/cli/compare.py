@@ -125,16 +125,17 @@ def _check_names(plan: Plan) -> None:
     known = [column.key for column in KNOWN if column.group == PAIRS]
     known += [metric.name for job in plan.jobs for metric in job.resolved.recipe.eval.metrics]
     if plan.comparison.select not in known:
+        close = nearest(plan.comparison.select, known)
         raise UserError(
-            f"no grid point can be chosen by '{plan.comparison.select}'", where="select",
-            nearest=nearest(plan.comparison.select, known),
-            expected=f"what is measured of validation rows: {', '.join(dict.fromkeys(known))}",
+            f"no grid point can be chosen by '{plan.comparison.select}'", where="select", nearest=close,
+            expected="" if close else f"what is measured of validation rows: {', '.join(dict.fromkeys(known))}",
         )  # fmt: skip
     wanted, labels = plan.comparison.baseline, plan.labels
     if wanted and wanted not in labels:
+        close = nearest(wanted, labels)
         raise UserError(
-            f"no row is called '{wanted}'", where="baseline", nearest=nearest(wanted, labels),
-            expected=f"one of {', '.join(labels)}",
+            f"no row is called '{wanted}'", where="baseline", nearest=close,
+            expected="" if close else f"one of {', '.join(labels)}",
         )  # fmt: skip
 
 

@@ -44,8 +44,10 @@ def _plans(resolved: Resolved) -> list[dict[str, Any]]:
     from alignzoo.paths import runs_root
 
     recipe = resolved.recipe
-    for one in (*recipe.reporters, *recipe.eval.judges):
-        one.ready()
+    for reporter in recipe.reporters:
+        reporter.ready()
+    for judge in recipe.eval.judges:
+        judge.ready()
     before = _plans(resolved.parent) if resolved.parent else []
     rows = read_rows(recipe.data)
     train = recipe.train

@@ -35,9 +35,9 @@ class DataSource(BaseModel):
         0.1, gt=0, lt=1, description="share of the groups held out when the source has no test split of its own"
     )
     label_noise: float = Field(
-        0.0, ge=0, le=1, description="share of training pairs whose chosen and rejected are swapped, seeded"
+        0.0, ge=0, le=1, description="share of training rows to mislabel: pairs swapped, labels flipped, lists reversed"
     )
-    label_noise_seed: int = Field(0, ge=0, description="which pairs are swapped")
+    label_noise_seed: int = Field(0, ge=0, description="which rows are mislabelled")
     pairs: Literal["best_worst", "neighbours", "all"] = Field(
         "best_worst", description="which pairs a ranked list gives to an objective that takes pairs"
     )

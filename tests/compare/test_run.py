@@ -91,7 +91,7 @@ def test_it_says_what_it_will_do_and_leaves_everything_behind(whole):
 def test_what_can_be_shared_is_done_once(whole):
     about, entries = read_results(whole[1])
     assert about["counts"] == {
-        "runs": 9, "runs_done_before": 0, "sft_runs": 1, "reference_passes": 1, "tokenisations": 2,
+        "runs": 9, "runs_done_before": 0, "sft_runs": 1, "reference_passes": 1, "tokenisations": 1,
     }  # fmt: skip
     assert {entry.state for entry in entries} == {"done"}
     assert len({entry.start for entry in entries if entry.start}) == 1
@@ -208,6 +208,7 @@ def test_every_run_of_a_comparison_is_an_ordinary_run(started):
         (["dpo_hh", "--grid", "objective.beta"], "no values; expected --grid objective.beta=0.05,0.1,0.5"),
         (["dpo_hh", "--baseline", "dop_hh"], "no row is called 'dop_hh'; did you mean 'dpo_hh'?"),
         (["dpo_hh", "--judge", "smaple"], "no judge is called 'smaple'; did you mean 'sample'?"),
+        (["dpo_hh", "--select", "sample.reward"], "no grid point can be chosen by 'sample.reward'; expected what is"),
         (["dop_hh"], "no such recipe"),
     ],
 )  # fmt: skip

@@ -118,9 +118,15 @@ def test_what_changes_the_numbers_never_hits(run, key, value, scored):
 
 def test_another_start_has_another_reference(run):
     run()
-    other = run("recipes/dpo_hh.yaml", "data.label_noise=0.3")  # the SFT policy is trained on other rows
+    other = run("recipes/dpo_hh.yaml", "model.config.intermediate_size=48")  # handed on to the SFT run
     assert other.summary["reference"]["rows_scored"] == 160
-    assert other.summary["data"]["flipped"] > 10
+
+
+def test_label_noise_is_put_on_preferences_and_leaves_the_start_alone(run):
+    run()
+    noisy = run("recipes/dpo_hh.yaml", "data.label_noise=0.3")
+    assert noisy.summary["data"]["flipped"] > 10
+    assert noisy.summary["reference"] == {"rows_scored": 0, "rows_cached": 160}
 
 
 def test_scores_can_be_checked_by_anyone(run, tmp_path):

@@ -1,0 +1,77 @@
+"""Folders that are written once, all at once, and read only if they are still what was written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alignzoo.durable import sync, write_json
+
+ABOUT = "about.json"
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; when the block ends well it is synced to disk and takes its place.
+
+    Where another process was faster, its folder stays.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        for part in (*temporary.iterdir(), temporary):
+            sync(part)
+        try:
+            os.rename(temporary, path)
+        except OSError:
+            if not path.is_dir():
+                raise
+        sync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def seal(folder: Path, about: dict[str, Any]) -> None:
+    """Write about.json, the last file of a folder: `about`, with a digest of every other file and of itself."""
+    files = {path.name: digest_of_file(path) for path in sorted(folder.iterdir()) if path.name != ABOUT}
+    whole = json.loads(json.dumps(about)) | {"files": files}
+    write_json(folder / ABOUT, whole | {"digest": digest(whole)})
+
+
+def opened(folder: Path) -> dict[str, Any] | None:
+    """What about.json says; None where there is no such folder, or a file of it is not what was written."""
+    try:
+        about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        own, files = about.pop("digest"), about["files"]
+        intact = own == digest(about) and all(digest_of_file(folder / name) == files[name] for name in files)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return about if intact else None
+
+
+def set_aside(folder: Path) -> None:
+    """Take a damaged folder out of the way; another process may have done so already."""
+    try:
+        folder.rename(folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.damaged"))
+    except FileNotFoundError:
+        pass
+
+
+def digest(value: Any) -> str:
+    """32 hex digits of a plain value, whatever the order of its keys."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def digest_of_file(path: Path) -> str:
+    """32 hex digits of a file's bytes, read anew."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -2,8 +2,7 @@
 
 Run as: python benchmarks/compare_cost.py [STEPS]
 
-Both sides do the same twelve runs from the same commands' defaults, with STEPS (100) optimiser steps each, in processes of
-their own. One by one, every run has empty caches and makes its own SFT run, tokens and reference pass, as tools that share
+Both sides do the same twelve runs with STEPS (60) optimiser steps each, their SFT run's too, in processes of their own. One by one, every run has empty caches and makes its own SFT run, tokens and reference pass, as tools that share
 nothing do; the comparison also samples and measures every run, which the twelve do not. Order: one by one, comparison, and
 again; medians of both. Nothing else should run on the machine.
 """
@@ -36,33 +35,35 @@ def run(folder: Path, *words: str) -> float:
     return time.perf_counter() - began
 
 
-def one_by_one(recipes: list[str], steps: int) -> float:
+def one_by_one(recipes: list[str], overlay: str) -> float:
     total = 0.0
     for recipe in recipes:
         for seed in range(SEEDS):
             with tempfile.TemporaryDirectory() as folder:
-                total += run(Path(folder), "run", recipe, f"seed={seed}", f"train.max_steps={steps}")
+                total += run(Path(folder), "run", recipe, f"seed={seed}", "--with", overlay)
     return total
 
 
-def compared(recipes: list[str], steps: int) -> tuple[float, dict[str, int]]:
+def compared(recipes: list[str], overlay: str) -> tuple[float, dict[str, int]]:
     with tempfile.TemporaryDirectory() as folder:
-        words = ["--seeds", str(SEEDS), "--set", f"train.max_steps={steps}"]
+        words = ["--seeds", str(SEEDS), "--with", overlay]
         seconds = run(Path(folder), "compare", *recipes, *words)
         (results,) = Path(folder).glob("runs/compare-*/results.json")
         return seconds, json.loads(results.read_text())["counts"]
 
 
 def main() -> None:
-    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 100
+    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 60
     with tempfile.TemporaryDirectory() as folder:
         fourth = Path(folder) / "margin_hh.yaml"
         fourth.write_text(FOURTH)
+        overlay = str(Path(folder) / "short.yaml")
+        Path(overlay).write_text(f"train: {{max_steps: {steps}}}\n")
         recipes = ["dpo_hh", "ipo_hh", "cdpo_hh", str(fourth)]
         alone, together, counts = [], [], {}
         for _ in range(REPEATS):
-            alone.append(one_by_one(recipes, steps))
-            seconds, counts = compared(recipes, steps)
+            alone.append(one_by_one(recipes, overlay))
+            seconds, counts = compared(recipes, overlay)
             together.append(seconds)
             print(f"one by one {alone[-1]:.0f} s, compared {seconds:.0f} s, {counts}", flush=True)
     a, b = statistics.median(alone), statistics.median(together)

@@ -86,12 +86,12 @@ def make_plan(comparison: Comparison) -> Plan:
         raise UserError(f"two recipes are called {twice[0]}", where="recipes", expected="a name of its own for each")
     plain = {label: _load(comparison, path, varied) for label, path, varied in rows}
     _keys_exist(comparison, plain)
-    begun = {ancestor.fingerprint for resolved in plain.values() for ancestor in _ancestors(resolved)}
+    begun = {ancestor.path: ancestor for resolved in plain.values() for ancestor in _ancestors(resolved)}
     jobs: list[Job] = []
     for label, path, varied in rows:
         resolved = plain[label]
-        if resolved.fingerprint in begun:  # what the others start from is one run, whatever they are tried with
-            jobs.insert(0, Job(label, {}, resolved))
+        if resolved.path in begun:  # what the others start from is one run, whatever they are tried with
+            jobs.insert(0, Job(label, {}, begun[resolved.path]))
             continue
         grid = {key: values for key, values in comparison.grid.items() if key in flat(resolved)}
         for point in points(grid):

@@ -2,10 +2,12 @@
 
 from alignzoo.hookspecs import hookimpl
 from alignzoo.judge import Judge
+from alignzoo.judges.chat import Chat
+from alignzoo.judges.classifier import Classifier
 from alignzoo.judges.sample import SampleJudge
 
 
 @hookimpl
 def register_judges() -> list[type[Judge]]:
-    """Name the one of this package."""
-    return [SampleJudge]
+    """Name the three of this package."""
+    return [SampleJudge, Classifier, Chat]

@@ -42,6 +42,14 @@ def test_every_recipe_gets_the_same_grid_and_seeds_and_the_start_is_one_run():
     assert len({job.resolved.fingerprint for job in found.jobs}) == len(found.jobs)
 
 
+def test_the_row_of_a_start_is_the_run_that_the_others_start_from():
+    """An override of the steps reaches every recipe that is compared, and not the run that they start from."""
+    found = plan("sft_hh", "dpo_hh", seeds=1, overrides=("train.max_steps=2",))
+    start, other = (job.resolved for job in found.jobs)
+    assert start.fingerprint == other.parent.fingerprint
+    assert (start.recipe.train.max_steps, other.recipe.train.max_steps) == (8, 2)
+
+
 def test_a_start_that_is_no_row_is_run_all_the_same():
     found = plan("dpo_hh", "ipo_hh", seeds=1)
     assert [start.recipe.name for start in found.starts] == ["sft_hh"]

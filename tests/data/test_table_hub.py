@@ -6,11 +6,11 @@ import pytest
 from hh_rows import dialogue, hh_records
 
 from alignzoo.data import read_rows
+from alignzoo.data.formats.records import Records
 from alignzoo.data.rows import Row, Skipped
 from alignzoo.data.source import DataSource
 from alignzoo.data.sources.hh import HH
 from alignzoo.data.sources.hub import Hub, _load
-from alignzoo.data.formats.records import Records
 from alignzoo.data.sources.table import Table
 from alignzoo.errors import UserError
 

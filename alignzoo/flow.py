@@ -30,7 +30,8 @@ from alignzoo.recipe import Resolved, load_recipe
 from alignzoo.reference import Reference, cache_folder, score_reference
 from alignzoo.reporting import Reporting
 from alignzoo.runfolder import RunFolder
-from alignzoo.samples import greedy, judged, sample_lines, sample_rows
+from alignzoo.samples import judged, sample_lines, sample_rows
+from alignzoo.sampling import sample
 from alignzoo.scoring import Scorer
 from alignzoo.stopping import Stopping
 from alignzoo.summary import Trained, summarise
@@ -72,11 +73,12 @@ def folder_of(resolved: Resolved) -> RunFolder:
 
 def run_resolved(resolved: Resolved, *, fresh: bool = False, wait: bool = False, screen: Screen) -> RunResult:
     """`run` for a recipe that has been read. `wait`: when another process is working on it, for what that one makes."""
-    for reporter in resolved.recipe.reporters:
-        reporter.ready()
-    for judge in resolved.recipe.eval.judges:
-        judge.ready()
     folder = folder_of(resolved)
+    if fresh or folder.summary() is None:
+        for reporter in resolved.recipe.reporters:
+            reporter.ready()
+        for judge in resolved.recipe.eval.judges:
+            judge.ready()
     start = run_resolved(resolved.parent, wait=wait, screen=screen).policy if resolved.parent else None
     if fresh:
         with folder.held(wait):
@@ -97,13 +99,9 @@ class Run:
     def __init__(self, resolved: Resolved, folder: RunFolder, start: Path | None, screen: Screen) -> None:
         self.resolved, self.recipe, self.folder, self.start = resolved, resolved.recipe, folder, start
         self.accelerator = Accelerator(cpu=device_of(self.recipe.train.device) == "cpu", mixed_precision="no")
-        if (
-            self.accelerator.num_processes > 1
-        ):  # the engine's step is exact over ranks; who writes the folder is not said
-            raise UserError(
-                f"a run takes one process, and this is one of {self.accelerator.num_processes}",
-                expected="alignzoo run, without a launcher",
-            )
+        ranks = self.accelerator.num_processes
+        if ranks > 1:  # the engine's step is exact over ranks, and a run folder has one writer
+            raise UserError(f"a run takes one process, and this is one of {ranks}", expected="no launcher")
         reset_peak_memory(self.accelerator.device)
         main = self.accelerator.is_main_process
         self.screen = screen if main else Screen(quiet=True)
@@ -191,7 +189,10 @@ class Run:
         """Greedy answers to some held-out prompts; a reward model gives none."""
         if self.recipe.objective.head == "scalar":
             return []
-        return greedy(model, tokenizer, self._prompts(held_out), self.recipe.eval.sample_tokens)
+        most = self.recipe.eval.sample_tokens
+        return [
+            reply.text for reply in sample(model, tokenizer, self._prompts(held_out), temperature=0, most=most, seed=0)
+        ]
 
     def _prompts(self, held_out: Tokenised) -> list[Any]:
         return [held_out.trees[i].prompt for i in sample_rows(len(held_out.trees), self.recipe.eval.samples)]

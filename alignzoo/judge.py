@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
+
+from alignzoo.data.source import content_of
 
 Prompt = str | Sequence[Mapping[str, str]]
 """Plain text, or chat messages with `role` and `content`."""
@@ -23,6 +26,15 @@ class Judge(BaseModel):
     name: ClassVar[str]
     source: ClassVar[str] = ""
     """Where it was published."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Everything that its verdicts depend on, as plain JSON values: the name, the fields, and what is in the folder
+        that a field `path` names, wherever it is."""
+        values = {"name": self.name, **self.model_dump(mode="json")}
+        path = values.get("path")
+        if isinstance(path, str) and Path(path).is_dir():
+            values["path"] = content_of(Path(path))
+        return values
 
     def ready(self) -> None:
         """Raise UserError when it can't work here (a key is missing): asked before anything is done."""

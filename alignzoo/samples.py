@@ -7,29 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from alignzoo.data import Tokenised
 from alignzoo.data.rows import Row
 from alignzoo.judge import Judge
 from alignzoo.progress import Screen
-
-
-@torch.no_grad()
-def greedy(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[np.ndarray], most: int
-) -> list[str]:
-    """The model's most likely continuation of each prompt (token ids), up to `most` new tokens."""
-    answers = []
-    for prompt in prompts:
-        ids = torch.from_numpy(prompt).long()[None].to(model.device)
-        out = model.generate(  # type: ignore[operator]
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=most,
-            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.eos_token_id,
-        )  # fmt: skip
-        answers.append(str(tokenizer.decode(out[0, len(prompt) :], skip_special_tokens=True)))
-    return answers
 
 
 def sample_rows(held_out: int, wanted: int) -> list[int]:

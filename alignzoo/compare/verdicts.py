@@ -9,7 +9,6 @@ from pathlib import Path
 
 from alignzoo.compare.replies import as_number
 from alignzoo.data.sealed import digest, digest_of_file
-from alignzoo.data.source import content_of
 from alignzoo.judge import Judge, Prompt
 
 Verdict = dict[str, float | None]
@@ -17,15 +16,13 @@ Verdict = dict[str, float | None]
 
 
 def judge_key(judge: Judge) -> str:
-    """32 hex digits of what its verdicts depend on: name, fields (a folder stands for what is in it), code."""
-    cls, fields = type(judge), judge.model_dump(mode="json")
-    if isinstance(fields.get("path"), str) and Path(fields["path"]).is_dir():
-        fields["path"] = content_of(Path(fields["path"]))
+    """32 hex digits of what its verdicts depend on: its fingerprint, and its code."""
+    cls = type(judge)
     try:
         code = digest_of_file(Path(inspect.getfile(cls)))
     except (OSError, TypeError):  # written at a prompt: there is no file
         code = f"{cls.__module__}.{cls.__qualname__}"
-    return digest([judge.name, fields, code])
+    return digest([judge.fingerprint(), code])
 
 
 def ask(

@@ -23,7 +23,8 @@ def fingerprint(resolved: Resolved) -> str:
             values[section].pop(key)
     values["objective"] = recipe.objective.node()
     values["data"] = recipe.data.fingerprint()
-    values["eval"] |= {key: resolved.plain["eval"][key] for key in ("metrics", "judges")}
+    values["eval"]["metrics"] = resolved.plain["eval"]["metrics"]
+    values["eval"]["judges"] = [judge.fingerprint() for judge in recipe.eval.judges]
     values["model"] = {"source": recipe.model.fingerprint()}
     values["model"]["from"] = resolved.parent.fingerprint if resolved.parent else None
     # A built-in's code is alignzoo's own: its version is recorded and does not make a finished run another one.

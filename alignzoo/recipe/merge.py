@@ -137,9 +137,10 @@ def anchor(node: Node, folder: Path, at: Path_ = ()) -> Node:
             for item in node.value:
                 if isinstance(item.value, str):
                     item.value = _absolute(item.value, folder, at)
-    elif isinstance(node.value, dict):
-        for key, child in node.value.items():
-            anchor(child, folder, (*at, key))
+    elif isinstance(node.value, dict | list):
+        children = node.value.items() if isinstance(node.value, dict) else enumerate(node.value)
+        for key, child in children:
+            anchor(child, folder, (*at, str(key)))
     return node
 
 

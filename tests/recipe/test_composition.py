@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -258,10 +257,11 @@ def test_what_show_prints_is_a_recipe_with_the_same_fingerprint(write, tmp_path,
 def test_origins_of_a_composition_say_who_wrote_it(write):
     path = write(COMPOSED[0])
     text = CliRunner().invoke(alignzoo, ["show", str(path), "--origins"]).output
-    (line,) = [line for line in text.splitlines() if line.startswith("objective")]
-    value, origin = line.removeprefix("objective: ").split("  # ")
-    assert json.loads(value)[1] == {"name": "sft", "reduction": "token", "weight": 0.2}
-    assert origin == f"{path}:1:12"
+    said = dict(line.split(": ", 1) for line in text.splitlines() if line.startswith("objective"))
+    column = COMPOSED[0].index("weight: 0.2") + 1 + len("weight: ")
+    value, origin = (part.strip() for part in said["objective.1.weight"].split("  # "))
+    assert (value, origin) == ("0.2", f"{path}:1:{column}")
+    assert said["objective.1.reduction"].endswith("# default")
 
 
 SAME = [

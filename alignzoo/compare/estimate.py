@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
 from torch import nn
 
 from alignzoo.compare.plan import Plan
+from alignzoo.data.rows import Row
 from alignzoo.flow import device_of, folder_of
 from alignzoo.model_sources.transformers import TokenizerConfig
 from alignzoo.models import from_nothing, train_tokenizer
 from alignzoo.recipe import Resolved
 
 TOKENS = 1024
-TOKENS_A_ROW = 250
-"""Of a pair on HH: 125 of the prompt, the rest of two completions (measured on the published files)."""
+LETTERS = 4.0
+"""A token, of English in a large vocabulary."""
+LOOKED_AT = 200
+"""Rows that are read to guess how long all are."""
 FORWARDS = 1.5
 """What a row costs beside its training step: reference pass, evaluations, sampling; a share of the step."""
 
@@ -56,8 +60,20 @@ def _tried(runs: Sequence[Resolved]) -> float | None:
     model.to(device_of(bottom.recipe.train.device))
     ids = torch.zeros((4, TOKENS // 4), dtype=torch.long, device=next(model.parameters()).device)
     taken = []
-    for _ in range(2):  # the first one warms up
+    for _ in range(4):  # the first one warms up
         began = time.perf_counter()
         model(ids).logits.logsumexp(-1).mean().backward()
         taken.append(time.perf_counter() - began)
-    return taken[-1] / TOKENS * TOKENS_A_ROW
+    return min(taken) / TOKENS * _tokens_a_row(runs[-1])
+
+
+def _tokens_a_row(resolved: Resolved) -> float:
+    """A guess from the letters of the first rows."""
+    recipe = resolved.recipe
+    lengths = []
+    for row in islice(recipe.data.read("train"), LOOKED_AT):
+        if isinstance(row, Row):
+            texts = [row.prompt, *(part for one in row.completions for part in (one.context, one.text))]
+            letters = [len(t) if isinstance(t, str) else sum(len(m["content"]) for m in t) for t in texts]
+            lengths.append(min(sum(letters) / LETTERS, len(row.completions) * recipe.tokens.max_length))
+    return sum(lengths) / max(1, len(lengths))

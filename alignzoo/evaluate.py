@@ -15,7 +15,7 @@ from alignzoo.forest import plan
 from alignzoo.metric import Metric
 from alignzoo.progress import Screen
 from alignzoo.scoring import Scorer
-from alignzoo.tally import correct, describe, standard_error
+from alignzoo.tally import concordance, correct, describe, standard_error
 
 
 @torch.no_grad()
@@ -67,7 +67,7 @@ def evaluate(
         result["preference_accuracy"] = float(accuracy.mean())
         result["preference_accuracy_se"] = standard_error(accuracy)
         if "chosen_log_prob" in values:
-            likelier = correct(values["chosen_log_prob"], values["rejected_log_prob"])
+            likelier = concordance(supply, flat, lambda scored: scored.log_prob)
             result["likelihood_accuracy"] = float(likelier.mean())
     elif "rejected_reward" in values:
         result["margin"] = float(values["chosen_reward"].mean() - values["rejected_reward"].mean())

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignzoo import checkpoint
 from alignzoo.data import Tokenised
+from alignzoo.data.rows import Row
+from alignzoo.data.shapes import shape
 from alignzoo.data.store import Prepared, TokenStore, Unread
 from alignzoo.engine import Engine, make_optimizer, total_steps
 from alignzoo.errors import RunFailed, UserError
@@ -79,6 +82,7 @@ def run_resolved(resolved: Resolved, *, fresh: bool = False, wait: bool = False,
             reporter.ready()
         for judge in resolved.recipe.eval.judges:
             judge.ready()
+        _fits(resolved)
     start = run_resolved(resolved.parent, wait=wait, screen=screen).policy if resolved.parent else None
     if fresh:
         with folder.held(wait):
@@ -300,6 +304,14 @@ def device_of(asked: str) -> str:
     if asked == "cuda" and not torch.cuda.is_available():
         raise UserError("no GPU is there", where="train.device", expected="cpu, or auto")
     return ("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked
+
+
+def _fits(resolved: Resolved) -> None:
+    """A first row that the objective can't take is told before the run that this one starts from is made."""
+    if resolved.parent:
+        data = resolved.recipe.data
+        rows = (row for row in data.read(data.splits()[0]) if isinstance(row, Row))
+        shape(list(islice(rows, 1)), resolved.recipe.objective, data.pairs)
 
 
 def _enough(train: Tokenised, held_out: Tokenised, batch_size: int) -> None:

@@ -104,7 +104,13 @@ def pretrained(source: str, revision: str | None, seed: int, head: str, dtype: s
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         options = {"dtype": getattr(torch, dtype)} | _one_label(head)
-        return _from_pretrained(_auto(head), source, revision, "model", **options)
+        told = hf_logging.get_verbosity()
+        if head == "scalar":  # that the head is new is what was asked for, and no warning
+            hf_logging.set_verbosity_error()
+        try:
+            return _from_pretrained(_auto(head), source, revision, "model", **options)
+        finally:
+            hf_logging.set_verbosity(told)
 
 
 def _auto(head: str) -> Any:
@@ -162,7 +168,8 @@ def _from_pretrained(auto: Any, source: str | None, revision: str | None, what: 
 def use_gradient_checkpointing(model: PreTrainedModel) -> None:
     """Recompute activations in the backward. transformers asks for training mode; only the layers' flag is set, so
     that nothing else leaves eval mode."""
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)  # of later versions
+    enable({"use_reentrant": False})
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer):
             module.training = True

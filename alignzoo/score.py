@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from transformers import PreTrainedModel
 
 from alignzoo.data import prepare, read_rows
 from alignzoo.durable import replacing
-from alignzoo.flow import device_of, run_resolved
+from alignzoo.errors import UserError
+from alignzoo.flow import device_of, folder_of, run_resolved
 from alignzoo.forest import sequences
 from alignzoo.layout import choose_layout
 from alignzoo.models import load_policy, load_tokenizer
@@ -22,17 +24,19 @@ from alignzoo.reference import Reference, cache_folder, score_reference
 from alignzoo.scoring import Scorer
 from alignzoo.tree import Tree, Trees
 
-NAMES = ("chosen", "rejected")
-
 
 def write_scores(resolved: Resolved, output: Path, split: str, screen: Screen) -> int:
     """Write one JSON line a row to `output`, atomically, and return how many.
 
     Both models are scored through the cache, each under its own key, so a second call costs no forward.
     """
-    result = run_resolved(resolved, screen=screen)
     recipe = resolved.recipe
-    start = run_resolved(resolved.parent, screen=screen).policy if resolved.parent else None
+    if recipe.objective.head == "scalar":
+        raise UserError(
+            "a reward model has no log-probs", where="objective", expected="one that trains a language model"
+        )
+    result = run_resolved(resolved, screen=screen)
+    start = folder_of(resolved.parent).policy if resolved.parent else None
     rows = read_rows(recipe.data)
     tokenizer = load_tokenizer(recipe.model, rows.train, start)
     parts = {"train": rows.train, "held_out": rows.held_out}
@@ -42,7 +46,7 @@ def write_scores(resolved: Resolved, output: Path, split: str, screen: Screen) -
     with replacing(output) as temporary, open(temporary, "w", encoding="utf-8") as file:
         for name, part in trees.items():
             for i, tree in enumerate(part):
-                file.write(json.dumps(_line(name, tree, i, policy[name], reference[name])) + "\n")
+                file.write(json.dumps(_line(name, tree, part.names(i), i, policy[name], reference[name])) + "\n")
     return sum(len(part) for part in trees.values())
 
 
@@ -58,11 +62,13 @@ def _scores(
     }
 
 
-def _line(split: str, tree: Tree, index: int, policy: Reference, reference: Reference) -> dict[str, Any]:
+def _line(
+    split: str, tree: Tree, names: Sequence[str], index: int, policy: Reference, reference: Reference
+) -> dict[str, Any]:
     line: dict[str, Any] = {"id": tree.id, "split": split, "prompt_tokens": tree.prompt.tolist()}
     for b, (_, branch) in enumerate(sequences([tree])):
         scores = {"policy": policy.tokens(index, b), "reference": reference.tokens(index, b)}
-        line[NAMES[b]] = {
+        line[names[b]] = {
             "tokens": branch.tokens.tolist(),
             "scored_from": branch.scored_from,
             "length": branch.scored,

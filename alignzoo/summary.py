@@ -44,7 +44,9 @@ def summarise(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
     seconds = sum(line["seconds"] for line in timings)
     start = f"the run of {resolved.parent.recipe.name}" if resolved.parent else str(recipe.model)
     node = recipe.objective.node()
-    baseline = next((key for key in ("likelihood_accuracy", "preference_accuracy") if key in first), None)
+    keys = ("likelihood_accuracy", "preference_accuracy")  # with a reference all rewards tie at the start
+    keys = keys[::-1] if recipe.objective.reference == "none" else keys
+    baseline = next((key for key in keys if key in first), None)
     return {
         "name": recipe.name,
         "fingerprint": resolved.fingerprint,
@@ -59,7 +61,7 @@ def summarise(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
         "data": {key: value for key, value in data.items() if key not in ("skipped_rows", "lengths")},
         "eval": {key: value for key, value in trained.last_evaluation.items() if key not in ("kind", "step")}
         | {"loss_before": first["loss"]}
-        | ({"baseline_accuracy": first[baseline]} if baseline else {}),
+        | ({"baseline_accuracy": first[baseline], "baseline": baseline.split("_")[0]} if baseline else {}),
         "judges": trained.judges,
         "train": {
             "steps": trained.steps,
@@ -70,6 +72,7 @@ def summarise(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
             "final_loss": next(line["loss"] for line in reversed(lines) if line["kind"] == "train"),
         },
         "reference": {
+            "kind": recipe.objective.reference,
             "rows_scored": sum(part.rows_scored for part in trained.references if part),
             "rows_cached": sum(part.rows_cached for part in trained.references if part),
         },

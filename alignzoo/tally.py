@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import combinations
 
 import numpy as np
@@ -11,6 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from alignzoo.examples import Flat, Supply, ranges
+from alignzoo.objective import Scored
 
 
 def correct(better: Tensor, worse: Tensor) -> Tensor:
@@ -50,21 +52,22 @@ def describe(supply: Supply, flat: Flat) -> dict[str, Tensor]:
         of("chosen", first)
     if "rejected_reward" in values and compared:
         values["margin"] = values["chosen_reward"] - values["rejected_reward"]
-        values["accuracy"] = _concordance(supply, flat, first, counts)
+        values["accuracy"] = concordance(supply, flat, objective.reward)
     return values
 
 
-def _concordance(supply: Supply, flat: Flat, first: np.ndarray, counts: np.ndarray) -> Tensor:
-    """For each row, the share of its pairs of completions that the implicit reward orders as the data does."""
+def concordance(supply: Supply, flat: Flat, value: Callable[[Scored], Tensor]) -> Tensor:
+    """For each row, the share of its pairs of completions that a value orders as the data does."""
     objective = supply.objective.terms[0][1]
+    first, counts = flat.first[:-1], supply.real(flat)
     if (counts == 2).all():
-        chosen, rejected = (objective.reward(supply.scored(flat, objective, first + i)) for i in (0, 1))
+        chosen, rejected = (value(supply.scored(flat, objective, first + i)) for i in (0, 1))
         return correct(chosen, rejected)
     total = torch.zeros(len(counts), dtype=torch.float64)
     for k in np.unique(counts):
         rows = np.flatnonzero(counts == k)
-        rewards = objective.reward(supply.scored(flat, objective, first[rows][:, None] + np.arange(k))).cpu()
-        pairs = [correct(rewards[:, i], rewards[:, j]) for i, j in combinations(range(int(k)), 2)]
+        values = value(supply.scored(flat, objective, first[rows][:, None] + np.arange(k))).cpu()
+        pairs = [correct(values[:, i], values[:, j]) for i, j in combinations(range(int(k)), 2)]
         total[rows] = torch.stack(pairs).mean(0)
     return total
 

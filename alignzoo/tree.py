@@ -75,6 +75,18 @@ class Trees(Sequence[Tree]):
         """(len + 1,) how many branches stand before each tree's."""
         return self.trees - np.arange(len(self.trees))
 
+    def names(self, index: int) -> tuple[str, ...]:
+        """What people call the branches of a tree: chosen and rejected; of a longer list the ranks; of a single
+        completion its label; "mismatched" of another row's."""
+        first, last = self.first[index : index + 2].tolist()
+        own = (last - first) // (2 if self.mismatched else 1)
+        names = ("chosen", "rejected") if own == 2 else tuple(f"rank_{k}" for k in range(1, own + 1))
+        if own == 1 and "desirable" in self.columns:
+            names = ("desirable" if self.columns["desirable"][first] > 0.5 else "undesirable",)
+        elif own == 1:
+            names = ("chosen",)
+        return names + (tuple(f"mismatched_{name}" for name in names) if self.mismatched else ())
+
     @classmethod
     def build(
         cls, items: Iterable[Tree], columns: Mapping[str, NDArray[np.float32]] | None = None, mismatched: bool = False

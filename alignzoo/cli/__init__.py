@@ -66,6 +66,9 @@ def alignzoo() -> None:
 
 def main() -> None:
     """Run the command line: a user's mistake is told without a traceback (ALIGNZOO_TRACEBACK=1 shows it)."""
+    # torch's threads spin while they wait for each other: beside another busy process that makes a run several times
+    # slower. It is read when torch is imported, and changes no number.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(_exit_code())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from alignzoo.recipe import Resolved
     from alignzoo.tree import Tokens, Tree
 
-STYLES = {"prompt": "dim", "context": "yellow", "chosen": "green", "rejected": "red"}
+STYLES = {"prompt": "dim", "context": "yellow", **dict.fromkeys(("chosen", "desirable", "rank_1"), "green")}
 
 
 @click.group(name="data")
@@ -49,8 +50,8 @@ def inspect(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], 
         return
     console = Console(highlight=False, markup=False, soft_wrap=True)
     _counts(console, report)
-    for tree in train.trees[:count]:
-        _show(console, tree, tokenizer)
+    for i, tree in enumerate(train.trees[:count]):
+        _show(console, tree, train.trees.names(i), tokenizer)
 
 
 def _counts(console: Console, report: dict[str, Any]) -> None:
@@ -64,12 +65,12 @@ def _counts(console: Console, report: dict[str, Any]) -> None:
     prompts, completions = report["truncated_prompts"], report["truncated_completions"]
     console.print(f"truncated: {prompts:,} prompts, the completions of {completions:,} rows")
     console.print(f"labels flipped: {report['flipped']:,}")
-    console.print(f"\n{'tokens':<10}{'mean':>8}{'median':>8}{'p95':>8}{'max':>8}")
+    console.print(f"\n{'tokens':<12}{'mean':>8}{'median':>8}{'p95':>8}{'max':>8}")
     for name, line in report["lengths"].items():
-        console.print(f"{name:<10}{line['mean']:>8}{line['median']:>8.0f}{line['p95']:>8.0f}{line['max']:>8}")
+        console.print(f"{name:<12}{line['mean']:>8}{line['median']:>8.0f}{line['p95']:>8.0f}{line['max']:>8}")
 
 
-def _show(console: Console, tree: Tree, tokenizer: PreTrainedTokenizerBase) -> None:
+def _show(console: Console, tree: Tree, names: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> None:
     from rich.text import Text
 
     def pieces(tokens: Tokens, style: str) -> Text:
@@ -80,11 +81,13 @@ def _show(console: Console, tree: Tree, tokenizer: PreTrainedTokenizerBase) -> N
 
     console.print(f"\n--- {tree.id}: {len(tree.prompt)} prompt tokens")
     console.print(pieces(tree.prompt, STYLES["prompt"]))
-    for name, branch in zip(("chosen", "rejected"), tree.branches, strict=False):
+    for name, branch in zip(names, tree.branches, strict=True):
         context, scored = branch.tokens[: branch.scored_from], branch.tokens[branch.scored_from :]
         own = f", after {len(context)} tokens of its own context" if len(context) else ""
-        console.print(f"{name} ({branch.scored} scored{own})")
-        console.print(Text.assemble(pieces(context, STYLES["context"]), "⟦", pieces(scored, STYLES[name]), "⟧"))
+        console.print(f"{name.replace('_', ' ')} ({branch.scored} scored{own})")
+        console.print(
+            Text.assemble(pieces(context, STYLES["context"]), "⟦", pieces(scored, STYLES.get(name, "red")), "⟧")
+        )
 
 
 def _tokenizer(resolved: Resolved, rows: Rows) -> PreTrainedTokenizerBase:

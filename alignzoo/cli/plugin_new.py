@@ -31,7 +31,7 @@ def new(name: str, into: Path) -> None:
         f"alignzoo run dpo_hh --with {name}_hh.yaml",
     ):
         click.echo(f"  {line}")
-    click.echo(f"\nThe loss is one line of alignzoo_{name}.py: put yours there.")
+    click.echo(f"\nThe loss is one line of alignzoo_{name}.py: put yours there; README.md says what else to write.")
 
 
 def write(name: str, into: Path) -> Path:

@@ -40,6 +40,7 @@ def check(recipe: str, overrides: Sequence[str], overlays: Sequence[str], as_jso
 def _plans(resolved: Resolved) -> list[dict[str, Any]]:
     """The plan of each run in the order in which they are made: first the one that the others start from."""
     from alignzoo.data import read_rows
+    from alignzoo.data.shapes import shape
     from alignzoo.errors import UserError
     from alignzoo.paths import runs_root
 
@@ -50,6 +51,8 @@ def _plans(resolved: Resolved) -> list[dict[str, Any]]:
         judge.ready()
     before = _plans(resolved.parent) if resolved.parent else []
     rows = read_rows(recipe.data)
+    for part in (rows.train, rows.held_out):
+        shape(part, recipe.objective, recipe.data.pairs)
     train = recipe.train
     steps = max(1, int(train.epochs * (len(rows.train) // train.batch_size)))
     steps = min(steps, train.max_steps) if train.max_steps else steps

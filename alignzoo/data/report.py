@@ -37,11 +37,14 @@ def data_report(rows: Rows, train: Tokenised, held_out: Tokenised, source: DataS
 
 
 def lengths(*parts: Tokenised) -> dict[str, dict[str, float]]:
-    """Tokens of prompt, chosen and rejected: mean, median, 95th percentile and maximum."""
-    trees = [tree for part in parts for tree in part.trees]
-    columns = {"prompt": [len(tree.prompt) for tree in trees]}
-    for b, name in enumerate(("chosen", "rejected")):
-        columns[name] = [tree.branches[b].scored for tree in trees if b < len(tree.branches)]
+    """Tokens of the prompt and of each kind of completion: mean, median, 95th percentile and maximum."""
+    columns: dict[str, list[int]] = {"prompt": []}
+    for part in parts:
+        for i, tree in enumerate(part.trees):
+            columns["prompt"].append(len(tree.prompt))
+            for name, branch in zip(part.trees.names(i), tree.branches, strict=True):
+                if not name.startswith("mismatched"):
+                    columns.setdefault(name, []).append(branch.scored)
     return {name: _describe(np.array(values)) for name, values in columns.items() if values}
 
 

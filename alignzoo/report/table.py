@@ -17,13 +17,19 @@ def summary_table(summary: dict[str, Any]) -> Table:
     return table
 
 
+BESIDE = {
+    "live": "a copy of the start beside the policy",
+    "moving": "a copy of the start that follows the policy",
+}
+
+
 def summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """(what, value) of the figures that a person asks for first."""
     scores, train, data = summary["eval"], summary["train"], summary["data"]
     cached, scored = summary["reference"]["rows_cached"], summary["reference"]["rows_scored"]
     accuracy = []
     if "preference_accuracy" in scores:
-        start = "by plain likelihood" if "likelihood_accuracy" in scores else "before training"
+        start = "by plain likelihood" if scores.get("baseline") == "likelihood" else "before training"
         figure = f"{scores['preference_accuracy']:.3f} ± {scores['preference_accuracy_se']:.3f} (n {scores['n']:,})"
         accuracy = [
             ("held-out accuracy", f"{figure}; the start {start} {scores['baseline_accuracy']:.3f}"),
@@ -38,7 +44,8 @@ def summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("data", f"{data['train']:,} training rows, {data['skipped']:,} of {data['read']:,} read were skipped"),
         ("training", f"{train['steps']:,} steps in {train['seconds']:.1f} s, {train['pairs_per_second']:.0f} rows/s, "
                      f"{train['tokens_per_second']:,.0f} token slots/s"),
-        ("reference", f"{scored:,} rows scored, {cached:,} from the cache" if scored + cached else "not needed"),
+        ("reference", f"{scored:,} rows scored, {cached:,} from the cache" if scored + cached
+                      else BESIDE.get(summary["reference"].get("kind", ""), "not needed")),
         ("layout", f"{summary['layout']['used']}: {summary['layout']['reason']}"),
         ("peak memory", f"{summary['peak_memory_bytes'] / 2**20:,.0f} MiB"),
     ]  # fmt: skip

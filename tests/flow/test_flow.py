@@ -31,7 +31,7 @@ def test_a_run_leaves_everything_behind(run):
     assert {"preference_accuracy", "margin", "baseline_accuracy", "likelihood_accuracy"} <= set(summary["eval"])
     assert summary["train"]["pairs_per_second"] > 0
     assert summary["train"]["tokens_per_second"] > summary["train"]["pairs_per_second"]
-    assert summary["reference"] == {"rows_scored": 160, "rows_cached": 0}
+    assert summary["reference"] == {"kind": "sequence", "rows_scored": 160, "rows_cached": 0}
     assert summary["peak_memory_bytes"] > 2**20
     assert summary["versions"]["alignzoo"] == alignzoo.__version__
     assert summary["layout"]["used"] == "forest"
@@ -81,7 +81,7 @@ def test_a_finished_run_is_not_done_again(run):
 )
 def test_the_reference_is_scored_once_for_all(run, change):
     run()
-    assert run(*change).summary["reference"] == {"rows_scored": 0, "rows_cached": 160}
+    assert run(*change).summary["reference"] == {"kind": "sequence", "rows_scored": 0, "rows_cached": 160}
 
 
 def test_a_subset_and_more_rows_reuse_what_was_scored(run):
@@ -90,9 +90,9 @@ def test_a_subset_and_more_rows_reuse_what_was_scored(run):
     start = next(path for path in (run().folder.parent).glob("sft_hh-*")) / "policy"
     data = {"model.from": None, "model.path": str(start), "data.train_rows": 60}
     fewer = alignzoo.run("recipes/dpo_hh.yaml", data, ["recipes/scale/smallest.yaml"])
-    assert fewer.summary["reference"] == {"rows_scored": 0, "rows_cached": 92}
+    assert fewer.summary["reference"] == {"kind": "sequence", "rows_scored": 0, "rows_cached": 92}
     more = alignzoo.run("recipes/dpo_hh.yaml", data | {"data.train_rows": 200}, ["recipes/scale/smallest.yaml"])
-    assert more.summary["reference"] == {"rows_scored": 72, "rows_cached": 160}
+    assert more.summary["reference"] == {"kind": "sequence", "rows_scored": 72, "rows_cached": 160}
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_label_noise_is_put_on_preferences_and_leaves_the_start_alone(run):
     run()
     noisy = run("recipes/dpo_hh.yaml", "data.label_noise=0.3")
     assert noisy.summary["data"]["flipped"] > 10
-    assert noisy.summary["reference"] == {"rows_scored": 0, "rows_cached": 160}
+    assert noisy.summary["reference"] == {"kind": "sequence", "rows_scored": 0, "rows_cached": 160}
 
 
 def test_scores_can_be_checked_by_anyone(run, tmp_path):

@@ -187,7 +187,7 @@ def test_a_metric_brings_its_own_reference_and_columns(go, tmp_path):
     limits = "train_rows: 128, held_out_rows: 8"
     text = f"eval: {{metrics: [risen, scored]}}\ndata: {{name: table, path: rows.jsonl, {limits}}}"
     result = go(text, recipe="recipes/sft_hh.yaml")
-    assert result.summary["reference"] == {"rows_scored": 8, "rows_cached": 0}
+    assert result.summary["reference"] == {"kind": "none", "rows_scored": 8, "rows_cached": 0}
     assert result.summary["eval"]["risen"] > 0
     assert result.summary["eval"]["scored"] > 0
 

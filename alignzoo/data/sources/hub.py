@@ -27,7 +27,7 @@ class Hub(DataSource):
     revision: str | None = Field(None, description="branch, tag or commit")
     train_split: str | None = Field(None, description="by default `train`")
     test_split: str | None = Field(None, description="by default test, validation, valid, eval or dev if there is one")
-    format: SerializeAsAny[Format] = Field(Records(), description="what a record means (alignzoo formats lists them)")
+    format: SerializeAsAny[Format] = Field(Records(), description="what a record means (alignzoo list format)")
 
     def splits(self) -> tuple[Split, ...]:
         """Both, when the dataset has a test split."""

@@ -24,7 +24,7 @@ class Table(FileSource):
     name = "table"
 
     path: str | tuple[str, ...] = Field(description="a file, a folder, a pattern or a list; or a `datasets` folder")
-    format: SerializeAsAny[Format] = Field(Records(), description="what a record means (alignzoo formats lists them)")
+    format: SerializeAsAny[Format] = Field(Records(), description="what a record means (alignzoo list format)")
 
     def row(self, id: str, record: Record, where: str) -> Row | Skipped:
         """One record."""

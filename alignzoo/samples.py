@@ -36,9 +36,17 @@ def sample_lines(
     places = sample_rows(len(held_out.trees), wanted)
     return [
         {"id": row.id, "prompt": tokenizer.decode(held_out.trees[place].prompt), "before": old, "after": new,
-         "chosen": as_text(row, 0), "rejected": as_text(row, len(row.completions) - 1 or 1)}
+         **_best_and_worst(row)}
         for place, row, old, new in zip(places, (held_out.rows[i] for i in places), before, after, strict=True)
     ]  # fmt: skip
+
+
+def _best_and_worst(row: Row) -> dict[str, str]:
+    """A single completion is one of them, by its label."""
+    last = len(row.completions) - 1
+    if last == 0 and not row.completions[0].columns.get("desirable", 1.0):
+        return {"chosen": "", "rejected": as_text(row, 0)}
+    return {"chosen": as_text(row, 0), "rejected": as_text(row, last) if last else ""}
 
 
 def judged(judge: Judge, rows: Sequence[Row], lines: Sequence[dict[str, Any]], screen: Screen) -> dict[str, Any]:
@@ -54,6 +62,8 @@ def judged(judge: Judge, rows: Sequence[Row], lines: Sequence[dict[str, Any]], s
         if type(judge).scores is not Judge.scores:
             figures |= _mean("reward_before", judge.scores(prompts, old)) | _mean("reward", judge.scores(prompts, new))
         figures |= _mean("win_rate_over_start", judge.prefers(prompts, new, old))
+        known = [i for i, text in enumerate(chosen) if text]  # an undesirable completion alone is nobody's chosen one
+        prompts, new, chosen = ([texts[i] for i in known] for texts in (prompts, new, chosen))
         figures |= _mean("win_rate_over_chosen", judge.prefers(prompts, new, chosen))
     except Exception as error:
         what = (str(error).splitlines() or [""])[0]

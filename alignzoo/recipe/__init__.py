@@ -114,6 +114,11 @@ def _load(
         below = find_recipe(recipe.model.start)
         passed = [(key, value) for key, value in overrides if handed_on(key)]
         parent = _load(below, [hand_on(overlay) for overlay in overlays], passed, (*chain, path))
+        if parent.recipe.objective.head == "scalar" != recipe.objective.head:
+            raise UserError(
+                f"{parent.recipe.name} trains a reward model, which has no language model to start from",
+                where=str(node.origin), expected="a recipe whose objective trains a language model",
+            )  # fmt: skip
     return Resolved(recipe, path, node, parent, registry)
 
 

@@ -130,6 +130,23 @@ def register_models():
 '''
 
 
+PLUGIN_REWARD = '''
+from alignzoo import Objective, hookimpl
+
+class Reward(Objective):
+    """A reward model."""
+    name = "reward"
+    head = "scalar"
+    reference = "none"
+    def loss(self, pair):
+        return (pair.rejected.scalar - pair.chosen.scalar).sigmoid()
+
+@hookimpl
+def register_objectives():
+    return [Reward]
+'''
+
+
 @pytest.fixture
 def overlay(tmp_path):
     """`overlay(text)`: a recipe to lay on top, beside a file with the plugins above."""
@@ -238,6 +255,25 @@ def test_a_judge_that_can_say_nothing_has_no_figure():
     said = judged(SampleJudge(), rows, [{"before": "a", "after": "b", "chosen": "c"}], Screen(quiet=True))
     assert said["reward"] is None
     assert said["win_rate_over_chosen_n"] == 0
+
+
+def test_an_undesirable_completion_alone_is_nobodys_chosen_one():
+    from alignzoo.judges import SampleJudge
+    from alignzoo.progress import Screen
+    from alignzoo.samples import _best_and_worst, judged
+
+    row = alignzoo.Row("1", "p", (alignzoo.Completion("bad", columns={"desirable": 0.0}),), group="g")
+    assert _best_and_worst(row) == {"chosen": "", "rejected": "bad"}
+    line = {"before": "a", "after": "b"} | _best_and_worst(row)
+    assert judged(SampleJudge(), [row], [line], Screen(quiet=True))["win_rate_over_chosen_n"] == 0
+
+
+def test_a_language_model_does_not_start_from_a_reward_model(tmp_path):
+    (tmp_path / "reward.py").write_text(PLUGIN_REWARD)
+    (tmp_path / "reward_hh.yaml").write_text("extends: dpo_hh\nplugins: [reward.py]\nobjective: reward\n")
+    (tmp_path / "mine.yaml").write_text("extends: dpo_hh\nmodel: {from: reward_hh.yaml}\n")
+    with pytest.raises(UserError, match="reward_hh trains a reward model"):
+        load_recipe(tmp_path / "mine.yaml")
 
 
 def test_a_tie_is_one_half_and_what_can_not_be_said_is_nothing():
@@ -362,7 +398,10 @@ def test_a_model_source_on_top_of_a_recipe_that_starts_from_a_run_is_that_runs_f
         ("eval: {judges: [{name: length, unit: cm}]}", "eval.judges.0.unit: no such field"),
         ("eval: {metrics: [flipped]}", "no metric is called 'flipped'\n    it is in another package: pip install alig"),
         ("reporters: [htlm]", "reporters.0.name: no reporter is called 'htlm'; did you mean 'html'?"),
-        ("model: {name: soop, path: x}", "no model source is called 'soop'; did you mean 'soup'?\n    soup is in another package: pip install alig"),
+        (
+            "model: {name: soop, path: x}",
+            "no model source is called 'soop'; did you mean 'soup'?\n    soup is in another package: pip install alig",
+        ),
         ("data: {name: table, path: x, format: {nam: hh}}", "data.format.name: missing"),
         (
             "data: {name: table, path: x, format: {name: records, promt: q}}",

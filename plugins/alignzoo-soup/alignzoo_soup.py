@@ -13,9 +13,7 @@ class Soup(ModelSource):
 
     name = "soup"
 
-    paths: tuple[str, ...] = Field(
-        min_length=2, description="folders in Hugging Face layout: policies of runs"
-    )
+    paths: tuple[str, ...] = Field(min_length=2, description="folders in Hugging Face layout: policies of runs")
     weights: tuple[float, ...] | None = Field(None, description="one a path, divided by their sum; null: all alike")
 
     def load_tokenizer(self, train_rows):

@@ -42,7 +42,8 @@ class Card(Reporter):
         """Write it from the summary and the resolved recipe."""
         about = {"license": self.license, "language": self.language, "library_name": "transformers"}
         head = {key: value for key, value in about.items() if value} | {"tags": ["alignzoo", _name(summary)]}
-        scores = {key: value for key, value in summary["eval"].items() if not key.endswith("_se")}
+        numbers = {key: value for key, value in summary["eval"].items() if isinstance(value, int | float)}
+        scores = {key: value for key, value in numbers.items() if not key.endswith("_se")}
         errors = {key: summary["eval"].get(f"{key}_se") for key in scores}
         lines = [
             f"| {key.replace('_', ' ')} | {value:.4g}{f' ± {errors[key]:.2g}' if errors[key] is not None else ''} |"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -64,8 +65,14 @@ def rows_of_step(step: int, rows: int, config: TrainConfig, seed: int) -> np.nda
     """The row indices of a global batch: a pure function of the step, so that resuming needs no state."""
     per_epoch = rows // config.batch_size
     epoch, place = divmod(step, per_epoch)
-    order = np.random.default_rng([seed, epoch]).permutation(rows) if config.shuffle else np.arange(rows)
-    return order[place * config.batch_size : (place + 1) * config.batch_size]
+    span = slice(place * config.batch_size, (place + 1) * config.batch_size)
+    return _order(rows, seed, epoch)[span].astype(np.int64) if config.shuffle else np.arange(rows)[span]
+
+
+@lru_cache(maxsize=1)
+def _order(rows: int, seed: int, epoch: int) -> np.ndarray:
+    """An epoch's order of the rows, drawn once an epoch: four bytes a row."""
+    return np.random.default_rng([seed, epoch]).permutation(rows).astype(np.uint32)
 
 
 def share(rows: Sequence[int], sizes: Sequence[int], rank: int, ranks: int) -> list[int]:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alignzoo.arrays import ranges
 from alignzoo.forest import lay
 from alignzoo.metric import Metric
 from alignzoo.objective import Objective, Pair, Ranked, Scored, Tokens, Unpaired
@@ -71,12 +72,6 @@ class Flat:
         return Flat(list(rows), [self.counts[i] for i in order], self.lengths[sequences], values)
 
 
-def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """`starts[0]` up to `starts[0] + lengths[0]`, then the next range, and so on."""
-    before = np.cumsum(lengths) - lengths
-    return np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
-
-
 def joined(parts: Sequence[Flat]) -> Flat:
     """Several as one."""
     return Flat(
@@ -113,7 +108,7 @@ class Supply:
         self.with_gradient = ("log_prob", "scalar", *self.statistics)
         """Values that depend on the policy's weights."""
         self.ref_tokens = any(term.reference == "token" for term in terms)
-        self.compared = bool((np.diff(self.trees.first) > (2 if self.trees.mismatched else 1)).all())
+        self.compared = bool((np.diff(self.trees.trees) > (3 if self.trees.mismatched else 2)).all())
         """Whether every row has several completions, to be compared within the row."""
         self.only_chosen = all(term.data == "chosen" for term in terms)
 
@@ -228,9 +223,9 @@ class Supply:
 
     def column(self, flat: Flat, name: str) -> NDArray[np.float32]:
         """(S,) of a column."""
-        first = self.trees.first
         values = self.trees.columns[name]
-        return np.concatenate([values[first[r] : first[r] + n] for r, n in zip(flat.rows, flat.counts, strict=True)])
+        starts = [self.trees.branches(row)[0] for row in flat.rows]
+        return np.concatenate([values[a : a + n] for a, n in zip(starts, flat.counts, strict=True)])
 
     def _uniform(self, flat: Flat, term: Term, owners: NDArray[np.int64], step: int) -> Tensor | None:
         if not term.random:

@@ -326,9 +326,7 @@ def _enough(train: Tokenised, held_out: Tokenised, batch_size: int) -> None:
 
 def _positions(model: PreTrainedModel, *parts: Tokenised) -> None:
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    longest = max(
-        len(tree.prompt) + max(len(branch.tokens) for branch in tree.branches) for part in parts for tree in part.trees
-    )
+    longest = max(part.trees.longest() for part in parts)
     if limit is not None and longest > limit:
         raise UserError(
             f"a row has {longest} tokens and the model {limit} positions",

@@ -14,31 +14,43 @@ the same file with different bytes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from alignzoo.arrays import mapped, ranges
 from alignzoo.durable import replacing
 
 SHARD_ROWS = 16_384
+ROW_BITS = 32
+"""An index is a shard's number and, in so many bits, a row of it."""
+SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 Scores = NDArray[np.float32]
 
 
 @dataclass
 class Shard:
-    """One file. Its log-probs are read from disk when asked for, so that memory does not grow with the cache."""
+    """One file. Its arrays are mapped, and read from disk when asked for: memory does not grow with the cache."""
 
     path: Path
     keys: NDArray[np.uint8]
     offsets: NDArray[np.int64]
     log_probs: Scores
+
+    def sums(self) -> NDArray[np.float64]:
+        """(n,) the sum of each sequence's log-probs."""
+        sums = np.zeros(len(self.keys))
+        some = np.diff(self.offsets) > 0  # reduceat gives an empty range its neighbour's value
+        if some.any():
+            sums[some] = np.add.reduceat(self.log_probs, self.offsets[:-1][some], dtype=np.float64)
+        return sums
 
 
 @dataclass
@@ -52,44 +64,51 @@ class ReferenceCache:
     def __post_init__(self) -> None:
         self._shards: list[Shard] = []
         self._pending: dict[bytes, Scores] = {}
-        for path in sorted(self.folder.glob("*.safetensors")):
-            shard = read_shard(path)
-            if shard is None:
-                path.rename(path.with_suffix(".damaged"))
-                self.damaged.append(path)
-            else:
-                self._shards.append(shard)
-        self._index()
-
-    def _index(self) -> None:
-        """Sort all keys once: a look-up is then a binary search, not a Python dictionary of a million entries."""
-        keys = [shard.keys for shard in self._shards]
-        joined = np.concatenate(keys) if keys else np.zeros((0, 16), np.uint8)
-        names = _as_names(joined)
-        self._order = np.argsort(names, kind="stable")
-        self._names = names[self._order]
-        shard_of = [np.full(len(shard.keys), s) for s, shard in enumerate(self._shards)]
-        row_of = [np.arange(len(shard.keys)) for shard in self._shards]
-        self._shard_of = np.concatenate(shard_of)[self._order] if keys else np.zeros(0, np.int64)
-        self._row_of = np.concatenate(row_of)[self._order] if keys else np.zeros(0, np.int64)
+        paths = sorted(self.folder.glob("*.safetensors"))
+        with ThreadPoolExecutor() as threads:
+            for path, shard in zip(paths, threads.map(read_shard, paths), strict=True):
+                if shard is None:
+                    path.rename(path.with_suffix(".damaged"))
+                    self.damaged.append(path)
+                else:
+                    self._shards.append(shard)
 
     def __len__(self) -> int:
-        return len(np.unique(self._names)) + len(self._pending)
+        return len({key.tobytes() for shard in self._shards for key in shard.keys}) + len(self._pending)
 
-    def find(self, keys: Sequence[bytes]) -> NDArray[np.int64]:
-        """Where each key's scores are (an index for `get`), or -1. Only what was flushed is found."""
-        if not len(keys) or not len(self._names):
-            return np.full(len(keys), -1, dtype=np.int64)
-        wanted = _as_names(np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16))
-        at = np.searchsorted(self._names, wanted)
-        at[at == len(self._names)] = 0
-        return np.where(self._names[at] == wanted, at, -1)
+    def find(self, keys: Sequence[bytes] | NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Where each key's scores are (an index for `get` and `sums`), or -1. Only what was flushed is found.
+
+        The keys wanted are sorted, and each shard's looked up among them: no index of the cache is kept.
+        """
+        wanted = _words(np.frombuffer(b"".join(keys), np.uint8) if isinstance(keys, Sequence) else keys)
+        order = np.argsort(wanted[:, 0])
+        ordered = wanted[order, 0]
+        found = np.full(len(wanted), -1, dtype=np.int64)
+        for s, shard in reversed(list(enumerate(self._shards))):  # of two that hold a key the first one counts
+            own = _words(shard.keys)
+            first, last = (np.searchsorted(ordered, own[:, 0], side) for side in SIDES)
+            rows = np.repeat(np.arange(len(own)), last - first)
+            at = order[ranges(first, last - first)]
+            same = wanted[at, 1] == own[rows, 1]
+            found[at[same]] = s << ROW_BITS | rows[same]
+        return found
 
     def get(self, index: int) -> Scores:
         """The token log-probs of one sequence, in the order of its tokens."""
-        shard = self._shards[self._shard_of[index]]
-        row = int(self._row_of[index])
+        shard, row = self._shards[index >> ROW_BITS], index & (1 << ROW_BITS) - 1
         return shard.log_probs[int(shard.offsets[row]) : int(shard.offsets[row + 1])]
+
+    def sums(self, indices: NDArray[np.int64]) -> Scores:
+        """(n,) the summed log-probs of many sequences, added up in float64."""
+        shards, rows = indices >> ROW_BITS, indices & (1 << ROW_BITS) - 1
+        order = np.argsort(shards, kind="stable")
+        cuts = np.searchsorted(shards[order], np.arange(len(self._shards) + 1))
+        sums = np.zeros(len(indices), dtype=np.float32)
+        for shard, start, stop in zip(self._shards, cuts, cuts[1:], strict=False):
+            if start < stop:
+                sums[order[start:stop]] = shard.sums()[rows[order[start:stop]]]
+        return sums
 
     def add(self, key: bytes, log_probs: Scores) -> None:
         """Remember one sequence's scores until `flush`; a full shard is flushed at once."""
@@ -113,29 +132,24 @@ class ReferenceCache:
             raise OSError(f"{path} does not read back as it was written")
         self._shards.append(shard)
         self._pending.clear()
-        self._index()
 
 
 def read_shard(path: Path) -> Shard | None:
     """Open a shard and check it against its name; None when it is truncated or altered."""
     try:
-        with safe_open(path, "np") as file:
-            keys, offsets = file.get_tensor("keys"), file.get_tensor("offsets")
-        log_probs = _mapped(path, "log_probs")
-    except (SafetensorError, OSError, KeyError, ValueError):
+        arrays = mapped(path)
+        keys, offsets, log_probs = (arrays[name] for name in ("keys", "offsets", "log_probs"))
+    except (
+        OSError,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ):  # what a file that is no shard may lead to
         return None
     intact = path.stem == _digest(keys, offsets, log_probs)
     return Shard(path, keys, offsets, log_probs) if intact else None
-
-
-def _mapped(path: Path, name: str) -> Scores:
-    """One float32 tensor of a safetensors file as a memory map (safe_open would copy it into memory)."""
-    with open(path, "rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        first, last = json.loads(file.read(size))[name]["data_offsets"]
-    if first == last:
-        return np.zeros(0, np.float32)
-    return np.memmap(path, np.float32, "r", offset=8 + size + first, shape=((last - first) // 4,))
 
 
 def _digest(keys: NDArray[np.uint8], offsets: NDArray[np.int64], log_probs: Scores) -> str:
@@ -145,9 +159,9 @@ def _digest(keys: NDArray[np.uint8], offsets: NDArray[np.int64], log_probs: Scor
     return digest.hexdigest()
 
 
-def _as_names(keys: NDArray[np.uint8]) -> NDArray[np.void]:
-    """16 bytes as one sortable value. numpy ignores trailing zero bytes, which all names of one length survive."""
-    return np.ascontiguousarray(keys).view("S16").reshape(-1)
+def _words(keys: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """(n, 2) 16 bytes as two numbers: compared in one instruction each, and uniform, being a digest."""
+    return np.ascontiguousarray(keys).view(np.uint64).reshape(-1, 2)
 
 
 def caches(root: Path) -> Iterable[Path]:

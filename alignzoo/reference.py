@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from alignzoo.arrays import on_disk
 from alignzoo.forest import lay, plan, sequences
 from alignzoo.models import weights_fingerprint
 from alignzoo.progress import Screen
 from alignzoo.refcache import ReferenceCache
 from alignzoo.scoring import Scorer
-from alignzoo.tree import Tree, Trees, sequence_key
+from alignzoo.tree import BLOCK, Tree, Trees, sequence_key
 
 FLUSH_SLOTS = 2_000_000
 """An interrupted pass loses at most the scores of about this many token slots."""
@@ -24,23 +25,23 @@ FLUSH_SLOTS = 2_000_000
 
 @dataclass
 class Reference:
-    """The reference's log-probs of some trees. `sums[first[t] + b]` is branch b of tree t, summed."""
+    """The reference's log-probs of some trees: `places` in the cache and `sums`, one for each branch of each tree."""
 
+    trees: Trees
     cache: ReferenceCache
     places: NDArray[np.int64]
     sums: NDArray[np.float32]
-    first: NDArray[np.int64]
     rows_scored: int
     rows_cached: int
 
     def of(self, tree: int, branches: int) -> NDArray[np.float32]:
         """Summed log-probs of the first `branches` branches of a tree."""
-        start = int(self.first[tree])
+        start = self.trees.branches(tree)[0]
         return self.sums[start : start + branches]
 
     def tokens(self, tree: int, branch: int) -> NDArray[np.float32]:
         """Token log-probs of one branch, read from the cache."""
-        return self.cache.get(int(self.places[self.first[tree] + branch]))
+        return self.cache.get(int(self.places[self.trees.branches(tree)[0] + branch]))
 
 
 def cache_folder(root: Path, scorer: Scorer) -> Path:
@@ -56,30 +57,30 @@ def score_reference(scorer: Scorer, trees: Trees, folder: Path, budget: int, scr
     cache = ReferenceCache(folder)
     for path in cache.damaged:
         screen.say(f"reference cache: {path.name} is damaged; set aside, its rows are scored again")
-    keys = [sequence_key(tree.prompt, branch) for tree, branch in sequences(trees)]
-    branches = np.diff(trees.trees) - 1
-    first = np.concatenate([[0], np.cumsum(branches)])
-    absent = cache.find(keys) < 0
-    missing = [t for t in range(len(trees)) if absent[first[t] : first[t + 1]].any()]
-    screen.say(f"reference: {len(trees) - len(missing):,} of {len(trees):,} rows cached, {len(missing):,} to score")
-    if missing:
-        _score(scorer, [trees[t] for t in missing], cache, budget, screen)
+    keys = trees.keys
     places = cache.find(keys)
-    sums = np.array([cache.get(int(place)).sum(dtype=np.float64) for place in places], dtype=np.float32)
-    return Reference(cache, places, sums, first, len(missing), len(trees) - len(missing))
+    absent = np.logical_or.reduceat(places < 0, trees.first[:-1]) if len(trees) else places
+    missing = np.flatnonzero(absent)
+    screen.say(f"reference: {len(trees) - len(missing):,} of {len(trees):,} rows cached, {len(missing):,} to score")
+    if len(missing):
+        _score(scorer, trees, missing, cache, budget, screen)
+        places = cache.find(keys)
+    sums = on_disk(cache.sums(places), folder)
+    return Reference(trees, cache, on_disk(places, folder), sums, len(missing), len(trees) - len(missing))
 
 
-def _score(scorer: Scorer, trees: Sequence[Tree], cache: ReferenceCache, budget: int, screen: Screen) -> None:
+def _score(
+    scorer: Scorer, trees: Trees, missing: NDArray[np.int64], cache: ReferenceCache, budget: int, screen: Screen
+) -> None:
     device = next(scorer.parameters()).device
     unsaved = 0
     try:
-        with screen.bar("reference", len(trees)) as advance, torch.no_grad():
-            for part in plan(trees, budget, scorer.layout):
-                chosen = [trees[i] for i in part]
-                forest = lay(chosen, scorer.layout).to(device)
+        with screen.bar("reference", len(missing)) as advance, torch.no_grad():
+            for part in _micro_batches(trees, missing, budget, scorer.layout):
+                forest = lay(part, scorer.layout).to(device)
                 scores = scorer(forest)["log_prob"].cpu().numpy()
                 cuts = forest.offsets.tolist()
-                for (tree, branch), a, b in zip(sequences(chosen), cuts, cuts[1:], strict=False):
+                for (tree, branch), a, b in zip(sequences(part), cuts, cuts[1:], strict=False):
                     cache.add(sequence_key(tree.prompt, branch), scores[a:b])
                 unsaved += forest.slots
                 if unsaved >= FLUSH_SLOTS:
@@ -88,3 +89,11 @@ def _score(scorer: Scorer, trees: Sequence[Tree], cache: ReferenceCache, budget:
                 advance(len(part), "")
     finally:
         cache.flush()
+
+
+def _micro_batches(trees: Trees, rows: NDArray[np.int64], budget: int, layout: str) -> Iterator[list[Tree]]:
+    """Some thousands of rows at a time, sorted by length within: enough for good packing, and no more in memory."""
+    for start in range(0, len(rows), BLOCK):
+        block = [trees[row] for row in rows[start : start + BLOCK].tolist()]
+        for part in plan(block, budget, layout):
+            yield [block[i] for i in part]

@@ -11,7 +11,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from alignzoo.examples import Flat, Supply, ranges
+from alignzoo.arrays import ranges
+from alignzoo.examples import Flat, Supply
 from alignzoo.objective import Scored
 
 

@@ -7,6 +7,7 @@ dialogues of an odd HH row).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -15,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Tokens = NDArray[np.int32]
+BLOCK = 16_384
+"""Trees that are worked on at once where all of them would take too much memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,23 @@ def sequence_key(prompt: Tokens, branch: Branch) -> bytes:
     return digest.digest()
 
 
+def sequence_keys(trees: Trees) -> NDArray[np.uint8]:
+    """(branches, 16) `sequence_key` of every branch of every tree, in the order of trees and branches."""
+    raw = np.ascontiguousarray(trees.tokens, dtype=np.int32).view(np.uint8).data
+    cuts = (4 * trees.segments).tolist()
+    segments, scored_from = trees.trees.tolist(), trees.scored_from.tolist()
+    keys = bytearray()
+    for first, last in zip(segments, segments[1:], strict=False):
+        prompt = raw[cuts[first] : cuts[first + 1]]
+        depth = len(prompt) // 4
+        for s in range(first + 1, last):
+            digest = blake2b((depth + scored_from[s]).to_bytes(8, sys.byteorder), digest_size=16)
+            digest.update(prompt)
+            digest.update(raw[cuts[s] : cuts[s + 1]])
+            keys += digest.digest()
+    return np.frombuffer(bytes(keys), np.uint8).reshape(-1, 16)
+
+
 class Trees(Sequence[Tree]):
     """Many trees in four flat arrays. Iterating makes `Tree` views; nothing is copied.
 
@@ -61,10 +81,12 @@ class Trees(Sequence[Tree]):
     """
 
     def __init__(
-        self, ids: list[str], tokens: Tokens, segments: NDArray[np.int64], trees: NDArray[np.int64],
+        self, ids: Sequence[str], tokens: Tokens, segments: NDArray[np.int64], trees: NDArray[np.int64],
         scored_from: Tokens, columns: Mapping[str, NDArray[np.float32]] | None = None, mismatched: bool = False,
+        keys: NDArray[np.uint8] | None = None,
     ) -> None:  # fmt: skip
         self.ids, self.tokens, self.segments, self.trees, self.scored_from = ids, tokens, segments, trees, scored_from
+        self._keys = keys
         self.columns = dict(columns or {})
         """Numbers that came with the data: name -> one for each branch of each tree, nan where there is none."""
         self.mismatched = mismatched
@@ -72,13 +94,22 @@ class Trees(Sequence[Tree]):
 
     @property
     def first(self) -> NDArray[np.int64]:
-        """(len + 1,) how many branches stand before each tree's."""
+        """(len + 1,) how many branches stand before each tree's; of one tree `branches` tells it at once."""
         return self.trees - np.arange(len(self.trees))
+
+    def branches(self, index: int) -> tuple[int, int]:
+        """A tree's branches among those of all trees: the first, and the one after the last."""
+        return int(self.trees[index]) - index, int(self.trees[index + 1]) - index - 1
+
+    @property
+    def keys(self) -> NDArray[np.uint8]:
+        """(branches of all trees, 16) `sequence_key` of each: kept with the tokens, or else made of them."""
+        return sequence_keys(self) if self._keys is None else self._keys
 
     def names(self, index: int) -> tuple[str, ...]:
         """What people call the branches of a tree: chosen and rejected; of a longer list the ranks; of a single
         completion its label; "mismatched" of another row's."""
-        first, last = self.first[index : index + 2].tolist()
+        first, last = self.branches(index)
         own = (last - first) // (2 if self.mismatched else 1)
         names = ("chosen", "rejected") if own == 2 else tuple(f"rank_{k}" for k in range(1, own + 1))
         if own == 1 and "desirable" in self.columns:
@@ -86,6 +117,29 @@ class Trees(Sequence[Tree]):
         elif own == 1:
             names = ("chosen",)
         return names + (tuple(f"mismatched_{name}" for name in names) if self.mismatched else ())
+
+    def blocks(self, most: int = BLOCK) -> Iterator[Trees]:
+        """The same trees in parts of at most `most`, so that arithmetic on all of them takes the memory of one part."""
+        for start in range(0, len(self), most):
+            trees = self.trees[start : start + most + 1]
+            segments = self.segments[trees[0] : trees[-1] + 1]
+            own = slice(int(trees[0]) - start, int(trees[-1]) - start - len(trees) + 1)
+            yield Trees(
+                self.ids[start : start + most], self.tokens[segments[0] : segments[-1]], segments - segments[0],
+                trees - trees[0], self.scored_from[trees[0] : trees[-1]],
+                {name: values[own] for name, values in self.columns.items()}, self.mismatched,
+                None if self._keys is None else self._keys[own],
+            )  # fmt: skip
+
+    def longest(self) -> int:
+        """Tokens of the longest sequence, prompt and branch together."""
+        most = 0
+        for block in self.blocks():
+            sizes = np.diff(block.segments)
+            sizes += np.repeat(sizes[block.trees[:-1]], np.diff(block.trees))  # of prompts it is twice their own
+            sizes[block.trees[:-1]] = 0
+            most = max(most, int(sizes.max()))
+        return most
 
     @classmethod
     def build(

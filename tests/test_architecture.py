@@ -26,7 +26,7 @@ ROOMS = [
     ("data.dialogue", "data.preference", "data.records", "data.sample", "data.formats", "data.sources"),
     ("registry", "modifiers", "model_sources", "metrics", "judges", "reporters"),
     ("recipe",),
-    ("tree",),
+    ("arrays", "tree"),
     ("data.split", "data.template", "data.tokenise", "data.report", "data.shapes", "data.sealed", "data.store", "data"),
     ("forest",),
     ("scoring",),

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from alignzoo.arrays import ranges
 from alignzoo.evaluate import by_example, score_all
-from alignzoo.examples import Flat, Supply, ranges
+from alignzoo.examples import Flat, Supply
 from alignzoo.progress import Screen
 from alignzoo.scoring import Scorer
 

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alignzoo.data.source import DataSource
 from alignzoo.data.split import Rows
@@ -38,14 +39,21 @@ def data_report(rows: Rows, train: Tokenised, held_out: Tokenised, source: DataS
 
 def lengths(*parts: Tokenised) -> dict[str, dict[str, float]]:
     """Tokens of the prompt and of each kind of completion: mean, median, 95th percentile and maximum."""
-    columns: dict[str, list[int]] = {"prompt": []}
-    for part in parts:
-        for i, tree in enumerate(part.trees):
-            columns["prompt"].append(len(tree.prompt))
-            for name, branch in zip(part.trees.names(i), tree.branches, strict=True):
+    found: dict[str, list[NDArray[np.int64]]] = {"prompt": []}
+    for block in (block for part in parts for block in part.trees.blocks()):
+        sizes = np.diff(block.segments)
+        found["prompt"].append(sizes[block.trees[:-1]])
+        sizes -= block.scored_from
+        kinds = np.diff(block.trees)
+        if "desirable" in block.columns:  # a single completion is called by its label
+            kinds = 2 * kinds + (block.columns["desirable"][block.first[:-1]] > 0.5)
+        _, examples = np.unique(kinds, return_index=True)
+        for example in sorted(examples.tolist()):
+            alike = block.trees[:-1][kinds == kinds[example]]
+            for b, name in enumerate(block.names(example)):
                 if not name.startswith("mismatched"):
-                    columns.setdefault(name, []).append(branch.scored)
-    return {name: _describe(np.array(values)) for name, values in columns.items() if values}
+                    found.setdefault(name, []).append(sizes[alike + 1 + b])
+    return {name: _describe(np.concatenate(values)) for name, values in found.items() if values}
 
 
 def _describe(values: np.ndarray) -> dict[str, float]:

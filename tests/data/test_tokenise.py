@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignzoo.data import Rows, Tokenised, data_report, tokenise
+from alignzoo.data.report import lengths
 from alignzoo.data.rows import Completion, Row, Skipped
 from alignzoo.data.sources.hh import HH
 from alignzoo.data.tokenise import truncate
 from alignzoo.errors import UserError
 from alignzoo.recipe.schema import TokensConfig
+from alignzoo.tree import Branch, Tree, Trees
 
 BOS, EOS = 0, 1
 LONG = TokensConfig(max_length=512, max_prompt_length=256)
@@ -228,3 +230,34 @@ def test_the_report_accounts_for_every_row(tokenizer):
     assert (report["truncated_prompts"], report["truncated_completions"]) == (1, 1)
     assert report["source"]["name"] == "hh"
     assert report["lengths"]["chosen"] == {"mean": 5.7, "median": 5.0, "p95": 6.8, "max": 7}
+
+
+tree = st.builds(
+    lambda prompt, sizes: Tree("a", np.zeros(prompt, np.int32), tuple(Branch(np.zeros(n, np.int32)) for n in sizes)),
+    st.integers(1, 9), st.sampled_from([1, 2, 2, 4]).flatmap(lambda n: st.lists(st.integers(1, 9), min_size=n, max_size=n)),
+)  # fmt: skip
+
+
+@given(st.lists(tree, max_size=9), st.lists(tree, min_size=1, max_size=9), st.booleans(), st.data())
+def test_lengths_are_those_of_every_tree_in_turn(train, held_out, mismatched, data):
+    """An oracle that looks at one tree after the other; the order of the names is part of data.json."""
+    parts = []
+    for items in (train, held_out):
+        items = [one for one in items if not mismatched or len(one.branches) > 1]
+        count = sum(len(one.branches) for one in items)
+        labels = data.draw(st.lists(st.sampled_from([0, 1]), min_size=count, max_size=count))
+        columns = {"desirable": np.array(labels, np.float32)}
+        parts.append(Tokenised(Trees.build(items, columns if data.draw(st.booleans()) else None, mismatched), []))
+    want: dict[str, list[int]] = {"prompt": []}
+    for part in parts:
+        for i, one in enumerate(part.trees):
+            want["prompt"].append(len(one.prompt))
+            for name, branch in zip(part.trees.names(i), one.branches, strict=True):
+                if not name.startswith("mismatched"):
+                    want.setdefault(name, []).append(branch.scored)
+    figures = {
+        name: {"mean": round(float(np.mean(values)), 1), "median": float(np.median(values)),
+               "p95": float(np.percentile(values, 95)), "max": max(values)}
+        for name, values in want.items() if values
+    }  # fmt: skip
+    assert json.dumps(lengths(*parts)) == json.dumps(figures)

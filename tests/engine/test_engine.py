@@ -11,7 +11,7 @@ import torch
 from steps import APOZeroUnpaired, difference, random_rows, rows_for, take
 
 from alignzoo.composition import Sum
-from alignzoo.engine import make_optimizer, rate_factor, rows_of_step, share, total_steps
+from alignzoo.engine import _order, make_optimizer, rate_factor, rows_of_step, share, total_steps
 from alignzoo.errors import RunFailed, UserError
 from alignzoo.objective import Objective
 from alignzoo.objectives import DPO, IPO, SFT
@@ -267,3 +267,15 @@ def test_the_papers_optimiser_has_torchs_defaults():
     assert RMSprop(learning_rate=1e-6).alpha == 0.99
     assert AdamW(learning_rate=1e-6).weight_decay == 0
     assert make_optimizer(RMSprop(learning_rate=1e-6), torch.nn.Linear(1, 1)).defaults["eps"] == 1e-8
+
+
+def test_an_epochs_order_is_drawn_once_and_is_the_generators():
+    """A million rows are not permuted again for every step, and a step's rows do not depend on the steps before it."""
+    train = config(batch_size=4)
+    orders = [np.random.default_rng([9, epoch]).permutation(13) for epoch in range(2)]
+    for step in (4, 0, 2, 5, 1):
+        epoch, place = divmod(step, 3)
+        assert rows_of_step(step, 13, train, 9).tolist() == orders[epoch][4 * place : 4 * place + 4].tolist()
+    drawn = _order.cache_info().misses
+    rows_of_step(1, 13, train, 9), rows_of_step(2, 13, train, 9)
+    assert _order.cache_info().misses == drawn

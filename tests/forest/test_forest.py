@@ -127,3 +127,27 @@ def test_a_sequence_is_known_by_its_tokens_and_by_where_scoring_starts():
     assert (
         sequence_key(other, Branch(np.array([2, 3, 4], np.int32), 1)) == key
     )  # the same tokens scored from the same place
+
+
+@given(trees, st.integers(1, 4), st.booleans())
+@settings(deadline=None)
+def test_what_is_known_of_all_trees_is_what_is_known_of_each(some, most, mismatched):
+    """Keys, longest sequence, and the parts that arithmetic goes through."""
+    some = [tree for tree in some if not mismatched or len(tree.branches) % 2 == 0]
+    count = sum(len(tree.branches) for tree in some)
+    built = Trees.build(some, {"desirable": np.arange(count, dtype=np.float32) % 2}, mismatched)
+    assert built.keys.dtype == np.uint8
+    assert [key.tobytes() for key in built.keys] == [sequence_key(tree.prompt, b) for tree, b in sequences(some)]
+    whole = [len(tree.prompt) + len(branch.tokens) for tree, branch in sequences(some)]
+    assert built.longest() == max(whole, default=0)
+    parts = list(built.blocks(most))
+    assert [len(part) for part in parts] == [len(some[a : a + most]) for a in range(0, len(some), most)]
+    for tree, again in zip(some, (tree for part in parts for tree in part), strict=True):
+        assert tree.id == again.id
+        assert np.array_equal(tree.prompt, again.prompt)
+        for mine, theirs in zip(tree.branches, again.branches, strict=True):
+            assert np.array_equal(mine.tokens, theirs.tokens)
+            assert mine.scored_from == theirs.scored_from
+    names = [part.names(i) for part in parts for i in range(len(part))]
+    assert names == [built.names(i) for i in range(len(built))]
+    assert [part.mismatched for part in parts] == [mismatched] * len(parts)

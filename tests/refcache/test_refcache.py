@@ -91,3 +91,49 @@ def test_two_writers_of_one_folder_keep_both_works(tmp_path):
     one.flush()
     two.flush()
     assert len(ReferenceCache(tmp_path)) == 2
+
+
+def test_many_keys_are_found_as_a_dictionary_would(tmp_path, monkeypatch):
+    """Wanted twice, kept twice, alike in their first half: an index in Python is the oracle."""
+    monkeypatch.setattr("alignzoo.refcache.SHARD_ROWS", 50)
+    random = np.random.default_rng(0)
+    known = [bytes(random.bytes(16)) for _ in range(400)]
+    known += [one[:8] + bytes(random.bytes(8)) for one in known[:100]]
+    scores = {one: random.normal(size=random.integers(0, 6)).astype(np.float32) for one in known}
+    cache = ReferenceCache(tmp_path)
+    for one in [*known, *known[:60]]:
+        cache.add(one, scores[one])
+    cache.flush()
+    cache = ReferenceCache(tmp_path)
+    assert len(list(tmp_path.iterdir())) > 9
+    assert len(cache) == 500
+    wanted = [*known[::-1], *(bytes(random.bytes(16)) for _ in range(50)), *known[:7], known[0][:8] + b"8 others"]
+    raw = np.frombuffer(b"-" + b"".join(wanted), np.uint8)[1:].reshape(-1, 16)  # as from a file, at an odd address
+    for keys in (wanted, raw):
+        places = cache.find(keys)
+        assert [place >= 0 for place in places] == [one in scores for one in wanted]
+        for one, place in zip(wanted, places, strict=True):
+            if place >= 0:
+                assert np.array_equal(cache.get(int(place)), scores[one])
+    found = places[places >= 0]
+    want = [np.float32(cache.get(int(place)).sum(dtype=np.float64)) for place in found]
+    assert cache.sums(found).dtype == np.float32
+    assert cache.sums(found).tolist() == want
+
+
+def test_a_flush_reads_no_other_shard(tmp_path, monkeypatch):
+    """A pass over a million rows flushes some hundred times; each may cost what the shard costs, and no more."""
+    cache = fill(tmp_path, range(10))
+    read = []
+    monkeypatch.setattr("alignzoo.refcache.read_shard", lambda path: read.append(path) or read_shard(path))
+    cache.add(key(11), np.array([-1.0]))
+    cache.flush()
+    assert len(read) == 1
+
+
+def test_a_shard_stays_on_disk(tmp_path):
+    cache = fill(tmp_path, range(10))
+    for array in (cache._shards[0].keys, cache._shards[0].offsets, cache.get(int(cache.find([key(3)])[0]))):
+        while array.base is not None and not isinstance(array, np.memmap):
+            array = array.base
+        assert isinstance(array, np.memmap)

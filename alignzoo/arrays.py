@@ -1,0 +1,106 @@
+"""Arrays that live in files: mapped and not read, so that memory does not grow with them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+TYPES = {"U8": np.uint8, "I32": np.int32, "I64": np.int64, "F32": np.float32}
+
+
+def mapped(path: Path) -> dict[str, NDArray[Any]]:
+    """The tensors of a safetensors file, mapped. Writing to one changes no file, only this copy.
+
+    Raises OSError, ValueError or KeyError for what is no such file.
+    """
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > path.stat().st_size:
+            raise ValueError(f"{path} has no header of safetensors")
+        header = json.loads(file.read(size))
+    raw = np.memmap(path, np.uint8, "c").view(np.ndarray)[8 + size :]
+    return {
+        name: raw[slice(*about["data_offsets"])].view(TYPES[about["dtype"]]).reshape(about["shape"])
+        for name, about in header.items() if name != "__metadata__"
+    }  # fmt: skip
+
+
+def on_disk(array: NDArray[Any], folder: Path) -> NDArray[Any]:
+    """The same array, mapped from a file of no name in `folder`, which goes when the array does. Where nothing can be
+    written it stays in memory."""
+    if not array.size:
+        return array
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            array.tofile(file)
+            file.flush()
+            return np.memmap(file, array.dtype, "r", shape=array.shape).view(np.ndarray)
+    except OSError:
+        return array
+
+
+def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`starts[0]` up to `starts[0] + lengths[0]`, then the next range, and so on."""
+    before = np.cumsum(lengths) - lengths
+    return np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
+
+
+class Spool:
+    """An array that grows at its end, in a file: what is appended takes no memory."""
+
+    def __init__(self, path: Path, dtype: Any) -> None:
+        self.path, self.dtype, self.size = path, np.dtype(dtype), 0
+        self._file: IO[bytes] = open(path, "wb")
+
+    def append(self, values: NDArray[Any]) -> None:
+        """Add values, as this array's type."""
+        np.ascontiguousarray(values, dtype=self.dtype).tofile(self._file)
+        self.size += len(values)
+
+    def whole(self) -> NDArray[Any]:
+        """All that was appended, mapped. Nothing can be appended after that."""
+        self._file.close()
+        if not self.size:
+            return np.zeros(0, self.dtype)
+        return np.memmap(self.path, self.dtype, "r", shape=(self.size,)).view(np.ndarray)
+
+
+class Texts(Sequence[str]):
+    """Many short texts as bytes and cuts: text i is `raw[cuts[i]:cuts[i + 1]]` in UTF-8."""
+
+    def __init__(self, raw: NDArray[np.uint8], cuts: NDArray[np.int64]) -> None:
+        self.raw, self.cuts = raw, cuts
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> Texts:
+        """From texts."""
+        parts = [text.encode("utf-8", "surrogatepass") for text in texts]
+        cuts = np.zeros(len(parts) + 1, dtype=np.int64)
+        np.cumsum([len(part) for part in parts], out=cuts[1:])
+        return cls(np.frombuffer(b"".join(parts), np.uint8), cuts)
+
+    def __len__(self) -> int:
+        return len(self.cuts) - 1
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            return Texts(self.raw, self.cuts[start : max(start, stop) + 1]) if step == 1 else list(self)[index]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        i = int(index) % len(self)
+        return self.raw[self.cuts[i] : self.cuts[i + 1]].tobytes().decode("utf-8", "surrogatepass")
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[i] for i in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(str.__eq__, self, other))
+
+    __hash__ = None  # type: ignore[assignment]

@@ -19,7 +19,8 @@ from alignzoo import checkpoint
 from alignzoo.data import Tokenised
 from alignzoo.data.rows import Row
 from alignzoo.data.shapes import shape
-from alignzoo.data.store import Prepared, TokenStore, Unread
+from alignzoo.data.store import Prepared, TokenStore
+from alignzoo.data.unread import Unread
 from alignzoo.engine import Engine, make_optimizer, total_steps
 from alignzoo.errors import RunFailed, UserError
 from alignzoo.evaluate import evaluate

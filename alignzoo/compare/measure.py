@@ -31,7 +31,8 @@ from alignzoo.compare.settings import Sampling
 from alignzoo.compare.verdicts import Verdict, ask, judge_key
 from alignzoo.data import Tokenised
 from alignzoo.data.sealed import digest, new_folder, opened, seal, set_aside
-from alignzoo.data.store import TokenStore, Unread
+from alignzoo.data.store import TokenStore
+from alignzoo.data.unread import Unread
 from alignzoo.durable import write_json
 from alignzoo.errors import UserError
 from alignzoo.examples import Supply
@@ -116,7 +117,7 @@ class _Measuring:
         with new_folder(place) as temporary:
             save_file(examples, temporary / EXAMPLES)
             _write_lines(temporary / SAMPLES, lines)
-            seal(temporary, about | {"ids": held_out.trees.ids, "judges": {}})
+            seal(temporary, about | {"ids": list(held_out.trees.ids), "judges": {}})
 
     def _computed(self, held_out: Tokenised) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         recipe, objective, trees = self.recipe, self.recipe.objective, held_out.trees

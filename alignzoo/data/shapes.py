@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 
+from alignzoo.arrays import ranges
 from alignzoo.data.rows import Row, Skipped
 from alignzoo.errors import UserError, nearest
 from alignzoo.metric import Metric
@@ -99,12 +100,22 @@ def measurable(rows: Sequence[Row], metrics: Sequence[Metric]) -> None:
             _check(row, metric)
 
 
-def with_columns(trees: Trees, rows: Sequence[Row], objective: Objective, metrics: Sequence[Metric] = ()) -> Trees:
-    """The trees with the numbers that objective and metrics declare, and the labels of unpaired data."""
+def labelled(objective: Objective, metrics: Sequence[Metric] = ()) -> bool:
+    """Whether somebody wants labels, even of rows that are pairs or lists."""
+    asking: list[Objective | Metric] = [*(term for _, term in objective.terms), *metrics]
+    return any(one.data == "unpaired" for one in asking)
+
+
+def with_columns(
+    trees: Trees, rows: Sequence[Row], objective: Objective, metrics: Sequence[Metric] = (), labels: bool | None = None
+) -> Trees:
+    """The trees with the numbers that objective and metrics declare, and the labels of unpaired data: `labels` says
+    whether there are any, by default where somebody wants them or a row is a single completion."""
     asking: list[Objective | Metric] = [*(term for _, term in objective.terms), *metrics]
     names = list(dict.fromkeys(name for one in asking for name in one.columns))
-    single = any(len(row.completions) == 1 for row in rows)
-    if single or any(one.data == "unpaired" for one in asking):
+    if labels is None:
+        labels = labelled(objective, metrics) or any(len(row.completions) == 1 for row in rows)
+    if labels:
         names.append("desirable")
     columns = {name: np.full(int(trees.first[-1]), np.nan, dtype=np.float32) for name in names}
     for row, first in zip(rows, trees.first[:-1].tolist(), strict=True):
@@ -124,16 +135,18 @@ def _desirable(row: Row, b: int) -> float:
     return float(b == 0 or ties)
 
 
-def with_mismatched(trees: Trees, max_length: int) -> Trees:
-    """Every prompt also with the completions of the next row that has another prompt (KTO's estimate of the KL).
+def with_mismatched(trees: Trees, max_length: int, start: int = 0, stop: int | None = None) -> Trees:
+    """Every prompt also with the completions of the next row that has another prompt (KTO's estimate of the KL), for
+    the trees from `start` up to `stop`.
 
     Which completion meets which prompt is a function of the data alone, so the reference cache serves every run.
     Raises UserError when all prompts are the same.
     """
-    everything = list(trees)
+    stop = len(trees) if stop is None else min(stop, len(trees))
     wider = []
-    for i, tree in enumerate(everything):
-        others = (everything[(i + step) % len(everything)] for step in range(1, len(everything)))
+    for i in range(start, stop):
+        tree = trees[i]
+        others = (trees[(i + step) % len(trees)] for step in range(1, len(trees)))
         other = next((one for one in others if not np.array_equal(one.prompt, tree.prompt)), None)
         if other is None:
             raise UserError("all rows have the same prompt; a mismatched completion needs another one", where="data")
@@ -144,10 +157,9 @@ def with_mismatched(trees: Trees, max_length: int) -> Trees:
             strange.append(Branch(tokens))
         wider.append(Tree(tree.id, tree.prompt, (*tree.branches, *strange)))
     built = Trees.build(wider, mismatched=True)
-    columns = {}
+    first, last = (int(trees.trees[i]) - i for i in (start, stop))
+    own = ranges(built.first[:-1], np.diff(built.first) // 2)
     for name, values in trees.columns.items():
-        columns[name] = np.full(int(built.first[-1]), np.nan, dtype=np.float32)
-        for old, new, count in zip(trees.first[:-1], built.first[:-1], np.diff(trees.first), strict=True):
-            columns[name][new : new + count] = values[old : old + count]
-    built.columns = columns
+        built.columns[name] = np.full(int(built.first[-1]), np.nan, dtype=np.float32)
+        built.columns[name][own] = values[first:last]
     return built

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
+import numpy as np
+from numpy.typing import NDArray
+
 from alignzoo.data.rows import Row, Skipped
-from alignzoo.data.source import DataSource
+from alignzoo.data.source import DataSource, Split
 from alignzoo.errors import UserError
+
+TRAIN, HELD_OUT, FLIPPED, NO_PAIR = 1, 2, 4, 8
+Read = Callable[[Split], Iterable[Row | Skipped]]
+"""Reads a split from its beginning."""
 
 
 @dataclass
@@ -26,53 +35,109 @@ class Rows:
     """Whether the held-out rows were taken from the training split, for want of a test split."""
 
 
+@dataclass
+class Survey:
+    """What a first reading of a source tells, in a few bytes a row: what becomes of each, in the order of reading."""
+
+    rows: Rows
+    """The counts and the skipped rows; its lists are empty."""
+    marks: dict[Split, NDArray[np.uint8]]
+    """For each split, of each row read: TRAIN or HELD_OUT where it is used, FLIPPED and NO_PAIR beside it."""
+
+    def count(self, *wanted: int) -> int:
+        """How many rows carry these marks."""
+        whole = sum(wanted)
+        return sum(int((marks & whole == whole).sum()) for marks in self.marks.values())
+
+    @property
+    def pairs(self) -> bool:
+        """Whether every row that is used has two completions."""
+        return not self.count(TRAIN, NO_PAIR) + self.count(HELD_OUT, NO_PAIR)
+
+
 def read_rows(source: DataSource) -> Rows:
     """Read a source, hold rows out, apply its limits, and flip the share of training labels that it asks for.
 
     Raises UserError when no row can be used, when two have one id, or when nothing can be held out.
     """
-    rows = Rows(carved=len(source.splits()) == 1)
-    usable: dict[str, list[Row]] = {}
-    for split in source.splits():
-        usable[split] = []
-        for row in source.read(split):
-            rows.read += 1
-            if isinstance(row, Row) and not _is_unicode(row):
-                row = Skipped(row.id, "not valid Unicode", "half of a surrogate pair, as when an emoji is cut in two")
-            if isinstance(row, Row):
-                usable[split].append(row)
-            else:
-                rows.skipped.append(row)
-    train = usable["train"]
-    if not train:
-        reasons = ", ".join(sorted({skipped.reason for skipped in rows.skipped})) or "there are no rows"
+    every = {split: list(source.read(split)) for split in source.splits()}
+    found = survey(source, lambda split: every[split])
+    for held_out, row in used_rows(found, lambda split: every[split]):
+        (found.rows.held_out if held_out else found.rows.train).append(row)
+    return found.rows
+
+
+def survey(source: DataSource, read: Read) -> Survey:
+    """Look at every row once and keep none: what `read_rows` decides, for data that is not to be held in memory."""
+    splits = source.splits()
+    found = Survey(Rows(carved=len(splits) == 1), {})
+    ids, places = array("q"), array("d")
+    for split in splits:
+        marks = bytearray()
+        for row in map(_checked, read(split)):
+            if isinstance(row, Skipped):
+                found.rows.skipped.append(row)
+                marks.append(0)
+                continue
+            ids.append(hash(row.id))
+            if found.rows.carved:
+                places.append(_unit(f"held out {row.group}"))
+            mark = TRAIN if split == "train" else HELD_OUT
+            mark |= FLIPPED if source.label_noise and _is_flipped(row, source) else 0
+            marks.append(mark | (NO_PAIR if len(row.completions) != 2 else 0))
+        found.rows.read += len(marks)
+        found.marks[split] = np.frombuffer(marks, np.uint8).copy()
+    if not found.count(TRAIN):
+        reasons = ", ".join(sorted({skipped.reason for skipped in found.rows.skipped})) or "there are no rows"
         raise UserError(f"no row can be used: {reasons}", where="data")
-    _ids_are_unique([row for part in usable.values() for row in part])
-    train, held_out = carve(train, source.held_out) if rows.carved else (train, usable["test"])
-    rows.held_out = held_out[: source.held_out_rows]
-    for row in train[: source.train_rows]:
-        flip = _unit(f"noise {source.label_noise_seed} {row.id}") < source.label_noise
-        rows.flipped += flip
-        rows.train.append(_flipped(row) if flip else row)
-    rows.left_out = len(train) + len(held_out) - len(rows.train) - len(rows.held_out)
-    return rows
+    if len(np.unique(np.frombuffer(ids, np.int64))) < len(ids):
+        _ids_are_unique(row for split in splits for row in map(_checked, read(split)))
+    if found.rows.carved:
+        usable = np.flatnonzero(found.marks["train"])
+        held_out = usable[carve(np.frombuffer(places), source.held_out)]
+        found.marks["train"][held_out] ^= TRAIN | HELD_OUT
+    for side, most in ((TRAIN, source.train_rows), (HELD_OUT, source.held_out_rows)):
+        for own in found.marks.values():
+            beyond = np.flatnonzero(own & side)[len(own) if most is None else most :]
+            own[beyond] &= ~np.uint8(side)
+            found.rows.left_out += len(beyond)
+    found.rows.flipped = found.count(TRAIN, FLIPPED)
+    return found
 
 
-def carve(rows: list[Row], share: float) -> tuple[list[Row], list[Row]]:
-    """Training and held-out rows; a group is held out by its own hash, so every subset and every seed splits alike.
+def used_rows(found: Survey, read: Read) -> Iterator[tuple[bool, Row]]:
+    """Whether it is held out, and the row, of every row that is used, in the order of reading; labels flipped."""
+    for split, marks in found.marks.items():
+        rows = iter(read(split))
+        for mark in marks.tolist():
+            row = next(rows, None)
+            if mark and not isinstance(row, Row):
+                raise UserError("the data has changed while it was read", where="data", expected="the same rows twice")
+            if mark & (TRAIN | HELD_OUT):
+                assert isinstance(row, Row)
+                yield bool(mark & HELD_OUT), _flipped(row) if mark & TRAIN and mark & FLIPPED else row
+
+
+def carve(places: NDArray[np.float64], share: float) -> NDArray[np.bool_]:
+    """Which rows are held out, by the places in [0, 1) of their groups: a group is held out by its own hash, so every
+    subset and every seed splits alike.
 
     At least one group goes to either side, whatever chance says of a small file. Raises UserError for a single group.
     """
-    place = {row.group: _unit(f"held out {row.group}") for row in rows}
-    if len(place) < 2:
+    groups = np.unique(places)
+    if len(groups) < 2:
         raise UserError(
             "nothing can be held out: all rows have the same prompt group", where="data",
             expected="two different first turns at least, or a file of its own for the test split",
         )  # fmt: skip
-    by_place = sorted(place, key=lambda group: place[group])
-    wanted = sum(place[group] < share for group in by_place)
-    held = set(by_place[: min(max(wanted, 1), len(by_place) - 1)])
-    return [row for row in rows if row.group not in held], [row for row in rows if row.group in held]
+    wanted = int((groups < share).sum())
+    return places <= groups[min(max(wanted, 1), len(groups) - 1) - 1]
+
+
+def _checked(row: Row | Skipped) -> Row | Skipped:
+    if isinstance(row, Row) and not _is_unicode(row):
+        return Skipped(row.id, "not valid Unicode", "half of a surrogate pair, as when an emoji is cut in two")
+    return row
 
 
 def _is_unicode(row: Row) -> bool:
@@ -87,11 +152,15 @@ def _is_unicode(row: Row) -> bool:
     return True
 
 
-def _ids_are_unique(rows: list[Row]) -> None:
+def _ids_are_unique(rows: Iterable[Row | Skipped]) -> None:
     """Label noise, samples and scores name rows by their ids."""
-    id, count = next(iter(Counter(row.id for row in rows).most_common(1)), ("", 0))
+    (id, count), *_ = Counter(row.id for row in rows if isinstance(row, Row)).most_common(1)
     if count > 1:
         raise UserError(f"{count} rows have the id '{id}'", where="data", expected="an id of its own for every row")
+
+
+def _is_flipped(row: Row, source: DataSource) -> bool:
+    return _unit(f"noise {source.label_noise_seed} {row.id}") < source.label_noise
 
 
 def _unit(text: str) -> float:

@@ -2,8 +2,7 @@
 
 A folder `tokens/<key>/` of the cache holds
 
-    train.safetensors, held_out.safetensors   the arrays of their `Trees`, columns among them
-    train.json                                the ids of the training rows
+    train.safetensors, held_out.safetensors   the arrays of their `Trees`: ids, columns and sequence keys among them
     held_out.jsonl                            the held-out rows with their texts: samples, judges and metrics read them
     about.json                                the data report, and a digest of every other file
 
@@ -15,55 +14,43 @@ all are pairs come out the same for every kind of objective, and are kept under 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
-from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from filelock import FileLock
-from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
-from alignzoo.data import Rows, Tokenised, data_report, prepare, read_rows
-from alignzoo.data.rows import Completion, Row, Text
+from alignzoo.data import Tokenised, data_report
+from alignzoo.data.pile import stored as stored_part
 from alignzoo.data.sealed import digest, new_folder, opened, seal, set_aside
-from alignzoo.data.source import DataSource, content_of
+from alignzoo.data.source import content_of, file_digest
+from alignzoo.data.split import HELD_OUT, TRAIN
+from alignzoo.data.stream import Stream
+from alignzoo.data.unread import Unread
 from alignzoo.paths import cache_root
-from alignzoo.tree import Trees
+from alignzoo.tree import sequence_key
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from alignzoo.recipe import Resolved
 
-ARRAYS, COLUMN = ("tokens", "segments", "trees", "scored_from"), "column "
+PARTS, HELD_OUT_ROWS = ("train", "held_out"), "held_out.jsonl"
 OWN_CODE = [Path(__file__).parent / name for name in (".", "formats", "sources", "sample")]
 """alignzoo's own reading and tokenising: what another version of it made is another thing, as with a plugin's."""
+KEYS_CODE = Path(sequence_key.__code__.co_filename)
+"""The sequence keys are kept with the tokens."""
 LIBRARIES = ("tokenizers", "transformers")
 WAIT_SECONDS = 900
 """For another process that makes the same tokens; after that both make them, and one is kept."""
 
 Say = Callable[[str], None]
-
-
-class Unread:
-    """A source's rows: read once, and only if somebody looks at them. Iterating gives the training rows."""
-
-    def __init__(self, source: DataSource) -> None:
-        self.source = source
-
-    @cached_property
-    def rows(self) -> Rows:
-        """All of them."""
-        return read_rows(self.source)
-
-    def __iter__(self) -> Iterator[Row]:
-        return iter(self.rows.train)
 
 
 @dataclass
@@ -87,7 +74,7 @@ class TokenStore:
         self._made_from = digest({
             "data": self.recipe.data.fingerprint(),
             "plugins": [origin.file_hash for origin in origins if origin.package != "alignzoo"],
-            "code": [content_of(folder) for folder in OWN_CODE],
+            "code": [*(content_of(folder) for folder in OWN_CODE), file_digest(KEYS_CODE)],
             "tokenizer": tokenizer_fingerprint(tokenizer),
             "tokens": self.recipe.tokens.model_dump(mode="json"),
         })  # fmt: skip
@@ -110,7 +97,7 @@ class TokenStore:
         found = self._find(say)
         if found is None:
             with self._alone():
-                found = self._find(say) or self._make(unread.rows, say)
+                found = self._find(say) or self._make(unread, say)
         return found
 
     def _find(self, say: Say) -> Prepared | None:
@@ -125,20 +112,35 @@ class TokenStore:
                 set_aside(folder)
         return None
 
-    def _make(self, rows: Rows, say: Say) -> Prepared:
-        say(f"tokens: tokenising {len(rows.train):,} + {len(rows.held_out):,} rows")
-        train = prepare(rows.train, self.tokenizer, self.recipe)
-        held_out = prepare(rows.held_out, self.tokenizer, self.recipe, self.recipe.eval.metrics)
-        made = Prepared(train, held_out, data_report(rows, train, held_out, self.recipe.data))
-        pairs = all(len(row.completions) == 2 for part in (rows.train, rows.held_out) for row in part)
-        folder = self.root / (self._key_of_pairs if pairs else self.key)
+    def _make(self, unread: Unread, say: Say) -> Prepared:
+        counts = unread.survey
+        say(f"tokens: tokenising {counts.count(TRAIN):,} + {counts.count(HELD_OUT):,} rows")
+        folder = self.root / (self._key_of_pairs if counts.pairs else self.key)
         try:
             with new_folder(folder) as temporary:
-                _write(temporary, made)
+                self._write(temporary, unread)
         except OSError as error:
             say(f"tokens: they could not be stored ({error}); the next run makes them again")
-        train.rows = []
-        return self._read(folder) or made
+        return self._read(folder) or self._passing(unread)
+
+    def _write(self, folder: Path, unread: Unread) -> None:
+        work = folder / "work"
+        work.mkdir()
+        parts = Stream(unread, self.tokenizer, self.recipe, work).prepare(folder / HELD_OUT_ROWS)
+        for name, (pile, made) in zip(PARTS, parts, strict=True):
+            pile.save(made.trees, folder / f"{name}.safetensors")
+        shutil.rmtree(work)
+        train, held_out = (made for _, made in parts)
+        report = data_report(unread.survey.rows, train, held_out, self.recipe.data)
+        seal(folder, {"mismatched": train.trees.mismatched, "report": report})
+
+    def _passing(self, unread: Unread) -> Prepared:
+        """The same for this process alone: its files lose their names at once, and their space when it ends."""
+        with tempfile.TemporaryDirectory() as folder:
+            self._write(Path(folder), unread)
+            found = self._read(Path(folder))
+        assert found is not None
+        return found
 
     def _read(self, folder: Path) -> Prepared | None:
         """What the folder holds, its arrays mapped from the files; None when it is not there, or not what was written.
@@ -149,15 +151,14 @@ class TokenStore:
         if about is None:
             return None
         try:
-            ids = json.loads((folder / "train.json").read_text(encoding="utf-8"))
-            lines = (folder / "held_out.jsonl").read_text(encoding="utf-8").split("\n")
-            rows = [_row(json.loads(line)) for line in lines if line]
-            train = _trees(folder / "train.safetensors", ids, about["mismatched"])
-            held_out = _trees(folder / "held_out.safetensors", [row.id for row in rows], about["mismatched"])
+            train, held_out = (
+                stored_part(folder / f"{name}.safetensors", folder / rows if rows else None, about["mismatched"])
+                for name, rows in zip(PARTS, (None, HELD_OUT_ROWS), strict=True)
+            )
         except FileNotFoundError:  # pruned meanwhile
             return None
         source = {"name": self.recipe.data.name} | self.recipe.data.model_dump(mode="json")
-        return Prepared(Tokenised(train, []), Tokenised(held_out, rows), about["report"] | {"source": source})
+        return Prepared(train, held_out, about["report"] | {"source": source})
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -201,59 +202,3 @@ def stored(root: Path) -> Sequence[Path]:
 def leftovers(root: Path) -> Sequence[Path]:
     """What processes that broke off left in the token store, and what was damaged."""
     return sorted(path for end in ("tmp", "damaged") for path in (root / "tokens").glob(f".*.{end}"))
-
-
-def _write(folder: Path, made: Prepared) -> None:
-    for name, part in (("train", made.train), ("held_out", made.held_out)):
-        trees = part.trees
-        arrays: dict[str, NDArray[Any]] = {key: getattr(trees, key) for key in ARRAYS}
-        arrays |= {COLUMN + column: values for column, values in trees.columns.items()}
-        save_file(arrays, folder / f"{name}.safetensors")
-    (folder / "train.json").write_text(json.dumps(made.train.trees.ids), encoding="utf-8")
-    lines = [json.dumps(_plain(row)) + "\n" for row in made.held_out.rows]
-    (folder / "held_out.jsonl").write_text("".join(lines), encoding="utf-8")
-    seal(folder, {"mismatched": made.train.trees.mismatched, "report": made.report})
-
-
-def _trees(path: Path, ids: list[str], mismatched: bool) -> Trees:
-    arrays = _mapped(path)
-    columns = {name.removeprefix(COLUMN): values for name, values in arrays.items() if name.startswith(COLUMN)}
-    tokens, segments, trees, scored_from = (arrays[name] for name in ARRAYS)
-    return Trees(ids, tokens, segments, trees, scored_from, columns, mismatched)
-
-
-def _mapped(path: Path) -> dict[str, NDArray[Any]]:
-    """The tensors of a safetensors file, mapped and not read. Writing to one changes no file, only this copy."""
-    with open(path, "rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-    raw = np.memmap(path, np.uint8, "c").view(np.ndarray)[8 + size :]
-    types = {"I32": np.int32, "I64": np.int64, "F32": np.float32}
-    return {
-        name: raw[slice(*about["data_offsets"])].view(types[about["dtype"]]).reshape(about["shape"])
-        for name, about in header.items() if name != "__metadata__"
-    }  # fmt: skip
-
-
-def _plain(row: Row) -> dict[str, Any]:
-    return {
-        "id": row.id, "prompt": _as_json(row.prompt), "group": row.group, "columns": _numbers(row.columns),
-        "completions": [[_as_json(one.text), one.context, _numbers(one.columns)] for one in row.completions],
-    }  # fmt: skip
-
-
-def _row(plain: Mapping[str, Any]) -> Row:
-    completions = tuple(Completion(_as_text(text), *others) for text, *others in plain["completions"])
-    return Row(plain["id"], _as_text(plain["prompt"]), completions, plain["group"], plain["columns"])
-
-
-def _as_json(text: Text) -> str | list[dict[str, str]]:
-    return text if isinstance(text, str) else [dict(message) for message in text]
-
-
-def _as_text(value: Any) -> Text:
-    return value if isinstance(value, str) else tuple(value)
-
-
-def _numbers(columns: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in columns.items()}  # a source may give numpy's

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from alignzoo.recipe.schema import TokensConfig
 
 Ids = list[int]
+Encoded = tuple[Ids, list[Ids], list[Ids], bool]
+"""Prompt, contexts and completions of a row, and whether BOS opens the prompt."""
 
 
 @dataclass
@@ -27,7 +29,7 @@ class Tokenised:
     """Trees, the rows they came from (`trees[i]` is `rows[i]`), and what became of the others."""
 
     trees: Trees
-    rows: list[Row]
+    rows: Sequence[Row]
     skipped: list[Skipped] = field(default_factory=list)
     truncated_prompts: int = 0
     truncated_completions: int = 0
@@ -40,15 +42,26 @@ def tokenise(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, tokens: To
     text ends with it already, and is scored (a chat template ends its own turns). Raises UserError when a chat
     template is needed and missing, or EOS.
     """
-    encode = _Encoder(tokenizer)
+    return trees_of(rows, encode(rows, tokenizer), tokens)
+
+
+def encode(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
+    """The ids of each row's prompt, contexts and completions. The tokenizer gets one long list of texts, which it works
+    on with a thread for each core and without Python's lock. Raises UserError as `tokenise` does."""
+    encoder = _Encoder(tokenizer)
     for row in rows:
-        encode.want(row)
+        encoder.want(row)
+    return encoder.all()
+
+
+def trees_of(rows: Sequence[Row], encoded: Sequence[Encoded], tokens: TokensConfig) -> Tokenised:
+    """Trees of what was encoded, cut to the limits."""
     kept: list[Row] = []
     trees: list[Tree] = []
     counts: Counter[str] = Counter()
     skipped: list[Skipped] = []
-    for row, (prompt, contexts, completions) in zip(rows, encode.all(), strict=True):
-        cut = truncate(prompt, contexts, completions, tokens, keep_first=encode.has_bos(prompt))
+    for row, (prompt, contexts, completions, has_bos) in zip(rows, encoded, strict=True):
+        cut = truncate(prompt, contexts, completions, tokens, keep_first=has_bos)
         if not prompt or not all(completions):
             cut = "empty completion" if prompt else "empty prompt"
         if isinstance(cut, str):
@@ -107,33 +120,37 @@ class _Encoder:
         self.eos: Ids = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
         if tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]:
             self.bos = [tokenizer.bos_token_id]
-        self.texts: list[str] = []
+        self.texts = [""]  # what most contexts are, once for all
+        self.places: list[list[int]] = []
         self.plain: list[bool] = []
-        self.sizes: list[int] = []
 
     def want(self, row: Row) -> None:
         chat = is_chat(row)
         prompt, completions = render(row, self.tokenizer) if chat else (row.prompt, [c.text for c in row.completions])
-        self.texts += [prompt, *(c.context for c in row.completions), *completions]  # type: ignore[list-item]
+        places = []
+        for text in (prompt, *(c.context for c in row.completions), *completions):
+            places.append(len(self.texts) if text else 0)
+            if text:
+                self.texts.append(text)
+        self.places.append(places)
         self.plain.append(not chat)
-        self.sizes.append(len(row.completions))
 
-    def all(self) -> list[tuple[Ids, list[Ids], list[Ids]]]:
+    def all(self) -> list[Encoded]:
         if any(self.plain) and not self.eos:
             raise UserError("the tokenizer has no end-of-sequence token to close plain completions with", where="data")
         # An empty prompt has no token to predict the first one from: these are what models were trained to follow.
         nothing = [self.tokenizer.bos_token_id] if self.tokenizer.bos_token_id is not None else self.eos
-        ids = self.tokenizer(self.texts, add_special_tokens=False)["input_ids"] if self.texts else []
-        rows, at = [], 0
-        for plain, size in zip(self.plain, self.sizes, strict=True):
-            prompt, contexts, completions = ids[at], ids[at + 1 : at + 1 + size], ids[at + 1 + size : at + 1 + 2 * size]
-            at += 1 + 2 * size
+        options = {"add_special_tokens": False, "return_attention_mask": False}
+        ids = self.tokenizer(self.texts, **options)["input_ids"]
+        rows: list[Encoded] = []
+        for plain, places in zip(self.plain, self.places, strict=True):
+            size = len(places) // 2
+            prompt, *others = (ids[place] for place in places)
+            contexts, completions = others[:size], others[size:]
             if plain:
                 completions = [own if own[-1:] == self.eos else own + self.eos for own in completions]
             if self.bos and prompt[:1] != self.bos:
                 prompt = self.bos + prompt
-            rows.append((prompt or nothing, contexts, completions))
+            prompt = prompt or nothing
+            rows.append((prompt, contexts, completions, bool(self.bos) and prompt[:1] == self.bos))
         return rows
-
-    def has_bos(self, prompt: Ids) -> bool:
-        return bool(self.bos) and prompt[:1] == self.bos

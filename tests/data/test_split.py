@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from alignzoo.data import read_rows
 from alignzoo.data.rows import Completion, Row, Skipped
 from alignzoo.data.source import DataSource, Split
-from alignzoo.data.split import carve
+from alignzoo.data.split import _flipped, _unit
 from alignzoo.errors import UserError
 
 
@@ -69,14 +69,46 @@ def test_no_group_is_on_both_sides_and_neither_side_is_empty(groups, share):
     rows = [a_row(i, f"group {group}") for i, group in enumerate(groups)]
     if len(set(groups)) < 2:
         with pytest.raises(UserError, match="nothing can be held out: all rows have the same prompt group"):
-            carve(rows, share)
+            read_rows(Given(train=tuple(rows), held_out=share))
         return
-    train, held_out = carve(rows, share)
+    found = read_rows(Given(train=tuple(rows), held_out=share))
+    train, held_out = found.train, found.held_out
     assert train
     assert held_out
     assert not {row.group for row in train} & {row.group for row in held_out}
     assert sorted(ids(train) | ids(held_out)) == sorted(ids(rows))
     assert [row for row in rows if row in train] == train, "the order is the source's"
+
+
+def plainly_read(source: Given) -> tuple[list[Row], list[Row], int, int]:
+    """The oracle, with all rows in lists: training rows, held-out rows, how many are flipped, how many left out."""
+    train, held_out = list(source.train), list(source.test or ())
+    if source.test is None:
+        place = {row.group: _unit(f"held out {row.group}") for row in train}
+        by_place = sorted(place, key=lambda group: place[group])
+        wanted = sum(place[group] < source.held_out for group in by_place)
+        held = set(by_place[: min(max(wanted, 1), len(by_place) - 1)])
+        train, held_out = [row for row in train if row.group not in held], [row for row in train if row.group in held]
+    whole = len(train) + len(held_out)
+    train, held_out = train[: source.train_rows], held_out[: source.held_out_rows]
+    flips = [_unit(f"noise {source.label_noise_seed} {row.id}") < source.label_noise for row in train]
+    noisy = [_flipped(row) if flip else row for row, flip in zip(train, flips, strict=True)]
+    return noisy, held_out, sum(flips), whole - len(train) - len(held_out)
+
+
+@given(
+    groups=st.lists(st.integers(0, 6), min_size=2, max_size=25).filter(lambda groups: len(set(groups)) > 1),
+    test=st.none() | st.integers(0, 3), share=st.floats(0.01, 0.99), noise=st.sampled_from([0.0, 0.4, 1.0]),
+    limits=st.tuples(st.none() | st.integers(1, 20), st.none() | st.integers(1, 5)),
+)  # fmt: skip
+def test_a_survey_decides_as_the_plain_way_does(groups, test, share, noise, limits):
+    rows = tuple(a_row(i, f"group {group}") for i, group in enumerate(groups))
+    source = Given(
+        train=rows, test=None if test is None else tuple(a_row(f"t{i}") for i in range(test)), held_out=share,
+        label_noise=noise, train_rows=limits[0], held_out_rows=limits[1],
+    )  # fmt: skip
+    found = read_rows(source)
+    assert (found.train, found.held_out, found.flipped, found.left_out) == plainly_read(source)
 
 
 def test_limits_take_the_first_rows_and_count_the_rest():

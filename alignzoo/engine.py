@@ -35,7 +35,7 @@ def make_optimizer(config: Optimizer, model: nn.Module) -> torch.optim.Optimizer
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     options = config.model_dump(exclude={"name", "learning_rate"}) | {"lr": config.learning_rate}
     if isinstance(config, AdamW):
-        return torch.optim.AdamW(parameters, **options)
+        return torch.optim.AdamW(parameters, **options, fused=True)
     if isinstance(config, RMSprop):
         return torch.optim.RMSprop(parameters, **options)
     return torch.optim.SGD(parameters, **options)

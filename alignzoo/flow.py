@@ -26,7 +26,7 @@ from alignzoo.errors import RunFailed, UserError
 from alignzoo.evaluate import evaluate
 from alignzoo.examples import Supply
 from alignzoo.layout import Layout, choose_layout
-from alignzoo.memory import reset_peak_memory
+from alignzoo.memory import keep_freed_memory, reset_peak_memory
 from alignzoo.models import load_policy, load_tokenizer, use_gradient_checkpointing, weights_fingerprint
 from alignzoo.paths import cache_root, runs_root
 from alignzoo.progress import Screen
@@ -107,6 +107,8 @@ class Run:
         ranks = self.accelerator.num_processes
         if ranks > 1:  # the engine's step is exact over ranks, and a run folder has one writer
             raise UserError(f"a run takes one process, and this is one of {ranks}", expected="no launcher")
+        torch.set_flush_denormal(True)  # a pair that is learnt has gradients so small that a CPU is ten times slower
+        keep_freed_memory()
         reset_peak_memory(self.accelerator.device)
         main = self.accelerator.is_main_process
         self.screen = screen if main else Screen(quiet=True)

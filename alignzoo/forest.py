@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from heapq import heapreplace
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ from alignzoo.tree import Branch, Tree
 
 PLAIN = "plain"
 FOREST = "forest"
+PACKED = "packed"
+LAYOUTS = (PACKED, FOREST, PLAIN)
+"""The fastest first: all trees in one row; rows as wide as the longest tree; one sequence a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +83,14 @@ class Forest:
 
 
 def lay(trees: Sequence[Tree], layout: str = FOREST) -> Forest:
-    """Put trees into as few rows as the longest one allows. Plain: one sequence per row, prompts repeated."""
+    """Put trees into as few rows as the longest one allows. Packed: into one row, without padding. Plain: one sequence
+    per row, prompts repeated."""
     if layout == PLAIN:
         singles = [Tree(tree.id, tree.prompt, (branch,)) for tree in trees for branch in tree.branches]
         rows = [[i] for i in range(len(singles))]
         return _lay(singles, rows, PLAIN)
-    return _lay(trees, _fit([tree.slots for tree in trees]), FOREST)
+    rows = [list(range(len(trees)))] if layout == PACKED else _fit([tree.slots for tree in trees])
+    return _lay(trees, rows, layout)
 
 
 def _fit(sizes: Sequence[int]) -> list[list[int]]:
@@ -150,6 +156,8 @@ def plan(trees: Sequence[Tree], budget: int, layout: str = FOREST) -> list[list[
     parts: list[list[int]] = []
     free: list[int] = []
     width = 0
+    if layout == PACKED:
+        return _filled(size, budget)
     for i in sorted(range(len(trees)), key=lambda i: (-size[i], i)):
         rows = len(trees[i].branches) if layout == PLAIN else 1
         fits = None if layout == PLAIN else next((r for r, room in enumerate(free) if room >= size[i]), None)
@@ -162,6 +170,21 @@ def plan(trees: Sequence[Tree], budget: int, layout: str = FOREST) -> list[list[
         parts[-1].append(i)
         free[fits] -= size[i]
     return parts
+
+
+def _filled(size: Sequence[int], budget: int) -> list[list[int]]:
+    """As few parts as the budget allows, and all about as full."""
+    count = max(1, -(-sum(size) // budget))
+    while True:
+        parts: list[list[int]] = [[] for _ in range(count)]
+        loads = [(0, p) for p in range(count)]  # a heap: the emptiest first
+        for i in sorted(range(len(size)), key=lambda i: (-size[i], i)):
+            load, least = loads[0]
+            parts[least].append(i)
+            heapreplace(loads, (load + size[i], least))
+        if all(load <= budget or len(parts[p]) == 1 for load, p in loads):
+            return [part for part in parts if part]
+        count += 1
 
 
 def _width(tree: Tree, layout: str) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from alignzoo.errors import UserError
-from alignzoo.forest import FOREST, PLAIN, lay, sequences
+from alignzoo.forest import LAYOUTS, PACKED, lay, sequences
 from alignzoo.scoring import Scorer
 from alignzoo.tree import Branch, Tree, Trees
 
@@ -41,7 +41,10 @@ def _choose(scorer: Scorer, sample: list[Tree], asked: str) -> Layout:
     want = _oracle(scorer, sample)
     tolerance = TOLERANCE[scorer.model.dtype]
     refused: list[str] = []
-    for layout in [FOREST, PLAIN] if asked == "auto" else [asked]:
+    for layout in LAYOUTS if asked == "auto" else [asked]:
+        if layout == PACKED and not scorer.packs:
+            refused.append(f"{layout} refused: the model's attention can't be told of trees")
+            continue
         for whole_head in (False, True):
             scorer.layout, scorer.whole_head = layout, whole_head
             problem = _disagreement(scorer, sample, want, tolerance)

@@ -1,7 +1,8 @@
-"""The most memory that a run took: several runs in one process each have their own peak."""
+"""The memory of a process: the most that a run took, and how it is asked of the system."""
 
 from __future__ import annotations
 
+import ctypes
 import re
 import resource
 import sys
@@ -10,6 +11,22 @@ from pathlib import Path
 import torch
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Of glibc's malloc.h."""
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what is freed for what is asked for next; where it is not glibc, nothing changes.
+
+    By default it returns every large array to the system and gets it back page by page, zeroed: on a CPU a fifth of a
+    training step.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def reset_peak_memory(device: torch.device) -> None:

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from alignzoo.forest import FOREST, PLAIN, Forest
+from alignzoo.attention import use_tree_attention
+from alignzoo.forest import FOREST, PACKED, PLAIN, Forest
+from alignzoo.head import token_log_probs
 
 HEAD_CHUNK_ELEMENTS = 2**25
 """Logits that exist at a time: 128 MiB in float32. A micro-batch of small vocabulary fits in one chunk."""
@@ -34,6 +36,8 @@ class Scorer(nn.Module):
         """`bfloat16` runs the forward under autocast; the weights keep their own type."""
         self.whole_head = False
         """True: take the logits from the model's own forward, for heads that do more than a matrix product."""
+        self.packs = use_tree_attention(model)
+        """Whether the model's attention can be told of trees, which the packed layout takes."""
         self._accepts = set(inspect.signature(model.base_model.forward).parameters)
 
     def forward(self, forest: Forest, statistics: Sequence[str] = (), live: Scorer | None = None) -> dict[str, Tensor]:
@@ -67,6 +71,9 @@ class Scorer(nn.Module):
         def head(target: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
             return measure(self._logits(parts[0]), target, statistics, live._logits(parts[1]) if live else None)
 
+        plain = self._plain_head()
+        if plain is not None and not statistics and live is None:
+            return {"log_prob": token_log_probs(hidden[0], plain.weight, plain.bias, forest.target)}
         rows = max(1, HEAD_CHUNK_ELEMENTS // int(self.model.config.get_text_config().vocab_size))
         if len(forest.slot) <= rows:
             found = head(forest.target, *hidden)
@@ -84,6 +91,12 @@ class Scorer(nn.Module):
         if self.whole_head:
             return self.model(**inputs, use_cache=False).logits.flatten(0, 1)[forest.slot]
         return self.model.base_model(**inputs, use_cache=False)[0].flatten(0, 1)[forest.slot]
+
+    def _plain_head(self) -> nn.Linear | None:
+        """The head where it is a matrix product and nothing more."""
+        head = self.model.get_output_embeddings()
+        capped = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None) is not None
+        return head if type(head) is nn.Linear and not capped and not self.whole_head else None
 
     def _logits(self, hidden: Tensor) -> Tensor:
         if self.whole_head:
@@ -113,8 +126,14 @@ class Scorer(nn.Module):
             window = None
         kinds = set(getattr(config, "layer_types", None) or ())
         if not kinds:
-            return forest.mask(dtype, window)
-        return {kind: forest.mask(dtype, window if kind == "sliding_attention" else None) for kind in kinds}
+            return self._mask(forest, dtype, window)
+        return {kind: self._mask(forest, dtype, window if kind == "sliding_attention" else None) for kind in kinds}
+
+    def _mask(self, forest: Forest, dtype: torch.dtype, window: int | None) -> Tensor:
+        """What stands for one kind of layer's mask: of a packed row its ends alone, unless a window cuts a sequence."""
+        if forest.layout == PACKED and (window is None or int(forest.position.max()) < window):
+            return forest.end[:, None, None]
+        return forest.mask(dtype, window)
 
 
 def measure(

@@ -41,6 +41,7 @@ ROOMS = [
         "data",
     ),
     ("forest",),
+    ("attention", "head"),
     ("scoring",),
     ("layout", "models", "memory", "progress"),
     ("refcache",),

@@ -88,8 +88,8 @@ class TrainConfig(Section):
     max_grad_norm: float | None = Field(10.0, gt=0, description="clip the global gradient norm; null: never")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: autocast; weights keep theirs")
     tokens_per_batch: int = Field(4096, ge=1, description="token slots per micro-batch; changes speed, not the result")
-    layout: Literal["auto", "forest", "plain"] = Field(
-        "auto", description="auto: the forest if the model agrees with it"
+    layout: Literal["auto", "packed", "forest", "plain"] = Field(
+        "auto", description="of token trees; auto: the fastest that the model agrees with"
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, a third more time")
     device: Literal["auto", "cpu", "cuda"] = "auto"

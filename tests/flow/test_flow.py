@@ -34,7 +34,7 @@ def test_a_run_leaves_everything_behind(run):
     assert summary["reference"] == {"kind": "sequence", "rows_scored": 160, "rows_cached": 0}
     assert summary["peak_memory_bytes"] > 2**20
     assert summary["versions"]["alignzoo"] == alignzoo.__version__
-    assert summary["layout"]["used"] == "forest"
+    assert summary["layout"]["used"] == "packed"
     lines = read_lines(result.folder / "metrics.jsonl")
     assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, 9))
     assert [line["step"] for line in lines if line["kind"] == "eval"] == [0, 4, 8]

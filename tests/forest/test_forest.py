@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignzoo.forest import FOREST, PLAIN, lay, plan, sequences
+from alignzoo.attention import cuts
+from alignzoo.forest import FOREST, LAYOUTS, PACKED, PLAIN, lay, plan, sequences
 from alignzoo.tree import Branch, Tree, Trees, sequence_key
 
 tokens = st.lists(st.integers(1, 50), min_size=1, max_size=7).map(lambda x: np.array(x, np.int32))
@@ -50,7 +51,7 @@ def test_a_token_sees_exactly_its_own_sequence_so_far(some):
             assert set(seen[r, q].nonzero().flatten().tolist()) == path
 
 
-@pytest.mark.parametrize("layout", [FOREST, PLAIN])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @given(some=trees)
 @settings(max_examples=100, deadline=None)
 def test_every_scored_token_is_predicted_from_the_token_before_it(layout, some):
@@ -66,7 +67,7 @@ def test_every_scored_token_is_predicted_from_the_token_before_it(layout, some):
         assert forest.position.flatten()[forest.slot[a:b]].tolist() == list(range(first - 1, len(whole) - 1))
 
 
-@given(some=trees, budget=st.integers(1, 60), layout=st.sampled_from([FOREST, PLAIN]))
+@given(some=trees, budget=st.integers(1, 60), layout=st.sampled_from(LAYOUTS))
 @settings(max_examples=200, deadline=None)
 def test_a_plan_holds_every_tree_once_and_keeps_to_its_budget(some, budget, layout):
     parts = plan(some, budget, layout)
@@ -151,3 +152,23 @@ def test_what_is_known_of_all_trees_is_what_is_known_of_each(some, most, mismatc
     names = [part.names(i) for part in parts for i in range(len(part))]
     assert names == [built.names(i) for i in range(len(built))]
     assert [part.mismatched for part in parts] == [mismatched] * len(parts)
+
+
+@given(trees)
+@settings(max_examples=200, deadline=None)
+def test_a_packed_row_has_no_padding_and_its_ends_tell_the_trees(some):
+    forest = lay(some, PACKED)
+    assert forest.slots == sum(tree.slots for tree in some)
+    at, want = 0, []
+    for tree in some:
+        fork = len(tree.prompt) if len(tree.branches) > 1 else tree.slots
+        want.append((at, at + fork, at + tree.slots))
+        at += tree.slots
+    assert cuts(forest.end[0]) == want
+
+
+@given(trees)
+@settings(max_examples=50, deadline=None)
+def test_packed_rows_and_rows_of_a_width_see_the_same(some):
+    wide, packed = lay(some), lay(some, PACKED)
+    assert packed.visible().sum() == wide.visible().sum() - (wide.slots - packed.slots)  # a padded slot sees itself

@@ -2,8 +2,8 @@
 
 The row's one integer for every token, `end`, takes the place of the 4-D mask that a transformers model hands to its
 attention untouched. Registered under the name `trees`, the function here reads it and computes each tree by itself: the
-prompt causally, then all branches against their tree. What no token may see costs nothing, and no slot is padding. Given
-any other mask it is transformers' own SDPA, so that sampling and plain forwards are what they were.
+prompt causally, then all branches against their tree. What no token may see costs nothing, and no slot is padding.
+Given any other mask it is transformers' own SDPA, so that sampling and plain forwards are what they were.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def use_tree_attention(model: PreTrainedModel) -> bool:
 def tree_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any
 ) -> tuple[Tensor, None]:
-    """(1, heads, W, width) queries, keys and values -> (1, W, heads, width), as transformers' attention functions do."""
+    """(1, heads, W, width) queries, keys and values -> (1, W, heads, width), as transformers has it."""
     if not isinstance(attention_mask, Tensor) or attention_mask.dtype != torch.int64:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     kind = query.dtype

@@ -1,7 +1,7 @@
 """The log-probs of given tokens from the hidden states that predict them, and nothing else of the vocabulary.
 
 log p = logit[target] - logsumexp(logits). Its gradient needs the softmax of every position, which here is the one array
-of that size: the logits are turned into it in place, and in the backward into the gradient of the logits in place, while
+of that size: the logits are turned into it in place, and in the backward into the gradient of the logits, while
 autograd would keep logits and softmax and make new arrays of their size for each operation between.
 """
 
@@ -21,7 +21,7 @@ BLOCK_BYTES = {"cpu": 2**21, "cuda": 2**27}
 
 
 def token_log_probs(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> Tensor:
-    """(N,) log-probs of the targets (N,) under softmax(hidden @ weight.T + bias): float32, or float64 where all is.
+    """(N,) log-probs of the targets (N,) under softmax(hidden @ weight.T + bias): float32, or float64.
 
     `hidden` is (N, d), `weight` (V, d), `bias` (V,) or None. Under autocast the product is in its type; sums over the
     vocabulary never are.
@@ -32,7 +32,7 @@ def token_log_probs(hidden: Tensor, weight: Tensor, bias: Tensor | None, target:
         hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     with torch.autocast(kind, enabled=False):
         learns = torch.is_grad_enabled()
-        found: Tensor = _TokenLogProbs.apply(hidden, weight, bias, target, learns)  # type: ignore[no-untyped-call]
+        found: Tensor = _TokenLogProbs.apply(hidden, weight, bias, target, learns)
         return found
 
 

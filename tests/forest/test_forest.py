@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignzoo.attention import cuts
-from alignzoo.forest import FOREST, LAYOUTS, PACKED, PLAIN, lay, plan, sequences
+from alignzoo.forest import LAYOUTS, PACKED, PLAIN, lay, plan, sequences
 from alignzoo.tree import Branch, Tree, Trees, sequence_key
 
 tokens = st.lists(st.integers(1, 50), min_size=1, max_size=7).map(lambda x: np.array(x, np.int32))

@@ -93,7 +93,7 @@ def restore(
     checkpoint: Checkpoint, model: PreTrainedModel, optimizer: torch.optim.Optimizer, moving: nn.Module | None = None
 ) -> None:
     """Put weights and optimiser back exactly as they were saved."""
-    saved = type(model).from_pretrained(checkpoint.path, dtype=model.dtype)
+    saved = type(model).from_pretrained(checkpoint.path, dtype=model.dtype, use_safetensors=True)
     model.load_state_dict(saved.state_dict())
     _unflatten(optimizer, model, load_file(checkpoint.path / OPTIMIZER))
     if moving is not None:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from alignzoo.hiding import hide
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -26,9 +28,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, atomically and durably."""
+    """Write a text file, atomically and durably, and without secrets."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(hide(text), encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:

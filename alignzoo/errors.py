@@ -2,13 +2,15 @@
 
 Every mistake of a user becomes a `Problem`: where it is, what is wrong, what was expected and the nearest valid
 spelling. `UserError` carries one or more of them; the command line prints them and exits with 2, without a traceback.
-This module imports nothing outside the standard library, so that errors stay cheap and always work.
+This module needs nothing outside the standard library, so that errors stay cheap and always work.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from alignzoo.hiding import hide, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Problem:
             text += f"; did you mean '{self.nearest}'?"
         if self.hint:
             text += f"\n    {self.hint}"
-        return text
+        return printable(hide(text))
 
 
 class UserError(Exception):

@@ -43,6 +43,11 @@ class ModelSource(BaseModel):
         return {"name": self.name, **self.model_dump(mode="json")}
 
     @property
+    def runs_code(self) -> bool:
+        """Whether Python code that comes with the weights may be run, by this run and by those that start from it."""
+        return False
+
+    @property
     def start(self) -> str | None:
         """The recipe whose run the policy starts from, when it is not a source of its own."""
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
@@ -23,7 +24,9 @@ from transformers import (
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as hf_logging
 
+from alignzoo.aloud import say_once
 from alignzoo.data.rows import Row
+from alignzoo.data.source import file_digest
 from alignzoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,15 +42,17 @@ def load_tokenizer(
     source: ModelSource, train_rows: Iterable[Row], start: Path | None = None
 ) -> PreTrainedTokenizerBase:
     """The tokenizer of a recipe's model node; `start` is the policy folder of the run it starts from."""
-    tokenizer = source.load_tokenizer(train_rows) if start is None else pretrained_tokenizer(str(start))
+    tokenizer = (
+        source.load_tokenizer(train_rows) if start is None else pretrained_tokenizer(str(start), None, source.runs_code)
+    )
     if tokenizer.eos_token_id is None:
         raise UserError(f"the tokenizer of '{start or source}' has no end-of-sequence token", where="model.tokenizer")
     return tokenizer
 
 
-def pretrained_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """From a folder or the hub."""
-    return _from_pretrained(AutoTokenizer, source, revision, "tokenizer")
+def pretrained_tokenizer(source: str, revision: str | None = None, trust: bool = False) -> PreTrainedTokenizerBase:
+    """From a folder or the hub; `trust`: code that comes with it may run."""
+    return _from_pretrained(AutoTokenizer, source, revision, "tokenizer", trust)
 
 
 def train_tokenizer(config: TokenizerConfig, rows: Iterable[Row]) -> PreTrainedTokenizerFast:
@@ -85,7 +90,7 @@ def load_policy(
     """
     model = (
         source.load_model(tokenizer, seed, head) if start is None
-        else pretrained(str(start), None, seed, head, source.dtype)
+        else pretrained(str(start), None, seed, head, source.dtype, source.runs_code)
     )  # fmt: skip
     if head == "scalar" and not isinstance(getattr(model, "score", None), nn.Linear):
         raise UserError(f"{type(model).__name__} has no linear head `score` to be a reward model with", where="model")
@@ -99,8 +104,13 @@ def load_policy(
     return model.eval()
 
 
-def pretrained(source: str, revision: str | None, seed: int, head: str, dtype: str) -> PreTrainedModel:
-    """From a folder or the hub. A head that the weights lack is drawn from the seed."""
+def pretrained(
+    source: str, revision: str | None, seed: int, head: str, dtype: str, trust: bool = False
+) -> PreTrainedModel:
+    """From a folder or the hub; `trust`: code that comes with it may run.
+
+    A head that the weights lack is drawn from the seed.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         options = {"dtype": getattr(torch, dtype)} | _one_label(head)
@@ -108,7 +118,7 @@ def pretrained(source: str, revision: str | None, seed: int, head: str, dtype: s
         if head == "scalar":  # that the head is new is what was asked for, and no warning
             hf_logging.set_verbosity_error()
         try:
-            return _from_pretrained(_auto(head), source, revision, "model", **options)
+            return _from_pretrained(_auto(head), source, revision, "model", trust, use_safetensors=True, **options)
         finally:
             hf_logging.set_verbosity(told)
 
@@ -153,16 +163,54 @@ def from_nothing(
     return model.to(getattr(torch, dtype))
 
 
-def _from_pretrained(auto: Any, source: str | None, revision: str | None, what: str, **options: Any) -> Any:
+def _from_pretrained(
+    auto: Any, source: str | None, revision: str | None, what: str, trust: bool, **options: Any
+) -> Any:
+    if trust:
+        say_once(f"Python code that comes with '{source}' is run, should it have any: model.trust_remote_code is true")
     try:
-        return auto.from_pretrained(source, revision=revision, **options)
+        return auto.from_pretrained(source, revision=revision, trust_remote_code=trust, **options)
     except (OSError, ValueError) as error:
-        first_line = (str(error).splitlines() or [""])[0]
-        raise UserError(
-            f"no {what} could be loaded from '{source}': {first_line}",
-            where="model",
-            expected="a local folder in Hugging Face layout, or a hub id with the hub in reach",
-        ) from error
+        raise not_loaded(what, str(source), "model", error) from error
+
+
+def not_loaded(what: str, source: str, where: str, error: Exception) -> UserError:
+    """Why from_pretrained has failed, in words that help."""
+    text = str(error)
+    if "trust_remote_code" in text:
+        return UserError(
+            f"'{source}' can't be loaded without Python code that comes with it", where=where,
+            hint="read that code first; model.trust_remote_code: true in the recipe then runs it with all your rights",
+        )  # fmt: skip
+    pickled = pickled_weights(Path(source))
+    if pickled or "safetensors" in text:
+        return UserError(
+            f"'{source}' has no weights in safetensors{f', only {pickled}' if pickled else ''}", where=where,
+            expected="model.safetensors: opening a pickled file can run any code",
+            hint="where you trust the file, convert it once: "
+            "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(FOLDER)",
+        )  # fmt: skip
+    return UserError(
+        f"no {what} could be loaded from '{source}': {(text.splitlines() or [''])[0]}", where=where,
+        expected="a local folder in Hugging Face layout, or a hub id with the hub in reach",
+    )  # fmt: skip
+
+
+def pickled_weights(folder: Path) -> str:
+    """The name of a pickled file of weights in a folder that has none in safetensors, or ""."""
+    if not folder.is_dir() or any(folder.glob("*.safetensors")):
+        return ""
+    found = sorted(path.name for end in ("bin", "pt", "pth", "ckpt", "pkl") for path in folder.glob(f"*.{end}"))
+    return found[0] if found else ""
+
+
+def code_of(model: nn.Module) -> dict[str, str]:
+    """File name -> digest of code that came with the weights and was run to load them; empty for all other models."""
+    name = type(model).__module__
+    path = getattr(sys.modules.get(name), "__file__", None)
+    if not name.startswith("transformers_modules") or path is None:
+        return {}
+    return {file.name: file_digest(file) for file in sorted(Path(path).parent.glob("*.py"))}
 
 
 def use_gradient_checkpointing(model: PreTrainedModel) -> None:

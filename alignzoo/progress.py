@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from alignzoo.hiding import hide, printable
+
 Advance = Callable[[int, str], None]
 """Called with how many units were done and a few words on how it goes."""
 
@@ -23,7 +25,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         """One line, printed as it is."""
-        self.console.print(text, markup=False)
+        self.console.print(printable(hide(text)), markup=False)
 
     @contextmanager
     def bar(self, what: str, total: int, done: int = 0) -> Iterator[Advance]:

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from alignzoo.durable import write_json, write_text
 from alignzoo.errors import UserError
+from alignzoo.hiding import hide
 
 
 class RunFolder:
@@ -42,6 +43,8 @@ class RunFolder:
 
         Raises UserError when another process is in it, unless it is waited for.
         """
+        if self.path.is_symlink():
+            raise UserError("the run folder is a link: nothing is written or removed through it", where=str(self.path))
         self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / ".lock")
         try:
@@ -68,7 +71,7 @@ class RunFolder:
     def append(self, path: Path, value: dict[str, Any]) -> None:
         """Add one JSON line."""
         with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(value, allow_nan=False) + "\n")
+            file.write(hide(json.dumps(value, allow_nan=False)) + "\n")
 
     def cut_after(self, step: int) -> None:
         """Forget what was recorded after `step`: a resumed run does it again."""

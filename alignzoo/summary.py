@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 import alignzoo
 from alignzoo.layout import Layout
 from alignzoo.memory import peak_memory
-from alignzoo.models import weights_fingerprint
+from alignzoo.models import code_of, weights_fingerprint
 from alignzoo.recipe import Resolved
 from alignzoo.reference import Reference
 from alignzoo.runfolder import RunFolder, read_lines
@@ -57,7 +57,8 @@ def summarise(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
             "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
             "weights": trained.start_weights,
             "trained_weights": weights_fingerprint(trained.model),
-        },
+        }
+        | ({"code": code} if (code := code_of(trained.model)) else {}),
         "data": {key: value for key, value in data.items() if key not in ("skipped_rows", "lengths")},
         "eval": {key: value for key, value in trained.last_evaluation.items() if key not in ("kind", "step")}
         | {"loss_before": first["loss"]}

@@ -18,7 +18,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "alignzoo"
 # Each room may import from itself and from rooms before it.
 ROOMS = [
-    ("errors", "paths", "elsewhere", "durable"),
+    ("hiding",),
+    ("errors", "paths", "elsewhere", "durable", "aloud"),
     ("data.rows", "data.files", "data.format"),
     ("seen", "objective", "metric", "judge", "reporter", "data.source", "model_source"),
     ("reading", "composition"),

@@ -12,6 +12,7 @@ import click
 
 from alignzoo import __version__
 from alignzoo.errors import RunFailed, UserError, nearest
+from alignzoo.hiding import Veil, hide, printable
 
 COMMANDS = {
     "run": "Train what a recipe says, and report.",
@@ -55,13 +56,16 @@ class _Lazy(click.Group):
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="alignzoo")
-def alignzoo() -> None:
+@click.option("--no-plugins", is_flag=True, help="Run no third-party code: no installed plugin, no file of a recipe.")
+def alignzoo(no_plugins: bool) -> None:
     """Align a language model with preferences: an objective, a model and data, named in a recipe.
 
     alignzoo run recipes/dpo_hh.yaml objective.beta=0.2
 
     Exit codes: 0 done, 1 the run failed, 2 something is wrong with what was asked, 130 stopped.
     """
+    if no_plugins:
+        os.environ["ALIGNZOO_PLUGINS"] = "none"  # for the processes that it starts too
 
 
 def main() -> None:
@@ -69,6 +73,7 @@ def main() -> None:
     # torch's threads spin while they wait for each other: beside another busy process that makes a run several times
     # slower. It is read when torch is imported, and changes no number.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    sys.stdout, sys.stderr = Veil(sys.stdout), Veil(sys.stderr)
     sys.exit(_exit_code())
 
 
@@ -101,7 +106,7 @@ def _tell(lines: list[str], code: int) -> int:
     if os.environ.get("ALIGNZOO_TRACEBACK"):
         traceback.print_exc()
     for line in lines:
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {printable(hide(line))}", file=sys.stderr)
     return code
 
 

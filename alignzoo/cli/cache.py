@@ -116,8 +116,12 @@ def prune(older_than: float | None, everything: bool, dry_run: bool) -> None:
             gone += [path for path in folder.glob(".*.tmp") if path.stat().st_mtime < hour_ago]
     gone += [folder for folder in stored(cache_root()) if goes(folder.stat().st_mtime)]
     gone += [path for path in leftovers(cache_root()) if path.suffix == ".damaged" or path.stat().st_mtime < hour_ago]
+    root = cache_root().resolve()
     freed = 0
     for path in gone:
+        if path.is_symlink() or not path.resolve().is_relative_to(root):
+            click.echo(f"left alone: {path} lies outside of the cache", err=True)
+            continue
         freed += _bytes(path)
         click.echo(f"{'would remove' if dry_run else 'removed'} {path}")
         if not dry_run:

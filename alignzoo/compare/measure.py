@@ -37,6 +37,7 @@ from alignzoo.durable import write_json
 from alignzoo.errors import UserError
 from alignzoo.examples import Supply
 from alignzoo.flow import device_of, folder_of
+from alignzoo.hiding import hide
 from alignzoo.judge import Judge
 from alignzoo.layout import choose_layout
 from alignzoo.models import load_policy, pretrained_tokenizer, weights_fingerprint
@@ -92,7 +93,7 @@ class _Measuring:
             raise UserError("the run is not finished: there is nothing to measure", where=str(self.folder))
         self.model = summary["model"]
         self.budget = self.budget or 2 * self.recipe.train.tokens_per_batch  # no activations are kept for a backward
-        self.tokenizer = pretrained_tokenizer(str(self.folder / "policy"))
+        self.tokenizer = pretrained_tokenizer(str(self.folder / "policy"), None, self.recipe.model.runs_code)
         self.store = TokenStore(self.resolved, self.tokenizer)
 
     def figures(self) -> Measured:
@@ -176,7 +177,8 @@ def _asked(judge: Judge, resolved: Resolved, whole: Measured, start: Measured | 
             return kept
         except (OSError, ValueError, KeyError):
             pass
-        tokenizer: PreTrainedTokenizerBase = pretrained_tokenizer(str(whole.path.parent.parent / "policy"))
+        folder, trust = whole.path.parent.parent / "policy", resolved.recipe.model.runs_code
+        tokenizer: PreTrainedTokenizerBase = pretrained_tokenizer(str(folder), None, trust)
         rows = TokenStore(resolved, tokenizer).get(Unread(resolved.recipe.data), screen.say).held_out.rows
         prompts = {row.id: row.prompt for row in rows}
         try:
@@ -236,4 +238,4 @@ def _alone(place: Path, screen: Screen) -> Iterator[None]:
 
 def _write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
     """JSON lines in ASCII: a text may hold what some readers take for the end of a line."""
-    path.write_text("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines), encoding="utf-8")
+    path.write_text(hide("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)), encoding="utf-8")

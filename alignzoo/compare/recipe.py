@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from alignzoo.compare.settings import Sampling
 from alignzoo.errors import UserError
+from alignzoo.recipe.confidential import refuse_secrets
 from alignzoo.recipe.merge import anchor
 from alignzoo.recipe.problems import order, problems_of
 from alignzoo.recipe.read import Node, read_file
@@ -20,7 +21,7 @@ class Comparison(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
-    name: str = Field("compare", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="of the folder")
+    name: str = Field("compare", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100, description="of the folder")
     recipes: tuple[str, ...] = Field(min_length=1, description="recipes, each a row of the table")
     overlays: tuple[str, ...] = Field((), alias="with", description="recipes laid on top of every one")
     overrides: tuple[str, ...] = Field((), alias="set", description="key=value for every one")
@@ -41,6 +42,7 @@ PLACES = ("recipes", "with")
 def read_comparison(path: Path) -> tuple[Node, Comparison]:
     """A comparison file, and what it says. Raises UserError with every problem at its line."""
     node = anchor(read_file(path), path.parent)
+    refuse_secrets(node)
     for key in PLACES:
         for item in node.value[key].value if key in node.value and isinstance(node.value[key].value, list) else ():
             beside = path.parent / str(item.value)

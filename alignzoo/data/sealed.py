@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.durable import sync, write_json
+from alignzoo.hiding import hide
 
 ABOUT = "about.json"
 
@@ -42,7 +43,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 def seal(folder: Path, about: dict[str, Any]) -> None:
     """Write about.json, the last file of a folder: `about`, with a digest of every other file and of itself."""
     files = {path.name: digest_of_file(path) for path in sorted(folder.iterdir()) if path.name != ABOUT}
-    whole = json.loads(json.dumps(about)) | {"files": files}
+    whole = json.loads(hide(json.dumps(about))) | {"files": files}
     write_json(folder / ABOUT, whole | {"digest": digest(whole)})
 
 

@@ -104,9 +104,17 @@ class Classifier(Judge):
             raise UserError(f"no such folder: {self.path}", where=f"{WHERE}: path", nearest=close)
         source = str(path) if path.is_dir() else self.path
         options |= {"revision": self.revision, "trust_remote_code": False}
+        if "Model" in auto:
+            options["use_safetensors"] = True
         try:
             return getattr(transformers, auto).from_pretrained(source, **options)
         except (OSError, ValueError) as error:
+            if "safetensors" in str(error):
+                raise UserError(
+                    f"'{self.path}' has no weights in safetensors", where=f"{WHERE}: path",
+                    expected="model.safetensors: opening a pickled file can run any code",
+                    hint="where you trust it, convert it once: from_pretrained(FOLDER) and save_pretrained(FOLDER)",
+                ) from error  # fmt: skip
             raise UserError(
                 f"no classifier could be loaded from '{self.path}': {(str(error).splitlines() or [''])[0]}",
                 where=f"{WHERE}: path", expected="a folder in Hugging Face layout, or a hub id with the hub in reach",

@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from alignzoo.errors import UserError
+from alignzoo.hiding import remember
 
 LONGEST_WAIT = 120.0
 """Seconds. An endpoint that asks for a longer pause is as good as one that does not answer."""
@@ -138,6 +139,8 @@ def from_environment(base_url_env: str, key_env: str | None, timeout: float, ret
         key = _variable(key_env, "the endpoint's key (any word where it needs none; or key_env: null)")
         if not key.isascii() or not key.isprintable():
             raise UserError(f"{key_env} has characters that no key has", expected="one line of plain ASCII")
+    if key is not None:
+        remember(key)
     url = parts._replace(path=parts.path.rstrip("/") + "/chat/completions", fragment="").geturl()
     return Endpoint(url, key, base_url_env, key_env, timeout, retries, backoff)
 

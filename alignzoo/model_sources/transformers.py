@@ -41,6 +41,9 @@ class Transformers(ModelSource):
     tokenizer: str | TokenizerConfig | None = Field(
         None, description="folder, hub id, or {train: bpe}; else the model's"
     )
+    trust_remote_code: bool = Field(
+        False, description="run Python code that comes with the weights or the tokenizer, with all your rights"
+    )
 
     @model_validator(mode="after")
     def _one_start(self) -> Transformers:
@@ -60,7 +63,7 @@ class Transformers(ModelSource):
         if isinstance(self.tokenizer, TokenizerConfig):
             return models.train_tokenizer(self.tokenizer, train_rows)
         revision = None if self.tokenizer else self.revision
-        return models.pretrained_tokenizer(self.tokenizer or str(self.path), revision)
+        return models.pretrained_tokenizer(self.tokenizer or str(self.path), revision, self.runs_code)
 
     def load_model(self, tokenizer: PreTrainedTokenizerBase, seed: int, head: str) -> PreTrainedModel:
         """With random weights, or from a folder or the hub."""
@@ -68,7 +71,7 @@ class Transformers(ModelSource):
 
         if self.config is not None:
             return models.from_nothing(self.config, tokenizer, seed, head, self.dtype)
-        return models.pretrained(str(self.path), self.revision, seed, head, self.dtype)
+        return models.pretrained(str(self.path), self.revision, seed, head, self.dtype, self.runs_code)
 
     def fingerprint(self) -> Any:
         """The fields, with the contents of local folders; a hub id stands for itself (the revision says which)."""
@@ -76,7 +79,14 @@ class Transformers(ModelSource):
         for key in ("path", "tokenizer"):
             if isinstance(values[key], str) and Path(values[key]).is_dir():
                 values[key] = content_of(Path(values[key]))
+        if not self.trust_remote_code:  # it changes what is loaded only where it is on
+            del values["trust_remote_code"]
         return values
+
+    @property
+    def runs_code(self) -> bool:
+        """`trust_remote_code`."""
+        return self.trust_remote_code
 
     @property
     def start(self) -> str | None:

@@ -119,6 +119,9 @@ def _load(
                 f"{parent.recipe.name} trains a reward model, which has no language model to start from",
                 where=str(node.origin), expected="a recipe whose objective trains a language model",
             )  # fmt: skip
+        if parent.recipe.model.runs_code:  # the policy that it starts from comes with that code too
+            model = recipe.model.model_copy(update={"trust_remote_code": True})
+            recipe = recipe.model_copy(update={"model": model})
     return Resolved(recipe, path, node, parent, registry)
 
 
@@ -136,7 +139,7 @@ def _starts_from_a_run(node: Node, overlays: list[Node], overrides: list[tuple[l
 
 
 def _of_first(key: Sequence[str]) -> bool:
-    return is_base(key) and key[1] != "dtype"
+    return is_base(key) and key[1] not in ("dtype", "trust_remote_code")
 
 
 def _no_base_beside_from(node: Node) -> None:

@@ -17,6 +17,8 @@ import yaml
 from alignzoo.errors import UserError, nearest
 
 COMMAND_LINE = "command line"
+MOST_BYTES, MOST_VALUES, MOST_LEVELS = 1_000_000, 100_000, 40
+"""Of a recipe. A few lines of aliases of aliases are billions of values; the largest recipe of ours has eighty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ _Loader.add_implicit_resolver(
 def read_file(path: Path) -> Node:
     """A recipe file as a node. Raises UserError with file, line and column."""
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError("too large for a recipe", where=str(path), expected=f"at most {MOST_BYTES:,} bytes")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -88,7 +92,7 @@ def parse(text: str, file: str) -> Node | None:
         loader = _Loader(text)
         try:
             document = loader.get_single_node()
-            return None if document is None else _node(document, loader, file)
+            return None if document is None else _Reading(loader, file).node(document)
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
@@ -103,39 +107,61 @@ def parse(text: str, file: str) -> Node | None:
         raise UserError("nested too deeply", where=file) from None
 
 
-def _node(node: yaml.Node, loader: _Loader, file: str) -> Node:
-    mark = node.start_mark
-    origin = Origin(file) if file == COMMAND_LINE else Origin(file, mark.line + 1, mark.column + 1)
-    if isinstance(node, yaml.CollectionNode) and node.tag not in (
-        _Loader.DEFAULT_SEQUENCE_TAG,
-        _Loader.DEFAULT_MAPPING_TAG,
-    ):
-        raise yaml.MarkedYAMLError(problem=f"the tag {node.tag} is not allowed", problem_mark=mark)
-    if isinstance(node, yaml.SequenceNode):
-        return Node([_node(item, loader, file) for item in node.value], origin)
-    if not isinstance(node, yaml.MappingNode):
-        return Node(loader.construct_object(node, deep=True), origin)
-    items: dict[str, Node] = {}
-    keys: dict[str, Origin] = {}
-    for key_node, value_node in node.value:
-        place = _node(key_node, loader, file)
-        key = place.value
-        if not isinstance(key, str):
-            written = getattr(key_node, "value", key)
-            raise UserError(
-                f"the key {written!r} is read as {key!r}, not as text", where=str(place.origin), expected="a name"
-            )
-        if key in items:
-            raise UserError(f"'{key}' is given twice (first at line {keys[key].line})", where=str(place.origin))
-        items[key], keys[key] = _node(value_node, loader, file), place.origin
-    return Node(items, origin, keys)
+class _Reading:
+    """One document becomes nodes; how many there are is counted, and how deep they lie."""
+
+    def __init__(self, loader: _Loader, file: str) -> None:
+        self.loader, self.file, self.values = loader, file, 0
+
+    def node(self, node: yaml.Node, level: int = 0) -> Node:
+        """A value and those within it."""
+        mark = node.start_mark
+        origin = Origin(self.file) if self.file == COMMAND_LINE else Origin(self.file, mark.line + 1, mark.column + 1)
+        self.values += 1
+        if self.values > MOST_VALUES:
+            raise UserError("aliases of aliases: too many values", where=self.file, expected=f"at most {MOST_VALUES:,}")
+        if level > MOST_LEVELS:
+            raise UserError("nested too deeply", where=str(origin), expected=f"at most {MOST_LEVELS} levels")
+        if isinstance(node, yaml.CollectionNode) and node.tag not in (
+            _Loader.DEFAULT_SEQUENCE_TAG,
+            _Loader.DEFAULT_MAPPING_TAG,
+        ):
+            raise yaml.MarkedYAMLError(problem=f"the tag {node.tag} is not allowed", problem_mark=mark)
+        if isinstance(node, yaml.SequenceNode):
+            return Node([self.node(item, level + 1) for item in node.value], origin)
+        if isinstance(node, yaml.MappingNode):
+            return self.mapping(node, origin, level)
+        value = self.loader.construct_object(node, deep=True)
+        if value is not None and not isinstance(value, str | bool | int | float):  # a date, bytes
+            what = f"{node.value!r} is read as a {type(value).__name__}"
+            raise UserError(what, where=str(origin), expected="quotation marks, if it is text")
+        if isinstance(value, int) and abs(value) >= 2**64:  # Python does not even print one of thousands of digits
+            raise UserError("a whole number of more than 64 bits", where=str(origin), expected="a smaller one")
+        return Node(value, origin)
+
+    def mapping(self, node: yaml.MappingNode, origin: Origin, level: int) -> Node:
+        """Keys are names, each of them there once."""
+        items: dict[str, Node] = {}
+        keys: dict[str, Origin] = {}
+        for key_node, value_node in node.value:
+            place = self.node(key_node, level + 1)
+            key = place.value
+            if not isinstance(key, str):
+                written = getattr(key_node, "value", key)
+                raise UserError(
+                    f"the key {written!r} is read as {key!r}, not as text", where=str(place.origin), expected="a name"
+                )
+            if key in items:
+                raise UserError(f"'{key}' is given twice (first at line {keys[key].line})", where=str(place.origin))
+            items[key], keys[key] = self.node(value_node, level + 1), place.origin
+        return Node(items, origin, keys)
 
 
 def read_overrides(overrides: Mapping[str, Any] | Iterable[str]) -> list[tuple[list[str], Node]]:
     """`a.b=c` words (values in YAML) or a mapping of dotted keys to values, as paths and nodes, in order."""
     origin = Origin(COMMAND_LINE)
     if isinstance(overrides, Mapping):
-        return [(_path(key), _from_value(value, origin)) for key, value in overrides.items()]
+        return [(_path(key), from_value(value, origin)) for key, value in overrides.items()]
     if isinstance(overrides, str):
         overrides = [overrides]
     pairs = []
@@ -151,17 +177,18 @@ def read_overrides(overrides: Mapping[str, Any] | Iterable[str]) -> list[tuple[l
 
 def _path(key: str) -> list[str]:
     parts = key.strip().split(".")
-    if not all(parts):
+    if not all(parts) or len(parts) > MOST_LEVELS:
         raise UserError(
             f"'{key}' is not a key", where=COMMAND_LINE, expected="names joined by dots, for example train.epochs"
         )
     return parts
 
 
-def _from_value(value: Any, origin: Origin) -> Node:
+def from_value(value: Any, origin: Origin) -> Node:
+    """Plain values as nodes that all come from one place."""
     if isinstance(value, Mapping):
-        items = {str(key): _from_value(item, origin) for key, item in value.items()}
+        items = {str(key): from_value(item, origin) for key, item in value.items()}
         return Node(items, origin, dict.fromkeys(items, origin))
     if isinstance(value, list | tuple):
-        return Node([_from_value(item, origin) for item in value], origin)
+        return Node([from_value(item, origin) for item in value], origin)
     return Node(str(value) if isinstance(value, Path) else value, origin)

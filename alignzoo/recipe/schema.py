@@ -110,7 +110,9 @@ class EvalConfig(Section):
 class Recipe(Section):
     """A whole run: an objective, a model and data. `load_recipe` reads it from YAML."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="of the run folder; by default the file's")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100, description="of the run folder; by default the file's"
+    )
     plugins: tuple[str, ...] = Field((), description="unpackaged plugins, .py files beside the recipe")
     objective: SerializeAsAny[Objective]
     model: SerializeAsAny[ModelSource]
@@ -119,4 +121,4 @@ class Recipe(Section):
     train: TrainConfig
     eval: EvalConfig = EvalConfig()
     reporters: tuple[SerializeAsAny[Reporter], ...] = Field(description="what is made of the run's records")
-    seed: int = Field(0, ge=0, description="of the data order and of everything random")
+    seed: int = Field(0, ge=0, lt=2**63, description="of the data order and of everything random")

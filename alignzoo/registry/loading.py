@@ -6,7 +6,6 @@ and ignores a misspelt hook; here each of these is a `Refused` with our words, k
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import os
 import re
@@ -35,6 +34,8 @@ GROUP = "alignzoo"
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 OFF = "left out by ALIGNZOO_PLUGINS"
 """The `problem` of a plugin that the user switched off."""
+NOBODY = "none"
+"""Of `ALIGNZOO_PLUGINS`: no installed plugin and no file either. `alignzoo --no-plugins` sets it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,22 +122,30 @@ def load_installed() -> tuple[list[Offer], list[PluginInfo]]:
 
 def load_file(path: Path) -> list[Offer]:
     """What an unpackaged plugin registers. Raises UserError with the file, and the line where it failed."""
+    if no_plugins():
+        raise UserError("plugins are switched off (--no-plugins), and the recipe names this one", where=str(path))
     if not path.is_file():
         close = nearest(path.name, [other.name for other in path.parent.glob("*.py")])
         raise UserError("no such plugin file", where=str(path), nearest=close)
-    digest = blake2b(path.read_bytes(), digest_size=16).hexdigest()
-    name = f"alignzoo_file_{digest}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    if path.suffix != ".py":
         raise UserError("a plugin file is Python source", where=str(path), expected="a name that ends in .py")
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    source = path.read_bytes()
+    digest = blake2b(source, digest_size=16).hexdigest()
+    name = f"alignzoo_file_{digest}"
+    module = sys.modules[name] = ModuleType(name)
+    module.__file__ = str(path)
     try:
-        with _guarded("on import"):
-            spec.loader.exec_module(module)
+        with _guarded("on import"):  # what was hashed is run, and no __pycache__ that lies beside it
+            exec(compile(source, str(path), "exec"), module.__dict__)
         return _offers(module, path.name, "")
     except Refused as reason:
         del sys.modules[name]
         raise UserError(str(reason), where=f"{path}{_line_in(path, reason.__cause__)}") from None
+
+
+def no_plugins() -> bool:
+    """Whether everything third-party is switched off, the files that a recipe names too: `ALIGNZOO_PLUGINS=none`."""
+    return os.environ.get("ALIGNZOO_PLUGINS", "").strip() == NOBODY
 
 
 def _plugin_distributions() -> list[tuple[str, Distribution]]:

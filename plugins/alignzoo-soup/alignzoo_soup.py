@@ -20,14 +20,15 @@ class Soup(ModelSource):
         """The first model's."""
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(self._folder(self.paths[0]))
+        return AutoTokenizer.from_pretrained(self._folder(self.paths[0]), trust_remote_code=False)
 
     def load_model(self, tokenizer, seed, head):
         """Averaged in float64, then cast."""
         from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
         auto = AutoModelForSequenceClassification if head == "scalar" else AutoModelForCausalLM
-        models = [auto.from_pretrained(self._folder(path), dtype=torch.float32) for path in self.paths]
+        safe = {"trust_remote_code": False, "use_safetensors": True, "dtype": torch.float32}
+        models = [auto.from_pretrained(self._folder(path), **safe) for path in self.paths]
         soup, total = models[0], sum(self._shares())
         with torch.no_grad():
             for name, parameter in soup.named_parameters():

@@ -247,7 +247,7 @@ def test_what_show_prints_is_a_recipe_with_the_same_fingerprint(write, tmp_path,
     assert done.exit_code == 0, done.output
     again = tmp_path / "again" / "recipe.yaml"
     again.parent.mkdir()
-    again.write_text(done.output)
+    again.write_text(done.stdout)
     first, second = load_recipe(path), load_recipe(again)
     assert second.recipe.objective == first.recipe.objective
     assert second.fingerprint == first.fingerprint

@@ -1,0 +1,89 @@
+"""Secrets are in no file that we write and in nothing that we print: everything goes through `hide` on its way out.
+
+Secret is the value of every environment variable that is called a token, a key, a secret or a password, what was handed
+to `remember`, and whatever looks like one: tokens of well-known services, a password in an address, a header that
+authorises. This module imports nothing outside the standard library, so that errors can always be told.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+from urllib.parse import quote
+
+STARS = "***"
+SHORTEST = 8
+"""Characters. What is shorter (`EMPTY`, `none`) stands where no key is needed, and is a word of other texts too."""
+_CALLED = re.compile(r"(^|_)(TOKEN|(API|ACCESS|SECRET|PRIVATE|AUTH)?_?KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE)$", re.I)
+_LOOKS = re.compile(
+    r"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{20,}|sk-(?=[\w-]*\d)[\w-]{16,}|gh[pousr]_[A-Za-z0-9]{30,}|"
+    r"github_pat_\w{30,}|xox[abprs]-[\w-]{20,}|AKIA[0-9A-Z]{16}|AIza[\w-]{35}|glpat-[\w-]{20,})"
+)
+_ADDRESS = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]*://)[^\s/@:'\"]*:[^\s/@'\"]+@")
+_HEADER = re.compile(
+    r"""(?i)\b((?:proxy-)?authorization['"]?\s*[:=]\s*['"]?(?:(?:bearer|basic|token)\s+)?)[^\s'",}]+"""
+)
+_remembered: set[str] = set()
+
+
+def remember(secret: str) -> None:
+    """Hide this value too, wherever it was read from."""
+    _remembered.add(secret)
+
+
+def hide(text: str) -> str:
+    """The text with three stars for every secret."""
+    for secret in _values():
+        if secret in text:
+            text = text.replace(secret, STARS)
+    text = _ADDRESS.sub(rf"\1{STARS}@", _LOOKS.sub(STARS, text))
+    return _HEADER.sub(rf"\1{STARS}", text)
+
+
+def holds_secret(text: str) -> bool:
+    """Whether `hide` would change it."""
+    return hide(text) != text
+
+
+def printable(text: str) -> str:
+    """What a terminal would obey (colours, titles, the cursor's moves) as text; lines and tabs stay."""
+    return "".join(c if c in "\n\t" or c.isprintable() or (c.isspace() and c > "\x7f") else _shown(c) for c in text)
+
+
+def _shown(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def _values() -> list[str]:
+    """The longest first, each as it is, as in JSON and as in an address."""
+    found = {value for name, value in os.environ.items() if _CALLED.search(name)} | _remembered
+    secrets = {value for value in map(str.strip, found) if len(value) >= SHORTEST and not os.path.exists(value)}
+    forms = {form for value in secrets for form in (value, json.dumps(value)[1:-1], quote(value, safe=""))}
+    return sorted(forms, key=len, reverse=True)
+
+
+class Veil:
+    """A text stream with everything hidden that must not be read: what goes to the terminal or to a log goes
+    through it, the words of libraries and tracebacks included."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write it, without secrets."""
+        self._stream.write(hide(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write each of them."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stream)

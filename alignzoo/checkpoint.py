@@ -1,4 +1,5 @@
-"""Checkpoints: the policy in Hugging Face layout, the optimiser beside it, and digests of both.
+"""Checkpoints: the policy in Hugging Face layout, beside it the optimiser, the objective's state and the run's records
+so far, and digests of all.
 
 A checkpoint is written to a temporary folder, synced and renamed; one whose digests don't fit is passed over for the
 one before. Nothing is pickled. There is no random state to keep: dropout is off, and the data order is a function of
@@ -7,23 +8,20 @@ the step.
 
 from __future__ import annotations
 
-import json
-import os
+import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from alignzoo.durable import sync
+from alignzoo.data.sealed import new_folder, opened, seal
 
-STATE = "state.json"
 OPTIMIZER = "optimizer.safetensors"
 MOVING = "moving_reference.safetensors"
 
@@ -36,29 +34,37 @@ class Checkpoint:
     step: int
     states: list[dict[str, float]]
     """Of each term of the objective."""
+    budget: int
+    """Token slots of a micro-batch: fewer than the recipe says once memory has run out."""
 
 
 def save(
     folder: Path, step: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
     optimizer: torch.optim.Optimizer, keep: int,
     states: Sequence[Mapping[str, float]] = (), moving: nn.Module | None = None,
+    budget: int = 0, records: Iterable[Path] = (),
 ) -> Path:  # fmt: skip
-    """Write `folder/step-000200` and remove all but the last `keep`. `moving`: a reference that follows it."""
+    """Write `folder/step-000200` and remove all but the last `keep`.
+
+    `moving`: a reference that follows it. `records`: files that a run goes on writing, kept as they are now. Raises
+    NotWritten when the disk refuses; the checkpoints before are then still there.
+    """
     path = folder / f"step-{step:06d}"
-    for left_over in folder.glob(".step-*.tmp"):  # of a run that was killed while it wrote
-        shutil.rmtree(left_over)
-    temporary = folder / f".step-{step:06d}.tmp"
-    temporary.mkdir(parents=True)
-    export(temporary, model, tokenizer)
-    save_file(_flatten(optimizer, model), temporary / OPTIMIZER)
-    if moving is not None:
-        save_file({name: value.detach().contiguous() for name, value in moving.named_parameters()}, temporary / MOVING)
-    digests = {file.name: digest(file) for file in sorted(temporary.iterdir())}
-    state = {"step": step, "objective": [dict(one) for one in states], "files": digests}
-    (temporary / STATE).write_text(json.dumps(state, indent=2))
-    publish(temporary, path)
-    for old in sorted(folder.glob("step-*"))[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    for left_over in folder.glob(".step-*"):  # of a run that was killed while it wrote, or damaged
+        shutil.rmtree(left_over, ignore_errors=True)
+    state = _flatten(optimizer, model)
+    tensors = chain(model.state_dict().values(), state.values(), moving.parameters() if moving else ())
+    with new_folder(path, needs=sum(tensor.nbytes for tensor in tensors), over=True) as temporary:
+        export(temporary, model, tokenizer)
+        save_file(state, temporary / OPTIMIZER)
+        if moving is not None:
+            tensors_of = {name: value.detach().contiguous() for name, value in moving.named_parameters()}
+            save_file(tensors_of, temporary / MOVING)
+        for record in records:
+            shutil.copyfile(record, temporary / record.name)
+        seal(temporary, {"step": step, "objective": [dict(one) for one in states], "budget": budget})
+    for old in _by_step(folder)[:-keep]:
+        shutil.rmtree(old.rename(old.with_name(f".{old.name}.old.tmp")), ignore_errors=True)
     return path
 
 
@@ -68,23 +74,19 @@ def export(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerB
     tokenizer.save_pretrained(folder)
 
 
-def publish(temporary: Path, path: Path) -> None:
-    """Sync a finished folder to disk and give it its name."""
-    for file in temporary.iterdir():
-        sync(file)
-    sync(temporary)
-    shutil.rmtree(path, ignore_errors=True)
-    os.replace(temporary, path)
-    sync(path.parent)
+def _by_step(folder: Path) -> list[Path]:
+    """The checkpoints of a folder. Their names sort by step up to a million."""
+    found = {path: re.fullmatch(r"step-(\d+)", path.name) for path in folder.glob("step-*")}
+    return sorted((path for path, match in found.items() if match), key=lambda path: int(path.name[5:]))
 
 
 def latest(folder: Path) -> tuple[Checkpoint | None, list[Path]]:
     """The last good checkpoint, and the damaged ones that were passed over to find it."""
     damaged: list[Path] = []
-    for path in sorted(folder.glob("step-*"), reverse=True):
-        good = _intact(path)
-        if good is not None:
-            return good, damaged
+    for path in reversed(_by_step(folder)):
+        about = opened(path)
+        if about is not None:
+            return Checkpoint(path, about["step"], about["objective"], about["budget"]), damaged
         damaged.append(path)
     return None, damaged
 
@@ -98,28 +100,6 @@ def restore(
     _unflatten(optimizer, model, load_file(checkpoint.path / OPTIMIZER))
     if moving is not None:
         moving.load_state_dict(load_file(checkpoint.path / MOVING), strict=False)  # buffers and tied names stay
-
-
-def digest(path: Path) -> str:
-    """32 hex digits of a file's bytes."""
-    with open(path, "rb") as file:
-        return _blake(file)
-
-
-def _blake(file: Any) -> str:
-    total = blake2b(digest_size=16)
-    while block := file.read(1 << 20):
-        total.update(block)
-    return total.hexdigest()
-
-
-def _intact(path: Path) -> Checkpoint | None:
-    try:
-        state = json.loads((path / STATE).read_text())
-        whole = all(digest(path / name) == wanted for name, wanted in state["files"].items())
-        return Checkpoint(path, int(state["step"]), state.get("objective", [])) if whole else None
-    except (OSError, ValueError, KeyError):
-        return None
 
 
 def _names(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[int, str]:

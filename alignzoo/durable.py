@@ -1,30 +1,76 @@
-"""Writing so that a crash leaves either the old file or the new one, never a half."""
+"""Writing so that a crash leaves either the old file or the new one, never a half; and what a disk refuses, said."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from alignzoo.errors import NotWritten, RunFailed, UserError
 from alignzoo.hiding import hide
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; when the block ends well, sync it to disk and rename it over `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Yield a temporary path beside `path`; when the block ends well, sync it to disk and rename it over `path`.
+
+    Raises NotWritten when the disk is full, read-only or the like; what stood under `path` then still does.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+    with written(path):
+        make_folder(path.parent)
+        try:
+            yield temporary
+            sync(temporary)
+            os.replace(temporary, path)
+            sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def written(path: Path, needs: int = 0) -> Iterator[None]:
+    """What the disk refuses within the block becomes a NotWritten that names `path`, and on a full disk how many bytes
+    were free and, where it is known, how many the writing `needs`."""
     try:
-        yield temporary
-        sync(temporary)
-        os.replace(temporary, path)
+        yield
+    except (RunFailed, UserError):
+        raise
+    except Exception as error:
+        number = _refusal(error)
+        if number is None:
+            raise
+        room = _room(path, needs) if number in (errno.ENOSPC, errno.EDQUOT) else ""
+        raise NotWritten(f"{path} could not be written: {os.strerror(number).lower()}{room}") from error
+
+
+def _refusal(error: Exception) -> int | None:
+    """The operating system's number of an error, also where a library's own exception carries it in its words."""
+    if isinstance(error, OSError):
+        return error.errno
+    told = re.search(r"\(os error (\d+)\)", str(error))  # safetensors and tokenizers
+    return int(told[1]) if told else None
+
+
+def _room(path: Path, needs: int) -> str:
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    asked = f"{needs / 1e6:,.1f} MB are needed and " if needs else ""
+    return f" ({asked}{shutil.disk_usage(there).free / 1e6:,.1f} MB were free)"
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, durably."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
         sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
@@ -18,9 +19,10 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from alignzoo.errors import RunFailed, UserError
+from alignzoo.errors import RunFailed, UserError, blamed
 from alignzoo.examples import Flat, Given, Supply, joined
 from alignzoo.forest import plan
+from alignzoo.memory import halved
 from alignzoo.objective import Objective
 from alignzoo.recipe.schema import AdamW, Optimizer, RMSprop, Schedule, TrainConfig
 from alignzoo.scoring import Scorer
@@ -194,9 +196,7 @@ class Engine:
             try:
                 return work([[rows[i] for i in part] for part in plan(trees, self.budget, self.scorer.layout)])
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not _out_of_memory(error) or self.budget <= max(tree.slots for tree in trees):
-                    raise
-            self.budget //= 2
+                self.budget = halved(self.budget, trees, error)
             self.optimizer.zero_grad(set_to_none=True)
 
     def _loss(self, step: int, flat: Flat, states: States, totals: list[float] | None, tally: Tally) -> Tensor:
@@ -209,7 +209,8 @@ class Engine:
             batches = list(self.supply.examples(flat, term, states[n], step))
             losses = [flat.like.new_zeros(())]
             for given in batches:
-                found = term.loss(given.example)
+                with self._blamed(step, term, "loss", flat.rows):
+                    found = term.loss(given.example)
                 self._check(step, term, found, given, flat)
                 losses.append(found.sum())
             loss = torch.stack(losses).sum()
@@ -227,7 +228,8 @@ class Engine:
         term, before = self.terms[n][1], self.states[n]
         if not before:
             return {}
-        after = term.next_state(next(iter(self.supply.examples(flat, term, before, step))).example)
+        with self._blamed(step, term, "next_state", flat.rows):
+            after = term.next_state(next(iter(self.supply.examples(flat, term, before, step))).example)
         return {key: float(value) for key, value in after.items()}
 
     def _gathered(self, mine: Flat) -> Flat:
@@ -272,6 +274,9 @@ class Engine:
             bad = [flat.rows[given.owners[i]] for i in (~losses.isfinite()).nonzero()[:, 0].tolist()]
             raise RunFailed(f"step {step + 1}: the loss of {name} is not finite for rows {self._names(bad)}")
 
+    def _blamed(self, step: int, term: Objective, what: str, rows: Sequence[int]) -> AbstractContextManager[None]:
+        return blamed(f"step {step + 1}: the {what} of {term.name}", term, f", for rows {self._names(rows)}")
+
     def _names(self, rows: Sequence[int], most: int = 8) -> str:
         names = ", ".join(self.supply.trees.ids[row] for row in rows[:most])
         return names + (f" and {len(rows) - most} more" if len(rows) > most else "")
@@ -294,8 +299,3 @@ def _labels(names: Sequence[str]) -> list[str]:
 
 def _gradient(leaf: Tensor) -> Tensor:
     return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    words = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, MemoryError) or any(word in str(error) for word in words)

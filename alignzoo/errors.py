@@ -7,7 +7,10 @@ This module needs nothing outside the standard library, so that errors stay chea
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from alignzoo.hiding import hide, printable
@@ -55,6 +58,32 @@ class UserError(Exception):
 
 class RunFailed(Exception):
     """A run that was well asked for but could not go on (a NaN, no memory left). Exit code 1, nothing saved is lost."""
+
+
+class NotWritten(RunFailed):
+    """The disk refused: it is full, read-only, or gone. What was written before is as it was."""
+
+
+@contextmanager
+def blamed(what: str, by: object, then: str = "") -> Iterator[None]:
+    """Somebody's code may raise anything: it becomes a RunFailed that says what raised it, and where.
+
+    The place is the innermost one in the file that defines the class of `by`, or else the innermost of all. A lack of
+    memory is nobody's mistake and stays what it is.
+    """
+    try:
+        yield
+    except (RunFailed, UserError, MemoryError):
+        raise
+    except Exception as error:
+        if "memory" in str(error):
+            raise
+        places = traceback.extract_tb(error.__traceback__)[1:]
+        module = sys.modules.get(type(by).__module__)
+        own = [place for place in places if place.filename == getattr(module, "__file__", None)]
+        at = (own or places)[-1]
+        words = (str(error).splitlines() or [""])[0]
+        raise RunFailed(f"{what} raised {type(error).__name__}: {words} ({at.filename}:{at.lineno}){then}") from error
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alignzoo.errors import blamed
 from alignzoo.examples import Flat, Supply, joined
-from alignzoo.forest import plan
+from alignzoo.memory import in_parts
 from alignzoo.metric import Metric
 from alignzoo.progress import Screen
 from alignzoo.scoring import Scorer
@@ -22,14 +23,18 @@ from alignzoo.tally import concordance, correct, describe, standard_error
 def score_all(scorer: Scorer, supply: Supply, budget: int, screen: Screen, what: str) -> Flat:
     """Every completion of every row, scored: on the CPU, in the order of the rows."""
     parts: list[Flat] = []
-    trees = list(supply.trees)
-    with screen.bar(what, len(trees)) as advance:
-        for part in plan(trees, budget, scorer.layout):
-            flat, _ = supply.score(scorer, part, everything=True)
-            flat.values = {name: value.cpu() for name, value in flat.values.items()}
+
+    def work(part: list[int]) -> Flat:
+        flat, _ = supply.score(scorer, part, everything=True)
+        flat.values = {name: value.cpu() for name, value in flat.values.items()}
+        return flat
+
+    rows = len(supply.trees)
+    with screen.bar(what, rows) as advance:
+        for part, flat in in_parts(supply.trees, range(rows), budget, scorer.layout, work, screen.say):
             parts.append(flat)
             advance(len(part), "")
-    flat = joined(parts).in_order(range(len(trees)))
+    flat = joined(parts).in_order(range(rows))
     supply.with_reference(flat, torch.device("cpu"))
     return flat
 
@@ -56,11 +61,13 @@ def evaluate(
     for n, (share, term) in enumerate(objective.terms):
         loss = weight = 0.0
         for given in supply.examples(flat, term, states[n] if states else term.initial_state()):
-            loss += float(term.loss(given.example).double().sum())
-            weight += float(term.weight(given.example).double().sum())
+            with blamed(f"the loss of {term.name} on held-out rows", term):
+                loss += float(term.loss(given.example).double().sum())
+                weight += float(term.weight(given.example).double().sum())
         result["loss"] += share * loss / weight if weight else 0.0  # no held-out row has what the term takes
     for metric in supply.metrics:
-        result |= _measure(metric, supply, flat)
+        with blamed(f"the metric {metric.name}", metric):
+            result |= _measure(metric, supply, flat)
     values = describe(supply, flat)
     if "accuracy" in values:
         accuracy = values.pop("accuracy")

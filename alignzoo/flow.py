@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -18,12 +17,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from alignzoo import checkpoint
 from alignzoo.data import Tokenised
 from alignzoo.data.rows import Row
+from alignzoo.data.sealed import new_folder
 from alignzoo.data.shapes import shape
 from alignzoo.data.store import Prepared, TokenStore
 from alignzoo.data.unread import Unread
+from alignzoo.durable import written
 from alignzoo.engine import Engine, make_optimizer, total_steps
-from alignzoo.errors import RunFailed, UserError
-from alignzoo.evaluate import evaluate
+from alignzoo.errors import UserError
 from alignzoo.examples import Supply
 from alignzoo.layout import Layout, choose_layout
 from alignzoo.memory import keep_freed_memory, reset_peak_memory
@@ -39,6 +39,7 @@ from alignzoo.sampling import sample
 from alignzoo.scoring import Scorer
 from alignzoo.stopping import Stopping
 from alignzoo.summary import Trained, summarise
+from alignzoo.training import Training
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,7 @@ def run_resolved(resolved: Resolved, *, fresh: bool = False, wait: bool = False,
             if summary is None:
                 return RunResult(folder.path, Run(resolved, folder, start, screen).whole())
     screen.say(f"{resolved.recipe.name}: done before, in {folder.path}")
+    folder.report_once(Reporting(resolved.recipe.reporters, folder.path, screen).finish)
     return RunResult(folder.path, summary)
 
 
@@ -110,12 +112,17 @@ class Run:
         torch.set_flush_denormal(True)  # a pair that is learnt has gradients so small that a CPU is ten times slower
         keep_freed_memory()
         reset_peak_memory(self.accelerator.device)
+        self.stopping = Stopping()
         main = self.accelerator.is_main_process
         self.screen = screen if main else Screen(quiet=True)
         self.reporting = Reporting(self.recipe.reporters if main else (), folder.path, self.screen)
 
     def whole(self) -> dict[str, Any]:
-        """Do it all, or what is left of it, and return the summary."""
+        """Do it all, or what is left of it, and return the summary. Raises Stopped after a signal."""
+        with self.stopping:
+            return self._whole()
+
+    def _whole(self) -> dict[str, Any]:
         recipe = self.recipe
         start = f"../{self.start.parent.name}/recipe.yaml" if self.start else None
         self.folder.write_text("recipe.yaml", self.resolved.to_yaml(start))
@@ -135,18 +142,28 @@ class Run:
         live = self._live(scorer)
         learning = Supply(recipe.objective, train.trees, references[0], live, recipe.seed)
         measuring = Supply(recipe.objective, held_out.trees, references[1], live, recipe.seed, recipe.eval.metrics)
+        self.stopping.doing = "stopped before the first step; the same command goes on"
         before = self._answers(model, tokenizer, held_out)
-        last = self._train(scorer, tokenizer, learning, measuring, steps)
-        self._export(model, tokenizer)
-        judges = self._samples(model, tokenizer, held_out, before)
-        trained = Trained(model, weights, layout, references, last, judges, steps, self.accelerator.device)
-        summary = summarise(self.resolved, self.folder, report, trained)
-        self.folder.write_json("summary.json", summary)
-        self.reporting.finish(summary)
+        optimizer = make_optimizer(recipe.train.optimizer, model)
+        engine = Engine(learning, recipe.train, self.accelerator, scorer, optimizer, steps, recipe.seed)
+        told = (self.stopping, self.reporting, self.screen)
+        training = Training(recipe, self.folder, engine, measuring, tokenizer, *told)
+        training.resume()
+        if recipe.train.gradient_checkpointing:
+            use_gradient_checkpointing(model)
+        self.reporting.start(self.resolved.plain, training.done)
+        with training.kept():
+            last = training.whole()
+            self._export(model, tokenizer)
+            judges = self._samples(model, tokenizer, held_out, before)
+            trained = Trained(model, weights, layout, references, last, judges, steps, self.accelerator.device)
+            summary = summarise(self.resolved, self.folder, report, trained)
+            self.folder.finish(summary, self.reporting.finish)
         return summary
 
     def _data(self) -> tuple[PreTrainedTokenizerBase, Prepared]:
         """The tokenizer and the tokens: rows are read only where one of the two has to be made of them."""
+        self.stopping.doing = "stopped while reading and tokenising the data; the same command begins with that again"
         unread = Unread(self.recipe.data)
         tokenizer = load_tokenizer(self.recipe.model, unread, self.start)
         return tokenizer, TokenStore(self.resolved, tokenizer).get(unread, self.screen.say)
@@ -172,6 +189,7 @@ class Run:
 
     def _references(self, scorer: Scorer, train: Tokenised, held_out: Tokenised) -> list[Reference | None]:
         """Of the training and of the held-out rows; the latter also where a metric alone asks for it."""
+        self.stopping.doing = "stopped in the reference pass; what is scored is kept, and the same command goes on"
         recipe, cached = self.recipe, ("sequence", "token")
         asked = recipe.objective.reference
         measured = asked == "none" and any(metric.reference in cached for metric in recipe.eval.metrics)
@@ -204,82 +222,10 @@ class Run:
     def _prompts(self, held_out: Tokenised) -> list[Any]:
         return [held_out.trees[i].prompt for i in sample_rows(len(held_out.trees), self.recipe.eval.samples)]
 
-    def _train(
-        self, scorer: Scorer, tokenizer: PreTrainedTokenizerBase, train: Supply, held_out: Supply, steps: int
-    ) -> dict[str, Any]:
-        recipe, model = self.recipe, scorer.model
-        moving = train.live.model if train.live and recipe.objective.reference == "moving" else None
-        optimizer = make_optimizer(recipe.train.optimizer, model)
-        done, states = self._resume(model, optimizer, moving)
-        if recipe.train.gradient_checkpointing:
-            use_gradient_checkpointing(model)
-        engine = Engine(train, recipe.train, self.accelerator, scorer, optimizer, steps, recipe.seed)
-        engine.states = states or engine.states
-
-        def measure(step: int) -> dict[str, Any]:
-            hidden = Screen(quiet=True)  # a bar within the training's bar would fight it for the line
-            scores = evaluate(scorer, held_out, 2 * engine.budget, hidden, engine.states, at_start=step == 0)
-            line = {"kind": "eval", "step": step} | scores
-            self._record(line)
-            return line
-
-        def keep(step: int) -> None:
-            checkpoint.save(
-                self.folder.checkpoints, step, model, tokenizer, optimizer, recipe.train.keep_checkpoints,
-                engine.states, moving,
-            )  # fmt: skip
-
-        self.reporting.start(self.resolved.plain, done)
-        if done == 0:
-            measure(0)
-        with Stopping() as stopping, self.screen.bar(recipe.objective.name, steps, done) as advance:
-            for step in range(done, steps):
-                began = time.perf_counter()
-                metrics, slots = self._step(engine, step)
-                seconds = time.perf_counter() - began
-                self._record({"kind": "train", "step": step + 1} | metrics)
-                timing = {"step": step + 1, "seconds": seconds, "pairs": recipe.train.batch_size, "tokens": slots}
-                self.folder.append(self.folder.timings, timing)
-                advance(1, _note(metrics))
-                if recipe.eval.every and (step + 1) % recipe.eval.every == 0 and step + 1 < steps:
-                    measure(step + 1)
-                if stopping.asked or ((step + 1) % recipe.train.checkpoint_every == 0 and step + 1 < steps):
-                    keep(step + 1)
-                if stopping.asked:
-                    raise stopping.interrupt(f"stopped after step {step + 1}; the same command goes on from there")
-        return measure(steps)
-
-    def _record(self, line: dict[str, Any]) -> None:
-        self.folder.append(self.folder.metrics, line)
-        self.reporting.line(line)
-
-    def _step(self, engine: Engine, step: int) -> tuple[dict[str, float], int]:
-        try:
-            return engine.step(step)
-        except RunFailed as error:
-            good, _ = checkpoint.latest(self.folder.checkpoints)
-            kept = f"the last checkpoint is {good.path}" if good else "there is no checkpoint yet"
-            raise RunFailed(f"{error}; {kept}") from None
-
-    def _resume(
-        self, model: PreTrainedModel, optimizer: torch.optim.Optimizer, moving: PreTrainedModel | None
-    ) -> tuple[int, list[dict[str, float]]]:
-        good, damaged = checkpoint.latest(self.folder.checkpoints)
-        for path in damaged:
-            self.screen.say(f"checkpoint {path} is damaged; the one before it is used")
-        done = good.step if good else 0
-        if good:
-            checkpoint.restore(good, model, optimizer, moving)
-            self.screen.say(f"resuming after step {done}")
-        self.folder.cut_after(done if good else -1)
-        return done, good.states if good else []
-
     def _export(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        temporary = self.folder.path / ".policy.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        checkpoint.export(temporary, model, tokenizer)
-        checkpoint.publish(temporary, self.folder.policy)
+        needs = sum(tensor.nbytes for tensor in model.state_dict().values())
+        with new_folder(self.folder.policy, needs, over=True) as temporary:
+            checkpoint.export(temporary, model, tokenizer)
 
     def _samples(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, held_out: Tokenised, before: list[str]
@@ -293,13 +239,6 @@ class Run:
         self.folder.write_lines("samples.jsonl", lines)
         rows = [held_out.rows[i] for i in sample_rows(len(held_out.trees), wanted)]
         return {judge.name: judged(judge, rows, lines, self.screen) for judge in self.recipe.eval.judges}
-
-
-def _note(metrics: dict[str, float]) -> str:
-    words = [f"loss {metrics['loss']:.4f}"]
-    if "accuracy" in metrics:
-        words += [f"accuracy {metrics['accuracy']:.3f}", f"margin {metrics['margin']:.3f}"]
-    return "  ".join(words)
 
 
 def device_of(asked: str) -> str:
@@ -342,4 +281,5 @@ def _clear(folder: RunFolder) -> None:
     order = {"summary.json": 0, "checkpoints": 1}
     for path in sorted(folder.path.iterdir(), key=lambda path: order.get(path.name, 2)):
         if path.name != ".lock":
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            with written(path):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -1,4 +1,4 @@
-"""The memory of a process: the most that a run took, and how it is asked of the system."""
+"""The memory of a process: the most that a run took, how it is asked of the system, and going on with too little."""
 
 from __future__ import annotations
 
@@ -6,10 +6,19 @@ import ctypes
 import re
 import resource
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from alignzoo.errors import RunFailed
+from alignzoo.forest import plan
+from alignzoo.tree import BLOCK, Tree, Trees
+
+T = TypeVar("T")
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -30,7 +39,10 @@ def keep_freed_memory() -> None:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Forget the peak so far. Where the system can't (it is not Linux), the peak is the process's."""
+    """Forget the peak so far: several runs in one process each have their own.
+
+    Where the system can't (it is not Linux), the peak is the process's.
+    """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
@@ -48,3 +60,48 @@ def peak_memory(device: torch.device) -> int:
     if found:
         return int(found[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether it says that memory ran out, on a GPU or not."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
+
+
+def halved(budget: int, trees: Sequence[Tree], error: BaseException) -> int:
+    """The token slots to try with next. Raises the error itself if it is another one, and RunFailed when the longest of
+    these rows would not fit alone."""
+    if not out_of_memory(error):
+        raise error
+    longest = max(trees, key=lambda tree: tree.slots)
+    if budget <= longest.slots:
+        raise RunFailed(
+            f"memory ran out for row {longest.id} alone, of {longest.slots} token slots; "
+            "train.gradient_checkpointing=true or a smaller tokens.max_length needs less"
+        ) from error
+    return budget // 2
+
+
+def in_parts(
+    trees: Sequence[Tree] | Trees, rows: Sequence[int] | NDArray[np.int64], budget: int, layout: str,
+    work: Callable[[list[int]], T], say: Callable[[str], None],
+) -> Iterator[tuple[list[int], T]]:  # fmt: skip
+    """Micro-batches of some rows of the trees, and what `work` makes of each. When memory runs out for one, what is
+    left is cut again at half the budget, and told.
+
+    Some thousands of rows are sorted by length at a time: enough for good packing, and no more trees in memory.
+    """
+    for start in range(0, len(rows), BLOCK):
+        left = {int(row): trees[int(row)] for row in rows[start : start + BLOCK]}
+        while left:
+            numbers = list(left)
+            try:
+                for part in plan(list(left.values()), budget, layout):
+                    some = [numbers[i] for i in part]
+                    made = work(some)
+                    yield some, made
+                    for row in some:
+                        del left[row]
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                budget = halved(budget, list(left.values()), error)
+                say(f"memory ran out: going on in micro-batches of {budget} token slots")

@@ -5,6 +5,7 @@ Everything goes to stderr; results go to stdout.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -22,6 +23,13 @@ class Screen:
 
     def __init__(self, quiet: bool = False) -> None:
         self.console = Console(stderr=True, highlight=False, quiet=quiet)
+        self.bars = not quiet
+
+    def without_bars(self) -> Screen:
+        """The same one, for what runs within another one's bar: it only says."""
+        other = copy.copy(self)
+        other.bars = False
+        return other
 
     def say(self, text: str) -> None:
         """One line, printed as it is."""
@@ -34,6 +42,6 @@ class Screen:
             TextColumn("{task.description:<12}"), BarColumn(bar_width=28), MofNCompleteColumn(),
             TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
         )  # fmt: skip
-        with Progress(*columns, console=self.console, disable=self.console.quiet) as progress:
+        with Progress(*columns, console=self.console, disable=not self.bars) as progress:
             task = progress.add_task(what, total=total, completed=done, note="")
             yield lambda n, note: progress.update(task, advance=n, note=note)

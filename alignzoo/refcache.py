@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -27,6 +28,7 @@ from safetensors.numpy import save_file
 
 from alignzoo.arrays import mapped, ranges
 from alignzoo.durable import replacing
+from alignzoo.errors import NotWritten
 
 SHARD_ROWS = 16_384
 ROW_BITS = 32
@@ -68,7 +70,8 @@ class ReferenceCache:
         with ThreadPoolExecutor() as threads:
             for path, shard in zip(paths, threads.map(read_shard, paths), strict=True):
                 if shard is None:
-                    path.rename(path.with_suffix(".damaged"))
+                    with suppress(OSError):  # another process has done so, or the disk can only be read
+                        path.rename(path.with_suffix(".damaged"))
                     self.damaged.append(path)
                 else:
                     self._shards.append(shard)
@@ -117,7 +120,7 @@ class ReferenceCache:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was added as one shard, durably."""
+        """Write what was added as one shard, durably. Raises NotWritten when the disk refuses."""
         if not self._pending:
             return
         keys = np.frombuffer(b"".join(self._pending), np.uint8).reshape(-1, 16)
@@ -129,7 +132,7 @@ class ReferenceCache:
             save_file({"keys": keys, "offsets": offsets, "log_probs": log_probs}, temporary)
         shard = read_shard(path)
         if shard is None:
-            raise OSError(f"{path} does not read back as it was written")
+            raise NotWritten(f"{path} could not be written: it does not read back as it was")
         self._shards.append(shard)
         self._pending.clear()
 

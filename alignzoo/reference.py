@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -12,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from alignzoo.arrays import on_disk
-from alignzoo.forest import lay, plan, sequences
+from alignzoo.forest import Forest, lay, sequences
+from alignzoo.memory import in_parts
 from alignzoo.models import weights_fingerprint
 from alignzoo.progress import Screen
 from alignzoo.refcache import ReferenceCache
 from alignzoo.scoring import Scorer
-from alignzoo.tree import BLOCK, Tree, Trees, sequence_key
+from alignzoo.tree import Trees, sequence_key
 
 FLUSH_SLOTS = 2_000_000
 """An interrupted pass loses at most the scores of about this many token slots."""
@@ -52,8 +52,14 @@ def cache_folder(root: Path, scorer: Scorer) -> Path:
     return root / "reference" / blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def score_reference(scorer: Scorer, trees: Trees, folder: Path, budget: int, screen: Screen) -> Reference:
-    """Score the trees with `scorer` (the policy before its first step), skipping what the cache in `folder` holds."""
+def score_reference(
+    scorer: Scorer, trees: Trees, folder: Path, budget: int, screen: Screen, who: str = "reference"
+) -> Reference:
+    """Score the trees with `scorer` (the policy before its first step), skipping what the cache in `folder` holds.
+
+    `who` is what the scorer is called on the screen. Raises RunFailed where memory is too little for a single row, or
+    the cache can't be written.
+    """
     cache = ReferenceCache(folder)
     for path in cache.damaged:
         screen.say(f"reference cache: {path.name} is damaged; set aside, its rows are scored again")
@@ -61,39 +67,35 @@ def score_reference(scorer: Scorer, trees: Trees, folder: Path, budget: int, scr
     places = cache.find(keys)
     absent = np.logical_or.reduceat(places < 0, trees.first[:-1]) if len(trees) else places
     missing = np.flatnonzero(absent)
-    screen.say(f"reference: {len(trees) - len(missing):,} of {len(trees):,} rows cached, {len(missing):,} to score")
+    screen.say(f"{who}: {len(trees) - len(missing):,} of {len(trees):,} rows cached, {len(missing):,} to score")
     if len(missing):
-        _score(scorer, trees, missing, cache, budget, screen)
+        _score(scorer, trees, missing, cache, budget, screen, who)
         places = cache.find(keys)
     sums = on_disk(cache.sums(places), folder)
     return Reference(trees, cache, on_disk(places, folder), sums, len(missing), len(trees) - len(missing))
 
 
 def _score(
-    scorer: Scorer, trees: Trees, missing: NDArray[np.int64], cache: ReferenceCache, budget: int, screen: Screen
-) -> None:
+    scorer: Scorer, trees: Trees, missing: NDArray[np.int64], cache: ReferenceCache, budget: int, screen: Screen,
+    who: str,
+) -> None:  # fmt: skip
     device = next(scorer.parameters()).device
     unsaved = 0
+
+    def work(rows: list[int]) -> tuple[Forest, NDArray[np.float32]]:
+        forest = lay([trees[row] for row in rows], scorer.layout).to(device)
+        return forest, scorer(forest)["log_prob"].cpu().numpy()
+
     try:
-        with screen.bar("reference", len(missing)) as advance, torch.no_grad():
-            for part in _micro_batches(trees, missing, budget, scorer.layout):
-                forest = lay(part, scorer.layout).to(device)
-                scores = scorer(forest)["log_prob"].cpu().numpy()
-                cuts = forest.offsets.tolist()
+        with screen.bar(who, len(missing)) as advance, torch.no_grad():
+            for rows, (forest, scores) in in_parts(trees, missing, budget, scorer.layout, work, screen.say):
+                cuts, part = forest.offsets.tolist(), (trees[row] for row in rows)
                 for (tree, branch), a, b in zip(sequences(part), cuts, cuts[1:], strict=False):
                     cache.add(sequence_key(tree.prompt, branch), scores[a:b])
                 unsaved += forest.slots
                 if unsaved >= FLUSH_SLOTS:
                     cache.flush()
                     unsaved = 0
-                advance(len(part), "")
+                advance(len(rows), "")
     finally:
         cache.flush()
-
-
-def _micro_batches(trees: Trees, rows: NDArray[np.int64], budget: int, layout: str) -> Iterator[list[Tree]]:
-    """Some thousands of rows at a time, sorted by length within: enough for good packing, and no more in memory."""
-    for start in range(0, len(rows), BLOCK):
-        block = [trees[row] for row in rows[start : start + BLOCK].tolist()]
-        for part in plan(block, budget, layout):
-            yield [block[i] for i in part]

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from alignzoo.durable import write_json, write_text
+from alignzoo.durable import make_folder, write_json, write_text, written
 from alignzoo.errors import UserError
 from alignzoo.hiding import hide
 
 
 class RunFolder:
-    """`runs/<name>-<fingerprint>/`. Whole files are replaced atomically; the JSON lines are appended and cut on resume.
+    """`runs/<name>-<fingerprint>/`. Whole files are replaced atomically; the JSON lines are appended, and a resumed run
+    puts back the lines that its checkpoint holds. Where the disk refuses, whatever writes raises NotWritten.
 
     metrics.jsonl holds what is reproducible byte for byte, timings.jsonl what is not.
     """
@@ -29,6 +31,9 @@ class RunFolder:
     metrics = property(lambda self: self.path / "metrics.jsonl", doc="One line a step and an evaluation.")
     timings = property(lambda self: self.path / "timings.jsonl", doc="Seconds, pairs and tokens of each step.")
 
+    _unreported = property(lambda self: self.path / ".unreported", doc="Is there until the reporters have drawn.")
+    records = property(lambda self: (self.metrics, self.timings), doc="The files that grow while a run works.")
+
     def summary(self) -> dict[str, Any] | None:
         """The summary of a finished run, or None."""
         try:
@@ -36,6 +41,19 @@ class RunFolder:
         except (OSError, ValueError):
             return None
         return summary if summary.get("finished") else None
+
+    def finish(self, summary: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
+        """Write the summary, with which the run is finished, and have `report` draw from it."""
+        self._unreported.touch()
+        self.write_json("summary.json", summary)
+        self.report_once(report)
+
+    def report_once(self, report: Callable[[dict[str, Any]], None]) -> None:
+        """What a process that was killed after the last line of the run had no time for."""
+        summary = self.summary() if self._unreported.exists() else None
+        if summary is not None:
+            report(summary)
+            self._unreported.unlink(missing_ok=True)
 
     @contextmanager
     def held(self, wait: bool = False) -> Iterator[None]:
@@ -45,13 +63,16 @@ class RunFolder:
         """
         if self.path.is_symlink():
             raise UserError("the run folder is a link: nothing is written or removed through it", where=str(self.path))
-        self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / ".lock")
+        with written(self.path):
+            make_folder(self.path)
+            try:
+                lock.acquire(timeout=-1 if wait else 0)
+            except Timeout:
+                raise UserError("another process is working on this run", where=str(self.path)) from None
         try:
-            lock.acquire(timeout=-1 if wait else 0)
-        except Timeout:
-            raise UserError("another process is working on this run", where=str(self.path)) from None
-        try:
+            for left_over in self.path.glob(".*.tmp"):  # of a process that was killed while it wrote
+                shutil.rmtree(left_over) if left_over.is_dir() and not left_over.is_symlink() else left_over.unlink()
             yield
         finally:
             lock.release()
@@ -70,13 +91,15 @@ class RunFolder:
 
     def append(self, path: Path, value: dict[str, Any]) -> None:
         """Add one JSON line."""
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(hide(json.dumps(value, allow_nan=False)) + "\n")
+        line = hide(json.dumps(value, allow_nan=False)) + "\n"
+        with written(path), open(path, "a", encoding="utf-8") as file:
+            file.write(line)
 
-    def cut_after(self, step: int) -> None:
-        """Forget what was recorded after `step`: a resumed run does it again."""
-        for path in (self.metrics, self.timings):
-            self.write_lines(path.name, [line for line in read_lines(path) if line["step"] <= step])
+    def put_back(self, kept: Path | None) -> None:
+        """The records as they are in the checkpoint `kept`, or empty: a resumed run does the rest again."""
+        for record in self.records:
+            text = (kept / record.name).read_text(encoding="utf-8") if kept else ""
+            write_text(record, text)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -41,8 +41,11 @@ def write_scores(resolved: Resolved, output: Path, split: str, screen: Screen) -
     tokenizer = load_tokenizer(recipe.model, rows.train, start)
     parts = {"train": rows.train, "held_out": rows.held_out}
     trees = {name: prepare(part, tokenizer, recipe).trees for name, part in parts.items() if split in (name, "all")}
-    reference = _scores(load_policy(recipe.model, tokenizer, recipe.seed, start), resolved, trees, screen)
-    policy = _scores(load_policy(recipe.model, tokenizer, recipe.seed, result.policy), resolved, trees, screen)
+    models = {"reference": start, "policy": result.policy}
+    reference, policy = (
+        _scores(load_policy(recipe.model, tokenizer, recipe.seed, path), resolved, trees, screen, who)
+        for who, path in models.items()
+    )
     with replacing(output) as temporary, open(temporary, "w", encoding="utf-8") as file:
         for name, part in trees.items():
             for i, tree in enumerate(part):
@@ -51,14 +54,15 @@ def write_scores(resolved: Resolved, output: Path, split: str, screen: Screen) -
 
 
 def _scores(
-    model: PreTrainedModel, resolved: Resolved, trees: dict[str, Trees], screen: Screen
+    model: PreTrainedModel, resolved: Resolved, trees: dict[str, Trees], screen: Screen, who: str
 ) -> dict[str, Reference]:
     train = resolved.recipe.train
     scorer = Scorer(model, precision=train.precision).to(device_of(train.device))
     choose_layout(scorer, next(iter(trees.values())), train.layout)
     folder = cache_folder(cache_root(), scorer)
     return {
-        name: score_reference(scorer, part, folder, 2 * train.tokens_per_batch, screen) for name, part in trees.items()
+        name: score_reference(scorer, part, folder, 2 * train.tokens_per_batch, screen, who)
+        for name, part in trees.items()
     }
 
 

@@ -1,22 +1,37 @@
-"""Ctrl-C once (or SIGTERM) ends after the step at hand with a checkpoint; twice stops at once."""
+"""Ctrl-C or SIGTERM once: a step, or a checkpoint's write, is finished first, and anything else is left at once. Twice
+stops at once whatever it is."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 
 class Stopped(KeyboardInterrupt):
-    """The run was asked to stop and its state is saved. Carries what to tell the user."""
+    """The run was asked to stop. Carries what to tell the user, and the signal's number."""
+
+    def __init__(self, words: str, number: int = signal.SIGINT, at_once: bool = False) -> None:
+        super().__init__(words)
+        self.at_once = at_once
+        """Whether something was left in the middle: what is in memory can't be saved."""
+        self.code = 128 + number
+        """The exit code: 130 after Ctrl-C, 143 after SIGTERM."""
 
 
 class Stopping:
-    """While the block runs, the first signal sets `asked`; the second one interrupts."""
+    """While the block runs a signal raises Stopped with the words of what was being done; within `finishing` the first
+    one waits for the end of that, and the second one interrupts."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.doing = "stopped"
+        """What to say when a signal comes now."""
+        self.asked = 0
+        """The number of the signal that came, 0 before one did."""
+        self._finishing = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Stopping:
@@ -29,11 +44,20 @@ class Stopping:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    @contextmanager
+    def finishing(self) -> Iterator[None]:
+        """What is finished before a stop. Raises Stopped at its end if a signal came meanwhile."""
+        self._finishing = True
+        try:
+            yield
+        finally:
+            self._finishing = False
         if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
+            raise Stopped(self.doing, self.asked)
 
-    def interrupt(self, words: str) -> Stopped:
-        """The exception that ends the run, to be raised when the checkpoint is written."""
-        return Stopped(words)
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.asked and self._finishing:
+            raise Stopped("stopped at once; the same command goes on from the last checkpoint", number, True)
+        self.asked = number
+        if not self._finishing:
+            raise Stopped(self.doing, number)

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "alignzoo"
 # Each room may import from itself and from rooms before it.
 ROOMS = [
     ("hiding",),
-    ("errors", "paths", "elsewhere", "durable", "aloud"),
+    ("errors", "paths", "elsewhere", "durable", "aloud", "stopping"),
     ("data.rows", "data.files", "data.format"),
     ("seen", "objective", "metric", "judge", "reporter", "data.source", "model_source"),
     ("reading", "composition"),
@@ -48,10 +48,10 @@ ROOMS = [
     ("refcache",),
     ("reference",),
     ("objectives", "examples", "tally"),
-    ("engine", "evaluate", "sampling", "samples", "checkpoint", "stopping"),
+    ("engine", "evaluate", "sampling", "samples", "checkpoint"),
     ("runfolder",),
     ("report", "reporting"),
-    ("flow", "summary"),
+    ("flow", "summary", "training"),
     ("score", "compare"),
     ("testing",),
     ("cli",),

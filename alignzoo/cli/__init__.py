@@ -13,6 +13,7 @@ import click
 from alignzoo import __version__
 from alignzoo.errors import RunFailed, UserError, nearest
 from alignzoo.hiding import Veil, hide, printable
+from alignzoo.stopping import Stopped, Stopping
 
 COMMANDS = {
     "run": "Train what a recipe says, and report.",
@@ -62,7 +63,8 @@ def alignzoo(no_plugins: bool) -> None:
 
     alignzoo run recipes/dpo_hh.yaml objective.beta=0.2
 
-    Exit codes: 0 done, 1 the run failed, 2 something is wrong with what was asked, 130 stopped.
+    Exit codes: 0 done, 1 the run failed, 2 something is wrong with what was asked, 130 stopped by Ctrl-C, 143 by
+    SIGTERM.
     """
     if no_plugins:
         os.environ["ALIGNZOO_PLUGINS"] = "none"  # for the processes that it starts too
@@ -74,7 +76,9 @@ def main() -> None:
     # slower. It is read when torch is imported, and changes no number.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.stdout, sys.stderr = Veil(sys.stdout), Veil(sys.stderr)
-    sys.exit(_exit_code())
+    with Stopping():
+        code = _exit_code()
+    sys.exit(code)
 
 
 def _exit_code() -> int:
@@ -92,8 +96,9 @@ def _exit_code() -> int:
         error.show()
         return 2
     except (KeyboardInterrupt, click.Abort) as error:
-        print(f"\n{error}" if str(error) else "\nstopped", file=sys.stderr)
-        return 130
+        stop = error.__cause__ if isinstance(error, click.Abort) else error  # click puts its own in the place of it
+        print(f"\n{stop or ''}".rstrip() or "\nstopped", file=sys.stderr)
+        return stop.code if isinstance(stop, Stopped) else 130
     except BrokenPipeError:
         return _nobody_reads_on()
     except SystemExit as error:

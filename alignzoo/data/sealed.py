@@ -12,37 +12,51 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alignzoo.durable import sync, write_json
+from alignzoo.durable import make_folder, sync, write_json, written
 from alignzoo.hiding import hide
 
 ABOUT = "about.json"
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: Path, needs: int = 0, over: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; when the block ends well it is synced to disk and takes its place.
 
-    Where another process was faster, its folder stays.
+    Where there is a folder of that name it stays (another process was faster), or with `over` is replaced. Raises
+    NotWritten when the disk is full (`needs` bytes are then told), read-only or the like, and leaves nothing.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        for part in (*temporary.iterdir(), temporary):
-            sync(part)
+    with written(path, needs):
         try:
-            os.rename(temporary, path)
-        except OSError:
-            if not path.is_dir():
-                raise
-        sync(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            make_folder(path.parent)
+            temporary.mkdir()
+            yield temporary
+            for part in (*temporary.rglob("*"), temporary):
+                sync(part)
+            _take_place(temporary, path, over)
+            sync(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _take_place(temporary: Path, path: Path, over: bool) -> None:
+    old = temporary.with_suffix(".old.tmp")
+    if over and path.is_dir():
+        os.rename(path, old)
+    try:
+        os.rename(temporary, path)
+    except OSError:
+        if old.is_dir():
+            os.rename(old, path)
+        if not path.is_dir():
+            raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def seal(folder: Path, about: dict[str, Any]) -> None:
     """Write about.json, the last file of a folder: `about`, with a digest of every other file and of itself."""
-    files = {path.name: digest_of_file(path) for path in sorted(folder.iterdir()) if path.name != ABOUT}
+    inside = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / ABOUT]
+    files = {path.relative_to(folder).as_posix(): digest_of_file(path) for path in inside}
     whole = json.loads(hide(json.dumps(about))) | {"files": files}
     write_json(folder / ABOUT, whole | {"digest": digest(whole)})
 
@@ -59,10 +73,11 @@ def opened(folder: Path) -> dict[str, Any] | None:
 
 
 def set_aside(folder: Path) -> None:
-    """Take a damaged folder out of the way; another process may have done so already."""
+    """Take a damaged folder out of the way; another process may have done so already, and on a disk that can only be
+    read it stays, as damaged as it is."""
     try:
         folder.rename(folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.damaged"))
-    except FileNotFoundError:
+    except OSError:
         pass
 
 

@@ -33,6 +33,8 @@ from alignzoo.data.source import content_of, file_digest
 from alignzoo.data.split import HELD_OUT, TRAIN
 from alignzoo.data.stream import Stream
 from alignzoo.data.unread import Unread
+from alignzoo.durable import written
+from alignzoo.errors import NotWritten
 from alignzoo.paths import cache_root
 from alignzoo.tree import sequence_key
 
@@ -119,8 +121,8 @@ class TokenStore:
         try:
             with new_folder(folder) as temporary:
                 self._write(temporary, unread)
-        except OSError as error:
-            say(f"tokens: they could not be stored ({error}); the next run makes them again")
+        except NotWritten as error:
+            say(f"tokens: {error}; the next run makes them again")
         return self._read(folder) or self._passing(unread)
 
     def _write(self, folder: Path, unread: Unread) -> None:
@@ -136,7 +138,7 @@ class TokenStore:
 
     def _passing(self, unread: Unread) -> Prepared:
         """The same for this process alone: its files lose their names at once, and their space when it ends."""
-        with tempfile.TemporaryDirectory() as folder:
+        with written(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as folder:
             self._write(Path(folder), unread)
             found = self._read(Path(folder))
         assert found is not None

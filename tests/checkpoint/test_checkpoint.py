@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import signal
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ from alignzoo import checkpoint
 from alignzoo.engine import make_optimizer
 from alignzoo.recipe.schema import SGD, AdamW, RMSprop
 from alignzoo.runfolder import RunFolder, read_lines
-from alignzoo.stopping import Stopping
+from alignzoo.stopping import Stopped, Stopping
 
 OPTIMIZERS = [AdamW(learning_rate=0.01), RMSprop(learning_rate=0.01), SGD(learning_rate=0.01, momentum=0.9)]
 
@@ -119,7 +119,7 @@ def test_the_last_ones_are_kept(three):
     assert sorted(path.name for path in three.iterdir()) == ["step-000002", "step-000003"]
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", "config.json"])
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "about.json", "config.json"])
 @pytest.mark.parametrize("damage", ["truncated", "flipped bit", "missing"])
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(three, name, damage):
     file = three / "step-000003" / name
@@ -134,25 +134,53 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(three, name, dam
     assert [path.name for path in damaged] == ["step-000003"]
 
 
-def test_an_interrupted_write_leaves_the_last_checkpoint(three):
-    (three / ".step-000004.tmp").mkdir()
-    (three / ".step-000004.tmp" / "state.json").write_text(json.dumps({"step": 4, "files": {}}))
+def test_a_checkpoint_that_says_another_step_or_state_is_damaged(three):
+    """The numbers that are no tensors are under a digest too."""
+    about = three / "step-000003" / "about.json"
+    about.write_text(about.read_text().replace('"step": 3', '"step": 2'))
+    good, damaged = checkpoint.latest(three)
+    assert (good.step, len(damaged)) == (2, 1)
+
+
+def test_an_interrupted_write_leaves_the_last_checkpoint_and_is_swept_by_the_next(three, tokenizer):
+    (three / ".step-000004.12-34.tmp").mkdir()
+    (three / ".step-000004.12-34.tmp" / "about.json").write_text(json.dumps({"step": 4, "files": {}}))
     assert checkpoint.latest(three)[0].step == 3
+    model = build(FOREST["llama"]())
+    checkpoint.save(three, 4, model, tokenizer, make_optimizer(OPTIMIZERS[0], model), keep=2)
+    assert sorted(path.name for path in three.iterdir()) == ["step-000003", "step-000004"]
+
+
+def test_the_last_of_more_than_a_million_steps_is_the_last(tmp_path, tokenizer):
+    model = build(FOREST["llama"]())
+    for step in (999_999, 1_000_000):
+        checkpoint.save(tmp_path, step, model, tokenizer, make_optimizer(OPTIMIZERS[0], model), keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-1000000"]
+    assert checkpoint.latest(tmp_path)[0].step == 1_000_000
 
 
 def test_no_checkpoint_is_no_error(tmp_path):
     assert checkpoint.latest(tmp_path / "none") == (None, [])
 
 
-def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path):
-    folder = RunFolder(tmp_path)
-    for i in range(1, 6):
+def test_a_resumed_run_has_the_records_of_its_checkpoint(tmp_path, tokenizer):
+    """Also where the disk lost lines that were written before it, or a crash tore the last one."""
+    folder, model = RunFolder(tmp_path), build(FOREST["llama"]())
+    for i in range(1, 4):
         folder.append(folder.metrics, {"kind": "train", "step": i})
+        folder.append(folder.timings, {"step": i})
+    want = [record.read_bytes() for record in folder.records]
+    optimizer = make_optimizer(OPTIMIZERS[2], model)
+    path = checkpoint.save(folder.checkpoints, 3, model, tokenizer, optimizer, keep=1, records=folder.records)
+    folder.append(folder.metrics, {"kind": "train", "step": 4})
     with open(folder.metrics, "a") as file:
-        file.write('{"kind": "tra')  # a crash in the middle of a line
-    folder.cut_after(3)
-    assert [line["step"] for line in read_lines(folder.metrics)] == [1, 2, 3]
-    assert copy.copy(folder).summary() is None
+        file.write('{"kind": "tra')
+    folder.timings.unlink()
+    folder.put_back(path)
+    assert [record.read_bytes() for record in folder.records] == want
+    folder.put_back(None)
+    assert read_lines(folder.metrics) == []
+    assert folder.summary() is None
 
 
 def test_one_process_at_a_time_works_on_a_run(tmp_path):
@@ -165,11 +193,38 @@ def test_one_process_at_a_time_works_on_a_run(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_asks_and_the_second_interrupts(number):
-    with Stopping() as stopping:
-        assert not stopping.asked
-        signal.raise_signal(number)
-        assert stopping.asked
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(number)
+SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+def stop(number, times=1, finishing=False) -> Stopped:
+    """The exception that signals end a block with."""
+    with pytest.raises(Stopped) as stopped, Stopping() as stopping:  # noqa: PT012
+        stopping.doing = "stopped while reading"
+        with stopping.finishing() if finishing else nullcontext():
+            for _ in range(times):
+                signal.raise_signal(number)
+            DONE.append(number)
+    return stopped.value
+
+
+DONE = []
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_stops_at_once_and_says_what_was_being_done(number):
+    DONE.clear()
+    stopped = stop(number)
+    assert (str(stopped), stopped.code, stopped.at_once) == ("stopped while reading", SIGNALS[number], False)
+    assert not DONE
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_what_is_to_be_finished_is_finished_first_and_the_second_signal_interrupts_it(number):
+    DONE.clear()
+    stopped = stop(number, finishing=True)
+    assert (str(stopped), stopped.code, stopped.at_once) == ("stopped while reading", SIGNALS[number], False)
+    assert DONE == [number]
+    stopped = stop(number, times=2, finishing=True)
+    assert "stopped at once" in str(stopped)
+    assert (stopped.code, stopped.at_once) == (SIGNALS[number], True)
+    assert DONE == [number]

@@ -94,7 +94,7 @@ def test_memory_that_runs_out_in_the_backward_leaves_no_gradient_behind(make_eng
 def test_a_row_that_does_not_fit_alone_is_an_error(make_engine, monkeypatch):
     engine = make_engine(DPO())
     small_memory(engine, monkeypatch, 10)
-    with pytest.raises(RuntimeError, match="can't allocate memory"):
+    with pytest.raises(RunFailed, match=r"memory ran out for row row \d+ alone, of \d+ token slots; .* needs less"):
         engine.step(0)
 
 
@@ -143,6 +143,34 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_rows_and_changes_nothi
     assert all(torch.equal(old, new) for old, new in zip(before, engine.scorer.parameters(), strict=True))
     assert all(parameter.grad is None for parameter in engine.scorer.parameters())
     assert engine.states == states
+
+
+class Raises(Poisoned):
+    """Fails as plugins fail."""
+
+    name = "raises"
+
+    def loss(self, pair):
+        return {}[pair.chosen.log_prob.shape]
+
+
+class RaisesInItsState(PoisonedBatch):
+    name = "raises"
+
+    def next_state(self, pair):
+        raise ValueError("no\nstate")
+
+
+@pytest.mark.parametrize(
+    ("objective", "words"), [(Raises(), r"loss of raises raised KeyError: "), (RaisesInItsState(), "next_state of raises raised ValueError: no")]
+)  # fmt: skip
+def test_code_that_raises_is_named_with_its_line_and_rows_and_changes_nothing(make_engine, objective, words):
+    engine = make_engine(objective, batch_size=8, tokens_per_batch=128)
+    before = [p.detach().clone() for p in engine.scorer.parameters()]
+    with pytest.raises(RunFailed, match=rf"^step 1: the {words}.* \(.*test_engine\.py:\d+\), for rows row \d+"):
+        engine.step(0)
+    assert all(torch.equal(old, new) for old, new in zip(before, engine.scorer.parameters(), strict=True))
+    assert all(parameter.grad is None for parameter in engine.scorer.parameters())
 
 
 class WrongShape(Objective):

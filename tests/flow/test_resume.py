@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from alignzoo import checkpoint
-from alignzoo.stopping import Stopping
+from alignzoo.engine import Engine
 
 ROOT = Path(__file__).parent.parent.parent
 COMMAND = [sys.executable, "-m", "alignzoo", "run", "recipes/dpo_hh.yaml", "--with", "recipes/scale/smallest.yaml"]
@@ -34,6 +34,19 @@ def whole(run, tmp_path):
         return result.folder
 
     return want, again
+
+
+def signalled(function, at=1, number=signal.SIGTERM):
+    """The function, and a signal within its `at`-th call."""
+    calls = []
+
+    def wrapped(*arguments, **options):
+        calls.append(1)
+        if len(calls) == at:
+            signal.raise_signal(number)
+        return function(*arguments, **options)
+
+    return wrapped
 
 
 def start() -> subprocess.Popen:
@@ -67,7 +80,7 @@ def test_kill_9_and_the_same_command_again(whole, moment):
 def test_a_stop_that_was_asked_for_checkpoints_and_goes_on(run, whole, monkeypatch):
     want, again = whole
     folder = again()
-    monkeypatch.setattr(Stopping, "__enter__", lambda self: setattr(self, "asked", True) or self)
+    monkeypatch.setattr(Engine, "step", signalled(Engine.step))
     with pytest.raises(KeyboardInterrupt, match="stopped after step 1; the same command goes on from there"):
         run()
     assert checkpoint.latest(folder / "checkpoints")[0].step == 1

@@ -1,0 +1,168 @@
+"""A run's training: steps, evaluations and checkpoints, from wherever an earlier process stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from alignzoo import checkpoint
+from alignzoo.data.sealed import set_aside
+from alignzoo.engine import Engine
+from alignzoo.errors import NotWritten, RunFailed
+from alignzoo.evaluate import evaluate
+from alignzoo.examples import Supply
+from alignzoo.progress import Screen
+from alignzoo.recipe import Recipe
+from alignzoo.reporting import Reporting
+from alignzoo.runfolder import RunFolder, read_lines
+from alignzoo.stopping import Stopped, Stopping
+
+ON = "the same command goes on from there"
+
+
+@dataclass
+class Training:
+    """What steps are taken, and what is recorded of them. Everything that is done is done once: what was recorded
+    before a stop stands as it is."""
+
+    recipe: Recipe
+    folder: RunFolder
+    engine: Engine
+    held_out: Supply
+    tokenizer: PreTrainedTokenizerBase
+    stopping: Stopping
+    reporting: Reporting
+    screen: Screen
+
+    def __post_init__(self) -> None:
+        self.model, live = self.engine.scorer.model, self.engine.supply.live
+        self.moving = live.model if live and self.recipe.objective.reference == "moving" else None
+        self.done = 0
+        """Optimiser steps taken."""
+        self.last: Path | None = None
+        """The newest checkpoint, which holds the first `saved` steps."""
+        self.saved = 0
+
+    def resume(self) -> None:
+        """Go back to the newest checkpoint that is intact, or to the start."""
+        good, damaged = checkpoint.latest(self.folder.checkpoints)
+        for path in damaged:
+            before = f"the one before it, {good.path.name}, is used" if good else "the run begins again"
+            self.screen.say(f"checkpoint {path} is damaged; {before}")
+        if good:
+            checkpoint.restore(good, self.model, self.engine.optimizer, self.moving)
+            self.engine.states = good.states or self.engine.states
+            self.engine.budget = good.budget or self.engine.budget
+            self.done = self.saved = good.step
+            self.last = good.path
+            self.screen.say(f"resuming after step {good.step}")
+        for path in damaged:
+            set_aside(path)
+        self.folder.put_back(self.last)
+
+    def whole(self) -> dict[str, Any]:
+        """Take the steps that are left, and return the last evaluation."""
+        train, steps = self.recipe.train, self.engine.steps
+        evaluations = {line["step"]: line for line in read_lines(self.folder.metrics) if line["kind"] == "eval"}
+        last = evaluations.get(self.done) or self._measure()
+        with self.screen.bar(self.recipe.objective.name, steps, self.done) as advance:
+            while self.done < steps:
+                advance(1, _note(self._step()))
+                last = self._measure() or last
+                if self.done % train.checkpoint_every == 0 and self.done < steps:
+                    with self.stopping.finishing():
+                        self.keep()
+                        self.stopping.doing = f"stopped after step {self.done}; {ON}"
+        self.stopping.doing = f"stopped after the last step; {ON}"
+        return last
+
+    def keep(self, beside: int = 0) -> None:
+        """Write a checkpoint of the steps taken, if the last one is not of them already. `beside`: how many more than
+        the recipe says stay beside it."""
+        if self.done > self.saved:
+            self.last = checkpoint.save(
+                self.folder.checkpoints, self.done, self.model, self.tokenizer, self.engine.optimizer,
+                self.recipe.train.keep_checkpoints + beside, self.engine.states, self.moving,
+                self.engine.budget, self.folder.records,
+            )  # fmt: skip
+            self.saved = self.done
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """A stop within the block leaves a checkpoint; when the disk refuses, what was saved before is told."""
+        try:
+            yield
+        except Stopped as stop:
+            if not stop.at_once:
+                with self.stopping.finishing():
+                    self.keep()
+            raise
+        except NotWritten as error:
+            raise RunFailed(f"{error}; {self._told_of_last()}") from error
+
+    @contextmanager
+    def _blamed(self) -> Iterator[None]:
+        """A step or an evaluation that fails changes nothing: the steps before it are kept."""
+        try:
+            yield
+        except NotWritten:
+            raise
+        except RunFailed as error:
+            self.keep(beside=1)  # after a NaN somebody may want the weights from before it began
+            raise RunFailed(f"{error}; {self._told_of_last()}") from error
+
+    def _told_of_last(self) -> str:
+        if self.last is None:
+            return "there is no checkpoint yet"
+        return f"the steps up to {self.saved} are kept in {self.last}"
+
+    def _step(self) -> dict[str, float]:
+        step, budget = self.done, self.engine.budget
+        self.stopping.doing = f"stopped after step {step + 1}; {ON}"
+        with self.stopping.finishing():
+            began = time.perf_counter()
+            with self._blamed():
+                metrics, slots = self.engine.step(step)
+            seconds = time.perf_counter() - began
+            self._record({"kind": "train", "step": step + 1} | metrics)
+            timing = {"step": step + 1, "seconds": seconds, "pairs": self.recipe.train.batch_size, "tokens": slots}
+            self.folder.append(self.folder.timings, timing)
+            self.done = step + 1
+        if self.engine.budget < budget:
+            self.screen.say(
+                f"memory ran out in step {self.done}: it was done again in micro-batches of {self.engine.budget} token "
+                "slots, as the steps after it will be (train.tokens_per_batch)"
+            )
+        return metrics
+
+    def _measure(self) -> dict[str, Any]:
+        """The held-out figures where they are due, or nothing."""
+        step, every = self.done, self.recipe.eval.every
+        if 0 < step < self.engine.steps and (not every or step % every):
+            return {}
+        self.stopping.doing = f"stopped in the evaluation after step {step}; {ON}"
+        with self._blamed():
+            hidden = self.screen.without_bars()  # a bar within the training's bar would fight it for the line
+            budget, states = 2 * self.engine.budget, self.engine.states
+            scores = evaluate(self.engine.scorer, self.held_out, budget, hidden, states, at_start=step == 0)
+        line = {"kind": "eval", "step": step} | scores
+        with self.stopping.finishing():
+            self._record(line)
+        return line
+
+    def _record(self, line: dict[str, Any]) -> None:
+        self.folder.append(self.folder.metrics, line)
+        self.reporting.line(line)
+
+
+def _note(metrics: dict[str, float]) -> str:
+    words = [f"loss {metrics['loss']:.4f}"]
+    if "accuracy" in metrics:
+        words += [f"accuracy {metrics['accuracy']:.3f}", f"margin {metrics['margin']:.3f}"]
+    return "  ".join(words)

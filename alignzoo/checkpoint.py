@@ -21,6 +21,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignzoo.data.sealed import new_folder, opened, seal
+from alignzoo.shards import read_into
 
 OPTIMIZER = "optimizer.safetensors"
 MOVING = "moving_reference.safetensors"
@@ -55,7 +56,10 @@ def save(
     state = _flatten(optimizer, model)
     tensors = chain(model.state_dict().values(), state.values(), moving.parameters() if moving else ())
     with new_folder(path, needs=sum(tensor.nbytes for tensor in tensors), over=True) as temporary:
-        export(temporary, model, tokenizer)
+        # As the model computes with them: some architectures export other names and shapes, which a restore would have
+        # to make over. from_pretrained reads both.
+        model.save_pretrained(temporary, save_original_format=False)
+        tokenizer.save_pretrained(temporary)
         save_file(state, temporary / OPTIMIZER)
         if moving is not None:
             tensors_of = {name: value.detach().contiguous() for name, value in moving.named_parameters()}
@@ -95,8 +99,7 @@ def restore(
     checkpoint: Checkpoint, model: PreTrainedModel, optimizer: torch.optim.Optimizer, moving: nn.Module | None = None
 ) -> None:
     """Put weights and optimiser back exactly as they were saved."""
-    saved = type(model).from_pretrained(checkpoint.path, dtype=model.dtype, use_safetensors=True)
-    model.load_state_dict(saved.state_dict())
+    read_into(model, checkpoint.path)
     _unflatten(optimizer, model, load_file(checkpoint.path / OPTIMIZER))
     if moving is not None:
         moving.load_state_dict(load_file(checkpoint.path / MOVING), strict=False)  # buffers and tied names stay

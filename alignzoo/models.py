@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 hf_logging.disable_progress_bar()  # progress is the Screen's to show
 
 END, PAD = "<|endoftext|>", "<|pad|>"
+HASHED_AT_ONCE = 2**25
+"""Bytes of a tensor that a thread copies at a time to hash them: 32 MiB."""
 
 
 def load_tokenizer(
@@ -224,13 +226,17 @@ def use_gradient_checkpointing(model: PreTrainedModel) -> None:
 
 
 def weights_fingerprint(model: nn.Module) -> str:
-    """32 hex digits of every parameter and buffer: names, types, shapes and bytes."""
+    """32 hex digits of every parameter and buffer: names, types, shapes and bytes.
+
+    Weights in memory are read where they are; of those on a GPU only pieces are copied.
+    """
 
     def one(item: tuple[str, torch.Tensor]) -> bytes:
         name, tensor = item
-        raw = tensor.detach().cpu().contiguous()
+        raw = tensor.detach().contiguous()
         digest = blake2b(f"{name} {raw.dtype} {tuple(raw.shape)}".encode(), digest_size=16)
-        digest.update(raw.reshape(-1).view(torch.uint8).numpy().data)
+        for piece in raw.reshape(-1).view(torch.uint8).split(HASHED_AT_ONCE):
+            digest.update(piece.cpu().numpy().data)
         return digest.digest()
 
     with ThreadPoolExecutor() as threads:

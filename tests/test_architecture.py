@@ -44,7 +44,7 @@ ROOMS = [
     ("forest",),
     ("attention", "head"),
     ("scoring",),
-    ("layout", "models", "memory", "progress"),
+    ("layout", "models", "shards", "memory", "progress"),
     ("refcache",),
     ("reference",),
     ("objectives", "examples", "tally"),

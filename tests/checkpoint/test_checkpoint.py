@@ -20,6 +20,7 @@ from transformers import (
 
 from alignzoo import checkpoint
 from alignzoo.engine import make_optimizer
+from alignzoo.errors import UserError
 from alignzoo.recipe.schema import SGD, AdamW, RMSprop
 from alignzoo.runfolder import RunFolder, read_lines
 from alignzoo.stopping import Stopped, Stopping
@@ -42,7 +43,7 @@ def step(model, optimizer, seed):
 
 @pytest.mark.parametrize("config", OPTIMIZERS, ids=lambda config: config.name)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", ["llama", "gpt2"])  # gpt2 ties its head to its embeddings
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gpt_neox", "mixtral"])  # tied; saved under other names; fused
 def test_training_goes_on_bit_by_bit(tmp_path, tokenizer, config, dtype, name):
     model = build(FOREST[name]()).to(dtype)
     optimizer = make_optimizer(config, model)
@@ -70,6 +71,38 @@ def test_a_checkpoint_is_a_hugging_face_folder(tmp_path, tokenizer):
     assert torch.equal(again.lm_head.weight, model.lm_head.weight)
     assert AutoTokenizer.from_pretrained(path).eos_token == "<eos>"
     assert path.name == "step-000007"
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gpt_neox", "mixtral"])
+def test_shards_are_read_into_the_model_itself(tmp_path, tokenizer, name, monkeypatch):
+    """No second model is made, and the checkpoint is a folder for from_pretrained all the same."""
+    model = build(FOREST[name]())
+    optimizer = make_optimizer(OPTIMIZERS[2], model)
+    whole = type(model).save_pretrained
+    monkeypatch.setattr(type(model), "save_pretrained", lambda self, f, **o: whole(self, f, max_shard_size="20KB", **o))
+    path = checkpoint.save(tmp_path, 1, model, tokenizer, optimizer, keep=1)
+    assert len(list(path.glob("model*.safetensors"))) > 3
+    again = AutoModelForCausalLM.from_pretrained(path).state_dict()
+    resumed = build(FOREST[name](), seed=5)
+    places = {key: value.data_ptr() for key, value in resumed.state_dict().items()}
+    monkeypatch.setattr(transformers.PreTrainedModel, "from_pretrained", None)
+    checkpoint.restore(checkpoint.latest(tmp_path)[0], resumed, make_optimizer(OPTIMIZERS[2], resumed))
+    for key, value in resumed.state_dict().items():
+        assert torch.equal(value, model.state_dict()[key])
+        assert torch.equal(value, again[key])
+        assert value.data_ptr() == places[key]
+
+
+def test_a_checkpoint_of_another_model_is_refused_before_anything_is_changed(tmp_path, tokenizer):
+    model = build(FOREST["llama"]())
+    checkpoint.save(tmp_path, 1, model, tokenizer, make_optimizer(OPTIMIZERS[2], model), keep=1)
+    config = FOREST["llama"]()
+    config.intermediate_size = 32
+    other = build(config)
+    before = {key: value.clone() for key, value in other.state_dict().items()}
+    with pytest.raises(UserError, match=r"it has 'model\.layers\.0\.mlp\.down_proj\.weight', which this model has not"):
+        checkpoint.restore(checkpoint.latest(tmp_path)[0], other, make_optimizer(OPTIMIZERS[2], other))
+    assert all(torch.equal(value, before[key]) for key, value in other.state_dict().items())
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
@@ -184,8 +217,6 @@ def test_a_resumed_run_has_the_records_of_its_checkpoint(tmp_path, tokenizer):
 
 
 def test_one_process_at_a_time_works_on_a_run(tmp_path):
-    from alignzoo.errors import UserError
-
     with RunFolder(tmp_path).held(), pytest.raises(UserError, match="another process is working on this run"):
         with RunFolder(tmp_path).held():
             pass

@@ -90,4 +90,4 @@ def digest(value: Any) -> str:
 def digest_of_file(path: Path) -> str:
     """32 hex digits of a file's bytes, read anew."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]

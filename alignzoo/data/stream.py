@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 CHUNK = 1_024
 """Rows that are tokenised at once: enough for the tokenizer's threads, and little memory."""
-AHEAD = 2
-"""Chunks that wait for the tokenizer or come from it."""
+AHEAD, THREADS = 3, 2
+"""Chunks that wait for the tokenizer or come from it; chunks that it works on. A fast tokenizer has threads of its own
+for one chunk, and a second chunk keeps the cores busy while the first one's ids become Python's."""
 T = TypeVar("T")
 W = TypeVar("W")
 Chunk = tuple[bool, list[Row], list[Skipped]]
@@ -40,8 +41,11 @@ class Stream:
 
     def prepare(self, rows: Path) -> tuple[tuple[Pile, Tokenised], tuple[Pile, Tokenised]]:
         """The training and the held-out trees with their piles; the held-out rows go to the file `rows`."""
+        self.tokenizer("a")  # it settles its options now: threads at once may not change them
         piles = Pile(self.folder / "train"), Pile(self.folder / "held_out", rows)
-        for (held_out, fitting, refused), encoded in ahead(self._chunks(), self._encoded):
+        for (held_out, fitting, refused), encoded in ahead(
+            self._chunks(), self._encoded, THREADS if self.tokenizer.is_fast else 1
+        ):
             found = trees_of(fitting, encoded, self.recipe.tokens)
             metrics = self._metrics(held_out)
             measurable(found.rows, metrics)
@@ -79,13 +83,13 @@ class Stream:
         return Tokenised(trees, (), pile.skipped, pile.truncated_prompts, pile.truncated_completions)
 
 
-def ahead(items: Iterable[T], work: Callable[[T], W]) -> Iterator[tuple[T, W]]:
-    """Each item and what `work` makes of it, in their order: in a thread, while the caller reads items before and uses
+def ahead(items: Iterable[T], work: Callable[[T], W], threads: int = 1) -> Iterator[tuple[T, W]]:
+    """Each item and what `work` makes of it, in their order: in threads, while the caller reads items before and uses
     the results behind."""
-    with ThreadPoolExecutor(1) as thread:
+    with ThreadPoolExecutor(threads) as pool:
         coming: deque[tuple[T, Future[W]]] = deque()
         for item in items:
-            coming.append((item, thread.submit(work, item)))
+            coming.append((item, pool.submit(work, item)))
             if len(coming) > AHEAD:
                 ready, result = coming.popleft()
                 yield ready, result.result()

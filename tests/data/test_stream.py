@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import tracemalloc
 from pathlib import Path
 from typing import ClassVar
@@ -16,7 +17,7 @@ from hh_rows import dialogue
 from alignzoo.data import prepare, read_rows
 from alignzoo.data.rows import Completion, Row
 from alignzoo.data.source import DataSource
-from alignzoo.data.stream import Stream, ahead
+from alignzoo.data.stream import AHEAD, Stream, ahead
 from alignzoo.data.unread import Unread
 from alignzoo.errors import UserError
 from alignzoo.recipe import load_recipe
@@ -114,7 +115,8 @@ def test_few_rows_are_read_once_and_many_twice(monkeypatch):
     assert reads == ["train"] * 5
 
 
-def test_work_ahead_keeps_the_order_and_does_not_run_away():
+@pytest.mark.parametrize("most", [1, 2])
+def test_work_ahead_keeps_the_order_and_does_not_run_away(most):
     read, threads = [], set()
 
     def items():
@@ -124,11 +126,12 @@ def test_work_ahead_keeps_the_order_and_does_not_run_away():
 
     def square(i: int) -> int:
         threads.add(threading.current_thread().name)
+        time.sleep(0.001 * (i % 3))
         return i * i
 
-    for done, (item, result) in enumerate(ahead(items(), square)):
+    for done, (item, result) in enumerate(ahead(items(), square, most)):
         assert (item, result) == (done, done * done)
-        assert len(read) <= done + 3
+        assert len(read) <= done + 1 + AHEAD
     assert done == 19
     assert threading.current_thread().name not in threads
     with pytest.raises(ZeroDivisionError):

@@ -90,8 +90,9 @@ class ReferenceCache:
         found = np.full(len(wanted), -1, dtype=np.int64)
         for s, shard in reversed(list(enumerate(self._shards))):  # of two that hold a key the first one counts
             own = _words(shard.keys)
-            first, last = (np.searchsorted(ordered, own[:, 0], side) for side in SIDES)
-            rows = np.repeat(np.arange(len(own)), last - first)
+            sorted_rows = np.argsort(own[:, 0])  # a search for keys in order stays in the processor's cache
+            first, last = (np.searchsorted(ordered, own[sorted_rows, 0], side) for side in SIDES)
+            rows = np.repeat(sorted_rows, last - first)
             at = order[ranges(first, last - first)]
             same = wanted[at, 1] == own[rows, 1]
             found[at[same]] = s << ROW_BITS | rows[same]

@@ -10,26 +10,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from workload import RESULTS, hh_rows, random_model, recipe, run_side, write_pairs
 
 import alignzoo
-from alignzoo.data import read_rows, tokenise
-from alignzoo.data.sources import HH
+from alignzoo.model_sources.transformers import TokenizerConfig
 from alignzoo.models import train_tokenizer
-from alignzoo.recipe.schema import TokenizerConfig, TokensConfig
-from alignzoo.runfolder import read_lines
 
-ROOT = Path(__file__).parent.parent
-HH_FILE = ROOT.parent / "shared" / "data" / "hh_helpful_base_test.jsonl.gz"
+HH_FILE = "hh_helpful_base_test.jsonl.gz"
 LIMIT = 1e-4
 # (our objective, TRL's loss_type, learning rate): large enough that the losses move visibly within twenty steps
 CASES = {
@@ -38,67 +31,28 @@ CASES = {
 }
 
 
-def make_workload(folder: Path, rows: int, threads: int) -> dict:
-    """A random-weight Llama with a tokenizer of its own, and pairs both as text for us and as token ids for TRL."""
-    path = str(HH_FILE) if HH_FILE.is_file() else "sample"
-    source = HH(path=path)
-    usable = [row for row in read_rows(source).train if not any(c.context for c in row.completions)]
-    tokenizer = train_tokenizer(TokenizerConfig(vocab_size=2048), usable)
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=256, intermediate_size=768, num_hidden_layers=4, num_attention_heads=4,
-        max_position_embeddings=2048, bos_token_id=0, eos_token_id=0, pad_token_id=tokenizer.pad_token_id,
-    ))  # fmt: skip
-    model.save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
-    done = tokenise(usable[: rows * 2], tokenizer, TokensConfig(max_length=2048, max_prompt_length=1024))
-    pairs, texts = [], []
-    for row, tree in zip(done.rows, done.trees, strict=True):
-        ids = [tree.prompt.tolist(), *(branch.tokens.tolist() for branch in tree.branches)]
-        if sum(map(len, ids)) <= 600 and len(pairs) < rows:
-            pairs.append(dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), ids, strict=True)))
-            texts.append({"prompt": row.prompt, "chosen": row.completions[0].text, "rejected": row.completions[1].text})
-    (folder / "data").mkdir()
-    for name, some in (("train", texts), ("test", texts[:8])):
-        (folder / "data" / f"{name}.jsonl").write_text("".join(json.dumps(text) + "\n" for text in some))
-    return {"model": str(folder / "model"), "pairs": pairs, "source": path, "threads": threads}
-
-
-def ours(folder: Path, workload: dict, objective: dict, rate: float, batch_size: int, steps: int) -> dict:
+def ours(folder: Path, objective: dict, rate: float, batch_size: int, steps: int, threads: int) -> dict:
     """alignzoo's losses through its public API."""
-    recipe = folder / f"{objective['name']}.yaml"
-    recipe.write_text(json.dumps({  # JSON is YAML
-        "objective": objective,
-        "model": {"path": workload["model"]},
-        "data": {"name": "table", "path": str(folder / "data")},
-        "tokens": {"max_length": 2048, "max_prompt_length": 1024},
-        "train": {
-            "batch_size": batch_size, "max_steps": steps, "shuffle": False, "max_grad_norm": None, "device": "cpu",
-            "optimizer": {"name": "sgd", "learning_rate": rate},
-        },
-        "eval": {"samples": 0},
-    }))  # fmt: skip
-    os.environ |= {"ALIGNZOO_RUNS": str(folder / "runs"), "ALIGNZOO_CACHE": str(folder / "cache")}
-    torch.set_num_threads(workload["threads"])
-    result = alignzoo.run(recipe)
-    losses = [line["loss"] for line in read_lines(result.folder / "metrics.jsonl") if line["kind"] == "train"]
-    seconds = [line["seconds"] for line in read_lines(result.folder / "timings.jsonl")]
-    return {"losses": losses, "seconds": seconds}
+    train = {
+        "batch_size": batch_size, "max_steps": steps, "max_grad_norm": None,
+        "optimizer": {"name": "sgd", "learning_rate": rate},
+    }  # fmt: skip
+    path = recipe(folder, objective["name"], objective, folder / "model", folder / "data", train, 2048)
+    asked = {"recipe": str(path), "threads": threads}
+    return run_side(sys.executable, "alignzoo_steps.py", folder / objective["name"], asked)
 
 
-def theirs(python: str, folder: Path, workload: dict, loss_type: str, rate: float, batch_size: int, steps: int) -> dict:
+def theirs(
+    python: str, folder: Path, pairs: list, loss_type: str, rate: float, batch_size: int, steps: int, threads: int
+) -> dict:
     """TRL's losses, from a process of its own."""
-    asked = folder / f"trl_{loss_type}.json"
-    asked.write_text(json.dumps(workload | {
-        "loss_type": loss_type, "learning_rate": rate, "batch_size": batch_size, "steps": steps, "beta": 0.1,
-    }))  # fmt: skip
-    out = folder / f"trl_{loss_type}_out.json"
-    script = Path(__file__).parent / "peers" / "trl_steps.py"
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([python, str(script), str(asked), str(out)], capture_output=True, text=True, env=environment)
-    if done.returncode:
-        sys.exit(f"TRL's side failed:\n{done.stderr[-3000:]}")
-    return json.loads(out.read_text())
+    settings = {
+        "loss_type": [loss_type], "beta": 0.1, "learning_rate": rate, "optim": "sgd", "max_grad_norm": 0.0,
+        "max_length": None, "bf16": False, "logging_steps": 1, "gradient_checkpointing": False,
+    }  # fmt: skip
+    asked = {"model": str(folder / "model"), "pairs": pairs, "steps": steps, "batch_size": batch_size,
+             "threads": threads, "settings": settings}  # fmt: skip
+    return run_side(python, "trl_steps.py", folder / f"trl_{loss_type}", asked)
 
 
 def main() -> int:
@@ -107,31 +61,34 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--output", type=Path, default=RESULTS)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        workload = make_workload(folder, asked.steps * asked.batch_size, asked.threads)
+        source, rows = hh_rows(HH_FILE)
+        tokenizer = train_tokenizer(TokenizerConfig(vocab_size=2048), rows)
+        random_model(folder / "model", "llama", tokenizer)
+        pairs = write_pairs(folder / "data", rows, tokenizer, asked.steps * asked.batch_size, 600, whole=True)
         results = {}
         for case, (objective, loss_type, rate) in CASES.items():
-            mine = ours(folder, workload, objective, rate, asked.batch_size, asked.steps)
-            trl = theirs(asked.trl_python, folder, workload, loss_type, rate, asked.batch_size, asked.steps)
+            same = (rate, asked.batch_size, asked.steps, asked.threads)
+            mine = ours(folder, objective, *same)
+            trl = theirs(asked.trl_python, folder, pairs, loss_type, *same)
             worst = max(abs(a - b) for a, b in zip(mine["losses"], trl["losses"], strict=True))
             results[case] = {"alignzoo": mine, "trl": trl, "max_difference": worst, "objective": objective}
-        write(asked.output, results, workload, asked)
+        write(asked.output, results, source, len(pairs), asked)
     return int(any(result["max_difference"] > LIMIT for result in results.values()))
 
 
-def write(output: Path, results: dict, workload: dict, asked: argparse.Namespace) -> None:
+def write(output: Path, results: dict, source: str, pairs: int, asked: argparse.Namespace) -> None:
     """trl_agreement.md and .json."""
     output.mkdir(parents=True, exist_ok=True)
-    source = "the embedded sample" if workload["source"] == "sample" else Path(workload["source"]).name
     versions = next(iter(results.values()))["trl"]["versions"] | {"alignzoo": alignzoo.__version__}
     lines = [
         "# Beside TRL, step by step", "",
         f"Command: `python benchmarks/trl_agreement.py --trl-python PYTHON --steps {asked.steps}`",
         f"({', '.join(f'{key} {value}' for key, value in versions.items())}; {platform.machine()}, {asked.threads} threads).",
-        f"Random-weight Llama (4 layers, 256 wide, vocabulary 2,048), {len(workload['pairs'])} pairs of {source},",
+        f"Random-weight Llama (4 layers, 256 wide, vocabulary 2,048), {pairs} pairs of {source},",
         f"batch {asked.batch_size}, their order, float32, plain SGD, no clipping, beta 0.1. IPO is the mean form on both sides.",
         "", "| step | DPO alignzoo | DPO TRL | difference | IPO alignzoo | IPO TRL | difference |", "|" + "---:|" * 7,
     ]  # fmt: skip

@@ -186,6 +186,10 @@ def main() -> int:
     cells = [cell for cell in CELLS if any(word in cell for word in asked.only or ("",))]
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(Path(name), asked)
+        results["about"] = {
+            "source": bench.source, "machine": platform.machine(), "cores": os.cpu_count(), "threads": asked.threads,
+            "alignzoo": alignzoo.__version__, "warm_up": WARM_UP, "batch": BATCH, "best": BEST, "allocator": ALLOCATOR,
+        }  # fmt: skip
         for shape in BATCH:
             if not any(word in f"trials/{shape}" for word in asked.only or ("",)):
                 continue
@@ -194,6 +198,7 @@ def main() -> int:
                 if (shape == "pythia" and any(word in trial for word in ONCE)) or (shape == "llama" and "8 m" in trial):
                     continue
                 results["trials"][shape][trial] = found = bench.trial(KEY.format(shape), trial)
+                write_results(asked.output, results)
                 print(shape, trial, found.get("error", found.get("seconds")), flush=True)
         for cell in cells:
             repeats = 1 if asked.quick or "real" not in cell or "bf" in cell else asked.repeats
@@ -203,12 +208,9 @@ def main() -> int:
                     if side != "defaults" or "llama" in cell or repeat == 0:  # a minute each
                         found[side].append(bench.side(cell, side))
             results["cells"][cell] = results["cells"].get(cell, {}) | found
+            write_results(asked.output, results)
             print(cell, {side: one["seconds"] for side, runs in found.items() for one in runs}, flush=True)
-        results["about"] = {
-            "source": bench.source, "machine": platform.machine(), "cores": os.cpu_count(), "threads": asked.threads,
-            "alignzoo": alignzoo.__version__, "warm_up": WARM_UP, "batch": BATCH, "best": BEST, "allocator": ALLOCATOR,
-        }  # fmt: skip
-    write_results(asked.output, results)
+    print((asked.output / "against_trl.md").read_text())
     return int(any(worst > LIMIT for cell, worst in differences(results).items() if "float32" in cell))
 
 

@@ -213,7 +213,6 @@ def write_results(output: Path, results: dict) -> None:
     (output / "against_trl.md").write_text("\n".join(lines) + "\n")
     (output / "against_trl.json").write_text(json.dumps(results, indent=1) + "\n")
     draw(output / "against_trl.svg", results)
-    print("\n".join(lines))
 
 
 def draw(path: Path, results: dict) -> None:
@@ -224,7 +223,9 @@ def draw(path: Path, results: dict) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "alignzoo"  # the same bytes for the same figures
     from matplotlib import pyplot
 
-    cells = [cell for cell, sides in results["cells"].items() if "alignzoo" in sides]
+    cells = [cell for cell, sides in results["cells"].items() if len(sides) == len(NAMES)]
+    if not cells:
+        return
     skip = results["about"]["warm_up"]
     bars = {
         "training, TRL's defaults": ("#1b6ca8", lambda sides: ratios(sides, "defaults", skip)),

@@ -18,8 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from trl_tables import differences, write_results
-from workload import (
+from beside_trl import (
     RESULTS,
     SideFailed,
     hh_rows,
@@ -30,6 +29,7 @@ from workload import (
     words_of,
     write_pairs,
 )  # fmt: skip
+from trl_tables import differences, write_results
 
 import alignzoo
 from alignzoo.model_sources.transformers import TokenizerConfig

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
+import workload
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from alignzoo.data import read_rows, tokenise
@@ -24,17 +25,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 PEERS = Path(__file__).parent / "peers"
 HH_FILES = ROOT.parent / "shared" / "data"
 
-SHAPES = {
-    "pythia": {
-        "model_type": "gpt_neox", "vocab_size": 50304, "hidden_size": 512, "num_hidden_layers": 6,
-        "num_attention_heads": 8, "intermediate_size": 2048, "max_position_embeddings": 2048,
-    },
-    "llama": {
-        "model_type": "llama", "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4,
-        "num_attention_heads": 4, "max_position_embeddings": 2048,
-    },
-}  # fmt: skip
-"""Architectures; without a vocabulary size they have the tokenizer's."""
+SHAPES = {"pythia": workload.SHAPES["Pythia-70M"], "llama": workload.SHAPES["Llama 4x256"]}
 
 
 class SideFailed(Exception):
@@ -81,11 +72,11 @@ def words_of(rows: Iterable[Row], most: int = 2000) -> list[str]:
     return sorted(found)[:: max(1, len(found) // most)]
 
 
-def random_model(folder: Path, shape: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write a model of this shape with random weights, and the tokenizer."""
+def random_model(folder: Path, shape: str, tokenizer: PreTrainedTokenizerBase, vocab_size: int | None = None) -> None:
+    """Write a model of this shape with random weights (another vocabulary on wish), and the tokenizer."""
     torch.manual_seed(0)
-    about = {"vocab_size": len(tokenizer), "bos_token_id": 0, "eos_token_id": 0} | SHAPES[shape]
-    config = AutoConfig.for_model(**about, pad_token_id=tokenizer.pad_token_id)
+    about = SHAPES[shape] | {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": tokenizer.pad_token_id}
+    config = AutoConfig.for_model(**(about | ({"vocab_size": vocab_size} if vocab_size else {})))
     AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

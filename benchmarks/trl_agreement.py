@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from workload import RESULTS, hh_rows, random_model, recipe, run_side, write_pairs
+from beside_trl import RESULTS, hh_rows, random_model, recipe, run_side, write_pairs
 
 import alignzoo
 from alignzoo.model_sources.transformers import TokenizerConfig
@@ -67,7 +67,7 @@ def main() -> int:
         folder = Path(name)
         source, rows = hh_rows(HH_FILE)
         tokenizer = train_tokenizer(TokenizerConfig(vocab_size=2048), rows)
-        random_model(folder / "model", "llama", tokenizer)
+        random_model(folder / "model", "llama", tokenizer, len(tokenizer))
         pairs = write_pairs(folder / "data", rows, tokenizer, asked.steps * asked.batch_size, 600, whole=True)
         results = {}
         for case, (objective, loss_type, rate) in CASES.items():

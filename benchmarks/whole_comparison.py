@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 from against_trl import ALLOCATOR, BEFORE, BEST, BETA, LONGEST, RATE
-from workload import RESULTS, hh_rows, random_model, recipe, run_side, write_pairs
+from beside_trl import RESULTS, hh_rows, random_model, recipe, run_side, write_pairs
 
 import alignzoo
 from alignzoo.model_sources.transformers import TokenizerConfig

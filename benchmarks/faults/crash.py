@@ -1,0 +1,176 @@
+"""Killing a command: at its n-th operation on the disk, or in a phase of its work; and looking at what it left."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import signal
+import stat
+import sys
+import time
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from stage import Child, Workplace
+
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.link", "os.symlink", "shutil.copyfile")
+
+
+class Operations:
+    """Counts every operation by which the child changes the disk under a folder, and kills the child right before the
+    `kill_at`-th one.
+
+    Python announces opening, renaming, removing and making before it does them (audit events); os.fsync is wrapped.
+    `torn`: what a power cut may leave of that operation: half the bytes of a file that was not synced yet, half a line.
+    """
+
+    def __init__(self, folder: Path, kill_at: int = 0, torn: bool = False) -> None:
+        self.folder, self.kill_at, self.torn = str(folder), kill_at, torn
+        self.shared = mmap.mmap(-1, 1 << 20)  # the child's list, for the parent to read
+
+    def __call__(self) -> None:
+        """In the child."""
+        self.count = 0
+        self.lines: list[str] = []
+        fsync = os.fsync
+
+        def synced(handle: int) -> None:
+            path = os.readlink(f"/proc/self/fd/{handle}")
+            self._next("fsync", path, lambda: self._halve(path))
+            fsync(handle)
+
+        os.fsync = synced
+        sys.addaudithook(self._hook)
+
+    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open":
+            path, _, flags = arguments
+            if isinstance(path, str | os.PathLike) and flags & WRITES:
+                line = '{"kind": "tra' if flags & os.O_APPEND else ""
+                self._next("append" if line else "write", os.path.abspath(path), lambda: self._add(str(path), line))
+        elif event in CHANGES and isinstance(arguments[0], str | os.PathLike):
+            self._next(event.split(".")[1], os.path.abspath(arguments[0]), None)
+
+    def _next(self, what: str, path: str, tear: Callable[[], None] | None) -> None:
+        if not path.startswith(self.folder):
+            return
+        self.count += 1
+        line = f"{what} {os.path.relpath(path, self.folder)}".encode()
+        at = self.shared.tell()
+        self.shared.write(line + b"\n")
+        assert self.shared.tell() > at
+        if self.count == self.kill_at:
+            if self.torn and tear:
+                tear()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    @staticmethod
+    def _halve(path: str) -> None:
+        found = os.stat(path)
+        if stat.S_ISREG(found.st_mode):
+            os.truncate(path, found.st_size // 2)
+
+    def _add(self, path: str, line: str) -> None:
+        if line:
+            self.kill_at = 0
+            with open(path, "a") as file:
+                file.write(line)
+
+    def seen(self) -> list[str]:
+        """Every operation so far, in the parent."""
+        return self.shared[:].split(b"\0", 1)[0].decode().splitlines()
+
+
+PHASES = (
+    "starting", "tokenisation", "model and layout", "reference pass", "samples", "evaluation", "step", "checkpoint",
+    "export", "summary and report",
+)  # fmt: skip
+
+
+class Phases:
+    """Which phase a child is in, readable from outside at any moment."""
+
+    def __init__(self) -> None:
+        self.shared = mmap.mmap(-1, 1)
+
+    def __call__(self) -> None:
+        """In the child."""
+        from alignzoo import checkpoint, flow, training
+        from alignzoo.engine import Engine
+        from alignzoo.runfolder import RunFolder
+
+        for owner, name, phase in (
+            (flow.Run, "_data", "tokenisation"), (flow, "load_policy", "model and layout"),
+            (flow, "choose_layout", "model and layout"), (flow, "score_reference", "reference pass"),
+            (flow.Run, "_answers", "samples"), (training, "evaluate", "evaluation"), (Engine, "step", "step"),
+            (checkpoint, "save", "checkpoint"), (flow.Run, "_export", "export"),
+            (RunFolder, "finish", "summary and report"),
+        ):  # fmt: skip
+            setattr(owner, name, self._marking(getattr(owner, name), PHASES.index(phase)))
+
+    def _marking(self, function: Callable[..., Any], phase: int) -> Callable[..., Any]:
+        @wraps(function)
+        def marked(*arguments: Any, **options: Any) -> Any:
+            before, self.shared[0] = self.shared[0], phase
+            try:
+                return function(*arguments, **options)
+            finally:
+                self.shared[0] = before
+
+        return marked
+
+    def now(self) -> str:
+        """In the parent."""
+        return PHASES[self.shared[0]]
+
+
+def kill_after(child: Child, phases: Phases, seconds: float, phase: str = "", times: int = 1) -> str:
+    """Kill the child so long after its start, or after the phase has begun for so many times. Returns the phase in
+    which it was hit, or "" where it was over by itself."""
+    before, seen = "", 0
+    while phase and seen < times and not child.over():
+        now = phases.now()
+        seen += now == phase != before
+        before = now
+        time.sleep(0.0002)
+    time.sleep(seconds)
+    if child.over():
+        return ""
+    hit = phases.now()
+    os.kill(child.pid, signal.SIGKILL)
+    return hit
+
+
+def damaged(place: Workplace) -> list[str]:
+    """Everything under its final name that is not whole: checkpoints, shards, token stores, files of JSON, lines.
+
+    A last line that a kill cut short is not counted: it has no end, and the next command leaves it out.
+    """
+    from alignzoo.data.sealed import opened
+    from alignzoo.refcache import read_shard
+
+    bad = [path for path in place.runs.glob("*/checkpoints/step-*") if opened(path) is None]
+    bad += [path for path in place.cache.glob("tokens/[0-9a-f]*") if opened(path) is None]
+    bad += [path for path in place.cache.glob("reference/*/*.safetensors") if read_shard(path) is None]
+    bad += [path for path in place.runs.glob("*/[a-z]*.json") if not _parses(path.read_text())]
+    for path in place.runs.glob("*/[a-z]*.jsonl"):
+        *whole, _ = path.read_text().split("\n")
+        bad += [path for line in whole if not _parses(line)]
+    return [str(path.relative_to(place.root)) for path in bad]
+
+
+def _parses(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
+
+
+def leftovers(place: Workplace) -> list[str]:
+    """Temporary files and folders that are still there."""
+    found = [path for path in place.root.rglob("*") if path.name.endswith((".tmp", ".damaged"))]
+    return [str(path.relative_to(place.root)) for path in found]

@@ -60,7 +60,7 @@ class Spool:
 
     def append(self, values: NDArray[Any]) -> None:
         """Add values, as this array's type."""
-        np.ascontiguousarray(values, dtype=self.dtype).tofile(self._file)
+        self._file.write(np.ascontiguousarray(values, dtype=self.dtype).tobytes())  # tofile hides why a disk refuses
         self.size += len(values)
 
     def whole(self) -> NDArray[Any]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from alignzoo.errors import UserError
 from alignzoo.forest import LAYOUTS, PACKED, lay, sequences
+from alignzoo.memory import halved, out_of_memory
 from alignzoo.scoring import Scorer
 from alignzoo.tree import Branch, Tree, Trees
 
@@ -28,11 +29,18 @@ class Layout:
 def choose_layout(scorer: Scorer, trees: Trees, asked: str) -> Layout:
     """Set `scorer.layout` (and its head) to the fastest way that agrees with the model's own forward.
 
-    Raises UserError when the layout that was asked for by name disagrees, or when no layout agrees.
+    Raises UserError when the layout that was asked for by name disagrees, or when no layout agrees, and RunFailed when
+    memory is too little for a single row.
     """
     precision, scorer.precision = scorer.precision, "float32"  # compare masks, not the rounding of autocast
+    sample = _probe(trees)
     try:
-        return _choose(scorer, _probe(trees), asked)
+        while True:
+            try:
+                return _choose(scorer, sample, asked)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                halved(1 if len(sample) == 1 else sum(tree.slots for tree in sample), sample, error)
+            sample = sample[1:]
     finally:
         scorer.precision = precision
 
@@ -89,6 +97,8 @@ def _disagreement(scorer: Scorer, sample: list[Tree], want: list[Tensor], tolera
         with torch.no_grad():
             got = scorer(forest)["scalar" if scorer.scalar else "log_prob"]
     except Exception as error:  # any model may refuse a mask in its own way; the reason is kept and shown
+        if out_of_memory(error):
+            raise
         first_line = (str(error).splitlines() or [""])[0]
         return f"the model's forward raised {type(error).__name__}: {first_line[:120]}"
     worst = float((got - torch.cat(want)).abs().max())

@@ -51,7 +51,7 @@ def show(name: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(one, indent=2))
         return
-    click.echo(f"{one['name']}: {one['description']}\n")
+    click.echo(f"{one['name']}: {_without_name(one['description'], name)}\n")
     for key in ("family", "source", "equation", "needs", "constant", "package"):
         if one[key]:
             click.echo(f"{key:<10}{one[key]}")
@@ -60,6 +60,13 @@ def show(name: str, as_json: bool) -> None:
     if kind == "modifier":
         node = f"{{name: dpo, modifiers: [{node}]}}"
     click.echo(f"\nin a recipe\n  objective: {node}")
+
+
+def _without_name(text: str, name: str) -> str:
+    """ "KTO: a value ..." of kto is "a value ...": the name has been said."""
+    first, colon, rest = text.partition(": ")
+    said = colon and re.sub(r"\W|_", "", first).lower() == name.replace("_", "")
+    return rest if said else text
 
 
 def _find(name: str) -> tuple[str, Any]:

@@ -170,8 +170,10 @@ def table(series: dict[str, Tally], command: str) -> str:
         "`alignzoo cache prune`'s.", "",
     ]  # fmt: skip
     for name, one in series.items():
-        lines += [f"Where the kills of the series \"{name}\" came:", "", "| where | kills |", "|---|---:|"]
-        lines += [f"| {where} | {count} |" for where, count in sorted(one.where.items(), key=lambda item: _order(*item))]
+        lines += [f'Where the kills of the series "{name}" came:', "", "| where | kills |", "|---|---:|"]
+        lines += [
+            f"| {where} | {count} |" for where, count in sorted(one.where.items(), key=lambda item: _order(*item))
+        ]
         lines += [""]
     wrong = [line for one in series.values() for line in one.wrong]
     return "\n".join([*lines, *(f"- {line}" for line in wrong)]).rstrip() + "\n"

@@ -142,4 +142,3 @@ def warm(place: Workplace) -> Finished:
             except Exception:
                 continue
     return finished
-

@@ -130,6 +130,7 @@ def test_without_plugins_there_are_the_built_ins():
 
 def test_show_tells_all_about_an_objective(site, listed):
     text = cli("show", "kto", site=site).stdout
+    assert text.startswith("kto: a Kahneman-Tversky value ")
     for words in (
         "kto: KTO: a Kahneman-Tversky value",
         "family    unpaired",

@@ -1,0 +1,128 @@
+"""The same recipe gives the same bytes, in another process and after a stop, whatever a run carries along."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import zoo
+
+ROOT = Path(__file__).parent.parent.parent
+ZOO_FILE = Path(sys.modules[zoo.ZOO[0].__module__.split(".")[0]].__file__)
+COMMAND = ["recipes/dpo_hh.yaml", "--with", "recipes/scale/smallest.yaml"]
+FILES = ("policy/model.safetensors", "metrics.jsonl", "samples.jsonl", "data.json")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("numbers", [[], ["train.precision=bfloat16"], ["model.dtype=bfloat16"]], ids=str)
+def test_a_rerun_in_a_fresh_process_gives_the_same_bytes(tmp_path, numbers):
+    found = []
+    for n in range(2):
+        environment = os.environ | {
+            "ALIGNZOO_RUNS": str(tmp_path / f"runs {n}"),
+            "ALIGNZOO_CACHE": str(tmp_path / f"{n}"),
+        }
+        command = [sys.executable, "-m", "alignzoo", "run", *COMMAND, *numbers]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        (folder,) = (tmp_path / f"runs {n}").glob("dpo_hh-*")
+        found.append([(folder / name).read_bytes() for name in FILES])
+    assert found[0] == found[1]
+
+
+CARRIED = {
+    "bfloat16 forward": ["train.precision=bfloat16"],
+    "bfloat16 weights": ["model.dtype=bfloat16"],
+    "accumulated gradients": ["train.tokens_per_batch=200"],
+    "gradient checkpointing": ["train.gradient_checkpointing=true"],
+    "momentum": ["train.optimizer={name: sgd, learning_rate: 0.01, momentum: 0.9}"],
+    "rmsprop": ["train.optimizer={name: rmsprop, learning_rate: 1e-4}"],
+    "a running mean": ["objective={name: bco}"],
+    "a threshold that moves": ["objective={name: beta_dpo}"],
+    "a moving reference": ["objective={name: tr_dpo, every: 3}"],
+    "a sum of two with states": ["objective=[{name: bco}, {name: tr_dpo, every: 2}]"],
+    "a reward model": ["objective={name: bradley_terry}"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", CARRIED)
+def test_a_killed_run_goes_on_to_the_same_bytes(bench, tmp_path, what):
+    from bench import stop_in_step
+
+    place = bench.place("train.checkpoint_every=2", *CARRIED[what])
+    if "objective" in CARRIED[what][0]:
+        recipe = place.root / "dpo_hh.yaml"
+        recipe.write_text(f"extends: {ROOT / 'recipes/dpo_hh.yaml'}\nplugins: [{ZOO_FILE}]\n")
+        place.recipe[0] = str(recipe)
+    finished = place.run()
+    assert finished.code == 0, finished.err
+    folder = place.run_folder()
+    names = [name for name in FILES if (folder / name).exists()]
+    want = [(folder / name).read_bytes() for name in names]
+    shutil.rmtree(folder)
+    assert place.run(inject=stop_in_step(6, signal.SIGKILL)).code == -signal.SIGKILL
+    again = place.run()
+    assert "resuming after step 4" in again.err
+    assert [(folder / name).read_bytes() for name in names] == want
+
+
+@pytest.mark.slow
+def test_a_budget_that_was_halved_stays_halved_after_a_resume(bench):
+    """Micro-batches decide the rounding: the resumed run must cut them as the uninterrupted one did."""
+    from of_machine import small_memory
+
+    place = bench.place()
+    memory = small_memory(500)
+    assert place.run(inject=memory).code == 0
+    want = place.artefacts()
+    shutil.rmtree(place.run_folder())
+
+    def memory_and_kill() -> None:
+        from bench import stop_in_step
+
+        memory()
+        stop_in_step(6, signal.SIGKILL)()
+
+    assert place.run(inject=memory_and_kill).code == -signal.SIGKILL
+    assert place.run(inject=memory).code == 0
+    assert place.artefacts() == want
+
+
+@pytest.mark.slow
+def test_what_a_killed_process_had_no_time_to_draw_is_drawn_by_the_next_command(bench):
+    place = bench.place()
+
+    def inject() -> None:
+        from bench import at_call
+
+        from alignzoo import report
+
+        at_call(report, "write_report", 2, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        at_call(report, "write_report", 1, lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+    assert place.run(inject=inject).code == -signal.SIGKILL
+    page = place.run_folder() / "report.html"
+    assert not page.exists()
+    again = place.run()
+    assert "done before" in again.err
+    assert page.exists()
+
+
+@pytest.mark.slow
+def test_more_threads_than_one_are_the_same_run_again_too(tmp_path):
+    """OMP_NUM_THREADS is the machine's: the same number of threads gives the same bytes."""
+    found = []
+    for n in range(2):
+        environment = os.environ | {"ALIGNZOO_RUNS": str(tmp_path / f"r{n}"), "ALIGNZOO_CACHE": str(tmp_path / f"c{n}")}
+        environment |= {"OMP_NUM_THREADS": "2"}
+        command = [sys.executable, "-m", "alignzoo", "run", "recipes/sft_hh.yaml", *COMMAND[1:], "train.max_steps=3"]
+        subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+        (folder,) = (tmp_path / f"r{n}").glob("sft_hh-*")
+        found.append([(folder / name).read_bytes() for name in FILES])
+    assert found[0] == found[1]

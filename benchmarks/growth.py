@@ -1,6 +1,6 @@
 """From a thousand to a million pairs: what grows with the data, and what stays flat.
 
-Run as: python benchmarks/growth.py [SIZE ...]        (1,000 10,000 100,000 1,000,000; a million takes a quarter of an hour)
+Run as: python benchmarks/growth.py [SIZE ...]        (1,000 10,000 100,000 1,000,000: 12 minutes)
 
 Synthetic HH dialogues of real HH's lengths (125 prompt, 41 and 51 completion tokens on average), drawn from a seed, and a
 one-layer policy 16 wide with a vocabulary of 8,192, so that it is not the model that is measured. Every stage is a process

@@ -1,6 +1,6 @@
 """SIGKILL at every moment of a run, the same command again, and a comparison of every byte.
 
-Run as: python benchmarks/faults/kills.py [KILLS] [--every N] [--write]
+Run as: python benchmarks/faults/kills.py [KILLS] [--every N] [--first N] [--seed N] [--write] [--add]
 
 Two series on recipes/dpo_hh.yaml at its smallest size, the SFT run that it starts from included:
 
@@ -11,7 +11,8 @@ Two series on recipes/dpo_hh.yaml at its smallest size, the SFT run that it star
   a third of the resumed commands is killed again.
 
 After each kill everything under its final name is checked against its digests, and the finished run against one that
-nobody killed. `--write` writes benchmarks/results/kills.md and .json. Exits with 1 for a byte that differs.
+nobody killed. `--write` writes benchmarks/results/kills.md and .json, `--add` adds to what is there, so that the whole can be
+done in parts. Exits with 1 for a byte that differs.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Tally:
         self.left_over += sum(path.startswith("runs/") for path in leftovers(place))
 
 
-def every_operation(root: Path, every: int, say) -> Tally:
+def every_operation(root: Path, every: int, first: int, say) -> Tally:
     """Kill at each operation of the SFT run, and then of the DPO run beside a finished SFT run."""
     tally = Tally()
     recipe = [*RECIPE, *SMALL]
@@ -99,7 +100,7 @@ def every_operation(root: Path, every: int, say) -> Tally:
             seen = operations.seen()
             tears = [n for n, line in enumerate(seen, 1) if not torn or line.startswith(("fsync", "append"))]
             say(f"{name}: {len(seen)} operations, {len(tears)} kills{' with torn files' if torn else ''}")
-            for n in tears[::every]:
+            for n in tears[first - 1 :: every]:
                 _fresh(place, before)
                 assert place.run(inject=Operations(place.root, n, torn)).code == -9
                 hit = f"{name} {seen[n - 1].split()[0]}{' torn' if torn else ''}"
@@ -121,9 +122,9 @@ def _fresh(place: Workplace, before: Workplace | None) -> None:
         shutil.copytree(before.run_folder("sft_hh"), place.runs / before.run_folder("sft_hh").name)
 
 
-def random_moments(root: Path, kills: int, say) -> Tally:
+def random_moments(root: Path, kills: int, seed: int, say) -> Tally:
     """Kill whole runs from nothing until there were so many kills."""
-    tally, dice = Tally(), random.Random(0)
+    tally, dice = Tally(), random.Random(seed)
     whole = Workplace(root / "whole at random", RECIPE)
     began = time.perf_counter()
     assert whole.run().code == 0
@@ -155,11 +156,21 @@ def random_moments(root: Path, kills: int, say) -> Tally:
     return tally
 
 
-def table(series: dict[str, Tally], command: str) -> str:
+def added(before: dict[str, dict], series: dict[str, Tally]) -> dict[str, Tally]:
+    """What was done before, and this."""
+    whole = {name: Tally(**{**one, "where": Counter(one["where"])}) for name, one in before.items()}
+    for name, one in series.items():
+        sofar = vars(whole.setdefault(name, Tally()))
+        sofar |= {key: sofar[key] + value for key, value in vars(one).items()}
+    return whole
+
+
+def table(series: dict[str, Tally]) -> str:
     """kills.md."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
     lines = [
-        "# Kills", "", f"Command: `{command}` ({packages}; CPU, one thread).", "",
+        "# Kills", "", f"Command: `python benchmarks/faults/kills.py 100 --write`, or in parts with `--add` ({packages}; CPU, one",
+        "thread).", "",
         "| series | kills | runs resumed to their end | byte-identical | damaged artefacts | left-over temporary files |",
         "|---|---:|---:|---:|---:|---:|",
         *(f"| {name} | {one.kills} | {one.finished} | {one.identical} | {one.damaged} | {one.left_over} |"
@@ -187,6 +198,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("kills", type=int, nargs="?", default=100)
     parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--first", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--add", action="store_true")
     parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
     os.environ |= SETTINGS
@@ -200,15 +214,17 @@ def main() -> None:
         assert finished.code == 0, finished.err
         series = {}
         if asked.kills:
-            series["at random moments"] = random_moments(root, asked.kills, say)
+            series["at random moments"] = random_moments(root, asked.kills, asked.seed, say)
         if asked.every:
-            series["at every operation on the disk"] = every_operation(root, asked.every, say)
+            series["at every operation on the disk"] = every_operation(root, asked.every, asked.first, say)
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    text = table(series, " ".join(["python benchmarks/faults/kills.py", *sys.argv[1:]]))
+    results = ROOT / "benchmarks" / "results"
+    if asked.add:
+        series = added(json.loads((results / "kills.json").read_text()), series)
+    text = table(series)
     print(text)
-    if asked.write:
-        results = ROOT / "benchmarks" / "results"
+    if asked.write or asked.add:
         (results / "kills.md").write_text(text)
         plain = {name: {**vars(one), "where": dict(one.where)} for name, one in series.items()}
         (results / "kills.json").write_text(json.dumps(plain, indent=1))

@@ -15,7 +15,7 @@ def quiet(text: str, end: str = "") -> None:
 def test_killed_at_operations_on_the_disk_and_resumed_to_the_same_bytes(bench, tmp_path):
     from kills import every_operation
 
-    tally = every_operation(tmp_path, 29, quiet)
+    tally = every_operation(tmp_path, 29, 1, quiet)
     assert tally.kills >= 15
     assert (tally.identical, tally.damaged, tally.left_over) == (tally.finished, 0, 0), tally.wrong
 
@@ -24,7 +24,7 @@ def test_killed_at_operations_on_the_disk_and_resumed_to_the_same_bytes(bench, t
 def test_killed_at_random_moments_and_resumed_to_the_same_bytes(bench, tmp_path):
     from kills import random_moments
 
-    tally = random_moments(tmp_path, 8, quiet)
+    tally = random_moments(tmp_path, 8, 0, quiet)
     assert tally.kills >= 8
     assert (tally.identical, tally.damaged, tally.left_over) == (tally.finished, 0, 0), tally.wrong
 

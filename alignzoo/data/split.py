@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from alignzoo.data.rows import Row, Skipped
 from alignzoo.data.source import DataSource, Split
-from alignzoo.errors import UserError
+from alignzoo.errors import UserError, blamed
 
 TRAIN, HELD_OUT, FLIPPED, NO_PAIR = 1, 2, 4, 8
 Read = Callable[[Split], Iterable[Row | Skipped]]
@@ -60,11 +60,17 @@ def read_rows(source: DataSource) -> Rows:
 
     Raises UserError when no row can be used, when two have one id, or when nothing can be held out.
     """
-    every = {split: list(source.read(split)) for split in source.splits()}
+    every = {split: list(rows_of(source, split)) for split in source.splits()}
     found = survey(source, lambda split: every[split])
     for held_out, row in used_rows(found, lambda split: every[split]):
         (found.rows.held_out if held_out else found.rows.train).append(row)
     return found.rows
+
+
+def rows_of(source: DataSource, split: Split) -> Iterator[Row | Skipped]:
+    """A split's rows as they are read; what the source's code raises is told as a RunFailed that names it."""
+    with blamed(f"the data source {source.name}, reading its {split} split,", source):
+        yield from source.read(split)
 
 
 def survey(source: DataSource, read: Read) -> Survey:

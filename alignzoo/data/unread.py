@@ -7,7 +7,7 @@ from functools import cached_property
 
 from alignzoo.data.rows import Row, Skipped
 from alignzoo.data.source import DataSource, Split
-from alignzoo.data.split import Survey, survey, used_rows
+from alignzoo.data.split import Survey, rows_of, survey, used_rows
 
 KEPT = 20_000
 """A split of at most so many rows stays in memory once it is read."""
@@ -37,7 +37,7 @@ class Unread:
 
     def _reading(self, split: Split) -> Iterator[Row | Skipped]:
         found: list[Row | Skipped] | None = []
-        for row in self.source.read(split):
+        for row in rows_of(self.source, split):
             if found is not None:
                 found.append(row)
                 found = found if len(found) <= KEPT else None

@@ -11,7 +11,8 @@ from alignzoo.data import read_rows
 from alignzoo.data.rows import Completion, Row, Skipped
 from alignzoo.data.source import DataSource, Split
 from alignzoo.data.split import _flipped, _unit
-from alignzoo.errors import UserError
+from alignzoo.data.unread import Unread
+from alignzoo.errors import RunFailed, UserError
 
 
 def a_row(i: int | str, group: str | None = None) -> Row:
@@ -44,6 +45,25 @@ def ids(rows: list[Row]) -> set[str]:
 def test_an_own_test_split_is_used_as_it_is():
     rows = read_rows(Given(train=ROWS[:5], test=ROWS[5:8]))
     assert (rows.train, rows.held_out, rows.carved) == (list(ROWS[:5]), list(ROWS[5:8]), False)
+
+
+class Breaks(Given):
+    """Its code fails at the third row."""
+
+    name = "breaks"
+
+    def read(self, split: Split) -> Iterator[Row | Skipped]:
+        yield from self.train[:2]
+        raise LookupError("no third row")
+
+
+@pytest.mark.parametrize("read", [read_rows, lambda source: Unread(source).survey])
+def test_a_source_that_raises_is_named_with_its_line(read):
+    words = (
+        r"^the data source breaks, reading its train split, raised LookupError: no third row \(.*test_split\.py:\d+\)"
+    )
+    with pytest.raises(RunFailed, match=words):
+        read(Breaks(train=ROWS))
 
 
 def test_the_held_out_share_is_about_what_was_asked():

@@ -29,6 +29,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignzoo.errors import UserError
+from alignzoo.memory import out_of_memory
 from alignzoo.progress import Advance
 from alignzoo.scoring import measure
 from alignzoo.tree import Tokens
@@ -64,7 +65,8 @@ def sample(
 
     `temperature` 0 takes the likeliest token each time and draws nothing; `top_p` below 1 draws only from the fewest
     tokens that hold that share of the tempered distribution. A reply ends with an end-of-sequence token, after `most`
-    tokens, or where the model has no position left. Batches hold up to `budget` tokens, prompts and replies together.
+    tokens, or where the model has no position left. Batches hold up to `budget` tokens, prompts and replies together,
+    and half of it when memory runs out.
     `progress` is told of finished replies. Raises UserError for a prompt longer than the model's positions.
     """
     if not (temperature >= 0 and 0 < top_p <= 1 and most >= 1 and budget >= 1):
@@ -72,19 +74,33 @@ def sample(
     if not all(len(prompt) for prompt in prompts):
         raise ValueError("a prompt has no token to go on from")
     limits = _limits(model, prompts, most)
-    streams = _streams(prompts, seed)
     ends = np.array(sorted(end_tokens(model, tokenizer)))
+
+    def write(batch: list[int]) -> list[Reply]:
+        rows = _Rows(model, [prompts[i] for i in batch])
+        writing = _Writing(rows, np.array([limits[i] for i in batch]), ends)
+        shape = (max(writing.room), HALVINGS)
+        uniforms = np.stack([streams[i].random(shape) for i in batch]) if temperature > 0 else None
+        for finished in writing.run(temperature, top_p, uniforms):
+            if progress is not None:
+                progress(finished, "")
+        return list(writing.replies(tokenizer))
+
     replies: dict[int, Reply] = {}
-    with _evaluating(model):
-        for batch in _batches(model, prompts, most, budget):
-            rows = _Rows(model, [prompts[i] for i in batch])
-            writing = _Writing(rows, np.array([limits[i] for i in batch]), ends)
-            shape = (max(writing.room), HALVINGS)
-            uniforms = np.stack([streams[i].random(shape) for i in batch]) if temperature > 0 else None
-            for finished in writing.run(temperature, top_p, uniforms):
-                if progress is not None:
-                    progress(finished, "")
-            replies |= zip(batch, writing.replies(tokenizer), strict=True)
+    while len(replies) < len(
+        prompts
+    ):  # once, but when memory runs out: what is left is then written in smaller batches
+        left = [i for i in range(len(prompts)) if i not in replies]
+        streams = _streams(prompts, seed)
+        try:
+            with _evaluating(model):
+                for some in _batches(model, [prompts[i] for i in left], most, budget):
+                    batch = [left[n] for n in some]
+                    replies |= zip(batch, write(batch), strict=True)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not out_of_memory(error) or budget <= max(len(prompts[i]) for i in left if i not in replies) + most:
+                raise
+            budget //= 2
     return [replies[i] for i in range(len(prompts))]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import wraps
+
 import numpy as np
 import pytest
 import torch
@@ -65,6 +67,22 @@ def test_what_is_drawn_does_not_depend_on_the_batch(name):
     assert tokens_of(replies(model, prompts, budget=BATCHES["3"])) == alone
     assert tokens_of(replies(model, prompts, budget=BATCHES["8"])) == alone
     assert tokens_of(replies(model, prompts, budget=BATCHES["all"])) == alone
+
+
+def test_memory_that_runs_out_makes_batches_smaller_and_replies_no_different(monkeypatch):
+    model, prompts = build(FOREST["llama"]()), some_prompts()
+    want, forward, sizes = tokens_of(replies(model, prompts)), model.forward, []
+
+    def limited(**inputs):
+        sizes.append(len(inputs["input_ids"]))
+        if sizes[-1] > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(**inputs)
+
+    monkeypatch.setattr(type(model), "forward", staticmethod(wraps(forward)(limited)))
+    assert tokens_of(replies(model, prompts)) == want
+    assert sizes[0] == len(prompts)
+    assert sizes[-1] <= 3
 
 
 def test_what_is_drawn_does_not_depend_on_the_order_or_on_a_prompt_beside_it():

@@ -18,13 +18,14 @@ from alignzoo.hiding import hide
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, hint: str = "") -> Iterator[Path]:
     """Yield a temporary path beside `path`; when the block ends well, sync it to disk and rename it over `path`.
 
-    Raises NotWritten when the disk is full, read-only or the like; what stood under `path` then still does.
+    Raises NotWritten when the disk is full, read-only or the like; what stood under `path` then still does. `hint`:
+    what else can be done then.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
-    with written(path):
+    with written(path, hint=hint):
         make_folder(path.parent)
         try:
             yield temporary
@@ -36,9 +37,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def written(path: Path, needs: int = 0) -> Iterator[None]:
+def written(path: Path, needs: int = 0, hint: str = "") -> Iterator[None]:
     """What the disk refuses within the block becomes a NotWritten that names `path`, and on a full disk how many bytes
-    were free and, where it is known, how many the writing `needs`."""
+    were free and, where it is known, how many the writing `needs`. `hint`: what else can be done."""
     try:
         yield
     except (RunFailed, UserError):
@@ -48,7 +49,8 @@ def written(path: Path, needs: int = 0) -> Iterator[None]:
         if number is None:
             raise
         room = _room(path, needs) if number in (errno.ENOSPC, errno.EDQUOT) else ""
-        raise NotWritten(f"{path} could not be written: {os.strerror(number).lower()}{room}") from error
+        more = f"; {hint}" if hint else ""
+        raise NotWritten(f"{path} could not be written: {os.strerror(number).lower()}{room}{more}") from error
 
 
 def _refusal(error: Exception) -> int | None:

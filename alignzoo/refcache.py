@@ -129,7 +129,7 @@ class ReferenceCache:
         np.cumsum([len(scores) for scores in self._pending.values()], out=offsets[1:])
         log_probs = np.concatenate(list(self._pending.values()))
         path = self.folder / f"{_digest(keys, offsets, log_probs)}.safetensors"
-        with replacing(path) as temporary:
+        with replacing(path, hint="ALIGNZOO_CACHE puts the cache elsewhere") as temporary:
             save_file({"keys": keys, "offsets": offsets, "log_probs": log_probs}, temporary)
         shard = read_shard(path)
         if shard is None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from alignzoo.durable import make_folder, write_json, write_text, written
+from alignzoo.durable import make_folder, replacing, write_json, write_text, written
 from alignzoo.errors import UserError
 from alignzoo.hiding import hide
 
@@ -44,7 +44,8 @@ class RunFolder:
 
     def finish(self, summary: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
         """Write the summary, with which the run is finished, and have `report` draw from it."""
-        self._unreported.touch()
+        with written(self._unreported):
+            self._unreported.touch()
         self.write_json("summary.json", summary)
         self.report_once(report)
 
@@ -64,7 +65,7 @@ class RunFolder:
         if self.path.is_symlink():
             raise UserError("the run folder is a link: nothing is written or removed through it", where=str(self.path))
         lock = FileLock(self.path / ".lock")
-        with written(self.path):
+        with written(self.path, hint="ALIGNZOO_RUNS puts runs elsewhere"):
             make_folder(self.path)
             try:
                 lock.acquire(timeout=-1 if wait else 0)
@@ -98,8 +99,8 @@ class RunFolder:
     def put_back(self, kept: Path | None) -> None:
         """The records as they are in the checkpoint `kept`, or empty: a resumed run does the rest again."""
         for record in self.records:
-            text = (kept / record.name).read_text(encoding="utf-8") if kept else ""
-            write_text(record, text)
+            with replacing(record) as temporary:
+                shutil.copyfile(kept / record.name, temporary) if kept else temporary.touch()
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

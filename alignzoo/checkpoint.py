@@ -21,6 +21,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignzoo.data.sealed import new_folder, opened, seal
+from alignzoo.sharding import cut_like, whole, whole_state
 from alignzoo.shards import read_into
 
 OPTIMIZER = "optimizer.safetensors"
@@ -43,22 +44,24 @@ def save(
     folder: Path, step: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
     optimizer: torch.optim.Optimizer, keep: int,
     states: Sequence[Mapping[str, float]] = (), moving: nn.Module | None = None,
-    budget: int = 0, records: Iterable[Path] = (),
+    budget: int = 0, records: Iterable[Path] = (), writes: bool = True,
 ) -> Path:  # fmt: skip
-    """Write `folder/step-000200` and remove all but the last `keep`.
+    """Write `folder/step-000200` and remove all but the last `keep`; of several processes one `writes`.
 
     `moving`: a reference that follows it. `records`: files that a run goes on writing, kept as they are now. Raises
     NotWritten when the disk refuses; the checkpoints before are then still there.
     """
     path = folder / f"step-{step:06d}"
+    weights, state = whole_state(model), _flatten(optimizer, model)
+    if not writes:
+        return path
     for left_over in folder.glob(".step-*"):  # of a run that was killed while it wrote, or damaged
         shutil.rmtree(left_over, ignore_errors=True)
-    state = _flatten(optimizer, model)
-    tensors = chain(model.state_dict().values(), state.values(), moving.parameters() if moving else ())
+    tensors = chain(weights.values(), state.values(), moving.parameters() if moving else ())
     with new_folder(path, needs=sum(tensor.nbytes for tensor in tensors), over=True) as temporary:
         # As the model computes with them: some architectures export other names and shapes, which a restore would have
         # to make over. from_pretrained reads both.
-        model.save_pretrained(temporary, save_original_format=False)
+        model.save_pretrained(temporary, save_original_format=False, state_dict=weights)
         tokenizer.save_pretrained(temporary)
         save_file(state, temporary / OPTIMIZER)
         if moving is not None:
@@ -72,9 +75,11 @@ def save(
     return path
 
 
-def export(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """The policy and its tokenizer as `from_pretrained` reads them."""
-    model.save_pretrained(folder)
+def export(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, weights: dict[str, torch.Tensor]
+) -> None:
+    """The policy, with all its weights, and its tokenizer as `from_pretrained` reads them."""
+    model.save_pretrained(folder, state_dict=weights)
     tokenizer.save_pretrained(folder)
 
 
@@ -115,7 +120,7 @@ def _names(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[int, str]
 def _flatten(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, torch.Tensor]:
     names = _names(optimizer, model)
     return {
-        f"{names[i]}::{key}": torch.as_tensor(value).contiguous()
+        f"{names[i]}::{key}": whole(torch.as_tensor(value)).contiguous()
         for i, state in optimizer.state_dict()["state"].items()
         for key, value in state.items()
         if value is not None
@@ -124,8 +129,9 @@ def _flatten(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, to
 
 def _unflatten(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
     number = {name: i for i, name in _names(optimizer, model).items()}
+    parameters = dict(model.named_parameters())
     state: dict[int, dict[str, torch.Tensor]] = {}
     for full_name, tensor in tensors.items():
         name, key = full_name.split("::")
-        state.setdefault(number[name], {})[key] = tensor
+        state.setdefault(number[name], {})[key] = cut_like(parameters[name], tensor)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

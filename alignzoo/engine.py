@@ -7,25 +7,25 @@ token budget and only decide how that sum is computed: any budget gives the same
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from alignzoo.errors import RunFailed, UserError, blamed
 from alignzoo.examples import Flat, Given, Supply, joined
 from alignzoo.forest import plan
-from alignzoo.memory import halved
+from alignzoo.memory import halved, no_retry
 from alignzoo.objective import Objective
+from alignzoo.ranks import Ranks, share
 from alignzoo.recipe.schema import AdamW, Optimizer, RMSprop, Schedule, TrainConfig
 from alignzoo.scoring import Scorer
+from alignzoo.sharding import whole
 from alignzoo.tally import Tally, describe
 
 T = TypeVar("T")
@@ -77,19 +77,6 @@ def _order(rows: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(rows).astype(np.uint32)
 
 
-def share(rows: Sequence[int], sizes: Sequence[int], rank: int, ranks: int) -> list[int]:
-    """This rank's part of the rows, so that all ranks get about the same number of tokens (longest to the emptiest)."""
-    if ranks == 1:
-        return list(rows)
-    loads = [0] * ranks
-    parts: list[list[int]] = [[] for _ in range(ranks)]
-    for i in sorted(range(len(rows)), key=lambda i: (-sizes[i], i)):
-        least = min(range(ranks), key=lambda r: (loads[r], r))
-        parts[least].append(rows[i])
-        loads[least] += sizes[i]
-    return parts[rank]
-
-
 @dataclass
 class Engine:
     """Everything that a step needs. Every rank has the same weights, and takes the same step.
@@ -99,17 +86,17 @@ class Engine:
 
     supply: Supply
     config: TrainConfig
-    accelerator: Accelerator
+    ranks: Ranks
     scorer: Scorer
     optimizer: torch.optim.Optimizer
     steps: int
     seed: int
 
     def __post_init__(self) -> None:
-        if self.config.batch_size < self.accelerator.num_processes:
+        if self.config.batch_size < self.ranks.count:
             raise UserError(
-                f"a batch of {self.config.batch_size} can't be shared by {self.accelerator.num_processes} processes",
-                where="train.batch_size", expected=f"at least {self.accelerator.num_processes}",
+                f"a batch of {self.config.batch_size} can't be shared by {self.ranks.count} processes",
+                where="train.batch_size", expected=f"at least {self.ranks.count}",
             )  # fmt: skip
         self.budget = self.config.tokens_per_batch
         self.terms = self.supply.objective.terms
@@ -125,7 +112,7 @@ class Engine:
         trees = self.supply.trees
         rows = rows_of_step(step, len(trees), self.config, self.seed).tolist()
         sizes = [self.supply.tree(row).slots for row in rows]
-        mine = share(rows, sizes, self.accelerator.process_index, self.accelerator.num_processes)
+        mine = share(rows, sizes, self.ranks.index, self.ranks.count)
         rate = self.config.optimizer.learning_rate * rate_factor(self.config.schedule, step, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -149,12 +136,22 @@ class Engine:
         totals = [_total(term, self.supply.examples(blank, term, step=step)) for _, term in self.terms]
 
         def learn(parts: list[list[int]]) -> tuple[Tally, int]:
-            tally, slots = Tally(self.accelerator), 0
+            tally, slots = Tally(self.ranks), 0
+            problem: RunFailed | None = None
             for part in parts:
-                flat, used = self.supply.score(self.scorer, part)
-                self._loss(step, flat, self.states, totals, tally).backward()
-                tally.add(describe(self.supply, flat))
+                flat, used = self._score(part or mine[:1])
+                try:
+                    loss = self._loss(step, flat, self.states, totals, tally) if part else _nothing(flat)
+                except RunFailed as error:
+                    if not self.ranks.sharded:
+                        raise
+                    problem, loss = error, _nothing(flat)  # the other ranks are in the middle of theirs
+                self._backward(loss)
+                if part:
+                    tally.add(describe(self.supply, flat))
                 slots += used
+            if problem is not None:
+                raise problem
             return tally, slots
 
         tally, slots = self._in_parts(mine, learn)
@@ -166,10 +163,11 @@ class Engine:
 
         def look(parts: list[list[int]]) -> Flat:
             with torch.no_grad():
-                return joined([self.supply.score(self.scorer, part)[0] for part in parts])
+                scored = [self._score(part or mine[:1])[0] for part in parts]
+                return joined([flat for flat, part in zip(scored, parts, strict=True) if part])
 
         flat = self._gathered(self._in_parts(mine, look)).in_order(rows)
-        self.supply.with_reference(flat, self.accelerator.device)
+        self.supply.with_reference(flat, self.ranks.device)
         leaves = {name: flat.values[name].requires_grad_() for name in self.supply.with_gradient if name in flat.values}
         with torch.no_grad():
             states = [self._next_state(n, flat, step) for n in range(len(self.terms))]
@@ -181,23 +179,47 @@ class Engine:
         def replay(parts: list[list[int]]) -> int:
             slots = 0
             for part in parts:
-                again, used = self.supply.score(self.scorer, part)
+                again, used = self._score(part or mine[:1])
                 wanted = coefficients.in_order(part).values
-                torch.stack([(again.values[name] * wanted[name]).sum() for name in wanted]).sum().backward()
+                terms = [(again.values[name] * wanted[name]).sum() for name in wanted if part]
+                self._backward(torch.stack(terms).sum() if terms else _nothing(again))
                 slots += used
             return slots
 
         return tally.means(), self._in_parts(mine, replay), states
 
     def _in_parts(self, rows: list[int], work: Callable[[list[list[int]]], T]) -> T:
-        """`work` on these rows, cut into micro-batches; once more at half the budget when memory runs out."""
+        """`work` on these rows, cut into micro-batches; once more at half the budget when memory runs out.
+
+        With shards of the model all ranks have equally many: empty ones follow where there are no more rows.
+        """
         trees = [self.supply.tree(row) for row in rows]
         while True:
+            parts = [[rows[i] for i in part] for part in plan(trees, self.budget, self.scorer.layout)]
+            if self.ranks.sharded:
+                parts += [[]] * (max(self.ranks.everyone(len(parts))) - len(parts))
             try:
-                return work([[rows[i] for i in part] for part in plan(trees, self.budget, self.scorer.layout)])
+                return work(parts)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 self.budget = halved(self.budget, trees, error)
             self.optimizer.zero_grad(set_to_none=True)
+
+    @contextmanager
+    def _forward_of_all(self) -> Iterator[None]:
+        """With shards of the model a forward, or a backward, is one of all ranks, which none can leave by itself."""
+        if not self.ranks.sharded:
+            yield
+            return
+        with self.ranks.connected(), no_retry(self.budget):
+            yield
+
+    def _score(self, rows: list[int]) -> tuple[Flat, int]:
+        with self._forward_of_all():
+            return self.supply.score(self.scorer, rows)
+
+    def _backward(self, loss: Tensor) -> None:
+        with self._forward_of_all():
+            loss.backward()
 
     def _loss(self, step: int, flat: Flat, states: States, totals: list[float] | None, tally: Tally) -> Tensor:
         """The part of the step's loss that these rows are: the sum over terms of weight * sum(loss) / sum(weight).
@@ -234,11 +256,11 @@ class Engine:
 
     def _gathered(self, mine: Flat) -> Flat:
         """The whole global batch's scores, on every rank."""
-        if self.accelerator.num_processes == 1:
+        if self.ranks.count == 1:
             return mine
         values = {name: value.cpu() for name, value in mine.values.items()}
-        everyone = joined(gather_object([Flat(mine.rows, mine.counts, mine.lengths, values)]))
-        everyone.values = {name: value.to(self.accelerator.device) for name, value in everyone.values.items()}
+        everyone = joined(self.ranks.everyone(Flat(mine.rows, mine.counts, mine.lengths, values)))
+        everyone.values = {name: value.to(self.ranks.device) for name, value in everyone.values.items()}
         return everyone
 
     def _sum_over_ranks(self) -> None:
@@ -247,22 +269,24 @@ class Engine:
         The hooks of DistributedDataParallel would do it within the last backward. They expect every rank to use every
         parameter (an expert may get no token) and no rank to start a micro-batch again when its memory runs out.
         """
-        if self.accelerator.num_processes == 1:
+        if self.ranks.count == 1:
+            return
+        if self.ranks.sharded:  # each shard's sum was made within the backward
+            self.ranks.everyone()
             return
         parameters = [parameter for parameter in self.scorer.parameters() if parameter.requires_grad]
-        used = torch.tensor([parameter.grad is not None for parameter in parameters], device=self.accelerator.device)
-        used = self.accelerator.reduce(used.float(), "sum")
-        for parameter, ranks in zip(parameters, used.tolist(), strict=True):
-            if ranks:
+        used = self.ranks.everyone([parameter.grad is not None for parameter in parameters])
+        for parameter, by in zip(parameters, zip(*used, strict=True), strict=True):
+            if any(by):
                 mine = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                parameter.grad = self.accelerator.reduce(mine, "sum")
+                parameter.grad = self.ranks.sum(mine)
 
     @torch.no_grad()
     def _follow(self, share: float) -> None:
         """Move a moving reference towards the policy."""
         if share and self.supply.live is not None:
             for ours, policy in zip(self.supply.live.parameters(), self.scorer.parameters(), strict=True):
-                ours.lerp_(policy.detach(), share)
+                ours.lerp_(whole(policy.detach()), share)
 
     def _check(self, step: int, term: Objective, losses: Tensor, given: Given, flat: Flat) -> None:
         name, examples = term.name, len(given.owners)
@@ -283,7 +307,9 @@ class Engine:
 
     def _clip(self) -> float:
         parameters = [parameter for parameter in self.scorer.parameters() if parameter.grad is not None]
-        return float(self.accelerator.clip_grad_norm_(parameters, self.config.max_grad_norm or math.inf))
+        norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+        nn.utils.clip_grads_with_norm_(parameters, self.config.max_grad_norm or math.inf, norm)
+        return float(norm)
 
 
 @torch.no_grad()
@@ -295,6 +321,11 @@ def _total(term: Objective, batches: Iterable[Given]) -> float:
 def _labels(names: Sequence[str]) -> list[str]:
     """Each name, with a number where it is there again: dpo, sft, dpo_2."""
     return [name if name not in names[:i] else f"{name}_{names[: i + 1].count(name)}" for i, name in enumerate(names)]
+
+
+def _nothing(flat: Flat) -> Tensor:
+    """A loss of zero, whose backward still goes through the whole model."""
+    return torch.stack([value.sum() for value in flat.values.values() if value.requires_grad]).sum() * 0
 
 
 def _gradient(leaf: Tensor) -> Tensor:

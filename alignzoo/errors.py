@@ -59,6 +59,12 @@ class UserError(Exception):
 class RunFailed(Exception):
     """A run that was well asked for but could not go on (a NaN, no memory left). Exit code 1, nothing saved is lost."""
 
+    def more(self, words: str) -> RunFailed:
+        """The same with more said, and told to the user no more often."""
+        other = RunFailed(f"{self}; {words}")
+        other.__dict__ |= self.__dict__
+        return other
+
 
 class NotWritten(RunFailed):
     """The disk refused: it is full, read-only, or gone. What was written before is as it was."""

@@ -15,13 +15,17 @@ from alignzoo.examples import Flat, Supply, joined
 from alignzoo.memory import in_parts
 from alignzoo.metric import Metric
 from alignzoo.progress import Screen
+from alignzoo.ranks import Ranks, dealt
 from alignzoo.scoring import Scorer
 from alignzoo.tally import concordance, correct, describe, standard_error
 
 
 @torch.no_grad()
-def score_all(scorer: Scorer, supply: Supply, budget: int, screen: Screen, what: str) -> Flat:
-    """Every completion of every row, scored: on the CPU, in the order of the rows."""
+def score_all(
+    scorer: Scorer, supply: Supply, budget: int, screen: Screen, what: str, ranks: Ranks | None = None
+) -> Flat:
+    """Every completion of every row, scored: on the CPU, in the order of the rows. Of several processes each scores its
+    part, and all get the whole."""
     parts: list[Flat] = []
 
     def work(part: list[int]) -> Flat:
@@ -29,19 +33,21 @@ def score_all(scorer: Scorer, supply: Supply, budget: int, screen: Screen, what:
         flat.values = {name: value.cpu() for name, value in flat.values.items()}
         return flat
 
-    rows = len(supply.trees)
-    with screen.bar(what, rows) as advance:
-        for part, flat in in_parts(supply.trees, range(rows), budget, scorer.layout, work, screen.say):
+    rows = dealt(supply.trees.sizes, *((ranks.index, ranks.count) if ranks else (0, 1)))
+    with screen.bar(what, len(rows)) as advance:
+        for part, flat in in_parts(supply.trees, rows, budget, scorer.layout, work, screen.say, ranks):
             parts.append(flat)
             advance(len(part), "")
-    flat = joined(parts).in_order(range(rows))
+    if ranks is not None:
+        parts = [part for some in ranks.everyone(parts) for part in some]
+    flat = joined(parts).in_order(range(len(supply.trees)))
     supply.with_reference(flat, torch.device("cpu"))
     return flat
 
 
 def evaluate(
     scorer: Scorer, supply: Supply, budget: int, screen: Screen,
-    states: Sequence[Mapping[str, float]] = (), at_start: bool = False,
+    states: Sequence[Mapping[str, float]] = (), at_start: bool = False, ranks: Ranks | None = None,
 ) -> dict[str, float]:  # fmt: skip
     """The held-out metrics, means over all rows whatever the budget.
 
@@ -52,7 +58,7 @@ def evaluate(
     to.
     """
     objective = supply.objective
-    flat = score_all(scorer, supply, budget, screen, "evaluation")
+    flat = score_all(scorer, supply, budget, screen, "evaluation", ranks)
     if at_start and supply.reference is not None:
         flat.sums["log_prob"] = flat.sums["ref_log_prob"]
         if "ref_log_prob" in flat.values:

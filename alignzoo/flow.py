@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignzoo import checkpoint
@@ -30,6 +29,7 @@ from alignzoo.memory import keep_freed_memory, reset_peak_memory
 from alignzoo.models import load_policy, load_tokenizer, use_gradient_checkpointing, weights_fingerprint
 from alignzoo.paths import cache_root, runs_root
 from alignzoo.progress import Screen
+from alignzoo.ranks import Ranks
 from alignzoo.recipe import Resolved, load_recipe
 from alignzoo.reference import Reference, cache_folder, score_reference
 from alignzoo.reporting import Reporting
@@ -37,6 +37,7 @@ from alignzoo.runfolder import RunFolder
 from alignzoo.samples import judged, sample_lines, sample_rows
 from alignzoo.sampling import sample
 from alignzoo.scoring import Scorer
+from alignzoo.sharding import place, whole_state
 from alignzoo.stopping import Stopping
 from alignzoo.summary import Trained, summarise
 from alignzoo.training import Training
@@ -77,24 +78,33 @@ def folder_of(resolved: Resolved) -> RunFolder:
 
 
 def run_resolved(resolved: Resolved, *, fresh: bool = False, wait: bool = False, screen: Screen) -> RunResult:
-    """`run` for a recipe that has been read. `wait`: when another process is working on it, for what that one makes."""
-    folder = folder_of(resolved)
-    if fresh or folder.summary() is None:
+    """`run` for a recipe that has been read. `wait`: when another process is working on it, for what that one makes.
+
+    Of several processes of one job all call it, and all get the result or raise the same error.
+    """
+    ranks = Ranks(device_of(resolved.recipe.train.device))
+    with ranks.together():
+        return _run(resolved, fresh, wait, screen if ranks.main else Screen(quiet=True), ranks)
+
+
+def _run(resolved: Resolved, fresh: bool, wait: bool, screen: Screen, ranks: Ranks) -> RunResult:
+    folder = RunFolder(folder_of(resolved).path, writes=ranks.main)
+    if fresh or ranks.from_main(folder.summary) is None:
         for reporter in resolved.recipe.reporters:
             reporter.ready()
         for judge in resolved.recipe.eval.judges:
             judge.ready()
         _fits(resolved)
     start = run_resolved(resolved.parent, wait=wait, screen=screen).policy if resolved.parent else None
-    if fresh:
+    if fresh and folder.writes:
         with folder.held(wait):
             _clear(folder)
-    summary = folder.summary()
+    summary = ranks.from_main(folder.summary)
     if summary is None:
         with folder.held(wait):
-            summary = folder.summary()  # of the process that was waited for
+            summary = ranks.from_main(folder.summary)  # of the process that was waited for
             if summary is None:
-                return RunResult(folder.path, Run(resolved, folder, start, screen).whole())
+                return RunResult(folder.path, Run(resolved, folder, start, screen, ranks).whole())
     screen.say(f"{resolved.recipe.name}: done before, in {folder.path}")
     folder.report_once(Reporting(resolved.recipe.reporters, folder.path, screen).finish)
     return RunResult(folder.path, summary)
@@ -103,19 +113,16 @@ def run_resolved(resolved: Resolved, *, fresh: bool = False, wait: bool = False,
 class Run:
     """One run of one recipe in one folder."""
 
-    def __init__(self, resolved: Resolved, folder: RunFolder, start: Path | None, screen: Screen) -> None:
+    def __init__(self, resolved: Resolved, folder: RunFolder, start: Path | None, screen: Screen, ranks: Ranks) -> None:
         self.resolved, self.recipe, self.folder, self.start = resolved, resolved.recipe, folder, start
-        self.accelerator = Accelerator(cpu=device_of(self.recipe.train.device) == "cpu", mixed_precision="no")
-        ranks = self.accelerator.num_processes
-        if ranks > 1:  # the engine's step is exact over ranks, and a run folder has one writer
-            raise UserError(f"a run takes one process, and this is one of {ranks}", expected="no launcher")
+        self.screen, self.ranks = screen, ranks
         torch.set_flush_denormal(True)  # a pair that is learnt has gradients so small that a CPU is ten times slower
         keep_freed_memory()
-        reset_peak_memory(self.accelerator.device)
+        reset_peak_memory(self.ranks.device)
         self.stopping = Stopping()
-        main = self.accelerator.is_main_process
-        self.screen = screen if main else Screen(quiet=True)
-        self.reporting = Reporting(self.recipe.reporters if main else (), folder.path, self.screen)
+        if ranks.count > 1:
+            self.stopping.agree = lambda asked: max(ranks.everyone(asked))
+        self.reporting = Reporting(self.recipe.reporters if ranks.main else (), folder.path, screen)
 
     def whole(self) -> dict[str, Any]:
         """Do it all, or what is left of it, and return the summary. Raises Stopped after a signal."""
@@ -126,26 +133,28 @@ class Run:
         recipe = self.recipe
         start = f"../{self.start.parent.name}/recipe.yaml" if self.start else None
         self.folder.write_text("recipe.yaml", self.resolved.to_yaml(start))
+        self.ranks.need_shared(self.folder.path)
         tokenizer, data = self._data()
         train, held_out, report = data.train, data.held_out, data.report
         self.folder.write_json("data.json", report)
         _enough(train, held_out, recipe.train.batch_size)
         head = recipe.objective.head
-        model = load_policy(recipe.model, tokenizer, recipe.seed, self.start, head).to(self.accelerator.device)
+        model = load_policy(recipe.model, tokenizer, recipe.seed, self.start, head)
         _positions(model, train, held_out)
         scorer = Scorer(model, precision=recipe.train.precision)
+        place(scorer, self.ranks)
         layout = choose_layout(scorer, train.trees, recipe.train.layout)
         steps = total_steps(recipe.train, len(train.trees))
         self._announce(report, model, layout, steps)
         weights = weights_fingerprint(model)
         references = self._references(scorer, train, held_out)
-        live = self._live(scorer)
+        live = self._live(scorer, tokenizer)
         learning = Supply(recipe.objective, train.trees, references[0], live, recipe.seed)
         measuring = Supply(recipe.objective, held_out.trees, references[1], live, recipe.seed, recipe.eval.metrics)
         self.stopping.doing = "stopped before the first step; the same command goes on"
         before = self._answers(model, tokenizer, held_out)
         optimizer = make_optimizer(recipe.train.optimizer, model)
-        engine = Engine(learning, recipe.train, self.accelerator, scorer, optimizer, steps, recipe.seed)
+        engine = Engine(learning, recipe.train, self.ranks, scorer, optimizer, steps, recipe.seed)
         told = (self.stopping, self.reporting, self.screen)
         training = Training(recipe, self.folder, engine, measuring, tokenizer, *told)
         training.resume()
@@ -156,8 +165,10 @@ class Run:
             last = training.whole()
             self._export(model, tokenizer)
             judges = self._samples(model, tokenizer, held_out, before)
-            trained = Trained(model, weights, layout, references, last, judges, steps, self.accelerator.device)
-            summary = summarise(self.resolved, self.folder, report, trained)
+            trained = Trained(
+                model, weights, weights_fingerprint(model), layout, references, last, judges, steps, self.ranks
+            )
+            summary = self.ranks.from_main(lambda: summarise(self.resolved, self.folder, report, trained))
             self.folder.finish(summary, self.reporting.finish)
         return summary
 
@@ -166,7 +177,8 @@ class Run:
         self.stopping.doing = "stopped while reading and tokenising the data; the same command begins with that again"
         unread = Unread(self.recipe.data)
         tokenizer = load_tokenizer(self.recipe.model, unread, self.start)
-        return tokenizer, TokenStore(self.resolved, tokenizer).get(unread, self.screen.say)
+        store = TokenStore(self.resolved, tokenizer)
+        return tokenizer, self.ranks.main_first(lambda: store.get(unread, self.screen.say))
 
     def _announce(self, report: dict[str, Any], model: PreTrainedModel, layout: Layout, steps: int) -> None:
         recipe = self.recipe
@@ -174,7 +186,7 @@ class Run:
         size = sum(parameter.numel() for parameter in model.parameters())
         self.screen.say(
             f"{recipe.name}: {recipe.objective} from {start} ({size / 1e6:.2f} M parameters), "
-            f"{self.accelerator.device} {recipe.train.precision}"
+            f"{self.ranks.device} {recipe.train.precision}"
         )
         skipped = ", ".join(f"{count} {reason}" for reason, count in report["skipped_by_reason"].items())
         self.screen.say(
@@ -196,16 +208,23 @@ class Run:
         folder = cache_folder(cache_root(), scorer) if asked in cached or measured else None
         budget = 2 * recipe.train.tokens_per_batch  # no activations are kept for a backward
         return [
-            score_reference(scorer, part.trees, folder, budget, self.screen) if wanted and folder else None
+            score_reference(scorer, part.trees, folder, budget, self.screen, ranks=self.ranks)
+            if wanted and folder
+            else None
             for part, wanted in ((train, asked in cached), (held_out, asked in cached or measured))
         ]
 
-    def _live(self, scorer: Scorer) -> Scorer | None:
-        """A copy of the start that runs beside the policy, for objectives that need whole distributions of the
-        reference, or one that moves."""
+    def _live(self, scorer: Scorer, tokenizer: PreTrainedTokenizerBase) -> Scorer | None:
+        """A copy of the start that runs beside the policy, whole in each process, for objectives that need whole
+        distributions of the reference, or one that moves."""
         if self.recipe.objective.reference not in ("live", "moving"):
             return None
-        live = Scorer(copy.deepcopy(scorer.model).requires_grad_(False), scorer.layout, scorer.precision)
+        recipe = self.recipe
+        copied = (
+            load_policy(recipe.model, tokenizer, recipe.seed, self.start, recipe.objective.head)
+            if self.ranks.sharded else copy.deepcopy(scorer.model)
+        )  # fmt: skip
+        live = Scorer(copied.requires_grad_(False), scorer.layout, scorer.precision).to(self.ranks.device)
         live.whole_head = scorer.whole_head
         self.screen.say(f"reference: runs beside the policy ({self.recipe.objective.reference})")
         return live
@@ -214,18 +233,20 @@ class Run:
         """Greedy answers to some held-out prompts; a reward model gives none."""
         if self.recipe.objective.head == "scalar":
             return []
-        most = self.recipe.eval.sample_tokens
-        return [
-            reply.text for reply in sample(model, tokenizer, self._prompts(held_out), temperature=0, most=most, seed=0)
-        ]
+        most, prompts = self.recipe.eval.sample_tokens, self._prompts(held_out)
+        return self.ranks.alike(
+            lambda: [reply.text for reply in sample(model, tokenizer, prompts, temperature=0, most=most, seed=0)]
+        )
 
     def _prompts(self, held_out: Tokenised) -> list[Any]:
         return [held_out.trees[i].prompt for i in sample_rows(len(held_out.trees), self.recipe.eval.samples)]
 
     def _export(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        needs = sum(tensor.nbytes for tensor in model.state_dict().values())
-        with new_folder(self.folder.policy, needs, over=True) as temporary:
-            checkpoint.export(temporary, model, tokenizer)
+        weights = whole_state(model)
+        if self.folder.writes:
+            needs = sum(tensor.nbytes for tensor in weights.values())
+            with new_folder(self.folder.policy, needs, over=True) as temporary:
+                checkpoint.export(temporary, model, tokenizer, weights)
 
     def _samples(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, held_out: Tokenised, before: list[str]
@@ -238,7 +259,8 @@ class Run:
         lines = sample_lines(held_out, wanted, tokenizer, before, after)
         self.folder.write_lines("samples.jsonl", lines)
         rows = [held_out.rows[i] for i in sample_rows(len(held_out.trees), wanted)]
-        return {judge.name: judged(judge, rows, lines, self.screen) for judge in self.recipe.eval.judges}
+        judges = self.recipe.eval.judges
+        return self.ranks.from_main(lambda: {judge.name: judged(judge, rows, lines, self.screen) for judge in judges})
 
 
 def device_of(asked: str) -> str:

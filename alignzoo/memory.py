@@ -7,6 +7,7 @@ import re
 import resource
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from alignzoo.errors import RunFailed
 from alignzoo.forest import plan
+from alignzoo.ranks import Ranks
 from alignzoo.tree import BLOCK, Tree, Trees
 
 T = TypeVar("T")
@@ -84,13 +86,16 @@ def halved(budget: int, trees: Sequence[Tree], error: BaseException) -> int:
 
 def in_parts(
     trees: Sequence[Tree] | Trees, rows: Sequence[int] | NDArray[np.int64], budget: int, layout: str,
-    work: Callable[[list[int]], T], say: Callable[[str], None],
+    work: Callable[[list[int]], T], say: Callable[[str], None], ranks: Ranks | None = None,
 ) -> Iterator[tuple[list[int], T]]:  # fmt: skip
     """Micro-batches of some rows of the trees, and what `work` makes of each. When memory runs out for one, what is
-    left is cut again at half the budget, and told.
+    left is cut again at half the budget, and told; not where every process has to do the same many (`ranks.sharded`).
 
     Some thousands of rows are sorted by length at a time: enough for good packing, and no more trees in memory.
     """
+    if ranks is not None and ranks.sharded:
+        yield from _in_step(trees, rows, budget, layout, work, ranks)
+        return
     for start in range(0, len(rows), BLOCK):
         left = {int(row): trees[int(row)] for row in rows[start : start + BLOCK]}
         while left:
@@ -105,3 +110,34 @@ def in_parts(
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 budget = halved(budget, list(left.values()), error)
                 say(f"memory ran out: going on in micro-batches of {budget} token slots")
+
+
+def _in_step(
+    trees: Sequence[Tree] | Trees, rows: Sequence[int] | NDArray[np.int64], budget: int, layout: str,
+    work: Callable[[list[int]], T], ranks: Ranks,
+) -> Iterator[tuple[list[int], T]]:  # fmt: skip
+    """As many forwards in this process as in all others: those without a micro-batch left take any row."""
+    parts: list[list[int]] = []
+    for start in range(0, len(rows), BLOCK):
+        numbers = [int(row) for row in rows[start : start + BLOCK]]
+        parts += [[numbers[i] for i in part] for part in plan([trees[row] for row in numbers], budget, layout)]
+    for n in range(max(ranks.everyone(len(parts)))):
+        part = parts[n] if n < len(parts) else [0]
+        with ranks.connected(), no_retry(budget):
+            made = work(part)
+        if n < len(parts):
+            yield part, made
+
+
+@contextmanager
+def no_retry(budget: int) -> Iterator[None]:
+    """A lack of memory within a forward or backward of several processes ends them all."""
+    try:
+        yield
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise RunFailed(
+            f"memory ran out in a micro-batch of at most {budget} token slots, and processes that hold shards of a "
+            f"model can't do it again at half; expected a smaller train.tokens_per_batch"
+        ) from error

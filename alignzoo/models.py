@@ -28,6 +28,7 @@ from alignzoo.aloud import say_once
 from alignzoo.data.rows import Row
 from alignzoo.data.source import file_digest
 from alignzoo.errors import UserError
+from alignzoo.sharding import own_class, whole_state
 
 if TYPE_CHECKING:
     from alignzoo.model_source import ModelSource
@@ -208,7 +209,7 @@ def pickled_weights(folder: Path) -> str:
 
 def code_of(model: nn.Module) -> dict[str, str]:
     """File name -> digest of code that came with the weights and was run to load them; empty for all other models."""
-    name = type(model).__module__
+    name = own_class(model).__module__
     path = getattr(sys.modules.get(name), "__file__", None)
     if not name.startswith("transformers_modules") or path is None:
         return {}
@@ -240,5 +241,5 @@ def weights_fingerprint(model: nn.Module) -> str:
         return digest.digest()
 
     with ThreadPoolExecutor() as threads:
-        parts = threads.map(one, sorted(model.state_dict().items()))
+        parts = threads.map(one, sorted(whole_state(model).items()))
         return blake2b(b"".join(parts), digest_size=16).hexdigest()

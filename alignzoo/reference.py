@@ -15,6 +15,7 @@ from alignzoo.forest import Forest, lay, sequences
 from alignzoo.memory import in_parts
 from alignzoo.models import weights_fingerprint
 from alignzoo.progress import Screen
+from alignzoo.ranks import Ranks, dealt
 from alignzoo.refcache import ReferenceCache
 from alignzoo.scoring import Scorer
 from alignzoo.tree import Trees, sequence_key
@@ -53,31 +54,46 @@ def cache_folder(root: Path, scorer: Scorer) -> Path:
 
 
 def score_reference(
-    scorer: Scorer, trees: Trees, folder: Path, budget: int, screen: Screen, who: str = "reference"
-) -> Reference:
+    scorer: Scorer, trees: Trees, folder: Path, budget: int, screen: Screen, who: str = "reference",
+    ranks: Ranks | None = None,
+) -> Reference:  # fmt: skip
     """Score the trees with `scorer` (the policy before its first step), skipping what the cache in `folder` holds.
 
-    `who` is what the scorer is called on the screen. Raises RunFailed where memory is too little for a single row, or
-    the cache can't be written.
+    `who` is what the scorer is called on the screen. Of several processes that share the folder each scores its part;
+    where every host has a folder of its own, the processes of each host do. Raises RunFailed where memory is too little
+    for a single row, or the cache can't be written.
     """
-    cache = ReferenceCache(folder)
+    cache = ranks.main_first(lambda: ReferenceCache(folder)) if ranks else ReferenceCache(folder)
     for path in cache.damaged:
         screen.say(f"reference cache: {path.name} is damaged; set aside, its rows are scored again")
     keys = trees.keys
     places = cache.find(keys)
-    absent = np.logical_or.reduceat(places < 0, trees.first[:-1]) if len(trees) else places
-    missing = np.flatnonzero(absent)
+    missing = _missing(trees, places)
     screen.say(f"{who}: {len(trees) - len(missing):,} of {len(trees):,} rows cached, {len(missing):,} to score")
-    if len(missing):
-        _score(scorer, trees, missing, cache, budget, screen, who)
+    if ranks is not None and ranks.count > 1:
+        part = missing[dealt(trees.sizes[missing], *ranks.seat(folder))]
+        _score(scorer, trees, part, cache, budget, screen, who, ranks)
+        ranks.everyone()
+        cache = ReferenceCache(folder)  # with what the others have written
+        places = cache.find(keys)
+    left = _missing(trees, places)
+    sharded = ranks is not None and ranks.sharded
+    if len(left) or sharded:  # of several processes none, unless another job writes to the folder too
+        _score(scorer, trees, left, cache, budget, screen, who, ranks)
         places = cache.find(keys)
     sums = on_disk(cache.sums(places), folder)
     return Reference(trees, cache, on_disk(places, folder), sums, len(missing), len(trees) - len(missing))
 
 
+def _missing(trees: Trees, places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The trees of which a branch has no place in the cache."""
+    absent = np.logical_or.reduceat(places < 0, trees.first[:-1]) if len(trees) else places < 0
+    return np.flatnonzero(absent)
+
+
 def _score(
     scorer: Scorer, trees: Trees, missing: NDArray[np.int64], cache: ReferenceCache, budget: int, screen: Screen,
-    who: str,
+    who: str, ranks: Ranks | None,
 ) -> None:  # fmt: skip
     device = next(scorer.parameters()).device
     unsaved = 0
@@ -88,7 +104,7 @@ def _score(
 
     try:
         with screen.bar(who, len(missing)) as advance, torch.no_grad():
-            for rows, (forest, scores) in in_parts(trees, missing, budget, scorer.layout, work, screen.say):
+            for rows, (forest, scores) in in_parts(trees, missing, budget, scorer.layout, work, screen.say, ranks):
                 cuts, part = forest.offsets.tolist(), (trees[row] for row in rows)
                 for (tree, branch), a, b in zip(sequences(part), cuts, cuts[1:], strict=False):
                     cache.add(sequence_key(tree.prompt, branch), scores[a:b])

@@ -20,11 +20,12 @@ class RunFolder:
     """`runs/<name>-<fingerprint>/`. Whole files are replaced atomically; the JSON lines are appended, and a resumed run
     puts back the lines that its checkpoint holds. Where the disk refuses, whatever writes raises NotWritten.
 
-    metrics.jsonl holds what is reproducible byte for byte, timings.jsonl what is not.
+    metrics.jsonl holds what is reproducible byte for byte, timings.jsonl what is not. Of several processes one writes;
+    in the others (`writes=False`) whatever writes does nothing.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
 
     policy = property(lambda self: self.path / "policy", doc="The trained policy and its tokenizer.")
     checkpoints = property(lambda self: self.path / "checkpoints", doc="Where a stopped run goes on from.")
@@ -44,6 +45,8 @@ class RunFolder:
 
     def finish(self, summary: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
         """Write the summary, with which the run is finished, and have `report` draw from it."""
+        if not self.writes:
+            return
         with written(self._unreported):
             self._unreported.touch()
         self.write_json("summary.json", summary)
@@ -51,7 +54,7 @@ class RunFolder:
 
     def report_once(self, report: Callable[[dict[str, Any]], None]) -> None:
         """What a process that was killed after the last line of the run had no time for."""
-        summary = self.summary() if self._unreported.exists() else None
+        summary = self.summary() if self.writes and self._unreported.exists() else None
         if summary is not None:
             report(summary)
             self._unreported.unlink(missing_ok=True)
@@ -62,6 +65,9 @@ class RunFolder:
 
         Raises UserError when another process is in it, unless it is waited for.
         """
+        if not self.writes:
+            yield
+            return
         if self.path.is_symlink():
             raise UserError("the run folder is a link: nothing is written or removed through it", where=str(self.path))
         lock = FileLock(self.path / ".lock")
@@ -80,11 +86,13 @@ class RunFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         """Replace a JSON file of the folder."""
-        write_json(self.path / name, value)
+        if self.writes:
+            write_json(self.path / name, value)
 
     def write_text(self, name: str, text: str) -> None:
         """Replace a text file of the folder."""
-        write_text(self.path / name, text)
+        if self.writes:
+            write_text(self.path / name, text)
 
     def write_lines(self, name: str, values: list[dict[str, Any]]) -> None:
         """Replace a JSON lines file of the folder."""
@@ -93,12 +101,14 @@ class RunFolder:
     def append(self, path: Path, value: dict[str, Any]) -> None:
         """Add one JSON line."""
         line = hide(json.dumps(value, allow_nan=False)) + "\n"
+        if not self.writes:
+            return
         with written(path), open(path, "a", encoding="utf-8") as file:
             file.write(line)
 
     def put_back(self, kept: Path | None) -> None:
         """The records as they are in the checkpoint `kept`, or empty: a resumed run does the rest again."""
-        for record in self.records:
+        for record in self.records if self.writes else ():
             with replacing(record) as temporary:
                 shutil.copyfile(kept / record.name, temporary) if kept else temporary.touch()
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from alignzoo.errors import UserError
+from alignzoo.sharding import cut_like
 
 
 @torch.no_grad()
@@ -17,7 +19,7 @@ def read_into(model: nn.Module, folder: Path) -> None:
 
     Raises UserError, before anything is changed, when names or shapes are not the model's own.
     """
-    ours = model.state_dict()
+    ours = model.state_dict(keep_vars=True)
     shards = sorted(folder.glob("model*.safetensors"))
     there: set[int] = set()
     for shard in shards:
@@ -28,11 +30,16 @@ def read_into(model: nn.Module, folder: Path) -> None:
                         f"it has '{name}', which this model has not, or in another shape", where=str(shard),
                         hint="start over with --fresh",
                     )  # fmt: skip
-                there.add(ours[name].data_ptr())
-    lacking = [name for name, tensor in ours.items() if tensor.data_ptr() not in there]  # tied weights are saved once
+                there.add(_which(ours[name]))
+    lacking = [name for name, tensor in ours.items() if _which(tensor) not in there]  # tied weights are saved once
     if lacking:
         raise UserError(f"no weights for '{lacking[0]}'", where=str(folder), hint="start over with --fresh")
     for shard in shards:
         with safe_open(shard, framework="pt") as file:
             for name in file.keys():
-                ours[name].copy_(file.get_tensor(name))
+                ours[name].copy_(cut_like(ours[name], file.get_tensor(name)))
+
+
+def _which(tensor: torch.Tensor) -> int:
+    """The same for two names of one tensor. A process may have nothing of a tensor that is cut over several."""
+    return id(tensor) if isinstance(tensor, DTensor) else tensor.data_ptr()

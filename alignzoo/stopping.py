@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -31,7 +32,10 @@ class Stopping:
         """What to say when a signal comes now."""
         self.asked = 0
         """The number of the signal that came, 0 before one did."""
-        self._finishing = False
+        self.agree: Callable[[int], int] | None = None
+        """Of several processes: what any of them was asked. All of them then stop after the same thing."""
+        self._came = 0.0
+        self._finishing = 0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Stopping:
@@ -45,19 +49,60 @@ class Stopping:
             signal.signal(number, handler)
 
     @contextmanager
-    def finishing(self) -> Iterator[None]:
-        """What is finished before a stop. Raises Stopped at its end if a signal came meanwhile."""
-        self._finishing = True
+    def finishing(self, agreed: bool = True) -> Iterator[None]:
+        """What is finished before a stop. Raises Stopped at its end if a signal came meanwhile, to any process unless
+        it was `agreed` before."""
+        self._finishing += 1
         try:
             yield
         finally:
-            self._finishing = False
+            self._finishing -= 1
+        if self.agree is not None and agreed:
+            self.asked = self.agree(self.asked)
         if self.asked:
             raise Stopped(self.doing, self.asked)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if _shield.up:
+            _shield.late = (self, number)
+            return
+        again = self.asked and time.monotonic() - self._came < SAME
+        if self.agree is not None and again:  # launchers pass on what the terminal has sent to all already
+            return
         if self.asked and self._finishing:
             raise Stopped("stopped at once; the same command goes on from the last checkpoint", number, True)
-        self.asked = number
+        self.asked, self._came = number, time.monotonic()
         if not self._finishing:
             raise Stopped(self.doing, number)
+
+
+SAME = 3.0
+"""Seconds within which a second signal to one of several processes is the first one again."""
+
+
+class _Shield:
+    """Whether signals wait, and the one that came meanwhile."""
+
+    up = 0
+    late: tuple[Stopping, int] | None = None
+
+
+_shield = _Shield()
+
+
+@contextmanager
+def shielded() -> Iterator[None]:
+    """A signal within the block is answered at its end: what processes exchange is never left in the middle."""
+    _shield.up += 1
+    done = False
+    try:
+        yield
+        done = True
+    finally:
+        _shield.up -= 1
+        if _shield.late is not None and not _shield.up:
+            (stopping, number), _shield.late = _shield.late, None
+            if done:
+                stopping._on_signal(number, None)
+            else:  # what went wrong in the block comes first
+                stopping.asked = number

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel
 
 import alignzoo
 from alignzoo.layout import Layout
 from alignzoo.memory import peak_memory
-from alignzoo.models import code_of, weights_fingerprint
+from alignzoo.models import code_of
+from alignzoo.ranks import Ranks
 from alignzoo.recipe import Resolved
 from alignzoo.reference import Reference
 from alignzoo.runfolder import RunFolder, read_lines
@@ -28,13 +28,14 @@ class Trained:
 
     model: PreTrainedModel
     start_weights: str
+    trained_weights: str
     layout: Layout
     references: Sequence[Reference | None]
     last_evaluation: dict[str, Any]
     judges: dict[str, Any]
     """Name -> what it says of the samples."""
     steps: int
-    device: torch.device
+    ranks: Ranks
 
 
 def summarise(resolved: Resolved, folder: RunFolder, data: dict[str, Any], trained: Trained) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def summarise(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
             "start": start,
             "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
             "weights": trained.start_weights,
-            "trained_weights": weights_fingerprint(trained.model),
+            "trained_weights": trained.trained_weights,
         }
         | ({"code": code} if (code := code_of(trained.model)) else {}),
         "data": {key: value for key, value in data.items() if key not in ("skipped_rows", "lengths")},
@@ -77,8 +78,9 @@ def summarise(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
             "rows_scored": sum(part.rows_scored for part in trained.references if part),
             "rows_cached": sum(part.rows_cached for part in trained.references if part),
         },
+        "processes": trained.ranks.count,
         "layout": {"used": trained.layout.used, "reason": trained.layout.reason},
-        "peak_memory_bytes": peak_memory(trained.device),
+        "peak_memory_bytes": peak_memory(trained.ranks.device),
         "versions": {"alignzoo": alignzoo.__version__, "python": sys.version.split()[0]}
         | {package: version(package) for package in PACKAGES},
         "plugins": _code_of(resolved),

@@ -8,12 +8,12 @@ from itertools import combinations
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from alignzoo.arrays import ranges
 from alignzoo.examples import Flat, Supply
 from alignzoo.objective import Scored
+from alignzoo.ranks import Ranks
 
 
 def correct(better: Tensor, worse: Tensor) -> Tensor:
@@ -76,8 +76,8 @@ def concordance(supply: Supply, flat: Flat, value: Callable[[Scored], Tensor]) -
 class Tally:
     """Sums over micro-batches and ranks, in float64."""
 
-    def __init__(self, accelerator: Accelerator | None = None) -> None:
-        self._accelerator = accelerator
+    def __init__(self, ranks: Ranks | None = None) -> None:
+        self._ranks = ranks
         self._sums: dict[str, float] = {}
         self._counts: dict[str, float] = {}
 
@@ -98,10 +98,8 @@ class Tally:
 
     def means(self) -> dict[str, float]:
         """The mean of every name, over all ranks; what was added as a total, as it is."""
-        if self._accelerator is not None and self._accelerator.num_processes > 1:
-            from accelerate.utils import gather_object
-
-            parts = gather_object([(self._sums, self._counts)])
+        if self._ranks is not None and self._ranks.count > 1:
+            parts = self._ranks.everyone((self._sums, self._counts))
             names = list(dict.fromkeys(name for sums, _ in parts for name in sums))
             self._sums = {name: sum(sums.get(name, 0.0) for sums, _ in parts) for name in names}
             self._counts = {name: sum(counts.get(name, 0) for _, counts in parts) for name in names}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class Training:
 
     def __post_init__(self) -> None:
         self.model, live = self.engine.scorer.model, self.engine.supply.live
+        self.ranks = self.engine.ranks
         self.moving = live.model if live and self.recipe.objective.reference == "moving" else None
         self.done = 0
         """Optimiser steps taken."""
@@ -51,7 +52,7 @@ class Training:
 
     def resume(self) -> None:
         """Go back to the newest checkpoint that is intact, or to the start."""
-        good, damaged = checkpoint.latest(self.folder.checkpoints)
+        good, damaged = self.ranks.from_main(lambda: checkpoint.latest(self.folder.checkpoints))
         for path in damaged:
             before = f"the one before it, {good.path.name}, is used" if good else "the run begins again"
             self.screen.say(f"checkpoint {path} is damaged; {before}")
@@ -61,15 +62,24 @@ class Training:
             self.engine.budget = good.budget or self.engine.budget
             self.done = self.saved = good.step
             self.last = good.path
+            self.ranks.everyone()  # has read it
             self.screen.say(f"resuming after step {good.step}")
-        for path in damaged:
+        for path in damaged if self.folder.writes else ():
             set_aside(path)
         self.folder.put_back(self.last)
 
     def whole(self) -> dict[str, Any]:
-        """Take the steps that are left, and return the last evaluation."""
+        """Take the steps that are left, and return the last evaluation.
+
+        One process leaves an evaluation at once when a signal comes; several finish it first, to stop as one.
+        """
+        with self.stopping.finishing() if self.ranks.count > 1 else nullcontext():
+            return self._whole()
+
+    def _whole(self) -> dict[str, Any]:
         train, steps = self.recipe.train, self.engine.steps
-        evaluations = {line["step"]: line for line in read_lines(self.folder.metrics) if line["kind"] == "eval"}
+        lines = self.ranks.from_main(lambda: read_lines(self.folder.metrics))
+        evaluations = {line["step"]: line for line in lines if line["kind"] == "eval"}
         last = evaluations.get(self.done) or self._measure()
         with self.screen.bar(self.recipe.objective.name, steps, self.done) as advance:
             while self.done < steps:
@@ -89,7 +99,7 @@ class Training:
             self.last = checkpoint.save(
                 self.folder.checkpoints, self.done, self.model, self.tokenizer, self.engine.optimizer,
                 self.recipe.train.keep_checkpoints + beside, self.engine.states, self.moving,
-                self.engine.budget, self.folder.records,
+                self.engine.budget, self.folder.records, self.folder.writes,
             )  # fmt: skip
             self.saved = self.done
 
@@ -100,11 +110,11 @@ class Training:
             yield
         except Stopped as stop:
             if not stop.at_once:
-                with self.stopping.finishing():
+                with self.stopping.finishing(agreed=False):
                     self.keep()
             raise
         except NotWritten as error:
-            raise RunFailed(f"{error}; {self._told_of_last()}") from error
+            raise error.more(self._told_of_last()) from error
 
     @contextmanager
     def _blamed(self) -> Iterator[None]:
@@ -114,8 +124,9 @@ class Training:
         except NotWritten:
             raise
         except RunFailed as error:
-            self.keep(beside=1)  # after a NaN somebody may want the weights from before it began
-            raise RunFailed(f"{error}; {self._told_of_last()}") from error
+            if not self.ranks.broken(error):
+                self.keep(beside=1)  # after a NaN somebody may want the weights from before it began
+            raise error.more(self._told_of_last()) from error
 
     def _told_of_last(self) -> str:
         if self.last is None:
@@ -127,8 +138,9 @@ class Training:
         self.stopping.doing = f"stopped after step {step + 1}; {ON}"
         with self.stopping.finishing():
             began = time.perf_counter()
-            with self._blamed():
+            with self._blamed(), self.ranks.together():
                 metrics, slots = self.engine.step(step)
+                slots = sum(self.ranks.everyone(slots))
             seconds = time.perf_counter() - began
             self._record({"kind": "train", "step": step + 1} | metrics)
             timing = {"step": step + 1, "seconds": seconds, "pairs": self.recipe.train.batch_size, "tokens": slots}
@@ -147,10 +159,12 @@ class Training:
         if 0 < step < self.engine.steps and (not every or step % every):
             return {}
         self.stopping.doing = f"stopped in the evaluation after step {step}; {ON}"
-        with self._blamed():
+        with self._blamed(), self.ranks.together():
             hidden = self.screen.without_bars()  # a bar within the training's bar would fight it for the line
             budget, states = 2 * self.engine.budget, self.engine.states
-            scores = evaluate(self.engine.scorer, self.held_out, budget, hidden, states, at_start=step == 0)
+            scores = evaluate(
+                self.engine.scorer, self.held_out, budget, hidden, states, at_start=step == 0, ranks=self.ranks
+            )
         line = {"kind": "eval", "step": step} | scores
         with self.stopping.finishing():
             self._record(line)

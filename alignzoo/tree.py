@@ -131,6 +131,11 @@ class Trees(Sequence[Tree]):
                 None if self._keys is None else self._keys[own],
             )  # fmt: skip
 
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """(len,) tokens of each tree, its prompt once."""
+        return np.diff(self.segments[self.trees])
+
     def longest(self) -> int:
         """Tokens of the longest sequence, prompt and branch together."""
         most = 0

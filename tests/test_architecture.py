@@ -19,7 +19,7 @@ PACKAGE = ROOT / "alignzoo"
 # Each room may import from itself and from rooms before it.
 ROOMS = [
     ("hiding",),
-    ("errors", "paths", "elsewhere", "durable", "aloud", "stopping"),
+    ("errors", "paths", "elsewhere", "durable", "aloud", "stopping", "launched", "ranks"),
     ("data.rows", "data.files", "data.format"),
     ("seen", "objective", "metric", "judge", "reporter", "data.source", "model_source"),
     ("reading", "composition"),
@@ -44,6 +44,7 @@ ROOMS = [
     ("forest",),
     ("attention", "head"),
     ("scoring",),
+    ("sharding",),
     ("layout", "models", "shards", "memory", "progress"),
     ("refcache",),
     ("reference",),

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from alignzoo import __version__
+from alignzoo import __version__, launched
 from alignzoo.errors import RunFailed, UserError, nearest
 from alignzoo.hiding import Veil, hide, printable
 from alignzoo.stopping import Stopped, Stopping
@@ -29,6 +29,8 @@ COMMANDS = {
     "cache": "The reference log-prob cache: ls, verify, prune.",
     "report": "Draw a run folder's report again.",
 }
+LAUNCHED = ("run", "score")
+"""What several processes do as one."""
 
 
 class _Lazy(click.Group):
@@ -42,6 +44,11 @@ class _Lazy(click.Group):
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if launched.launched() and args and args[0] in COMMANDS and args[0] not in LAUNCHED:
+            raise UserError(
+                f"alignzoo {args[0]} takes one process, and this is one of {launched.size()}",
+                expected=f"a launcher for {' and '.join(LAUNCHED)} alone; what they have finished is not done again",
+            )
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             raise UserError(
                 f"there is no command '{args[0]}'",
@@ -76,8 +83,11 @@ def main() -> None:
     # slower. It is read when torch is imported, and changes no number.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.stdout, sys.stderr = Veil(sys.stdout), Veil(sys.stderr)
+    launched.end_with_parent()
     with Stopping():
         code = _exit_code()
+    if "alignzoo.ranks" in sys.modules:
+        sys.modules["alignzoo.ranks"].leave(code)
     sys.exit(code)
 
 
@@ -89,15 +99,16 @@ def _exit_code() -> int:
         _warn_of_failed_plugins()
         return result if isinstance(result, int) else 0
     except UserError as error:
-        return _tell([str(problem) for problem in error.problems], 2)
+        return _tell(error, [str(problem) for problem in error.problems], 2)
     except RunFailed as error:
-        return _tell([str(error)], 1)
+        return _tell(error, [str(error)], launched.LOST if launched.lost(error) else 1)
     except click.ClickException as error:
         error.show()
         return 2
     except (KeyboardInterrupt, click.Abort) as error:
         stop = error.__cause__ if isinstance(error, click.Abort) else error  # click puts its own in the place of it
-        print(f"\n{stop or ''}".rstrip() or "\nstopped", file=sys.stderr)
+        if launched.rank() == 0:
+            print(f"\n{stop or ''}".rstrip() or "\nstopped", file=sys.stderr)
         return stop.code if isinstance(stop, Stopped) else 130
     except BrokenPipeError:
         return _nobody_reads_on()
@@ -105,12 +116,18 @@ def _exit_code() -> int:
         if sys.stdout is not stdout:  # click met a broken pipe: it has silenced stdout and asks for exit code 1
             return _nobody_reads_on()
         return error.code if isinstance(error.code, int) else 1
+    except Exception:
+        if not launched.launched():
+            raise
+        traceback.print_exc()  # and end at once: the other processes are not waited for
+        return 1
 
 
-def _tell(lines: list[str], code: int) -> int:
+def _tell(error: Exception, lines: list[str], code: int) -> int:
+    """Tell the user, unless another process of the job does."""
     if os.environ.get("ALIGNZOO_TRACEBACK"):
         traceback.print_exc()
-    for line in lines:
+    for line in lines if not launched.told_elsewhere(error) else ():
         print(f"error: {printable(hide(line))}", file=sys.stderr)
     return code
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import click
 
+from alignzoo import launched
 from alignzoo.cli.arguments import recipe_arguments
 
 
@@ -15,10 +17,11 @@ from alignzoo.cli.arguments import recipe_arguments
 @click.option("--dry-run", is_flag=True, help="Check everything, print the plan, train nothing (as `validate`).")
 @click.option("--resume", is_flag=True, help="Go on with a stopped run; an error when there is none.")
 @click.option("--fresh", is_flag=True, help="Forget this recipe's earlier run and start over.")
+@click.option("--processes", type=click.IntRange(1), help="Share the run among this many processes on this machine.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
 def command(
     recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...],
-    dry_run: bool, resume: bool, fresh: bool, as_json: bool,
+    dry_run: bool, resume: bool, fresh: bool, processes: int | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Run RECIPE, and first the recipe that it starts from.
 
@@ -30,15 +33,28 @@ def command(
         return check(recipe, overrides, overlays, as_json)
     if resume and fresh:
         raise click.UsageError("--resume and --fresh exclude each other")
+    if processes and processes > 1 and not launched.launched():
+        from alignzoo.cli.processes import run_on
+
+        sys.exit(run_on(processes))
     from alignzoo.errors import UserError
     from alignzoo.flow import folder_of, run_resolved
     from alignzoo.progress import Screen
+    from alignzoo.ranks import together
     from alignzoo.recipe import load_recipe
 
-    resolved = load_recipe(recipe, overrides, overlays)
-    if resume and not folder_of(resolved).path.exists():
-        raise UserError("there is no run to resume", where=str(folder_of(resolved).path), hint="run without --resume")
+    if processes and processes != launched.size():
+        raise UserError(
+            f"a launcher has started {launched.size()} processes", where="--processes", expected="no option"
+        )
+    with together():  # a mistake is told once
+        resolved = load_recipe(recipe, overrides, overlays)
+        if resume and not folder_of(resolved).path.exists():
+            where = str(folder_of(resolved).path)
+            raise UserError("there is no run to resume", where=where, hint="run without --resume")
     result = run_resolved(resolved, fresh=fresh, screen=Screen())
+    if launched.rank() > 0:
+        return
     if as_json:
         click.echo(json.dumps(result.summary, indent=2, ensure_ascii=False))
         return

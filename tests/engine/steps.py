@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedModel
 
 ROOT = Path(__file__).parent.parent.parent
@@ -30,6 +29,7 @@ from alignzoo.modifiers import LabelSmoothing, LengthNormalised, Margin  # noqa:
 from alignzoo.objective import Objective  # noqa: E402
 from alignzoo.objectives import CDPO, DPO, IPO, SFT  # noqa: E402
 from alignzoo.progress import Screen  # noqa: E402
+from alignzoo.ranks import Ranks  # noqa: E402
 from alignzoo.recipe.schema import TrainConfig  # noqa: E402
 from alignzoo.reference import score_reference  # noqa: E402
 from alignzoo.scoring import Scorer  # noqa: E402
@@ -108,7 +108,7 @@ def rows_for(objective: Objective, rows: int = ROWS) -> Trees:
 
 
 def build(
-    objective: Objective, cache: Path, trees: Trees | None = None, accelerator: Accelerator | None = None,
+    objective: Objective, cache: Path, trees: Trees | None = None, ranks: Ranks | None = None,
     layout: str = "forest", dtype: torch.dtype = torch.float32, scorer: type[Scorer] = Scorer, **train: Any,
 ) -> Engine:  # fmt: skip
     """An engine on a tiny Llama. The reference is another one, so that every part of a loss is at work."""
@@ -125,8 +125,7 @@ def build(
     supply = Supply(objective, trees, reference, live, seed=0)
     policy = scorer(model, layout)
     optimizer = make_optimizer(config.optimizer, model)
-    accelerator = accelerator or Accelerator(cpu=True, mixed_precision="no")
-    return Engine(supply, config, accelerator, policy, optimizer, steps=100, seed=0)
+    return Engine(supply, config, ranks or Ranks("cpu"), policy, optimizer, steps=100, seed=0)
 
 
 @dataclass

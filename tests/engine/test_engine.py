@@ -11,10 +11,11 @@ import torch
 from steps import APOZeroUnpaired, difference, random_rows, rows_for, take
 
 from alignzoo.composition import Sum
-from alignzoo.engine import _order, make_optimizer, rate_factor, rows_of_step, share, total_steps
+from alignzoo.engine import _order, make_optimizer, rate_factor, rows_of_step, total_steps
 from alignzoo.errors import RunFailed, UserError
 from alignzoo.objective import Objective
 from alignzoo.objectives import DPO, IPO, SFT
+from alignzoo.ranks import share
 from alignzoo.recipe.schema import AdamW, RMSprop, Schedule, TrainConfig
 
 
@@ -231,9 +232,9 @@ def test_ranks_share_the_tokens_evenly_and_lose_no_row():
 
 
 def test_a_batch_smaller_than_the_number_of_processes_is_refused(make_engine):
-    ranks = SimpleNamespace(num_processes=3, process_index=0)
+    ranks = SimpleNamespace(count=3, index=0)
     with pytest.raises(UserError, match=r"train\.batch_size: a batch of 2 can't be shared by 3 processes") as error:
-        make_engine(DPO(), batch_size=2, accelerator=ranks)
+        make_engine(DPO(), batch_size=2, ranks=ranks)
     assert "at least 3" in str(error.value)
 
 

@@ -1,0 +1,103 @@
+"""Jobs of several processes, forked from one that has imported everything: starting one takes a tenth of a second.
+
+Each process is given its place by the variables that every launcher sets, so a job here is also what two hosts are that
+were started by hand.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+CONTEXT = get_context("forkserver")
+CONTEXT.set_forkserver_preload(["alignzoo.flow", "alignzoo.cli.run", "alignzoo.report", "torch.distributed.fsdp"])
+ROOT = Path(__file__).parent.parent
+FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+"""What `accelerate launch` sets by recipes/accelerate/fsdp2.yaml."""
+KEPT = ("PATH", "PYTHONPATH", "HOME", "HF_HUB_OFFLINE", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "ALIGNZOO_PLUGINS")
+
+
+def _rank(arguments: Sequence[str], environment: Mapping[str, str], output: str) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(ROOT)
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    sys.argv = ["alignzoo", *arguments]
+    from alignzoo.cli import main
+
+    code: Any = 1
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code or 0)
+
+
+@dataclass
+class Job:
+    """Processes that run one command line together."""
+
+    processes: list[Any]
+    outputs: list[Path]
+
+    def wait(self, seconds: float = 60) -> list[int]:
+        """Their exit codes; whatever hangs is killed, and fails the test."""
+        deadline = time.monotonic() + seconds
+        for one in self.processes:
+            one.join(max(0.1, deadline - time.monotonic()))
+        hung = [rank for rank, one in enumerate(self.processes) if one.is_alive()]
+        for one in self.processes:
+            one.kill()
+            one.join()
+        assert not hung, f"processes {hung} hang: {self.said()}"
+        return [one.exitcode for one in self.processes]
+
+    def said(self) -> list[str]:
+        """What each wrote to stdout and stderr."""
+        return [path.read_text() for path in self.outputs]
+
+    def errors(self) -> list[str]:
+        """Every line of an error, of all of them."""
+        return [line for text in self.said() for line in text.splitlines() if line.startswith(("error:", "Traceback"))]
+
+
+def start(
+    folder: Path, arguments: Sequence[Any], ranks: int = 1, environments: Sequence[Mapping[str, str]] = ({},)
+) -> Job:
+    """Start `alignzoo ARGUMENTS` on so many processes, with `folder`/runs and `folder`/cache.
+
+    `environments`: what each process has besides, or one for all.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {name: os.environ[name] for name in KEPT if name in os.environ}
+    shared |= {"ALIGNZOO_RUNS": str(folder / "runs"), "ALIGNZOO_CACHE": str(folder / "cache")}
+    if sys.platform == "linux":
+        shared["GLOO_SOCKET_IFNAME"] = "lo"
+    if ranks > 1:
+        size = str(ranks)
+        shared |= {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    job = Job([], [])
+    for rank in range(ranks):
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks > 1 else {}
+        own |= environments[rank if len(environments) > 1 else 0]
+        output = folder / f"rank-{rank}.txt"
+        process = CONTEXT.Process(target=_rank, args=([str(word) for word in arguments], shared | own, str(output)))
+        process.start()
+        job.processes.append(process)
+        job.outputs.append(output)
+    return job

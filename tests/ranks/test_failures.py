@@ -1,0 +1,133 @@
+"""Whatever happens to one process of a job, all of them end soon, and the user is told once."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from conftest import DPO, run_folder
+from jobs import FSDP2, Job, start
+
+from alignzoo import checkpoint
+
+OBJECTIVE = '''
+"""Goes wrong in the second process, at its second step."""
+import os, signal
+import torch
+from alignzoo import Objective, hookimpl
+
+class Wrong(Objective):
+    """DPO-like, until it goes wrong."""
+
+    name = "wrong"
+    random = True
+    _calls = []
+
+    def loss(self, pair):
+        losses = (pair.rejected.log_prob - pair.chosen.log_prob) * 1e-3
+        self._calls.append(None)
+        if os.environ.get("RANK") == "1" and losses.requires_grad and len(self._calls) > 3:
+            {what}
+        return losses
+
+@hookimpl
+def register_objectives():
+    return [Wrong]
+'''
+RECIPE = "extends: {root}/recipes/bases/hh_preference.yaml\nplugins: [./wrong.py]\nobjective: {{name: wrong}}\n"
+WAYS = {
+    "raises": ("raise ValueError('no idea')", [1, 1], "the loss of wrong raised ValueError: no idea"),
+    "nan": ("losses = losses * float('nan')", [1, 1], "the loss of wrong is not finite for rows"),
+    "no memory": ("raise MemoryError", [1, 1], "memory ran out for row"),
+    "killed": ("os.kill(os.getpid(), signal.SIGKILL)", [1, -9], "another process of this job has ended"),
+}
+ROOT = Path(__file__).parent.parent.parent
+
+
+def goes_wrong(folder: Path, what: str, arguments: tuple[str, ...] = (), **environment: str) -> Job:
+    (folder / "wrong.py").write_text(OBJECTIVE.replace("{what}", what))
+    (folder / "wrong.yaml").write_text(RECIPE.format(root=ROOT))
+    command = ["run", folder / "wrong.yaml", *DPO[2:], "train.checkpoint_every=1", *arguments]
+    return start(folder, command, 2, [environment])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["raises", "nan", "no memory", "killed"])
+def test_what_goes_wrong_in_one_process_ends_all_with_one_message(done, copy, way):
+    what, codes, words = WAYS[way]
+    folder = copy(done(1))
+    job = goes_wrong(folder, what)
+    assert job.wait(40) == codes, job.said()
+    (line,) = job.errors()
+    assert words in line
+    assert "the steps up to" in line
+    good, damaged = checkpoint.latest(run_folder(folder, "wrong") / "checkpoints")
+    assert good is not None
+    assert not damaged
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["nan", "killed"])
+def test_so_it_does_with_shards(done, copy, way):
+    what, codes, words = WAYS[way]
+    folder = copy(done(1))
+    job = goes_wrong(folder, what, **FSDP2)
+    assert job.wait(40) == codes, job.said()
+    (line,) = job.errors()
+    assert words in line
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_all_after_the_same_step(done, copy):
+    """As a preempted node has it; the run then goes on to the bytes of one that was not stopped."""
+    folder = copy(done(2))
+    want = [(run_folder(folder) / name).read_bytes() for name in ("policy/model.safetensors", "metrics.jsonl")]
+    job = start(folder, [*DPO, "--fresh"], 2)
+    records = run_folder(folder) / "metrics.jsonl"
+    (run_folder(folder) / "summary.json").unlink()
+    deadline = time.monotonic() + 60
+    while not (records.exists() and '"kind": "train", "step": 2' in records.read_text()):
+        assert time.monotonic() < deadline, job.said()
+        time.sleep(0.005)
+    import os
+
+    os.kill(job.processes[1].pid, signal.SIGTERM)
+    codes = job.wait(40)
+    assert codes == [143, 143], job.said()
+    assert "the same command goes on from there" in job.said()[0]
+    good, _ = checkpoint.latest(run_folder(folder) / "checkpoints")
+    assert good is not None
+    job = start(folder, DPO, 2)
+    assert job.wait() == [0, 0], job.said()
+    assert f"resuming after step {good.step}" in job.said()[0]
+    assert [(run_folder(folder) / name).read_bytes() for name in ("policy/model.safetensors", "metrics.jsonl")] == want
+
+
+def test_a_mistake_is_told_once(tmp_path):
+    job = start(tmp_path, ["run", "recipes/dpo_hh.yaml", "objective.bta=1"], 2)
+    assert job.wait() == [2, 2]
+    (line,) = job.errors()
+    assert "objective.bta: no such field; did you mean 'beta'?" in line
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "alignzoo does not run on DeepSpeed: it needs the sum of all gradients"),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "FSDP version 1 is not supported; expected 2"),
+    ],
+)
+def test_a_launch_that_can_not_work_is_refused(tmp_path, environment, words):
+    job = start(tmp_path, DPO, 2, [environment])
+    assert job.wait() == [2, 2]
+    (line,) = job.errors()
+    assert words in line
+
+
+def test_other_commands_take_one_process(tmp_path):
+    job = start(tmp_path, ["compare", "recipes/dpo_hh.yaml"], 2)
+    assert job.wait() == [2, 2]
+    (line,) = job.errors()
+    assert "alignzoo compare takes one process, and this is one of 2" in line

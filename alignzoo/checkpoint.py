@@ -21,7 +21,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignzoo.data.sealed import new_folder, opened, seal
-from alignzoo.sharding import cut_like, whole, whole_state
+from alignzoo.sharding import cut_like, settle, whole, whole_state
 from alignzoo.shards import read_into
 
 OPTIMIZER = "optimizer.safetensors"
@@ -104,6 +104,7 @@ def restore(
     checkpoint: Checkpoint, model: PreTrainedModel, optimizer: torch.optim.Optimizer, moving: nn.Module | None = None
 ) -> None:
     """Put weights and optimiser back exactly as they were saved."""
+    settle(model)
     read_into(model, checkpoint.path)
     _unflatten(optimizer, model, load_file(checkpoint.path / OPTIMIZER))
     if moving is not None:

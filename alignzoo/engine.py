@@ -25,7 +25,7 @@ from alignzoo.objective import Objective
 from alignzoo.ranks import Ranks, share
 from alignzoo.recipe.schema import AdamW, Optimizer, RMSprop, Schedule, TrainConfig
 from alignzoo.scoring import Scorer
-from alignzoo.sharding import whole
+from alignzoo.sharding import settle, whole
 from alignzoo.tally import Tally, describe
 
 T = TypeVar("T")
@@ -34,6 +34,7 @@ States = list[dict[str, float]]
 
 def make_optimizer(config: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
     """The recipe's optimiser over the parameters that are trained."""
+    settle(model)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     options = config.model_dump(exclude={"name", "learning_rate"}) | {"lr": config.learning_rate}
     if isinstance(config, AdamW):

@@ -41,6 +41,11 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def by_main(error: BaseException) -> None:
+    """Have the main process alone tell of an error that all processes have."""
+    error.__dict__["told"] = rank() > 0
+
+
 def told_elsewhere(error: BaseException) -> bool:
     """Whether another process of the job tells the user of this error."""
     return bool(error.__dict__.get("told"))

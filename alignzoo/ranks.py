@@ -51,16 +51,15 @@ class Ranks:
 
     def __init__(self, device: str = "cpu") -> None:
         """`device`: cpu or cuda. Raises UserError for a launch that can't work."""
-        self.device, self.count, self.index = torch.device(device), 1, 0
         if launched():
             join()
-            self.count, self.index = dist.get_world_size(), dist.get_rank()
-            if device == "cuda":
-                self.device = _own_gpu()
-        self.sharded = self.count > 1 and _shards_asked()
-        """Whether each process keeps a shard of the model, so that every forward and backward is one of all."""
+        self.count, self.index = (dist.get_world_size(), dist.get_rank()) if launched() else (1, 0)
         self.main = self.index == 0
         """Whether this is the one that writes the run folder and talks to the user."""
+        with self.together():
+            self.device = _own_gpu() if launched() and device == "cuda" else torch.device(device)
+            self.sharded = self.count > 1 and _shards_asked()
+            """Whether each process keeps a shard of the model, so that every forward and backward is one of all."""
 
     def everyone(self, mine: Any = None, error: BaseException | None = None) -> list[Any]:
         """What each process hands in, in their order. Raises, in all of them, the error of the first that has one."""

@@ -77,7 +77,7 @@ def score_reference(
         cache = ReferenceCache(folder)  # with what the others have written
         places = cache.find(keys)
     left = _missing(trees, places)
-    sharded = ranks is not None and ranks.sharded
+    sharded = ranks is not None and ranks.sharded and any(ranks.everyone(len(left)))
     if len(left) or sharded:  # of several processes none, unless another job writes to the folder too
         _score(scorer, trees, left, cache, budget, screen, who, ranks)
         places = cache.find(keys)

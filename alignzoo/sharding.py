@@ -44,6 +44,13 @@ def place(scorer: Scorer, ranks: Ranks) -> None:
     scorer.forward = model.scored  # type: ignore[method-assign]
 
 
+def settle(model: nn.Module) -> None:
+    """Let go of weights that a forward has gathered: the parameters are then the shards, which the optimiser knows."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor of which this process may have a shard. Every process has to ask for it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
@@ -51,6 +58,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 def whole_state(model: nn.Module) -> dict[str, Tensor]:
     """A model's state with every tensor whole, and the names of one parameter still one tensor."""
+    settle(model)
     made: dict[int, Tensor] = {}
     state = model.state_dict(keep_vars=True)
     for tensor in state.values():

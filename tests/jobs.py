@@ -22,6 +22,14 @@ ROOT = Path(__file__).parent.parent
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 """What `accelerate launch` sets by recipes/accelerate/fsdp2.yaml."""
 KEPT = ("PATH", "PYTHONPATH", "HOME", "HF_HUB_OFFLINE", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "ALIGNZOO_PLUGINS")
+SMALLEST = ["--with", "recipes/scale/smallest.yaml"]
+DPO = ["run", "recipes/dpo_hh.yaml", *SMALLEST]
+
+
+def run_folder(folder: Path, name: str = "dpo_hh") -> Path:
+    """The one run of that name in `folder`/runs."""
+    (found,) = (folder / "runs").glob(f"{name}-*")
+    return found
 
 
 def _rank(arguments: Sequence[str], environment: Mapping[str, str], output: str) -> None:

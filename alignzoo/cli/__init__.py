@@ -45,10 +45,12 @@ class _Lazy(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if launched.launched() and args and args[0] in COMMANDS and args[0] not in LAUNCHED:
-            raise UserError(
+            several = UserError(
                 f"alignzoo {args[0]} takes one process, and this is one of {launched.size()}",
                 expected=f"a launcher for {' and '.join(LAUNCHED)} alone; what they have finished is not done again",
             )
+            launched.by_main(several)
+            raise several
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             raise UserError(
                 f"there is no command '{args[0]}'",

@@ -7,15 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from jobs import start
-
-SMALLEST = ["--with", "recipes/scale/smallest.yaml"]
-DPO = ["run", "recipes/dpo_hh.yaml", *SMALLEST]
-
-
-def run_folder(folder: Path, name: str = "dpo_hh") -> Path:
-    (found,) = (folder / "runs").glob(f"{name}-*")
-    return found
+from jobs import DPO, start
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import time
 from pathlib import Path
 
 import pytest
-from conftest import DPO, run_folder
-from jobs import FSDP2, Job, start
+from jobs import DPO, FSDP2, Job, run_folder, start
 
 from alignzoo import checkpoint
 
@@ -84,15 +85,13 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(done, copy):
     """As a preempted node has it; the run then goes on to the bytes of one that was not stopped."""
     folder = copy(done(2))
     want = [(run_folder(folder) / name).read_bytes() for name in ("policy/model.safetensors", "metrics.jsonl")]
-    job = start(folder, [*DPO, "--fresh"], 2)
     records = run_folder(folder) / "metrics.jsonl"
-    (run_folder(folder) / "summary.json").unlink()
+    shutil.rmtree(records.parent)
+    job = start(folder, DPO, 2)
     deadline = time.monotonic() + 60
     while not (records.exists() and '"kind": "train", "step": 2' in records.read_text()):
         assert time.monotonic() < deadline, job.said()
         time.sleep(0.005)
-    import os
-
     os.kill(job.processes[1].pid, signal.SIGTERM)
     codes = job.wait(40)
     assert codes == [143, 143], job.said()

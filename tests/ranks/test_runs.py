@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import DPO, run_folder
-from jobs import FSDP2, start
+from jobs import DPO, FSDP2, run_folder, start
 from safetensors.numpy import load_file
 
 from alignzoo.refcache import ReferenceCache

@@ -1,0 +1,87 @@
+"""The launchers themselves, as a user starts them: each has imports of its own to wait for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from jobs import ROOT, SMALLEST, run_folder
+
+SFT = ["run", "recipes/sft_hh.yaml", *SMALLEST]
+
+
+def command(*before: str, more: tuple[str, ...] = ()) -> list[str]:
+    return [sys.executable, "-m", *before, "alignzoo", *SFT, *more]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "before",
+    [
+        ("torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "-m"),
+        ("accelerate.commands.launch", "--config_file", "recipes/accelerate/ddp.yaml", "--main_process_port", "0", "-m"),
+        ("accelerate.commands.launch", "--config_file", "recipes/accelerate/fsdp2.yaml", "--main_process_port", "0", "-m"),
+    ],
+    ids=["torchrun", "ddp.yaml", "fsdp2.yaml"],
+)  # fmt: skip
+def test_a_launcher_runs_a_recipe(tmp_path, before):
+    done = subprocess.run(command(*before), cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("report: ") == 1
+    assert (run_folder(tmp_path, "sft_hh") / "policy" / "model.safetensors").exists()
+
+
+def children(pid: int) -> dict[str, int]:
+    """Rank -> process, of those that a process has started."""
+    found = {}
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        variables = dict(one.partition("=")[::2] for one in Path(f"/proc/{child}/environ").read_text().split("\0"))
+        found[variables.get("RANK", "")] = int(child)
+    return found
+
+
+def started(tmp_path: Path) -> subprocess.Popen:
+    """`alignzoo run --processes 2`, in the middle of its training."""
+    process = subprocess.Popen(
+        command(more=("--processes", "2", "train.max_steps=2000", "train.epochs=1000")), cwd=ROOT,
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not any('"step": 3' in path.read_text() for path in (tmp_path / "runs").glob("*/metrics.jsonl")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return process
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
+def test_processes_end_together_whoever_is_killed(tmp_path):
+    process = started(tmp_path)
+    os.kill(children(process.pid)["1"], signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    lines = [line for line in errors.splitlines() if line.startswith("error:")]
+    assert lines == [
+        "error: process 1 of 2 was ended by SIGKILL; the system kills so when memory runs out; "
+        "the same command goes on from the last checkpoint"
+    ]
+    process = started(tmp_path)  # goes on
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "resuming after step" in errors
+    assert "the same command goes on from there" in errors
+    process = started(tmp_path)
+    ranks = children(process.pid)
+    process.kill()  # the parent, which can't pass that on
+    process.communicate()
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in ranks.values()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -161,7 +161,7 @@ def main() -> None:
     keep_freed_memory()
     asked.machine = machine()
     trees, source = hh_trees(1024)
-    cases = [("Llama 4x256", 4), ("Llama 4x256", 64)] + ([] if asked.quick else [("Pythia-70M", 8), ("Pythia-70M", 64)])
+    cases = [("Llama 4x256", 4), ("Llama 4x256", 32)] + ([] if asked.quick else [("Pythia-70M", 8), ("Pythia-70M", 32)])
     results = [
         measure(shape, trees, batch, precision, asked.steps)
         for shape, batch in cases

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from alignzoo.data import read_rows, tokenise
@@ -20,6 +19,7 @@ from alignzoo.examples import Supply
 from alignzoo.model_sources.transformers import TokenizerConfig
 from alignzoo.models import train_tokenizer
 from alignzoo.objectives.dpo import DPO
+from alignzoo.ranks import Ranks
 from alignzoo.recipe.schema import TokensConfig, TrainConfig
 from alignzoo.scoring import Scorer
 from alignzoo.tree import Branch, Tree, Trees
@@ -101,7 +101,7 @@ class Bench:
         reference: Any = UniformReference(self.built, SHAPES[self.shape]["vocab_size"])
         supply = Supply(DPO(beta=0.1), self.built, reference)
         optimizer = make_optimizer(config.optimizer, self.model)
-        self.engine = Engine(supply, config, Accelerator(cpu=True), self.scorer, optimizer, 10**6, 0)
+        self.engine = Engine(supply, config, Ranks(), self.scorer, optimizer, 10**6, 0)
         self.done = 0
         self.losses: list[float] = []
 

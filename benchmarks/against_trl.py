@@ -36,7 +36,7 @@ from alignzoo.model_sources.transformers import TokenizerConfig
 from alignzoo.models import train_tokenizer
 
 BATCH = {"pythia": 8, "llama": 4}
-TIMED = {"pythia": 3, "llama": 6}
+TIMED = {"pythia": 2, "llama": 6}
 FEW = {"pythia": 1, "llama": 3}
 """Timed steps of TRL at its defaults, on long prompts, and of the trials: as many as patience allows."""
 WARM_UP = 1
@@ -80,7 +80,7 @@ TRIALS = {
     "  and attn_implementation=flash_attention_2": NO_CHECKPOINTS,
     "  and use_kernels=True": NO_CHECKPOINTS,
 }
-ONCE = ("liger", "padding_free", "flash", "use_kernels", "torch_compile", "eager", "unfused")
+ONCE = ("liger", "padding_free", "flash", "use_kernels", "torch_compile", "eager", "adamw_torch", "group_by_length")
 """Tried on the Llama shape alone."""
 
 

@@ -1,6 +1,6 @@
 """Four objectives over one dataset: `alignzoo compare` against TRL's four runs one after the other.
 
-Run as: python benchmarks/whole_comparison.py --trl-python PATH_OF_A_PYTHON_WITH_TRL [--sides SIDE ...] [--pairs 96]
+Run as: python benchmarks/whole_comparison.py --trl-python PATH_OF_A_PYTHON_WITH_TRL [--sides SIDE ...] [--pairs 64]
 
 Real HH pairs, one epoch, a random-weight Llama (4 layers, 256 wide), AdamW, float32. Each side starts with empty caches
 and holds everything from the start of its processes: imports, reading, tokenising, reference passes, steps, saving. TRL
@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--trl-python", required=True)
     parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
     parser.add_argument("--runs", nargs="+", default=list(RUNS), choices=RUNS, help="of TRL's sides")
-    parser.add_argument("--pairs", type=int, default=96)
+    parser.add_argument("--pairs", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path, default=RESULTS)
     asked = parser.parse_args()

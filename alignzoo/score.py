@@ -19,17 +19,26 @@ from alignzoo.layout import choose_layout
 from alignzoo.models import load_policy, load_tokenizer
 from alignzoo.paths import cache_root
 from alignzoo.progress import Screen
+from alignzoo.ranks import Ranks
 from alignzoo.recipe import Resolved
 from alignzoo.reference import Reference, cache_folder, score_reference
 from alignzoo.scoring import Scorer
+from alignzoo.sharding import place
 from alignzoo.tree import Tree, Trees
 
 
 def write_scores(resolved: Resolved, output: Path, split: str, screen: Screen) -> int:
     """Write one JSON line a row to `output`, atomically, and return how many.
 
-    Both models are scored through the cache, each under its own key, so a second call costs no forward.
+    Both models are scored through the cache, each under its own key, so a second call costs no forward. Of several
+    processes each scores its part, and one writes.
     """
+    ranks = Ranks(device_of(resolved.recipe.train.device))
+    with ranks.together():
+        return _write(resolved, output, split, screen if ranks.main else Screen(quiet=True), ranks)
+
+
+def _write(resolved: Resolved, output: Path, split: str, screen: Screen, ranks: Ranks) -> int:
     recipe = resolved.recipe
     if recipe.objective.head == "scalar":
         raise UserError(
@@ -43,25 +52,28 @@ def write_scores(resolved: Resolved, output: Path, split: str, screen: Screen) -
     trees = {name: prepare(part, tokenizer, recipe).trees for name, part in parts.items() if split in (name, "all")}
     models = {"reference": start, "policy": result.policy}
     reference, policy = (
-        _scores(load_policy(recipe.model, tokenizer, recipe.seed, path), resolved, trees, screen, who)
+        _scores(load_policy(recipe.model, tokenizer, recipe.seed, path), resolved, trees, screen, who, ranks)
         for who, path in models.items()
     )
-    with replacing(output) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        for name, part in trees.items():
-            for i, tree in enumerate(part):
-                file.write(json.dumps(_line(name, tree, part.names(i), i, policy[name], reference[name])) + "\n")
+    if ranks.main:
+        with replacing(output) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            for name, part in trees.items():
+                for i, tree in enumerate(part):
+                    file.write(json.dumps(_line(name, tree, part.names(i), i, policy[name], reference[name])) + "\n")
+    ranks.everyone()
     return sum(len(part) for part in trees.values())
 
 
 def _scores(
-    model: PreTrainedModel, resolved: Resolved, trees: dict[str, Trees], screen: Screen, who: str
+    model: PreTrainedModel, resolved: Resolved, trees: dict[str, Trees], screen: Screen, who: str, ranks: Ranks
 ) -> dict[str, Reference]:
     train = resolved.recipe.train
-    scorer = Scorer(model, precision=train.precision).to(device_of(train.device))
+    scorer = Scorer(model, precision=train.precision)
+    place(scorer, ranks)
     choose_layout(scorer, next(iter(trees.values())), train.layout)
     folder = cache_folder(cache_root(), scorer)
     return {
-        name: score_reference(scorer, part, folder, 2 * train.tokens_per_batch, screen, who)
+        name: score_reference(scorer, part, folder, 2 * train.tokens_per_batch, screen, who, ranks)
         for name, part in trees.items()
     }
 

@@ -105,9 +105,13 @@ class Training:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """A stop within the block leaves a checkpoint; when the disk refuses, what was saved before is told."""
+        """A stop within the block leaves a checkpoint; when the disk refuses, what was saved before is told.
+
+        Processes that hold shards of the model can save it together alone: they stop at what all have done.
+        """
         try:
-            yield
+            with self.stopping.finishing() if self.ranks.sharded else nullcontext():
+                yield
         except Stopped as stop:
             if not stop.at_once:
                 with self.stopping.finishing(agreed=False):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from alignzoo import launched
 from alignzoo.cli.arguments import recipe_arguments
 
 
@@ -20,8 +21,12 @@ def command(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], 
     The recipe is run first if it was not.
     """
     from alignzoo.progress import Screen
+    from alignzoo.ranks import together
     from alignzoo.recipe import load_recipe
     from alignzoo.score import write_scores
 
-    rows = write_scores(load_recipe(recipe, overrides, overlays), output, split, Screen())
-    click.echo(f"{rows:,} rows in {output}")
+    with together():  # of several processes one tells a mistake
+        resolved = load_recipe(recipe, overrides, overlays)
+    rows = write_scores(resolved, output, split, Screen())
+    if launched.rank() == 0:
+        click.echo(f"{rows:,} rows in {output}")

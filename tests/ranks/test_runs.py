@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -117,3 +118,18 @@ def test_run_folders_that_are_not_shared_are_told_once(tmp_path):
     assert job.wait() == [2, 2]
     (line,) = job.errors()
     assert "not every process sees this folder; expected a file system that all hosts share" in line
+
+
+@pytest.mark.slow
+def test_scores_are_shared_out_and_written_once(done, copy, tmp_path):
+    lines, folder = {}, copy(done(1))
+    for ranks in (1, 2):
+        shutil.rmtree(folder / "cache" / "reference")
+        job = start(folder, ["score", *DPO[1:], "-o", tmp_path / f"{ranks}.jsonl", "--split", "held_out"], ranks)
+        assert job.wait() == [0] * ranks, job.said()
+        lines[ranks] = read_lines(tmp_path / f"{ranks}.jsonl")
+    assert len(lines[1]) == len(lines[2]) == 32
+    for one, two in zip(lines[1], lines[2], strict=True):
+        assert one["id"] == two["id"]
+        for who in ("policy_log_prob", "reference_log_prob"):
+            assert one["chosen"][who] == pytest.approx(two["chosen"][who], rel=1e-5)

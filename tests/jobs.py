@@ -32,6 +32,13 @@ def run_folder(folder: Path, name: str = "dpo_hh") -> Path:
     return found
 
 
+def free_port() -> str:
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
 def _rank(arguments: Sequence[str], environment: Mapping[str, str], output: str) -> None:
     os.environ.clear()
     os.environ.update(environment)
@@ -89,16 +96,13 @@ def start(
     `environments`: what each process has besides, or one for all.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     shared = {name: os.environ[name] for name in KEPT if name in os.environ}
     shared |= {"ALIGNZOO_RUNS": str(folder / "runs"), "ALIGNZOO_CACHE": str(folder / "cache")}
     if sys.platform == "linux":
         shared["GLOO_SOCKET_IFNAME"] = "lo"
     if ranks > 1:
         size = str(ranks)
-        shared |= {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        shared |= {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     job = Job([], [])
     for rank in range(ranks):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks > 1 else {}

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from jobs import ROOT, SMALLEST, run_folder
+from jobs import ROOT, SMALLEST, free_port, run_folder
 
 SFT = ["run", "recipes/sft_hh.yaml", *SMALLEST]
 
@@ -21,16 +21,17 @@ def command(*before: str, more: tuple[str, ...] = ()) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "before",
+    ("launcher", "port"),
     [
-        ("torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "-m"),
-        ("accelerate.commands.launch", "--config_file", "recipes/accelerate/ddp.yaml", "--main_process_port", "0", "-m"),
-        ("accelerate.commands.launch", "--config_file", "recipes/accelerate/fsdp2.yaml", "--main_process_port", "0", "-m"),
+        (("torch.distributed.run", "--nproc-per-node", "2"), "--master-port"),
+        (("accelerate.commands.launch", "--config_file", "recipes/accelerate/ddp.yaml"), "--main_process_port"),
+        (("accelerate.commands.launch", "--config_file", "recipes/accelerate/fsdp2.yaml"), "--main_process_port"),
     ],
     ids=["torchrun", "ddp.yaml", "fsdp2.yaml"],
-)  # fmt: skip
-def test_a_launcher_runs_a_recipe(tmp_path, before):
-    done = subprocess.run(command(*before), cwd=ROOT, capture_output=True, text=True, timeout=300)
+)
+def test_a_launcher_runs_a_recipe(tmp_path, launcher, port):
+    words = command(*launcher, port, free_port(), "-m")
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("report: ") == 1
     assert (run_folder(tmp_path, "sft_hh") / "policy" / "model.safetensors").exists()
@@ -47,6 +48,8 @@ def children(pid: int) -> dict[str, int]:
 
 def started(tmp_path: Path) -> subprocess.Popen:
     """`alignzoo run --processes 2`, in the middle of its training."""
+    for before in (tmp_path / "runs").glob("*/metrics.jsonl"):
+        before.unlink()
     process = subprocess.Popen(
         command(more=("--processes", "2", "train.max_steps=2000", "train.epochs=1000")), cwd=ROOT,
         stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from alignzoo.adapters import attached, read_adapter, tensors_of, write_adapter
 from alignzoo.data.sealed import new_folder, opened, seal
 from alignzoo.sharding import cut_like, settle, whole, whole_state
 from alignzoo.shards import read_into
@@ -52,7 +53,7 @@ def save(
     NotWritten when the disk refuses; the checkpoints before are then still there.
     """
     path = folder / f"step-{step:06d}"
-    weights, state = whole_state(model), _flatten(optimizer, model)
+    weights, state = weights_of(model), _flatten(optimizer, model)
     if not writes:
         return path
     for left_over in folder.glob(".step-*"):  # of a run that was killed while it wrote, or damaged
@@ -61,12 +62,12 @@ def save(
     with new_folder(path, needs=sum(tensor.nbytes for tensor in tensors), over=True) as temporary:
         # As the model computes with them: some architectures export other names and shapes, which a restore would have
         # to make over. from_pretrained reads both.
-        model.save_pretrained(temporary, save_original_format=False, state_dict=weights)
+        _write(temporary, model, weights, renamed=False)
         tokenizer.save_pretrained(temporary)
         save_file(state, temporary / OPTIMIZER)
         if moving is not None:
-            tensors_of = {name: value.detach().contiguous() for name, value in moving.named_parameters()}
-            save_file(tensors_of, temporary / MOVING)
+            beside = {name: value.detach().contiguous() for name, value in moving.named_parameters()}
+            save_file(beside, temporary / MOVING)
         for record in records:
             shutil.copyfile(record, temporary / record.name)
         seal(temporary, {"step": step, "objective": [dict(one) for one in states], "budget": budget})
@@ -75,12 +76,24 @@ def save(
     return path
 
 
+def weights_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """What is saved of a model: its adapter, or all of it."""
+    return tensors_of(model) if attached(model) else whole_state(model)
+
+
 def export(
     folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, weights: dict[str, torch.Tensor]
 ) -> None:
-    """The policy, with all its weights, and its tokenizer as `from_pretrained` reads them."""
-    model.save_pretrained(folder, state_dict=weights)
+    """The policy with these `weights_of` it, as `from_pretrained` reads it or peft an adapter, and its tokenizer."""
+    _write(folder, model, weights, renamed=True)
     tokenizer.save_pretrained(folder)
+
+
+def _write(folder: Path, model: PreTrainedModel, weights: dict[str, torch.Tensor], renamed: bool) -> None:
+    if attached(model):
+        write_adapter(model, folder)
+    else:
+        model.save_pretrained(folder, state_dict=weights, save_original_format=renamed)
 
 
 def _by_step(folder: Path) -> list[Path]:
@@ -105,7 +118,7 @@ def restore(
 ) -> None:
     """Put weights and optimiser back exactly as they were saved."""
     settle(model)
-    read_into(model, checkpoint.path)
+    (read_adapter if attached(model) else read_into)(model, checkpoint.path)
     _unflatten(optimizer, model, load_file(checkpoint.path / OPTIMIZER))
     if moving is not None:
         moving.load_state_dict(load_file(checkpoint.path / MOVING), strict=False)  # buffers and tied names stay

@@ -6,7 +6,6 @@ import copy
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +13,26 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignzoo import checkpoint
+from alignzoo.adapters import attach, attached, ready
 from alignzoo.data import Tokenised
-from alignzoo.data.rows import Row
 from alignzoo.data.sealed import new_folder
-from alignzoo.data.shapes import shape
 from alignzoo.data.store import Prepared, TokenStore
 from alignzoo.data.unread import Unread
 from alignzoo.durable import written
 from alignzoo.engine import Engine, make_optimizer, total_steps
 from alignzoo.errors import UserError
 from alignzoo.examples import Supply
+from alignzoo.export import BASE, whole_policy
+from alignzoo.fitting import enough, first_row_fits, positions_fit
 from alignzoo.layout import Layout, choose_layout
 from alignzoo.memory import keep_freed_memory, reset_peak_memory
-from alignzoo.models import load_policy, load_tokenizer, use_gradient_checkpointing, weights_fingerprint
+from alignzoo.models import (
+    load_policy,
+    load_tokenizer,
+    trained_size,
+    use_gradient_checkpointing,
+    weights_fingerprint,
+)
 from alignzoo.paths import cache_root, runs_root
 from alignzoo.progress import Screen
 from alignzoo.ranks import Ranks
@@ -94,8 +100,10 @@ def _run(resolved: Resolved, fresh: bool, wait: bool, screen: Screen, ranks: Ran
             reporter.ready()
         for judge in resolved.recipe.eval.judges:
             judge.ready()
-        _fits(resolved)
-    start = run_resolved(resolved.parent, wait=wait, screen=screen).policy if resolved.parent else None
+        ready(resolved.recipe.model)
+        first_row_fits(resolved)
+    if resolved.parent:
+        run_resolved(resolved.parent, wait=wait, screen=screen)
     if fresh and folder.writes:
         with folder.held(wait):
             _clear(folder)
@@ -104,10 +112,16 @@ def _run(resolved: Resolved, fresh: bool, wait: bool, screen: Screen, ranks: Ran
         with folder.held(wait):
             summary = ranks.from_main(folder.summary)  # of the process that was waited for
             if summary is None:
+                start = ranks.main_first(lambda: start_weights(resolved, screen))
                 return RunResult(folder.path, Run(resolved, folder, start, screen, ranks).whole())
     screen.say(f"{resolved.recipe.name}: done before, in {folder.path}")
     folder.report_once(Reporting(resolved.recipe.reporters, folder.path, screen).finish)
     return RunResult(folder.path, summary)
+
+
+def start_weights(resolved: Resolved, screen: Screen) -> Path | None:
+    """The weights that a run starts from: whole ones of the finished run before it, or None for its own source's."""
+    return whole_policy(folder_of(resolved.parent), screen) if resolved.parent else None
 
 
 class Run:
@@ -137,10 +151,10 @@ class Run:
         tokenizer, data = self._data()
         train, held_out, report = data.train, data.held_out, data.report
         self.folder.write_json("data.json", report)
-        _enough(train, held_out, recipe.train.batch_size)
+        enough(train, held_out, recipe.train.batch_size)
         head = recipe.objective.head
         model = load_policy(recipe.model, tokenizer, recipe.seed, self.start, head)
-        _positions(model, train, held_out)
+        positions_fit(model, train, held_out)
         scorer = Scorer(model, precision=recipe.train.precision)
         place(scorer, self.ranks)
         layout = choose_layout(scorer, train.trees, recipe.train.layout)
@@ -148,11 +162,12 @@ class Run:
         self._announce(report, model, layout, steps)
         weights = weights_fingerprint(model)
         references = self._references(scorer, train, held_out)
+        before = self._answers(model, tokenizer, held_out)
+        self._adapt(model, tokenizer)
         live = self._live(scorer, tokenizer)
         learning = Supply(recipe.objective, train.trees, references[0], live, recipe.seed)
         measuring = Supply(recipe.objective, held_out.trees, references[1], live, recipe.seed, recipe.eval.metrics)
         self.stopping.doing = "stopped before the first step; the same command goes on"
-        before = self._answers(model, tokenizer, held_out)
         optimizer = make_optimizer(recipe.train.optimizer, model)
         engine = Engine(learning, recipe.train, self.ranks, scorer, optimizer, steps, recipe.seed)
         told = (self.stopping, self.reporting, self.screen)
@@ -214,19 +229,47 @@ class Run:
             for part, wanted in ((train, asked in cached), (held_out, asked in cached or measured))
         ]
 
+    def _adapt(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Adapters, where the recipe trains them: from here on. The start was scored without, as any run's."""
+        recipe, lora = self.recipe, self.recipe.model.lora
+        if lora is None:
+            return
+        if self.ranks.sharded:
+            raise UserError(
+                "adapters are put in after the reference pass, and shards are cut before it", where="model.lora",
+                expected="whole copies of the model in all processes (no FSDP), or training without adapters",
+            )  # fmt: skip
+        base, revision = recipe.model.origin or (None, None)
+        if self.start is not None:
+            base = str(self.start.resolve())
+        if base is None or recipe.objective.head == "scalar":  # it is nowhere else: random weights, or a new head
+            saved = self.folder.path / BASE
+            if self.folder.writes and not saved.is_dir():
+                weights = whole_state(model)
+                with new_folder(saved, sum(tensor.nbytes for tensor in weights.values())) as temporary:
+                    checkpoint.export(temporary, model, tokenizer, weights)
+            base, revision = str(saved.resolve()), None
+        attach(model, lora, recipe.seed, base, revision)
+        size, ours = sum(parameter.numel() for parameter in model.parameters()), trained_size(model)
+        self.screen.say(f"adapters: rank {lora.r}, {ours / 1e6:.3g} M of {size / 1e6:.3g} M parameters are trained")
+
     def _live(self, scorer: Scorer, tokenizer: PreTrainedTokenizerBase) -> Scorer | None:
-        """A copy of the start that runs beside the policy, whole in each process, for objectives that need whole
-        distributions of the reference, or one that moves."""
+        """The start, or a copy of it, that runs beside the policy, whole in each process, for objectives that need
+        whole distributions of the reference, or one that moves."""
         if self.recipe.objective.reference not in ("live", "moving"):
             return None
-        recipe = self.recipe
-        copied = (
-            load_policy(recipe.model, tokenizer, recipe.seed, self.start, recipe.objective.head)
-            if self.ranks.sharded else copy.deepcopy(scorer.model)
-        )  # fmt: skip
-        live = Scorer(copied.requires_grad_(False), scorer.layout, scorer.precision).to(self.ranks.device)
-        live.whole_head = scorer.whole_head
         self.screen.say(f"reference: runs beside the policy ({self.recipe.objective.reference})")
+        recipe = self.recipe
+        if attached(scorer.model):  # the start is there already, under the adapters
+            live = Scorer(scorer.model, scorer.layout, scorer.precision)
+            live.base_alone = True
+        else:
+            copied = (
+                load_policy(recipe.model, tokenizer, recipe.seed, self.start, recipe.objective.head)
+                if self.ranks.sharded else copy.deepcopy(scorer.model)
+            )  # fmt: skip
+            live = Scorer(copied.requires_grad_(False), scorer.layout, scorer.precision).to(self.ranks.device)
+        live.whole_head = scorer.whole_head
         return live
 
     def _answers(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, held_out: Tokenised) -> list[str]:
@@ -242,7 +285,7 @@ class Run:
         return [held_out.trees[i].prompt for i in sample_rows(len(held_out.trees), self.recipe.eval.samples)]
 
     def _export(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        weights = whole_state(model)
+        weights = checkpoint.weights_of(model)
         if self.folder.writes:
             needs = sum(tensor.nbytes for tensor in weights.values())
             with new_folder(self.folder.policy, needs, over=True) as temporary:
@@ -268,34 +311,6 @@ def device_of(asked: str) -> str:
     if asked == "cuda" and not torch.cuda.is_available():
         raise UserError("no GPU is there", where="train.device", expected="cpu, or auto")
     return ("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked
-
-
-def _fits(resolved: Resolved) -> None:
-    """A first row that the objective can't take is told before the run that this one starts from is made."""
-    if resolved.parent:
-        data = resolved.recipe.data
-        rows = (row for row in data.read(data.splits()[0]) if isinstance(row, Row))
-        shape(list(islice(rows, 1)), resolved.recipe.objective, data.pairs)
-
-
-def _enough(train: Tokenised, held_out: Tokenised, batch_size: int) -> None:
-    if not len(held_out.trees):
-        raise UserError("no held-out row can be used; see data.json in the run folder for the reasons", where="data")
-    if len(train.trees) < batch_size:
-        raise UserError(
-            f"{len(train.trees)} training rows can be used, fewer than one batch",
-            where="train.batch_size", expected=f"at most {len(train.trees)} (got {batch_size})",
-        )  # fmt: skip
-
-
-def _positions(model: PreTrainedModel, *parts: Tokenised) -> None:
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    longest = max(part.trees.longest() for part in parts)
-    if limit is not None and longest > limit:
-        raise UserError(
-            f"a row has {longest} tokens and the model {limit} positions",
-            where="tokens.max_length", expected=f"at most {limit}",
-        )  # fmt: skip
 
 
 def _clear(folder: RunFolder) -> None:

@@ -24,10 +24,12 @@ from transformers import (
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as hf_logging
 
+from alignzoo.adapters import is_adapter, read_adapter, scaling_of
 from alignzoo.aloud import say_once
 from alignzoo.data.rows import Row
 from alignzoo.data.source import file_digest
 from alignzoo.errors import UserError
+from alignzoo.quantized import quantization, settle_quantized
 from alignzoo.sharding import own_class, whole_state
 
 if TYPE_CHECKING:
@@ -93,8 +95,13 @@ def load_policy(
     """
     model = (
         source.load_model(tokenizer, seed, head) if start is None
-        else pretrained(str(start), None, seed, head, source.dtype, source.runs_code)
+        else pretrained(str(start), None, seed, head, source.dtype, source.runs_code, source.quantize)
     )  # fmt: skip
+    if source.quantize and getattr(model, "hf_quantizer", None) is None:
+        raise UserError(
+            f"{source.name} makes its weights itself, and quantize is for weights that are read",
+            where="model.quantize", expected="model.path or model.from",
+        )  # fmt: skip
     if head == "scalar" and not isinstance(getattr(model, "score", None), nn.Linear):
         raise UserError(f"{type(model).__name__} has no linear head `score` to be a reward model with", where="model")
     if head == "scalar":  # what transformers takes for the end of a sequence is the last token that is no padding
@@ -107,23 +114,46 @@ def load_policy(
     return model.eval()
 
 
+def load_trained(
+    source: ModelSource, tokenizer: PreTrainedTokenizerBase, seed: int, start: Path | None, policy: Path,
+    head: str = "language_model",
+) -> PreTrainedModel:  # fmt: skip
+    """The policy of a finished run, as it was at its last step: its weights, or its adapter on what it started from."""
+    if not is_adapter(policy):
+        return load_policy(source, tokenizer, seed, policy, head)
+    model = load_policy(source, tokenizer, seed, start, head)
+    read_adapter(model, policy)
+    return model
+
+
 def pretrained(
-    source: str, revision: str | None, seed: int, head: str, dtype: str, trust: bool = False
-) -> PreTrainedModel:
-    """From a folder or the hub; `trust`: code that comes with it may run.
+    source: str, revision: str | None, seed: int, head: str, dtype: str, trust: bool = False,
+    quantize: str | None = None,
+) -> PreTrainedModel:  # fmt: skip
+    """From a folder or the hub; `trust`: code that comes with it may run; `quantize`: `4bit` or `8bit`, for weights
+    that are not trained.
 
     A head that the weights lack is drawn from the seed.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        if is_adapter(Path(source)):
+            raise UserError(
+                "this is an adapter, and a policy starts from whole weights", where=f"model.path: {source}",
+                hint="model.from names the run that made it; or make it whole: alignzoo export RUN --merge",
+            )  # fmt: skip
         options = {"dtype": getattr(torch, dtype)} | _one_label(head)
+        options |= quantization(quantize, dtype) if quantize else {}
         told = hf_logging.get_verbosity()
         if head == "scalar":  # that the head is new is what was asked for, and no warning
             hf_logging.set_verbosity_error()
         try:
-            return _from_pretrained(_auto(head), source, revision, "model", trust, use_safetensors=True, **options)
+            model = _from_pretrained(_auto(head), source, revision, "model", trust, use_safetensors=True, **options)
         finally:
             hf_logging.set_verbosity(told)
+    if quantize:
+        settle_quantized(model, source)
+    return model
 
 
 def _auto(head: str) -> Any:
@@ -226,8 +256,13 @@ def use_gradient_checkpointing(model: PreTrainedModel) -> None:
             module.training = True
 
 
+def trained_size(model: nn.Module) -> int:
+    """Numbers that are trained."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
 def weights_fingerprint(model: nn.Module) -> str:
-    """32 hex digits of every parameter and buffer: names, types, shapes and bytes.
+    """32 hex digits of every parameter and buffer: names, types, shapes and bytes; and of an adapter's scaling.
 
     Weights in memory are read where they are; of those on a GPU only pieces are copied.
     """
@@ -242,4 +277,4 @@ def weights_fingerprint(model: nn.Module) -> str:
 
     with ThreadPoolExecutor() as threads:
         parts = threads.map(one, sorted(whole_state(model).items()))
-        return blake2b(b"".join(parts), digest_size=16).hexdigest()
+        return blake2b(b"".join(parts) + scaling_of(model).encode(), digest_size=16).hexdigest()

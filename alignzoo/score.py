@@ -13,10 +13,10 @@ from transformers import PreTrainedModel
 from alignzoo.data import prepare, read_rows
 from alignzoo.durable import replacing
 from alignzoo.errors import UserError
-from alignzoo.flow import device_of, folder_of, run_resolved
+from alignzoo.flow import device_of, run_resolved, start_weights
 from alignzoo.forest import sequences
 from alignzoo.layout import choose_layout
-from alignzoo.models import load_policy, load_tokenizer
+from alignzoo.models import load_policy, load_tokenizer, load_trained
 from alignzoo.paths import cache_root
 from alignzoo.progress import Screen
 from alignzoo.ranks import Ranks
@@ -45,16 +45,14 @@ def _write(resolved: Resolved, output: Path, split: str, screen: Screen, ranks: 
             "a reward model has no log-probs", where="objective", expected="one that trains a language model"
         )
     result = run_resolved(resolved, screen=screen)
-    start = folder_of(resolved.parent).policy if resolved.parent else None
+    start = ranks.main_first(lambda: start_weights(resolved, screen))
     rows = read_rows(recipe.data)
     tokenizer = load_tokenizer(recipe.model, rows.train, start)
     parts = {"train": rows.train, "held_out": rows.held_out}
     trees = {name: prepare(part, tokenizer, recipe).trees for name, part in parts.items() if split in (name, "all")}
-    models = {"reference": start, "policy": result.policy}
-    reference, policy = (
-        _scores(load_policy(recipe.model, tokenizer, recipe.seed, path), resolved, trees, screen, who, ranks)
-        for who, path in models.items()
-    )
+    about = (recipe.model, tokenizer, recipe.seed, start)
+    models = {"reference": lambda: load_policy(*about), "policy": lambda: load_trained(*about, result.policy)}
+    reference, policy = (_scores(load(), resolved, trees, screen, who, ranks) for who, load in models.items())
     if ranks.main:
         with replacing(output) as temporary, open(temporary, "w", encoding="utf-8") as file:
             for name, part in trees.items():

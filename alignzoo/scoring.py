@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from alignzoo.adapters import adapter_off
 from alignzoo.attention import use_tree_attention
 from alignzoo.forest import FOREST, PACKED, PLAIN, Forest
 from alignzoo.head import token_log_probs
@@ -36,6 +38,8 @@ class Scorer(nn.Module):
         """`bfloat16` runs the forward under autocast; the weights keep their own type."""
         self.whole_head = False
         """True: take the logits from the model's own forward, for heads that do more than a matrix product."""
+        self.base_alone = False
+        """True: the model's adapters are off, which makes it what its training started from."""
         self.packs = use_tree_attention(model)
         """Whether the model's attention can be told of trees, which the packed layout takes."""
         self._accepts = set(inspect.signature(model.base_model.forward).parameters)
@@ -55,7 +59,7 @@ class Scorer(nn.Module):
     @property
     def scalar(self) -> bool:
         """Whether the model is a reward model: one number a sequence, no log-probs."""
-        return isinstance(getattr(self.model, "score", None), nn.Linear)
+        return getattr(getattr(self.model, "score", None), "out_features", 0) == 1
 
     def _scalars(self, forest: Forest) -> Tensor:
         hidden = self.model.base_model(**self._inputs(forest), use_cache=False)[0].flatten(0, 1)
@@ -88,9 +92,13 @@ class Scorer(nn.Module):
     def _hidden(self, forest: Forest) -> Tensor:
         """(N, ...) what the head sees at the slots that predict a scored token (with `whole_head`: the logits)."""
         inputs = self._inputs(forest)
-        if self.whole_head:
-            return self.model(**inputs, use_cache=False).logits.flatten(0, 1)[forest.slot]
-        return self.model.base_model(**inputs, use_cache=False)[0].flatten(0, 1)[forest.slot]
+        with self._adapters():
+            if self.whole_head:
+                return self.model(**inputs, use_cache=False).logits.flatten(0, 1)[forest.slot]
+            return self.model.base_model(**inputs, use_cache=False)[0].flatten(0, 1)[forest.slot]
+
+    def _adapters(self) -> AbstractContextManager[None]:
+        return adapter_off(self.model) if self.base_alone else nullcontext()
 
     def _plain_head(self) -> nn.Linear | None:
         """The head where it is a matrix product and nothing more."""
@@ -101,7 +109,8 @@ class Scorer(nn.Module):
     def _logits(self, hidden: Tensor) -> Tensor:
         if self.whole_head:
             return _wide(hidden)
-        logits = self.model.get_output_embeddings()(hidden)
+        with self._adapters():
+            logits = self.model.get_output_embeddings()(hidden)
         cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
         if cap is not None:
             logits = torch.tanh(logits / cap) * cap

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 import alignzoo
 from alignzoo.layout import Layout
 from alignzoo.memory import peak_memory
-from alignzoo.models import code_of
+from alignzoo.models import code_of, trained_size
 from alignzoo.ranks import Ranks
 from alignzoo.recipe import Resolved
 from alignzoo.reference import Reference
@@ -56,6 +56,7 @@ def summarise(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
         "model": {
             "start": start,
             "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
+            **({"trained_parameters": trained_size(trained.model)} if recipe.model.lora else {}),
             "weights": trained.start_weights,
             "trained_weights": trained.trained_weights,
         }

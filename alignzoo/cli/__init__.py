@@ -26,6 +26,7 @@ COMMANDS = {
     "plugins": "List installed plugins: what each registers, which failed and why.",
     "data": "Look at a recipe's data: `inspect RECIPE`.",
     "score": "Write every row's log-probs under policy and reference.",
+    "export": "Write a run's policy as a Hugging Face folder: its adapter, or whole weights.",
     "cache": "The reference log-prob cache: ls, verify, prune.",
     "report": "Draw a run folder's report again.",
 }

@@ -39,12 +39,14 @@ def check(recipe: str, overrides: Sequence[str], overlays: Sequence[str], as_jso
 
 def _plans(resolved: Resolved) -> list[dict[str, Any]]:
     """The plan of each run in the order in which they are made: first the one that the others start from."""
+    from alignzoo.adapters import ready
     from alignzoo.data import read_rows
     from alignzoo.data.shapes import shape
     from alignzoo.errors import UserError
     from alignzoo.paths import runs_root
 
     recipe = resolved.recipe
+    ready(recipe.model)
     for reporter in recipe.reporters:
         reporter.ready()
     for judge in recipe.eval.judges:

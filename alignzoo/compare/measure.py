@@ -36,11 +36,11 @@ from alignzoo.data.unread import Unread
 from alignzoo.durable import write_json
 from alignzoo.errors import UserError
 from alignzoo.examples import Supply
-from alignzoo.flow import device_of, folder_of
+from alignzoo.flow import device_of, start_weights
 from alignzoo.hiding import hide
 from alignzoo.judge import Judge
 from alignzoo.layout import choose_layout
-from alignzoo.models import load_policy, pretrained_tokenizer, weights_fingerprint
+from alignzoo.models import load_policy, load_trained, pretrained_tokenizer, weights_fingerprint
 from alignzoo.paths import cache_root
 from alignzoo.progress import Screen
 from alignzoo.recipe import Resolved
@@ -141,8 +141,7 @@ class _Measuring:
 
     def _reference(self, policy: Scorer) -> Scorer:
         """The policy before its first step. Raises UserError when it is not what the run started from any more."""
-        parent = self.resolved.parent
-        reference = self._scorer(folder_of(parent).policy if parent else None, "language_model")
+        reference = self._scorer(None, "language_model")
         if weights_fingerprint(reference.model) != self.model["weights"]:
             raise UserError(
                 "the run's start has other weights than when the run began", where=str(self.folder),
@@ -152,8 +151,10 @@ class _Measuring:
         return reference
 
     def _scorer(self, policy: Path | None, head: str) -> Scorer:
-        recipe = self.recipe
-        model = load_policy(recipe.model, self.tokenizer, recipe.seed, policy, head)
+        """Of the trained policy, or of what it started from."""
+        recipe, start = self.recipe, start_weights(self.resolved, self.screen)
+        about = (recipe.model, self.tokenizer, recipe.seed, start)
+        model = load_trained(*about, policy, head) if policy else load_policy(*about, head)
         return Scorer(model, precision=recipe.train.precision).to(device_of(recipe.train.device))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from alignzoo.data.source import content_of
-from alignzoo.model_source import ModelSource
+from alignzoo.model_source import ON_TOP, ModelSource
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -54,6 +54,8 @@ class Transformers(ModelSource):
             raise ValueError("a model from scratch needs a tokenizer, for example {train: bpe}")
         if self.config is not None and "model_type" not in self.config:
             raise ValueError("config needs a model_type, for example llama")
+        if self.config is not None and self.quantize:
+            raise ValueError("quantize is for weights that are read, and a config makes random ones")
         return self
 
     def load_tokenizer(self, train_rows: Iterable[Row]) -> PreTrainedTokenizerBase:
@@ -71,11 +73,16 @@ class Transformers(ModelSource):
 
         if self.config is not None:
             return models.from_nothing(self.config, tokenizer, seed, head, self.dtype)
-        return models.pretrained(str(self.path), self.revision, seed, head, self.dtype, self.runs_code)
+        return models.pretrained(str(self.path), self.revision, seed, head, self.dtype, self.runs_code, self.quantize)
+
+    @property
+    def origin(self) -> tuple[str, str | None] | None:
+        """`path` and `revision`."""
+        return (self.path, self.revision) if self.path else None
 
     def fingerprint(self) -> Any:
         """The fields, with the contents of local folders; a hub id stands for itself (the revision says which)."""
-        values = self.model_dump(mode="json", by_alias=True, exclude={"from_"})
+        values = self.model_dump(mode="json", by_alias=True, exclude={"from_", *ON_TOP})
         for key in ("path", "tokenizer"):
             if isinstance(values[key], str) and Path(values[key]).is_dir():
                 values[key] = content_of(Path(values[key]))

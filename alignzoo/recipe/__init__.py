@@ -12,6 +12,7 @@ import yaml
 
 from alignzoo.data.format import Format
 from alignzoo.errors import Problem, UserError
+from alignzoo.model_source import ON_TOP
 from alignzoo.recipe import fingerprint as _fingerprint
 from alignzoo.recipe.check import validate
 from alignzoo.recipe.find import find_recipe, shipped_recipes
@@ -139,7 +140,7 @@ def _starts_from_a_run(node: Node, overlays: list[Node], overrides: list[tuple[l
 
 
 def _of_first(key: Sequence[str]) -> bool:
-    return is_base(key) and key[1] not in ("dtype", "trust_remote_code")
+    return is_base(key) and key[1] not in ("dtype", "trust_remote_code", *ON_TOP)
 
 
 def _no_base_beside_from(node: Node) -> None:

@@ -6,6 +6,8 @@ import json
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from alignzoo.model_source import ON_TOP
+
 if TYPE_CHECKING:
     from alignzoo.recipe import Resolved
 
@@ -27,6 +29,8 @@ def fingerprint(resolved: Resolved) -> str:
     values["eval"]["judges"] = [judge.fingerprint() for judge in recipe.eval.judges]
     values["model"] = {"source": recipe.model.fingerprint()}
     values["model"]["from"] = resolved.parent.fingerprint if resolved.parent else None
+    on_top = recipe.model.model_dump(mode="json", include=set(ON_TOP), exclude_none=True)
+    values["model"] |= on_top
     # A built-in's code is alignzoo's own: its version is recorded and does not make a finished run another one.
     origins = [resolved.registry.origin(type(part)) for part in resolved.pieces]
     values["plugins"] = [origin.file_hash for origin in origins if origin.package != "alignzoo"]

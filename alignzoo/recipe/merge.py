@@ -12,6 +12,7 @@ from copy import deepcopy
 from pathlib import Path
 
 from alignzoo.errors import UserError
+from alignzoo.model_source import ON_TOP
 from alignzoo.recipe.find import shipped_recipe
 from alignzoo.recipe.read import COMMAND_LINE, Node, read_file
 
@@ -186,6 +187,8 @@ def handed_on(path: list[str]) -> bool:
     """Whether a bare override also goes to the recipe that this one starts from: data, limits, the first policy."""
     if tuple(path) in OWN_LABELS:
         return False
+    if path[0] == "model" and path[1:2] and path[1] in ON_TOP:  # how this run is trained, like its learning rate
+        return False
     return path[0] in ("data", "tokens") or (path[0] == "model" and is_base(path))
 
 
@@ -199,6 +202,6 @@ def without_base(node: Node) -> Node:
     result = deepcopy(node)
     model = result.value.get("model")
     if model is not None and isinstance(model.value, dict):
-        for key in set(model.value) - {"from", "dtype"}:
+        for key in set(model.value) - {"from", "dtype", *ON_TOP}:
             del model.value[key]
     return result

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from alignzoo.composition import Modified, Sum, meaningless
 from alignzoo.data.format import Format
 from alignzoo.errors import Problem, UserError
+from alignzoo.model_source import ModelSource
 from alignzoo.objective import Objective
 from alignzoo.recipe.problems import mark, problems_of
 from alignzoo.recipe.read import Node
@@ -28,6 +29,7 @@ def named_nodes(plain: dict[str, Any], node: Node, known: Registry) -> Iterator[
     if isinstance(plain.get("model"), dict):
         plain["model"].setdefault("name", "transformers")
     yield from _one(plain, "model", "model source", node, known)
+    yield from _adapted(plain.get("objective"), plain.get("model"), node)
     section = plain.get("eval")
     if isinstance(section, dict):
         for key, kind in (("metrics", "metric"), ("judges", "judge")):
@@ -35,6 +37,20 @@ def named_nodes(plain: dict[str, Any], node: Node, known: Registry) -> Iterator[
                 section[key] = yield from several(section[key], ("eval", key), kind, node, known)
         yield from _measured(plain.get("objective"), section, node)
     plain["reporters"] = yield from several(plain.get("reporters", REPORTERS), ("reporters",), "reporter", node, known)
+
+
+def _adapted(objective: Any, model: Any, node: Node) -> Iterator[Problem]:
+    """What can't be trained as adapters."""
+    if not isinstance(objective, Objective) or not isinstance(model, ModelSource) or model.lora is None:
+        return
+    if objective.reference == "moving":
+        what = (
+            f"the reference of {objective.name} is an average of weights, and an average of adapters is none of those"
+        )
+        yield Problem(f"model.lora: {what}", mark(node, ("model", "lora")), "an objective whose reference stays")
+    if objective.head == "scalar" and model.quantize:
+        what = f"{objective.name} trains a reward model, whose head is new and in no file that could be quantised"
+        yield Problem(f"model.quantize: {what}", mark(node, ("model", "quantize")), "lora alone")
 
 
 def _measured(objective: Any, section: dict[str, Any], node: Node) -> Iterator[Problem]:

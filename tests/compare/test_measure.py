@@ -23,6 +23,7 @@ from alignzoo.compare.settings import Sampling
 from alignzoo.compare.verdicts import judge_key
 from alignzoo.data.store import TokenStore, Unread
 from alignzoo.errors import UserError
+from alignzoo.flow import folder_of
 from alignzoo.judge import Judge
 from alignzoo.progress import Screen
 from alignzoo.recipe import load_recipe
@@ -56,7 +57,7 @@ def world(tmp_path_factory):
         for recipe, overrides in RECIPES.values():
             alignzoo.run(recipe, list(overrides), [SMALLEST])
         for name in ("sft", "dpo"):
-            measure(resolved(name), module.folder_of(resolved(name)).path, SETTINGS, (), None, QUIET)
+            measure(resolved(name), folder_of(resolved(name)).path, SETTINGS, (), None, QUIET)
     return root
 
 
@@ -67,7 +68,7 @@ def run(world, tmp_path):
 
     def find(name: str):
         recipe = resolved(name)
-        return recipe, module.folder_of(recipe).path
+        return recipe, folder_of(recipe).path
 
     return find
 
@@ -300,7 +301,7 @@ def never(*arguments, **named):
 
 def test_what_is_there_is_not_computed_again(measured, monkeypatch):
     first = measured()
-    for name in ("load_policy", "reply_lines", "row_figures"):
+    for name in ("load_policy", "load_trained", "reply_lines", "row_figures"):
         monkeypatch.setattr(module, name, never)
     assert measured().path == first.path
     assert measured().samples == first.samples

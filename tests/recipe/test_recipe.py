@@ -55,7 +55,7 @@ NEED_A_PACKAGE = ROOT / "recipes" / "zoo"
     sorted(path for path in (ROOT / "recipes").rglob("*_hh.yaml") if NEED_A_PACKAGE not in path.parents),
     ids=lambda path: path.stem,
 )
-@pytest.mark.parametrize("overlay", [None, "pythia-2.8b", "pythia-160m", "smallest"])
+@pytest.mark.parametrize("overlay", [None, "pythia-2.8b", "pythia-160m", "smallest", "lora"])
 def test_every_shipped_recipe_is_good(path, overlay):
     load_recipe(path, (), [f"scale/{overlay}"] if overlay else [])
 
@@ -71,6 +71,16 @@ def test_the_papers_setting_is_the_papers():
     assert resolved.recipe.objective.beta == 0.1
     assert resolved.parent.recipe.model.path == "EleutherAI/pythia-2.8b"
     assert resolved.parent.recipe.objective.name == "sft"
+
+
+def test_adapters_are_given_by_an_overlay_to_every_run_and_by_a_bare_value_to_the_last():
+    both = load_recipe("dpo_hh", (), ["scale/lora"])
+    assert both.recipe.model.lora.r == both.parent.recipe.model.lora.r == 16
+    last = load_recipe("dpo_hh", ["model.lora.r=4"])
+    assert (last.recipe.model.lora.r, last.parent.recipe.model.lora) == (4, None)
+    plain = load_recipe("dpo_hh")
+    assert last.parent.fingerprint == plain.parent.fingerprint != both.parent.fingerprint
+    assert len({one.fingerprint for one in (plain, last, both, load_recipe("dpo_hh", ["model.lora.r=8"]))}) == 4
 
 
 def test_yamls_traps_are_closed():

@@ -1,0 +1,43 @@
+"""Whether rows, batches and model fit together: told before a run, or a run that it starts from, has cost time."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from transformers import PreTrainedModel
+
+from alignzoo.data import Tokenised
+from alignzoo.data.rows import Row
+from alignzoo.data.shapes import shape
+from alignzoo.errors import UserError
+from alignzoo.recipe import Resolved
+
+
+def first_row_fits(resolved: Resolved) -> None:
+    """A first row that the objective can't take is told before the run that this one starts from is made."""
+    if resolved.parent:
+        data = resolved.recipe.data
+        rows = (row for row in data.read(data.splits()[0]) if isinstance(row, Row))
+        shape(list(islice(rows, 1)), resolved.recipe.objective, data.pairs)
+
+
+def enough(train: Tokenised, held_out: Tokenised, batch_size: int) -> None:
+    """Raise UserError when too few rows can be used for a step and an evaluation."""
+    if not len(held_out.trees):
+        raise UserError("no held-out row can be used; see data.json in the run folder for the reasons", where="data")
+    if len(train.trees) < batch_size:
+        raise UserError(
+            f"{len(train.trees)} training rows can be used, fewer than one batch",
+            where="train.batch_size", expected=f"at most {len(train.trees)} (got {batch_size})",
+        )  # fmt: skip
+
+
+def positions_fit(model: PreTrainedModel, *parts: Tokenised) -> None:
+    """Raise UserError when a row is longer than the model."""
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    longest = max(part.trees.longest() for part in parts)
+    if limit is not None and longest > limit:
+        raise UserError(
+            f"a row has {longest} tokens and the model {limit} positions",
+            where="tokens.max_length", expected=f"at most {limit}",
+        )  # fmt: skip

@@ -18,6 +18,10 @@ Advance = Callable[[int, str], None]
 """Called with how many units were done and a few words on how it goes."""
 
 
+BESIDE_A_BAR, SHORTEST_BAR = 84, 8
+"""Columns: of a step's description, count, times, loss, accuracy and margin; of the shortest bar that is worth it."""
+
+
 class Screen:
     """Says and shows on stderr, or keeps quiet (`quiet=True`, and in every process but the first)."""
 
@@ -37,11 +41,17 @@ class Screen:
 
     @contextmanager
     def bar(self, what: str, total: int, done: int = 0) -> Iterator[Advance]:
-        """A progress bar over `total` units, of which `done` are done already."""
-        columns = (
-            TextColumn("{task.description:<12}"), BarColumn(bar_width=28), MofNCompleteColumn(),
+        """A progress bar over `total` units, of which `done` are done already.
+
+        A narrow terminal gets a shorter bar, or none, so that the figures keep their places.
+        """
+        room = self.console.width - BESIDE_A_BAR
+        columns = [
+            TextColumn("{task.description:<12}"), BarColumn(bar_width=min(room, 28)), MofNCompleteColumn(),
             TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-        )  # fmt: skip
+        ]  # fmt: skip
+        if room < SHORTEST_BAR:
+            del columns[1], columns[2]  # the bar, and how long it has taken
         with Progress(*columns, console=self.console, disable=not self.bars) as progress:
             task = progress.add_task(what, total=total, completed=done, note="")
             yield lambda n, note: progress.update(task, advance=n, note=note)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
-from alignzoo.data import prepare, read_rows
+from alignzoo.data.store import TokenStore
+from alignzoo.data.unread import Unread
 from alignzoo.durable import replacing
 from alignzoo.errors import UserError
 from alignzoo.flow import device_of, run_resolved, start_weights
@@ -46,10 +47,12 @@ def _write(resolved: Resolved, output: Path, split: str, screen: Screen, ranks: 
         )
     result = run_resolved(resolved, screen=screen)
     start = ranks.main_first(lambda: start_weights(resolved, screen))
-    rows = read_rows(recipe.data)
-    tokenizer = load_tokenizer(recipe.model, rows.train, start)
-    parts = {"train": rows.train, "held_out": rows.held_out}
-    trees = {name: prepare(part, tokenizer, recipe).trees for name, part in parts.items() if split in (name, "all")}
+    unread = Unread(recipe.data)
+    tokenizer = load_tokenizer(recipe.model, unread, start)
+    store = TokenStore(resolved, tokenizer)
+    found = ranks.main_first(lambda: store.get(unread, screen.say))
+    parts = {"train": found.train.trees, "held_out": found.held_out.trees}
+    trees = {name: part for name, part in parts.items() if split in (name, "all")}
     about = (recipe.model, tokenizer, recipe.seed, start)
     models = {"reference": lambda: load_policy(*about), "policy": lambda: load_trained(*about, result.policy)}
     reference, policy = (_scores(load(), resolved, trees, screen, who, ranks) for who, load in models.items())

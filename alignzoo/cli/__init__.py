@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -115,6 +116,12 @@ def _exit_code() -> int:
         return stop.code if isinstance(stop, Stopped) else 130
     except BrokenPipeError:
         return _nobody_reads_on()
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise
+        return _tell(
+            error, [f"{str(error.filename)[:60]}...: no file can be called so ({os.strerror(error.errno)})"], 2
+        )
     except SystemExit as error:
         if sys.stdout is not stdout:  # click met a broken pipe: it has silenced stdout and asks for exit code 1
             return _nobody_reads_on()

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from alignzoo.cli.arguments import recipe_arguments
+from alignzoo.hiding import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
     from transformers import PreTrainedTokenizerBase
 
-    from alignzoo.data import Rows
+    from alignzoo.data.unread import Unread
     from alignzoo.recipe import Resolved
     from alignzoo.tree import Tokens, Tree
 
@@ -37,14 +38,16 @@ def inspect(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], 
     """
     from rich.console import Console
 
-    from alignzoo.data import data_report, prepare, read_rows
+    from alignzoo.data.store import TokenStore
+    from alignzoo.data.unread import Unread
+    from alignzoo.progress import Screen
     from alignzoo.recipe import load_recipe
 
     resolved = load_recipe(recipe, overrides, overlays)
-    rows = read_rows(resolved.recipe.data)
-    tokenizer = _tokenizer(resolved, rows)
-    train, held_out = (prepare(part, tokenizer, resolved.recipe) for part in (rows.train, rows.held_out))
-    report = data_report(rows, train, held_out, resolved.recipe.data)
+    unread = Unread(resolved.recipe.data)
+    tokenizer = _tokenizer(resolved, unread)
+    found = TokenStore(resolved, tokenizer).get(unread, Screen().say)
+    train, report = found.train, found.report
     if as_json:
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
         return
@@ -74,7 +77,7 @@ def _show(console: Console, tree: Tree, names: Sequence[str], tokenizer: PreTrai
     from rich.text import Text
 
     def pieces(tokens: Tokens, style: str) -> Text:
-        words = [tokenizer.decode([token]) for token in tokens.tolist()]
+        words = [printable(str(tokenizer.decode([token]))) for token in tokens.tolist()]
         if not console.is_terminal:
             return Text("|".join(map(str, words)))
         return Text.assemble(*((str(word), f"{style} reverse" if i % 2 else style) for i, word in enumerate(words)))
@@ -90,13 +93,13 @@ def _show(console: Console, tree: Tree, names: Sequence[str], tokenizer: PreTrai
         )
 
 
-def _tokenizer(resolved: Resolved, rows: Rows) -> PreTrainedTokenizerBase:
+def _tokenizer(resolved: Resolved, unread: Unread) -> PreTrainedTokenizerBase:
     """That of the recipe at the bottom of a chain, which all above it use; it may be trained on that recipe's rows."""
-    from alignzoo.data import read_rows
+    from alignzoo.data.unread import Unread
     from alignzoo.models import load_tokenizer
 
     bottom = resolved
     while bottom.parent:
         bottom = bottom.parent
     own = bottom.recipe.data == resolved.recipe.data
-    return load_tokenizer(bottom.recipe.model, rows.train if own else read_rows(bottom.recipe.data).train)
+    return load_tokenizer(bottom.recipe.model, unread if own else Unread(bottom.recipe.data))

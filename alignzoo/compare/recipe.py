@@ -45,8 +45,8 @@ def read_comparison(path: Path) -> tuple[Node, Comparison]:
     refuse_secrets(node)
     for key in PLACES:
         for item in node.value[key].value if key in node.value and isinstance(node.value[key].value, list) else ():
-            beside = path.parent / str(item.value)
-            if beside.is_file():
+            beside = path.parent / item.value if isinstance(item.value, str) else None
+            if beside is not None and beside.is_file():
                 item.value = str(beside)
     plain = node.plain()
     plain.setdefault("name", path.stem)

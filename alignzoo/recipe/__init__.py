@@ -101,6 +101,7 @@ def _load(
         circle = " -> ".join(part.name for part in (*chain[chain.index(path) :], path))
         raise UserError(f"recipes start from each other in a circle: {circle}", where=str(path))
     node = read_with_bases(path)
+    own = _objective_name(node)
     follows = _starts_from_a_run(node, overlays, overrides)
     if follows:
         _no_base_beside_from(node)
@@ -109,7 +110,10 @@ def _load(
         node = merge(node, overlay)
     kept = [(key, value) for key, value in overrides if not (follows and key[0] == "model" and _of_first(key))]
     node = apply(node, kept)
-    recipe, registry = validate(node, path.stem)
+    name = _objective_name(node)
+    recipe, registry = validate(
+        node, path.stem if not own or not name or name == own else f"{path.stem}-{name.rpartition('/')[2]}"
+    )
     parent = None
     if recipe.model.start:
         below = find_recipe(recipe.model.start)
@@ -137,6 +141,14 @@ def _starts_from_a_run(node: Node, overlays: list[Node], overrides: list[tuple[l
         if key == ["model", "from"]:
             start = value.value
     return bool(start)
+
+
+def _objective_name(node: Node) -> str:
+    """What a recipe's objective is called; "" where there is none, or several. Another objective on top of a recipe is
+    another run, and is called so."""
+    objective = node.value.get("objective")
+    name = objective.value.get("name") if objective is not None and isinstance(objective.value, dict) else None
+    return name.value if name is not None and isinstance(name.value, str) else ""
 
 
 def _of_first(key: Sequence[str]) -> bool:

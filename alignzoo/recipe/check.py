@@ -9,14 +9,13 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from alignzoo.aloud import say_once
-from alignzoo.data.source import file_digest
 from alignzoo.errors import Problem, UserError, nearest
 from alignzoo.recipe.confidential import refuse_secrets
 from alignzoo.recipe.named import named_nodes
 from alignzoo.recipe.problems import mark, order, problems_of
 from alignzoo.recipe.read import Node
 from alignzoo.recipe.schema import Optimizer, Recipe
-from alignzoo.registry import Registry, no_plugins, registry
+from alignzoo.registry import Registry, digest_of_source, no_plugins, registry
 
 OPTIMIZERS = {cls.model_fields["name"].default: cls for cls in get_args(get_args(Optimizer)[0])}
 
@@ -33,7 +32,7 @@ def validate(node: Node, name: str) -> tuple[Recipe, Registry]:
         files = [Path(path) for path in plugins]
         for path in files if not no_plugins() else ():
             if path.is_file():
-                say_once(f"code of {path} is run: the recipe names it under plugins (blake2b {file_digest(path)})")
+                say_once(f"code of {path} is run: the recipe names it under plugins (blake2b {digest_of_source(path)})")
         try:
             known = known.with_files(files)
         except UserError as error:

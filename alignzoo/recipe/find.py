@@ -16,6 +16,8 @@ def shipped_recipes() -> Path:
 def shipped_recipe(name: str | Path) -> Path | None:
     """The shipped recipe of that name, if any: `dpo_hh`, `dpo_hh.yaml` and `recipes/dpo_hh.yaml` are the same."""
     inside = _inside(Path(name))
+    if not inside.name:
+        return None
     candidate = shipped_recipes() / inside.with_name(f"{inside.name}{'' if inside.suffix == '.yaml' else '.yaml'}")
     return candidate.resolve() if not inside.is_absolute() and candidate.is_file() else None
 

@@ -102,7 +102,7 @@ def _objective(plain: dict[str, Any], node: Node, known: Registry) -> Iterator[P
 
 def _term(given: Any, at: tuple[str, ...], node: Node, known: Registry, found: list[Objective]) -> Iterator[Problem]:
     """One objective, with its modifiers around it, appended to `found`; nothing where there are problems."""
-    modifiers = given.pop("modifiers", []) if isinstance(given, dict) else []
+    modifiers = _listed(given.pop("modifiers", []) if isinstance(given, dict) else [])
     made: list[Any] = []
     beside = ("modifiers",) if at == ("objective",) else ("modifiers", "weight")
     yield from _made(given, at, "objective", node, known, made, beside)
@@ -135,8 +135,9 @@ def _one(plain: dict[str, Any], key: str, kind: str, node: Node, known: Registry
 def several(
     given: Any, at: tuple[str, ...], kind: str, node: Node, known: Registry
 ) -> Generator[Problem, None, tuple[Any, ...]]:
-    """A list of names, or of {name: ..., fields}."""
+    """A list of names, or of {name: ..., fields}; of one, it may be that itself."""
     found: list[Any] = []
+    given = _listed(given)
     if not isinstance(given, list):
         yield Problem(f"{'.'.join(at)}: not a list", mark(node, at), f"a list of {kind}s")
         return ()
@@ -148,6 +149,11 @@ def several(
         if names.count(name) > 1:
             yield Problem(f"{'.'.join(at)}: {name} is there twice", mark(node, at))
     return tuple(found)
+
+
+def _listed(given: Any) -> Any:
+    """`margin` and `{name: margin, reward: 2}` are lists of one."""
+    return [given] if isinstance(given, str | dict) else given
 
 
 def _made(

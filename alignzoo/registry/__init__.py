@@ -15,9 +15,19 @@ from packaging.utils import canonicalize_name
 
 from alignzoo.elsewhere import PACKAGE_OF
 from alignzoo.errors import Problem, UserError, nearest
-from alignzoo.registry.loading import OFF, Offer, Origin, PluginInfo, load_file, load_installed, load_module, no_plugins
+from alignzoo.registry.loading import (
+    OFF,
+    Offer,
+    Origin,
+    PluginInfo,
+    digest_of_source,
+    load_file,
+    load_installed,
+    load_module,
+    no_plugins,
+)
 
-__all__ = ["OFF", "Origin", "PluginInfo", "Registry", "get_objective", "no_plugins", "registry"]
+__all__ = ["OFF", "Origin", "PluginInfo", "Registry", "digest_of_source", "get_objective", "no_plugins", "registry"]
 
 BUILT_IN = (
     "alignzoo.objectives", "alignzoo.modifiers", "alignzoo.data.sources", "alignzoo.data.formats",

@@ -80,7 +80,10 @@ def _guarded(doing: str) -> Iterator[None]:
     except (KeyboardInterrupt, Refused):
         raise
     except BaseException as error:
-        what = (str(error).strip().splitlines() or [""])[0]
+        try:
+            what = (str(error).strip().splitlines() or [""])[0]
+        except Exception:  # its own exception, which has no words
+            what = ""
         raise Refused(f"{type(error).__name__} {doing}: {what}".removesuffix(": ")) from error
 
 
@@ -146,6 +149,11 @@ def load_file(path: Path) -> list[Offer]:
 def no_plugins() -> bool:
     """Whether everything third-party is switched off, the files that a recipe names too: `ALIGNZOO_PLUGINS=none`."""
     return os.environ.get("ALIGNZOO_PLUGINS", "").strip() == NOBODY
+
+
+def digest_of_source(path: Path) -> str:
+    """32 hex digits of a plugin's file, as run folders record it."""
+    return blake2b(path.read_bytes(), digest_size=16).hexdigest()
 
 
 def _plugin_distributions() -> list[tuple[str, Distribution]]:
@@ -266,7 +274,7 @@ def _checked(kind: str, hook: str, base: str, cls: Any, package: str, version: s
 
 def _hash_of(module: ModuleType | None) -> str:
     path = getattr(module, "__file__", None)
-    return blake2b(Path(path).read_bytes(), digest_size=16).hexdigest() if path and Path(path).is_file() else ""
+    return digest_of_source(Path(path)) if path and Path(path).is_file() else ""
 
 
 def _line_in(path: Path, error: BaseException | None) -> str:

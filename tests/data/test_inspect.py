@@ -21,7 +21,8 @@ def inspect(monkeypatch):
 
     def run(path: str, *words: str) -> str:
         words = (RECIPE, f"data.path={path}", "model.tokenizer={train: bytes}", *words)
-        return CliRunner().invoke(command, ["inspect", *words], catch_exceptions=False).output
+        done = CliRunner().invoke(command, ["inspect", *words], catch_exceptions=False)
+        return done.stdout if "--json" in words else done.output
 
     return run
 
@@ -60,3 +61,15 @@ def test_json_lists_every_skipped_row(inspect, write):
 def test_a_mistake_is_the_users_and_has_its_line(inspect, write):
     with pytest.raises(UserError, match=r"hh\.jsonl:3: not JSON"):
         inspect(write("hh.jsonl", b"".join(json.dumps(r).encode() + b"\n" for r in hh_records(2)) + b"{\n"))
+
+
+def test_what_a_terminal_obeys_is_shown_as_text(inspect, write):
+    text = inspect(write("hh.jsonl", hh_records(30, "\x1b]0;title\x07")), "--rows", "1")
+    assert "\x1b" not in text
+    assert "\\x1b" in text.replace("|", "")
+
+
+def test_a_second_look_tokenises_nothing(inspect, write):
+    path = rows(write)
+    assert "tokenising" in inspect(path)
+    assert "rows from the store" in inspect(path)

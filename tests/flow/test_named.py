@@ -393,7 +393,7 @@ def test_a_model_source_on_top_of_a_recipe_that_starts_from_a_run_is_that_runs_f
     ("text", "problem"),
     [
         ("eval: {metrics: [entrpy]}", "eval.metrics.0.name: no metric is called 'entrpy'; did you mean 'entropy'?"),
-        ("eval: {metrics: entropy}", "eval.metrics: not a list; expected a list of metrics"),
+        ("eval: {metrics: 3}", "eval.metrics: not a list; expected a list of metrics"),
         ("eval: {metrics: [entropy, entropy]}", "eval.metrics: entropy is there twice"),
         ("eval: {judges: [{name: length, unit: cm}]}", "eval.judges.0.unit: no such field"),
         ("eval: {metrics: [flipped]}", "no metric is called 'flipped'\n    it is in another package: pip install alig"),

@@ -104,7 +104,7 @@ def test_modifiers_stand_in_the_order_of_the_list_the_first_one_innermost(write)
         ("objective:\n- dpo\n- {name: sft, modifers: []}", "3:15: objective.1.modifers: no such field; did you mean 'modifiers'?"),
         ("objective: {name: dpo, modifer: [margin]}", "1:24: objective.modifer: no such field; did you mean 'modifiers'?"),
         ("objective: {name: dpo, weight: 0.5}", "1:24: objective.weight: no such field; expected one of beta, modifiers"),
-        ("objective: {name: dpo, modifiers: margin}", "1:24: objective.modifiers: not a list; expected a list of modifiers"),
+        ("objective: {name: dpo, modifiers: 3}", "1:24: objective.modifiers: not a list; expected a list of modifiers"),
         ("objective: {name: dpo, modifiers: null}", "1:24: objective.modifiers: not a list"),
         ("objective:\n  name: dpo\n  modifiers:\n  - magrin", "4:5: objective.modifiers.0.name: no modifier is called 'magrin'; did you mean 'margin'?"),
         ("objective:\n  name: dpo\n  modifiers:\n  - margin\n  - {name: label_smoothing, shar: 0.1}", "5:29: objective.modifiers.1.shar: no such field; did you mean 'share'?"),
@@ -298,3 +298,24 @@ def test_every_objective_can_be_written_in_a_sum(write, name):
     objective = objective_of(path)
     assert objective.terms[0][0] == 0.5
     assert yaml.safe_load(load_recipe(path).to_yaml())["objective"] == objective.node()
+
+
+def test_one_modifier_metric_judge_or_reporter_needs_no_brackets():
+    text = ["objective.modifiers=margin", "eval={metrics: entropy, judges: {name: sample}}", "reporters=html"]
+    lists = ["objective.modifiers=[margin]", "eval={metrics: [entropy], judges: [{name: sample}]}", "reporters=[html]"]
+    one, several = load_recipe("dpo_hh", text), load_recipe("dpo_hh", lists)
+    assert one.plain == several.plain
+    assert one.plain["objective"]["modifiers"] == [{"name": "margin", "reward": 1.0}]
+
+
+def test_a_run_with_another_objective_is_called_so(tmp_path):
+    def name(*words, recipe="dpo_hh", overlays=()):
+        return load_recipe(recipe, words, overlays).recipe.name
+
+    assert name("objective=ipo") == "dpo_hh-ipo"
+    assert name("objective.beta=0.2") == name("objective=dpo") == "dpo_hh"
+    assert name("objective=[dpo, sft]") == "dpo_hh"
+    assert name("objective=ipo", "name=mine") == "mine"
+    (tmp_path / "over.yaml").write_text("objective: cdpo")
+    assert name(overlays=[tmp_path / "over.yaml"]) == "dpo_hh-cdpo"
+    assert load_recipe("dpo_hh", ["objective=ipo"]).parent.recipe.name == "sft_hh"

@@ -120,6 +120,8 @@ def _whole(policy: Path, recipe: dict[str, Any], dtype: str | None) -> PreTraine
         return pretrained(str(policy), None, 0, _head(str(policy), None, recipe), own, _trust(recipe)).to(wanted)
     from peft import PeftModel
 
+    if not (policy / WEIGHTS).is_file():  # peft would look for a pickled one
+        raise UserError("the adapter has no weights in safetensors", where=str(policy), expected=WEIGHTS)
     config = json.loads((policy / CONFIG).read_text(encoding="utf-8"))
     base, revision = _base(policy, config["base_model_name_or_path"]), config["revision"]
     model = pretrained(

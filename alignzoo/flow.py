@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,7 +131,6 @@ class Run:
     def __init__(self, resolved: Resolved, folder: RunFolder, start: Path | None, screen: Screen, ranks: Ranks) -> None:
         self.resolved, self.recipe, self.folder, self.start = resolved, resolved.recipe, folder, start
         self.screen, self.ranks = screen, ranks
-        torch.set_flush_denormal(True)  # a pair that is learnt has gradients so small that a CPU is ten times slower
         keep_freed_memory()
         reset_peak_memory(self.ranks.device)
         self.stopping = Stopping()
@@ -140,8 +140,13 @@ class Run:
 
     def whole(self) -> dict[str, Any]:
         """Do it all, or what is left of it, and return the summary. Raises Stopped after a signal."""
-        with self.stopping:
-            return self._whole()
+        before = sys.float_info.min / 2 == 0
+        torch.set_flush_denormal(True)  # a pair that is learnt has gradients so small that a CPU is ten times slower
+        try:
+            with self.stopping:
+                return self._whole()
+        finally:
+            torch.set_flush_denormal(before)  # the rest of the process reckons as it did
 
     def _whole(self) -> dict[str, Any]:
         recipe = self.recipe

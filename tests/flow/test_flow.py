@@ -187,3 +187,11 @@ def test_a_bad_architecture_is_a_clear_error(run, override, message):
 def test_a_model_that_is_not_there_is_a_clear_error(run):
     with pytest.raises(UserError, match="could be loaded from 'nobody/nothing'"):
         run("recipes/sft_hh.yaml", "model.config=null", "model.tokenizer=null", "model.path=nobody/nothing")
+
+
+def test_a_run_leaves_the_process_as_it_was(run):
+    """Tiny numbers are flushed to zero while it works, for speed, and not in what its caller reckons afterwards."""
+    import sys
+
+    run("recipes/dpo_hh.yaml", "train.max_steps=1")
+    assert sys.float_info.min / 2 > 0

@@ -56,8 +56,7 @@ def save(
     weights, state = weights_of(model), _flatten(optimizer, model)
     if not writes:
         return path
-    for left_over in folder.glob(".step-*"):  # of a run that was killed while it wrote, or damaged
-        shutil.rmtree(left_over, ignore_errors=True)
+    sweep(folder)
     tensors = chain(weights.values(), state.values(), moving.parameters() if moving else ())
     with new_folder(path, needs=sum(tensor.nbytes for tensor in tensors), over=True) as temporary:
         # As the model computes with them: some architectures export other names and shapes, which a restore would have
@@ -79,6 +78,12 @@ def save(
 def weights_of(model: nn.Module) -> dict[str, torch.Tensor]:
     """What is saved of a model: its adapter, or all of it."""
     return tensors_of(model) if attached(model) else whole_state(model)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a process left that was killed while it wrote or removed a checkpoint, and what was set aside."""
+    for left_over in folder.glob(".step-*"):
+        shutil.rmtree(left_over, ignore_errors=True)
 
 
 def export(

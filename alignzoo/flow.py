@@ -116,7 +116,7 @@ def _run(resolved: Resolved, fresh: bool, wait: bool, screen: Screen, ranks: Ran
                 start = ranks.main_first(lambda: start_weights(resolved, screen))
                 return RunResult(folder.path, Run(resolved, folder, start, screen, ranks).whole())
     screen.say(f"{resolved.recipe.name}: done before, in {folder.path}")
-    folder.report_once(Reporting(resolved.recipe.reporters, folder.path, screen).finish)
+    folder.report_late(Reporting(resolved.recipe.reporters, folder.path, screen).finish)
     return RunResult(folder.path, summary)
 
 

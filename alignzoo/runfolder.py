@@ -50,11 +50,16 @@ class RunFolder:
         with written(self._unreported):
             self._unreported.touch()
         self.write_json("summary.json", summary)
-        self.report_once(report)
+        self._report(report)
 
-    def report_once(self, report: Callable[[dict[str, Any]], None]) -> None:
-        """What a process that was killed after the last line of the run had no time for."""
-        summary = self.summary() if self.writes and self._unreported.exists() else None
+    def report_late(self, report: Callable[[dict[str, Any]], None]) -> None:
+        """What a process that was killed after it had finished the run had no time for."""
+        if self.writes and self._unreported.exists():
+            with self.held(wait=True):
+                self._report(report)
+
+    def _report(self, report: Callable[[dict[str, Any]], None]) -> None:
+        summary = self.summary() if self._unreported.exists() else None
         if summary is not None:
             report(summary)
             self._unreported.unlink(missing_ok=True)

@@ -64,8 +64,10 @@ class Training:
             self.last = good.path
             self.ranks.everyone()  # has read it
             self.screen.say(f"resuming after step {good.step}")
-        for path in damaged if self.folder.writes else ():
-            set_aside(path)
+        if self.folder.writes:
+            checkpoint.sweep(self.folder.checkpoints)
+            for path in damaged:
+                set_aside(path)
         self.folder.put_back(self.last)
 
     def whole(self) -> dict[str, Any]:

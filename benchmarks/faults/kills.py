@@ -76,7 +76,9 @@ class Tally:
         pages = [name for name in names if code == 0 and not (place.run_folder(name) / "report.html").is_file()]
         self.identical += not differ and not pages
         self.wrong += [f"after a kill in {hit}: {key} differs" for key in [*differ, *pages]]
-        self.left_over += sum(path.startswith("runs/") for path in leftovers(place))
+        left_over = [path for path in leftovers(place) if path.startswith("runs/")]
+        self.left_over += len(left_over)
+        self.wrong += [f"after a kill in {hit}: left over {path}" for path in left_over]
 
 
 def every_operation(root: Path, every: int, first: int, say) -> Tally:

@@ -251,7 +251,7 @@ def _tokenisation() -> tuple[object, str, int]:
 def _export() -> tuple[object, str, int]:
     from alignzoo import checkpoint
 
-    return checkpoint, "export", 3
+    return checkpoint, "export", 1
 
 
 @fault("Ctrl-C in a step")

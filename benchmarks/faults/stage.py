@@ -11,8 +11,9 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import count
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
@@ -21,6 +22,9 @@ SETTINGS = {
     "ALIGNZOO_PLUGINS": "", "COLUMNS": "400", "CUDA_VISIBLE_DEVICES": "",
 }  # fmt: skip
 """One thread: sums come in one order, and a fork has no threads to lose."""
+
+NUMBERS = count()
+"""Of the children: two of one workplace may work at once, each with streams of its own."""
 
 
 @dataclass
@@ -45,7 +49,6 @@ class Workplace:
     root: Path
     recipe: list[str]
     """The arguments after `alignzoo run`."""
-    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def runs(self) -> Path:
@@ -82,7 +85,8 @@ class Child:
 
     def __init__(self, place: Workplace, arguments: list[str], inject: Callable[[], object] | None) -> None:
         place.root.mkdir(parents=True, exist_ok=True)
-        self._files = [place.root / f".{stream}" for stream in ("out", "err")]
+        number = next(NUMBERS)
+        self._files = [place.root / f".{stream} {number}" for stream in ("out", "err")]
         sys.stdout.flush()
         self.pid = os.fork()
         if self.pid:
@@ -92,7 +96,7 @@ class Child:
             for number, path in enumerate(self._files, 1):
                 os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
             sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
-            os.environ |= {"ALIGNZOO_RUNS": str(place.runs), "ALIGNZOO_CACHE": str(place.cache)} | place.environment
+            os.environ |= {"ALIGNZOO_RUNS": str(place.runs), "ALIGNZOO_CACHE": str(place.cache)} | SETTINGS
             os.chdir(ROOT)
             sys.argv = arguments
             from alignzoo.cli import main
@@ -113,6 +117,8 @@ class Child:
         """Its end."""
         _, status = os.waitpid(self.pid, 0)
         out, err = (path.read_text() for path in self._files)
+        for path in self._files:
+            path.unlink()
         return Finished(os.waitstatus_to_exitcode(status), out, err)
 
     def over(self) -> bool:

@@ -23,8 +23,9 @@ from bench import FAULTS, Bench, Impossible, Outcome
 from stage import ROOT, SETTINGS
 
 OUT_OF_SCOPE = """
-The tests are `tests/faults/test_faults.py::test_the_run_survives`, one a row. Memory that runs out, and a loss that is not a
-number, are made by a patched forward and loss; full and read-only disks are mounts; everything else is the thing itself.
+The tests are `tests/faults/test_faults.py::test_the_run_survives`, one a row. Too little memory, a loss that is not a number
+and the clock are made by patched functions, and so are the moments at which things happen. Full and read-only disks are
+mounts, signals are signals, and files are damaged on the disk.
 
 Not in the table: a file of the cache that is damaged while a run has it open (files are checked when they are opened, and
 mapped after that), and a disk that says that it has synced and has not.

@@ -187,6 +187,9 @@ def from_nothing(
 
         close = nearest(unknown[0], known.to_dict())
         raise UserError(f"{kind} has no setting '{unknown[0]}'", where="model.config", nearest=close)
+    layers = fields.get("num_hidden_layers")
+    if isinstance(layers, int) and layers < 0:  # transformers builds it, and fails later
+        raise UserError(f"num_hidden_layers is {layers}", where="model.config", expected="0 or more")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:

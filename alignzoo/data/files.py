@@ -146,7 +146,7 @@ def _parquet(file: Path) -> Iterator[tuple[int, Record]]:
             for record in batch.to_pylist():
                 number += 1
                 yield number, record
-    except (ArrowException, OSError) as error:
+    except (ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"not a Parquet file: {error}", where=str(file)) from None
 
 

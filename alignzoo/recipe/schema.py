@@ -80,7 +80,9 @@ class TrainConfig(Section):
     """The optimisation loop."""
 
     batch_size: int = Field(64, ge=1, description="rows per optimiser step, over all processes")
-    epochs: float = Field(1.0, gt=0, description="passes over the training rows; the last partial batch is dropped")
+    epochs: float = Field(
+        1.0, gt=0, le=1e6, description="passes over the training rows; the last partial batch is dropped"
+    )
     shuffle: bool = Field(True, description="a new seeded order each epoch; false: the order of the data")
     max_steps: int | None = Field(None, ge=1, description="stop after this many optimiser steps")
     optimizer: Optimizer

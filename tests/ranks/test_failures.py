@@ -80,14 +80,18 @@ def test_so_it_does_with_shards(done, copy, way):
     assert words in line
 
 
+LONG = ("train.max_steps=100", "train.epochs=100", "eval.every=50")
+"""Not over before a signal comes, however busy the machine is."""
+
+
 @pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_after_the_same_step(done, copy):
     """As a preempted node has it; the run then goes on to the bytes of one that was not stopped."""
-    folder = copy(done(2))
+    folder = copy(done(2, *LONG))
     want = [(run_folder(folder) / name).read_bytes() for name in ("policy/model.safetensors", "metrics.jsonl")]
     records = run_folder(folder) / "metrics.jsonl"
     shutil.rmtree(records.parent)
-    job = start(folder, DPO, 2)
+    job = start(folder, [*DPO, *LONG], 2)
     deadline = time.monotonic() + 60
     while not (records.exists() and '"kind": "train", "step": 2' in records.read_text()):
         assert time.monotonic() < deadline, job.said()
@@ -98,7 +102,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(done, copy):
     assert "the same command goes on from there" in job.said()[0]
     good, _ = checkpoint.latest(run_folder(folder) / "checkpoints")
     assert good is not None
-    job = start(folder, DPO, 2)
+    job = start(folder, [*DPO, *LONG], 2)
     assert job.wait() == [0, 0], job.said()
     assert f"resuming after step {good.step}" in job.said()[0]
     assert [(run_folder(folder) / name).read_bytes() for name in ("policy/model.safetensors", "metrics.jsonl")] == want

@@ -3,7 +3,8 @@
 The row's one integer for every token, `end`, takes the place of the 4-D mask that a transformers model hands to its
 attention untouched. Registered under the name `trees`, the function here reads it and computes each tree by itself: the
 prompt causally, then all branches against their tree. What no token may see costs nothing, and no slot is padding.
-Given any other mask it is transformers' own SDPA, so that sampling and plain forwards are what they were.
+Given a block mask it is FlexAttention, which a GPU does in one kernel for the whole row. Given any other mask it is
+transformers' own SDPA, so that sampling and plain forwards are what they were.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from alignzoo.flex import attend
 
 NAME = "trees"
 
@@ -34,14 +38,21 @@ def tree_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any
 ) -> tuple[Tensor, None]:
     """(1, heads, W, width) queries, keys and values -> (1, W, heads, width), as transformers has it."""
+    if isinstance(attention_mask, BlockMask):
+        found = attend(query, key, value, attention_mask, **options)
+        return found.transpose(1, 2).contiguous(), None
     if not isinstance(attention_mask, Tensor) or attention_mask.dtype != torch.int64:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    return _tree_by_tree(query, key, value, attention_mask[0, 0, 0], options.get("scaling")), None
+
+
+@torch.compiler.disable  # its loop is over the trees of this very row: nothing that compiling could use again
+def _tree_by_tree(query: Tensor, key: Tensor, value: Tensor, end: Tensor, scale: float | None) -> Tensor:
     kind = query.dtype
     if query.device.type == "cpu":  # its flash kernel takes longer in bfloat16 than in float32
         query, key, value = (part.to(torch.promote_types(kind, torch.float32)) for part in (query, key, value))
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    end, scale = attention_mask[0, 0, 0], options.get("scaling")
     trees = cuts(end)
     widths = [stop - at for at, _, stop in trees]
     pieces = []
@@ -54,7 +65,7 @@ def tree_attention(
         above, below = q.split([trunk, stop - fork], 2)
         pieces.append(_attend(above, k[:, :, :trunk], v[:, :, :trunk], None, scale))
         pieces.append(_attend(below, k, v, _seen(end[at:stop], trunk), scale))
-    return torch.cat(pieces, 2).transpose(1, 2).to(kind).contiguous(), None
+    return torch.cat(pieces, 2).transpose(1, 2).to(kind).contiguous()
 
 
 def cuts(end: Tensor) -> list[tuple[int, int, int]]:

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignzoo import checkpoint
 from alignzoo.adapters import attach, attached, ready
+from alignzoo.compiling import compiled_layers, float32_means_float32
 from alignzoo.data import Tokenised
 from alignzoo.data.sealed import new_folder
 from alignzoo.data.store import Prepared, TokenStore
@@ -131,6 +132,7 @@ class Run:
     def __init__(self, resolved: Resolved, folder: RunFolder, start: Path | None, screen: Screen, ranks: Ranks) -> None:
         self.resolved, self.recipe, self.folder, self.start = resolved, resolved.recipe, folder, start
         self.screen, self.ranks = screen, ranks
+        float32_means_float32()
         keep_freed_memory()
         reset_peak_memory(self.ranks.device)
         self.stopping = Stopping()
@@ -182,7 +184,8 @@ class Run:
             use_gradient_checkpointing(model)
         self.reporting.start(self.resolved.plain, training.done)
         with training.kept():
-            last = training.whole()
+            with compiled_layers(model, recipe.train.compile, self.ranks.device):
+                last = training.whole()
             self._export(model, tokenizer)
             judges = self._samples(model, tokenizer, held_out, before)
             trained = Trained(
@@ -274,7 +277,7 @@ class Run:
                 if self.ranks.sharded else copy.deepcopy(scorer.model)
             )  # fmt: skip
             live = Scorer(copied.requires_grad_(False), scorer.layout, scorer.precision).to(self.ranks.device)
-        live.whole_head = scorer.whole_head
+        live.whole_head, live.flex = scorer.whole_head, scorer.flex
         return live
 
     def _answers(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, held_out: Tokenised) -> list[str]:

@@ -37,7 +37,7 @@ def choose_layout(scorer: Scorer, trees: Trees, asked: str) -> Layout:
     try:
         while True:
             try:
-                return _choose(scorer, sample, asked)
+                return _choose(scorer, sample, asked, precision)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 halved(1 if len(sample) == 1 else sum(tree.slots for tree in sample), sample, error)
             sample = sample[1:]
@@ -45,22 +45,29 @@ def choose_layout(scorer: Scorer, trees: Trees, asked: str) -> Layout:
         scorer.precision = precision
 
 
-def _choose(scorer: Scorer, sample: list[Tree], asked: str) -> Layout:
+def _choose(scorer: Scorer, sample: list[Tree], asked: str, precision: str) -> Layout:
     want = _oracle(scorer, sample)
     tolerance = TOLERANCE[scorer.model.dtype]
     refused: list[str] = []
-    for layout in LAYOUTS if asked == "auto" else [asked]:
+    ways = [(layout, False) for layout in (LAYOUTS if asked == "auto" else [asked])]
+    if scorer.packs and (PACKED, False) in ways and has_flex(want[0].device):
+        ways.insert(ways.index((PACKED, False)), (PACKED, True))
+    for layout, flex in ways:
+        name = "FlexAttention" if flex else layout
         if layout == PACKED and not scorer.packs:
             refused.append(f"{layout} refused: the model's attention can't be told of trees")
             continue
         for whole_head in (False, True):
-            scorer.layout, scorer.whole_head = layout, whole_head
+            scorer.layout, scorer.whole_head, scorer.flex = layout, whole_head, flex
             problem = _disagreement(scorer, sample, want, tolerance)
+            if problem is None and flex:
+                problem = _other_gradient(scorer, sample, want[0].device, precision)
             if problem is None:
-                head = " (logits from the model's own forward)" if whole_head else ""
+                how = ", with FlexAttention" if flex else ""
+                how += " (logits from the model's own forward)" if whole_head else ""
                 why = "; ".join(refused) or f"agrees with the one-sequence forward on {len(want)} sequences"
-                return Layout(layout, why + head)
-        refused.append(f"{layout} refused: {problem}")
+                return Layout(layout, why + how)
+        refused.append(f"{name} refused: {problem}")
     raise UserError(
         f"{type(scorer.model).__name__} can't be scored: {'; '.join(refused)}",
         hint="" if asked == "auto" else "train.layout: auto chooses a layout that agrees",
@@ -91,15 +98,46 @@ def _one_sequence(scorer: Scorer, prompt: np.ndarray, branch: Branch, device: to
     return log_probs[first - 1 : -1].gather(1, ids[first:, None])[:, 0]
 
 
+def has_flex(device: torch.device) -> bool:
+    """Whether FlexAttention has kernels with a backward there."""
+    return device.type == "cuda"
+
+
+def _other_gradient(scorer: Scorer, sample: list[Tree], device: torch.device, precision: str) -> str | None:
+    """What FlexAttention's backward does that is not what attention tree by tree does: of the first parameter, so that
+    every layer is gone through, in the precision of the run."""
+    first = next((parameter for parameter in scorer.model.parameters() if parameter.requires_grad), None)
+    if first is None:
+        return None
+    forest, found = lay(sample, PACKED).to(device), []
+    scorer.precision = precision
+    try:
+        for scorer.flex in (False, True):
+            values = scorer(forest)["scalar" if scorer.scalar else "log_prob"]
+            found.append(torch.autograd.grad(values.square().sum(), first)[0].float())
+    except Exception as error:
+        return _words("backward", error)
+    finally:
+        scorer.precision = "float32"
+    worst = float((found[1] - found[0]).norm() / found[0].norm())
+    low = precision == "bfloat16" or first.dtype == torch.bfloat16
+    return None if worst <= (0.1 if low else 1e-3) else f"its gradient differs by {worst:.2g} from that tree by tree"
+
+
+def _words(what: str, error: Exception) -> str:
+    """Running out of memory is no refusal, and is raised again."""
+    if out_of_memory(error):
+        raise error
+    first_line = (str(error).splitlines() or [""])[0]
+    return f"the model's {what} raised {type(error).__name__}: {first_line[:120]}"
+
+
 def _disagreement(scorer: Scorer, sample: list[Tree], want: list[Tensor], tolerance: float) -> str | None:
     forest = lay(sample, scorer.layout).to(want[0].device)
     try:
         with torch.no_grad():
             got = scorer(forest)["scalar" if scorer.scalar else "log_prob"]
     except Exception as error:  # any model may refuse a mask in its own way; the reason is kept and shown
-        if out_of_memory(error):
-            raise
-        first_line = (str(error).splitlines() or [""])[0]
-        return f"the model's forward raised {type(error).__name__}: {first_line[:120]}"
+        return _words("forward", error)
     worst = float((got - torch.cat(want)).abs().max())
     return None if worst <= tolerance else f"log-probs differ by up to {worst:.2g} from the one-sequence forward"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from transformers import PreTrainedModel
 
 from alignzoo.adapters import adapter_off
 from alignzoo.attention import use_tree_attention
+from alignzoo.flex import block_mask, widened
 from alignzoo.forest import FOREST, PACKED, PLAIN, Forest
 from alignzoo.head import token_log_probs
 
@@ -42,6 +44,8 @@ class Scorer(nn.Module):
         """True: the model's adapters are off, which makes it what its training started from."""
         self.packs = use_tree_attention(model)
         """Whether the model's attention can be told of trees, which the packed layout takes."""
+        self.flex = False
+        """Whether packed rows are attended to by FlexAttention, as on a GPU, and not tree by tree."""
         self._accepts = set(inspect.signature(model.base_model.forward).parameters)
 
     def forward(self, forest: Forest, statistics: Sequence[str] = (), live: Scorer | None = None) -> dict[str, Tensor]:
@@ -117,6 +121,9 @@ class Scorer(nn.Module):
         return _wide(logits)
 
     def _inputs(self, forest: Forest) -> dict[str, Any]:
+        if self.flex and forest.layout == PACKED:  # slots at the end of the one row: nothing that is read moves
+            end, tokens, position = widened(forest.end, forest.tokens, forest.position)
+            forest = replace(forest, end=end, tokens=tokens, position=position)
         inputs: dict[str, Any] = {"input_ids": forest.tokens}
         if "position_ids" in self._accepts:
             inputs["position_ids"] = forest.position
@@ -138,8 +145,10 @@ class Scorer(nn.Module):
             return self._mask(forest, dtype, window)
         return {kind: self._mask(forest, dtype, window if kind == "sliding_attention" else None) for kind in kinds}
 
-    def _mask(self, forest: Forest, dtype: torch.dtype, window: int | None) -> Tensor:
+    def _mask(self, forest: Forest, dtype: torch.dtype, window: int | None) -> Any:
         """What stands for one kind of layer's mask: of a packed row its ends alone, unless a window cuts a sequence."""
+        if self.flex and forest.layout == PACKED:
+            return block_mask(forest.end[0], forest.position[0], window)
         if forest.layout == PACKED and (window is None or int(forest.position.max()) < window):
             return forest.end[:, None, None]
         return forest.mask(dtype, window)

@@ -42,6 +42,7 @@ ROOMS = [
         "data",
     ),
     ("forest",),
+    ("flex", "compiling"),
     ("attention", "head", "adapters", "quantized"),
     ("scoring",),
     ("sharding",),

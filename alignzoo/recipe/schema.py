@@ -94,6 +94,7 @@ class TrainConfig(Section):
         "auto", description="of token trees; auto: the fastest that the model agrees with"
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, a third more time")
+    compile: bool = Field(False, description="compile the model's layers with torch.compile, once at the start")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpoint_every: int = Field(200, ge=1, description="optimiser steps between checkpoints")
     keep_checkpoints: int = Field(2, ge=1, description="how many of the last checkpoints stay")

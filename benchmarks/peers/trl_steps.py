@@ -55,6 +55,8 @@ class Timing(TrainerCallback):
         self.clock.begin()
 
     def on_step_end(self, *args, **kwargs):
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
         self.clock.end()
 
 
@@ -89,6 +91,7 @@ def main(asked: dict, out: Path) -> None:
     out.write_text(json.dumps(clock.figures() | {
         "losses": losses, "reference_seconds": trainer.reference_seconds, "reference_pairs": len(pairs),
         "references_seconds": trainer.reference_seconds,
+        "gpu_peak_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else 0,
         "versions": versions, "tunables": os.environ.get("GLIBC_TUNABLES"),
     }))  # fmt: skip
 

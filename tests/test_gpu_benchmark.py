@@ -1,0 +1,36 @@
+"""The benchmark for a GPU runs end to end with tiny shapes on a CPU, and measures nothing without a GPU."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "benchmarks" / "gpu.py"
+
+
+def ran(*arguments):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
+def test_without_a_gpu_it_says_so():
+    done = ran()
+    assert done.returncode == 2
+    assert done.stderr.startswith("no GPU is there: nothing is measured")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="no C++ compiler")
+def test_it_runs_end_to_end_with_tiny_shapes():
+    done = ran("--dry", "--only", "Pythia-2.8B, HH")
+    assert done.returncode == 0, done.stdout + done.stderr
+    sides = ("packed", "packed, compiled", "packed, checkpoints")
+    assert done.stdout.splitlines() == [f"Pythia-2.8B, HH, {side}: ran" for side in sides]

@@ -79,6 +79,12 @@ def scored(model, trees, flex):
     return found.detach(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
+@pytest.fixture(autouse=True)
+def fresh():
+    """torch traces FlexAttention for each kind of call, also where nothing is compiled, and stops after eight."""
+    torch._dynamo.reset()
+
+
 @pytest.fixture
 def backward(monkeypatch):
     """torch has the backward on a CPU, as plain products, and lets no one call it."""

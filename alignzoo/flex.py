@@ -50,10 +50,12 @@ def block_mask(end: Tensor, position: Tensor, window: int | None = None) -> Bloc
         some &= depths.amin(1)[:, None] - depths.amax(1) < window
         full &= depths.amax(1)[:, None] - depths.amin(1) < window
     mixed = some & ~full
-    return BlockMask.from_kv_blocks(
+    mask = BlockMask.from_kv_blocks(
         *_listed(mixed), *_listed(some & full), BLOCK_SIZE=BLOCK_SIZE,
         mask_mod=seen if window is None else seen_in_window, seq_lengths=(len(end), len(end)),
     )  # fmt: skip
+    mask.ndim = 4  # type: ignore[attr-defined]  # GPT-2 asks its mask for it
+    return mask
 
 
 def _listed(chosen: Tensor) -> tuple[Tensor, Tensor]:

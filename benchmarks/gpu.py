@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 from workload import ROOT, UniformReference, hh_trees, made_up, spread
 
@@ -33,6 +32,7 @@ from alignzoo.layout import choose_layout
 from alignzoo.memory import out_of_memory
 from alignzoo.models import use_gradient_checkpointing
 from alignzoo.objectives.dpo import DPO
+from alignzoo.ranks import Ranks
 from alignzoo.recipe.schema import TrainConfig
 from alignzoo.scoring import Scorer
 from alignzoo.tree import Tree, Trees
@@ -94,8 +94,8 @@ def flops(model: Any, trees: list[Tree]) -> float:
 def ours(asked: dict[str, Any]) -> dict[str, Any]:
     """Steps of alignzoo's engine in this process."""
     float32_means_float32()
-    accelerator = Accelerator(cpu=asked["dry"])
-    device, cuda = accelerator.device, accelerator.device.type == "cuda"
+    ranks = Ranks("cpu" if asked["dry"] else "cuda")
+    device, cuda = ranks.device, ranks.device.type == "cuda"
     trees, _ = trees_of(asked["rows"], asked["steps"] * asked["batch"], asked["dry"])
     model, built = model_of(asked).to(device), Trees.build(trees)
     config = TrainConfig.model_validate({
@@ -106,7 +106,7 @@ def ours(asked: dict[str, Any]) -> dict[str, Any]:
     layout = choose_layout(scorer, built, "packed")
     reference: Any = UniformReference(built, model.config.vocab_size)
     engine = Engine(
-        Supply(DPO(beta=0.1), built, reference), config, accelerator, scorer, make_optimizer(config.optimizer, model),
+        Supply(DPO(beta=0.1), built, reference), config, ranks, scorer, make_optimizer(config.optimizer, model),
         asked["steps"], 0,
     )  # fmt: skip
     if asked.get("gradient_checkpointing"):

@@ -21,7 +21,7 @@ SUFFIXES = (".svg", ".png", ".html")
 )
 def plot(names: tuple[str, ...], output: Path, columns: int) -> None:
     """Draw loss and gradient weights of objectives as functions of the margin: those NAMES, or all, by family."""
-    from alignzoo.errors import UserError
+    from alignzoo.errors import NotWritten, UserError
     from alignzoo.registry import registry
 
     if output.suffix not in SUFFIXES:
@@ -40,10 +40,8 @@ def plot(names: tuple[str, ...], output: Path, columns: int) -> None:
     shapes = [shape_of(name, cls) for name, cls in found.items()]
     try:
         write_zoo(shapes, output, columns)
-    except OSError as error:
-        raise UserError(
-            error.strerror or str(error), where=str(output), expected="a file that can be written"
-        ) from None
+    except NotWritten as error:
+        raise UserError(str(error), where=str(output), expected="a file that can be written") from None
     click.echo(f"{output}: {sum(not shape.problem for shape in shapes)} objectives")
     for shape in shapes:
         if shape.problem:

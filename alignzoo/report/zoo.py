@@ -50,7 +50,7 @@ def write_zoo(shapes: Sequence[Shape], path: Path, columns: int) -> None:
     """Draw panels in their order, a heading over each run of one family, to a .svg, .png or .html.
 
     They read on light and on dark pages. The same shapes give the same bytes. A shape with a problem is a panel that
-    says so. Raises OSError.
+    says so. Raises NotWritten.
     """
     if path.suffix == ".html":
         write_text(path, _page(shapes))

@@ -11,7 +11,7 @@ import transformers as hf
 from byte_tokenizer import CHATML, byte_tokenizer
 
 from alignzoo import Completion, Row
-from alignzoo.checkpoint import export
+from alignzoo.checkpoint import export, weights_of
 from alignzoo.data.tokenise import tokenise
 from alignzoo.errors import UserError
 from alignzoo.forest import lay
@@ -49,7 +49,7 @@ def saved(tmp_path):
             for parameter in model.parameters():
                 parameter += 0.2 * torch.randn_like(parameter)
         folder = tmp_path / f"{kind}-{len(list(tmp_path.iterdir()))}"
-        export(folder, model, tokenizer or byte_tokenizer())
+        export(folder, model, tokenizer or byte_tokenizer(), weights_of(model))
         return str(folder)
 
     return save
@@ -105,6 +105,8 @@ def test_a_reward_model_trained_here_reads_what_it_was_trained_on(tmp_path, padd
     fields = {"model_type": "llama", **{key: value for key, value in SMALL.items() if key != "vocab_size"}}
 
     class Source:
+        quantize = None
+
         def load_model(self, tokenizer, seed, head):
             return from_nothing(fields, tokenizer, seed, head, "float32")
 
@@ -118,7 +120,7 @@ def test_a_reward_model_trained_here_reads_what_it_was_trained_on(tmp_path, padd
     trees = tokenise(rows, tokenizer, TokensConfig()).trees
     with torch.no_grad():
         want = Scorer(model)(lay(list(trees), "forest"))["scalar"].tolist()
-    export(tmp_path / "policy", model, tokenizer)
+    export(tmp_path / "policy", model, tokenizer, weights_of(model))
     judge = Classifier(path=str(tmp_path / "policy"))
     prompts = [row.prompt for row in rows for _ in row.completions]
     assert judge.scores(prompts, ["yes", "no, never"] * 2) == pytest.approx(want, abs=1e-4)
@@ -236,6 +238,7 @@ def test_a_folder_that_is_not_there_is_told_with_the_nearest(saved, tmp_path):
 
 
 def test_a_language_model_is_no_classifier(tmp_path):
-    export(tmp_path, hf.LlamaForCausalLM(hf.LlamaConfig(**SMALL)), byte_tokenizer())
+    model = hf.LlamaForCausalLM(hf.LlamaConfig(**SMALL))
+    export(tmp_path, model, byte_tokenizer(), weights_of(model))
     with pytest.raises(UserError, match=r"is no classifier: its weights lack score\.weight; expected a sequence class"):
         Classifier(path=str(tmp_path), label=0).scores(["a"], ["b"])

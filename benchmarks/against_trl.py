@@ -37,7 +37,7 @@ from alignzoo.models import train_tokenizer
 
 BATCH = {"pythia": 8, "llama": 4}
 TIMED = {"pythia": 2, "llama": 6}
-FEW = {"pythia": 1, "llama": 3}
+FEW = {"pythia": 2, "llama": 3}
 """Timed steps of TRL at its defaults, on long prompts, and of the trials: as many as patience allows."""
 WARM_UP = 1
 LONGEST = 1024  # of a sequence; TRL's own default limit

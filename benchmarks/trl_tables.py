@@ -194,8 +194,8 @@ def write_results(output: Path, results: dict) -> None:
         "## Training", "", *training(results), "",
         "## Reference pass", "",
         "TRL's `precompute_ref_log_probs` with the best settings (at its defaults: see the trials), its caching included on both "
-        "sides. A second objective on the same data costs alignzoo nothing; TRL too finds what it cached where the dataset comes "
-        "from files and nothing about it has changed.", "",
+        "sides. alignzoo's has a few seconds at most to measure here. A second objective on the same data costs it nothing; what TRL "
+        "finds again of its own is in whole_comparison.md.", "",
         *references(results), "",
         "## Peak memory", "",
         "The most resident memory of the process, and in brackets what of it is over that after the imports.", "",

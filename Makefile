@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RECIPE ?= recipes/dpo_hh.yaml
 ARGS ?=
+# Processes that the tests run in: one a core, and few enough for a laptop's memory.
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n < 4 ? n : 4 )))
 
 .PHONY: demo test lint clean
 
@@ -12,7 +14,7 @@ demo: $(STAMP)  ## train the default recipe on the embedded sample and report
 	$(BIN)/alignzoo run $(RECIPE) $(ARGS)
 
 test: $(STAMP)  ## run every test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -13,6 +13,10 @@ os.environ |= {
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("no clock")  # how long an example takes says how busy the machine is
 
 ROOT = Path(__file__).parent.parent
 

@@ -250,7 +250,7 @@ def some_trees(prompts, counts, seed=0, longest=30) -> Trees:
     return Trees.build(items, {"desirable": np.arange(total, dtype=np.float32)})
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.data(), st.integers(2, 12), st.integers(8, 40), st.integers(0, 99))
 def test_a_mismatched_completion_belongs_to_another_prompt_and_fits(data, rows, max_length, seed):
     prompts = data.draw(st.lists(st.integers(1, 4), min_size=rows, max_size=rows).filter(lambda own: len(set(own)) > 1))

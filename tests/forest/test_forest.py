@@ -38,7 +38,7 @@ def paths(forest):
 
 
 @given(trees)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_token_sees_exactly_its_own_sequence_so_far(some):
     forest = lay(some)
     seen = forest.visible()
@@ -53,7 +53,7 @@ def test_a_token_sees_exactly_its_own_sequence_so_far(some):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @given(some=trees)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_every_scored_token_is_predicted_from_the_token_before_it(layout, some):
     forest = lay(some, layout)
     flat = forest.tokens.flatten()
@@ -68,7 +68,7 @@ def test_every_scored_token_is_predicted_from_the_token_before_it(layout, some):
 
 
 @given(some=trees, budget=st.integers(1, 60), layout=st.sampled_from(LAYOUTS))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_plan_holds_every_tree_once_and_keeps_to_its_budget(some, budget, layout):
     parts = plan(some, budget, layout)
     assert sorted(i for part in parts for i in part) == list(range(len(some)))
@@ -108,7 +108,7 @@ def test_the_mask_is_additive_and_never_blocks_a_whole_row():
 
 
 @given(trees)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_flat_trees_give_the_trees_back(some):
     kept = Trees.build(some)
     assert len(kept) == len(some)
@@ -155,7 +155,7 @@ def test_what_is_known_of_all_trees_is_what_is_known_of_each(some, most, mismatc
 
 
 @given(trees)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_packed_row_has_no_padding_and_its_ends_tell_the_trees(some):
     forest = lay(some, PACKED)
     assert forest.slots == sum(tree.slots for tree in some)
@@ -168,7 +168,7 @@ def test_a_packed_row_has_no_padding_and_its_ends_tell_the_trees(some):
 
 
 @given(trees)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_packed_rows_and_rows_of_a_width_see_the_same(some):
     wide, packed = lay(some), lay(some, PACKED)
     assert packed.visible().sum() == wide.visible().sum() - (wide.slots - packed.slots)  # a padded slot sees itself

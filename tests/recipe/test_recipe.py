@@ -325,7 +325,7 @@ def leaves(value, path=()):
             yield from leaves(child, (*path, key))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     place=st.sampled_from([path for path in leaves(GOOD) if path[:2] != ("model", "config")]),
     junk=st.one_of(
@@ -352,7 +352,7 @@ def test_no_recipe_gives_a_traceback(place, junk, drop, tmp_path_factory):
         assert all(problem.what for problem in error.problems)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(max_size=60))
 def test_no_text_gives_a_traceback(text):
     try:

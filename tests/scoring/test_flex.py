@@ -39,7 +39,7 @@ def wide(forest):
 
 
 @given(st.integers(1, 8), st.integers(0, 999), st.sampled_from([2, 25, 300]), st.sampled_from([None, 3, 40, 1000]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_block_mask_is_the_forests_rule(count, seed, most, window):
     packed = lay(random_trees(count, seed, most), PACKED)
     forest = wide(packed)

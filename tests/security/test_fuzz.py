@@ -18,7 +18,7 @@ def test_it_ends_well_or_is_told_in_words(kind, tmp_path):
     codes = []
 
     @settings(
-        max_examples=NUMBERS[kind], derandomize=True, database=None, deadline=None, phases=[Phase.generate],
+        max_examples=NUMBERS[kind], derandomize=True, database=None, phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(STRATEGIES[kind]())

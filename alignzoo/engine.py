@@ -309,8 +309,10 @@ class Engine:
     def _clip(self) -> float:
         parameters = [parameter for parameter in self.scorer.parameters() if parameter.grad is not None]
         norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
-        nn.utils.clip_grads_with_norm_(parameters, self.config.max_grad_norm or math.inf, norm)
-        return float(norm)
+        most, found = self.config.max_grad_norm or math.inf, float(norm)
+        if found + 1e-6 > most:  # else it would multiply every gradient by one
+            nn.utils.clip_grads_with_norm_(parameters, most, norm)
+        return found
 
 
 @torch.no_grad()

@@ -148,14 +148,12 @@ def _announce(plan: Plan, screen: Screen) -> None:
     every = {job.resolved.fingerprint: job.resolved for job in plan.jobs}
     every |= {start.fingerprint: start for start in plan.starts}
     done = sum(folder_of(resolved).summary() is not None for resolved in every.values())
-    cached = ("sequence", "token")
-    passes = {r.parent.fingerprint if r.parent else key for key, r in every.items()
-              if r.recipe.objective.reference in cached}  # fmt: skip
+    passes = plan.reference_passes()
     seeds, points = plan.comparison.seeds, {label: len({str(j.point) for j in plan.jobs if j.label == label})
                                             for label in plan.labels}  # fmt: skip
     budget = ", ".join(f"{label} {count}" for label, count in points.items())
     screen.say(f"{len(every)} runs ({done} done before), {len(plan.starts)} of them only to start others; "
-               f"{len(passes)} reference pass{'es' if len(passes) != 1 else ''}; "
+               f"{passes} reference pass{'es' if passes != 1 else ''}; "
                f"{seeds} seed{'s' if seeds != 1 else ''}; configurations: {budget}")  # fmt: skip
     if done < len(every):
         found = seconds_left(plan)

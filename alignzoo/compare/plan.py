@@ -55,6 +55,18 @@ class Plan:
         """The rows of the table."""
         return list(dict.fromkeys(job.label for job in self.jobs))
 
+    def reference_passes(self) -> int:
+        """How many different references score different rows: what starts alike, on the same data, shares one."""
+        runs = {resolved.fingerprint: resolved for resolved in (*(job.resolved for job in self.jobs), *self.starts)}
+        found = set()
+        for resolved in runs.values():
+            recipe = resolved.recipe
+            if recipe.objective.reference in ("sequence", "token"):
+                made = None if recipe.model.origin else recipe.seed  # weights that are drawn
+                first = start_of(resolved) or f"{recipe.model.fingerprint()} {made}"
+                found.add((first, str(recipe.data.fingerprint()), recipe.tokens.model_dump_json()))
+        return len(found)
+
     def sources(self) -> dict[str, list[str]]:
         """What rows are trained on and start from: a word for each kind of difference -> the labels that share it."""
         found: dict[str, list[str]] = {}

@@ -55,6 +55,19 @@ def test_a_start_that_is_no_row_is_run_all_the_same():
     assert [start.recipe.name for start in found.starts] == ["sft_hh"]
 
 
+def test_what_starts_alike_is_scored_once(tmp_path):
+    assert plan("sft_hh", "dpo_hh", "ipo_hh", seeds=2).reference_passes() == 1
+    assert plan("sft_hh", seeds=2).reference_passes() == 0
+    names = []
+    for name in ("dpo", "ipo"):
+        names.append(str(tmp_path / f"{name}.yaml"))
+        drawn = f"extends: {ROOT}/recipes/dpo_hh.yaml\nobjective: {{name: {name}}}\n"
+        drawn += "model: {from: null, config: {model_type: llama, hidden_size: 8}, tokenizer: {vocab_size: 300}}\n"
+        Path(names[-1]).write_text(drawn)
+    assert plan(*names, seeds=1).reference_passes() == 1, "from the same weights, without a run before"
+    assert plan(*names, seeds=3).reference_passes() == 3, "other weights for each seed"
+
+
 def test_a_key_that_a_recipe_lacks_gives_it_one_configuration():
     found = plan("dpo_hh", "cdpo_hh", seeds=1, grid={"objective.label_smoothing": (0.1, 0.2)})
     assert [job.label for job in found.jobs] == ["dpo_hh", "cdpo_hh", "cdpo_hh"]

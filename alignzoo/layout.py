@@ -75,11 +75,12 @@ def _choose(scorer: Scorer, sample: list[Tree], asked: str, precision: str) -> L
 
 
 def _probe(trees: Trees, most: int = 4, slots: int = 2048) -> list[Tree]:
-    """The longest trees that fit in `slots`, so that a sliding window is noticed, and the first."""
+    """The longest tree that fits in `slots`, so that a sliding window is noticed, the shortest, and the first: several,
+    so that what one tree sees of another is noticed, and little work."""
     first = range(min(len(trees), 512))
     by_length = sorted(first, key=lambda i: trees[i].slots, reverse=True)
-    chosen = [i for i in by_length if trees[i].slots <= slots][: most - 1] or [by_length[-1]]
-    return [trees[i] for i in dict.fromkeys([*chosen, 0])]
+    longest = next((i for i in by_length if trees[i].slots <= slots), by_length[-1])
+    return [trees[i] for i in dict.fromkeys([longest, 0, *reversed(by_length)])][:most]
 
 
 def _oracle(scorer: Scorer, sample: list[Tree]) -> list[Tensor]:
@@ -93,9 +94,9 @@ def _one_sequence(scorer: Scorer, prompt: np.ndarray, branch: Branch, device: to
     ids = torch.from_numpy(np.concatenate([prompt, branch.tokens])).long().to(device)
     if scorer.scalar:
         return scorer.model(ids[None], use_cache=False).logits[0].float()
-    log_probs = scorer.model(ids[None], use_cache=False).logits[0].float().log_softmax(-1)
+    logits = scorer.model(ids[None], use_cache=False).logits[0]
     first = len(prompt) + branch.scored_from
-    return log_probs[first - 1 : -1].gather(1, ids[first:, None])[:, 0]
+    return logits[first - 1 : -1].float().log_softmax(-1).gather(1, ids[first:, None])[:, 0]
 
 
 def has_flex(device: torch.device) -> bool:

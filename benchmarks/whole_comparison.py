@@ -1,11 +1,12 @@
 """Four objectives over one dataset: `alignzoo compare` against TRL's four runs one after the other.
 
-Run as: python benchmarks/whole_comparison.py --trl-python PATH_OF_A_PYTHON_WITH_TRL [--sides SIDE ...] [--pairs 64]
+Run as: python benchmarks/whole_comparison.py --trl-python PATH_OF_A_PYTHON_WITH_TRL [--shape pythia --precision bfloat16]
+[--sides SIDE ...]
 
-Real HH pairs, one epoch, a random-weight Llama (4 layers, 256 wide), AdamW, float32. Each side starts with empty caches
-and holds everything from the start of its processes: imports, reading, tokenising, reference passes, steps, saving. TRL
-runs at its defaults, and at the best settings of against_trl.py with a dataset cache that its four runs share. Sides that
-are not asked for keep their place in the results file. Nothing else should run on the machine.
+64 real HH pairs, one epoch, random weights, AdamW. Each side starts with empty caches and holds everything from the start
+of its processes: imports, reading, tokenising, reference passes, steps, saving. TRL runs at its defaults, and at the best
+settings of against_trl.py with a dataset cache that its four runs share. Shapes, precisions and sides that are not asked
+for keep their place in the results file. Nothing else should run on the machine.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from against_trl import ALLOCATOR, BEFORE, BEST, BETA, LONGEST, RATE
+from against_trl import ALLOCATOR, BATCH, BEFORE, BEST, BETA, LONGEST, RATE
 from beside_trl import RESULTS, hh_rows, random_model, recipe, run_side, write_pairs
 
 import alignzoo
@@ -28,7 +29,8 @@ from alignzoo.model_sources.transformers import TokenizerConfig
 from alignzoo.models import train_tokenizer
 from alignzoo.runfolder import read_lines
 
-SHAPE, BATCH, HELD_OUT = "llama", 4, 16
+PAIRS, HELD_OUT = 64, 16
+MODELS = {"llama": "small Llama", "pythia": "Pythia-70M shape"}
 RUNS = {
     "dpo": ({"name": "dpo", "beta": BETA}, {"loss_type": "sigmoid"}),
     "ipo": ({"name": "ipo", "beta": BETA, "log_ratio": "mean"}, {"loss_type": "ipo"}),
@@ -45,10 +47,10 @@ SIDES = {
 }
 
 
-def ours(folder: Path, threads: int) -> list[dict]:
+def ours(folder: Path, shape: str, precision: str, threads: int) -> list[dict]:
     """One command for all."""
     train = {
-        "batch_size": BATCH, "epochs": 1, "shuffle": True, "max_grad_norm": 1.0,
+        "batch_size": BATCH[shape], "epochs": 1, "shuffle": True, "max_grad_norm": 1.0, "precision": precision,
         "optimizer": {"name": "adamw", "learning_rate": RATE},
     }  # fmt: skip
     place = folder / "recipes"
@@ -70,19 +72,19 @@ def ours(folder: Path, threads: int) -> list[dict]:
     return [{"wall": seconds, "training": sum(training), "runs": len(training), "counts": counts}]
 
 
-def theirs(python: str, folder: Path, side: str, threads: int, names: list[str]) -> list[dict]:
+def theirs(python: str, folder: Path, side: str, shape: str, precision: str, threads: int) -> list[dict]:
     """One process a run."""
     found = []
-    for name in names:
-        settings = {"learning_rate": RATE, "beta": BETA, "bf16": False, "num_train_epochs": 1} | RUNS[name][1]
+    for name, (_, loss) in RUNS.items():
+        settings = {"learning_rate": RATE, "beta": BETA, "bf16": precision == "bfloat16", "num_train_epochs": 1} | loss
         parts = 1
         environment = {"HF_DATASETS_CACHE": str(folder / f"datasets-{side}")}
         if side == "best":
-            settings |= BEST[SHAPE] | BEFORE
-            parts = BEST[SHAPE]["gradient_accumulation_steps"]
+            settings |= BEST[shape] | BEFORE
+            parts = BEST[shape]["gradient_accumulation_steps"]
             environment |= ALLOCATOR
         asked = {
-            "settings": settings | {"per_device_train_batch_size": BATCH // parts}, "threads": threads,
+            "settings": settings | {"per_device_train_batch_size": BATCH[shape] // parts}, "threads": threads,
             "model": str(folder / "model"), "data": str(folder / "data" / "train.jsonl"),
         }  # fmt: skip
         began = time.perf_counter()
@@ -97,36 +99,42 @@ def theirs(python: str, folder: Path, side: str, threads: int, names: list[str])
 
 def write(output: Path, results: dict) -> None:
     """whole_comparison.md and .json."""
-    about, sides = results["about"], results["sides"]
-    totals = {side: sum(run["wall"] for run in runs) for side, runs in sides.items()}
-    versions = next((runs[0]["versions"] for side, runs in sides.items() if side != "alignzoo"), {})
+    about, cells = results["about"], results["cells"]
+    versions = next((run["versions"] for sides in cells.values() for run in sides.get("defaults", ())), {})
     lines = [
         "# A whole comparison against TRL", "",
-        "Command: `python benchmarks/whole_comparison.py --trl-python PYTHON` "
+        "Command: `python benchmarks/whole_comparison.py --trl-python PYTHON`, and with `--shape` and `--precision` "
         f"({', '.join(f'{key} {value}' for key, value in versions.items())}, alignzoo {about['alignzoo']}; "
         f"{about['machine']}, {about['cores']} cores, {about['threads']} threads, nothing else running).", "",
-        f"Four objectives (DPO, IPO, a smoothed DPO, length-normalised DPO), one epoch over {about['pairs']} real HH pairs, "
-        f"{BATCH} a step, {about['pairs'] // BATCH} steps each, a random-weight Llama (4 layers of 256, vocabulary 8,192), "
-        "float32. Everything from the start of the processes with empty caches. alignzoo's side also evaluates every run on "
-        f"{HELD_OUT} held-out pairs before and after, measures them for the comparison, and draws the table, plots and reports; "
-        "TRL's does not evaluate. TRL's runs share their cache of datasets; a reference pass that found the one before would "
-        "take no time.", "",
-        "| | seconds | in steps | in reference passes | rest | times alignzoo's |", "|---|---:|---:|---:|---:|---:|",
+        f"Four objectives (DPO, IPO, a smoothed DPO, length-normalised DPO), one epoch over {PAIRS} real HH pairs, random "
+        "weights: a Llama (4 layers of 256, vocabulary 8,192) that takes 4 pairs a step, and the Pythia-70M shape (vocabulary "
+        "50,304), 8. Everything from the start of the processes with empty caches. alignzoo's side also evaluates every run "
+        f"on {HELD_OUT} held-out pairs before and after, measures them for the comparison, and draws the table, plots and "
+        "reports; TRL's does not evaluate. TRL's runs share their cache of datasets; a reference pass that found the one "
+        "before would take no time.", "",
+        "| model | precision | | seconds | in steps | in reference passes | rest | times alignzoo's |",
+        "|---|---|---|---:|---:|---:|---:|---:|",
     ]  # fmt: skip
-    for side, name in SIDES.items():
-        if side not in sides:
-            continue
-        steps, passes = (sum(run.get(key, 0) for run in sides[side]) for key in ("training", "reference"))
-        shown = "in the rest" if side == "alignzoo" else "in the steps" if side == "defaults" else f"{passes:.1f}"
-        times = f"{totals[side] / totals['alignzoo']:.1f}" if "alignzoo" in totals else ""
-        rest = totals[side] - steps - passes
-        lines.append(f"| {name} | {totals[side]:.1f} | {steps:.1f} | {shown} | {rest:.1f} | {times} |")
-    lines += ["", "Of TRL's runs:", "", "| | run | seconds | start-up to first step | reference pass | steps |",
-              "|---|---|---:|---:|---:|---:|"]  # fmt: skip
-    for side, runs in sides.items():
-        for run in runs if side != "alignzoo" else ():
-            numbers = " | ".join(f"{run[key]:.1f}" for key in ("wall", "startup", "reference", "training"))
-            lines.append(f"| {SIDES[side]} | {RUNS[run['name']][1]['loss_type']} | {numbers} |")
+    for cell, sides in sorted(cells.items()):
+        shape, precision = cell.split("/")
+        totals = {side: sum(run["wall"] for run in runs) for side, runs in sides.items()}
+        for side, name in SIDES.items():
+            if side not in sides:
+                continue
+            steps, passes = (sum(run.get(key, 0) for run in sides[side]) for key in ("training", "reference"))
+            shown = "in the rest" if side == "alignzoo" else "in the steps" if side == "defaults" else f"{passes:.1f}"
+            times = f"**{totals[side] / totals['alignzoo']:.1f}**" if "alignzoo" in totals else ""
+            lines.append(f"| {MODELS[shape]} | {precision} | {name} | {totals[side]:.1f} | {steps:.1f} | {shown} "
+                         f"| {totals[side] - steps - passes:.1f} | {times} |")  # fmt: skip
+    lines += ["", "Of TRL's runs:", "", "| model | precision | | run | seconds | start-up to first step | reference pass | steps |",
+              "|---|---|---|---|---:|---:|---:|---:|"]  # fmt: skip
+    for cell, sides in sorted(cells.items()):
+        shape, precision = cell.split("/")
+        for side in ("best", "defaults"):
+            for run in sides.get(side, ()):
+                numbers = " | ".join(f"{run[key]:.1f}" for key in ("wall", "startup", "reference", "training"))
+                loss = RUNS[run["name"]][1]["loss_type"]
+                lines.append(f"| {MODELS[shape]} | {precision} | {SIDES[side]} | {loss} | {numbers} |")
     output.mkdir(parents=True, exist_ok=True)
     (output / "whole_comparison.md").write_text("\n".join(lines) + "\n")
     (output / "whole_comparison.json").write_text(json.dumps(results, indent=1) + "\n")
@@ -135,32 +143,28 @@ def write(output: Path, results: dict) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trl-python", required=True)
+    parser.add_argument("--shape", default="llama", choices=MODELS)
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
-    parser.add_argument("--runs", nargs="+", default=list(RUNS), choices=RUNS, help="of TRL's sides")
-    parser.add_argument("--pairs", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path, default=RESULTS)
     asked = parser.parse_args()
     kept = asked.output / "whole_comparison.json"
-    results = json.loads(kept.read_text()) if set(asked.sides) != set(SIDES) and kept.exists() else {"sides": {}}
+    results = json.loads(kept.read_text()) if kept.exists() else {"cells": {}}
     results["about"] = {
-        "pairs": asked.pairs, "machine": platform.machine(), "cores": os.cpu_count(), "threads": asked.threads,
-        "alignzoo": alignzoo.__version__,
+        "machine": platform.machine(), "cores": os.cpu_count(), "threads": asked.threads, "alignzoo": alignzoo.__version__
     }  # fmt: skip
+    sides = results["cells"].setdefault(f"{asked.shape}/{asked.precision}", {})
+    about = (asked.shape, asked.precision, asked.threads)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _, rows = hh_rows()
         tokenizer = train_tokenizer(TokenizerConfig(vocab_size=8192), rows[:4000])
-        random_model(folder / "model", SHAPE, tokenizer)
-        spread = rows[:: len(rows) // (3 * asked.pairs)]
-        write_pairs(folder / "data", spread, tokenizer, asked.pairs, LONGEST, HELD_OUT)
+        random_model(folder / "model", asked.shape, tokenizer)
+        spread = rows[:: len(rows) // (3 * PAIRS)]
+        write_pairs(folder / "data", spread, tokenizer, PAIRS, LONGEST, HELD_OUT)
         for side in asked.sides:
-            if side == "alignzoo":
-                results["sides"][side] = ours(folder, asked.threads)
-            else:
-                fresh = theirs(asked.trl_python, folder, side, asked.threads, asked.runs)
-                others = [run for run in results["sides"].get(side, []) if run["name"] not in asked.runs]
-                results["sides"][side] = others + fresh
+            sides[side] = ours(folder, *about) if side == "alignzoo" else theirs(asked.trl_python, folder, side, *about)
             write(asked.output, results)
     print((asked.output / "whole_comparison.md").read_text())
 

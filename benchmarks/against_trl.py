@@ -123,7 +123,7 @@ class Bench:
         return run_side(sys.executable, "alignzoo_steps.py", folder, asked)
 
     def theirs(self, cell: str, settings: dict, model_settings: dict | None = None, environment: dict | None = None,
-               own_order: bool = False, steps: int = 99, limit: float = 600) -> dict:  # fmt: skip
+               own_order: bool = False, steps: int = 99, limit: float = 1500) -> dict:  # fmt: skip
         data, shape, precision = cell.split("/")
         model, _, pairs = self.workload(data, shape)
         self.count += 1

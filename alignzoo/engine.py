@@ -123,7 +123,7 @@ class Engine:
             self._sum_over_ranks()
             norm = self._clip()
             if not math.isfinite(norm):
-                raise RunFailed(f"step {step + 1}: the gradient is not finite ({norm}); rows {self._names(rows)}")
+                raise RunFailed(f"step {step + 1}: the gradient is not finite ({norm}); rows {self.supply.names(rows)}")
             self.optimizer.step()
         finally:
             self.optimizer.zero_grad(set_to_none=True)
@@ -234,7 +234,7 @@ class Engine:
             for given in batches:
                 with self._blamed(step, term, "loss", flat.rows):
                     found = term.loss(given.example)
-                self._check(step, term, found, given, flat)
+                self.supply.check_losses(f"step {step + 1}: ", term.name, found, given, flat)
                 losses.append(found.sum())
             loss = torch.stack(losses).sum()
             if batches:  # a term that finds nothing to learn from in these rows adds nothing
@@ -289,22 +289,8 @@ class Engine:
             for ours, policy in zip(self.supply.live.parameters(), self.scorer.parameters(), strict=True):
                 ours.lerp_(whole(policy.detach()), share)
 
-    def _check(self, step: int, term: Objective, losses: Tensor, given: Given, flat: Flat) -> None:
-        name, examples = term.name, len(given.owners)
-        if losses.shape != (examples,):
-            raise RunFailed(
-                f"the loss of {name} has shape {tuple(losses.shape)}; expected one loss an example, ({examples},)"
-            )
-        if not bool(losses.isfinite().all()):
-            bad = [flat.rows[given.owners[i]] for i in (~losses.isfinite()).nonzero()[:, 0].tolist()]
-            raise RunFailed(f"step {step + 1}: the loss of {name} is not finite for rows {self._names(bad)}")
-
     def _blamed(self, step: int, term: Objective, what: str, rows: Sequence[int]) -> AbstractContextManager[None]:
-        return blamed(f"step {step + 1}: the {what} of {term.name}", term, f", for rows {self._names(rows)}")
-
-    def _names(self, rows: Sequence[int], most: int = 8) -> str:
-        names = ", ".join(self.supply.trees.ids[row] for row in rows[:most])
-        return names + (f" and {len(rows) - most} more" if len(rows) > most else "")
+        return blamed(f"step {step + 1}: the {what} of {term.name}", term, f", for rows {self.supply.names(rows)}")
 
     def _clip(self) -> float:
         parameters = [parameter for parameter in self.scorer.parameters() if parameter.grad is not None]

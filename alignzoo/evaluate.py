@@ -68,7 +68,9 @@ def evaluate(
         loss = weight = 0.0
         for given in supply.examples(flat, term, states[n] if states else term.initial_state()):
             with blamed(f"the loss of {term.name} on held-out rows", term):
-                loss += float(term.loss(given.example).double().sum())
+                losses = term.loss(given.example)
+                supply.check_losses("held-out rows: ", term.name, losses, given, flat)
+                loss += float(losses.double().sum())
                 weight += float(term.weight(given.example).double().sum())
         result["loss"] += share * loss / weight if weight else 0.0  # no held-out row has what the term takes
     for metric in supply.metrics:

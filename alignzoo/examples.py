@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alignzoo.arrays import ranges
+from alignzoo.errors import RunFailed
 from alignzoo.forest import lay
 from alignzoo.metric import Metric
 from alignzoo.objective import Objective, Pair, Ranked, Scored, Tokens, Unpaired
@@ -111,6 +112,21 @@ class Supply:
         self.compared = bool((np.diff(self.trees.trees) > (3 if self.trees.mismatched else 2)).all())
         """Whether every row has several completions, to be compared within the row."""
         self.only_chosen = all(term.data == "chosen" for term in terms)
+
+    def names(self, rows: Sequence[int], most: int = 8) -> str:
+        """The ids of some rows, for a message."""
+        names = ", ".join(self.trees.ids[row] for row in rows[:most])
+        return names + (f" and {len(rows) - most} more" if len(rows) > most else "")
+
+    def check_losses(self, when: str, name: str, losses: Tensor, given: Given, flat: Flat) -> None:
+        """Raises RunFailed, with the rows, unless there is one finite loss an example."""
+        examples = len(given.owners)
+        if losses.shape != (examples,):
+            what = f"has shape {tuple(losses.shape)}; expected one loss an example, ({examples},)"
+            raise RunFailed(f"the loss of {name} {what}")
+        if not bool(losses.isfinite().all()):
+            bad = [flat.rows[given.owners[i]] for i in (~losses.isfinite()).nonzero()[:, 0].tolist()]
+            raise RunFailed(f"{when}the loss of {name} is not finite for rows {self.names(bad)}")
 
     def tree(self, row: int, everything: bool = False) -> Tree:
         """A row's tree, with the branches that the objective reads (all of them for metrics: `everything`)."""

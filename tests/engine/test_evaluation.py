@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from steps import UNLIMITED, build, every, take
 
+from alignzoo import Objective
+from alignzoo.errors import RunFailed
 from alignzoo.evaluate import evaluate
 from alignzoo.progress import Screen
 
@@ -42,3 +45,30 @@ def test_a_policy_that_is_its_live_reference_ties_to_the_bit(tmp_path, name):
     assert start["margin"] == 0
     assert start["preference_accuracy"] == 0.5
     assert start["loss"] == pytest.approx(0.6931472, abs=1e-7)
+
+
+class Wrong(Objective):
+    """One value is what `how` makes of it."""
+
+    name = "wrong"
+    reference = "none"
+    how: str = "nan"
+
+    def loss(self, pair):
+        margin = pair.chosen.log_prob - pair.rejected.log_prob
+        return margin[:, None] if self.how == "column" else torch.full_like(margin, float(self.how))
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("nan", r"held-out rows: the loss of wrong is not finite for rows row 0, row 1, "),
+        ("inf", r"held-out rows: the loss of wrong is not finite for rows row 0, row 1, "),
+        ("column", r"the loss of wrong has shape \(\d+, 1\); expected one loss an example, "),
+    ],
+)
+def test_a_wrong_loss_on_held_out_rows_is_told_as_in_a_step(tmp_path, how, words):
+    """The first evaluation comes before the first step."""
+    engine = build(Wrong(how=how), tmp_path)
+    with pytest.raises(RunFailed, match=words):
+        evaluate(engine.scorer, engine.supply, UNLIMITED, Screen(quiet=True), engine.states)

@@ -57,10 +57,11 @@ class Stopping:
             yield
         finally:
             self._finishing -= 1
-        if self.agree is not None and agreed:
-            self.asked = self.agree(self.asked)
-        if self.asked:
-            raise Stopped(self.doing, self.asked)
+        # A signal that comes while they agree is for the next time they do: the others have not heard of it.
+        asked = self.agree(self.asked) if self.agree is not None and agreed else self.asked
+        if asked:
+            self.asked = asked
+            raise Stopped(self.doing, asked)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if _shield.up:

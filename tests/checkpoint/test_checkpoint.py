@@ -259,3 +259,25 @@ def test_what_is_to_be_finished_is_finished_first_and_the_second_signal_interrup
     assert "stopped at once" in str(stopped)
     assert (stopped.code, stopped.at_once) == (SIGNALS[number], True)
     assert DONE == [number]
+
+
+def test_a_signal_that_comes_while_processes_agree_is_not_forgotten():
+    """The others were told of none, and go on: it stops all of them the next time that they agree."""
+    told = []
+
+    def agree(asked):
+        told.append(asked)
+        if len(told) == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return asked
+
+    with Stopping() as stopping:
+        stopping.agree = agree
+        with stopping.finishing(agreed=False):
+            with stopping.finishing():
+                pass
+            with pytest.raises(Stopped) as stopped, stopping.finishing():
+                pass
+            stopping.asked = 0
+    assert told == [0, signal.SIGTERM]
+    assert stopped.value.code == 143

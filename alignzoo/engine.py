@@ -27,6 +27,7 @@ from alignzoo.recipe.schema import AdamW, Optimizer, RMSprop, Schedule, TrainCon
 from alignzoo.scoring import Scorer
 from alignzoo.sharding import settle, whole
 from alignzoo.tally import Tally, describe
+from alignzoo.zero import Zero
 
 T = TypeVar("T")
 States = list[dict[str, float]]
@@ -99,6 +100,7 @@ class Engine:
                 f"a batch of {self.config.batch_size} can't be shared by {self.ranks.count} processes",
                 where="train.batch_size", expected=f"at least {self.ranks.count}",
             )  # fmt: skip
+        self.zero = self.optimizer if isinstance(self.optimizer, Zero) else None
         self.budget = self.config.tokens_per_batch
         self.terms = self.supply.objective.terms
         self.labels = _labels([term.name for _, term in self.terms])
@@ -120,11 +122,9 @@ class Engine:
         gradients = self._whole_batch if self.supply.objective.scope == "batch" else self._micro_batches
         try:
             metrics, slots, states = gradients(step, rows, mine)
-            self._sum_over_ranks()
-            norm = self._clip()
+            norm = self._take()
             if not math.isfinite(norm):
                 raise RunFailed(f"step {step + 1}: the gradient is not finite ({norm}); rows {self.supply.names(rows)}")
-            self.optimizer.step()
         finally:
             self.optimizer.zero_grad(set_to_none=True)
         self.states = states
@@ -144,7 +144,7 @@ class Engine:
                 try:
                     loss = self._loss(step, flat, self.states, totals, tally) if part else _nothing(flat)
                 except RunFailed as error:
-                    if not self.ranks.sharded:
+                    if not self.ranks.in_step:
                         raise
                     problem, loss = error, _nothing(flat)  # the other ranks are in the middle of theirs
                 self._backward(loss)
@@ -192,12 +192,12 @@ class Engine:
     def _in_parts(self, rows: list[int], work: Callable[[list[list[int]]], T]) -> T:
         """`work` on these rows, cut into micro-batches; once more at half the budget when memory runs out.
 
-        With shards of the model all ranks have equally many: empty ones follow where there are no more rows.
+        Where a backward is one of all ranks they have equally many: empty ones follow where there are no more rows.
         """
         trees = [self.supply.tree(row) for row in rows]
         while True:
             parts = [[rows[i] for i in part] for part in plan(trees, self.budget, self.scorer.layout)]
-            if self.ranks.sharded:
+            if self.ranks.in_step:
                 parts += [[]] * (max(self.ranks.everyone(len(parts))) - len(parts))
             try:
                 return work(parts)
@@ -207,8 +207,8 @@ class Engine:
 
     @contextmanager
     def _forward_of_all(self) -> Iterator[None]:
-        """With shards of the model a forward, or a backward, is one of all ranks, which none can leave by itself."""
-        if not self.ranks.sharded:
+        """With shards a forward, or a backward, is one of all ranks, which none can leave by itself."""
+        if not self.ranks.in_step:
             yield
             return
         with self.ranks.connected(), no_retry(self.budget):
@@ -216,11 +216,11 @@ class Engine:
 
     def _score(self, rows: list[int]) -> tuple[Flat, int]:
         with self._forward_of_all():
-            return self.supply.score(self.scorer, rows)
+            return self.supply.score(self.zero.engine if self.zero else self.scorer, rows)
 
     def _backward(self, loss: Tensor) -> None:
         with self._forward_of_all():
-            loss.backward()
+            self.zero.backward(loss) if self.zero else loss.backward()
 
     def _loss(self, step: int, flat: Flat, states: States, totals: list[float] | None, tally: Tally) -> Tensor:
         """The part of the step's loss that these rows are: the sum over terms of weight * sum(loss) / sum(weight).
@@ -263,6 +263,16 @@ class Engine:
         everyone = joined(self.ranks.everyone(Flat(mine.rows, mine.counts, mine.lengths, values)))
         everyone.values = {name: value.to(self.ranks.device) for name, value in everyone.values.items()}
         return everyone
+
+    def _take(self) -> float:
+        """Add up, clip and step: the gradient's norm before clipping. Nothing is changed where it is not finite."""
+        if self.zero:
+            return self.zero.take()
+        self._sum_over_ranks()
+        norm = self._clip()
+        if math.isfinite(norm):
+            self.optimizer.step()
+        return norm
 
     def _sum_over_ranks(self) -> None:
         """Add up the ranks' gradients, once a step.

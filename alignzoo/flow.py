@@ -49,6 +49,7 @@ from alignzoo.sharding import place, whole_state
 from alignzoo.stopping import Stopping
 from alignzoo.summary import Trained, summarise
 from alignzoo.training import Training
+from alignzoo.zero import can_train, divided
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +163,7 @@ class Run:
         head = recipe.objective.head
         model = load_policy(recipe.model, tokenizer, recipe.seed, self.start, head)
         positions_fit(model, train, held_out)
+        can_train(model, self.ranks)
         scorer = Scorer(model, precision=recipe.train.precision)
         place(scorer, self.ranks)
         layout = choose_layout(scorer, train.trees, recipe.train.layout)
@@ -176,6 +178,7 @@ class Run:
         measuring = Supply(recipe.objective, held_out.trees, references[1], live, recipe.seed, recipe.eval.metrics)
         self.stopping.doing = "stopped before the first step; the same command goes on"
         optimizer = make_optimizer(recipe.train.optimizer, model)
+        optimizer = divided(optimizer, scorer, self.ranks, recipe.train.max_grad_norm, self.screen.say)
         engine = Engine(learning, recipe.train, self.ranks, scorer, optimizer, steps, recipe.seed)
         told = (self.stopping, self.reporting, self.screen)
         training = Training(recipe, self.folder, engine, measuring, tokenizer, *told)

@@ -25,6 +25,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alignzoo.accelerated import shards_asked, stage_asked
 from alignzoo.errors import RunFailed, UserError
 from alignzoo.launched import by_hand, launched
 from alignzoo.stopping import Stopped, shielded
@@ -58,8 +59,15 @@ class Ranks:
         """Whether this is the one that writes the run folder and talks to the user."""
         with self.together():
             self.device = _own_gpu() if launched() and device == "cuda" else torch.device(device)
-            self.sharded = self.count > 1 and _shards_asked()
+            self.sharded = self.count > 1 and shards_asked()
             """Whether each process keeps a shard of the model, so that every forward and backward is one of all."""
+            self.zero = stage_asked() if self.count > 1 else 0
+            """The stage of DeepSpeed's ZeRO: from 1 each process keeps a part of the optimiser's state; with 2 also of
+            the gradients, so that every backward is one of all."""
+        self.in_step = self.sharded or self.zero == 2
+        """Whether no process can do a backward by itself."""
+        self.parted = self.sharded or self.zero > 0
+        """Whether no process can save a checkpoint by itself."""
 
     def everyone(self, mine: Any = None, error: BaseException | None = None) -> list[Any]:
         """What each process hands in, in their order. Raises, in all of them, the error of the first that has one."""
@@ -129,7 +137,7 @@ class Ranks:
 
     def broken(self, error: BaseException) -> bool:
         """Whether nothing that takes all processes, as gathering shards does, can be done after this error."""
-        return self.sharded and _is(error, "alone")
+        return self.parted and _is(error, "alone")
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Over all processes, in place."""
@@ -228,31 +236,6 @@ def join() -> None:
             raise UserError(f"the processes of this job did not meet: {what}", where=socket.gethostname()) from error
     if Ranks._waiting is None:
         Ranks._waiting = dist.new_group(backend="gloo", timeout=ANYTHING)
-
-
-def _shards_asked() -> bool:
-    """By the variables of `accelerate launch`. Raises UserError for what alignzoo can't do."""
-    on = {name: os.environ.get(name, "").lower() for name in (*_ASKED, "FSDP_VERSION", "FSDP_OFFLOAD_PARAMS")}
-    for name, what in _ASKED.items():
-        if on[name] == "true" and what:
-            raise UserError(
-                f"alignzoo does not run on {what}: it needs the sum of all gradients as it is",
-                expected="FSDP version 2, which shards the same (recipes/accelerate/fsdp2.yaml)",
-            )  # fmt: skip
-    if on["ACCELERATE_USE_FSDP"] != "true":
-        return False
-    if on["FSDP_VERSION"] != "2":
-        raise UserError("FSDP version 1 is not supported", where="fsdp_config.fsdp_version", expected="2")
-    if on["FSDP_OFFLOAD_PARAMS"] == "true":
-        raise UserError("offloading is not supported", where="fsdp_config.fsdp_offload_params", expected="false")
-    return True
-
-
-_ASKED = {
-    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
-    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
-    "ACCELERATE_USE_FSDP": "",
-}
 
 
 def _own_gpu() -> torch.device:

@@ -109,10 +109,10 @@ class Training:
     def kept(self) -> Iterator[None]:
         """A stop within the block leaves a checkpoint; when the disk refuses, what was saved before is told.
 
-        Processes that hold shards of the model can save it together alone: they stop at what all have done.
+        Processes that each hold a part can save it together alone: they stop at what all have done.
         """
         try:
-            with self.stopping.finishing() if self.ranks.sharded else nullcontext():
+            with self.stopping.finishing() if self.ranks.parted else nullcontext():
                 yield
         except Stopped as stop:
             if not stop.at_once:

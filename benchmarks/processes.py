@@ -4,7 +4,7 @@ Run as: python benchmarks/processes.py
 Each run is the shipped recipe under recipes/scale/smallest.yaml (a Llama of two layers, 128 rows, 8 steps of 16 rows,
 evaluated at steps 0, 4 and 8), SFT first, then the objective; everything is made by so many processes: SFT, tokens,
 reference pass, steps, evaluations, checkpoints. KTO looks across the whole batch and comes from plugins/alignzoo-zoo.
-gloo on the CPU, one thread a process, float32.
+gloo on the CPU, one thread a process, float32. ZeRO's rows need DeepSpeed: pip install 'alignzoo[deepspeed]'.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from safetensors.numpy import load_file
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from jobs import FSDP2, start  # noqa: E402
+from jobs import FSDP2, ZERO, start  # noqa: E402
 
 from alignzoo.refcache import ReferenceCache  # noqa: E402
 from alignzoo.runfolder import read_lines  # noqa: E402
@@ -31,6 +32,9 @@ from alignzoo.runfolder import read_lines  # noqa: E402
 SMALLEST = ["--with", "recipes/scale/smallest.yaml"]
 OBJECTIVES = ("sft", "dpo", "ipo", "cdpo", "kto")
 COUNTS = (2, 4)
+WAYS = {"shards": FSDP2}
+if find_spec("deepspeed"):
+    WAYS |= {f"ZeRO {stage}": ZERO | {"ACCELERATE_DEEPSPEED_ZERO_STAGE": stage} for stage in ("1", "2")}
 FIGURES = ("weights", "losses", "reference", "evaluation")
 KTO = """
 import sys
@@ -129,17 +133,19 @@ def main() -> None:
             for before, after in ((1, 2), (2, 1), (1, 4), (4, 1)):
                 went_on = resumed(root / str(before), root / f"{objective} {before} {after}", objective, after)
                 changes.append((f"{objective}, {before} then {after}", apart(went_on, root / "1", objective)))
-            run(root / "shards", objective, 2, FSDP2)
-            changes.append((f"{objective}, shards on 2", apart(root / "shards", root / "1", objective)))
-            left = resumed(root / "shards", root / f"{objective} left", objective, 1)
-            changes.append((f"{objective}, shards on 2 then 1", apart(left, root / "1", objective)))
-            taken = resumed(root / "1", root / f"{objective} taken", objective, 2, FSDP2)
-            changes.append((f"{objective}, 1 then shards on 2", apart(taken, root / "1", objective)))
+            for way, environment in WAYS.items():
+                run(root / way, objective, 2, environment)
+                changes.append((f"{objective}, {way} on 2", apart(root / way, root / "1", objective)))
+                left = resumed(root / way, root / f"{objective} {way} left", objective, 1)
+                changes.append((f"{objective}, {way} on 2 then 1", apart(left, root / "1", objective)))
+                taken = resumed(root / "1", root / f"{objective} {way} taken", objective, 2, environment)
+                changes.append((f"{objective}, 1 then {way} on 2", apart(taken, root / "1", objective)))
         bytes_equal = {}
         for ranks in (1, *COUNTS):
             run(root / f"again {ranks}", "dpo", ranks)
             bytes_equal[str(ranks)] = same_bytes(root / f"again {ranks}", root / str(ranks), "dpo")
-    versions = {name: version(name) for name in ("torch", "transformers", "accelerate", "alignzoo")}
+    used = ("torch", "transformers", "accelerate", *(("deepspeed",) if find_spec("deepspeed") else ()), "alignzoo")
+    versions = {name: version(name) for name in used}
     same = ", ".join(f"{ranks}: {'yes' if found else 'NO'}" for ranks, found in bytes_equal.items())
     lines = [
         "# Whole runs on several processes", "", "Command: `python benchmarks/processes.py`",
@@ -149,7 +155,7 @@ def main() -> None:
         "to the largest of its tensor, of any step's loss, of any token's reference log-prob to the largest, of any "
         "figure of the evaluations (to at least 0.01).", "",
         "## 1, 2 and 4 processes", "", *table(equal, "objective"), "",
-        "## Another number of processes after step 4 of 8, and shards (FSDP2)", "", *table(changes, "run"), "",
+        "## Another number of processes after step 4 of 8, shards (FSDP2) and ZeRO (DeepSpeed)", "", *table(changes, "run"), "",
         f"The same run again on as many processes gives the same bytes (weights, metrics, samples). On {same}.",
     ]  # fmt: skip
     text = "\n".join(lines) + "\n"

@@ -21,6 +21,8 @@ CONTEXT.set_forkserver_preload(["alignzoo.flow", "alignzoo.cli.run", "alignzoo.r
 ROOT = Path(__file__).parent.parent
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 """What `accelerate launch` sets by recipes/accelerate/fsdp2.yaml."""
+ZERO = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}
+"""By recipes/accelerate/zero.yaml; stage 1 as ZERO | {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "1"}."""
 KEPT = ("PATH", "PYTHONPATH", "HOME", "HF_HUB_OFFLINE", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "ALIGNZOO_PLUGINS")
 SMALLEST = ["--with", "recipes/scale/smallest.yaml"]
 DPO = ["run", "recipes/dpo_hh.yaml", *SMALLEST]
@@ -113,3 +115,42 @@ def start(
         job.processes.append(process)
         job.outputs.append(output)
     return job
+
+
+OBJECTIVE = '''
+"""Goes wrong in one process, at its second step."""
+import os, signal
+import torch
+from alignzoo import Objective, hookimpl
+
+class Wrong(Objective):
+    """DPO-like, until it goes wrong."""
+
+    name = "wrong"
+    random = True
+    _calls = []
+
+    def loss(self, pair):
+        losses = (pair.rejected.log_prob - pair.chosen.log_prob) * 1e-3
+        self._calls.append(None)
+        calls = len(self._calls)
+        if os.environ.get("RANK") == "{rank}" and losses.requires_grad and {when}:
+            {what}
+        return losses
+
+@hookimpl
+def register_objectives():
+    return [Wrong]
+'''
+RECIPE = "extends: {root}/recipes/bases/hh_preference.yaml\nplugins: [./wrong.py]\nobjective: {{name: wrong}}\n"
+
+
+def goes_wrong(
+    folder: Path, what: str, environment: Mapping[str, str], *arguments: str, rank: int = 1, when: str = "calls > 3"
+) -> Job:
+    """A run on two processes, of which one does `what` instead of giving its losses."""
+    words = OBJECTIVE.replace("{what}", what).replace("{when}", when).replace("{rank}", str(rank))
+    (folder / "wrong.py").write_text(words)
+    (folder / "wrong.yaml").write_text(RECIPE.format(root=ROOT))
+    command = ["run", folder / "wrong.yaml", *SMALLEST, "train.checkpoint_every=1", *arguments]
+    return start(folder, command, 2, [environment])

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "alignzoo"
 # Each room may import from itself and from rooms before it.
 ROOMS = [
     ("hiding",),
-    ("errors", "paths", "elsewhere", "durable", "aloud", "stopping", "launched", "ranks"),
+    ("errors", "paths", "elsewhere", "durable", "aloud", "stopping", "launched", "accelerated", "ranks"),
     ("data.rows", "data.files", "data.format"),
     ("seen", "objective", "metric", "judge", "reporter", "data.source", "model_source"),
     ("reading", "composition"),
@@ -45,7 +45,7 @@ ROOMS = [
     ("flex", "compiling"),
     ("attention", "head", "adapters", "quantized"),
     ("scoring",),
-    ("sharding",),
+    ("sharding", "zero"),
     ("layout", "models", "shards", "memory", "progress"),
     ("refcache",),
     ("reference",),

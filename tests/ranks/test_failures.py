@@ -6,52 +6,18 @@ import os
 import shutil
 import signal
 import time
-from pathlib import Path
 
 import pytest
-from jobs import DPO, FSDP2, Job, run_folder, start
+from jobs import DPO, FSDP2, ZERO, goes_wrong, run_folder, start
 
 from alignzoo import checkpoint
 
-OBJECTIVE = '''
-"""Goes wrong in the second process, at its second step."""
-import os, signal
-import torch
-from alignzoo import Objective, hookimpl
-
-class Wrong(Objective):
-    """DPO-like, until it goes wrong."""
-
-    name = "wrong"
-    random = True
-    _calls = []
-
-    def loss(self, pair):
-        losses = (pair.rejected.log_prob - pair.chosen.log_prob) * 1e-3
-        self._calls.append(None)
-        if os.environ.get("RANK") == "1" and losses.requires_grad and len(self._calls) > 3:
-            {what}
-        return losses
-
-@hookimpl
-def register_objectives():
-    return [Wrong]
-'''
-RECIPE = "extends: {root}/recipes/bases/hh_preference.yaml\nplugins: [./wrong.py]\nobjective: {{name: wrong}}\n"
 WAYS = {
     "raises": ("raise ValueError('no idea')", [1, 1], "the loss of wrong raised ValueError: no idea"),
     "nan": ("losses = losses * float('nan')", [1, 1], "the loss of wrong is not finite for rows"),
     "no memory": ("raise MemoryError", [1, 1], "memory ran out for row"),
     "killed": ("os.kill(os.getpid(), signal.SIGKILL)", [1, -9], "another process of this job has ended"),
 }
-ROOT = Path(__file__).parent.parent.parent
-
-
-def goes_wrong(folder: Path, what: str, arguments: tuple[str, ...] = (), **environment: str) -> Job:
-    (folder / "wrong.py").write_text(OBJECTIVE.replace("{what}", what))
-    (folder / "wrong.yaml").write_text(RECIPE.format(root=ROOT))
-    command = ["run", folder / "wrong.yaml", *DPO[2:], "train.checkpoint_every=1", *arguments]
-    return start(folder, command, 2, [environment])
 
 
 @pytest.mark.slow
@@ -59,7 +25,7 @@ def goes_wrong(folder: Path, what: str, arguments: tuple[str, ...] = (), **envir
 def test_what_goes_wrong_in_one_process_ends_all_with_one_message(done, copy, way):
     what, codes, words = WAYS[way]
     folder = copy(done(1))
-    job = goes_wrong(folder, what)
+    job = goes_wrong(folder, what, {})
     assert job.wait(40) == codes, job.said()
     (line,) = job.errors()
     assert words in line
@@ -74,7 +40,7 @@ def test_what_goes_wrong_in_one_process_ends_all_with_one_message(done, copy, wa
 def test_so_it_does_with_shards(done, copy, way):
     what, codes, words = WAYS[way]
     folder = copy(done(1))
-    job = goes_wrong(folder, what, **FSDP2)
+    job = goes_wrong(folder, what, FSDP2)
     assert job.wait(40) == codes, job.said()
     (line,) = job.errors()
     assert words in line
@@ -118,7 +84,10 @@ def test_a_mistake_is_told_once(tmp_path):
 @pytest.mark.parametrize(
     ("environment", "words"),
     [
-        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "alignzoo does not run on DeepSpeed: it needs the sum of all gradients"),
+        (
+            ZERO | {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"},
+            "ZeRO stage 3 is not supported; expected 1, 2, or FSDP version",
+        ),
         ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "FSDP version 1 is not supported; expected 2"),
     ],
 )

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -26,8 +27,15 @@ def command(*before: str, more: tuple[str, ...] = ()) -> list[str]:
         (("torch.distributed.run", "--nproc-per-node", "2"), "--master-port"),
         (("accelerate.commands.launch", "--config_file", "recipes/accelerate/ddp.yaml"), "--main_process_port"),
         (("accelerate.commands.launch", "--config_file", "recipes/accelerate/fsdp2.yaml"), "--main_process_port"),
+        pytest.param(
+            ("accelerate.commands.launch", "--config_file", "recipes/accelerate/zero.yaml"),
+            "--main_process_port",
+            marks=pytest.mark.skipif(
+                not find_spec("deepspeed"), reason="DeepSpeed is not installed: alignzoo[deepspeed]"
+            ),
+        ),
     ],
-    ids=["torchrun", "ddp.yaml", "fsdp2.yaml"],
+    ids=["torchrun", "ddp.yaml", "fsdp2.yaml", "zero.yaml"],
 )
 def test_a_launcher_runs_a_recipe(tmp_path, launcher, port):
     words = command(*launcher, port, free_port(), "-m")

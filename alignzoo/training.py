@@ -64,6 +64,7 @@ class Training:
             self.last = good.path
             self.ranks.everyone()  # has read it
             self.screen.say(f"resuming after step {good.step}")
+            self.stopping.doing = f"stopped after step {good.step}; {ON}"
         if self.folder.writes:
             checkpoint.sweep(self.folder.checkpoints)
             for path in damaged:

@@ -139,6 +139,7 @@ def _recipes() -> dict[str, Any]:
     return {
         path.relative_to(ROOT).as_posix(): yaml.safe_load(path.read_text())
         for path in sorted((ROOT / "recipes").rglob("*.yaml"))
+        if path.parent.name != "accelerate"  # its launcher's files, no recipes
     }
 
 

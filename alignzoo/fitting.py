@@ -14,8 +14,8 @@ from alignzoo.recipe import Resolved
 
 
 def first_row_fits(resolved: Resolved) -> None:
-    """A first row that the objective can't take is told before the run that this one starts from is made."""
-    if resolved.parent:
+    """Raise UserError for a first row that the objective can't take, before the runs that this one needs are made."""
+    if resolved.needs and not any(key.startswith("data.") for key in resolved.needs):
         data = resolved.recipe.data
         rows = (row for row in data.read(data.splits()[0]) if isinstance(row, Row))
         shape(list(islice(rows, 1)), resolved.recipe.objective, data.pairs)

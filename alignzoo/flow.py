@@ -73,7 +73,7 @@ def run(
     fresh: bool = False,
     quiet: bool = True,
 ) -> RunResult:
-    """Run a recipe, and first the one it starts from. A finished run is returned, a stopped one goes on.
+    """Run a recipe, and first those that it needs. A finished run is returned, a stopped one goes on.
 
     `overrides` are `{"objective.beta": 0.2}` or `["objective.beta=0.2"]`; `fresh` does the run again from its start.
     Raises UserError for a mistake in what was asked, RunFailed when the run could not go on.
@@ -105,8 +105,8 @@ def _run(resolved: Resolved, fresh: bool, wait: bool, screen: Screen, ranks: Ran
             judge.ready()
         ready(resolved.recipe.model)
         first_row_fits(resolved)
-    if resolved.parent:
-        run_resolved(resolved.parent, wait=wait, screen=screen)
+    for need in resolved.needs.values():
+        run_resolved(need, wait=wait, screen=screen)
     if fresh and folder.writes:
         with folder.held(wait):
             _clear(folder)
@@ -124,7 +124,7 @@ def _run(resolved: Resolved, fresh: bool, wait: bool, screen: Screen, ranks: Ran
 
 def start_weights(resolved: Resolved, screen: Screen) -> Path | None:
     """The weights that a run starts from: whole ones of the finished run before it, or None for its own source's."""
-    return whole_policy(folder_of(resolved.parent), screen) if resolved.parent else None
+    return whole_policy(folder_of(resolved.start), screen) if resolved.start else None
 
 
 class Run:
@@ -153,8 +153,9 @@ class Run:
 
     def _whole(self) -> dict[str, Any]:
         recipe = self.recipe
-        start = f"../{self.start.parent.name}/recipe.yaml" if self.start else None
-        self.folder.write_text("recipe.yaml", self.resolved.to_yaml(start))
+        needs = self.resolved.needs
+        places = {key: f"../{folder_of(need).path.name}/recipe.yaml" for key, need in needs.items()}
+        self.folder.write_text("recipe.yaml", self.resolved.to_yaml(places))
         self.ranks.need_shared(self.folder.path)
         tokenizer, data = self._data()
         train, held_out, report = data.train, data.held_out, data.report
@@ -208,7 +209,7 @@ class Run:
 
     def _announce(self, report: dict[str, Any], model: PreTrainedModel, layout: Layout, steps: int) -> None:
         recipe = self.recipe
-        start = f"the policy of {self.resolved.parent.recipe.name}" if self.resolved.parent else "its own start"
+        start = f"the policy of {self.resolved.start.recipe.name}" if self.resolved.start else "its own start"
         size = sum(parameter.numel() for parameter in model.parameters())
         self.screen.say(
             f"{recipe.name}: {recipe.objective} from {start} ({size / 1e6:.2f} M parameters), "
@@ -231,7 +232,7 @@ class Run:
         recipe, cached = self.recipe, ("sequence", "token")
         asked = recipe.objective.reference
         measured = asked == "none" and any(metric.reference in cached for metric in recipe.eval.metrics)
-        folder = cache_folder(cache_root(), scorer) if asked in cached or measured else None
+        folder = cache_folder(cache_root(), scorer, self.resolved.source_code) if asked in cached or measured else None
         budget = 2 * recipe.train.tokens_per_batch  # no activations are kept for a backward
         return [
             score_reference(scorer, part.trees, folder, budget, self.screen, ranks=self.ranks)

@@ -68,6 +68,8 @@ class ModelSource(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
 
     name: ClassVar[str]
+    needs_runs: ClassVar[tuple[str, ...]] = ()
+    """Keys of fields that name a recipe: its run is made first. They are no part of `fingerprint`."""
 
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the weights")
     lora: Lora | None = Field(None, description="train low-rank adapters in place of the weights: {r: 16, alpha: 32}")
@@ -95,7 +97,7 @@ class ModelSource(BaseModel):
 
         `alignzoo.content_of(path)` digests the files of a folder.
         """
-        return {"name": self.name, **self.model_dump(mode="json", exclude=set(ON_TOP))}
+        return {"name": self.name, **self.model_dump(mode="json", exclude={*ON_TOP, *self.needs_runs})}
 
     @property
     def origin(self) -> tuple[str, str | None] | None:
@@ -107,11 +109,6 @@ class ModelSource(BaseModel):
     def runs_code(self) -> bool:
         """Whether Python code that comes with the weights may be run, by this run and by those that start from it."""
         return False
-
-    @property
-    def start(self) -> str | None:
-        """The recipe whose run the policy starts from, when it is not a source of its own."""
-        return None
 
     def __str__(self) -> str:
         fields = ", ".join(

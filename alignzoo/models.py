@@ -30,6 +30,7 @@ from alignzoo.data.rows import Row
 from alignzoo.data.source import file_digest
 from alignzoo.errors import UserError
 from alignzoo.quantized import quantization, settle_quantized
+from alignzoo.registry.code import code_of_class
 from alignzoo.sharding import own_class, whole_state
 
 if TYPE_CHECKING:
@@ -241,12 +242,16 @@ def pickled_weights(folder: Path) -> str:
 
 
 def code_of(model: nn.Module) -> dict[str, str]:
-    """File name -> digest of code that came with the weights and was run to load them; empty for all other models."""
-    name = own_class(model).__module__
+    """File name -> digest of code that came with the weights and was run to load them; for a class of a plugin, the
+    package's name -> digest of its code; empty for all other models."""
+    cls = own_class(model)
+    name = cls.__module__
     path = getattr(sys.modules.get(name), "__file__", None)
-    if not name.startswith("transformers_modules") or path is None:
+    if path is None or name.split(".")[0] in ("transformers", "peft", "torch", "alignzoo"):
         return {}
-    return {file.name: file_digest(file) for file in sorted(Path(path).parent.glob("*.py"))}
+    if name.startswith("transformers_modules"):
+        return {file.name: file_digest(file) for file in sorted(Path(path).parent.glob("*.py"))}
+    return {name.split(".")[0]: code_of_class(cls)}
 
 
 def use_gradient_checkpointing(model: PreTrainedModel) -> None:

@@ -97,6 +97,8 @@ class Objective(Needs):
     costs one more forward."""
     head: ClassVar[Head] = "language_model"
     """`scalar`: the policy is a reward model, one number a completion (`scored.scalar`), and has no log-probs."""
+    needs_runs: ClassVar[tuple[str, ...]] = ()
+    """Keys of fields that name a recipe: its run is made first."""
     includes: ClassVar[tuple[str, ...]] = ()
     """Names of modifiers that do what its own formula does already: a recipe that adds one is refused."""
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from alignzoo.arrays import on_disk
 from alignzoo.forest import Forest, lay, sequences
 from alignzoo.memory import in_parts
-from alignzoo.models import weights_fingerprint
+from alignzoo.models import code_of, weights_fingerprint
 from alignzoo.progress import Screen
 from alignzoo.ranks import Ranks, dealt
 from alignzoo.refcache import ReferenceCache
@@ -45,11 +45,16 @@ class Reference:
         return self.cache.get(int(self.places[self.trees.branches(tree)[0] + branch]))
 
 
-def cache_folder(root: Path, scorer: Scorer) -> Path:
-    """The cache folder of this reference: weights, architecture and precision, nothing else."""
+def cache_folder(root: Path, scorer: Scorer, source_code: str = "") -> Path:
+    """The cache folder of this reference: weights, architecture, precision and third-party code, nothing else.
+
+    `source_code` is the digest of the plugin that loaded the model (`Resolved.source_code`).
+    """
     about = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "architectures"}
     config = {key: value for key, value in sorted(scorer.model.config.to_dict().items()) if key not in about}
     text = f"{weights_fingerprint(scorer.model)} {config!r} {scorer.model.dtype} {scorer.precision}"
+    code = [source_code, *code_of(scorer.model).items()]
+    text += f" {code!r}" if any(code) else ""
     return root / "reference" / blake2b(text.encode(), digest_size=16).hexdigest()
 
 

@@ -72,7 +72,7 @@ def _scores(
     scorer = Scorer(model, precision=train.precision)
     place(scorer, ranks)
     choose_layout(scorer, next(iter(trees.values())), train.layout)
-    folder = cache_folder(cache_root(), scorer)
+    folder = cache_folder(cache_root(), scorer, resolved.source_code)
     return {
         name: score_reference(scorer, part, folder, 2 * train.tokens_per_batch, screen, who, ranks)
         for name, part in trees.items()

@@ -43,7 +43,7 @@ def summarise(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
     recipe, lines, timings = resolved.recipe, read_lines(folder.metrics), read_lines(folder.timings)
     first = next(line for line in lines if line["kind"] == "eval")
     seconds = sum(line["seconds"] for line in timings)
-    start = f"the run of {resolved.parent.recipe.name}" if resolved.parent else str(recipe.model)
+    start = f"the run of {resolved.start.recipe.name}" if resolved.start else str(recipe.model)
     node = recipe.objective.node()
     keys = ("likelihood_accuracy", "preference_accuracy")  # with a reference all rewards tie at the start
     keys = keys[::-1] if recipe.objective.reference == "none" else keys
@@ -89,10 +89,10 @@ def summarise(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
 
 
 def _code_of(resolved: Resolved) -> list[dict[str, Any]]:
-    """Whose code the run used besides the engine: package, version and the digest of every file by what it offers."""
+    """Whose code the run used besides the engine: package, version and the digest of its code by what it offers."""
     packages: dict[str, dict[str, Any]] = {}
     for part in (*resolved.pieces, *resolved.recipe.reporters):
         origin = resolved.registry.origin(type(part))
-        about = {"package": origin.package, "version": origin.version, "files": {}}
-        packages.setdefault(origin.package, about)["files"][part.name] = origin.file_hash
+        about = {"package": origin.package, "version": origin.version, "code": {}}
+        packages.setdefault(origin.package, about)["code"][part.name] = origin.code
     return [packages[name] for name in sorted(packages)]

@@ -98,8 +98,6 @@ def _tokenizer(resolved: Resolved, unread: Unread) -> PreTrainedTokenizerBase:
     from alignzoo.data.unread import Unread
     from alignzoo.models import load_tokenizer
 
-    bottom = resolved
-    while bottom.parent:
-        bottom = bottom.parent
+    bottom = resolved.first
     own = bottom.recipe.data == resolved.recipe.data
     return load_tokenizer(bottom.recipe.model, unread if own else Unread(bottom.recipe.data))

@@ -51,7 +51,7 @@ def _plans(resolved: Resolved) -> list[dict[str, Any]]:
         reporter.ready()
     for judge in recipe.eval.judges:
         judge.ready()
-    before = _plans(resolved.parent) if resolved.parent else []
+    before = [plan for need in resolved.needs.values() for plan in _plans(need)]
     rows = read_rows(recipe.data)
     for part in (rows.train, rows.held_out):
         shape(part, recipe.objective, recipe.data.pairs)
@@ -65,7 +65,7 @@ def _plans(resolved: Resolved) -> list[dict[str, Any]]:
         )  # fmt: skip
     folder = runs_root() / f"{recipe.name}-{resolved.fingerprint[:8]}"
     model = recipe.model
-    start = f"the run of {resolved.parent.recipe.name}" if resolved.parent else str(model)
+    start = f"the run of {resolved.start.recipe.name}" if resolved.start else str(model)
     path = getattr(model, "path", None)
     if path and Path(path).is_absolute() and not (Path(path) / "config.json").is_file():
         raise UserError("no model there", where=f"model.path: {path}", expected="a folder with config.json")

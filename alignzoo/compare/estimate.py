@@ -46,9 +46,7 @@ def _rows(resolved: Resolved) -> float:
 
 def _tried(runs: Sequence[Resolved]) -> float | None:
     """Seconds a row of a step on the model from scratch at the bottom; a pretrained one is not loaded for this."""
-    bottom = runs[0]
-    while bottom.parent is not None:
-        bottom = bottom.parent
+    bottom = runs[0].first
     config, wanted = (getattr(bottom.recipe.model, key, None) for key in ("config", "tokenizer"))
     if not config:
         return None

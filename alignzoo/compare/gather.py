@@ -83,7 +83,7 @@ def _runs(folders: Sequence[Path], evaluation: str | None) -> _Source:
         point = {key: value for key, value in own.items() if _varies(key, value, others)}
         entries.append(Entry(
             name, resolved.recipe.objective.name, point, resolved.recipe.seed, summary["fingerprint"],
-            str(folder.absolute()), resolved.recipe.data.fingerprint(), start_of(resolved), "done",
+            str(folder.absolute()), resolved.data_fingerprint, start_of(resolved), "done",
             measured=str(measured[folder].path.absolute()), run=run_figures(summary),
         ))  # fmt: skip
     begun, named = {entry.start for entry in entries}, [entry.label for entry in entries]

@@ -72,7 +72,7 @@ def measure(
     if not judges:
         return whole
     answered = {judge.name: _asked(judge, resolved, whole, start, screen) for judge in judges}
-    return _with_verdicts(whole, [judge_key(judge) for judge in judges], answered)
+    return _with_verdicts(whole, [judge_key(judge, resolved.registry) for judge in judges], answered)
 
 
 @dataclass
@@ -130,7 +130,7 @@ class _Measuring:
             return row_figures(policy, supply, test, budget, self.screen), []
         own = starts_itself(self.resolved)
         reference = policy if own else self._reference(policy)
-        cache = cache_folder(cache_root(), reference)
+        cache = cache_folder(cache_root(), reference, self.resolved.source_code)
         supply.reference = score_reference(reference, trees, cache, budget, self.screen)
         supply.live = reference if objective.reference in ("live", "moving") else None
         examples = row_figures(policy, supply, test, budget, self.screen, at_start=own)
@@ -161,7 +161,7 @@ class _Measuring:
 def starts_itself(resolved: Resolved) -> bool:
     """Whether a run is supervised fine-tuning that starts from no other run: the reference of what follows it."""
     terms = [term for _, term in resolved.recipe.objective.terms]
-    return resolved.parent is None and all(term.data == "chosen" and term.reference == "none" for term in terms)
+    return resolved.start is None and all(term.data == "chosen" and term.reference == "none" for term in terms)
 
 
 def _asked(judge: Judge, resolved: Resolved, whole: Measured, start: Measured | None, screen: Screen) -> Outcome:
@@ -171,7 +171,11 @@ def _asked(judge: Judge, resolved: Resolved, whole: Measured, start: Measured | 
         return []
     replies_before = {line["id"]: line["reply"] for line in start.samples} if start else {}
     before = [replies_before.get(line["id"]) for line in lines] if start else None
-    place = whole.path.parent / "verdicts" / f"{digest([whole.path.name, judge_key(judge), before])}.json"
+    place = (
+        whole.path.parent
+        / "verdicts"
+        / f"{digest([whole.path.name, judge_key(judge, resolved.registry), before])}.json"
+    )
     with _alone(place, screen):
         try:
             kept: list[Verdict] = json.loads(place.read_text(encoding="utf-8"))["verdicts"]

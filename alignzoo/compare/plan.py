@@ -64,7 +64,7 @@ class Plan:
             if recipe.objective.reference in ("sequence", "token"):
                 made = None if recipe.model.origin else recipe.seed  # weights that are drawn
                 first = start_of(resolved) or f"{recipe.model.fingerprint()} {made}"
-                found.add((first, str(recipe.data.fingerprint()), recipe.tokens.model_dump_json()))
+                found.add((first, resolved.data_fingerprint, recipe.tokens.model_dump_json()))
         return len(found)
 
     def sources(self) -> dict[str, list[str]]:
@@ -75,7 +75,7 @@ class Plan:
             start = start_of(job.resolved)
             own = job.resolved.fingerprint
             first = own if own in begun else start or f"model {job.resolved.recipe.model.fingerprint()}"
-            labels = found.setdefault(f"{job.resolved.recipe.data.fingerprint()} {first}", [])
+            labels = found.setdefault(f"{job.resolved.data_fingerprint} {first}", [])
             if job.label not in labels:
                 labels.append(job.label)
         return found
@@ -83,7 +83,7 @@ class Plan:
 
 def start_of(resolved: Resolved) -> str | None:
     """Fingerprint of the run that it starts from."""
-    return resolved.parent.fingerprint if resolved.parent else None
+    return resolved.start.fingerprint if resolved.start else None
 
 
 def make_plan(comparison: Comparison) -> Plan:
@@ -152,10 +152,10 @@ def _scalar(value: Any) -> str:
 
 
 def _ancestors(resolved: Resolved) -> Iterator[Resolved]:
-    parent = resolved.parent
-    while parent is not None:
-        yield parent
-        parent = parent.parent
+    """The runs that it needs, each before what that one needs itself."""
+    for need in resolved.needs.values():
+        yield need
+        yield from _ancestors(need)
 
 
 def _keys_exist(comparison: Comparison, recipes: Mapping[str, Resolved]) -> None:

@@ -72,9 +72,9 @@ def _one(n: int, job: Job, plan: Plan, judges: Sequence[Judge], board: Board) ->
 def _measured(resolved: Resolved, result: RunResult, plan: Plan, judges: Sequence[Judge], screen: Screen) -> Measured:
     """The run's figures; its start is measured first, whose replies it is compared with."""
     start = None
-    if resolved.parent is not None:
-        below = run_resolved(resolved.parent, wait=True, screen=screen)
-        start = _measured(resolved.parent, below, plan, judges, screen)
+    if resolved.start is not None:
+        below = run_resolved(resolved.start, wait=True, screen=screen)
+        start = _measured(resolved.start, below, plan, judges, screen)
     return measure(resolved, result.folder, plan.comparison.samples, judges, start, screen)
 
 
@@ -82,7 +82,7 @@ def _entry(job: Job) -> Entry:
     resolved = job.resolved
     return Entry(
         job.label, resolved.recipe.objective.name, job.point, job.seed, resolved.fingerprint,
-        str(folder_of(resolved).path.absolute()), resolved.recipe.data.fingerprint(), start_of(resolved),
+        str(folder_of(resolved).path.absolute()), resolved.data_fingerprint, start_of(resolved),
     )  # fmt: skip
 
 

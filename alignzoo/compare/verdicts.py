@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from alignzoo.compare.replies import as_number
-from alignzoo.data.sealed import digest, digest_of_file
+from alignzoo.data.sealed import digest
 from alignzoo.judge import Judge, Prompt
+from alignzoo.registry import Registry
 
 Verdict = dict[str, float | None]
 """`reward`, if the judge scores; `over_chosen`, and `over_start` where the start's reply is known: 1, 0, a tie 0.5."""
 
 
-def judge_key(judge: Judge) -> str:
-    """32 hex digits of what its verdicts depend on: its fingerprint, and its code."""
-    cls = type(judge)
-    try:
-        code = digest_of_file(Path(inspect.getfile(cls)))
-    except (OSError, TypeError):  # written at a prompt: there is no file
-        code = f"{cls.__module__}.{cls.__qualname__}"
-    return digest([judge.fingerprint(), code])
+def judge_key(judge: Judge, registry: Registry) -> str:
+    """32 hex digits of everything that its verdicts depend on: its fingerprint, its version and its code."""
+    return digest([judge.fingerprint(), registry.code(type(judge))])
 
 
 def ask(

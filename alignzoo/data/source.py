@@ -29,6 +29,8 @@ class DataSource(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: ClassVar[str]
+    needs_runs: ClassVar[tuple[str, ...]] = ()
+    """Keys of fields that name a recipe: its run is made first. They are no part of `fingerprint`."""
 
     train_rows: int | None = Field(None, ge=1, description="use at most this many training rows (the first ones)")
     held_out_rows: int | None = Field(None, ge=1, description="use at most this many held-out rows")
@@ -65,7 +67,7 @@ class DataSource(BaseModel):
 
     def digest_of(self, contents: Iterable[str]) -> str:
         """A digest of the fields (less `path`, which may be moved) and of these strings."""
-        fields = json.dumps(self.model_dump(mode="json", exclude={"path"}), sort_keys=True)
+        fields = json.dumps(self.model_dump(mode="json", exclude={"path", *self.needs_runs}), sort_keys=True)
         return blake2b("\n".join([self.name, fields, *contents]).encode(), digest_size=16).hexdigest()
 
 

@@ -74,8 +74,8 @@ class TokenStore:
         self.root = cache_root() / "tokens"
         origins = [resolved.registry.origin(type(piece)) for piece in self.recipe.data.pieces]
         self._made_from = digest({
-            "data": self.recipe.data.fingerprint(),
-            "plugins": [origin.file_hash for origin in origins if origin.package != "alignzoo"],
+            "data": resolved.data_fingerprint,
+            "plugins": [origin.code for origin in origins if origin.package != "alignzoo"],
             "code": [*(content_of(folder) for folder in OWN_CODE), file_digest(KEYS_CODE)],
             "tokenizer": tokenizer_fingerprint(tokenizer),
             "tokens": self.recipe.tokens.model_dump(mode="json"),

@@ -33,6 +33,7 @@ class Transformers(ModelSource):
     """
 
     name = "transformers"
+    needs_runs = ("from",)
 
     from_: str | None = Field(None, alias="from", description="a recipe; its run is made first, once, and reused")
     path: str | None = Field(None, description="a local folder or a hub id, as for from_pretrained")
@@ -94,11 +95,6 @@ class Transformers(ModelSource):
     def runs_code(self) -> bool:
         """`trust_remote_code`."""
         return self.trust_remote_code
-
-    @property
-    def start(self) -> str | None:
-        """`from`."""
-        return self.from_
 
     def __str__(self) -> str:
         start = self.path or f"a {(self.config or {}).get('model_type')} from scratch"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,23 +17,51 @@ from alignzoo.model_source import ON_TOP
 from alignzoo.recipe import fingerprint as _fingerprint
 from alignzoo.recipe.check import validate
 from alignzoo.recipe.find import find_recipe, shipped_recipes
-from alignzoo.recipe.merge import apply, hand_on, handed_on, is_base, merge, read_with_bases, without_base
+from alignzoo.recipe.merge import apply, is_base, merge, read_with_bases, without_base
+from alignzoo.recipe.needs import inherited_overlay, inherited_overrides, runs_named
 from alignzoo.recipe.read import Node, Origin, read_overrides
 from alignzoo.recipe.schema import Recipe
 from alignzoo.registry import Registry
+
+START = "model.from"
+"""The key of the recipe whose policy a run starts from."""
 
 __all__ = ["Origin", "Recipe", "Resolved", "find_recipe", "load_recipe", "shipped_recipes"]
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A recipe with everything merged in: what it is, where each value came from, and what it starts from."""
+    """A recipe with everything merged in: its values, the place of each, and the runs that it needs."""
 
     recipe: Recipe
     path: Path
     node: Node
-    parent: Resolved | None
+    needs: dict[str, Resolved]
+    """Dotted key (`model.from`) -> the recipe that the key names. Its run is made first."""
     registry: Registry
+
+    @property
+    def start(self) -> Resolved | None:
+        """The recipe whose policy this one starts from."""
+        return self.needs.get(START)
+
+    @property
+    def first(self) -> Resolved:
+        """The first recipe of a chain of starts, or itself: the one whose model has a source of its own."""
+        return self.start.first if self.start else self
+
+    @cached_property
+    def data_fingerprint(self) -> str:
+        """`data.fingerprint()` and that of every run which the data needs, as the run's fingerprint counts them."""
+        needs = {key: need.fingerprint for key, need in self.needs.items() if key.startswith("data.")}
+        own = self.recipe.data.fingerprint()
+        return _fingerprint.digest([own, needs]) if needs else own
+
+    @property
+    def source_code(self) -> str:
+        """Digest of the plugin's code that loads the model; "" where alignzoo's own does."""
+        origin = self.registry.origin(type(self.recipe.model))
+        return "" if origin.package == "alignzoo" else origin.code
 
     @cached_property
     def fingerprint(self) -> str:
@@ -46,7 +75,7 @@ class Resolved:
         values["objective"] = self.recipe.objective.node(self.registry.spelling)
         values["data"] = self._node(self.recipe.data)
         values["model"] = self._node(self.recipe.model)
-        if self.recipe.model.start:  # what starts from a run has no source of its own
+        if self.start:  # what starts from a run has no source of its own
             del values["model"]["name"]
         for key in ("metrics", "judges"):
             values["eval"][key] = [self._node(one) for one in getattr(self.recipe.eval, key)]
@@ -73,20 +102,26 @@ class Resolved:
         """Dotted key -> where its value was written. A default has no entry."""
         return dict(_origins(self.node, ""))
 
-    def to_yaml(self, start: str | None = None) -> str:
+    def to_yaml(self, places: Mapping[str, str] | None = None) -> str:
         """The resolved recipe as a file of its own; it loads to the same fingerprint.
 
-        `start` is how that file names the resolved recipe of the run it starts from: what overlays and overrides handed
-        on is in that one, and no longer in the recipe that was read.
+        `places`: dotted key -> how that file names the resolved recipe of a needed run. What overlays and overrides
+        add to a needed run is in its own resolved recipe, and no longer in the recipe that was read.
         """
-        model = self.plain["model"] | ({"from": start} if start else {})
-        return yaml.safe_dump(self.plain | {"model": model}, sort_keys=False, allow_unicode=True, width=120)
+        values = deepcopy(self.plain)
+        for key, place in (places or {}).items():
+            *sections, last = key.split(".")
+            below: Any = values
+            for section in sections:
+                below = below[int(section) if isinstance(below, list) else section]
+            below[last] = place
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
 
 
 def load_recipe(
     path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = (), overlays: Sequence[str | Path] = ()
 ) -> Resolved:
-    """Read a recipe, what it extends, the overlays on top and the overrides last, and the recipe it starts from.
+    """Read a recipe, what it extends, the overlays on top and the overrides last, and the recipes that it needs.
 
     `overrides` are `{"objective.beta": 0.2}` or `["objective.beta=0.2"]`. Raises UserError with every problem found.
     """
@@ -99,7 +134,7 @@ def _load(
 ) -> Resolved:
     if path in chain:
         circle = " -> ".join(part.name for part in (*chain[chain.index(path) :], path))
-        raise UserError(f"recipes start from each other in a circle: {circle}", where=str(path))
+        raise UserError(f"recipes need each other's runs in a circle: {circle}", where=str(path))
     node = read_with_bases(path)
     own = _objective_name(node)
     follows = _starts_from_a_run(node, overlays, overrides)
@@ -114,20 +149,25 @@ def _load(
     recipe, registry = validate(
         node, path.stem if not own or not name or name == own else f"{path.stem}-{name.rpartition('/')[2]}"
     )
-    parent = None
-    if recipe.model.start:
-        below = find_recipe(recipe.model.start)
-        passed = [(key, value) for key, value in overrides if handed_on(key)]
-        parent = _load(below, [hand_on(overlay) for overlay in overlays], passed, (*chain, path))
-        if parent.recipe.objective.head == "scalar" != recipe.objective.head:
-            raise UserError(
-                f"{parent.recipe.name} trains a reward model, which has no language model to start from",
-                where=str(node.origin), expected="a recipe whose objective trains a language model",
-            )  # fmt: skip
-        if parent.recipe.model.runs_code:  # the policy that it starts from comes with that code too
-            model = recipe.model.model_copy(update={"trust_remote_code": True})
-            recipe = recipe.model_copy(update={"model": model})
-    return Resolved(recipe, path, node, parent, registry)
+    named = runs_named(recipe)
+    below = [inherited_overlay(overlay, named) for overlay in overlays]
+    passed = inherited_overrides(overrides, named)
+    needs = {key: _load(find_recipe(other), below, passed, (*chain, path)) for key, other in named.items()}
+    if START in needs:
+        recipe = _started(recipe, needs[START].recipe, str(node.origin))
+    return Resolved(recipe, path, node, needs, registry)
+
+
+def _started(recipe: Recipe, start: Recipe, where: str) -> Recipe:
+    """The recipe as it continues from `start`'s policy, which may come with code. Raises UserError if it can't."""
+    if start.objective.head == "scalar" != recipe.objective.head:
+        raise UserError(
+            f"{start.name} trains a reward model, which has no language model to start from", where=where,
+            expected="a recipe whose objective trains a language model",
+        )  # fmt: skip
+    if start.model.runs_code:
+        recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"trust_remote_code": True})})
+    return recipe
 
 
 def _starts_from_a_run(node: Node, overlays: list[Node], overrides: list[tuple[list[str], Node]]) -> bool:

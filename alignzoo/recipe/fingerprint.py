@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from alignzoo.model_source import ON_TOP
 
 if TYPE_CHECKING:
+    from alignzoo.objective import Objective
     from alignzoo.recipe import Resolved
 
 NOT_IN_IT = {"train": ("checkpoint_every", "keep_checkpoints")}
@@ -16,7 +17,10 @@ NOT_IN_IT = {"train": ("checkpoint_every", "keep_checkpoints")}
 
 
 def fingerprint(resolved: Resolved) -> str:
-    """Of the recipe's values, the contents of every file it names, its plugins, and the recipe it starts from."""
+    """Of the recipe's values, the contents of every file it names, its plugins, and the runs it needs.
+
+    A field that names a recipe counts as the fingerprint of that recipe's run, under the same dotted key.
+    """
     recipe = resolved.recipe
     outside = {"name", "plugins", "reporters", "data", "model"}
     values: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True, exclude=outside)
@@ -24,15 +28,28 @@ def fingerprint(resolved: Resolved) -> str:
         for key in keys:
             values[section].pop(key)
     values["objective"] = recipe.objective.node()
-    values["data"] = recipe.data.fingerprint()
+    values["data"] = resolved.data_fingerprint
     values["eval"]["metrics"] = resolved.plain["eval"]["metrics"]
     values["eval"]["judges"] = [judge.fingerprint() for judge in recipe.eval.judges]
     values["model"] = {"source": recipe.model.fingerprint()}
-    values["model"]["from"] = resolved.parent.fingerprint if resolved.parent else None
+    values["needs"] = {key: need.fingerprint for key, need in resolved.needs.items()}
+    _forget_paths(values["objective"], recipe.objective)
     on_top = recipe.model.model_dump(mode="json", include=set(ON_TOP), exclude_none=True)
     values["model"] |= on_top
     # A built-in's code is alignzoo's own: its version is recorded and does not make a finished run another one.
     origins = [resolved.registry.origin(type(part)) for part in resolved.pieces]
-    values["plugins"] = [origin.file_hash for origin in origins if origin.package != "alignzoo"]
+    values["plugins"] = [origin.code for origin in origins if origin.package != "alignzoo"]
+    return digest(values)
+
+
+def digest(values: Any) -> str:
+    """32 hex digits of plain values."""
     text = json.dumps(values, sort_keys=True, ensure_ascii=False)
     return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _forget_paths(node: Any, objective: Objective) -> None:
+    nodes = node if isinstance(node, list) else [node]
+    for one, (_, term) in zip(nodes, objective.terms, strict=True):
+        for key in term.needs_runs:
+            one.pop(key, None)

@@ -1,4 +1,4 @@
-"""One recipe out of many files: `extends`, overlays, overrides, and what is handed on to the recipe it starts from.
+"""One recipe out of many files: `extends`, overlays and overrides.
 
 Maps merge key by key, lists and values replace; only `plugins` add up. A map whose `name` changes replaces the whole
 node, so that `objective=ipo` does not inherit DPO's fields. Paths are relative to the file that wrote them; a recipe
@@ -20,12 +20,10 @@ BY_WORD = {("objective",), ("data",), ("data", "format"), ("train", "optimizer")
 """Nodes that are chosen by name, where a bare word means {name: word}."""
 NAMED = BY_WORD | {("model",)}
 """Nodes that are replaced as a whole when their name changes."""
-PATHS = {("model", "from"), ("model", "tokenizer"), ("plugins",)}
-"""Relative to the file that wrote them; so is whatever is called `path` or `paths`."""
+PATHS = {("model", "tokenizer"), ("plugins",)}
+"""Relative to the file that wrote them; so is whatever is called `path`, `paths` or `from`."""
 ALWAYS_A_PATH = {("model", "from"), ("plugins",)}
 
-OWN_LABELS = (("data", "label_noise"), ("data", "label_noise_seed"))
-"""Not handed on: noise is put on the preferences that are trained on, and what they start from stays the same."""
 STARTS = ("from", "path", "config")
 """Of `model`: three ways to start, of which the last one said holds."""
 
@@ -131,7 +129,7 @@ def anchor(node: Node, folder: Path, at: Path_ = ()) -> Node:
     if at in BY_WORD and isinstance(node.value, str):
         name = Node(node.value, node.origin)
         node.value, node.keys = {"name": name}, {"name": node.origin}
-    if at in PATHS or at[-1:] in (("path",), ("paths",)):
+    if at in PATHS or at[-1:] in (("path",), ("paths",), ("from",)):
         if isinstance(node.value, str):
             node.value = _absolute(node.value, folder, at)
         elif isinstance(node.value, list):
@@ -150,7 +148,7 @@ def _absolute(text: str, folder: Path, at: Path_) -> str:
     place = Path(text).expanduser()
     marked = text.startswith((".", "/", "~")) or any(letter in text for letter in "*?[")
     exists = (folder / place).exists() and text != "sample"
-    shipped = shipped_recipe(text) if at == ("model", "from") and not exists else None
+    shipped = shipped_recipe(text) if at[-1] == "from" and not exists else None
     if shipped is not None:
         return str(shipped)
     if not (marked or exists or at in ALWAYS_A_PATH):
@@ -167,29 +165,6 @@ def _normal(path: Path) -> Path:
         elif part != "..":
             kept.append(part)
     return Path(*kept)
-
-
-def hand_on(overlay: Node) -> Node:
-    """The part of an overlay that also goes to the recipe that this one starts from: not its objective or its name, and
-    not who looks at the result."""
-    result = deepcopy(overlay)
-    for key in ("objective", "name", "reporters"):
-        result.value.pop(key, None)
-    own = {"model": ("from",), "eval": ("metrics", "judges"), "data": tuple(key for _, key in OWN_LABELS)}
-    for section, keys in own.items():
-        if section in result.value and isinstance(result.value[section].value, dict):
-            for key in keys:
-                result.value[section].value.pop(key, None)
-    return result
-
-
-def handed_on(path: list[str]) -> bool:
-    """Whether a bare override also goes to the recipe that this one starts from: data, limits, the first policy."""
-    if tuple(path) in OWN_LABELS:
-        return False
-    if path[0] == "model" and path[1:2] and path[1] in ON_TOP:  # how this run is trained, like its learning rate
-        return False
-    return path[0] in ("data", "tokens") or (path[0] == "model" and is_base(path))
 
 
 def is_base(path: Sequence[str]) -> bool:

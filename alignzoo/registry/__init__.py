@@ -15,12 +15,12 @@ from packaging.utils import canonicalize_name
 
 from alignzoo.elsewhere import PACKAGE_OF
 from alignzoo.errors import Problem, UserError, nearest
+from alignzoo.registry.code import code_of_class, digest_of_source
 from alignzoo.registry.loading import (
     OFF,
     Offer,
     Origin,
     PluginInfo,
-    digest_of_source,
     load_file,
     load_installed,
     load_module,
@@ -102,6 +102,11 @@ class Registry:
     def origin(self, cls: type) -> Origin:
         """Who offers a class that `find` or `known` returned. Installed plugins are looked at only if need be."""
         return self._offer(cls).origin
+
+    def code(self, cls: type) -> str:
+        """The digest of a class's code: `origin(cls).code` where somebody offers it, else that of its own package."""
+        offers = (*self._built_in, *self._files, *self._installed[0])
+        return next((offer.origin.code for offer in offers if offer.cls is cls), None) or code_of_class(cls)
 
     def spelling(self, cls: type) -> str:
         """How a recipe names such a class so that no other is meant: by its name, or by `package/name`."""

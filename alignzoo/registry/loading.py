@@ -29,6 +29,7 @@ import alignzoo
 from alignzoo import hookspecs
 from alignzoo.errors import UserError, nearest
 from alignzoo.objective import Needs, impossible
+from alignzoo.registry.code import code_of_class
 
 GROUP = "alignzoo"
 NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -40,11 +41,31 @@ NOBODY = "none"
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who offers a class: its package, that package's version, and a digest of the file that defines it."""
+    """Who offers a class: its package, that package's version, and a digest of the version and of all its code."""
 
     package: str
     version: str
-    file_hash: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """Where classes are offered: an installed distribution, alignzoo itself, or a file."""
+
+    name: str
+    version: str = ""
+    distribution: Distribution | None = None
+    _codes: dict[str, str] = field(default_factory=dict, compare=False)
+
+    def code_of(self, cls: type) -> str:
+        """The digest of `Origin.code`, read once for each module."""
+        version = "" if self is ALIGNZOO else self.version
+        if cls.__module__ not in self._codes:
+            self._codes[cls.__module__] = code_of_class(cls, self.distribution, version)
+        return self._codes[cls.__module__]
+
+
+ALIGNZOO = Package("alignzoo", alignzoo.__version__)
 
 
 @dataclass(frozen=True)
@@ -89,7 +110,7 @@ def _guarded(doing: str) -> Iterator[None]:
 
 def load_module(name: str) -> list[Offer]:
     """What one of alignzoo's own modules registers. Raises Refused as a plugin would."""
-    return _offers(import_module(name), "alignzoo", alignzoo.__version__)
+    return _offers(import_module(name), ALIGNZOO)
 
 
 def load_installed() -> tuple[list[Offer], list[PluginInfo]]:
@@ -112,7 +133,7 @@ def load_installed() -> tuple[list[Offer], list[PluginInfo]]:
         for entry in entries:
             try:
                 _check_version(distribution)
-                these = _load_entry(entry, name, version, mine)
+                these = _load_entry(entry, Package(name, version, distribution), mine)
             except Refused as reason:
                 infos.append(PluginInfo(name, version, entry.name, problem=str(reason)))
                 continue
@@ -140,7 +161,7 @@ def load_file(path: Path) -> list[Offer]:
     try:
         with _guarded("on import"):  # what was hashed is run, and no __pycache__ that lies beside it
             exec(compile(source, str(path), "exec"), module.__dict__)
-        return _offers(module, path.name, "")
+        return _offers(module, Package(path.name))
     except Refused as reason:
         del sys.modules[name]
         raise UserError(str(reason), where=f"{path}{_line_in(path, reason.__cause__)}") from None
@@ -149,11 +170,6 @@ def load_file(path: Path) -> list[Offer]:
 def no_plugins() -> bool:
     """Whether everything third-party is switched off, the files that a recipe names too: `ALIGNZOO_PLUGINS=none`."""
     return os.environ.get("ALIGNZOO_PLUGINS", "").strip() == NOBODY
-
-
-def digest_of_source(path: Path) -> str:
-    """32 hex digits of a plugin's file, as run folders record it."""
-    return blake2b(path.read_bytes(), digest_size=16).hexdigest()
 
 
 def _plugin_distributions() -> list[tuple[str, Distribution]]:
@@ -195,11 +211,11 @@ def _check_version(distribution: Distribution) -> None:
             raise Refused(f"needs alignzoo{requirement.specifier}; this is alignzoo {alignzoo.__version__}")
 
 
-def _load_entry(entry: EntryPoint, package: str, version: str, before: dict[tuple[str, str], Offer]) -> list[Offer]:
+def _load_entry(entry: EntryPoint, package: Package, before: dict[tuple[str, str], Offer]) -> list[Offer]:
     """What an entry point registers; two classes of one package under one name could never be told apart."""
     with _guarded("on import"):
         plugin = entry.load()
-    offers = _offers(plugin, package, version)
+    offers = _offers(plugin, package)
     for i, offer in enumerate(offers):
         same = [
             other for other in (*before.values(), *offers[:i]) if (other.kind, other.name) == (offer.kind, offer.name)
@@ -213,7 +229,7 @@ RESERVED = ("name", "weight", "modifiers")
 """Keys of a recipe's objective node that are not the objective's own."""
 
 
-def _offers(plugin: Any, package: str, version: str) -> list[Offer]:
+def _offers(plugin: Any, package: Package) -> list[Offer]:
     """Ask one plugin, through a manager of its own, for everything it registers."""
     with _guarded("when it was looked at"):
         _check_hooks(plugin)
@@ -227,7 +243,7 @@ def _offers(plugin: Any, package: str, version: str) -> list[Offer]:
             for classes in getattr(manager.hook, hook)():
                 if not isinstance(classes, list | tuple):
                     raise Refused(f"{hook} returned {type(classes).__name__}; expected a list of classes")
-                offers += [_checked(kind, hook, base, cls, package, version) for cls in classes]
+                offers += [_checked(kind, hook, base, cls, package) for cls in classes]
     return offers
 
 
@@ -250,7 +266,7 @@ def _check_hooks(plugin: Any) -> None:
             )
 
 
-def _checked(kind: str, hook: str, base: str, cls: Any, package: str, version: str) -> Offer:
+def _checked(kind: str, hook: str, base: str, cls: Any, package: Package) -> Offer:
     module, _, attribute = base.partition(":")
     parent = getattr(import_module(module), attribute)
     if not (isinstance(cls, type) and issubclass(cls, parent)):
@@ -269,12 +285,7 @@ def _checked(kind: str, hook: str, base: str, cls: Any, package: str, version: s
         why = impossible(cls)
         if why:
             raise Refused(f"{cls.__name__} declares what can't be provided: {why}")
-    return Offer(kind, name, cls, Origin(package, version, _hash_of(sys.modules.get(cls.__module__))))
-
-
-def _hash_of(module: ModuleType | None) -> str:
-    path = getattr(module, "__file__", None)
-    return digest_of_source(Path(path)) if path and Path(path).is_file() else ""
+    return Offer(kind, name, cls, Origin(package.name, package.version, package.code_of(cls)))
 
 
 def _line_in(path: Path, error: BaseException | None) -> str:

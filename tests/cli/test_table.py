@@ -37,16 +37,18 @@ def run_folder(root, name: str, *overrides: str, **options):
     """A finished and measured run, as `alignzoo run` and `alignzoo compare` leave it."""
     resolved = load_recipe("dpo_hh", overrides)
     sft = root / "sft_hh-0000"
-    for folder, recipe, start in ((sft, resolved.parent, None), (root / name, resolved, f"../{sft.name}/recipe.yaml")):
+    for folder, recipe, places in (
+        (sft, resolved.start, {}), (root / name, resolved, {"model.from": f"../{sft.name}/recipe.yaml"}),
+    ):  # fmt: skip
         if not folder.exists():
             folder.mkdir(parents=True)
-            (folder / "recipe.yaml").write_text(recipe.to_yaml(start))
+            (folder / "recipe.yaml").write_text(recipe.to_yaml(places))
             summary = {"finished": True, "name": recipe.recipe.name, "fingerprint": recipe.fingerprint,
                        "train": {"steps": 600, "pairs": 9600, "seconds": 60.0, "pairs_per_second": 160.0},
                        "peak_memory_bytes": 2**29, "versions": {"alignzoo": "0.1.0", "torch": "2.13.0", "pluggy": "1"}}  # fmt: skip
             (folder / "summary.json").write_text(json.dumps(summary))
             # A key of its own for every run, and with judges another folder that tells which.
-            key, own = folder / "evaluations" / folder.name.replace("-", "_"), options if start else {}
+            key, own = folder / "evaluations" / folder.name.replace("-", "_"), options if places else {}
             measure(key, recipe.recipe.seed, reward=None, **own)
             measure(key.with_name(f"{key.name}-11"), recipe.recipe.seed, **own)
     return root / name

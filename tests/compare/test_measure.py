@@ -27,6 +27,7 @@ from alignzoo.flow import folder_of
 from alignzoo.judge import Judge
 from alignzoo.progress import Screen
 from alignzoo.recipe import load_recipe
+from alignzoo.registry import registry
 from alignzoo.sampling import sample
 from alignzoo.scoring import Scorer
 from alignzoo.tree import Branch, Tree
@@ -415,10 +416,10 @@ def test_another_model_in_the_same_folder_is_another_judge(tmp_path):
 
     def key(text: str) -> str:
         (tmp_path / "config.json").write_text(text)
-        return judge_key(Folder(path=str(tmp_path)))
+        return judge_key(Folder(path=str(tmp_path)), registry())
 
     assert key("{}") == key("{}") != key("{} ")
-    assert judge_key(Folder(path="a")) != judge_key(Folder(path="b"))
+    assert judge_key(Folder(path="a"), registry()) != judge_key(Folder(path="b"), registry())
 
 
 def test_a_judge_that_fails_costs_its_own_figures_and_is_asked_again(measured):

@@ -38,7 +38,7 @@ def test_every_recipe_gets_the_same_grid_and_seeds_and_the_start_is_one_run():
         jobs = [job for job in found.jobs if job.label == label]
         assert {job.seed for job in jobs} == {0, 1, 2}
         assert {job.resolved.recipe.objective.beta for job in jobs} == {0.05, 0.1}
-        assert {job.resolved.parent.fingerprint for job in jobs} == {found.jobs[0].resolved.fingerprint}
+        assert {job.resolved.start.fingerprint for job in jobs} == {found.jobs[0].resolved.fingerprint}
     assert len({job.resolved.fingerprint for job in found.jobs}) == len(found.jobs)
 
 
@@ -46,7 +46,7 @@ def test_the_row_of_a_start_is_the_run_that_the_others_start_from():
     """An override of the steps reaches every recipe that is compared, and not the run that they start from."""
     found = plan("sft_hh", "dpo_hh", seeds=1, overrides=("train.max_steps=2",))
     start, other = (job.resolved for job in found.jobs)
-    assert start.fingerprint == other.parent.fingerprint
+    assert start.fingerprint == other.start.fingerprint
     assert (start.recipe.train.max_steps, other.recipe.train.max_steps) == (8, 2)
 
 
@@ -76,7 +76,7 @@ def test_a_key_that_a_recipe_lacks_gives_it_one_configuration():
 def test_rows_are_rows_of_their_own_and_noise_leaves_the_start_alone():
     found = plan("dpo_hh", seeds=2, rows={"data.label_noise": (0.0, 0.3)}, allow_different_data=True)
     assert found.labels == ["dpo_hh (label_noise=0.0)", "dpo_hh (label_noise=0.3)"]
-    assert len({job.resolved.parent.fingerprint for job in found.jobs}) == 1
+    assert len({job.resolved.start.fingerprint for job in found.jobs}) == 1
     assert [job.resolved.recipe.data.label_noise for job in found.jobs] == [0.0, 0.0, 0.3, 0.3]
 
 

@@ -300,7 +300,7 @@ def test_a_reporter_is_told_everything_and_one_that_fails_changes_nothing(go):
     assert not (told.folder / "report.html").exists()
     assert told.folder == quiet.folder
     assert told.summary["model"] == quiet.summary["model"]
-    assert told.summary["plugins"][1]["files"].keys() == {"diary", "clumsy"}
+    assert told.summary["plugins"][1]["code"].keys() == {"diary", "clumsy"}
 
 
 def test_the_tracker_speaks_to_accelerates_trackers(go, monkeypatch):
@@ -349,7 +349,7 @@ def test_a_format_of_ones_own(go, tmp_path):
     result = go(text)
     assert result.summary["data"]["read"] == 200
     (about,) = [one for one in result.summary["plugins"] if one["package"] == "named.py"]
-    assert about["files"].keys() == {"lines"}
+    assert about["code"].keys() == {"lines"}
     shown = (result.folder / "recipe.yaml").read_text()
     assert "name: lines" in shown
 
@@ -386,7 +386,7 @@ def test_a_model_source_on_top_of_a_recipe_that_starts_from_a_run_is_that_runs_f
     sft = next((trained / "runs").glob("sft_hh-*/policy"))
     resolved = load_recipe("dpo_hh", [], [overlay(f"model: {{name: noisy, path: {sft}}}")])
     assert resolved.recipe.model.name == "transformers"
-    assert resolved.recipe.model.start
+    assert resolved.start
 
 
 @pytest.mark.parametrize(

@@ -61,5 +61,5 @@ def test_the_example_is_found_and_trains(environment, tmp_path):
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary["objective"] == {"name": "hinge", "beta": 0.1}
-    assert summary["plugins"][1]["files"].keys() == {"hinge"}
+    assert summary["plugins"][1]["code"].keys() == {"hinge"}
     assert summary["eval"]["loss"] < summary["eval"]["loss_before"]

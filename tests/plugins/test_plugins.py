@@ -76,7 +76,7 @@ def test_installed_plugins_are_found_and_a_recipe_uses_one(site):
     summary = json.loads(done.stdout)
     assert summary["objective"] == {"name": "hinge", "beta": 0.1}
     assert [plugin["package"] for plugin in summary["plugins"]] == ["alignzoo", "alignzoo-example"]
-    assert list(summary["plugins"][1]["files"]) == ["hinge"]
+    assert list(summary["plugins"][1]["code"]) == ["hinge"]
 
 
 @pytest.mark.slow
@@ -111,7 +111,7 @@ reporters: [{{name: card, license: mit}}]
     done = cli(site, "run", str(tmp_path / "all.yaml"), "--json")
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
-    used = {plugin["package"]: sorted(plugin["files"]) for plugin in summary["plugins"]}
+    used = {plugin["package"]: sorted(plugin["code"]) for plugin in summary["plugins"]}
     assert used == {
         "alignzoo": ["entropy", "table"], "alignzoo-card": ["card"], "alignzoo-imdb": ["imdb"],
         "alignzoo-readability": ["flesch"], "alignzoo-soup": ["soup"], "alignzoo-zoo": ["kto"],

@@ -318,4 +318,4 @@ def test_a_run_with_another_objective_is_called_so(tmp_path):
     assert name("objective=ipo", "name=mine") == "mine"
     (tmp_path / "over.yaml").write_text("objective: cdpo")
     assert name(overlays=[tmp_path / "over.yaml"]) == "dpo_hh-cdpo"
-    assert load_recipe("dpo_hh", ["objective=ipo"]).parent.recipe.name == "sft_hh"
+    assert load_recipe("dpo_hh", ["objective=ipo"]).start.recipe.name == "sft_hh"

@@ -62,24 +62,24 @@ def test_every_shipped_recipe_is_good(path, overlay):
 
 def test_the_papers_setting_is_the_papers():
     resolved = load_recipe("dpo_hh", (), ["scale/pythia-2.8b"])
-    for part in (resolved.recipe, resolved.parent.recipe):
+    for part in (resolved.recipe, resolved.start.recipe):
         assert part.data.model_dump(include={"path"}) == {"path": "Anthropic/hh-rlhf"}
         assert part.train.batch_size == 64
         assert (part.train.optimizer.name, part.train.optimizer.learning_rate) == ("rmsprop", 1e-6)
         assert (part.train.schedule.name, part.train.schedule.warmup_steps) == ("constant", 150)
         assert (part.tokens.max_length, part.tokens.max_prompt_length) == (512, 256)
     assert resolved.recipe.objective.beta == 0.1
-    assert resolved.parent.recipe.model.path == "EleutherAI/pythia-2.8b"
-    assert resolved.parent.recipe.objective.name == "sft"
+    assert resolved.start.recipe.model.path == "EleutherAI/pythia-2.8b"
+    assert resolved.start.recipe.objective.name == "sft"
 
 
 def test_adapters_are_given_by_an_overlay_to_every_run_and_by_a_bare_value_to_the_last():
     both = load_recipe("dpo_hh", (), ["scale/lora"])
-    assert both.recipe.model.lora.r == both.parent.recipe.model.lora.r == 16
+    assert both.recipe.model.lora.r == both.start.recipe.model.lora.r == 16
     last = load_recipe("dpo_hh", ["model.lora.r=4"])
-    assert (last.recipe.model.lora.r, last.parent.recipe.model.lora) == (4, None)
+    assert (last.recipe.model.lora.r, last.start.recipe.model.lora) == (4, None)
     plain = load_recipe("dpo_hh")
-    assert last.parent.fingerprint == plain.parent.fingerprint != both.parent.fingerprint
+    assert last.start.fingerprint == plain.start.fingerprint != both.start.fingerprint
     assert len({one.fingerprint for one in (plain, last, both, load_recipe("dpo_hh", ["model.lora.r=8"]))}) == 4
 
 
@@ -193,7 +193,7 @@ def test_recipes_that_extend_each_other_are_told(write):
 def test_recipes_that_start_from_each_other_are_told(write):
     write(GOOD | {"model": {"from": "b.yaml"}}, "a.yaml")
     path = write(GOOD | {"model": {"from": "a.yaml"}}, "b.yaml")
-    assert "recipes start from each other in a circle" in message(path)
+    assert "recipes need each other's runs in a circle" in message(path)
 
 
 def test_overlays_go_on_top_and_overrides_last(write):
@@ -249,7 +249,7 @@ def test_what_is_handed_on_to_the_recipe_a_run_starts_from(write):
     overlay = write({"train": {"batch_size": 99}, "model": {"path": "org/name"}, "name": "big"}, "overlay.yaml")
     words = ["data.held_out=0.3", "tokens.max_length=100", "train.max_steps=5", "seed=8", "model.dtype=bfloat16"]
     resolved = load_recipe(child, words, [overlay])
-    mine, start = resolved.recipe, resolved.parent.recipe
+    mine, start = resolved.recipe, resolved.start.recipe
     assert start.objective.name == "sft"
     assert start.model.path == "org/name"
     assert start.model.config is None

@@ -20,7 +20,7 @@ def test_a_plugin_is_found_and_attributed(install):
     assert cls.name == "mine"
     assert registry.find("objective", "alignzoo-mine/mine") is cls
     origin = registry.origin(cls)
-    assert (origin.package, origin.version, len(origin.file_hash)) == ("alignzoo-mine", "1.0", 32)
+    assert (origin.package, origin.version, len(origin.code)) == ("alignzoo-mine", "1.0", 32)
     assert registry.plugins()[0].offers == {"objective": ["mine"]}
     assert "mine" in registry.known("objective")
 
@@ -214,7 +214,7 @@ def test_an_unpackaged_plugin_is_a_file(tmp_path):
     changed = tmp_path / "other.py"
     changed.write_text(GOOD.format(name="mine") + "# changed\n")
     again = Registry().with_files([changed])
-    assert again.origin(again.find("objective", "mine")).file_hash != registry.origin(cls).file_hash
+    assert again.origin(again.find("objective", "mine")).code != registry.origin(cls).code
 
 
 @pytest.mark.parametrize(

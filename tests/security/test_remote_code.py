@@ -98,7 +98,7 @@ def test_off_it_is_no_part_of_the_fingerprint(model):
 def test_the_overlay_and_the_command_line_reach_the_first_model():
     resolved = load_recipe("dpo_hh", ["model.trust_remote_code=true"])
     assert resolved.recipe.model.runs_code
-    assert resolved.parent.recipe.model.runs_code
+    assert resolved.start.recipe.model.runs_code
 
 
 def test_a_dataset_comes_without_a_script(tmp_path, capsys):

@@ -1,0 +1,65 @@
+"""The runs that a recipe needs before its own: which fields name them, and which values they inherit.
+
+A needed run inherits every overlay, and every override of `data`, `tokens` and `model`, except for the keys in `OWN`
+and the keys that name recipes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from copy import deepcopy
+from typing import Any
+
+from alignzoo.model_source import ON_TOP
+from alignzoo.recipe.read import Node
+from alignzoo.recipe.schema import Recipe
+
+INHERITED = ("data", "tokens", "model")
+"""Sections whose overrides a needed run inherits."""
+OWN = (
+    "objective", "name", "reporters", "eval.metrics", "eval.judges", "data.label_noise", "data.label_noise_seed",
+)  # fmt: skip
+"""Keys that each run keeps for itself. Label noise is put on the preferences that are trained on."""
+Overrides = Sequence[tuple[list[str], Node]]
+
+
+def runs_named(recipe: Recipe) -> dict[str, str]:
+    """Dotted key -> recipe, for every field of a recipe that names another one whose run it needs."""
+    terms = recipe.objective.terms
+    objectives = {"objective": recipe.objective} if len(terms) == 1 else {}
+    objectives |= {f"objective.{i}": term for i, (_, term) in enumerate(terms)} if len(terms) > 1 else {}
+    pieces: dict[str, Any] = {"model": recipe.model, "data": recipe.data, **objectives}
+    return {f"{at}.{key}": value for at, piece in pieces.items() for key, value in _named(piece) if value}
+
+
+def _named(piece: Any) -> Iterator[tuple[str, str | None]]:
+    piece = getattr(piece, "inner", piece)  # of a modified objective
+    for name, field in type(piece).model_fields.items():
+        key = field.alias or name
+        if key in getattr(piece, "needs_runs", ()):
+            yield key, getattr(piece, name)
+
+
+def inherited_overlay(overlay: Node, named: Collection[str]) -> Node:
+    """The part of an overlay that a needed run inherits. `named` are the keys that name recipes."""
+    result = deepcopy(overlay)
+    for key in (*OWN, *named):
+        *sections, last = key.split(".")
+        below: Node | None = result
+        for section in sections:
+            below = below.value.get(section) if below is not None and isinstance(below.value, dict) else None
+        if below is not None and isinstance(below.value, dict):
+            below.value.pop(last, None)
+    return result
+
+
+def inherited_overrides(overrides: Overrides, named: Collection[str]) -> list[tuple[list[str], Node]]:
+    """The overrides that a needed run inherits: `model.lora` and `model.quantize` say how one run is trained, as its
+    learning rate does."""
+    own = {*OWN, *named, *(f"model.{key}" for key in ON_TOP)}
+    return [
+        (path, value)
+        for path, value in overrides
+        if path[0] in INHERITED and len(path) > (path[0] == "model")
+        and not any(".".join(path[:depth]) in own for depth in range(1, len(path) + 1))
+    ]  # fmt: skip

@@ -18,7 +18,7 @@ from alignzoo.recipe import fingerprint as _fingerprint
 from alignzoo.recipe.check import validate
 from alignzoo.recipe.find import find_recipe, shipped_recipes
 from alignzoo.recipe.merge import apply, is_base, merge, read_with_bases, without_base
-from alignzoo.recipe.needs import inherited_overlay, inherited_overrides, runs_named
+from alignzoo.recipe.needs import inherited_overlay, inherited_overrides, recipe_named, runs_named
 from alignzoo.recipe.read import Node, Origin, read_overrides
 from alignzoo.recipe.schema import Recipe
 from alignzoo.registry import Registry
@@ -152,7 +152,7 @@ def _load(
     named = runs_named(recipe)
     below = [inherited_overlay(overlay, named) for overlay in overlays]
     passed = inherited_overrides(overrides, named)
-    needs = {key: _load(find_recipe(other), below, passed, (*chain, path)) for key, other in named.items()}
+    needs = {key: _load(recipe_named(node, key, other), below, passed, (*chain, path)) for key, other in named.items()}
     if START in needs:
         recipe = _started(recipe, needs[START].recipe, str(node.origin))
     return Resolved(recipe, path, node, needs, registry)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 from alignzoo.model_source import ON_TOP
-from alignzoo.recipe.read import Node
+from alignzoo.recipe.find import find_recipe
+from alignzoo.recipe.read import COMMAND_LINE, Node
 from alignzoo.recipe.schema import Recipe
 
 INHERITED = ("data", "tokens", "model")
@@ -30,6 +32,17 @@ def runs_named(recipe: Recipe) -> dict[str, str]:
     objectives |= {f"objective.{i}": term for i, (_, term) in enumerate(terms)} if len(terms) > 1 else {}
     pieces: dict[str, Any] = {"model": recipe.model, "data": recipe.data, **objectives}
     return {f"{at}.{key}": value for at, piece in pieces.items() for key, value in _named(piece) if value}
+
+
+def recipe_named(node: Node, key: str, named: str) -> Path:
+    """The recipe that the value of a dotted key names: beside the file that wrote it, else as on the command line."""
+    for part in key.split("."):
+        if isinstance(node.value, list):
+            node = node.value[int(part)]
+        elif isinstance(node.value, dict):
+            node = node.value.get(part, node)
+    beside = Path(node.origin.file).parent / named
+    return find_recipe(beside if node.origin.file != COMMAND_LINE and beside.is_file() else named)
 
 
 def _named(piece: Any) -> Iterator[tuple[str, str | None]]:

@@ -17,6 +17,7 @@ from alignzoo import checkpoint
 from alignzoo.adapters import attach, attached, ready
 from alignzoo.compiling import compiled_layers, float32_means_float32
 from alignzoo.data import Tokenised
+from alignzoo.data.report import losses
 from alignzoo.data.sealed import new_folder
 from alignzoo.data.store import Prepared, TokenStore
 from alignzoo.data.unread import Unread
@@ -219,6 +220,7 @@ class Run:
         self.screen.say(
             f"data: {report['train']:,} training and {report['held_out']:,} held-out rows of {report['read']:,} read"
             + (f"; skipped: {skipped}" if skipped else "")
+            + losses(report)
         )
         if getattr(recipe.data, "path", recipe.data.name) == "sample":
             self.screen.say(

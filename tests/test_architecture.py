@@ -20,7 +20,7 @@ PACKAGE = ROOT / "alignzoo"
 ROOMS = [
     ("hiding",),
     ("errors", "paths", "elsewhere", "durable", "aloud", "stopping", "launched", "accelerated", "ranks"),
-    ("data.rows", "data.files", "data.format"),
+    ("data.rows", "data.optional", "data.named_splits", "data.json_records", "data.parquet", "data.files", "data.format"),
     ("seen", "objective", "metric", "judge", "reporter", "data.source", "model_source"),
     ("reading", "composition"),
     ("hookspecs",),

@@ -67,6 +67,7 @@ def _counts(console: Console, report: dict[str, Any]) -> None:
         console.print(f"  skipped: {number:,} {reason}")
     prompts, completions = report["truncated_prompts"], report["truncated_completions"]
     console.print(f"truncated: {prompts:,} prompts, the completions of {completions:,} rows")
+    console.print(f"in both splits: {report['in_both_splits']:,} held-out rows are also training rows")
     console.print(f"labels flipped: {report['flipped']:,}")
     console.print(f"\n{'tokens':<12}{'mean':>8}{'median':>8}{'p95':>8}{'max':>8}")
     for name, line in report["lengths"].items():
@@ -99,5 +100,5 @@ def _tokenizer(resolved: Resolved, unread: Unread) -> PreTrainedTokenizerBase:
     from alignzoo.models import load_tokenizer
 
     bottom = resolved.first
-    own = bottom.recipe.data == resolved.recipe.data
+    own = bottom.data_fingerprint == resolved.data_fingerprint
     return load_tokenizer(bottom.recipe.model, unread if own else Unread(bottom.recipe.data))

@@ -26,6 +26,7 @@ def data_report(rows: Rows, train: Tokenised, held_out: Tokenised, source: DataS
         "train": len(train.trees),
         "held_out": len(held_out.trees),
         "held_out_is": "carved from the training rows, by group" if rows.carved else "the source's own test split",
+        "in_both_splits": rows.in_both,
         "skipped": len(skipped),
         "left_out": rows.left_out,
         "skipped_by_reason": dict(sorted(Counter(row.reason for row in skipped).items())),
@@ -35,6 +36,17 @@ def data_report(rows: Rows, train: Tokenised, held_out: Tokenised, source: DataS
         "lengths": lengths(train, held_out),
         "skipped_rows": [{"id": row.id, "reason": row.reason, "detail": row.detail} for row in skipped],
     }
+
+
+def losses(report: dict[str, Any]) -> str:
+    """What a reader of the results should know of the data, as a clause for a line; "" where there is nothing."""
+    prompts, completions = report["truncated_prompts"], report["truncated_completions"]
+    said = []
+    if prompts or completions:
+        said.append(f"truncated: {prompts:,} prompts, the completions of {completions:,} rows")
+    if report["in_both_splits"]:
+        said.append(f"{report['in_both_splits']:,} held-out rows are also training rows")
+    return "".join(f"; {part}" for part in said)
 
 
 def lengths(*parts: Tokenised) -> dict[str, dict[str, float]]:

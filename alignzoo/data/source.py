@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
-from alignzoo.data.files import Record, find_files, own_split, read_records
+from alignzoo.data.files import Record, find_files, read_records
 from alignzoo.data.format import Format
+from alignzoo.data.named_splits import choose_splits, side, split_in_path
 from alignzoo.data.rows import Row, Skipped
+from alignzoo.errors import UserError
 
 __all__ = ["DataSource", "Field", "FileSource", "Split", "content_of", "file_digest"]
 
@@ -44,6 +46,15 @@ class DataSource(BaseModel):
     pairs: Literal["best_worst", "neighbours", "all"] = Field(
         "best_worst", description="which pairs a ranked list gives to an objective that takes pairs"
     )
+
+    _kinds: frozenset[str] = PrivateAttr(frozenset())
+
+    def serving(self, kinds: Collection[str]) -> Self:
+        """The same source for an objective that takes these kinds of rows (`Objective.data`): where a dataset has a
+        split for each way to train, they say which one is meant."""
+        copy = self.model_copy()
+        copy._kinds = frozenset(kinds)
+        return copy
 
     def splits(self) -> tuple[Split, ...]:
         """Its own splits. With `("train",)` a held-out one is carved from it, whole groups at a time."""
@@ -75,6 +86,8 @@ class FileSource(DataSource):
     """A source that reads records from files: subclass it and turn a record into a row."""
 
     path: str | tuple[str, ...]
+    train_split: str | None = Field(None, description="by default `train`, or the only one that is no test split")
+    test_split: str | None = Field(None, description="by default the one named like the training split")
 
     def row(self, id: str, record: Record, where: str) -> Row | Skipped:
         """A row from one record. `id` is `file:line`; `where` has the whole path, for errors."""
@@ -82,14 +95,12 @@ class FileSource(DataSource):
 
     def splits(self) -> tuple[Split, ...]:
         """Both, when the names of the files say which is which."""
-        found = {split for _, _, split in self._files()}
-        return ("train", "test") if {"train", "test"} <= found else ("train",)
+        return ("train", "test") if {split for _, _, split in self._files()} == {"train", "test"} else ("train",)
 
     def read(self, split: Split) -> Iterator[Row | Skipped]:
         """Rows in the order of the files and their lines."""
-        own = len(self.splits()) > 1
-        for file, label, named in self._files():
-            if own and (named or "train") != split:
+        for file, label, own in self._files():
+            if own != split:
                 continue
             for line, record in read_records(file):
                 yield self.row(f"{label}:{line}", record, f"{file}:{line}")
@@ -98,14 +109,14 @@ class FileSource(DataSource):
         """Of the fields and of every file's name and bytes."""
         return self.digest_of(f"{label} {file_digest(file)}" for file, label, _ in self._files())
 
-    def _files(self) -> list[tuple[Path, str, str]]:
-        """(file, what rows call it, the split its name says) for every file, each once.
+    def _files(self) -> list[tuple[Path, str, Split]]:
+        """(file, its label in ids, its split) for every file that is read, each once.
 
         A file is called by its name, below a folder by its path in it; where two would be called the same, all by
         their paths below the folder that they share.
         """
         labels: dict[Path, str] = {}
-        for part in (self.path,) if isinstance(self.path, str) else self.path:
+        for part in _parts(self.path):
             root = Path(part).expanduser()
             for file in find_files(part):
                 label = file.relative_to(root).as_posix() if root.is_dir() else file.name
@@ -113,13 +124,48 @@ class FileSource(DataSource):
         if len(set(labels.values())) < len(labels):
             shared = os.path.commonpath([file.parent for file in labels])
             labels = {file: file.relative_to(shared).as_posix() for file in labels}
-        return [(file, label, own_split(label)) for file, label in labels.items()]
+        parts = self._split_of({label: split_in_path(label) for label in labels.values()})
+        return [(file, label, parts[label]) for file, label in labels.items() if label in parts]
+
+    def _split_of(self, names: dict[str, str]) -> dict[str, Split]:
+        """Label -> split, by the names in the files' paths. Files without one are for training.
+
+        Test files train only where the recipe names them: as `path`, and not as a folder that holds them.
+        """
+        said = set(names.values())
+        plain = "train" if "train" in said or not any(name.startswith("train") for name in said) else ""
+        names = {label: name or plain for label, name in names.items()}
+        if {side(name) for name in names.values()} == {"test"} and not self.train_split and not self._in_folders():
+            return dict.fromkeys(names, "train")
+        train, test = choose_splits(
+            list(dict.fromkeys(names.values())), str(self.path), self._kinds, self.train_split, self.test_split
+        )
+        return {label: "train" if name == train else "test" for label, name in names.items() if name in (train, test)}
+
+    def _in_folders(self) -> bool:
+        return any(Path(part).expanduser().is_dir() for part in _parts(self.path))
+
+
+def _parts(path: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (path,) if isinstance(path, str) else path
 
 
 def file_digest(path: Path) -> str:
-    """32 hex digits of a file's bytes; read again only when the file has changed within this process."""
+    """32 hex digits of a file's bytes; read again only when the file has changed within this process.
+
+    Raises UserError for a file that changes while it is read.
+    """
+    for _ in range(3):
+        before = _state(path)
+        found = _digest(str(path.resolve()), *before)
+        if _state(path) == before:
+            return found
+    raise UserError("the file changes while it is read", where=str(path), expected="a file that is complete")
+
+
+def _state(path: Path) -> tuple[int, ...]:
     about = path.stat()
-    return _digest(str(path.resolve()), about.st_size, about.st_mtime_ns)
+    return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns
 
 
 def content_of(folder: Path) -> str:
@@ -130,6 +176,6 @@ def content_of(folder: Path) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _digest(path: str, size: int, changed: int) -> str:
+def _digest(path: str, *state: int) -> str:
     with open(path, "rb") as file:  # SHA-256, which processors have instructions for: several times BLAKE2's rate
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]

@@ -29,6 +29,8 @@ class Rows:
     skipped: list[Skipped] = field(default_factory=list)
     read: int = 0
     flipped: int = 0
+    in_both: int = 0
+    """Held-out rows with the prompt and the completions of a training row."""
     left_out: int = 0
     """Usable rows beyond `train_rows` and `held_out_rows`."""
     carved: bool = False
@@ -78,13 +80,16 @@ def survey(source: DataSource, read: Read) -> Survey:
     splits = source.splits()
     found = Survey(Rows(carved=len(splits) == 1), {})
     ids, places = array("q"), array("d")
+    contents: dict[Split, array[int]] = {split: array("q") for split in splits}
     for split in splits:
         marks = bytearray()
         for row in map(_checked, read(split)):
             if isinstance(row, Skipped):
                 found.rows.skipped.append(row)
                 marks.append(0)
+                contents[split].append(0)
                 continue
+            contents[split].append(_content(row))
             ids.append(hash(row.id))
             if found.rows.carved:
                 places.append(_unit(f"held out {row.group}"))
@@ -108,7 +113,22 @@ def survey(source: DataSource, read: Read) -> Survey:
             own[beyond] &= ~np.uint8(side)
             found.rows.left_out += len(beyond)
     found.rows.flipped = found.count(TRAIN, FLIPPED)
+    found.rows.in_both = _in_both(found.marks, contents)
     return found
+
+
+def _content(row: Row) -> int:
+    """64 bits of a row's prompt and completions, in whatever order these are."""
+    text = repr((row.prompt, sorted(repr((one.context, one.text)) for one in row.completions)))
+    return int.from_bytes(blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), "big", signed=True)
+
+
+def _in_both(marks: dict[Split, NDArray[np.uint8]], contents: dict[Split, array[int]]) -> int:
+    trained, held_out = (
+        np.concatenate([np.frombuffer(contents[split], np.int64)[own & side > 0] for split, own in marks.items()])
+        for side in (TRAIN, HELD_OUT)
+    )
+    return int(np.isin(held_out, trained).sum())
 
 
 def used_rows(found: Survey, read: Read) -> Iterator[tuple[bool, Row]]:

@@ -6,9 +6,10 @@ A folder `tokens/<key>/` of the cache holds
     held_out.jsonl                            the held-out rows with their texts: samples, judges and metrics read them
     about.json                                the data report, and a digest of every other file
 
-The key is a digest of everything that the tokens depend on: the data and the code that reads it, the tokenizer, the
-limits, and the shape that objective and metrics ask for. Seed, beta and the objective's name are not in it. Rows that
-all are pairs come out the same for every kind of objective, and are kept under a key that all of them find.
+The key is a digest of everything that the tokens depend on: the data, the plugins that read it, `FORMAT_VERSION`, the
+tokenizer, the limits, and the shape that objective and metrics ask for. Seed, beta and the objective's name are not in
+it. Rows that all are pairs come out the same for every kind of objective, and are kept under a key that all of them
+find.
 """
 
 from __future__ import annotations
@@ -29,14 +30,12 @@ from filelock import FileLock
 from alignzoo.data import Tokenised, data_report
 from alignzoo.data.pile import stored as stored_part
 from alignzoo.data.sealed import digest, new_folder, opened, seal, set_aside
-from alignzoo.data.source import content_of, file_digest
 from alignzoo.data.split import HELD_OUT, TRAIN
 from alignzoo.data.stream import Stream
 from alignzoo.data.unread import Unread
 from alignzoo.durable import written
-from alignzoo.errors import NotWritten
+from alignzoo.errors import NotWritten, UserError
 from alignzoo.paths import cache_root
-from alignzoo.tree import sequence_key
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -44,10 +43,9 @@ if TYPE_CHECKING:
     from alignzoo.recipe import Resolved
 
 PARTS, HELD_OUT_ROWS = ("train", "held_out"), "held_out.jsonl"
-OWN_CODE = [Path(__file__).parent / name for name in (".", "formats", "sources", "sample")]
-"""alignzoo's own reading and tokenising: what another version of it made is another thing, as with a plugin's."""
-KEYS_CODE = Path(sequence_key.__code__.co_filename)
-"""The sequence keys are kept with the tokens."""
+FORMAT_VERSION = 1
+"""Of the meaning of what is stored: how alignzoo reads, shapes and tokenizes rows, and the layout of the files. Raise
+it with every change of these. Golden folders in the tests show when that was forgotten."""
 LIBRARIES = ("tokenizers", "transformers")
 WAIT_SECONDS = 900
 """For another process that makes the same tokens; after that both make them, and one is kept."""
@@ -70,13 +68,13 @@ class TokenStore:
     """What the recipe's data becomes with this tokenizer, and where that is kept."""
 
     def __init__(self, resolved: Resolved, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.recipe, self.tokenizer = resolved.recipe, tokenizer
+        self.resolved, self.recipe, self.tokenizer = resolved, resolved.recipe, tokenizer
         self.root = cache_root() / "tokens"
         origins = [resolved.registry.origin(type(piece)) for piece in self.recipe.data.pieces]
         self._made_from = digest({
             "data": resolved.data_fingerprint,
             "plugins": [origin.code for origin in origins if origin.package != "alignzoo"],
-            "code": [*(content_of(folder) for folder in OWN_CODE), file_digest(KEYS_CODE)],
+            "format": FORMAT_VERSION,
             "tokenizer": tokenizer_fingerprint(tokenizer),
             "tokens": self.recipe.tokens.model_dump(mode="json"),
         })  # fmt: skip
@@ -132,6 +130,11 @@ class TokenStore:
         for name, (pile, made) in zip(PARTS, parts, strict=True):
             pile.save(made.trees, folder / f"{name}.safetensors")
         shutil.rmtree(work)
+        if self.resolved.digest_data() != self.resolved.data_fingerprint:
+            raise UserError(
+                "the data has changed since the run's fingerprint was made", where="data",
+                expected="files that stay as they are while they are read", hint="the same command starts a new run",
+            )  # fmt: skip
         train, held_out = (made for _, made in parts)
         report = data_report(unread.survey.rows, train, held_out, self.recipe.data)
         seal(folder, {"mismatched": train.trees.mismatched, "report": report})

@@ -52,7 +52,11 @@ class Resolved:
 
     @cached_property
     def data_fingerprint(self) -> str:
-        """`data.fingerprint()` and that of every run which the data needs, as the run's fingerprint counts them."""
+        """`data.fingerprint()` and those of the runs that the data needs, as the run's fingerprint counts them."""
+        return self.digest_data()
+
+    def digest_data(self) -> str:
+        """`data_fingerprint`, computed again."""
         needs = {key: need.fingerprint for key, need in self.needs.items() if key.startswith("data.")}
         own = self.recipe.data.fingerprint()
         return _fingerprint.digest([own, needs]) if needs else own

@@ -47,7 +47,8 @@ def validate(node: Node, name: str) -> tuple[Recipe, Registry]:
         recipe = None
     if problems or recipe is None:
         raise UserError(sorted(dict.fromkeys(problems), key=order))
-    return recipe, known
+    data = recipe.data.serving({term.data for _, term in recipe.objective.terms})
+    return recipe.model_copy(update={"data": data}), known
 
 
 def _optimizer(plain: dict[str, Any], node: Node) -> Iterator[Problem]:

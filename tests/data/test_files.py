@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from alignzoo.data.files import find_files, own_split, read_records
+from alignzoo.data.files import find_files, read_records
+from alignzoo.data.named_splits import split_in_path
 from alignzoo.errors import UserError
 
 
@@ -37,6 +38,79 @@ def test_every_format_gives_the_same_records(write, name, raw):
     assert records(write(name, raw)) == ROWS
 
 
+LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [
+        ("lines.json", LINES),
+        ("array.jsonl", json.dumps(ROWS).encode()),
+        ("array.jsonl", b"\n\n" + json.dumps(ROWS, indent=2).encode()),
+        ("pretty.jsonl", b"\n".join(json.dumps(row, indent=2).encode() for row in ROWS)),
+        ("wrapped.json", json.dumps({"version": 1, "data": ROWS}).encode()),
+        ("wrapped.jsonl", json.dumps({"data": ROWS}, indent=4).encode()),
+        ("crlf.jsonl", LINES.replace(b"\n", b"\r\n")),
+        ("utf16.jsonl", LINES.decode().encode("utf-16")),
+        ("utf16.csv", CSV.decode().encode("utf-16")),
+        ("utf32.json", json.dumps(ROWS).encode("utf-32")),
+        ("crlf.csv", b'prompt,chosen,rejected\r\np,"\xc3\xa4\n""x""","b,c"\r\nq,d,e\r\n'),
+        ("quotes.tsv", b'prompt\tchosen\trejected\np\t"\xc3\xa4\n""x"""\tb,c\nq\td\te\n'),
+    ],
+)
+def test_the_content_says_how_a_file_is_read(write, name, raw):
+    assert records(write(name, raw)) == ROWS
+
+
+def test_one_object_is_one_record_however_it_is_written(write):
+    row = {"prompt": "p", "data": ["x"]}
+    assert records(write("a.json", json.dumps(row).encode())) == [row]
+    assert records(write("b.json", json.dumps(row, indent=1).encode())) == [row]
+
+
+def test_a_field_of_csv_may_be_long(write):
+    long = "x" * 131_073
+    assert records(write("a.csv", f"a,b\n{long},1\n".encode())) == [{"a": long, "b": "1"}]
+
+
+def test_zstandard(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    path = tmp_path / "a.jsonl.zst"
+    for part in (LINES[:40], LINES[40:]):  # two frames, as `zstd a b` and `cat` leave them
+        with open(path, "ab") as file:
+            file.write(pyarrow.compress(part, codec="zstd", asbytes=True))
+    assert records(str(path)) == ROWS
+
+
+def test_parquet_with_json_columns_is_what_datasets_reads(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    rows = [
+        {"chosen": [{"role": "user", "content": "plain"}], "meta": {"a": "1"}, "whole": [1, {"b": None}]},
+        {"chosen": [{"role": "user", "content": [{"type": "text", "text": "ä"}]}, {"role": "x", "content": None}],
+         "meta": {"a": 2.5}, "whole": "text"},
+        {"chosen": None, "meta": None, "whole": None},
+    ]  # fmt: skip
+    json_type = datasets.Json()
+    features = datasets.Features(
+        {"chosen": datasets.List({"role": datasets.Value("string"), "content": json_type}),
+         "meta": {"a": json_type}, "whole": json_type}
+    )  # fmt: skip
+    path = str(tmp_path / "a.parquet")
+    datasets.Dataset.from_list(rows, features=features).to_parquet(path)
+    theirs = datasets.load_dataset("parquet", data_files=path, split="train", cache_dir=str(tmp_path / "cache"))
+    assert records(path) == list(theirs)
+    assert records(path)[1]["chosen"][0]["content"] == [{"type": "text", "text": "ä"}]
+
+
+def test_json_columns_that_hold_no_json_are_an_error(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    column = pyarrow.ExtensionArray.from_storage(pyarrow.json_(), pyarrow.array(['"a"', "{"]))
+    parquet.write_table(pyarrow.table({"x": column}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a\.parquet: row 2: x: not JSON that can be read: .*; expected JSON text"):
+        records(str(tmp_path / "a.parquet"))
+
+
 def test_parquet(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
@@ -53,12 +127,18 @@ def test_lines_are_numbered_as_an_editor_numbers_them(write):
     ("name", "raw", "message"),
     [
         ("a.jsonl", b'{"a": 1}\n{"a": \n', "a.jsonl:2: not JSON: Expecting value at column 7; expected JSON"),
-        ("a.jsonl", b"[1]\n", "a.jsonl:1: the line holds a list; expected a JSON object"),
+        ("a.jsonl", b'{"a": 1}\n[1]\n', "a.jsonl:2: the line holds a list; expected a JSON object"),
+        ("a.jsonl", b"[1]\n", "a.jsonl: item 1 is a number; expected a JSON object"),
+        ("a.jsonl", b'{"a": \n{"a": 1}\n', "a.jsonl:3: not JSON"),
+        ("a.json", b'{"a": 1,\n "b" 2}', "a.json:2: not JSON: Expecting ':' delimiter at column 6"),
+        ("a.jsonl", b'{"a": 1}\r{"a": 2}', "a.jsonl:1: not JSON: Extra data"),
+        ("a.jsonl", b"\xff\xfe{", "a.jsonl: byte 2 is not UTF-16"),
+        ("a.csv", b"a,b,a\n1,2,3\n", "a.csv:1: two columns are called 'a'"),
+        ("a.jsonl.zst", b"plain text", "a.jsonl.zst: the file can't be read: ZSTD"),
         ("a.jsonl", b'{"a": 1}\n{"a": "\xff"}\n', "a.jsonl:2: byte 7 is not UTF-8"),
         ("a.jsonl", b"", "a.jsonl: the file is empty"),
-        ("a.json", b'{"a": 1}', "a.json: the file holds an object; expected a JSON list of objects"),
         ("a.json", b'[\n{"a": 1},\n{"a" 2}\n]', "a.json:3: not JSON: Expecting ':' delimiter at column 6"),
-        ("a.jsonl", b"[" * 10**6, "a.jsonl:1: not JSON that can be read: maximum recursion depth"),
+        ("a.jsonl", b"[" * 10**6, "a.jsonl: not JSON that can be read: maximum recursion depth"),
         ("a.jsonl", b"1" * 10**4, "a.jsonl:1: not JSON that can be read: Exceeds the limit"),
         ("a.json", b"[1]", "a.json: item 1 is a number; expected a JSON object"),
         ("a.csv", b"a,b\n1,2\n1\n", "a.csv:3: the line has not as many fields as the header"),
@@ -138,8 +218,10 @@ def test_nothing_there(write, tmp_path):
     ("name", "split"),
     [
         ("train.jsonl", "train"), ("helpful-base/test.jsonl.gz", "test"), ("data/validation-00000.parquet", "test"),
-        ("train/part.jsonl", "train"), ("latest.jsonl", ""), ("training.jsonl", ""), ("hh.jsonl", ""),
+        ("train/part.jsonl", "train"), ("train_prefs-00000-of-00001.parquet", "train_prefs"),
+        ("data/test_sft.jsonl", "test_sft"), ("train_a.jsonl", "train"), ("latest.jsonl", ""), ("training.jsonl", ""),
+        ("hh.jsonl", ""),
     ],
 )  # fmt: skip
 def test_a_name_says_its_split_by_whole_words(name, split):
-    assert own_split(name) == split
+    assert split_in_path(name) == split

@@ -45,11 +45,49 @@ def test_a_folder_with_train_and_test_files_has_its_own_splits(write, tmp_path):
     assert (len(rows.train), len(rows.held_out), rows.carved) == (6, 4, False)
 
 
-def test_files_that_are_all_tests_are_trained_on_and_split(write, tmp_path):
+def test_files_that_are_all_tests_train_only_where_the_recipe_says_so(write, tmp_path):
     for name in ("hh_a_test.jsonl", "hh_b_test.jsonl"):
         write(name, hh_records(20, name))
     assert HH(path=str(tmp_path / "hh_*_test.jsonl")).splits() == ("train",)
-    assert len(ids(HH(path=str(tmp_path)))) == 40
+    with pytest.raises(UserError, match=r"every split is a test split; expected train_split: one of test"):
+        ids(HH(path=str(tmp_path)))
+    assert len(ids(HH(path=str(tmp_path), train_split="test"))) == 40
+
+
+def test_a_test_file_beside_one_without_a_split_is_held_out(write, tmp_path):
+    write("rows.jsonl", hh_records(3))
+    write("test.jsonl", hh_records(2, "other"))
+    source = HH(path=str(tmp_path))
+    assert (ids(source, "train"), ids(source, "test")) == (
+        ["rows.jsonl:1", "rows.jsonl:2", "rows.jsonl:3"], ["test.jsonl:1", "test.jsonl:2"],
+    )  # fmt: skip
+
+
+def test_files_below_linked_folders_are_read_and_a_loop_of_links_ends(write, tmp_path):
+    write("far/rows.jsonl", hh_records(2))
+    (tmp_path / "near").mkdir()
+    (tmp_path / "near" / "linked").symlink_to(tmp_path / "far")
+    (tmp_path / "far" / "loop").symlink_to(tmp_path / "near")
+    assert ids(HH(path=str(tmp_path / "near"))) == ["linked/rows.jsonl:1", "linked/rows.jsonl:2"]
+
+
+ULTRAFEEDBACK = ("train_prefs", "train_sft", "test_prefs", "test_sft", "train_gen", "test_gen")
+
+
+@pytest.mark.parametrize("kinds", [{"pair"}, {"ranked"}, {"pair", "chosen"}, {"chosen"}])
+def test_files_of_splits_for_each_way_to_train(write, tmp_path, kinds):
+    for name in ULTRAFEEDBACK:
+        write(f"data/{name}-00000-of-00001.jsonl", hh_records(2, name))
+    purpose = "sft" if kinds == {"chosen"} else "prefs"
+    source = HH(path=str(tmp_path)).serving(kinds)
+    for split in ("train", "test"):
+        file = f"data/{split}_{purpose}-00000-of-00001.jsonl"
+        assert ids(source, split) == [f"{file}:1", f"{file}:2"]
+    other = HH(path=str(tmp_path), train_split="train_gen").serving(kinds)
+    assert ids(other, "test")[0].startswith("data/test_gen-")
+    assert other.fingerprint() != source.fingerprint()
+    with pytest.raises(UserError, match="no split is plainly the one to train on; expected train_split: one of test_gen"):
+        ids(HH(path=str(tmp_path)).serving({"unpaired"}))
 
 
 def test_a_list_of_a_train_and_a_test_file_has_both_splits(write):

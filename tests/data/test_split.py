@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -45,6 +46,16 @@ def ids(rows: list[Row]) -> set[str]:
 def test_an_own_test_split_is_used_as_it_is():
     rows = read_rows(Given(train=ROWS[:5], test=ROWS[5:8]))
     assert (rows.train, rows.held_out, rows.carved) == (list(ROWS[:5]), list(ROWS[5:8]), False)
+
+
+def test_rows_in_both_splits_are_counted():
+    swapped = Row("other:1", "prompt 1", (Completion("bad 1"), Completion("good 1")), "x")
+    other = Row("other:2", "prompt 2", (Completion("good 2"), Completion("worse 2")), "x")
+    held_out = (replace(ROWS[0], id="other:0"), swapped, other, Skipped("other:3", "why"), replace(ROWS[4], id="o"))
+    assert read_rows(Given(train=ROWS[:5], test=held_out)).in_both == 3
+    assert read_rows(Given(train=ROWS[:5], test=held_out, train_rows=4)).in_both == 2, "of the rows that are used"
+    assert read_rows(Given(train=ROWS[:5], test=held_out, label_noise=1)).in_both == 3
+    assert read_rows(Given(train=TWINS)).in_both == 0
 
 
 class Breaks(Given):

@@ -26,6 +26,7 @@ from alignzoo.data.rows import Completion, Row
 from alignzoo.data.sources.table import Table
 from alignzoo.data.store import TokenStore, leftovers, stored, tokenizer_fingerprint
 from alignzoo.data.unread import Unread
+from alignzoo.errors import UserError
 from alignzoo.models import load_tokenizer, pretrained_tokenizer
 from alignzoo.paths import cache_root
 from alignzoo.recipe import load_recipe
@@ -298,10 +299,47 @@ def register_formats():
         assert made(recipe(records=SCORED, data=data, plugins=[str(ZOO_FILE), str(plugin)])) == want
 
 
-def test_another_version_of_the_tokeniser_misses(recipe, made, monkeypatch):
+def test_another_format_misses(recipe, made, monkeypatch):
     assert made(recipe())
-    monkeypatch.setattr(module, "OWN_CODE", module.OWN_CODE[1:])
+    monkeypatch.setattr(module, "FORMAT_VERSION", module.FORMAT_VERSION + 1)
     assert made(recipe())
+
+
+def test_a_file_that_grows_while_it_is_read_is_an_error_and_then_a_new_run(recipe, monkeypatch):
+    """Rows of one reading are never stored under the hash of another."""
+    resolved, real = recipe(), module.Stream
+    before = resolved.fingerprint
+    file = Path(resolved.recipe.data.path)
+
+    def growing(*arguments):
+        with open(file, "a") as rows:
+            rows.write(json.dumps(hh_records(31)[30]) + "\n")
+        return real(*arguments)
+
+    monkeypatch.setattr(module, "Stream", growing)
+    with pytest.raises(UserError, match="data: the data has changed since the run's fingerprint was made"):
+        TokenStore(resolved, byte_tokenizer()).get(Unread(resolved.recipe.data), quiet)
+    assert list(stored(cache_root())) == []
+    monkeypatch.setattr(module, "Stream", real)
+    again = load_recipe(resolved.path)
+    assert again.fingerprint != before
+    assert TokenStore(again, byte_tokenizer()).get(Unread(again.recipe.data), quiet).report["read"] == 31
+
+
+def test_a_file_that_never_stays_the_same_has_no_digest(tmp_path, monkeypatch):
+    from alignzoo.data import source
+
+    file, real = tmp_path / "rows.jsonl", source._digest
+    file.write_text("{}\n")
+
+    def growing(path, *state):
+        with open(file, "a") as rows:
+            rows.write("{}\n")
+        return real(path, *state)
+
+    monkeypatch.setattr(source, "_digest", growing)
+    with pytest.raises(UserError, match=r"rows\.jsonl: the file changes while it is read"):
+        source.file_digest(file)
 
 
 # --- on disk

@@ -13,6 +13,7 @@ from alignzoo.data.sources.hh import HH
 from alignzoo.data.sources.hub import Hub, _load
 from alignzoo.data.sources.table import Table
 from alignzoo.errors import UserError
+from alignzoo.recipe import load_recipe
 
 
 def ids(source: DataSource, split="train") -> list[str]:
@@ -166,6 +167,87 @@ def test_a_folder_that_datasets_saved(tmp_path):
     next((tmp_path / "one").glob("*.arrow")).unlink()
     with pytest.raises(UserError, match="one: the saved dataset can't be loaded"):
         ids(Table(path=str(tmp_path / "one")))
+
+
+SPLITS = ("test_prefs", "test_sft", "train_prefs", "train_sft")
+
+
+@pytest.mark.parametrize(
+    ("names", "kinds", "fields", "want"),
+    [
+        (SPLITS, {"pair"}, {}, ("train_prefs", "test_prefs")),
+        (SPLITS, {"chosen"}, {}, ("train_sft", "test_sft")),
+        (SPLITS, {"pair", "chosen"}, {}, ("train_prefs", "test_prefs")),
+        (SPLITS, {"unpaired"}, {"train_split": "train_sft"}, ("train_sft", "test_sft")),
+        (SPLITS, {"pair"}, {"test_split": "test_sft"}, ("train_prefs", "test_sft")),
+        (("test", "train"), set(), {}, ("train", "test")),
+        (("a", "test"), set(), {}, ("a", "test")),
+        (("validation", "train", "eval"), set(), {}, ("train", "validation")),
+        (("test_sft", "train_prefs"), {"pair"}, {}, ("train_prefs", None)),
+        (("test",), set(), {"train_split": "test"}, ("test", None)),
+        (SPLITS, {"unpaired"}, {}, "no split is plainly the one to train on"),
+        (("a", "b"), {"pair"}, {}, "no split is plainly the one to train on"),
+        (("train_a", "train_b", "test"), {"pair"}, {}, "no split is plainly the one to train on"),
+        (("test",), {"pair"}, {}, "every split is a test split"),
+        (("test", "validation"), {"pair"}, {}, "every split is a test split"),
+    ],
+    ids=str,
+)
+def test_which_splits_are_read(tmp_path, names, kinds, fields, want):
+    datasets = pytest.importorskip("datasets")
+    folder = str(tmp_path / "saved")
+    parts = {name: datasets.Dataset.from_list(pairs(n + 1)) for n, name in enumerate(names)}
+    datasets.DatasetDict(parts).save_to_disk(folder)
+    source = Table(path=folder, **fields).serving(kinds)
+    if isinstance(want, str):
+        with pytest.raises(UserError) as error:
+            ids(source)
+        assert f"{want}; expected train_split: one of {', '.join(names)}" in str(error.value)
+        assert "data.train_split" in str(error.value)
+        return
+    assert ids(source) == [f"{want[0]}:{n + 1}" for n in range(len(parts[want[0]]))]
+    assert source.splits() == (("train", "test") if want[1] else ("train",))
+    if want[1]:
+        assert ids(source, "test")[-1] == f"{want[1]}:{len(parts[want[1]])}"
+
+
+def test_a_recipe_reads_the_split_that_its_objective_is_for(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    parts = {name: datasets.Dataset.from_list(pairs(3)) for name in SPLITS}
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "saved")
+    resolved = load_recipe("dpo_hh", {"data": {"name": "table", "path": str(tmp_path / "saved")}})
+    assert ids(resolved.recipe.data)[0] == "train_prefs:1"
+    assert ids(resolved.start.recipe.data)[0] == "train_sft:1"
+    assert resolved.data_fingerprint != resolved.start.data_fingerprint
+
+
+def test_the_fingerprint_of_a_saved_dataset_follows_every_file_that_is_read(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    folder, far = tmp_path / "saved", tmp_path / "far"
+    parts = {name: datasets.Dataset.from_list(pairs(n)) for n, name in enumerate(("train", "extra", "test"), 2)}
+    datasets.DatasetDict(parts).save_to_disk(folder)
+
+    def found() -> tuple[str, int]:
+        source = Table(path=str(folder))
+        return source.fingerprint(), len(list(source.read("test")))
+
+    seen = [found()]
+    (folder / "cache-123.arrow").write_bytes(b"of a map that somebody ran")
+    assert found() == seen[0]
+    (folder / "dataset_dict.json").write_text('{"splits": ["train", "extra"]}')
+    assert Table(path=str(folder)).fingerprint() != seen[0][0]
+    assert Table(path=str(folder)).splits() == ("train",)
+    (folder / "dataset_dict.json").write_text('{"splits": ["train", "extra", "test"]}')
+    (folder / "test").rename(far)
+    (folder / "test").symlink_to(far)
+    assert found() == seen[0], "a split may be a link"
+    datasets.Dataset.from_list(pairs(9)).save_to_disk(tmp_path / "other")
+    for file in far.iterdir():
+        file.unlink()
+    for file in (tmp_path / "other").iterdir():
+        file.rename(far / file.name)
+    assert found()[1] == 9
+    assert found()[0] != seen[0][0]
 
 
 # --- the hub

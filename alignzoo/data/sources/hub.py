@@ -8,13 +8,13 @@ from typing import Any
 
 from pydantic import SerializeAsAny
 
-from alignzoo.data.files import need
 from alignzoo.data.format import Format
 from alignzoo.data.formats.records import Records
+from alignzoo.data.named_splits import choose_splits
+from alignzoo.data.optional import need
 from alignzoo.data.rows import Row, Skipped
 from alignzoo.data.source import DataSource, Field, Split
-from alignzoo.data.sources.table import split_parts
-from alignzoo.errors import UserError, nearest
+from alignzoo.errors import UserError
 
 
 class Hub(DataSource):
@@ -25,8 +25,8 @@ class Hub(DataSource):
     path: str = Field(description="the dataset's id, for example Anthropic/hh-rlhf")
     subset: str | None = Field(None, description="a configuration of the dataset (its `name` on the hub)")
     revision: str | None = Field(None, description="branch, tag or commit")
-    train_split: str | None = Field(None, description="by default `train`")
-    test_split: str | None = Field(None, description="by default test, validation, valid, eval or dev if there is one")
+    train_split: str | None = Field(None, description="by default `train`, or the only one that is no test split")
+    test_split: str | None = Field(None, description="by default the one named like the training split")
     format: SerializeAsAny[Format] = Field(Records(), description="what a record means (alignzoo list format)")
 
     def splits(self) -> tuple[Split, ...]:
@@ -45,20 +45,9 @@ class Hub(DataSource):
 
     def _parts(self) -> list[tuple[str, Any]]:
         splits = _load(self.path, self.subset, self.revision)
-        chosen = {
-            **({"train": _named(splits, self.train_split, self.path)} if self.train_split else {}),
-            **({"test": _named(splits, self.test_split, self.path)} if self.test_split else {}),
-        }
-        return split_parts(splits | chosen, f"hub dataset {self.path}")
-
-
-def _named(splits: dict[str, Any], name: str, path: str) -> Any:
-    if name not in splits:
-        expected = f"one of {', '.join(splits)}"
-        raise UserError(
-            f"no split '{name}'", where=f"hub dataset {path}", expected=expected, nearest=nearest(name, splits)
-        )
-    return splits[name]
+        where = f"hub dataset {self.path}"
+        names = choose_splits(list(splits), where, self._kinds, self.train_split, self.test_split)
+        return [(name, splits[name]) for name in names if name is not None]
 
 
 @lru_cache(maxsize=4)

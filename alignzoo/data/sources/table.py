@@ -8,14 +8,17 @@ from typing import Any
 
 from pydantic import SerializeAsAny
 
-from alignzoo.data.files import Record, need
+from alignzoo.data.files import Record, walk
 from alignzoo.data.format import Format
 from alignzoo.data.formats.records import Records
+from alignzoo.data.named_splits import choose_splits
+from alignzoo.data.optional import need
 from alignzoo.data.rows import Row, Skipped
 from alignzoo.data.source import Field, FileSource, Split, file_digest
 from alignzoo.errors import UserError
 
-TEST_NAMES = ("test", "validation", "valid", "eval", "dev")
+PASSING = (".", "cache-", "tmp")
+"""Files that `datasets` leaves beside a saved dataset and that are no part of it."""
 
 
 class Table(FileSource):
@@ -46,12 +49,13 @@ class Table(FileSource):
             yield self.row(f"{name}:{number}", record, f"{self.path}: {name} row {number}")
 
     def fingerprint(self) -> str:
-        """Of the fields and of every file's name and bytes."""
+        """Of the fields, of every file's name and bytes, and of the splits that are read."""
         folder = self._saved()
         if not folder:
             return super().fingerprint()
-        tables = sorted(folder.rglob("*.arrow"))
-        return self.digest_of(f"{file.relative_to(folder).as_posix()} {file_digest(file)}" for file in tables)
+        files = sorted(file for file in walk(folder) if not file.name.startswith(PASSING))
+        contents = [f"{file.relative_to(folder).as_posix()} {file_digest(file)}" for file in files]
+        return self.digest_of([*contents, *(name for name, _ in self._parts())])
 
     def _saved(self) -> Path | None:
         """The folder, if `datasets` saved it."""
@@ -65,13 +69,7 @@ class Table(FileSource):
             loaded = need("datasets", "saved datasets").load_from_disk(str(self._saved()))
         except (OSError, ValueError, KeyError, TypeError) as error:  # a file is missing, or holds something else
             raise UserError(f"the saved dataset can't be loaded: {error}", where=str(self.path)) from None
-        return split_parts(loaded, str(self.path)) if hasattr(loaded, "keys") else [("train", loaded)]
-
-
-def split_parts(splits: dict[str, Any], where: str) -> list[tuple[str, Any]]:
-    """The training split of a dictionary of them, and the test split if there is one."""
-    if not splits:
-        raise UserError("the dataset has no splits", where=where)
-    train = "train" if "train" in splits else next(iter(splits))
-    test = next((name for name in TEST_NAMES if name in splits and name != train), None)
-    return [(name, splits[name]) for name in (train, test) if name is not None]
+        if not hasattr(loaded, "keys"):
+            return [("train", loaded)]
+        names = choose_splits(list(loaded), str(self.path), self._kinds, self.train_split, self.test_split)
+        return [(name, loaded[name]) for name in names if name is not None]

@@ -45,7 +45,7 @@ def inspect(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], 
 
     resolved = load_recipe(recipe, overrides, overlays)
     unread = Unread(resolved.recipe.data)
-    tokenizer = _tokenizer(resolved, unread)
+    tokenizer = tokenizer_of(resolved, unread)
     found = TokenStore(resolved, tokenizer).get(unread, Screen().say)
     train, report = found.train, found.report
     if as_json:
@@ -94,8 +94,8 @@ def _show(console: Console, tree: Tree, names: Sequence[str], tokenizer: PreTrai
         )
 
 
-def _tokenizer(resolved: Resolved, unread: Unread) -> PreTrainedTokenizerBase:
-    """That of the recipe at the bottom of a chain, which all above it use; it may be trained on that recipe's rows."""
+def tokenizer_of(resolved: Resolved, unread: Unread) -> PreTrainedTokenizerBase:
+    """The tokenizer of the first recipe of a chain, which all others use; it may be trained on that recipe's rows."""
     from alignzoo.data.unread import Unread
     from alignzoo.models import load_tokenizer
 

@@ -12,6 +12,8 @@ import click
 from alignzoo.cli.arguments import recipe_arguments
 
 if TYPE_CHECKING:
+    from alignzoo.data.rows import Row
+    from alignzoo.data.unread import Unread
     from alignzoo.recipe import Resolved
 
 
@@ -40,8 +42,8 @@ def check(recipe: str, overrides: Sequence[str], overlays: Sequence[str], as_jso
 def _plans(resolved: Resolved) -> list[dict[str, Any]]:
     """The plan of each run in the order in which they are made: first the one that the others start from."""
     from alignzoo.adapters import ready
-    from alignzoo.data import read_rows
     from alignzoo.data.shapes import shape
+    from alignzoo.data.unread import Unread
     from alignzoo.errors import UserError
     from alignzoo.paths import runs_root
 
@@ -52,16 +54,21 @@ def _plans(resolved: Resolved) -> list[dict[str, Any]]:
     for judge in recipe.eval.judges:
         judge.ready()
     before = [plan for need in resolved.needs.values() for plan in _plans(need)]
-    rows = read_rows(recipe.data)
-    for part in (rows.train, rows.held_out):
+    unread = Unread(recipe.data)
+    rows = unread.survey.rows
+    used: tuple[list[Row], list[Row]] = ([], [])
+    for is_held_out, row in unread.used():
+        used[is_held_out].append(row)
+    train_rows, held_out_rows = used
+    for part in used:
         shape(part, recipe.objective, recipe.data.pairs)
     train = recipe.train
-    steps = max(1, int(train.epochs * (len(rows.train) // train.batch_size)))
+    steps = max(1, int(train.epochs * (len(train_rows) // train.batch_size)))
     steps = min(steps, train.max_steps) if train.max_steps else steps
-    if len(rows.train) < train.batch_size:
+    if len(train_rows) < train.batch_size:
         raise UserError(
-            f"{len(rows.train)} training rows, fewer than one batch", where="train.batch_size",
-            expected=f"at most {len(rows.train)} (got {train.batch_size})",
+            f"{len(train_rows)} training rows, fewer than one batch", where="train.batch_size",
+            expected=f"at most {len(train_rows)} (got {train.batch_size})",
         )  # fmt: skip
     folder = runs_root() / f"{recipe.name}-{resolved.fingerprint[:8]}"
     model = recipe.model
@@ -75,8 +82,25 @@ def _plans(resolved: Resolved) -> list[dict[str, Any]]:
         "folder": str(folder),
         "objective": str(recipe.objective),
         "starts from": start,
-        "data": f"{recipe.data.name}: {rows.read:,} rows read, {len(rows.train):,} to train on, "
-                f"{len(rows.held_out):,} held out, {len(rows.skipped):,} skipped, {rows.flipped:,} flipped",
+        "data": f"{recipe.data.name}: {rows.read:,} rows read, {len(train_rows):,} to train on, "
+                f"{len(held_out_rows):,} held out, {len(rows.skipped):,} skipped, {rows.flipped:,} flipped"
+                + _losses(resolved, unread),
         "training": f"{steps:,} steps of {train.batch_size} rows, {train.optimizer.name} "
                     f"{train.optimizer.learning_rate:g} {train.schedule.name}, {train.precision}, seed {recipe.seed}",
     }]  # fmt: skip
+
+
+def _losses(resolved: Resolved, unread: Unread) -> str:
+    """Rows in both splits and rows that are truncated. The tokens are kept: a run finds them in the store."""
+    from alignzoo.cli.data import tokenizer_of
+    from alignzoo.data.report import losses
+    from alignzoo.data.store import TokenStore
+    from alignzoo.errors import UserError
+    from alignzoo.progress import Screen
+
+    try:
+        tokenizer = tokenizer_of(resolved, unread)
+    except UserError as error:  # no network; a run may have it
+        counts = {"truncated_prompts": 0, "truncated_completions": 0, "in_both_splits": unread.survey.rows.in_both}
+        return f"{losses(counts)}; truncated: not known ({str(error).splitlines()[0]})"
+    return losses(TokenStore(resolved, tokenizer).get(unread, Screen().say).report)

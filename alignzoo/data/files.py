@@ -11,7 +11,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from alignzoo.data.json_records import Record, as_text, json_records, kind_of
 from alignzoo.data.optional import need
@@ -68,7 +68,11 @@ def _data_files(folder: Path | None, files: Iterable[Path]) -> list[Path]:
 def walk(folder: Path, around: tuple[str, ...] = ()) -> Iterator[Path]:
     """Every file below a folder, through linked folders too; not those of a link to a folder around it."""
     own = os.path.realpath(folder)
-    for path in sorted(folder.iterdir()) if own not in around else ():
+    try:
+        inside = sorted(folder.iterdir()) if own not in around else []
+    except OSError as error:
+        raise UserError(f"the folder can't be read: {error.strerror or error}", where=str(folder)) from None
+    for path in inside:
         if path.is_dir():
             yield from walk(path, (*around, own))
         else:
@@ -103,14 +107,14 @@ def read_records(file: Path) -> Iterator[tuple[int, Record]]:
         raise UserError(f"the file can't be read: {error.strerror or error}", where=str(file)) from None
 
 
-def _open(file: Path) -> IO[bytes]:
+def _open(file: Path) -> io.BufferedIOBase:
     if file.suffix == ".zst":
-        opened: IO[bytes] = need("pyarrow", "Zstandard files").input_stream(str(file), compression="zstd")
-        return io.BufferedReader(opened)  # type: ignore[type-var,return-value]
-    return gzip.open(file, "rb") if file.suffix == ".gz" else open(file, "rb")  # type: ignore[return-value]
+        opened: Any = need("pyarrow", "Zstandard files").input_stream(str(file), compression="zstd")
+        return io.BufferedReader(opened)
+    return gzip.open(file, "rb") if file.suffix == ".gz" else open(file, "rb")
 
 
-def _in_utf8(raw: IO[bytes], file: Path) -> Iterator[bytes]:
+def _in_utf8(raw: io.BufferedIOBase, file: Path) -> Iterator[bytes]:
     """The lines in UTF-8, without the byte order mark that spreadsheets put before the first."""
     first = raw.readline()
     wide = next((name for mark, name in WIDE.items() if first.startswith(mark)), None)

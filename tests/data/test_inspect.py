@@ -69,6 +69,27 @@ def test_what_a_terminal_obeys_is_shown_as_text(inspect, write):
     assert "\\x1b" in text.replace("|", "")
 
 
+def test_rows_in_both_splits_and_truncated_rows_are_told_everywhere(inspect, write, tmp_path):
+    from alignzoo.cli.validate import command as validate
+    from alignzoo.data.report import losses
+
+    write("hh/train.jsonl", hh_records(40))
+    write("hh/test.jsonl", [*hh_records(3), *hh_records(4, "other")])
+    path, words = str(tmp_path / "hh"), ["tokens.max_length=38", "tokens.max_prompt_length=37"]
+    text = inspect(path, *words)
+    assert "in both splits: 3 held-out rows are also training rows\n" in text
+    report = json.loads(inspect(path, *words, "--json"))
+    assert report["in_both_splits"] == 3
+    assert report["truncated_completions"] == 43, "a prompt of 31 and a completion of 8 tokens; with other: 28 and 8"
+    said = "; truncated: 0 prompts, the completions of 43 rows; 3 held-out rows are also training rows"
+    assert losses(report) == said
+    given = [RECIPE, f"data.path={path}", "model.tokenizer={train: bytes}", "train.batch_size=4"]
+    done = CliRunner().invoke(validate, [*given, *words], catch_exceptions=False)
+    assert done.stdout.count(f" flipped{said}\n") == 2, "of the run and of its start"
+    done = CliRunner().invoke(validate, [*given, "model.tokenizer=/nowhere/at/all"], catch_exceptions=False)
+    assert "; 3 held-out rows are also training rows; truncated: not known (" in done.stdout
+
+
 def test_a_second_look_tokenises_nothing(inspect, write):
     path = rows(write)
     assert "tokenising" in inspect(path)

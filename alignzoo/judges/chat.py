@@ -174,4 +174,4 @@ def _plain(prompt: Prompt) -> str:
     """Text as it is; of a chat, who says what."""
     if isinstance(prompt, str):
         return prompt.strip()
-    return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in prompt)
+    return "\n\n".join(f"{message['role'].capitalize()}: {plain_text(message)}" for message in prompt)

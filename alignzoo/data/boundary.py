@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from unicodedata import normalize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Ids = list[int]
+FORMS: tuple[Literal["NFC", "NFKC"], ...] = ("NFC", "NFKC")
 MISSES = 8
 """Tokens after which a longer beginning is given up: a character takes at most so many that decode to none alone."""
 
@@ -44,10 +46,12 @@ class Reader:
         batch = self.tokenizer(list(texts), add_special_tokens=special, return_attention_mask=False, verbose=False)
         found = []
         for n, (text, ids, places) in enumerate(zip(texts, batch["input_ids"], cuts, strict=True)):
-            if batch.encodings is None:
-                own = [self._by_decoding(text, ids, place, special) for place in places]
-            else:
-                own = [_by_offsets(batch.encodings[n], len(text), place) for place in places]
+            encoding = batch.encodings[n] if batch.encodings else None
+            own = [
+                _by_offsets(encoding, len(text), place) if encoding is not None and not _composes(text, place)
+                else self._by_decoding(text, ids, place, special)
+                for place in places
+            ]  # fmt: skip
             ids, dropped = self.once(ids) if special else (ids, 0)
             found.append((ids, [Cut(max(0, cut.tokens - dropped), cut.spans) for cut in own] if dropped else own))
         return found
@@ -60,7 +64,7 @@ class Reader:
         return ids[first:last] if first or last < len(ids) else ids, first
 
     def _by_decoding(self, text: str, ids: Ids, place: int, special: bool) -> Cut:
-        """A slow tokenizer has no offsets: what both texts begin with, and what decodes to no more than the beginning."""
+        """Cut ids without usable offsets: what both texts begin with, and what decodes to no more than it."""
         alone = self.tokenizer(text[:place], add_special_tokens=special)["input_ids"]
         alone = alone[: len(alone) - self.suffix] if special else alone
         best = common([ids, alone], len(alone))
@@ -97,11 +101,19 @@ def _by_offsets(encoding: Any, size: int, place: int) -> Cut:
     return Cut(1 + max((n for n, sequence in enumerate(own) if sequence is not None), default=-1), False)
 
 
+def _composes(text: str, place: int) -> bool:
+    """True where Unicode normalization joins the character here with what is before it: offsets then leave it out."""
+    if text[place : place + 1] < "\u0300":  # nothing below composes with a character before it
+        return False
+    before, after = text[max(0, place - 8) : place], text[place : place + 8]
+    return any(normalize(form, before + after) != normalize(form, before) + normalize(form, after) for form in FORMS)
+
+
 def _untrimmed(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """The tokenizer, or a copy of it whose offsets include the white space in a token: the ids are the same."""
     post = tokenizer.backend_tokenizer.post_processor if tokenizer.is_fast else None
     state = b"" if post is None else post.__getstate__()
-    if b'"trim_offsets":true' not in state:
+    if post is None or b'"trim_offsets":true' not in state:
         return tokenizer
     copied, other = copy.deepcopy(tokenizer), copy.deepcopy(post)
     other.__setstate__(state.replace(b'"trim_offsets":true', b'"trim_offsets":false'))

@@ -87,7 +87,11 @@ def chat_row(
     whole = prompt is None or all(_is_whole(answer, prompt) for answer in answers)
     if isinstance(prompt, str):
         turn = " ".join(prompt.split())
-        if whole and turn and not all(turn in (" ".join(words(one).split()) for one in answer[:-1]) for answer in answers):
+        if (
+            whole
+            and turn
+            and not all(turn in (" ".join(words(one).split()) for one in answer[:-1]) for answer in answers)
+        ):
             return Skipped(id, "the prompt is no message of the chats")
         prompt = None if whole else ({"role": "user", "content": prompt},)
     if not whole and any(answer[0]["role"] != "assistant" for answer in answers):
@@ -115,7 +119,7 @@ def _chats(id: str, prompt: Messages, answers: Sequence[Messages], tools: Tools)
 
 
 def _is_whole(answer: Messages, prompt: str | Messages) -> bool:
-    """True for a chat that begins with its prompt; beside a plain prompt, one that another than the assistant begins."""
+    """True for a chat that begins with its prompt; beside a plain prompt, one that the assistant does not begin."""
     if isinstance(prompt, str):
         return answer[0]["role"] != "assistant"
     return len(answer) > len(prompt) and answer[: len(prompt)] == prompt

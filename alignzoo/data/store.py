@@ -69,9 +69,7 @@ class Prepared:
 class TokenStore:
     """What the recipe's data becomes with this tokenizer, and where that is kept."""
 
-    def __init__(
-        self, resolved: Resolved, tokenizer: PreTrainedTokenizerBase, today: date | None = None
-    ) -> None:
+    def __init__(self, resolved: Resolved, tokenizer: PreTrainedTokenizerBase, today: date | None = None) -> None:
         """`today` is the date that a chat template may write: that of the run's first start."""
         self.recipe, self.tokenizer, self.today = resolved.recipe, tokenizer, today
         self.root = cache_root() / "tokens"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -31,7 +30,7 @@ class Written(NamedTuple):
     start: int
     """Characters before what is scored."""
     note: str = ""
-    """What the template drops of the answer: `"thinking"` (or any other part of it), `"tool calls"`, `"white space"`."""
+    """What the template drops of the answer: `"thinking"` (or another part), `"tool calls"`, `"white space"`."""
 
 
 def is_chat(row: Row) -> bool:
@@ -42,34 +41,37 @@ def is_chat(row: Row) -> bool:
 class Template:
     """A tokenizer's chat template with the date of `today` for `strftime_now`.
 
+    A text ends with the token that ends the turn; with `whole_turns` it ends where the template does.
+
     Raises UserError when the tokenizer has none.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, thinking: Thinking = "keep", today: date | None = None
-    ) -> None:
+        self, tokenizer: PreTrainedTokenizerBase, thinking: Thinking = "keep", today: date | None = None,
+        whole_turns: bool = False,
+    ) -> None:  # fmt: skip
         if not tokenizer.chat_template:
             raise UserError(
                 "the rows are chat messages and the tokenizer has no chat template", where="data",
                 hint="use a tokenizer of an instruction-tuned model, or data with plain strings",
             )  # fmt: skip
         self.tokenizer, self.thinking, self.today = tokenizer, thinking, today
-        self.ends = tuple(str(token) for token in tokenizer.added_tokens_decoder.values())
+        self.ends = () if whole_turns else tuple(str(token) for token in tokenizer.added_tokens_decoder.values())
 
     def row(self, row: Row) -> list[Written]:
         """Write each completion of a chat row behind its prompt. Raises UserError with the row's id."""
-        messages: list[Message] = [*row.prompt]  # type: ignore[list-item]
+        messages: list[Message] = [*row.prompt]
         try:
             shared = self.prompt(messages, row.tools)
             found = []
             for one in row.completions:
-                context: list[Message] = [*one.context]  # type: ignore[list-item]
+                context: list[Message] = [*one.context]
                 answer = answer_message(one.text)
                 if context:
                     messages_before = [*messages, *context]
                     own = self._render(messages_before, row.tools, add_generation_prompt=True)
                     whole = self._finished(messages_before, own, answer, row.tools)
-                    whole = whole._replace(shared=len(os.path.commonprefix([shared, whole.text[: whole.start]])))
+                    whole = whole._replace(shared=_alike(shared, whole.text[: whole.start]))
                 else:
                     whole = self._answered(messages, shared, answer, row.tools)
                 found.append(whole)
@@ -111,7 +113,7 @@ class Template:
             )  # fmt: skip
         nowhere = thoughts and "</think>" not in self._source(tools)  # no marks are known to put thoughts between
         if self.thinking == "template" or nowhere:
-            start = len(os.path.commonprefix([prompt, text]))
+            start = _alike(prompt, text)
             return Written(self._ended(text), start, start, note)
         if thoughts:
             content = _after_opening(prompt, f"<think>\n{thoughts}\n</think>\n\n{words(answer)}")
@@ -126,7 +128,7 @@ class Template:
             note = "" if rest in text[len(prompt) :] else "white space"
             return Written(self._ended(text), len(prompt), len(prompt), note)
         if self.thinking == "template":
-            start = len(os.path.commonprefix([prompt, text]))
+            start = _alike(prompt, text)
             return Written(self._ended(text), start, start, "thinking")
         _, after = self._around(messages[:-1], whole, tools)
         return Written(self._ended(prompt + rest + after), len(prompt), len(prompt), "thinking")
@@ -152,7 +154,7 @@ class Template:
         return ended if ended.endswith(self.ends) else text
 
     def _source(self, tools: Tools) -> str:
-        return str(self.tokenizer.get_chat_template(None, list(tools) or None))
+        return str(self.tokenizer.get_chat_template(None, [dict(tool) for tool in tools] or None))
 
     def _render(self, messages: Sequence[Message], tools: Tools, **how: bool) -> str:
         options: dict[str, Any] = {"tools": [dict(tool) for tool in tools] or None, "tokenize": False, **how}
@@ -181,6 +183,11 @@ def _after_opening(prompt: str, content: str) -> str:
         return content
     rest = content[tag.end() :]
     return rest.lstrip() if prompt[-1].isspace() else rest
+
+
+def _alike(a: str, b: str) -> int:
+    """With how many equal characters both begin."""
+    return next((n for n, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b)))
 
 
 def _holds(text: str, part: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
+from alignzoo.data.rows import plain_text
 from alignzoo.judge import Judge, Prompt
 from alignzoo.judges.endpoint import Endpoint, from_environment
 from alignzoo.judges.verdicts import WORTH, Verdict, Verdicts, verdict_key

@@ -32,7 +32,8 @@ class TokensConfig(Section):
         "keep_end", description="which end of a long prompt is kept; never: the row is skipped, and counted"
     )
     thinking: Literal["keep", "template"] = Field(
-        "keep", description="an answer whose thinking the chat template drops: scored as given, or as the template has it"
+        "keep",
+        description="an answer whose thinking the chat template drops: as given, or as the template has it",
     )
 
     @model_validator(mode="after")

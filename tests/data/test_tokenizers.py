@@ -5,17 +5,22 @@ from __future__ import annotations
 from datetime import date, timedelta
 from functools import cache
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 from tokenizer_shapes import CHATML, OPENS, SHAPES
 
+from alignzoo import runfolder
 from alignzoo.data.boundary import Reader
 from alignzoo.data.preference import Columns
 from alignzoo.data.records import record_row
 from alignzoo.data.rows import Row
 from alignzoo.data.template import Template
 from alignzoo.data.tokenise import SPANNING, tokenise
+from alignzoo.errors import UserError
+from alignzoo.models import from_nothing, load_policy
 from alignzoo.recipe.schema import TokensConfig
+from alignzoo.runfolder import RunFolder
 
 TOKENS = TokensConfig(max_length=4096, max_prompt_length=2048)
 PAIRS = [
@@ -25,7 +30,7 @@ PAIRS = [
     ("The sea.", "\n\nYes", "  No"),
     ("cafe", "\u0301 is", " No"),
     ("blue \U0001f40b", "\U0001f40b!", "\u00e9"),
-    ("user", "is", " is"),
+    ("The se", "a is", " No"),
     ("", "Yes a sea", " No"),
 ]
 USER, TOOL = {"role": "user", "content": "What is a fjord?"}, {"type": "function", "function": {"name": "sea"}}
@@ -218,3 +223,39 @@ def test_what_the_template_drops_is_counted(template, chosen, note, written):
     done = trees(tokenizer, [{"prompt": [USER], "chosen": [chosen], "rejected": [say("No")]}])
     assert done.boundary == {note: 1}
     assert tokenizer.decode(done.trees[0].branches[0].tokens) == written
+
+
+def test_a_model_from_scratch_has_a_row_for_the_highest_id():
+    tokenizer = tokenizer_of("byte-level, ids with gaps")
+    fields = {
+        "model_type": "llama",
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "intermediate_size": 8,
+    }
+    model = from_nothing(fields, tokenizer, 0, "language_model", "float32")
+    highest = max(tokenizer.get_vocab().values())
+    assert len(tokenizer) <= highest
+    assert model.get_input_embeddings().num_embeddings == highest + 1
+
+    class Source:
+        quantize = None
+
+        def load_model(self, tokenizer, seed, head):
+            return from_nothing(fields | {"vocab_size": highest}, tokenizer, seed, head, "float32")
+
+    with pytest.raises(
+        UserError, match=f"the tokenizer's ids go up to {highest} and the model has {highest} embeddings"
+    ):
+        load_policy(Source(), tokenizer, seed=0)
+
+
+def test_a_run_that_goes_on_another_day_keeps_its_date(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path)
+    began = folder.first_day()
+    later = SimpleNamespace(today=lambda: began + timedelta(days=3), fromisoformat=date.fromisoformat)
+    monkeypatch.setattr(runfolder, "date", later)
+    assert RunFolder(tmp_path).first_day() == began
+    (tmp_path / "started.txt").unlink()
+    assert RunFolder(tmp_path).first_day() == began + timedelta(days=3)

@@ -148,7 +148,11 @@ def test_thoughts_are_kept_behind_the_generation_prompt_or_cut_by_the_template(s
 
 EXPECTED = {
     "byte-level": [("The sea is", "e", 3, False), ("The se", "a", 1, True), ("blue ", "Yes", 1, True)],
-    "byte-level, trimmed offsets, BOS (Llama 3)": [("The sea.", "\nNo", 3, True), ("The sea. ", "\nNo", 5, False)],
+    "byte-level, trimmed offsets, BOS (Llama 3)": [
+        ("The sea.", "\nNo", 3, True),
+        ("The sea. ", "\nNo", 5, False),
+        ("blue ", "  is", 2, True),
+    ],
     "byte-level, NFC (Qwen)": [("cafe", "\u0301", 2, True)],
     "SentencePiece (Llama 2)": [("is:", " Yes", 3, False), ("is: ", "Yes", 3, True)],
     "WordPiece": [("The ", "sea", 2, False), ("se", "a", 1, True)],

@@ -18,6 +18,7 @@ from alignzoo.adapters import attach, attached, ready
 from alignzoo.compiling import compiled_layers, float32_means_float32
 from alignzoo.data import Tokenised
 from alignzoo.data.report import losses
+from alignzoo.data.report import remarks
 from alignzoo.data.sealed import new_folder
 from alignzoo.data.store import Prepared, TokenStore
 from alignzoo.data.unread import Unread
@@ -205,7 +206,7 @@ class Run:
         self.stopping.doing = "stopped while reading and tokenising the data; the same command begins with that again"
         unread = Unread(self.recipe.data)
         tokenizer = load_tokenizer(self.recipe.model, unread, self.start)
-        store = TokenStore(self.resolved, tokenizer)
+        store = TokenStore(self.resolved, tokenizer, self.ranks.from_main(self.folder.first_day))
         return tokenizer, self.ranks.main_first(lambda: store.get(unread, self.screen.say))
 
     def _announce(self, report: dict[str, Any], model: PreTrainedModel, layout: Layout, steps: int) -> None:
@@ -222,6 +223,8 @@ class Run:
             + (f"; skipped: {skipped}" if skipped else "")
             + losses(report)
         )
+        for line in remarks(report, recipe.tokens.thinking):
+            self.screen.say(f"data: {line}")
         if getattr(recipe.data, "path", recipe.data.name) == "sample":
             self.screen.say(
                 "this is the embedded sample; real HH: data.path=FILE_OR_FOLDER, or --with scale/pythia-2.8b.yaml"
@@ -296,7 +299,7 @@ class Run:
         )
 
     def _prompts(self, held_out: Tokenised) -> list[Any]:
-        return [held_out.trees[i].prompt for i in sample_rows(len(held_out.trees), self.recipe.eval.samples)]
+        return [held_out.trees[i].prompt for i in sample_rows(held_out, self.recipe.eval.samples)]
 
     def _export(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         weights = checkpoint.weights_of(model)
@@ -315,7 +318,7 @@ class Run:
         wanted = self.recipe.eval.samples
         lines = sample_lines(held_out, wanted, tokenizer, before, after)
         self.folder.write_lines("samples.jsonl", lines)
-        rows = [held_out.rows[i] for i in sample_rows(len(held_out.trees), wanted)]
+        rows = [held_out.rows[i] for i in sample_rows(held_out, wanted)]
         judges = self.recipe.eval.judges
         return self.ranks.from_main(lambda: {judge.name: judged(judge, rows, lines, self.screen) for judge in judges})
 

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from alignzoo.data.source import content_of
 
-Prompt = str | Sequence[Mapping[str, str]]
-"""Plain text, or chat messages with `role` and `content`."""
+Prompt = str | Sequence[Mapping[str, Any]]
+"""Plain text, or chat messages: `role` and `content`, or `tool_calls` in place of a content."""
 
 
 class Judge(BaseModel):

@@ -26,7 +26,7 @@ from transformers.utils import logging as hf_logging
 
 from alignzoo.adapters import is_adapter, read_adapter, scaling_of
 from alignzoo.aloud import say_once
-from alignzoo.data.rows import Row
+from alignzoo.data.rows import Row, words
 from alignzoo.data.source import file_digest
 from alignzoo.errors import UserError
 from alignzoo.quantized import quantization, settle_quantized
@@ -81,7 +81,12 @@ def _texts(rows: Iterable[Row]) -> Iterator[str]:
             if isinstance(text, str):
                 yield text
             else:
-                yield from (message["content"] for message in text)
+                yield from map(words, text)
+
+
+def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Rows that an embedding needs: the highest id and one. Ids may leave gaps, and `len(tokenizer)` counts tokens."""
+    return max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=-1))
 
 
 def load_policy(
@@ -108,10 +113,13 @@ def load_policy(
     if head == "scalar":  # what transformers takes for the end of a sequence is the last token that is no padding
         padding = tokenizer.pad_token_id
         model.config.pad_token_id = padding if padding != tokenizer.eos_token_id else None
-    highest = max(len(tokenizer) - 1, 0)
+    needed = vocabulary_size(tokenizer)
     rows = int(model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
-    if highest >= rows:
-        raise UserError(f"the tokenizer has {highest + 1} tokens and the model only {rows} embeddings", where="model")
+    if needed > rows:
+        raise UserError(
+            f"the tokenizer's ids go up to {needed - 1} and the model has {rows} embeddings", where="model",
+            expected="a model and a tokenizer that belong together",
+        )  # fmt: skip
     return model.eval()
 
 
@@ -172,7 +180,7 @@ def from_nothing(
     fields = dict(fields) | _one_label(head)
     kind = fields.pop("model_type")
     tokens = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    fields = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id} | tokens | fields
+    fields = {"vocab_size": vocabulary_size(tokenizer), "pad_token_id": tokenizer.pad_token_id} | tokens | fields
     try:
         known = AutoConfig.for_model(kind)
     except ValueError:

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from filelock import FileLock, Timeout
 from alignzoo.durable import make_folder, replacing, write_json, write_text, written
 from alignzoo.errors import UserError
 from alignzoo.hiding import hide
+
+FIRST_DAY = "started.txt"
 
 
 class RunFolder:
@@ -42,6 +45,16 @@ class RunFolder:
         except (OSError, ValueError):
             return None
         return summary if summary.get("finished") else None
+
+    def first_day(self) -> date:
+        """The date of the run's first start, recorded then: chat templates may write it into every prompt."""
+        try:
+            return date.fromisoformat((self.path / FIRST_DAY).read_text(encoding="utf-8").strip())
+        except (OSError, ValueError):  # not started yet, or by a version that recorded none
+            today = date.today()
+            if self.writes and self.path.is_dir() and self.summary() is None:
+                self.write_text(FIRST_DAY, f"{today.isoformat()}\n")
+            return today
 
     def finish(self, summary: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
         """Write the summary, with which the run is finished, and have `report` draw from it."""

@@ -7,33 +7,35 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from alignzoo.data import Tokenised
-from alignzoo.data.rows import Row
+from alignzoo.data.rows import Row, plain_text
 from alignzoo.judge import Judge
 from alignzoo.progress import Screen
 
 
-def sample_rows(held_out: int, wanted: int) -> list[int]:
-    """Evenly spaced held-out rows: the same ones for every run on the same data."""
-    wanted = min(wanted, held_out)
-    return [round((i + 0.5) * held_out / wanted - 0.5) for i in range(wanted)]
+def sample_rows(held_out: Tokenised, wanted: int, among: NDArray[np.bool_] | None = None) -> list[int]:
+    """Evenly spaced held-out rows (`among`: a mask of them), the same for every run on the same data.
+
+    Left out are rows whose dialogues part before the last turn: their prompt does not end where a reply begins.
+    """
+    usable = np.flatnonzero(~held_out.trees.parted if among is None else ~held_out.trees.parted & among)
+    wanted = min(wanted, len(usable))
+    return [int(usable[round((i + 0.5) * len(usable) / wanted - 0.5)]) for i in range(wanted)]
 
 
 def as_text(row: Row, branch: int) -> str:
     """A row's completion as plain text, for people."""
-    if branch >= len(row.completions):
-        return ""
-    text = row.completions[branch].text
-    return text if isinstance(text, str) else "\n".join(message["content"] for message in text)
+    return plain_text(row.completions[branch].text) if branch < len(row.completions) else ""
 
 
 def sample_lines(
     held_out: Tokenised, wanted: int, tokenizer: PreTrainedTokenizerBase, before: Sequence[str], after: Sequence[str]
 ) -> list[dict[str, Any]]:
     """samples.jsonl: a prompt, the answers before and after, and the best and the worst completion of the data."""
-    places = sample_rows(len(held_out.trees), wanted)
+    places = sample_rows(held_out, wanted)
     return [
         {"id": row.id, "prompt": tokenizer.decode(held_out.trees[place].prompt), "before": old, "after": new,
          **_best_and_worst(row)}

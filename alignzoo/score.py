@@ -23,6 +23,7 @@ from alignzoo.progress import Screen
 from alignzoo.ranks import Ranks
 from alignzoo.recipe import Resolved
 from alignzoo.reference import Reference, cache_folder, score_reference
+from alignzoo.runfolder import RunFolder
 from alignzoo.scoring import Scorer
 from alignzoo.sharding import place
 from alignzoo.tree import Tree, Trees
@@ -49,7 +50,7 @@ def _write(resolved: Resolved, output: Path, split: str, screen: Screen, ranks: 
     start = ranks.main_first(lambda: start_weights(resolved, screen))
     unread = Unread(recipe.data)
     tokenizer = load_tokenizer(recipe.model, unread, start)
-    store = TokenStore(resolved, tokenizer)
+    store = TokenStore(resolved, tokenizer, ranks.from_main(RunFolder(result.folder).first_day))
     found = ranks.main_first(lambda: store.get(unread, screen.say))
     parts = {"train": found.train.trees, "held_out": found.held_out.trees}
     trees = {name: part for name, part in parts.items() if split in (name, "all")}

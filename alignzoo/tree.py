@@ -132,6 +132,12 @@ class Trees(Sequence[Tree]):
             )  # fmt: skip
 
     @property
+    def parted(self) -> NDArray[np.bool_]:
+        """(len,) True for trees with a branch that has turns of its own before what is scored."""
+        starts = self.trees[:-1]
+        return np.maximum.reduceat(self.scored_from, starts) > 0 if len(starts) else np.zeros(0, dtype=np.bool_)
+
+    @property
     def sizes(self) -> NDArray[np.int64]:
         """(len,) tokens of each tree, its prompt once."""
         return np.diff(self.segments[self.trees])

@@ -24,6 +24,7 @@ ROOMS = [
     ("seen", "objective", "metric", "judge", "reporter", "data.source", "model_source"),
     ("reading", "composition"),
     ("hookspecs",),
+    ("data.template", "data.boundary"),
     ("data.dialogue", "data.preference", "data.records", "data.sample", "data.formats", "data.sources"),
     ("registry", "modifiers", "model_sources", "metrics", "judges", "reporters"),
     ("recipe",),
@@ -31,7 +32,6 @@ ROOMS = [
     (
         "data.split",
         "data.unread",
-        "data.template",
         "data.tokenise",
         "data.report",
         "data.shapes",

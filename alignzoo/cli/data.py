@@ -38,6 +38,7 @@ def inspect(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], 
     """
     from rich.console import Console
 
+    from alignzoo.data.report import remarks
     from alignzoo.data.store import TokenStore
     from alignzoo.data.unread import Unread
     from alignzoo.progress import Screen
@@ -53,6 +54,9 @@ def inspect(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], 
         return
     console = Console(highlight=False, markup=False, soft_wrap=True)
     _counts(console, report)
+    for line in remarks(report, resolved.recipe.tokens.thinking):
+        console.print(line)
+    _lengths(console, report)
     for i, tree in enumerate(train.trees[:count]):
         _show(console, tree, train.trees.names(i), tokenizer)
 
@@ -69,6 +73,9 @@ def _counts(console: Console, report: dict[str, Any]) -> None:
     console.print(f"truncated: {prompts:,} prompts, the completions of {completions:,} rows")
     console.print(f"in both splits: {report['in_both_splits']:,} held-out rows are also training rows")
     console.print(f"labels flipped: {report['flipped']:,}")
+
+
+def _lengths(console: Console, report: dict[str, Any]) -> None:
     console.print(f"\n{'tokens':<12}{'mean':>8}{'median':>8}{'p95':>8}{'max':>8}")
     for name, line in report["lengths"].items():
         console.print(f"{name:<12}{line['mean']:>8}{line['median']:>8.0f}{line['p95']:>8.0f}{line['max']:>8}")

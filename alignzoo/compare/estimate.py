@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from alignzoo.compare.plan import Plan
-from alignzoo.data.rows import Row
+from alignzoo.data.rows import Row, words
 from alignzoo.flow import device_of, folder_of
 from alignzoo.model_sources.transformers import TokenizerConfig
 from alignzoo.models import from_nothing, train_tokenizer
@@ -72,6 +72,6 @@ def _tokens_a_row(resolved: Resolved) -> float:
     for row in islice(recipe.data.read("train"), LOOKED_AT):
         if isinstance(row, Row):
             texts = [row.prompt, *(part for one in row.completions for part in (one.context, one.text))]
-            letters = [len(t) if isinstance(t, str) else sum(len(m["content"]) for m in t) for t in texts]
+            letters = [len(t) if isinstance(t, str) else sum(len(words(m)) for m in t) for t in texts]
             lengths.append(min(sum(letters) / LETTERS, len(row.completions) * recipe.tokens.max_length))
     return sum(lengths) / max(1, len(lengths))

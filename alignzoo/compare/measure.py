@@ -94,7 +94,7 @@ class _Measuring:
         self.model = summary["model"]
         self.budget = self.budget or 2 * self.recipe.train.tokens_per_batch  # no activations are kept for a backward
         self.tokenizer = pretrained_tokenizer(str(self.folder / "policy"), None, self.recipe.model.runs_code)
-        self.store = TokenStore(self.resolved, self.tokenizer)
+        self.store = TokenStore(self.resolved, self.tokenizer, RunFolder(self.folder).first_day())
 
     def figures(self) -> Measured:
         """Of the rows and of the replies."""
@@ -184,7 +184,8 @@ def _asked(judge: Judge, resolved: Resolved, whole: Measured, start: Measured | 
             pass
         folder, trust = whole.path.parent.parent / "policy", resolved.recipe.model.runs_code
         tokenizer: PreTrainedTokenizerBase = pretrained_tokenizer(str(folder), None, trust)
-        rows = TokenStore(resolved, tokenizer).get(Unread(resolved.recipe.data), screen.say).held_out.rows
+        today = RunFolder(folder.parent).first_day()
+        rows = TokenStore(resolved, tokenizer, today).get(Unread(resolved.recipe.data), screen.say).held_out.rows
         prompts = {row.id: row.prompt for row in rows}
         try:
             verdicts = ask(

@@ -30,7 +30,7 @@ def reply_lines(
     `kl` is the sum over the reply's tokens of KL(policy || reference), in nats: the sequence's KL as the DPO paper's
     section 6.1 has it. Where `policy` is `reference` it is 0 by definition.
     """
-    rows = sampled_rows(held_out, test, settings.prompts)
+    rows = sample_rows(held_out, settings.prompts, test)
     prompts = [held_out.trees[i].prompt for i in rows]
     with screen.bar("replies", len(rows)) as advance:
         replies = sample(
@@ -51,18 +51,6 @@ def reply_lines(
         }
         for n, (i, prompt, reply) in enumerate(zip(rows, prompts, replies, strict=True))
     ]  # fmt: skip
-
-
-def sampled_rows(held_out: Tokenised, test: NDArray[np.bool_], wanted: int) -> list[int]:
-    """Evenly spaced rows of the test split: the same for every run on the same data.
-
-    Left out are rows whose completions begin with turns of their own: their shared prompt does not end where a reply
-    begins.
-    """
-    usable = [
-        i for i in np.flatnonzero(test).tolist() if not any(one.context for one in held_out.rows[i].completions)
-    ]  # fmt: skip
-    return [usable[i] for i in sample_rows(len(usable), wanted)]
 
 
 @torch.no_grad()

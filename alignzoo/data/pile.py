@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ class Pile:
         self._rows = open(rows, "wb") if rows else None
         self._refused: tuple[list[Skipped], list[Skipped]] = ([], [])
         self.truncated_prompts = self.truncated_completions = 0
+        self.boundary: Counter[str] = Counter()
         for name in ("segments", "trees", "id_cuts", "row_cuts"):
             self._arrays[name].append(np.zeros(1))
 
@@ -43,6 +45,7 @@ class Pile:
         self._refused[1].extend(refused)
         self.truncated_prompts += part.truncated_prompts
         self.truncated_completions += part.truncated_completions
+        self.boundary += part.boundary
         self.add_trees(part.trees)
         if self._rows:
             lines = Texts.of(json.dumps(plain(row)) + "\n" for row in part.rows)
@@ -128,17 +131,21 @@ def plain(row: Row) -> dict[str, Any]:
     """A row as JSON has it."""
     return {
         "id": row.id, "prompt": _as_json(row.prompt), "group": row.group, "columns": _numbers(row.columns),
-        "completions": [[_as_json(one.text), one.context, _numbers(one.columns)] for one in row.completions],
+        "completions": [[_as_json(one.text), _as_json(one.context), _numbers(one.columns)] for one in row.completions],
+        "tools": list(row.tools),
     }  # fmt: skip
 
 
 def row_from(plain: Mapping[str, Any]) -> Row:
     """The row that `plain` wrote."""
-    completions = tuple(Completion(_as_text(text), *others) for text, *others in plain["completions"])
-    return Row(plain["id"], _as_text(plain["prompt"]), completions, plain["group"], plain["columns"])
+    completions = tuple(
+        Completion(_as_text(text), _as_text(context), columns) for text, context, columns in plain["completions"]
+    )
+    tools = tuple(plain["tools"])
+    return Row(plain["id"], _as_text(plain["prompt"]), completions, plain["group"], plain["columns"], tools)
 
 
-def _as_json(text: Text) -> str | list[dict[str, str]]:
+def _as_json(text: Text) -> str | list[dict[str, Any]]:
     return text if isinstance(text, str) else [dict(message) for message in text]
 
 

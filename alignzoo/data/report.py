@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,10 @@ from numpy.typing import NDArray
 
 from alignzoo.data.source import DataSource
 from alignzoo.data.split import Rows
+from alignzoo.data.template import Thinking
 from alignzoo.data.tokenise import Tokenised
+
+NOTES = ("spanning", "thinking", "tool calls", "white space")
 
 
 def data_report(rows: Rows, train: Tokenised, held_out: Tokenised, source: DataSource) -> dict[str, Any]:
@@ -32,6 +36,8 @@ def data_report(rows: Rows, train: Tokenised, held_out: Tokenised, source: DataS
         "skipped_by_reason": dict(sorted(Counter(row.reason for row in skipped).items())),
         "truncated_prompts": train.truncated_prompts + held_out.truncated_prompts,
         "truncated_completions": train.truncated_completions + held_out.truncated_completions,
+        "boundary": {name: train.boundary[name] + held_out.boundary[name] for name in NOTES},
+        "parted": sum(int(block.parted.sum()) for part in (train, held_out) for block in part.trees.blocks()),
         "flipped": rows.flipped,
         "lengths": lengths(train, held_out),
         "skipped_rows": [{"id": row.id, "reason": row.reason, "detail": row.detail} for row in skipped],
@@ -47,6 +53,26 @@ def losses(report: dict[str, Any]) -> str:
     if report["in_both_splits"]:
         said.append(f"{report['in_both_splits']:,} held-out rows are also training rows")
     return "".join(f"; {part}" for part in said)
+
+
+def remarks(report: Mapping[str, Any], thinking: Thinking) -> list[str]:
+    """Lines on what tokenizer and chat template made of the rows, those with a count above zero."""
+    found = report["boundary"]
+    how = {
+        "keep": "scored as given (tokens.thinking=template: as the template writes them)",
+        "template": "scored as the template writes them (tokens.thinking=keep: as given)",
+    }[thinking]
+    lines = {
+        "spanning": "rows where a token spans the end of the prompt; that token is scored with the completion",
+        "thinking": f"rows whose answers the chat template shortens, {how}",
+        "tool calls": "rows whose tool calls the chat template does not write",
+        "white space": "rows where the chat template changes white space in an answer; scored as it writes them",
+    }
+    said = [f"{found[name]:,} {line}" for name, line in lines.items() if found[name]]
+    if report["parted"]:
+        line = "rows whose dialogues part before the last turn; no samples are drawn for them"
+        said.append(f"{report['parted']:,} {line}")
+    return said
 
 
 def lengths(*parts: Tokenised) -> dict[str, dict[str, float]]:

@@ -11,7 +11,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-from alignzoo.data.rows import Row, Skipped
+from alignzoo.data.rows import Row, Skipped, strings
 from alignzoo.data.source import DataSource, Split
 from alignzoo.errors import UserError, blamed
 
@@ -168,11 +168,9 @@ def _checked(row: Row | Skipped) -> Row | Skipped:
 
 def _is_unicode(row: Row) -> bool:
     """Whether a tokenizer can read every text: JSON can hold half of a surrogate pair, which is no character."""
-    texts = [row.prompt, *(part for completion in row.completions for part in (completion.text, completion.context))]
     try:
-        for text in texts:
-            for piece in (text,) if isinstance(text, str) else (message["content"] for message in text):
-                piece.encode()
+        for text in strings([row.prompt, row.tools, [[one.text, one.context] for one in row.completions]]):
+            text.encode()
     except UnicodeEncodeError:
         return False
     return True

@@ -67,15 +67,17 @@ class Prepared:
 class TokenStore:
     """What the recipe's data becomes with this tokenizer, and where that is kept."""
 
-    def __init__(self, resolved: Resolved, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.resolved, self.recipe, self.tokenizer = resolved, resolved.recipe, tokenizer
+    def __init__(self, resolved: Resolved, tokenizer: PreTrainedTokenizerBase, today: date | None = None) -> None:
+        """`today` is the date that a chat template may write: that of the run's first start."""
+        self.resolved, self.recipe = resolved, resolved.recipe
+        self.tokenizer, self.today = tokenizer, today
         self.root = cache_root() / "tokens"
         origins = [resolved.registry.origin(type(piece)) for piece in self.recipe.data.pieces]
         self._made_from = digest({
             "data": resolved.data_fingerprint,
             "plugins": [origin.code for origin in origins if origin.package != "alignzoo"],
             "format": FORMAT_VERSION,
-            "tokenizer": tokenizer_fingerprint(tokenizer),
+            "tokenizer": tokenizer_fingerprint(tokenizer, today),
             "tokens": self.recipe.tokens.model_dump(mode="json"),
         })  # fmt: skip
         terms, metrics = [term for _, term in self.recipe.objective.terms], self.recipe.eval.metrics
@@ -126,7 +128,7 @@ class TokenStore:
     def _write(self, folder: Path, unread: Unread) -> None:
         work = folder / "work"
         work.mkdir()
-        parts = Stream(unread, self.tokenizer, self.recipe, work).prepare(folder / HELD_OUT_ROWS)
+        parts = Stream(unread, self.tokenizer, self.recipe, work, self.today).prepare(folder / HELD_OUT_ROWS)
         for name, (pile, made) in zip(PARTS, parts, strict=True):
             pile.save(made.trees, folder / f"{name}.safetensors")
         shutil.rmtree(work)
@@ -180,7 +182,7 @@ class TokenStore:
             lock.release()
 
 
-def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase, today: date | None = None) -> str:
     """32 hex digits of all that decides what a text becomes: vocabulary, special tokens, chat template, code."""
     cls, template = type(tokenizer), tokenizer.chat_template
     state: Any = [tokenizer.get_vocab(), tokenizer.init_kwargs | {"name_or_path": None}]
@@ -195,7 +197,7 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
         "special": [tokenizer.special_tokens_map, tokenizer.bos_token_id, tokenizer.eos_token_id],
         "split": getattr(tokenizer, "split_special_tokens", None),
         "template": template,
-        "today": date.today().isoformat() if "strftime_now" in str(template) else None,  # it writes the date
+        "today": (today or date.today()).isoformat() if "strftime_now" in str(template) else None,  # it writes the date
     })  # fmt: skip
 
 

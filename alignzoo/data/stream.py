@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import date
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from alignzoo.data.pile import Pile
 from alignzoo.data.rows import Row, Skipped
 from alignzoo.data.shapes import labelled, measurable, shape, with_columns, with_mismatched
-from alignzoo.data.tokenise import Encoded, Tokenised, encode, trees_of
+from alignzoo.data.tokenise import Encoded, Encoder, Tokenised, trees_of
 from alignzoo.data.unread import Unread
 from alignzoo.metric import Metric
 
@@ -35,13 +36,18 @@ Chunk = tuple[bool, list[Row], list[Skipped]]
 class Stream:
     """Makes what `prepare` makes of the training and of the held-out rows, on disk in `folder`."""
 
-    def __init__(self, unread: Unread, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, folder: Path) -> None:
+    def __init__(
+        self, unread: Unread, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, folder: Path,
+        today: date | None = None,
+    ) -> None:  # fmt: skip
         self.unread, self.tokenizer, self.recipe, self.folder = unread, tokenizer, recipe, folder
+        self.encoder = Encoder(tokenizer, recipe.tokens.thinking, today)
         self.objective, self.single = recipe.objective, [False, False]
 
     def prepare(self, rows: Path) -> tuple[tuple[Pile, Tokenised], tuple[Pile, Tokenised]]:
         """The training and the held-out trees with their piles; the held-out rows go to the file `rows`."""
-        self.tokenizer("a")  # it settles its options now: threads at once may not change them
+        for special in (True, False):  # it settles its options now: threads at once may not change them
+            self.encoder.reader.read(["a"], [()], special)
         piles = Pile(self.folder / "train"), Pile(self.folder / "held_out", rows)
         for (held_out, fitting, refused), encoded in ahead(
             self._chunks(), self._encoded, THREADS if self.tokenizer.is_fast else 1
@@ -58,7 +64,7 @@ class Stream:
         return self.recipe.eval.metrics if held_out else ()
 
     def _encoded(self, chunk: Chunk) -> list[Encoded]:
-        return encode(chunk[1], self.tokenizer)
+        return self.encoder(chunk[1])
 
     def _chunks(self) -> Iterator[Chunk]:
         waiting: tuple[list[Row], list[Row]] = ([], [])
@@ -80,7 +86,7 @@ class Stream:
             for start in range(0, len(trees), CHUNK):
                 wider.add_trees(with_mismatched(trees, self.recipe.tokens.max_length, start, start + CHUNK))
             trees = wider.trees()
-        return Tokenised(trees, (), pile.skipped, pile.truncated_prompts, pile.truncated_completions)
+        return Tokenised(trees, (), pile.skipped, pile.truncated_prompts, pile.truncated_completions, pile.boundary)
 
 
 def ahead(items: Iterable[T], work: Callable[[T], W], threads: int = 1) -> Iterator[tuple[T, W]]:

@@ -1,16 +1,18 @@
-"""Rows to token trees: the boundary between prompt and completion is token-exact, and nothing is cut silently."""
+"""Rows to token trees: the ids are those of the whole text, and nothing is cut silently."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from datetime import date
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from alignzoo.data.boundary import Cut, Ids, Reader, common
 from alignzoo.data.rows import Row, Skipped
-from alignzoo.data.template import is_chat, render
+from alignzoo.data.template import Template, Thinking, Written, is_chat
 from alignzoo.errors import UserError
 from alignzoo.tree import Branch, Tree, Trees
 
@@ -19,9 +21,20 @@ if TYPE_CHECKING:
 
     from alignzoo.recipe.schema import TokensConfig
 
-Ids = list[int]
-Encoded = tuple[Ids, list[Ids], list[Ids], bool]
-"""Prompt, contexts and completions of a row, and whether BOS opens the prompt."""
+SPANNING = "spanning"
+"""A note: a token holds the prompt's end and the completion's beginning."""
+
+
+class Encoded(NamedTuple):
+    """The ids of a row."""
+
+    prompt: Ids
+    contexts: list[Ids]
+    completions: list[Ids]
+    has_bos: bool
+    """True where BOS opens the prompt."""
+    notes: frozenset[str] = frozenset()
+    """`SPANNING`, and what the chat template drops of the answers (`Written.note`)."""
 
 
 @dataclass
@@ -33,25 +46,75 @@ class Tokenised:
     skipped: list[Skipped] = field(default_factory=list)
     truncated_prompts: int = 0
     truncated_completions: int = 0
+    boundary: Counter[str] = field(default_factory=Counter)
+    """How many rows have each of the notes of `Encoded`."""
 
 
-def tokenise(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, tokens: TokensConfig) -> Tokenised:
-    """Tokenise each prompt once and each completion by itself, so that prompt + branch is exactly what is scored.
+def tokenise(
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, tokens: TokensConfig, today: date | None = None
+) -> Tokenised:
+    """Tokenize each prompt together with each completion, and cut where the prompt ends.
 
-    BOS opens a prompt if the tokenizer itself puts it before a text; EOS closes a plain-text completion, unless the
-    text ends with it already, and is scored (a chat template ends its own turns). Raises UserError when a chat
+    Prompt + branch are the ids of the whole text, special tokens as the tokenizer itself adds them; of chats, those of
+    the whole text that the chat template writes, up to the token that ends the last turn. The prompt is the tokens that
+    lie in it entirely, as far as they are the same before every completion. EOS closes a plain-text completion, unless
+    it is there already, and is scored. `today` is the date that a template may write. Raises UserError when a chat
     template is needed and missing, or EOS.
     """
-    return trees_of(rows, encode(rows, tokenizer), tokens)
+    return trees_of(rows, Encoder(tokenizer, tokens.thinking, today)(rows), tokens)
 
 
-def encode(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
-    """The ids of each row's prompt, contexts and completions. The tokenizer gets one long list of texts, which it works
-    on with a thread for each core and without Python's lock. Raises UserError as `tokenise` does."""
-    encoder = _Encoder(tokenizer)
-    for row in rows:
-        encoder.want(row)
-    return encoder.all()
+class Encoder:
+    """Makes ids of rows. The tokenizer gets one long list of texts, which it works on with a thread for each core and
+    without Python's lock."""
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, thinking: Thinking = "keep", today: date | None = None
+    ) -> None:
+        self.tokenizer, self.thinking, self.today = tokenizer, thinking, today
+        self.reader = Reader(tokenizer)
+        self.template = Template(tokenizer, thinking, today) if tokenizer.chat_template else None
+        self.eos: Ids = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+        # An empty prompt has no token to predict the first one from: these are what models were trained to follow.
+        self.nothing = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else self.eos
+
+    def __call__(self, rows: Sequence[Row]) -> list[Encoded]:
+        """The ids of each row's prompt, contexts and completions. Raises UserError as `tokenise` does."""
+        written = [self._written(row) for row in rows]
+        chats = [is_chat(row) for row in rows]
+        found = {}
+        for chat in (False, True):
+            texts = [one for own, wanted in zip(written, chats, strict=True) if wanted == chat for one in own]
+            cuts = [(one.shared, one.start) for one in texts]
+            found[chat] = iter(self.reader.read([one.text for one in texts], cuts, special=not chat))
+        return [
+            self._encoded(own, [next(found[chat]) for _ in own], chat) for own, chat in zip(written, chats, strict=True)
+        ]
+
+    def _written(self, row: Row) -> list[Written]:
+        if is_chat(row):
+            self.template = self.template or Template(self.tokenizer, self.thinking, self.today)
+            return self.template.row(row)
+        if not self.eos:
+            raise UserError("the tokenizer has no end-of-sequence token to close plain completions with", where="data")
+        size = len(row.prompt)
+        return [
+            Written(f"{row.prompt}{one.context}{one.text}", size, size + len(one.context)) for one in row.completions
+        ]
+
+    def _encoded(self, written: Sequence[Written], read: Sequence[tuple[Ids, list[Cut]]], chat: bool) -> Encoded:
+        notes = {one.note for one in written if one.note}
+        size = common([ids for ids, _ in read], min(shared.tokens for _, (shared, _) in read))
+        contexts, completions = [], []
+        for one, (ids, (_, start)) in zip(written, read, strict=True):
+            scored = start.tokens if one.start > one.shared else size
+            if start.spans or start.tokens > scored:
+                notes.add(SPANNING)
+            contexts.append(ids[size:scored])
+            own = ids[scored:]
+            completions.append(own if chat or own[-1:] == self.eos else own + self.eos)
+        prompt = read[0][0][:size] or self.nothing
+        return Encoded(prompt, contexts, completions, prompt[:1] == [self.tokenizer.bos_token_id], frozenset(notes))
 
 
 def trees_of(rows: Sequence[Row], encoded: Sequence[Encoded], tokens: TokensConfig) -> Tokenised:
@@ -60,7 +123,8 @@ def trees_of(rows: Sequence[Row], encoded: Sequence[Encoded], tokens: TokensConf
     trees: list[Tree] = []
     counts: Counter[str] = Counter()
     skipped: list[Skipped] = []
-    for row, (prompt, contexts, completions, has_bos) in zip(rows, encoded, strict=True):
+    boundary: Counter[str] = Counter()
+    for row, (prompt, contexts, completions, has_bos, notes) in zip(rows, encoded, strict=True):
         cut = truncate(prompt, contexts, completions, tokens, keep_first=has_bos)
         if not prompt or not all(completions):
             cut = "empty completion" if prompt else "empty prompt"
@@ -71,8 +135,10 @@ def trees_of(rows: Sequence[Row], encoded: Sequence[Encoded], tokens: TokensConf
         wholes = [context + completion for context, completion in zip(contexts, cut_completions, strict=True)]
         if len(wholes) > 1 and len(set(map(tuple, wholes))) < len(wholes):
             which = "chosen equals rejected" if len(wholes) == 2 else "two completions are equal"
-            skipped.append(Skipped(row.id, f"{which} after truncation"))
+            shorter = cut_prompt != prompt or cut_completions != list(completions)
+            skipped.append(Skipped(row.id, f"{which} {'after truncation' if shorter else 'as tokens'}"))
             continue
+        boundary.update(notes)
         counts["prompts"] += len(cut_prompt) < len(prompt)
         counts["completions"] += any(len(a) < len(b) for a, b in zip(cut_completions, completions, strict=True))
         branches = tuple(
@@ -81,7 +147,7 @@ def trees_of(rows: Sequence[Row], encoded: Sequence[Encoded], tokens: TokensConf
         )
         trees.append(Tree(row.id, np.array(cut_prompt, dtype=np.int32), branches))
         kept.append(row)
-    return Tokenised(Trees.build(trees), kept, skipped, counts["prompts"], counts["completions"])
+    return Tokenised(Trees.build(trees), kept, skipped, counts["prompts"], counts["completions"], boundary)
 
 
 def truncate(
@@ -109,48 +175,3 @@ def truncate(
         for context, completion in zip(contexts, completions, strict=True)
     ]
     return prompt, cut
-
-
-class _Encoder:
-    """Collects every text first, so that the tokenizer works on one long list."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer = tokenizer
-        self.bos: Ids = []
-        self.eos: Ids = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-        if tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]:
-            self.bos = [tokenizer.bos_token_id]
-        self.texts = [""]  # what most contexts are, once for all
-        self.places: list[list[int]] = []
-        self.plain: list[bool] = []
-
-    def want(self, row: Row) -> None:
-        chat = is_chat(row)
-        prompt, completions = render(row, self.tokenizer) if chat else (row.prompt, [c.text for c in row.completions])
-        places = []
-        for text in (prompt, *(c.context for c in row.completions), *completions):
-            places.append(len(self.texts) if text else 0)
-            if text:
-                self.texts.append(text)
-        self.places.append(places)
-        self.plain.append(not chat)
-
-    def all(self) -> list[Encoded]:
-        if any(self.plain) and not self.eos:
-            raise UserError("the tokenizer has no end-of-sequence token to close plain completions with", where="data")
-        # An empty prompt has no token to predict the first one from: these are what models were trained to follow.
-        nothing = [self.tokenizer.bos_token_id] if self.tokenizer.bos_token_id is not None else self.eos
-        options = {"add_special_tokens": False, "return_attention_mask": False}
-        ids = self.tokenizer(self.texts, **options)["input_ids"]
-        rows: list[Encoded] = []
-        for plain, places in zip(self.plain, self.places, strict=True):
-            size = len(places) // 2
-            prompt, *others = (ids[place] for place in places)
-            contexts, completions = others[:size], others[size:]
-            if plain:
-                completions = [own if own[-1:] == self.eos else own + self.eos for own in completions]
-            if self.bos and prompt[:1] != self.bos:
-                prompt = self.bos + prompt
-            prompt = prompt or nothing
-            rows.append((prompt, contexts, completions, bool(self.bos) and prompt[:1] == self.bos))
-        return rows

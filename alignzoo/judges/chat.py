@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
+from alignzoo.data.rows import plain_text
 from alignzoo.judge import Judge, Prompt
 from alignzoo.judges.endpoint import Endpoint, from_environment
 from alignzoo.judges.verdicts import WORTH, Verdict, Verdicts, verdict_key
@@ -174,4 +175,4 @@ def _plain(prompt: Prompt) -> str:
     """Text as it is; of a chat, who says what."""
     if isinstance(prompt, str):
         return prompt.strip()
-    return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in prompt)
+    return "\n\n".join(f"{message['role'].capitalize()}: {plain_text(message)}" for message in prompt)

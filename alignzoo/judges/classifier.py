@@ -36,6 +36,9 @@ class Classifier(Judge):
     eos: bool | None = Field(
         None, description="close plain texts with the end-of-sequence token; null: if it reads a text at its last token"
     )
+    after_turn: bool = Field(
+        False, description="read what the chat template writes after the end of a turn (a newline), as TRL's models do"
+    )
     max_length: int | None = Field(None, ge=1, description="tokens read of a text, its last ones; null: what fits")
     tokens_per_batch: int = Field(8192, ge=1, description="token slots per batch; changes speed, not the scores")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the weights and the arithmetic")
@@ -56,8 +59,9 @@ class Classifier(Judge):
         model, tokenizer = self._model()
         column = self._column(model.config)
         end = hasattr(model, "score") if self.eos is None else self.eos  # decoders call their head so
+        how = {"pair": self.pair, "end": end, "after_turn": self.after_turn}
         texts = [
-            as_text(prompt if self.prompt else None, reply, tokenizer, pair=self.pair, end=end)
+            as_text(prompt if self.prompt else None, reply, tokenizer, **how)
             for prompt, reply in zip(prompts, replies, strict=True)
         ]
         encoded = read(texts, tokenizer, self._limit(model, tokenizer))

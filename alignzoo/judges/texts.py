@@ -7,6 +7,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from alignzoo.data.boundary import Reader
+from alignzoo.data.rows import plain_text
+from alignzoo.data.template import Template, answer_message
 from alignzoo.judge import Prompt
 
 if TYPE_CHECKING:
@@ -26,21 +29,25 @@ class Text(NamedTuple):
     """Whether a chat template has put the special tokens in."""
 
 
-def as_text(prompt: Prompt | None, reply: str, tokenizer: PreTrainedTokenizerBase, *, pair: bool, end: bool) -> Text:
+def as_text(
+    prompt: Prompt | None, reply: str, tokenizer: PreTrainedTokenizerBase, *, pair: bool, end: bool,
+    after_turn: bool = False,
+) -> Text:  # fmt: skip
     """A chat by the tokenizer's template, if it has one; else the prompt's text and the reply, a space between them.
 
-    `end` closes what no template closes with the end-of-sequence token. Without a prompt it is the reply alone.
+    A chat is written as training reads it, up to the token that ends the last turn (`after_turn`: as far as the
+    template writes). `end` closes what no template
+    closes with the end-of-sequence token. Without a prompt it is the reply alone.
     """
     eos = str(tokenizer.eos_token or "")
     ended = reply + eos if end and not (eos and reply.endswith(eos)) else reply
     if prompt is None:
         return Text(ended)
     if not isinstance(prompt, str):
-        messages = [dict(message) for message in prompt]
         if tokenizer.chat_template and not pair:
-            answer = {"role": "assistant", "content": reply}
-            return Text(str(tokenizer.apply_chat_template([*messages, answer], tokenize=False)), templated=True)
-        prompt = "\n\n".join(message["content"] for message in messages) + ("" if pair else "\n\n")
+            template = Template(tokenizer, whole_turns=after_turn)
+            return Text(template.whole(prompt, answer_message(reply)).text, templated=True)
+        prompt = "\n\n".join(map(plain_text, prompt)) + ("" if pair else "\n\n")
     if pair:
         return Text(prompt, ended)
     # Samples are stripped, and their prompts end in "Assistant:"; what models are trained on has a space there.
@@ -49,21 +56,41 @@ def as_text(prompt: Prompt | None, reply: str, tokenizer: PreTrainedTokenizerBas
 
 
 def read(texts: Sequence[Text], tokenizer: PreTrainedTokenizerBase, limit: int) -> list[Encoded]:
-    """Their tokens, at most `limit` each. What is over is cut at the beginning of a text, and a warning says so."""
-    found, cut = [], 0
+    """Their tokens, at most `limit` each, special tokens once as in training. What is over is cut at the beginning of
+    a text, and a warning says so."""
+    found, cut, reader = [], 0, Reader(tokenizer)
     for text in texts:
         options: dict[str, Any] = {"add_special_tokens": not text.templated, "verbose": False}
-        encoded = tokenizer(text.first, text.second, **options)
-        if len(encoded["input_ids"]) > limit:
+        encoded = _once(dict(tokenizer(text.first, text.second, **options)), text, reader)
+        over = len(encoded["input_ids"]) - limit
+        if over > 0 and text.templated:
+            encoded = {name: _cut(values, encoded["input_ids"], over, tokenizer) for name, values in encoded.items()}
+        elif over > 0:
             side, tokenizer.truncation_side = tokenizer.truncation_side, "left"
-            encoded = tokenizer(text.first, text.second, **options, truncation=True, max_length=limit)
+            encoded = dict(tokenizer(text.first, text.second, **options, truncation=True, max_length=limit))
             tokenizer.truncation_side = side
-            cut += 1
-        found.append(dict(encoded))
+            encoded = _once(encoded, text, reader)
+        cut += over > 0
+        found.append(encoded)
     if cut:
         what = f"{cut} of {len(texts)} texts have more than {limit} tokens; their beginning is not read"
         warnings.warn(what, stacklevel=3)
     return found
+
+
+def _once(encoded: Encoded, text: Text, reader: Reader) -> Encoded:
+    """Without the BOS and EOS that the text and the tokenizer both put there."""
+    if text.templated:
+        return encoded
+    size = len(encoded["input_ids"])
+    ids, first = reader.once(encoded["input_ids"])
+    return {name: values[first : first + len(ids)] for name, values in encoded.items()} if len(ids) < size else encoded
+
+
+def _cut(values: list[int], ids: list[int], over: int, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Without `over` of the first values; BOS stays, as in training."""
+    kept = int(ids[:1] == [tokenizer.bos_token_id])
+    return values[:kept] + values[kept + over :]
 
 
 def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:

@@ -21,12 +21,19 @@ class Section(BaseModel):
 
 
 class TokensConfig(Section):
-    """Length limits in tokens, applied as the DPO authors do: first to the prompt, then to the completions."""
+    """Length limits in tokens, applied as the DPO authors do: first to the prompt, then to the completions.
+
+    And how thoughts in the answers of chats are read.
+    """
 
     max_length: int = Field(512, ge=2, description="prompt and completion together")
     max_prompt_length: int = Field(256, ge=1, description="what a prompt is cut to when the whole is too long")
     truncate_prompt: Literal["keep_end", "keep_start", "never"] = Field(
         "keep_end", description="which end of a long prompt is kept; never: the row is skipped, and counted"
+    )
+    thinking: Literal["keep", "template"] = Field(
+        "keep",
+        description="an answer whose thinking the chat template drops: as given, or as the template has it",
     )
 
     @model_validator(mode="after")

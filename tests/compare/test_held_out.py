@@ -16,13 +16,12 @@ import alignzoo
 from alignzoo.compare import held_out
 from alignzoo.compare.held_out import for_testing, row_figures
 from alignzoo.compare.measure import measure
-from alignzoo.compare.replies import sampled_rows
 from alignzoo.compare.settings import Sampling
-from alignzoo.data import sample
-from alignzoo.data.rows import Completion, Row
+from alignzoo.data import Tokenised, sample
 from alignzoo.examples import Flat, Supply
 from alignzoo.progress import Screen
 from alignzoo.recipe import load_recipe
+from alignzoo.samples import sample_rows
 from alignzoo.tree import Branch, Tree, Trees
 
 QUIET = Screen(quiet=True)
@@ -48,13 +47,15 @@ def test_two_groups_are_on_two_sides_and_one_is_for_testing(names):
 
 def test_prompts_are_spread_over_the_test_split_and_end_where_a_reply_begins():
     contexts = ["so?" if i % 5 == 0 else "" for i in range(40)]
-    rows = [Row(str(i), "p", (Completion("a"), Completion("b", contexts[i])), "g") for i in range(40)]
+    branches = [(Branch(np.array([1])), Branch(np.array([2, 3]), len(context) and 1)) for context in contexts]
+    held_out = Tokenised(Trees.build(Tree(str(i), np.array([0]), two) for i, two in enumerate(branches)), [])
     test = np.arange(40) % 2 == 0
-    chosen = sampled_rows(SimpleNamespace(rows=rows), test, 4)
+    chosen = sample_rows(held_out, 4, test)
     assert chosen == [6, 16, 26, 36]
-    everything = sampled_rows(SimpleNamespace(rows=rows), test, 999)
+    everything = sample_rows(held_out, 999, test)
     assert everything == [i for i in range(40) if i % 2 == 0 and i % 5]
-    assert sampled_rows(SimpleNamespace(rows=rows), test & False, 4) == []
+    assert sample_rows(held_out, 999) == [i for i in range(40) if i % 5], "a run leaves out the same rows"
+    assert sample_rows(held_out, 4, test & False) == []
 
 
 # --- figures from given log-probs

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from hh_rows import dialogue, hh_records
 
 from alignzoo.cli.data import command
+from alignzoo.data.report import NOTES, remarks
 from alignzoo.errors import UserError
 
 RECIPE = str(Path(__file__).parents[2] / "recipes" / "dpo_hh.yaml")
@@ -50,6 +51,17 @@ def test_counts_lengths_and_the_marked_boundary(inspect, write):
     assert "Assistant: one\n\nHuman: q\n\nAssistant:⟦ xEND⟧" in joined
     assert "Assistant: two\n\nHuman: q\n\nAssistant:⟦ yEND⟧" in joined
     assert "hh.jsonl:2" not in text
+
+
+def test_what_tokenizer_and_template_did_is_said(inspect, write):
+    """From the counts alone: what makes them is held in test_tokenizers.py."""
+    assert "1 rows whose dialogues part before the last turn; no samples are drawn" in inspect(rows(write))
+    report = {"boundary": dict.fromkeys(NOTES, 1200) | {"white space": 0}, "parted": 0}
+    spans, thinking, calls = remarks(report, "keep")
+    assert spans.startswith("1,200 rows where a token spans the end of the prompt")
+    assert "scored as given (tokens.thinking=template" in thinking
+    assert "tool calls" in calls
+    assert "tokens.thinking=keep" in remarks(report, "template")[1]
 
 
 def test_json_lists_every_skipped_row(inspect, write):

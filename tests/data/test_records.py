@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from alignzoo.data import read_rows
+from alignzoo.data.pile import plain, row_from
 from alignzoo.data.preference import Columns
 from alignzoo.data.records import numbers, record_row
 from alignzoo.data.rows import Row, Skipped
@@ -164,8 +167,9 @@ def test_a_text_that_looks_like_a_number_stays_a_text():
         (SINGLE | {"completion": None}, "empty completion"),
         (SINGLE | {"completion": "  "}, "empty completion"),
         (SINGLE | {"completion": []}, "empty completion"),
-        (SINGLE | {"completion": [says("user", "a")]}, "completion is not one assistant message"),
-        (SINGLE | {"completion": [says("assistant", "a"), says("assistant", "b")]}, "completion is not one assistant message"),
+        (SINGLE | {"completion": [says("user", "a")]}, "no assistant reply at the end"),
+        (SINGLE | {"prompt": [says("user", "p")], "completion": [says("user", "a"), says("assistant", "b")]}, "the completion does not begin with an assistant message"),
+        (SINGLE | {"completion": [says("user", "a"), says("assistant", "b")]}, "the prompt is no message of the chats"),
         (LIST | {"completions": ["a", None, "c"]}, "empty completion"),
         (LIST | {"completions": ["a", "", "c"]}, "empty completion"),
         (LIST | {"completions": ["a", "b", "a"]}, "two completions are equal"),
@@ -316,3 +320,64 @@ def test_no_record_gives_a_traceback(record):
         assert str(error).startswith("f.jsonl:1")
     else:
         assert isinstance(row, Row | Skipped)
+
+
+# Chats: one reading
+
+
+USER, MORE = says("user", "q"), says("user", "and then?")
+CALL = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": {"x": 1}}}]}
+OTHER = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": {"x": 2}}}]}
+
+
+def parts(row: Row):
+    return row.prompt, [(one.context, one.text) for one in row.completions]
+
+
+def test_answers_of_several_turns_are_read_as_the_same_chats_written_whole():
+    one, two = says("assistant", "1"), says("assistant", "2")
+    whole = {"chosen": [USER, one, MORE, one], "rejected": [USER, one, MORE, two]}
+    behind = {"prompt": [USER], "chosen": [one, MORE, one], "rejected": [one, MORE, two]}
+    want = (USER, one, MORE), [((), (one,)), ((), (two,))]
+    spoken = behind | {"prompt": "q"}
+    beside = whole | {"prompt": "q"}
+    for record in (whole, behind, spoken, beside):
+        assert parts(read(record)) == want, record
+    assert parts(read({"prompt": [USER], "completion": [one, MORE, two], "label": 1})) == (want[0], want[1][1:])
+    parting = read({"prompt": [USER], "chosen": [one, MORE, one], "rejected": [two, MORE, two]})
+    assert parts(parting) == ((USER,), [((one, MORE), (one,)), ((two, MORE), (two,))])
+
+
+def test_a_plain_prompt_that_the_whole_chats_do_not_hold_is_not_passed_over():
+    whole = {"chosen": [USER, says("assistant", "1")], "rejected": [USER, says("assistant", "2")]}
+    assert read(whole | {"prompt": "another"}) == Skipped("f:1", "the prompt is no message of the chats")
+
+
+def test_calls_names_thoughts_and_tools_stay_in_the_messages():
+    answer = {"role": "tool", "name": "f", "content": "3", "tool_call_id": "a"}
+    thought = says("assistant", "4") | {"reasoning_content": "3 + 1"}
+    record = {"chosen": [USER, CALL, answer, thought], "rejected": [USER, CALL, answer, says("assistant", "5")]}
+    row = read(record | {"tools": '[{"type": "function"}]'})
+    call = {key: value for key, value in CALL.items() if value is not None}
+    assert row.prompt == (USER, call, answer)
+    assert row.completions[0].text == (thought,)
+    assert row.tools == ({"type": "function"},)
+    assert row_from(json.loads(json.dumps(plain(row)))) == row
+    calls = read({"prompt": [USER], "chosen": [CALL], "rejected": [OTHER]})
+    assert isinstance(calls, Row), "pairs that differ only in the call are different"
+    assert read({"prompt": [USER], "chosen": [CALL], "rejected": [CALL]}) == Skipped("f:1", "chosen equals rejected")
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"tools": "[{"}, "tools is not JSON"),
+        ({"tools": [1]}, "tools is not a list of functions"),
+        ({"chosen": [{"role": "assistant", "tool_calls": "f()"}]}, "chosen: tool_calls is not a list of calls"),
+        ({"chosen": [says("assistant", [{"type": "image"}])]}, "chosen: a part of a message that is no text"),
+        ({"chosen": [{"role": "assistant", "content": None}]}, "chosen: a chat message without text"),
+    ],
+)
+def test_a_mistake_in_a_chat_is_told_at_its_line(record, said):
+    with pytest.raises(UserError, match=said):
+        read({"prompt": [USER], "chosen": [CALL], "rejected": [OTHER]} | record)

@@ -97,8 +97,8 @@ def test_chat_goes_through_the_template_and_plain_text_does_not():
     row = pair(prompt, ({"role": "assistant", "content": "yes"},), "no")
     tree = one(row, tokenizer)
     assert tokenizer.decode(tree.prompt) == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
-    assert tokenizer.decode(tree.branches[0].tokens) == "yes<|im_end|>\n"
-    assert tokenizer.decode(tree.branches[1].tokens) == "no<|im_end|>\n", "a plain answer is the assistant's"
+    assert tokenizer.decode(tree.branches[0].tokens) == "yes<|im_end|>", "no newline: the next turn begins so"
+    assert tokenizer.decode(tree.branches[1].tokens) == "no<|im_end|>", "a plain answer is the assistant's"
     assert EOS not in tree.branches[0].tokens
     assert tokenizer.decode(one(pair(), tokenizer).prompt) == "the prompt"
 
@@ -107,10 +107,14 @@ def test_chat_goes_through_the_template_and_plain_text_does_not():
     ("template", "message"),
     [
         (None, "the tokenizer has no chat template\n    use a tokenizer of an instruction-tuned model"),
-        ("{{ raise_exception('only system') }}", "f:1: the chat template refuses this row: only system"),
+        ("{{ raise_exception('only system') }}", "f:1: the chat template fails on this row: only system"),
+        (
+            "{{ messages | length }}{% if add_generation_prompt %}:{% endif %}{{ messages[-1].content }}",
+            "f:1: the chat template writes the prompt dif",
+        ),
         (
             "{{ messages | length }}{% if add_generation_prompt %}:{% endif %}",
-            "f:1: the chat template writes the prompt dif",
+            "f:1: the chat template does not write the assistant's answer",
         ),
     ],
 )

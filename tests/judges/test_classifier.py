@@ -130,10 +130,11 @@ def test_a_reward_model_trained_here_reads_what_it_was_trained_on(tmp_path, padd
 def test_a_chat_goes_through_the_template_if_there_is_one(saved):
     chat = [{"role": "user", "content": "Hi"}]
     with_template = saved("llama", byte_tokenizer(template=CHATML), num_labels=1)
-    text = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n"
-    assert Classifier(path=with_template).scores([chat], ["Hello"]) == pytest.approx(
-        [float(alone(with_template, text))]
-    )
+    text = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>"
+    for after_turn, read in ((False, text), (True, text + "\n")):
+        assert Classifier(path=with_template, after_turn=after_turn).scores([chat], ["Hello"]) == pytest.approx(
+            [float(alone(with_template, read))]
+        )
     without = saved("llama", num_labels=1)
     assert Classifier(path=without).scores([chat], ["Hello"]) == pytest.approx(
         [float(alone(without, "Hi\n\nHello</s>"))]
@@ -142,10 +143,17 @@ def test_a_chat_goes_through_the_template_if_there_is_one(saved):
 
 def test_a_template_that_writes_bos_does_not_get_a_second_one(saved):
     path = saved("llama", byte_tokenizer(prepends_bos=True, template="<s>" + CHATML), num_labels=1)
-    text = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n"  # the tokenizer puts its own
+    text = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>"  # the tokenizer puts its own
     assert Classifier(path=path).scores([[{"role": "user", "content": "Hi"}]], ["Hello"]) == pytest.approx(
         [float(alone(path, text))]
     )
+
+
+def test_special_tokens_of_the_text_are_not_doubled(saved):
+    """Training reads one BOS of a prompt that begins with it, and so does the judge."""
+    path = saved("llama", byte_tokenizer(prepends_bos=True), num_labels=1)
+    for prompt, reply in (("<s>Hi", "Hello"), ("Hi", "Hello</s>")):
+        assert Classifier(path=path).scores([prompt], [reply]) == pytest.approx([float(alone(path, "Hi Hello</s>"))])
 
 
 def test_the_prompt_the_pair_and_the_end_are_as_asked(saved):

@@ -31,6 +31,8 @@ from alignzoo.zero import Zero
 
 T = TypeVar("T")
 States = list[dict[str, float]]
+ZERO_WEIGHT = "zero_weight"
+"""1 in the metrics of a step whose weights are all 0. Such a step moves neither weights nor optimizer state."""
 
 
 def make_optimizer(config: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
@@ -61,8 +63,7 @@ def rate_factor(schedule: Schedule, step: int, total: int) -> float:
 
 def total_steps(config: TrainConfig, rows: int) -> int:
     """Optimiser steps of a run; the last partial batch of an epoch is dropped, as the DPO authors' code does."""
-    steps = max(1, int(config.epochs * (rows // config.batch_size)))
-    return min(steps, config.max_steps) if config.max_steps else steps
+    return config.steps(rows)
 
 
 def rows_of_step(step: int, rows: int, config: TrainConfig, seed: int) -> np.ndarray:
@@ -122,7 +123,7 @@ class Engine:
         gradients = self._whole_batch if self.supply.objective.scope == "batch" else self._micro_batches
         try:
             metrics, slots, states = gradients(step, rows, mine)
-            norm = self._take()
+            norm = self._take() if ZERO_WEIGHT not in metrics else 0.0
             if not math.isfinite(norm):
                 raise RunFailed(f"step {step + 1}: the gradient is not finite ({norm}); rows {self.supply.names(rows)}")
         finally:
@@ -135,19 +136,22 @@ class Engine:
         """Each example's loss is its own affair: one forward and one backward a micro-batch."""
         blank = self.supply.blank(rows)  # weights are known without a forward
         totals = [_total(term, self.supply.examples(blank, term, step=step)) for _, term in self.terms]
+        moves = any(totals)
 
         def learn(parts: list[list[int]]) -> tuple[Tally, int]:
             tally, slots = Tally(self.ranks), 0
             problem: RunFailed | None = None
             for part in parts:
-                flat, used = self._score(part or mine[:1])
+                with torch.set_grad_enabled(moves):
+                    flat, used = self._score(part or mine[:1])
                 try:
                     loss = self._loss(step, flat, self.states, totals, tally) if part else _nothing(flat)
                 except RunFailed as error:
                     if not self.ranks.in_step:
                         raise
                     problem, loss = error, _nothing(flat)  # the other ranks are in the middle of theirs
-                self._backward(loss)
+                if moves:  # a part without an example still has a backward, which may be one of all ranks
+                    self._backward(loss if loss.requires_grad else _nothing(flat))
                 if part:
                     tally.add(describe(self.supply, flat))
                 slots += used
@@ -156,7 +160,7 @@ class Engine:
             return tally, slots
 
         tally, slots = self._in_parts(mine, learn)
-        return tally.means(), slots, self.states
+        return tally.means() | ({} if moves else {ZERO_WEIGHT: 1.0}), slots, self.states
 
     def _whole_batch(self, step: int, rows: list[int], mine: list[int]) -> tuple[dict[str, float], int, States]:
         """Examples depend on each other: score all without a graph, take the loss's gradient with respect to every
@@ -173,8 +177,11 @@ class Engine:
         with torch.no_grad():
             states = [self._next_state(n, flat, step) for n in range(len(self.terms))]
         tally = Tally()
-        self._loss(step, flat, states, None, tally).backward()
+        loss = self._loss(step, flat, states, None, tally)
         tally.add(describe(self.supply, flat))
+        if not loss.requires_grad:
+            return tally.means() | {ZERO_WEIGHT: 1.0}, 0, states
+        loss.backward()
         coefficients = Flat(rows, flat.counts, flat.lengths, {name: _gradient(leaf) for name, leaf in leaves.items()})
 
         def replay(parts: list[list[int]]) -> int:
@@ -238,7 +245,8 @@ class Engine:
                 losses.append(found.sum())
             loss = torch.stack(losses).sum()
             if batches:  # a term that finds nothing to learn from in these rows adds nothing
-                loss = loss / (totals[n] if totals else _total(term, batches))
+                total = totals[n] if totals else _total(term, batches)
+                loss = loss / total if total else torch.zeros_like(loss)
             parts.append(weight * loss)
             if len(self.terms) > 1:
                 tally.add_total(f"loss_{self.labels[n]}", float(loss.detach()))
@@ -324,7 +332,8 @@ def _labels(names: Sequence[str]) -> list[str]:
 
 def _nothing(flat: Flat) -> Tensor:
     """A loss of zero, whose backward still goes through the whole model."""
-    return torch.stack([value.sum() for value in flat.values.values() if value.requires_grad]).sum() * 0
+    live = [value.sum() for value in flat.values.values() if value.requires_grad]
+    return torch.stack(live).sum() * 0 if live else flat.like.new_zeros(())
 
 
 def _gradient(leaf: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 import alignzoo
+from alignzoo.engine import ZERO_WEIGHT
 from alignzoo.layout import Layout
 from alignzoo.memory import peak_memory
 from alignzoo.models import code_of, trained_size
@@ -72,6 +73,7 @@ def summarise(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
             "seconds": seconds,
             "pairs_per_second": sum(line["pairs"] for line in timings) / seconds,
             "tokens_per_second": sum(line["tokens"] for line in timings) / seconds,
+            **({"zero_weight_steps": idle} if (idle := sum(ZERO_WEIGHT in line for line in lines)) else {}),
             "final_loss": next(line["loss"] for line in reversed(lines) if line["kind"] == "train"),
         },
         "reference": {

@@ -56,8 +56,6 @@ def _plans(resolved: Resolved) -> list[dict[str, Any]]:
     for part in (rows.train, rows.held_out):
         shape(part, recipe.objective, recipe.data.pairs)
     train = recipe.train
-    steps = max(1, int(train.epochs * (len(rows.train) // train.batch_size)))
-    steps = min(steps, train.max_steps) if train.max_steps else steps
     if len(rows.train) < train.batch_size:
         raise UserError(
             f"{len(rows.train)} training rows, fewer than one batch", where="train.batch_size",
@@ -77,6 +75,6 @@ def _plans(resolved: Resolved) -> list[dict[str, Any]]:
         "starts from": start,
         "data": f"{recipe.data.name}: {rows.read:,} rows read, {len(rows.train):,} to train on, "
                 f"{len(rows.held_out):,} held out, {len(rows.skipped):,} skipped, {rows.flipped:,} flipped",
-        "training": f"{steps:,} steps of {train.batch_size} rows, {train.optimizer.name} "
+        "training": f"{train.steps(len(rows.train)):,} steps of {train.batch_size} rows, {train.optimizer.name} "
                     f"{train.optimizer.learning_rate:g} {train.schedule.name}, {train.precision}, seed {recipe.seed}",
     }]  # fmt: skip

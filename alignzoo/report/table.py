@@ -49,6 +49,8 @@ def summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("layout", f"{summary['layout']['used']}: {summary['layout']['reason']}"),
         ("peak memory", f"{summary['peak_memory_bytes'] / 2**20:,.0f} MiB"),
     ]  # fmt: skip
+    if train.get("zero_weight_steps"):
+        lines.append(("steps without weight", f"{train['zero_weight_steps']:,}: they moved nothing"))
     if data.get("flipped"):
         place = [name for name, _ in lines].index("training")
         lines.insert(place, ("label noise", f"{data['flipped']:,} training labels were flipped"))

@@ -48,7 +48,7 @@ def attach(model: PreTrainedModel, lora: Lora, seed: int, base: str | None = Non
     """Freeze the model and put adapters into it that change nothing yet (B is 0). A is drawn from the seed.
 
     They are float32 whatever the model is: updates by a small learning rate would be lost in bfloat16. A score head
-    without trained weights (`NEW_HEAD`) is trained whole and saved with the adapters (`modules_to_save` of peft). `base`
+    without trained weights (`NEW_HEAD`) is trained whole and saved with the adapters (peft's `modules_to_save`). `base`
     and `revision` are what a saved adapter names as its base. Raises UserError for a target that the model has not.
     """
     from peft import LoraConfig, TaskType

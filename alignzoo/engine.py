@@ -20,13 +20,15 @@ from torch import Tensor, nn
 from alignzoo.errors import RunFailed, UserError, blamed
 from alignzoo.examples import Flat, Given, Supply, joined
 from alignzoo.forest import plan
+from alignzoo.masters import with_masters
 from alignzoo.memory import halved, no_retry
 from alignzoo.objective import Objective
 from alignzoo.ranks import Ranks, share
-from alignzoo.recipe.schema import AdamW, Optimizer, RMSprop, Schedule, TrainConfig
+from alignzoo.recipe.schema import AdamW, Optimizer, Schedule, TrainConfig
 from alignzoo.scoring import Scorer
 from alignzoo.sharding import settle, whole
 from alignzoo.tally import Tally, describe
+from alignzoo.watch import Watch
 from alignzoo.zero import Zero
 
 T = TypeVar("T")
@@ -35,16 +37,14 @@ ZERO_WEIGHT = "zero_weight"
 """1 in the metrics of a step whose weights are all 0. Such a step moves neither weights nor optimizer state."""
 
 
-def make_optimizer(config: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
-    """The recipe's optimiser over the parameters that are trained."""
+def make_optimizer(config: Optimizer, model: nn.Module, masters: bool = True) -> torch.optim.Optimizer:
+    """The recipe's optimiser over the parameters that are trained; `masters`: in float32 where they are narrower."""
     settle(model)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     options = config.model_dump(exclude={"name", "learning_rate"}) | {"lr": config.learning_rate}
-    if isinstance(config, AdamW):
-        return torch.optim.AdamW(parameters, **options, fused=True)
-    if isinstance(config, RMSprop):
-        return torch.optim.RMSprop(parameters, **options)
-    return torch.optim.SGD(parameters, **options)
+    fused = {"fused": True} if isinstance(config, AdamW) else {}
+    kind = {"adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop, "sgd": torch.optim.SGD}[config.name]
+    return with_masters(parameters, lambda tensors: kind(tensors, **options, **fused), masters)  # type: ignore[arg-type]
 
 
 def rate_factor(schedule: Schedule, step: int, total: int) -> float:
@@ -94,6 +94,8 @@ class Engine:
     optimizer: torch.optim.Optimizer
     steps: int
     seed: int
+    watch: Watch | None = None
+    """Holds scores of some steps to the model's own forward."""
 
     def __post_init__(self) -> None:
         if self.config.batch_size < self.ranks.count:
@@ -121,8 +123,12 @@ class Engine:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         gradients = self._whole_batch if self.supply.objective.scope == "batch" else self._micro_batches
+        if self.watch:
+            self.watch.begin(step, rows, mine)
         try:
             metrics, slots, states = gradients(step, rows, mine)
+            if self.watch:
+                self.watch.finish(step)
             norm = self._take() if ZERO_WEIGHT not in metrics else 0.0
             if not math.isfinite(norm):
                 raise RunFailed(f"step {step + 1}: the gradient is not finite ({norm}); rows {self.supply.names(rows)}")
@@ -223,7 +229,10 @@ class Engine:
 
     def _score(self, rows: list[int]) -> tuple[Flat, int]:
         with self._forward_of_all():
-            return self.supply.score(self.zero.engine if self.zero else self.scorer, rows)
+            flat, slots = self.supply.score(self.zero.engine if self.zero else self.scorer, rows)
+        if self.watch:
+            self.watch.see(flat)
+        return flat, slots
 
     def _backward(self, loss: Tensor) -> None:
         with self._forward_of_all():

@@ -34,6 +34,7 @@ def write_scores(resolved: Resolved, output: Path, split: str, screen: Screen) -
     Both models are scored through the cache, each under its own key, so a second call costs no forward. Of several
     processes each scores its part, and one writes.
     """
+    resolved = resolved.reread()
     ranks = Ranks(device_of(resolved.recipe.train.device))
     with ranks.together():
         return _write(resolved, output, split, screen if ranks.main else Screen(quiet=True), ranks)

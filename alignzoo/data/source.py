@@ -117,7 +117,7 @@ class FileSource(DataSource):
 def file_digest(path: Path) -> str:
     """32 hex digits of a file's bytes; read again only when the file has changed within this process."""
     about = path.stat()
-    return _digest(str(path.resolve()), about.st_size, about.st_mtime_ns)
+    return _digest(str(path.resolve()), about.st_size, about.st_mtime_ns, about.st_ctime_ns)
 
 
 def content_of(folder: Path) -> str:
@@ -128,6 +128,6 @@ def content_of(folder: Path) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _digest(path: str, size: int, changed: int) -> str:
+def _digest(path: str, size: int, modified: int, changed: int) -> str:
     with open(path, "rb") as file:  # SHA-256, which processors have instructions for: several times BLAKE2's rate
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]

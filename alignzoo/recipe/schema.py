@@ -95,6 +95,13 @@ class TrainConfig(Section):
         "auto", description="of token trees; auto: the fastest that the model agrees with"
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, a third more time")
+    ignore_router_loss: bool = Field(
+        False, description="train a mixture of experts without the auxiliary router loss that its config asks for"
+    )
+    master_weights: bool = Field(
+        True,
+        description="of bfloat16 weights: step a float32 copy, 4 bytes a trained weight; false: step them directly",
+    )
     compile: bool = Field(False, description="compile the model's layers with torch.compile, once at the start")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpoint_every: int = Field(200, ge=1, description="optimiser steps between checkpoints")

@@ -38,12 +38,9 @@ def no_router_loss(model: PreTrainedModel, ignore: bool) -> None:
     The loss is a product of two means over the tokens of a batch, so micro-batches would change it.
     """
     config = model.config.get_text_config()
-    router = getattr(config, "ffn_config", None)  # DBRX keeps it there
-    weights = {
-        name: getattr(one, name, 0) or 0
-        for one in (config, router) for name in ("router_aux_loss_coef", "moe_loss_weight", "router_z_loss_coef")
-    }  # fmt: skip
-    asked = {name: weight for name, weight in weights.items() if weight}
+    parts = (config, getattr(config, "ffn_config", None))  # DBRX keeps it in the latter
+    names = ("router_aux_loss_coef", "router_z_loss_coef", "moe_loss_weight")
+    asked = {name: weight for part in parts for name in names if (weight := getattr(part, name, 0))}
     if ignore or not getattr(config, "output_router_logits", False) or not asked:
         return
     name, weight = next(iter(asked.items()))

@@ -44,7 +44,7 @@ def make_optimizer(config: Optimizer, model: nn.Module, masters: bool = True) ->
     options = config.model_dump(exclude={"name", "learning_rate"}) | {"lr": config.learning_rate}
     fused = {"fused": True} if isinstance(config, AdamW) else {}
     kind = {"adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop, "sgd": torch.optim.SGD}[config.name]
-    return with_masters(parameters, lambda tensors: kind(tensors, **options, **fused), masters)  # type: ignore[arg-type]
+    return with_masters(parameters, lambda tensors: kind(tensors, **options, **fused), masters)
 
 
 def rate_factor(schedule: Schedule, step: int, total: int) -> float:

@@ -29,6 +29,10 @@ PREFIX = "base_model.model."
 """What peft puts before the names of a saved adapter."""
 
 
+NEW_HEAD = "alignzoo_new_head"
+"""Attribute of a reward model whose score head was drawn from the seed. Such a head is trained beside any adapters."""
+
+
 def ready(source: ModelSource) -> None:
     """Raise UserError, with the command that helps, when a library that the recipe needs is not installed."""
     for key, package, what in (("lora", "peft", "adapters"), ("quantize", "bitsandbytes", "quantised weights")):
@@ -43,8 +47,9 @@ def ready(source: ModelSource) -> None:
 def attach(model: PreTrainedModel, lora: Lora, seed: int, base: str | None = None, revision: str | None = None) -> None:
     """Freeze the model and put adapters into it that change nothing yet (B is 0). A is drawn from the seed.
 
-    They are float32 whatever the model is: updates by a small learning rate would be lost in bfloat16. `base` and
-    `revision` are what a saved adapter names as its base. Raises UserError for a target that the model has not.
+    They are float32 whatever the model is: updates by a small learning rate would be lost in bfloat16. A score head
+    without trained weights (`NEW_HEAD`) is trained whole and saved with the adapters (peft's `modules_to_save`). `base`
+    and `revision` are what a saved adapter names as its base. Raises UserError for a target that the model has not.
     """
     from peft import LoraConfig, TaskType
 
@@ -52,6 +57,7 @@ def attach(model: PreTrainedModel, lora: Lora, seed: int, base: str | None = Non
     config = LoraConfig(
         r=lora.r, lora_alpha=alpha,
         lora_dropout=0.0, target_modules=_targets(model, lora.target_modules),
+        modules_to_save=["score"] if getattr(model, NEW_HEAD, False) else None,
         task_type=None if model.get_output_embeddings() is None else TaskType.CAUSAL_LM,
         base_model_name_or_path=base, revision=revision,
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
@@ -66,8 +72,8 @@ def _inject(model: PreTrainedModel, config: Any, seed: int) -> None:
         warnings.simplefilter("ignore")  # of a Conv1D's layout, which peft finds out by itself
         torch.manual_seed(seed)
         inject_adapter_in_model(config, model)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and ".modules_to_save." not in name:  # a whole head computes in the model's type
             parameter.data = parameter.data.float()
     model.eval()
 
@@ -80,7 +86,10 @@ def attached(model: nn.Module) -> bool:
 @contextmanager
 def adapter_off(model: nn.Module) -> Iterator[None]:
     """Within the block the model is its base, to the bit."""
-    layers = list(_layers(model))
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    heads = (module for module in model.modules() if isinstance(module, AuxiliaryTrainingWrapper))
+    layers = [*_layers(model), *heads]
     for layer in layers:
         layer.enable_adapters(False)
     try:
@@ -124,7 +133,7 @@ def read_adapter(model: PreTrainedModel, folder: Path) -> None:
     tensors, ours = load_file(folder / WEIGHTS), tensors_of(model)
     if {name: x.shape for name, x in tensors.items()} != {name: x.shape for name, x in ours.items()}:
         raise UserError("the adapter is of another model, or another rank", where=str(folder))
-    set_peft_model_state_dict(model, tensors)
+    set_peft_model_state_dict(model, {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()})
 
 
 def is_adapter(folder: Path) -> bool:

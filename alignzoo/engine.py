@@ -20,29 +20,31 @@ from torch import Tensor, nn
 from alignzoo.errors import RunFailed, UserError, blamed
 from alignzoo.examples import Flat, Given, Supply, joined
 from alignzoo.forest import plan
+from alignzoo.masters import with_masters
 from alignzoo.memory import halved, no_retry
 from alignzoo.objective import Objective
 from alignzoo.ranks import Ranks, share
-from alignzoo.recipe.schema import AdamW, Optimizer, RMSprop, Schedule, TrainConfig
+from alignzoo.recipe.schema import AdamW, Optimizer, Schedule, TrainConfig
 from alignzoo.scoring import Scorer
 from alignzoo.sharding import settle, whole
 from alignzoo.tally import Tally, describe
+from alignzoo.watch import Watch
 from alignzoo.zero import Zero
 
 T = TypeVar("T")
 States = list[dict[str, float]]
+ZERO_WEIGHT = "zero_weight"
+"""1 in the metrics of a step whose weights are all 0. Such a step moves neither weights nor optimizer state."""
 
 
-def make_optimizer(config: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
-    """The recipe's optimiser over the parameters that are trained."""
+def make_optimizer(config: Optimizer, model: nn.Module, masters: bool = True) -> torch.optim.Optimizer:
+    """The recipe's optimiser over the parameters that are trained; `masters`: in float32 where they are narrower."""
     settle(model)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     options = config.model_dump(exclude={"name", "learning_rate"}) | {"lr": config.learning_rate}
-    if isinstance(config, AdamW):
-        return torch.optim.AdamW(parameters, **options, fused=True)
-    if isinstance(config, RMSprop):
-        return torch.optim.RMSprop(parameters, **options)
-    return torch.optim.SGD(parameters, **options)
+    fused = {"fused": True} if isinstance(config, AdamW) else {}
+    kind = {"adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop, "sgd": torch.optim.SGD}[config.name]
+    return with_masters(parameters, lambda tensors: kind(tensors, **options, **fused), masters)
 
 
 def rate_factor(schedule: Schedule, step: int, total: int) -> float:
@@ -61,8 +63,7 @@ def rate_factor(schedule: Schedule, step: int, total: int) -> float:
 
 def total_steps(config: TrainConfig, rows: int) -> int:
     """Optimiser steps of a run; the last partial batch of an epoch is dropped, as the DPO authors' code does."""
-    steps = max(1, int(config.epochs * (rows // config.batch_size)))
-    return min(steps, config.max_steps) if config.max_steps else steps
+    return config.steps(rows)
 
 
 def rows_of_step(step: int, rows: int, config: TrainConfig, seed: int) -> np.ndarray:
@@ -93,6 +94,8 @@ class Engine:
     optimizer: torch.optim.Optimizer
     steps: int
     seed: int
+    watch: Watch | None = None
+    """Holds scores of some steps to the model's own forward."""
 
     def __post_init__(self) -> None:
         if self.config.batch_size < self.ranks.count:
@@ -120,9 +123,13 @@ class Engine:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         gradients = self._whole_batch if self.supply.objective.scope == "batch" else self._micro_batches
+        if self.watch:
+            self.watch.begin(step, rows, mine)
         try:
             metrics, slots, states = gradients(step, rows, mine)
-            norm = self._take()
+            if self.watch:
+                self.watch.finish(step)
+            norm = self._take() if ZERO_WEIGHT not in metrics else 0.0
             if not math.isfinite(norm):
                 raise RunFailed(f"step {step + 1}: the gradient is not finite ({norm}); rows {self.supply.names(rows)}")
         finally:
@@ -135,19 +142,22 @@ class Engine:
         """Each example's loss is its own affair: one forward and one backward a micro-batch."""
         blank = self.supply.blank(rows)  # weights are known without a forward
         totals = [_total(term, self.supply.examples(blank, term, step=step)) for _, term in self.terms]
+        moves = any(totals)
 
         def learn(parts: list[list[int]]) -> tuple[Tally, int]:
             tally, slots = Tally(self.ranks), 0
             problem: RunFailed | None = None
             for part in parts:
-                flat, used = self._score(part or mine[:1])
+                with torch.set_grad_enabled(moves):
+                    flat, used = self._score(part or mine[:1])
                 try:
                     loss = self._loss(step, flat, self.states, totals, tally) if part else _nothing(flat)
                 except RunFailed as error:
                     if not self.ranks.in_step:
                         raise
                     problem, loss = error, _nothing(flat)  # the other ranks are in the middle of theirs
-                self._backward(loss)
+                if moves:  # a part without an example still has a backward, which may be one of all ranks
+                    self._backward(loss if loss.requires_grad else _nothing(flat))
                 if part:
                     tally.add(describe(self.supply, flat))
                 slots += used
@@ -156,7 +166,7 @@ class Engine:
             return tally, slots
 
         tally, slots = self._in_parts(mine, learn)
-        return tally.means(), slots, self.states
+        return tally.means() | ({} if moves else {ZERO_WEIGHT: 1.0}), slots, self.states
 
     def _whole_batch(self, step: int, rows: list[int], mine: list[int]) -> tuple[dict[str, float], int, States]:
         """Examples depend on each other: score all without a graph, take the loss's gradient with respect to every
@@ -173,8 +183,11 @@ class Engine:
         with torch.no_grad():
             states = [self._next_state(n, flat, step) for n in range(len(self.terms))]
         tally = Tally()
-        self._loss(step, flat, states, None, tally).backward()
+        loss = self._loss(step, flat, states, None, tally)
         tally.add(describe(self.supply, flat))
+        if not loss.requires_grad:
+            return tally.means() | {ZERO_WEIGHT: 1.0}, 0, states
+        loss.backward()
         coefficients = Flat(rows, flat.counts, flat.lengths, {name: _gradient(leaf) for name, leaf in leaves.items()})
 
         def replay(parts: list[list[int]]) -> int:
@@ -216,7 +229,10 @@ class Engine:
 
     def _score(self, rows: list[int]) -> tuple[Flat, int]:
         with self._forward_of_all():
-            return self.supply.score(self.zero.engine if self.zero else self.scorer, rows)
+            flat, slots = self.supply.score(self.zero.engine if self.zero else self.scorer, rows)
+        if self.watch:
+            self.watch.see(flat)
+        return flat, slots
 
     def _backward(self, loss: Tensor) -> None:
         with self._forward_of_all():
@@ -238,7 +254,8 @@ class Engine:
                 losses.append(found.sum())
             loss = torch.stack(losses).sum()
             if batches:  # a term that finds nothing to learn from in these rows adds nothing
-                loss = loss / (totals[n] if totals else _total(term, batches))
+                total = totals[n] if totals else _total(term, batches)
+                loss = loss / total if total else torch.zeros_like(loss)
             parts.append(weight * loss)
             if len(self.terms) > 1:
                 tally.add_total(f"loss_{self.labels[n]}", float(loss.detach()))
@@ -324,7 +341,8 @@ def _labels(names: Sequence[str]) -> list[str]:
 
 def _nothing(flat: Flat) -> Tensor:
     """A loss of zero, whose backward still goes through the whole model."""
-    return torch.stack([value.sum() for value in flat.values.values() if value.requires_grad]).sum() * 0
+    live = [value.sum() for value in flat.values.values() if value.requires_grad]
+    return torch.stack(live).sum() * 0 if live else flat.like.new_zeros(())
 
 
 def _gradient(leaf: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alignzoo.aloud import say_once
 from alignzoo.errors import blamed
 from alignzoo.examples import Flat, Supply, joined
 from alignzoo.memory import in_parts
@@ -84,6 +85,9 @@ def evaluate(
         if "chosen_log_prob" in values:
             likelier = concordance(supply, flat, lambda scored: scored.log_prob)
             result["likelihood_accuracy"] = float(likelier.mean())
+    elif ("chosen_reward" in values) != ("rejected_reward" in values) and "desirable" in supply.trees.columns:
+        kind = "desirable" if "chosen_reward" in values else "undesirable"
+        say_once(f"every held-out completion is {kind}: there is no margin and no accuracy to measure")
     elif "rejected_reward" in values:
         result["margin"] = float(values["chosen_reward"].mean() - values["rejected_reward"].mean())
         for name, of in (("preference_accuracy", "reward"), ("likelihood_accuracy", "log_prob")):

@@ -32,6 +32,25 @@ def enough(train: Tokenised, held_out: Tokenised, batch_size: int) -> None:
         )  # fmt: skip
 
 
+def no_router_loss(model: PreTrainedModel, ignore: bool) -> None:
+    """Raise UserError for a mixture of experts whose config asks for its auxiliary loss, unless that is ignored.
+
+    The loss is a product of two means over the tokens of a batch, so micro-batches would change it.
+    """
+    config = model.config.get_text_config()
+    parts = (config, getattr(config, "ffn_config", None))  # DBRX keeps it in the latter
+    names = ("router_aux_loss_coef", "router_z_loss_coef", "moe_loss_weight")
+    asked = {name: weight for part in parts for name in names if (weight := getattr(part, name, 0))}
+    if ignore or not getattr(config, "output_router_logits", False) or not asked:
+        return
+    name, weight = next(iter(asked.items()))
+    raise UserError(
+        f"the model's config asks for an auxiliary router loss (output_router_logits: true, {name}: {weight:g}), "
+        "which is not computed", where="model", expected="output_router_logits: false in the model's config",
+        hint="train.ignore_router_loss=true trains without that loss",
+    )  # fmt: skip
+
+
 def positions_fit(model: PreTrainedModel, *parts: Tokenised) -> None:
     """Raise UserError when a row is longer than the model."""
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)

@@ -17,18 +17,19 @@ from alignzoo import checkpoint
 from alignzoo.adapters import attach, attached, ready
 from alignzoo.compiling import compiled_layers, float32_means_float32
 from alignzoo.data import Tokenised
-from alignzoo.data.report import losses
-from alignzoo.data.report import remarks
+from alignzoo.data.report import losses, remarks
 from alignzoo.data.sealed import new_folder
 from alignzoo.data.store import Prepared, TokenStore
 from alignzoo.data.unread import Unread
 from alignzoo.durable import written
 from alignzoo.engine import Engine, make_optimizer, total_steps
 from alignzoo.errors import UserError
+from alignzoo.exactness import Check, SpotCheck
 from alignzoo.examples import Supply
 from alignzoo.export import BASE, whole_policy
-from alignzoo.fitting import enough, first_row_fits, positions_fit
+from alignzoo.fitting import enough, first_row_fits, no_router_loss, positions_fit
 from alignzoo.layout import Layout, choose_layout
+from alignzoo.masters import memory_words
 from alignzoo.memory import keep_freed_memory, reset_peak_memory
 from alignzoo.models import (
     load_policy,
@@ -41,7 +42,7 @@ from alignzoo.paths import cache_root, runs_root
 from alignzoo.progress import Screen
 from alignzoo.ranks import Ranks
 from alignzoo.recipe import Resolved, load_recipe
-from alignzoo.reference import Reference, cache_folder, score_reference
+from alignzoo.reference import Reference, cache_folder, score_reference, spot_check
 from alignzoo.reporting import Reporting
 from alignzoo.runfolder import RunFolder
 from alignzoo.samples import judged, sample_lines, sample_rows
@@ -50,7 +51,7 @@ from alignzoo.scoring import Scorer
 from alignzoo.sharding import place, whole_state
 from alignzoo.stopping import Stopping
 from alignzoo.summary import Trained, summarise
-from alignzoo.training import Training
+from alignzoo.training import Training, watch_steps
 from alignzoo.zero import can_train, divided
 
 
@@ -93,6 +94,7 @@ def run_resolved(resolved: Resolved, *, fresh: bool = False, wait: bool = False,
 
     Of several processes of one job all call it, and all get the result or raise the same error.
     """
+    resolved = resolved.reread()
     ranks = Ranks(device_of(resolved.recipe.train.device))
     with ranks.together():
         return _run(resolved, fresh, wait, screen if ranks.main else Screen(quiet=True), ranks)
@@ -166,6 +168,7 @@ class Run:
         head = recipe.objective.head
         model = load_policy(recipe.model, tokenizer, recipe.seed, self.start, head)
         positions_fit(model, train, held_out)
+        no_router_loss(model, recipe.train.ignore_router_loss)
         can_train(model, self.ranks)
         scorer = Scorer(model, precision=recipe.train.precision)
         place(scorer, self.ranks)
@@ -173,18 +176,21 @@ class Run:
         steps = total_steps(recipe.train, len(train.trees))
         self._announce(report, model, layout, steps)
         weights = weights_fingerprint(model)
-        references = self._references(scorer, train, held_out)
+        references, exact = self._references(scorer, train, held_out)
         before = self._answers(model, tokenizer, held_out)
         self._adapt(model, tokenizer)
         live = self._live(scorer, tokenizer)
         learning = Supply(recipe.objective, train.trees, references[0], live, recipe.seed)
         measuring = Supply(recipe.objective, held_out.trees, references[1], live, recipe.seed, recipe.eval.metrics)
         self.stopping.doing = "stopped before the first step; the same command goes on"
-        optimizer = make_optimizer(recipe.train.optimizer, model)
+        optimizer = make_optimizer(recipe.train.optimizer, model, recipe.train.master_weights)
+        if words := memory_words([one for one in model.parameters() if one.requires_grad], recipe.train.master_weights):
+            self.screen.say(words)
         optimizer = divided(optimizer, scorer, self.ranks, recipe.train.max_grad_norm, self.screen.say)
         engine = Engine(learning, recipe.train, self.ranks, scorer, optimizer, steps, recipe.seed)
+        engine.watch = watch_steps(engine)
         told = (self.stopping, self.reporting, self.screen)
-        training = Training(recipe, self.folder, engine, measuring, tokenizer, *told)
+        training = Training(recipe, self.folder, engine, measuring, tokenizer, *told, exact)
         training.resume()
         if recipe.train.gradient_checkpointing:
             use_gradient_checkpointing(model)
@@ -231,20 +237,25 @@ class Run:
             )
         self.screen.say(f"layout: {layout.used} ({layout.reason}); {steps:,} steps of {recipe.train.batch_size} rows")
 
-    def _references(self, scorer: Scorer, train: Tokenised, held_out: Tokenised) -> list[Reference | None]:
-        """Of the training and of the held-out rows; the latter also where a metric alone asks for it."""
+    def _references(
+        self, scorer: Scorer, train: Tokenised, held_out: Tokenised
+    ) -> tuple[list[Reference | None], Check | None]:
+        """Of the training and of the held-out rows; the latter also where a metric alone asks for it. And how far they
+        are from the model's own forward."""
         self.stopping.doing = "stopped in the reference pass; what is scored is kept, and the same command goes on"
         recipe, cached = self.recipe, ("sequence", "token")
         asked = recipe.objective.reference
         measured = asked == "none" and any(metric.reference in cached for metric in recipe.eval.metrics)
         folder = cache_folder(cache_root(), scorer, self.resolved.source_code) if asked in cached or measured else None
         budget = 2 * recipe.train.tokens_per_batch  # no activations are kept for a backward
-        return [
-            score_reference(scorer, part.trees, folder, budget, self.screen, ranks=self.ranks)
+        spot = None if self.ranks.sharded else SpotCheck(scorer)
+        found = [
+            score_reference(scorer, part.trees, folder, budget, self.screen, ranks=self.ranks, spot=spot)
             if wanted and folder
             else None
             for part, wanted in ((train, asked in cached), (held_out, asked in cached or measured))
         ]
+        return found, spot_check(spot, found)
 
     def _adapt(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         """Adapters, where the recipe trains them: from here on. The start was scored without, as any run's."""

@@ -17,6 +17,9 @@ from alignzoo.tree import Branch, Tree, Trees
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float64: 1e-6}
 """Largest difference of a token's log-prob that is rounding. A mask that a model ignores is off by whole nats."""
 
+CHECK_VERSION = 1
+"""Of the check below, in the key of the reference cache: count it up when the check refuses what it let pass."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:

@@ -87,9 +87,11 @@ def halved(budget: int, trees: Sequence[Tree], error: BaseException) -> int:
 def in_parts(
     trees: Sequence[Tree] | Trees, rows: Sequence[int] | NDArray[np.int64], budget: int, layout: str,
     work: Callable[[list[int]], T], say: Callable[[str], None], ranks: Ranks | None = None,
+    wanted: Callable[[int], bool] = lambda row: True, alike: NDArray[np.int64] | None = None,
 ) -> Iterator[tuple[list[int], T]]:  # fmt: skip
     """Micro-batches of some rows of the trees, and what `work` makes of each. When memory runs out for one, what is
     left is cut again at half the budget, and told; not where every process has to do the same many (`ranks.sharded`).
+    Rows that are not `wanted` take part in the cutting alone; rows that differ in `alike` share no micro-batch.
 
     Some thousands of rows are sorted by length at a time: enough for good packing, and no more trees in memory.
     """
@@ -101,15 +103,25 @@ def in_parts(
         while left:
             numbers = list(left)
             try:
-                for part in plan(list(left.values()), budget, layout):
-                    some = [numbers[i] for i in part]
-                    made = work(some)
-                    yield some, made
-                    for row in some:
-                        del left[row]
+                for part in _cut(left, budget, layout, alike):
+                    some = [numbers[i] for i in part if wanted(numbers[i])]
+                    if some:
+                        yield some, work(some)
+                    for i in part:
+                        del left[numbers[i]]
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 budget = halved(budget, list(left.values()), error)
                 say(f"memory ran out: going on in micro-batches of {budget} token slots")
+
+
+def _cut(left: dict[int, Tree], budget: int, layout: str, alike: NDArray[np.int64] | None) -> Iterator[list[int]]:
+    """Micro-batches, as places among the rows that are left."""
+    trees = list(left.values())
+    kinds = np.zeros(len(trees), np.int64) if alike is None else alike[list(left)]
+    for kind in np.unique(kinds):
+        own = np.flatnonzero(kinds == kind).tolist()
+        for part in plan([trees[i] for i in own], budget, layout):
+            yield [own[i] for i in part]
 
 
 def _in_step(

@@ -24,7 +24,7 @@ from transformers import (
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as hf_logging
 
-from alignzoo.adapters import is_adapter, read_adapter, scaling_of
+from alignzoo.adapters import NEW_HEAD, is_adapter, read_adapter, scaling_of
 from alignzoo.aloud import say_once
 from alignzoo.data.rows import Row, words
 from alignzoo.data.source import file_digest
@@ -157,12 +157,44 @@ def pretrained(
         if head == "scalar":  # that the head is new is what was asked for, and no warning
             hf_logging.set_verbosity_error()
         try:
-            model = _from_pretrained(_auto(head), source, revision, "model", trust, use_safetensors=True, **options)
+            model, found = _from_pretrained(
+                _auto(head), source, revision, "model", trust, use_safetensors=True, output_loading_info=True,
+                ignore_mismatched_sizes=True, **options,
+            )  # fmt: skip
         finally:
             hf_logging.set_verbosity(told)
+        _complete(source, head, found)
+        setattr(model, NEW_HEAD, any(_of_score(name) for name in found["missing_keys"]))
     if quantize:
         settle_quantized(model, source)
     return model
+
+
+def _complete(source: str, head: str, found: dict[str, Any]) -> None:
+    """Raise UserError where loaded weights lack, or do not fit, what the model has. A new score head may be absent."""
+    where, hint = f"model.path: {source}", ""
+    problem = ""
+    if found["mismatched_keys"]:
+        name, stored, wanted = min(found["mismatched_keys"])
+        problem = f"{name} has shape {tuple(stored)} in these weights, and the model needs {tuple(wanted)}"
+        if head == "scalar" and _of_score(name):
+            problem = f"these are the weights of a classifier with {stored[0]} labels, and a reward model has one"
+            hint = "a language model, or a reward model with one label"
+    missing = sorted(name for name in found["missing_keys"] if head != "scalar" or not _of_score(name))
+    classifier = head != "scalar" and any(_of_score(name) for name in found["unexpected_keys"])
+    if classifier:
+        problem = "these are the weights of a reward model or a classifier, which has no language model head"
+        hint = "the weights of a language model"
+    elif missing and not problem:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        problem = f"these weights lack {missing[0]}{more}, which would be random"
+        hint = "the weights of the whole model"
+    if problem:
+        raise UserError(problem, where=where, expected=hint)
+
+
+def _of_score(name: str) -> bool:
+    return name.split(".")[-2:-1] == ["score"]
 
 
 def _auto(head: str) -> Any:
@@ -205,6 +237,7 @@ def from_nothing(
             model = _auto(head).from_config(AutoConfig.for_model(kind, **fields), dtype=torch.float32)
         except Exception as error:  # transformers checks shapes with all kinds of exceptions
             raise UserError(f"transformers can't build this {kind}: {error}", where="model.config") from error
+    setattr(model, NEW_HEAD, head == "scalar")
     return model.to(getattr(torch, dtype))
 
 

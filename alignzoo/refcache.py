@@ -115,10 +115,17 @@ class ReferenceCache:
         return sums
 
     def add(self, key: bytes, log_probs: Scores) -> None:
-        """Remember one sequence's scores until `flush`; a full shard is flushed at once."""
+        """Remember one sequence's scores until `flush`."""
         self._pending[key] = np.asarray(log_probs, dtype=np.float32)
-        if len(self._pending) >= SHARD_ROWS:
-            self.flush()
+
+    @property
+    def full(self) -> bool:
+        """Whether what was added makes a shard."""
+        return len(self._pending) >= SHARD_ROWS
+
+    def drop(self) -> None:
+        """Forget what was added since the last `flush`."""
+        self._pending.clear()
 
     def flush(self) -> None:
         """Write what was added as one shard, durably. Raises NotWritten when the disk refuses."""

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import PreTrainedModel
 
 from alignzoo.data.store import TokenStore
 from alignzoo.data.unread import Unread
 from alignzoo.durable import replacing
 from alignzoo.errors import UserError
-from alignzoo.flow import device_of, run_resolved, start_weights
-from alignzoo.forest import sequences
+from alignzoo.exactness import SpotCheck, no_oracle
+from alignzoo.flow import device_of, folder_of, run_resolved, start_weights
+from alignzoo.forest import lay, plan, sequences
 from alignzoo.layout import choose_layout
 from alignzoo.models import load_policy, load_tokenizer, load_trained
 from alignzoo.paths import cache_root
@@ -35,9 +37,52 @@ def write_scores(resolved: Resolved, output: Path, split: str, screen: Screen) -
     Both models are scored through the cache, each under its own key, so a second call costs no forward. Of several
     processes each scores its part, and one writes.
     """
+    resolved = resolved.reread()
     ranks = Ranks(device_of(resolved.recipe.train.device))
     with ranks.together():
         return _write(resolved, output, split, screen if ranks.main else Screen(quiet=True), ranks)
+
+
+def exactness_figures(resolved: Resolved, screen: Screen, rows: int = 8) -> dict[str, Any]:
+    """How far the given model's scores on the given data are from its own forward, before any training.
+
+    Loads the model, tokenizes the data (kept for the run), and scores the longest, the first and a few more training
+    rows both ways: the layout that was chosen and why, the largest difference of a token in nats, and its limit. Raises
+    UserError where the model starts from a run that is not finished.
+    """
+    recipe, ranks = resolved.recipe, Ranks(device_of(resolved.recipe.train.device))
+    if ranks.sharded:
+        return {"unavailable": no_oracle(sharded=True, compiled=False)}
+    if resolved.start and folder_of(resolved.start).summary() is None:
+        raise UserError(
+            f"the run of {resolved.start.recipe.name} is not finished, and its policy is the model to check",
+            where="model.from", hint=f"alignzoo run {resolved.start.recipe.name} makes it",
+        )  # fmt: skip
+    start, unread = start_weights(resolved, screen), Unread(recipe.data)
+    tokenizer = load_tokenizer(recipe.model, unread, start)
+    trees = TokenStore(resolved, tokenizer).get(unread, screen.say).train.trees
+    model = load_policy(recipe.model, tokenizer, recipe.seed, start, recipe.objective.head)
+    scorer = Scorer(model, precision=recipe.train.precision)
+    place(scorer, ranks)
+    layout = choose_layout(scorer, trees, recipe.train.layout)
+    spread = np.linspace(0, len(trees) - 1, min(rows, len(trees))).astype(int).tolist()
+    some = [trees[row] for row in dict.fromkeys([int(trees.sizes.argmax()), *spread])]
+    name = "scalar" if scorer.scalar else "log_prob"
+    parts = plan(some, 2 * recipe.train.tokens_per_batch, scorer.layout)
+    found = []
+    for part in parts:
+        laid = [some[i] for i in part]
+        forest = lay(laid, scorer.layout).to(ranks.device)
+        with torch.no_grad():
+            values = scorer(forest)[name]
+        cuts = [1] * len(forest.last) if scorer.scalar else forest.offsets.diff().tolist()
+        found.append(SpotCheck(scorer).compare(laid, values.split(cuts)))
+    worst = max(found, key=lambda check: check.difference / check.limit)
+    return {
+        "layout": layout.used, "reason": layout.reason, "difference": worst.difference, "limit": worst.limit,
+        "over": worst.over, "worst": worst.worst, "rows": len(some),
+        "tokens": sum(check.tokens for check in found), "longest": int(trees.longest()),
+    }  # fmt: skip
 
 
 def _write(resolved: Resolved, output: Path, split: str, screen: Screen, ranks: Ranks) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 import alignzoo
+from alignzoo.engine import ZERO_WEIGHT
 from alignzoo.layout import Layout
 from alignzoo.memory import peak_memory
 from alignzoo.models import code_of, trained_size
@@ -72,6 +73,7 @@ def summarise(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
             "seconds": seconds,
             "pairs_per_second": sum(line["pairs"] for line in timings) / seconds,
             "tokens_per_second": sum(line["tokens"] for line in timings) / seconds,
+            **({"zero_weight_steps": idle} if (idle := sum(ZERO_WEIGHT in line for line in lines)) else {}),
             "final_loss": next(line["loss"] for line in reversed(lines) if line["kind"] == "train"),
         },
         "reference": {
@@ -79,6 +81,7 @@ def summarise(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
             "rows_scored": sum(part.rows_scored for part in trained.references if part),
             "rows_cached": sum(part.rows_cached for part in trained.references if part),
         },
+        "exactness": exactness(lines, timings),
         "processes": trained.ranks.count,
         "layout": {"used": trained.layout.used, "reason": trained.layout.reason},
         "peak_memory_bytes": peak_memory(trained.ranks.device),
@@ -86,6 +89,21 @@ def summarise(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
         | {package: version(package) for package in PACKAGES},
         "plugins": _code_of(resolved),
     }
+
+
+def exactness(lines: Sequence[dict[str, Any]], timings: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """Of all spot checks the difference that is worst for its limit, in nats; or why there were none."""
+    found = [line for line in lines if line["kind"] == "exactness"]
+    checked = [line for line in found if "difference" in line]
+    why = {key: line[key] for line in found for key in ("unavailable",) if key in line}
+    if not checked:
+        return {"checks": 0} | why
+    worst = max(checked, key=lambda line: line["difference"] / line["limit"])
+    figures = {key: worst[key] for key in ("difference", "limit")}
+    over = sum(not line["difference"] <= line["limit"] for line in checked)
+    seconds = sum(line.get("exactness_seconds", 0.0) for line in timings)
+    tokens = sum(line["tokens"] for line in checked)
+    return {"checks": len(checked), "tokens": tokens, "over": over, "seconds": seconds} | figures | why
 
 
 def _code_of(resolved: Resolved) -> list[dict[str, Any]]:

@@ -9,19 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from alignzoo import checkpoint
 from alignzoo.data.sealed import set_aside
-from alignzoo.engine import Engine
+from alignzoo.engine import Engine, rows_of_step
 from alignzoo.errors import NotWritten, RunFailed
 from alignzoo.evaluate import evaluate
+from alignzoo.exactness import Check, SpotCheck, no_oracle
 from alignzoo.examples import Supply
 from alignzoo.progress import Screen
 from alignzoo.recipe import Recipe
 from alignzoo.reporting import Reporting
 from alignzoo.runfolder import RunFolder, read_lines
 from alignzoo.stopping import Stopped, Stopping
+from alignzoo.watch import Watch, interval
 
 ON = "the same command goes on from there"
 
@@ -39,6 +43,8 @@ class Training:
     stopping: Stopping
     reporting: Reporting
     screen: Screen
+    exact: Check | None = None
+    """How far the reference's scores are from the model's own forward."""
 
     def __post_init__(self) -> None:
         self.model, live = self.engine.scorer.model, self.engine.supply.live
@@ -84,6 +90,11 @@ class Training:
         lines = self.ranks.from_main(lambda: read_lines(self.folder.metrics))
         evaluations = {line["step"]: line for line in lines if line["kind"] == "eval"}
         last = evaluations.get(self.done) or self._measure()
+        if self.done == 0:
+            self._record_start()
+        if self.engine.watch:
+            found = (line for line in lines if line["kind"] == "exactness" and line["step"])
+            self.engine.watch.history = [not line["difference"] <= line["limit"] for line in found]
         with self.screen.bar(self.recipe.objective.name, steps, self.done) as advance:
             while self.done < steps:
                 advance(1, _note(self._step()))
@@ -151,6 +162,10 @@ class Training:
             seconds = time.perf_counter() - began
             self._record({"kind": "train", "step": step + 1} | metrics)
             timing = {"step": step + 1, "seconds": seconds, "pairs": self.recipe.train.batch_size, "tokens": slots}
+            watch = self.engine.watch
+            if watch and watch.last:
+                self._record(watch.last.line(step + 1))
+                timing["exactness_seconds"] = watch.seconds
             self.folder.append(self.folder.timings, timing)
             self.done = step + 1
         if self.engine.budget < budget:
@@ -177,9 +192,30 @@ class Training:
             self._record(line)
         return line
 
+    def _record_start(self) -> None:
+        """The reference's exactness, or why scores can't be held to the model's own forward."""
+        why = "" if self.engine.watch else no_oracle(self.ranks.sharded, self.recipe.train.compile)
+        line = self.exact.line(0) if self.exact else {"kind": "exactness", "step": 0}
+        if self.exact or why:
+            with self.stopping.finishing():
+                self._record(line | ({"unavailable": why} if why else {}))
+
     def _record(self, line: dict[str, Any]) -> None:
         self.folder.append(self.folder.metrics, line)
         self.reporting.line(line)
+
+
+def watch_steps(engine: Engine) -> Watch | None:
+    """What holds scores of the engine's steps to the model's own forward; None where there is none to be had."""
+    supply, config = engine.supply, engine.config
+    if no_oracle(engine.ranks.sharded, config.compile):
+        return None
+
+    def rows_of(step: int) -> NDArray[np.int64]:
+        return rows_of_step(step, len(supply.trees), config, engine.seed)
+
+    every = interval(supply.trees.sizes, config.batch_size)
+    return Watch(SpotCheck(engine.scorer), supply, rows_of, engine.ranks, every)
 
 
 def _note(metrics: dict[str, float]) -> str:

@@ -128,7 +128,7 @@ def can_train(model: PreTrainedModel, ranks: Ranks) -> None:
     """Raise UserError for a model that ZeRO, if it is asked for, would train otherwise than one process does."""
     if ranks.zero and any(parameter.dtype != torch.float32 for parameter in model.parameters()):
         raise UserError(
-            "ZeRO trains other weights than float32 by a copy in float32, which no other run has", where="model.dtype",
+            "ZeRO keeps float32 masters in an order of its own, which checkpoints can't hold", where="model.dtype",
             expected="float32 (train.precision=bfloat16 computes in bfloat16), or recipes/accelerate/fsdp2.yaml",
         )  # fmt: skip
     config = model.config.get_text_config().to_dict()

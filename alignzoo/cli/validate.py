@@ -19,17 +19,32 @@ if TYPE_CHECKING:
 
 @click.command(name="validate")
 @recipe_arguments
+@click.option(
+    "--exactness", is_flag=True,
+    help="Also load the model and score a few rows by its own forward. Slow: it takes the run's weights and memory.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
-def command(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], as_json: bool) -> None:
+def command(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], exactness: bool, as_json: bool) -> None:
     """Check RECIPE, the recipe it starts from, and that their data can be read; print what a run would do."""
-    check(recipe, overrides, overlays, as_json)
+    check(recipe, overrides, overlays, as_json, exactness)
 
 
-def check(recipe: str, overrides: Sequence[str], overlays: Sequence[str], as_json: bool) -> None:
-    """Print the plan, or raise UserError with everything that is wrong. `run --dry-run` is this."""
+def check(
+    recipe: str, overrides: Sequence[str], overlays: Sequence[str], as_json: bool, exactness: bool = False
+) -> None:
+    """Print the plan, or raise UserError with everything that is wrong. `run --dry-run` is this.
+
+    `exactness`: also how far scores of the recipe's own model and data are from the model's own forward.
+    """
     from alignzoo.recipe import load_recipe
 
-    plans = _plans(load_recipe(recipe, overrides, overlays))
+    resolved = load_recipe(recipe, overrides, overlays)
+    plans = _plans(resolved)
+    if exactness:
+        from alignzoo.progress import Screen
+        from alignzoo.score import exactness_figures
+
+        plans[-1]["exactness"] = exactness_figures(resolved, Screen(quiet=as_json))
     if as_json:
         click.echo(json.dumps(plans, indent=2))
         return
@@ -37,6 +52,19 @@ def check(recipe: str, overrides: Sequence[str], overlays: Sequence[str], as_jso
         click.echo(f"{plan['name']}  ({plan['state']}: {plan['folder']})")
         for key in ("objective", "starts from", "data", "training"):
             click.echo(f"  {key:<12}{plan[key]}")
+        if "exactness" in plan:
+            click.echo(f"  {'exactness':<12}{_in_words(plan['exactness'])}")
+
+
+def _in_words(found: dict[str, Any]) -> str:
+    if "unavailable" in found:
+        return f"can't be measured: {found['unavailable']}"
+    words = (
+        f"at most {found['difference']:.2g} nats a token from the model's own forward (limit {found['limit']:.2g}; "
+        f"{found['rows']:,} rows, {found['tokens']:,} tokens, up to {found['longest']:,} long; "
+        f"layout {found['layout']}: {found['reason']})"
+    )
+    return f"{words}: {found['worst']}" if found["over"] else words
 
 
 def _plans(resolved: Resolved) -> list[dict[str, Any]]:
@@ -63,8 +91,6 @@ def _plans(resolved: Resolved) -> list[dict[str, Any]]:
     for part in used:
         shape(part, recipe.objective, recipe.data.pairs)
     train = recipe.train
-    steps = max(1, int(train.epochs * (len(train_rows) // train.batch_size)))
-    steps = min(steps, train.max_steps) if train.max_steps else steps
     if len(train_rows) < train.batch_size:
         raise UserError(
             f"{len(train_rows)} training rows, fewer than one batch", where="train.batch_size",
@@ -85,7 +111,7 @@ def _plans(resolved: Resolved) -> list[dict[str, Any]]:
         "data": f"{recipe.data.name}: {rows.read:,} rows read, {len(train_rows):,} to train on, "
                 f"{len(held_out_rows):,} held out, {len(rows.skipped):,} skipped, {rows.flipped:,} flipped"
                 + _losses(resolved, unread),
-        "training": f"{steps:,} steps of {train.batch_size} rows, {train.optimizer.name} "
+        "training": f"{train.steps(len(train_rows)):,} steps of {train.batch_size} rows, {train.optimizer.name} "
                     f"{train.optimizer.learning_rate:g} {train.schedule.name}, {train.precision}, seed {recipe.seed}",
     }]  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,10 @@ class Resolved:
     def fingerprint(self) -> str:
         """32 hex digits of everything that the run's result depends on. Reads every file that the recipe names."""
         return _fingerprint.fingerprint(self)
+
+    def reread(self) -> Resolved:
+        """The same recipe, whose fingerprint is of the files as they are now."""
+        return replace(self, needs={key: need.reread() for key, need in self.needs.items()})
 
     @cached_property
     def plain(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
@@ -101,10 +102,25 @@ class TrainConfig(Section):
         "auto", description="of token trees; auto: the fastest that the model agrees with"
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, a third more time")
+    ignore_router_loss: bool = Field(
+        False, description="train a mixture of experts without the auxiliary router loss that its config asks for"
+    )
+    master_weights: bool = Field(
+        True,
+        description="of bfloat16 weights: step a float32 copy, 4 bytes a trained weight; false: step them directly",
+    )
     compile: bool = Field(False, description="compile the model's layers with torch.compile, once at the start")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpoint_every: int = Field(200, ge=1, description="optimiser steps between checkpoints")
     keep_checkpoints: int = Field(2, ge=1, description="how many of the last checkpoints stay")
+
+    def steps(self, rows: int) -> int:
+        """Optimizer steps over `rows` training rows, at least 1.
+
+        `epochs` counts as the decimal that was written: 0.58 of 50 batches is 29, where the float product is below it.
+        """
+        steps = max(1, int(Fraction(repr(self.epochs)) * (rows // self.batch_size)))
+        return min(steps, self.max_steps) if self.max_steps else steps
 
 
 class EvalConfig(Section):

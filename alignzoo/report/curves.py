@@ -29,6 +29,7 @@ PANELS: tuple[tuple[str, tuple[Line, ...]], ...] = (
     )),
     ("log-prob", (("train", "chosen_log_prob", "chosen", GREEN), ("train", "rejected_log_prob", "rejected", RED))),
     ("gradient norm", (("train", "grad_norm", "before clipping", BLUE),)),
+    ("nats a token from the model's own forward", (("exactness", "difference", "", GREY),)),
     ("learning rate", (("train", "learning_rate", "", GREY),)),
 )  # fmt: skip
 POINTS = 400

@@ -47,8 +47,11 @@ def summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("reference", f"{scored:,} rows scored, {cached:,} from the cache" if scored + cached
                       else BESIDE.get(summary["reference"].get("kind", ""), "not needed")),
         ("layout", f"{summary['layout']['used']}: {summary['layout']['reason']}"),
+        *_exactness(summary.get("exactness", {})),
         ("peak memory", f"{summary['peak_memory_bytes'] / 2**20:,.0f} MiB"),
     ]  # fmt: skip
+    if train.get("zero_weight_steps"):
+        lines.append(("steps without weight", f"{train['zero_weight_steps']:,}: they moved nothing"))
     if data.get("flipped"):
         place = [name for name, _ in lines].index("training")
         lines.insert(place, ("label noise", f"{data['flipped']:,} training labels were flipped"))
@@ -59,6 +62,20 @@ def _measured(scores: dict[str, Any]) -> list[tuple[str, str]]:
     """The metrics that the recipe named: what has a standard error and is not the accuracy above."""
     named = [name for name in scores if f"{name}_se" in scores and name != "preference_accuracy"]
     return [(name.replace("_", " "), f"{scores[name]:.4g} ± {scores[f'{name}_se']:.2g}") for name in named]
+
+
+def _exactness(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """How far scores were from the model's own forward."""
+    parts = []
+    if found.get("checks"):
+        over = f", {found['over']:,} over it" if found["over"] else ""
+        parts.append(
+            f"at most {found['difference']:.2g} nats a token from the model's own forward (limit {found['limit']:.2g}; "
+            f"{found['checks']:,} checks{over})"
+        )
+    if "unavailable" in found:
+        parts.append(f"steps are not checked: {found['unavailable']}")
+    return [("exactness", "; ".join(parts))] if parts else []
 
 
 def _judged(name: str, said: dict[str, Any]) -> tuple[str, str]:

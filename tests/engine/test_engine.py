@@ -209,6 +209,14 @@ def test_steps_are_counted_in_whole_batches():
     assert total_steps(config(batch_size=8, epochs=0.1), 20) == 1
 
 
+def test_epochs_count_as_the_decimal_that_was_written():
+    """All 1,196 combinations of 0.01 to 2.99 epochs and 4 numbers of batches, by integer arithmetic."""
+    for hundredths in range(1, 300):
+        for batches in (50, 100, 150, 700):
+            want = max(1, hundredths * batches // 100)
+            assert total_steps(config(batch_size=2, epochs=float(f"{hundredths / 100:.2f}")), 2 * batches) == want
+
+
 def test_warm_up_is_the_dpo_authors_and_decay_ends_at_zero():
     warm = Schedule(name="constant", warmup_steps=150)
     assert [rate_factor(warm, s, 1000) for s in (0, 149, 150, 999)] == [1 / 151, 150 / 151, 1, 1]

@@ -75,7 +75,7 @@ def test_a_finished_run_is_not_done_again(run):
         ("recipes/dpo_hh.yaml", "objective.beta=0.5"),
         ("recipes/dpo_hh.yaml", "train.optimizer.learning_rate=1e-5", "train.schedule=constant", "train.epochs=1"),
         ("recipes/dpo_hh.yaml", "seed=3", "train.batch_size=8"),
-        ("recipes/dpo_hh.yaml", "train.tokens_per_batch=300", "train.layout=plain"),
+        ("recipes/dpo_hh.yaml", "train.tokens_per_batch=300"),
     ],
     ids=["ipo", "cdpo", "beta", "learning rate", "order", "execution"],
 )
@@ -97,7 +97,12 @@ def test_a_subset_and_more_rows_reuse_what_was_scored(run):
 
 @pytest.mark.parametrize(
     ("key", "value", "scored"),
-    [("train.precision", "bfloat16", 160), ("model.dtype", "bfloat16", 160), ("tokens.max_length", 24, None)],
+    [
+        ("train.precision", "bfloat16", 160),
+        ("model.dtype", "bfloat16", 160),
+        ("train.layout", "plain", 160),
+        ("tokens.max_length", 24, None),
+    ],
 )
 def test_what_changes_the_numbers_never_hits(run, key, value, scored):
     """Another precision or truncation is another number; peers' caches hit wrongly on both."""

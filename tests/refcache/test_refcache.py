@@ -103,6 +103,8 @@ def test_many_keys_are_found_as_a_dictionary_would(tmp_path, monkeypatch):
     cache = ReferenceCache(tmp_path)
     for one in [*known, *known[:60]]:
         cache.add(one, scores[one])
+        if cache.full:
+            cache.flush()
     cache.flush()
     cache = ReferenceCache(tmp_path)
     assert len(list(tmp_path.iterdir())) > 9

@@ -24,9 +24,10 @@ from alignzoo.memory import halved, no_retry
 from alignzoo.objective import Objective
 from alignzoo.ranks import Ranks, share
 from alignzoo.recipe.schema import AdamW, Optimizer, RMSprop, Schedule, TrainConfig
+from alignzoo.row_metrics import step_metrics
 from alignzoo.scoring import Scorer
 from alignzoo.sharding import settle, whole
-from alignzoo.tally import Tally, describe
+from alignzoo.tally import Tally
 from alignzoo.zero import Zero
 
 T = TypeVar("T")
@@ -149,7 +150,7 @@ class Engine:
                     problem, loss = error, _nothing(flat)  # the other ranks are in the middle of theirs
                 self._backward(loss)
                 if part:
-                    tally.add(describe(self.supply, flat))
+                    tally.add(step_metrics(self.supply, flat))
                 slots += used
             if problem is not None:
                 raise problem
@@ -174,7 +175,7 @@ class Engine:
             states = [self._next_state(n, flat, step) for n in range(len(self.terms))]
         tally = Tally()
         self._loss(step, flat, states, None, tally).backward()
-        tally.add(describe(self.supply, flat))
+        tally.add(step_metrics(self.supply, flat))
         coefficients = Flat(rows, flat.counts, flat.lengths, {name: _gradient(leaf) for name, leaf in leaves.items()})
 
         def replay(parts: list[list[int]]) -> int:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from alignzoo import Field, Objective, Pair, Scored
+from alignzoo import Field, Objective, Pair, Scored, ties
 
 
 class AOT(Objective):
@@ -21,11 +21,11 @@ class AOT(Objective):
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,): each pair has the loss of its rank."""
+        """Shape (B,): each pair has the loss of its rank; ties share the mean of the reference's."""
         policy = pair.chosen.log_prob - pair.rejected.log_prob
         reference = pair.chosen.ref_log_prob - pair.rejected.ref_log_prob
-        rank = policy.argsort(stable=True).argsort()
-        return -logsigmoid(self.beta * (policy - reference.sort().values[rank]))
+        groups = ties.tie_groups(policy, pair.tolerance)
+        return -logsigmoid(self.beta * (policy - ties.by_rank(groups, reference.sort().values)))
 
 
 class AOTUnpaired(Objective):
@@ -40,10 +40,10 @@ class AOTUnpaired(Objective):
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,): each pair has the loss of its chosen completion's rank."""
+        """Shape (B,): each pair has the loss of its chosen completion's rank; ties share the mean at their ranks."""
         chosen, rejected = pair.chosen.log_ratio, pair.rejected.log_ratio
-        rank = chosen.argsort(stable=True).argsort()
-        return -logsigmoid(self.beta * (chosen - rejected.sort().values[rank]))
+        groups = ties.tie_groups(chosen, pair.chosen.tolerance)
+        return -logsigmoid(self.beta * (chosen - ties.by_rank(groups, rejected.sort().values)))
 
 
 class DrDPO(Objective):
@@ -105,15 +105,19 @@ class BetaDPO(Objective):
         return self._kept(pair)
 
     def _kept(self, pair: Pair) -> Tensor:
-        """Ones and zeros: a draw without replacement, in proportion to a normal density around the running mean."""
+        """Ones and zeros: a draw without replacement, in proportion to a normal density around the running mean.
+
+        Pairs that tie at the border of the draw share what is left of it.
+        """
         gap = (self.beta * pair.margin).detach()
         count = max(1, round(self.keep * len(gap)))
-        z = (gap - pair.state["mean"]) / max(pair.state["deviation"], 1e-6)
+        deviation = max(pair.state["deviation"], 1e-6)
+        z = (gap - pair.state["mean"]) / deviation
         # Efraimidis and Spirakis: the largest u^(1/w) are such a draw; here log(-log u) - log w, the smallest.
         key = (-(pair.uniform.clamp(1e-12, 1 - 1e-7)).log()).log() + z**2 / 2
-        kept = torch.zeros_like(gap)
-        kept[key.argsort(stable=True)[:count]] = 1.0
-        return kept
+        rounding = pair.tolerance * (1 + z.abs() * self.beta / deviation)
+        first = (torch.arange(len(gap), device=gap.device) < count).to(gap)
+        return ties.by_rank(ties.tie_groups(key, rounding), first)
 
 
 class AlphaDPO(Objective):
@@ -134,7 +138,8 @@ class AlphaDPO(Objective):
     def loss(self, pair: Pair) -> Tensor:
         """Shape (B,)."""
         c, r = pair.chosen, pair.rejected
-        apart = self.beta * (c.log_ratio / c.length - r.log_ratio / r.length).detach()
+        apart = (c.log_ratio / c.length - r.log_ratio / r.length).detach()
+        apart = ties.tie_means(apart, ties.tie_groups(apart, c.tolerance / c.length + r.tolerance / r.length))
         score = (apart - apart.mean()) / (apart.std(correction=1 if len(apart) > 1 else 0) + 1e-8)
         return -logsigmoid(self.reward(c) - self.reward(r) - self.gamma - self.alpha * score)
 

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from alignzoo import Field, Objective, Pair
+from alignzoo_zoo.bounded import exp
 
 
 class RSOHinge(Objective):
@@ -57,7 +58,7 @@ class DiscoPOP(Objective):
         """Shape (B,). m exp(-z) is written as exp(log m - z): for a negative z alone the second factor overflows."""
         z = self.beta * pair.margin
         gate = z / self.temperature
-        return -(-gate).sigmoid() * logsigmoid(z) + (logsigmoid(gate) - z).exp()
+        return -(-gate).sigmoid() * logsigmoid(z) + exp(logsigmoid(gate) - z)
 
 
 class SPPOHard(Objective):

@@ -4,6 +4,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from alignzoo import Field, Objective, Pair, Scored
+from alignzoo_zoo.bounded import expm1
 
 
 def per_token(scored: Scored) -> Tensor:
@@ -50,11 +51,11 @@ class AlphaPO(Objective):
         return -logsigmoid(self.reward(pair.chosen) - self.reward(pair.rejected) - self.gamma)
 
     def reward(self, scored: Scored) -> Tensor:
-        """beta (1 - p^-alpha) / alpha, p the geometric mean of the tokens' probabilities; held where e^x overflows."""
+        """beta (1 - p^-alpha) / alpha, p the geometric mean of the tokens' probabilities."""
         a = per_token(scored)
         if self.alpha == 0:
             return self.beta * a
-        return -self.beta * (-self.alpha * a).clamp(max=40.0).expm1() / self.alpha
+        return -self.beta * expm1(-self.alpha * a) / self.alpha
 
 
 class ORPO(Objective):
@@ -74,9 +75,10 @@ class ORPO(Objective):
         return -per_token(pair.chosen) - self.lambda_ * logsigmoid(odds)
 
     def reward(self, scored: Scored) -> Tensor:
-        """The log odds of the mean likelihood; a likelihood of 1 is held just below it."""
-        a = per_token(scored).clamp(max=-1e-6)
-        return a - (-a.expm1()).log()
+        """The log odds of the mean likelihood, which go on linearly from 1e-6 below a likelihood of 1."""
+        a = per_token(scored)
+        below = a.clamp(max=-1e-6)
+        return below - (-below.expm1()).log() + 1e6 * (a - below)
 
 
 class CPO(Objective):

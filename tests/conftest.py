@@ -1,5 +1,8 @@
 """No test sees the developer's plugins, caches or runs, and none reaches a network."""
 
+# ALIGNZOO_TEST_ULP=1 moves every token log-prob that a model gives by one seeded float32 ulp: results that rounding
+# must not decide stay what they are.
+
 import os
 
 os.environ |= {
@@ -26,6 +29,32 @@ def own_folders(tmp_path, monkeypatch):
     """Every test has a cache and a run folder root of its own."""
     monkeypatch.setenv("ALIGNZOO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("ALIGNZOO_RUNS", str(tmp_path / "runs"))
+
+
+@pytest.fixture(autouse=True)
+def one_ulp(monkeypatch):
+    """Under ALIGNZOO_TEST_ULP, as another processor would round: a coin a token, up or down."""
+    if not os.environ.get("ALIGNZOO_TEST_ULP"):
+        return
+    import torch
+
+    from alignzoo.scoring import Scorer
+
+    dice, forward = torch.Generator().manual_seed(int(os.environ["ALIGNZOO_TEST_ULP"])), Scorer.forward
+
+    def moved(self, *arguments, **named):
+        values = forward(self, *arguments, **named)
+        exact = values.get("log_prob")
+        if exact is not None:
+            up = (torch.rand(exact.shape, generator=dice) < 0.5).to(exact.device)
+            near = exact.detach()
+            there = torch.where(
+                up, near.nextafter(near.new_tensor(torch.inf)), near.nextafter(near.new_tensor(-torch.inf))
+            )
+            values["log_prob"] = exact + (there - near)
+        return values
+
+    monkeypatch.setattr(Scorer, "forward", moved)
 
 
 @pytest.fixture

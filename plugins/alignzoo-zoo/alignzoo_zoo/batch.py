@@ -66,7 +66,11 @@ class DrDPO(Objective):
 
 
 class BetaDPO(Objective):
-    """Beta-DPO: beta follows how informative the batch is, and pairs with an outlying margin are left out."""
+    """Beta-DPO: beta follows how informative the batch is, and pairs with an outlying margin are left out.
+
+    As in the paper, what is compared with the running mean is beta h. The authors' code (junkangwu/beta-DPO) compares
+    h, with a = 0.6 and beta = 0.1; the default alpha = a / beta = 6 gives their numbers.
+    """
 
     name = "beta_dpo"
     family = "batch"
@@ -79,7 +83,7 @@ class BetaDPO(Objective):
     detached = "the batch's beta, and which pairs are kept, are constants of each step"
 
     beta: float = Field(0.1, gt=0, description="the beta of a batch as informative as the running mean")
-    alpha: float = Field(0.6, ge=0, description="how far beta follows the batch")
+    alpha: float = Field(6.0, ge=0, description="how far beta follows the batch, per unit of beta h")
     keep: float = Field(0.8, gt=0, le=1, description="share of the pairs kept (the paper's 1 - rho); 1 keeps all")
     momentum: float = Field(0.9, ge=0, lt=1, description="of the running mean and deviation")
 
@@ -121,7 +125,12 @@ class BetaDPO(Objective):
 
 
 class AlphaDPO(Objective):
-    """alpha-DPO: SimPO with a target margin of each pair's own, by how far policy and reference already disagree."""
+    """alpha-DPO: SimPO with a target margin of each pair's own, by how far policy and reference already disagree.
+
+    Neither gamma nor alpha is scaled by beta. The authors' code (junkangwu/alpha-DPO) multiplies both by beta: the
+    defaults are its Llama 3 setting, 10 * 0.4 and 10 * 0.2. It takes running averages of mean and deviation where ours
+    are the global batch's.
+    """
 
     name = "alpha_dpo"
     family = "batch"
@@ -133,7 +142,7 @@ class AlphaDPO(Objective):
 
     beta: float = Field(10.0, gt=0, description="scale of the reward per token")
     gamma: float = Field(4.0, ge=0, description="target margin; the authors have 0.4 beta for Llama 3")
-    alpha: float = Field(0.2, ge=0, description="how far the margin follows the reference; 0 is SimPO")
+    alpha: float = Field(2.0, ge=0, description="how far the margin follows the reference; the authors have 0.2 beta")
 
     def loss(self, pair: Pair) -> Tensor:
         """Shape (B,)."""

@@ -92,7 +92,10 @@ class RPO(Objective):
 
 
 class CalDPO(Objective):
-    """Cal-DPO: the contrastive loss on raw log-ratios, with both rewards calibrated to +-1/(2 beta)."""
+    """Cal-DPO: the contrastive loss on raw log-ratios, with both rewards calibrated to +-1/(2 beta).
+
+    The paper's loss. The authors' code (tengxiao1/Cal-DPO) counts the calibration half.
+    """
 
     name = "cal_dpo"
     family = "displacement"

@@ -53,7 +53,12 @@ def _over_orders(reward: Tensor, places: list[int]) -> Tensor:
 
 
 class InfoNCA(Objective):
-    """InfoNCA: the policy's softmax over the list must match the softmax of the data's scores."""
+    """InfoNCA: the policy's softmax over the list must match the softmax of the data's scores.
+
+    The authors' code (thu-ml/Noise-Contrastive-Alignment) divides UltraFeedback's scores by 1e-4, by which the best
+    takes all, and adds 0.01 to the first of a list to break ties. Here equal scores share, and the temperature is 1,
+    since the unit of a score is the data's.
+    """
 
     name = "infonca"
     family = "ranked"
@@ -74,7 +79,11 @@ class InfoNCA(Objective):
 
 
 class NCA(Objective):
-    """NCA: noise contrastive alignment on a scored list, which also keeps likelihoods from falling."""
+    """NCA: noise contrastive alignment on a scored list, which also keeps likelihoods from falling.
+
+    The second term is a mean over the K completions, as in the authors' code (thu-ml/Noise-Contrastive-Alignment),
+    whose temperature is 1e-4; see `infonca`.
+    """
 
     name = "nca"
     family = "ranked"
@@ -174,7 +183,11 @@ class PRO(Objective):
 
 
 class RRHF(Objective):
-    """RRHF: no completion may be likelier per token than a better one, and the best one's likelihood is raised."""
+    """RRHF: no completion may be likelier per token than a better one, and the best one's likelihood is raised.
+
+    The likelihood term is a sum over tokens, as in the paper. The authors' code (GanjinZero/RRHF) takes its mean over
+    the padded length, and leaves out pairs of equal scores.
+    """
 
     name = "rrhf"
     family = "ranked"

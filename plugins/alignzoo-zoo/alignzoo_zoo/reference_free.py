@@ -59,7 +59,12 @@ class AlphaPO(Objective):
 
 
 class ORPO(Objective):
-    """ORPO: the chosen completion's likelihood and an odds ratio in one loss, without an SFT stage."""
+    """ORPO: the chosen completion's likelihood and an odds ratio in one loss, without an SFT stage.
+
+    The likelihood is each chosen completion's mean over its tokens, as in the paper. The authors' code (xfactlab/orpo)
+    and TRL take one mean over all tokens of the batch, those of the prompts included. The weight 0.1 is TRL's default
+    and the authors' Mistral setting; their parser's default is 1.
+    """
 
     name = "orpo"
     family = "reference-free"
@@ -82,7 +87,11 @@ class ORPO(Objective):
 
 
 class CPO(Objective):
-    """CPO: DPO with a uniform reference, plus the chosen completion's likelihood."""
+    """CPO: DPO with a uniform reference, plus the chosen completion's likelihood.
+
+    The likelihood is a sum over tokens, as in the paper. The authors' code (fe1ixxu/ALMA) and TRL take its mean over
+    all chosen tokens of the batch: `[{name: cpo, alpha: 0}, {name: sft}]` is theirs.
+    """
 
     name = "cpo"
     family = "reference-free"

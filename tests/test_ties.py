@@ -13,6 +13,7 @@ from zoo import make
 
 from alignzoo import ties
 from alignzoo.examples import Flat, Supply
+from alignzoo.metrics import NormalisedAccuracy
 from alignzoo.objective import Pair, Ranked, Scored
 from alignzoo.row_metrics import row_metrics
 from alignzoo.tree import Branch, Tree, Trees
@@ -76,6 +77,11 @@ def test_an_accuracy_counts_rounding_as_one_half_and_any_more_as_a_difference(na
     found = row_metrics(Supply(make(name), trees), flat, ("preference_accuracy", "likelihood_accuracy"))
     assert found["preference_accuracy"].tolist() == [0.5, 0.5, 1]
     assert found["likelihood_accuracy"].tolist() == [0.5, 0.5, 1]
+
+
+def test_a_metric_counts_rounding_as_one_half():
+    one = Pair(scored([-700.0, -700.0]), scored([-700.0 + 1e-4, -699.0]))
+    assert NormalisedAccuracy().values(one, make("dpo")).tolist() == [0.5, 0]
 
 
 def scored(values, columns=None) -> Scored:

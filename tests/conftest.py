@@ -33,28 +33,12 @@ def own_folders(tmp_path, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def one_ulp(monkeypatch):
-    """Under ALIGNZOO_TEST_ULP, as another processor would round: a coin a token, up or down."""
-    if not os.environ.get("ALIGNZOO_TEST_ULP"):
-        return
-    import torch
+    """Under ALIGNZOO_TEST_ULP=seed every model's log-probs move by one ulp each."""
+    seed = os.environ.get("ALIGNZOO_TEST_ULP")
+    if seed:
+        from ulps import move_by_one_ulp
 
-    from alignzoo.scoring import Scorer
-
-    dice, forward = torch.Generator().manual_seed(int(os.environ["ALIGNZOO_TEST_ULP"])), Scorer.forward
-
-    def moved(self, *arguments, **named):
-        values = forward(self, *arguments, **named)
-        exact = values.get("log_prob")
-        if exact is not None:
-            up = (torch.rand(exact.shape, generator=dice) < 0.5).to(exact.device)
-            near = exact.detach()
-            there = torch.where(
-                up, near.nextafter(near.new_tensor(torch.inf)), near.nextafter(near.new_tensor(-torch.inf))
-            )
-            values["log_prob"] = exact + (there - near)
-        return values
-
-    monkeypatch.setattr(Scorer, "forward", moved)
+        move_by_one_ulp(monkeypatch, int(seed))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from alignzoo import ties
     from alignzoo.composition import Modifier
     from alignzoo.data.format import Format
     from alignzoo.data.rows import Completion, Row, Skipped
@@ -54,6 +55,7 @@ _HOME = {
     "hookimpl": "alignzoo.hookspecs",
     "load_recipe": "alignzoo.recipe",
     "run": "alignzoo.flow",
+    "ties": "alignzoo.ties",
 }
 
 __all__ = [
@@ -84,13 +86,15 @@ __all__ = [
     "hookimpl",
     "load_recipe",
     "run",
+    "ties",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'alignzoo' has no attribute '{name}'")
-    return getattr(import_module(_HOME[name]), name)
+    module = import_module(_HOME[name])
+    return module if name == "ties" else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -165,7 +165,7 @@ def _union(key: str, parts: Sequence[Needs]) -> Any:
     if key in ("name", "equation", "source", "family"):
         return "+".join(dict.fromkeys(getattr(part, key) for part in parts if isinstance(part, Objective)))
     values = [getattr(part, key) for part in parts if hasattr(part, key)]
-    if key in ("data", "head"):  # a modifier's `data` says what it applies to
+    if key in ("data", "head", "raises"):  # a modifier's `data` says what it applies to
         return next(getattr(part, key) for part in parts if isinstance(part, Objective))
     if key in _LARGEST:
         return max(values, key=_LARGEST[key].index)
@@ -180,7 +180,7 @@ def _property(key: str, parts: Callable[[Any], Sequence[Needs]]) -> property:
 
 def _declare(cls: type[Objective], parts: Callable[[Any], Sequence[Needs]]) -> None:
     """What a composition needs is what its parts need, where an ordinary objective has class attributes."""
-    for key in ("name", "family", "source", "equation", "data", "mismatched", "scope", "head",
+    for key in ("name", "family", "source", "equation", "data", "mismatched", "scope", "head", "raises",
                 "reference", "tokens", "statistics", "columns", "random"):  # fmt: skip
         setattr(cls, key, _property(key, parts))
 

@@ -25,9 +25,10 @@ from alignzoo.memory import halved, no_retry
 from alignzoo.objective import Objective
 from alignzoo.ranks import Ranks, share
 from alignzoo.recipe.schema import AdamW, Optimizer, Schedule, TrainConfig
+from alignzoo.row_metrics import step_metrics
 from alignzoo.scoring import Scorer
 from alignzoo.sharding import settle, whole
-from alignzoo.tally import Tally, describe
+from alignzoo.tally import Tally
 from alignzoo.watch import Watch
 from alignzoo.zero import Zero
 
@@ -159,7 +160,7 @@ class Engine:
                 if moves:  # a part without an example still has a backward, which may be one of all ranks
                     self._backward(loss if loss.requires_grad else _nothing(flat))
                 if part:
-                    tally.add(describe(self.supply, flat))
+                    tally.add(step_metrics(self.supply, flat))
                 slots += used
             if problem is not None:
                 raise problem
@@ -184,7 +185,7 @@ class Engine:
             states = [self._next_state(n, flat, step) for n in range(len(self.terms))]
         tally = Tally()
         loss = self._loss(step, flat, states, None, tally)
-        tally.add(describe(self.supply, flat))
+        tally.add(step_metrics(self.supply, flat))
         if not loss.requires_grad:
             return tally.means() | {ZERO_WEIGHT: 1.0}, 0, states
         loss.backward()

@@ -17,8 +17,9 @@ from alignzoo.memory import in_parts
 from alignzoo.metric import Metric
 from alignzoo.progress import Screen
 from alignzoo.ranks import Ranks, dealt
+from alignzoo.row_metrics import desirable_rows, row_metrics
 from alignzoo.scoring import Scorer
-from alignzoo.tally import concordance, correct, describe, standard_error
+from alignzoo.tally import mean, standard_error
 
 
 @torch.no_grad()
@@ -54,16 +55,14 @@ def evaluate(
 
     `preference_accuracy` is by the objective's implicit reward (ties count one half), `likelihood_accuracy` by the
     plain log-prob of the whole completion. Of unpaired data it is the share of all (desirable, undesirable) couples in
-    which the desirable one has the higher reward. `at_start` says that the policy still is the reference: its log-probs
-    are then the reference's own, so that every pair is the tie that it is by definition, whatever two forwards round
-    to.
+    which the desirable one has the higher reward, with the standard error of DeLong et al. 1988. `at_start` says that
+    the policy still is the reference: its log-probs are then the reference's own, so that every pair is the tie that
+    it is by definition, whatever two forwards round to.
     """
     objective = supply.objective
     flat = score_all(scorer, supply, budget, screen, "evaluation", ranks)
     if at_start and supply.reference is not None:
-        flat.sums["log_prob"] = flat.sums["ref_log_prob"]
-        if "ref_log_prob" in flat.values:
-            flat.values["log_prob"] = flat.values["ref_log_prob"]
+        flat.values["log_prob"] = flat.values["ref_log_prob"]
     result = {"n": len(supply.trees), "loss": 0.0}
     for n, (share, term) in enumerate(objective.terms):
         loss = weight = 0.0
@@ -77,24 +76,21 @@ def evaluate(
     for metric in supply.metrics:
         with blamed(f"the metric {metric.name}", metric):
             result |= _measure(metric, supply, flat)
-    values = describe(supply, flat)
-    if "accuracy" in values:
-        accuracy = values.pop("accuracy")
-        result["preference_accuracy"] = float(accuracy.mean())
-        result["preference_accuracy_se"] = standard_error(accuracy)
-        if "chosen_log_prob" in values:
-            likelier = concordance(supply, flat, lambda scored: scored.log_prob)
-            result["likelihood_accuracy"] = float(likelier.mean())
-    elif ("chosen_reward" in values) != ("rejected_reward" in values) and "desirable" in supply.trees.columns:
-        kind = "desirable" if "chosen_reward" in values else "undesirable"
-        say_once(f"every held-out completion is {kind}: there is no margin and no accuracy to measure")
-    elif "rejected_reward" in values:
-        result["margin"] = float(values["chosen_reward"].mean() - values["rejected_reward"].mean())
-        for name, of in (("preference_accuracy", "reward"), ("likelihood_accuracy", "log_prob")):
-            if f"chosen_{of}" in values:
-                result[name], error = _over_couples(values[f"chosen_{of}"], values[f"rejected_{of}"])
-                result |= {"preference_accuracy_se": error} if of == "reward" else {}
-    return result | {name: float(value.double().mean()) for name, value in values.items()}
+    return result | _figures(supply, flat)
+
+
+def _figures(supply: Supply, flat: Flat) -> dict[str, float]:
+    """Means of the rows' figures, and the standard error of the accuracy. What no row has is left out."""
+    values = row_metrics(supply, flat, ("preference_accuracy", "likelihood_accuracy"), pooled=True)
+    found = {name: mean(value) for name, value in values.items() if not value.isnan().all()}
+    good = desirable_rows(supply, flat)
+    if good is not None and not all(bool(own.any()) for own in good):
+        kind = "desirable" if bool(good[0].any()) else "undesirable"
+        say_once(f"every held-out completion is {kind}: no margin and no accuracy can be measured")
+    if "preference_accuracy" in found:
+        kinds = [values["preference_accuracy"]] if good is None else [values["preference_accuracy"][k] for k in good]
+        found["preference_accuracy_se"] = math.hypot(*map(standard_error, kinds))
+    return found
 
 
 def by_example(metric: Metric, supply: Supply, flat: Flat) -> tuple[Tensor, NDArray[np.int64]]:
@@ -117,10 +113,3 @@ def _measure(metric: Metric, supply: Supply, flat: Flat) -> dict[str, float]:
     if not len(values):
         return {}
     return {metric.name: float(values.mean()), f"{metric.name}_se": standard_error(values)}
-
-
-def _over_couples(better: Tensor, worse: Tensor) -> tuple[float, float]:
-    """The share of all couples in which the first is larger (the area under the curve), and its standard error by the
-    placements of both sides (DeLong et al. 1988)."""
-    won = correct(better[:, None], worse)
-    return float(won.mean()), math.hypot(standard_error(won.mean(1)), standard_error(won.mean(0)))

@@ -7,7 +7,7 @@ into the examples that each term of an objective declares, with the fields that 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 
 import numpy as np
@@ -41,8 +41,6 @@ class Flat:
     """(S,) scored tokens of each sequence."""
     values: dict[str, Tensor]
     """name -> (N,), or (S,) for those in PER_SEQUENCE."""
-    sums: dict[str, Tensor] = field(default_factory=dict)
-    """name -> (S,): given where a sum is known better than its tokens."""
 
     def __post_init__(self) -> None:
         self.offsets = np.concatenate([[0], np.cumsum(self.lengths)])
@@ -51,13 +49,18 @@ class Flat:
     @property
     def like(self) -> Tensor:
         """Some value of it: for the type and the device that all have."""
-        return next(iter((self.values or self.sums).values()))
+        return next(iter(self.values.values()))
 
     def sum(self, name: str) -> Tensor:
         """(S,) sums over each sequence's tokens."""
-        if name in self.sums:
-            return self.sums[name]
-        return per_sequence(self.values[name], torch.from_numpy(self.offsets).to(self.like.device))
+        return self._sum(self.values[name])
+
+    def log_ratio(self) -> Tensor:
+        """(S,) log pi - log pi_ref: sums of the tokens' differences, which are exactly 0 where the two agree."""
+        return self._sum(self.values["log_prob"] - self.values["ref_log_prob"])
+
+    def _sum(self, values: Tensor) -> Tensor:
+        return per_sequence(values, torch.from_numpy(self.offsets).to(values.device))
 
     def tokens_of(self, sequences: NDArray[np.int64]) -> NDArray[np.int64]:
         """Indices of the tokens of some sequences, in their order."""
@@ -108,7 +111,6 @@ class Supply:
         self.statistics = tuple(dict.fromkeys(name for term in terms for name in term.statistics))
         self.with_gradient = ("log_prob", "scalar", *self.statistics)
         """Values that depend on the policy's weights."""
-        self.ref_tokens = any(term.reference == "token" for term in terms)
         self.compared = bool((np.diff(self.trees.trees) > (3 if self.trees.mismatched else 2)).all())
         """Whether every row has several completions, to be compared within the row."""
         self.only_chosen = all(term.data == "chosen" for term in terms)
@@ -150,15 +152,12 @@ class Supply:
         return Flat(list(rows), [len(tree.branches) for tree in trees], np.array(lengths, dtype=np.int64), {})
 
     def with_reference(self, flat: Flat, device: torch.device) -> None:
-        """Add the cached reference: sums, and tokens where they are asked for."""
+        """Add the cached reference's token log-probs."""
         if self.reference is None:
             return
         places = [(row, b) for row, count in zip(flat.rows, flat.counts, strict=True) for b in range(count)]
-        sums = np.concatenate([self.reference.of(row, n) for row, n in zip(flat.rows, flat.counts, strict=True)])
-        flat.sums["ref_log_prob"] = torch.from_numpy(sums).to(device)
-        if self.ref_tokens:
-            tokens = np.concatenate([self.reference.tokens(row, b) for row, b in places])
-            flat.values["ref_log_prob"] = torch.from_numpy(tokens).to(device)
+        tokens = torch.from_numpy(np.concatenate([self.reference.tokens(row, b) for row, b in places]))
+        flat.values["ref_log_prob"] = tokens.to(device)
 
     def blank(self, rows: Sequence[int]) -> Flat:
         """Rows with zeros for scores: lengths and columns are true, which is all that a weight may depend on."""
@@ -199,12 +198,23 @@ class Supply:
                 owners = n[real == k]
                 index = first[owners][:, None] + np.arange(k)
                 uniform = self._uniform(flat, term, owners, step)
-                yield Given(Ranked(self.scored(flat, term, index, step), **own, _uniform=uniform), owners)
+                places = torch.from_numpy(self.places(flat)[index]).to(flat.like.device)
+                yield Given(Ranked(self.scored(flat, term, index, step), places, **own, _uniform=uniform), owners)
 
     def real(self, flat: Flat) -> NDArray[np.int64]:
         """(rows,) how many completions of its own each row has."""
         counts = np.array(flat.counts, dtype=np.int64)
         return counts // 2 if self.trees.mismatched else counts
+
+    def places(self, flat: Flat) -> NDArray[np.int64]:
+        """(S,) rank of each sequence in its row by the data, from 0 for the best: equal scores of a ranked list share
+        one. Completions of other data stand in order."""
+        starts = np.repeat(flat.first[:-1], flat.counts)
+        if "score" not in self.trees.columns or not any(term.data == "ranked" for _, term in self.objective.terms):
+            return np.arange(len(starts)) - starts
+        score = self.column(flat, "score")
+        falls = np.concatenate([[True], ~(score[1:] == score[:-1])]).cumsum()
+        return falls - falls[starts]
 
     def scored(self, flat: Flat, term: Term, index: NDArray[np.int64], step: int = 0) -> Scored:
         """Some sequences of the flat, in the shape of `index`, with what the term declares."""
@@ -214,9 +224,11 @@ class Supply:
         length = torch.from_numpy(flat.lengths[index]).to(flat.like)
         if term.head == "scalar":
             return Scored(None, length, _columns=columns, _scalar=flat.values["scalar"][at])
-        ref = None if term.reference == "none" else flat.sum("ref_log_prob")[at]
+        ref, log_ratio = None, None
+        if term.reference != "none":
+            ref, log_ratio = flat.sum("ref_log_prob")[at], flat.log_ratio()[at]
         tokens = self._tokens(flat, term, sequences, index.shape, step) if term.tokens else None
-        return Scored(flat.sum("log_prob")[at], length, ref, tokens, columns)
+        return Scored(flat.sum("log_prob")[at], length, ref, tokens, columns, None, log_ratio)
 
     def _tokens(
         self, flat: Flat, term: Term, sequences: NDArray[np.int64], shape: tuple[int, ...], step: int

@@ -28,6 +28,7 @@ Statistic = Literal["entropy", "collision", "kl"]
 Data = Literal["pair", "chosen", "unpaired", "ranked"]
 Scope = Literal["example", "batch"]
 Head = Literal["language_model", "scalar"]
+Raises = Literal["by_data", "margin", "chosen", "labels", "order", "nothing"]
 
 
 class Needs(BaseModel):
@@ -99,6 +100,11 @@ class Objective(Needs):
     """`scalar`: the policy is a reward model, one number a completion (`scored.scalar`), and has no log-probs."""
     needs_runs: ClassVar[tuple[str, ...]] = ()
     """Keys of fields that name a recipe: its run is made first."""
+    raises: ClassVar[Raises] = "by_data"
+    """What a small step of gradient descent raises, which the conformance kit checks. `margin`: log-probs of chosen
+    completions less those of rejected ones. `chosen`: log-probs of the chosen ones. `labels`: log-probs of desirable
+    completions, and it lowers those of undesirable ones. `order`: the agreement of log-probs with the data's order.
+    `by_data`: the one of these that fits `data`. `nothing`: not checked."""
     includes: ClassVar[tuple[str, ...]] = ()
     """Names of modifiers that do what its own formula does already: a recipe that adds one is refused."""
 
@@ -179,7 +185,8 @@ class Objective(Needs):
 
 
 OPTIONS: dict[str, Any] = {
-    "reference": Reference, "statistics": Statistic, "data": Data, "scope": Scope, "head": Head
+    "reference": Reference, "statistics": Statistic, "data": Data, "scope": Scope, "head": Head,
+    "raises": Raises,
 }  # fmt: skip
 
 

@@ -46,14 +46,6 @@ class Shard:
     offsets: NDArray[np.int64]
     log_probs: Scores
 
-    def sums(self) -> NDArray[np.float64]:
-        """(n,) the sum of each sequence's log-probs."""
-        sums = np.zeros(len(self.keys))
-        some = np.diff(self.offsets) > 0  # reduceat gives an empty range its neighbour's value
-        if some.any():
-            sums[some] = np.add.reduceat(self.log_probs, self.offsets[:-1][some], dtype=np.float64)
-        return sums
-
 
 @dataclass
 class ReferenceCache:
@@ -80,7 +72,7 @@ class ReferenceCache:
         return len({key.tobytes() for shard in self._shards for key in shard.keys}) + len(self._pending)
 
     def find(self, keys: Sequence[bytes] | NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Where each key's scores are (an index for `get` and `sums`), or -1. Only what was flushed is found.
+        """Where each key's scores are (an index for `get`), or -1. Only what was flushed is found.
 
         The keys wanted are sorted, and each shard's looked up among them: no index of the cache is kept.
         """
@@ -102,17 +94,6 @@ class ReferenceCache:
         """The token log-probs of one sequence, in the order of its tokens."""
         shard, row = self._shards[index >> ROW_BITS], index & (1 << ROW_BITS) - 1
         return shard.log_probs[int(shard.offsets[row]) : int(shard.offsets[row + 1])]
-
-    def sums(self, indices: NDArray[np.int64]) -> Scores:
-        """(n,) the summed log-probs of many sequences, added up in float64."""
-        shards, rows = indices >> ROW_BITS, indices & (1 << ROW_BITS) - 1
-        order = np.argsort(shards, kind="stable")
-        cuts = np.searchsorted(shards[order], np.arange(len(self._shards) + 1))
-        sums = np.zeros(len(indices), dtype=np.float32)
-        for shard, start, stop in zip(self._shards, cuts, cuts[1:], strict=False):
-            if start < stop:
-                sums[order[start:stop]] = shard.sums()[rows[order[start:stop]]]
-        return sums
 
     def add(self, key: bytes, log_probs: Scores) -> None:
         """Remember one sequence's scores until `flush`."""

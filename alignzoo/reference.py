@@ -32,19 +32,13 @@ FLUSH_SLOTS = 2_000_000
 
 @dataclass
 class Reference:
-    """The reference's log-probs of some trees: `places` in the cache and `sums`, one for each branch of each tree."""
+    """The reference's log-probs of some trees: `places` in the cache, one for each branch of each tree."""
 
     trees: Trees
     cache: ReferenceCache
     places: NDArray[np.int64]
-    sums: NDArray[np.float32]
     rows_scored: int
     rows_cached: int
-
-    def of(self, tree: int, branches: int) -> NDArray[np.float32]:
-        """Summed log-probs of the first `branches` branches of a tree."""
-        start = self.trees.branches(tree)[0]
-        return self.sums[start : start + branches]
 
     def tokens(self, tree: int, branch: int) -> NDArray[np.float32]:
         """Token log-probs of one branch, read from the cache."""
@@ -101,8 +95,7 @@ def score_reference(
     if len(left) or sharded:  # of several processes none, unless another job writes to the folder too
         _score(scorer, trees, rows, left, cache, budget, screen, who, ranks, spot)
         places = cache.find(keys)
-    sums = on_disk(cache.sums(places), folder)
-    return Reference(trees, cache, on_disk(places, folder), sums, len(missing), len(trees) - len(missing))
+    return Reference(trees, cache, on_disk(places, folder), len(missing), len(trees) - len(missing))
 
 
 def _missing(trees: Trees, places: NDArray[np.int64]) -> NDArray[np.int64]:

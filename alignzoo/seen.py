@@ -131,7 +131,8 @@ class Scored:
     def log_ratio(self) -> Tensor:
         """log pi(y|x) - log pi_ref(y|x): DPO's implicit reward is beta times this (paper, section 4).
 
-        A recipe's modifier may have put something else in its place.
+        The sum of the tokens' differences, whose rounding is that of small numbers; `log_prob - ref_log_prob` is the
+        difference of two large sums. A modifier may have put something else in its place.
         """
         return self._log_ratio if self._log_ratio is not None else self.log_prob - self.ref_log_prob
 
@@ -144,6 +145,20 @@ class Scored:
     def scalar(self) -> Tensor:
         """The reward model's output, with gradient. Needs `head = "scalar"`."""
         return _declared(self._scalar, "the scalar head's output", 'head = "scalar"')
+
+    @property
+    def tolerance(self) -> Tensor:
+        """Rounding of a log-prob, a log-ratio or a scalar of these completions, in nats: two that differ by no more
+        are tied (`alignzoo.ties`). No gradient."""
+        from alignzoo.ties import tolerance
+
+        return tolerance(*[sums for sums in (self._log_prob, self._ref_log_prob, self._scalar) if sums is not None])
+
+    def moved(self, by: Tensor) -> Scored:
+        """The same completions with log-probs, log-ratios and scalars `by` higher."""
+        log_ratio = None if self._log_ratio is None else self._log_ratio + by
+        log_prob, scalar = (None if value is None else value + by for value in (self._log_prob, self._scalar))
+        return replace(self, _log_prob=log_prob, _log_ratio=log_ratio, _scalar=scalar)
 
     def column(self, name: str) -> Tensor:
         """A number that came with the data. Needs `columns = (name,)`; a number of the row is its completions' too."""
@@ -196,6 +211,11 @@ class Pair(Example):
         """Difference of the two log-ratios, shape (B,): the h of most papers, before beta."""
         return self.chosen.log_ratio - self.rejected.log_ratio
 
+    @property
+    def tolerance(self) -> Tensor:
+        """Rounding of the margin in nats, shape (B,), without gradient: that of the larger of its two sums."""
+        return self.chosen.tolerance.maximum(self.rejected.tolerance)
+
     def column(self, name: str) -> Tensor:
         """A number of the row, shape (B,). Needs `columns = (name,)`."""
         return self.chosen.column(name)
@@ -239,6 +259,15 @@ class Ranked(Example):
     """A batch of lists of K completions, the best one first: the fields of `completions` have shape (B, K)."""
 
     completions: Scored
+    _places: Tensor | None = None
+
+    @property
+    def places(self) -> Tensor:
+        """Rank of each completion by the data, int64, shape (B, K), from 0 for the best; equal scores share a rank."""
+        if self._places is not None:
+            return self._places
+        length = self.completions.length
+        return length.new_ones(length.shape).cumsum(1).long() - 1
 
     def sides(self) -> dict[str, Scored]:
         """All of them."""

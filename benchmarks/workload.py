@@ -75,8 +75,8 @@ class UniformReference:
     def __init__(self, trees: Trees, vocabulary: int) -> None:
         self.trees, self.each = trees, -float(np.log(vocabulary))
 
-    def of(self, row: int, count: int) -> np.ndarray:
-        return np.array([self.each * branch.scored for branch in self.trees[row].branches[:count]], np.float32)
+    def tokens(self, row: int, branch: int) -> np.ndarray:
+        return np.full(self.trees[row].branches[branch].scored, self.each, np.float32)
 
 
 @dataclass

@@ -1,5 +1,8 @@
 """No test sees the developer's plugins, caches or runs, and none reaches a network."""
 
+# ALIGNZOO_TEST_ULP=1 moves every token log-prob that a model gives by one seeded float32 ulp: results that rounding
+# must not decide stay what they are.
+
 import os
 
 os.environ |= {
@@ -26,6 +29,16 @@ def own_folders(tmp_path, monkeypatch):
     """Every test has a cache and a run folder root of its own."""
     monkeypatch.setenv("ALIGNZOO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("ALIGNZOO_RUNS", str(tmp_path / "runs"))
+
+
+@pytest.fixture(autouse=True)
+def one_ulp(monkeypatch):
+    """Under ALIGNZOO_TEST_ULP=seed every model's log-probs move by one ulp each."""
+    seed = os.environ.get("ALIGNZOO_TEST_ULP")
+    if seed:
+        from ulps import move_by_one_ulp
+
+        move_by_one_ulp(monkeypatch, int(seed))
 
 
 @pytest.fixture

@@ -314,6 +314,28 @@ class Undescribed(Good):
     gamma: float = Field(1.0, ge=0)
 
 
+class AddsTheRejected(Good):
+    """The sign of one of two terms."""
+
+    def loss(self, pair):
+        return -logsigmoid(self.beta * (pair.chosen.log_ratio + pair.rejected.log_ratio))
+
+
+class AllAreDesirable(Unpaired):
+    """The label is not read."""
+
+    def loss(self, batch):
+        return -logsigmoid(self.beta * batch.completion.log_ratio)
+
+
+class WorstFirst(Ranked):
+    """The sign of the data's scores."""
+
+    def loss(self, ranked):
+        one = ranked.completions
+        return -((-one.column("score")).softmax(1) * (self.beta * one.log_ratio).log_softmax(1)).sum(1)
+
+
 def in_place(part):
     """A loss that changes a part of its input after reading it."""
     return loss(lambda example, value: (part(example), value)[1])
@@ -332,6 +354,9 @@ MUTANTS = [
     ("gradient_reaches_the_policy", broken(Good, loss=loss(lambda pair, value: value.detach() + 0 * value))),
     ("gradient_reaches_the_policy", broken(Reward, loss=loss(lambda pair, value: value.detach()))),
     ("loss_decreases", Climbs),
+    *[("descent_raises_what_it_says", broken(cls, loss=loss(lambda example, value: -value))) for cls in GOOD],
+    ("descent_raises_what_it_says", AddsTheRejected), ("descent_raises_what_it_says", AllAreDesirable),
+    ("descent_raises_what_it_says", WorstFirst),
     ("rows_are_independent", Coupled), ("rows_are_independent", broken(InBatch, scope="example")),
     ("order_does_not_matter", ByPlace),
     ("input_is_untouched", broken(Good, loss=in_place(lambda pair: pair.chosen.length.add_(1)))),
@@ -371,10 +396,11 @@ MUTANTS = [
 FOLLOWS = {
     "one_loss_per_example": {"rows_are_independent", "order_does_not_matter"},
     "finite_at_extremes": {"finite_in_bfloat16"},
-    "gradient_reaches_the_policy": {"gradient_is_right", "loss_decreases"},
+    "gradient_reaches_the_policy": {"gradient_is_right", "loss_decreases", "descent_raises_what_it_says"},
+    "loss_decreases": {"descent_raises_what_it_says"},
     "rows_are_independent": {"weights_are_positive"},
     "same_twice": {"gradient_is_right", "rows_are_independent", "order_does_not_matter", "loss_decreases"},
-    "weights_are_positive": {"gradient_reaches_the_policy", "loss_decreases"},
+    "weights_are_positive": {"gradient_reaches_the_policy", "loss_decreases", "descent_raises_what_it_says"},
     "declared_needs_are_enough": {check.__name__ for check in CHECKS},
 }
 """Checks that a fault of this kind may fail too, because it can't be otherwise: a detached loss never falls."""

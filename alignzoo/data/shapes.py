@@ -113,6 +113,8 @@ def with_columns(
     whether there are any, by default where somebody wants them or a row is a single completion."""
     asking: list[Objective | Metric] = [*(term for _, term in objective.terms), *metrics]
     names = list(dict.fromkeys(name for one in asking for name in one.columns))
+    if "score" not in names and any(one.data == "ranked" for one in asking):
+        names.append("score")  # not-a-number where a list has none: equal scores are ties, whoever reads them
     if labels is None:
         labels = labelled(objective, metrics) or any(len(row.completions) == 1 for row in rows)
     if labels:
@@ -122,7 +124,7 @@ def with_columns(
         for b, completion in enumerate(row.completions):
             known = {**row.columns, **completion.columns, "desirable": _desirable(row, b)}
             for name in names:
-                columns[name][first + b] = known[name]
+                columns[name][first + b] = known.get(name, np.nan)
     return Trees(trees.ids, trees.tokens, trees.segments, trees.trees, trees.scored_from, columns, trees.mismatched)
 
 

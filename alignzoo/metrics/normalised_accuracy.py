@@ -17,5 +17,9 @@ class NormalisedAccuracy(Metric):
 
     def values(self, example: Pair, objective: Objective) -> Tensor:
         """Shape (B,)."""
-        chosen, rejected = (one.log_prob / one.length for one in (example.chosen, example.rejected))
-        return 0.5 * ((chosen > rejected).double() + (chosen >= rejected).double())
+        from alignzoo.ties import wins
+
+        sides = (example.chosen, example.rejected)
+        chosen, rejected = (one.log_prob / one.length for one in sides)
+        rounding = (one.tolerance / one.length for one in sides)
+        return wins(chosen, rejected, next(rounding).maximum(next(rounding)))

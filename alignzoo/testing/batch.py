@@ -101,6 +101,14 @@ def batch_for(objective: Objective, rows: int = ROWS, dtype: torch.dtype = torch
     return _batch(objective, trees, values, ref, dtype)
 
 
+def batch_at_start(objective: Objective) -> Batch:
+    """The rows of `batch_for` with a policy that is its reference: where every run starts."""
+    batch = batch_for(objective)
+    if objective.reference != "none":
+        batch.leaves["log_prob"] = batch.ref_log_prob.clone().requires_grad_()
+    return batch
+
+
 def batch_apart(objective: Objective, margin: float, dtype: torch.dtype = torch.float32) -> Batch:
     """Six rows whose best or worst completions policy or reference give `margin` nats less than the other does."""
     dice = np.random.default_rng(SEED)

@@ -13,6 +13,7 @@ from alignzoo.testing.declarations import (
     documented,
     parameters_are_bounded,
 )
+from alignzoo.testing.descent import descent_raises_what_it_says
 from alignzoo.testing.fairness import (
     input_is_untouched,
     order_does_not_matter,
@@ -35,9 +36,9 @@ Check = Callable[[Objective], None]
 
 CHECKS: tuple[Check, ...] = (
     one_loss_per_example, keeps_the_dtype, finite_at_extremes, finite_in_bfloat16, gradient_is_right,
-    gradient_reaches_the_policy, loss_decreases, rows_are_independent, order_does_not_matter, input_is_untouched,
-    same_twice, weights_are_positive, state_round_trips, declared_needs_can_be_met, declared_needs_are_enough,
-    declared_needs_are_used, parameters_are_bounded, documented,
+    gradient_reaches_the_policy, loss_decreases, descent_raises_what_it_says, rows_are_independent,
+    order_does_not_matter, input_is_untouched, same_twice, weights_are_positive, state_round_trips,
+    declared_needs_can_be_met, declared_needs_are_enough, declared_needs_are_used, parameters_are_bounded, documented,
 )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from alignzoo import Metric, Objective, Pair, hookimpl
+from alignzoo import Metric, Objective, Pair, hookimpl, ties
 
 
 class Flipped(Metric):
@@ -14,9 +14,10 @@ class Flipped(Metric):
     reference = "sequence"
 
     def values(self, example: Pair, objective: Objective):
-        """Shape (B,)."""
-        wrong = example.chosen.ref_log_prob <= example.rejected.ref_log_prob
-        return (wrong & (example.chosen.log_prob > example.rejected.log_prob)).double()
+        """Shape (B,); from or to a tie is half a flip."""
+        chosen, rejected = example.chosen, example.rejected
+        before = ties.wins(chosen.ref_log_prob, rejected.ref_log_prob, example.tolerance)
+        return (ties.wins(chosen.log_prob, rejected.log_prob, example.tolerance) - before).clamp(min=0)
 
 
 class Displaced(Metric):
@@ -29,7 +30,8 @@ class Displaced(Metric):
 
     def values(self, example: Pair, objective: Objective):
         """Shape (B,)."""
-        return (example.chosen.log_ratio < 0).double()
+        ratio = example.chosen.log_ratio
+        return ties.wins(-ratio, 0 * ratio, example.chosen.tolerance)
 
 
 class RewardLengthGap(Metric):

@@ -74,8 +74,11 @@ def figures(monkeypatch):
         whole = np.repeat(np.array(scores) / lengths, lengths)
         flat = Flat(list(range(len(counts))), list(counts), np.array(lengths), {"log_prob": torch.tensor(whole)})
         first = trees.first
-        cached = SimpleNamespace(tokens=lambda row, b: np.array([reference[first[row] + b]]), of=None)
+        each = np.array(reference) / lengths
+        cached = SimpleNamespace(tokens=lambda row, b: np.repeat(each, lengths)[spans[first[row] + b]])
+        spans = [slice(end - n, end) for n, end in zip(lengths, np.cumsum(lengths), strict=True)]
         supply = Supply(objective, trees, cached, metrics=metrics)
+        supply.with_reference(flat, torch.device("cpu"))
         monkeypatch.setattr(held_out, "score_all", lambda *arguments: flat)
         test = np.array(test) if test is not None else np.ones(len(counts), dtype=bool)
         return row_figures(None, supply, test, 1, QUIET)
@@ -114,8 +117,8 @@ def test_a_ranked_list_is_right_by_the_share_of_its_couples(figures):
         assert found["margin"][row] == pytest.approx(2 * (ratios[0] - ratios[-1]))
         assert found["chosen_log_ratio"][row] == ratios[0]
         assert found["rejected_log_ratio"][row] == ratios[-1]
-        best, worst = scores[at], scores[at + count - 1]
-        assert found["likelihood_accuracy"][row] == (best > worst) + 0.5 * (best == worst)
+        want = [right(a, b) for a, b in itertools.combinations(scores[at : at + count], 2)]
+        assert found["likelihood_accuracy"][row] == pytest.approx(np.mean(want))
         at += count
 
 

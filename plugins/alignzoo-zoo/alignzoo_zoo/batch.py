@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from alignzoo import Field, Objective, Pair, Scored
+from alignzoo import Field, Objective, Pair, Scored, ties
 
 
 class AOT(Objective):
@@ -21,11 +21,11 @@ class AOT(Objective):
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,): each pair has the loss of its rank."""
+        """Shape (B,): each pair has the loss of its rank; ties share the mean of the reference's."""
         policy = pair.chosen.log_prob - pair.rejected.log_prob
         reference = pair.chosen.ref_log_prob - pair.rejected.ref_log_prob
-        rank = policy.argsort(stable=True).argsort()
-        return -logsigmoid(self.beta * (policy - reference.sort().values[rank]))
+        groups = ties.tie_groups(policy, pair.tolerance)
+        return -logsigmoid(self.beta * (policy - ties.by_rank(groups, reference.sort().values)))
 
 
 class AOTUnpaired(Objective):
@@ -40,10 +40,10 @@ class AOTUnpaired(Objective):
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,): each pair has the loss of its chosen completion's rank."""
+        """Shape (B,): each pair has the loss of its chosen completion's rank; ties share the mean at their ranks."""
         chosen, rejected = pair.chosen.log_ratio, pair.rejected.log_ratio
-        rank = chosen.argsort(stable=True).argsort()
-        return -logsigmoid(self.beta * (chosen - rejected.sort().values[rank]))
+        groups = ties.tie_groups(chosen, pair.chosen.tolerance)
+        return -logsigmoid(self.beta * (chosen - ties.by_rank(groups, rejected.sort().values)))
 
 
 class DrDPO(Objective):
@@ -66,7 +66,11 @@ class DrDPO(Objective):
 
 
 class BetaDPO(Objective):
-    """Beta-DPO: beta follows how informative the batch is, and pairs with an outlying margin are left out."""
+    """Beta-DPO: beta follows how informative the batch is, and pairs with an outlying margin are left out.
+
+    As in the paper, what is compared with the running mean is beta h. The authors' code (junkangwu/beta-DPO) compares
+    h, with a = 0.6 and beta = 0.1; the default alpha = a / beta = 6 gives their numbers.
+    """
 
     name = "beta_dpo"
     family = "batch"
@@ -79,7 +83,7 @@ class BetaDPO(Objective):
     detached = "the batch's beta, and which pairs are kept, are constants of each step"
 
     beta: float = Field(0.1, gt=0, description="the beta of a batch as informative as the running mean")
-    alpha: float = Field(0.6, ge=0, description="how far beta follows the batch")
+    alpha: float = Field(6.0, ge=0, description="how far beta follows the batch, per unit of beta h")
     keep: float = Field(0.8, gt=0, le=1, description="share of the pairs kept (the paper's 1 - rho); 1 keeps all")
     momentum: float = Field(0.9, ge=0, lt=1, description="of the running mean and deviation")
 
@@ -105,19 +109,28 @@ class BetaDPO(Objective):
         return self._kept(pair)
 
     def _kept(self, pair: Pair) -> Tensor:
-        """Ones and zeros: a draw without replacement, in proportion to a normal density around the running mean."""
+        """Ones and zeros: a draw without replacement, in proportion to a normal density around the running mean.
+
+        Pairs that tie at the border of the draw share what is left of it.
+        """
         gap = (self.beta * pair.margin).detach()
         count = max(1, round(self.keep * len(gap)))
-        z = (gap - pair.state["mean"]) / max(pair.state["deviation"], 1e-6)
+        deviation = max(pair.state["deviation"], 1e-6)
+        z = (gap - pair.state["mean"]) / deviation
         # Efraimidis and Spirakis: the largest u^(1/w) are such a draw; here log(-log u) - log w, the smallest.
         key = (-(pair.uniform.clamp(1e-12, 1 - 1e-7)).log()).log() + z**2 / 2
-        kept = torch.zeros_like(gap)
-        kept[key.argsort(stable=True)[:count]] = 1.0
-        return kept
+        rounding = pair.tolerance * (1 + z.abs() * self.beta / deviation)
+        first = (torch.arange(len(gap), device=gap.device) < count).to(gap)
+        return ties.by_rank(ties.tie_groups(key, rounding), first)
 
 
 class AlphaDPO(Objective):
-    """alpha-DPO: SimPO with a target margin of each pair's own, by how far policy and reference already disagree."""
+    """alpha-DPO: SimPO with a target margin of each pair's own, by how far policy and reference already disagree.
+
+    Neither gamma nor alpha is scaled by beta. The authors' code (junkangwu/alpha-DPO) multiplies both by beta: the
+    defaults are its Llama 3 setting, 10 * 0.4 and 10 * 0.2. It takes running averages of mean and deviation where ours
+    are the global batch's.
+    """
 
     name = "alpha_dpo"
     family = "batch"
@@ -129,12 +142,13 @@ class AlphaDPO(Objective):
 
     beta: float = Field(10.0, gt=0, description="scale of the reward per token")
     gamma: float = Field(4.0, ge=0, description="target margin; the authors have 0.4 beta for Llama 3")
-    alpha: float = Field(0.2, ge=0, description="how far the margin follows the reference; 0 is SimPO")
+    alpha: float = Field(2.0, ge=0, description="how far the margin follows the reference; the authors have 0.2 beta")
 
     def loss(self, pair: Pair) -> Tensor:
         """Shape (B,)."""
         c, r = pair.chosen, pair.rejected
-        apart = self.beta * (c.log_ratio / c.length - r.log_ratio / r.length).detach()
+        apart = (c.log_ratio / c.length - r.log_ratio / r.length).detach()
+        apart = ties.tie_means(apart, ties.tie_groups(apart, c.tolerance / c.length + r.tolerance / r.length))
         score = (apart - apart.mean()) / (apart.std(correction=1 if len(apart) > 1 else 0) + 1e-8)
         return -logsigmoid(self.reward(c) - self.reward(r) - self.gamma - self.alpha * score)
 

@@ -7,28 +7,35 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from alignzoo import Field, Modifier, Objective, Pair, Scored
+from alignzoo_zoo.bounded import expm1
 
-EXPONENT = 20.0
-"""Log-ratios are held to +-20 before they go into an exponential: e^20 is 5e8, and its gradient still finite."""
 Divergence = Literal["reverse_kl", "forward_kl", "js", "alpha", "chi_squared"]
 
 
 def derivative(divergence: Divergence, log_ratio: Tensor, alpha: float = 0.5) -> Tensor:
-    """f'(u) at u = pi / pi_ref = exp(log_ratio), less its constant, for each f-divergence of the paper's table 1."""
+    """f'(u) - f'(1) at u = pi / pi_ref = exp(log_ratio), for each f-divergence of the paper's table 1.
+
+    A policy that is its reference has 0. Exponents beyond 20 go on linearly: the value stays finite and the gradient
+    does not vanish. The exponent of the alpha divergence is alpha times the log-ratio, and that product is bounded.
+    """
     if divergence == "reverse_kl":
         return log_ratio
     if divergence == "js":
         return log(2) + logsigmoid(log_ratio)
-    held = log_ratio.clamp(-EXPONENT, EXPONENT)
     if divergence == "forward_kl":
-        return -(-held).exp()
+        return -expm1(-log_ratio)
     if divergence == "chi_squared":
-        return held.exp()
-    return -(-alpha * held).expm1() / alpha
+        return 2 * expm1(log_ratio)
+    return -expm1(-alpha * log_ratio) / alpha
 
 
 class FDPO(Objective):
-    """f-DPO: DPO for a constraint by another divergence than the reverse KL."""
+    """f-DPO: DPO for a constraint by another divergence than the reverse KL.
+
+    The paper's theorem needs an f' that is not defined at 0. Chi-squared, with f' = 2 (u - 1), lies outside of it: the
+    optimal policy may then put probability 0 where the reference has some, and the loss is a heuristic. `chi_po` adds
+    the KL divergence to mend that.
+    """
 
     name = "f_dpo"
     family = "divergences"
@@ -67,8 +74,8 @@ class ChiPO(Objective):
         return -logsigmoid(margin.clamp(-2 * self.clip, 2 * self.clip))
 
     def reward(self, scored: Scored) -> Tensor:
-        """beta phi(pi / pi_ref)."""
-        return self.beta * (derivative("chi_squared", scored.log_ratio) + scored.log_ratio)
+        """beta phi(pi / pi_ref), less its value at the reference."""
+        return self.beta * (expm1(scored.log_ratio) + scored.log_ratio)
 
 
 class FDivergence(Modifier):

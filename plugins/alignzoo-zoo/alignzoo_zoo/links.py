@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from alignzoo import Field, Objective, Pair
+from alignzoo_zoo.bounded import exp
 
 
 class RSOHinge(Objective):
@@ -43,12 +44,17 @@ class EXOPair(Objective):
 
 
 class DiscoPOP(Objective):
-    """DiscoPOP: the log-ratio modulated loss that a language model discovered, between logistic and exponential."""
+    """DiscoPOP: the log-ratio modulated loss that a language model discovered, between logistic and exponential.
+
+    It is not monotone: at temperature 0.05 its slope by beta h at 0 is +0.78, so that a policy that is its reference
+    first lowers the margin, towards a local minimum at beta h = -0.12.
+    """
 
     name = "discopop"
     family = "link functions"
     source = "Lu et al. 2024, arXiv:2406.08414, equation 5"
     equation = "-(1 - m) log sigmoid(beta h) + m exp(-beta h), with m = sigmoid(beta h / temperature)"
+    raises = "nothing"
 
     beta: float = Field(0.05, gt=0, description="strength of the KL constraint")
     temperature: float = Field(0.05, gt=0, description="how sharply the two are told apart")
@@ -57,7 +63,7 @@ class DiscoPOP(Objective):
         """Shape (B,). m exp(-z) is written as exp(log m - z): for a negative z alone the second factor overflows."""
         z = self.beta * pair.margin
         gate = z / self.temperature
-        return -(-gate).sigmoid() * logsigmoid(z) + (logsigmoid(gate) - z).exp()
+        return -(-gate).sigmoid() * logsigmoid(z) + exp(logsigmoid(gate) - z)
 
 
 class SPPOHard(Objective):
@@ -77,7 +83,10 @@ class SPPOHard(Objective):
 
 
 class NCAPair(Objective):
-    """NCA on pairs: noise contrastive alignment, which also keeps the chosen likelihood from falling."""
+    """NCA on pairs: noise contrastive alignment, which also keeps the chosen likelihood from falling.
+
+    The same loss as the authors' code (thu-ml/Noise-Contrastive-Alignment) and TRL's; beta is the authors', 0.01.
+    """
 
     name = "nca_pair"
     family = "pointwise"

@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from alignzoo import Field, Objective, Pair
+from alignzoo import Field, Objective, Pair, ties
 
 
 class RobustDPO(Objective):
@@ -70,8 +70,8 @@ class DPOP(Objective):
     penalty: float = Field(50.0, ge=0, description="the paper's lambda; 0 is DPO")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,)."""
-        fallen = (-pair.chosen.log_ratio).relu()
+        """Shape (B,). Where the policy is its reference, half of the penalty's slope counts."""
+        fallen = ties.hinge(-pair.chosen.log_ratio, pair.chosen.tolerance)
         return -logsigmoid(self.beta * (pair.margin - self.penalty * fallen))
 
 
@@ -92,7 +92,10 @@ class RPO(Objective):
 
 
 class CalDPO(Objective):
-    """Cal-DPO: the contrastive loss on raw log-ratios, with both rewards calibrated to +-1/(2 beta)."""
+    """Cal-DPO: the contrastive loss on raw log-ratios, with both rewards calibrated to +-1/(2 beta).
+
+    The paper's loss. The authors' code (tengxiao1/Cal-DPO) counts the calibration half.
+    """
 
     name = "cal_dpo"
     family = "displacement"

@@ -1,10 +1,12 @@
 """Lists of K completions, the best first. A pair is a list of two."""
 
+from itertools import combinations
+
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from alignzoo import Field, Objective, Ranked, Scored
+from alignzoo import Field, Objective, Ranked, Scored, ties
 
 
 def later(values: Tensor) -> Tensor:
@@ -24,13 +26,39 @@ class PlackettLuceDPO(Objective):
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
 
     def loss(self, ranked: Ranked) -> Tensor:
-        """Shape (B,)."""
+        """Shape (B,). Equal scores have no order: the mean over all orders of them."""
         reward = self.beta * ranked.completions.log_ratio
-        return (later(reward) - reward).sum(1)
+        places = ranked.places
+        loss = (later(reward) - reward).sum(1)
+        tied = (places[:, 1:] == places[:, :-1]).any(1)
+        if not tied.any():
+            return loss
+        means = [_over_orders(*row) for row in zip(reward[tied], places[tied].tolist(), strict=True)]
+        return loss.masked_scatter(tied, torch.stack(means))
+
+
+def _over_orders(reward: Tensor, places: list[int]) -> Tensor:
+    """The Plackett-Luce loss of one list, shape (), a mean over the orders of completions that share a place.
+
+    Of a group of g, each subset of m is equally often what remains of it: 2^g terms.
+    """
+    loss = -reward.sum()
+    for place in dict.fromkeys(places):
+        group = [k for k, own in enumerate(places) if own == place]
+        after = [k for k, own in enumerate(places) if own > place]
+        for m in range(1, len(group) + 1):
+            rest = [[*some, *after] for some in combinations(group, m)]
+            loss = loss + reward[torch.tensor(rest, device=reward.device)].logsumexp(1).mean()
+    return loss
 
 
 class InfoNCA(Objective):
-    """InfoNCA: the policy's softmax over the list must match the softmax of the data's scores."""
+    """InfoNCA: the policy's softmax over the list must match the softmax of the data's scores.
+
+    The authors' code (thu-ml/Noise-Contrastive-Alignment) divides UltraFeedback's scores by 1e-4, by which the best
+    takes all, and adds 0.01 to the first of a list to break ties. Here equal scores share, and the temperature is 1,
+    since the unit of a score is the data's.
+    """
 
     name = "infonca"
     family = "ranked"
@@ -51,7 +79,11 @@ class InfoNCA(Objective):
 
 
 class NCA(Objective):
-    """NCA: noise contrastive alignment on a scored list, which also keeps likelihoods from falling."""
+    """NCA: noise contrastive alignment on a scored list, which also keeps likelihoods from falling.
+
+    The second term is a mean over the K completions, as in the authors' code (thu-ml/Noise-Contrastive-Alignment),
+    whose temperature is 1e-4; see `infonca`.
+    """
 
     name = "nca"
     family = "ranked"
@@ -88,15 +120,28 @@ class LiPOLambda(Objective):
     def loss(self, ranked: Ranked) -> Tensor:
         """Shape (B,)."""
         score, reward = ranked.completions.column("score"), self.beta * ranked.completions.log_ratio
-        rank = reward.detach().argsort(dim=1, descending=True, stable=True).argsort(dim=1) + 1
-        discount, gain = 1 / (1 + rank.to(reward)).log(), torch.exp2(score)
-        weight = _couples(gain).abs() * _couples(discount).abs() * (_couples(score) > 0)
+        groups = ties.tie_groups(-reward, self.beta * ranked.completions.tolerance.amax(1, keepdim=True))
+        weight = _couples(torch.exp2(score)).abs() * _swap_costs(groups, reward) * (_couples(score) > 0)
         return -(weight * logsigmoid(_couples(reward))).sum((1, 2))
 
 
 def _couples(values: Tensor) -> Tensor:
     """(B, K) to (B, K, K): [b, i, j] is values_i - values_j."""
     return values[:, :, None] - values[:, None, :]
+
+
+def _swap_costs(groups: Tensor, like: Tensor) -> Tensor:
+    """(B, K, K) |1/D(i) - 1/D(j)| with D = log(1 + rank), a mean over the orders of tied completions.
+
+    `groups` are ranks that ties share. The discount of a mean rank would weigh a tie by 0, and a policy that is its
+    reference would never move.
+    """
+    discount = 1 / torch.arange(2, groups.shape[1] + 2, device=like.device).to(like).log()
+    own = discount[groups.argsort(stable=True).argsort()]  # in one of the orders
+    tied = groups[:, :, None] == groups[:, None, :]
+    size = tied.sum(2, keepdim=True).to(like)
+    within = tied.to(like) @ (_couples(own).abs() * tied) @ tied.to(like) / (size * (size - 1)).clamp(min=1)
+    return within.where(tied, _couples(ties.by_rank(groups, discount)).abs())
 
 
 def per_token(scored: Scored) -> Tensor:
@@ -138,7 +183,11 @@ class PRO(Objective):
 
 
 class RRHF(Objective):
-    """RRHF: no completion may be likelier per token than a better one, and the best one's likelihood is raised."""
+    """RRHF: no completion may be likelier per token than a better one, and the best one's likelihood is raised.
+
+    The likelihood term is a sum over tokens, as in the paper. The authors' code (GanjinZero/RRHF) takes its mean over
+    the padded length, and leaves out pairs of equal scores.
+    """
 
     name = "rrhf"
     family = "ranked"
@@ -150,9 +199,11 @@ class RRHF(Objective):
     alpha: float = Field(1.0, ge=0, description="weight of the likelihood; the paper has 1")
 
     def loss(self, ranked: Ranked) -> Tensor:
-        """Shape (B,)."""
-        worse_is_likelier = _couples(-self.reward(ranked.completions)).relu().triu(1)
-        return worse_is_likelier.sum((1, 2)) - self.alpha * ranked.completions.log_prob[:, 0]
+        """Shape (B,). Of equal scores neither is better: half of the loss of either order."""
+        apart, places = _couples(self.reward(ranked.completions)), ranked.places
+        better = (places[:, :, None] < places[:, None, :]).to(apart)
+        tied = (places[:, :, None] == places[:, None, :]).to(apart)
+        return ((-apart).relu() * (better + tied / 2)).sum((1, 2)) - self.alpha * ranked.completions.log_prob[:, 0]
 
     def reward(self, scored: Scored) -> Tensor:
         """What it ranks by."""

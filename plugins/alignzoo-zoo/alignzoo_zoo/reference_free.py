@@ -4,6 +4,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from alignzoo import Field, Objective, Pair, Scored
+from alignzoo_zoo.bounded import expm1
 
 
 def per_token(scored: Scored) -> Tensor:
@@ -50,15 +51,20 @@ class AlphaPO(Objective):
         return -logsigmoid(self.reward(pair.chosen) - self.reward(pair.rejected) - self.gamma)
 
     def reward(self, scored: Scored) -> Tensor:
-        """beta (1 - p^-alpha) / alpha, p the geometric mean of the tokens' probabilities; held where e^x overflows."""
+        """beta (1 - p^-alpha) / alpha, p the geometric mean of the tokens' probabilities."""
         a = per_token(scored)
         if self.alpha == 0:
             return self.beta * a
-        return -self.beta * (-self.alpha * a).clamp(max=40.0).expm1() / self.alpha
+        return -self.beta * expm1(-self.alpha * a) / self.alpha
 
 
 class ORPO(Objective):
-    """ORPO: the chosen completion's likelihood and an odds ratio in one loss, without an SFT stage."""
+    """ORPO: the chosen completion's likelihood and an odds ratio in one loss, without an SFT stage.
+
+    The likelihood is each chosen completion's mean over its tokens, as in the paper. The authors' code (xfactlab/orpo)
+    and TRL take one mean over all tokens of the batch, those of the prompts included. The weight 0.1 is TRL's default
+    and the authors' Mistral setting; their parser's default is 1.
+    """
 
     name = "orpo"
     family = "reference-free"
@@ -74,13 +80,18 @@ class ORPO(Objective):
         return -per_token(pair.chosen) - self.lambda_ * logsigmoid(odds)
 
     def reward(self, scored: Scored) -> Tensor:
-        """The log odds of the mean likelihood; a likelihood of 1 is held just below it."""
-        a = per_token(scored).clamp(max=-1e-6)
-        return a - (-a.expm1()).log()
+        """The log odds of the mean likelihood, which go on linearly from 1e-6 below a likelihood of 1."""
+        a = per_token(scored)
+        below = a.clamp(max=-1e-6)
+        return below - (-below.expm1()).log() + 1e6 * (a - below)
 
 
 class CPO(Objective):
-    """CPO: DPO with a uniform reference, plus the chosen completion's likelihood."""
+    """CPO: DPO with a uniform reference, plus the chosen completion's likelihood.
+
+    The likelihood is a sum over tokens, as in the paper. The authors' code (fe1ixxu/ALMA) and TRL take its mean over
+    all chosen tokens of the batch: `[{name: cpo, alpha: 0}, {name: sft}]` is theirs.
+    """
 
     name = "cpo"
     family = "reference-free"

@@ -138,6 +138,7 @@ FIELDS: dict[str, list[dict[str, Any]]] = {
     "f_dpo": [
         {"divergence": "reverse_kl"}, {"divergence": "forward_kl"}, {"divergence": "alpha"},
         {"divergence": "alpha", "alpha": 0.2, "beta": 0.5}, {"divergence": "js", "beta": 1.0},
+        {"divergence": "chi_squared", "beta": 0.5},
     ],
     "chi_po": [{"beta": 0.02, "clip": 10.0}],
     "beta_dpo": [{"beta": 0.5, "alpha": 2.0, "keep": 1.0}, {"keep": 1.0, "alpha": 0.0}, {"beta": 0.3, "keep": 1.0}],

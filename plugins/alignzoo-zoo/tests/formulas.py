@@ -29,7 +29,7 @@ def aot_unpaired(rows, beta=0.1):
 
 
 @batch
-def beta_dpo(rows, state, beta=0.1, alpha=0.6, keep=1.0, momentum=0.9):
+def beta_dpo(rows, state, beta=0.1, alpha=6.0, keep=1.0, momentum=0.9):
     """Wu et al. 2407.08639: beta [1 + alpha (mean M - M_0)], M the discrepancy of the implicit rewards beta r.
     Nothing is dropped here: `keep` is 1."""
     assert keep == 1
@@ -46,7 +46,7 @@ def dr_dpo(rows, beta=0.1, beta_prime=1.0):
 
 
 @batch
-def alpha_dpo(rows, beta=10.0, gamma=4.0, alpha=0.2):
+def alpha_dpo(rows, beta=10.0, gamma=4.0, alpha=2.0):
     """Wu et al. 2410.10148: SimPO with a margin that grows with the standardised length-normalised h."""
     margins = [beta * (row.chosen.r / row.chosen.n - row.rejected.r / row.rejected.n) for row in rows]
     middle = mean(margins)

@@ -92,6 +92,7 @@ def f_dpo(yw, yl, beta=0.1, divergence="js", alpha=0.5):
         "forward_kl": lambda u: -1 / u,
         "js": lambda u: math.log(2 * u / (1 + u)),
         "alpha": lambda u: (1 - u**-alpha) / alpha,
+        "chi_squared": lambda u: 2 * (u - 1),
     }[divergence]
     return -log_sigmoid(beta * (derivative(math.exp(yw.r)) - derivative(math.exp(yl.r))))
 

@@ -1,0 +1,89 @@
+"""Values and slopes far from the reference, in float64, and f' as the slope of f."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from alignzoo_zoo import OBJECTIVES
+from alignzoo_zoo.divergence import FDPO, derivative
+
+from alignzoo.testing import pair
+
+ALPHA = 0.3
+F = {
+    "reverse_kl": lambda u: u * math.log(u),
+    "forward_kl": lambda u: -math.log(u),
+    "js": lambda u: u * math.log(u) - (u + 1) * math.log((u + 1) / 2),
+    "alpha": lambda u: (u ** (1 - ALPHA) - (1 - ALPHA) * u - ALPHA) / (ALPHA * (ALPHA - 1)),
+    "chi_squared": lambda u: (u - 1) ** 2,
+}
+"""Wang et al. 2023, arXiv:2309.16240, table 1."""
+
+
+@pytest.mark.parametrize("divergence", F)
+@pytest.mark.parametrize("u", [0.05, 0.7, 1.0, 3.0, 40.0])
+def test_each_f_prime_is_the_slope_of_its_f(divergence, u):
+    def slope(at: float) -> float:
+        return (F[divergence](at * (1 + 1e-6)) - F[divergence](at * (1 - 1e-6))) / (2e-6 * at)
+
+    got = derivative(divergence, torch.tensor(u, dtype=torch.float64).log(), ALPHA).item()
+    assert got == pytest.approx(slope(u) - slope(1.0), rel=1e-5, abs=1e-8)
+
+
+@pytest.mark.parametrize("r", [-60.0, -30.0, 25.0, 60.0, 200.0, 500.0])
+def test_the_exponent_of_the_alpha_divergence_is_bounded_and_not_its_log_ratio(r):
+    """f' is (1 - u^-alpha) / alpha, and its slope by log u is u^-alpha, as long as alpha r is above -20."""
+    x = torch.tensor(r, dtype=torch.float64, requires_grad=True)
+    value = derivative("alpha", x, ALPHA)
+    (slope,) = torch.autograd.grad(value, x)
+    assert value.item() == pytest.approx(-math.expm1(-ALPHA * r) / ALPHA, rel=1e-12)
+    assert slope.item() == pytest.approx(math.exp(-ALPHA * r), rel=1e-12)
+
+
+@pytest.mark.parametrize("divergence", F)
+@pytest.mark.parametrize("r", [-500.0, -100.0, 100.0, 500.0])
+def test_a_pair_that_is_ordered_wrongly_has_a_gradient_however_far_it_is(divergence, r):
+    """Only the side on which f' itself is flat may have none: it falls below the smallest float."""
+    one = pair(min(r, 0.0), max(r, 0.0), ref_chosen=0.0, ref_rejected=0.0)
+    loss = FDPO(divergence=divergence).loss(one)
+    slopes = torch.autograd.grad(loss.sum(), [one.chosen.log_prob, one.rejected.log_prob])
+    assert loss.isfinite().all()
+    assert all(slope.isfinite().all() for slope in slopes)
+    flat = {"forward_kl", "js", "alpha"} if r > 0 else {"chi_squared"}
+    if divergence not in flat:
+        assert abs(slopes[int(r > 0)].item()) > 1e-3
+
+
+RIGHT_IS_FLAT = {
+    "exo_pair",
+    "discopop",
+    "apo_zero",
+    "apo_down",
+    "beta_dpo",
+    "chi_po",
+    "dr_dpo",
+    "aot",
+    "aot_unpaired",
+    "alpha_dpo",
+}
+"""Bounded losses, which give up on a pair that is too far out, and losses that look at the batch."""
+
+
+@pytest.mark.parametrize("r", [30.0, 100.0, 500.0])
+@pytest.mark.parametrize(
+    "cls",
+    [one for one in OBJECTIVES if one.data == "pair" and not one.tokens and one.head != "scalar" and one.columns == ()
+     and one.name not in RIGHT_IS_FLAT],
+    ids=lambda cls: cls.name,
+)  # fmt: skip
+def test_a_wrongly_ordered_pair_is_never_given_up(cls, r):
+    """A rejected completion that is r nats above its reference, beside a chosen one r below: both have a gradient."""
+    without = cls.reference == "none"
+    ref = {} if without else {"ref_chosen": -1000.0, "ref_rejected": -1000.0}
+    one = pair(-1000.0 - r, -1000.0 + r, **ref, chosen_length=100.0, rejected_length=100.0)
+    loss = cls().loss(one)
+    slopes = torch.autograd.grad(loss.sum(), [one.chosen.log_prob, one.rejected.log_prob])
+    assert slopes[0].item() < 0, cls.name
+    assert cls.name == "f_dpo" or slopes[1].item() > 0, cls.name

@@ -1,0 +1,25 @@
+"""Token log-probs moved by one float32 ulp each, as another processor would round them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from alignzoo.scoring import Scorer
+
+
+def move_by_one_ulp(monkeypatch: Any, seed: int) -> None:
+    """From now on every forward of a scorer moves each log-prob up or down by a seeded coin."""
+    dice, forward = torch.Generator().manual_seed(seed), Scorer.forward
+
+    def moved(self: Scorer, *arguments: Any, **named: Any) -> dict[str, torch.Tensor]:
+        values = forward(self, *arguments, **named)
+        if "log_prob" in values:
+            near = values["log_prob"].detach()
+            up = (torch.rand(near.shape, generator=dice) < 0.5).to(near.device)
+            ends = torch.full_like(near, torch.inf).where(up, torch.full_like(near, -torch.inf))
+            values["log_prob"] = values["log_prob"] + (near.nextafter(ends) - near)
+        return values
+
+    monkeypatch.setattr(Scorer, "forward", moved)

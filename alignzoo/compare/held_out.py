@@ -55,6 +55,8 @@ def row_figures(
     found = {
         "test": test.astype(np.float64), "preference_accuracy": rows.ordered(reward), "margin": rows.margin(reward)
     }  # fmt: skip
+    if not rows.compared:
+        found["desirable"], found["undesirable"] = rows.kinds()
     if objective.head == "language_model":
         log_prob, reference = (flat.sum(name).numpy()[rows.index] for name in ("log_prob", "ref_log_prob"))
         found["likelihood_accuracy"] = rows.likelier(log_prob)
@@ -104,6 +106,11 @@ class _Rows:
     def likelier(self, score: Numbers) -> Numbers:
         """1 where the best completion has the higher score, 0 where the worst has, one half for a tie."""
         return _correct(score[self.best], score[self.worst]) if self.compared else self._placements(score)
+
+    def kinds(self) -> tuple[Numbers, Numbers]:
+        """How many desirable completions and how many others each row has, shape (rows,) each."""
+        good, bad = (np.bincount(self.owner[kind], minlength=len(self.count)) for kind in (self.good, ~self.good))
+        return good.astype(np.float64), bad.astype(np.float64)
 
     def margin(self, score: Numbers) -> Numbers:
         """The best less the worst; of single completions the distance to the mean of the other kind, on its side."""

@@ -106,6 +106,12 @@ class Rows:
         kinds = {"chosen": good, "rejected": ~good}
         return {f"{kind}_{name}": self._mean(values.where(own, torch.nan)) for kind, own in kinds.items() if own.any()}
 
+    def kinds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """How many desirable completions and how many others each row has, shape (rows,) each."""
+        owner, count = self.owner.numpy(), len(self.count)
+        good, bad = (np.bincount(owner[kind], minlength=count) for kind in (self.good, ~self.good))
+        return good.astype(np.float64), bad.astype(np.float64)
+
     def ordered(self, score: Tensor, tolerance: Tensor) -> Tensor:
         """The share of each row's couples of completions that the score orders as the data does."""
         if self.labelled:

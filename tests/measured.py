@@ -65,7 +65,8 @@ def measure(
         })  # fmt: skip
     (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     judges = {"gold": {"problem": problem} if problem else {}} if reward is not None else {}
-    seal(folder, {"ids": ids, "sampling": sampling or SAMPLING, "tokens": tokens, "judges": judges})
+    seal(folder, {"ids": ids, "sampling": sampling or SAMPLING, "tokens": tokens, "judges": judges,
+                  "reward": [["log_ratio", 0.1]]})  # fmt: skip
     return str(folder)
 
 

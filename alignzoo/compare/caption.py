@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alignzoo.compare.columns import COST, DOWN, JUDGES, PAIRS, Column, judge_of
+from alignzoo.compare.columns import COST, DOWN, JUDGES, MARGIN, PAIRS, Column, judge_of
 from alignzoo.compare.points import Point, Row
 from alignzoo.compare.results import Entry
 from alignzoo.compare.stats import METHOD
@@ -42,6 +42,7 @@ def caption(table: Table) -> list[Line]:
         *_selection(table),
         *_steps(table),
         *_sampled(table),
+        *_units(table),
         Line(_reading(table)),
         Line(_made_of(table)),
     ]
@@ -105,12 +106,41 @@ def _over(table: Table) -> str:
         cell.estimate.examples for (_, key), cell in table.cells.items() if _group(table, key) not in (PAIRS, COST)
     })  # fmt: skip
     seeds = sorted({run.seed for row in table.rows if row.chosen and not row.start for run in row.chosen.done})
-    text = f"Means with 95% intervals over {_span(pairs)} test pairs"
+    text = f"Means with 95% intervals over {_span(pairs)} test pairs{_prompts(table, PAIRS)}"
     text += f" and {_span(replies)} replies to test prompts" if replies else ""
     text += f"; {_plural(len(seeds), 'seed')}" + (f" ({', '.join(map(str, seeds))})." if seeds else ".")
     if len(seeds) == 1:
         text += " One seed: an interval speaks of this one model, not of what its objective gives."
+    if any(
+        one and one.coverage is not None for cell in table.cells.values() for one in (cell.estimate, cell.difference)
+    ):
+        text += (
+            " A percentage behind an interval is its simulated coverage: it is from too few prompts or events, or too "
+            "skewed, to cover 95%."
+        )
     return text
+
+
+def _prompts(table: Table, group: str) -> str:
+    """` of 120 prompts`, where several rows share one."""
+    cells = [cell.estimate for (_, key), cell in table.cells.items() if _group(table, key) == group]
+    if all(one.clusters == one.examples for one in cells):
+        return ""
+    return f" of {_span(sorted({one.clusters for one in cells}))} prompts"
+
+
+def _units(table: Table) -> list[Line]:
+    """Margins that are in other units than the baseline's, and so have no difference."""
+    if table.column(MARGIN) is None:
+        return []
+    scales = {
+        row.label: row.chosen.reward_scale for row in table.rows if (row.label, MARGIN) in table.cells and row.chosen
+    }
+    other = [label for label, scale in scales.items() if scale != scales.get(table.baseline)]
+    if not other or table.baseline not in scales:
+        return []
+    return [Line(f"The margins of {', '.join(other)} are in another unit than those of {table.baseline} (another "
+                 "implicit reward, or another beta): they are not compared.")]  # fmt: skip
 
 
 def _group(table: Table, key: str) -> str:
@@ -171,7 +201,8 @@ def _reading(table: Table) -> str:
     return (
         f"Differences are to {table.baseline}; ≈ before one says that its interval contains 0. ↑ and ↓ say which way "
         "is better; without an arrow neither is by itself (a KL is to be read with the reward). Bold is better than "
-        "every other row by a difference whose interval leaves out 0, each at 95%, not corrected for their number."
+        "every other row by a difference whose interval leaves out 0, each at 95%, not corrected for their number. "
+        "Differences of costs are relative, in percent of the baseline's geometric mean."
     )
 
 

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignzoo.compare.results import Entry
+from alignzoo.compare.scales import COST as BY_RATIO
+from alignzoo.compare.scales import POSITIVE, SHARE, pseudovalues
 
 PAIRS, REPLIES, JUDGES, COST = "held-out pairs", "sampled replies", "judges", "cost"
 UP, DOWN = "↑", "↓"
@@ -26,8 +28,8 @@ class Column:
     arrow: str = ""
     says: str = ""
     """What the figure is, for the legend."""
-    share: bool = False
-    """From 0 to 1."""
+    scale: str = ""
+    """Of `alignzoo.compare.scales`."""
 
     @property
     def head(self) -> str:
@@ -37,34 +39,39 @@ class Column:
 
 KNOWN = (
     Column("preference_accuracy", "accuracy (implicit reward)", PAIRS, UP,
-           "share of pairs whose chosen completion has the higher implicit reward, ties ½", True),
+           "share of pairs whose chosen completion has the higher implicit reward, ties ½", SHARE),
     Column("likelihood_accuracy", "accuracy (likelihood)", PAIRS, UP,
-           "share of pairs whose chosen completion is the likelier one", True),
+           "share of pairs whose chosen completion is the likelier one", SHARE),
     Column("length_normalised_accuracy", "accuracy (per token)", PAIRS, UP,
-           "share of pairs whose chosen completion is the likelier one per token", True),
+           "share of pairs whose chosen completion is the likelier one per token", SHARE),
     Column("margin", "margin", PAIRS, "", "chosen less rejected implicit reward, on the objective's own scale"),
     Column("chosen_log_ratio", "chosen log-ratio", PAIRS, "", "log π/π_ref of the chosen completions, nats"),
     Column("rejected_log_ratio", "rejected log-ratio", PAIRS, "", "log π/π_ref of the rejected completions, nats"),
-    Column("kl", "KL to the reference", REPLIES, "", "KL(π‖π_ref) of a reply to a prompt, nats"),
-    Column("length", "reply length", REPLIES, "", "tokens"),
-    Column("finished", "finished", REPLIES, "", "share of replies that ended before the limit of tokens", True),
-    Column("distinct_2", "distinct-2", REPLIES, "", "share of a reply's bigrams that are different ones", True),
-    Column("entropy", "entropy", REPLIES, "", "of the policy's next token, nats"),
-    Column("seconds", "training (s)", COST, DOWN, "time in training steps, its start's not counted"),
-    Column("pairs_per_second", "pairs/s", COST, UP, "training rows a second"),
-    Column("peak_memory_bytes", "peak memory (MiB)", COST, DOWN, "of the GPU's allocator, or of the process"),
+    Column("kl", "KL to the reference", REPLIES, "", "KL(π‖π_ref) of a reply to a prompt, nats", POSITIVE),
+    Column("length", "reply length", REPLIES, "", "tokens", POSITIVE),
+    Column("finished", "finished", REPLIES, "", "share of replies that ended before the limit of tokens", SHARE),
+    Column("distinct_2", "distinct-2", REPLIES, "", "share of a reply's bigrams that are different ones", SHARE),
+    Column("entropy", "entropy", REPLIES, "", "of the policy's next token, nats", POSITIVE),
+    Column("seconds", "training (s)", COST, DOWN,
+           "time in training steps, its start's not counted; geometric mean", BY_RATIO),
+    Column("pairs_per_second", "pairs/s", COST, UP, "training rows a second; geometric mean", BY_RATIO),
+    Column("peak_memory_bytes", "peak memory (MiB)", COST, DOWN,
+           "of the GPU's allocator, or of the process; geometric mean", BY_RATIO),
 )  # fmt: skip
 OF_JUDGE = (
-    ("reward", "reward", "what the judge says that a reply is worth", False),
-    ("over_start", "win rate over start", "share of replies that the judge prefers to the start's, ties ½", True),
+    ("reward", "reward", "what the judge says that a reply is worth", ""),
+    ("over_start", "win rate over start", "share of replies that the judge prefers to the start's, ties ½", SHARE),
     ("over_chosen", "win rate over chosen",
-     "share of replies that the judge prefers to the data's chosen ones, ties ½", True),
+     "share of replies that the judge prefers to the data's chosen ones, ties ½", SHARE),
 )  # fmt: skip
 OTHERS = {column.key for column in KNOWN if column.group != PAIRS}
 METRIC = "metric."
 """Before the name of a recipe's metric that is called as a figure of the replies is (`entropy`): they are two."""
-AXES = ("test",)
+AXES = ("test", "desirable", "undesirable")
 """Arrays of the examples that are no figures."""
+MARGIN = "margin"
+ORDERED = ("preference_accuracy", "likelihood_accuracy", "length_normalised_accuracy", "margin")
+"""Figures that compare single labeled completions with those of the other kind."""
 SCALE = {"peak_memory_bytes": 2.0**-20}
 
 
@@ -80,9 +87,9 @@ def columns_of(entries: Sequence[Entry]) -> list[Column]:
                       "a metric that the recipes name, of the held-out pairs") for name in own]  # fmt: skip
     judges = dict.fromkeys(judge for entry in done for judge in entry.figures.about.get("judges", {}))
     judged = [
-        Column(f"{judge}.{key}", f"{judge}: {title}", JUDGES, UP, says, share)
+        Column(f"{judge}.{key}", f"{judge}: {title}", JUDGES, UP, says, scale)
         for judge in judges
-        for key, title, says, share in OF_JUDGE
+        for key, title, says, scale in OF_JUDGE
     ]
     found = [*KNOWN, *metrics, *judged]
     order = (PAIRS, REPLIES, JUDGES, COST)
@@ -96,13 +103,36 @@ def judge_of(column: Column) -> str:
 
 @dataclass(frozen=True)
 class Series:
-    """One run's numbers of a column: what each is of, and the numbers, shape (N,)."""
+    """One run's numbers of a column."""
 
     ids: tuple[str, ...]
     values: NDArray[np.float64]
+    """Shape (N,)."""
+    groups: tuple[str, ...] = ()
+    """The prompt of each; empty where every number has its own."""
+    weights: NDArray[np.float64] | None = None
+    """Of each in an area under the curve, whose pseudo-values `values` are; None for a plain mean."""
 
     def __bool__(self) -> bool:
         return bool(np.isfinite(self.values).any())
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Runs beside each other: the numbers that all of them have."""
+
+    values: NDArray[np.float64]
+    """Shape (runs, N)."""
+    groups: NDArray[np.str_] | None = None
+    """The prompt of each column, shape (N,)."""
+    weights: NDArray[np.float64] | None = None
+    """Shape (N,): see `Series`."""
+
+    @property
+    def halves(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The first half of the runs and the second."""
+        half = len(self.values) // 2
+        return self.values[:half], self.values[half:]
 
 
 def series(entry: Entry, column: Column, test: bool) -> Series:
@@ -110,31 +140,40 @@ def series(entry: Entry, column: Column, test: bool) -> Series:
     if column.group == COST:
         value = entry.run.get(column.key)
         return Series(("run",), _array([None if value is None else value * SCALE.get(column.key, 1.0)]))
+    about = entry.figures.about
+    group_of = dict(zip(about["ids"], about["groups"], strict=True)) if "groups" in about else {}
     if column.group == PAIRS:
         examples, name = entry.figures.examples, column.key.removeprefix(METRIC)
         if name not in examples:
             return Series((), _array([]))
         keep = np.flatnonzero((examples["test"] > 0.5) == test)
-        ids = entry.figures.about["ids"]
-        return Series(_unique([str(ids[i]) for i in keep]), np.asarray(examples[name], np.float64)[keep])
+        ids = [str(about["ids"][i]) for i in keep]
+        groups = tuple(str(about["groups"][i]) for i in keep) if group_of else ()
+        values, weights = np.asarray(examples[name], np.float64)[keep], None
+        if name in ORDERED and "desirable" in examples:
+            values, weights = pseudovalues(values, examples["desirable"][keep], examples["undesirable"][keep])
+        return Series(_unique(ids), values, groups, weights)
     lines = [line for line in entry.figures.samples if bool(line["test"]) == test]
     judge, _, key = column.key.rpartition(".")
     found = [(line.get("judges", {}).get(judge, {}) if judge else line).get(key) for line in lines]
-    return Series(_unique([str(line["id"]) for line in lines]), _array(found))
+    groups = tuple(str(group_of.get(line["id"], line["id"])) for line in lines) if group_of else ()
+    return Series(_unique([str(line["id"]) for line in lines]), _array(found), groups)
 
 
-def together(some: Sequence[Series]) -> NDArray[np.float64]:
-    """Runs beside each other, shape (runs, N): of what all of them have a number for, in the order of the first."""
+def together(some: Sequence[Series]) -> Beside:
+    """Runs beside each other, of what all of them have a number for, in the order of the first."""
     if not some:
-        return np.empty((0, 0))
-    if any(one.ids != some[0].ids for one in some):
-        places = [{name: i for i, name in enumerate(one.ids)} for one in some]
-        shared = [name for name in some[0].ids if all(name in place for place in places)]
-        rows = [one.values[[place[n] for n in shared]] for one, place in zip(some, places, strict=True)]
-    else:
-        rows = [one.values for one in some]
-    stacked = np.stack(rows)
-    return stacked[:, np.isfinite(stacked).all(axis=0)]
+        return Beside(np.empty((0, 0)))
+    first, places = some[0], [np.arange(len(one.ids)) for one in some]
+    if any(one.ids != first.ids for one in some):
+        at = [{name: i for i, name in enumerate(one.ids)} for one in some]
+        shared = [name for name in first.ids if all(name in place for place in at)]
+        places = [np.array([place[name] for name in shared], dtype=np.int64) for place in at]
+    stacked = np.stack([one.values[place] for one, place in zip(some, places, strict=True)])
+    keep = np.isfinite(stacked).all(axis=0)
+    groups = np.array(first.groups)[places[0]][keep] if first.groups else None
+    weighted = [one.weights[place] for one, place in zip(some, places, strict=True) if one.weights is not None]
+    return Beside(stacked[:, keep], groups, weighted[0][keep] if weighted else None)
 
 
 def _unique(ids: Sequence[str]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from alignzoo.evaluate import by_example, score_all
 from alignzoo.examples import Supply
 from alignzoo.progress import Screen
-from alignzoo.row_metrics import means_by_row, row_metrics
+from alignzoo.row_metrics import Rows, means_by_row, row_metrics
 from alignzoo.scoring import Scorer
 
 Numbers = NDArray[np.float64]
@@ -50,6 +50,9 @@ def row_figures(
     names = FIGURES if supply.objective.terms[0][1].head == "language_model" else FIGURES[:2]
     nothing = torch.full((len(test),), torch.nan, dtype=torch.float64)
     found = {"test": test.astype(np.float64)} | {name: known.get(name, nothing).numpy() for name in names}
+    rows = Rows(supply, flat, test)
+    if rows.labelled:
+        found["desirable"], found["undesirable"] = rows.kinds()
     for metric in supply.metrics:  # one that is called as a figure of ours is not shown in its place
         with torch.no_grad():
             values, owners = by_example(metric, supply, flat)

@@ -29,6 +29,7 @@ from alignzoo.compare.replies import reply_lines
 from alignzoo.compare.results import EXAMPLES, SAMPLES, Measured
 from alignzoo.compare.settings import Sampling
 from alignzoo.compare.verdicts import Verdict, ask, judge_key
+from alignzoo.composition import Modified, Modifier
 from alignzoo.data import Tokenised
 from alignzoo.data.sealed import digest, new_folder, opened, seal, set_aside
 from alignzoo.data.store import TokenStore
@@ -41,6 +42,7 @@ from alignzoo.hiding import hide
 from alignzoo.judge import Judge
 from alignzoo.layout import choose_layout
 from alignzoo.models import load_policy, load_trained, pretrained_tokenizer, weights_fingerprint
+from alignzoo.objective import Objective
 from alignzoo.paths import cache_root
 from alignzoo.progress import Screen
 from alignzoo.recipe import Resolved
@@ -48,7 +50,7 @@ from alignzoo.reference import cache_folder, score_reference
 from alignzoo.runfolder import RunFolder
 from alignzoo.scoring import Scorer
 
-FORMAT = 1
+FORMAT = 2
 """Of the figures: a change of what one of them means changes this."""
 Outcome = list[Verdict] | str
 """What a judge says of each reply, or why it says nothing."""
@@ -118,7 +120,9 @@ class _Measuring:
         with new_folder(place) as temporary:
             save_file(examples, temporary / EXAMPLES)
             _write_lines(temporary / SAMPLES, lines)
-            seal(temporary, about | {"ids": list(held_out.trees.ids), "judges": {}})
+            groups = [digest(row.group)[:16] for row in held_out.rows]
+            more = {"ids": list(held_out.trees.ids), "groups": groups, "reward": reward_scale(self.recipe.objective)}
+            seal(temporary, about | more | {"judges": {}})
 
     def _computed(self, held_out: Tokenised) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         recipe, objective, trees = self.recipe, self.recipe.objective, held_out.trees
@@ -156,6 +160,22 @@ class _Measuring:
         about = (recipe.model, self.tokenizer, recipe.seed, start)
         model = load_trained(*about, policy, head) if policy else load_policy(*about, head)
         return Scorer(model, precision=recipe.train.precision).to(device_of(recipe.train.device))
+
+
+def reward_scale(objective: Objective) -> list[Any]:
+    """Return what the implicit reward is made of: two margins are in the same unit where this is the same.
+
+    The default reward is beta times the log-ratio, or the log-prob without a reference; a reward of its own depends on
+    any of the objective's fields. Modifiers count where they change each completion's log-ratio.
+    """
+    term = objective.terms[0][1]
+    inner, modifiers = (term.inner, term.modifiers) if isinstance(term, Modified) else (term, ())
+    around = [one for one in modifiers if type(one).scored is not Modifier.scored]
+    if type(inner).reward is Objective.reward and inner.head == "language_model":
+        own: Any = ["log_prob" if inner.reference == "none" else "log_ratio", getattr(inner, "beta", 1.0)]
+    else:
+        own = inner.node()
+    return [own, *({"name": one.name, **one.model_dump(mode="json")} for one in around)]
 
 
 def starts_itself(resolved: Resolved) -> bool:

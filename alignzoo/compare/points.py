@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alignzoo.compare.columns import DOWN, Column, Series, series, together
+from alignzoo.compare.columns import DOWN, MARGIN, Column, Series, series, together
 from alignzoo.compare.results import Entry
+from alignzoo.compare.scales import estimate
 from alignzoo.errors import UserError
 
 
@@ -38,6 +40,18 @@ class Point:
         """Whether every run is done."""
         return len(self.done) == len(self.runs)
 
+    @property
+    def reward_scale(self) -> str:
+        """The definition of the implicit reward, as JSON: margins with another one are in another unit.
+
+        A run that was measured before it was recorded has its objective and its grid point in its place.
+        """
+        found = {
+            json.dumps(run.figures.about.get("reward", [run.objective, run.point]), sort_keys=True, default=str)
+            for run in self.done
+        }
+        return "; ".join(sorted(found))
+
     def by_seed(self, column: Column, test: bool) -> dict[int, Series]:
         """Seed -> its numbers on one split; a run without any is left out."""
         found = {run.seed: series(run, column, test) for run in self.done}
@@ -45,8 +59,8 @@ class Point:
 
     def mean(self, column: Column, test: bool) -> float | None:
         """Over the seeds and the rows of one split that all of them have; None where there is no such row."""
-        values = together(list(self.by_seed(column, test).values()))
-        return float(values.mean()) if values.size else None
+        values = together(list(self.by_seed(column, test).values())).values
+        return estimate(values, column.scale).mean if values.size else None
 
 
 @dataclass(frozen=True)
@@ -127,8 +141,19 @@ def choose(row: Row, column: Column) -> tuple[Point | None, str]:
 
 
 def check_selection(rows: Sequence[Row], column: Column, columns: Sequence[Column]) -> None:
-    """Raise UserError where there is something to choose and nothing that it can be chosen by."""
+    """Raise UserError where there is something to choose and nothing that it can be chosen by.
+
+    A margin is nothing to choose by where the points have different implicit rewards: a larger beta alone raises it.
+    """
     asked = [row for row in rows if len(row.points) > 1 and any(point.done for point in row.points)]
+    for row in asked if column.key == MARGIN else ():
+        first, *others = [point for point in row.points if point.done]
+        other = next((point for point in others if point.reward_scale != first.reward_scale), None)
+        if other is not None:
+            raise UserError(
+                f"'{MARGIN}' of {row.label} is in another unit at {other.words} than at {first.words}", where="select",
+                expected="a figure that the grid's values do not rescale, such as preference_accuracy",
+            )  # fmt: skip
     if not asked or any(choose(row, column)[0] for row in asked):
         return
     known = [

@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from alignzoo.compare.columns import COST, DOWN, JUDGES, Column, Series, columns_of, judge_of, together
+from alignzoo.compare.columns import COST, DOWN, JUDGES, MARGIN, Beside, Column, Series, columns_of, judge_of, together
 from alignzoo.compare.points import Row, check_selection, choose, point_words, rows_of
 from alignzoo.compare.results import Entry
-from alignzoo.compare.stats import Interval, difference, distinguishable, interval
+from alignzoo.compare.scales import estimate, paired, relative
+from alignzoo.compare.stats import Interval, distinguishable
 from alignzoo.errors import UserError, nearest
 
 SELECT = "preference_accuracy"
@@ -27,6 +25,8 @@ class Cell:
     estimate: Interval
     difference: Interval | None = None
     """To the baseline, paired by seed and example; None for the baseline itself and where nothing can be paired."""
+    relative: bool = False
+    """Whether the difference is a share of the baseline's figure: so it is for what a run costs."""
     best: bool = False
     """Whether it is better than every other row's by more than noise."""
 
@@ -154,16 +154,21 @@ def _baseline(label: str | None, rows: Sequence[Row]) -> str:
 def _cells(column: Column, rows: Sequence[Row], numbers: Mapping[str, Numbers], base: str) -> dict[str, Cell]:
     """Label -> figure, for the rows that have one."""
     starts = {row.label for row in rows if row.start}
+    scales = {row.label: row.chosen.reward_scale if row.chosen else "" for row in rows}
     found: dict[str, Cell] = {}
     for label, runs in numbers.items():
-        values = together(list(runs.values()))
-        if not values.size:
+        own = together(list(runs.values()))
+        if not own.values.size:
             continue
         # What the start cost is another stage's cost: there is nothing to compare it with.
         odd = column.group == COST and (label in starts) != (base in starts)
-        pair = None if odd or label == base else paired(runs, numbers.get(base, {}), label in starts, base in starts)
-        estimate = interval(values)
-        found[label] = Cell(of_share(estimate) if column.share else estimate, difference(*pair) if pair else None)
+        odd |= column.key == MARGIN and scales[label] != scales[base]
+        pair = None if odd or label == base else _pair(runs, numbers.get(base, {}), label in starts, base in starts)
+        cell = Cell(estimate(own.values, column.scale, own.groups, own.weights))
+        if pair is not None:
+            by = paired(*pair.halves, column.scale, pair.groups, pair.weights)
+            cell = replace(cell, difference=by, relative=relative(column.scale, *pair.halves))
+        found[label] = cell
     winner = _winner(column, {label: numbers[label] for label in found}, starts, found)
     return {label: replace(cell, best=label == winner) for label, cell in found.items()}
 
@@ -181,34 +186,17 @@ def _winner(
     leader = max(there, key=lambda label: sign * cells[label].estimate.mean)
     for other in there:
         if other != leader:
-            pair = paired(numbers[leader], numbers[other], leader in starts, other in starts)
+            pair = _pair(numbers[leader], numbers[other], leader in starts, other in starts)
             if pair is None:
                 return None
-            by = difference(*pair)
+            by = paired(*pair.halves, column.scale, pair.groups, pair.weights)
             if not distinguishable(by) or sign * by.mean < 0:
                 return None
     return leader
 
 
-def of_share(estimate: Interval, level: float = 0.95) -> Interval:
-    """The interval of a share, which is between 0 and 1.
-
-    Where every example is 0, or 1, the variance seen is none and says nothing: the far end is then Clopper and
-    Pearson's (1934) exact one for that many examples.
-    """
-    low, high = max(0.0, estimate.low), min(1.0, estimate.high)
-    far = 1 - ((1 - level) / 2) ** (1 / estimate.examples)
-    if estimate.mean == 0:
-        high = far
-    elif estimate.mean == 1:
-        low = 1 - far
-    return replace(estimate, low=low, high=high)
-
-
-def paired(
-    one: Numbers, other: Numbers, one_start: bool = False, other_start: bool = False
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Both rows' numbers, (S, N) each, of the seeds and the examples that they share; None where they share none.
+def _pair(one: Numbers, other: Numbers, one_start: bool = False, other_start: bool = False) -> Beside | None:
+    """Both rows' numbers of the seeds and the examples that they share, one row's above the other's; None for none.
 
     What others start from has one run, which is the same for each of their seeds.
     """
@@ -219,7 +207,7 @@ def paired(
         one, other = (fixed, runs) if one_start else (runs, fixed)
     seeds = [seed for seed in one if seed in other]
     both = together([side[seed] for side in (one, other) for seed in seeds])
-    return (both[: len(seeds)], both[len(seeds) :]) if both.size else None
+    return both if both.values.size else None
 
 
 def _shown(columns: Sequence[Column], cells: Mapping[tuple[str, str], Cell]) -> tuple[Column, ...]:

@@ -23,8 +23,8 @@ from alignzoo.durable import write_json, write_text
 BETTER = {UP: "higher", DOWN: "lower", "": None}
 HEADINGS = (
     "recipe", "objective", "configuration", "configurations_tried", "runs", "column", "better", "mean", "low", "high",
-    "se", "seeds", "examples", "baseline", "difference", "difference_low", "difference_high",
-    "difference_distinguishable", "best", "problem",
+    "se", "simulated_coverage", "seeds", "examples", "prompts", "baseline", "difference", "difference_low",
+    "difference_high", "difference_relative", "difference_distinguishable", "best", "problem",
 )  # fmt: skip
 
 
@@ -60,8 +60,9 @@ def as_csv(table: Table) -> str:
             one, by = cell.estimate, cell.difference
             writer.writerow([
                 *first, column.key, BETTER[column.arrow], *map(_text, (one.mean, one.low, one.high, one.se)),
-                one.seeds, one.examples, table.baseline,
+                "" if one.coverage is None else one.coverage, one.seeds, one.examples, one.clusters, table.baseline,
                 *(map(_text, (by.mean, by.low, by.high)) if by else ("", "", "")),
+                str(cell.relative).lower() if by else "",
                 str(cell.apart).lower() if by else "", str(cell.best).lower(), "",
             ])  # fmt: skip
         if row.why:
@@ -101,13 +102,14 @@ def _row(table: Table, row: Row) -> dict[str, Any]:
 
 def _cell(cell: Cell) -> dict[str, Any]:
     by = cell.difference
-    difference = _interval(by) | {"distinguishable": distinguishable(by)} if by else None
+    more = {"relative": cell.relative, "distinguishable": by is not None and distinguishable(by)}
+    difference = _interval(by) | more if by else None
     return _interval(cell.estimate) | {"difference": difference, "best": cell.best}
 
 
 def _interval(estimate: Interval) -> dict[str, Any]:
     return {
-        key: value if isinstance(value, int) or math.isfinite(value) else None
+        key: value if value is None or isinstance(value, int) or math.isfinite(value) else None
         for key, value in asdict(estimate).items()
     }
 

@@ -18,7 +18,8 @@ from alignzoo.compare.caption import caption, notes
 from alignzoo.compare.markdown import markdown
 from alignzoo.compare.plots import pareto
 from alignzoo.compare.results import write_results
-from alignzoo.compare.stats import interval
+from alignzoo.compare.scales import SHARE, estimate, paired
+from alignzoo.compare.stats import student
 from alignzoo.compare.table import build
 from alignzoo.compare.terminal import terminal_table
 from alignzoo.compare.write import as_csv, as_json, write_all
@@ -119,8 +120,8 @@ def test_a_figure_is_the_mean_over_seeds_and_test_rows_and_a_difference_is_paire
 
     dpo, ipo = values("dpo_hh", 0.1), values("ipo_hh", 0.1)
     cell = table.cells["ipo_hh", "preference_accuracy"]
-    assert cell.estimate == interval(ipo)
-    assert cell.difference == interval(ipo - dpo)
+    assert cell.estimate == estimate(ipo, SHARE)
+    assert cell.difference == paired(ipo, dpo, SHARE)
     assert cell.difference.se < cell.estimate.se  # what is hard is hard for both
     assert (cell.estimate.seeds, cell.estimate.examples) == (3, TEST)
     assert table.cells["dpo_hh", "preference_accuracy"].difference is None
@@ -176,9 +177,71 @@ def test_what_has_no_better_direction_is_never_bold_and_lower_is_better_where_th
 def test_a_share_stays_between_0_and_1_and_all_right_is_not_certainty(runs):
     runs.add("dpo_hh", accuracy=2.0).add("ipo_hh", accuracy=-1.0)
     table = build(about(), runs.entries)
-    for label, low, high in (("dpo_hh", 0.025 ** (1 / TEST), 1.0), ("ipo_hh", 0.0, 1 - 0.025 ** (1 / TEST))):
+    width = student(TEST - 1) ** 2 / (TEST + student(TEST - 1) ** 2)  # Wilson's
+    for label, low, high in (("dpo_hh", 1 - width, 1.0), ("ipo_hh", 0.0, width)):
         found = table.cells[label, "preference_accuracy"].estimate
         assert (found.low, found.high) == pytest.approx((low, high))
+
+
+def test_rows_and_replies_of_one_prompt_are_one_cluster_in_every_figure_and_difference(runs):
+    runs.add("dpo_hh", accuracy=0.7).add("ipo_hh", accuracy=0.8)
+    apart = build(about(), runs.entries)
+    for entry in runs.entries:
+        entry.figures.about["groups"] = [f"prompt {n // 10}" for n in range(ROWS)]
+    table = build(about(), runs.entries)
+    for key in ("preference_accuracy", "margin", "chosen_log_ratio", "kl", "gold.reward", "gold.over_chosen"):
+        cell, n = table.cells["ipo_hh", key], REPLIES if key in ("kl",) or key.startswith("gold") else TEST
+        assert (cell.estimate.clusters, cell.difference.clusters, cell.estimate.examples) == (n // 10, n // 10, n)
+        assert cell.estimate.mean == pytest.approx(apart.cells["ipo_hh", key].estimate.mean)
+    assert f"over {TEST} test pairs of {TEST // 10} prompts" in markdown(table)
+    assert re.search(r"gold: reward.*\n.*\n.*\]\\? ?\(\d+%\)", markdown(table))  # four prompts
+    assert "is its simulated coverage" in markdown(table)
+
+
+def test_accuracy_of_labeled_completions_has_the_interval_of_an_area(runs):
+    runs.add("kto_hh").add("bco_hh")
+    good = np.arange(ROWS) % 2 == 0
+    dice = np.random.default_rng(0)
+    for entry in runs.entries:
+        rewrite(entry, preference_accuracy=dice.random(ROWS), desirable=good, undesirable=~good)
+    cell = build(about(baseline="kto_hh"), runs.entries).cells["bco_hh", "preference_accuracy"]
+    placed, own = runs.entries[1].figures.examples["preference_accuracy"][VALIDATION:], good[VALIDATION:]
+    delong = np.sqrt(sum(placed[kind].var(ddof=1) / kind.sum() for kind in (own, ~own)))
+    assert cell.estimate.se == pytest.approx(delong, rel=0.02)
+    assert cell.estimate.mean == pytest.approx(placed.mean(), abs=0.01)
+    assert cell.difference.se > delong
+    assert "undesirable" not in markdown(build(about(baseline="kto_hh"), runs.entries))
+
+
+def test_costs_are_compared_by_ratio(runs):
+    for seed in range(3):
+        runs.add("dpo_hh", seed, seconds=60.0).add("ipo_hh", seed, seconds=30.0)
+    table = build(about(), runs.entries)
+    cell = table.cells["ipo_hh", "seconds"]
+    assert cell.estimate.mean == pytest.approx((30 * 31 * 32) ** (1 / 3))
+    assert cell.relative
+    assert cell.difference.mean == pytest.approx((30 * 31 * 32 / 60 / 61 / 62) ** (1 / 3) - 1)
+    assert re.search(r"\| -49\.\d% ", markdown(table))
+    assert all(cell.estimate.low > 0 for (_, key), cell in table.cells.items() if key == "seconds")
+
+
+def test_margins_in_other_units_are_not_compared(runs):
+    runs.add("dpo_hh").add("ipo_hh").add("cdpo_hh")
+    for entry, beta in zip(runs.entries, (0.1, 0.5, 0.1), strict=True):
+        entry.figures.about["reward"] = [["log_ratio", beta]]
+    table = build(about(), runs.entries)
+    assert table.cells["ipo_hh", "margin"].difference is None
+    assert table.cells["cdpo_hh", "margin"].difference is not None
+    assert "The margins of ipo_hh are in another unit than those of dpo_hh" in markdown(table)
+
+
+def test_margins_in_other_units_choose_no_grid_point(runs):
+    for beta in (0.1, 0.5):
+        runs.add("dpo_hh", 0, {"objective.beta": beta})
+    for entry, beta in zip(runs.entries, (0.1, 0.5), strict=True):
+        entry.figures.about["reward"] = [["log_ratio", beta]]
+    with pytest.raises(UserError, match=r"'margin' of dpo_hh is in another unit at beta=0\.5 than at beta=0\.1"):
+        build(about(), runs.entries, select="margin")
 
 
 def test_one_seed_is_said_to_speak_of_one_model(runs):
@@ -372,6 +435,7 @@ def test_csv_and_json_agree_with_the_markdown(tmp_path):
                 row, json_cell = figures[label, key], of_json[label]["figures"][key]
                 mean = re.match(r"(?:≈ )?\**([-+]?[\d.,]+)", text)[1]
                 number = float(row["difference"] if by else row["mean"])
+                number *= 100 if "%" in text.partition("[")[0] else 1
                 decimals = len(mean.partition(".")[2])
                 assert float(mean.replace(",", "")) == pytest.approx(number, abs=0.51 * 10**-decimals)
                 assert float(row["mean"]) == json_cell["mean"]

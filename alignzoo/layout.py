@@ -15,13 +15,10 @@ from alignzoo.choices import Choice, Choices, Repeated, Spread
 from alignzoo.errors import UserError
 from alignzoo.forest import LAYOUTS, PACKED, PLAIN, lay, plan, sequences
 from alignzoo.memory import halved, out_of_memory
-from alignzoo.oracle import NARROW, in_float32, sequence_log_probs, sequence_logits, sharded
+from alignzoo.oracle import NARROW, in_float32, limit_of, sequence_log_probs, sequence_logits, sharded
 from alignzoo.probes import longest_by_tree, probe, turning_points
 from alignzoo.scoring import Scorer
 from alignzoo.tree import Branch, Tree, Trees
-
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float64: 1e-6}
-"""Largest difference of a token's log-prob that is rounding. A mask that a model ignores is off by whole nats."""
 
 HEADS = ((False, False), (True, False), (True, True))
 """Whether logits come from the model's own forward, and whether every sequence has a forward of its own."""
@@ -53,14 +50,21 @@ def choose_layout(scorer: Scorer, trees: Trees, asked: str) -> Layout:
     sample = probe(trees, turning_points(model.config))
     scorer.precision = "float32"  # compare masks, not the rounding of autocast
     try:
-        with in_float32(model):
-            want = [_own(scorer, tree, branch) for tree, branch in sequences(sample)]
-        return _choose(scorer, sample, want, asked, precision)
+        for wide in (True, False) if model.dtype in NARROW else (False,):
+            try:
+                return _choose(scorer, sample, asked, precision, wide)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not wide or not out_of_memory(error):
+                    halved(1, sample, error)
     finally:
         scorer.precision = precision
+    raise AssertionError
 
 
-def _choose(scorer: Scorer, sample: list[Tree], want: list[Own], asked: str, precision: str) -> Layout:
+def _choose(scorer: Scorer, sample: list[Tree], asked: str, precision: str, wide: bool) -> Layout:
+    use_tree_attention(scorer.model, on=False)
+    with in_float32(scorer.model, wide):
+        want = [_own(scorer, tree, branch) for tree, branch in sequences(sample)]
     device = want[0].values.device
     refused: list[str] = []
     ways = [(layout, False) for layout in (LAYOUTS if asked == "auto" else [asked])]
@@ -73,7 +77,7 @@ def _choose(scorer: Scorer, sample: list[Tree], want: list[Own], asked: str, pre
             continue
         for whole_head, alone in HEADS if layout == PLAIN and not sharded(scorer.model) else HEADS[:2]:
             scorer.layout, scorer.whole_head, scorer.flex, scorer.alone = layout, whole_head, flex, alone
-            problem = _disagreement(scorer, sample, want)
+            problem = _disagreement(scorer, sample, want, wide)
             if problem is None and not alone:
                 problem = _leak(scorer, sample, device, precision)
             if problem is None and flex:
@@ -144,12 +148,12 @@ def _words(what: str, error: Exception) -> str:
 
 
 @torch.no_grad()
-def _disagreement(scorer: Scorer, sample: list[Tree], want: list[Own]) -> str | None:
+def _disagreement(scorer: Scorer, sample: list[Tree], want: list[Own], wide: bool) -> str | None:
     """By how much a layout's log-probs differ from the one-sequence forward's, experts as chosen there."""
     counts = np.cumsum([0, *(len(tree.branches) for tree in sample)])
     worst, budget = 0.0, sum(tree.slots for tree in sample)
-    with in_float32(scorer.model) as wide:
-        limit = TOLERANCE[torch.float32 if wide and scorer.model.dtype in NARROW else scorer.model.dtype]
+    with in_float32(scorer.model, wide):
+        limit = limit_of(scorer.model)
         left = list(range(len(sample)))
         while left:
             part = [left[i] for i in plan([sample[i] for i in left], budget, scorer.layout)[0]]

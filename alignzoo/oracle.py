@@ -19,6 +19,15 @@ from alignzoo.rope import reset_frequencies
 from alignzoo.tree import Branch, Tokens
 
 NARROW = (torch.bfloat16, torch.float16)
+LIMIT = {torch.float32: 1e-3, torch.float64: 1e-6}
+"""Largest difference of a log-prob, in nats, that is rounding. A mask that a model ignores is off by whole nats."""
+NARROW_LIMIT = 0.25
+"""The same of weights of 16 bits that can't be held in float32."""
+
+
+def limit_of(model: PreTrainedModel) -> float:
+    """The largest difference that is rounding, of a model as it is held now."""
+    return LIMIT.get(model.dtype, NARROW_LIMIT)
 
 
 @torch.no_grad()
@@ -42,10 +51,10 @@ def sequence_log_probs(model: PreTrainedModel, prompt: Tokens, branch: Branch) -
 
 
 @contextmanager
-def in_float32(model: nn.Module) -> Iterator[bool]:
+def in_float32(model: nn.Module, wanted: bool = True) -> Iterator[None]:
     """Hold weights of 16 bits in float32, which is exact, and put the very same tensors back afterwards.
 
-    Yields False, and changes nothing, where they can't be: quantized weights, and shards.
+    Nothing changes where they can't be (quantized weights, and shards), or where it is not `wanted`.
     """
     tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     narrow = [(tensor, tensor.data) for tensor in tensors.values() if tensor.dtype in NARROW]
@@ -57,7 +66,7 @@ def in_float32(model: nn.Module) -> Iterator[bool]:
     try:
         for tensor, data in narrow:
             tensor.data = data.float()
-        yield True
+        yield
     finally:
         for tensor, data in narrow:
             tensor.data = data

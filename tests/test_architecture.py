@@ -51,6 +51,7 @@ ROOMS = [
     ("refcache",),
     ("reference",),
     ("objectives", "examples", "tally"),
+    ("decoding",),
     ("engine", "evaluate", "sampling", "samples", "checkpoint"),
     ("runfolder",),
     ("export",),

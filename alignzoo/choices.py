@@ -38,7 +38,7 @@ class Choices(TorchFunctionMode):
         if axis % source.dim() == source.dim() - 1:
             indices = self.chosen(len(self.made), source, indices)
             if indices is not found.indices:
-                found = torch.return_types.topk((source.gather(-1, indices), indices))  # type: ignore[attr-defined]
+                found = torch.return_types.topk((source.gather(-1, indices), indices))
         self.made.append((indices, source.shape[-1]))
         return found
 

@@ -9,6 +9,8 @@ transformers' own SDPA, so that sampling and plain forwards are what they were.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,15 +25,26 @@ from alignzoo.flex import attend
 NAME = "trees"
 
 
-def use_tree_attention(model: PreTrainedModel) -> bool:
-    """Have the model's layers call `tree_attention`; False when they do not let their attention be chosen, or need
-    more than SDPA can do."""
-    if model.config._attn_implementation == NAME:
-        return True
-    if model.config._attn_implementation != "sdpa":
-        return False
-    model.set_attn_implementation(NAME)
-    return True
+def can_attend_by_trees(model: PreTrainedModel) -> bool:
+    """False when the model's layers do not let their attention be chosen, or need more than SDPA can do."""
+    return model.config._attn_implementation in (NAME, "sdpa") and bool(model._can_set_attn_implementation())
+
+
+def use_tree_attention(model: PreTrainedModel, on: bool = True) -> None:
+    """Have the model's layers call `tree_attention`, or with `on=False` what they were loaded with, which is SDPA."""
+    if (model.config._attn_implementation == NAME) != on and can_attend_by_trees(model):
+        model.set_attn_implementation(NAME if on else "sdpa")
+
+
+@contextmanager
+def own_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Run what is inside with the attention that the model was loaded with."""
+    switched = model.config._attn_implementation == NAME
+    use_tree_attention(model, on=False)
+    try:
+        yield
+    finally:
+        use_tree_attention(model, on=switched)
 
 
 def tree_attention(

@@ -297,7 +297,7 @@ class Run:
                 if self.ranks.sharded else copy.deepcopy(scorer.model)
             )  # fmt: skip
             live = Scorer(copied.requires_grad_(False), scorer.layout, scorer.precision).to(self.ranks.device)
-        live.whole_head, live.flex = scorer.whole_head, scorer.flex
+        live.whole_head, live.flex, live.alone = scorer.whole_head, scorer.flex, scorer.alone
         return live
 
     def _answers(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, held_out: Tokenised) -> list[str]:

@@ -18,6 +18,7 @@ from heapq import heapreplace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from alignzoo.tree import Branch, Tree
@@ -73,6 +74,45 @@ class Forest:
     def valid(self) -> Tensor:
         """(R, W) bool: false on padding. For the plain layout alone, where a token's slot is its position."""
         return self.position == torch.arange(self.tokens.shape[1], device=self.tokens.device)
+
+    def paths(self) -> list[NDArray[np.int64]]:
+        """Of each sequence the flat slots of its tokens, from the first to the last."""
+        end, width = self.end.cpu().numpy(), self.tokens.shape[1]
+        slot, found = np.arange(width), []
+        for row, last in (divmod(flat, width) for flat in self.last.tolist()):
+            found.append(row * width + np.flatnonzero((slot <= last) & (last < end[row])))
+        return found
+
+    def only(self, sequences: NDArray[np.int64]) -> Forest:
+        """A forest of some of the sequences (indices, rising), without the slots that none of them sees."""
+        paths, offsets, (rows, width) = self.paths(), self.offsets.tolist(), self.tokens.shape
+        seen = np.zeros(rows * width, dtype=bool)
+        seen[np.concatenate([paths[s] for s in sequences])] = True
+        seen = seen.reshape(rows, width)[kept := np.flatnonzero(seen.reshape(rows, width).any(1))]
+        before = np.pad(seen.cumsum(1), ((0, 0), (1, 0)))  # (rows, W + 1) slots left before each old one
+        wide = int(before[:, -1].max())
+        full = np.arange(wide) < before[:, -1:]
+        end = np.broadcast_to(np.arange(1, wide + 1), full.shape).copy()
+        end[full] = np.take_along_axis(before, self.end.cpu().numpy()[kept], 1)[seen]
+        moved = np.zeros((rows, width), dtype=np.int64)
+        moved[kept] = np.arange(len(kept))[:, None] * wide + before[:, :-1]
+        inside = np.concatenate([np.arange(offsets[s], offsets[s + 1]) for s in sequences])
+        device = self.tokens.device
+
+        def left(values: Tensor) -> Tensor:
+            out = torch.zeros(full.shape, dtype=values.dtype, device=device)
+            out[torch.from_numpy(full).to(device)] = values[torch.from_numpy(kept).to(device)][
+                torch.from_numpy(seen).to(device)
+            ]
+            return out
+
+        place, tokens = torch.from_numpy(moved.ravel()).to(device), torch.from_numpy(inside).to(device)
+        lengths = np.diff(offsets)[sequences]
+        return Forest(
+            left(self.tokens), left(self.position), torch.from_numpy(end).to(device), place[self.slot[tokens]],
+            self.target[tokens], torch.from_numpy(np.concatenate([[0], lengths.cumsum()])).to(device),
+            place[self.last[torch.from_numpy(sequences).to(device)]], self.layout,
+        )  # fmt: skip
 
     def mask(self, dtype: torch.dtype, window: int | None = None) -> Tensor:
         """(R, 1, W, W): 0 where attention is allowed and the lowest number of `dtype` elsewhere."""

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from alignzoo.attention import use_tree_attention
+from alignzoo.choices import Choice, Choices, Repeated, Spread
 from alignzoo.errors import UserError
-from alignzoo.forest import LAYOUTS, PACKED, lay, sequences
+from alignzoo.forest import LAYOUTS, PACKED, PLAIN, lay, plan, sequences
 from alignzoo.memory import halved, out_of_memory
+from alignzoo.oracle import NARROW, in_float32, limit_of, sequence_log_probs, sequence_logits, sharded
+from alignzoo.probes import longest_by_tree, probe, turning_points
 from alignzoo.scoring import Scorer
 from alignzoo.tree import Branch, Tree, Trees
 
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float64: 1e-6}
-"""Largest difference of a token's log-prob that is rounding. A mask that a model ignores is off by whole nats."""
+HEADS = ((False, False), (True, False), (True, True))
+"""Whether logits come from the model's own forward, and whether every sequence has a forward of its own."""
 
 CHECK_VERSION = 1
 """Of the check below, in the key of the reference cache: count it up when the check refuses what it let pass."""
@@ -32,74 +38,82 @@ class Layout:
 def choose_layout(scorer: Scorer, trees: Trees, asked: str) -> Layout:
     """Set `scorer.layout` (and its head) to the fastest way that agrees with the model's own forward.
 
+    A way is taken when the log-probs of the probed rows agree, compared in float32, and when no sequence's log-probs
+    depend on a token that it may not see, compared to the bit in the type and precision of the run.
     Raises UserError when the layout that was asked for by name disagrees, or when no layout agrees, and RunFailed when
     memory is too little for a single row.
     """
-    precision, scorer.precision = scorer.precision, "float32"  # compare masks, not the rounding of autocast
-    sample = _probe(trees)
+    model, precision = scorer.model, scorer.precision
+    lengths = longest_by_tree(trees)
+    if sharded(model) and any(lengths.min() <= rule.threshold < lengths.max() for rule in scorer.rules):
+        raise UserError(
+            f"rotary frequencies depend on the length, and rows have {lengths.min()} to {lengths.max()} tokens",
+            where="tokens.max_length", expected=f"at most {min(rule.threshold for rule in scorer.rules)} with shards",
+        )  # fmt: skip
+    sample = probe(trees, turning_points(model.config))
+    scorer.precision = "float32"  # compare masks, not the rounding of autocast
     try:
-        while True:
+        for wide in (True, False) if model.dtype in NARROW else (False,):
             try:
-                return _choose(scorer, sample, asked, precision)
+                return _choose(scorer, sample, asked, precision, wide)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                halved(1 if len(sample) == 1 else sum(tree.slots for tree in sample), sample, error)
-            sample = sample[1:]
+                if not wide or not out_of_memory(error):
+                    halved(1, sample, error)
     finally:
         scorer.precision = precision
+    raise AssertionError
 
 
-def _choose(scorer: Scorer, sample: list[Tree], asked: str, precision: str) -> Layout:
-    want = _oracle(scorer, sample)
-    tolerance = TOLERANCE[scorer.model.dtype]
+def _choose(scorer: Scorer, sample: list[Tree], asked: str, precision: str, wide: bool) -> Layout:
+    use_tree_attention(scorer.model, on=False)
+    with in_float32(scorer.model, wide):
+        want = [_own(scorer, tree, branch) for tree, branch in sequences(sample)]
+    device = want[0].values.device
     refused: list[str] = []
     ways = [(layout, False) for layout in (LAYOUTS if asked == "auto" else [asked])]
-    if scorer.packs and (PACKED, False) in ways and has_flex(want[0].device):
+    if scorer.packs and (PACKED, False) in ways and has_flex(device):
         ways.insert(ways.index((PACKED, False)), (PACKED, True))
     for layout, flex in ways:
         name = "FlexAttention" if flex else layout
         if layout == PACKED and not scorer.packs:
             refused.append(f"{layout} refused: the model's attention can't be told of trees")
             continue
-        for whole_head in (False, True):
-            scorer.layout, scorer.whole_head, scorer.flex = layout, whole_head, flex
-            problem = _disagreement(scorer, sample, want, tolerance)
+        for whole_head, alone in HEADS if layout == PLAIN and not sharded(scorer.model) else HEADS[:2]:
+            scorer.layout, scorer.whole_head, scorer.flex, scorer.alone = layout, whole_head, flex, alone
+            problem = _disagreement(scorer, sample, want, wide)
+            if problem is None and not alone:
+                problem = _leak(scorer, sample, device, precision)
             if problem is None and flex:
-                problem = _other_gradient(scorer, sample, want[0].device, precision)
+                problem = _other_gradient(scorer, sample, device, precision)
             if problem is None:
                 how = ", with FlexAttention" if flex else ""
                 how += " (logits from the model's own forward)" if whole_head else ""
+                how += ", each sequence in a forward of its own" if alone else ""
                 why = "; ".join(refused) or f"agrees with the one-sequence forward on {len(want)} sequences"
                 return Layout(layout, why + how)
         refused.append(f"{name} refused: {problem}")
+    use_tree_attention(scorer.model, on=False)
     raise UserError(
         f"{type(scorer.model).__name__} can't be scored: {'; '.join(refused)}",
         hint="" if asked == "auto" else "train.layout: auto chooses a layout that agrees",
     )
 
 
-def _probe(trees: Trees, most: int = 4, slots: int = 2048) -> list[Tree]:
-    """The longest tree that fits in `slots`, so that a sliding window is noticed, the shortest, and the first: several,
-    so that what one tree sees of another is noticed, and little work."""
-    first = range(min(len(trees), 512))
-    by_length = sorted(first, key=lambda i: trees[i].slots, reverse=True)
-    longest = next((i for i in by_length if trees[i].slots <= slots), by_length[-1])
-    return [trees[i] for i in dict.fromkeys([longest, 0, *reversed(by_length)])][:most]
+@dataclass(frozen=True, slots=True)
+class Own:
+    """One sequence by the model's own forward: log-probs or a reward, and the experts chosen."""
+
+    values: Tensor
+    choices: list[Choice]
 
 
-def _oracle(scorer: Scorer, sample: list[Tree]) -> list[Tensor]:
-    """Token log-probs by the plain route: the model's own forward, one sequence at a time, nothing of ours."""
-    device = next(scorer.model.parameters()).device
-    with torch.no_grad():
-        return [_one_sequence(scorer, tree.prompt, branch, device) for tree, branch in sequences(sample)]
-
-
-def _one_sequence(scorer: Scorer, prompt: np.ndarray, branch: Branch, device: torch.device) -> Tensor:
-    ids = torch.from_numpy(np.concatenate([prompt, branch.tokens])).long().to(device)
-    if scorer.scalar:
-        return scorer.model(ids[None], use_cache=False).logits[0].float()
-    logits = scorer.model(ids[None], use_cache=False).logits[0]
-    first = len(prompt) + branch.scored_from
-    return logits[first - 1 : -1].float().log_softmax(-1).gather(1, ids[first:, None])[:, 0]
+def _own(scorer: Scorer, tree: Tree, branch: Branch) -> Own:
+    with Choices() as choices:
+        if scorer.scalar:
+            values = sequence_logits(scorer.model, np.concatenate([tree.prompt, branch.tokens])).float()
+        else:
+            values = sequence_log_probs(scorer.model, tree.prompt, branch)
+    return Own(values, choices.made)
 
 
 def has_flex(device: torch.device) -> bool:
@@ -136,12 +150,71 @@ def _words(what: str, error: Exception) -> str:
     return f"the model's {what} raised {type(error).__name__}: {first_line[:120]}"
 
 
-def _disagreement(scorer: Scorer, sample: list[Tree], want: list[Tensor], tolerance: float) -> str | None:
-    forest = lay(sample, scorer.layout).to(want[0].device)
+@torch.no_grad()
+def _disagreement(scorer: Scorer, sample: list[Tree], want: list[Own], wide: bool) -> str | None:
+    """By how much a layout's log-probs differ from the one-sequence forward's, experts as chosen there."""
+    counts = np.cumsum([0, *(len(tree.branches) for tree in sample)])
+    worst, budget = 0.0, sum(tree.slots for tree in sample)
+    with in_float32(scorer.model, wide):
+        limit = limit_of(scorer.model)
+        left = list(range(len(sample)))
+        while left:
+            part = [left[i] for i in plan([sample[i] for i in left], budget, scorer.layout)[0]]
+            own = [want[s] for i in part for s in range(counts[i], counts[i + 1])]
+            try:
+                forest = lay([sample[i] for i in part], scorer.layout).to(own[0].values.device)
+                spread = nullcontext() if scorer.rules else Spread([one.choices for one in own], forest.paths())
+                with spread:
+                    got = scorer(forest)["scalar" if scorer.scalar else "log_prob"]
+            except Exception as error:  # any model may fail on a mask in its own way; the reason is kept and shown
+                if not out_of_memory(error):
+                    return _words("forward", error)
+                budget = halved(budget, [sample[i] for i in left], error)
+                continue
+            worst = max(worst, float((got - torch.cat([one.values for one in own])).abs().nan_to_num(math.inf).max()))
+            left = [i for i in left if i not in part]
+    return None if worst <= limit else f"log-probs differ by up to {worst:.2g} from the one-sequence forward"
+
+
+@torch.no_grad()
+def _leak(scorer: Scorer, sample: list[Tree], device: torch.device, precision: str) -> str | None:
+    """A sequence whose log-probs change with tokens that it may not see: other sequences' and padding.
+
+    The sequences are halved by each bit of their number, so that any two are parted once. One half keeps its tokens,
+    all others are replaced, and the shapes and the experts stay as they were: what changes then is no rounding.
+    """
+    few = [sample[i] for i in dict.fromkeys([0, min(1, len(sample) - 1), max(len(sample) - 2, 0), len(sample) - 1])]
+    forest = lay(few, scorer.layout).to(device)
+    paths, ids = forest.paths(), np.unique(forest.tokens.cpu().numpy())
+    if len(ids) < 2:
+        return None
+    flat = forest.tokens.flatten().cpu().numpy()
+    other = ids[(np.searchsorted(ids, flat) + 1) % len(ids)]
+    name, offsets = "scalar" if scorer.scalar else "log_prob", forest.offsets.tolist()
+    scorer.precision = precision
     try:
-        with torch.no_grad():
-            got = scorer(forest)["scalar" if scorer.scalar else "log_prob"]
-    except Exception as error:  # any model may refuse a mask in its own way; the reason is kept and shown
+        with Choices() as choices:
+            before = scorer(forest)[name]
+        if not bool(before.isfinite().all()):
+            return "log-probs are not finite in the type of the run"
+        for bit in range(max(1, (len(paths) - 1).bit_length())):
+            for value in (0, 1):
+                kept = [s for s in range(len(paths)) if s >> bit & 1 == value]
+                if not kept:
+                    continue
+                tokens = other.copy()
+                seen = np.concatenate([paths[s] for s in kept])
+                tokens[seen] = flat[seen]
+                changed = replace(forest, tokens=torch.from_numpy(tokens).to(device).view_as(forest.tokens))
+                with Repeated(choices.made):
+                    after = scorer(changed)[name]
+                for s in kept:
+                    own = slice(s, s + 1) if scorer.scalar else slice(offsets[s], offsets[s + 1])
+                    if not torch.equal(before[own], after[own]):
+                        far = float((before[own] - after[own]).abs().max())
+                        return f"a sequence's log-probs change by {far:.2g} with tokens that it may not see"
+    except Exception as error:
         return _words("forward", error)
-    worst = float((got - torch.cat(want)).abs().max())
-    return None if worst <= tolerance else f"log-probs differ by up to {worst:.2g} from the one-sequence forward"
+    finally:
+        scorer.precision = "float32"
+    return None

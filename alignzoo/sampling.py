@@ -14,7 +14,6 @@ nothing helps.
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,14 +27,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from alignzoo.attention import own_attention
+from alignzoo.decoding import AGAIN, TOGETHER, Rows, crosses, recurrent, way_to_write
 from alignzoo.errors import UserError
 from alignzoo.memory import out_of_memory
 from alignzoo.progress import Advance
 from alignzoo.scoring import measure
 from alignzoo.tree import Tokens
 
-CACHE_NAMES = ("cache", "past_key_values")
-"""What a forward calls its key-value cache: the newer transformers and the older ones."""
 HALVINGS = 24
 """Numbers for each token: enough for a vocabulary of 16 million."""
 
@@ -66,7 +65,7 @@ def sample(
     `temperature` 0 takes the likeliest token each time and draws nothing; `top_p` below 1 draws only from the fewest
     tokens that hold that share of the tempered distribution. A reply ends with an end-of-sequence token, after `most`
     tokens, or where the model has no position left. Batches hold up to `budget` tokens, prompts and replies together,
-    and half of it when memory runs out.
+    and half of it when memory runs out; one reply, where a batch has other logits than the model's own forward.
     `progress` is told of finished replies. Raises UserError for a prompt longer than the model's positions.
     """
     if not (temperature >= 0 and 0 < top_p <= 1 and most >= 1 and budget >= 1):
@@ -77,7 +76,7 @@ def sample(
     ends = np.array(sorted(end_tokens(model, tokenizer)))
 
     def write(batch: list[int]) -> list[Reply]:
-        rows = _Rows(model, [prompts[i] for i in batch])
+        rows = Rows(model, [prompts[i] for i in batch], cached=way != AGAIN)
         writing = _Writing(rows, np.array([limits[i] for i in batch]), ends)
         shape = (max(writing.room), HALVINGS)
         uniforms = np.stack([streams[i].random(shape) for i in batch]) if temperature > 0 else None
@@ -86,6 +85,8 @@ def sample(
                 progress(finished, "")
         return list(writing.replies(tokenizer))
 
+    with _evaluating(model):
+        way = way_to_write(model, prompts, limits) if prompts else TOGETHER
     replies: dict[int, Reply] = {}
     while len(replies) < len(
         prompts
@@ -94,7 +95,7 @@ def sample(
         streams = _streams(prompts, seed)
         try:
             with _evaluating(model):
-                for some in _batches(model, [prompts[i] for i in left], most, budget):
+                for some in _batches(model, [prompts[i] for i in left], most, budget, way):
                     batch = [left[n] for n in some]
                     replies |= zip(batch, write(batch), strict=True)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -141,57 +142,10 @@ def nucleus(probs: Tensor, top_p: float) -> Tensor:
     return probs.masked_fill(torch.zeros_like(probs, dtype=torch.bool).scatter(1, order, before >= top_p), 0)
 
 
-class _Rows:
-    """Rows of tokens that grow to the right, padded on the left, and the model's logits after the last token.
-
-    A model that takes no cache reads the whole rows again for each token.
-    """
-
-    def __init__(self, model: PreTrainedModel, prompts: Sequence[NDArray[Any]]) -> None:
-        self.model, self.accepts = model, _accepts(model)
-        self.cache: Any = None
-        self.cache_name = next((name for name in CACHE_NAMES if name in self.accepts), None)
-        self.can_shrink = not _recurrent(model)
-        """A recurrent state, unlike keys and values, can't be cut by rows."""
-        width = max(map(len, prompts))
-        ids = np.zeros((2, len(prompts), width), dtype=np.int64)
-        for row, prompt in enumerate(prompts):
-            ids[0, row, width - len(prompt) :] = prompt
-            ids[1, row, width - len(prompt) :] = 1
-        self.ids, self.mask = torch.from_numpy(ids).to(model.device)
-
-    def logits(self) -> Tensor:
-        """(rows, V) after each row's last token, in float32, or float64 where the model is."""
-        new = self.ids if self.cache is None else self.ids[:, -1:]
-        inputs: dict[str, Any] = {"input_ids": new, "use_cache": self.cache_name is not None, "logits_to_keep": 1}
-        inputs["attention_mask"] = self.mask
-        inputs["position_ids"] = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -new.shape[1] :]
-        inputs = {name: value for name, value in inputs.items() if name in self.accepts}
-        if self.cache_name is not None:
-            inputs[self.cache_name] = self.cache
-        output = self.model(**inputs)
-        self.cache = getattr(output, self.cache_name) if self.cache_name is not None else None
-        logits: Tensor = output.logits[:, -1]
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-    def append(self, tokens: Tensor, going: NDArray[np.bool_]) -> None:
-        """One more token for each row; a row that has ended gets padding, which takes no position."""
-        self.ids = torch.cat([self.ids, tokens[:, None]], 1)
-        more = torch.from_numpy(going[:, None]).to(self.mask)
-        self.mask = torch.cat([self.mask, more], 1)
-
-    def keep(self, rows: NDArray[np.int64]) -> None:
-        """Leave out all other rows."""
-        at = torch.from_numpy(rows).to(self.ids.device)
-        self.ids, self.mask = self.ids[at], self.mask[at]
-        if self.cache is not None:
-            self.cache.batch_select_indices(at)
-
-
 class _Writing:
     """A batch of replies while they are written."""
 
-    def __init__(self, rows: _Rows, room: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
+    def __init__(self, rows: Rows, room: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
         self.rows, self.room, self.ends = rows, room, ends
         self.tokens = np.zeros((len(room), max(room)), dtype=np.int32)
         self.measured = np.zeros((2, len(room)))  # sums of log-probs and of entropies
@@ -252,14 +206,20 @@ def _streams(prompts: Sequence[NDArray[Any]], seed: int) -> list[np.random.Gener
     return streams
 
 
-def _batches(model: PreTrainedModel, prompts: Sequence[NDArray[Any]], most: int, budget: int) -> Iterator[list[int]]:
+def _batches(
+    model: PreTrainedModel, prompts: Sequence[NDArray[Any]], most: int, budget: int, way: str
+) -> Iterator[list[int]]:
     """Prompts of like length, the longest first: what does not fit into memory then fails at once.
 
-    Padding would go into a recurrent state: such a model's batches are of one length.
+    Padding would go into a recurrent state: such a model's batches are of one length. A reply that may pass a length at
+    which rotary frequencies change is written alone.
     """
-    one_length = _recurrent(model)
+    one_length = recurrent(model)
     batch: list[int] = []
     for i in sorted(range(len(prompts)), key=lambda i: -len(prompts[i])):
+        if way != TOGETHER or crosses(model, prompts[i], most):
+            yield [i]
+            continue
         slots = len(prompts[batch[0]]) + most if batch else 0
         if batch and ((len(batch) + 1) * slots > budget or (one_length and len(prompts[i]) + most != slots)):
             yield batch
@@ -281,23 +241,15 @@ def _limits(model: PreTrainedModel, prompts: Sequence[NDArray[Any]], most: int) 
     return [most if positions is None else min(most, positions - len(prompt) + 1) for prompt in prompts]
 
 
-def _accepts(model: PreTrainedModel) -> set[str]:
-    parameters = inspect.signature(model.forward).parameters
-    passed_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    return set(parameters) | (set(inspect.signature(model.base_model.forward).parameters) if passed_on else set())
-
-
-def _recurrent(model: PreTrainedModel) -> bool:
-    return bool(getattr(model, "_is_stateful", False)) or not set(CACHE_NAMES) & _accepts(model)
-
-
 @contextmanager
 def _evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Without dropout, and without gradient checkpointing, which would have the layers forget the cache."""
+    """Without dropout, with the attention that the model was loaded with, and without gradient checkpointing, which
+    would have the layers forget the cache."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        yield
+        with own_attention(model):
+            yield
     finally:
         for module in training:
             module.training = True

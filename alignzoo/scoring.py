@@ -11,16 +11,19 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from alignzoo.adapters import adapter_off
-from alignzoo.attention import use_tree_attention
+from alignzoo.attention import NAME, can_attend_by_trees, use_tree_attention
 from alignzoo.flex import block_mask, widened
 from alignzoo.forest import FOREST, PACKED, PLAIN, Forest
 from alignzoo.head import token_log_probs
+from alignzoo.rope import length_keys, length_rules, reset_frequencies
 
 HEAD_CHUNK_ELEMENTS = 2**25
 """Logits that exist at a time: 128 MiB in float32. A micro-batch of small vocabulary fits in one chunk."""
@@ -42,10 +45,14 @@ class Scorer(nn.Module):
         """True: take the logits from the model's own forward, for heads that do more than a matrix product."""
         self.base_alone = False
         """True: the model's adapters are off, which makes it what its training started from."""
-        self.packs = use_tree_attention(model)
+        self.packs = can_attend_by_trees(model)
         """Whether the model's attention can be told of trees, which the packed layout takes."""
         self.flex = False
         """Whether packed rows are attended to by FlexAttention, as on a GPU, and not tree by tree."""
+        self.alone = False
+        """True: every sequence has a forward of its own, for models that no batch agrees with."""
+        self.rules = length_rules(model.config)
+        """Lengths at which the frequencies of rotary positions change: a forward holds sequences of one key alone."""
         self._accepts = set(inspect.signature(model.base_model.forward).parameters)
 
     def forward(self, forest: Forest, statistics: Sequence[str] = (), live: Scorer | None = None) -> dict[str, Tensor]:
@@ -55,6 +62,25 @@ class Scorer(nn.Module):
 
         Of a reward model: `scalar`, (S,), one number a sequence.
         """
+        groups = self._groups(forest) if self.rules or self.alone else []
+        if len(groups) < 2:
+            return self._alike(forest, statistics, live)
+        parts = [self._alike(forest.only(group), statistics, live) for group in groups]
+        order, cuts = np.concatenate(groups), forest.offsets.tolist()
+        if not self.scalar:
+            order = np.concatenate([np.arange(cuts[s], cuts[s + 1]) for s in order])
+        back = torch.from_numpy(order.argsort()).to(forest.tokens.device)
+        return {name: torch.cat([part[name] for part in parts])[back] for name in parts[0]}
+
+    def _groups(self, forest: Forest) -> list[NDArray[np.int64]]:
+        """Indices of the sequences that may share a forward: those whose rotary frequencies are the same."""
+        if self.alone:
+            return list(np.arange(len(forest.last))[:, None])
+        lengths = forest.position.flatten()[forest.last].cpu().numpy() + 1
+        keys = length_keys(self.rules, lengths)
+        return [np.flatnonzero(keys == key) for key in np.unique(keys)]
+
+    def _alike(self, forest: Forest, statistics: Sequence[str], live: Scorer | None) -> dict[str, Tensor]:
         with torch.autocast(forest.tokens.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             if self.scalar:
                 return {"scalar": self._scalars(forest)}
@@ -124,6 +150,10 @@ class Scorer(nn.Module):
         if self.flex and forest.layout == PACKED:  # slots at the end of the one row: nothing that is read moves
             end, tokens, position = widened(forest.end, forest.tokens, forest.position)
             forest = replace(forest, end=end, tokens=tokens, position=position)
+        if self.rules:
+            reset_frequencies(self.model)
+        if (self.model.config._attn_implementation == NAME) != (forest.layout == PACKED):
+            use_tree_attention(self.model, forest.layout == PACKED)
         inputs: dict[str, Any] = {"input_ids": forest.tokens}
         if "position_ids" in self._accepts:
             inputs["position_ids"] = forest.position

@@ -151,7 +151,8 @@ class _Measuring:
                 "the run's start has other weights than when the run began", where=str(self.folder),
                 hint="do the run again with --fresh",
             )  # fmt: skip
-        reference.layout, reference.whole_head, reference.flex = policy.layout, policy.whole_head, policy.flex
+        reference.layout, reference.whole_head = policy.layout, policy.whole_head
+        reference.flex, reference.alone = policy.flex, policy.alone
         return reference
 
     def _scorer(self, policy: Path | None, head: str) -> Scorer:

@@ -7,7 +7,7 @@ from functools import wraps
 import numpy as np
 import pytest
 import torch
-from architectures import FOREST, PLAIN, VOCABULARY, build
+from architectures import CHANGING, FOREST, PLAIN, VOCABULARY, build, spread
 from byte_tokenizer import byte_tokenizer
 
 from alignzoo.errors import UserError
@@ -69,6 +69,36 @@ def test_what_is_drawn_does_not_depend_on_the_batch(name):
     assert tokens_of(replies(model, prompts, budget=BATCHES["all"])) == alone
 
 
+CHANGED = ["llama4 (chunk)", "phi3 (longrope)", "gemma3 (longrope)", "recurrent_gemma", "deepseek_v32 (top 16)"]
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_greedy_is_the_models_own_forward_across_every_length_that_changes_it(name):
+    """Prompts below, at and above 64, where the chunk ends and the frequencies change; one reply crosses it."""
+    model, rng = spread(build(CHANGING[name]())), np.random.default_rng(0)
+    prompts = [rng.integers(4, VOCABULARY, length).astype(np.int32) for length in (58, 20, 70, 31)]
+    said = tokens_of(replies(model, prompts, temperature=0, most=12))
+    for prompt, tokens in zip(prompts, said, strict=True):
+        ids = prompt.tolist()
+        for token in tokens:
+            with torch.no_grad():
+                logits = model(torch.tensor([ids]), use_cache=False).logits[0, -1]
+            assert token == int(logits.argmax())
+            ids.append(token)
+    assert tokens_of(replies(model, prompts[1:2], temperature=0, most=12)) == said[1:2]
+
+
+def test_a_model_that_leaks_between_the_rows_of_a_batch_is_drawn_from_one_by_one(monkeypatch):
+    from alignzoo import decoding
+
+    model, prompts = build(FOREST["llama"]()), some_prompts(6)
+    want = tokens_of(replies(model, prompts, budget=1))
+    norm = model.model.norm.forward
+    monkeypatch.setattr(model.model.norm, "forward", lambda hidden: norm(hidden + hidden.roll(1, 0) - hidden))
+    monkeypatch.setattr(decoding, "_known", decoding.WeakKeyDictionary())
+    assert tokens_of(replies(model, prompts)) == want
+
+
 def test_memory_that_runs_out_makes_batches_smaller_and_replies_no_different(monkeypatch):
     model, prompts = build(FOREST["llama"]()), some_prompts()
     want, forward, sizes = tokens_of(replies(model, prompts)), model.forward, []
@@ -95,11 +125,11 @@ def test_what_is_drawn_does_not_depend_on_the_order_or_on_a_prompt_beside_it():
 
 
 def test_a_model_without_a_cache_reads_everything_again(monkeypatch):
-    from alignzoo import sampling
+    from alignzoo import decoding
 
     model, prompts = build(FOREST["llama"]()), some_prompts(6)
     want = tokens_of(replies(model, prompts))
-    monkeypatch.setattr(sampling, "CACHE_NAMES", ())
+    monkeypatch.setattr(decoding, "CACHE_NAMES", ())
     assert tokens_of(replies(model, prompts)) == want
 
 

@@ -218,7 +218,7 @@ def test_what_does_not_touch_the_tokens_hits(recipe, made, change):
         {"objective": "kto"},
         {"records": SCORED[:29]},
     ],
-    ids=str,
+    ids=lambda change: str(change)[:60],
 )
 def test_what_touches_the_tokens_misses(recipe, made, change):
     assert made(recipe(records=SCORED))

@@ -32,7 +32,7 @@ from alignzoo.recipe import load_recipe
 from alignzoo.tree import sequence_keys
 
 ZOO_FILE = Path(sys.modules[ZOO[0].__module__].__file__).parent / "__init__.py"
-SMALLEST = "recipes/scale/smallest.yaml"
+SMALLEST = "tests/smallest.yaml"
 
 PAIRS = hh_records(30)
 ODD = [{"chosen": dialogue(f"q {i}", "a", "so?", f"good {i}"), "rejected": dialogue(f"q {i}", f"b{i}", "what?", "bad")}

@@ -14,7 +14,7 @@ import zoo
 
 ROOT = Path(__file__).parent.parent.parent
 ZOO_FILE = Path(sys.modules[zoo.ZOO[0].__module__.split(".")[0]].__file__)
-COMMAND = ["recipes/dpo_hh.yaml", "--with", "recipes/scale/smallest.yaml"]
+COMMAND = ["recipes/dpo_hh.yaml", "--with", "tests/smallest.yaml"]
 FILES = ("policy/model.safetensors", "policy/adapter_model.safetensors", "metrics.jsonl", "samples.jsonl", "data.json")
 
 
@@ -99,7 +99,7 @@ def test_a_budget_that_was_halved_stays_halved_after_a_resume(bench):
 
 @pytest.mark.slow
 def test_what_a_killed_process_had_no_time_to_draw_is_drawn_by_the_next_command(bench):
-    place = bench.place()
+    place = bench.place("reporters=html")
 
     def inject() -> None:
         from bench import at_call

@@ -2,7 +2,7 @@ import pytest
 
 import alignzoo
 
-SMALLEST = "recipes/scale/smallest.yaml"
+SMALLEST = "tests/smallest.yaml"
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ def bytes_of(result) -> dict[str, bytes]:
 
 
 def test_a_run_leaves_everything_behind(run):
-    result = run()
+    result = run("recipes/dpo_hh.yaml", "reporters=html")
     summary = json.loads((result.folder / "summary.json").read_text())
     assert summary == result.summary
     assert summary["objective"] == {"name": "dpo", "beta": 0.1}
@@ -89,9 +89,9 @@ def test_a_subset_and_more_rows_reuse_what_was_scored(run):
     # The rows of the SFT run are the data's too: the start is named here, so that it stays the same reference.
     start = next(path for path in (run().folder.parent).glob("sft_hh-*")) / "policy"
     data = {"model.from": None, "model.path": str(start), "data.train_rows": 60}
-    fewer = alignzoo.run("recipes/dpo_hh.yaml", data, ["recipes/scale/smallest.yaml"])
+    fewer = alignzoo.run("recipes/dpo_hh.yaml", data, ["tests/smallest.yaml"])
     assert fewer.summary["reference"] == {"kind": "sequence", "rows_scored": 0, "rows_cached": 92}
-    more = alignzoo.run("recipes/dpo_hh.yaml", data | {"data.train_rows": 200}, ["recipes/scale/smallest.yaml"])
+    more = alignzoo.run("recipes/dpo_hh.yaml", data | {"data.train_rows": 200}, ["tests/smallest.yaml"])
     assert more.summary["reference"] == {"kind": "sequence", "rows_scored": 72, "rows_cached": 160}
 
 
@@ -106,7 +106,7 @@ def test_what_changes_the_numbers_never_hits(run, key, value, scored):
     fields = {"model.from": None, "model.path": str(start), key: value}
     if key == "tokens.max_length":
         fields["tokens.max_prompt_length"] = 12
-    result = alignzoo.run("recipes/dpo_hh.yaml", fields, ["recipes/scale/smallest.yaml"])
+    result = alignzoo.run("recipes/dpo_hh.yaml", fields, ["tests/smallest.yaml"])
     got = result.summary["reference"]
     if scored is not None:
         assert got["rows_scored"] == scored
@@ -136,7 +136,7 @@ def test_scores_can_be_checked_by_anyone(run, tmp_path):
     from alignzoo.score import write_scores
 
     result = run()
-    resolved = load_recipe("recipes/dpo_hh.yaml", (), ["recipes/scale/smallest.yaml"])
+    resolved = load_recipe("recipes/dpo_hh.yaml", (), ["tests/smallest.yaml"])
     assert write_scores(resolved, tmp_path / "scores.jsonl", "held_out", Screen(quiet=True)) == 32
     models = {
         "policy": AutoModelForCausalLM.from_pretrained(result.policy),

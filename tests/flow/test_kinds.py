@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from itertools import islice
 from pathlib import Path
@@ -20,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from jobs import command
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 import alignzoo
@@ -320,16 +317,14 @@ def test_kill_9_of_a_sum_with_a_moving_part(run, world, monkeypatch):
     want = bytes_of(result.folder)
     shutil.rmtree(result.folder)
     monkeypatch.setenv("PYTHONPATH", str(ZOO))
-    command = [sys.executable, "-m", "alignzoo", "run", str(world / "kind.yaml")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
+    process = command("run", world / "kind.yaml")
     deadline = time.monotonic() + 60
     while not (result.folder / "checkpoints" / f"step-{EVERY:06d}").exists():
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.wait()
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    finished = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    process.kill()
+    finished = command("run", world / "kind.yaml").wait()
     assert finished.returncode == 0, finished.stderr
     assert "resuming after step 3" in finished.stderr
     assert bytes_of(result.folder) == want

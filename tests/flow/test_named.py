@@ -168,7 +168,7 @@ def go(trained, tmp_path, overlay):
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
 
     def run(text: str, *overrides: str, recipe: str = "recipes/dpo_hh.yaml", **options) -> alignzoo.RunResult:
-        return alignzoo.run(recipe, list(overrides), ["recipes/scale/smallest.yaml", overlay(text)], **options)
+        return alignzoo.run(recipe, list(overrides), ["tests/smallest.yaml", overlay(text)], **options)
 
     return run
 
@@ -177,7 +177,7 @@ def go(trained, tmp_path, overlay):
 
 
 def test_metrics_are_in_every_evaluation_with_their_errors(go):
-    result = go("eval: {metrics: [longer, risen, entropy, normalised_accuracy]}")
+    result = go("eval: {metrics: [longer, risen, entropy, normalised_accuracy]}\nreporters: [html]")
     lines = [line for line in read_lines(result.folder / "metrics.jsonl") if line["kind"] == "eval"]
     for line in lines:
         assert 0 < line["longer"] < 1
@@ -232,7 +232,7 @@ def test_a_metric_of_pairs_on_single_completions_is_an_error(go, tmp_path):
 
 
 def test_judges_score_the_samples_and_one_that_fails_costs_only_its_own_figures(go):
-    result = go("eval: {judges: [length, first, silent, sample], samples: 5}")
+    result = go("eval: {judges: [length, first, silent, sample], samples: 5}\nreporters: [html]")
     judges = result.summary["judges"]
     samples = read_lines(result.folder / "samples.jsonl")
     mean = sum(len(sample["after"].strip()) for sample in samples) / 5

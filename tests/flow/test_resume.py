@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from jobs import DPO, Command, command
 
 from alignzoo import checkpoint
 from alignzoo.engine import Engine
-
-ROOT = Path(__file__).parent.parent.parent
-COMMAND = [sys.executable, "-m", "alignzoo", "run", "recipes/dpo_hh.yaml", "--with", "recipes/scale/smallest.yaml"]
 
 
 def bytes_of(folder: Path) -> list[bytes]:
@@ -49,14 +45,10 @@ def signalled(function, at=1, number=signal.SIGTERM):
     return wrapped
 
 
-def start() -> subprocess.Popen:
-    return subprocess.Popen(COMMAND, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-def wait_for(path: Path, process: subprocess.Popen) -> None:
+def wait_for(path: Path, process: Command) -> None:
     deadline = time.monotonic() + 60
     while not path.exists():
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.wait()
         assert time.monotonic() < deadline
         time.sleep(0.005)
 
@@ -66,11 +58,10 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
 def test_kill_9_and_the_same_command_again(whole, moment):
     want, again = whole
     folder = again()
-    process = start()
+    process = command(*DPO)
     wait_for(folder / moment, process)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    finished = subprocess.run(COMMAND, cwd=ROOT, capture_output=True, text=True)
+    process.kill()
+    finished = command(*DPO).wait()
     assert finished.returncode == 0, finished.stderr
     if moment == "checkpoints/step-000004":
         assert "resuming after step 4" in finished.stderr

@@ -44,7 +44,7 @@ def score(tmp_path, *overrides):
     from alignzoo.recipe import load_recipe
     from alignzoo.score import write_scores
 
-    overlays = ["recipes/scale/smallest.yaml"]
+    overlays = ["tests/smallest.yaml"]
     write_scores(
         load_recipe("recipes/dpo_hh.yaml", list(overrides), overlays), tmp_path / "s", "held_out", Screen(True)
     )
@@ -137,7 +137,7 @@ def test_a_run_that_starts_from_adapters_starts_from_them_merged(run, tmp_path):
 
 def test_a_base_from_nothing_is_saved_once_and_is_the_start(run, tmp_path):
     result = run(recipe="recipes/sft_hh.yaml")
-    whole = alignzoo.load_recipe("recipes/sft_hh.yaml", overlays=["recipes/scale/smallest.yaml"]).recipe
+    whole = alignzoo.load_recipe("recipes/sft_hh.yaml", overlays=["tests/smallest.yaml"]).recipe
     again = whole.model.load_model(AutoTokenizer.from_pretrained(result.policy), 0, "language_model").state_dict()
     saved = load_file(result.folder / "base" / "model.safetensors")
     assert all(torch.equal(saved[name], again[name]) for name in saved)
@@ -150,7 +150,7 @@ def test_evaluation_measures_the_adapter_and_its_base(run, tmp_path):
     from alignzoo.recipe import load_recipe
 
     result = run()
-    resolved = load_recipe("recipes/dpo_hh.yaml", ["model.lora={r: 4, alpha: 8}"], ["recipes/scale/smallest.yaml"])
+    resolved = load_recipe("recipes/dpo_hh.yaml", ["model.lora={r: 4, alpha: 8}"], ["tests/smallest.yaml"])
     found = measure.measure(resolved, result.folder, settings.Sampling(), [], None, Screen(True))
     assert found.path.is_dir()
 
@@ -238,4 +238,4 @@ def test_a_library_that_is_not_there_is_told_with_its_command(run, monkeypatch):
 def test_an_adapter_is_no_start_by_path(run):
     result = run()
     with pytest.raises(UserError, match=r"this is an adapter, and a policy starts from whole weights\n.*--merge"):
-        alignzoo.run("recipes/sft_hh.yaml", [f"model.path={result.policy}"], ["recipes/scale/smallest.yaml"])
+        alignzoo.run("recipes/sft_hh.yaml", [f"model.path={result.policy}"], ["tests/smallest.yaml"])

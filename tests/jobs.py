@@ -25,6 +25,8 @@ CONTEXT = get_context("forkserver")
 PRELOAD = ["alignzoo.flow", "alignzoo.cli.run", "alignzoo.cli.compare", "alignzoo.report", "torch.distributed.fsdp"]
 CONTEXT.set_forkserver_preload(PRELOAD)
 ROOT = Path(__file__).parent.parent
+PATIENCE = 600
+"""Seconds that a test waits for what must happen. It is a hang that takes so long, and not a busy machine."""
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 """What `accelerate launch` sets by recipes/accelerate/fsdp2.yaml."""
 ZERO = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}
@@ -85,7 +87,7 @@ class Command:
         self.process.kill()
         self.process.join()
 
-    def wait(self, seconds: float = 300) -> subprocess.CompletedProcess[str]:
+    def wait(self, seconds: float = PATIENCE) -> subprocess.CompletedProcess[str]:
         """Its end; a process that hangs is killed, and fails the test."""
         self.process.join(seconds)
         hung = self.process.is_alive()
@@ -113,7 +115,7 @@ class Job:
     processes: list[Any]
     outputs: list[Path]
 
-    def wait(self, seconds: float = 60) -> list[int]:
+    def wait(self, seconds: float = PATIENCE) -> list[int]:
         """Their exit codes; whatever hangs is killed, and fails the test."""
         deadline = time.monotonic() + seconds
         for one in self.processes:

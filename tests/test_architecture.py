@@ -7,7 +7,6 @@ import importlib
 import pkgutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -123,7 +122,8 @@ def test_small_commands_need_no_torch(arguments):
     code = (
         f"import sys; sys.argv = ['alignzoo', *{arguments!r}]\n"
         "from alignzoo.cli import _exit_code\ncode = _exit_code()\n"
-        "assert not {'torch', 'transformers', 'accelerate'} & set(sys.modules), 'heavy'\nsys.exit(code)"
+        "heavy = {'torch', 'transformers', 'accelerate', 'matplotlib', 'datasets'}\n"
+        "assert not heavy & set(sys.modules), 'heavy'\nsys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -135,10 +135,3 @@ def test_a_recipe_is_read_without_transformers():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-def test_help_is_instant():
-    """Not a benchmark: ten times what it takes, so that an import of torch is noticed and a busy machine is not."""
-    began = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "alignzoo", "--help"], check=True, capture_output=True)
-    assert time.perf_counter() - began < 5

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import time
+import signal
+import sys
 from pathlib import Path
 
 import pytest
-from jobs import Command, command
+from jobs import ROOT, Command, command
 
 import alignzoo
 from alignzoo.compare.judges import make_judges
@@ -19,6 +21,7 @@ from alignzoo.compare.run import compare_plan
 from alignzoo.progress import Screen
 from alignzoo.recipe.read import Node, Origin
 
+sys.path.insert(0, str(ROOT / "benchmarks" / "faults"))
 WORDS = ["sft_hh", "dpo_hh", "ipo_hh", "--with", "tests/smallest.yaml", "--seeds", "2", "--grid", "objective.beta=0.1,0.5",
          "--judge", "sample", "--samples", "4", "--sample-tokens", "8"]  # fmt: skip
 TIMED = ("seconds", "pairs_per_second", "peak_memory")
@@ -112,13 +115,17 @@ def test_the_same_again_runs_nothing_and_gives_the_same_table(whole, monkeypatch
 
 @pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on_and_the_table_is_the_same(whole, tmp_path):
-    working = compare(*WORDS, root=tmp_path)
-    deadline = time.monotonic() + 300
-    while len(list((tmp_path / "runs").glob("*_hh-*/summary.json"))) < 4 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    working.kill()
+    from bench import at_call
+    from stage import Workplace
+
+    def inject() -> None:
+        from alignzoo.runfolder import RunFolder
+
+        at_call(RunFolder, "finish", 4, lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+    assert Workplace(tmp_path, WORDS).run(inject=inject, command="compare").code == -signal.SIGKILL
     finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*_hh-*/summary.json")}
-    assert 4 <= len(finished) < 9
+    assert len(finished) == 3
     done = compare(*WORDS, root=tmp_path).wait()
     assert done.returncode == 0, done.stderr
     assert {path: path.stat().st_mtime_ns for path in finished} == finished

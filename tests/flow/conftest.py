@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 
 import alignzoo
@@ -17,11 +19,20 @@ def trained(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="session")
+def finished(trained, tmp_path_factory):
+    """The same folder with the smallest DPO run in it too."""
+    root = shutil.copytree(trained, tmp_path_factory.mktemp("finished") / "all")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ALIGNZOO_CACHE", str(root / "cache"))
+        patch.setenv("ALIGNZOO_RUNS", str(root / "runs"))
+        alignzoo.run("recipes/dpo_hh.yaml", overlays=[SMALLEST])
+    return root
+
+
 @pytest.fixture
 def run(trained, tmp_path):
     """Run a recipe at its smallest size, in this test's own copy of the SFT run."""
-    import shutil
-
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
 
     def go(recipe="recipes/dpo_hh.yaml", *overrides, **options):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from jobs import command
+from jobs import PATIENCE, command
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 import alignzoo
@@ -318,13 +318,14 @@ def test_kill_9_of_a_sum_with_a_moving_part(run, world, monkeypatch):
     shutil.rmtree(result.folder)
     monkeypatch.setenv("PYTHONPATH", str(ZOO))
     process = command("run", world / "kind.yaml")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not (result.folder / "checkpoints" / f"step-{EVERY:06d}").exists():
         assert process.poll() is None, process.wait()
         assert time.monotonic() < deadline
         time.sleep(0.002)
     process.kill()
+    broke_off = not (result.folder / "summary.json").exists()  # where the machine is busy it may have been too late
     finished = command("run", world / "kind.yaml").wait()
     assert finished.returncode == 0, finished.stderr
-    assert "resuming after step 3" in finished.stderr
+    assert "resuming after step 3" in finished.stderr or not broke_off
     assert bytes_of(result.folder) == want

@@ -129,6 +129,7 @@ def test_small_commands_need_no_torch(arguments):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_recipe_is_read_without_transformers():
     code = (
         "import sys\nfrom alignzoo import load_recipe\nload_recipe('dpo_hh')\nassert 'transformers' not in sys.modules"

@@ -31,6 +31,8 @@ from alignzoo.sampling import sample
 from alignzoo.scoring import Scorer
 from alignzoo.tree import Branch, Tree
 
+pytestmark = pytest.mark.slow
+
 SMALLEST = "tests/smallest.yaml"
 SETTINGS, OTHERS = Sampling(prompts=6, tokens=10), Sampling(prompts=6, tokens=10, seed=1)
 QUIET = Screen(quiet=True)

@@ -202,6 +202,7 @@ def test_every_run_of_a_comparison_is_an_ordinary_run(started):
     assert result.folder.name in {Path(entry.folder).name for entry in read_results(folder)[1]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "problem"),
     [

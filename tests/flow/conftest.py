@@ -30,12 +30,19 @@ def finished(trained, tmp_path_factory):
     return root
 
 
+def smallest(recipe="recipes/dpo_hh.yaml", *overrides, **options):
+    return alignzoo.run(recipe, list(overrides), [SMALLEST], **options)
+
+
 @pytest.fixture
 def run(trained, tmp_path):
     """Run a recipe at its smallest size, in this test's own copy of the SFT run."""
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    return smallest
 
-    def go(recipe="recipes/dpo_hh.yaml", *overrides, **options):
-        return alignzoo.run(recipe, list(overrides), [SMALLEST], **options)
 
-    return go
+@pytest.fixture
+def again(finished, tmp_path):
+    """The same where the DPO run is done too: `again()` gives that one."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    return smallest

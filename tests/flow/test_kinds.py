@@ -155,6 +155,7 @@ PAIRWISE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PAIRWISE)
 def test_pairs_feed_every_kind(run, kind):
     objective, at_start = PAIRWISE[kind]
@@ -163,6 +164,7 @@ def test_pairs_feed_every_kind(run, kind):
     assert all(0 <= line["accuracy"] <= 1 for line in steps(result))
 
 
+@pytest.mark.slow
 def test_training_on_pairs_orders_them(run):
     """Long enough to see it: the margin grows and the loss falls."""
     result = run({"name": "dpo", "beta": 0.5}, "pairs", max_steps=30, optimizer=ADAM | {"learning_rate": 1e-3})
@@ -180,6 +182,7 @@ def test_labelled_completions(run, objective, at_start):
     assert result.summary["eval"]["n"] == 24
 
 
+@pytest.mark.slow
 def test_chosen_alone_takes_the_desirable_completions(run):
     result = run("sft", "labels")
     assert result.summary["data"]["skipped_by_reason"] == {"undesirable completion": 36 + 12}
@@ -188,11 +191,13 @@ def test_chosen_alone_takes_the_desirable_completions(run):
     assert evaluations(both)[0]["loss"] == pytest.approx(0.5 + 0.1 * evaluations(result)[0]["loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["pl_dpo", "infonca", "nca", "lipo_lambda", "pro"])
 def test_ranked_lists_of_several_lengths(run, objective):
     check(run(objective, "ranked"), None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("objective", "at_start"), [("pl_dpo", math.log(24)), ("infonca", math.log(4))])
 def test_ranked_lists_of_the_embedded_sample(run, objective, at_start):
     """All K! orders are alike to a policy that is its reference, and all K completions."""
@@ -200,6 +205,7 @@ def test_ranked_lists_of_the_embedded_sample(run, objective, at_start):
     check(result, at_start)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "pairs"), [("best_worst", 32 + 32 + 32), ("neighbours", 32 + 64 + 96), ("all", 32 + 96 + 192)]
 )
@@ -210,6 +216,7 @@ def test_a_ranked_list_feeds_pairs_by_a_rule(run, rule, pairs):
     assert data["train"] + data["held_out"] + data["skipped"] == pairs
 
 
+@pytest.mark.slow
 def test_pairs_and_labelled_completions_in_one_table(run):
     result = run("kto", "mixed")
     check(result, 0.5)
@@ -230,6 +237,7 @@ def test_rows_that_lack_what_is_asked_for_are_a_clear_error(run, objective, tabl
         run(objective, table)
 
 
+@pytest.mark.slow
 def test_a_reward_model_is_one_for_transformers(run, world):
     result = run("bradley_terry", "pairs")
     check(result, None, policy=False)
@@ -286,6 +294,7 @@ def test_a_run_that_broke_off_goes_on_to_the_same_bytes(run, monkeypatch, kind):
     assert bytes_of(run(objective, "pairs").folder) == want
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("removed", [1, 2, 4])
 def test_a_fresh_start_that_breaks_off_while_it_clears(run, monkeypatch, removed):
     """What is left of the run before is a run that goes on, or nothing."""

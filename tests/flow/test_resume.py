@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import time
@@ -74,16 +73,16 @@ def test_kill_9_and_the_same_command_again(whole, moment):
 def test_a_stop_that_was_asked_for_checkpoints_and_goes_on(run, whole, monkeypatch):
     want, again = whole
     folder = again()
-    monkeypatch.setattr(Engine, "step", signalled(Engine.step))
-    with pytest.raises(KeyboardInterrupt, match="stopped after step 1; the same command goes on from there"):
-        run()
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "step", signalled(Engine.step))
+        with pytest.raises(KeyboardInterrupt, match="stopped after step 1; the same command goes on from there"):
+            run()
     assert checkpoint.latest(folder / "checkpoints")[0].step == 1
-    monkeypatch.undo()
-    os.environ |= {"ALIGNZOO_CACHE": str(folder.parent.parent / "cache"), "ALIGNZOO_RUNS": str(folder.parent)}
     run()
     assert bytes_of(folder) == want
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over(run, whole):
     want, again = whole
     folder = again()
@@ -97,6 +96,7 @@ def test_a_damaged_checkpoint_is_passed_over(run, whole):
     assert bytes_of(folder) == want
 
 
+@pytest.mark.slow
 def test_a_lost_cache_is_scored_again_with_the_same_result(run, whole, tmp_path):
     """The run is stopped, the cache is deleted: the reference is still the start, not the half-trained policy."""
     want, again = whole

@@ -90,6 +90,7 @@ class TestTheMixin(ObjectiveTests):
         assert all(hasattr(self, f"test_{check.__name__}") for check in CHECKS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("check", "cls"), {check: (check, cls) for check, cls in MUTANTS}.values())
 def test_the_mixin_fails_where_the_kit_accuses_and_nowhere_else(check, cls):
     tests = type("TestMine", (ObjectiveTests,), {"objective": Sum(parts=(DPO(), cls()), weights=(1.0, 1.0))})()

@@ -4,15 +4,14 @@
 
 runs the mutants of benchmarks/mutants/*.yaml whose name or file holds one of the words; without a word all. Each entry
 is `name`, `file`, `old` (found exactly once in the file, or the entry is stale), `new`, and `fails`, the tests that must
-fail. The tree is copied, one entry is applied, its tests run, and the copy is put back. All tests are first run on the
-copy as it is: one that fails there proves nothing. Results are kept in benchmarks/results/mutants.json; an entry that
+fail. The tree is copied, one entry is applied, its tests run, and the copy is put back. The cases that failed are then
+run on the copy as it is: one that fails there too proves nothing. Results are kept in benchmarks/results/mutants.json; an entry that
 was not run this time stands as it was, or, when its text has changed since, as not run.
 Exits with 1 when a mutant of those that were run is not killed.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -33,6 +32,8 @@ ENTRIES = Path(__file__).parent / "mutants"
 RESULTS = Path(__file__).parent / "results" / "mutants.json"
 SECONDS = 900
 """For the tests of one mutant. A mutant that does not end is killed too: so would the test be."""
+CHUNK = 8
+"""Mutants whose failed cases are run together on the copy as it is, and recorded."""
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     ["pytest", "hypothesis", "transformers.models.llama.modeling_llama", "matplotlib.figure"]
@@ -56,10 +57,10 @@ class Mutant:
 
 
 class Watch:
-    """A pytest plugin that records which of the named tests failed, and skips further cases of those."""
+    """A pytest plugin that records of each named test the first case that failed, and skips the cases after it."""
 
     def __init__(self, names: list[str]) -> None:
-        self.names, self.failed, self.ran = names, set[str](), set[str]()
+        self.names, self.failed = names, dict[str, str]()
 
     def of(self, nodeid: str) -> str | None:
         return next((name for name in (nodeid, nodeid.partition("[")[0]) if name in self.names), None)
@@ -72,10 +73,8 @@ class Watch:
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         name = self.of(report.nodeid)
-        if report.when == "call" and not report.skipped:
-            self.ran.add(name)
-        if report.failed and report.when != "teardown":
-            self.failed.add(name)
+        if report.failed and report.when != "teardown" and name is not None:
+            self.failed.setdefault(name, report.nodeid)
 
 
 def _child(copy: str, names: list[str], output: str) -> None:
@@ -94,12 +93,11 @@ def _child(copy: str, names: list[str], output: str) -> None:
     assert Path(alignzoo.__file__).is_relative_to(copy), alignzoo.__file__
     watch = Watch(names)
     code = pytest.main(["-q", "-p", "no:cacheprovider", "--tb=short", *names], plugins=[watch])
-    found = {"code": int(code), "failed": sorted(watch.failed), "ran": sorted(watch.ran | watch.failed)}
-    Path(output).write_text(json.dumps(found))
+    Path(output).write_text(json.dumps({"code": int(code), "failed": watch.failed}))
 
 
-def run_tests(copy: Path, names: list[str], output: Path) -> dict[str, Any]:
-    """Exit code of pytest, the named tests that failed, and those that ran. Code -1: the time was over."""
+def run_tests(copy: Path, names: list[str], output: Path) -> tuple[int, dict[str, str]]:
+    """Exit code of pytest (-1: the time was over), and of each named test that failed its first case that did."""
     output.unlink(missing_ok=True)
     process = CONTEXT.Process(target=_child, args=(str(copy), names, str(output)))
     process.start()
@@ -108,28 +106,27 @@ def run_tests(copy: Path, names: list[str], output: Path) -> dict[str, Any]:
     process.kill()
     process.join()
     if output.exists():
-        return dict(json.loads(output.read_text()))
-    return {"code": -1 if late else 3, "failed": names if late else [], "ran": names if late else []}
+        found = json.loads(output.read_text())
+        return found["code"], found["failed"]
+    return (-1, dict.fromkeys(names, "")) if late else (3, {})
 
 
-def result_of(mutant: Mutant, copy: Path, sound: set[str], output: Path) -> str:
-    """`killed`, or what else came of it, in words."""
+def attack(mutant: Mutant, copy: Path, output: Path) -> tuple[str, list[str]]:
+    """`killed`, or what else came of it, in words; and the cases that failed."""
     path = copy / mutant.file
     text = path.read_text() if path.is_file() else ""
     if text.count(mutant.old) != 1:
-        return f"stale: the old text is {text.count(mutant.old)} times in {mutant.file}"
-    unsound = [name for name in mutant.fails if name not in sound]
-    if unsound:
-        return f"no proof: fails or does not run without the mutant: {', '.join(unsound)}"
+        return f"stale: the old text is {text.count(mutant.old)} times in {mutant.file}", []
     path.write_text(text.replace(mutant.old, mutant.new))
     try:
-        found = run_tests(copy, list(mutant.fails), output)
+        code, failed = run_tests(copy, list(mutant.fails), output)
     finally:
         path.write_text(text)
-    if found["code"] not in (-1, 0, 1):
-        return f"broken: pytest ended with {found['code']}, as when a module can't be imported"
-    alive = [name for name in mutant.fails if name not in found["failed"]]
-    return "killed" if not alive else f"survived: {', '.join(alive)}"
+    if code not in (-1, 0, 1):
+        return f"broken: pytest ended with {code}, as when a module can't be imported or a test is not there", []
+    alive = [name for name in mutant.fails if name not in failed]
+    cases = [case for case in failed.values() if case]
+    return ("killed" if not alive else f"survived: {', '.join(alive)}"), cases
 
 
 def read_entries() -> list[Mutant]:
@@ -176,19 +173,22 @@ def main(words: list[str]) -> int:
     alive = 0
     with tempfile.TemporaryDirectory() as folder:
         copy, output = copied(Path(folder) / "copy"), Path(folder) / "found"
-        names = sorted({name for one in chosen for name in one.fails})
-        before = run_tests(copy, names, output)
-        sound = set(before["ran"]) - set(before["failed"])
-        if before["code"] != 0:
-            print(f"without a mutant pytest ends with {before['code']}: failed {before['failed']}")
-            with contextlib.suppress(OSError):
-                print(Path(f"{output}.txt").read_text()[-3000:])
-        for one in chosen:
-            began = time.monotonic()
-            result = result_of(one, copy, sound, output)
-            alive += result != "killed"
-            results[one.key] = {"name": one.name, "result": result}
-            print(f"{one.name}: {result} ({time.monotonic() - began:.0f} s)", flush=True)
+        for start in range(0, len(chosen), CHUNK):
+            chunk = chosen[start : start + CHUNK]
+            found = {}
+            for one in chunk:
+                began = time.monotonic()
+                found[one] = attack(one, copy, output)
+                print(f"{one.name}: {found[one][0]} ({time.monotonic() - began:.0f} s)", flush=True)
+            cases = sorted({case for _, failed in found.values() for case in failed})
+            code, again = run_tests(copy, cases, output) if cases else (0, {})
+            unsound = set(again.values()) if code in (0, 1) else set(cases)
+            for one, (result, failed) in found.items():
+                if unsound.intersection(failed):
+                    result = f"no proof: fails without the mutant too: {', '.join(unsound.intersection(failed))}"
+                    print(f"{one.name}: {result}", flush=True)
+                alive += result != "killed"
+                results[one.key] = {"name": one.name, "result": result}
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
             RESULTS.with_suffix(".md").write_text(table(entries, results))
     return int(alive > 0)

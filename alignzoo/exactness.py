@@ -9,8 +9,7 @@ checks have to be.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +18,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from alignzoo.attention import NAME
 from alignzoo.forest import sequences
-from alignzoo.layout import TOLERANCE, _one_sequence
+from alignzoo.oracle import LIMIT, sequence_log_probs, sequence_logits
 from alignzoo.scoring import Scorer
 from alignzoo.tree import Branch, Tree
 
@@ -70,7 +68,7 @@ class SpotCheck:
         self.scorer, self.oracle = scorer, oracle or own_forward(scorer)
         model = scorer.model
         low = scorer.precision == "bfloat16" or model.dtype not in (torch.float32, torch.float64)
-        self.tolerance = BFLOAT16 if low else TOLERANCE[model.dtype]
+        self.tolerance = BFLOAT16 if low else LIMIT[model.dtype]
         self.strict = not low and not routed(model) and getattr(model, "hf_quantizer", None) is None
         """Whether one token over the limit is an error, and no rounding."""
 
@@ -111,30 +109,17 @@ def verdict(checks: Sequence[bool], strict: bool) -> bool:
 
 def own_forward(scorer: Scorer) -> Oracle:
     """The model's own forward of one sequence with its own attention, in the precision of the run."""
+    model = scorer.model
 
     @torch.no_grad()
     def score(tree: Tree, branch: Branch) -> Tensor:
-        device = next(scorer.model.parameters()).device
-        with (
-            own_attention(scorer.model),
-            torch.autocast(device.type, torch.bfloat16, enabled=scorer.precision == "bfloat16"),
-        ):
-            return _one_sequence(scorer, tree.prompt, branch, device).reshape(-1)
+        device = next(model.parameters()).device
+        with torch.autocast(device.type, torch.bfloat16, enabled=scorer.precision == "bfloat16"):
+            if scorer.scalar:
+                return sequence_logits(model, np.concatenate([tree.prompt, branch.tokens])).float().reshape(-1)
+            return sequence_log_probs(model, tree.prompt, branch)
 
     return score
-
-
-@contextmanager
-def own_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Within the block the model attends as transformers loaded it, and not tree by tree."""
-    if model.config._attn_implementation != NAME:
-        yield
-        return
-    model.set_attn_implementation("sdpa")
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(NAME)
 
 
 def routed(model: PreTrainedModel) -> bool:

@@ -24,6 +24,15 @@ settings.load_profile("no clock")  # how long an example takes says how busy the
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.fixture(scope="session", autouse=True)
+def checkout():
+    """Recipes are named from the checkout's root, wherever pytest was started."""
+    before = os.getcwd()
+    os.chdir(ROOT)
+    yield
+    os.chdir(before)
+
+
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path, monkeypatch):
     """Every test has a cache and a run folder root of its own."""

@@ -1,4 +1,6 @@
-"""Jobs of several processes, forked from one that has imported everything: starting one takes a tenth of a second.
+"""Commands and jobs of several processes, forked from one that has imported everything.
+
+Starting one takes a tenth of a second. A fork has the parent's hash seed: where a fresh one matters, start a fresh Python.
 
 Each process is given its place by the variables that every launcher sets, so a job here is also what two hosts are that
 were started by hand.
@@ -7,24 +9,30 @@ were started by hand.
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(["alignzoo.flow", "alignzoo.cli.run", "alignzoo.report", "torch.distributed.fsdp"])
+PRELOAD = ["alignzoo.flow", "alignzoo.cli.run", "alignzoo.cli.compare", "alignzoo.report", "torch.distributed.fsdp"]
+CONTEXT.set_forkserver_preload(PRELOAD)
 ROOT = Path(__file__).parent.parent
+PATIENCE = 600
+"""Seconds that a test waits for what must happen. It is a hang that takes so long, and not a busy machine."""
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 """What `accelerate launch` sets by recipes/accelerate/fsdp2.yaml."""
 ZERO = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}
 """By recipes/accelerate/zero.yaml; stage 1 as ZERO | {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "1"}."""
 KEPT = ("PATH", "PYTHONPATH", "HOME", "HF_HUB_OFFLINE", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "ALIGNZOO_PLUGINS")
-SMALLEST = ["--with", "recipes/scale/smallest.yaml"]
+SMALLEST = ["--with", "tests/smallest.yaml"]
 DPO = ["run", "recipes/dpo_hh.yaml", *SMALLEST]
 
 
@@ -41,13 +49,14 @@ def free_port() -> str:
         return str(free.getsockname()[1])
 
 
-def _rank(arguments: Sequence[str], environment: Mapping[str, str], output: str) -> None:
+def _rank(arguments: Sequence[str], environment: Mapping[str, str], output: str, errors: str = "") -> None:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(ROOT)
+    sys.path[:0] = [one for one in environment.get("PYTHONPATH", "").split(os.pathsep) if one]
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
-    os.dup2(file, 2)
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) if errors else file, 2)
     sys.argv = ["alignzoo", *arguments]
     from alignzoo.cli import main
 
@@ -63,13 +72,50 @@ def _rank(arguments: Sequence[str], environment: Mapping[str, str], output: str)
 
 
 @dataclass
+class Command:
+    """One process that runs `alignzoo ARGUMENTS`."""
+
+    process: Any
+    streams: Path
+
+    def poll(self) -> int | None:
+        """Its exit code, or None while it works."""
+        return self.process.exitcode
+
+    def kill(self) -> None:
+        """End it by SIGKILL."""
+        self.process.kill()
+        self.process.join()
+
+    def wait(self, seconds: float = PATIENCE) -> subprocess.CompletedProcess[str]:
+        """Its end; a process that hangs is killed, and fails the test."""
+        self.process.join(seconds)
+        hung = self.process.is_alive()
+        self.kill()
+        out, err = ((self.streams / name).read_text() for name in ("stdout", "stderr"))
+        shutil.rmtree(self.streams)
+        assert not hung, f"still at work after {seconds} s: {err}"
+        return subprocess.CompletedProcess((), self.process.exitcode, out, err)
+
+
+def command(*arguments: Any, **environment: str) -> Command:
+    """Start `alignzoo ARGUMENTS` in the checkout's root, with this process's environment and `environment`."""
+    streams = Path(mkdtemp(prefix="command-"))
+    words = [str(word) for word in arguments]
+    files = [str(streams / name) for name in ("stdout", "stderr")]
+    process = CONTEXT.Process(target=_rank, args=(words, dict(os.environ) | environment, *files))
+    process.start()
+    return Command(process, streams)
+
+
+@dataclass
 class Job:
     """Processes that run one command line together."""
 
     processes: list[Any]
     outputs: list[Path]
 
-    def wait(self, seconds: float = 60) -> list[int]:
+    def wait(self, seconds: float = PATIENCE) -> list[int]:
         """Their exit codes; whatever hangs is killed, and fails the test."""
         deadline = time.monotonic() + seconds
         for one in self.processes:

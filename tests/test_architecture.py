@@ -7,7 +7,6 @@ import importlib
 import pkgutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -86,13 +85,13 @@ def imports_of(path: Path) -> list[str]:
     return [name for name in found if name != "alignzoo" and "__version__" not in name]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_one_way(path):
-    module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-    if module in ("alignzoo", "alignzoo.__main__"):
-        return
-    for imported in imports_of(path):
-        assert room_of(imported) <= room_of(module), f"{module} imports {imported}, which is to its right"
+def test_imports_point_one_way():
+    back = []
+    for path in MODULES:
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        if module not in ("alignzoo", "alignzoo.__main__"):
+            back += [f"{module}: {name}" for name in imports_of(path) if room_of(name) > room_of(module)]
+    assert back == [], "imports of modules to the right"
 
 
 def test_files_stay_small():
@@ -125,22 +124,17 @@ def test_small_commands_need_no_torch(arguments):
     code = (
         f"import sys; sys.argv = ['alignzoo', *{arguments!r}]\n"
         "from alignzoo.cli import _exit_code\ncode = _exit_code()\n"
-        "assert not {'torch', 'transformers', 'accelerate'} & set(sys.modules), 'heavy'\nsys.exit(code)"
+        "heavy = {'torch', 'transformers', 'accelerate', 'matplotlib', 'datasets'}\n"
+        "assert not heavy & set(sys.modules), 'heavy'\nsys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_recipe_is_read_without_transformers():
     code = (
         "import sys\nfrom alignzoo import load_recipe\nload_recipe('dpo_hh')\nassert 'transformers' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-def test_help_is_instant():
-    """Not a benchmark: ten times what it takes, so that an import of torch is noticed and a busy machine is not."""
-    began = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "alignzoo", "--help"], check=True, capture_output=True)
-    assert time.perf_counter() - began < 5

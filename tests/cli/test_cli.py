@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from jobs import command
 
 from alignzoo.hookspecs import KINDS
 from alignzoo.refcache import ReferenceCache
 
 ROOT = Path(__file__).parent.parent.parent
-SMALLEST = ["--with", "recipes/scale/smallest.yaml"]
+SMALLEST = ["--with", "tests/smallest.yaml"]
 
 
-def cli(*arguments, **options) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "alignzoo", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, **options
-    )
+def cli(*arguments) -> subprocess.CompletedProcess:
+    return command(*arguments).wait()
 
 
 def test_a_mistake_is_told_without_a_traceback(tmp_path):
@@ -29,8 +27,8 @@ def test_a_mistake_is_told_without_a_traceback(tmp_path):
         "extends: %s\nobjective: {name: dpo, bta: 1}\ntrain: {epohcs: 3}\n"
         % (ROOT / "recipes/bases/hh_preference.yaml")
     )
-    for command in ("run", "validate", "show", "score"):
-        done = cli(command, bad, *(["-o", tmp_path / "x"] if command == "score" else []))
+    for name in ("run", "validate", "show", "score"):
+        done = cli(name, bad, *(["-o", tmp_path / "x"] if name == "score" else []))
         assert done.returncode == 2
         assert done.stderr.splitlines() == [
             f"error: {bad}:2:24: objective.bta: no such field; did you mean 'beta'?",
@@ -114,7 +112,7 @@ def test_objectives_are_listed_and_explained():
 
 @pytest.mark.slow
 def test_run_reports_and_the_second_time_it_is_done_before(tmp_path):
-    first = cli("run", "recipes/dpo_hh.yaml", *SMALLEST)
+    first = cli("run", "recipes/dpo_hh.yaml", *SMALLEST, "reporters=html")
     assert first.returncode == 0, first.stderr
     assert "this is the embedded sample; real HH: data.path=" in first.stderr
     assert "held-out accuracy" in first.stdout

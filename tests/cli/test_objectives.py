@@ -44,6 +44,7 @@ def listed(site):
     return {one["name"]: one for one in json.loads(cli("--json", site=site).stdout)}
 
 
+@pytest.mark.slow
 def test_objectives_come_by_family_and_then_the_modifiers(listed):
     entries = list(listed.values())
     kinds = [one["kind"] for one in entries]
@@ -55,6 +56,7 @@ def test_objectives_come_by_family_and_then_the_modifiers(listed):
     assert set(MODIFIERS) < {one["name"] for one in entries if one["kind"] == "modifier"}
 
 
+@pytest.mark.slow
 def test_every_entry_is_complete(listed):
     for one in listed.values():
         assert one["what"].endswith("."), one["name"]
@@ -90,11 +92,13 @@ NEEDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NEEDS)
 def test_what_each_needs_is_said(listed, name):
     assert listed[name]["needs"] == NEEDS[name]
 
 
+@pytest.mark.slow
 def test_what_each_declares_is_in_the_json(listed):
     kto, weight = listed["kto"], listed["likelihood_weight"]
     assert (kto["data"], kto["reference"], kto["scope"], kto["mismatched"]) == ("unpaired", "sequence", "batch", True)
@@ -103,6 +107,7 @@ def test_what_each_declares_is_in_the_json(listed):
     assert not listed["kto"]["state"]
 
 
+@pytest.mark.slow
 def test_the_table_has_a_line_for_each(site, listed):
     table = cli(site=site).stdout
     objectives, _, modifiers = table.partition("\n\n")
@@ -128,6 +133,7 @@ def test_without_plugins_there_are_the_built_ins():
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_show_tells_all_about_an_objective(site, listed):
     text = cli("show", "kto", site=site).stdout
     for words in (
@@ -146,6 +152,7 @@ def test_show_tells_all_about_an_objective(site, listed):
     assert json.loads(cli("show", "kto", "--json", site=site).stdout) == listed["kto"]
 
 
+@pytest.mark.slow
 def test_show_tells_all_about_a_modifier(site, listed):
     text = cli("show", "likelihood_weight", site=site).stdout
     for words in (

@@ -85,6 +85,7 @@ def test_a_png_is_as_wide_as_its_columns(tmp_path):
     assert high > 1.5 * low
 
 
+@pytest.mark.slow
 def test_a_page_needs_nothing_from_anywhere(tmp_path):
     drawn("dpo", "sft", "-o", tmp_path / "zoo.html")
     page = (tmp_path / "zoo.html").read_text()
@@ -98,6 +99,7 @@ def test_a_page_needs_nothing_from_anywhere(tmp_path):
     assert set(re.findall(r"url\(#([^)]+)\)", page)) <= set(ids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".svg", ".png", ".html"])
 def test_the_same_objectives_give_the_same_bytes(tmp_path, suffix):
     for n in "12":
@@ -105,6 +107,7 @@ def test_the_same_objectives_give_the_same_bytes(tmp_path, suffix):
     assert (tmp_path / f"1{suffix}").read_bytes() == (tmp_path / f"2{suffix}").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".svg", ".html"])
 def test_the_whole_zoo_comes_by_family_and_says_what_it_could_not_draw(tmp_path, whole_zoo, suffix):
     result = drawn("-o", tmp_path / f"zoo{suffix}")

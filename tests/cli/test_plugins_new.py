@@ -67,12 +67,14 @@ def test_new_writes_a_package_and_says_how_to_go_on(tmp_path):
     assert "alignzoo run dpo_hh --with my_loss_hh.yaml" in done.stdout
 
 
+@pytest.mark.slow
 def test_its_objective_is_found_and_passes_every_check(tmp_path):
     folder = write("my_loss", tmp_path)
     cls = registry().with_files([folder / "alignzoo_my_loss.py"]).find("objective", "my_loss")
     assert set(run_checks(cls()).values()) == {""}
 
 
+@pytest.mark.slow
 def test_its_recipe_is_a_recipe(tmp_path):
     folder = write("my_loss", tmp_path)
     overlay = folder / "my_loss_hh.yaml"
@@ -82,6 +84,7 @@ def test_its_recipe_is_a_recipe(tmp_path):
     assert (recipe.name, recipe.objective.name) == ("my_loss_hh", "my_loss")
 
 
+@pytest.mark.slow
 def test_its_own_tests_pass(tmp_path):
     folder = write("loss", tmp_path)
     done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", cwd=folder, PYTHONPATH=str(ROOT))
@@ -132,6 +135,7 @@ def test_no_name_clashes_with_the_public_api(tmp_path, name):
     assert known.find("objective", name).__name__.endswith("Loss")
 
 
+@pytest.mark.slow
 def test_check_prints_a_table_and_exits_with_0():
     done = cli("check", "ipo", "log_ratio=mean")
     assert (done.returncode, done.stderr) == (0, "")
@@ -139,6 +143,7 @@ def test_check_prints_a_table_and_exits_with_0():
     assert all(check.__name__ in done.stdout for check in CHECKS)
 
 
+@pytest.mark.slow
 def test_check_says_what_is_wrong_and_exits_with_1(tmp_path):
     file = tmp_path / "broken.py"
     file.write_text(BROKEN)
@@ -152,6 +157,7 @@ def test_check_says_what_is_wrong_and_exits_with_1(tmp_path):
     assert set(found["fine"]["checks"].values()) == {""}
 
 
+@pytest.mark.slow
 def test_check_of_a_package_is_of_everything_that_it_registers():
     done = cli("check", "alignzoo", "--json")
     found = [one["name"] for one in json.loads(done.stdout)]

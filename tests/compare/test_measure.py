@@ -32,7 +32,9 @@ from alignzoo.sampling import sample
 from alignzoo.scoring import Scorer
 from alignzoo.tree import Branch, Tree
 
-SMALLEST = "recipes/scale/smallest.yaml"
+pytestmark = pytest.mark.slow
+
+SMALLEST = "tests/smallest.yaml"
 SETTINGS, OTHERS = Sampling(prompts=6, tokens=10), Sampling(prompts=6, tokens=10, seed=1)
 QUIET = Screen(quiet=True)
 LEARNING = "train.optimizer.learning_rate=1e-2"

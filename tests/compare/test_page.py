@@ -13,6 +13,8 @@ from alignzoo.compare.page import page
 from alignzoo.compare.plots import plots
 from alignzoo.compare.table import build
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = "<script>alert('x')</script><img src=http://example.com/x onerror=alert(1)>"
 
 

@@ -6,12 +6,11 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from jobs import ROOT, Command, command
 
 import alignzoo
 from alignzoo.compare.judges import make_judges
@@ -22,8 +21,8 @@ from alignzoo.compare.run import compare_plan
 from alignzoo.progress import Screen
 from alignzoo.recipe.read import Node, Origin
 
-ROOT = Path(__file__).parent.parent.parent
-WORDS = ["sft_hh", "dpo_hh", "ipo_hh", "--with", "scale/smallest", "--seeds", "2", "--grid", "objective.beta=0.1,0.5",
+sys.path.insert(0, str(ROOT / "benchmarks" / "faults"))
+WORDS = ["sft_hh", "dpo_hh", "ipo_hh", "--with", "tests/smallest.yaml", "--seeds", "2", "--grid", "objective.beta=0.1,0.5",
          "--judge", "sample", "--samples", "4", "--sample-tokens", "8"]  # fmt: skip
 TIMED = ("seconds", "pairs_per_second", "peak_memory")
 PLUGIN = '''
@@ -44,9 +43,13 @@ def register_objectives():
 '''
 
 
-def cli(*words: str, **options) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "alignzoo", "compare", *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **options)
+def compare(*words: str, root: Path | None = None) -> Command:
+    """Start a comparison; with `root`, in its folders."""
+    return command("compare", *words, **folders(root) if root else {})
+
+
+def folders(root: Path) -> dict[str, str]:
+    return {"ALIGNZOO_RUNS": str(root / "runs"), "ALIGNZOO_CACHE": str(root / "cache")}
 
 
 def untimed(folder: Path) -> list[list[str]]:
@@ -67,7 +70,7 @@ def untimed(folder: Path) -> list[list[str]]:
 def whole(tmp_path_factory):
     """An uninterrupted comparison, run from the command line with empty folders."""
     root = tmp_path_factory.mktemp("whole")
-    done = cli(*WORDS, env=os.environ | {"ALIGNZOO_RUNS": str(root / "runs"), "ALIGNZOO_CACHE": str(root / "cache")})
+    done = compare(*WORDS, root=root).wait()
     assert done.returncode == 0, done.stderr
     (folder,) = (root / "runs").glob("compare-*")
     return root, folder, done
@@ -102,7 +105,7 @@ def test_the_same_again_runs_nothing_and_gives_the_same_table(whole, monkeypatch
     root, folder, _ = whole
     before = {path: path.stat().st_mtime_ns for path in (root / "runs").glob("*_hh-*/**/*.safetensors")}
     table = untimed(folder)
-    done = cli(*WORDS, env=os.environ | {"ALIGNZOO_RUNS": str(root / "runs"), "ALIGNZOO_CACHE": str(root / "cache")})
+    done = compare(*WORDS, root=root).wait()
     assert done.returncode == 0, done.stderr
     assert "9 runs (9 done before)" in done.stderr
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -112,17 +115,18 @@ def test_the_same_again_runs_nothing_and_gives_the_same_table(whole, monkeypatch
 
 @pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on_and_the_table_is_the_same(whole, tmp_path):
-    environment = os.environ | {"ALIGNZOO_RUNS": str(tmp_path / "runs"), "ALIGNZOO_CACHE": str(tmp_path / "cache")}
-    command = [sys.executable, "-m", "alignzoo", "compare", *WORDS]
-    working = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
-    while len(list((tmp_path / "runs").glob("*_hh-*/summary.json"))) < 4 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    working.send_signal(signal.SIGKILL)
-    working.wait()
+    from bench import at_call
+    from stage import Workplace
+
+    def inject() -> None:
+        from alignzoo.runfolder import RunFolder
+
+        at_call(RunFolder, "finish", 4, lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+    assert Workplace(tmp_path, WORDS).run(inject=inject, command="compare").code == -signal.SIGKILL
     finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*_hh-*/summary.json")}
-    assert 4 <= len(finished) < 9
-    done = cli(*WORDS, env=environment)
+    assert len(finished) == 3
+    done = compare(*WORDS, root=tmp_path).wait()
     assert done.returncode == 0, done.stderr
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     (folder,) = (tmp_path / "runs").glob("compare-*")
@@ -132,11 +136,9 @@ def test_killed_in_the_middle_it_goes_on_and_the_table_is_the_same(whole, tmp_pa
 
 @pytest.mark.slow
 def test_two_at_once_share_their_work(whole, tmp_path):
-    environment = os.environ | {"ALIGNZOO_RUNS": str(tmp_path / "runs"), "ALIGNZOO_CACHE": str(tmp_path / "cache")}
-    command = [sys.executable, "-m", "alignzoo", "compare", *WORDS]
-    both = [subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [working.communicate(timeout=500)[1] for working in both]
-    assert [working.returncode for working in both] == [0, 0], said
+    both = [compare(*WORDS, root=tmp_path) for _ in range(2)]
+    done = [working.wait(500) for working in both]
+    assert [one.returncode for one in done] == [0, 0], [one.stderr for one in done]
     (folder,) = (tmp_path / "runs").glob("compare-*")
     assert untimed(folder) == untimed(whole[1])
     for timings in (tmp_path / "runs").glob("*_hh-*/timings.jsonl"):
@@ -154,7 +156,7 @@ def started(whole, tmp_path):
 def small(*recipes: str, judges=("sample",), **fields):
     samples = {"prompts": 4, "tokens": 8}
     plan = make_plan(Comparison(
-        recipes=recipes, overlays=("scale/smallest",), seeds=1, judges=judges, samples=samples, **fields
+        recipes=recipes, overlays=("tests/smallest.yaml",), seeds=1, judges=judges, samples=samples, **fields
     ))  # fmt: skip
     return plan, make_judges(judges, Node({}, Origin("here")))
 
@@ -196,10 +198,11 @@ def test_a_judge_that_does_not_answer_costs_its_own_column(started, monkeypatch)
 @pytest.mark.slow
 def test_every_run_of_a_comparison_is_an_ordinary_run(started):
     (folder,) = (started / "runs").glob("compare-*")
-    result = alignzoo.run("dpo_hh", ["objective.beta=0.1"], ["scale/smallest"])
+    result = alignzoo.run("dpo_hh", ["objective.beta=0.1"], ["tests/smallest.yaml"])
     assert result.folder.name in {Path(entry.folder).name for entry in read_results(folder)[1]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
@@ -213,7 +216,7 @@ def test_every_run_of_a_comparison_is_an_ordinary_run(started):
     ],
 )  # fmt: skip
 def test_bad_input_is_told_with_exit_code_2(words, problem):
-    done = cli(*words)
+    done = compare(*words).wait()
     assert (done.returncode, done.stdout) == (2, "")
     assert problem in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr

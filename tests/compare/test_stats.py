@@ -73,6 +73,7 @@ def test_seeds_that_differ_by_a_constant_have_the_sum_of_both_variances():
     assert found.se**2 == pytest.approx(by_example.var(ddof=1) / 50 + by_seed.var(ddof=1) / 3)
 
 
+@pytest.mark.slow
 def test_the_variance_is_estimated_without_bias():
     """The mean of se^2 over many tables is the variance of the mean over them."""
     rng = np.random.default_rng(2)
@@ -198,6 +199,7 @@ def test_the_method_names_its_sources():
     assert all(word in METHOD for word in ("seeds", "prompt", "paired", "Satterthwaite", "Hall", "Wilson", "DeLong"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99])
 @pytest.mark.parametrize("rest", [0.0, 0.25, 0.5, 0.75, 1.0])
 @pytest.mark.parametrize("seeds", [3, 5])
@@ -265,6 +267,7 @@ def test_halls_interval_is_where_his_transformation_is_within_the_critical_value
 COMPARISONS = 500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed_effect", [0.0, 0.02, 0.05, 0.5])
 @pytest.mark.parametrize("seeds", [3, 5])
 @pytest.mark.parametrize("kind", ["margin", "accuracy"])

@@ -454,6 +454,7 @@ def test_csv_and_json_agree_with_the_markdown(tmp_path):
     assert run["test"]["margin"] == pytest.approx(margins[VALIDATION:].mean())
 
 
+@pytest.mark.slow
 def test_the_same_entries_give_the_same_bytes(tmp_path):
     entries = comparison(tmp_path / "runs").entries
     for name in ("one", "two"):

@@ -163,32 +163,23 @@ def test_a_modified_objective_needs_what_it_and_its_modifiers_need():
 
 # What has no meaning
 
-EVERYTHING = [(name, around) for name in OBJECTIVES for around in MODIFIERS]
-ALLOWED = [pair for pair in EVERYTHING if not meaningless(modified(*pair))]
-
 
 def loss_of(objective: Objective, scored_for: Modified) -> list[float]:
     return objective.loss(batch_for(scored_for).example).tolist()
 
 
-@pytest.mark.parametrize(("name", "around"), ALLOWED)
-def test_no_modifier_that_is_allowed_is_silently_ignored(name, around):
-    whole = modified(name, around)
-    assert loss_of(whole, whole) != pytest.approx(loss_of(whole.inner, whole), rel=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("name", "around"), [pair for pair in EVERYTHING if "does not read" in meaningless(modified(*pair))]
-)
-def test_what_is_said_to_change_nothing_changes_nothing(name, around):
-    whole = modified(name, around)
-    assert loss_of(whole, whole) == pytest.approx(loss_of(whole.inner, whole), rel=1e-9)
-
-
-def test_most_combinations_are_allowed():
-    """So that the two tests above are not about nothing."""
-    assert len(ALLOWED) > 150
-    assert {around for _, around in ALLOWED} == set(MODIFIERS)
+@pytest.mark.parametrize("around", MODIFIERS)
+def test_a_modifier_changes_the_loss_exactly_where_it_is_allowed(around):
+    allowed = 0
+    for name in OBJECTIVES:
+        whole = modified(name, around)
+        why = meaningless(whole)
+        if why and "does not read" not in why:
+            continue
+        unchanged = loss_of(whole, whole) == pytest.approx(loss_of(whole.inner, whole), rel=1e-9)
+        assert unchanged == bool(why), name
+        allowed += not why
+    assert allowed > 20
 
 
 NOT_READ = r"{} changes the log-ratio, which {}\(.*\){} does not read: it would change nothing"

@@ -25,7 +25,9 @@ def write(tmp_path: Path) -> Callable[..., str]:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         raw = records if isinstance(records, bytes) else "".join(json.dumps(r) + "\n" for r in records).encode()
-        path.write_bytes(gzip.compress(raw) if name.endswith(".gz") and not isinstance(records, bytes) else raw)
+        path.write_bytes(
+            gzip.compress(raw, mtime=0) if name.endswith(".gz") and not isinstance(records, bytes) else raw
+        )
         return str(path)
 
     return written

@@ -146,6 +146,7 @@ def test_numbers_beside_a_completion_or_a_list_are_the_rows(record):
         (True, None), (None, None), (float("nan"), None), (float("inf"), None), ("nan", None), ("-inf", None),
         (10**400, None), ("", None), ("3 apples", None), ([1], None), ({"a": 1}, None),
     ],
+    ids=lambda value: str(value)[:40],
 )  # fmt: skip
 def test_what_counts_as_a_number(value, number):
     assert numbers({"x": value}) == ({} if number is None else {"x": number})

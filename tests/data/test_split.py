@@ -93,6 +93,8 @@ def test_the_split_of_a_row_depends_on_its_group_alone():
         assert ids(read_rows(Given(train=part)).held_out) == held & ids(list(part))
     assert ids(read_rows(Given(train=TWINS, label_noise=0.5, label_noise_seed=3)).held_out) == held
     assert ids(read_rows(Given(train=TWINS, held_out=0.2)).held_out) > held
+    renamed = read_rows(Given(train=tuple(replace(row, id=f"another {row.id}") for row in TWINS)))
+    assert ids(renamed.held_out) == {f"another {id}" for id in held}
 
 
 @given(st.lists(st.integers(0, 30), min_size=2, max_size=60), st.floats(0.01, 0.99))

@@ -33,7 +33,7 @@ from alignzoo.recipe import load_recipe
 from alignzoo.tree import sequence_keys
 
 ZOO_FILE = Path(sys.modules[ZOO[0].__module__].__file__).parent / "__init__.py"
-SMALLEST = "recipes/scale/smallest.yaml"
+SMALLEST = "tests/smallest.yaml"
 
 PAIRS = hh_records(30)
 ODD = [{"chosen": dialogue(f"q {i}", "a", "so?", f"good {i}"), "rejected": dialogue(f"q {i}", f"b{i}", "what?", "bad")}
@@ -219,7 +219,7 @@ def test_what_does_not_touch_the_tokens_hits(recipe, made, change):
         {"objective": "kto"},
         {"records": SCORED[:29]},
     ],
-    ids=str,
+    ids=lambda change: str(change)[:60],
 )
 def test_what_touches_the_tokens_misses(recipe, made, change):
     assert made(recipe(records=SCORED))

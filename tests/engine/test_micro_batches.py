@@ -13,6 +13,8 @@ from steps import UNLIMITED, build, difference, every, take
 from alignzoo.models import use_gradient_checkpointing
 
 EVERY = every()
+CORE = ("sft", "dpo", "kto", "tdpo2", "pl_dpo", "bradley_terry", "bco + beta_dpo", "tr_dpo + sft")
+"""One of each kind of data, reference, scope and head: what the fast lane has."""
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +23,7 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("reference")
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", [pytest.param(one, marks=() if one in CORE else pytest.mark.slow) for one in EVERY])
 def test_no_budget_changes_the_gradient(cache, name):
     whole = take(build(EVERY[name], cache, tokens_per_batch=UNLIMITED))
     assert all(gradient.abs().max() > 0 for gradient in whole.gradients[0].values())
@@ -32,6 +34,7 @@ def test_no_budget_changes_the_gradient(cache, name):
         assert part.states[0] == pytest.approx(whole.states[0], rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_what_is_left_of_a_difference_is_rounding(cache, name):
     """In float64 it shrinks with the rounding: an error of the method would stay. Two steps, for the states' sake."""
@@ -43,6 +46,7 @@ def test_what_is_left_of_a_difference_is_rounding(cache, name):
     assert part.states == [pytest.approx(state, rel=1e-12) for state in whole.states]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dpo", "sft", "kto", "tdpo2", "sampo", "pl_dpo", "bradley_terry"])
 def test_no_layout_changes_the_gradient(cache, name):
     forest = take(build(EVERY[name], cache, tokens_per_batch=600))
@@ -50,6 +54,7 @@ def test_no_layout_changes_the_gradient(cache, name):
     assert difference(plain.gradients[0], forest.gradients[0]) <= 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dpo", "kto", "tdpo2"])
 def test_recomputed_activations_change_nothing(cache, name):
     want = take(build(EVERY[name], cache, tokens_per_batch=600))

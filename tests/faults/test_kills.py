@@ -29,6 +29,7 @@ def test_killed_at_random_moments_and_resumed_to_the_same_bytes(bench, tmp_path)
     assert (tally.identical, tally.damaged, tally.left_over) == (tally.finished, 0, 0), tally.wrong
 
 
+@pytest.mark.slow
 def test_the_harness_sees_what_is_damaged(bench, tmp_path):
     """A test that can't fail proves nothing: each kind of artefact, damaged by hand, is found."""
     import shutil

@@ -23,7 +23,7 @@ def bytes_of(result) -> dict[str, bytes]:
 
 
 def test_a_run_leaves_everything_behind(run):
-    result = run()
+    result = run("recipes/dpo_hh.yaml", "reporters=html")
     summary = json.loads((result.folder / "summary.json").read_text())
     assert summary == result.summary
     assert summary["objective"] == {"name": "dpo", "beta": 0.1}
@@ -55,11 +55,13 @@ def test_the_reference_against_itself_is_a_tie(run):
     assert start["chosen_log_prob"] != start["rejected_log_prob"]
 
 
-def test_the_same_run_again_gives_the_same_bytes(run):
-    first = bytes_of(run())
-    assert bytes_of(run(fresh=True)) == first
+@pytest.mark.slow
+def test_the_same_run_again_gives_the_same_bytes(again):
+    first = bytes_of(again())
+    assert bytes_of(again(fresh=True)) == first
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_done_again(run):
     first = run()
     stamp = (first.folder / "summary.json").stat().st_mtime_ns
@@ -67,6 +69,7 @@ def test_a_finished_run_is_not_done_again(run):
     assert (first.folder / "summary.json").stat().st_mtime_ns == stamp
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -79,22 +82,24 @@ def test_a_finished_run_is_not_done_again(run):
     ],
     ids=["ipo", "cdpo", "beta", "learning rate", "order", "execution"],
 )
-def test_the_reference_is_scored_once_for_all(run, change):
-    run()
-    assert run(*change).summary["reference"] == {"kind": "sequence", "rows_scored": 0, "rows_cached": 160}
+def test_the_reference_is_scored_once_for_all(again, change):
+    again()
+    assert again(*change).summary["reference"] == {"kind": "sequence", "rows_scored": 0, "rows_cached": 160}
 
 
-def test_a_subset_and_more_rows_reuse_what_was_scored(run):
-    run()
+@pytest.mark.slow
+def test_a_subset_and_more_rows_reuse_what_was_scored(again):
+    again()
     # The rows of the SFT run are the data's too: the start is named here, so that it stays the same reference.
-    start = next(path for path in (run().folder.parent).glob("sft_hh-*")) / "policy"
+    start = next(path for path in (again().folder.parent).glob("sft_hh-*")) / "policy"
     data = {"model.from": None, "model.path": str(start), "data.train_rows": 60}
-    fewer = alignzoo.run("recipes/dpo_hh.yaml", data, ["recipes/scale/smallest.yaml"])
+    fewer = alignzoo.run("recipes/dpo_hh.yaml", data, ["tests/smallest.yaml"])
     assert fewer.summary["reference"] == {"kind": "sequence", "rows_scored": 0, "rows_cached": 92}
-    more = alignzoo.run("recipes/dpo_hh.yaml", data | {"data.train_rows": 200}, ["recipes/scale/smallest.yaml"])
+    more = alignzoo.run("recipes/dpo_hh.yaml", data | {"data.train_rows": 200}, ["tests/smallest.yaml"])
     assert more.summary["reference"] == {"kind": "sequence", "rows_scored": 72, "rows_cached": 160}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value", "scored"),
     [
@@ -104,14 +109,14 @@ def test_a_subset_and_more_rows_reuse_what_was_scored(run):
         ("tokens.max_length", 24, None),
     ],
 )
-def test_what_changes_the_numbers_never_hits(run, key, value, scored):
+def test_what_changes_the_numbers_never_hits(again, key, value, scored):
     """Another precision or truncation is another number; peers' caches hit wrongly on both."""
-    run()
-    start = next(run().folder.parent.glob("sft_hh-*")) / "policy"
+    again()
+    start = next(again().folder.parent.glob("sft_hh-*")) / "policy"
     fields = {"model.from": None, "model.path": str(start), key: value}
     if key == "tokens.max_length":
         fields["tokens.max_prompt_length"] = 12
-    result = alignzoo.run("recipes/dpo_hh.yaml", fields, ["recipes/scale/smallest.yaml"])
+    result = alignzoo.run("recipes/dpo_hh.yaml", fields, ["tests/smallest.yaml"])
     got = result.summary["reference"]
     if scored is not None:
         assert got["rows_scored"] == scored
@@ -121,12 +126,14 @@ def test_what_changes_the_numbers_never_hits(run, key, value, scored):
         assert got["rows_scored"] > 0
 
 
-def test_another_start_has_another_reference(run):
-    run()
-    other = run("recipes/dpo_hh.yaml", "model.config.intermediate_size=48")  # handed on to the SFT run
+@pytest.mark.slow
+def test_another_start_has_another_reference(again):
+    again()
+    other = again("recipes/dpo_hh.yaml", "model.config.intermediate_size=48")  # handed on to the SFT run
     assert other.summary["reference"]["rows_scored"] == 160
 
 
+@pytest.mark.slow
 def test_label_noise_is_put_on_preferences_and_leaves_the_start_alone(run):
     run()
     noisy = run("recipes/dpo_hh.yaml", "data.label_noise=0.3")
@@ -134,6 +141,7 @@ def test_label_noise_is_put_on_preferences_and_leaves_the_start_alone(run):
     assert noisy.summary["reference"] == {"kind": "sequence", "rows_scored": 0, "rows_cached": 160}
 
 
+@pytest.mark.slow
 def test_scores_can_be_checked_by_anyone(run, tmp_path):
     """`alignzoo score` against a forward that is written out here."""
     from alignzoo.progress import Screen
@@ -141,7 +149,7 @@ def test_scores_can_be_checked_by_anyone(run, tmp_path):
     from alignzoo.score import write_scores
 
     result = run()
-    resolved = load_recipe("recipes/dpo_hh.yaml", (), ["recipes/scale/smallest.yaml"])
+    resolved = load_recipe("recipes/dpo_hh.yaml", (), ["tests/smallest.yaml"])
     assert write_scores(resolved, tmp_path / "scores.jsonl", "held_out", Screen(quiet=True)) == 32
     models = {
         "policy": AutoModelForCausalLM.from_pretrained(result.policy),
@@ -160,6 +168,7 @@ def test_scores_can_be_checked_by_anyone(run, tmp_path):
                 assert line[side]["length"] == len(want)
 
 
+@pytest.mark.slow
 def test_a_loss_that_blows_up_stops_the_run_and_keeps_the_checkpoint(run):
     with pytest.raises(RunFailed, match=r"step \d+: .*not finite.*; the steps up to (\d) are kept in .*step-00000\1"):
         run("recipes/dpo_hh.yaml", "train.optimizer={name: sgd, learning_rate: 1e30}", "train.max_grad_norm=null",
@@ -194,6 +203,7 @@ def test_a_model_that_is_not_there_is_a_clear_error(run):
         run("recipes/sft_hh.yaml", "model.config=null", "model.tokenizer=null", "model.path=nobody/nothing")
 
 
+@pytest.mark.slow
 def test_a_run_leaves_the_process_as_it_was(run):
     """Tiny numbers are flushed to zero while it works, for speed, and not in what its caller reckons afterwards."""
     import sys

@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from itertools import islice
 from pathlib import Path
@@ -20,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from jobs import PATIENCE, command
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 import alignzoo
@@ -158,6 +155,7 @@ PAIRWISE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PAIRWISE)
 def test_pairs_feed_every_kind(run, kind):
     objective, at_start = PAIRWISE[kind]
@@ -166,6 +164,7 @@ def test_pairs_feed_every_kind(run, kind):
     assert all(0 <= line["accuracy"] <= 1 for line in steps(result))
 
 
+@pytest.mark.slow
 def test_training_on_pairs_orders_them(run):
     """Long enough to see it: the margin grows and the loss falls."""
     result = run({"name": "dpo", "beta": 0.5}, "pairs", max_steps=30, optimizer=ADAM | {"learning_rate": 1e-3})
@@ -183,6 +182,7 @@ def test_labelled_completions(run, objective, at_start):
     assert result.summary["eval"]["n"] == 24
 
 
+@pytest.mark.slow
 def test_chosen_alone_takes_the_desirable_completions(run):
     result = run("sft", "labels")
     assert result.summary["data"]["skipped_by_reason"] == {"undesirable completion": 36 + 12}
@@ -191,11 +191,13 @@ def test_chosen_alone_takes_the_desirable_completions(run):
     assert evaluations(both)[0]["loss"] == pytest.approx(0.5 + 0.1 * evaluations(result)[0]["loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["pl_dpo", "infonca", "nca", "lipo_lambda", "pro"])
 def test_ranked_lists_of_several_lengths(run, objective):
     check(run(objective, "ranked"), None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("objective", "at_start"), [("pl_dpo", math.log(24)), ("infonca", math.log(4))])
 def test_ranked_lists_of_the_embedded_sample(run, objective, at_start):
     """All K! orders are alike to a policy that is its reference, and all K completions."""
@@ -203,6 +205,7 @@ def test_ranked_lists_of_the_embedded_sample(run, objective, at_start):
     check(result, at_start)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "pairs"), [("best_worst", 32 + 32 + 32), ("neighbours", 32 + 64 + 96), ("all", 32 + 96 + 192)]
 )
@@ -213,6 +216,7 @@ def test_a_ranked_list_feeds_pairs_by_a_rule(run, rule, pairs):
     assert data["train"] + data["held_out"] + data["skipped"] == pairs
 
 
+@pytest.mark.slow
 def test_pairs_and_labelled_completions_in_one_table(run):
     result = run("kto", "mixed")
     check(result, 0.5)
@@ -233,6 +237,7 @@ def test_rows_that_lack_what_is_asked_for_are_a_clear_error(run, objective, tabl
         run(objective, table)
 
 
+@pytest.mark.slow
 def test_a_reward_model_is_one_for_transformers(run, world):
     result = run("bradley_terry", "pairs")
     check(result, None, policy=False)
@@ -289,6 +294,7 @@ def test_a_run_that_broke_off_goes_on_to_the_same_bytes(run, monkeypatch, kind):
     assert bytes_of(run(objective, "pairs").folder) == want
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("removed", [1, 2, 4])
 def test_a_fresh_start_that_breaks_off_while_it_clears(run, monkeypatch, removed):
     """What is left of the run before is a run that goes on, or nothing."""
@@ -320,16 +326,15 @@ def test_kill_9_of_a_sum_with_a_moving_part(run, world, monkeypatch):
     want = bytes_of(result.folder)
     shutil.rmtree(result.folder)
     monkeypatch.setenv("PYTHONPATH", str(ZOO))
-    command = [sys.executable, "-m", "alignzoo", "run", str(world / "kind.yaml")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
-    deadline = time.monotonic() + 60
+    process = command("run", world / "kind.yaml")
+    deadline = time.monotonic() + PATIENCE
     while not (result.folder / "checkpoints" / f"step-{EVERY:06d}").exists():
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.wait()
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    finished = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    process.kill()
+    broke_off = not (result.folder / "summary.json").exists()  # where the machine is busy it may have been too late
+    finished = command("run", world / "kind.yaml").wait()
     assert finished.returncode == 0, finished.stderr
-    assert "resuming after step 3" in finished.stderr
+    assert "resuming after step 3" in finished.stderr or not broke_off
     assert bytes_of(result.folder) == want

@@ -168,7 +168,7 @@ def go(trained, tmp_path, overlay):
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
 
     def run(text: str, *overrides: str, recipe: str = "recipes/dpo_hh.yaml", **options) -> alignzoo.RunResult:
-        return alignzoo.run(recipe, list(overrides), ["recipes/scale/smallest.yaml", overlay(text)], **options)
+        return alignzoo.run(recipe, list(overrides), ["tests/smallest.yaml", overlay(text)], **options)
 
     return run
 
@@ -176,8 +176,9 @@ def go(trained, tmp_path, overlay):
 # --- metrics
 
 
+@pytest.mark.slow
 def test_metrics_are_in_every_evaluation_with_their_errors(go):
-    result = go("eval: {metrics: [longer, risen, entropy, normalised_accuracy]}")
+    result = go("eval: {metrics: [longer, risen, entropy, normalised_accuracy]}\nreporters: [html]")
     lines = [line for line in read_lines(result.folder / "metrics.jsonl") if line["kind"] == "eval"]
     for line in lines:
         assert 0 < line["longer"] < 1
@@ -190,6 +191,7 @@ def test_metrics_are_in_every_evaluation_with_their_errors(go):
     assert "normalised accuracy" in page
 
 
+@pytest.mark.slow
 def test_metrics_do_not_depend_on_the_budget(go):
     text = "eval: {metrics: [longer, risen, entropy, normalised_accuracy]}"
     small, large = (go(text, f"train.tokens_per_batch={budget}").summary["eval"] for budget in (300, 4096))
@@ -197,6 +199,7 @@ def test_metrics_do_not_depend_on_the_budget(go):
         assert small[name] == pytest.approx(large[name], rel=1e-4, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_metric_brings_its_own_reference_and_columns(go, tmp_path):
     """SFT needs neither; the reference of the held-out rows alone is scored."""
     rows = [{"prompt": f"p{i}", "chosen": "a b", "rejected": "b c", "votes": i + 1} for i in range(200)]
@@ -209,6 +212,7 @@ def test_a_metric_brings_its_own_reference_and_columns(go, tmp_path):
     assert result.summary["eval"]["scored"] > 0
 
 
+@pytest.mark.slow
 def test_a_metric_of_a_reward_model(go, overlay):
     problem = "eval.metrics.0: output is of a reward model, and dpo trains a language model"
     with pytest.raises(UserError, match=problem):
@@ -231,8 +235,9 @@ def test_a_metric_of_pairs_on_single_completions_is_an_error(go, tmp_path):
 # --- judges
 
 
+@pytest.mark.slow
 def test_judges_score_the_samples_and_one_that_fails_costs_only_its_own_figures(go):
-    result = go("eval: {judges: [length, first, silent, sample], samples: 5}")
+    result = go("eval: {judges: [length, first, silent, sample], samples: 5}\nreporters: [html]")
     judges = result.summary["judges"]
     samples = read_lines(result.folder / "samples.jsonl")
     mean = sum(len(sample["after"].strip()) for sample in samples) / 5
@@ -291,6 +296,7 @@ def test_a_tie_is_one_half_and_what_can_not_be_said_is_nothing():
 # --- reporters
 
 
+@pytest.mark.slow
 def test_a_reporter_is_told_everything_and_one_that_fails_changes_nothing(go):
     quiet = go("reporters: []")
     told = go("reporters: [diary, clumsy]", fresh=True)
@@ -303,6 +309,7 @@ def test_a_reporter_is_told_everything_and_one_that_fails_changes_nothing(go):
     assert told.summary["plugins"][1]["code"].keys() == {"diary", "clumsy"}
 
 
+@pytest.mark.slow
 def test_the_tracker_speaks_to_accelerates_trackers(go, monkeypatch):
     from accelerate import tracking
 
@@ -342,6 +349,7 @@ def test_a_tracker_that_is_not_installed_is_an_error_before_anything_is_done(go)
 # --- formats and model sources
 
 
+@pytest.mark.slow
 def test_a_format_of_ones_own(go, tmp_path):
     lines = [json.dumps({"line": f"question {i}; good answer {i}; bad"}) for i in range(200)]
     (tmp_path / "lines.jsonl").write_text("\n".join(lines))
@@ -371,6 +379,7 @@ def test_what_show_prints_of_named_things_is_the_same_recipe(overlay, tmp_path):
     assert [one.name for one in load_recipe(again).recipe.reporters] == ["diary"]
 
 
+@pytest.mark.slow
 def test_a_model_source_of_ones_own(go, trained):
     sft = next((trained / "runs").glob("sft_hh-*/policy"))
     text = "model: {name: noisy, path: %s, noise: 0.01}\ntrain: {optimizer: {name: sgd, learning_rate: 1e-12}}"

@@ -268,10 +268,12 @@ def test_an_endpoint_that_stays_broken_is_given_up_in_a_sentence(serve):
 
 def test_a_slow_endpoint_is_given_up(serve):
     awake = threading.Event()
-    server = serve(lambda asked, before: Answer("A") if awake.wait(5) else Answer("B"))
+    server = serve(lambda asked, before: Answer("A") if awake.wait(60) else Answer("B"))
     with pytest.raises(ConnectionError, match=r"does not answer within 0\.1 s; it was asked 2 times"):
         chat(parallel=1, timeout=0.1, retries=1).prefers(PROMPTS[:1], FIRST[:1], SECOND[:1])
     awake.set()
+    while len(server.asked) < 2:  # the server may not have come to the second one yet
+        time.sleep(0.01)
     assert len(server.asked) == 2
 
 
@@ -297,14 +299,14 @@ def test_one_failure_ends_the_pauses_of_the_others(serve):
     began = time.perf_counter()
     with pytest.raises(UserError, match="refuses the question: 400"):
         chat(backoff=60).prefers(["Hi"] * 4, ["bad", "b", "c", "d"], ["e"] * 4)
-    assert time.perf_counter() - began < 10
+    assert time.perf_counter() - began < 50
 
 
 def test_questions_are_asked_side_by_side(serve):
     together = threading.Barrier(4)  # answers come only when four have been asked
 
     def slow(asked, before):
-        together.wait(5)
+        together.wait(60)
         return Answer("A")
 
     serve(slow)

@@ -5,7 +5,7 @@ import pytest
 import alignzoo
 
 pytest.importorskip("peft", reason="adapters are peft's: pip install 'alignzoo[lora]'")
-SMALLEST = "recipes/scale/smallest.yaml"
+SMALLEST = "tests/smallest.yaml"
 LORA = "model.lora={r: 4, alpha: 8}"
 
 

@@ -17,6 +17,8 @@ from alignzoo.errors import UserError
 from alignzoo.export import export_run
 from alignzoo.progress import Screen
 
+pytestmark = pytest.mark.slow
+
 IDS = torch.arange(60)[None]
 
 

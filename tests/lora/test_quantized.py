@@ -80,7 +80,7 @@ def test_a_whole_run_and_what_is_exported_of_it(run, tmp_path, bitsandbytes, bit
     second = run(f"model.quantize={bits}", "objective.beta=0.5")
     assert second.summary["reference"]["rows_cached"] == 160
     overrides = ["model.lora={r: 4, alpha: 8}", f"model.quantize={bits}"]
-    recipe = load_recipe("recipes/dpo_hh.yaml", overrides, ["recipes/scale/smallest.yaml"]).recipe
+    recipe = load_recipe("recipes/dpo_hh.yaml", overrides, ["tests/smallest.yaml"]).recipe
     named = json.loads((result.policy / "adapter_config.json").read_text())["base_model_name_or_path"]
     tokenizer = pretrained_tokenizer(str(result.policy))
     trained = load_trained(

@@ -14,7 +14,7 @@ def test_two_processes_train_the_adapters_of_one(tmp_path):
     overlay = tmp_path / "lora.yaml"
     overlay.write_text("model: {lora: {r: 4}}\n")
     jobs = [start(tmp_path / str(n), [*DPO, "--with", overlay, "train.max_steps=4"], n) for n in (1, 2)]
-    assert [job.wait(120) for job in jobs] == [[0], [0, 0]], [job.said() for job in jobs]
+    assert [job.wait() for job in jobs] == [[0], [0, 0]], [job.said() for job in jobs]
     for name in ("sft_hh", "dpo_hh"):
         one, two = (
             load_file(run_folder(tmp_path / n, name) / "policy" / "adapter_model.safetensors") for n in ("1", "2")
@@ -26,6 +26,6 @@ def test_two_processes_train_the_adapters_of_one(tmp_path):
 
 def test_shards_are_refused(tmp_path):
     job = start(tmp_path, [*DPO[:1], "recipes/sft_hh.yaml", *DPO[2:], "model.lora.r=4"], 2, [FSDP2])
-    assert job.wait(120) == [2, 2]
+    assert job.wait() == [2, 2]
     assert len(job.errors()) == 1
     assert "model.lora: adapters are put in after the reference pass, and shards are cut before it" in job.errors()[0]

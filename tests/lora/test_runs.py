@@ -44,7 +44,7 @@ def score(tmp_path, *overrides):
     from alignzoo.recipe import load_recipe
     from alignzoo.score import write_scores
 
-    overlays = ["recipes/scale/smallest.yaml"]
+    overlays = ["tests/smallest.yaml"]
     write_scores(
         load_recipe("recipes/dpo_hh.yaml", list(overrides), overlays), tmp_path / "s", "held_out", Screen(True)
     )
@@ -64,6 +64,7 @@ def test_every_adapter_on_a_base_and_a_whole_run_share_one_reference(run, tmp_pa
     assert len(list((tmp_path / "cache" / "reference").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_trained_adapter_and_of_the_plain_base(run, tmp_path):
     result = run()
     policy, reference = score(tmp_path, "model.lora={r: 4, alpha: 8}")
@@ -89,6 +90,7 @@ def test_the_policy_is_an_adapter_that_names_its_base(run, tmp_path):
     PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(result.policy))
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_bytes(run):
     result = run(fresh=True)
     want = bytes_of(result.folder)
@@ -105,6 +107,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(run):
     assert bytes_of(run().folder) == want
 
 
+@pytest.mark.slow
 def test_execution_changes_nothing(run):
     one = load_file(run().policy / "adapter_model.safetensors")
     other = run("train.tokens_per_batch=600", "train.gradient_checkpointing=true")
@@ -114,6 +117,7 @@ def test_execution_changes_nothing(run):
         torch.testing.assert_close(two[name], tensor, rtol=0, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_a_run_that_starts_from_adapters_starts_from_them_merged(run, tmp_path):
     """An overlay gives both runs adapters: the second starts from the first one's policy, within rounding."""
     overlay = tmp_path / "lora.yaml"
@@ -135,22 +139,24 @@ def test_a_run_that_starts_from_adapters_starts_from_them_merged(run, tmp_path):
     assert not torch.equal(AutoModelForCausalLM.from_pretrained(base)(ids).logits, merged(ids).logits)
 
 
+@pytest.mark.slow
 def test_a_base_from_nothing_is_saved_once_and_is_the_start(run, tmp_path):
     result = run(recipe="recipes/sft_hh.yaml")
-    whole = alignzoo.load_recipe("recipes/sft_hh.yaml", overlays=["recipes/scale/smallest.yaml"]).recipe
+    whole = alignzoo.load_recipe("recipes/sft_hh.yaml", overlays=["tests/smallest.yaml"]).recipe
     again = whole.model.load_model(AutoTokenizer.from_pretrained(result.policy), 0, "language_model").state_dict()
     saved = load_file(result.folder / "base" / "model.safetensors")
     assert all(torch.equal(saved[name], again[name]) for name in saved)
     assert result.summary["reference"]["kind"] == "none"
 
 
+@pytest.mark.slow
 def test_evaluation_measures_the_adapter_and_its_base(run, tmp_path):
     from alignzoo.compare import measure, settings
     from alignzoo.progress import Screen
     from alignzoo.recipe import load_recipe
 
     result = run()
-    resolved = load_recipe("recipes/dpo_hh.yaml", ["model.lora={r: 4, alpha: 8}"], ["recipes/scale/smallest.yaml"])
+    resolved = load_recipe("recipes/dpo_hh.yaml", ["model.lora={r: 4, alpha: 8}"], ["tests/smallest.yaml"])
     found = measure.measure(resolved, result.folder, settings.Sampling(), [], None, Screen(True))
     assert found.path.is_dir()
 
@@ -164,6 +170,7 @@ def zoo(monkeypatch):
     return f"plugins={json.dumps(ZOO)}"
 
 
+@pytest.mark.slow
 def test_a_live_reference_is_the_policy_with_its_adapter_off(run, zoo, monkeypatch):
     """No copy is made, and the steps are those that a copy of the start gives."""
     import copy
@@ -200,6 +207,7 @@ def test_a_moving_reference_is_refused_when_the_recipe_is_read(run, zoo):
         run(zoo, "objective=tr_dpo")
 
 
+@pytest.mark.slow
 def test_a_new_reward_head_is_trained_whole_beside_the_adapters(run, zoo):
     """Its random start is saved beside, with the base."""
     result = run(zoo, "objective=bradley_terry", "train.max_steps=3", "reporters=[]")
@@ -238,4 +246,4 @@ def test_a_library_that_is_not_there_is_told_with_its_command(run, monkeypatch):
 def test_an_adapter_is_no_start_by_path(run):
     result = run()
     with pytest.raises(UserError, match=r"this is an adapter, and a policy starts from whole weights\n.*--merge"):
-        alignzoo.run("recipes/sft_hh.yaml", [f"model.path={result.policy}"], ["recipes/scale/smallest.yaml"])
+        alignzoo.run("recipes/sft_hh.yaml", [f"model.path={result.policy}"], ["tests/smallest.yaml"])

@@ -20,7 +20,7 @@ def done(tmp_path_factory) -> Callable[..., Path]:
         if key not in made:
             folder = tmp_path_factory.mktemp(f"on-{ranks}")
             job = start(folder, [*DPO, *arguments], ranks, [environment])
-            assert job.wait(120) == [0] * ranks, job.said()
+            assert job.wait() == [0] * ranks, job.said()
             made[key] = folder
         return made[key]
 

@@ -8,7 +8,7 @@ import signal
 import time
 
 import pytest
-from jobs import DPO, FSDP2, ZERO, goes_wrong, run_folder, start
+from jobs import DPO, FSDP2, PATIENCE, ZERO, goes_wrong, run_folder, start
 
 from alignzoo import checkpoint
 
@@ -26,7 +26,7 @@ def test_what_goes_wrong_in_one_process_ends_all_with_one_message(done, copy, wa
     what, codes, words = WAYS[way]
     folder = copy(done(1))
     job = goes_wrong(folder, what, {})
-    assert job.wait(40) == codes, job.said()
+    assert job.wait() == codes, job.said()
     (line,) = job.errors()
     assert words in line
     assert "the steps up to" in line
@@ -41,7 +41,7 @@ def test_so_it_does_with_shards(done, copy, way):
     what, codes, words = WAYS[way]
     folder = copy(done(1))
     job = goes_wrong(folder, what, FSDP2)
-    assert job.wait(40) == codes, job.said()
+    assert job.wait() == codes, job.said()
     (line,) = job.errors()
     assert words in line
 
@@ -58,12 +58,12 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(done, copy):
     records = run_folder(folder) / "metrics.jsonl"
     shutil.rmtree(records.parent)
     job = start(folder, [*DPO, *LONG], 2)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not (records.exists() and '"kind": "train", "step": 2' in records.read_text()):
         assert time.monotonic() < deadline, job.said()
         time.sleep(0.005)
     os.kill(job.processes[1].pid, signal.SIGTERM)
-    codes = job.wait(40)
+    codes = job.wait()
     assert codes == [143, 143], job.said()
     assert "the same command goes on from there" in job.said()[0]
     good, _ = checkpoint.latest(run_folder(folder) / "checkpoints")

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from jobs import ROOT, SMALLEST, free_port, run_folder
+from jobs import PATIENCE, ROOT, SMALLEST, free_port, run_folder
 
 SFT = ["run", "recipes/sft_hh.yaml", *SMALLEST]
 
@@ -39,7 +39,7 @@ def command(*before: str, more: tuple[str, ...] = ()) -> list[str]:
 )
 def test_a_launcher_runs_a_recipe(tmp_path, launcher, port):
     words = command(*launcher, port, free_port(), "-m")
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("report: ") == 1
     assert (run_folder(tmp_path, "sft_hh") / "policy" / "model.safetensors").exists()
@@ -62,7 +62,7 @@ def started(tmp_path: Path) -> subprocess.Popen:
         command(more=("--processes", "2", "train.max_steps=2000", "train.epochs=1000")), cwd=ROOT,
         stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while not any('"step": 3' in path.read_text() for path in (tmp_path / "runs").glob("*/metrics.jsonl")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
@@ -75,7 +75,7 @@ def started(tmp_path: Path) -> subprocess.Popen:
 def test_processes_end_together_whoever_is_killed(tmp_path):
     process = started(tmp_path)
     os.kill(children(process.pid)["1"], signal.SIGKILL)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     lines = [line for line in errors.splitlines() if line.startswith("error:")]
     assert lines == [
@@ -84,7 +84,7 @@ def test_processes_end_together_whoever_is_killed(tmp_path):
     ]
     process = started(tmp_path)  # goes on
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 143
     said = " ".join(errors.split())  # a line may be broken anywhere
     assert "resuming after step" in said
@@ -93,7 +93,7 @@ def test_processes_end_together_whoever_is_killed(tmp_path):
     ranks = children(process.pid)
     process.kill()  # the parent, which can't pass that on
     process.communicate()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while any(Path(f"/proc/{pid}").exists() for pid in ranks.values()):
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -65,12 +65,14 @@ def test_plugins_lists_all_and_exits_with_0(site):
     assert "objective mine" in text
 
 
+@pytest.mark.slow
 def test_switched_off_is_not_the_same_as_not_installed(site):
     text = cli(site, "plugins", ALIGNZOO_PLUGINS="").stdout
     assert text.count("left out by ALIGNZOO_PLUGINS") == 2
     assert "no plugin is installed" in cli(site.parent, "plugins").stdout
 
 
+@pytest.mark.slow
 def test_a_command_that_looked_at_plugins_warns_in_one_line(site):
     done = cli(site, "objectives", "--json")
     assert done.stderr == WARNING
@@ -78,12 +80,14 @@ def test_a_command_that_looked_at_plugins_warns_in_one_line(site):
     assert cli(site, "objectives", "show", "mine").stderr == WARNING
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["objectives", "show", "dpo"], ["show", "recipes/dpo_hh.yaml"]])  # fmt: skip
 def test_what_names_only_built_ins_says_nothing_of_plugins(site, arguments):
     done = cli(site, *arguments)
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_recipe_that_names_what_failed_is_told_why(site):
     done = cli(site, "validate", "recipes/dpo_hh.yaml", "objective=brokn")
     assert done.returncode == 2
@@ -91,6 +95,7 @@ def test_a_recipe_that_names_what_failed_is_told_why(site):
     assert "alignzoo-broken was not loaded: ModuleNotFoundError on import" in done.stderr
 
 
+@pytest.mark.slow
 def test_show_tells_what_is_required_and_what_may_be_null(site):
     text = cli(site, "objectives", "show", "mine").stdout
     assert "beta (required)  (number, > 0)" in text
@@ -99,6 +104,7 @@ def test_show_tells_what_is_required_and_what_may_be_null(site):
     assert "package   alignzoo-mine 1.0" in text
 
 
+@pytest.mark.slow
 def test_a_traceback_can_be_asked_for_and_changes_no_exit_code(site):
     done = cli(site, "objectives", "show", "dop", ALIGNZOO_TRACEBACK="1")
     assert done.returncode == 2
@@ -106,6 +112,7 @@ def test_a_traceback_can_be_asked_for_and_changes_no_exit_code(site):
     assert done.stderr.splitlines()[-2].startswith("error: no objective is called 'dop'")
 
 
+@pytest.mark.slow
 def test_nobody_reading_on_is_no_failure(site):
     reader, writer = os.pipe()
     os.close(reader)

@@ -15,6 +15,8 @@ from alignzoo.models import use_gradient_checkpointing
 from alignzoo.sampling import draw, end_tokens, nucleus, sample
 
 EVERY = FOREST | PLAIN
+CORE = ("llama", "gpt2", "gpt_neox", "mamba")
+"""What the fast lane has."""
 MOST, LONGEST = 24, 21
 BATCHES = {"1": 1, "3": 3 * (LONGEST + MOST), "8": 8 * (LONGEST + MOST), "all": 10**6}
 """Rows at least in a batch -> the budget that makes it so."""
@@ -45,7 +47,7 @@ def plain_logits(model, prompt, reply) -> torch.Tensor:
 # --- the same as one at a time
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", [pytest.param(one, marks=() if one in CORE else pytest.mark.slow) for one in EVERY])
 def test_greedy_is_what_transformers_generates_one_by_one(name):
     model, prompts, tokenizer = build(EVERY[name]()), some_prompts(5), byte_tokenizer()
     want = []
@@ -59,6 +61,7 @@ def test_greedy_is_what_transformers_generates_one_by_one(name):
     assert tokens_of(replies(model, prompts, temperature=0)) == want
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gpt_neox", "opt", "gemma3 (window)", "bloom", "mamba"])
 def test_what_is_drawn_does_not_depend_on_the_batch(name):
     model, prompts = build(EVERY[name]()), some_prompts()
@@ -149,6 +152,7 @@ def test_dropout_is_off_and_the_model_is_left_as_it_was():
 # --- what is said of a reply
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gpt_neox", "bloom"])
 @pytest.mark.parametrize(("temperature", "top_p"), [(0, 1.0), (0.7, 0.8), (1.5, 1.0)])
 def test_log_prob_and_entropy_are_the_untempered_policys(name, temperature, top_p):
@@ -235,6 +239,7 @@ def test_the_same_prompt_again_gets_another_reply_and_the_same_ones_each_time():
     assert tokens_of(replies(model, [prompt, some_prompts()[2], prompt]))[::2] == three[:2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.6, 1.0), (1.3, 0.7)])
 def test_tokens_come_as_often_as_the_policy_says(temperature, top_p):
     """Pearson's chi-squared over the vocabulary: its mean is the degrees of freedom, its deviation sqrt(2 dof)."""
@@ -267,6 +272,7 @@ def test_a_token_without_mass_is_never_drawn():
     assert draw(probs, ends).tolist() == [2, 2, 2, 2]
 
 
+@pytest.mark.slow
 def test_rounding_changes_what_is_drawn_as_rarely_as_it_is_small():
     """Zipf's tail, logits that move by 1e-4: one number in the cumulative distribution changes 1 draw in 30."""
     rng = np.random.default_rng(0)

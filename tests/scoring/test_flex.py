@@ -93,6 +93,7 @@ def backward(monkeypatch):
     monkeypatch.setattr(flex_attention, "_validate_device", lambda *some: None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FOREST)
 def test_log_probs_are_those_of_attention_tree_by_tree(name):
     model, trees = build(FOREST[name]()), random_trees()
@@ -101,6 +102,7 @@ def test_log_probs_are_those_of_attention_tree_by_tree(name):
     assert (got - want).abs().max() <= 1e-5 * want.abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "gpt_neox", "gemma3 (window)"])
 @pytest.mark.usefixtures("backward")
 def test_gradients_are_those_of_attention_tree_by_tree(name):

@@ -37,12 +37,16 @@ def gradients(model, loss):
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
+CORE = ("llama", "gpt2", "gpt_neox", "gemma3 (window)")
+"""What the fast lane has."""
 CASES = [(name, layout) for name in FOREST for layout in ("packed", "forest")] + [
     (name, "plain") for name in FOREST | PLAIN
 ]
 
 
-@pytest.mark.parametrize(("name", "layout"), CASES)
+@pytest.mark.parametrize(
+    ("name", "layout"), [pytest.param(*case, marks=() if case[0] in CORE else pytest.mark.slow) for case in CASES]
+)
 def test_log_probs_and_gradients_agree_with_the_plain_forward(name, layout):
     model, trees = build((FOREST | PLAIN)[name]()), random_trees()
     want = torch.stack([plain_log_prob(model, tree, branch) for tree, branch in sequences(trees)])
@@ -54,6 +58,7 @@ def test_log_probs_and_gradients_agree_with_the_plain_forward(name, layout):
     assert (got_gradient - want_gradient).norm() <= 1e-5 * want_gradient.norm()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FOREST)
 def test_the_fastest_layout_is_chosen_that_agrees(name):
     scorer = Scorer(build(FOREST[name]()))
@@ -70,6 +75,7 @@ def test_a_model_whose_attention_was_chosen_by_hand_keeps_it_and_takes_the_mask(
     assert layout.reason == "packed refused: the model's attention can't be told of trees"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLAIN)
 def test_the_plain_layout_is_chosen_with_a_reason_where_the_forest_fails(name):
     scorer = Scorer(build(PLAIN[name]()))

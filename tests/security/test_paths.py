@@ -63,7 +63,7 @@ def test_what_rows_are_called_names_no_file(tmp_path):
     (tmp_path / "rows.jsonl").write_text("\n".join(rows))
     before = {path for path in tmp_path.parent.iterdir()}
     data = f"data={{name: table, path: {tmp_path / 'rows.jsonl'}, format: {{name: records, id: id}}}}"
-    done = alignzoo.run("sft_hh", [data, "train.max_steps=1"], ["recipes/scale/smallest.yaml"])
+    done = alignzoo.run("sft_hh", [data, "train.max_steps=1"], ["tests/smallest.yaml"])
     assert {path.name for path in tmp_path.iterdir()} == {"rows.jsonl", "runs", "cache"}
     assert {path for path in tmp_path.parent.iterdir()} == before
     assert done.folder.resolve().is_relative_to(tmp_path / "runs")
@@ -73,12 +73,12 @@ def test_a_run_folder_that_is_a_link_is_not_written_through(tmp_path):
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "thesis.txt").write_text("years")
-    folder = folder_of(load_recipe("sft_hh", TINY, ["recipes/scale/smallest.yaml"])).path
+    folder = folder_of(load_recipe("sft_hh", TINY, ["tests/smallest.yaml"])).path
     folder.parent.mkdir()
     folder.symlink_to(precious)
     for fresh in (False, True):
         with pytest.raises(UserError, match="the run folder is a link"):
-            alignzoo.run("sft_hh", TINY, ["recipes/scale/smallest.yaml"], fresh=fresh)
+            alignzoo.run("sft_hh", TINY, ["tests/smallest.yaml"], fresh=fresh)
     assert [path.name for path in precious.iterdir()] == ["thesis.txt"]
 
 

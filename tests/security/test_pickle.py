@@ -164,7 +164,7 @@ def test_beside_safetensors_a_pickled_file_is_not_opened(pickled, bomb, tmp_path
 
 
 def test_a_run_leaves_nothing_pickled(tmp_path):
-    alignzoo.run("sft_hh", ["train.max_steps=2", "train.checkpoint_every=1"], ["recipes/scale/smallest.yaml"])
+    alignzoo.run("sft_hh", ["train.max_steps=2", "train.checkpoint_every=1"], ["tests/smallest.yaml"])
     kinds = {path.suffix for root in ("runs", "cache") for path in (tmp_path / root).rglob("*") if path.is_file()}
     assert {".safetensors", ".json", ".jsonl", ".yaml"} <= kinds
     assert kinds <= {".safetensors", ".json", ".jsonl", ".yaml", ".html", ".lock", "", ".jinja"}, kinds

@@ -1,0 +1,198 @@
+"""Break alignzoo one line at a time: the tests that are named for each break must fail.
+
+    python benchmarks/mutants.py [WORD ...]
+
+runs the mutants of benchmarks/mutants/*.yaml whose name or file holds one of the words; without a word all. Each entry
+is `name`, `file`, `old` (found exactly once in the file, or the entry is stale), `new`, and `fails`, the tests that must
+fail. The tree is copied, one entry is applied, its tests run, and the copy is put back. The cases that failed are then
+run on the copy as it is: one that fails there too proves nothing. Results are kept in benchmarks/results/mutants.json; an entry that
+was not run this time stands as it was, or, when its text has changed since, as not run.
+Exits with 1 when a mutant of those that were run is not killed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+ENTRIES = Path(__file__).parent / "mutants"
+RESULTS = Path(__file__).parent / "results" / "mutants.json"
+SECONDS = 900
+"""For the tests of one mutant. A mutant that does not end is killed too: so would the test be."""
+CHUNK = 8
+"""Mutants whose failed cases are run together on the copy as it is, and recorded."""
+CONTEXT = get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    ["pytest", "hypothesis", "transformers.models.llama.modeling_llama", "matplotlib.figure"]
+)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One entry of a list."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    fails: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """Of all that decides the result but the code around it."""
+        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
+
+
+class Watch:
+    """A pytest plugin that records of each named test the first case that failed, and skips the cases after it."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names, self.failed = names, dict[str, str]()
+
+    def of(self, nodeid: str) -> str | None:
+        return next((name for name in (nodeid, nodeid.partition("[")[0]) if name in self.names), None)
+
+    def pytest_runtest_setup(self, item: Any) -> None:
+        import pytest
+
+        if self.of(item.nodeid) in self.failed:
+            pytest.skip("this test has failed already")
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        name = self.of(report.nodeid)
+        if report.failed and report.when != "teardown" and name is not None:
+            self.failed.setdefault(name, report.nodeid)
+
+
+def _child(copy: str, names: list[str], output: str) -> None:
+    """Run the tests of a copy in this process, which has not imported alignzoo yet."""
+    file = os.open(f"{output}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.chdir(copy)
+    os.environ |= {"PYTHONPATH": copy, "OMP_NUM_THREADS": "1"}
+    sys.path.insert(0, copy)
+    sys.dont_write_bytecode = True  # a mutant may have the size and the second of the file before
+    import pytest
+
+    import alignzoo
+
+    assert Path(alignzoo.__file__).is_relative_to(copy), alignzoo.__file__
+    watch = Watch(names)
+    code = pytest.main(["-q", "-p", "no:cacheprovider", "--tb=short", *names], plugins=[watch])
+    Path(output).write_text(json.dumps({"code": int(code), "failed": watch.failed}))
+
+
+def run_tests(copy: Path, names: list[str], output: Path) -> tuple[int, dict[str, str]]:
+    """Exit code of pytest (-1: the time was over), and of each named test that failed its first case that did."""
+    output.unlink(missing_ok=True)
+    process = CONTEXT.Process(target=_child, args=(str(copy), names, str(output)))
+    process.start()
+    process.join(SECONDS)
+    late = process.is_alive()
+    process.kill()
+    process.join()
+    if output.exists():
+        found = json.loads(output.read_text())
+        return found["code"], found["failed"]
+    return (-1, dict.fromkeys(names, "")) if late else (3, {})
+
+
+def attack(mutant: Mutant, copy: Path, output: Path) -> tuple[str, list[str]]:
+    """`killed`, or what else came of it, in words; and the cases that failed."""
+    path = copy / mutant.file
+    text = path.read_text() if path.is_file() else ""
+    if text.count(mutant.old) != 1:
+        return f"stale: the old text is {text.count(mutant.old)} times in {mutant.file}", []
+    path.write_text(text.replace(mutant.old, mutant.new))
+    try:
+        code, failed = run_tests(copy, list(mutant.fails), output)
+    finally:
+        path.write_text(text)
+    if code not in (-1, 0, 1):
+        return f"broken: pytest ended with {code}, as when a module can't be imported or a test is not there", []
+    alive = [name for name in mutant.fails if name not in failed]
+    cases = [case for case in failed.values() if case]
+    return ("killed" if not alive else f"survived: {', '.join(alive)}"), cases
+
+
+def read_entries() -> list[Mutant]:
+    """All entries, in the order of the files and in them."""
+    nodes = [node for path in sorted(ENTRIES.glob("*.yaml")) for node in yaml.safe_load(path.read_text())]
+    found = [Mutant(**node | {"fails": tuple(node["fails"])}) for node in nodes]
+    names = [one.name for one in found]
+    assert len(set(names)) == len(names), "two mutants have one name"
+    return found
+
+
+def copied(folder: Path) -> Path:
+    """What git knows of, and what it does not ignore."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+    return folder
+
+
+def table(entries: list[Mutant], results: dict[str, dict[str, str]]) -> str:
+    """The results in Markdown."""
+    rows = [(one, results.get(one.key, {}).get("result", "not run")) for one in entries]
+    killed = sum(result == "killed" for _, result in rows)
+    lines = [
+        "# Mutants", "",
+        f"{killed} of {len(rows)} killed. Each is a change of one place in the code, with the tests that must fail for it;",
+        "`python benchmarks/mutants.py` applies them one at a time. The objectives' mutants are tests/kit_mutants.py.", "",
+        "| mutant | file | tests | result |", "|---|---|---|---|",
+    ]  # fmt: skip
+    for one, result in rows:
+        tests = "<br>".join(name.removeprefix("tests/") for name in one.fails)
+        lines.append(f"| {one.name} | {one.file.removeprefix('alignzoo/')} | {tests} | {result} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(words: list[str]) -> int:
+    entries = read_entries()
+    chosen = [one for one in entries if not words or any(word in f"{one.name} {one.file}" for word in words)]
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results = {one.key: results[one.key] for one in entries if one.key in results}
+    alive = 0
+    with tempfile.TemporaryDirectory() as folder:
+        copy, output = copied(Path(folder) / "copy"), Path(folder) / "found"
+        for start in range(0, len(chosen), CHUNK):
+            chunk = chosen[start : start + CHUNK]
+            found = {}
+            for one in chunk:
+                began = time.monotonic()
+                found[one] = attack(one, copy, output)
+                print(f"{one.name}: {found[one][0]} ({time.monotonic() - began:.0f} s)", flush=True)
+            cases = sorted({case for _, failed in found.values() for case in failed})
+            code, again = run_tests(copy, cases, output) if cases else (0, {})
+            unsound = set(again.values()) if code in (0, 1) else set(cases)
+            for one, (result, failed) in found.items():
+                if unsound.intersection(failed):
+                    result = f"no proof: fails without the mutant too: {', '.join(unsound.intersection(failed))}"
+                    print(f"{one.name}: {result}", flush=True)
+                alive += result != "killed"
+                results[one.key] = {"name": one.name, "result": result}
+            RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+            RESULTS.with_suffix(".md").write_text(table(entries, results))
+    return int(alive > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

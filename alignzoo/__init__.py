@@ -10,52 +10,55 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from alignzoo import ties
-    from alignzoo.composition import Modifier
-    from alignzoo.data.format import Format
-    from alignzoo.data.rows import Completion, Row, Skipped
-    from alignzoo.data.source import DataSource, FileSource, content_of
-    from alignzoo.errors import RunFailed, UserError
-    from alignzoo.flow import RunResult, run
-    from alignzoo.hookspecs import hookimpl
-    from alignzoo.judge import Judge
-    from alignzoo.metric import Metric
-    from alignzoo.model_source import ModelSource
-    from alignzoo.objective import Field, Objective, Pair, Ranked, Scored, Tokens, Unpaired
-    from alignzoo.recipe import load_recipe
-    from alignzoo.registry import get_objective
-    from alignzoo.reporter import Reporter
+    from alignzoo.core.digests import content_of
+    from alignzoo.core.errors import RunFailed, UserError
+    from alignzoo.data.sources.base import FileSource
+    from alignzoo.interfaces import ties
+    from alignzoo.interfaces.data_source import DataSource
+    from alignzoo.interfaces.format import Format
+    from alignzoo.interfaces.hookspecs import hookimpl
+    from alignzoo.interfaces.judge import Judge
+    from alignzoo.interfaces.loss_inputs import Pair, Ranked, Scored, Tokens, Unpaired
+    from alignzoo.interfaces.metric import Metric
+    from alignzoo.interfaces.model_source import ModelSource
+    from alignzoo.interfaces.modifier import Modifier
+    from alignzoo.interfaces.objective import Field, Objective
+    from alignzoo.interfaces.reporter import Reporter
+    from alignzoo.interfaces.rows import Completion, Row, Skipped
+    from alignzoo.recipe.load import load_recipe
+    from alignzoo.registry.lookup import get_objective
+    from alignzoo.training.run import RunResult, run
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Completion": "alignzoo.data.rows",
-    "DataSource": "alignzoo.data.source",
-    "Field": "alignzoo.objective",
-    "FileSource": "alignzoo.data.source",
-    "Format": "alignzoo.data.format",
-    "Judge": "alignzoo.judge",
-    "Metric": "alignzoo.metric",
-    "ModelSource": "alignzoo.model_source",
-    "Modifier": "alignzoo.composition",
-    "Objective": "alignzoo.objective",
-    "Pair": "alignzoo.objective",
-    "Ranked": "alignzoo.objective",
-    "Reporter": "alignzoo.reporter",
-    "Row": "alignzoo.data.rows",
-    "RunFailed": "alignzoo.errors",
-    "RunResult": "alignzoo.flow",
-    "Scored": "alignzoo.objective",
-    "Skipped": "alignzoo.data.rows",
-    "Tokens": "alignzoo.objective",
-    "Unpaired": "alignzoo.objective",
-    "UserError": "alignzoo.errors",
-    "content_of": "alignzoo.data.source",
-    "get_objective": "alignzoo.registry",
-    "hookimpl": "alignzoo.hookspecs",
-    "load_recipe": "alignzoo.recipe",
-    "run": "alignzoo.flow",
-    "ties": "alignzoo.ties",
+    "Completion": "alignzoo.interfaces.rows",
+    "DataSource": "alignzoo.interfaces.data_source",
+    "Field": "alignzoo.interfaces.objective",
+    "FileSource": "alignzoo.data.sources.base",
+    "Format": "alignzoo.interfaces.format",
+    "Judge": "alignzoo.interfaces.judge",
+    "Metric": "alignzoo.interfaces.metric",
+    "ModelSource": "alignzoo.interfaces.model_source",
+    "Modifier": "alignzoo.interfaces.modifier",
+    "Objective": "alignzoo.interfaces.objective",
+    "Pair": "alignzoo.interfaces.loss_inputs",
+    "Ranked": "alignzoo.interfaces.loss_inputs",
+    "Reporter": "alignzoo.interfaces.reporter",
+    "Row": "alignzoo.interfaces.rows",
+    "RunFailed": "alignzoo.core.errors",
+    "RunResult": "alignzoo.training.run",
+    "Scored": "alignzoo.interfaces.loss_inputs",
+    "Skipped": "alignzoo.interfaces.rows",
+    "Tokens": "alignzoo.interfaces.loss_inputs",
+    "Unpaired": "alignzoo.interfaces.loss_inputs",
+    "UserError": "alignzoo.core.errors",
+    "content_of": "alignzoo.core.digests",
+    "get_objective": "alignzoo.registry.lookup",
+    "hookimpl": "alignzoo.interfaces.hookspecs",
+    "load_recipe": "alignzoo.recipe.load",
+    "run": "alignzoo.training.run",
+    "ties": "alignzoo.interfaces",
 }
 
 __all__ = [

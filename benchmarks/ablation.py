@@ -21,7 +21,7 @@ from roofline import machine
 from workload import ROOT, Bench, hh_trees, spread
 
 import alignzoo
-from alignzoo.memory import keep_freed_memory, peak_memory, reset_peak_memory
+from alignzoo.core.memory import keep_freed_memory, peak_memory, reset_peak_memory
 
 WHOLE = 10**9
 """A budget that one micro-batch of everything stays within."""

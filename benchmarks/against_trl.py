@@ -32,8 +32,8 @@ from beside_trl import (
 from trl_tables import differences, write_results
 
 import alignzoo
-from alignzoo.model_sources.transformers import TokenizerConfig
-from alignzoo.models import train_tokenizer
+from alignzoo.models.sources.transformers import TokenizerConfig
+from alignzoo.models.tokenizers import train_tokenizer
 
 BATCH = {"pythia": 8, "llama": 4}
 TIMED = {"pythia": 2, "llama": 6}

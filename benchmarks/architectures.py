@@ -27,12 +27,12 @@ sys.path.insert(0, str(ROOT / "tests"))
 from every_architecture import LENGTHS, names, sequence_oracle, tiny, trees_of  # noqa: E402
 from transformers.utils import logging  # noqa: E402
 
-from alignzoo.attention import use_tree_attention  # noqa: E402
-from alignzoo.errors import RunFailed, UserError  # noqa: E402
-from alignzoo.forest import LAYOUTS, PACKED, lay  # noqa: E402
-from alignzoo.layout import choose_layout  # noqa: E402
-from alignzoo.scoring import Scorer  # noqa: E402
-from alignzoo.tree import Tree, Trees  # noqa: E402
+from alignzoo.core.errors import RunFailed, UserError  # noqa: E402
+from alignzoo.data.trees import Tree, Trees  # noqa: E402
+from alignzoo.models.attention import use_tree_attention  # noqa: E402
+from alignzoo.scoring.forest import LAYOUTS, PACKED, lay  # noqa: E402
+from alignzoo.scoring.layout import choose_layout  # noqa: E402
+from alignzoo.scoring.scorer import Scorer  # noqa: E402
 
 KEPT = ROOT / "benchmarks" / "results" / "architectures.json"
 PAGE = ROOT / "docs" / "architectures.md"

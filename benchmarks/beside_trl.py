@@ -15,9 +15,10 @@ import torch
 import workload
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from alignzoo.data import read_rows, tokenise
-from alignzoo.data.rows import Completion, Row
-from alignzoo.data.sources import HH
+from alignzoo.data import tokenize as tokenise
+from alignzoo.data.sources.hh import HH
+from alignzoo.data.splits import read_rows
+from alignzoo.interfaces.rows import Completion, Row
 from alignzoo.recipe.schema import TokensConfig
 
 ROOT = Path(__file__).parent.parent

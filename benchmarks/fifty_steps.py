@@ -18,8 +18,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import alignzoo
-from alignzoo.registry import registry
-from alignzoo.runfolder import read_lines
+from alignzoo.registry.lookup import registry
+from alignzoo.training.run_folder import read_lines
 
 ROOT = Path(__file__).parent.parent
 OUTPUT = ROOT / "benchmarks" / "results"

@@ -25,17 +25,18 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 from workload import ROOT, UniformReference, hh_trees, made_up, spread
 
-from alignzoo.compiling import compiled_layers, float32_means_float32
-from alignzoo.engine import Engine, make_optimizer
-from alignzoo.examples import Supply
-from alignzoo.layout import choose_layout
-from alignzoo.memory import out_of_memory
-from alignzoo.models import use_gradient_checkpointing
-from alignzoo.objectives.dpo import DPO
-from alignzoo.ranks import Ranks
+from alignzoo.core.distributed.process_group import Ranks
+from alignzoo.core.memory import out_of_memory
+from alignzoo.data.trees import Tree, Trees
+from alignzoo.models.compile import compiled_layers, float32_means_float32
+from alignzoo.models.loading import use_gradient_checkpointing
+from alignzoo.objectives.builtin.dpo import DPO
 from alignzoo.recipe.schema import TrainConfig
-from alignzoo.scoring import Scorer
-from alignzoo.tree import Tree, Trees
+from alignzoo.scoring.batches import Supply
+from alignzoo.scoring.layout import choose_layout
+from alignzoo.scoring.scorer import Scorer
+from alignzoo.training.schedule import make_optimizer
+from alignzoo.training.step import Engine
 
 SHAPES: dict[str, dict[str, Any]] = {
     "Llama-1B": {

@@ -63,7 +63,8 @@ def write_model(folder: Path) -> None:
     from types import SimpleNamespace
 
     from alignzoo.data.sources.hh import HH
-    from alignzoo.models import from_nothing, train_tokenizer
+    from alignzoo.models.loading import from_nothing
+    from alignzoo.models.tokenizers import train_tokenizer
 
     rows = [row for _, row in zip(range(2000), HH(path=str(folder / "data")).read("train"), strict=False)]
     tokenizer = train_tokenizer(SimpleNamespace(train="bpe", vocab_size=8192), rows)  # type: ignore[arg-type]
@@ -76,7 +77,7 @@ def write_model(folder: Path) -> None:
 
 
 def resolved(folder: Path) -> Any:
-    from alignzoo.recipe import load_recipe
+    from alignzoo.recipe.load import load_recipe
 
     recipe = folder / "recipe.yaml"
     recipe.write_text(json.dumps({
@@ -121,9 +122,9 @@ class Watch:
 def cold(folder: Path, cores: int) -> dict[str, Any]:
     """Make the tokens."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
-    from alignzoo.data.store import TokenStore
-    from alignzoo.data.unread import Unread
-    from alignzoo.models import pretrained_tokenizer
+    from alignzoo.data.row_reader import Unread
+    from alignzoo.data.token_store import TokenStore
+    from alignzoo.models.tokenizers import pretrained_tokenizer
 
     whole = resolved(folder)
     store = TokenStore(whole, pretrained_tokenizer(str(folder / "model")))
@@ -143,14 +144,15 @@ def fill(folder: Path) -> dict[str, Any]:
     """Make the reference's scores of the training rows, and the true ones of the held-out rows."""
     import numpy as np
 
-    from alignzoo.data.store import TokenStore
-    from alignzoo.layout import choose_layout
-    from alignzoo.models import load_policy, pretrained_tokenizer
-    from alignzoo.paths import cache_root
-    from alignzoo.progress import Screen
-    from alignzoo.refcache import ReferenceCache
-    from alignzoo.reference import cache_folder, score_reference
-    from alignzoo.scoring import Scorer
+    from alignzoo.core.console import Screen
+    from alignzoo.core.paths import cache_root
+    from alignzoo.data.token_store import TokenStore
+    from alignzoo.models.loading import load_policy
+    from alignzoo.models.tokenizers import pretrained_tokenizer
+    from alignzoo.reference.cache import ReferenceCache
+    from alignzoo.reference.scores import cache_folder, score_reference
+    from alignzoo.scoring.layout import choose_layout
+    from alignzoo.scoring.scorer import Scorer
 
     whole = resolved(folder)
     tokenizer = pretrained_tokenizer(str(folder / "model"))
@@ -191,9 +193,12 @@ def warm(folder: Path, began: float) -> dict[str, Any]:
     import torch  # noqa: F401
     import transformers  # noqa: F401
 
-    from alignzoo import engine, flow, refcache, reference
-    from alignzoo.data.store import TokenStore
-    from alignzoo.progress import Screen
+    from alignzoo.core.console import Screen
+    from alignzoo.data.token_store import TokenStore
+    from alignzoo.reference import cache as refcache
+    from alignzoo.reference import scores as reference
+    from alignzoo.training import run as flow
+    from alignzoo.training import step as engine
 
     clock: dict[str, float] = {"import": time.time() - began}
     last: dict[str, Any] = {}
@@ -246,8 +251,8 @@ def probe(own: Any) -> dict[str, float]:
     import numpy as np
     import torch
 
-    from alignzoo.engine import rows_of_step
-    from alignzoo.forest import plan
+    from alignzoo.scoring.microbatches import plan
+    from alignzoo.training.schedule import rows_of_step
 
     supply, times = own.supply, []
     for number in range(PROBES):

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 import alignzoo
 from alignzoo.compare.coverage import BOUNDS, ENOUGH
 from alignzoo.compare.scales import SHARE, estimate, paired, pseudovalues
-from alignzoo.compare.stats import METHOD, Interval, interval, student
+from alignzoo.compare.statistics import METHOD, Interval, interval, student
 
 RESULTS = Path(__file__).parent / "results"
 LOOKED_UP = Path(alignzoo.__file__).parent / "compare" / "simulated.py"

@@ -21,9 +21,9 @@ sys.path.insert(0, str(ROOT / "tests" / "engine"))
 from ranks import TRAIN, of_two  # noqa: E402
 from steps import BATCH, UNLIMITED, Steps, build, difference, every, take  # noqa: E402
 
-from alignzoo.engine import rows_of_step  # noqa: E402
-from alignzoo.forest import plan  # noqa: E402
-from alignzoo.objective import Objective  # noqa: E402
+from alignzoo.interfaces.objective import Objective  # noqa: E402
+from alignzoo.scoring.microbatches import plan  # noqa: E402
+from alignzoo.training.schedule import rows_of_step  # noqa: E402
 
 BUDGETS = (1024, 256)
 COLUMNS = {"1024": "1,024 slots", "256": "256 slots", "two": "two processes", "float64": "float64"}

@@ -34,10 +34,11 @@ from peers import farthest  # noqa: E402
 
 import alignzoo  # noqa: E402
 from alignzoo.cli.objectives import needs, paper  # noqa: E402
-from alignzoo.composition import Modified  # noqa: E402
-from alignzoo.modifiers import register_modifiers  # noqa: E402
-from alignzoo.objective import Needs, Objective  # noqa: E402
-from alignzoo.objectives import DPO, register_objectives  # noqa: E402
+from alignzoo.interfaces.objective import Needs, Objective  # noqa: E402
+from alignzoo.objectives.builtin import register_objectives  # noqa: E402
+from alignzoo.objectives.builtin.dpo import DPO  # noqa: E402
+from alignzoo.objectives.composition import Modified  # noqa: E402
+from alignzoo.objectives.modifiers import register_modifiers  # noqa: E402
 from alignzoo.testing import held_constant, run_checks  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"

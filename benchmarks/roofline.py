@@ -24,7 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 from workload import ROOT, Bench, hh_trees, spread
 
 import alignzoo
-from alignzoo.memory import keep_freed_memory
+from alignzoo.core.memory import keep_freed_memory
 
 KINDS = {
     "matrix products of linear layers and head": (
@@ -107,7 +107,8 @@ def measure(shape: str, trees: list, batch: int, precision: str, steps: int) -> 
 
 def _data_seconds(bench: Bench, steps: int) -> float:
     """Seconds a step that planning and laying the forest take."""
-    from alignzoo.forest import lay, plan
+    from alignzoo.scoring.forest import lay
+    from alignzoo.scoring.microbatches import plan
 
     began = time.perf_counter()
     for step in range(steps):

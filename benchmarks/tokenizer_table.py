@@ -18,11 +18,11 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "data")]
 import test_tokenizers as checks  # noqa: E402
 from tokenizer_shapes import SHAPES  # noqa: E402
 
-from alignzoo.data import read_rows  # noqa: E402
 from alignzoo.data.sources.hh import HH  # noqa: E402
-from alignzoo.data.tokenise import Encoder  # noqa: E402
-from alignzoo.model_sources.transformers import TokenizerConfig  # noqa: E402
-from alignzoo.models import train_tokenizer  # noqa: E402
+from alignzoo.data.splits import read_rows  # noqa: E402
+from alignzoo.data.tokenize import Encoder  # noqa: E402
+from alignzoo.models.sources.transformers import TokenizerConfig  # noqa: E402
+from alignzoo.models.tokenizers import train_tokenizer  # noqa: E402
 
 PAGE = ROOT / "docs" / "tokenizers.md"
 MARK = "<!-- the table: python benchmarks/tokenizer_table.py -->"

@@ -19,8 +19,8 @@ from pathlib import Path
 from beside_trl import RESULTS, hh_rows, random_model, recipe, run_side, write_pairs
 
 import alignzoo
-from alignzoo.model_sources.transformers import TokenizerConfig
-from alignzoo.models import train_tokenizer
+from alignzoo.models.sources.transformers import TokenizerConfig
+from alignzoo.models.tokenizers import train_tokenizer
 
 HH_FILE = "hh_helpful_base_test.jsonl.gz"
 LIMIT = 1e-4

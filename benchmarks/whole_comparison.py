@@ -25,9 +25,9 @@ from against_trl import ALLOCATOR, BATCH, BEFORE, BEST, BETA, LONGEST, RATE
 from beside_trl import RESULTS, hh_rows, random_model, recipe, run_side, write_pairs
 
 import alignzoo
-from alignzoo.model_sources.transformers import TokenizerConfig
-from alignzoo.models import train_tokenizer
-from alignzoo.runfolder import read_lines
+from alignzoo.models.sources.transformers import TokenizerConfig
+from alignzoo.models.tokenizers import train_tokenizer
+from alignzoo.training.run_folder import read_lines
 
 PAIRS, HELD_OUT = 64, 16
 MODELS = {"llama": "small Llama", "pythia": "Pythia-70M shape"}

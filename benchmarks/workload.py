@@ -12,17 +12,19 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from alignzoo.data import read_rows, tokenise
-from alignzoo.data.sources import HH
-from alignzoo.engine import Engine, make_optimizer
-from alignzoo.examples import Supply
-from alignzoo.model_sources.transformers import TokenizerConfig
-from alignzoo.models import train_tokenizer
-from alignzoo.objectives.dpo import DPO
-from alignzoo.ranks import Ranks
+from alignzoo.core.distributed.process_group import Ranks
+from alignzoo.data import tokenize as tokenise
+from alignzoo.data.sources.hh import HH
+from alignzoo.data.splits import read_rows
+from alignzoo.data.trees import Branch, Tree, Trees
+from alignzoo.models.sources.transformers import TokenizerConfig
+from alignzoo.models.tokenizers import train_tokenizer
+from alignzoo.objectives.builtin.dpo import DPO
 from alignzoo.recipe.schema import TokensConfig, TrainConfig
-from alignzoo.scoring import Scorer
-from alignzoo.tree import Branch, Tree, Trees
+from alignzoo.scoring.batches import Supply
+from alignzoo.scoring.scorer import Scorer
+from alignzoo.training.schedule import make_optimizer
+from alignzoo.training.step import Engine
 
 ROOT = Path(__file__).parent.parent
 HH_FILES = sorted((ROOT.parent / "shared" / "data").glob("hh_*_test.jsonl.gz"))

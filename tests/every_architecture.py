@@ -10,8 +10,8 @@ import transformers as hf
 from architectures import spread
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KNOWN
 
-from alignzoo.forest import sequences
-from alignzoo.tree import Branch, Tree
+from alignzoo.data.trees import Branch, Tree
+from alignzoo.scoring.forest import sequences
 
 VOCABULARY = 97
 LENGTHS = (20, 80, 66, 62, 12)

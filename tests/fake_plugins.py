@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alignzoo.registry import Registry
+from alignzoo.registry.lookup import Registry
 
 GOOD = '''
 from alignzoo import Field, Objective, hookimpl

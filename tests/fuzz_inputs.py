@@ -23,7 +23,7 @@ import yaml
 from hypothesis import strategies as st
 
 from alignzoo import cli
-from alignzoo.registry import registry
+from alignzoo.registry.lookup import registry
 
 ROOT = Path(__file__).parent.parent
 GOOD = "\n\nHuman: Hi {n}?\n\nAssistant: "

@@ -17,10 +17,10 @@ import yaml
 from byte_tokenizer import CHATML, byte_tokenizer
 from hh_rows import dialogue
 
-from alignzoo.data.sealed import opened
-from alignzoo.data.store import FORMAT_VERSION, HELD_OUT_ROWS, PARTS, TokenStore
-from alignzoo.data.unread import Unread
-from alignzoo.recipe import load_recipe
+from alignzoo.core.artifacts import opened
+from alignzoo.data.row_reader import Unread
+from alignzoo.data.token_store import FORMAT_VERSION, HELD_OUT_ROWS, PARTS, TokenStore
+from alignzoo.recipe.load import load_recipe
 
 FOLDER = Path(__file__).parent / "data" / "golden"
 PAIRS = [{"chosen": dialogue(f"q {i}", "a", "so?", f"good {i}"), "rejected": dialogue(f"q {i}", f"b{i % 2}", "what?", "bad")}
@@ -70,7 +70,7 @@ def about(folder: Path) -> dict:
 def main() -> None:
     target = FOLDER / f"format-{FORMAT_VERSION}"
     if target.exists():
-        sys.exit(f"{target} is there already: raise FORMAT_VERSION in alignzoo/data/store.py, and run this again")
+        sys.exit(f"{target} is there already: raise FORMAT_VERSION in alignzoo/data/token_store.py, and run this again")
     for name in CASES:
         with tempfile.TemporaryDirectory() as work:
             made = make(name, Path(work))

@@ -22,7 +22,13 @@ from tempfile import mkdtemp
 from typing import Any
 
 CONTEXT = get_context("forkserver")
-PRELOAD = ["alignzoo.flow", "alignzoo.cli.run", "alignzoo.cli.compare", "alignzoo.report", "torch.distributed.fsdp"]
+PRELOAD = [
+    "alignzoo.training.run",
+    "alignzoo.cli.run",
+    "alignzoo.cli.compare",
+    "alignzoo.report",
+    "torch.distributed.fsdp",
+]
 CONTEXT.set_forkserver_preload(PRELOAD)
 ROOT = Path(__file__).parent.parent
 PATIENCE = 600

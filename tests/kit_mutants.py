@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import logsigmoid
 
-from alignzoo.objective import Field, Objective
+from alignzoo.interfaces.objective import Field, Objective
 from alignzoo.testing import CHECKS
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from alignzoo.compare.results import Entry
-from alignzoo.data.sealed import seal
+from alignzoo.core.artifacts import seal
 
 ROWS, VALIDATION, REPLIES = 300, 100, 40
 SAMPLING = {"prompts": REPLIES, "tokens": 64, "temperature": 1.0, "seed": 0}

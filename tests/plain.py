@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from alignzoo.objective import Pair, Ranked, Scored, Unpaired
+from alignzoo.interfaces.loss_inputs import Pair, Ranked, Scored, Unpaired
 from alignzoo.testing import completions
 
 Completion = Sequence[tuple[float, float, float, float]]

@@ -11,12 +11,12 @@ import pytest
 import torch
 from zoo import make
 
-from alignzoo import ties
-from alignzoo.examples import Flat, Supply
-from alignzoo.metrics import NormalisedAccuracy
-from alignzoo.objective import Pair, Ranked, Scored
-from alignzoo.row_metrics import row_metrics
-from alignzoo.tree import Branch, Tree, Trees
+from alignzoo.data.trees import Branch, Tree, Trees
+from alignzoo.evaluation.metrics.normalized_accuracy import NormalisedAccuracy
+from alignzoo.evaluation.row_metrics import row_metrics
+from alignzoo.interfaces import ties
+from alignzoo.interfaces.loss_inputs import Pair, Ranked, Scored
+from alignzoo.scoring.batches import Flat, Supply
 
 DOUBLE = torch.float64
 

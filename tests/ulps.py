@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from alignzoo.scoring import Scorer
+from alignzoo.scoring.scorer import Scorer
 
 
 def move_by_one_ulp(monkeypatch: Any, seed: int) -> None:

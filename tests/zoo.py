@@ -10,10 +10,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "plugins" / "alignzoo-zoo"
 from alignzoo_zoo import MODIFIERS as ZOO_MODIFIERS
 from alignzoo_zoo import OBJECTIVES as ZOO
 
-from alignzoo.composition import Modified, Modifier
-from alignzoo.modifiers import register_modifiers
-from alignzoo.objective import Objective
-from alignzoo.objectives import register_objectives
+from alignzoo.interfaces.modifier import Modifier
+from alignzoo.interfaces.objective import Objective
+from alignzoo.objectives.builtin import register_objectives
+from alignzoo.objectives.composition import Modified
+from alignzoo.objectives.modifiers import register_modifiers
 
 OBJECTIVES = {cls.name: cls for cls in (*register_objectives(), *ZOO)}
 MODIFIERS: dict[str, type[Modifier]] = {cls.name: cls for cls in (*register_modifiers(), *ZOO_MODIFIERS)}

@@ -11,10 +11,11 @@ from typing import Any
 
 import click
 
-from alignzoo import __version__, launched
-from alignzoo.errors import RunFailed, UserError, nearest
-from alignzoo.hiding import Veil, hide, printable
-from alignzoo.stopping import Stopped, Stopping
+from alignzoo import __version__
+from alignzoo.core.distributed import launch as launched
+from alignzoo.core.errors import RunFailed, UserError, nearest
+from alignzoo.core.redaction import Veil, hide, printable
+from alignzoo.core.signals import Stopped, Stopping
 
 COMMANDS = {
     "run": "Train what a recipe says, and report.",
@@ -90,8 +91,8 @@ def main() -> None:
     launched.end_with_parent()
     with Stopping():
         code = _exit_code()
-    if "alignzoo.ranks" in sys.modules:
-        sys.modules["alignzoo.ranks"].leave(code)
+    if "alignzoo.core.distributed.process_group" in sys.modules:
+        sys.modules["alignzoo.core.distributed.process_group"].leave(code)
     sys.exit(code)
 
 

@@ -17,8 +17,8 @@ def command() -> None:
 
 
 def _entries() -> list[dict[str, Any]]:
-    from alignzoo.paths import cache_root
-    from alignzoo.refcache import caches, read_shard
+    from alignzoo.core.paths import cache_root
+    from alignzoo.reference.cache import caches, read_shard
 
     entries = []
     for folder in caches(cache_root()):
@@ -41,8 +41,8 @@ def _entries() -> list[dict[str, Any]]:
 @click.option("--json", "as_json", is_flag=True, help="Print the references as JSON.")
 def ls(as_json: bool) -> None:
     """One line a reference: sequences, tokens, size, when it last grew; then one for each data set's tokens."""
-    from alignzoo.data.store import stored
-    from alignzoo.paths import cache_root
+    from alignzoo.core.paths import cache_root
+    from alignzoo.data.token_store import stored
 
     entries = _entries()
     if as_json:
@@ -97,9 +97,9 @@ def prune(older_than: float | None, everything: bool, dry_run: bool) -> None:
 
     Nothing is lost but time: what a run needs again is made again.
     """
-    from alignzoo.data.store import leftovers, stored
-    from alignzoo.paths import cache_root
-    from alignzoo.refcache import caches
+    from alignzoo.core.paths import cache_root
+    from alignzoo.data.token_store import leftovers, stored
+    from alignzoo.reference.cache import caches
 
     def goes(last_written: float) -> bool:
         return everything or (older_than is not None and (time.time() - last_written) / 86_400 >= older_than)

@@ -11,9 +11,9 @@ import click
 
 if TYPE_CHECKING:
     from alignzoo.compare.plan import Plan
-    from alignzoo.compare.recipe import Comparison
-    from alignzoo.progress import Screen
-    from alignzoo.recipe.read import Node
+    from alignzoo.compare.spec import Comparison
+    from alignzoo.core.console import Screen
+    from alignzoo.recipe.parse import Node
 
 
 @click.command(name="compare")
@@ -39,9 +39,9 @@ def command(recipes: tuple[str, ...], dry_run: bool, as_json: bool, **options: A
     What can be shared is done once: the run that they start from, the tokens, the reference pass. The same command
     again goes on where it was stopped; finished runs are never done again. A run that fails is a row that says so.
     """
-    from alignzoo.compare.judges import make_judges
     from alignzoo.compare.plan import make_plan
-    from alignzoo.progress import Screen
+    from alignzoo.compare.spec import make_judges
+    from alignzoo.core.console import Screen
 
     comparison, node = _comparison(recipes, options)
     judges = make_judges(comparison.judges, node)
@@ -53,8 +53,8 @@ def command(recipes: tuple[str, ...], dry_run: bool, as_json: bool, **options: A
     _announce(plan, screen)
     if dry_run:
         return
-    from alignzoo.compare.run import compare_plan
-    from alignzoo.compare.write import write_all
+    from alignzoo.compare.runner import compare_plan
+    from alignzoo.report.comparison.write import write_all
 
     folder = compare_plan(plan, judges, screen, _command())
     table = write_all(folder)
@@ -63,7 +63,7 @@ def command(recipes: tuple[str, ...], dry_run: bool, as_json: bool, **options: A
         return
     from rich.console import Console
 
-    from alignzoo.compare.terminal import terminal_table
+    from alignzoo.report.comparison.terminal import terminal_table
 
     Console(width=None if sys.stdout.isatty() else 160).print(terminal_table(table))
     click.echo(f"table, plots and report: {folder}")
@@ -73,10 +73,10 @@ def _comparison(recipes: tuple[str, ...], options: dict[str, Any]) -> tuple[Comp
     """What a file says, or the command line, or both: the latter has the last word."""
     from pydantic import ValidationError
 
-    from alignzoo.compare.recipe import Comparison, is_comparison, read_comparison
-    from alignzoo.errors import UserError
-    from alignzoo.recipe.problems import order, problems_of
-    from alignzoo.recipe.read import COMMAND_LINE, Node, Origin
+    from alignzoo.compare.spec import Comparison, is_comparison, read_comparison
+    from alignzoo.core.errors import UserError
+    from alignzoo.recipe.parse import COMMAND_LINE, Node, Origin
+    from alignzoo.recipe.pydantic_errors import order, problems_of
 
     said = {key: value for key, value in options.items() if value not in (None, ())}
     for key in ("grid", "rows"):
@@ -98,7 +98,7 @@ def _comparison(recipes: tuple[str, ...], options: dict[str, Any]) -> tuple[Comp
 
 
 def _values(word: str, option: str) -> tuple[str, list[Any]]:
-    from alignzoo.errors import UserError
+    from alignzoo.core.errors import UserError
 
     key, equals, values = word.partition("=")
     if not equals or not key or not values.strip():
@@ -108,8 +108,8 @@ def _values(word: str, option: str) -> tuple[str, list[Any]]:
 
 def _value(text: str) -> Any:
     """As in YAML: a number, a word, {name: ...}."""
-    from alignzoo.errors import UserError
-    from alignzoo.recipe.read import COMMAND_LINE, parse
+    from alignzoo.core.errors import UserError
+    from alignzoo.recipe.parse import COMMAND_LINE, parse
 
     node = parse(f"value: {text}", COMMAND_LINE)
     if node is None or node.value["value"].value is None:
@@ -120,7 +120,7 @@ def _value(text: str) -> Any:
 def _check_names(plan: Plan) -> None:
     """The baseline is a row, and what grid points are chosen by is known of the validation rows: before any run."""
     from alignzoo.compare.columns import KNOWN, PAIRS
-    from alignzoo.errors import UserError, nearest
+    from alignzoo.core.errors import UserError, nearest
 
     known = [column.key for column in KNOWN if column.group == PAIRS]
     known += [metric.name for job in plan.jobs for metric in job.resolved.recipe.eval.metrics]
@@ -142,8 +142,8 @@ def _check_names(plan: Plan) -> None:
 def _announce(plan: Plan, screen: Screen) -> None:
     """How many runs, what they share, and about how long."""
     from alignzoo.compare.estimate import seconds_left
-    from alignzoo.compare.run import comparison_folder
-    from alignzoo.flow import folder_of
+    from alignzoo.compare.runner import comparison_folder
+    from alignzoo.training.run import folder_of
 
     every = {job.resolved.fingerprint: job.resolved for job in plan.jobs}
     every |= {start.fingerprint: start for start in plan.starts}

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from alignzoo.cli.arguments import recipe_arguments
-from alignzoo.hiding import printable
+from alignzoo.core.redaction import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
     from transformers import PreTrainedTokenizerBase
 
-    from alignzoo.data.unread import Unread
-    from alignzoo.recipe import Resolved
-    from alignzoo.tree import Tokens, Tree
+    from alignzoo.data.row_reader import Unread
+    from alignzoo.data.trees import Tokens, Tree
+    from alignzoo.recipe.resolved import Resolved
 
 STYLES = {"prompt": "dim", "context": "yellow", **dict.fromkeys(("chosen", "desirable", "rank_1"), "green")}
 
@@ -38,11 +38,11 @@ def inspect(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], 
     """
     from rich.console import Console
 
-    from alignzoo.data.report import remarks
-    from alignzoo.data.store import TokenStore
-    from alignzoo.data.unread import Unread
-    from alignzoo.progress import Screen
-    from alignzoo.recipe import load_recipe
+    from alignzoo.core.console import Screen
+    from alignzoo.data.row_reader import Unread
+    from alignzoo.data.statistics import remarks
+    from alignzoo.data.token_store import TokenStore
+    from alignzoo.recipe.load import load_recipe
 
     resolved = load_recipe(recipe, overrides, overlays)
     unread = Unread(resolved.recipe.data)
@@ -103,8 +103,8 @@ def _show(console: Console, tree: Tree, names: Sequence[str], tokenizer: PreTrai
 
 def tokenizer_of(resolved: Resolved, unread: Unread) -> PreTrainedTokenizerBase:
     """The tokenizer of the first recipe of a chain, which all others use; it may be trained on that recipe's rows."""
-    from alignzoo.data.unread import Unread
-    from alignzoo.models import load_tokenizer
+    from alignzoo.data.row_reader import Unread
+    from alignzoo.models.tokenizers import load_tokenizer
 
     bottom = resolved.first
     own = bottom.data_fingerprint == resolved.data_fingerprint

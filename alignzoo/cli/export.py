@@ -25,7 +25,7 @@ def command(run: Path, to: Path | None, merge: bool, dtype: str | None, shard: s
 
     if not re.fullmatch(r"\d+(\.\d+)?\s*[KMG]i?B", shard, re.IGNORECASE):
         raise click.BadParameter("expected a size, as 5GB or 500MB", param_hint="--max-shard-size")
-    from alignzoo.export import export_run
-    from alignzoo.progress import Screen
+    from alignzoo.core.console import Screen
+    from alignzoo.training.export import export_run
 
     click.echo(export_run(run, to, merge, dtype, shard, force, Screen()))

@@ -28,12 +28,12 @@ WHERE = {
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(name: str | None, as_json: bool) -> None:
     """List everything that a recipe can name; with NAME (of a kind, or of one of these) all about it."""
-    from alignzoo.hookspecs import KINDS
+    from alignzoo.interfaces.hookspecs import KINDS
 
     everything = [one for kind in KINDS for one in _of(kind)]
     chosen = [one for one in everything if name in (None, one["kind"], f"{one['kind']}s", one["name"])]
     if not chosen:
-        from alignzoo.errors import UserError, nearest
+        from alignzoo.core.errors import UserError, nearest
 
         known = [*KINDS, *(one["name"] for one in everything)]
         close = nearest(str(name), known)
@@ -51,7 +51,7 @@ def command(name: str | None, as_json: bool) -> None:
 
 
 def _of(kind: str) -> list[dict[str, Any]]:
-    from alignzoo.registry import registry
+    from alignzoo.registry.lookup import registry
 
     found = []
     for name, cls in sorted(registry().known(kind).items()):

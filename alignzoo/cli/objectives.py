@@ -71,8 +71,8 @@ def _without_name(text: str, name: str) -> str:
 
 def _find(name: str) -> tuple[str, Any]:
     """The kind and the class. Raises UserError with the nearest spelling of either kind."""
-    from alignzoo.errors import UserError
-    from alignzoo.registry import registry
+    from alignzoo.core.errors import UserError
+    from alignzoo.registry.lookup import registry
 
     failed = {}
     for kind in ("objective", "modifier"):
@@ -85,7 +85,7 @@ def _find(name: str) -> tuple[str, Any]:
 
 
 def _described(kind: str) -> list[dict[str, Any]]:
-    from alignzoo.registry import registry
+    from alignzoo.registry.lookup import registry
 
     found = [_describe(kind, name, cls) for name, cls in registry().known(kind).items()]
     return sorted(found, key=lambda one: (one["family"], one["name"]))
@@ -94,7 +94,7 @@ def _described(kind: str) -> list[dict[str, Any]]:
 def _describe(kind: str, name: str, cls: Any) -> dict[str, Any]:
     import inspect
 
-    from alignzoo.registry import registry
+    from alignzoo.registry.lookup import registry
 
     origin = registry().origin(cls)
     text = inspect.getdoc(cls) or ""
@@ -128,7 +128,7 @@ def needs(cls: Any) -> str:
 
 
 def _needs(cls: Any) -> Iterator[str]:
-    from alignzoo.objective import Objective
+    from alignzoo.interfaces.objective import Objective
 
     if issubclass(cls, Objective):
         yield DATA[cls.data]
@@ -152,7 +152,7 @@ def _needs(cls: Any) -> Iterator[str]:
 
 
 def _has_state(cls: Any) -> bool:
-    from alignzoo.objective import Objective
+    from alignzoo.interfaces.objective import Objective
 
     return cls.initial_state is not Objective.initial_state
 

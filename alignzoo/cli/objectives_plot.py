@@ -21,8 +21,8 @@ SUFFIXES = (".svg", ".png", ".html")
 )
 def plot(names: tuple[str, ...], output: Path, columns: int) -> None:
     """Draw loss and gradient weights of objectives as functions of the margin: those NAMES, or all, by family."""
-    from alignzoo.errors import NotWritten, UserError
-    from alignzoo.registry import registry
+    from alignzoo.core.errors import NotWritten, UserError
+    from alignzoo.registry.lookup import registry
 
     if output.suffix not in SUFFIXES:
         raise UserError(
@@ -30,8 +30,8 @@ def plot(names: tuple[str, ...], output: Path, columns: int) -> None:
             where=str(output),
             expected=f"a name that ends in {', '.join(SUFFIXES)}",
         )
-    from alignzoo.report.shapes import shape_of
-    from alignzoo.report.zoo import write_zoo
+    from alignzoo.report.loss_curves import shape_of
+    from alignzoo.report.objective_plots import write_zoo
 
     if names:
         found = {name: registry().find("objective", name) for name in names}
@@ -58,7 +58,7 @@ def _by_family(known: dict[str, Any]) -> dict[str, Any]:
 
 
 def _asks(cls: Any) -> tuple[bool, int, bool, int]:
-    from alignzoo.objective import Data, Reference
+    from alignzoo.interfaces.objective import Data, Reference
 
     data, reference = get_args(Data).index(cls.data), get_args(Reference).index(cls.reference)
     return cls.head == "scalar", data, cls.scope == "batch", reference

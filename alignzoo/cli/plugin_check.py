@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from alignzoo.objective import Objective
-    from alignzoo.registry import Registry
+    from alignzoo.interfaces.objective import Objective
+    from alignzoo.registry.lookup import Registry
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ def check(
 
 
 def _checked(name: str | None, words: Sequence[str], files: Sequence[Path], everything: bool) -> Iterator[Checked]:
-    from alignzoo.errors import UserError
-    from alignzoo.recipe.read import read_overrides
-    from alignzoo.registry import registry
+    from alignzoo.core.errors import UserError
+    from alignzoo.recipe.parse import read_overrides
+    from alignzoo.registry.lookup import registry
 
     known = registry().with_files(files)
     fields = {".".join(path): node.plain() for path, node in read_overrides(words)}
@@ -120,7 +120,7 @@ def _of(packages: set[str] | None, known: Registry) -> Iterator[tuple[str, str, 
 def _made(cls: type, name: str, fields: dict[str, Any]) -> Any:
     from pydantic import ValidationError
 
-    from alignzoo.errors import Problem, UserError, nearest
+    from alignzoo.core.errors import Problem, UserError, nearest
 
     try:
         return cls(**fields)
@@ -138,9 +138,9 @@ def _made(cls: type, name: str, fields: dict[str, Any]) -> Any:
 
 def _around(modifier: Any) -> Any:
     """The modifier around a built-in that it applies to; None if it applies to none."""
-    from alignzoo.composition import Modified, meaningless
-    from alignzoo.objectives.dpo import DPO
-    from alignzoo.objectives.sft import SFT
+    from alignzoo.objectives.builtin.dpo import DPO
+    from alignzoo.objectives.builtin.sft import SFT
+    from alignzoo.objectives.composition import Modified, meaningless
 
     tried = (Modified(inner=inner, modifiers=(modifier,)) for inner in (DPO(), SFT()))
     return next((one for one in tried if not meaningless(one)), None)

@@ -36,7 +36,7 @@ def new(name: str, into: Path) -> None:
 
 def write(name: str, into: Path) -> Path:
     """The new package's folder. Raises UserError for a name that can't be used and for a folder that is there."""
-    from alignzoo.errors import UserError
+    from alignzoo.core.errors import UserError
 
     problem = _problem(name)
     if problem:
@@ -56,7 +56,7 @@ def _problem(name: str) -> str:
     """Why a plugin can't have this name, or ""."""
     import yaml
 
-    from alignzoo.registry import registry
+    from alignzoo.registry.lookup import registry
 
     if not NAME.fullmatch(name):
         return "is no name: lower case letters, digits and single underscores, from a letter on"

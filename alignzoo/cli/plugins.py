@@ -21,7 +21,8 @@ def command(ctx: click.Context, as_json: bool) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    from alignzoo.registry import OFF, PluginInfo, registry
+    from alignzoo.registry.loading import OFF, PluginInfo
+    from alignzoo.registry.lookup import registry
 
     infos = registry().plugins()
     if as_json:

@@ -12,8 +12,8 @@ import click
 @click.option("--open", "show", is_flag=True, help="Open it in a browser.")
 def command(folders: tuple[Path, ...], show: bool) -> None:
     """Draw report.html of each run FOLDER from the files in it, finished or not."""
-    from alignzoo.errors import UserError, nearest
-    from alignzoo.report import write_report
+    from alignzoo.core.errors import UserError, nearest
+    from alignzoo.report.run_page import write_report
 
     for folder in folders:
         if not (folder / "recipe.yaml").is_file():

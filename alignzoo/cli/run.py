@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from alignzoo import launched
 from alignzoo.cli.arguments import recipe_arguments
+from alignzoo.core.distributed import launch as launched
 
 
 @click.command(name="run", short_help="Train what a recipe says, and report.")
@@ -34,14 +34,14 @@ def command(
     if resume and fresh:
         raise click.UsageError("--resume and --fresh exclude each other")
     if processes and processes > 1 and not launched.launched():
-        from alignzoo.cli.processes import run_on
+        from alignzoo.core.distributed.spawn import run_on
 
         sys.exit(run_on(processes))
-    from alignzoo.errors import UserError
-    from alignzoo.flow import folder_of, run_resolved
-    from alignzoo.progress import Screen
-    from alignzoo.ranks import together
-    from alignzoo.recipe import load_recipe
+    from alignzoo.core.console import Screen
+    from alignzoo.core.distributed.process_group import together
+    from alignzoo.core.errors import UserError
+    from alignzoo.recipe.load import load_recipe
+    from alignzoo.training.run import folder_of, run_resolved
 
     if processes and processes != launched.size():
         raise UserError(
@@ -60,7 +60,7 @@ def command(
         return
     from rich.console import Console
 
-    from alignzoo.report import summary_table
+    from alignzoo.report.summary_table import summary_table
 
     Console().print(summary_table(result.summary))
     click.echo(f"report: {_near(result.folder / 'report.html')}")

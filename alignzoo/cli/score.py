@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from alignzoo import launched
 from alignzoo.cli.arguments import recipe_arguments
+from alignzoo.core.distributed import launch as launched
 
 
 @click.command(name="score", short_help="Write every row's log-probs under policy and reference.")
@@ -20,10 +20,10 @@ def command(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], 
 
     The recipe is run first if it was not.
     """
-    from alignzoo.progress import Screen
-    from alignzoo.ranks import together
-    from alignzoo.recipe import load_recipe
-    from alignzoo.score import write_scores
+    from alignzoo.core.console import Screen
+    from alignzoo.core.distributed.process_group import together
+    from alignzoo.recipe.load import load_recipe
+    from alignzoo.training.row_scores import write_scores
 
     with together():  # of several processes one tells a mistake
         resolved = load_recipe(recipe, overrides, overlays)

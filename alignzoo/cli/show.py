@@ -15,7 +15,7 @@ from alignzoo.cli.arguments import recipe_arguments
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], origins: bool, as_json: bool) -> None:
     """Print RECIPE with everything merged in: what it extends, overlays, overrides, defaults."""
-    from alignzoo.recipe import load_recipe
+    from alignzoo.recipe.load import load_recipe
 
     resolved = load_recipe(recipe, overrides, overlays)
     if as_json:

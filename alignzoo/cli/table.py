@@ -34,17 +34,17 @@ def command(
         about["allow_different_data"] = True
     table = build(about, entries, baseline=baseline, select=select)
     if output is not None:
-        from alignzoo.compare.write import write_all
+        from alignzoo.report.comparison.write import write_all
 
         write_all(output, table)
     if as_json:
-        from alignzoo.compare.write import as_json as described
+        from alignzoo.report.comparison.write import as_json as described
 
         click.echo(json.dumps(described(table), indent=2, ensure_ascii=False))
         return
     from rich.console import Console
 
-    from alignzoo.compare.terminal import terminal_table
+    from alignzoo.report.comparison.terminal import terminal_table
 
     Console(width=None if sys.stdout.isatty() else 160).print(terminal_table(table) if output else
                                                               terminal_table(table, "-o DIR writes them"))  # fmt: skip

@@ -12,9 +12,9 @@ import click
 from alignzoo.cli.arguments import recipe_arguments
 
 if TYPE_CHECKING:
-    from alignzoo.data.rows import Row
-    from alignzoo.data.unread import Unread
-    from alignzoo.recipe import Resolved
+    from alignzoo.data.row_reader import Unread
+    from alignzoo.interfaces.rows import Row
+    from alignzoo.recipe.resolved import Resolved
 
 
 @click.command(name="validate")
@@ -36,13 +36,13 @@ def check(
 
     `exactness`: also how far scores of the recipe's own model and data are from the model's own forward.
     """
-    from alignzoo.recipe import load_recipe
+    from alignzoo.recipe.load import load_recipe
 
     resolved = load_recipe(recipe, overrides, overlays)
     plans = _plans(resolved)
     if exactness:
-        from alignzoo.progress import Screen
-        from alignzoo.score import exactness_figures
+        from alignzoo.core.console import Screen
+        from alignzoo.training.row_scores import exactness_figures
 
         plans[-1]["exactness"] = exactness_figures(resolved, Screen(quiet=as_json))
     if as_json:
@@ -69,11 +69,11 @@ def _in_words(found: dict[str, Any]) -> str:
 
 def _plans(resolved: Resolved) -> list[dict[str, Any]]:
     """The plan of each run in the order in which they are made: first the one that the others start from."""
-    from alignzoo.adapters import ready
-    from alignzoo.data.shapes import shape
-    from alignzoo.data.unread import Unread
-    from alignzoo.errors import UserError
-    from alignzoo.paths import runs_root
+    from alignzoo.core.errors import UserError
+    from alignzoo.core.paths import runs_root
+    from alignzoo.data.convert import shape
+    from alignzoo.data.row_reader import Unread
+    from alignzoo.models.adapters import ready
 
     recipe = resolved.recipe
     ready(recipe.model)
@@ -119,10 +119,10 @@ def _plans(resolved: Resolved) -> list[dict[str, Any]]:
 def _losses(resolved: Resolved, unread: Unread) -> str:
     """Rows in both splits and rows that are truncated. The tokens are kept: a run finds them in the store."""
     from alignzoo.cli.data import tokenizer_of
-    from alignzoo.data.report import losses
-    from alignzoo.data.store import TokenStore
-    from alignzoo.errors import UserError
-    from alignzoo.progress import Screen
+    from alignzoo.core.console import Screen
+    from alignzoo.core.errors import UserError
+    from alignzoo.data.statistics import losses
+    from alignzoo.data.token_store import TokenStore
 
     try:
         tokenizer = tokenizer_of(resolved, unread)

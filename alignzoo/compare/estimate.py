@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from alignzoo.compare.plan import Plan
-from alignzoo.data.rows import Row, words
-from alignzoo.flow import device_of, folder_of
-from alignzoo.model_sources.transformers import TokenizerConfig
-from alignzoo.models import from_nothing, train_tokenizer
-from alignzoo.recipe import Resolved
+from alignzoo.interfaces.rows import Row, words
+from alignzoo.models.loading import from_nothing
+from alignzoo.models.sources.transformers import TokenizerConfig
+from alignzoo.models.tokenizers import train_tokenizer
+from alignzoo.recipe.resolved import Resolved
+from alignzoo.training.run import device_of, folder_of
 
 TOKENS = 1024
 LETTERS = 4.0

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignzoo.data.sealed import opened
-from alignzoo.errors import UserError, nearest
+from alignzoo.core.artifacts import opened
+from alignzoo.core.errors import UserError, nearest
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from typing import Any
 from alignzoo.compare.evaluations import shared_evaluation
 from alignzoo.compare.plan import flat, start_of
 from alignzoo.compare.results import Entry, read_results
-from alignzoo.data.sealed import opened
-from alignzoo.errors import UserError, nearest
-from alignzoo.recipe import Resolved, load_recipe
-from alignzoo.runfolder import RunFolder
+from alignzoo.core.artifacts import opened
+from alignzoo.core.errors import UserError, nearest
+from alignzoo.recipe.load import load_recipe
+from alignzoo.recipe.resolved import Resolved
+from alignzoo.training.run_folder import RunFolder
 
 ALIKE = ("versions", "machine", "samples")
 """What is said of several comparisons at once."""

@@ -24,31 +24,35 @@ from filelock import FileLock, Timeout
 from safetensors.numpy import save_file
 from transformers import PreTrainedTokenizerBase
 
-from alignzoo.compare.held_out import for_testing, row_figures
 from alignzoo.compare.replies import reply_lines
 from alignzoo.compare.results import EXAMPLES, SAMPLES, Measured
-from alignzoo.compare.settings import Sampling
-from alignzoo.compare.verdicts import Verdict, ask, judge_key
-from alignzoo.composition import Modified, Modifier
-from alignzoo.data import Tokenised
-from alignzoo.data.sealed import digest, new_folder, opened, seal, set_aside
-from alignzoo.data.store import TokenStore
-from alignzoo.data.unread import Unread
-from alignzoo.durable import write_json
-from alignzoo.errors import UserError
-from alignzoo.examples import Supply
-from alignzoo.flow import device_of, start_weights
-from alignzoo.hiding import hide
-from alignzoo.judge import Judge
-from alignzoo.layout import choose_layout
-from alignzoo.models import load_policy, load_trained, pretrained_tokenizer, weights_fingerprint
-from alignzoo.objective import Objective
-from alignzoo.paths import cache_root
-from alignzoo.progress import Screen
-from alignzoo.recipe import Resolved
-from alignzoo.reference import cache_folder, score_reference
-from alignzoo.runfolder import RunFolder
-from alignzoo.scoring import Scorer
+from alignzoo.compare.spec import Sampling
+from alignzoo.core.artifacts import new_folder, opened, seal, set_aside
+from alignzoo.core.console import Screen
+from alignzoo.core.digests import digest
+from alignzoo.core.errors import UserError
+from alignzoo.core.files import write_json
+from alignzoo.core.paths import cache_root
+from alignzoo.core.redaction import hide
+from alignzoo.data.row_reader import Unread
+from alignzoo.data.token_store import TokenStore
+from alignzoo.data.tokenize import Tokenised
+from alignzoo.evaluation.figures import for_testing, row_figures
+from alignzoo.evaluation.judging import Verdict, ask, judge_key
+from alignzoo.interfaces.judge import Judge
+from alignzoo.interfaces.modifier import Modifier
+from alignzoo.interfaces.objective import Objective
+from alignzoo.models.fingerprint import weights_fingerprint
+from alignzoo.models.loading import load_policy, load_trained
+from alignzoo.models.tokenizers import pretrained_tokenizer
+from alignzoo.objectives.composition import Modified
+from alignzoo.recipe.resolved import Resolved
+from alignzoo.reference.scores import cache_folder, score_reference
+from alignzoo.scoring.batches import Supply
+from alignzoo.scoring.layout import choose_layout
+from alignzoo.scoring.scorer import Scorer
+from alignzoo.training.run import device_of, start_weights
+from alignzoo.training.run_folder import RunFolder
 
 FORMAT = 2
 """Of the figures: a change of what one of them means changes this."""

@@ -9,9 +9,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from alignzoo.compare.recipe import Comparison
-from alignzoo.errors import UserError, nearest
-from alignzoo.recipe import Resolved, load_recipe
+from alignzoo.compare.spec import Comparison
+from alignzoo.core.errors import UserError, nearest
+from alignzoo.recipe.load import load_recipe
+from alignzoo.recipe.resolved import Resolved
 
 
 @dataclass(frozen=True)

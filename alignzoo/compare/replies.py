@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,14 +10,15 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from alignzoo.compare.settings import Sampling
-from alignzoo.data import Tokenised
-from alignzoo.forest import lay, plan
-from alignzoo.progress import Screen
-from alignzoo.samples import as_text, sample_rows
-from alignzoo.sampling import sample
-from alignzoo.scoring import Scorer
-from alignzoo.tree import Branch, Tree
+from alignzoo.compare.spec import Sampling
+from alignzoo.core.console import Screen
+from alignzoo.data.tokenize import Tokenised
+from alignzoo.data.trees import Branch, Tree
+from alignzoo.evaluation.samples import as_text, sample_rows
+from alignzoo.models.generation import sample
+from alignzoo.scoring.forest import lay
+from alignzoo.scoring.microbatches import plan
+from alignzoo.scoring.scorer import Scorer
 
 
 def reply_lines(
@@ -78,9 +78,3 @@ def distinct(text: str, n: int) -> float | None:
     words = text.split()
     grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
     return len(set(grams)) / len(grams) if grams else None
-
-
-def as_number(value: Any) -> float | None:
-    """A float for JSON: None where it is not a number."""
-    number = float(value)
-    return number if math.isfinite(number) else None

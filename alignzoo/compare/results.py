@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from alignzoo.durable import write_json
-from alignzoo.runfolder import read_lines
+from alignzoo.core.files import write_json
+from alignzoo.training.run_folder import read_lines
 
 EXAMPLES, SAMPLES, ABOUT = "examples.safetensors", "samples.jsonl", "about.json"
 

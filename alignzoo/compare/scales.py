@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from alignzoo.compare.coverage import of_area, of_mean, of_share
-from alignzoo.compare.stats import Interval, interval, paired_difference, student
+from alignzoo.compare.statistics import Interval, interval, paired_difference, student
 
 SHARE, POSITIVE, COST = "share", "positive", "cost"
 """Scales: from 0 to 1; not below 0; above 0 and compared by ratio. "" is any number."""
@@ -54,7 +54,7 @@ def paired(
 ) -> Interval:
     """Return the 95% interval of the mean paired difference to `baseline`; of costs, of the relative difference.
 
-    Raises as `alignzoo.compare.stats.difference` does.
+    Raises as `alignzoo.compare.statistics.difference` does.
     """
     if scale == COST and _all_positive(values) and _all_positive(baseline):
         logs = interval(paired_difference(np.log(values), np.log(baseline)), groups=groups)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from alignzoo.compare.columns import COST, DOWN, JUDGES, MARGIN, Beside, Column, Series, columns_of, judge_of, together
-from alignzoo.compare.points import Row, check_selection, choose, point_words, rows_of
+from alignzoo.compare.grid import Row, check_selection, choose, point_words, rows_of
 from alignzoo.compare.results import Entry
 from alignzoo.compare.scales import estimate, paired, relative
-from alignzoo.compare.stats import Interval, distinguishable
-from alignzoo.errors import UserError, nearest
+from alignzoo.compare.statistics import Interval, distinguishable
+from alignzoo.core.errors import UserError, nearest
 
 SELECT = "preference_accuracy"
 Numbers = Mapping[int, Series]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alignzoo.errors import UserError, nearest
+from alignzoo.core.errors import UserError, nearest
 
 
 def shipped_recipes() -> Path:

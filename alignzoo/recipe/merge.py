@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 
-from alignzoo.errors import UserError
-from alignzoo.model_source import ON_TOP
+from alignzoo.core.errors import UserError
+from alignzoo.interfaces.model_source import ON_TOP
 from alignzoo.recipe.find import shipped_recipe
-from alignzoo.recipe.read import COMMAND_LINE, Node, read_file
+from alignzoo.recipe.parse import COMMAND_LINE, Node, read_file
 
 BY_WORD = {("objective",), ("data",), ("data", "format"), ("train", "optimizer"), ("train", "schedule")}
 """Nodes that are chosen by name, where a bare word means {name: word}."""

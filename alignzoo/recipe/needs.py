@@ -11,9 +11,9 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from alignzoo.model_source import ON_TOP
+from alignzoo.interfaces.model_source import ON_TOP
 from alignzoo.recipe.find import find_recipe
-from alignzoo.recipe.read import COMMAND_LINE, Node
+from alignzoo.recipe.parse import COMMAND_LINE, Node
 from alignzoo.recipe.schema import Recipe
 
 INHERITED = ("data", "tokens", "model")

@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 
-from alignzoo.data.source import DataSource
-from alignzoo.judge import Judge
-from alignzoo.metric import Metric
-from alignzoo.model_source import ModelSource
-from alignzoo.objective import Objective
-from alignzoo.reporter import Reporter
+from alignzoo.interfaces.data_source import DataSource
+from alignzoo.interfaces.judge import Judge
+from alignzoo.interfaces.metric import Metric
+from alignzoo.interfaces.model_source import ModelSource
+from alignzoo.interfaces.objective import Objective
+from alignzoo.interfaces.reporter import Reporter
 
 
 class Section(BaseModel):

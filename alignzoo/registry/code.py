@@ -12,19 +12,16 @@ from importlib.metadata import Distribution
 from importlib.util import find_spec
 from pathlib import Path
 
+from alignzoo.core.digests import digest_of_source
+
 SUFFIXES = tuple(all_suffixes())
-
-
-def digest_of_source(path: Path) -> str:
-    """32 hex digits of one file."""
-    return blake2b(path.read_bytes(), digest_size=16).hexdigest()
 
 
 def code_of_class(cls: type, distribution: Distribution | None = None, version: str = "") -> str:
     """32 hex digits of the code that a class is part of; its qualified name where there is no file.
 
     It covers the modules of the class's top-level package and, with `distribution`, of every other package that the
-    distribution installs. For a class of alignzoo it covers the subpackage (`alignzoo.judges`). For a plugin that is a
+    distribution installs. For a class of alignzoo it covers the subpackage (`alignzoo.evaluation.judges`). For a plugin that is a
     single file it covers that file and the modules beside it that it imports, also indirectly.
     """
     module = cls.__module__

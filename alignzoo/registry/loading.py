@@ -26,9 +26,9 @@ from packaging.utils import canonicalize_name
 from pydantic import BaseModel
 
 import alignzoo
-from alignzoo import hookspecs
-from alignzoo.errors import UserError, nearest
-from alignzoo.objective import Needs, impossible
+from alignzoo.core.errors import UserError, nearest
+from alignzoo.interfaces import hookspecs
+from alignzoo.interfaces.objective import Needs, impossible
 from alignzoo.registry.code import code_of_class
 
 GROUP = "alignzoo"

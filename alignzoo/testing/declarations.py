@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from alignzoo.objective import NotDeclared, Objective, Scored, impossible
-from alignzoo.testing.batch import Batch, batch_for, less
+from alignzoo.interfaces.loss_inputs import NotDeclared, Scored
+from alignzoo.interfaces.objective import Objective, impossible
+from alignzoo.testing.synthetic_batch import Batch, batch_for, less
 
 BOUNDS = ("exclusiveMinimum", "minimum", "exclusiveMaximum", "maximum")
 """JSON Schema's words for gt, ge, lt and le."""

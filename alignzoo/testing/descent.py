@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from alignzoo.objective import Objective
-from alignzoo.testing.batch import Batch, batch_at_start
+from alignzoo.interfaces.objective import Objective
+from alignzoo.testing.synthetic_batch import Batch, batch_at_start
 
 BY_DATA = {"pair": "margin", "chosen": "chosen", "unpaired": "labels", "ranked": "order"}
 WORDS = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from alignzoo.objective import NotDeclared, Objective
+from alignzoo.interfaces.loss_inputs import NotDeclared
+from alignzoo.interfaces.objective import Objective
 from alignzoo.testing.declarations import (
     declared_needs_are_enough,
     declared_needs_are_used,
@@ -14,7 +15,7 @@ from alignzoo.testing.declarations import (
     parameters_are_bounded,
 )
 from alignzoo.testing.descent import descent_raises_what_it_says
-from alignzoo.testing.fairness import (
+from alignzoo.testing.invariance import (
     input_is_untouched,
     order_does_not_matter,
     rows_are_independent,
@@ -22,7 +23,7 @@ from alignzoo.testing.fairness import (
     state_round_trips,
     weights_are_positive,
 )
-from alignzoo.testing.formula import (
+from alignzoo.testing.numerics import (
     finite_at_extremes,
     finite_in_bfloat16,
     gradient_is_right,

@@ -69,7 +69,7 @@ class Bench:
 
     def failed(self, place: Workplace, finished: Finished, step: int, code: int = 1) -> Outcome:
         """A command that ended with a sentence, and the checkpoint that is kept."""
-        from alignzoo import checkpoint
+        from alignzoo.training import checkpoint
 
         good, bad = checkpoint.latest(place.run_folder().joinpath("checkpoints"))
         checks = {
@@ -117,7 +117,7 @@ def stop_in_step(number: int, with_signal: int) -> Callable[[], None]:
     """A signal when a step begins."""
 
     def inject() -> None:
-        from alignzoo.engine import Engine
+        from alignzoo.training.step import Engine
 
         at_call(Engine, "step", number, lambda: os.kill(os.getpid(), with_signal))
 

@@ -99,9 +99,11 @@ class Phases:
 
     def __call__(self) -> None:
         """In the child."""
-        from alignzoo import checkpoint, flow, training
-        from alignzoo.engine import Engine
-        from alignzoo.runfolder import RunFolder
+        from alignzoo.training import checkpoint
+        from alignzoo.training import loop as training
+        from alignzoo.training import run as flow
+        from alignzoo.training.run_folder import RunFolder
+        from alignzoo.training.step import Engine
 
         for owner, name, phase in (
             (flow.Run, "_data", "tokenisation"), (flow, "load_policy", "model and layout"),
@@ -150,8 +152,8 @@ def damaged(place: Workplace) -> list[str]:
 
     A last line that a kill cut short is not counted: it has no end, and the next command leaves it out.
     """
-    from alignzoo.data.sealed import opened
-    from alignzoo.refcache import read_shard
+    from alignzoo.core.artifacts import opened
+    from alignzoo.reference.cache import read_shard
 
     bad = [path for path in place.runs.glob("*/checkpoints/step-*") if opened(path) is None]
     bad += [path for path in place.cache.glob("tokens/[0-9a-f]*") if opened(path) is None]

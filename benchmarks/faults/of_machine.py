@@ -22,7 +22,7 @@ def small_memory(slots: int) -> Callable[[], None]:
     def inject() -> None:
         import torch
 
-        from alignzoo.scoring import Scorer
+        from alignzoo.scoring.scorer import Scorer
 
         forward = Scorer.forward
 
@@ -38,7 +38,7 @@ def small_memory(slots: int) -> Callable[[], None]:
 
 def close(place: Workplace, bench: Bench) -> bool:
     """Every number of metrics.jsonl within 1e-4 of the whole run's; log-probs are sums of hundreds."""
-    from alignzoo.runfolder import read_lines
+    from alignzoo.training.run_folder import read_lines
 
     lines = [read_lines(one.run_folder() / "metrics.jsonl") for one in (place, bench.whole)]
     return len(lines[0]) == len(lines[1]) and all(
@@ -105,7 +105,7 @@ def full_disk(bench: Bench, what: Callable[[Workplace], Callable[[], None]], of:
 @fault("the disk is full when a checkpoint is written")
 def full_in_checkpoint(bench: Bench) -> Outcome:
     def inject(place: Workplace) -> Callable[[], None]:
-        from alignzoo import checkpoint
+        from alignzoo.training import checkpoint
 
         return lambda: at_call(checkpoint, "save", 2, lambda: fill(place.runs))
 
@@ -115,7 +115,7 @@ def full_in_checkpoint(bench: Bench) -> Outcome:
 @fault("the disk is full when the policy is exported")
 def full_in_export(bench: Bench) -> Outcome:
     def inject(place: Workplace) -> Callable[[], None]:
-        from alignzoo.flow import Run
+        from alignzoo.training.run import Run
 
         return lambda: at_call(Run, "_export", 1, lambda: fill(place.runs))
 
@@ -125,7 +125,7 @@ def full_in_export(bench: Bench) -> Outcome:
 @fault("the disk is full when the reference is scored")
 def full_in_reference(bench: Bench) -> Outcome:
     def inject(place: Workplace) -> Callable[[], None]:
-        from alignzoo.refcache import ReferenceCache
+        from alignzoo.reference.cache import ReferenceCache
 
         def full() -> None:
             fill(place.cache)
@@ -149,7 +149,7 @@ def full_in_tokens(bench: Bench) -> Outcome:
         (place.cache / "filler").write_bytes(bytes(1_020_000))
 
         def inject() -> None:
-            from alignzoo.refcache import ReferenceCache
+            from alignzoo.reference.cache import ReferenceCache
 
             at_call(ReferenceCache, "flush", 1, (place.cache / "filler").unlink)
 
@@ -165,7 +165,7 @@ def file_too_large(bench: Bench) -> Outcome:
     place = bench.place()
 
     def inject() -> None:
-        from alignzoo import checkpoint
+        from alignzoo.training import checkpoint
 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as Python does
         at_call(checkpoint, "save", 2, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000)))
@@ -200,7 +200,7 @@ def read_only_checkpoints(bench: Bench) -> Outcome:
     mounted: list[Path] = []
 
     def inject() -> None:
-        from alignzoo import checkpoint
+        from alignzoo.training import checkpoint
 
         def remount() -> None:
             folder = place.run_folder() / "checkpoints"
@@ -234,7 +234,7 @@ def cache_lost(bench: Bench) -> Outcome:
     place = bench.place()
 
     def inject() -> None:
-        from alignzoo.engine import Engine
+        from alignzoo.training.step import Engine
 
         at_call(Engine, "step", 3, lambda: shutil.rmtree(place.cache))
 

@@ -62,7 +62,7 @@ def not_a_number(bench: Bench) -> Outcome:
     def inject() -> None:
         import torch
 
-        from alignzoo.objectives import DPO
+        from alignzoo.objectives.builtin.dpo import DPO
 
         loss, calls = DPO.loss, []
 
@@ -143,7 +143,7 @@ def two_on_one_run(bench: Bench) -> Outcome:
     place = bench.place()
 
     def slow() -> None:
-        from alignzoo.engine import Engine
+        from alignzoo.training.step import Engine
 
         at_call(Engine, "step", 2, lambda: _wait(lambda: (place.root / "go").exists()))
 
@@ -194,7 +194,7 @@ def clock_jumps_back(bench: Bench) -> Outcome:
         time.time_ns = lambda: real_ns() - 10**18
 
     def inject() -> None:
-        from alignzoo.engine import Engine
+        from alignzoo.training.step import Engine
 
         jump_back()
         at_call(Engine, "step", 2, jump_back)
@@ -225,31 +225,31 @@ def signalled(bench: Bench, number: int, where: Callable[[], tuple[object, str, 
 
 
 def _step() -> tuple[object, str, int]:
-    from alignzoo.engine import Engine
+    from alignzoo.training.step import Engine
 
     return Engine, "step", 3
 
 
 def _evaluation() -> tuple[object, str, int]:
-    from alignzoo import training
+    from alignzoo.training import loop as training
 
     return training, "evaluate", 2
 
 
 def _reference() -> tuple[object, str, int]:
-    from alignzoo.refcache import ReferenceCache
+    from alignzoo.reference.cache import ReferenceCache
 
     return ReferenceCache, "add", 9
 
 
 def _tokenisation() -> tuple[object, str, int]:
-    from alignzoo.data.store import TokenStore
+    from alignzoo.data.token_store import TokenStore
 
     return TokenStore, "_make", 1
 
 
 def _export() -> tuple[object, str, int]:
-    from alignzoo import checkpoint
+    from alignzoo.training import checkpoint
 
     return checkpoint, "export", 1
 

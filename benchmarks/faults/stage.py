@@ -135,7 +135,7 @@ def warm(place: Workplace) -> Finished:
 
     The embedded sample is made once too: every child would spend a second on making the same rows.
     """
-    from alignzoo.data import sample
+    from alignzoo.data import toy as sample
 
     if not hasattr(sample.rows, "cache_info"):
         sample.rows = lru_cache(partial(_all_rows, sample.rows))
@@ -144,7 +144,7 @@ def warm(place: Workplace) -> Finished:
     listing = place.root / ".modules"
 
     def list_modules() -> None:
-        from alignzoo.runfolder import RunFolder
+        from alignzoo.training.run_folder import RunFolder
 
         finish = RunFolder.finish
 
@@ -161,7 +161,7 @@ def warm(place: Workplace) -> Finished:
                 importlib.import_module(name)
             except Exception:
                 continue
-        from alignzoo.report import write_report
+        from alignzoo.report.run_page import write_report
 
         for folder in place.runs.iterdir():
             write_report(folder)  # matplotlib finds its fonts when it first draws

@@ -12,9 +12,9 @@ import torch
 from process import Clock
 
 import alignzoo
-from alignzoo import flow
-from alignzoo.engine import Engine
-from alignzoo.runfolder import read_lines
+from alignzoo.training import run as flow
+from alignzoo.training.run_folder import read_lines
+from alignzoo.training.step import Engine
 
 
 def main(asked: dict, out: Path) -> None:

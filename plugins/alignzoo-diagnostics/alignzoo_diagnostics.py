@@ -2,7 +2,8 @@
 
 import torch
 
-from alignzoo import Metric, Objective, Pair, hookimpl, ties
+from alignzoo import Metric, Objective, Pair, hookimpl
+from alignzoo.interfaces import ties
 
 
 class Flipped(Metric):

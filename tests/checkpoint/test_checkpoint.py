@@ -18,12 +18,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from alignzoo import checkpoint
-from alignzoo.engine import make_optimizer
-from alignzoo.errors import UserError
+from alignzoo.core.errors import UserError
+from alignzoo.core.signals import Stopped, Stopping
 from alignzoo.recipe.schema import SGD, AdamW, RMSprop
-from alignzoo.runfolder import RunFolder, read_lines
-from alignzoo.stopping import Stopped, Stopping
+from alignzoo.training import checkpoint
+from alignzoo.training.run_folder import RunFolder, read_lines
+from alignzoo.training.schedule import make_optimizer
 
 OPTIMIZERS = [AdamW(learning_rate=0.01), RMSprop(learning_rate=0.01), SGD(learning_rate=0.01, momentum=0.9)]
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from jobs import command
 
-from alignzoo.hookspecs import KINDS
-from alignzoo.refcache import ReferenceCache
+from alignzoo.interfaces.hookspecs import KINDS
+from alignzoo.reference.cache import ReferenceCache
 
 ROOT = Path(__file__).parent.parent.parent
 SMALLEST = ["--with", "tests/smallest.yaml"]

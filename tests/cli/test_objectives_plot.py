@@ -14,9 +14,9 @@ from click.testing import CliRunner
 from zoo import OBJECTIVES
 
 from alignzoo.cli.objectives_plot import plot
-from alignzoo.errors import UserError
-from alignzoo.objective import Objective
-from alignzoo.registry import registry
+from alignzoo.core.errors import UserError
+from alignzoo.interfaces.objective import Objective
+from alignzoo.registry.lookup import registry
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "objectives.svg"
 SVG = "{http://www.w3.org/2000/svg}"

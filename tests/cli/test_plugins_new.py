@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from alignzoo.cli.plugin_new import write
-from alignzoo.errors import UserError
-from alignzoo.recipe import load_recipe
-from alignzoo.registry import registry
+from alignzoo.core.errors import UserError
+from alignzoo.recipe.load import load_recipe
+from alignzoo.registry.lookup import registry
 from alignzoo.testing import CHECKS, run_checks
 
 ROOT = Path(__file__).parent.parent.parent

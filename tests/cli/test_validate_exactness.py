@@ -7,11 +7,11 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from alignzoo import score
 from alignzoo.cli.validate import command
-from alignzoo.errors import UserError
-from alignzoo.progress import Screen
-from alignzoo.recipe import load_recipe
+from alignzoo.core.console import Screen
+from alignzoo.core.errors import UserError
+from alignzoo.recipe.load import load_recipe
+from alignzoo.training import row_scores as score
 
 SMALL = ["--with", "recipes/scale/smallest.yaml", "data.train_rows=24", "data.held_out_rows=8"]
 
@@ -31,7 +31,7 @@ def test_the_figures_are_those_of_the_models_own_forward(monkeypatch):
 
 
 def score_layout(scorer):
-    from alignzoo.layout import Layout
+    from alignzoo.scoring.layout import Layout
 
     scorer.layout = "plain"
     return Layout("plain", "as asked")

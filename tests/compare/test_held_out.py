@@ -13,16 +13,17 @@ import yaml
 from zoo import make
 
 import alignzoo
-from alignzoo.compare import held_out
-from alignzoo.compare.held_out import for_testing, row_figures
 from alignzoo.compare.measure import measure
-from alignzoo.compare.settings import Sampling
-from alignzoo.data import Tokenised, sample
-from alignzoo.examples import Flat, Supply
-from alignzoo.progress import Screen
-from alignzoo.recipe import load_recipe
-from alignzoo.samples import sample_rows
-from alignzoo.tree import Branch, Tree, Trees
+from alignzoo.compare.spec import Sampling
+from alignzoo.core.console import Screen
+from alignzoo.data import toy as sample
+from alignzoo.data.tokenize import Tokenised
+from alignzoo.data.trees import Branch, Tree, Trees
+from alignzoo.evaluation import figures as held_out
+from alignzoo.evaluation.figures import for_testing, row_figures
+from alignzoo.evaluation.samples import sample_rows
+from alignzoo.recipe.load import load_recipe
+from alignzoo.scoring.batches import Flat, Supply
 
 QUIET = Screen(quiet=True)
 

@@ -19,18 +19,19 @@ from alignzoo.compare import measure as module
 from alignzoo.compare import replies
 from alignzoo.compare.measure import _Measuring, measure
 from alignzoo.compare.replies import distinct, divergences
-from alignzoo.compare.settings import Sampling
-from alignzoo.compare.verdicts import judge_key
-from alignzoo.data.store import TokenStore, Unread
-from alignzoo.errors import UserError
-from alignzoo.flow import folder_of
-from alignzoo.judge import Judge
-from alignzoo.progress import Screen
-from alignzoo.recipe import load_recipe
-from alignzoo.registry import registry
-from alignzoo.sampling import sample
-from alignzoo.scoring import Scorer
-from alignzoo.tree import Branch, Tree
+from alignzoo.compare.spec import Sampling
+from alignzoo.core.console import Screen
+from alignzoo.core.errors import UserError
+from alignzoo.data.row_reader import Unread
+from alignzoo.data.token_store import TokenStore
+from alignzoo.data.trees import Branch, Tree
+from alignzoo.evaluation.judging import judge_key
+from alignzoo.interfaces.judge import Judge
+from alignzoo.models.generation import sample
+from alignzoo.recipe.load import load_recipe
+from alignzoo.registry.lookup import registry
+from alignzoo.scoring.scorer import Scorer
+from alignzoo.training.run import folder_of
 
 pytestmark = pytest.mark.slow
 

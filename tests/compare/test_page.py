@@ -9,9 +9,9 @@ from xml.etree import ElementTree
 import pytest
 from measured import Runs, about, comparison
 
-from alignzoo.compare.page import page
-from alignzoo.compare.plots import plots
 from alignzoo.compare.table import build
+from alignzoo.report.comparison.page import page
+from alignzoo.report.comparison.plots import plots
 
 pytestmark = pytest.mark.slow
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from alignzoo.compare.plan import make_plan, points
-from alignzoo.compare.recipe import Comparison, read_comparison
-from alignzoo.errors import UserError
+from alignzoo.compare.spec import Comparison, read_comparison
+from alignzoo.core.errors import UserError
 
 ROOT = Path(__file__).parent.parent.parent
 

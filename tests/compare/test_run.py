@@ -13,13 +13,12 @@ import pytest
 from jobs import ROOT, Command, command
 
 import alignzoo
-from alignzoo.compare.judges import make_judges
 from alignzoo.compare.plan import make_plan
-from alignzoo.compare.recipe import Comparison
 from alignzoo.compare.results import read_results
-from alignzoo.compare.run import compare_plan
-from alignzoo.progress import Screen
-from alignzoo.recipe.read import Node, Origin
+from alignzoo.compare.runner import compare_plan
+from alignzoo.compare.spec import Comparison, make_judges
+from alignzoo.core.console import Screen
+from alignzoo.recipe.parse import Node, Origin
 
 sys.path.insert(0, str(ROOT / "benchmarks" / "faults"))
 WORDS = ["sft_hh", "dpo_hh", "ipo_hh", "--with", "tests/smallest.yaml", "--seeds", "2", "--grid", "objective.beta=0.1,0.5",
@@ -119,7 +118,7 @@ def test_killed_in_the_middle_it_goes_on_and_the_table_is_the_same(whole, tmp_pa
     from stage import Workplace
 
     def inject() -> None:
-        from alignzoo.runfolder import RunFolder
+        from alignzoo.training.run_folder import RunFolder
 
         at_call(RunFolder, "finish", 4, lambda: os.kill(os.getpid(), signal.SIGKILL))
 
@@ -167,7 +166,7 @@ def test_a_failed_run_is_a_row_that_says_why_and_the_others_go_on(started):
     (started / "fails_hh.yaml").write_text("extends: dpo_hh\nplugins: [fails.py]\nobjective: fails\n")
     plan, judges = small(str(started / "fails_hh.yaml"), "dpo_hh")
     folder = compare_plan(plan, judges, Screen(quiet=True))
-    from alignzoo.compare.write import write_all
+    from alignzoo.report.comparison.write import write_all
 
     write_all(folder)
     entries = {entry.label: entry for entry in read_results(folder)[1]}
@@ -185,7 +184,7 @@ def test_a_judge_that_does_not_answer_costs_its_own_column(started, monkeypatch)
     given = ("sample", {"name": "chat", "model": "nobody", "retries": 0, "timeout": 1})
     plan, judges = small("dpo_hh", judges=given)
     folder = compare_plan(plan, judges, Screen(quiet=True))
-    from alignzoo.compare.write import write_all
+    from alignzoo.report.comparison.write import write_all
 
     write_all(folder)
     text = (folder / "table.md").read_text()

@@ -13,7 +13,7 @@ import pytest
 from alignzoo.compare import simulated
 from alignzoo.compare.coverage import of_mean, of_share
 from alignzoo.compare.scales import COST, POSITIVE, SHARE, estimate, paired, pseudovalues
-from alignzoo.compare.stats import interval
+from alignzoo.compare.statistics import interval
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "interval_coverage.json"
 

@@ -8,7 +8,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from alignzoo.compare.stats import METHOD, difference, distinguishable, interval, student
+from alignzoo.compare.statistics import METHOD, difference, distinguishable, interval, student
 
 Z = NormalDist().inv_cdf(0.975)
 T = {1: 12.7062, 2: 4.3027, 4: 2.7764, 9: 2.2622, 30: 2.0423, 199: 1.9720}

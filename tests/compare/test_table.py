@@ -14,16 +14,16 @@ from rich.cells import cell_len
 from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
-from alignzoo.compare.caption import caption, notes
-from alignzoo.compare.markdown import markdown
-from alignzoo.compare.plots import pareto
 from alignzoo.compare.results import write_results
 from alignzoo.compare.scales import SHARE, estimate, paired
-from alignzoo.compare.stats import student
+from alignzoo.compare.statistics import student
 from alignzoo.compare.table import build
-from alignzoo.compare.terminal import terminal_table
-from alignzoo.compare.write import as_csv, as_json, write_all
-from alignzoo.errors import UserError
+from alignzoo.core.errors import UserError
+from alignzoo.report.comparison.caption import caption, notes
+from alignzoo.report.comparison.markdown import markdown
+from alignzoo.report.comparison.plots import pareto
+from alignzoo.report.comparison.terminal import terminal_table
+from alignzoo.report.comparison.write import as_csv, as_json, write_all
 
 TEST = ROWS - VALIDATION
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from architectures import FOREST, build
 
-from alignzoo import compiling
-from alignzoo.compiling import compiled_layers, float32_means_float32
-from alignzoo.errors import UserError
-from alignzoo.forest import lay
-from alignzoo.scoring import Scorer
-from alignzoo.tree import Branch, Tree
+from alignzoo.core.errors import UserError
+from alignzoo.data.trees import Branch, Tree
+from alignzoo.models import compile as compiling
+from alignzoo.models.compile import compiled_layers, float32_means_float32
+from alignzoo.scoring.forest import lay
+from alignzoo.scoring.scorer import Scorer
 
 CPU = torch.device("cpu")
 

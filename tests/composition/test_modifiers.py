@@ -13,10 +13,13 @@ import torch
 from plain import PAIRS, Two, ratio, softplus
 from zoo import MODIFIERS, OBJECTIVES, make, modified
 
-from alignzoo.composition import Modified, Modifier, meaningless
-from alignzoo.modifiers import LabelSmoothing, LengthNormalised, Margin
-from alignzoo.objective import Objective
-from alignzoo.testing.batch import batch_for
+from alignzoo.interfaces.modifier import Modifier
+from alignzoo.interfaces.objective import Objective
+from alignzoo.objectives.composition import Modified, meaningless
+from alignzoo.objectives.modifiers.label_smoothing import LabelSmoothing
+from alignzoo.objectives.modifiers.length_normalization import LengthNormalised
+from alignzoo.objectives.modifiers.margin import Margin
+from alignzoo.testing.synthetic_batch import batch_for
 
 BETA = 0.4
 DPO = make("dpo", beta=BETA)

@@ -10,11 +10,12 @@ import pytest
 import torch
 from zoo import make, modified
 
-from alignzoo.composition import Sum, meaningless
-from alignzoo.examples import Supply
-from alignzoo.objective import NotDeclared, Objective
-from alignzoo.testing.batch import batch_for
-from alignzoo.tree import Branch, Tree, Trees
+from alignzoo.data.trees import Branch, Tree, Trees
+from alignzoo.interfaces.loss_inputs import NotDeclared
+from alignzoo.interfaces.objective import Objective
+from alignzoo.objectives.composition import Sum, meaningless
+from alignzoo.scoring.batches import Supply
+from alignzoo.testing.synthetic_batch import batch_for
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "engine"))
 

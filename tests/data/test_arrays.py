@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from alignzoo.arrays import Spool, Texts, mapped, on_disk
+from alignzoo.core.arrays import Spool, Texts, mapped, on_disk
 
 
 def test_an_array_goes_to_disk_and_is_the_same(tmp_path):

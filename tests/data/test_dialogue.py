@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignzoo.data.dialogue import ASSISTANT, HUMAN, dialogue_row, turns
-from alignzoo.data.rows import Row, Skipped
+from alignzoo.data.formats.dialogue import ASSISTANT, HUMAN, dialogue_row, turns
+from alignzoo.interfaces.rows import Row, Skipped
 
 
 def speak(*turns: str) -> str:

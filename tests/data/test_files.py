@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from alignzoo.data.files import find_files, read_records
-from alignzoo.data.named_splits import split_in_path
-from alignzoo.errors import UserError
+from alignzoo.core.errors import UserError
+from alignzoo.data.sources.files import find_files, read_records
+from alignzoo.data.sources.named_splits import split_in_path
 
 
 def records(path) -> list[dict]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from alignzoo.data.store import FORMAT_VERSION, HELD_OUT_ROWS, PARTS
+from alignzoo.data.token_store import FORMAT_VERSION, HELD_OUT_ROWS, PARTS
 
 WANT = golden.FOLDER / f"format-{FORMAT_VERSION}"
 RAISE = "the meaning of stored tokens has changed: raise FORMAT_VERSION and run tests/golden_tokens.py"

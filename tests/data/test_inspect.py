@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from hh_rows import dialogue, hh_records
 
 from alignzoo.cli.data import command
-from alignzoo.data.report import NOTES, remarks
-from alignzoo.errors import UserError
+from alignzoo.core.errors import UserError
+from alignzoo.data.statistics import NOTES, remarks
 
 RECIPE = str(Path(__file__).parents[2] / "recipes" / "dpo_hh.yaml")
 
@@ -83,7 +83,7 @@ def test_what_a_terminal_obeys_is_shown_as_text(inspect, write):
 
 def test_rows_in_both_splits_and_truncated_rows_are_told_everywhere(inspect, write, tmp_path):
     from alignzoo.cli.validate import command as validate
-    from alignzoo.data.report import losses
+    from alignzoo.data.statistics import losses
 
     write("hh/train.jsonl", hh_records(40))
     write("hh/test.jsonl", [*hh_records(3), *hh_records(4, "other")])

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from alignzoo.data import read_rows
-from alignzoo.data.rows import Row, Skipped
 from alignzoo.data.sources.hh import HH
+from alignzoo.data.splits import read_rows
+from alignzoo.interfaces.rows import Row, Skipped
 
 FOLDER = Path(__file__).parents[2].parent / "shared" / "data"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the published HH files are not beside this checkout")

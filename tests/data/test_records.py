@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignzoo.data import read_rows
-from alignzoo.data.pile import plain, row_from
-from alignzoo.data.preference import Columns
-from alignzoo.data.records import numbers, record_row
-from alignzoo.data.rows import Row, Skipped
+from alignzoo.core.errors import UserError
+from alignzoo.data.formats.pairs import Columns
+from alignzoo.data.formats.row_shapes import numbers, record_row
 from alignzoo.data.sources.table import Table
-from alignzoo.errors import UserError
+from alignzoo.data.splits import read_rows
+from alignzoo.data.tree_writer import plain, row_from
+from alignzoo.interfaces.rows import Row, Skipped
 
 PAIR = {"prompt": "p", "chosen": "a", "rejected": "b"}
 SINGLE = {"prompt": "p", "completion": "a", "label": True}

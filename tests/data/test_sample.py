@@ -7,9 +7,9 @@ from hashlib import blake2b
 
 import pytest
 
-from alignzoo.data.sample import ROWS, VERSION, flavour, rows
-from alignzoo.data.sample.judge import subject
-from alignzoo.data.sample.topics import ACTS, Act
+from alignzoo.data.toy import ROWS, VERSION, rows
+from alignzoo.data.toy.ground_truth import flavour, subject
+from alignzoo.data.toy.topics import ACTS, Act
 
 
 @pytest.fixture(scope="module")

@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zoo import make
 
-from alignzoo.composition import Sum
-from alignzoo.data import prepare
-from alignzoo.data.preference import Columns
-from alignzoo.data.records import record_row
-from alignzoo.data.rows import Row
-from alignzoo.data.shapes import shape, with_columns, with_mismatched
-from alignzoo.errors import UserError
-from alignzoo.objective import Objective
+from alignzoo.core.errors import UserError
+from alignzoo.data.convert import shape, with_columns, with_mismatched
+from alignzoo.data.formats.pairs import Columns
+from alignzoo.data.formats.row_shapes import record_row
+from alignzoo.data.prepare import prepare
+from alignzoo.data.trees import Branch, Tree, Trees
+from alignzoo.interfaces.objective import Objective
+from alignzoo.interfaces.rows import Row
+from alignzoo.objectives.composition import Sum
 from alignzoo.recipe.schema import TokensConfig
-from alignzoo.tree import Branch, Tree, Trees
 
 
 def row_of(record, id: str = "f:1") -> Row:

@@ -8,12 +8,12 @@ import pytest
 from hh_rows import hh_records
 from pydantic import ValidationError
 
-from alignzoo.data import read_rows
-from alignzoo.data.rows import Row
-from alignzoo.data.source import DataSource
+from alignzoo.core.errors import UserError
 from alignzoo.data.sources import register_data_sources
 from alignzoo.data.sources.hh import HH
-from alignzoo.errors import UserError
+from alignzoo.data.splits import read_rows
+from alignzoo.interfaces.data_source import DataSource
+from alignzoo.interfaces.rows import Row
 
 
 def ids(source: DataSource, split="train") -> list[str]:
@@ -86,7 +86,9 @@ def test_files_of_splits_for_each_way_to_train(write, tmp_path, kinds):
     other = HH(path=str(tmp_path), train_split="train_gen").serving(kinds)
     assert ids(other, "test")[0].startswith("data/test_gen-")
     assert other.fingerprint() != source.fingerprint()
-    with pytest.raises(UserError, match="no split is plainly the one to train on; expected train_split: one of test_gen"):
+    with pytest.raises(
+        UserError, match="no split is plainly the one to train on; expected train_split: one of test_gen"
+    ):
         ids(HH(path=str(tmp_path)).serving({"unpaired"}))
 
 

@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignzoo.data import read_rows
-from alignzoo.data.rows import Completion, Row, Skipped
-from alignzoo.data.source import DataSource, Split
-from alignzoo.data.split import _flipped, _unit
-from alignzoo.data.unread import Unread
-from alignzoo.errors import RunFailed, UserError
+from alignzoo.core.errors import RunFailed, UserError
+from alignzoo.data.row_reader import Unread
+from alignzoo.data.splits import _flipped, _unit, read_rows
+from alignzoo.interfaces.data_source import DataSource, Split
+from alignzoo.interfaces.rows import Completion, Row, Skipped
 
 
 def a_row(i: int | str, group: str | None = None) -> Row:

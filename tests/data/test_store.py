@@ -19,18 +19,20 @@ from safetensors.numpy import load_file
 from zoo import ZOO
 
 import alignzoo
-from alignzoo.data import data_report, prepare, read_rows
-from alignzoo.data import store as module
-from alignzoo.data.pile import ARRAYS, plain, row_from
-from alignzoo.data.rows import Completion, Row
+from alignzoo.core.errors import UserError
+from alignzoo.core.paths import cache_root
+from alignzoo.data import token_store as module
+from alignzoo.data.prepare import prepare
+from alignzoo.data.row_reader import Unread
 from alignzoo.data.sources.table import Table
-from alignzoo.data.store import TokenStore, leftovers, stored, tokenizer_fingerprint
-from alignzoo.data.unread import Unread
-from alignzoo.errors import UserError
-from alignzoo.models import load_tokenizer, pretrained_tokenizer
-from alignzoo.paths import cache_root
-from alignzoo.recipe import load_recipe
-from alignzoo.tree import sequence_keys
+from alignzoo.data.splits import read_rows
+from alignzoo.data.statistics import data_report
+from alignzoo.data.token_store import TokenStore, leftovers, stored, tokenizer_fingerprint
+from alignzoo.data.tree_writer import ARRAYS, plain, row_from
+from alignzoo.data.trees import sequence_keys
+from alignzoo.interfaces.rows import Completion, Row
+from alignzoo.models.tokenizers import load_tokenizer, pretrained_tokenizer
+from alignzoo.recipe.load import load_recipe
 
 ZOO_FILE = Path(sys.modules[ZOO[0].__module__].__file__).parent / "__init__.py"
 SMALLEST = "tests/smallest.yaml"
@@ -140,8 +142,8 @@ def same(mine, theirs) -> None:
 @pytest.mark.parametrize("chunk", [1, 4, 1024])
 def test_what_comes_from_the_store_is_what_tokenising_makes(recipe, monkeypatch, objective, records, sections, chunk):
     """The oracle has all rows in memory; the store has few, and reads the source twice where it is larger than that."""
-    monkeypatch.setattr("alignzoo.data.stream.CHUNK", chunk)
-    monkeypatch.setattr("alignzoo.data.unread.KEPT", 3 if chunk < 1024 else 1024)
+    monkeypatch.setattr("alignzoo.data.tokenize_pipeline.CHUNK", chunk)
+    monkeypatch.setattr("alignzoo.data.row_reader.KEPT", 3 if chunk < 1024 else 1024)
     resolved, tokenizer = recipe(objective, records, **sections), byte_tokenizer(template=CHATML)
     rows = read_rows(resolved.recipe.data)
     train = prepare(rows.train, tokenizer, resolved.recipe)
@@ -327,7 +329,7 @@ def test_a_file_that_grows_while_it_is_read_is_an_error_and_then_a_new_run(recip
 
 
 def test_a_file_that_never_stays_the_same_has_no_digest(tmp_path, monkeypatch):
-    from alignzoo.data import source
+    from alignzoo.interfaces import data_source as source
 
     file, real = tmp_path / "rows.jsonl", source._digest
     file.write_text("{}\n")

@@ -14,13 +14,14 @@ import yaml
 from byte_tokenizer import byte_tokenizer
 from hh_rows import dialogue
 
-from alignzoo.data import prepare, read_rows
-from alignzoo.data.rows import Completion, Row
-from alignzoo.data.source import DataSource
-from alignzoo.data.stream import AHEAD, Stream, ahead
-from alignzoo.data.unread import Unread
-from alignzoo.errors import UserError
-from alignzoo.recipe import load_recipe
+from alignzoo.core.errors import UserError
+from alignzoo.data.prepare import prepare
+from alignzoo.data.row_reader import Unread
+from alignzoo.data.splits import read_rows
+from alignzoo.data.tokenize_pipeline import AHEAD, Stream, ahead
+from alignzoo.interfaces.data_source import DataSource
+from alignzoo.interfaces.rows import Completion, Row
+from alignzoo.recipe.load import load_recipe
 
 
 def recipe_on(folder: Path, rows: int):
@@ -51,9 +52,9 @@ def most_memory(work) -> int:
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr("alignzoo.data.stream.CHUNK", 64)
-    monkeypatch.setattr("alignzoo.data.unread.KEPT", 100)
-    monkeypatch.setattr("alignzoo.data.stream.AHEAD", 0)  # how many chunks wait at once is the threads' luck
+    monkeypatch.setattr("alignzoo.data.tokenize_pipeline.CHUNK", 64)
+    monkeypatch.setattr("alignzoo.data.row_reader.KEPT", 100)
+    monkeypatch.setattr("alignzoo.data.tokenize_pipeline.AHEAD", 0)  # how many chunks wait at once is the threads' luck
     tokenizer, streamed, listed = byte_tokenizer(), {}, {}
     for rows in (299, 300, 1500):  # the first takes what is made once and kept
         recipe = recipe_on(tmp_path / str(rows), rows)
@@ -87,7 +88,7 @@ class Shrinking(DataSource):
 
 
 def test_data_that_changes_while_it_is_read_is_told(monkeypatch):
-    monkeypatch.setattr("alignzoo.data.unread.KEPT", 1)
+    monkeypatch.setattr("alignzoo.data.row_reader.KEPT", 1)
     with pytest.raises(UserError, match="the data has changed while it was read"):
         list(Unread(Shrinking()))
 
@@ -109,7 +110,7 @@ def test_few_rows_are_read_once_and_many_twice(monkeypatch):
     first, again = list(few.used()), list(few.used())
     assert first == again
     assert reads == ["train"]
-    monkeypatch.setattr("alignzoo.data.unread.KEPT", 9)
+    monkeypatch.setattr("alignzoo.data.row_reader.KEPT", 9)
     many = Unread(Counted())
     assert list(many.used()) == first
     assert list(many) == [row for held_out, row in first if not held_out] == read_rows(Counted()).train

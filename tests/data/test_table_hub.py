@@ -5,15 +5,15 @@ import sys
 import pytest
 from hh_rows import dialogue, hh_records
 
-from alignzoo.data import read_rows
+from alignzoo.core.errors import UserError
 from alignzoo.data.formats.records import Records
-from alignzoo.data.rows import Row, Skipped
-from alignzoo.data.source import DataSource
 from alignzoo.data.sources.hh import HH
 from alignzoo.data.sources.hub import Hub, _load
 from alignzoo.data.sources.table import Table
-from alignzoo.errors import UserError
-from alignzoo.recipe import load_recipe
+from alignzoo.data.splits import read_rows
+from alignzoo.interfaces.data_source import DataSource
+from alignzoo.interfaces.rows import Row, Skipped
+from alignzoo.recipe.load import load_recipe
 
 
 def ids(source: DataSource, split="train") -> list[str]:

@@ -8,14 +8,15 @@ from byte_tokenizer import CHATML, byte_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignzoo.data import Rows, Tokenised, data_report, tokenise
-from alignzoo.data.report import lengths
-from alignzoo.data.rows import Completion, Row, Skipped
+from alignzoo.core.errors import UserError
+from alignzoo.data import tokenize as tokenise
 from alignzoo.data.sources.hh import HH
-from alignzoo.data.tokenise import truncate
-from alignzoo.errors import UserError
+from alignzoo.data.splits import Rows
+from alignzoo.data.statistics import data_report, lengths
+from alignzoo.data.tokenize import Tokenised, truncate
+from alignzoo.data.trees import Branch, Tree, Trees
+from alignzoo.interfaces.rows import Completion, Row, Skipped
 from alignzoo.recipe.schema import TokensConfig
-from alignzoo.tree import Branch, Tree, Trees
 
 BOS, EOS = 0, 1
 LONG = TokensConfig(max_length=512, max_prompt_length=256)

@@ -10,17 +10,17 @@ from types import SimpleNamespace
 import pytest
 from tokenizer_shapes import CHATML, OPENS, SHAPES
 
-from alignzoo import runfolder
+from alignzoo.core.errors import UserError
 from alignzoo.data.boundary import Reader
-from alignzoo.data.preference import Columns
-from alignzoo.data.records import record_row
-from alignzoo.data.rows import Row
-from alignzoo.data.template import Template
-from alignzoo.data.tokenise import SPANNING, tokenise
-from alignzoo.errors import UserError
-from alignzoo.models import from_nothing, load_policy
+from alignzoo.data.chat_template import Template
+from alignzoo.data.formats.pairs import Columns
+from alignzoo.data.formats.row_shapes import record_row
+from alignzoo.data.tokenize import SPANNING, tokenise
+from alignzoo.interfaces.rows import Row
+from alignzoo.models.loading import from_nothing, load_policy
 from alignzoo.recipe.schema import TokensConfig
-from alignzoo.runfolder import RunFolder
+from alignzoo.training import run_folder as runfolder
+from alignzoo.training.run_folder import RunFolder
 
 TOKENS = TokensConfig(max_length=4096, max_prompt_length=2048)
 PAIRS = [

@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from steps import BATCH, Steps, Trees, build, every, random_rows, take
 
-from alignzoo.objective import Objective
-from alignzoo.objectives import DPO
-from alignzoo.scoring import Scorer
-from alignzoo.tree import Tree
+from alignzoo.data.trees import Tree
+from alignzoo.interfaces.objective import Objective
+from alignzoo.objectives.builtin.dpo import DPO
+from alignzoo.scoring.scorer import Scorer
 
 STEPS = 2
 TRAIN = {"tokens_per_batch": 256, "optimizer": {"name": "sgd", "learning_rate": 0.1}, "max_grad_norm": 1.0}

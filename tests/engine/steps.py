@@ -21,19 +21,25 @@ from alignzoo_zoo.batch import BetaDPO  # noqa: E402
 from alignzoo_zoo.tokenwise import TRDPO  # noqa: E402
 from alignzoo_zoo.unpaired import BCO, KTO, APOZeroUnpaired  # noqa: E402
 
-from alignzoo.composition import Modified, Sum  # noqa: E402
-from alignzoo.data.shapes import with_mismatched  # noqa: E402
-from alignzoo.engine import Engine, make_optimizer  # noqa: E402
-from alignzoo.examples import Supply  # noqa: E402
-from alignzoo.modifiers import LabelSmoothing, LengthNormalised, Margin  # noqa: E402
-from alignzoo.objective import Objective  # noqa: E402
-from alignzoo.objectives import CDPO, DPO, IPO, SFT  # noqa: E402
-from alignzoo.progress import Screen  # noqa: E402
-from alignzoo.ranks import Ranks  # noqa: E402
+from alignzoo.core.console import Screen  # noqa: E402
+from alignzoo.core.distributed.process_group import Ranks  # noqa: E402
+from alignzoo.data.convert import with_mismatched  # noqa: E402
+from alignzoo.data.trees import Branch, Tree, Trees  # noqa: E402
+from alignzoo.interfaces.objective import Objective  # noqa: E402
+from alignzoo.objectives.builtin.cdpo import CDPO  # noqa: E402
+from alignzoo.objectives.builtin.dpo import DPO  # noqa: E402
+from alignzoo.objectives.builtin.ipo import IPO  # noqa: E402
+from alignzoo.objectives.builtin.sft import SFT  # noqa: E402
+from alignzoo.objectives.composition import Modified, Sum  # noqa: E402
+from alignzoo.objectives.modifiers.label_smoothing import LabelSmoothing  # noqa: E402
+from alignzoo.objectives.modifiers.length_normalization import LengthNormalised  # noqa: E402
+from alignzoo.objectives.modifiers.margin import Margin  # noqa: E402
 from alignzoo.recipe.schema import TrainConfig  # noqa: E402
-from alignzoo.reference import score_reference  # noqa: E402
-from alignzoo.scoring import Scorer  # noqa: E402
-from alignzoo.tree import Branch, Tree, Trees  # noqa: E402
+from alignzoo.reference.scores import score_reference  # noqa: E402
+from alignzoo.scoring.batches import Supply  # noqa: E402
+from alignzoo.scoring.scorer import Scorer  # noqa: E402
+from alignzoo.training.schedule import make_optimizer  # noqa: E402
+from alignzoo.training.step import Engine  # noqa: E402
 
 VOCABULARY = 61
 ROWS, BATCH = 40, 32

@@ -10,13 +10,15 @@ import pytest
 import torch
 from steps import APOZeroUnpaired, difference, random_rows, rows_for, take
 
-from alignzoo.composition import Sum
-from alignzoo.engine import _order, make_optimizer, rate_factor, rows_of_step, total_steps
-from alignzoo.errors import RunFailed, UserError
-from alignzoo.objective import Objective
-from alignzoo.objectives import DPO, IPO, SFT
-from alignzoo.ranks import share
+from alignzoo.core.distributed.process_group import share
+from alignzoo.core.errors import RunFailed, UserError
+from alignzoo.interfaces.objective import Objective
+from alignzoo.objectives.builtin.dpo import DPO
+from alignzoo.objectives.builtin.ipo import IPO
+from alignzoo.objectives.builtin.sft import SFT
+from alignzoo.objectives.composition import Sum
 from alignzoo.recipe.schema import AdamW, RMSprop, Schedule, TrainConfig
+from alignzoo.training.schedule import _order, make_optimizer, rate_factor, rows_of_step, total_steps
 
 
 class Summing(Objective):

@@ -7,9 +7,9 @@ import torch
 from steps import UNLIMITED, build, every, take
 
 from alignzoo import Objective
-from alignzoo.errors import RunFailed
-from alignzoo.evaluate import evaluate
-from alignzoo.progress import Screen
+from alignzoo.core.console import Screen
+from alignzoo.core.errors import RunFailed
+from alignzoo.evaluation.evaluate import evaluate
 
 SAME = {"accuracy": "preference_accuracy"}
 """A step's name for a figure -> the evaluation's."""

@@ -9,15 +9,15 @@ import pytest
 import torch
 from steps import DPO, UNLIMITED, build, every, random_rows, take, tiny_llama
 
-from alignzoo import attention
-from alignzoo.engine import rows_of_step
-from alignzoo.errors import RunFailed
-from alignzoo.exactness import SpotCheck, own_forward, routed, verdict
-from alignzoo.progress import Screen
-from alignzoo.reference import score_reference, spot_check
-from alignzoo.scoring import Scorer
-from alignzoo.training import watch_steps
-from alignzoo.watch import interval
+from alignzoo.core.console import Screen
+from alignzoo.core.errors import RunFailed
+from alignzoo.reference.scores import score_reference, spot_check
+from alignzoo.scoring import tree_attention as attention
+from alignzoo.scoring.exactness import SpotCheck, own_forward, routed, verdict
+from alignzoo.scoring.scorer import Scorer
+from alignzoo.training.loop import watch_steps
+from alignzoo.training.schedule import rows_of_step
+from alignzoo.training.spot_checks import interval
 
 
 def spoil(scorer, by, when=lambda: True):

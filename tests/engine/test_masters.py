@@ -8,10 +8,10 @@ import pytest
 import torch
 from steps import SFT, build, take, tiny_llama
 
-from alignzoo import checkpoint
-from alignzoo.engine import make_optimizer
-from alignzoo.masters import memory_words
 from alignzoo.recipe.schema import SGD, AdamW, RMSprop
+from alignzoo.training import checkpoint
+from alignzoo.training.master_weights import memory_words
+from alignzoo.training.schedule import make_optimizer
 
 OPTIMIZERS = [AdamW(learning_rate=1e-6), RMSprop(learning_rate=1e-6), SGD(learning_rate=1e-3, momentum=0.9)]
 

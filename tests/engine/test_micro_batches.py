@@ -10,7 +10,7 @@ import pytest
 import torch
 from steps import UNLIMITED, build, difference, every, take
 
-from alignzoo.models import use_gradient_checkpointing
+from alignzoo.models.loading import use_gradient_checkpointing
 
 EVERY = every()
 CORE = ("sft", "dpo", "kto", "tdpo2", "pl_dpo", "bradley_terry", "bco + beta_dpo", "tr_dpo + sft")

@@ -22,10 +22,13 @@ from alignzoo_zoo.weighting import WPO
 from steps import BATCH, difference, take, tiny_llama
 from torch.nn.functional import logsigmoid
 
-from alignzoo.composition import Modified, Sum
-from alignzoo.engine import rows_of_step
-from alignzoo.modifiers import LengthNormalised
-from alignzoo.objectives import CDPO, DPO, IPO, SFT
+from alignzoo.objectives.builtin.cdpo import CDPO
+from alignzoo.objectives.builtin.dpo import DPO
+from alignzoo.objectives.builtin.ipo import IPO
+from alignzoo.objectives.builtin.sft import SFT
+from alignzoo.objectives.composition import Modified, Sum
+from alignzoo.objectives.modifiers.length_normalization import LengthNormalised
+from alignzoo.training.schedule import rows_of_step
 
 CACHED, LIVE = 3e-6, 5e-7
 """How close: by the rounding of a cached reference, and where there is none."""

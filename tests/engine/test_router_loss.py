@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from architectures import FOREST, build
 
-from alignzoo.errors import UserError
-from alignzoo.fitting import no_router_loss
+from alignzoo.core.errors import UserError
+from alignzoo.training.preflight import no_router_loss
 
 
 @pytest.mark.parametrize("asked", [True, False])

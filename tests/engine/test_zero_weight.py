@@ -8,8 +8,8 @@ import torch
 from steps import KTO, SFT, build, difference, random_rows, take
 
 from alignzoo import Objective
-from alignzoo.evaluate import evaluate
-from alignzoo.progress import Screen
+from alignzoo.core.console import Screen
+from alignzoo.evaluation.evaluate import evaluate
 
 
 class Weighted(Objective):

@@ -10,8 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import alignzoo
-from alignzoo.errors import RunFailed, UserError
-from alignzoo.runfolder import read_lines
+from alignzoo.core.errors import RunFailed, UserError
+from alignzoo.training.run_folder import read_lines
 
 
 def bytes_of(result) -> dict[str, bytes]:
@@ -144,9 +144,9 @@ def test_label_noise_is_put_on_preferences_and_leaves_the_start_alone(run):
 @pytest.mark.slow
 def test_scores_can_be_checked_by_anyone(run, tmp_path):
     """`alignzoo score` against a forward that is written out here."""
-    from alignzoo.progress import Screen
-    from alignzoo.recipe import load_recipe
-    from alignzoo.score import write_scores
+    from alignzoo.core.console import Screen
+    from alignzoo.recipe.load import load_recipe
+    from alignzoo.training.row_scores import write_scores
 
     result = run()
     resolved = load_recipe("recipes/dpo_hh.yaml", (), ["tests/smallest.yaml"])

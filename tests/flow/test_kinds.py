@@ -20,11 +20,12 @@ from jobs import PATIENCE, command
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 import alignzoo
-from alignzoo import checkpoint, flow
-from alignzoo.data import sample
-from alignzoo.engine import Engine
-from alignzoo.errors import UserError
-from alignzoo.runfolder import read_lines
+from alignzoo.core.errors import UserError
+from alignzoo.data import toy as sample
+from alignzoo.training import checkpoint
+from alignzoo.training import run as flow
+from alignzoo.training.run_folder import read_lines
+from alignzoo.training.step import Engine
 
 ZOO = Path(__file__).parent.parent.parent / "plugins" / "alignzoo-zoo"
 LN2 = math.log(2)

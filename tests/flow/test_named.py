@@ -9,9 +9,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import alignzoo
-from alignzoo.errors import UserError
-from alignzoo.recipe import load_recipe
-from alignzoo.runfolder import read_lines
+from alignzoo.core.errors import UserError
+from alignzoo.recipe.load import load_recipe
+from alignzoo.training.run_folder import read_lines
 
 PLUGIN = '''
 import torch
@@ -252,9 +252,9 @@ def test_judges_score_the_samples_and_one_that_fails_costs_only_its_own_figures(
 
 
 def test_a_judge_that_can_say_nothing_has_no_figure():
-    from alignzoo.judges import SampleJudge
-    from alignzoo.progress import Screen
-    from alignzoo.samples import judged
+    from alignzoo.core.console import Screen
+    from alignzoo.evaluation.judges.toy import SampleJudge
+    from alignzoo.evaluation.judging import judged
 
     rows = [alignzoo.Row("1", "What is this?", (alignzoo.Completion("a"),), group="g")]
     said = judged(SampleJudge(), rows, [{"before": "a", "after": "b", "chosen": "c"}], Screen(quiet=True))
@@ -263,9 +263,10 @@ def test_a_judge_that_can_say_nothing_has_no_figure():
 
 
 def test_an_undesirable_completion_alone_is_nobodys_chosen_one():
-    from alignzoo.judges import SampleJudge
-    from alignzoo.progress import Screen
-    from alignzoo.samples import _best_and_worst, judged
+    from alignzoo.core.console import Screen
+    from alignzoo.evaluation.judges.toy import SampleJudge
+    from alignzoo.evaluation.judging import judged
+    from alignzoo.evaluation.samples import _best_and_worst
 
     row = alignzoo.Row("1", "p", (alignzoo.Completion("bad", columns={"desirable": 0.0}),), group="g")
     assert _best_and_worst(row) == {"chosen": "", "rejected": "bad"}
@@ -282,7 +283,7 @@ def test_a_language_model_does_not_start_from_a_reward_model(tmp_path):
 
 
 def test_a_tie_is_one_half_and_what_can_not_be_said_is_nothing():
-    from alignzoo.judges import SampleJudge
+    from alignzoo.evaluation.judges.toy import SampleJudge
 
     class Fixed(SampleJudge):
         def scores(self, prompts, replies):

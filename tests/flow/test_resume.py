@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from jobs import DPO, PATIENCE, Command, command, run_folder
 
-from alignzoo import checkpoint
-from alignzoo.engine import Engine
+from alignzoo.training import checkpoint
+from alignzoo.training.step import Engine
 
 
 def bytes_of(folder: Path) -> list[bytes]:

@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignzoo.attention import cuts
-from alignzoo.forest import LAYOUTS, PACKED, PLAIN, lay, plan, sequences
-from alignzoo.tree import Branch, Tree, Trees, sequence_key
+from alignzoo.data.trees import Branch, Tree, Trees, sequence_key
+from alignzoo.scoring.forest import LAYOUTS, PACKED, PLAIN, lay, sequences
+from alignzoo.scoring.microbatches import plan
+from alignzoo.scoring.tree_attention import cuts
 
 tokens = st.lists(st.integers(1, 50), min_size=1, max_size=7).map(lambda x: np.array(x, np.int32))
 

@@ -16,13 +16,12 @@ from judges.server import Answer, serving
 from pydantic import ValidationError
 
 from alignzoo import Completion, Row
-from alignzoo.errors import UserError
-from alignzoo.judges import Chat
-from alignzoo.judges.chat import AGAIN, QUESTION, verdict_in
-from alignzoo.judges.verdicts import Verdicts, verdict_key
-from alignzoo.paths import cache_root
-from alignzoo.progress import Screen
-from alignzoo.samples import judged
+from alignzoo.core.console import Screen
+from alignzoo.core.errors import UserError
+from alignzoo.core.paths import cache_root
+from alignzoo.evaluation.judges.chat import AGAIN, QUESTION, Chat, verdict_in
+from alignzoo.evaluation.judges.verdict_cache import Verdicts, verdict_key
+from alignzoo.evaluation.judging import judged
 
 KEY = "sk-not-to-be-seen-0123456789"
 PROMPTS = ["What is a fjord?", "What is a fjord?", "Hello"]

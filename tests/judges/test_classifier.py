@@ -11,14 +11,14 @@ import transformers as hf
 from byte_tokenizer import CHATML, byte_tokenizer
 
 from alignzoo import Completion, Row
-from alignzoo.checkpoint import export, weights_of
-from alignzoo.data.tokenise import tokenise
-from alignzoo.errors import UserError
-from alignzoo.forest import lay
-from alignzoo.judges import Classifier
-from alignzoo.models import from_nothing, load_policy
+from alignzoo.core.errors import UserError
+from alignzoo.data.tokenize import tokenise
+from alignzoo.evaluation.judges.classifier import Classifier
+from alignzoo.models.loading import from_nothing, load_policy
 from alignzoo.recipe.schema import TokensConfig
-from alignzoo.scoring import Scorer
+from alignzoo.scoring.forest import lay
+from alignzoo.scoring.scorer import Scorer
+from alignzoo.training.checkpoint import export, weights_of
 
 PROMPT = "\n\nHuman: What is a fjord?\n\nAssistant:"
 PROMPTS = [PROMPT, "\n\nHuman: Hi\n\nAssistant:", PROMPT, "Q: ", "\n\nHuman: Why?\n\nAssistant:"]

@@ -11,13 +11,14 @@ from architectures import FOREST, VOCABULARY, build
 from peft import PeftModel
 from pydantic import ValidationError
 
-from alignzoo import checkpoint
-from alignzoo.adapters import adapter_off, attach, attached, read_adapter, tensors_of, write_adapter
-from alignzoo.engine import make_optimizer
-from alignzoo.errors import UserError
-from alignzoo.model_source import Lora
-from alignzoo.models import use_gradient_checkpointing, weights_fingerprint
+from alignzoo.core.errors import UserError
+from alignzoo.interfaces.model_source import Lora
+from alignzoo.models.adapters import adapter_off, attach, attached, read_adapter, tensors_of, write_adapter
+from alignzoo.models.fingerprint import weights_fingerprint
+from alignzoo.models.loading import use_gradient_checkpointing
 from alignzoo.recipe.schema import SGD, AdamW, RMSprop
+from alignzoo.training import checkpoint
+from alignzoo.training.schedule import make_optimizer
 
 NAMES = ["llama", "gpt2", "gpt_neox", "mixtral"]  # gpt2 has Conv1D in place of Linear, mixtral fused experts
 IDS = torch.randint(0, VOCABULARY, (2, 12), generator=torch.Generator().manual_seed(3))

@@ -13,9 +13,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignzoo.cli import _exit_code
-from alignzoo.errors import UserError
-from alignzoo.export import export_run
-from alignzoo.progress import Screen
+from alignzoo.core.console import Screen
+from alignzoo.core.errors import UserError
+from alignzoo.training.export import export_run
 
 pytestmark = pytest.mark.slow
 
@@ -111,7 +111,7 @@ def test_what_is_there_is_not_written_over(adapter, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"there is something already\n.*--force replaces it"):
         export(folder, to)
     with monkeypatch.context() as patch:
-        patch.setattr("alignzoo.export._card", lambda *_: 1 // 0)
+        patch.setattr("alignzoo.training.export._card", lambda *_: 1 // 0)
         with pytest.raises(ZeroDivisionError):
             export(folder, to, force=True)
     assert [path.name for path in to.iterdir()] == ["mine"]

@@ -8,10 +8,10 @@ from architectures import FOREST
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, LlamaForCausalLM, LlamaForSequenceClassification
 
-from alignzoo.adapters import adapter_off, attach, read_adapter, write_adapter
-from alignzoo.errors import UserError
-from alignzoo.model_source import Lora
-from alignzoo.models import pretrained
+from alignzoo.core.errors import UserError
+from alignzoo.interfaces.model_source import Lora
+from alignzoo.models.adapters import adapter_off, attach, read_adapter, write_adapter
+from alignzoo.models.loading import pretrained
 
 NAMED = Lora(r=4, target_modules=("q_proj", "v_proj"))
 

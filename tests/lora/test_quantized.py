@@ -11,19 +11,21 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 import alignzoo
-from alignzoo.adapters import adapter_off, attach
-from alignzoo.errors import UserError
-from alignzoo.export import export_run
-from alignzoo.model_source import Lora
-from alignzoo.models import load_trained, pretrained, pretrained_tokenizer, weights_fingerprint
-from alignzoo.progress import Screen
-from alignzoo.recipe import load_recipe
+from alignzoo.core.console import Screen
+from alignzoo.core.errors import UserError
+from alignzoo.interfaces.model_source import Lora
+from alignzoo.models.adapters import adapter_off, attach
+from alignzoo.models.fingerprint import weights_fingerprint
+from alignzoo.models.loading import load_trained, pretrained
+from alignzoo.models.tokenizers import pretrained_tokenizer
+from alignzoo.recipe.load import load_recipe
+from alignzoo.training.export import export_run
 
 IDS = torch.arange(40)[None]
 
 
 def test_without_the_library_the_command_is_told(run, monkeypatch):
-    monkeypatch.setattr("alignzoo.adapters.find_spec", lambda name: None if name == "bitsandbytes" else name)
+    monkeypatch.setattr("alignzoo.models.adapters.find_spec", lambda name: None if name == "bitsandbytes" else name)
     with pytest.raises(UserError, match=r"made by bitsandbytes, which is not installed\n.*'alignzoo\[qlora\]'"):
         run("model.quantize=4bit")
 

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 import alignzoo
-from alignzoo import checkpoint
-from alignzoo.data.sealed import opened
-from alignzoo.errors import UserError
+from alignzoo.core.artifacts import opened
+from alignzoo.core.errors import UserError
+from alignzoo.training import checkpoint
 
 FILES = ("policy/adapter_model.safetensors", "metrics.jsonl", "samples.jsonl")
 
@@ -40,9 +40,9 @@ def log_probs(path):
 
 
 def score(tmp_path, *overrides):
-    from alignzoo.progress import Screen
-    from alignzoo.recipe import load_recipe
-    from alignzoo.score import write_scores
+    from alignzoo.core.console import Screen
+    from alignzoo.recipe.load import load_recipe
+    from alignzoo.training.row_scores import write_scores
 
     overlays = ["tests/smallest.yaml"]
     write_scores(
@@ -151,9 +151,10 @@ def test_a_base_from_nothing_is_saved_once_and_is_the_start(run, tmp_path):
 
 @pytest.mark.slow
 def test_evaluation_measures_the_adapter_and_its_base(run, tmp_path):
-    from alignzoo.compare import measure, settings
-    from alignzoo.progress import Screen
-    from alignzoo.recipe import load_recipe
+    from alignzoo.compare import measure
+    from alignzoo.compare import spec as settings
+    from alignzoo.core.console import Screen
+    from alignzoo.recipe.load import load_recipe
 
     result = run()
     resolved = load_recipe("recipes/dpo_hh.yaml", ["model.lora={r: 4, alpha: 8}"], ["tests/smallest.yaml"])
@@ -175,9 +176,9 @@ def test_a_live_reference_is_the_policy_with_its_adapter_off(run, zoo, monkeypat
     """No copy is made, and the steps are those that a copy of the start gives."""
     import copy
 
-    from alignzoo import flow
-    from alignzoo.flow import Run
-    from alignzoo.scoring import Scorer
+    from alignzoo.scoring.scorer import Scorer
+    from alignzoo.training import run as flow
+    from alignzoo.training.run import Run
 
     short = (zoo, "objective=tdpo1", "train.max_steps=3", "reporters=[]", "eval.samples=0")
     own = Run._live, Run._adapt
@@ -236,7 +237,7 @@ def test_what_has_no_place_beside_adapters_is_told(run, tmp_path):
 
 def test_a_library_that_is_not_there_is_told_with_its_command(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
-    monkeypatch.setattr("alignzoo.adapters.find_spec", lambda name: None)
+    monkeypatch.setattr("alignzoo.models.adapters.find_spec", lambda name: None)
     with pytest.raises(
         UserError, match=r"adapters are made by peft, which is not installed\n.*pip install 'alignzoo\[lora\]'"
     ):

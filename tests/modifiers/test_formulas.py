@@ -10,7 +10,9 @@ import torch
 from plain import LISTS, LOSSES, PAIRS, Two, ratio, slope
 from zoo import MODIFIERS, make, modified
 
-from alignzoo.modifiers import LabelSmoothing, LengthNormalised, Margin
+from alignzoo.objectives.modifiers.label_smoothing import LabelSmoothing
+from alignzoo.objectives.modifiers.length_normalization import LengthNormalised
+from alignzoo.objectives.modifiers.margin import Margin
 
 BETA = 0.4
 ON_PAIRS = [
@@ -134,7 +136,7 @@ def test_a_margin_is_in_units_of_the_reward_whatever_beta_is():
 
 
 def test_an_objective_without_beta_has_log_ratios_for_rewards():
-    from alignzoo.objective import Objective
+    from alignzoo.interfaces.objective import Objective
 
     class Plain(Objective):
         """A hinge in nats."""

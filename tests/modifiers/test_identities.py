@@ -10,8 +10,10 @@ import torch
 from plain import PAIRS, slope
 from zoo import MODIFIERS, make, modified
 
-from alignzoo.modifiers import LabelSmoothing, LengthNormalised, Margin
-from alignzoo.objective import Pair
+from alignzoo.interfaces.loss_inputs import Pair
+from alignzoo.objectives.modifiers.label_smoothing import LabelSmoothing
+from alignzoo.objectives.modifiers.length_normalization import LengthNormalised
+from alignzoo.objectives.modifiers.margin import Margin
 
 BETA = 0.3
 

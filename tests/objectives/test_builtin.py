@@ -7,8 +7,11 @@ import math
 import pytest
 import torch
 
-from alignzoo.objective import NotDeclared, Pair, Scored
-from alignzoo.objectives import CDPO, DPO, IPO, SFT
+from alignzoo.interfaces.loss_inputs import NotDeclared, Pair, Scored
+from alignzoo.objectives.builtin.cdpo import CDPO
+from alignzoo.objectives.builtin.dpo import DPO
+from alignzoo.objectives.builtin.ipo import IPO
+from alignzoo.objectives.builtin.sft import SFT
 
 CASES = [
     (-10.0, -12.0, -11.0, -11.5),

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import alignzoo
-from alignzoo import hookspecs
-from alignzoo.elsewhere import PACKAGE_OF
-from alignzoo.registry import Registry
+from alignzoo.interfaces import hookspecs
+from alignzoo.registry.known_packages import PACKAGE_OF
+from alignzoo.registry.lookup import Registry
 
 ROOT = Path(__file__).parent.parent.parent
 PLUGINS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))

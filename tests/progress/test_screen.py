@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from alignzoo.progress import Screen
+from alignzoo.core.console import Screen
 
 NOTE = "loss 0.4721 accuracy 0.689 margin 0.114"
 

@@ -7,8 +7,8 @@ from importlib.metadata import PackageNotFoundError
 import pytest
 from jobs import ZERO
 
-from alignzoo import accelerated
-from alignzoo.errors import UserError
+from alignzoo.core.distributed import accelerate_env as accelerated
+from alignzoo.core.errors import UserError
 
 STAGE = "ACCELERATE_DEEPSPEED_ZERO_STAGE"
 OFFLOAD = "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE"

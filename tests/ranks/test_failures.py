@@ -10,7 +10,7 @@ import time
 import pytest
 from jobs import DPO, FSDP2, PATIENCE, ZERO, goes_wrong, run_folder, start
 
-from alignzoo import checkpoint
+from alignzoo.training import checkpoint
 
 WAYS = {
     "raises": ("raise ValueError('no idea')", [1, 1], "the loss of wrong raised ValueError: no idea"),

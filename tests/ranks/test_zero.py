@@ -16,8 +16,8 @@ import torch
 from jobs import DPO, PATIENCE, ZERO, goes_wrong, run_folder, start
 from safetensors.torch import load_file
 
-from alignzoo import checkpoint
-from alignzoo.runfolder import read_lines
+from alignzoo.training import checkpoint
+from alignzoo.training.run_folder import read_lines
 
 pytestmark = [
     pytest.mark.slow,
@@ -173,7 +173,7 @@ def test_what_it_would_train_otherwise_is_refused(tmp_path, arguments, words):
 
 
 def test_nobody_else_imports_it():
-    words = "import sys, alignzoo.flow, alignzoo.cli.run; print([name for name in sys.modules if 'deepspeed' in name])"
+    words = "import sys, alignzoo.training.run, alignzoo.cli.run; print([name for name in sys.modules if 'deepspeed' in name])"
     said = subprocess.run(
         [sys.executable, "-c", words], capture_output=True, text=True, check=True, timeout=PATIENCE
     ).stdout

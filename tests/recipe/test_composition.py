@@ -10,9 +10,9 @@ from click.testing import CliRunner
 from zoo import OBJECTIVES
 
 from alignzoo.cli import alignzoo
-from alignzoo.composition import Modified, Sum
-from alignzoo.errors import UserError
-from alignzoo.recipe import load_recipe
+from alignzoo.core.errors import UserError
+from alignzoo.objectives.composition import Modified, Sum
+from alignzoo.recipe.load import load_recipe
 
 REST = """\
 plugins: [catalogue.py]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from alignzoo.errors import UserError
-from alignzoo.recipe import load_recipe
+from alignzoo.core.errors import UserError
+from alignzoo.recipe.load import load_recipe
 
 PLUGIN = '''
 from alignzoo import DataSource, Field, Objective, hookimpl

@@ -10,9 +10,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from alignzoo.errors import UserError, nearest
-from alignzoo.recipe import load_recipe, shipped_recipes
-from alignzoo.recipe.read import parse
+from alignzoo.core.errors import UserError, nearest
+from alignzoo.recipe.find import shipped_recipes
+from alignzoo.recipe.load import load_recipe
+from alignzoo.recipe.parse import parse
 
 ROOT = Path(__file__).parent.parent.parent
 GOOD = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from alignzoo.refcache import ReferenceCache, read_shard
+from alignzoo.reference.cache import ReferenceCache, read_shard
 
 
 def key(n: int) -> bytes:
@@ -95,7 +95,7 @@ def test_two_writers_of_one_folder_keep_both_works(tmp_path):
 
 def test_many_keys_are_found_as_a_dictionary_would(tmp_path, monkeypatch):
     """Wanted twice, kept twice, alike in their first half: an index in Python is the oracle."""
-    monkeypatch.setattr("alignzoo.refcache.SHARD_ROWS", 50)
+    monkeypatch.setattr("alignzoo.reference.cache.SHARD_ROWS", 50)
     random = np.random.default_rng(0)
     known = [bytes(random.bytes(16)) for _ in range(400)]
     known += [one[:8] + bytes(random.bytes(8)) for one in known[:100]]
@@ -123,7 +123,7 @@ def test_a_flush_reads_no_other_shard(tmp_path, monkeypatch):
     """A pass over a million rows flushes some hundred times; each may cost what the shard costs, and no more."""
     cache = fill(tmp_path, range(10))
     read = []
-    monkeypatch.setattr("alignzoo.refcache.read_shard", lambda path: read.append(path) or read_shard(path))
+    monkeypatch.setattr("alignzoo.reference.cache.read_shard", lambda path: read.append(path) or read_shard(path))
     cache.add(key(11), np.array([-1.0]))
     cache.flush()
     assert len(read) == 1

@@ -10,12 +10,14 @@ import torch
 from architectures import FOREST, build
 from safetensors.torch import load_file, save_file
 
-from alignzoo import flow, models, reference
-from alignzoo.progress import Screen
-from alignzoo.recipe import load_recipe
-from alignzoo.reference import cache_folder, score_reference
-from alignzoo.scoring import Scorer
-from alignzoo.tree import Branch, Tree, Trees
+from alignzoo.core.console import Screen
+from alignzoo.data.trees import Branch, Tree, Trees
+from alignzoo.models import loading as models
+from alignzoo.recipe.load import load_recipe
+from alignzoo.reference import scores as reference
+from alignzoo.reference.scores import cache_folder, score_reference
+from alignzoo.scoring.scorer import Scorer
+from alignzoo.training import run as flow
 
 
 def trees_of(sizes):

@@ -7,12 +7,12 @@ import yaml
 from byte_tokenizer import byte_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from alignzoo.compare.verdicts import judge_key
-from alignzoo.data.store import TokenStore
-from alignzoo.recipe import load_recipe
-from alignzoo.reference import cache_folder
-from alignzoo.registry import Registry, registry
-from alignzoo.scoring import Scorer
+from alignzoo.data.token_store import TokenStore
+from alignzoo.evaluation.judging import judge_key
+from alignzoo.recipe.load import load_recipe
+from alignzoo.reference.scores import cache_folder
+from alignzoo.registry.lookup import Registry, registry
+from alignzoo.scoring.scorer import Scorer
 
 PLUGIN = '''
 from alignzoo import DataSource, Judge, ModelSource, hookimpl

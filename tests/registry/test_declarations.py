@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from fake_plugins import GOOD, MODIFIER, problems
 
-from alignzoo.errors import UserError
-from alignzoo.objective import impossible
-from alignzoo.registry import Registry
+from alignzoo.core.errors import UserError
+from alignzoo.interfaces.objective import impossible
+from alignzoo.registry.lookup import Registry
 
 
 def with_lines(code: str, *lines: str) -> str:
@@ -151,7 +151,7 @@ def test_a_modifier_is_found_and_attributed(install):
         ("def register_modifiers()", "def register_modifiers(objective)", "hook register_modifiers takes no argument 'objective'"),
         ("return [Mine]", "return Mine", "register_modifiers returned ModelMetaclass; expected a list of classes"),
         ("return [Mine]", "return [Mine()]", "which is not a subclass of Modifier"),
-        ("return [Mine]", "return [Objective]", "register_modifiers returned <class 'alignzoo.objective.Objective'>, which is not a subclass of Modifier"),
+        ("return [Mine]", "return [Objective]", "register_modifiers returned <class 'alignzoo.interfaces.objective.Objective'>, which is not a subclass of Modifier"),
         ("return [Mine]", "return [Mine, type('Other', (Mine,), {'__doc__': 'x'})]", "modifier 'mine' is registered twice"),
         ("return [Mine]", "raise SystemExit(3)", "SystemExit in register_modifiers: 3"),
         ('"""A modifier for a test."""', "", "Mine has no docstring"),
@@ -162,7 +162,7 @@ def test_a_broken_modifier_is_reported_in_our_words(install, old, new, message):
     assert old in code
     install("alignzoo-broken", code.replace(old, new))
     assert message in problems()["alignzoo-broken"]
-    assert Registry().find("modifier", "margin").__module__ == "alignzoo.modifiers.margin"
+    assert Registry().find("modifier", "margin").__module__ == "alignzoo.objectives.modifiers.margin"
     with pytest.raises(UserError, match="alignzoo-broken was not loaded"):
         Registry().find("modifier", "mine")
 
@@ -187,7 +187,7 @@ def test_a_modifiers_name_is_told_apart_by_its_package_and_a_built_in_is_never_s
     ):
         registry.find("modifier", "same")
     assert registry.find("modifier", "alignzoo-two/same").__module__ == "alignzoo_two_module"
-    assert registry.find("modifier", "margin").__module__ == "alignzoo.modifiers.margin"
+    assert registry.find("modifier", "margin").__module__ == "alignzoo.objectives.modifiers.margin"
     assert registry.find("modifier", "alignzoo-three/margin").__module__ == "alignzoo_three_module"
 
 

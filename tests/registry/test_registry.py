@@ -9,8 +9,8 @@ from fake_plugins import GOOD, problems
 
 import alignzoo
 from alignzoo import get_objective
-from alignzoo.errors import UserError
-from alignzoo.registry import Registry
+from alignzoo.core.errors import UserError
+from alignzoo.registry.lookup import Registry
 
 
 def test_a_plugin_is_found_and_attributed(install):
@@ -107,7 +107,7 @@ def test_a_name_of_two_plugins_is_refused_when_it_is_used(install):
 def test_a_built_in_is_never_shadowed(install):
     install("alignzoo-shadow", GOOD.format(name="dpo"))
     registry = Registry()
-    assert registry.find("objective", "dpo").__module__ == "alignzoo.objectives.dpo"
+    assert registry.find("objective", "dpo").__module__ == "alignzoo.objectives.builtin.dpo"
     assert registry.find("objective", "alignzoo-shadow/dpo").__module__ == "alignzoo_shadow_module"
 
 

@@ -6,8 +6,9 @@ import pytest
 import yaml
 from fake_plugins import GOOD, MODIFIER, problems
 
-from alignzoo.recipe import check, load_recipe
-from alignzoo.registry import Registry
+from alignzoo.recipe import validate as check
+from alignzoo.recipe.load import load_recipe
+from alignzoo.registry.lookup import Registry
 
 REST = """\
 model: {config: {model_type: llama}, tokenizer: {train: bytes}}
@@ -46,8 +47,8 @@ def load(install, tmp_path, monkeypatch):
         ("{name: alignzoo-one/same, beta: 0.3}", "alignzoo_one_module"),
         ("{name: Alignzoo_One/same}", "alignzoo_one_module"),
         ("alignzoo-two/dpo", "alignzoo_two_module"),
-        ("dpo", "alignzoo.objectives.dpo"),
-        ("alignzoo/dpo", "alignzoo.objectives.dpo"),
+        ("dpo", "alignzoo.objectives.builtin.dpo"),
+        ("alignzoo/dpo", "alignzoo.objectives.builtin.dpo"),
     ],
 )
 def test_a_resolved_recipe_names_the_same_class(load, objective, package):

@@ -10,7 +10,8 @@ from html.parser import HTMLParser
 import pytest
 from rich.console import Console
 
-from alignzoo.report import summary_table, write_report
+from alignzoo.report.run_page import write_report
+from alignzoo.report.summary_table import summary_table
 
 SCRIPT = "<script>alert('x')</script><img src=http://example.com/x onerror=alert(1)>"
 SUMMARY = {

@@ -7,8 +7,8 @@ import pytest
 import torch
 from zoo import OBJECTIVES
 
-from alignzoo.objective import Field, Objective
-from alignzoo.report.shapes import OTHERS, POINTS, shape_of
+from alignzoo.interfaces.objective import Field, Objective
+from alignzoo.report.loss_curves import OTHERS, POINTS, shape_of
 
 
 def sigmoid(x):

@@ -10,9 +10,9 @@ import torch
 from architectures import CHANGING, FOREST, PLAIN, VOCABULARY, build, spread
 from byte_tokenizer import byte_tokenizer
 
-from alignzoo.errors import UserError
-from alignzoo.models import use_gradient_checkpointing
-from alignzoo.sampling import draw, end_tokens, nucleus, sample
+from alignzoo.core.errors import UserError
+from alignzoo.models.generation import draw, end_tokens, nucleus, sample
+from alignzoo.models.loading import use_gradient_checkpointing
 
 EVERY = FOREST | PLAIN
 CORE = ("llama", "gpt2", "gpt_neox", "mamba")
@@ -92,7 +92,7 @@ def test_greedy_is_the_models_own_forward_across_every_length_that_changes_it(na
 
 
 def test_a_model_that_leaks_between_the_rows_of_a_batch_is_drawn_from_one_by_one(monkeypatch):
-    from alignzoo import decoding
+    from alignzoo.models import decoding
 
     model, prompts = build(FOREST["llama"]()), some_prompts(6)
     want = tokens_of(replies(model, prompts, budget=1))
@@ -128,7 +128,7 @@ def test_what_is_drawn_does_not_depend_on_the_order_or_on_a_prompt_beside_it():
 
 
 def test_a_model_without_a_cache_reads_everything_again(monkeypatch):
-    from alignzoo import decoding
+    from alignzoo.models import decoding
 
     model, prompts = build(FOREST["llama"]()), some_prompts(6)
     want = tokens_of(replies(model, prompts))

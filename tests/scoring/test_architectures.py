@@ -8,10 +8,10 @@ import pytest
 import torch
 from every_architecture import LENGTHS, sequence_oracle, tiny, trees_of
 
-from alignzoo.forest import lay
-from alignzoo.layout import choose_layout
-from alignzoo.scoring import Scorer
-from alignzoo.tree import Trees
+from alignzoo.data.trees import Trees
+from alignzoo.scoring.forest import lay
+from alignzoo.scoring.layout import choose_layout
+from alignzoo.scoring.scorer import Scorer
 
 BUILT = (
     "afmoe", "apertus", "arcee", "bitnet", "bloom", "codegen", "cohere2", "deepseek_v3", "ernie4_5", "falcon",

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from torch.nn.attention import flex_attention
 from torch.nn.attention.flex_attention import create_block_mask, create_mask
 
-from alignzoo import layout as layouts
-from alignzoo.flex import BLOCK_SIZE, attend, block_mask, widened
-from alignzoo.forest import PACKED, lay
-from alignzoo.layout import choose_layout
-from alignzoo.scoring import Scorer
-from alignzoo.tree import Branch, Tree, Trees
+from alignzoo.data.trees import Branch, Tree, Trees
+from alignzoo.scoring import layout as layouts
+from alignzoo.scoring.flex_attention import BLOCK_SIZE, attend, block_mask, widened
+from alignzoo.scoring.forest import PACKED, lay
+from alignzoo.scoring.layout import choose_layout
+from alignzoo.scoring.scorer import Scorer
 
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 
@@ -131,7 +131,7 @@ def test_without_its_backward_trees_are_attended_to_one_by_one_and_it_is_told(mo
 
 @pytest.mark.usefixtures("backward")
 def test_a_wrong_gradient_is_found_out(monkeypatch):
-    from alignzoo import attention
+    from alignzoo.scoring import tree_attention as attention
 
     monkeypatch.setattr(layouts, "has_flex", lambda device: True)
     monkeypatch.setattr(attention, "attend", lambda q, k, v, mask, **o: attend(q, k, v.detach(), mask, **o))

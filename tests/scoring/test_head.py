@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alignzoo import head
+from alignzoo.scoring import lm_head as head
 
 
 def made(dtype: torch.dtype, bias: bool) -> list[torch.Tensor | None]:

@@ -11,15 +11,15 @@ import torch
 import transformers as hf
 from architectures import CHANGING, FOREST, VOCABULARY, build, spread
 
-from alignzoo import oracle
-from alignzoo.attention import NAME
-from alignzoo.errors import UserError
-from alignzoo.forest import LAYOUTS, lay, sequences
-from alignzoo.layout import choose_layout
-from alignzoo.probes import probe, turning_points
-from alignzoo.rope import length_rules, reset_frequencies
-from alignzoo.scoring import Scorer
-from alignzoo.tree import Branch, Tree, Trees
+from alignzoo.core.errors import UserError
+from alignzoo.data.trees import Branch, Tree, Trees
+from alignzoo.models import oracle
+from alignzoo.models.attention import NAME
+from alignzoo.models.probes import probe, turning_points
+from alignzoo.models.rope import length_rules, reset_frequencies
+from alignzoo.scoring.forest import LAYOUTS, lay, sequences
+from alignzoo.scoring.layout import choose_layout
+from alignzoo.scoring.scorer import Scorer
 
 
 def trees_of(lengths, seed: int = 0) -> list[Tree]:

@@ -7,12 +7,14 @@ import pytest
 import torch
 from architectures import FOREST, PLAIN, VOCABULARY, build
 
-from alignzoo import head, scoring
-from alignzoo.errors import UserError
-from alignzoo.forest import lay, sequences
-from alignzoo.layout import choose_layout
-from alignzoo.scoring import Scorer, per_sequence
-from alignzoo.tree import Branch, Tree, Trees
+from alignzoo.core.errors import UserError
+from alignzoo.data.trees import Branch, Tree, Trees
+from alignzoo.models.logits import per_sequence
+from alignzoo.scoring import lm_head as head
+from alignzoo.scoring import scorer as scoring
+from alignzoo.scoring.forest import lay, sequences
+from alignzoo.scoring.layout import choose_layout
+from alignzoo.scoring.scorer import Scorer
 
 
 def random_trees(count: int = 6, seed: int = 0) -> list[Tree]:

@@ -34,7 +34,7 @@ def test_it_ends_well_or_is_told_in_words(kind, tmp_path):
 
 
 def test_a_traceback_is_noticed(tmp_path, monkeypatch):
-    from alignzoo.recipe import read
+    from alignzoo.recipe import parse as read
 
     def broken(*_):
         raise KeyError("nobody thought of this")

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 import alignzoo
-from alignzoo.report import write_report
+from alignzoo.report.run_page import write_report
 
 CANARY = (
     "</pre></style></title><script>alert('canary')</script><img src=http://example.com/x onerror=alert(1)>\"' onload='x"

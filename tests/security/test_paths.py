@@ -9,11 +9,11 @@ from click.testing import CliRunner
 
 import alignzoo
 from alignzoo.cli import alignzoo as cli
-from alignzoo.compare.recipe import Comparison
-from alignzoo.errors import UserError
-from alignzoo.flow import folder_of
-from alignzoo.recipe import load_recipe
-from alignzoo.runfolder import RunFolder
+from alignzoo.compare.spec import Comparison
+from alignzoo.core.errors import UserError
+from alignzoo.recipe.load import load_recipe
+from alignzoo.training.run import folder_of
+from alignzoo.training.run_folder import RunFolder
 
 NAMES = [
     "..",
@@ -83,7 +83,7 @@ def test_a_run_folder_that_is_a_link_is_not_written_through(tmp_path):
 
 
 def test_fresh_removes_a_link_and_not_what_it_leads_to(tmp_path):
-    from alignzoo.flow import _clear
+    from alignzoo.training.run import _clear
 
     precious, folder = tmp_path / "precious", tmp_path / "runs" / "a-1"
     precious.mkdir()
@@ -132,7 +132,7 @@ def test_a_linked_root_is_a_root(tmp_path, monkeypatch):
 
 
 def test_a_checkpoint_that_names_files_elsewhere_is_read_and_nothing_more(tmp_path):
-    from alignzoo import checkpoint
+    from alignzoo.training import checkpoint
 
     (tmp_path / "secret").write_text("x")
     folder = tmp_path / "checkpoints" / "step-000001"

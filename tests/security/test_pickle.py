@@ -13,9 +13,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import alignzoo
-from alignzoo.errors import UserError
-from alignzoo.judges.classifier import Classifier
-from alignzoo.models import from_nothing, pretrained
+from alignzoo.core.errors import UserError
+from alignzoo.evaluation.judges.classifier import Classifier
+from alignzoo.models.loading import from_nothing, pretrained
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from alignzoo import aloud
 from alignzoo.cli import _exit_code
-from alignzoo.errors import UserError
-from alignzoo.recipe import load_recipe
-from alignzoo.registry import registry
+from alignzoo.core import console as aloud
+from alignzoo.core.errors import UserError
+from alignzoo.recipe.load import load_recipe
+from alignzoo.registry.lookup import registry
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = '''

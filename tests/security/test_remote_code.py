@@ -10,9 +10,9 @@ import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import alignzoo
-from alignzoo import aloud
-from alignzoo.errors import UserError
-from alignzoo.recipe import load_recipe
+from alignzoo.core import console as aloud
+from alignzoo.core.errors import UserError
+from alignzoo.recipe.load import load_recipe
 
 CODE = """
 from pathlib import Path

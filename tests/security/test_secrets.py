@@ -16,12 +16,12 @@ from click.testing import CliRunner
 
 import alignzoo
 from alignzoo.cli import alignzoo as cli
-from alignzoo.compare.recipe import read_comparison
-from alignzoo.durable import write_json
-from alignzoo.errors import Problem, UserError
-from alignzoo.hiding import Veil, hide, printable, remember
-from alignzoo.progress import Screen
-from alignzoo.recipe import load_recipe
+from alignzoo.compare.spec import read_comparison
+from alignzoo.core.console import Screen
+from alignzoo.core.errors import Problem, UserError
+from alignzoo.core.files import write_json
+from alignzoo.core.redaction import Veil, hide, printable, remember
+from alignzoo.recipe.load import load_recipe
 
 ROOT = Path(__file__).parents[2]
 CANARIES = {
@@ -90,7 +90,7 @@ def test_a_stand_in_for_a_key_is_a_word_like_others(monkeypatch):
 
 
 def test_a_value_that_is_remembered_is_hidden(monkeypatch):
-    from alignzoo import hiding
+    from alignzoo.core import redaction as hiding
 
     monkeypatch.setattr(hiding, "_remembered", set())
     remember("canary-from-a-variable-of-another-name")

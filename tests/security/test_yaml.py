@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from alignzoo.compare.recipe import read_comparison
-from alignzoo.errors import UserError
-from alignzoo.recipe import load_recipe
-from alignzoo.recipe.read import MOST_BYTES, parse, read_file
+from alignzoo.compare.spec import read_comparison
+from alignzoo.core.errors import UserError
+from alignzoo.recipe.load import load_recipe
+from alignzoo.recipe.parse import MOST_BYTES, parse, read_file
 
 LAUGHS = "\n".join(["a0: &a0 [x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12))])
 

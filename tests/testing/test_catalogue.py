@@ -8,8 +8,8 @@ from __future__ import annotations
 import pytest
 from zoo import MODIFIERS, OBJECTIVES, ZOO, make, modified
 
-from alignzoo.composition import Sum, meaningless
-from alignzoo.objectives.sft import SFT
+from alignzoo.objectives.builtin.sft import SFT
+from alignzoo.objectives.composition import Sum, meaningless
 from alignzoo.testing import run_checks
 
 RISES = {("lipo_lambda", "length_normalised")}

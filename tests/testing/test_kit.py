@@ -9,9 +9,9 @@ import torch
 from kit_mutants import FOLLOWS, GOOD, MUTANTS, Good, InBatch, broken
 from zoo import MODIFIERS, modified
 
-from alignzoo.composition import Sum
-from alignzoo.objectives.dpo import DPO
-from alignzoo.objectives.sft import SFT
+from alignzoo.objectives.builtin.dpo import DPO
+from alignzoo.objectives.builtin.sft import SFT
+from alignzoo.objectives.composition import Sum
 from alignzoo.testing import CHECKS, ObjectiveTests, held_constant, pair, run_checks
 
 

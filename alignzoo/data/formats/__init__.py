@@ -1,9 +1,9 @@
 """The built-in formats, registered through the same hook as anybody's."""
 
-from alignzoo.data.format import Format
 from alignzoo.data.formats.hh import HHDialogues
 from alignzoo.data.formats.records import Records
-from alignzoo.hookspecs import hookimpl
+from alignzoo.interfaces.format import Format
+from alignzoo.interfaces.hookspecs import hookimpl
 
 
 @hookimpl

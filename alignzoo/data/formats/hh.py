@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from alignzoo.data.dialogue import dialogue_row
-from alignzoo.data.format import Format
-from alignzoo.data.rows import Row, Skipped
-from alignzoo.errors import UserError, nearest
+from alignzoo.core.errors import UserError, nearest
+from alignzoo.data.formats.dialogue import dialogue_row
+from alignzoo.interfaces.format import Format
+from alignzoo.interfaces.rows import Row, Skipped
 
 
 class HHDialogues(Format):

@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import Field
 
-from alignzoo.data.format import Format
-from alignzoo.data.preference import Columns, column_of
-from alignzoo.data.records import record_row
-from alignzoo.data.rows import Row, Skipped
+from alignzoo.data.formats.pairs import Columns, column_of
+from alignzoo.data.formats.row_shapes import record_row
+from alignzoo.interfaces.format import Format
+from alignzoo.interfaces.rows import Row, Skipped
 
 
 class Records(Format):

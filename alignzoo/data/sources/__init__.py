@@ -1,11 +1,11 @@
 """The built-in data sources, registered through the same hook as anybody's."""
 
-from alignzoo.data.source import DataSource
 from alignzoo.data.sources.hh import HH
 from alignzoo.data.sources.hub import Hub
-from alignzoo.data.sources.sample import Sample
 from alignzoo.data.sources.table import Table
-from alignzoo.hookspecs import hookimpl
+from alignzoo.data.sources.toy import Sample
+from alignzoo.interfaces.data_source import DataSource
+from alignzoo.interfaces.hookspecs import hookimpl
 
 
 @hookimpl

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from alignzoo.data.files import Record
 from alignzoo.data.formats.hh import HHDialogues
-from alignzoo.data.rows import Row, Skipped
-from alignzoo.data.source import Field, FileSource, Split
+from alignzoo.data.sources.base import FileSource
+from alignzoo.data.sources.json_records import Record
+from alignzoo.interfaces.data_source import Field, Split
+from alignzoo.interfaces.rows import Row, Skipped
 
 SAMPLE = "sample"
 
@@ -33,7 +34,7 @@ class HH(FileSource):
         if self.path != SAMPLE:
             yield from super().read(split)
             return
-        from alignzoo.data import sample
+        from alignzoo.data import toy as sample
 
         yield from sample.rows(split)
 
@@ -45,6 +46,6 @@ class HH(FileSource):
         """Of the fields and the contents of the files, or of the sample's version."""
         if self.path != SAMPLE:
             return super().fingerprint()
-        from alignzoo.data import sample
+        from alignzoo.data import toy as sample
 
         return self.digest_of([f"sample {sample.VERSION}"])

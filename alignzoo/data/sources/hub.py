@@ -8,13 +8,13 @@ from typing import Any
 
 from pydantic import SerializeAsAny
 
-from alignzoo.data.format import Format
+from alignzoo.core.errors import UserError
 from alignzoo.data.formats.records import Records
-from alignzoo.data.named_splits import choose_splits
-from alignzoo.data.optional import need
-from alignzoo.data.rows import Row, Skipped
-from alignzoo.data.source import DataSource, Field, Split
-from alignzoo.errors import UserError
+from alignzoo.data.sources.named_splits import choose_splits
+from alignzoo.data.sources.optional import need
+from alignzoo.interfaces.data_source import DataSource, Field, Split
+from alignzoo.interfaces.format import Format
+from alignzoo.interfaces.rows import Row, Skipped
 
 
 class Hub(DataSource):

@@ -8,14 +8,17 @@ from typing import Any
 
 from pydantic import SerializeAsAny
 
-from alignzoo.data.files import Record, walk
-from alignzoo.data.format import Format
+from alignzoo.core.digests import file_digest
+from alignzoo.core.errors import UserError
 from alignzoo.data.formats.records import Records
-from alignzoo.data.named_splits import choose_splits
-from alignzoo.data.optional import need
-from alignzoo.data.rows import Row, Skipped
-from alignzoo.data.source import Field, FileSource, Split, file_digest
-from alignzoo.errors import UserError
+from alignzoo.data.sources.base import FileSource
+from alignzoo.data.sources.files import walk
+from alignzoo.data.sources.json_records import Record
+from alignzoo.data.sources.named_splits import choose_splits
+from alignzoo.data.sources.optional import need
+from alignzoo.interfaces.data_source import Field, Split
+from alignzoo.interfaces.format import Format
+from alignzoo.interfaces.rows import Row, Skipped
 
 PASSING = (".", "cache-", "tmp")
 """Files that `datasets` leaves beside a saved dataset and that are no part of it."""

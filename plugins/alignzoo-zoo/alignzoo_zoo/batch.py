@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from alignzoo import Field, Objective, Pair, Scored, ties
+from alignzoo import Field, Objective, Pair, Scored
+from alignzoo.interfaces import ties
 
 
 class AOT(Objective):

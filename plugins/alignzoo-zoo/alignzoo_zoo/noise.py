@@ -3,7 +3,8 @@
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from alignzoo import Field, Objective, Pair, ties
+from alignzoo import Field, Objective, Pair
+from alignzoo.interfaces import ties
 
 
 class RobustDPO(Objective):

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from alignzoo import Field, Objective, Ranked, Scored, ties
+from alignzoo import Field, Objective, Ranked, Scored
+from alignzoo.interfaces import ties
 
 
 def later(values: Tensor) -> Tensor:

@@ -12,8 +12,12 @@ import torch
 from alignzoo_zoo import OBJECTIVES
 from notation import Completion, Single
 
-from alignzoo.objective import Objective, Pair, Ranked, Scored, Unpaired
-from alignzoo.objectives import CDPO, DPO, IPO, SFT
+from alignzoo.interfaces.loss_inputs import Pair, Ranked, Scored, Unpaired
+from alignzoo.interfaces.objective import Objective
+from alignzoo.objectives.builtin.cdpo import CDPO
+from alignzoo.objectives.builtin.dpo import DPO
+from alignzoo.objectives.builtin.ipo import IPO
+from alignzoo.objectives.builtin.sft import SFT
 from alignzoo.testing import completions
 
 BY_NAME: dict[str, type[Objective]] = {cls.name: cls for cls in [DPO, CDPO, IPO, SFT, *OBJECTIVES]}

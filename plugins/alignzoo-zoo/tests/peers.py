@@ -13,8 +13,9 @@ from typing import Any
 from cases import BY_NAME, build
 from notation import Completion, Pair, Single
 
-from alignzoo.composition import Modified, Modifier
-from alignzoo.objective import Objective
+from alignzoo.interfaces.modifier import Modifier
+from alignzoo.interfaces.objective import Objective
+from alignzoo.objectives.composition import Modified
 
 RECORDS = Path(__file__).parents[3] / "tests" / "objectives"
 TOLERANCE = {"float64": 1e-9, "float32": 1e-5}

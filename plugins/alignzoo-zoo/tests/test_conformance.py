@@ -6,8 +6,8 @@ import pytest
 from alignzoo_zoo import MODIFIERS, OBJECTIVES
 from cases import FIELDS
 
-from alignzoo.composition import Modified
-from alignzoo.objectives import DPO
+from alignzoo.objectives.builtin.dpo import DPO
+from alignzoo.objectives.composition import Modified
 from alignzoo.testing import run_checks
 
 OBJECTS = [cls(**fields) for cls in OBJECTIVES for fields in [{}, *FIELDS.get(cls.name, [])]]

@@ -7,8 +7,8 @@ import torch
 from alignzoo_zoo import MODIFIERS
 from cases import BY_NAME, PAIRS, build
 
-from alignzoo.composition import Modified
-from alignzoo.objectives import DPO
+from alignzoo.objectives.builtin.dpo import DPO
+from alignzoo.objectives.composition import Modified
 
 BY_MODIFIER = {cls.name: cls for cls in MODIFIERS}
 SAME = [

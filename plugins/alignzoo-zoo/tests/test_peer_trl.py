@@ -7,7 +7,7 @@ import math
 import pytest
 from peers import Case, Record
 
-from alignzoo.modifiers import LabelSmoothing
+from alignzoo.objectives.modifiers.label_smoothing import LabelSmoothing
 
 RECORD = Record("peer_trl.json")
 SMOOTHED = (LabelSmoothing(share=0.1),)

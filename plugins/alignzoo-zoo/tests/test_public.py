@@ -63,10 +63,10 @@ def test_all_files_are_looked_at():
 @pytest.mark.parametrize(
     "code",
     [
-        "import alignzoo", "from alignzoo.objective import Objective", "import alignzoo.seen as s", "import numpy",
+        "import alignzoo", "from alignzoo.interfaces.objective import Objective", "import alignzoo.interfaces.loss_inputs as s", "import numpy",
         "from alignzoo import Objective, registry", "from alignzoo import *", "from transformers import Trainer",
-        "from .. import alignzoo", "if True:\n    from alignzoo.engine import Engine", "import importlib",
-        "def f():\n    import alignzoo.data", "pair.chosen._tokens", "__import__('alignzoo.engine')",
+        "from .. import alignzoo", "if True:\n    from alignzoo.training.step import Engine", "import importlib",
+        "def f():\n    import alignzoo.data", "pair.chosen._tokens", "__import__('alignzoo.training.step')",
         "getattr(pair, '_state')",
     ],
 )  # fmt: skip

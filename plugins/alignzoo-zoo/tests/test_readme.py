@@ -10,7 +10,7 @@ import yaml
 from alignzoo_zoo import MODIFIERS, OBJECTIVES
 from cases import BY_NAME
 
-from alignzoo.objective import Needs
+from alignzoo.interfaces.objective import Needs
 
 README = Path(__file__).parent.parent / "README.md"
 START, END = "<!-- tables: tests/test_readme.py -->\n", "<!-- end of tables -->\n"

@@ -1,0 +1,90 @@
+"""What a person sees while a comparison works: a table of its runs, live, or a line for each where nobody watches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from alignzoo.compare.plan import Job, Plan
+from alignzoo.core.console import Advance, Screen
+
+WAITING, WORKING, DONE, FAILED = "dim", "cyan", "green", "red"
+
+
+class Board:
+    """A row for each configuration, a column for each seed, and in each cell what that run is doing."""
+
+    def __init__(self, plan: Plan, screen: Screen) -> None:
+        self._plan, self._console = plan, screen.console
+        self._cells: dict[int, tuple[str, str]] = {}
+        self._live: Live | None = None
+
+    @contextmanager
+    def shown(self) -> Iterator[Board]:
+        """Draw the table until the block ends; on something that is no terminal, say a line when a run ends."""
+        if not self._console.is_terminal or self._console.quiet:
+            yield self
+            return
+        with Live(self._table(), console=self._console, refresh_per_second=4) as self._live:
+            yield self
+        self._live = None
+
+    def cell(self, n: int) -> Screen:
+        """A screen for run n that shows its progress in its cell."""
+        return _Cell(self, n)
+
+    def put(self, n: int, text: str, style: str = WORKING) -> None:
+        """What run n is doing."""
+        before = self._cells.get(n)
+        self._cells[n] = (text, style)
+        if self._live is not None:
+            self._live.update(self._table())
+        elif style in (DONE, FAILED) and (before is None or before[1] != style):
+            job = self._plan.jobs[n]
+            self._console.print(f"[{n + 1} of {len(self._plan.jobs)}] {_words(job)}: {text}", markup=False)
+
+    def _table(self) -> Table:
+        table = Table(box=None, pad_edge=False)
+        table.add_column("RUN")
+        columns: list[str] = []
+        rows: dict[tuple[str, str], dict[str, int]] = {}
+        for n, job in enumerate(self._plan.jobs):
+            point, seed = job.key
+            rows.setdefault((job.label, point), {})[seed] = n
+            columns += [seed] if seed not in columns else []
+        for seed in columns:
+            table.add_column(f"SEED {seed}")
+        for (label, point), cells in rows.items():
+            shown = [self._cells.get(cells[s], ("waiting", WAITING)) if s in cells else ("", "") for s in columns]
+            table.add_row(f"{label}  {point}", *(Text(text, style=style) for text, style in shown))
+        return table
+
+
+class _Cell(Screen):
+    """A run's screen within a comparison: lines are kept back, and a bar is a few words in the run's cell."""
+
+    def __init__(self, board: Board, n: int) -> None:
+        super().__init__(quiet=True)
+        self._board, self._n = board, n
+
+    @contextmanager
+    def bar(self, what: str, total: int, done: int = 0) -> Iterator[Advance]:
+        """`dpo 120/600` in the cell."""
+        count = done
+
+        def advance(n: int, note: str) -> None:
+            nonlocal count
+            count += n
+            self._board.put(self._n, f"{what} {count:,}/{total:,}")
+
+        advance(0, "")
+        yield advance
+
+
+def _words(job: Job) -> str:
+    point, seed = job.key
+    return " ".join(filter(None, [job.label, point, f"seed {seed}"]))

@@ -1,0 +1,150 @@
+"""Run a plan: each run once, whoever asks; what is there is not done again, and a failed run stops no other."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import alignzoo
+from alignzoo.compare.gather import run_figures
+from alignzoo.compare.live_table import DONE, FAILED, Board
+from alignzoo.compare.measure import measure
+from alignzoo.compare.plan import Job, Plan, start_of
+from alignzoo.compare.results import Entry, Measured, write_results
+from alignzoo.core.console import Screen
+from alignzoo.core.errors import RunFailed, UserError
+from alignzoo.core.paths import cache_root, runs_root
+from alignzoo.interfaces.judge import Judge
+from alignzoo.recipe.resolved import Resolved
+from alignzoo.training.run import RunResult, folder_of, run_resolved
+
+PACKAGES = ("torch", "transformers", "numpy")
+
+
+def comparison_folder(plan: Plan) -> Path:
+    """Where a comparison's table is or will be: the same plan always has the same folder."""
+    return runs_root() / f"{plan.comparison.name}-{plan.fingerprint[:8]}"
+
+
+def compare_plan(plan: Plan, judges: Sequence[Judge], screen: Screen, command: str = "") -> Path:
+    """Do every run of the plan that is not done, measure each, and keep results.json up to date. The folder.
+
+    Two comparisons at once share their work: a run that another process is doing is waited for. What is interrupted
+    goes on with the same command.
+    """
+    folder = comparison_folder(plan)
+    folder.mkdir(parents=True, exist_ok=True)
+    began, counts = time.perf_counter(), _Counts(plan)
+    entries = [_entry(job) for job in plan.jobs]
+    with Board(plan, screen).shown() as board:
+        for n, job in enumerate(plan.jobs):
+            entries[n] = _one(n, job, plan, judges, board)
+            write_results(folder, _about(plan, judges, command, began, counts), entries)
+    return folder
+
+
+def _one(n: int, job: Job, plan: Plan, judges: Sequence[Judge], board: Board) -> Entry:
+    """A run and its figures, or why there are none."""
+    entry, screen = _entry(job), board.cell(n)
+    board.put(n, "starting")
+    try:
+        result = run_resolved(job.resolved, wait=True, screen=screen)
+        board.put(n, "measuring")
+        measured = _measured(job.resolved, result, plan, judges, screen)
+    except (UserError, RunFailed) as error:
+        reason = str(error).splitlines()[0]
+    except Exception as error:  # a plugin's objective may fail in any way; the other runs go on
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    else:
+        accuracy = result.summary["eval"].get("preference_accuracy")
+        board.put(n, "done" if accuracy is None else f"done, accuracy {accuracy:.3f}", DONE)
+        run = run_figures(result.summary)
+        return replace(entry, state="done", measured=str(measured.path.absolute()), run=run)
+    board.put(n, f"failed: {reason}", FAILED)
+    return replace(entry, state="failed", reason=reason)
+
+
+def _measured(resolved: Resolved, result: RunResult, plan: Plan, judges: Sequence[Judge], screen: Screen) -> Measured:
+    """The run's figures; its start is measured first, whose replies it is compared with."""
+    start = None
+    if resolved.start is not None:
+        below = run_resolved(resolved.start, wait=True, screen=screen)
+        start = _measured(resolved.start, below, plan, judges, screen)
+    return measure(resolved, result.folder, plan.comparison.samples, judges, start, screen)
+
+
+def _entry(job: Job) -> Entry:
+    resolved = job.resolved
+    return Entry(
+        job.label, resolved.recipe.objective.name, job.point, job.seed, resolved.fingerprint,
+        str(folder_of(resolved).path.absolute()), resolved.data_fingerprint, start_of(resolved),
+    )  # fmt: skip
+
+
+class _Counts:
+    """What was really computed, by what was there before and after."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        begun = {start for job in plan.jobs if (start := start_of(job.resolved))}
+        every = {job.resolved.fingerprint: job.resolved for job in plan.jobs}
+        every |= {start.fingerprint: start for start in plan.starts}
+        self._starts = [resolved for key, resolved in every.items() if key in begun]
+        self._every = list(every.values())
+        self._before = {resolved.fingerprint for resolved in self._every if folder_of(resolved).summary()}
+        self._tokens = self._stored()
+
+    def now(self) -> dict[str, int]:
+        """Runs, runs that were done before, SFT runs (or other starts), reference passes and tokenisations made."""
+        new = [resolved for resolved in self._every if resolved.fingerprint not in self._before]
+        summaries = [summary for resolved in new if (summary := folder_of(resolved).summary())]
+        return {
+            "runs": len(self._every),
+            "runs_done_before": len(self._before),
+            "sft_runs": sum(start in new for start in self._starts),
+            "reference_passes": sum(summary["reference"]["rows_scored"] > 0 for summary in summaries),
+            "tokenisations": len(self._stored() - self._tokens),
+        }
+
+    @staticmethod
+    def _stored() -> set[str]:
+        return {path.name for path in (cache_root() / "tokens").glob("[0-9a-f]*")}
+
+
+def _about(plan: Plan, judges: Sequence[Judge], command: str, began: float, counts: _Counts) -> dict[str, Any]:
+    comparison = plan.comparison
+    labels = [job.label for job in plan.jobs if start_of(job.resolved)] or plan.labels
+    return {
+        "name": comparison.name,
+        "fingerprint": plan.fingerprint,
+        "command": command,
+        "baseline": comparison.baseline or labels[0],
+        "select": comparison.select,
+        "seeds": comparison.seeds,
+        "grid": {key: list(values) for key, values in comparison.grid.items()},
+        "judges": [judge.name for judge in judges],
+        "samples": comparison.samples.model_dump(),
+        "allow_different_data": comparison.allow_different_data,
+        "versions": {"alignzoo": alignzoo.__version__, "python": sys.version.split()[0]}
+        | {package: version(package) for package in PACKAGES},
+        "machine": machine(),
+        "seconds": time.perf_counter() - began,
+        "counts": counts.now(),
+    }
+
+
+def machine() -> str:
+    """What the times were measured on."""
+    import os
+    import platform
+
+    import torch
+
+    if torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    return f"{platform.machine()} CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads"

@@ -1,0 +1,68 @@
+"""What a person sees while a run works: a line before each thing that takes time, and a bar while it does.
+
+Everything goes to stderr; results go to stdout.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from alignzoo.core.redaction import hide, printable
+
+Advance = Callable[[int, str], None]
+"""Called with how many units were done and a few words on how it goes."""
+
+
+BESIDE_A_BAR, SHORTEST_BAR = 84, 8
+"""Columns: of a step's description, count, times, loss, accuracy and margin; of the shortest bar that is worth it."""
+
+
+class Screen:
+    """Says and shows on stderr, or keeps quiet (`quiet=True`, and in every process but the first)."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, highlight=False, quiet=quiet)
+        self.bars = not quiet
+
+    def without_bars(self) -> Screen:
+        """The same one, for what runs within another one's bar: it only says."""
+        other = copy.copy(self)
+        other.bars = False
+        return other
+
+    def say(self, text: str) -> None:
+        """One line, printed as it is."""
+        self.console.print(printable(hide(text)), markup=False)
+
+    @contextmanager
+    def bar(self, what: str, total: int, done: int = 0) -> Iterator[Advance]:
+        """A progress bar over `total` units, of which `done` are done already.
+
+        A narrow terminal gets a shorter bar, or none, so that the figures keep their places.
+        """
+        room = self.console.width - BESIDE_A_BAR
+        columns = [
+            TextColumn("{task.description:<12}"), BarColumn(bar_width=min(room, 28)), MofNCompleteColumn(),
+            TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+        ]  # fmt: skip
+        if room < SHORTEST_BAR:
+            del columns[1], columns[2]  # the bar, and how long it has taken
+        with Progress(*columns, console=self.console, disable=not self.bars) as progress:
+            task = progress.add_task(what, total=total, completed=done, note="")
+            yield lambda n, note: progress.update(task, advance=n, note=note)
+
+
+_said: set[str] = set()
+
+
+def say_once(text: str) -> None:
+    """One line on stderr, once in a process."""
+    if text not in _said:
+        _said.add(text)
+        print(printable(hide(text)), file=sys.stderr, flush=True)

@@ -1,0 +1,140 @@
+"""A row from one record of a table, whatever its shape: a pair, a labelled completion or a ranked list.
+
+    {"prompt", "chosen", "rejected"}                       a pair; see `alignzoo.data.formats.pairs`
+    {"prompt", "completion", "label": true}                unpaired
+    {"prompt", "completions": [...], "scores": [...]}      ranked; or "ranks", 1 for the best; or best first
+
+Numbers beside them are the row's columns; `chosen_score` and `rejected_score` (or `score_chosen`, ...) are a column
+`score` of the two completions. A number, and a label, may be written as text: CSV has nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+from alignzoo.core.errors import UserError, nearest
+from alignzoo.data.formats.pairs import Columns, completions_row, preference_row
+from alignzoo.interfaces.rows import Row, Skipped
+
+LABELS = {"true": 1.0, "1": 1.0, "false": 0.0, "0": 0.0}
+"""As JSON or a spreadsheet writes them, in lower case."""
+
+
+def record_row(id: str, record: dict[str, Any], columns: Columns, where: str) -> Row | Skipped:
+    """A row from one record. Raises UserError (with `where`) for what is missing or of the wrong type."""
+    pair = columns.chosen in record or columns.rejected in record
+    if "completions" in record and not pair:
+        return _ranked(id, record, columns, where)
+    if "completion" in record and not pair:
+        return _unpaired(id, record, columns, where)
+    row = preference_row(id, record, columns, where)
+    return row if isinstance(row, Skipped) else _with_numbers(row, record, columns)
+
+
+def numbers(record: dict[str, Any]) -> dict[str, float]:
+    """Every finite number of a record."""
+    found = {key: _number(value) for key, value in record.items()}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):  # text; an integer of hundreds of digits
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _with_numbers(row: Row, record: dict[str, Any], columns: Columns) -> Row:
+    sides = (("chosen", columns.chosen), ("rejected", columns.rejected))
+    own: tuple[dict[str, float], ...] = ({}, {})
+    rest = {}
+    for key, value in numbers(record).items():
+        if key in columns:
+            continue
+        for side, names in enumerate(sides):
+            name = next((_of(key, word) for word in names if _of(key, word)), "")
+            if name:
+                own[side][name] = value
+                break
+        else:
+            rest[key] = value
+    completions = tuple(replace(one, columns=mine) for one, mine in zip(row.completions, own, strict=True))
+    return replace(row, columns=rest, completions=completions)
+
+
+def _of(key: str, side: str) -> str:
+    """`score` of `chosen_score` and of `score_chosen`; "" of what says nothing of this side."""
+    if key.startswith(f"{side}_"):
+        return key.removeprefix(f"{side}_")
+    return key.removesuffix(f"_{side}") if key.endswith(f"_{side}") else ""
+
+
+def _unpaired(id: str, record: dict[str, Any], columns: Columns, where: str) -> Row | Skipped:
+    if "label" not in record:
+        raise UserError(
+            "a completion without a label", where=where, expected="label: true (desirable) or false",
+            nearest=nearest("label", record),
+        )  # fmt: skip
+    label = LABELS.get(str(record["label"]).lower().removesuffix(".0"))
+    if label is None:
+        raise UserError(f"label is {record['label']!r}", where=where, expected="true (desirable) or false")
+    row = completions_row(id, record, columns.prompt, [record["completion"]], where)
+    if isinstance(row, Skipped):
+        return row
+    only = replace(row.completions[0], columns={"desirable": label})
+    return replace(row, completions=(only,), columns=_others(record, columns.prompt, "completion", "label"))
+
+
+def _others(record: dict[str, Any], *known: str) -> dict[str, float]:
+    return {name: value for name, value in numbers(record).items() if name not in known}
+
+
+def _ranked(id: str, record: dict[str, Any], columns: Columns, where: str) -> Row | Skipped:
+    texts = record["completions"]
+    if not isinstance(texts, list | tuple) or len(texts) < 2:
+        raise UserError("completions is not a list of two or more", where=where, expected="a list of completions")
+    scores = _scores(record, len(texts), where)
+    row = completions_row(id, record, columns.prompt, texts, where)
+    if isinstance(row, Skipped):
+        return row
+    completions = row.completions
+    if scores is not None:
+        if len(set(scores)) == 1:
+            return Skipped(id, "all scores are equal")
+        completions = tuple(replace(one, columns={"score": s}) for one, s in zip(completions, scores, strict=True))
+        completions = tuple(sorted(completions, key=lambda one: -one.columns["score"]))  # stable: ties keep their order
+    return replace(row, completions=completions, columns=_others(record, columns.prompt))
+
+
+def _scores(record: dict[str, Any], count: int, where: str) -> list[float] | None:
+    """A number for each completion, larger for a better one; None when they stand in order."""
+    given = [name for name in ("scores", "ranks") if record.get(name) is not None]
+    if len(given) > 1:
+        raise UserError("both scores and ranks", where=where, expected="one of them")
+    if given:
+        sign = 1 if given == ["scores"] else -1
+        return [sign * value for value in _numbers_of(record, given[0], count, where)]
+    close = nearest("scores", _lists(record, count)) or nearest("ranks", _lists(record, count))
+    if close:  # a slip of the keyboard would have put the completions in the order of the file
+        raise UserError(f"no scores, but a list of numbers '{close}'", where=where, expected="scores or ranks")
+    return None
+
+
+def _lists(record: dict[str, Any], count: int) -> list[str]:
+    """Names of lists with a number for each completion."""
+    lists = {name: value for name, value in record.items() if isinstance(value, list | tuple) and len(value) == count}
+    return [name for name, value in lists.items() if all(_number(one) is not None for one in value)]
+
+
+def _numbers_of(record: dict[str, Any], name: str, count: int, where: str) -> list[float]:
+    values = record[name]
+    found = [_number(value) for value in values] if isinstance(values, list | tuple) else []
+    numbers = [value for value in found if value is not None]
+    if len(numbers) != count or len(found) != count:
+        raise UserError(f"{name} is not a list of {count} numbers", where=where, expected="one for each completion")
+    return numbers

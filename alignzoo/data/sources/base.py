@@ -1,0 +1,84 @@
+"""The base of every data source that reads files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import Field
+
+from alignzoo.core.digests import file_digest
+from alignzoo.data.sources.files import find_files, read_records
+from alignzoo.data.sources.json_records import Record
+from alignzoo.data.sources.named_splits import choose_splits, side, split_in_path
+from alignzoo.interfaces.data_source import DataSource, Split
+from alignzoo.interfaces.rows import Row, Skipped
+
+
+class FileSource(DataSource):
+    """A source that reads records from files: subclass it and turn a record into a row."""
+
+    path: str | tuple[str, ...]
+    train_split: str | None = Field(None, description="by default `train`, or the only one that is no test split")
+    test_split: str | None = Field(None, description="by default the one named like the training split")
+
+    def row(self, id: str, record: Record, where: str) -> Row | Skipped:
+        """A row from one record. `id` is `file:line`; `where` has the whole path, for errors."""
+        raise NotImplementedError
+
+    def splits(self) -> tuple[Split, ...]:
+        """Both, when the names of the files say which is which."""
+        return ("train", "test") if {split for _, _, split in self._files()} == {"train", "test"} else ("train",)
+
+    def read(self, split: Split) -> Iterator[Row | Skipped]:
+        """Rows in the order of the files and their lines."""
+        for file, label, own in self._files():
+            if own != split:
+                continue
+            for line, record in read_records(file):
+                yield self.row(f"{label}:{line}", record, f"{file}:{line}")
+
+    def fingerprint(self) -> str:
+        """Of the fields and of every file's name and bytes."""
+        return self.digest_of(f"{label} {file_digest(file)}" for file, label, _ in self._files())
+
+    def _files(self) -> list[tuple[Path, str, Split]]:
+        """(file, its label in ids, its split) for every file that is read, each once.
+
+        A file is called by its name, below a folder by its path in it; where two would be called the same, all by
+        their paths below the folder that they share.
+        """
+        labels: dict[Path, str] = {}
+        for part in _parts(self.path):
+            root = Path(part).expanduser()
+            for file in find_files(part):
+                label = file.relative_to(root).as_posix() if root.is_dir() else file.name
+                labels.setdefault(file.absolute(), label)
+        if len(set(labels.values())) < len(labels):
+            shared = os.path.commonpath([file.parent for file in labels])
+            labels = {file: file.relative_to(shared).as_posix() for file in labels}
+        parts = self._split_of({label: split_in_path(label) for label in labels.values()})
+        return [(file, label, parts[label]) for file, label in labels.items() if label in parts]
+
+    def _split_of(self, names: dict[str, str]) -> dict[str, Split]:
+        """Label -> split, by the names in the files' paths. Files without one are for training.
+
+        Test files train only where the recipe names them: as `path`, and not as a folder that holds them.
+        """
+        said = set(names.values())
+        plain = "train" if "train" in said or not any(name.startswith("train") for name in said) else ""
+        names = {label: name or plain for label, name in names.items()}
+        if {side(name) for name in names.values()} == {"test"} and not self.train_split and not self._in_folders():
+            return dict.fromkeys(names, "train")
+        train, test = choose_splits(
+            list(dict.fromkeys(names.values())), str(self.path), self._kinds, self.train_split, self.test_split
+        )
+        return {label: "train" if name == train else "test" for label, name in names.items() if name in (train, test)}
+
+    def _in_folders(self) -> bool:
+        return any(Path(part).expanduser().is_dir() for part in _parts(self.path))
+
+
+def _parts(path: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (path,) if isinstance(path, str) else path

@@ -1,0 +1,103 @@
+"""What became of the data: counts by reason, every row that was not used, and how long the rest is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alignzoo.data.chat_template import Thinking
+from alignzoo.data.splits import Rows
+from alignzoo.data.tokenize import Tokenised
+from alignzoo.interfaces.data_source import DataSource
+
+NOTES = ("spanning", "thinking", "tool calls", "white space")
+
+
+def data_report(rows: Rows, train: Tokenised, held_out: Tokenised, source: DataSource) -> dict[str, Any]:
+    """JSON-ready: it becomes data.json in the run folder, and its counts go into summary.json.
+
+    read = used + skipped + left_out (usable rows beyond the source's limits); used = train + held_out.
+    """
+    skipped = [*rows.skipped, *train.skipped, *held_out.skipped]
+    return {
+        "source": {"name": source.name} | source.model_dump(mode="json"),
+        "read": rows.read,
+        "used": len(train.trees) + len(held_out.trees),
+        "train": len(train.trees),
+        "held_out": len(held_out.trees),
+        "held_out_is": "carved from the training rows, by group" if rows.carved else "the source's own test split",
+        "in_both_splits": rows.in_both,
+        "skipped": len(skipped),
+        "left_out": rows.left_out,
+        "skipped_by_reason": dict(sorted(Counter(row.reason for row in skipped).items())),
+        "truncated_prompts": train.truncated_prompts + held_out.truncated_prompts,
+        "truncated_completions": train.truncated_completions + held_out.truncated_completions,
+        "boundary": {name: train.boundary[name] + held_out.boundary[name] for name in NOTES},
+        "parted": sum(int(block.parted.sum()) for part in (train, held_out) for block in part.trees.blocks()),
+        "flipped": rows.flipped,
+        "lengths": lengths(train, held_out),
+        "skipped_rows": [{"id": row.id, "reason": row.reason, "detail": row.detail} for row in skipped],
+    }
+
+
+def losses(report: dict[str, Any]) -> str:
+    """What a reader of the results should know of the data, as a clause for a line; "" where there is nothing."""
+    prompts, completions = report["truncated_prompts"], report["truncated_completions"]
+    said = []
+    if prompts or completions:
+        said.append(f"truncated: {prompts:,} prompts, the completions of {completions:,} rows")
+    if report["in_both_splits"]:
+        said.append(f"{report['in_both_splits']:,} held-out rows are also training rows")
+    return "".join(f"; {part}" for part in said)
+
+
+def remarks(report: Mapping[str, Any], thinking: Thinking) -> list[str]:
+    """Lines on what tokenizer and chat template made of the rows, those with a count above zero."""
+    found = report["boundary"]
+    how = {
+        "keep": "scored as given (tokens.thinking=template: as the template writes them)",
+        "template": "scored as the template writes them (tokens.thinking=keep: as given)",
+    }[thinking]
+    lines = {
+        "spanning": "rows where a token spans the end of the prompt; that token is scored with the completion",
+        "thinking": f"rows whose answers the chat template shortens, {how}",
+        "tool calls": "rows whose tool calls the chat template does not write",
+        "white space": "rows where the chat template changes white space in an answer; scored as it writes them",
+    }
+    said = [f"{found[name]:,} {line}" for name, line in lines.items() if found[name]]
+    if report["parted"]:
+        line = "rows whose dialogues part before the last turn; no samples are drawn for them"
+        said.append(f"{report['parted']:,} {line}")
+    return said
+
+
+def lengths(*parts: Tokenised) -> dict[str, dict[str, float]]:
+    """Tokens of the prompt and of each kind of completion: mean, median, 95th percentile and maximum."""
+    found: dict[str, list[NDArray[np.int64]]] = {"prompt": []}
+    for block in (block for part in parts for block in part.trees.blocks()):
+        sizes = np.diff(block.segments)
+        found["prompt"].append(sizes[block.trees[:-1]])
+        sizes -= block.scored_from
+        kinds = np.diff(block.trees)
+        if "desirable" in block.columns:  # a single completion is called by its label
+            kinds = 2 * kinds + (block.columns["desirable"][block.first[:-1]] > 0.5)
+        _, examples = np.unique(kinds, return_index=True)
+        for example in sorted(examples.tolist()):
+            alike = block.trees[:-1][kinds == kinds[example]]
+            for b, name in enumerate(block.names(example)):
+                if not name.startswith("mismatched"):
+                    found.setdefault(name, []).append(sizes[alike + 1 + b])
+    return {name: _describe(np.concatenate(values)) for name, values in found.items() if values}
+
+
+def _describe(values: np.ndarray) -> dict[str, float]:
+    return {
+        "mean": round(float(values.mean()), 1),
+        "median": float(np.median(values)),
+        "p95": float(np.percentile(values, 95)),
+        "max": int(values.max()),
+    }

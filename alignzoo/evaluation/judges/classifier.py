@@ -1,0 +1,153 @@
+"""Sequence classifiers and reward models of the Hugging Face library."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, PrivateAttr
+
+from alignzoo.core.errors import UserError, nearest
+from alignzoo.interfaces.judge import Judge, Prompt
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+WHERE = "eval.judges"
+
+
+class Classifier(Judge):
+    """A sequence classifier or a reward model: what it makes of prompt and reply is the score.
+
+    A single output is the score as it is. Of several labels one is named, and the score is its log-odds against all
+    the others; where outputs stand for themselves (regression, labels that don't exclude each other), that output.
+    """
+
+    name = "classifier"
+    source = "reward models: Ouyang et al. 2022 (arXiv:2203.02155), section 3.5"
+
+    path: str = Field(description="a folder or a hub id, as for from_pretrained; code that comes with it is never run")
+    revision: str | None = Field(None, description="hub revision")
+    label: int | str | None = Field(None, description="the one that is the score, by name or index; null: the only one")
+    prompt: bool = Field(True, description="false: the reply is read without its prompt")
+    pair: bool = Field(False, description="prompt and reply as a text pair, as cross-encoders take them")
+    eos: bool | None = Field(
+        None, description="close plain texts with the end-of-sequence token; null: if it reads a text at its last token"
+    )
+    after_turn: bool = Field(
+        False, description="read what the chat template writes after the end of a turn (a newline), as TRL's models do"
+    )
+    max_length: int | None = Field(None, ge=1, description="tokens read of a text, its last ones; null: what fits")
+    tokens_per_batch: int = Field(8192, ge=1, description="token slots per batch; changes speed, not the scores")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the weights and the arithmetic")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
+
+    _loaded: Any = PrivateAttr(None)
+
+    def ready(self) -> None:
+        """Whether there is such a model with such a label; its weights are not read. Raises UserError."""
+        self._column(self._from_pretrained("AutoConfig"))
+
+    def scores(self, prompts: Sequence[Prompt], replies: Sequence[str]) -> list[float]:
+        """The output, or the label's log-odds, of each reply. Batches and padding don't change what is read."""
+        import torch
+
+        from alignzoo.evaluation.judges.texts import as_text, batches, outputs, read
+
+        model, tokenizer = self._model()
+        column = self._column(model.config)
+        end = hasattr(model, "score") if self.eos is None else self.eos  # decoders call their head so
+        how = {"pair": self.pair, "end": end, "after_turn": self.after_turn}
+        texts = [
+            as_text(prompt if self.prompt else None, reply, tokenizer, **how)
+            for prompt, reply in zip(prompts, replies, strict=True)
+        ]
+        encoded = read(texts, tokenizer, self._limit(model, tokenizer))
+        found = [0.0] * len(texts)
+        with torch.no_grad():
+            for rows in batches([len(one["input_ids"]) for one in encoded], self.tokens_per_batch):
+                values = _score(outputs([encoded[row] for row in rows], model), column, model.config)
+                for row, value in zip(rows, values.tolist(), strict=True):
+                    found[row] = value
+        return found
+
+    def _limit(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+        positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        known = (self.max_length, positions, tokenizer.model_max_length)
+        return min(limit for limit in known if limit is not None)
+
+    def _model(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Loaded once, when it is first needed."""
+        if self._loaded is None:
+            import torch
+
+            if self.device == "cuda" and not torch.cuda.is_available():
+                raise UserError("no GPU is there", where=f"{WHERE}: device", expected="cpu, or auto")
+            device = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+            self.ready()
+            options = {"dtype": getattr(torch, self.dtype), "output_loading_info": True}
+            model, info = self._from_pretrained("AutoModelForSequenceClassification", **options)
+            missing = sorted(info["missing_keys"])
+            if missing:  # transformers would draw them at random and go on
+                raise UserError(
+                    f"'{self.path}' is no classifier: its weights lack {', '.join(missing)}", where=f"{WHERE}: path",
+                    expected="a sequence classifier or a reward model",
+                )  # fmt: skip
+            self._loaded = model.to(device).eval(), self._from_pretrained("AutoTokenizer")
+        return self._loaded
+
+    def _from_pretrained(self, auto: str, **options: Any) -> Any:
+        import transformers
+
+        path = Path(self.path).expanduser()
+        if not path.is_dir() and (path.is_absolute() or self.path.startswith(".")):
+            beside = [one.name for one in path.parent.iterdir() if one.is_dir()] if path.parent.is_dir() else []
+            close = nearest(path.name, beside)
+            raise UserError(f"no such folder: {self.path}", where=f"{WHERE}: path", nearest=close)
+        source = str(path) if path.is_dir() else self.path
+        options |= {"revision": self.revision, "trust_remote_code": False}
+        if "Model" in auto:
+            options["use_safetensors"] = True
+        try:
+            return getattr(transformers, auto).from_pretrained(source, **options)
+        except (OSError, ValueError) as error:
+            if "safetensors" in str(error):
+                raise UserError(
+                    f"'{self.path}' has no weights in safetensors", where=f"{WHERE}: path",
+                    expected="model.safetensors: opening a pickled file can run any code",
+                    hint="where you trust it, convert it once: from_pretrained(FOLDER) and save_pretrained(FOLDER)",
+                ) from error  # fmt: skip
+            raise UserError(
+                f"no classifier could be loaded from '{self.path}': {(str(error).splitlines() or [''])[0]}",
+                where=f"{WHERE}: path", expected="a folder in Hugging Face layout, or a hub id with the hub in reach",
+            ) from error  # fmt: skip
+
+    def _column(self, config: PreTrainedConfig) -> int:
+        """The output that the label is."""
+        names = {int(place): str(name) for place, name in (config.id2label or {}).items()}
+        known = f"one of {', '.join(names.values())}, or an index from 0 to {len(names) - 1}"
+        if self.label is None and len(names) == 1:
+            return 0
+        if self.label is None:
+            raise UserError(
+                f"'{self.path}' has {len(names)} labels; say which one is the score", where=f"{WHERE}: label",
+                expected=known,
+            )  # fmt: skip
+        for place, name in names.items():
+            if self.label in (place, name):
+                return place
+        raise UserError(
+            f"'{self.path}' has no label {self.label!r}", where=f"{WHERE}: label", expected=known,
+            nearest=nearest(str(self.label), names.values()),
+        )  # fmt: skip
+
+
+def _score(outputs: Tensor, column: int, config: PreTrainedConfig) -> Tensor:
+    """(B,) from (B, labels)."""
+    independent = config.problem_type in ("regression", "multi_label_classification")
+    if outputs.shape[1] == 1 or independent:
+        return outputs[:, column]
+    others = [place for place in range(outputs.shape[1]) if place != column]
+    return outputs[:, column] - outputs[:, others].logsumexp(1)

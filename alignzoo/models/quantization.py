@@ -1,0 +1,44 @@
+"""Weights in 4 or 8 bits, by bitsandbytes: frozen, under adapters that are trained (QLoRA, Dettmers et al. 2023)."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from alignzoo.core.errors import UserError
+
+
+def quantization(bits: str, dtype: str) -> dict[str, Any]:
+    """What from_pretrained is told: QLoRA's NF4 with doubly quantised constants, or LLM.int8()."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of every layer's every cast
+    if bits == "8bit":
+        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )  # fmt: skip
+    return {"quantization_config": nf4}
+
+
+def settle_quantized(model: PreTrainedModel, source: str) -> None:
+    """Have every forward compute the same. Raises UserError for layers that can't be written back."""
+    for module in model.modules():
+        # On a CPU with bfloat16 instructions a forward without gradient would round the weights' constants for good,
+        # and the policy would differ from its own reference.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010
+    with torch.device("meta"):
+        plain = type(model)(type(model.config)(**_without_quantization(model)))
+    if any(isinstance(module, Conv1D) for module in plain.modules()):
+        raise UserError(
+            f"the layers of {type(model).__name__} (Conv1D) lose their layout when they are quantised",
+            where="model.quantize", expected=f"lora alone, for '{source}'",
+        )  # fmt: skip
+
+
+def _without_quantization(model: PreTrainedModel) -> dict[str, Any]:
+    return {key: value for key, value in model.config.to_dict().items() if key != "quantization_config"}

@@ -1,0 +1,25 @@
+"""Conservative DPO."""
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from alignzoo.interfaces.loss_inputs import Pair
+from alignzoo.interfaces.objective import Field, Objective
+
+
+class CDPO(Objective):
+    """Conservative DPO: DPO that assumes a share of the labels to be flipped, and stops at that confidence."""
+
+    name = "cdpo"
+    family = "label noise"
+    source = "Mitchell 2023, 'A note on DPO with noisy preferences and relationship to IPO', equation 3"
+    equation = "-(1 - e) log sigmoid(beta h) - e log sigmoid(-beta h), with e = label_smoothing"
+    includes = ("label_smoothing",)
+
+    beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
+    label_smoothing: float = Field(0.1, ge=0, lt=0.5, description="assumed share of flipped labels; 0 is DPO")
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Shape (B,). Its minimum is at beta h = log((1 - e) / e), where the gradient of DPO would still push."""
+        h = self.beta * pair.margin
+        return -(1 - self.label_smoothing) * logsigmoid(h) - self.label_smoothing * logsigmoid(-h)

@@ -1,0 +1,22 @@
+"""Direct Preference Optimization."""
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from alignzoo.interfaces.loss_inputs import Pair
+from alignzoo.interfaces.objective import Field, Objective
+
+
+class DPO(Objective):
+    """Direct Preference Optimization: RLHF's objective under a KL constraint as a classification loss on pairs."""
+
+    name = "dpo"
+    family = "link functions"
+    source = "Rafailov et al. 2023, arXiv:2305.18290, equation 7"
+    equation = "-log sigmoid(beta h)"
+
+    beta: float = Field(0.1, gt=0, description="strength of the KL constraint; the paper uses 0.1, and 0.5 for TL;DR")
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Shape (B,)."""
+        return -logsigmoid(self.beta * pair.margin)

@@ -1,0 +1,38 @@
+"""Identity Preference Optimization."""
+
+from typing import Literal
+
+from torch import Tensor
+
+from alignzoo.interfaces.loss_inputs import Pair, Scored
+from alignzoo.interfaces.objective import Field, Objective
+
+
+class IPO(Objective):
+    """Identity Preference Optimization: regresses the margin to 1/(2 beta), so that it can't grow without bound.
+
+    The field implements two losses under this name. The paper's is on summed log-ratios (`log_ratio: sum`, the
+    default). `log_ratio: mean` divides each log-ratio by its completion's length, as TRL, HALOs and LLaMA-Factory do;
+    the right beta differs between the two.
+    """
+
+    name = "ipo"
+    family = "link functions"
+    source = "Azar et al. 2023, arXiv:2310.12036, equation 17"
+    equation = "(h - 1 / (2 beta))^2"
+
+    beta: float = Field(0.1, gt=0, description="the paper's tau: the margin is driven to 1 / (2 beta)")
+    log_ratio: Literal["sum", "mean"] = Field("sum", description="sum: the paper's h; mean: log-ratios per token")
+
+    @property
+    def includes(self) -> tuple[str, ...]:  # type: ignore[override]
+        """With `log_ratio: mean` it is length-normalised already."""
+        return ("length_normalised",) if self.log_ratio == "mean" else ()
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Shape (B,)."""
+        h = self._log_ratio(pair.chosen) - self._log_ratio(pair.rejected)
+        return (h - 1 / (2 * self.beta)) ** 2
+
+    def _log_ratio(self, scored: Scored) -> Tensor:
+        return scored.log_ratio if self.log_ratio == "sum" else scored.log_ratio / scored.length

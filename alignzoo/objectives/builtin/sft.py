@@ -1,0 +1,31 @@
+"""Supervised fine-tuning on the chosen completions."""
+
+from typing import Literal
+
+from torch import Tensor
+
+from alignzoo.interfaces.loss_inputs import Scored
+from alignzoo.interfaces.objective import Field, Objective
+
+
+class SFT(Objective):
+    """Supervised fine-tuning on the chosen completions ("Preferred-FT" in the DPO paper): where alignment starts."""
+
+    name = "sft"
+    family = "reference-free"
+    source = "Rafailov et al. 2023, arXiv:2305.18290, section 6 (Preferred-FT)"
+    equation = "-log pi(y_chosen | x), over the tokens of the whole global batch (or over its sequences)"
+    data = "chosen"
+    reference = "none"
+
+    reduction: Literal["token", "sequence"] = Field(
+        "token", description="mean over tokens, or over sequences of their sums (as the DPO authors' code does)"
+    )
+
+    def loss(self, chosen: Scored) -> Tensor:
+        """Shape (B,): the negative log-likelihood of each whole completion, EOS included."""
+        return -chosen.log_prob
+
+    def weight(self, chosen: Scored) -> Tensor:
+        """Shape (B,): token counts, or ones."""
+        return chosen.length if self.reduction == "token" else super().weight(chosen)

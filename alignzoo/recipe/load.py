@@ -1,0 +1,109 @@
+"""Load a recipe: parse, extend, overlay, override, validate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from alignzoo.core.errors import Problem, UserError
+from alignzoo.interfaces.model_source import ON_TOP
+from alignzoo.recipe.find import find_recipe, shipped_recipes
+from alignzoo.recipe.merge import apply, is_base, merge, read_with_bases, without_base
+from alignzoo.recipe.needs import inherited_overlay, inherited_overrides, recipe_named, runs_named
+from alignzoo.recipe.parse import Node, Origin, read_overrides
+from alignzoo.recipe.resolved import START, Resolved
+from alignzoo.recipe.schema import Recipe
+from alignzoo.recipe.validate import validate
+
+__all__ = ["Origin", "Recipe", "Resolved", "find_recipe", "load_recipe", "shipped_recipes"]
+
+
+def load_recipe(
+    path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = (), overlays: Sequence[str | Path] = ()
+) -> Resolved:
+    """Read a recipe, what it extends, the overlays on top and the overrides last, and the recipes that it needs.
+
+    `overrides` are `{"objective.beta": 0.2}` or `["objective.beta=0.2"]`. Raises UserError with every problem found.
+    """
+    layers = [read_with_bases(find_recipe(overlay)) for overlay in overlays]
+    return _load(find_recipe(path), layers, read_overrides(overrides), ())
+
+
+def _load(
+    path: Path, overlays: list[Node], overrides: list[tuple[list[str], Node]], chain: tuple[Path, ...]
+) -> Resolved:
+    if path in chain:
+        circle = " -> ".join(part.name for part in (*chain[chain.index(path) :], path))
+        raise UserError(f"recipes need each other's runs in a circle: {circle}", where=str(path))
+    node = read_with_bases(path)
+    own = _objective_name(node)
+    follows = _starts_from_a_run(node, overlays, overrides)
+    if follows:
+        _no_base_beside_from(node)
+    mine = [without_base(overlay) for overlay in overlays] if follows else overlays
+    for overlay in mine:
+        node = merge(node, overlay)
+    kept = [(key, value) for key, value in overrides if not (follows and key[0] == "model" and _of_first(key))]
+    node = apply(node, kept)
+    name = _objective_name(node)
+    recipe, registry = validate(
+        node, path.stem if not own or not name or name == own else f"{path.stem}-{name.rpartition('/')[2]}"
+    )
+    named = runs_named(recipe)
+    below = [inherited_overlay(overlay, named) for overlay in overlays]
+    passed = inherited_overrides(overrides, named)
+    needs = {key: _load(recipe_named(node, key, other), below, passed, (*chain, path)) for key, other in named.items()}
+    if START in needs:
+        recipe = _started(recipe, needs[START].recipe, str(node.origin))
+    return Resolved(recipe, path, node, needs, registry)
+
+
+def _started(recipe: Recipe, start: Recipe, where: str) -> Recipe:
+    """The recipe as it continues from `start`'s policy, which may come with code. Raises UserError if it can't."""
+    if start.objective.head == "scalar" != recipe.objective.head:
+        raise UserError(
+            f"{start.name} trains a reward model, which has no language model to start from", where=where,
+            expected="a recipe whose objective trains a language model",
+        )  # fmt: skip
+    if start.model.runs_code:
+        recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"trust_remote_code": True})})
+    return recipe
+
+
+def _starts_from_a_run(node: Node, overlays: list[Node], overrides: list[tuple[list[str], Node]]) -> bool:
+    """Whether `model.from` is set once everything is merged."""
+    start: Any = None
+    for layer in (node, *overlays):
+        model = layer.value.get("model")
+        if model is not None and isinstance(model.value, dict) and "from" in model.value:
+            start = model.value["from"].value
+    for key, value in overrides:
+        if key == ["model", "from"]:
+            start = value.value
+    return bool(start)
+
+
+def _objective_name(node: Node) -> str:
+    """What a recipe's objective is called; "" where there is none, or several. Another objective on top of a recipe is
+    another run, and is called so."""
+    objective = node.value.get("objective")
+    name = objective.value.get("name") if objective is not None and isinstance(objective.value, dict) else None
+    return name.value if name is not None and isinstance(name.value, str) else ""
+
+
+def _of_first(key: Sequence[str]) -> bool:
+    return is_base(key) and key[1] not in ("dtype", "trust_remote_code", *ON_TOP)
+
+
+def _no_base_beside_from(node: Node) -> None:
+    model = node.value.get("model")
+    if model is None or not isinstance(model.value, dict) or "from" not in model.value:
+        return
+    problems = [
+        Problem(f"model.{key}: it says what the first policy is; write it in the recipe that model.from names",
+                where=str(model.keys[key]))
+        for key in model.value if _of_first(("model", key)) and model.value[key].value is not None
+    ]  # fmt: skip
+    if problems:
+        raise UserError(problems)

@@ -1,0 +1,194 @@
+"""YAML with its traps closed, and with the place of every value.
+
+A node is a plain value, a list, or a `Map` of nodes; each knows the file, line and column that wrote it, so that an
+error can point there whatever was merged on top of what.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alignzoo.core.errors import UserError, nearest
+
+COMMAND_LINE = "command line"
+MOST_BYTES, MOST_VALUES, MOST_LEVELS = 1_000_000, 100_000, 40
+"""Of a recipe. A few lines of aliases of aliases are billions of values; the largest recipe of ours has eighty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value was written: a file with line and column (from 1), or the command line."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+
+@dataclass(slots=True)
+class Node:
+    """A value with its origin. `value` is a scalar, a list of nodes, or a dictionary of nodes by key."""
+
+    value: Any
+    origin: Origin
+    keys: dict[str, Origin] = field(default_factory=dict)
+    """Of a dictionary: where each key stands, which is where an error about that key points."""
+
+    def plain(self) -> Any:
+        """The value without origins."""
+        if isinstance(self.value, dict):
+            return {key: node.plain() for key, node in self.value.items()}
+        if isinstance(self.value, list):
+            return [node.plain() for node in self.value]
+        return self.value
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 5e-7 as a string, because it has no dot: here it is the number that everybody means."""
+
+
+_Loader.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(?:\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+
+def read_file(path: Path) -> Node:
+    """A recipe file as a node. Raises UserError with file, line and column."""
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError("too large for a recipe", where=str(path), expected=f"at most {MOST_BYTES:,} bytes")
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise UserError("no such recipe", where=str(path), nearest=nearest(path.name, siblings)) from None
+    except IsADirectoryError:
+        raise UserError("a folder", where=str(path), expected="a recipe (.yaml)") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"byte {error.start} is not UTF-8", where=str(path)) from None
+    except OSError as error:
+        raise UserError(f"can't be read: {error.strerror}", where=str(path)) from None
+    node = parse(text, str(path))
+    if node is None:
+        raise UserError("the recipe is empty", where=str(path))
+    if not isinstance(node.value, dict):
+        raise UserError(
+            "a recipe is a mapping of sections", where=str(node.origin), expected="objective, model, data, train"
+        )
+    return node
+
+
+def parse(text: str, file: str) -> Node | None:
+    """One YAML document as a node; None when there is nothing in it."""
+    try:
+        loader = _Loader(text)
+        try:
+            document = loader.get_single_node()
+            return None if document is None else _Reading(loader, file).node(document)
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark and file != COMMAND_LINE else file
+        raise UserError(f"not YAML: {error.problem or error.context}", where=where) from None
+    except yaml.YAMLError as error:
+        raise UserError(f"not YAML: {str(error).splitlines()[0]}", where=file) from None
+    except (ValueError, OverflowError) as error:  # a date that does not exist, an integer in base 60
+        raise UserError(f"not YAML: {error}", where=file) from None
+    except RecursionError:
+        raise UserError("nested too deeply", where=file) from None
+
+
+class _Reading:
+    """One document becomes nodes; how many there are is counted, and how deep they lie."""
+
+    def __init__(self, loader: _Loader, file: str) -> None:
+        self.loader, self.file, self.values = loader, file, 0
+
+    def node(self, node: yaml.Node, level: int = 0) -> Node:
+        """A value and those within it."""
+        mark = node.start_mark
+        origin = Origin(self.file) if self.file == COMMAND_LINE else Origin(self.file, mark.line + 1, mark.column + 1)
+        self.values += 1
+        if self.values > MOST_VALUES:
+            raise UserError("aliases of aliases: too many values", where=self.file, expected=f"at most {MOST_VALUES:,}")
+        if level > MOST_LEVELS:
+            raise UserError("nested too deeply", where=str(origin), expected=f"at most {MOST_LEVELS} levels")
+        if isinstance(node, yaml.CollectionNode) and node.tag not in (
+            _Loader.DEFAULT_SEQUENCE_TAG,
+            _Loader.DEFAULT_MAPPING_TAG,
+        ):
+            raise yaml.MarkedYAMLError(problem=f"the tag {node.tag} is not allowed", problem_mark=mark)
+        if isinstance(node, yaml.SequenceNode):
+            return Node([self.node(item, level + 1) for item in node.value], origin)
+        if isinstance(node, yaml.MappingNode):
+            return self.mapping(node, origin, level)
+        value = self.loader.construct_object(node, deep=True)
+        if value is not None and not isinstance(value, str | bool | int | float):  # a date, bytes
+            what = f"{node.value!r} is read as a {type(value).__name__}"
+            raise UserError(what, where=str(origin), expected="quotation marks, if it is text")
+        if isinstance(value, int) and abs(value) >= 2**64:  # Python does not even print one of thousands of digits
+            raise UserError("a whole number of more than 64 bits", where=str(origin), expected="a smaller one")
+        return Node(value, origin)
+
+    def mapping(self, node: yaml.MappingNode, origin: Origin, level: int) -> Node:
+        """Keys are names, each of them there once."""
+        items: dict[str, Node] = {}
+        keys: dict[str, Origin] = {}
+        for key_node, value_node in node.value:
+            place = self.node(key_node, level + 1)
+            key = place.value
+            if not isinstance(key, str):
+                written = getattr(key_node, "value", key)
+                raise UserError(
+                    f"the key {written!r} is read as {key!r}, not as text", where=str(place.origin), expected="a name"
+                )
+            if key in items:
+                raise UserError(f"'{key}' is given twice (first at line {keys[key].line})", where=str(place.origin))
+            items[key], keys[key] = self.node(value_node, level + 1), place.origin
+        return Node(items, origin, keys)
+
+
+def read_overrides(overrides: Mapping[str, Any] | Iterable[str]) -> list[tuple[list[str], Node]]:
+    """`a.b=c` words (values in YAML) or a mapping of dotted keys to values, as paths and nodes, in order."""
+    origin = Origin(COMMAND_LINE)
+    if isinstance(overrides, Mapping):
+        return [(_path(key), from_value(value, origin)) for key, value in overrides.items()]
+    if isinstance(overrides, str):
+        overrides = [overrides]
+    pairs = []
+    for word in overrides:
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise UserError(
+                f"'{word}' is not an override", where=COMMAND_LINE, expected="key=value, for example objective.beta=0.2"
+            )
+        pairs.append((_path(key), parse(text, COMMAND_LINE) or Node(None, origin)))
+    return pairs
+
+
+def _path(key: str) -> list[str]:
+    parts = key.strip().split(".")
+    if not all(parts) or len(parts) > MOST_LEVELS:
+        raise UserError(
+            f"'{key}' is not a key", where=COMMAND_LINE, expected="names joined by dots, for example train.epochs"
+        )
+    return parts
+
+
+def from_value(value: Any, origin: Origin) -> Node:
+    """Plain values as nodes that all come from one place."""
+    if isinstance(value, Mapping):
+        items = {str(key): from_value(item, origin) for key, item in value.items()}
+        return Node(items, origin, dict.fromkeys(items, origin))
+    if isinstance(value, list | tuple):
+        return Node([from_value(item, origin) for item in value], origin)
+    return Node(str(value) if isinstance(value, Path) else value, origin)

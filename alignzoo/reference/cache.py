@@ -1,0 +1,162 @@
+"""The reference log-prob cache: every sequence is scored once by a reference, whatever run asks for it.
+
+A cache folder belongs to what the numbers depend on besides the tokens: the reference's weights, its architecture and
+the precision of the forward. In it each sequence is addressed by the hash of its token ids and of where scoring
+starts; objective, beta, learning rate, seed, batch size, order and subset are not part of any key. Values are per-token
+float32 log-probs in ragged safetensors shards:
+
+    keys (n, 16) uint8 · offsets (n + 1) int64 · log_probs (total) float32
+
+A shard is named by the digest of its contents, written to a temporary name, synced and renamed: an interrupted pass
+keeps every shard that it finished, a damaged one is noticed by its name, and processes that share a folder never write
+the same file with different bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from alignzoo.core.arrays import mapped, ranges
+from alignzoo.core.errors import NotWritten
+from alignzoo.core.files import replacing
+
+SHARD_ROWS = 16_384
+ROW_BITS = 32
+"""An index is a shard's number and, in so many bits, a row of it."""
+SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
+Scores = NDArray[np.float32]
+
+
+@dataclass
+class Shard:
+    """One file. Its arrays are mapped, and read from disk when asked for: memory does not grow with the cache."""
+
+    path: Path
+    keys: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+    log_probs: Scores
+
+
+@dataclass
+class ReferenceCache:
+    """The scores of one reference. `add` collects, `flush` writes a shard; what is flushed is safe."""
+
+    folder: Path
+    damaged: list[Path] = field(default_factory=list)
+    """Shards set aside when the cache was opened, renamed to `*.damaged`. Their rows are scored again."""
+
+    def __post_init__(self) -> None:
+        self._shards: list[Shard] = []
+        self._pending: dict[bytes, Scores] = {}
+        paths = sorted(self.folder.glob("*.safetensors"))
+        with ThreadPoolExecutor() as threads:
+            for path, shard in zip(paths, threads.map(read_shard, paths), strict=True):
+                if shard is None:
+                    with suppress(OSError):  # another process has done so, or the disk can only be read
+                        path.rename(path.with_suffix(".damaged"))
+                    self.damaged.append(path)
+                else:
+                    self._shards.append(shard)
+
+    def __len__(self) -> int:
+        return len({key.tobytes() for shard in self._shards for key in shard.keys}) + len(self._pending)
+
+    def find(self, keys: Sequence[bytes] | NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Where each key's scores are (an index for `get`), or -1. Only what was flushed is found.
+
+        The keys wanted are sorted, and each shard's looked up among them: no index of the cache is kept.
+        """
+        wanted = _words(np.frombuffer(b"".join(keys), np.uint8) if isinstance(keys, Sequence) else keys)
+        order = np.argsort(wanted[:, 0])
+        ordered = wanted[order, 0]
+        found = np.full(len(wanted), -1, dtype=np.int64)
+        for s, shard in reversed(list(enumerate(self._shards))):  # of two that hold a key the first one counts
+            own = _words(shard.keys)
+            sorted_rows = np.argsort(own[:, 0])  # a search for keys in order stays in the processor's cache
+            first, last = (np.searchsorted(ordered, own[sorted_rows, 0], side) for side in SIDES)
+            rows = np.repeat(sorted_rows, last - first)
+            at = order[ranges(first, last - first)]
+            same = wanted[at, 1] == own[rows, 1]
+            found[at[same]] = s << ROW_BITS | rows[same]
+        return found
+
+    def get(self, index: int) -> Scores:
+        """The token log-probs of one sequence, in the order of its tokens."""
+        shard, row = self._shards[index >> ROW_BITS], index & (1 << ROW_BITS) - 1
+        return shard.log_probs[int(shard.offsets[row]) : int(shard.offsets[row + 1])]
+
+    def add(self, key: bytes, log_probs: Scores) -> None:
+        """Remember one sequence's scores until `flush`."""
+        self._pending[key] = np.asarray(log_probs, dtype=np.float32)
+
+    @property
+    def full(self) -> bool:
+        """Whether what was added makes a shard."""
+        return len(self._pending) >= SHARD_ROWS
+
+    def drop(self) -> None:
+        """Forget what was added since the last `flush`."""
+        self._pending.clear()
+
+    def flush(self) -> None:
+        """Write what was added as one shard, durably. Raises NotWritten when the disk refuses."""
+        if not self._pending:
+            return
+        keys = np.frombuffer(b"".join(self._pending), np.uint8).reshape(-1, 16)
+        offsets = np.zeros(len(keys) + 1, dtype=np.int64)
+        np.cumsum([len(scores) for scores in self._pending.values()], out=offsets[1:])
+        log_probs = np.concatenate(list(self._pending.values()))
+        path = self.folder / f"{_digest(keys, offsets, log_probs)}.safetensors"
+        with replacing(path, hint="ALIGNZOO_CACHE puts the cache elsewhere") as temporary:
+            save_file({"keys": keys, "offsets": offsets, "log_probs": log_probs}, temporary)
+        shard = read_shard(path)
+        if shard is None:
+            raise NotWritten(f"{path} could not be written: it does not read back as it was")
+        self._shards.append(shard)
+        self._pending.clear()
+
+
+def read_shard(path: Path) -> Shard | None:
+    """Open a shard and check it against its name; None when it is truncated or altered."""
+    try:
+        arrays = mapped(path)
+        keys, offsets, log_probs = (arrays[name] for name in ("keys", "offsets", "log_probs"))
+    except (
+        OSError,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ):  # what a file that is no shard may lead to
+        return None
+    intact = path.stem == _digest(keys, offsets, log_probs)
+    return Shard(path, keys, offsets, log_probs) if intact else None
+
+
+def _digest(keys: NDArray[np.uint8], offsets: NDArray[np.int64], log_probs: Scores) -> str:
+    digest = blake2b(digest_size=16)
+    for array in (keys, offsets, log_probs):
+        digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _words(keys: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """(n, 2) 16 bytes as two numbers: compared in one instruction each, and uniform, being a digest."""
+    return np.ascontiguousarray(keys).view(np.uint64).reshape(-1, 2)
+
+
+def caches(root: Path) -> Iterable[Path]:
+    """Every reference's folder under a cache root."""
+    folder = root / "reference"
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []

@@ -1,0 +1,206 @@
+"""The reference pass: score what the cache does not hold yet, and hand back every sequence's reference log-probs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from alignzoo.core.arrays import on_disk
+from alignzoo.core.console import Screen
+from alignzoo.core.distributed.gather import own_class
+from alignzoo.core.distributed.process_group import Ranks, dealt
+from alignzoo.core.errors import RunFailed
+from alignzoo.data.trees import Tree, Trees, sequence_key
+from alignzoo.models.fingerprint import code_of, weights_fingerprint
+from alignzoo.reference.cache import ReferenceCache
+from alignzoo.scoring.exactness import Check, SpotCheck, verdict
+from alignzoo.scoring.forest import PACKED, PLAIN, Forest, lay, sequences
+from alignzoo.scoring.layout import CHECK_VERSION
+from alignzoo.scoring.microbatches import in_parts
+from alignzoo.scoring.scorer import Scorer
+
+FLUSH_SLOTS = 2_000_000
+"""An interrupted pass loses at most the scores of about this many token slots."""
+
+
+@dataclass
+class Reference:
+    """The reference's log-probs of some trees: `places` in the cache, one for each branch of each tree."""
+
+    trees: Trees
+    cache: ReferenceCache
+    places: NDArray[np.int64]
+    rows_scored: int
+    rows_cached: int
+
+    def tokens(self, tree: int, branch: int) -> NDArray[np.float32]:
+        """Token log-probs of one branch, read from the cache."""
+        return self.cache.get(int(self.places[self.trees.branches(tree)[0] + branch]))
+
+
+def cache_folder(root: Path, scorer: Scorer, source_code: str = "") -> Path:
+    """The cache folder of this reference: a digest of all that its scores depend on besides the tokens.
+
+    These are weights, config, class, remote code, the version of transformers, types, and the layout with the version
+    of the check that let it pass. So scores of a layout that was wrong never answer for another one.
+
+    `source_code` is the digest of the plugin that loaded the model (`Resolved.source_code`).
+    """
+    model = scorer.model
+    about = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "architectures"}
+    config = {key: value for key, value in sorted(model.config.to_dict().items()) if key not in about}
+    code = (own_class(model).__qualname__, source_code, code_of(model), version("transformers"))
+    layout = (CHECK_VERSION, scorer.layout, scorer.whole_head, scorer.flex)
+    text = f"{weights_fingerprint(model)} {config!r} {model.dtype} {scorer.precision} {code!r} {layout!r}"
+    return root / "reference" / blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def score_reference(
+    scorer: Scorer, trees: Trees, folder: Path, budget: int, screen: Screen, who: str = "reference",
+    ranks: Ranks | None = None, spot: SpotCheck | None = None,
+) -> Reference:  # fmt: skip
+    """Score the trees with `scorer` (the policy before its first step), skipping what the cache in `folder` holds.
+
+    A few rows of every shard are held to `spot`, the model's own forward by default, before the shard is written.
+
+    `who` is what the scorer is called on the screen. Of several processes that share the folder each scores its part;
+    where every host has a folder of its own, the processes of each host do. Raises RunFailed where memory is too little
+    for a single row, the cache can't be written, or scores are not the model's own.
+    """
+    if spot is None and not (ranks is not None and ranks.sharded):
+        spot = SpotCheck(scorer)
+    rows = np.arange(len(trees))
+    cache = ranks.main_first(lambda: ReferenceCache(folder)) if ranks else ReferenceCache(folder)
+    for path in cache.damaged:
+        screen.say(f"reference cache: {path.name} is damaged; set aside, its rows are scored again")
+    keys = trees.keys
+    places = cache.find(keys)
+    missing = _missing(trees, places)
+    screen.say(f"{who}: {len(trees) - len(missing):,} of {len(trees):,} rows cached, {len(missing):,} to score")
+    if ranks is not None and ranks.count > 1:
+        part = rows[dealt(trees.sizes, *ranks.seat(folder))]
+        _score(scorer, trees, part, missing, cache, budget, screen, who, ranks, spot)
+        ranks.everyone()
+        cache = ReferenceCache(folder)  # with what the others have written
+        places = cache.find(keys)
+    left = _missing(trees, places)
+    sharded = ranks is not None and ranks.sharded and any(ranks.everyone(len(left)))
+    if len(left) or sharded:  # of several processes none, unless another job writes to the folder too
+        _score(scorer, trees, rows, left, cache, budget, screen, who, ranks, spot)
+        places = cache.find(keys)
+    return Reference(trees, cache, on_disk(places, folder), len(missing), len(trees) - len(missing))
+
+
+def _missing(trees: Trees, places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The trees of which a branch has no place in the cache."""
+    absent = np.logical_or.reduceat(places < 0, trees.first[:-1]) if len(trees) else places < 0
+    return np.flatnonzero(absent)
+
+
+def _score(
+    scorer: Scorer, trees: Trees, rows: NDArray[np.int64], missing: NDArray[np.int64], cache: ReferenceCache,
+    budget: int, screen: Screen, who: str, ranks: Ranks | None, spot: SpotCheck | None,
+) -> None:  # fmt: skip
+    """Score those of the rows that are missing.
+
+    Micro-batches are cut of all rows, whatever the cache holds, and only whole ones are written, so a stopped pass goes
+    on with the same ones. In padded layouts rows share one only if they are equally wide: a row's bits then depend on
+    no neighbor, which another run need not have.
+    """
+    device = next(scorer.parameters()).device
+    unsaved, looked_at = 0, _LookedAt(spot)
+    absent = set(missing.tolist())
+    sharded = ranks is not None and ranks.sharded
+    alike = None if scorer.layout == PACKED else _widths(trees, scorer.layout)
+    part = np.intersect1d(rows, missing) if sharded else rows  # shards take equally many forwards in every process
+
+    def work(rows: list[int]) -> tuple[Forest, NDArray[np.float32]]:
+        forest = lay([trees[row] for row in rows], scorer.layout).to(device)
+        return forest, scorer(forest)["log_prob"].cpu().numpy()
+
+    def keep() -> None:
+        looked_at.check(cache)
+        cache.flush()
+
+    try:
+        with screen.bar(who, len(np.intersect1d(part, missing))) as advance, torch.no_grad():
+            for some, (forest, scores) in in_parts(
+                trees, part, budget, scorer.layout, work, screen.say, ranks, absent.__contains__, alike
+            ):
+                cuts, laid = forest.offsets.tolist(), [trees[row] for row in some]
+                values = [scores[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+                for (tree, branch), value in zip(sequences(laid), values, strict=True):
+                    cache.add(sequence_key(tree.prompt, branch), value)
+                looked_at.see(laid, values)
+                unsaved += forest.slots
+                if unsaved >= FLUSH_SLOTS or cache.full:
+                    keep()
+                    unsaved = 0
+                advance(len(some), "")
+    finally:
+        keep()
+
+
+def _widths(trees: Trees, layout: str) -> NDArray[np.int64]:
+    """(len,) slots of the row that each tree needs: of the whole tree, or of its longest sequence."""
+    if layout != PLAIN:
+        return trees.sizes
+    segments, first = np.diff(trees.segments), trees.trees[:-1]
+    prompts = segments[first].copy()
+    branches = segments.copy()
+    branches[first] = 0
+    return prompts + np.maximum.reduceat(branches, first)
+
+
+class _LookedAt:
+    """Two trees of what a shard will hold, the longest and the first, with their scores."""
+
+    def __init__(self, spot: SpotCheck | None) -> None:
+        self.spot = spot
+        self.kept: list[tuple[Tree, list[NDArray[np.float32]]]] = []
+        self.history: list[bool] = []
+
+    def see(self, trees: list[Tree], values: list[NDArray[np.float32]]) -> None:
+        cuts = np.cumsum([0, *(len(tree.branches) for tree in trees)])
+        longest = max(range(len(trees)), key=lambda i: trees[i].slots)
+        for i in dict.fromkeys([longest] if self.kept else [longest, 0]):
+            self.kept.append((trees[i], values[cuts[i] : cuts[i + 1]]))
+        self.kept.sort(key=lambda one: -one[0].slots)
+        del self.kept[1:-1]
+
+    def check(self, cache: ReferenceCache) -> None:
+        """Raise RunFailed, and keep nothing of the shard, where scores that have to be the model's own are not."""
+        kept, self.kept = self.kept, []
+        if self.spot is None or not kept:
+            return
+        found = self.spot.compare([tree for tree, _ in kept], [value for _, values in kept for value in values])
+        self.history.append(found.over)
+        if verdict(self.history, self.spot.strict):
+            cache.drop()
+            raise RunFailed(f"reference pass: {found.problem}")
+
+
+def spot_check(spot: SpotCheck | None, parts: Sequence[Reference | None]) -> Check | None:
+    """The longest and the first tree of each part, as the cache has them, whoever scored them. None without any.
+
+    Raises RunFailed where they are not the model's own.
+    """
+    trees: list[Tree] = []
+    values: list[NDArray[np.float32]] = []
+    for part in filter(None, parts):
+        for row in dict.fromkeys([int(part.trees.sizes.argmax()), 0]) if len(part.trees) else ():
+            trees.append(part.trees[row])
+            values += [part.tokens(row, b) for b in range(len(trees[-1].branches))]
+    if spot is None or not trees:
+        return None
+    found = spot.compare(trees, values)
+    if found.over and spot.strict:
+        raise RunFailed(f"reference: {found.problem}")
+    return found

@@ -1,0 +1,58 @@
+"""Figures as people read them: the same digits down a column."""
+
+from __future__ import annotations
+
+import math
+from statistics import median_high
+
+from alignzoo.compare.columns import Column
+from alignzoo.compare.scales import SHARE
+from alignzoo.compare.statistics import Interval, distinguishable
+from alignzoo.compare.table import Cell, Table
+
+NOTHING = "—"
+NOISE = "≈"
+"""Before a difference whose interval contains 0."""
+
+
+def digits(table: Table, column: Column) -> int:
+    """Decimals of a column: three for a share, else three significant digits of its middle figure.
+
+    What others start from has no say: its KL is 0, and its margin may be on a scale of its own.
+    """
+    if column.scale == SHARE:
+        return 3
+    cells = [cell for row in table.rows if not row.start and (cell := table.cell(row, column))]
+    means = [abs(cell.estimate.mean) for cell in cells if cell.estimate.mean]
+    return min(6, max(0, 2 - math.floor(math.log10(median_high(means))))) if means else 2
+
+
+def number(value: float, decimals: int, signed: bool = False) -> str:
+    """`1,234`, `-0.50`; with `signed`, `+0.50`. Nothing is called minus zero."""
+    text = f"{value:{'+' if signed else ''},.{decimals}f}"
+    return text if text.strip("+-0.,") else text.replace("-", "+" if signed else "")
+
+
+def bounds(estimate: Interval, decimals: int, signed: bool = False, percent: bool = False) -> str:
+    """Return `[0.898, 0.925]`, or nothing where one number is all there is.
+
+    `(89%)` after it is the simulated coverage of an interval that is not known to have 95%.
+    """
+    if not math.isfinite(estimate.high - estimate.low):
+        return ""
+    low, high = (_percent(end) if percent else number(end, decimals, signed) for end in (estimate.low, estimate.high))
+    return f"[{low}, {high}]" + ("" if estimate.coverage is None else f" ({100 * estimate.coverage:.0f}%)")
+
+
+def difference_words(cell: Cell | None, decimals: int) -> tuple[str, str]:
+    """(`≈ +0.003`, `[-0.010, +0.016]`) of the difference to the baseline, in percent if relative, or ("", "")."""
+    if cell is None or cell.difference is None:
+        return "", ""
+    mean = cell.difference.mean
+    words = _percent(mean) if cell.relative else number(mean, decimals, True)
+    noise = "" if distinguishable(cell.difference) else f"{NOISE} "
+    return noise + words, bounds(cell.difference, decimals, True, cell.relative)
+
+
+def _percent(share: float) -> str:
+    return f"{number(100 * share, 1, True)}%"

@@ -1,0 +1,184 @@
+"""A comparison's report.html: one self-contained page that asks nothing of any network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, Template
+from markupsafe import Markup
+
+from alignzoo.compare.columns import DOWN, Column
+from alignzoo.compare.grid import Point, Row, point_words
+from alignzoo.compare.results import Entry
+from alignzoo.compare.table import Cell, Table
+from alignzoo.report.comparison.caption import Note, caption, failures, legend, mark, notes, raised
+from alignzoo.report.comparison.numbers import NOTHING, bounds, difference_words, digits, number
+from alignzoo.report.comparison.plots import Plot, look, reward_column
+from alignzoo.report.run_page import turns
+
+PROMPTS = 4
+"""Whose replies are shown: the first of the test split that every row has answered, so nobody has picked them."""
+
+
+def page(table: Table, plots: Sequence[Plot]) -> str:
+    """The page. The same table gives the same bytes."""
+    said = notes(table)
+    return _template().render(
+        about=table.about,
+        name=str(table.about.get("name", "comparison")),
+        table=table,
+        facts=list(_facts(table)),
+        loud=[line.text for line in caption(table) if line.loud],
+        caption=[line.text for line in caption(table) if not line.loud],
+        legend=legend(table),
+        notes=[(raised(n), note.text) for n, note in enumerate(said, 1)],
+        groups=[_group(table, name, columns, said, n == 0) for n, (name, columns) in enumerate(table.groups.items())],
+        # Drawn by us; the labels in it are escaped by matplotlib.
+        plots=[(plot.name, plot.title, plot.says, Markup(plot.inline)) for plot in plots],
+        prompts=_replies(table),
+        tried=[_tried(table, n, row) for n, row in enumerate(table.rows)],
+        run_count=sum(len(point.runs) for row in table.rows for point in row.points),
+        tried_columns=[column.head for column in _details(table)],
+        failures=[(run.label, point_words(run.point), run.seed, run.reason) for run in failures(table)],
+    )
+
+
+def _facts(table: Table) -> Iterator[tuple[str, str]]:
+    """(figure, what it is) at the head of the page."""
+    runs = [run for row in table.rows for point in row.points for run in point.runs]
+    seeds = {run.seed for row in table.rows if not row.start for point in row.points for run in point.runs}
+    yield str(sum(not row.start for row in table.rows)), "recipes compared"
+    yield str(sum(len(row.points) for row in table.rows if not row.start)), "configurations tried"
+    yield str(len(seeds)), "seeds of each" if len(seeds) != 1 else "seed of each"
+    failed = sum(run.state == "failed" for run in runs)
+    yield f"{len(runs):,}", f"runs, {failed} failed" if failed else "runs"
+    first = next((cell for column in table.columns for row in table.rows if (cell := table.cell(row, column))), None)
+    if first:
+        yield f"{first.estimate.examples:,}", "test pairs"
+
+
+def _group(table: Table, name: str, columns: Sequence[Column], said: Sequence[Note], first: bool) -> dict[str, Any]:
+    return {
+        "title": name,
+        "columns": [(column.head, column.says) for column in columns],
+        "rows": [
+            {
+                "label": row.label,
+                "mark": mark(said, row.label),
+                "colour": look(n)["color"],
+                "tag": "baseline" if row.label == table.baseline else "start" if row.start else "",
+                "under": f"{row.words}, {row.seeds} run{'' if row.seeds == '1' else 's'}" if first else "",
+                "failed": row.why if first else row.why.partition(":")[0],
+                "cells": [_cell(table, row, column, said) for column in columns],
+            }
+            for n, row in enumerate(table.rows)
+        ],
+    }
+
+
+def _cell(table: Table, row: Row, column: Column, said: Sequence[Note]) -> dict[str, Any]:
+    cell, decimals = table.cell(row, column), digits(table, column)
+    if cell is None:
+        return {"mean": NOTHING, "mark": mark(said, row.label, column)}
+    by, around = difference_words(cell, decimals)
+    return {
+        "mean": number(cell.estimate.mean, decimals), "bounds": bounds(cell.estimate, decimals), "best": cell.best,
+        "by": by, "around": around, "tone": _tone(cell, column), "mark": mark(said, row.label, column),
+    }  # fmt: skip
+
+
+def _tone(cell: Cell, column: Column) -> str:
+    """`noise`, `apart`, or where one direction is better `good` or `bad`."""
+    if not cell.apart or cell.difference is None:
+        return "noise"
+    if not column.arrow:
+        return "apart"
+    return "good" if (cell.difference.mean > 0) != (column.arrow == DOWN) else "bad"
+
+
+def _details(table: Table) -> list[Column]:
+    """The columns of the list of all runs."""
+    reward = reward_column(table)
+    keys = ["preference_accuracy", *([reward.key] if reward else []), "likelihood_accuracy", "kl", "length", "seconds"]
+    return [column for key in dict.fromkeys(keys) if (column := table.column(key))]
+
+
+def _tried(table: Table, n: int, row: Row) -> dict[str, Any]:
+    """A row's configurations with their runs."""
+    return {
+        "label": row.label,
+        "colour": look(n)["color"],
+        "points": [
+            {
+                "words": point.words,
+                "chosen": point is row.chosen and len(row.points) > 1,
+                "validation": _shown(point.mean(table.select, test=False), 4),
+                "means": [_shown(point.mean(column, test=True), digits(table, column)) for column in _details(table)],
+                "runs": [_run(table, point, run) for run in point.runs],
+            }
+            for point in row.points
+        ],
+    }
+
+
+def _run(table: Table, point: Point, run: Entry) -> dict[str, Any]:
+    done = run.state == "done"
+    one = Point(point.values, (run,))
+    return {
+        "seed": run.seed,
+        "problem": "" if done else f"failed: {run.reason}" if run.state == "failed" else "not run yet",
+        "validation": _shown(one.mean(table.select, test=False), 4),
+        "means": [_shown(one.mean(column, test=True), digits(table, column)) for column in _details(table)],
+        "folder": run.folder,
+    }
+
+
+def _shown(value: float | None, decimals: int) -> str:
+    return NOTHING if value is None else number(value, decimals)
+
+
+def _replies(table: Table) -> list[dict[str, Any]]:
+    """Prompts, and what each row's first run answered."""
+    rows = [(n, row, row.chosen.done[0]) for n, row in enumerate(table.rows) if row.chosen and row.chosen.done]
+    answers = [{str(line["id"]): line for line in run.figures.samples if line["test"]} for _, _, run in rows]
+    answers = [lines for lines in answers if lines]
+    rows = [one for one in rows if any(line["test"] for line in one[2].figures.samples)]
+    shared = [name for name in (answers[0] if answers else {}) if all(name in lines for lines in answers)]
+    return [
+        {
+            "turns": turns(_text(answers[0][name]["prompt"])),
+            "chosen": _text(answers[0][name].get("chosen", "")),
+            "replies": [
+                {"label": row.label, "colour": look(n)["color"], "seed": run.seed, "text": _text(lines[name]["reply"]),
+                 "judged": list(_judged(lines[name]))}
+                for (n, row, run), lines in zip(rows, answers, strict=True)
+            ],
+        }
+        for name in shared[:PROMPTS]
+    ]  # fmt: skip
+
+
+def _judged(line: Mapping[str, Any]) -> Iterator[str]:
+    """What is known of a reply, in words."""
+    if line.get("kl") is not None:
+        yield f"KL {line['kl']:.2f}"
+    for judge, figures in line.get("judges", {}).items():
+        reward = figures.get("reward")
+        if reward is not None:
+            yield f"{judge} {reward:.2f}"
+
+
+def _text(value: Any) -> str:
+    """Plain text, or chat messages as text."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+@lru_cache(maxsize=1)
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("alignzoo.compare", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("page.html.j2")

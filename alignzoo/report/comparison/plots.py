@@ -1,0 +1,254 @@
+"""A comparison as pictures: the frontier of reward and KL, differences to the baseline, the spread over the grid."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from alignzoo.compare.columns import JUDGES, Column
+from alignzoo.compare.grid import Point, Row
+from alignzoo.compare.table import Table
+from alignzoo.core.files import replacing, write_text
+
+INK = "#7d838c"
+"""Of axes and text: readable on white and on black."""
+COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee7733")
+"""Paul Tol's bright scheme, told apart by colour-blind eyes too, with his vibrant orange for its grey."""
+MARKERS = "osD^vPX*"
+"""One more than colours: the first 56 rows of a table all look different."""
+STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "alignzoo",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9,
+}
+DPI, HEIGHT = 180, 4.2
+FAR = 25
+"""Times the median KL at which a linear axis would show nothing else."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A picture: as a file's name, as a title, as SVG for a page that holds several, and as the files' bytes."""
+
+    name: str
+    title: str
+    says: str
+    svg: str
+    png: bytes
+
+    @property
+    def inline(self) -> str:
+        """For a page: without what belongs to a document, and with ids of its own."""
+        svg = re.sub(r"<metadata>.*?</metadata>", "", self.svg[self.svg.index("<svg") :], flags=re.DOTALL)
+        svg = re.sub(r'\bid="', f'id="{self.name}-', svg)
+        return re.sub(r'(href="#|url\(#)', rf"\1{self.name}-", svg)
+
+    def save(self, folder: Path) -> None:
+        """Write NAME.svg and NAME.png."""
+        write_text(folder / f"{self.name}.svg", self.svg)
+        with replacing(folder / f"{self.name}.png") as temporary:
+            temporary.write_bytes(self.png)
+
+
+def plots(table: Table) -> list[Plot]:
+    """Every picture that the table has figures for."""
+    reward = reward_column(table)
+    wanted: tuple[tuple[str, str, str, Callable[[Table], Figure | None]], ...] = (
+        ("frontier", f"{'reward' if reward and reward.group == JUDGES else 'accuracy'} against KL",
+         "Every run, faint; every configuration's mean over its seeds, ringed where validation chose it. The dashed "
+         "line joins the configurations that no other beats in both.", frontier),
+        ("differences", f"differences to {table.baseline}",
+         "With 95% intervals, paired by seed and example; filled where 0 is outside.", differences),
+        ("grid", "accuracy over everything that was tried",
+         "Every run, faint, and every configuration's mean on the test rows; the bar spans the middle half of the "
+         "configurations, the tick is their median, the ring is the one that validation chose.", spread),
+    )  # fmt: skip
+    drawn = []
+    with matplotlib.rc_context(STYLE):
+        for name, title, says, draw in wanted:
+            figure = draw(table)
+            if figure is not None:
+                drawn.append(Plot(name, title, says, _svg(figure), _png(figure)))
+    return drawn
+
+
+def reward_column(table: Table) -> Column | None:
+    """The first judge's reward that is known, or else the accuracy by implicit reward."""
+    known = {key for _, key in table.cells}
+    judged = (c for c in table.columns if c.group == JUDGES and c.key.endswith(".reward") and c.key in known)
+    return next(judged, None) or table.column("preference_accuracy")
+
+
+def frontier(table: Table) -> Figure | None:
+    """Reward against KL, the form of Rafailov et al. 2023, figure 2. None where either is not known."""
+    kl, reward = table.column("kl"), reward_column(table)
+    if kl is None or reward is None:
+        return None
+    figure, axes = _figure(6.4, HEIGHT)
+    means: list[tuple[float, float]] = []
+    for n, row in enumerate(table.rows):
+        label: str | None = _words(row.label)
+        for point in row.points:
+            runs = _runs(point, kl, reward)
+            if not len(runs):
+                continue
+            x, y = runs.mean(axis=0)
+            means.append((x, y))
+            axes.scatter(runs[:, 0], runs[:, 1], s=13, alpha=0.35, linewidths=0, **look(n))
+            axes.scatter(x, y, s=44, label=label, linewidths=0, zorder=3, **look(n))
+            if point is row.chosen and len(row.points) > 1:
+                axes.scatter(x, y, s=130, facecolors="none", edgecolors=look(n)["color"], linewidths=1.3, zorder=3)
+            label = None
+    if not means:
+        return None
+    front = pareto(means)
+    axes.step([x for x, _ in front], [y for _, y in front], where="post", color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    axes.set_xlabel(f"KL to the reference (nats a reply{_fold(axes, [x for x, _ in means])})", color=INK)
+    axes.set_ylabel(_words(reward.title), color=INK)
+    _legend(figure)
+    return figure
+
+
+def differences(table: Table) -> Figure | None:
+    """A forest plot: each row's difference to the baseline in a few figures. None where there is no difference."""
+    shown = [column for column in _headlines(table) if any(_cell(table, row, column) for row in table.rows)][:4]
+    rows = [(n, row) for n, row in enumerate(table.rows) if any(_cell(table, row, column) for column in shown)]
+    if not rows:
+        return None
+    figure = Figure(figsize=(2.0 + 2.3 * len(shown), 0.9 + 0.36 * len(rows)), layout="constrained")
+    FigureCanvasAgg(figure)
+    for place, column in enumerate(shown):
+        axes = _axes(figure.add_subplot(1, len(shown), place + 1))
+        axes.axvline(0, color=INK, linewidth=0.9)
+        for y, (n, row) in enumerate(rows):
+            cell = _cell(table, row, column)
+            if cell is None or cell.difference is None:
+                continue
+            by, mine = cell.difference, look(n)
+            axes.plot([by.low, by.high], [y, y], color=mine["color"], linewidth=1.6, solid_capstyle="round")
+            axes.plot(by.mean, y, markersize=6, markeredgewidth=1.4, zorder=3, **mine,
+                      markerfacecolor=mine["color"] if cell.apart else "none")  # fmt: skip
+        axes.set_yticks(range(len(rows)), [_words(row.label) for _, row in rows] if place == 0 else [""] * len(rows))
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.set_xlabel(_words(column.head), color=INK)
+        axes.locator_params(axis="x", nbins=5)
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def spread(table: Table) -> Figure | None:
+    """Accuracy of every configuration of every row, not of the best alone. None where none is known."""
+    column = table.column("preference_accuracy") or table.column(table.select.key)
+    if column is None:
+        return None
+    found = [(n, row, [(point, runs) for point in row.points if len(runs := _runs(point, column))])
+             for n, row in enumerate(table.rows)]  # fmt: skip
+    found = [one for one in found if one[2]]
+    figure, axes = _figure(6.4, max(HEIGHT, 0.9 + 0.42 * len(found)))
+    for y, (n, row, points) in enumerate(found):
+        mine = look(n)
+        means = np.array([runs.mean() for _, runs in points])
+        if len(means) > 1:
+            low, middle, high = np.quantile(means, [0.25, 0.5, 0.75])
+            axes.plot([low, high], [y, y], color=mine["color"], alpha=0.25, linewidth=9, solid_capstyle="butt")
+            axes.plot([middle, middle], [y - 0.26, y + 0.26], color=mine["color"], linewidth=1.6)
+        for (point, runs), mean in zip(points, means, strict=True):
+            axes.scatter(runs[:, 0], np.full(len(runs), float(y)), s=11, alpha=0.35, linewidths=0, **mine)
+            axes.scatter(mean, y, s=36, linewidths=0, zorder=3, **mine)
+            if point is row.chosen and len(row.points) > 1:
+                axes.scatter(mean, y, s=120, facecolors="none", edgecolors=mine["color"], linewidths=1.3, zorder=3)
+    axes.set_yticks(range(len(found)), [_words(row.label) for _, row, _ in found])
+    axes.set_ylim(len(found) - 0.4, -0.6)
+    axes.set_xlabel(_words(column.head), color=INK)
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    return figure if found else None
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The (cost, worth) that no other point beats in both, by rising cost."""
+    front: list[tuple[float, float]] = []
+    for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or y > front[-1][1]:
+            front.append((x, y))
+    return front
+
+
+def _fold(axes: Any, found: Sequence[float]) -> str:
+    """One run that has left its reference far behind must not push all others into a corner."""
+    middle = float(np.median([x for x in found if x > 0] or [1.0]))
+    if max(found) <= FAR * middle:
+        return ""
+    axes.set_xscale("symlog", linthresh=middle, linscale=1.5)
+    axes.set_xlim(left=min(0.0, *found))
+    return f"; logarithmic from {middle:.3g}"
+
+
+def _headlines(table: Table) -> list[Column]:
+    keys = ("preference_accuracy", *(c.key for c in table.columns if c.group == JUDGES), "likelihood_accuracy", "kl")
+    return [column for key in keys if (column := table.column(key))]
+
+
+def _cell(table: Table, row: Row, column: Column) -> Any:
+    cell = table.cell(row, column)
+    return cell if cell and cell.difference and np.isfinite(cell.difference.high) else None
+
+
+def _runs(point: Point, *columns: Column) -> Any:
+    """Mean of each column on the test rows, shape (runs, columns), for the runs that have them all."""
+    found = [point.by_seed(column, test=True) for column in columns]
+    seeds = [seed for seed in found[0] if all(seed in one for one in found)]
+    means = [[float(np.mean(one[s].values[np.isfinite(one[s].values)])) for one in found] for s in seeds]
+    return np.array(means).reshape(len(seeds), len(columns))
+
+
+def look(n: int) -> dict[str, Any]:
+    """Colour and marker of row n, alike in every picture and on the page."""
+    return {"color": COLOURS[n % len(COLOURS)], "marker": MARKERS[n % len(MARKERS)]}
+
+
+def _words(text: str) -> str:
+    """A dollar sign is one: labels are no formulas."""
+    return text.replace("$", r"\$")
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, _axes(figure.add_subplot())
+
+
+def _axes(axes: Any) -> Any:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(INK)
+    axes.tick_params(colors=INK)
+    axes.grid(color=INK, alpha=0.15)
+    axes.set_axisbelow(True)
+    return axes
+
+
+def _legend(figure: Figure) -> None:
+    figure.legend(loc="outside right upper", frameon=False, labelcolor=INK, fontsize=8)
+
+
+def _svg(figure: Figure) -> str:
+    file = io.StringIO()
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return file.getvalue()
+
+
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", transparent=True, dpi=DPI, metadata={"Software": None})
+    return file.getvalue()

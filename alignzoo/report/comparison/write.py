@@ -1,0 +1,138 @@
+"""A comparison's folder: table.md, table.csv, table.json, the plots and report.html."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alignzoo.compare.columns import DOWN, UP, series
+from alignzoo.compare.grid import Point, Row
+from alignzoo.compare.results import Entry, read_results
+from alignzoo.compare.statistics import Interval, distinguishable
+from alignzoo.compare.table import Cell, Table, build
+from alignzoo.core.files import write_json, write_text
+from alignzoo.report.comparison.caption import caption, notes
+from alignzoo.report.comparison.markdown import markdown
+
+BETTER = {UP: "higher", DOWN: "lower", "": None}
+HEADINGS = (
+    "recipe", "objective", "configuration", "configurations_tried", "runs", "column", "better", "mean", "low", "high",
+    "se", "simulated_coverage", "seeds", "examples", "prompts", "baseline", "difference", "difference_low",
+    "difference_high", "difference_relative", "difference_distinguishable", "best", "problem",
+)  # fmt: skip
+
+
+def write_all(folder: Path, table: Table | None = None) -> Table:
+    """Write every form of a table into `folder`; without one, that of the folder's own results.json. Returns it.
+
+    The same entries give the same bytes.
+    """
+    from alignzoo.report.comparison.page import page
+    from alignzoo.report.comparison.plots import plots
+
+    table = table or build(*read_results(folder))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "table.md", markdown(table))
+    write_text(folder / "table.csv", as_csv(table))
+    write_json(folder / "table.json", as_json(table))
+    drawn = plots(table)
+    for plot in drawn:
+        plot.save(folder)
+    write_text(folder / "report.html", page(table, drawn))
+    return table
+
+
+def as_csv(table: Table) -> str:
+    """A line for each row and column, with a heading; numbers to the last digit, what is not known empty."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(HEADINGS)
+    for row in table.rows:
+        cells = [(column, cell) for column in table.columns if (cell := table.cell(row, column))]
+        first = [row.label, row.objective, row.words, len(row.points), row.seeds]
+        for column, cell in cells:
+            one, by = cell.estimate, cell.difference
+            writer.writerow([
+                *first, column.key, BETTER[column.arrow], *map(_text, (one.mean, one.low, one.high, one.se)),
+                "" if one.coverage is None else one.coverage, one.seeds, one.examples, one.clusters, table.baseline,
+                *(map(_text, (by.mean, by.low, by.high)) if by else ("", "", "")),
+                str(cell.relative).lower() if by else "",
+                str(cell.apart).lower() if by else "", str(cell.best).lower(), "",
+            ])  # fmt: skip
+        if row.why:
+            writer.writerow([*first, *[""] * (len(HEADINGS) - len(first) - 1), row.why])
+    return file.getvalue()
+
+
+def as_json(table: Table) -> dict[str, Any]:
+    """Everything: the rows' figures, every grid point and run with its means on both splits, what it is about."""
+    return {
+        "name": table.about.get("name", ""),
+        "baseline": table.baseline,
+        "select": {"column": table.select.key, "better": BETTER[table.select.arrow] or "higher", "split": "validation"},
+        "caption": [asdict(line) for line in caption(table)],
+        "notes": [asdict(note) for note in notes(table)],
+        "columns": [
+            {"key": c.key, "title": c.title, "group": c.group, "better": BETTER[c.arrow], "says": c.says}
+            for c in table.columns
+        ],
+        "rows": [_row(table, row) for row in table.rows],
+        "about": dict(table.about),
+    }
+
+
+def _row(table: Table, row: Row) -> dict[str, Any]:
+    return {
+        "label": row.label,
+        "objective": row.objective,
+        "start": row.start,
+        "configurations_tried": len(row.points),
+        "chosen": row.chosen.values if row.chosen else None,
+        "problem": row.why or None,
+        "figures": {c.key: _cell(cell) for c in table.columns if (cell := table.cell(row, c))},
+        "points": [_point(table, row, point) for point in row.points],
+    }
+
+
+def _cell(cell: Cell) -> dict[str, Any]:
+    by = cell.difference
+    more = {"relative": cell.relative, "distinguishable": by is not None and distinguishable(by)}
+    difference = _interval(by) | more if by else None
+    return _interval(cell.estimate) | {"difference": difference, "best": cell.best}
+
+
+def _interval(estimate: Interval) -> dict[str, Any]:
+    return {
+        key: value if value is None or isinstance(value, int) or math.isfinite(value) else None
+        for key, value in asdict(estimate).items()
+    }
+
+
+def _point(table: Table, row: Row, point: Point) -> dict[str, Any]:
+    return {
+        "point": point.values,
+        "chosen": point is row.chosen,
+        "validation": point.mean(table.select, test=False),
+        "runs": [_run(table, run) for run in point.runs],
+    }
+
+
+def _run(table: Table, run: Entry) -> dict[str, Any]:
+    means: dict[str, dict[str, float]] = {"test": {}, "validation": {}}
+    for split, found in means.items() if run.state == "done" else ():
+        for column in table.columns:
+            numbers = series(run, column, split == "test")
+            if numbers:
+                found[column.key] = float(np.mean(numbers.values[np.isfinite(numbers.values)]))
+    return {"seed": run.seed, "state": run.state, "reason": run.reason, "fingerprint": run.fingerprint,
+            "folder": run.folder, "run": run.run} | means  # fmt: skip
+
+
+def _text(value: float) -> str:
+    return repr(value) if math.isfinite(value) else ""

@@ -1,0 +1,174 @@
+"""The shape of an objective: its loss, and how hard it pulls at each completion, as functions of the margin.
+
+The curves come from the objective's own `loss`. The policy starts at the reference; then the log-prob of the chosen
+completion rises by h / 2 and that of the rejected one falls by h / 2. The pulls are the loss's derivatives by these two
+log-probs, through autograd.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from alignzoo.interfaces.objective import Objective
+from alignzoo.objectives.probe import TOKENS, Made
+
+POINTS = 201
+REACH = 6.0
+"""The margin of the objective's own reward (beta h) at both ends of the axis."""
+OTHERS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
+"""Reward margins of the other examples, for an objective that looks at the whole batch."""
+Curves = dict[str, Tensor]
+Curve = NDArray[np.float64]
+
+
+@dataclass
+class Shape:
+    """What there is to draw of one objective; `problem` says why there is nothing."""
+
+    name: str
+    cls: type[Objective]
+    axis: str = ""
+    """What h is, in nats but for scores."""
+    h: Curve = field(default_factory=lambda: np.zeros(0))
+    losses: dict[str, Curve] = field(default_factory=dict)
+    """The loss at each h: `loss`, or `chosen` and `rejected` for the two kinds of unpaired completions."""
+    pulls: dict[str, Curve] = field(default_factory=dict)
+    """`chosen`: -d loss / d log pi(y_w), how hard it is pulled up. `rejected`: d loss / d log pi(y_l), down."""
+    notes: list[str] = field(default_factory=list)
+    """What was assumed."""
+    problem: str = ""
+
+
+def shape_of(name: str, cls: type[Objective]) -> Shape:
+    """The curves with default hyper-parameters. Whatever a plugin does wrong ends in `problem`, never in an error."""
+    required = [key for key, info in cls.model_fields.items() if info.is_required()]
+    if required:
+        return Shape(name, cls, problem=f"{', '.join(required)} has no default")
+    try:
+        return _draw(name, cls)
+    except Exception as error:
+        what = (str(error).strip().splitlines() or [""])[0]
+        return Shape(name, cls, problem=f"{type(error).__name__}: {what}".removesuffix(": "))
+
+
+def _draw(name: str, cls: type[Objective]) -> Shape:
+    made = Made(cls())
+    per_token = _per_token(made)
+    reach, unit = _reach(made, per_token), TOKENS if per_token else 1
+    if cls.reference != "none":  # where the policy starts is free; keep every log-prob below zero
+        made = replace(made, start=min(made.start, -reach / 2 - TOKENS / 5))
+    h = torch.linspace(-reach, reach, POINTS, dtype=torch.float64)
+    losses, pulls = _curves(made, h, reach)
+    if not all(bool(curve.isfinite().any()) for curve in losses.values()):
+        raise ValueError("its loss is not finite")
+    return Shape(
+        name, cls, _axis(cls, per_token), (h / unit).numpy(),
+        {key: loss.numpy() for key, loss in losses.items()},
+        {key: (unit * pull).numpy() for key, pull in pulls.items()},
+        _notes(made.objective),
+    )  # fmt: skip
+
+
+def _curves(made: Made, h: Tensor, reach: float) -> tuple[Curves, Curves]:
+    """Losses and pulls at each h, shape (P,): all at once, or each in the company of the others."""
+    if made.objective.scope == "example":
+        return _measure(made, h)
+    others = torch.tensor(OTHERS, dtype=h.dtype) * reach / REACH
+    each = [_measure(made, torch.cat([one[None], others])) for one in h]
+    losses = {key: torch.stack([found[key][0] for found, _ in each]) for key in each[0][0]}
+    pulls = {key: torch.stack([found[key][0] for _, found in each]) for key in each[0][1]}
+    return losses, pulls
+
+
+def _measure(made: Made, h: Tensor) -> tuple[Curves, Curves]:
+    """Losses and pulls of a batch of examples with these margins, shape (B,)."""
+    losses: Curves = {}
+    pulls: Curves = {}
+    for moves in _moves(made.objective.data, h):
+        leaves = {side: move.clone().requires_grad_() for side, move in moves.items()}
+        loss = made.objective.loss(made.example(leaves))
+        if loss.shape != h.shape:
+            raise ValueError(f"loss returned shape {tuple(loss.shape)} for {len(h)} examples")
+        slopes = torch.autograd.grad(loss.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True)
+        losses["loss" if made.objective.data != "unpaired" else next(iter(leaves))] = loss.detach()
+        pulls |= {side: -slope if side == "chosen" else slope for side, slope in zip(leaves, slopes, strict=True)}
+    return losses, pulls
+
+
+def _moves(data: str, h: Tensor) -> Iterator[Curves]:
+    """How far the log-probs of each side have moved; a completion without a counterpart moves by all of h."""
+    if data in ("pair", "ranked"):
+        yield {"chosen": h / 2, "rejected": -h / 2}
+    else:
+        yield {"chosen": h}
+    if data == "unpaired":
+        yield {"rejected": h}
+
+
+def _per_token(made: Made) -> bool:
+    """Whether the loss depends on log-probs per token alone: both doubled, log-probs and lengths, change nothing."""
+    if made.objective.head == "scalar":
+        return False
+    h = torch.tensor([-7.0, 0.0, 5.0], dtype=torch.float64)
+    short, long = _measure(made, h)[0], _measure(made.doubled(), 2 * h)[0]
+    return all(torch.allclose(short[key], long[key], rtol=1e-9) for key in short)
+
+
+def _reach(made: Made, per_token: bool) -> float:
+    """The h, in nats, where the reward margin is 6, rounded on the axis; less where a log-prob would pass zero."""
+    one, unit = made.objective, TOKENS if per_token else 1
+    # A reward of sums beside a loss of means would have the axis end after 6 / TOKENS of what the loss makes of it.
+    scale = TOKENS if per_token and not math.isclose(_margin(made, 1), _margin(made.doubled(), 2)) else 1
+
+    def inside(h: float) -> bool:
+        return max(abs(_margin(made, h)), abs(_margin(made, -h))) <= REACH * scale
+
+    low, high = 1e-2, 1e-2
+    while high < 1e5 and inside(high):
+        low, high = high, 2 * high
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if inside(middle) else (low, middle)
+    if one.reference == "none" and one.head != "scalar":
+        low = min(low, -made.start * (0.99 if one.data in ("chosen", "unpaired") else 1.98))
+    digit = 10.0 ** (math.floor(math.log10(low / unit)) - 1)
+    return float(f"{round(low / unit / digit - 0.4999) * digit:.2g}") * unit  # down to two digits, but 5.9999999 is 6
+
+
+def _margin(made: Made, h: float) -> float:
+    """By the objective's own reward: of chosen over rejected, or of a single completion over where it started."""
+    ends = (h / 2, -h / 2) if made.objective.data in ("pair", "ranked") else (h, 0.0)
+    up, down = (made.reward(torch.tensor([end], dtype=torch.float64), n == 0) for n, end in enumerate(ends))
+    return float(up - down)
+
+
+def _axis(cls: type[Objective], per_token: bool) -> str:
+    if cls.head == "scalar":
+        return "difference of scores"
+    what = "log-prob" if cls.reference == "none" else "log-ratio"
+    if cls.data == "chosen":
+        return f"change of {what}"
+    if cls.data == "unpaired":
+        return what
+    return f"difference of {what}s{' per token' if per_token else ''}"
+
+
+def _notes(objective: Objective) -> list[str]:
+    said: dict[str, Any] = {
+        "K = 2": objective.data == "ranked",
+        f"among {len(OTHERS)} others": objective.scope == "batch",
+        "first step": objective.initial_state(),
+        "mismatched at 0": objective.mismatched,
+        **{f"{name} 1 and 0": True for name in objective.columns},
+        **{f"equal {name}": True for name in objective.statistics},
+        "equal lengths": objective.tokens and not objective.statistics,
+    }
+    return [note for note, applies in said.items() if applies]

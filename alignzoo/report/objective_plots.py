@@ -1,0 +1,204 @@
+"""The zoo at a glance: a small panel for every objective, its loss above and its pulls at both completions below."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+from textwrap import wrap
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+
+from alignzoo.core.files import replacing, write_text
+from alignzoo.report.curves import BLUE, GREEN, INK, RED
+from alignzoo.report.loss_curves import OTHERS, REACH, Curve, Shape
+
+WIDTH, HEIGHT = 1.72, 2.14
+"""Inches of a panel."""
+DOTS = 160
+"""Of a PNG, to the inch."""
+DASHED = (0, (3, 1.5))
+LEGEND: dict[str, tuple[str, str, Any]] = {
+    "loss": ("loss", BLUE, "-"),
+    "chosen": ("how hard the chosen completion is pulled up, −∂loss/∂log π(y_w)", GREEN, "-"),
+    "rejected": ("how hard the rejected one is pushed down, ∂loss/∂log π(y_l)", RED, DASHED),
+}
+EXPLAINED = (
+    "Default hyper-parameters, log-probs in nats. From the reference, the chosen log-prob rises by half of what is on "
+    "the axis and the rejected one falls by the other half; a single, labelled completion moves by all of it, and its "
+    f"loss has its label's colour. Axes end where the objective's own reward margin is ±{REACH:g}, or a log-prob would "
+    f"pass zero. Where others are in the batch, their reward margins are −{-OTHERS[0]:g} to {OTHERS[-1]:g}."
+)
+STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "alignzoo", "svg.fonttype": "none", "font.family": "sans-serif", "axes.linewidth": 0.6,
+    "xtick.major.pad": 3, "ytick.major.pad": 2,
+}  # fmt: skip
+
+
+def write_zoo(shapes: Sequence[Shape], path: Path, columns: int) -> None:
+    """Draw panels in their order, a heading over each run of one family, to a .svg, .png or .html.
+
+    They read on light and on dark pages. The same shapes give the same bytes. A shape with a problem is a panel that
+    says so. Raises NotWritten.
+    """
+    if path.suffix == ".html":
+        write_text(path, _page(shapes))
+        return
+    with rc_context(STYLE):
+        figure = _figure(shapes, min(columns, max(1, len(shapes))))
+        data = _saved(figure, path.suffix)
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def _figure(shapes: Sequence[Shape], columns: int) -> Figure:
+    rows, width = math.ceil(len(shapes) / columns), max(columns * WIDTH + 0.1, 4.6)
+    words = wrap(EXPLAINED, int(17.5 * width))
+    across = 3 if columns > 5 else 1
+    head = 0.2 * (3 if across == 1 else 1) + 0.13 * len(words) + 0.36
+    height = rows * HEIGHT + head
+    figure = Figure(figsize=(width, height))
+    figure.legend(
+        handles=[Line2D([], [], color=colour, linestyle=dash, label=said) for said, colour, dash in LEGEND.values()],
+        loc="upper left", bbox_to_anchor=(0.1 / width, 1 - 0.04 / height), bbox_transform=figure.transFigure,
+        ncols=across, frameon=False, labelcolor=INK, fontsize=8, borderaxespad=0, borderpad=0, handlelength=2.2,
+    )  # fmt: skip
+    below = height - 0.2 * (3 if across == 1 else 1) - 0.07
+    figure.text(0.1 / width, below / height, "\n".join(words), color=INK, fontsize=6.5, va="top", linespacing=1.3)
+    for row in range(rows):
+        some, top = shapes[row * columns : (row + 1) * columns], height - head - row * HEIGHT
+        _headings(figure, some, top)
+        for column, shape in enumerate(some):
+            _panel(figure, shape, column * WIDTH + 0.1, top)
+    return figure
+
+
+def _headings(figure: Figure, shapes: Sequence[Shape], top: float) -> None:
+    """The family's name, on a line over all its panels in this row."""
+    width, height = figure.get_size_inches()
+    start = 0
+    for family, some in groupby(shapes, key=lambda shape: shape.cls.family):
+        end = start + len(list(some))
+        ends = [(start * WIDTH + 0.1) / width, (end * WIDTH - 0.06) / width]
+        figure.add_artist(Line2D(ends, [top / height] * 2, color=INK, linewidth=0.7, alpha=0.6))
+        figure.text(ends[0], (top + 0.05) / height, family or "other", color=INK, fontsize=8, fontstyle="italic")
+        start = end
+
+
+def _panel(figure: Figure, shape: Shape, left: float, top: float) -> None:
+    """One objective; lengths are in inches from the figure's lower left corner."""
+    width, height = figure.get_size_inches()
+
+    def text(x: float, y: float, words: str, **how: Any) -> None:
+        figure.text((left + x) / width, (top - y) / height, words, color=INK, **how)
+
+    text(0, 0.18, shape.name, fontsize=9, fontweight="bold")
+    if shape.problem:
+        text(0, 0.34, "\n".join(wrap(f"not drawn: {shape.problem}", 32)[:8]), fontsize=6.5, va="top")
+        return
+    text(0, 0.3, "; ".join(shape.notes), fontsize=5.5)
+    x, wide = left + 0.34, WIDTH - 0.56
+    upper = figure.add_axes((x / width, (top - 0.99) / height, wide / width, 0.62 / height))
+    lower = figure.add_axes((x / width, (top - 1.68) / height, wide / width, 0.6 / height))
+    _draw(upper, lower, shape)
+    text(0.34 + wide / 2, 1.91, shape.axis, fontsize=6, ha="center")
+
+
+def _draw(upper: Any, lower: Any, shape: Shape) -> None:
+    """The loss into one axes, the pulls into another below it."""
+    for axes, curves in ((upper, shape.losses), (lower, shape.pulls)):
+        low, high = _limits([*curves.values(), *([np.zeros(1)] if axes is lower else [])])
+        for key, curve in curves.items():
+            h, y = _thinned(shape.h, curve, 0.002 * (high - low))
+            axes.plot(h, y, color=LEGEND[key][1], linestyle=LEGEND[key][2], linewidth=1.5, solid_joinstyle="round")
+            if axes is lower:
+                axes.fill_between(h, y, color=LEGEND[key][1], alpha=0.1, linewidth=0)
+        axes.axvline(0, color=INK, linewidth=0.6, alpha=0.35)
+        axes.patch.set_visible(False)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(INK)
+        axes.tick_params(colors=INK, labelsize=6, length=0, labelbottom=axes is lower)
+        end = float(shape.h[-1])
+        axes.set_xlim(-end, end)
+        axes.set_ylim(low, high)
+        axes.xaxis.set_major_locator(FixedLocator([-end, 0, end] if axes is lower else []))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=3, min_n_ticks=2))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(FuncFormatter(lambda value, _: _number(value)))
+    lower.axhline(0, color=INK, linewidth=0.6, alpha=0.6)
+
+
+def _limits(curves: Iterable[Curve]) -> tuple[float, float]:
+    """What holds all curves with some room; constants get an axis too."""
+    values = np.concatenate([curve[np.isfinite(curve)] for curve in curves])
+    low, high = float(values.min()), float(values.max())
+    room = 0.1 * (high - low) or 0.1 * abs(high) or 1.0
+    return low - room, high + room
+
+
+def _thinned(h: Curve, y: Curve, off: float) -> tuple[Curve, Curve]:
+    """The points without those from which a straight line is less than `off` away: a file of half the size."""
+    kept, start = [0], 0
+    for end in range(2, len(h)):
+        chord = y[start] + (y[end] - y[start]) * (h[start : end + 1] - h[start]) / (h[end] - h[start])
+        if not np.abs(chord - y[start : end + 1]).max() < off:  # also where something is not finite
+            start = end - 1
+            kept.append(start)
+    kept.append(len(h) - 1)
+    return h[kept], y[kept]
+
+
+def _number(value: float) -> str:
+    """In few characters, with a real minus sign: 0.05, 60, 4e6."""
+    if value and not 1e-3 <= abs(value) < 1e4:
+        digits, power = f"{value:.1e}".split("e")
+        return f"{float(digits):g}e{int(power)}".replace("-", "−")
+    return f"{value:.4g}".replace("-", "−")
+
+
+def _saved(figure: Figure, suffix: str) -> bytes:
+    FigureCanvasAgg(figure)
+    file = io.BytesIO()
+    without = {"Date": None, "Creator": None} if suffix == ".svg" else {"Software": None}
+    figure.savefig(file, format=suffix[1:], dpi=DOTS, transparent=True, metadata=without)
+    if suffix != ".svg":
+        return file.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", file.getvalue().decode(), flags=re.DOTALL)
+    return re.sub(r'="[^"]*"', _rounded, svg).encode()
+
+
+def _rounded(attribute: re.Match[str]) -> str:
+    """Coordinates to a hundredth of a point, which nobody can see: a file of half the size."""
+    return re.sub(r"-?\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."), attribute[0])
+
+
+def _page(shapes: Sequence[Shape]) -> str:
+    with rc_context(STYLE):
+        cards = [(shape, "" if shape.problem else _card(shape, n)) for n, shape in enumerate(shapes)]
+    families = [(family, list(some)) for family, some in groupby(cards, key=lambda card: card[0].cls.family)]
+    environment = Environment(
+        loader=PackageLoader("alignzoo.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("zoo.html.j2").render(
+        families=families, count=len(shapes), explained=EXPLAINED, legend=LEGEND, dashed=DASHED
+    )
+
+
+def _card(shape: Shape, n: int) -> Markup:
+    """Both plots of one objective as SVG, with ids of its own: many share a page."""
+    figure = Figure(figsize=(2.3, 1.75))
+    _draw(figure.add_axes((0.15, 0.56, 0.79, 0.42)), figure.add_axes((0.15, 0.09, 0.79, 0.4)), shape)
+    svg = _saved(figure, ".svg").decode()
+    svg = re.sub(r'\bid="', f'id="p{n}-', svg[svg.index("<svg") :])
+    return Markup(re.sub(r'(href="#|url\(#)', rf"\g<1>p{n}-", svg))  # drawn by us from numbers alone

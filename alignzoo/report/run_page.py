@@ -1,0 +1,66 @@
+"""report.html: one self-contained page from the files of a run folder, whether the run has finished or not."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, Template
+from markupsafe import Markup
+
+from alignzoo.core.files import write_text
+from alignzoo.report.curves import panels
+from alignzoo.report.summary_table import summary_lines
+from alignzoo.training.run_folder import read_lines
+
+
+def write_report(folder: Path) -> Path:
+    """Draw `folder/report.html` and return its path. The same files give the same bytes."""
+    summary, data = _read(folder / "summary.json"), _read(folder / "data.json")
+    recipe = folder / "recipe.yaml"
+    lines = read_lines(folder / "metrics.jsonl")
+    evals = [line for line in lines if line.get("kind") == "eval"]
+    page = _template().render(
+        name=summary.get("name", folder.name),
+        finished=bool(summary.get("finished")),
+        summary=summary,
+        rows=summary_lines(summary) if summary.get("finished") else [],
+        last=evals[-1] if evals else None,
+        steps=max((line["step"] for line in lines), default=0),
+        panels=[(title, Markup(svg)) for title, svg in panels(lines)],  # drawn by us from numbers alone
+        samples=[
+            sample | {"turns": turns(sample.get("prompt", ""))} for sample in read_lines(folder / "samples.jsonl")
+        ],
+        data=data,
+        recipe=recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
+    )
+    path = folder / "report.html"
+    write_text(path, page)
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def turns(prompt: str) -> list[tuple[str, str]]:
+    """An HH prompt as (speaker, words); any other prompt is one turn without a speaker."""
+    pieces = re.split(r"\n\n(Human|Assistant):", prompt)
+    if len(pieces) < 3:
+        return [("", prompt)]
+    return [(who, words.strip()) for who, words in zip(pieces[1::2], pieces[2::2], strict=True) if words.strip()]
+
+
+@lru_cache(maxsize=1)
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("alignzoo.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("report.html.j2")

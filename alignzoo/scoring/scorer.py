@@ -1,0 +1,185 @@
+"""Model + forest -> token log-probs: the only place that runs a model forward for a loss.
+
+The language-model head runs only at slots that predict a scored token, in chunks, so the full logits never exist.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from alignzoo.models.adapters import adapter_off
+from alignzoo.models.attention import NAME, can_attend_by_trees, use_tree_attention
+from alignzoo.models.logits import _wide, measure
+from alignzoo.models.rope import length_keys, length_rules, reset_frequencies
+from alignzoo.scoring.flex_attention import block_mask, widened
+from alignzoo.scoring.forest import FOREST, PACKED, PLAIN, Forest
+from alignzoo.scoring.lm_head import token_log_probs
+
+HEAD_CHUNK_ELEMENTS = 2**25
+"""Logits that exist at a time: 128 MiB in float32. A micro-batch of small vocabulary fits in one chunk."""
+
+
+class Scorer(nn.Module):
+    """A causal language model that maps a forest to the log-probs of its scored tokens.
+
+    It is a module so that whatever wraps a model for several devices wraps the forward that is really used.
+    """
+
+    def __init__(self, model: PreTrainedModel, layout: str = FOREST, precision: str = "float32") -> None:
+        super().__init__()
+        self.model = model
+        self.layout = layout
+        self.precision = precision
+        """`bfloat16` runs the forward under autocast; the weights keep their own type."""
+        self.whole_head = False
+        """True: take the logits from the model's own forward, for heads that do more than a matrix product."""
+        self.base_alone = False
+        """True: the model's adapters are off, which makes it what its training started from."""
+        self.packs = can_attend_by_trees(model)
+        """Whether the model's attention can be told of trees, which the packed layout takes."""
+        self.flex = False
+        """Whether packed rows are attended to by FlexAttention, as on a GPU, and not tree by tree."""
+        self.alone = False
+        """True: every sequence has a forward of its own, for models that no batch agrees with."""
+        self.rules = length_rules(model.config)
+        """Lengths at which the frequencies of rotary positions change: a forward holds sequences of one key alone."""
+        self._accepts = set(inspect.signature(model.base_model.forward).parameters)
+
+    def forward(self, forest: Forest, statistics: Sequence[str] = (), live: Scorer | None = None) -> dict[str, Tensor]:
+        """`log_prob`: (N,) float32 (float64 where the model is), log pi of each scored token given everything before it
+        in its sequence; and the same for every one of the `statistics`. With a `live` reference also `ref_log_prob`,
+        without gradient.
+
+        Of a reward model: `scalar`, (S,), one number a sequence.
+        """
+        groups = self._groups(forest) if self.rules or self.alone else []
+        if len(groups) < 2:
+            return self._alike(forest, statistics, live)
+        parts = [self._alike(forest.only(group), statistics, live) for group in groups]
+        order, cuts = np.concatenate(groups), forest.offsets.tolist()
+        if not self.scalar:
+            order = np.concatenate([np.arange(cuts[s], cuts[s + 1]) for s in order])
+        back = torch.from_numpy(order.argsort()).to(forest.tokens.device)
+        return {name: torch.cat([part[name] for part in parts])[back] for name in parts[0]}
+
+    def _groups(self, forest: Forest) -> list[NDArray[np.int64]]:
+        """Indices of the sequences that may share a forward: those whose rotary frequencies are the same."""
+        if self.alone:
+            return list(np.arange(len(forest.last))[:, None])
+        lengths = forest.position.flatten()[forest.last].cpu().numpy() + 1
+        keys = length_keys(self.rules, lengths)
+        return [np.flatnonzero(keys == key) for key in np.unique(keys)]
+
+    def _alike(self, forest: Forest, statistics: Sequence[str], live: Scorer | None) -> dict[str, Tensor]:
+        with torch.autocast(forest.tokens.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            if self.scalar:
+                return {"scalar": self._scalars(forest)}
+            return self._score(forest, tuple(statistics), live)
+
+    @property
+    def scalar(self) -> bool:
+        """Whether the model is a reward model: one number a sequence, no log-probs."""
+        return getattr(getattr(self.model, "score", None), "out_features", 0) == 1
+
+    def _scalars(self, forest: Forest) -> Tensor:
+        hidden = self.model.base_model(**self._inputs(forest), use_cache=False)[0].flatten(0, 1)
+        output: Tensor = self.model.score(hidden[forest.last])  # type: ignore[operator]
+        return _wide(output[:, 0])
+
+    def _score(self, forest: Forest, statistics: tuple[str, ...], live: Scorer | None) -> dict[str, Tensor]:
+        hidden = [self._hidden(forest)]
+        if live is not None:
+            with torch.no_grad():
+                hidden.append(live._hidden(forest))
+
+        def head(target: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
+            return measure(self._logits(parts[0]), target, statistics, live._logits(parts[1]) if live else None)
+
+        plain = self._plain_head()
+        if plain is not None and not statistics and live is None:
+            return {"log_prob": token_log_probs(hidden[0], plain.weight, plain.bias, forest.target)}
+        rows = max(1, HEAD_CHUNK_ELEMENTS // int(self.model.config.get_text_config().vocab_size))
+        if len(forest.slot) <= rows:
+            found = head(forest.target, *hidden)
+        else:
+            # Recomputing a chunk's logits in the backward costs one more product; keeping them would cost the memory.
+            pieces = zip(forest.target.split(rows), *(part.split(rows) for part in hidden), strict=True)
+            chunks = [checkpoint(head, *piece, use_reentrant=False) for piece in pieces]
+            found = tuple(torch.cat(column) for column in zip(*chunks, strict=True))
+        names = ("log_prob", *statistics) + (("ref_log_prob",) if live is not None else ())
+        return dict(zip(names, found, strict=True))
+
+    def _hidden(self, forest: Forest) -> Tensor:
+        """(N, ...) what the head sees at the slots that predict a scored token (with `whole_head`: the logits)."""
+        inputs = self._inputs(forest)
+        with self._adapters():
+            if self.whole_head:
+                return self.model(**inputs, use_cache=False).logits.flatten(0, 1)[forest.slot]
+            return self.model.base_model(**inputs, use_cache=False)[0].flatten(0, 1)[forest.slot]
+
+    def _adapters(self) -> AbstractContextManager[None]:
+        return adapter_off(self.model) if self.base_alone else nullcontext()
+
+    def _plain_head(self) -> nn.Linear | None:
+        """The head where it is a matrix product and nothing more."""
+        head = self.model.get_output_embeddings()
+        capped = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None) is not None
+        return head if type(head) is nn.Linear and not capped and not self.whole_head else None
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        if self.whole_head:
+            return _wide(hidden)
+        with self._adapters():
+            logits = self.model.get_output_embeddings()(hidden)
+        cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
+        if cap is not None:
+            logits = torch.tanh(logits / cap) * cap
+        return _wide(logits)
+
+    def _inputs(self, forest: Forest) -> dict[str, Any]:
+        if self.flex and forest.layout == PACKED:  # slots at the end of the one row: nothing that is read moves
+            end, tokens, position = widened(forest.end, forest.tokens, forest.position)
+            forest = replace(forest, end=end, tokens=tokens, position=position)
+        if self.rules:
+            reset_frequencies(self.model)
+        if (self.model.config._attn_implementation == NAME) != (forest.layout == PACKED):
+            use_tree_attention(self.model, forest.layout == PACKED)
+        inputs: dict[str, Any] = {"input_ids": forest.tokens}
+        if "position_ids" in self._accepts:
+            inputs["position_ids"] = forest.position
+        if forest.layout == PLAIN:
+            return inputs | {"attention_mask": forest.valid().long()}
+        return inputs | {"attention_mask": self._masks(forest)}
+
+    def _masks(self, forest: Forest) -> Any:
+        """One 4-D mask, or one for each kind of layer where the model's layers differ."""
+        config = self.model.config.get_text_config()
+        dtype = self.model.dtype
+        if torch.is_autocast_enabled(forest.tokens.device.type):
+            dtype = torch.get_autocast_dtype(forest.tokens.device.type)
+        window = getattr(config, "sliding_window", None)
+        if not getattr(config, "use_sliding_window", True):
+            window = None
+        kinds = set(getattr(config, "layer_types", None) or ())
+        if not kinds:
+            return self._mask(forest, dtype, window)
+        return {kind: self._mask(forest, dtype, window if kind == "sliding_attention" else None) for kind in kinds}
+
+    def _mask(self, forest: Forest, dtype: torch.dtype, window: int | None) -> Any:
+        """What stands for one kind of layer's mask: of a packed row its ends alone, unless a window cuts a sequence."""
+        if self.flex and forest.layout == PACKED:
+            return block_mask(forest.end[0], forest.position[0], window)
+        if forest.layout == PACKED and (window is None or int(forest.position.max()) < window):
+            return forest.end[:, None, None]
+        return forest.mask(dtype, window)

@@ -1,0 +1,96 @@
+"""What an objective sees, made from plain numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from alignzoo.interfaces.loss_inputs import Pair, Scored, Tokens
+
+Numbers = float | Sequence[float] | Tensor
+
+
+def scored(
+    log_prob: Numbers, ref: Numbers | None = None, length: Numbers = 1.0, dtype: torch.dtype = torch.float64
+) -> Scored:
+    """Completions from their summed log-probs (natural logarithms); a single number makes a batch of one.
+
+    The policy's log-probs require a gradient; `ref` is left out for an objective without a reference.
+    """
+    policy = _tensor(log_prob, dtype)
+    if not policy.requires_grad:
+        policy = policy.clone().requires_grad_()
+    lengths = _tensor(length, dtype).expand(policy.shape).clone()
+    return Scored(policy, lengths, None if ref is None else _tensor(ref, dtype).expand(policy.shape).clone())
+
+
+def pair(
+    chosen: Numbers,
+    rejected: Numbers,
+    ref_chosen: Numbers | None = None,
+    ref_rejected: Numbers | None = None,
+    chosen_length: Numbers = 1.0,
+    rejected_length: Numbers = 1.0,
+    dtype: torch.dtype = torch.float64,
+) -> Pair:
+    """Preference pairs from the summed log-probs of both completions under policy and reference.
+
+    >>> from alignzoo import get_objective
+    >>> round(get_objective("dpo", beta=0.1).loss(pair(-10, -12, ref_chosen=-11, ref_rejected=-11)).item(), 4)
+    0.5981
+    """
+    return Pair(
+        scored(chosen, ref_chosen, chosen_length, dtype),
+        scored(rejected, ref_rejected, rejected_length, dtype),
+    )
+
+
+def _tensor(numbers: Numbers, dtype: torch.dtype) -> Tensor:
+    if isinstance(numbers, Tensor):
+        return numbers.to(dtype).reshape(-1)
+    return torch.tensor(numbers, dtype=dtype).reshape(-1)
+
+
+def completions(
+    token_log_probs: Sequence[Sequence[float]],
+    ref_token_log_probs: Sequence[Sequence[float]] | None = None,
+    *,
+    statistics: Mapping[str, Sequence[Sequence[float]]] | None = None,
+    uniform: Sequence[Sequence[float]] | None = None,
+    columns: Mapping[str, Numbers] | None = None,
+    scalar: Numbers | None = None,
+    shape: tuple[int, ...] | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> Scored:
+    """Completions from the log-probs of their tokens, one list a completion: everything that an objective may read.
+
+    `statistics` and `uniform` have a number for each token, `columns` and `scalar` one for each completion. `shape` is
+    (B, K) for ranked lists, whose completions stand one list after the other. Token log-probs require a gradient.
+    """
+    size = shape or (len(token_log_probs),)
+    lengths = torch.tensor([len(tokens) for tokens in token_log_probs])
+    token = _flat(token_log_probs, dtype).requires_grad_()
+    ref = None if ref_token_log_probs is None else _flat(ref_token_log_probs, dtype)
+    tokens = Tokens(
+        token,
+        torch.arange(len(lengths)).repeat_interleave(lengths),
+        torch.cat([torch.arange(int(n)) for n in lengths]),
+        size,
+        ref,
+        {name: _flat(values, dtype) for name, values in (statistics or {}).items()},
+        None if uniform is None else _flat(uniform, dtype),
+    )
+    return Scored(
+        tokens.sum(token),
+        lengths.to(dtype).reshape(size),
+        None if ref is None else tokens.sum(ref),
+        tokens,
+        {name: _tensor(values, dtype).reshape(size) for name, values in (columns or {}).items()},
+        None if scalar is None else _tensor(scalar, dtype).reshape(size).requires_grad_(),
+    )
+
+
+def _flat(values: Sequence[Sequence[float]], dtype: torch.dtype) -> Tensor:
+    return torch.tensor([value for row in values for value in row], dtype=dtype)

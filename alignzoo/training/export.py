@@ -1,0 +1,169 @@
+"""A run's policy as a folder for others: its adapter or whole weights, with tokenizer and a note of its origin."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from transformers import AutoConfig, PreTrainedModel
+
+from alignzoo.core.artifacts import new_folder
+from alignzoo.core.console import Screen
+from alignzoo.core.errors import UserError, nearest
+from alignzoo.models.adapters import CONFIG, WEIGHTS, is_adapter
+from alignzoo.models.loading import pretrained
+from alignzoo.models.tokenizers import pretrained_tokenizer
+from alignzoo.training.run_folder import RunFolder
+
+DTYPES = ("float32", "bfloat16", "float16")
+MERGED, BASE = "merged", "base"
+"""Folders of a run with adapters: its policy as whole weights, and the start where it is nowhere else."""
+
+CARD = """---
+{head}---
+
+# {name}
+
+Trained with alignzoo {version}: `{objective}`, from {start}, {steps} optimiser steps. {form}
+
+Exported from the run with fingerprint `{fingerprint}`. The recipe that made it:
+
+```yaml
+{recipe}```
+"""
+
+
+def export_run(
+    run: Path, to: Path | None, merge: bool, dtype: str | None, shard: str, force: bool, screen: Screen
+) -> Path:
+    """Write the policy of the finished run in `run` to a folder, all at once, and return it.
+
+    A run of adapters gives its adapter, or with `merge` whole weights; `dtype` is theirs (default: as trained), `shard`
+    the size of a file at most. Raises UserError for what is no finished run, and for a folder that is there already,
+    unless `force`.
+    """
+    policy = _policy_of(run)
+    to = to or run / ("export-merged" if merge and is_adapter(policy) else "export")
+    if to.exists() and not (to.is_dir() and (force or not any(to.iterdir()))):
+        raise UserError("there is something already", where=str(to), hint="" if to.is_file() else "--force replaces it")
+    if to.resolve() in (run.resolve(), policy.resolve(), *policy.resolve().parents):
+        raise UserError("the run itself is there", where=str(to), expected="another folder")
+    alone = is_adapter(policy) and not merge
+    if alone and dtype:
+        raise UserError("an adapter is written as it was trained", where="--dtype", expected="--merge beside it")
+    recipe = _recipe(run)
+    model = None if alone else _whole(policy, recipe, dtype)
+    files = [policy / WEIGHTS] if model is None else []
+    needs = sum(x.nbytes for x in model.state_dict().values()) if model else sum(file.stat().st_size for file in files)
+    with new_folder(to, needs, over=True) as temporary:
+        if model is None:
+            (temporary / WEIGHTS).write_bytes((policy / WEIGHTS).read_bytes())
+            (temporary / CONFIG).write_text((policy / CONFIG).read_text(encoding="utf-8"), encoding="utf-8")
+        else:
+            model.save_pretrained(temporary, max_shard_size=shard)
+        pretrained_tokenizer(str(policy), None, _trust(recipe)).save_pretrained(temporary)
+        (temporary / "README.md").write_text(_card(run, policy, alone), encoding="utf-8")
+    screen.say(f"{'adapter' if alone else 'whole weights'} of {run}")
+    return to
+
+
+def whole_policy(folder: RunFolder, screen: Screen) -> Path:
+    """The policy of a finished run as whole weights, for another run to start from.
+
+    An adapter is merged into its base once, in the run's own type; the folder stays, and is what later adapters name as
+    their base.
+    """
+    policy: Path = folder.policy
+    merged = folder.path / MERGED
+    if not is_adapter(policy) or merged.is_dir():
+        return merged if is_adapter(policy) else policy
+    screen.say(f"merging the adapter of {folder.path}, to start from it")
+    recipe = _recipe(folder.path)
+    with folder.held(wait=True):
+        if not merged.is_dir():
+            model = _whole(policy, recipe, None)
+            needs = sum(tensor.nbytes for tensor in model.state_dict().values())
+            with new_folder(merged, needs) as temporary:
+                model.save_pretrained(temporary)
+                pretrained_tokenizer(str(policy), None, _trust(recipe)).save_pretrained(temporary)
+    return merged
+
+
+def _policy_of(run: Path) -> Path:
+    if not (run / "recipe.yaml").is_file():
+        siblings = [path.name for path in run.parent.iterdir()] if run.parent.is_dir() else []
+        raise UserError("not a run folder", where=str(run), nearest=nearest(run.name, siblings))
+    folder = RunFolder(run)
+    if folder.summary() is None:
+        raise UserError(
+            "the run is not finished: it has no policy yet", where=str(run), hint="the same command goes on"
+        )
+    policy: Path = folder.policy
+    return policy
+
+
+def _recipe(run: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))["model"])
+
+
+def _trust(recipe: dict[str, Any]) -> bool:
+    return bool(recipe.get("trust_remote_code", False))
+
+
+def _whole(policy: Path, recipe: dict[str, Any], dtype: str | None) -> PreTrainedModel:
+    """The policy's weights, in the type that it was trained in or another; an adapter merged into its base."""
+    own = recipe.get("dtype", "float32")
+    wanted = getattr(torch, dtype or own)
+    if not is_adapter(policy):
+        return pretrained(str(policy), None, 0, _head(str(policy), None, recipe), own, _trust(recipe)).to(wanted)
+    from peft import PeftModel
+
+    if not (policy / WEIGHTS).is_file():  # peft would look for a pickled one
+        raise UserError("the adapter has no weights in safetensors", where=str(policy), expected=WEIGHTS)
+    config = json.loads((policy / CONFIG).read_text(encoding="utf-8"))
+    base, revision = _base(policy, config["base_model_name_or_path"]), config["revision"]
+    model = pretrained(
+        base, revision, 0, _head(base, revision, recipe), own, _trust(recipe), recipe.get("quantize")
+    )  # fmt: skip
+    if recipe.get("quantize"):  # the adapter was trained on what quantising has made of the weights
+        model = model.dequantize()
+    model = model.to(torch.promote_types(getattr(torch, own), wanted))  # type: ignore[arg-type]
+    merged: PreTrainedModel = PeftModel.from_pretrained(model, str(policy)).merge_and_unload()
+    return merged.to(wanted)
+
+
+def _base(policy: Path, named: str) -> str:
+    """The base that an adapter names. One in a run folder is looked for beside the run first: runs move together."""
+    path = Path(named)
+    beside = policy.parent.parent.joinpath(*path.parts[-2:])
+    if path.is_absolute() and path.name in (MERGED, BASE, "policy") and beside.is_dir():
+        return str(beside)
+    if not path.is_absolute() or path.is_dir():
+        return named
+    raise UserError(f"the base of the adapter is not there: {named}", where=str(policy), expected=f"it, or {beside}")
+
+
+def _head(source: str, revision: str | None, recipe: dict[str, Any]) -> str:
+    config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=_trust(recipe))
+    return "scalar" if any("SequenceClass" in name for name in config.architectures or ()) else "language_model"
+
+
+def _card(run: Path, policy: Path, alone: bool) -> str:
+    summary = RunFolder(run).summary() or {}
+    forms = {True: "This is a LoRA adapter, for peft.", False: "These are whole weights."}
+    head: dict[str, Any] = {"library_name": "peft" if alone else "transformers"}
+    if is_adapter(policy):
+        base = json.loads((policy / CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+        forms[False] = "These are whole weights: a LoRA adapter was merged into its base."
+        if not Path(base).is_absolute():
+            head["base_model"] = base
+    head["tags"] = ["alignzoo", summary["objective"]["name"]]
+    return CARD.format(
+        head=yaml.safe_dump(head, sort_keys=False), name=summary["name"], version=summary["versions"]["alignzoo"],
+        objective=json.dumps(summary["objective"]), start=summary["model"]["start"], steps=summary["train"]["steps"],
+        form=forms[alone], fingerprint=summary["fingerprint"],
+        recipe=(run / "recipe.yaml").read_text(encoding="utf-8"),
+    )  # fmt: skip

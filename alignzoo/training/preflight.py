@@ -1,0 +1,62 @@
+"""Whether rows, batches and model fit together: told before a run, or a run that it starts from, has cost time."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from transformers import PreTrainedModel
+
+from alignzoo.core.errors import UserError
+from alignzoo.data.convert import shape
+from alignzoo.data.tokenize import Tokenised
+from alignzoo.interfaces.rows import Row
+from alignzoo.recipe.resolved import Resolved
+
+
+def first_row_fits(resolved: Resolved) -> None:
+    """Raise UserError for a first row that the objective can't take, before the runs that this one needs are made."""
+    if resolved.needs and not any(key.startswith("data.") for key in resolved.needs):
+        data = resolved.recipe.data
+        rows = (row for row in data.read(data.splits()[0]) if isinstance(row, Row))
+        shape(list(islice(rows, 1)), resolved.recipe.objective, data.pairs)
+
+
+def enough(train: Tokenised, held_out: Tokenised, batch_size: int) -> None:
+    """Raise UserError when too few rows can be used for a step and an evaluation."""
+    if not len(held_out.trees):
+        raise UserError("no held-out row can be used; see data.json in the run folder for the reasons", where="data")
+    if len(train.trees) < batch_size:
+        raise UserError(
+            f"{len(train.trees)} training rows can be used, fewer than one batch",
+            where="train.batch_size", expected=f"at most {len(train.trees)} (got {batch_size})",
+        )  # fmt: skip
+
+
+def no_router_loss(model: PreTrainedModel, ignore: bool) -> None:
+    """Raise UserError for a mixture of experts whose config asks for its auxiliary loss, unless that is ignored.
+
+    The loss is a product of two means over the tokens of a batch, so micro-batches would change it.
+    """
+    config = model.config.get_text_config()
+    parts = (config, getattr(config, "ffn_config", None))  # DBRX keeps it in the latter
+    names = ("router_aux_loss_coef", "router_z_loss_coef", "moe_loss_weight")
+    asked = {name: weight for part in parts for name in names if (weight := getattr(part, name, 0))}
+    if ignore or not getattr(config, "output_router_logits", False) or not asked:
+        return
+    name, weight = next(iter(asked.items()))
+    raise UserError(
+        f"the model's config asks for an auxiliary router loss (output_router_logits: true, {name}: {weight:g}), "
+        "which is not computed", where="model", expected="output_router_logits: false in the model's config",
+        hint="train.ignore_router_loss=true trains without that loss",
+    )  # fmt: skip
+
+
+def positions_fit(model: PreTrainedModel, *parts: Tokenised) -> None:
+    """Raise UserError when a row is longer than the model."""
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    longest = max(part.trees.longest() for part in parts)
+    if limit is not None and longest > limit:
+        raise UserError(
+            f"a row has {longest} tokens and the model {limit} positions",
+            where="tokens.max_length", expected=f"at most {limit}",
+        )  # fmt: skip

@@ -1,0 +1,143 @@
+"""Every row's log-probs under the trained policy and its reference, written out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from alignzoo.core.console import Screen
+from alignzoo.core.distributed.process_group import Ranks
+from alignzoo.core.errors import UserError
+from alignzoo.core.files import replacing
+from alignzoo.core.paths import cache_root
+from alignzoo.data.row_reader import Unread
+from alignzoo.data.token_store import TokenStore
+from alignzoo.data.trees import Tree, Trees
+from alignzoo.models.loading import load_policy, load_trained
+from alignzoo.models.tokenizers import load_tokenizer
+from alignzoo.recipe.resolved import Resolved
+from alignzoo.reference.scores import Reference, cache_folder, score_reference
+from alignzoo.scoring.exactness import SpotCheck, no_oracle
+from alignzoo.scoring.forest import lay, sequences
+from alignzoo.scoring.layout import choose_layout
+from alignzoo.scoring.microbatches import plan
+from alignzoo.scoring.scorer import Scorer
+from alignzoo.training.fsdp import place
+from alignzoo.training.run import device_of, folder_of, run_resolved, start_weights
+from alignzoo.training.run_folder import RunFolder
+
+
+def write_scores(resolved: Resolved, output: Path, split: str, screen: Screen) -> int:
+    """Write one JSON line a row to `output`, atomically, and return how many.
+
+    Both models are scored through the cache, each under its own key, so a second call costs no forward. Of several
+    processes each scores its part, and one writes.
+    """
+    resolved = resolved.reread()
+    ranks = Ranks(device_of(resolved.recipe.train.device))
+    with ranks.together():
+        return _write(resolved, output, split, screen if ranks.main else Screen(quiet=True), ranks)
+
+
+def exactness_figures(resolved: Resolved, screen: Screen, rows: int = 8) -> dict[str, Any]:
+    """How far the given model's scores on the given data are from its own forward, before any training.
+
+    Loads the model, tokenizes the data (kept for the run), and scores the longest, the first and a few more training
+    rows both ways: the layout that was chosen and why, the largest difference of a token in nats, and its limit. Raises
+    UserError where the model starts from a run that is not finished.
+    """
+    recipe, ranks = resolved.recipe, Ranks(device_of(resolved.recipe.train.device))
+    if ranks.sharded:
+        return {"unavailable": no_oracle(sharded=True, compiled=False)}
+    if resolved.start and folder_of(resolved.start).summary() is None:
+        raise UserError(
+            f"the run of {resolved.start.recipe.name} is not finished, and its policy is the model to check",
+            where="model.from", hint=f"alignzoo run {resolved.start.recipe.name} makes it",
+        )  # fmt: skip
+    start, unread = start_weights(resolved, screen), Unread(recipe.data)
+    tokenizer = load_tokenizer(recipe.model, unread, start)
+    trees = TokenStore(resolved, tokenizer).get(unread, screen.say).train.trees
+    model = load_policy(recipe.model, tokenizer, recipe.seed, start, recipe.objective.head)
+    scorer = Scorer(model, precision=recipe.train.precision)
+    place(scorer, ranks)
+    layout = choose_layout(scorer, trees, recipe.train.layout)
+    spread = np.linspace(0, len(trees) - 1, min(rows, len(trees))).astype(int).tolist()
+    some = [trees[row] for row in dict.fromkeys([int(trees.sizes.argmax()), *spread])]
+    name = "scalar" if scorer.scalar else "log_prob"
+    parts = plan(some, 2 * recipe.train.tokens_per_batch, scorer.layout)
+    found = []
+    for part in parts:
+        laid = [some[i] for i in part]
+        forest = lay(laid, scorer.layout).to(ranks.device)
+        with torch.no_grad():
+            values = scorer(forest)[name]
+        cuts = [1] * len(forest.last) if scorer.scalar else forest.offsets.diff().tolist()
+        found.append(SpotCheck(scorer).compare(laid, values.split(cuts)))
+    worst = max(found, key=lambda check: check.difference / check.limit)
+    return {
+        "layout": layout.used, "reason": layout.reason, "difference": worst.difference, "limit": worst.limit,
+        "over": worst.over, "worst": worst.worst, "rows": len(some),
+        "tokens": sum(check.tokens for check in found), "longest": int(trees.longest()),
+    }  # fmt: skip
+
+
+def _write(resolved: Resolved, output: Path, split: str, screen: Screen, ranks: Ranks) -> int:
+    recipe = resolved.recipe
+    if recipe.objective.head == "scalar":
+        raise UserError(
+            "a reward model has no log-probs", where="objective", expected="one that trains a language model"
+        )
+    result = run_resolved(resolved, screen=screen)
+    start = ranks.main_first(lambda: start_weights(resolved, screen))
+    unread = Unread(recipe.data)
+    tokenizer = load_tokenizer(recipe.model, unread, start)
+    store = TokenStore(resolved, tokenizer, ranks.from_main(RunFolder(result.folder).first_day))
+    found = ranks.main_first(lambda: store.get(unread, screen.say))
+    parts = {"train": found.train.trees, "held_out": found.held_out.trees}
+    trees = {name: part for name, part in parts.items() if split in (name, "all")}
+    about = (recipe.model, tokenizer, recipe.seed, start)
+    models = {"reference": lambda: load_policy(*about), "policy": lambda: load_trained(*about, result.policy)}
+    reference, policy = (_scores(load(), resolved, trees, screen, who, ranks) for who, load in models.items())
+    if ranks.main:
+        with replacing(output) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            for name, part in trees.items():
+                for i, tree in enumerate(part):
+                    file.write(json.dumps(_line(name, tree, part.names(i), i, policy[name], reference[name])) + "\n")
+    ranks.everyone()
+    return sum(len(part) for part in trees.values())
+
+
+def _scores(
+    model: PreTrainedModel, resolved: Resolved, trees: dict[str, Trees], screen: Screen, who: str, ranks: Ranks
+) -> dict[str, Reference]:
+    train = resolved.recipe.train
+    scorer = Scorer(model, precision=train.precision)
+    place(scorer, ranks)
+    choose_layout(scorer, next(iter(trees.values())), train.layout)
+    folder = cache_folder(cache_root(), scorer, resolved.source_code)
+    return {
+        name: score_reference(scorer, part, folder, 2 * train.tokens_per_batch, screen, who, ranks)
+        for name, part in trees.items()
+    }
+
+
+def _line(
+    split: str, tree: Tree, names: Sequence[str], index: int, policy: Reference, reference: Reference
+) -> dict[str, Any]:
+    line: dict[str, Any] = {"id": tree.id, "split": split, "prompt_tokens": tree.prompt.tolist()}
+    for b, (_, branch) in enumerate(sequences([tree])):
+        scores = {"policy": policy.tokens(index, b), "reference": reference.tokens(index, b)}
+        line[names[b]] = {
+            "tokens": branch.tokens.tolist(),
+            "scored_from": branch.scored_from,
+            "length": branch.scored,
+            **{f"{who}_log_prob": float(values.sum(dtype=np.float64)) for who, values in scores.items()},
+            **{f"{who}_token_log_probs": [float(value) for value in values] for who, values in scores.items()},
+        }
+    return line

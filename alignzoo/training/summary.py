@@ -1,0 +1,116 @@
+"""summary.json: a finished run in one page of figures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from transformers import PreTrainedModel
+
+import alignzoo
+from alignzoo.core.distributed.process_group import Ranks
+from alignzoo.core.memory import peak_memory
+from alignzoo.models.fingerprint import code_of, trained_size
+from alignzoo.recipe.resolved import Resolved
+from alignzoo.reference.scores import Reference
+from alignzoo.scoring.layout import Layout
+from alignzoo.training.run_folder import RunFolder, read_lines
+from alignzoo.training.step import ZERO_WEIGHT
+
+PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "pydantic", "pluggy")
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a run holds when its last step is taken."""
+
+    model: PreTrainedModel
+    start_weights: str
+    trained_weights: str
+    layout: Layout
+    references: Sequence[Reference | None]
+    last_evaluation: dict[str, Any]
+    judges: dict[str, Any]
+    """Name -> what it says of the samples."""
+    steps: int
+    ranks: Ranks
+
+
+def summarise(resolved: Resolved, folder: RunFolder, data: dict[str, Any], trained: Trained) -> dict[str, Any]:
+    """The summary, from what the run holds and what it has recorded in its folder."""
+    recipe, lines, timings = resolved.recipe, read_lines(folder.metrics), read_lines(folder.timings)
+    first = next(line for line in lines if line["kind"] == "eval")
+    seconds = sum(line["seconds"] for line in timings)
+    start = f"the run of {resolved.start.recipe.name}" if resolved.start else str(recipe.model)
+    node = recipe.objective.node()
+    keys = ("likelihood_accuracy", "preference_accuracy")  # with a reference all rewards tie at the start
+    keys = keys[::-1] if recipe.objective.reference == "none" else keys
+    baseline = next((key for key in keys if key in first), None)
+    return {
+        "name": recipe.name,
+        "fingerprint": resolved.fingerprint,
+        "finished": True,
+        "objective": node if isinstance(node, dict) else {"name": recipe.objective.name, "terms": node},
+        "model": {
+            "start": start,
+            "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
+            **({"trained_parameters": trained_size(trained.model)} if recipe.model.lora else {}),
+            "weights": trained.start_weights,
+            "trained_weights": trained.trained_weights,
+        }
+        | ({"code": code} if (code := code_of(trained.model)) else {}),
+        "data": {key: value for key, value in data.items() if key not in ("skipped_rows", "lengths")},
+        "eval": {key: value for key, value in trained.last_evaluation.items() if key not in ("kind", "step")}
+        | {"loss_before": first["loss"]}
+        | ({"baseline_accuracy": first[baseline], "baseline": baseline.split("_")[0]} if baseline else {}),
+        "judges": trained.judges,
+        "train": {
+            "steps": trained.steps,
+            "pairs": trained.steps * recipe.train.batch_size,
+            "seconds": seconds,
+            "pairs_per_second": sum(line["pairs"] for line in timings) / seconds,
+            "tokens_per_second": sum(line["tokens"] for line in timings) / seconds,
+            **({"zero_weight_steps": idle} if (idle := sum(ZERO_WEIGHT in line for line in lines)) else {}),
+            "final_loss": next(line["loss"] for line in reversed(lines) if line["kind"] == "train"),
+        },
+        "reference": {
+            "kind": recipe.objective.reference,
+            "rows_scored": sum(part.rows_scored for part in trained.references if part),
+            "rows_cached": sum(part.rows_cached for part in trained.references if part),
+        },
+        "exactness": exactness(lines, timings),
+        "processes": trained.ranks.count,
+        "layout": {"used": trained.layout.used, "reason": trained.layout.reason},
+        "peak_memory_bytes": peak_memory(trained.ranks.device),
+        "versions": {"alignzoo": alignzoo.__version__, "python": sys.version.split()[0]}
+        | {package: version(package) for package in PACKAGES},
+        "plugins": _code_of(resolved),
+    }
+
+
+def exactness(lines: Sequence[dict[str, Any]], timings: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """Of all spot checks the difference that is worst for its limit, in nats; or why there were none."""
+    found = [line for line in lines if line["kind"] == "exactness"]
+    checked = [line for line in found if "difference" in line]
+    why = {key: line[key] for line in found for key in ("unavailable",) if key in line}
+    if not checked:
+        return {"checks": 0} | why
+    worst = max(checked, key=lambda line: line["difference"] / line["limit"])
+    figures = {key: worst[key] for key in ("difference", "limit")}
+    over = sum(not line["difference"] <= line["limit"] for line in checked)
+    seconds = sum(line.get("exactness_seconds", 0.0) for line in timings)
+    tokens = sum(line["tokens"] for line in checked)
+    return {"checks": len(checked), "tokens": tokens, "over": over, "seconds": seconds} | figures | why
+
+
+def _code_of(resolved: Resolved) -> list[dict[str, Any]]:
+    """Whose code the run used besides the engine: package, version and the digest of its code by what it offers."""
+    packages: dict[str, dict[str, Any]] = {}
+    for part in (*resolved.pieces, *resolved.recipe.reporters):
+        origin = resolved.registry.origin(type(part))
+        about = {"package": origin.package, "version": origin.version, "code": {}}
+        packages.setdefault(origin.package, about)["code"][part.name] = origin.code
+    return [packages[name] for name in sorted(packages)]

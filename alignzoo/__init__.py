@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from alignzoo.core.digests import content_of
+    from alignzoo.core.digests import content_digest
     from alignzoo.core.errors import RunFailed, UserError
     from alignzoo.data.sources.base import FileSource
     from alignzoo.interfaces import ties
@@ -53,7 +53,7 @@ _HOME = {
     "Tokens": "alignzoo.interfaces.loss_inputs",
     "Unpaired": "alignzoo.interfaces.loss_inputs",
     "UserError": "alignzoo.core.errors",
-    "content_of": "alignzoo.core.digests",
+    "content_digest": "alignzoo.core.digests",
     "get_objective": "alignzoo.registry.lookup",
     "hookimpl": "alignzoo.interfaces.hookspecs",
     "load_recipe": "alignzoo.recipe.load",
@@ -84,7 +84,7 @@ __all__ = [
     "Unpaired",
     "UserError",
     "__version__",
-    "content_of",
+    "content_digest",
     "get_objective",
     "hookimpl",
     "load_recipe",

@@ -21,7 +21,7 @@ from roofline import machine
 from workload import ROOT, Bench, hh_trees, spread
 
 import alignzoo
-from alignzoo.core.memory import keep_freed_memory, peak_memory, reset_peak_memory
+from alignzoo.core.memory import peak_memory, reset_peak_memory, tune_malloc
 
 WHOLE = 10**9
 """A budget that one micro-batch of everything stays within."""
@@ -51,7 +51,7 @@ def stages(shape: str, trees: list, batch: int, precision: str) -> dict[str, Cal
 def measure(name: str, make: Callable[[], Bench], steps: int) -> dict:
     """Pairs per second, peak memory over the start, and the losses."""
     if name == "freed memory kept":
-        keep_freed_memory()
+        tune_malloc()
     bench, cpu = make(), torch.device("cpu")
     bench.step()
     reset_peak_memory(cpu)

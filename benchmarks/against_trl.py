@@ -1,4 +1,4 @@
-"""Speed and memory against TRL's DPOTrainer: same random-weight model, token ids, order of pairs, optimiser and steps.
+"""Speed and memory against TRL's DPOTrainer: same random-weight model, token ids, order of pairs, optimizer and steps.
 
 Run as: python benchmarks/against_trl.py --trl-python PATH_OF_A_PYTHON_WITH_TRL [--only WORD ...] [--quick]
 
@@ -55,20 +55,20 @@ NO_CHECKPOINTS = {"gradient_checkpointing": False}
 BEFORE = {"precompute_ref_log_probs": True}
 
 
-def in_parts(parts: int) -> dict:
+def in_micro_batches(parts: int) -> dict:
     """A step of `parts` micro-batches: the fewer pairs in one, the less of it is padding."""
     return {"gradient_accumulation_steps": parts}
 
 
-BEST = {"pythia": NO_CHECKPOINTS | in_parts(8), "llama": NO_CHECKPOINTS | in_parts(4)}
+BEST = {"pythia": NO_CHECKPOINTS | in_micro_batches(8), "llama": NO_CHECKPOINTS | in_micro_batches(4)}
 """The fastest of the trials below; run with the tunables of glibc too."""
 
 TRIALS = {
     "defaults": {},
     "gradient_checkpointing=False": NO_CHECKPOINTS,
-    "  and 2 micro-batches a step": NO_CHECKPOINTS | in_parts(2),
-    "  and 4 micro-batches a step": NO_CHECKPOINTS | in_parts(4),
-    "  and 8 micro-batches a step": NO_CHECKPOINTS | in_parts(8),
+    "  and 2 micro-batches a step": NO_CHECKPOINTS | in_micro_batches(2),
+    "  and 4 micro-batches a step": NO_CHECKPOINTS | in_micro_batches(4),
+    "  and 8 micro-batches a step": NO_CHECKPOINTS | in_micro_batches(8),
     "  and one pair a micro-batch, glibc keeps freed memory": "best",
     "  and one pair a micro-batch, optim=adamw_torch": "unfused",
     "  and train_sampling_strategy=group_by_length (other pairs in a step)": NO_CHECKPOINTS

@@ -30,7 +30,7 @@ from transformers.utils import logging  # noqa: E402
 from alignzoo.core.errors import RunFailed, UserError  # noqa: E402
 from alignzoo.data.trees import Tree, Trees  # noqa: E402
 from alignzoo.models.attention import use_tree_attention  # noqa: E402
-from alignzoo.scoring.forest import LAYOUTS, PACKED, lay  # noqa: E402
+from alignzoo.scoring.forest import LAYOUTS, PACKED, lay_out  # noqa: E402
 from alignzoo.scoring.layout import choose_layout  # noqa: E402
 from alignzoo.scoring.scorer import Scorer  # noqa: E402
 
@@ -49,7 +49,7 @@ def errors_of(scorer: Scorer, trees: list[Tree], want: torch.Tensor) -> dict[str
             continue
         try:
             with torch.no_grad():
-                error = float((scorer(lay(trees, layout))["log_prob"] - want).abs().max())
+                error = float((scorer(lay_out(trees, layout))["log_prob"] - want).abs().max())
             found[layout] = error if math.isfinite(error) else "not finite"
         except Exception as error:
             found[layout] = type(error).__name__
@@ -73,7 +73,7 @@ def tried(name: str) -> dict[str, Any]:
             layout = choose_layout(scorer, Trees.build(trees), "auto")
             used, reason = layout.used + (", one by one" if scorer.alone else ""), layout.reason
             with torch.no_grad():
-                figure = float((scorer(lay(trees, layout.used))["log_prob"] - want[label]).abs().max())
+                figure = float((scorer(lay_out(trees, layout.used))["log_prob"] - want[label]).abs().max())
         except (UserError, RunFailed) as error:
             used, reason, figure = "none", str(error).split("\n")[0].split("scored: ")[-1], None
         found[label] = {"layouts": errors, "used": used, "reason": reason, "error": figure}

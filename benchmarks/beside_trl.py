@@ -15,7 +15,7 @@ import torch
 import workload
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from alignzoo.data import tokenize as tokenise
+from alignzoo.data import tokenize as tokenize
 from alignzoo.data.sources.hh import HH
 from alignzoo.data.splits import read_rows
 from alignzoo.interfaces.rows import Completion, Row
@@ -90,7 +90,7 @@ def write_pairs(
 
     `longest` is of a sequence (prompt and completion), or of a `whole` pair with its prompt once.
     """
-    done = tokenise(rows[: count * 3], tokenizer, TokensConfig(max_length=100_000, max_prompt_length=99_999))
+    done = tokenize(rows[: count * 3], tokenizer, TokensConfig(max_length=100_000, max_prompt_length=99_999))
     pairs, texts = [], []
     for row, tree in zip(done.rows, done.trees, strict=True):
         ids = [tree.prompt.tolist(), *(branch.tokens.tolist() for branch in tree.branches)]

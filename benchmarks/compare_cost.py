@@ -2,7 +2,7 @@
 
 Run as: python benchmarks/compare_cost.py [STEPS]
 
-Both sides do the same twelve runs with STEPS (60) optimiser steps each, their SFT run's too, in processes of their own. One by one, every run has empty caches and makes its own SFT run, tokens and reference pass, as tools that share
+Both sides do the same twelve runs with STEPS (60) optimizer steps each, their SFT run's too, in processes of their own. One by one, every run has empty caches and makes its own SFT run, tokens and reference pass, as tools that share
 nothing do; the comparison also samples and measures every run, which the twelve do not. Order: one by one, comparison, and
 again; medians of both. Nothing else should run on the machine.
 """
@@ -73,10 +73,10 @@ def main() -> None:
         f"Command: `python benchmarks/compare_cost.py {steps}` ({versions}; CPU, {os.cpu_count()} cores, "
         f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}; medians of {REPEATS}).", "",
         f"Four objectives, {SEEDS} seeds, {steps} steps each, on the embedded sample.", "",
-        "| | seconds | SFT runs | reference passes | tokenisations |", "|---|---:|---:|---:|---:|",
+        "| | seconds | SFT runs | reference passes | tokenizations |", "|---|---:|---:|---:|---:|",
         f"| twelve runs one by one, empty caches | {a:.0f} ({min(alone):.0f} to {max(alone):.0f}) | 12 | 12 | 12 |",
         f"| `alignzoo compare`, sampling and measuring included | {b:.0f} ({min(together):.0f} to {max(together):.0f}) "
-        f"| {counts['sft_runs']} | {counts['reference_passes']} | {counts['tokenisations']} |", "",
+        f"| {counts['sft_runs']} | {counts['reference_passes']} | {counts['tokenizations']} |", "",
         f"The comparison takes {b / a:.2f} of the time: {a / b:.1f} times as fast.",
     ]  # fmt: skip
     (OUTPUT / "compare_cost.md").write_text("\n".join(lines) + "\n")

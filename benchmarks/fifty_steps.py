@@ -1,4 +1,4 @@
-"""Every objective that is known, fifty optimiser steps on the embedded sample: does it lower its own held-out loss?
+"""Every objective that is known, fifty optimizer steps on the embedded sample: does it lower its own held-out loss?
 
 Run as: python benchmarks/fifty_steps.py [OBJECTIVE ...]
 

@@ -28,11 +28,11 @@ from workload import ROOT, UniformReference, hh_trees, made_up, spread
 from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.core.memory import out_of_memory
 from alignzoo.data.trees import Tree, Trees
-from alignzoo.models.compile import compiled_layers, float32_means_float32
+from alignzoo.models.compile import compiled_layers, disable_tf32
 from alignzoo.models.loading import use_gradient_checkpointing
 from alignzoo.objectives.builtin.dpo import DPO
 from alignzoo.recipe.schema import TrainConfig
-from alignzoo.scoring.batches import Supply
+from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.layout import choose_layout
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.schedule import make_optimizer
@@ -94,20 +94,20 @@ def flops(model: Any, trees: list[Tree]) -> float:
 
 def ours(asked: dict[str, Any]) -> dict[str, Any]:
     """Steps of alignzoo's engine in this process."""
-    float32_means_float32()
+    disable_tf32()
     ranks = Ranks("cpu" if asked["dry"] else "cuda")
     device, cuda = ranks.device, ranks.device.type == "cuda"
     trees, _ = trees_of(asked["rows"], asked["steps"] * asked["batch"], asked["dry"])
     model, built = model_of(asked).to(device), Trees.build(trees)
     config = TrainConfig.model_validate({
-        "batch_size": asked["batch"], "shuffle": False, "tokens_per_batch": asked["budget"],
+        "batch_size": asked["batch"], "shuffle": False, "micro_batch_tokens": asked["budget"],
         "optimizer": {"name": "adamw", "learning_rate": 1e-6}, "max_grad_norm": 1.0,
     })  # fmt: skip
     scorer = Scorer(model)
     layout = choose_layout(scorer, built, "packed")
     reference: Any = UniformReference(built, model.config.vocab_size)
     engine = Engine(
-        Supply(DPO(beta=0.1), built, reference), config, ranks, scorer, make_optimizer(config.optimizer, model),
+        BatchBuilder(DPO(beta=0.1), built, reference), config, ranks, scorer, make_optimizer(config.optimizer, model),
         asked["steps"], 0,
     )  # fmt: skip
     if asked.get("gradient_checkpointing"):
@@ -248,7 +248,7 @@ def main() -> int:
         "# DPO steps on a GPU", "", f"Command: `python benchmarks/gpu.py {' '.join(sys.argv[1:])}` on one {name}; torch "
         f"{torch.__version__}; beside alignzoo installed: {', '.join(has) or 'neither flash_attn nor liger_kernel'}.", "",
         f"Weights and AdamW states in bfloat16 on both sides, {batch} pairs a step, medians (least to most) of "
-        f"{steps - 1} steps after the first; each row is a process. Utilisation is the FLOPs that the forest's own tokens "
+        f"{steps - 1} steps after the first; each row is a process. Utilization is the FLOPs that the forest's own tokens "
         f"need (prompt once) over the time, of the card's dense peak ({peak / 1e12:.0f} TFLOPs/s by its data sheet) and of "
         f"an 8192-wide product measured here ({rate / 1e12:.0f} TFLOPs/s).", "",
         "| model, rows | side | pairs/s | peak GPU memory, GiB | of the peak | of the measured product |",

@@ -63,7 +63,7 @@ def write_model(folder: Path) -> None:
     from types import SimpleNamespace
 
     from alignzoo.data.sources.hh import HH
-    from alignzoo.models.loading import from_nothing
+    from alignzoo.models.loading import from_config
     from alignzoo.models.tokenizers import train_tokenizer
 
     rows = [row for _, row in zip(range(2000), HH(path=str(folder / "data")).read("train"), strict=False)]
@@ -72,7 +72,7 @@ def write_model(folder: Path) -> None:
         "model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
         "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 512,
     }  # fmt: skip
-    from_nothing(fields, tokenizer, 0, "language_model", "float32").save_pretrained(folder / "model")
+    from_config(fields, tokenizer, 0, "language_model", "float32").save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
 
 
@@ -122,7 +122,7 @@ class Watch:
 def cold(folder: Path, cores: int) -> dict[str, Any]:
     """Make the tokens."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
-    from alignzoo.data.row_reader import Unread
+    from alignzoo.data.row_reader import RowReader
     from alignzoo.data.token_store import TokenStore
     from alignzoo.models.tokenizers import pretrained_tokenizer
 
@@ -130,7 +130,7 @@ def cold(folder: Path, cores: int) -> dict[str, Any]:
     store = TokenStore(whole, pretrained_tokenizer(str(folder / "model")))
     before = memory()["anonymous"]
     watch, began = Watch(), time.perf_counter()
-    found = store.get(Unread(whole.recipe.data), lambda line: None)
+    found = store.get(RowReader(whole.recipe.data), lambda line: None)
     seconds = time.perf_counter() - began
     files = sum(path.stat().st_size for path in (store.root / store._key_of_pairs).iterdir())
     lengths = {name: line["mean"] for name, line in found.report["lengths"].items()}
@@ -166,14 +166,14 @@ def fill(folder: Path) -> dict[str, Any]:
     if len(trees) <= TRUE_PASS_MOST:
         score_reference(scorer, trees, cache, 8192, screen)
     else:
-        drawn, refcache = np.random.default_rng(0), ReferenceCache(cache)
+        drawn, cache = np.random.default_rng(0), ReferenceCache(cache)
         for block in trees.blocks():
             scored = (np.diff(block.segments) - block.scored_from).tolist()
             branch = np.ones(len(scored), dtype=bool)
             branch[block.trees[:-1]] = False
             for key, s in zip(block.keys, np.flatnonzero(branch).tolist(), strict=True):
-                refcache.add(key.tobytes(), -drawn.random(scored[s], dtype=np.float32))
-        refcache.flush()
+                cache.add(key.tobytes(), -drawn.random(scored[s], dtype=np.float32))
+        cache.flush()
     seconds = time.perf_counter() - began
     score_reference(scorer, data.held_out.trees, cache, 8192, screen)
     size = sum(path.stat().st_size for path in cache.iterdir()) / 2**20
@@ -195,10 +195,9 @@ def warm(folder: Path, began: float) -> dict[str, Any]:
 
     from alignzoo.core.console import Screen
     from alignzoo.data.token_store import TokenStore
-    from alignzoo.reference import cache as refcache
-    from alignzoo.reference import scores as reference
-    from alignzoo.training import run as flow
-    from alignzoo.training import step as engine
+    from alignzoo.reference import cache, scores
+    from alignzoo.training import run as run_module
+    from alignzoo.training import step as step_module
 
     clock: dict[str, float] = {"import": time.time() - began}
     last: dict[str, Any] = {}
@@ -216,7 +215,7 @@ def warm(folder: Path, began: float) -> dict[str, Any]:
         setattr(owner, name, call)
 
     steps: list[float] = []
-    real_step = engine.Engine.step
+    real_step = step_module.Engine.step
 
     def step(self: Any, number: int) -> Any:
         last["engine"] = self
@@ -226,17 +225,17 @@ def warm(folder: Path, began: float) -> dict[str, Any]:
         clock.setdefault("first step", time.time() - began)
         return result
 
-    engine.Engine.step = step  # type: ignore[method-assign]
+    step_module.Engine.step = step  # type: ignore[method-assign]
     for owner, name, label in (
-        (flow, "folder_of", "digest of the data"), (TokenStore, "get", "tokens"), (flow, "load_tokenizer", "model"),
-        (flow, "load_policy", "model"), (flow, "choose_layout", "model"), (flow, "weights_fingerprint", "model"),
-        (flow, "score_reference", "reference"), (flow, "evaluate", "evaluation"),
-        (refcache.ReferenceCache, "__post_init__", "cache opened"), (refcache.ReferenceCache, "find", "looked up"),
-        (refcache.ReferenceCache, "sums", "summed"),
+        (run_module, "folder_of", "digest of the data"), (TokenStore, "get", "tokens"), (run_module, "load_tokenizer", "model"),
+        (run_module, "load_policy", "model"), (run_module, "choose_layout", "model"), (run_module, "weights_fingerprint", "model"),
+        (run_module, "score_reference", "reference"), (run_module, "evaluate", "evaluation"),
+        (cache.ReferenceCache, "__post_init__", "cache opened"), (cache.ReferenceCache, "find", "looked up"),
+        (cache.ReferenceCache, "sums", "summed"),
     ):  # fmt: skip
         timed(owner, name, label)
-    assert reference
-    run = flow.run_resolved(resolved(folder), screen=Screen(quiet=True))
+    assert scores
+    run = run_module.run_resolved(resolved(folder), screen=Screen(quiet=True))
     own = last["engine"]
     peak, used = watch.stop(), memory()
     evaluations = clock.pop("evaluation") / 2  # at the start and at the end
@@ -251,7 +250,7 @@ def probe(own: Any) -> dict[str, float]:
     import numpy as np
     import torch
 
-    from alignzoo.scoring.microbatches import plan
+    from alignzoo.scoring.microbatches import plan_micro_batches
     from alignzoo.training.schedule import rows_of_step
 
     supply, times = own.supply, []
@@ -260,8 +259,8 @@ def probe(own: Any) -> dict[str, float]:
         start = time.perf_counter()
         rows = rows_of_step(step, len(supply.trees), own.config, own.seed).tolist()
         trees = [supply.tree(row) for row in rows]
-        for part in plan(trees, own.budget, own.scorer.layout):
-            supply.with_reference(supply.bare([rows[i] for i in part]), torch.device("cpu"))
+        for part in plan_micro_batches(trees, own.budget, own.scorer.layout):
+            supply.with_reference(supply.empty([rows[i] for i in part]), torch.device("cpu"))
         times.append(time.perf_counter() - start)
     return {"median": float(np.median(times)), "p95": float(np.percentile(times, 95))}
 
@@ -295,7 +294,7 @@ def measured(folder: Path, rows: int) -> dict[str, Any]:
 
 def table(results: list[dict[str, Any]]) -> list[str]:
     """The figures of all sizes as Markdown."""
-    rate = ["| rows | tokenised, rows/s on 1 core | on 2 cores | token store, MiB | cold: memory at the start, peak, MiB | reference cache, MiB | reference pass | its peak, MiB |",
+    rate = ["| rows | tokenized, rows/s on 1 core | on 2 cores | token store, MiB | cold: memory at the start, peak, MiB | reference cache, MiB | reference pass | its peak, MiB |",
             "|---:|---:|---:|---:|---:|---:|---|---:|"]  # fmt: skip
     flat = ["| rows | plan and look-up a step, ms: median (p95) | whole step, ms | all rows looked up, s | memory after the run, MiB: anonymous (resident) | its peak, anonymous |",
             "|---:|---:|---:|---:|---:|---:|"]  # fmt: skip

@@ -22,7 +22,7 @@ from ranks import TRAIN, of_two  # noqa: E402
 from steps import BATCH, UNLIMITED, Steps, build, difference, every, take  # noqa: E402
 
 from alignzoo.interfaces.objective import Objective  # noqa: E402
-from alignzoo.scoring.microbatches import plan  # noqa: E402
+from alignzoo.scoring.microbatches import plan_micro_batches  # noqa: E402
 from alignzoo.training.schedule import rows_of_step  # noqa: E402
 
 BUDGETS = (1024, 256)
@@ -31,9 +31,9 @@ COLUMNS = {"1024": "1,024 slots", "256": "256 slots", "two": "two processes", "f
 
 def measure(objective: Objective, cache: Path, two: Steps) -> dict[str, float]:
     """The largest relative difference of the gradient from that of one micro-batch in one process."""
-    whole = take(build(objective, cache, tokens_per_batch=UNLIMITED)).gradients[0]
-    cut = {str(budget): take(build(objective, cache, tokens_per_batch=budget)).gradients[0] for budget in BUDGETS}
-    exact = take(build(objective, cache, tokens_per_batch=UNLIMITED, dtype=torch.float64)).gradients[0]
+    whole = take(build(objective, cache, micro_batch_tokens=UNLIMITED)).gradients[0]
+    cut = {str(budget): take(build(objective, cache, micro_batch_tokens=budget)).gradients[0] for budget in BUDGETS}
+    exact = take(build(objective, cache, micro_batch_tokens=UNLIMITED, dtype=torch.float64)).gradients[0]
     one = take(build(objective, cache, **TRAIN)).gradients[0]
     found = {name: difference(gradient, whole) for name, gradient in cut.items()}
     return found | {"two": difference(two.gradients[0], one), "float64": difference(whole, exact)}
@@ -43,7 +43,7 @@ def shape_of_a_step() -> tuple[int, list[int]]:
     """Token slots of a step over pairs, and how many micro-batches it has under each budget."""
     engine = build(every()["simpo"], Path())  # without a reference, so without a cache
     trees = [engine.supply.tree(row) for row in rows_of_step(0, len(engine.supply.trees), engine.config, 0).tolist()]
-    return sum(tree.slots for tree in trees), [len(plan(trees, budget)) for budget in BUDGETS]
+    return sum(tree.slots for tree in trees), [len(plan_micro_batches(trees, budget)) for budget in BUDGETS]
 
 
 def table(rows: dict[str, dict[str, float]]) -> list[str]:

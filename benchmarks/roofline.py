@@ -24,7 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 from workload import ROOT, Bench, hh_trees, spread
 
 import alignzoo
-from alignzoo.core.memory import keep_freed_memory
+from alignzoo.core.memory import tune_malloc
 
 KINDS = {
     "matrix products of linear layers and head": (
@@ -35,7 +35,7 @@ KINDS = {
         "aten::addmm_",
     ),
     "attention": ("attention",),
-    "optimiser and clipping": ("adamw", "linalg_vector_norm", "_foreach", "Optimizer"),
+    "optimizer and clipping": ("adamw", "linalg_vector_norm", "_foreach", "Optimizer"),
     "norms, activations, rotary": ("layer_norm", "gelu", "silu", "rsqrt", "aten::pow", "aten::mean", "aten::neg"),
     "softmax over the vocabulary": ("exp", "amax", "logsumexp", "gather", "scatter"),
     "casts and copies": ("copy_", "aten::cat", "aten::to"),
@@ -107,14 +107,14 @@ def measure(shape: str, trees: list, batch: int, precision: str, steps: int) -> 
 
 def _data_seconds(bench: Bench, steps: int) -> float:
     """Seconds a step that planning and laying the forest take."""
-    from alignzoo.scoring.forest import lay
-    from alignzoo.scoring.microbatches import plan
+    from alignzoo.scoring.forest import lay_out
+    from alignzoo.scoring.microbatches import plan_micro_batches
 
     began = time.perf_counter()
     for step in range(steps):
         rows = bench.rows(step)
-        for part in plan(rows, bench.budget, bench.layout):
-            lay([rows[i] for i in part], bench.layout)
+        for part in plan_micro_batches(rows, bench.budget, bench.layout):
+            lay_out([rows[i] for i in part], bench.layout)
     return (time.perf_counter() - began) / steps
 
 
@@ -159,7 +159,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_flush_denormal(True)
     torch.set_num_threads(asked.threads)
-    keep_freed_memory()
+    tune_malloc()
     asked.machine = machine()
     trees, source = hh_trees(1024)
     cases = [("Llama 4x256", 4), ("Llama 4x256", 32)] + ([] if asked.quick else [("Pythia-70M", 8), ("Pythia-70M", 32)])

@@ -189,7 +189,7 @@ def write_results(output: Path, results: dict) -> None:
         f"trials below ({'; '.join(f'{MODEL[shape]}: {text}' for shape, text in best.items())}), with glibc told to keep freed "
         "memory, as alignzoo does by itself.", "",
         "Medians, with the range over timed steps (after one for warming up) and repeats, the sides taking turns; a ratio is of "
-        "the same step. A step is from its first micro-batch to the end of the optimiser's; TRL's collating is outside of it, "
+        "the same step. A step is from its first micro-batch to the end of the optimizer's; TRL's collating is outside of it, "
         "alignzoo's laying of the forest within.", "",
         "## Training", "", *training(results), "",
         "## Reference pass", "",
@@ -202,7 +202,7 @@ def write_results(output: Path, results: dict) -> None:
         *memory(results), "",
         "## Start-up", "",
         "Seconds from the start of the process to its first step, without the reference pass. alignzoo's holds the reading and "
-        "tokenising of the rows, the check of the layout and the evaluation of two held-out pairs; TRL was given the token ids.", "",
+        "tokenizing of the rows, the check of the layout and the evaluation of two held-out pairs; TRL was given the token ids.", "",
         *startups(results), "",
         "## What was tried for TRL", "",
         "HH, float32, the reference computed before.", "",
@@ -235,10 +235,10 @@ def draw(path: Path, results: dict) -> None:
                                                                        for s in ("alignzoo", "before")))]),
     }  # fmt: skip
     figure, axes = pyplot.subplots(figsize=(8, 0.62 * len(cells) + 1.4), layout="constrained")
-    for n, (label, (colour, what)) in enumerate(bars.items()):
+    for n, (label, (color, what)) in enumerate(bars.items()):
         places = [i + (n - 1.5) * 0.2 for i in range(len(cells))]
         found = [statistics.median(what(results["cells"][cell]) or [0.0]) for cell in cells]
-        drawn = axes.barh(places, found, 0.18, color=colour, label=label)
+        drawn = axes.barh(places, found, 0.18, color=color, label=label)
         axes.bar_label(drawn, [f"{value:.1f}" if value else "" for value in found], padding=2, fontsize=7)
     names = [cell.split("/") for cell in cells]
     axes.set_yticks(range(len(cells)), [f"{DATA[a]}, {MODEL[b]}, {c}" for a, b, c in names], fontsize=8)

@@ -4,7 +4,7 @@ Run as: python benchmarks/whole_comparison.py --trl-python PATH_OF_A_PYTHON_WITH
 [--sides SIDE ...]
 
 64 real HH pairs, one epoch, random weights, AdamW. Each side starts with empty caches and holds everything from the start
-of its processes: imports, reading, tokenising, reference passes, steps, saving. TRL runs at its defaults, and at the best
+of its processes: imports, reading, tokenizing, reference passes, steps, saving. TRL runs at its defaults, and at the best
 settings of against_trl.py with a dataset cache that its four runs share. Shapes, precisions and sides that are not asked
 for keep their place in the results file. Nothing else should run on the machine.
 """
@@ -35,8 +35,8 @@ RUNS = {
     "dpo": ({"name": "dpo", "beta": BETA}, {"loss_type": "sigmoid"}),
     "ipo": ({"name": "ipo", "beta": BETA, "log_ratio": "mean"}, {"loss_type": "ipo"}),
     "cdpo": ({"name": "cdpo", "beta": BETA, "label_smoothing": 0.1}, {"loss_type": "robust", "label_smoothing": 0.1}),
-    "normalised": (
-        {"name": "dpo", "beta": BETA, "modifiers": ["length_normalised"]}, {"loss_type": "sigmoid_norm"},
+    "normalized": (
+        {"name": "dpo", "beta": BETA, "modifiers": ["length_normalization"]}, {"loss_type": "sigmoid_norm"},
     ),
 }  # fmt: skip
 """Ours and TRL's. `robust` is another formula on the same two log-ratios as cDPO, which TRL does not have."""
@@ -106,7 +106,7 @@ def write(output: Path, results: dict) -> None:
         "Command: `python benchmarks/whole_comparison.py --trl-python PYTHON`, and with `--shape` and `--precision` "
         f"({', '.join(f'{key} {value}' for key, value in versions.items())}, alignzoo {about['alignzoo']}; "
         f"{about['machine']}, {about['cores']} cores, {about['threads']} threads, nothing else running).", "",
-        f"Four objectives (DPO, IPO, a smoothed DPO, length-normalised DPO), one epoch over {PAIRS} real HH pairs, random "
+        f"Four objectives (DPO, IPO, a smoothed DPO, length-normalized DPO), one epoch over {PAIRS} real HH pairs, random "
         "weights: a Llama (4 layers of 256, vocabulary 8,192) that takes 4 pairs a step, and the Pythia-70M shape (vocabulary "
         "50,304), 8. Everything from the start of the processes with empty caches. alignzoo's side also evaluates every run "
         f"on {HELD_OUT} held-out pairs before and after, measures them for the comparison, and draws the table, plots and "

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from alignzoo.core.distributed.process_group import Ranks
-from alignzoo.data import tokenize as tokenise
+from alignzoo.data import tokenize as tokenize
 from alignzoo.data.sources.hh import HH
 from alignzoo.data.splits import read_rows
 from alignzoo.data.trees import Branch, Tree, Trees
@@ -21,7 +21,7 @@ from alignzoo.models.sources.transformers import TokenizerConfig
 from alignzoo.models.tokenizers import train_tokenizer
 from alignzoo.objectives.builtin.dpo import DPO
 from alignzoo.recipe.schema import TokensConfig, TrainConfig
-from alignzoo.scoring.batches import Supply
+from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.schedule import make_optimizer
 from alignzoo.training.step import Engine
@@ -56,7 +56,7 @@ def hh_trees(count: int) -> tuple[list[Tree], str]:
     for some in zip(*(read_rows(HH(path=str(file))).train[: 2 * count] for file in HH_FILES), strict=False):
         rows += [row for row in some if not any(completion.context for completion in row.completions)]
     tokenizer = train_tokenizer(TokenizerConfig(vocab_size=8192), rows)
-    done = tokenise(rows[: 2 * count], tokenizer, TokensConfig(max_length=1024, max_prompt_length=512))
+    done = tokenize(rows[: 2 * count], tokenizer, TokensConfig(max_length=1024, max_prompt_length=512))
     return list(done.trees)[:count], f"HH test rows of {len(HH_FILES)} files in turn, a BPE of 8,192 trained on them"
 
 
@@ -96,12 +96,12 @@ class Bench:
         self.model = build(self.shape)
         self.built = Trees.build(self.trees)
         config = TrainConfig.model_validate({
-            "batch_size": self.batch, "shuffle": False, "precision": self.precision, "tokens_per_batch": self.budget,
+            "batch_size": self.batch, "shuffle": False, "precision": self.precision, "micro_batch_tokens": self.budget,
             "optimizer": {"name": "adamw", "learning_rate": 1e-6},
         })  # fmt: skip
         self.scorer = Scorer(self.model, self.layout, self.precision)
         reference: Any = UniformReference(self.built, SHAPES[self.shape]["vocab_size"])
-        supply = Supply(DPO(beta=0.1), self.built, reference)
+        supply = BatchBuilder(DPO(beta=0.1), self.built, reference)
         optimizer = make_optimizer(config.optimizer, self.model)
         self.engine = Engine(supply, config, Ranks(), self.scorer, optimizer, 10**6, 0)
         self.done = 0

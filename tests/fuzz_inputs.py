@@ -445,7 +445,7 @@ def _parquet(rows: list[Any]) -> bytes:
 SIZES = ["model.config.hidden_size", "model.config.vocab_size", "model.config.num_attention_heads", "model.config.num_hidden_layers",
          "eval.samples", "eval.sample_tokens", "train.max_steps"]  # fmt: skip
 SETTINGS = ["train.epochs", "train.batch_size", "train.optimizer.learning_rate", "tokens.max_length", "tokens.max_prompt_length", "seed",
-            "eval.every", "train.tokens_per_batch", "train.max_grad_norm", "data.held_out", "data.train_rows", "data.held_out_rows",
+            "eval.every", "train.micro_batch_tokens", "train.max_grad_norm", "data.held_out", "data.train_rows", "data.held_out_rows",
             "data.label_noise", "model.config.rope_theta", "model.config.pad_token_id", "model.config.initializer_range", "model.dtype",
             "train.checkpoint_every", "train.schedule.warmup_steps", "model.config", "model.tokenizer", "train.precision", "train.device",
             "train.layout", "objective.beta", "train.gradient_checkpointing"]  # fmt: skip

@@ -17,8 +17,8 @@ import yaml
 from byte_tokenizer import CHATML, byte_tokenizer
 from hh_rows import dialogue
 
-from alignzoo.core.artifacts import opened
-from alignzoo.data.row_reader import Unread
+from alignzoo.core.artifacts import read_verified
+from alignzoo.data.row_reader import RowReader
 from alignzoo.data.token_store import FORMAT_VERSION, HELD_OUT_ROWS, PARTS, TokenStore
 from alignzoo.recipe.load import load_recipe
 
@@ -34,7 +34,7 @@ TOKENS = {"max_length": 40, "max_prompt_length": 20}
 CASES = {
     "pairs": (PAIRS, {"tokens": {"max_length": 90, "max_prompt_length": 80}}, {}),
     "pairs-bos-truncated": (LONG, {"tokens": TOKENS, "data": {"held_out": 0.4, "label_noise": 0.5}}, {"prepends_bos": True}),
-    "chat": (CHAT, {"objective": [{"name": "dpo"}, {"name": "sft"}], "eval": {"metrics": ["normalised_accuracy"]}}, {"template": CHATML}),
+    "chat": (CHAT, {"objective": [{"name": "dpo"}, {"name": "sft"}], "eval": {"metrics": ["normalized_accuracy"]}}, {"template": CHATML}),
     "sft-of-labels": (LABELS, {"objective": "sft"}, {}),
     "lists-all-pairs": (LISTS, {"data": {"pairs": "all"}}, {}),
 }  # fmt: skip
@@ -53,14 +53,14 @@ def make(name: str, work: Path) -> Path:
     resolved = load_recipe(work / "recipe.yaml")
     store = TokenStore(resolved, byte_tokenizer(**options))
     store.root = work / "tokens"
-    store.get(Unread(resolved.recipe.data), lambda line: None)
+    store.get(RowReader(resolved.recipe.data), lambda line: None)
     (folder,) = store.root.glob("[0-9a-f]*")
     return folder
 
 
 def about(folder: Path) -> dict:
     """The data report, without the path of the rows."""
-    found = opened(folder)
+    found = read_verified(folder)
     assert found is not None, f"{folder} is damaged"
     del found["files"]
     del found["report"]["source"]

@@ -48,7 +48,7 @@ class InBatch(Good):
     data = "unpaired"
     mismatched = True
     scope = "batch"
-    detached = "the reference point"
+    stop_gradient = "the reference point"
 
     def loss(self, batch):
         apart = batch.completion.log_ratio - batch.mismatched.log_ratio.mean().detach()
@@ -93,10 +93,10 @@ class WithStatistics(Good):
     """The entropy and the collision probability of every token."""
 
     tokens = True
-    statistics = ("entropy", "collision")
+    statistics = ("entropy", "log_collision_prob")
 
     def loss(self, pair):
-        extra = pair.chosen.tokens.mean(pair.chosen.tokens.collision - pair.chosen.tokens.entropy)
+        extra = pair.chosen.tokens.mean(pair.chosen.tokens.log_collision_prob - pair.chosen.tokens.entropy)
         return super().loss(pair) + 0.1 * extra
 
 
@@ -116,7 +116,7 @@ class Moving(Good):
 
     reference = "moving"
 
-    def sync(self, step):
+    def reference_update(self, step):
         return 0.1
 
 
@@ -149,7 +149,7 @@ class Reward(Good):
 class Drawn(Good):
     """Seeded random numbers, of rows and of tokens."""
 
-    random = True
+    needs_uniform = True
     tokens = True
 
     def loss(self, pair):
@@ -242,7 +242,7 @@ class ByPlace(InBatch):
 class Climbs(Good):
     """The sign is wrong where the gradient is: it goes up its own loss."""
 
-    detached = "a test"
+    stop_gradient = "a test"
 
     def loss(self, pair):
         good = super().loss(pair)
@@ -349,7 +349,7 @@ MUTANTS = [
     ("keeps_the_dtype", Float32),
     ("finite_at_extremes", Overflows), ("finite_at_extremes", OverflowsDownwards), ("finite_at_extremes", OverflowsOnOne),
     ("finite_in_bfloat16", NoBfloat16), ("finite_in_bfloat16", VanishesInBfloat16),
-    ("gradient_is_right", WrongGradient), ("gradient_is_right", broken(InBatch, detached="")),
+    ("gradient_is_right", WrongGradient), ("gradient_is_right", broken(InBatch, stop_gradient="")),
     ("gradient_reaches_the_policy", broken(Good, loss=loss(lambda pair, value: value.detach()))),
     ("gradient_reaches_the_policy", broken(Good, loss=loss(lambda pair, value: value.detach() + 0 * value))),
     ("gradient_reaches_the_policy", broken(Reward, loss=loss(lambda pair, value: value.detach()))),
@@ -386,10 +386,10 @@ MUTANTS = [
     ("declared_needs_are_used", broken(WithStatistics, reference="token")),
     ("declared_needs_are_used", broken(Good, reference="live")),
     ("declared_needs_are_used", broken(Good, tokens=True)),
-    ("declared_needs_are_used", broken(WithStatistics, statistics=("entropy", "collision", "kl"), reference="live")),
+    ("declared_needs_are_used", broken(WithStatistics, statistics=("entropy", "log_collision_prob", "kl"), reference="live")),
     ("declared_needs_are_used", broken(Ranked, columns=("score", "length"))),
     ("declared_needs_are_used", broken(Unpaired, mismatched=True)),
-    ("declared_needs_are_used", broken(Good, random=True)),
+    ("declared_needs_are_used", broken(Good, needs_uniform=True)),
     ("parameters_are_bounded", Unbounded),
     ("documented", broken(Good, source="")), ("documented", broken(Good, __doc__=None)), ("documented", Undescribed),
 ]  # fmt: skip

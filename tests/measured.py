@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from alignzoo.compare.results import Entry
-from alignzoo.core.artifacts import seal
+from alignzoo.compare.results import RunRecord
+from alignzoo.core.artifacts import write_manifest
 
 ROWS, VALIDATION, REPLIES = 300, 100, 40
 SAMPLING = {"prompts": REPLIES, "tokens": 64, "temperature": 1.0, "seed": 0}
@@ -43,7 +43,7 @@ def measure(
     arrays = {
         "preference_accuracy": right,
         "likelihood_accuracy": (hard < level - 0.1).astype(np.float64),
-        "length_normalised_accuracy": np.full(rows, np.nan),
+        "length_normalized_accuracy": np.full(rows, np.nan),
         "margin": 2 * right - hard,
         "chosen_log_ratio": -hard,
         "rejected_log_ratio": -3 * hard,
@@ -65,7 +65,7 @@ def measure(
         })  # fmt: skip
     (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     judges = {"gold": {"problem": problem} if problem else {}} if reward is not None else {}
-    seal(folder, {"ids": ids, "sampling": sampling or SAMPLING, "tokens": tokens, "judges": judges,
+    write_manifest(folder, {"ids": ids, "sampling": sampling or SAMPLING, "tokens": tokens, "judges": judges,
                   "reward": [["log_ratio", 0.1]]})  # fmt: skip
     return str(folder)
 
@@ -84,7 +84,7 @@ class Runs:
         run = {"steps": options.pop("steps", 600), "rows": 16, "seconds": options.pop("seconds", 60.0) + seed,
                "pairs_per_second": 150.0 - seed, "peak_memory_bytes": 700 * 2**20}  # fmt: skip
         folder = self.root / f"run-{len(self.entries)}"
-        self.entries.append(Entry(
+        self.entries.append(RunRecord(
             label, objective, point or {}, seed, fingerprint, str(folder), **place, state="done",
             measured=measure(folder / "evaluations" / "key", seed, **options), run=run,
         ))  # fmt: skip
@@ -96,7 +96,9 @@ class Runs:
         """A run that failed."""
         fingerprint = f"{len(self.entries):032x}"
         objective = label.split("_")[0]
-        self.entries.append(Entry(label, objective, point or {}, seed, fingerprint, "", DATA, START, "failed", reason))
+        self.entries.append(
+            RunRecord(label, objective, point or {}, seed, fingerprint, "", DATA, START, "failed", reason)
+        )
         return self
 
 

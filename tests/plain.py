@@ -51,7 +51,7 @@ def ratio(y: Completion) -> float:
 # Modifiers: the log-ratios of a pair
 
 
-def length_normalised(pair: Two) -> tuple[float, float]:
+def length_normalization(pair: Two) -> tuple[float, float]:
     return ratio(pair.chosen) / len(pair.chosen), ratio(pair.rejected) / len(pair.rejected)
 
 
@@ -59,13 +59,13 @@ def margin(pair: Two, m: float, beta: float) -> tuple[float, float]:
     return ratio(pair.chosen) - m / beta / 2, ratio(pair.rejected) + m / beta / 2
 
 
-def public_length(pair: Two, alpha: float) -> tuple[float, float]:
+def length_desensitization(pair: Two, alpha: float) -> tuple[float, float]:
     m = min(map(len, pair))
     w, x = (ratio(y[:m]) + alpha * ratio(y[m:]) for y in pair)
     return w, x
 
 
-def down_sampled(pair: Two) -> tuple[float, float]:
+def length_downsampling(pair: Two) -> tuple[float, float]:
     m = min(map(len, pair))
     w, x = (ratio(sorted(y, key=lambda token: token[3])[:m]) for y in pair)
     return w, x
@@ -85,7 +85,7 @@ def f_divergence(y: Completion, name: str) -> float:
     return DERIVATIVES[name](math.exp(ratio(y)))
 
 
-def likelihood_weight(pair: Two, clamp: bool) -> float:
+def wpo_weighting(pair: Two, clamp: bool) -> float:
     w, x = (math.fsum(own - collision for own, _, collision, _ in y) / len(y) for y in pair)
     return min(1.0, math.exp(w + x)) if clamp else math.exp(w + x)
 
@@ -130,7 +130,7 @@ def pl_dpo(ratios: Sequence[float], beta: float) -> float:
 def scored(ys: Sequence[Completion], shape: tuple[int, ...] | None = None) -> Scored:
     columns = [[[token[i] for token in y] for y in ys] for i in range(4)]
     own, ref, collision, uniform = columns
-    return completions(own, ref, statistics={"collision": collision}, uniform=uniform, shape=shape)
+    return completions(own, ref, statistics={"log_collision_prob": collision}, uniform=uniform, shape=shape)
 
 
 def as_pair(pairs: Sequence[Two] = PAIRS) -> Pair:

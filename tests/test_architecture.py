@@ -39,7 +39,7 @@ ROOMS = [
     (
         "data.split",
         "data.unread",
-        "data.tokenise",
+        "data.tokenize",
         "data.report",
         "data.shapes",
         "data.sealed",

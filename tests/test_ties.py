@@ -12,11 +12,11 @@ import torch
 from zoo import make
 
 from alignzoo.data.trees import Branch, Tree, Trees
-from alignzoo.evaluation.metrics.normalized_accuracy import NormalisedAccuracy
+from alignzoo.evaluation.metrics.normalized_accuracy import NormalizedAccuracy
 from alignzoo.evaluation.row_metrics import row_metrics
 from alignzoo.interfaces import ties
 from alignzoo.interfaces.loss_inputs import Pair, Ranked, Scored
-from alignzoo.scoring.batches import Flat, Supply
+from alignzoo.scoring.batches import BatchBuilder, ScoredBatch
 
 DOUBLE = torch.float64
 
@@ -44,7 +44,7 @@ def test_half_of_a_bends_slope_counts_within_the_rounding():
     assert slope.tolist() == [0, 0.5, 0.5, 0.5, 1]
 
 
-def flat_of(policy: list[list[float]], reference: list[list[float]], rows: list[int]) -> tuple[Trees, Flat]:
+def flat_of(policy: list[list[float]], reference: list[list[float]], rows: list[int]) -> tuple[Trees, ScoredBatch]:
     """Sequences by their tokens' log-probs, `rows` of them to each row."""
     branches = iter([Branch(np.arange(1, len(one) + 1, dtype=np.int32)) for one in policy])
     items = [Tree(f"row {i}", np.array([1]), tuple(itertools.islice(branches, n))) for i, n in enumerate(rows)]
@@ -52,7 +52,9 @@ def flat_of(policy: list[list[float]], reference: list[list[float]], rows: list[
         name: torch.tensor([x for one in side for x in one], dtype=torch.float32)
         for name, side in (("log_prob", policy), ("ref_log_prob", reference))
     }
-    return Trees.build(items, {}), Flat(list(range(len(rows))), rows, np.array([len(one) for one in policy]), values)
+    return Trees.build(items, {}), ScoredBatch(
+        list(range(len(rows))), rows, np.array([len(one) for one in policy]), values
+    )
 
 
 def test_a_log_ratio_is_the_sum_of_the_tokens_differences():
@@ -60,7 +62,7 @@ def test_a_log_ratio_is_the_sum_of_the_tokens_differences():
     reference = [[-9.0] * 300, [-9.0] * 200]
     policy = [[-9.0 + 2**-20] * 300, [-9.0] * 200]
     trees, flat = flat_of(policy, reference, [2])
-    supply = Supply(make("dpo"), trees)
+    supply = BatchBuilder(make("dpo"), trees)
     (given,) = supply.examples(flat, supply.objective)
     assert given.example.margin.tolist() == [300 * 2**-20]
     sums = given.example.chosen.log_prob - given.example.chosen.ref_log_prob
@@ -74,14 +76,14 @@ def test_an_accuracy_counts_rounding_as_one_half_and_any_more_as_a_difference(na
     moved = [[x + ulp * (i % 3 == 0) for i, x in enumerate(base[0])], base[1]]
     further = [[x + 64 * ulp for x in base[0]], base[1]]
     trees, flat = flat_of(base + moved + further, base * 3, [2, 2, 2])
-    found = row_metrics(Supply(make(name), trees), flat, ("preference_accuracy", "likelihood_accuracy"))
+    found = row_metrics(BatchBuilder(make(name), trees), flat, ("preference_accuracy", "likelihood_accuracy"))
     assert found["preference_accuracy"].tolist() == [0.5, 0.5, 1]
     assert found["likelihood_accuracy"].tolist() == [0.5, 0.5, 1]
 
 
 def test_a_metric_counts_rounding_as_one_half():
     one = Pair(scored([-700.0, -700.0]), scored([-700.0 + 1e-4, -699.0]))
-    assert NormalisedAccuracy().values(one, make("dpo")).tolist() == [0.5, 0]
+    assert NormalizedAccuracy().values(one, make("dpo")).tolist() == [0.5, 0]
 
 
 def scored(values, columns=None) -> Scored:
@@ -154,7 +156,7 @@ def test_equal_scores_are_in_every_order_for_plackett_luce_and_half_each_for_rrh
 def test_equal_scores_of_a_list_are_neither_right_nor_wrong():
     trees, flat = flat_of([[-1.0], [-2.0], [-3.0]], [[0.0]] * 3, [3])
     trees.columns["score"] = np.array([2.0, 1.0, 1.0], np.float32)
-    supply = Supply(make("pl_dpo"), trees)
+    supply = BatchBuilder(make("pl_dpo"), trees)
     assert supply.places(flat).tolist() == [0, 1, 1]
     found = row_metrics(supply, flat, ("preference_accuracy",))
     assert found["preference_accuracy"].tolist() == pytest.approx([(1 + 1 + 0.5) / 3])

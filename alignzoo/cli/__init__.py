@@ -12,10 +12,10 @@ from typing import Any
 import click
 
 from alignzoo import __version__
-from alignzoo.core.distributed import launch as launched
+from alignzoo.core.distributed import launch
 from alignzoo.core.errors import RunFailed, UserError, nearest
-from alignzoo.core.redaction import Veil, hide, printable
-from alignzoo.core.signals import Stopped, Stopping
+from alignzoo.core.redaction import RedactingStream, printable, redact
+from alignzoo.core.signals import GracefulShutdown, Interrupted
 
 COMMANDS = {
     "run": "Train what a recipe says, and report.",
@@ -47,12 +47,12 @@ class _Lazy(click.Group):
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        if launched.launched() and args and args[0] in COMMANDS and args[0] not in LAUNCHED:
+        if launch.launched() and args and args[0] in COMMANDS and args[0] not in LAUNCHED:
             several = UserError(
-                f"alignzoo {args[0]} takes one process, and this is one of {launched.size()}",
+                f"alignzoo {args[0]} takes one process, and this is one of {launch.size()}",
                 expected=f"a launcher for {' and '.join(LAUNCHED)} alone; what they have finished is not done again",
             )
-            launched.by_main(several)
+            launch.mark_reported_by_main(several)
             raise several
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             raise UserError(
@@ -87,9 +87,9 @@ def main() -> None:
     # torch's threads spin while they wait for each other: beside another busy process that makes a run several times
     # slower. It is read when torch is imported, and changes no number.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    sys.stdout, sys.stderr = Veil(sys.stdout), Veil(sys.stderr)
-    launched.end_with_parent()
-    with Stopping():
+    sys.stdout, sys.stderr = RedactingStream(sys.stdout), RedactingStream(sys.stderr)
+    launch.end_with_parent()
+    with GracefulShutdown():
         code = _exit_code()
     if "alignzoo.core.distributed.process_group" in sys.modules:
         sys.modules["alignzoo.core.distributed.process_group"].leave(code)
@@ -106,15 +106,15 @@ def _exit_code() -> int:
     except UserError as error:
         return _tell(error, [str(problem) for problem in error.problems], 2)
     except RunFailed as error:
-        return _tell(error, [str(error)], launched.LOST if launched.lost(error) else 1)
+        return _tell(error, [str(error)], launch.LOST if launch.lost(error) else 1)
     except click.ClickException as error:
         error.show()
         return 2
     except (KeyboardInterrupt, click.Abort) as error:
         stop = error.__cause__ if isinstance(error, click.Abort) else error  # click puts its own in the place of it
-        if launched.rank() == 0:
+        if launch.rank() == 0:
             print(f"\n{stop or ''}".rstrip() or "\nstopped", file=sys.stderr)
-        return stop.code if isinstance(stop, Stopped) else 130
+        return stop.code if isinstance(stop, Interrupted) else 130
     except BrokenPipeError:
         return _nobody_reads_on()
     except OSError as error:
@@ -128,7 +128,7 @@ def _exit_code() -> int:
             return _nobody_reads_on()
         return error.code if isinstance(error.code, int) else 1
     except Exception:
-        if not launched.launched():
+        if not launch.launched():
             raise
         traceback.print_exc()  # and end at once: the other processes are not waited for
         return 1
@@ -138,8 +138,8 @@ def _tell(error: Exception, lines: list[str], code: int) -> int:
     """Tell the user, unless another process of the job does."""
     if os.environ.get("ALIGNZOO_TRACEBACK"):
         traceback.print_exc()
-    for line in lines if not launched.told_elsewhere(error) else ():
-        print(f"error: {printable(hide(line))}", file=sys.stderr)
+    for line in lines if not launch.reported_elsewhere(error) else ():
+        print(f"error: {printable(redact(line))}", file=sys.stderr)
     return code
 
 

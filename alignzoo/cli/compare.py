@@ -152,14 +152,14 @@ def _announce(plan: Plan, screen: Screen) -> None:
     seeds, points = plan.comparison.seeds, {label: len({str(j.point) for j in plan.jobs if j.label == label})
                                             for label in plan.labels}  # fmt: skip
     budget = ", ".join(f"{label} {count}" for label, count in points.items())
-    screen.say(f"{len(every)} runs ({done} done before), {len(plan.starts)} of them only to start others; "
+    screen.info(f"{len(every)} runs ({done} done before), {len(plan.starts)} of them only to start others; "
                f"{passes} reference pass{'es' if passes != 1 else ''}; "
                f"{seeds} seed{'s' if seeds != 1 else ''}; configurations: {budget}")  # fmt: skip
     if done < len(every):
         found = seconds_left(plan)
-        screen.say("how long: known after the first run" if found is None
+        screen.info("how long: known after the first run" if found is None
                    else f"about {_minutes(found[0])} ({found[1]})")  # fmt: skip
-    screen.say(f"folder: {comparison_folder(plan)}")
+    screen.info(f"folder: {comparison_folder(plan)}")
 
 
 def _minutes(seconds: float) -> str:

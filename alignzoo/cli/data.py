@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from rich.text import Text
     from transformers import PreTrainedTokenizerBase
 
-    from alignzoo.data.row_reader import Unread
-    from alignzoo.data.trees import Tokens, Tree
+    from alignzoo.data.row_reader import RowReader
+    from alignzoo.data.trees import TokenIds, Tree
     from alignzoo.recipe.resolved import Resolved
 
 STYLES = {"prompt": "dim", "context": "yellow", **dict.fromkeys(("chosen", "desirable", "rank_1"), "green")}
@@ -39,15 +39,15 @@ def inspect(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], 
     from rich.console import Console
 
     from alignzoo.core.console import Screen
-    from alignzoo.data.row_reader import Unread
+    from alignzoo.data.row_reader import RowReader
     from alignzoo.data.statistics import remarks
     from alignzoo.data.token_store import TokenStore
     from alignzoo.recipe.load import load_recipe
 
     resolved = load_recipe(recipe, overrides, overlays)
-    unread = Unread(resolved.recipe.data)
+    unread = RowReader(resolved.recipe.data)
     tokenizer = tokenizer_of(resolved, unread)
-    found = TokenStore(resolved, tokenizer).get(unread, Screen().say)
+    found = TokenStore(resolved, tokenizer).get(unread, Screen().info)
     train, report = found.train, found.report
     if as_json:
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
@@ -84,7 +84,7 @@ def _lengths(console: Console, report: dict[str, Any]) -> None:
 def _show(console: Console, tree: Tree, names: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> None:
     from rich.text import Text
 
-    def pieces(tokens: Tokens, style: str) -> Text:
+    def pieces(tokens: TokenIds, style: str) -> Text:
         words = [printable(str(tokenizer.decode([token]))) for token in tokens.tolist()]
         if not console.is_terminal:
             return Text("|".join(map(str, words)))
@@ -101,11 +101,11 @@ def _show(console: Console, tree: Tree, names: Sequence[str], tokenizer: PreTrai
         )
 
 
-def tokenizer_of(resolved: Resolved, unread: Unread) -> PreTrainedTokenizerBase:
+def tokenizer_of(resolved: Resolved, unread: RowReader) -> PreTrainedTokenizerBase:
     """The tokenizer of the first recipe of a chain, which all others use; it may be trained on that recipe's rows."""
-    from alignzoo.data.row_reader import Unread
+    from alignzoo.data.row_reader import RowReader
     from alignzoo.models.tokenizers import load_tokenizer
 
     bottom = resolved.first
     own = bottom.data_fingerprint == resolved.data_fingerprint
-    return load_tokenizer(bottom.recipe.model, unread if own else Unread(bottom.recipe.data))
+    return load_tokenizer(bottom.recipe.model, unread if own else RowReader(bottom.recipe.data))

@@ -12,12 +12,12 @@ import click
 from alignzoo.cli.objectives_plot import plot
 from alignzoo.cli.parameters import parameters, print_parameters
 
-DATA = {"pair": "pairs", "chosen": "chosen completions", "unpaired": "labelled completions", "ranked": "ranked lists"}
+DATA = {"pair": "pairs", "chosen": "chosen completions", "unpaired": "labeled completions", "ranked": "ranked lists"}
 REFERENCE = {
     "none": "no reference", "sequence": "cached reference", "token": "cached reference by token",
     "live": "live reference", "moving": "moving reference",
 }  # fmt: skip
-ASPECTS = ("data", "reference", "scope", "head", "tokens", "statistics", "columns", "mismatched", "random")
+ASPECTS = ("data", "reference", "scope", "head", "tokens", "statistics", "columns", "mismatched", "needs_uniform")
 """What is declared in class attributes, as in the JSON."""
 
 
@@ -111,7 +111,7 @@ def _describe(kind: str, name: str, cls: Any) -> dict[str, Any]:
         "package": f"{origin.package} {origin.version}".strip(),
         **{key: getattr(cls, key) for key in ASPECTS if hasattr(cls, key)},
         **({"state": _has_state(cls)} if kind == "objective" else {"changes_log_ratio": cls.changes_log_ratio}),
-        "constant": cls.detached,
+        "constant": cls.stop_gradient,
         "parameters": parameters(cls),
     }
 
@@ -147,7 +147,7 @@ def _needs(cls: Any) -> Iterator[str]:
         yield "tokens"
     yield from (f"{name} of each token" for name in cls.statistics)
     yield from (f"column {name}" for name in cls.columns)
-    if cls.random:
+    if cls.needs_uniform:
         yield "random numbers"
 
 

@@ -140,10 +140,10 @@ def _around(modifier: Any) -> Any:
     """The modifier around a built-in that it applies to; None if it applies to none."""
     from alignzoo.objectives.builtin.dpo import DPO
     from alignzoo.objectives.builtin.sft import SFT
-    from alignzoo.objectives.composition import Modified, meaningless
+    from alignzoo.objectives.composition import Modified, incompatibility
 
     tried = (Modified(inner=inner, modifiers=(modifier,)) for inner in (DPO(), SFT()))
-    return next((one for one in tried if not meaningless(one)), None)
+    return next((one for one in tried if not incompatibility(one)), None)
 
 
 def _run(name: str, package: str, objective: Objective) -> Checked:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from alignzoo.cli.arguments import recipe_arguments
-from alignzoo.core.distributed import launch as launched
+from alignzoo.core.distributed import launch
 
 
 @click.command(name="run", short_help="Train what a recipe says, and report.")
@@ -33,7 +33,7 @@ def command(
         return check(recipe, overrides, overlays, as_json)
     if resume and fresh:
         raise click.UsageError("--resume and --fresh exclude each other")
-    if processes and processes > 1 and not launched.launched():
+    if processes and processes > 1 and not launch.launched():
         from alignzoo.core.distributed.spawn import run_on
 
         sys.exit(run_on(processes))
@@ -43,17 +43,15 @@ def command(
     from alignzoo.recipe.load import load_recipe
     from alignzoo.training.run import folder_of, run_resolved
 
-    if processes and processes != launched.size():
-        raise UserError(
-            f"a launcher has started {launched.size()} processes", where="--processes", expected="no option"
-        )
+    if processes and processes != launch.size():
+        raise UserError(f"a launcher has started {launch.size()} processes", where="--processes", expected="no option")
     with together():  # a mistake is told once
         resolved = load_recipe(recipe, overrides, overlays)
         if resume and not folder_of(resolved).path.exists():
             where = str(folder_of(resolved).path)
             raise UserError("there is no run to resume", where=where, hint="run without --resume")
     result = run_resolved(resolved, fresh=fresh, screen=Screen())
-    if launched.rank() > 0:
+    if launch.rank() > 0:
         return
     if as_json:
         click.echo(json.dumps(result.summary, indent=2, ensure_ascii=False))

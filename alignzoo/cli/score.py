@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from alignzoo.cli.arguments import recipe_arguments
-from alignzoo.core.distributed import launch as launched
+from alignzoo.core.distributed import launch
 
 
 @click.command(name="score", short_help="Write every row's log-probs under policy and reference.")
@@ -28,5 +28,5 @@ def command(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], 
     with together():  # of several processes one tells a mistake
         resolved = load_recipe(recipe, overrides, overlays)
     rows = write_scores(resolved, output, split, Screen())
-    if launched.rank() == 0:
+    if launch.rank() == 0:
         click.echo(f"{rows:,} rows in {output}")

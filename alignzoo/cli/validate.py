@@ -12,7 +12,7 @@ import click
 from alignzoo.cli.arguments import recipe_arguments
 
 if TYPE_CHECKING:
-    from alignzoo.data.row_reader import Unread
+    from alignzoo.data.row_reader import RowReader
     from alignzoo.interfaces.rows import Row
     from alignzoo.recipe.resolved import Resolved
 
@@ -71,25 +71,25 @@ def _plans(resolved: Resolved) -> list[dict[str, Any]]:
     """The plan of each run in the order in which they are made: first the one that the others start from."""
     from alignzoo.core.errors import UserError
     from alignzoo.core.paths import runs_root
-    from alignzoo.data.convert import shape
-    from alignzoo.data.row_reader import Unread
-    from alignzoo.models.adapters import ready
+    from alignzoo.data.convert import convert_rows
+    from alignzoo.data.row_reader import RowReader
+    from alignzoo.models.adapters import check_adapters_available
 
     recipe = resolved.recipe
-    ready(recipe.model)
+    check_adapters_available(recipe.model)
     for reporter in recipe.reporters:
         reporter.ready()
     for judge in recipe.eval.judges:
         judge.ready()
     before = [plan for need in resolved.needs.values() for plan in _plans(need)]
-    unread = Unread(recipe.data)
+    unread = RowReader(recipe.data)
     rows = unread.survey.rows
     used: tuple[list[Row], list[Row]] = ([], [])
     for is_held_out, row in unread.used():
         used[is_held_out].append(row)
     train_rows, held_out_rows = used
     for part in used:
-        shape(part, recipe.objective, recipe.data.pairs)
+        convert_rows(part, recipe.objective, recipe.data.pairs)
     train = recipe.train
     if len(train_rows) < train.batch_size:
         raise UserError(
@@ -116,7 +116,7 @@ def _plans(resolved: Resolved) -> list[dict[str, Any]]:
     }]  # fmt: skip
 
 
-def _losses(resolved: Resolved, unread: Unread) -> str:
+def _losses(resolved: Resolved, unread: RowReader) -> str:
     """Rows in both splits and rows that are truncated. The tokens are kept: a run finds them in the store."""
     from alignzoo.cli.data import tokenizer_of
     from alignzoo.core.console import Screen
@@ -129,4 +129,4 @@ def _losses(resolved: Resolved, unread: Unread) -> str:
     except UserError as error:  # no network; a run may have it
         counts = {"truncated_prompts": 0, "truncated_completions": 0, "in_both_splits": unread.survey.rows.in_both}
         return f"{losses(counts)}; truncated: not known ({str(error).splitlines()[0]})"
-    return losses(TokenStore(resolved, tokenizer).get(unread, Screen().say).report)
+    return losses(TokenStore(resolved, tokenizer).get(unread, Screen().info).report)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alignzoo.compare.results import Entry
+from alignzoo.compare.results import RunRecord
 from alignzoo.compare.scales import COST as BY_RATIO
 from alignzoo.compare.scales import POSITIVE, SHARE, pseudovalues
 
@@ -42,7 +42,7 @@ KNOWN = (
            "share of pairs whose chosen completion has the higher implicit reward, ties ½", SHARE),
     Column("likelihood_accuracy", "accuracy (likelihood)", PAIRS, UP,
            "share of pairs whose chosen completion is the likelier one", SHARE),
-    Column("length_normalised_accuracy", "accuracy (per token)", PAIRS, UP,
+    Column("length_normalized_accuracy", "accuracy (per token)", PAIRS, UP,
            "share of pairs whose chosen completion is the likelier one per token", SHARE),
     Column("margin", "margin", PAIRS, "", "chosen less rejected implicit reward, on the objective's own scale"),
     Column("chosen_log_ratio", "chosen log-ratio", PAIRS, "", "log π/π_ref of the chosen completions, nats"),
@@ -70,12 +70,12 @@ METRIC = "metric."
 AXES = ("test", "desirable", "undesirable")
 """Arrays of the examples that are no figures."""
 MARGIN = "margin"
-ORDERED = ("preference_accuracy", "likelihood_accuracy", "length_normalised_accuracy", "margin")
+ORDERED = ("preference_accuracy", "likelihood_accuracy", "length_normalized_accuracy", "margin")
 """Figures that compare single labeled completions with those of the other kind."""
 SCALE = {"peak_memory_bytes": 2.0**-20}
 
 
-def columns_of(entries: Sequence[Entry]) -> list[Column]:
+def columns_of(entries: Sequence[RunRecord]) -> list[Column]:
     """Every column that some finished run may have a figure for, in the table's order.
 
     A judge that failed in every run keeps its reward column: that it has no figures must be seen.
@@ -135,7 +135,7 @@ class Beside:
         return self.values[:half], self.values[half:]
 
 
-def series(entry: Entry, column: Column, test: bool) -> Series:
+def series(entry: RunRecord, column: Column, test: bool) -> Series:
     """A finished run's numbers on the test or on the validation split; of what a whole run costs, one number."""
     if column.group == COST:
         value = entry.run.get(column.key)

@@ -11,7 +11,7 @@ from torch import nn
 
 from alignzoo.compare.plan import Plan
 from alignzoo.interfaces.rows import Row, words
-from alignzoo.models.loading import from_nothing
+from alignzoo.models.loading import from_config
 from alignzoo.models.sources.transformers import TokenizerConfig
 from alignzoo.models.tokenizers import train_tokenizer
 from alignzoo.recipe.resolved import Resolved
@@ -55,7 +55,7 @@ def _tried(runs: Sequence[Resolved]) -> float | None:
         return None
     tokenizer = train_tokenizer(wanted, ())
     size = {"vocab_size": max(len(tokenizer), wanted.vocab_size)}
-    model: nn.Module = from_nothing(size | config, tokenizer, 0, "language_model", "float32")
+    model: nn.Module = from_config(size | config, tokenizer, 0, "language_model", "float32")
     model.to(device_of(bottom.recipe.train.device))
     ids = torch.zeros((4, TOKENS // 4), dtype=torch.long, device=next(model.parameters()).device)
     taken = []

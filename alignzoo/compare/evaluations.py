@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignzoo.core.artifacts import opened
+from alignzoo.core.artifacts import read_verified
 from alignzoo.core.errors import UserError, nearest
 
 
@@ -39,7 +39,7 @@ def evaluations(run: Path) -> list[Evaluation]:
     inside = run / "evaluations"
     found = []
     for path in sorted(inside.iterdir()) if inside.is_dir() else ():
-        about = opened(path) if path.is_dir() and not path.name.startswith(".") else None
+        about = read_verified(path) if path.is_dir() and not path.name.startswith(".") else None
         if about is not None:
             judges = about.get("judges", {})
             version = None if any(judges.values()) else path.name.partition("-")[2]

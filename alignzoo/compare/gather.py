@@ -11,8 +11,8 @@ from typing import Any
 
 from alignzoo.compare.evaluations import shared_evaluation
 from alignzoo.compare.plan import flat, start_of
-from alignzoo.compare.results import Entry, read_results
-from alignzoo.core.artifacts import opened
+from alignzoo.compare.results import RunRecord, read_results
+from alignzoo.core.artifacts import read_verified
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.recipe.load import load_recipe
 from alignzoo.recipe.resolved import Resolved
@@ -29,10 +29,10 @@ class _Source:
 
     name: str
     about: Mapping[str, Any]
-    entries: list[Entry]
+    entries: list[RunRecord]
 
 
-def gather(folders: Sequence[Path], evaluation: str | None = None) -> tuple[dict[str, Any], list[Entry]]:
+def gather(folders: Sequence[Path], evaluation: str | None = None) -> tuple[dict[str, Any], list[RunRecord]]:
     """What the folders are about, and their entries, each run once.
 
     A label that means one thing in one comparison and another in the next is told apart by the folder's name. Run
@@ -82,7 +82,7 @@ def _runs(folders: Sequence[Path], evaluation: str | None) -> _Source:
         name = resolved.recipe.name
         others = [flat_ for flat_, (_, other, _) in zip(plain, found, strict=True) if other.recipe.name == name]
         point = {key: value for key, value in own.items() if _varies(key, value, others)}
-        entries.append(Entry(
+        entries.append(RunRecord(
             name, resolved.recipe.objective.name, point, resolved.recipe.seed, summary["fingerprint"],
             str(folder.absolute()), resolved.data_fingerprint, start_of(resolved), "done",
             measured=str(measured[folder].path.absolute()), run=run_figures(summary),
@@ -108,7 +108,7 @@ def _versions(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"versions": found[0]} if all(one == found[0] for one in found) else {}
 
 
-def _order(entry: Entry) -> tuple[list[tuple[bool, float, str]], int]:
+def _order(entry: RunRecord) -> tuple[list[tuple[bool, float, str]], int]:
     """By the values of the grid point, numbers as numbers, and by seed, whatever order a shell lists folders in."""
     given = [(value if isinstance(value, int | float) else None, str(value)) for value in entry.point.values()]
     return [(number is None, number or 0, text) for number, text in given], entry.seed
@@ -126,7 +126,7 @@ def _finished(folder: Path) -> tuple[Resolved, dict[str, Any]]:
     return load_recipe(folder / "recipe.yaml"), summary
 
 
-def _merged(sources: Sequence[_Source]) -> list[Entry]:
+def _merged(sources: Sequence[_Source]) -> list[RunRecord]:
     """All entries under labels that mean one thing; a run that several folders name comes once."""
     meanings: dict[str, dict[tuple[str, int], str]] = {}
     places: dict[str, set[tuple[str, str | None]]] = {}
@@ -138,7 +138,7 @@ def _merged(sources: Sequence[_Source]) -> list[Entry]:
                 clash.add(entry.label)
             places.setdefault(entry.label, set()).add((entry.data, entry.start))
     clash |= {label for label, found in places.items() if len(found) > 1 and len(sources) > 1}
-    out: dict[tuple[str, str], Entry] = {}
+    out: dict[tuple[str, str], RunRecord] = {}
     for source in sources:
         for entry in source.entries:
             label = f"{entry.label} ({source.name})" if entry.label in clash and len(sources) > 1 else entry.label
@@ -148,8 +148,8 @@ def _merged(sources: Sequence[_Source]) -> list[Entry]:
     return list(out.values())
 
 
-def _check_measured(entry: Entry) -> None:
-    if entry.state == "done" and opened(Path(entry.measured)) is None:
+def _check_measured(entry: RunRecord) -> None:
+    if entry.state == "done" and read_verified(Path(entry.measured)) is None:
         raise UserError(
             f"the figures of {entry.label}, seed {entry.seed}, are gone or damaged", where=entry.measured,
             hint="the `alignzoo compare` command that made them makes them again",

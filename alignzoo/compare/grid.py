@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignzoo.compare.columns import DOWN, MARGIN, Column, Series, series, together
-from alignzoo.compare.results import Entry
+from alignzoo.compare.results import RunRecord
 from alignzoo.compare.scales import estimate
 from alignzoo.core.errors import UserError
 
@@ -18,7 +18,7 @@ class Point:
     """A recipe at a grid point: one run for each seed."""
 
     values: dict[str, Any]
-    runs: tuple[Entry, ...]
+    runs: tuple[RunRecord, ...]
 
     @property
     def words(self) -> str:
@@ -26,12 +26,12 @@ class Point:
         return point_words(self.values)
 
     @property
-    def done(self) -> list[Entry]:
+    def done(self) -> list[RunRecord]:
         """The runs that there are figures of, by seed."""
         return sorted((run for run in self.runs if run.state == "done"), key=lambda run: run.seed)
 
     @property
-    def failed(self) -> list[Entry]:
+    def failed(self) -> list[RunRecord]:
         """The runs that failed, by seed."""
         return sorted((run for run in self.runs if run.state == "failed"), key=lambda run: run.seed)
 
@@ -64,7 +64,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparedRow:
     """A recipe, all its grid points, and the one that stands for it."""
 
     label: str
@@ -103,15 +103,15 @@ def point_words(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in zip(names, values.values(), strict=True))
 
 
-def rows_of(entries: Sequence[Entry]) -> list[Row]:
+def rows_of(entries: Sequence[RunRecord]) -> list[ComparedRow]:
     """A row for each label, in the order in which they come; none has chosen yet."""
     begun = {entry.start for entry in entries if entry.start}
-    found: dict[str, dict[str, list[Entry]]] = {}
+    found: dict[str, dict[str, list[RunRecord]]] = {}
     for entry in entries:
         key = repr(sorted(entry.point.items(), key=lambda item: item[0]))
         found.setdefault(entry.label, {}).setdefault(key, []).append(entry)
     return [
-        Row(
+        ComparedRow(
             label,
             tuple(Point(runs[0].point, tuple(runs)) for runs in points.values()),
             any(run.fingerprint in begun for runs in points.values() for run in runs),
@@ -120,7 +120,7 @@ def rows_of(entries: Sequence[Entry]) -> list[Row]:
     ]
 
 
-def choose(row: Row, column: Column) -> tuple[Point | None, str]:
+def choose(row: ComparedRow, column: Column) -> tuple[Point | None, str]:
     """The point with the best validation mean and "", or None and why. Ties go to the first.
 
     A point that some seed failed at is chosen only where no point is whole: the seeds that are left would flatter it.
@@ -140,7 +140,7 @@ def choose(row: Row, column: Column) -> tuple[Point | None, str]:
     return max(scored, key=lambda pair: sign * pair[1])[0], ""
 
 
-def check_selection(rows: Sequence[Row], column: Column, columns: Sequence[Column]) -> None:
+def check_selection(rows: Sequence[ComparedRow], column: Column, columns: Sequence[Column]) -> None:
     """Raise UserError where there is something to choose and nothing that it can be chosen by.
 
     A margin is nothing to choose by where the points have different implicit rewards: a larger beta alone raises it.

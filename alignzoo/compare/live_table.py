@@ -15,7 +15,7 @@ from alignzoo.core.console import Advance, Screen
 WAITING, WORKING, DONE, FAILED = "dim", "cyan", "green", "red"
 
 
-class Board:
+class LiveTable:
     """A row for each configuration, a column for each seed, and in each cell what that run is doing."""
 
     def __init__(self, plan: Plan, screen: Screen) -> None:
@@ -24,7 +24,7 @@ class Board:
         self._live: Live | None = None
 
     @contextmanager
-    def shown(self) -> Iterator[Board]:
+    def shown(self) -> Iterator[LiveTable]:
         """Draw the table until the block ends; on something that is no terminal, say a line when a run ends."""
         if not self._console.is_terminal or self._console.quiet:
             yield self
@@ -67,7 +67,7 @@ class Board:
 class _Cell(Screen):
     """A run's screen within a comparison: lines are kept back, and a bar is a few words in the run's cell."""
 
-    def __init__(self, board: Board, n: int) -> None:
+    def __init__(self, board: LiveTable, n: int) -> None:
         super().__init__(quiet=True)
         self._board, self._n = board, n
 

@@ -25,18 +25,18 @@ from safetensors.numpy import save_file
 from transformers import PreTrainedTokenizerBase
 
 from alignzoo.compare.replies import reply_lines
-from alignzoo.compare.results import EXAMPLES, SAMPLES, Measured
+from alignzoo.compare.results import EXAMPLES, SAMPLES, EvaluationFolder
 from alignzoo.compare.spec import Sampling
-from alignzoo.core.artifacts import new_folder, opened, seal, set_aside
+from alignzoo.core.artifacts import atomic_folder, quarantine, read_verified, write_manifest
 from alignzoo.core.console import Screen
 from alignzoo.core.digests import digest
 from alignzoo.core.errors import UserError
 from alignzoo.core.files import write_json
 from alignzoo.core.paths import cache_root
-from alignzoo.core.redaction import hide
-from alignzoo.data.row_reader import Unread
+from alignzoo.core.redaction import redact
+from alignzoo.data.row_reader import RowReader
 from alignzoo.data.token_store import TokenStore
-from alignzoo.data.tokenize import Tokenised
+from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.evaluation.figures import for_testing, row_figures
 from alignzoo.evaluation.judging import Verdict, ask, judge_key
 from alignzoo.interfaces.judge import Judge
@@ -48,7 +48,7 @@ from alignzoo.models.tokenizers import pretrained_tokenizer
 from alignzoo.objectives.composition import Modified
 from alignzoo.recipe.resolved import Resolved
 from alignzoo.reference.scores import cache_folder, score_reference
-from alignzoo.scoring.batches import Supply
+from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.layout import choose_layout
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.run import device_of, start_weights
@@ -65,9 +65,9 @@ def measure(
     folder: Path,
     settings: Sampling,
     judges: Sequence[Judge],
-    start: Measured | None,
+    start: EvaluationFolder | None,
     screen: Screen,
-) -> Measured:
+) -> EvaluationFolder:
     """The figures of the finished run in `folder`, computed where they are not there already.
 
     Log-ratios and KL are to the run's start, whatever the objective's reference (a moving one as it was at first);
@@ -98,42 +98,42 @@ class _Measuring:
         if summary is None:
             raise UserError("the run is not finished: there is nothing to measure", where=str(self.folder))
         self.model = summary["model"]
-        self.budget = self.budget or 2 * self.recipe.train.tokens_per_batch  # no activations are kept for a backward
+        self.budget = self.budget or 2 * self.recipe.train.micro_batch_tokens  # no activations are kept for a backward
         self.tokenizer = pretrained_tokenizer(str(self.folder / "policy"), None, self.recipe.model.runs_code)
         self.store = TokenStore(self.resolved, self.tokenizer, RunFolder(self.folder).first_day())
 
-    def figures(self) -> Measured:
+    def figures(self) -> EvaluationFolder:
         """Of the rows and of the replies."""
         about = {
             "format": FORMAT, "weights": self.model["trained_weights"], "start": self.model["weights"],
             "tokens": self.store.key, "sampling": self.settings.model_dump(),
         }  # fmt: skip
         place = self.folder / "evaluations" / digest(about)
-        if opened(place) is None:
+        if read_verified(place) is None:
             with _alone(place, self.screen):
-                if opened(place) is None:
+                if read_verified(place) is None:
                     self._write(place, about)
-        return Measured(place)
+        return EvaluationFolder(place)
 
     def _write(self, place: Path, about: dict[str, Any]) -> None:
         if place.is_dir():
-            self.screen.say(f"{place} is damaged; set aside, its figures are computed again")
-            set_aside(place)
-        held_out = self.store.get(Unread(self.recipe.data), self.screen.say).held_out
+            self.screen.info(f"{place} is damaged; set aside, its figures are computed again")
+            quarantine(place)
+        held_out = self.store.get(RowReader(self.recipe.data), self.screen.info).held_out
         examples, lines = self._computed(held_out)
-        with new_folder(place) as temporary:
+        with atomic_folder(place) as temporary:
             save_file(examples, temporary / EXAMPLES)
             _write_lines(temporary / SAMPLES, lines)
             groups = [digest(row.group)[:16] for row in held_out.rows]
             more = {"ids": list(held_out.trees.ids), "groups": groups, "reward": reward_scale(self.recipe.objective)}
-            seal(temporary, about | more | {"judges": {}})
+            write_manifest(temporary, about | more | {"judges": {}})
 
-    def _computed(self, held_out: Tokenised) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    def _computed(self, held_out: TokenizedRows) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         recipe, objective, trees = self.recipe, self.recipe.objective, held_out.trees
         test, budget = for_testing([row.group for row in held_out.rows]), self.budget
         policy = self._scorer(self.folder / "policy", objective.head)
         choose_layout(policy, trees, recipe.train.layout)
-        supply = Supply(objective, trees, None, None, recipe.seed, recipe.eval.metrics)
+        supply = BatchBuilder(objective, trees, None, None, recipe.seed, recipe.eval.metrics)
         if objective.head == "scalar":
             return row_figures(policy, supply, test, budget, self.screen), []
         own = starts_itself(self.resolved)
@@ -176,7 +176,7 @@ def reward_scale(objective: Objective) -> list[Any]:
     term = objective.terms[0][1]
     inner, modifiers = (term.inner, term.modifiers) if isinstance(term, Modified) else (term, ())
     around = [one for one in modifiers if type(one).scored is not Modifier.scored]
-    if type(inner).reward is Objective.reward and inner.head == "language_model":
+    if type(inner).reward is Objective.implicit_reward and inner.head == "language_model":
         own: Any = ["log_prob" if inner.reference == "none" else "log_ratio", getattr(inner, "beta", 1.0)]
     else:
         own = inner.node()
@@ -189,7 +189,9 @@ def starts_itself(resolved: Resolved) -> bool:
     return resolved.start is None and all(term.data == "chosen" and term.reference == "none" for term in terms)
 
 
-def _asked(judge: Judge, resolved: Resolved, whole: Measured, start: Measured | None, screen: Screen) -> Outcome:
+def _asked(
+    judge: Judge, resolved: Resolved, whole: EvaluationFolder, start: EvaluationFolder | None, screen: Screen
+) -> Outcome:
     """A judge's verdicts, kept from before or given now."""
     lines = whole.samples
     if not lines:
@@ -210,7 +212,7 @@ def _asked(judge: Judge, resolved: Resolved, whole: Measured, start: Measured | 
         folder, trust = whole.path.parent.parent / "policy", resolved.recipe.model.runs_code
         tokenizer: PreTrainedTokenizerBase = pretrained_tokenizer(str(folder), None, trust)
         today = RunFolder(folder.parent).first_day()
-        rows = TokenStore(resolved, tokenizer, today).get(Unread(resolved.recipe.data), screen.say).held_out.rows
+        rows = TokenStore(resolved, tokenizer, today).get(RowReader(resolved.recipe.data), screen.info).held_out.rows
         prompts = {row.id: row.prompt for row in rows}
         try:
             verdicts = ask(
@@ -219,13 +221,13 @@ def _asked(judge: Judge, resolved: Resolved, whole: Measured, start: Measured | 
             )  # fmt: skip
         except Exception as error:  # any judge may fail in its own way; the reason is kept, and it is asked again
             what = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-            screen.say(f"judge {judge.name} failed ({what}); its figures are left out")
+            screen.info(f"judge {judge.name} failed ({what}); its figures are left out")
             return what
         write_json(place, {"judge": judge.name, "fields": judge.model_dump(mode="json"), "verdicts": verdicts})
         return verdicts
 
 
-def _with_verdicts(whole: Measured, keys: Sequence[str], answered: dict[str, Outcome]) -> Measured:
+def _with_verdicts(whole: EvaluationFolder, keys: Sequence[str], answered: dict[str, Outcome]) -> EvaluationFolder:
     """The same figures with what the judges say."""
     problems = {name: {"problem": said} if isinstance(said, str) else {} for name, said in answered.items()}
     about = whole.about | {"judges": problems}
@@ -233,7 +235,7 @@ def _with_verdicts(whole: Measured, keys: Sequence[str], answered: dict[str, Out
         about.pop(key)
     failed = [name for name, problem in problems.items() if problem]
     place = whole.path.with_name(f"{whole.path.name}-{digest([sorted(keys), failed])[:8]}")
-    found = opened(place)
+    found = read_verified(place)
     if found is None:
         said = {name: verdicts for name, verdicts in answered.items() if isinstance(verdicts, list)}
         lines = [
@@ -241,14 +243,14 @@ def _with_verdicts(whole: Measured, keys: Sequence[str], answered: dict[str, Out
             for n, line in enumerate(whole.samples)
         ]
         if place.is_dir():
-            set_aside(place)
-        with new_folder(place) as temporary:
+            quarantine(place)
+        with atomic_folder(place) as temporary:
             shutil.copyfile(whole.path / EXAMPLES, temporary / EXAMPLES)
             _write_lines(temporary / SAMPLES, lines)
-            seal(temporary, about)
+            write_manifest(temporary, about)
     elif found["judges"] != problems:  # it failed again, for another reason
-        seal(place, about)
-    return Measured(place)
+        write_manifest(place, about)
+    return EvaluationFolder(place)
 
 
 @contextmanager
@@ -259,7 +261,7 @@ def _alone(place: Path, screen: Screen) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        screen.say(f"another process is measuring {place.parent.parent}; waiting for it")
+        screen.info(f"another process is measuring {place.parent.parent}; waiting for it")
         lock.acquire()
     try:
         yield
@@ -269,4 +271,4 @@ def _alone(place: Path, screen: Screen) -> Iterator[None]:
 
 def _write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
     """JSON lines in ASCII: a text may hold what some readers take for the end of a line."""
-    path.write_text(hide("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)), encoding="utf-8")
+    path.write_text(redact("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)), encoding="utf-8")

@@ -12,17 +12,17 @@ from transformers import PreTrainedTokenizerBase
 
 from alignzoo.compare.spec import Sampling
 from alignzoo.core.console import Screen
-from alignzoo.data.tokenize import Tokenised
+from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.data.trees import Branch, Tree
-from alignzoo.evaluation.samples import as_text, sample_rows
-from alignzoo.models.generation import sample
-from alignzoo.scoring.forest import lay
-from alignzoo.scoring.microbatches import plan
+from alignzoo.evaluation.samples import as_text, choose_reply_rows
+from alignzoo.models.generation import generate_replies
+from alignzoo.scoring.forest import lay_out
+from alignzoo.scoring.microbatches import plan_micro_batches
 from alignzoo.scoring.scorer import Scorer
 
 
 def reply_lines(
-    policy: Scorer, reference: Scorer, tokenizer: PreTrainedTokenizerBase, held_out: Tokenised,
+    policy: Scorer, reference: Scorer, tokenizer: PreTrainedTokenizerBase, held_out: TokenizedRows,
     test: NDArray[np.bool_], settings: Sampling, budget: int, screen: Screen,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """A reply to each of the chosen prompts, as `Measured.samples` has them, with no judge yet.
@@ -30,10 +30,10 @@ def reply_lines(
     `kl` is the sum over the reply's tokens of KL(policy || reference), in nats: the sequence's KL as the DPO paper's
     section 6.1 has it. Where `policy` is `reference` it is 0 by definition.
     """
-    rows = sample_rows(held_out, settings.prompts, test)
+    rows = choose_reply_rows(held_out, settings.prompts, test)
     prompts = [held_out.trees[i].prompt for i in rows]
     with screen.bar("replies", len(rows)) as advance:
-        replies = sample(
+        replies = generate_replies(
             policy.model, tokenizer, prompts, temperature=settings.temperature, most=settings.tokens,
             seed=settings.seed, progress=advance,
         )  # fmt: skip
@@ -62,8 +62,8 @@ def divergences(
     if policy is reference:
         return kl, log_ratio
     device = next(policy.parameters()).device
-    for part in plan(trees, budget, policy.layout):
-        forest = lay([trees[i] for i in part], policy.layout).to(device)
+    for part in plan_micro_batches(trees, budget, policy.layout):
+        forest = lay_out([trees[i] for i in part], policy.layout).to(device)
         # A scorer's statistic is KL(live || own): here the policy runs beside the reference.
         found = reference(forest, ("kl",), live=policy)
         ratios = found["ref_log_prob"].double() - found["log_prob"].double()

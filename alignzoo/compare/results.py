@@ -20,7 +20,7 @@ EXAMPLES, SAMPLES, ABOUT = "examples.safetensors", "samples.jsonl", "about.json"
 
 
 @dataclass(frozen=True)
-class Measured:
+class EvaluationFolder:
     """A folder `evaluations/<key>` of a run: every held-out row's figures, and the sampled replies with theirs."""
 
     path: Path
@@ -46,7 +46,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Entry:
+class RunRecord:
     """One run of a comparison."""
 
     label: str
@@ -72,17 +72,17 @@ class Entry:
     """`steps`, `rows` (per step), `seconds`, `pairs_per_second`, `peak_memory_bytes`."""
 
     @cached_property
-    def figures(self) -> Measured:
+    def figures(self) -> EvaluationFolder:
         """What was measured."""
-        return Measured(Path(self.measured))
+        return EvaluationFolder(Path(self.measured))
 
 
-def write_results(folder: Path, about: dict[str, Any], entries: Sequence[Entry]) -> None:
+def write_results(folder: Path, about: dict[str, Any], entries: Sequence[RunRecord]) -> None:
     """results.json of a comparison's folder."""
     write_json(folder / "results.json", about | {"runs": [asdict(entry) for entry in entries]})
 
 
-def read_results(folder: Path) -> tuple[dict[str, Any], list[Entry]]:
+def read_results(folder: Path) -> tuple[dict[str, Any], list[RunRecord]]:
     """What the comparison is about, and its entries."""
     found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    return found, [Entry(**entry) for entry in found.pop("runs")]
+    return found, [RunRecord(**entry) for entry in found.pop("runs")]

@@ -12,10 +12,10 @@ from typing import Any
 
 import alignzoo
 from alignzoo.compare.gather import run_figures
-from alignzoo.compare.live_table import DONE, FAILED, Board
+from alignzoo.compare.live_table import DONE, FAILED, LiveTable
 from alignzoo.compare.measure import measure
 from alignzoo.compare.plan import Job, Plan, start_of
-from alignzoo.compare.results import Entry, Measured, write_results
+from alignzoo.compare.results import EvaluationFolder, RunRecord, write_results
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import RunFailed, UserError
 from alignzoo.core.paths import cache_root, runs_root
@@ -41,14 +41,14 @@ def compare_plan(plan: Plan, judges: Sequence[Judge], screen: Screen, command: s
     folder.mkdir(parents=True, exist_ok=True)
     began, counts = time.perf_counter(), _Counts(plan)
     entries = [_entry(job) for job in plan.jobs]
-    with Board(plan, screen).shown() as board:
+    with LiveTable(plan, screen).shown() as board:
         for n, job in enumerate(plan.jobs):
             entries[n] = _one(n, job, plan, judges, board)
             write_results(folder, _about(plan, judges, command, began, counts), entries)
     return folder
 
 
-def _one(n: int, job: Job, plan: Plan, judges: Sequence[Judge], board: Board) -> Entry:
+def _one(n: int, job: Job, plan: Plan, judges: Sequence[Judge], board: LiveTable) -> RunRecord:
     """A run and its figures, or why there are none."""
     entry, screen = _entry(job), board.cell(n)
     board.put(n, "starting")
@@ -69,7 +69,9 @@ def _one(n: int, job: Job, plan: Plan, judges: Sequence[Judge], board: Board) ->
     return replace(entry, state="failed", reason=reason)
 
 
-def _measured(resolved: Resolved, result: RunResult, plan: Plan, judges: Sequence[Judge], screen: Screen) -> Measured:
+def _measured(
+    resolved: Resolved, result: RunResult, plan: Plan, judges: Sequence[Judge], screen: Screen
+) -> EvaluationFolder:
     """The run's figures; its start is measured first, whose replies it is compared with."""
     start = None
     if resolved.start is not None:
@@ -78,9 +80,9 @@ def _measured(resolved: Resolved, result: RunResult, plan: Plan, judges: Sequenc
     return measure(resolved, result.folder, plan.comparison.samples, judges, start, screen)
 
 
-def _entry(job: Job) -> Entry:
+def _entry(job: Job) -> RunRecord:
     resolved = job.resolved
-    return Entry(
+    return RunRecord(
         job.label, resolved.recipe.objective.name, job.point, job.seed, resolved.fingerprint,
         str(folder_of(resolved).path.absolute()), resolved.data_fingerprint, start_of(resolved),
     )  # fmt: skip
@@ -100,7 +102,7 @@ class _Counts:
         self._tokens = self._stored()
 
     def now(self) -> dict[str, int]:
-        """Runs, runs that were done before, SFT runs (or other starts), reference passes and tokenisations made."""
+        """Runs, runs that were done before, SFT runs (or other starts), reference passes and tokenizations made."""
         new = [resolved for resolved in self._every if resolved.fingerprint not in self._before]
         summaries = [summary for resolved in new if (summary := folder_of(resolved).summary())]
         return {
@@ -108,7 +110,7 @@ class _Counts:
             "runs_done_before": len(self._before),
             "sft_runs": sum(start in new for start in self._starts),
             "reference_passes": sum(summary["reference"]["rows_scored"] > 0 for summary in summaries),
-            "tokenisations": len(self._stored() - self._tokens),
+            "tokenizations": len(self._stored() - self._tokens),
         }
 
     @staticmethod

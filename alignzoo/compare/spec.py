@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from alignzoo.core.errors import Problem, UserError
 from alignzoo.interfaces.judge import Judge
-from alignzoo.recipe.components import several
-from alignzoo.recipe.merge import anchor
+from alignzoo.recipe.components import build_list
+from alignzoo.recipe.merge import resolve_paths
 from alignzoo.recipe.parse import COMMAND_LINE, Node, Origin, from_value, read_file
 from alignzoo.recipe.pydantic_errors import order, problems_of
 from alignzoo.recipe.secrets import refuse_secrets
@@ -54,7 +54,7 @@ PLACES = ("recipes", "with")
 
 def read_comparison(path: Path) -> tuple[Node, Comparison]:
     """A comparison file, and what it says. Raises UserError with every problem at its line."""
-    node = anchor(read_file(path), path.parent)
+    node = resolve_paths(read_file(path), path.parent)
     refuse_secrets(node)
     for key in PLACES:
         for item in node.value[key].value if key in node.value and isinstance(node.value[key].value, list) else ():
@@ -85,7 +85,7 @@ def make_judges(given: Sequence[Any], node: Node) -> list[Judge]:
     """Names, or {name: ..., fields}; `node` is where they were written. Raises UserError with every problem."""
     refuse_secrets(from_value({"judges": list(given)}, Origin(COMMAND_LINE)))
     problems: list[Problem] = []
-    steps = several(list(given), ("judges",), "judge", node, registry())
+    steps = build_list(list(given), ("judges",), "judge", node, registry())
     while True:
         try:
             problems.append(next(steps))

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from alignzoo.compare.columns import COST, DOWN, JUDGES, MARGIN, Beside, Column, Series, columns_of, judge_of, together
-from alignzoo.compare.grid import Row, check_selection, choose, point_words, rows_of
-from alignzoo.compare.results import Entry
+from alignzoo.compare.grid import ComparedRow, check_selection, choose, point_words, rows_of
+from alignzoo.compare.results import RunRecord
 from alignzoo.compare.scales import estimate, paired, relative
 from alignzoo.compare.statistics import Interval, distinguishable
 from alignzoo.core.errors import UserError, nearest
@@ -41,7 +41,7 @@ class Table:
     """Everything that is shown, in whatever form it is written."""
 
     about: Mapping[str, Any]
-    rows: tuple[Row, ...]
+    rows: tuple[ComparedRow, ...]
     columns: tuple[Column, ...]
     """That have a figure for some row; a judge that failed in every run keeps its first one."""
     cells: Mapping[tuple[str, str], Cell]
@@ -50,7 +50,7 @@ class Table:
     select: Column
     """What the grid points were chosen by, on the validation split."""
 
-    def cell(self, row: Row, column: Column) -> Cell | None:
+    def cell(self, row: ComparedRow, column: Column) -> Cell | None:
         """The figure of a row, if it is known."""
         return self.cells.get((row.label, column.key))
 
@@ -68,7 +68,7 @@ class Table:
 
 
 def build(
-    about: Mapping[str, Any], entries: Sequence[Entry], *, baseline: str | None = None, select: str | None = None
+    about: Mapping[str, Any], entries: Sequence[RunRecord], *, baseline: str | None = None, select: str | None = None
 ) -> Table:
     """The table of what results.json holds. The same entries give the same table.
 
@@ -93,7 +93,7 @@ def build(
     return Table(about, tuple(rows), _shown(columns, cells), cells, base, chooser)
 
 
-def _once(entries: Sequence[Entry]) -> None:
+def _once(entries: Sequence[RunRecord]) -> None:
     """Two runs with one seed at one point would be two answers to one question."""
     found: set[tuple[str, str, int]] = set()
     for entry in entries:
@@ -103,7 +103,7 @@ def _once(entries: Sequence[Entry]) -> None:
         found.add(run)
 
 
-def sources_of(entries: Sequence[Entry]) -> dict[tuple[str, str], list[str]]:
+def sources_of(entries: Sequence[RunRecord]) -> dict[tuple[str, str], list[str]]:
     """(data, what they start from) -> labels. A run that others start from is its own start."""
     begun = {entry.start for entry in entries if entry.start}
     found: dict[tuple[str, str], list[str]] = {}
@@ -115,7 +115,7 @@ def sources_of(entries: Sequence[Entry]) -> dict[tuple[str, str], list[str]]:
     return found
 
 
-def _different(entries: Sequence[Entry]) -> UserError:
+def _different(entries: Sequence[RunRecord]) -> UserError:
     found = sources_of(entries)
     what = "data" if len({data for data, _ in found}) > 1 else "starts"
     groups = "; ".join(
@@ -138,7 +138,7 @@ def _chooser(key: str, columns: Sequence[Column]) -> Column:
     return known[key]
 
 
-def _baseline(label: str | None, rows: Sequence[Row]) -> str:
+def _baseline(label: str | None, rows: Sequence[ComparedRow]) -> str:
     """By default the first row that is not what the others start from."""
     labels = [row.label for row in rows]
     if label is None:
@@ -151,7 +151,7 @@ def _baseline(label: str | None, rows: Sequence[Row]) -> str:
     return label
 
 
-def _cells(column: Column, rows: Sequence[Row], numbers: Mapping[str, Numbers], base: str) -> dict[str, Cell]:
+def _cells(column: Column, rows: Sequence[ComparedRow], numbers: Mapping[str, Numbers], base: str) -> dict[str, Cell]:
     """Label -> figure, for the rows that have one."""
     starts = {row.label for row in rows if row.start}
     scales = {row.label: row.chosen.reward_scale if row.chosen else "" for row in rows}

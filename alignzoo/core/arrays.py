@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 TYPES = {"U8": np.uint8, "I32": np.int32, "I64": np.int64, "F32": np.float32}
 
 
-def mapped(path: Path) -> dict[str, NDArray[Any]]:
+def mmap_safetensors(path: Path) -> dict[str, NDArray[Any]]:
     """The tensors of a safetensors file, mapped. Writing to one changes no file, only this copy.
 
     Raises OSError, ValueError or KeyError for what is no such file.
@@ -31,7 +31,7 @@ def mapped(path: Path) -> dict[str, NDArray[Any]]:
     }  # fmt: skip
 
 
-def on_disk(array: NDArray[Any], folder: Path) -> NDArray[Any]:
+def spill_to_disk(array: NDArray[Any], folder: Path) -> NDArray[Any]:
     """The same array, mapped from a file of no name in `folder`, which goes when the array does. Where nothing can be
     written it stays in memory."""
     if not array.size:
@@ -45,13 +45,13 @@ def on_disk(array: NDArray[Any], folder: Path) -> NDArray[Any]:
         return array
 
 
-def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+def concat_ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     """`starts[0]` up to `starts[0] + lengths[0]`, then the next range, and so on."""
     before = np.cumsum(lengths) - lengths
     return np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
 
 
-class Spool:
+class ArrayWriter:
     """An array that grows at its end, in a file: what is appended takes no memory."""
 
     def __init__(self, path: Path, dtype: Any) -> None:
@@ -71,14 +71,14 @@ class Spool:
         return np.memmap(self.path, self.dtype, "r", shape=(self.size,)).view(np.ndarray)
 
 
-class Texts(Sequence[str]):
+class StringArray(Sequence[str]):
     """Many short texts as bytes and cuts: text i is `raw[cuts[i]:cuts[i + 1]]` in UTF-8."""
 
     def __init__(self, raw: NDArray[np.uint8], cuts: NDArray[np.int64]) -> None:
         self.raw, self.cuts = raw, cuts
 
     @classmethod
-    def of(cls, texts: Iterable[str]) -> Texts:
+    def of(cls, texts: Iterable[str]) -> StringArray:
         """From texts."""
         parts = [text.encode("utf-8", "surrogatepass") for text in texts]
         cuts = np.zeros(len(parts) + 1, dtype=np.int64)
@@ -91,7 +91,7 @@ class Texts(Sequence[str]):
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
         if isinstance(index, slice):
             start, stop, step = index.indices(len(self))
-            return Texts(self.raw, self.cuts[start : max(start, stop) + 1]) if step == 1 else list(self)[index]
+            return StringArray(self.raw, self.cuts[start : max(start, stop) + 1]) if step == 1 else list(self)[index]
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         i = int(index) % len(self)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from alignzoo.core.redaction import hide, printable
+from alignzoo.core.redaction import printable, redact
 
 Advance = Callable[[int, str], None]
 """Called with how many units were done and a few words on how it goes."""
@@ -36,9 +36,9 @@ class Screen:
         other.bars = False
         return other
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """One line, printed as it is."""
-        self.console.print(printable(hide(text)), markup=False)
+        self.console.print(printable(redact(text)), markup=False)
 
     @contextmanager
     def bar(self, what: str, total: int, done: int = 0) -> Iterator[Advance]:
@@ -61,8 +61,8 @@ class Screen:
 _said: set[str] = set()
 
 
-def say_once(text: str) -> None:
+def warn_once(text: str) -> None:
     """One line on stderr, once in a process."""
     if text not in _said:
         _said.add(text)
-        print(printable(hide(text)), file=sys.stderr, flush=True)
+        print(printable(redact(text)), file=sys.stderr, flush=True)

@@ -18,7 +18,7 @@ def digest(value: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def digest_of_file(path: Path) -> str:
+def digest_file(path: Path) -> str:
     """32 hex digits of a file's bytes, read anew."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
@@ -42,7 +42,7 @@ def _state(path: Path) -> tuple[int, ...]:
     return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns
 
 
-def content_of(folder: Path) -> str:
+def content_digest(folder: Path) -> str:
     """32 hex digits of the files of a folder (not of folders in it): their names and bytes."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
     text = "\n".join(f"{path.name} {file_digest(path)}" for path in files)
@@ -55,6 +55,6 @@ def _digest(path: str, *state: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
-def digest_of_source(path: Path) -> str:
+def digest_source(path: Path) -> str:
     """32 hex digits of one file."""
     return blake2b(path.read_bytes(), digest_size=16).hexdigest()

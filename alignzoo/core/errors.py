@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from alignzoo.core.redaction import hide, printable
+from alignzoo.core.redaction import printable, redact
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Problem:
             text += f"; did you mean '{self.nearest}'?"
         if self.hint:
             text += f"\n    {self.hint}"
-        return printable(hide(text))
+        return printable(redact(text))
 
 
 class UserError(Exception):
@@ -72,7 +72,7 @@ class NotWritten(RunFailed):
 
 
 @contextmanager
-def blamed(what: str, by: object, then: str = "") -> Iterator[None]:
+def attribute_errors(what: str, by: object, then: str = "") -> Iterator[None]:
     """Somebody's code may raise anything: it becomes a RunFailed that says what raised it, and where.
 
     The place is the innermost one in the file that defines the class of `by`, or else the innermost of all. A lack of
@@ -104,7 +104,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def _distance(a: str, b: str) -> int:
-    """Edit distance in which swapping two neighbouring letters counts as one edit (`epohcs`)."""
+    """Edit distance in which swapping two neighboring letters counts as one edit (`epohcs`)."""
     before, row = [0] * (len(b) + 1), list(range(len(b) + 1))
     for i, x in enumerate(a, 1):
         older, before, row = before, row, [i] + [0] * len(b)

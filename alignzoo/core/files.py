@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.core.errors import NotWritten, RunFailed, UserError
-from alignzoo.core.redaction import hide
+from alignzoo.core.redaction import redact
 
 
 @contextmanager
-def replacing(path: Path, hint: str = "") -> Iterator[Path]:
+def atomic_write(path: Path, hint: str = "") -> Iterator[Path]:
     """Yield a temporary path beside `path`; when the block ends well, sync it to disk and rename it over `path`.
 
     Raises NotWritten when the disk is full, read-only or the like; what stood under `path` then still does. `hint`:
     what else can be done then.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
-    with written(path, hint=hint):
+    with translate_os_errors(path, hint=hint):
         make_folder(path.parent)
         try:
             yield temporary
@@ -37,7 +37,7 @@ def replacing(path: Path, hint: str = "") -> Iterator[Path]:
 
 
 @contextmanager
-def written(path: Path, needs: int = 0, hint: str = "") -> Iterator[None]:
+def translate_os_errors(path: Path, needs: int = 0, hint: str = "") -> Iterator[None]:
     """What the disk refuses within the block becomes a NotWritten that names `path`, and on a full disk how many bytes
     were free and, where it is known, how many the writing `needs`. `hint`: what else can be done."""
     try:
@@ -77,8 +77,8 @@ def make_folder(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, atomically and durably, and without secrets."""
-    with replacing(path) as temporary:
-        temporary.write_text(hide(text), encoding="utf-8")
+    with atomic_write(path) as temporary:
+        temporary.write_text(redact(text), encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -17,7 +17,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Of glibc's malloc.h."""
 
 
-def keep_freed_memory() -> None:
+def tune_malloc() -> None:
     """Have the C library keep what is freed for what is asked for next; where it is not glibc, nothing changes.
 
     By default it returns every large array to the system and gets it back page by page, zeroed: on a CPU a fifth of a

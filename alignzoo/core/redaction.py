@@ -1,7 +1,7 @@
-"""Secrets are in no file that we write and in nothing that we print: everything goes through `hide` on its way out.
+"""Secrets are in no file that we write and in nothing that we print: everything goes through `redact` on its way out.
 
 Secret is the value of every environment variable that is called a token, a key, a secret or a password, what was handed
-to `remember`, and whatever looks like one: tokens of well-known services, a password in an address, a header that
+to `register_secret`, and whatever looks like one: tokens of well-known services, a password in an address, a header that
 authorises. This module imports nothing outside the standard library, so that errors can always be told.
 """
 
@@ -29,12 +29,12 @@ _HEADER = re.compile(
 _remembered: set[str] = set()
 
 
-def remember(secret: str) -> None:
+def register_secret(secret: str) -> None:
     """Hide this value too, wherever it was read from."""
     _remembered.add(secret)
 
 
-def hide(text: str) -> str:
+def redact(text: str) -> str:
     """The text with three stars for every secret."""
     for secret in _values():
         if secret in text:
@@ -44,12 +44,12 @@ def hide(text: str) -> str:
 
 
 def holds_secret(text: str) -> bool:
-    """Whether `hide` would change it."""
-    return hide(text) != text
+    """Whether `redact` would change it."""
+    return redact(text) != text
 
 
 def printable(text: str) -> str:
-    """What a terminal would obey (colours, titles, the cursor's moves) as text; lines and tabs stay."""
+    """What a terminal would obey (colors, titles, the cursor's moves) as text; lines and tabs stay."""
     return "".join(c if c in "\n\t" or c.isprintable() or (c.isspace() and c > "\x7f") else _shown(c) for c in text)
 
 
@@ -65,7 +65,7 @@ def _values() -> list[str]:
     return sorted(forms, key=len, reverse=True)
 
 
-class Veil:
+class RedactingStream:
     """A text stream with everything hidden that must not be read: what goes to the terminal or to a log goes
     through it, the words of libraries and tracebacks included."""
 
@@ -74,7 +74,7 @@ class Veil:
 
     def write(self, text: str) -> int:
         """Write it, without secrets."""
-        self._stream.write(hide(text))
+        self._stream.write(redact(text))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:

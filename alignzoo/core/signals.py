@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 
-class Stopped(KeyboardInterrupt):
+class Interrupted(KeyboardInterrupt):
     """The run was asked to stop. Carries what to tell the user, and the signal's number."""
 
     def __init__(self, words: str, number: int = signal.SIGINT, at_once: bool = False) -> None:
@@ -23,7 +23,7 @@ class Stopped(KeyboardInterrupt):
         """The exit code: 130 after Ctrl-C, 143 after SIGTERM."""
 
 
-class Stopping:
+class GracefulShutdown:
     """While the block runs a signal raises Stopped with the words of what was being done; within `finishing` the first
     one waits for the end of that, and the second one interrupts."""
 
@@ -38,7 +38,7 @@ class Stopping:
         self._finishing = 0
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> Stopping:
+    def __enter__(self) -> GracefulShutdown:
         if threading.current_thread() is threading.main_thread():  # signals can be handled nowhere else
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._on_signal)
@@ -49,7 +49,7 @@ class Stopping:
             signal.signal(number, handler)
 
     @contextmanager
-    def finishing(self, agreed: bool = True) -> Iterator[None]:
+    def uninterruptible(self, agreed: bool = True) -> Iterator[None]:
         """What is finished before a stop. Raises Stopped at its end if a signal came meanwhile, to any process unless
         it was `agreed` before."""
         self._finishing += 1
@@ -61,7 +61,7 @@ class Stopping:
         asked = self.agree(self.asked) if self.agree is not None and agreed else self.asked
         if asked:
             self.asked = asked
-            raise Stopped(self.doing, asked)
+            raise Interrupted(self.doing, asked)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if _shield.up:
@@ -71,10 +71,10 @@ class Stopping:
         if self.agree is not None and again:  # launchers pass on what the terminal has sent to all already
             return
         if self.asked and self._finishing:
-            raise Stopped("stopped at once; the same command goes on from the last checkpoint", number, True)
+            raise Interrupted("stopped at once; the same command goes on from the last checkpoint", number, True)
         self.asked, self._came = number, time.monotonic()
         if not self._finishing:
-            raise Stopped(self.doing, number)
+            raise Interrupted(self.doing, number)
 
 
 SAME = 3.0
@@ -85,7 +85,7 @@ class _Shield:
     """Whether signals wait, and the one that came meanwhile."""
 
     up = 0
-    late: tuple[Stopping, int] | None = None
+    late: tuple[GracefulShutdown, int] | None = None
 
 
 _shield = _Shield()

@@ -18,17 +18,17 @@ from typing import Literal
 
 import numpy as np
 
-from alignzoo.core.arrays import ranges
+from alignzoo.core.arrays import concat_ranges
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.data.trees import Branch, Tree, Trees
 from alignzoo.interfaces.metric import Metric
 from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.rows import Row, Skipped
 
-Rule = Literal["best_worst", "neighbours", "all"]
+Rule = Literal["extremes", "neighbors", "all"]
 
 
-def shape(rows: Sequence[Row], objective: Objective, rule: Rule) -> tuple[list[Row], list[Skipped]]:
+def convert_rows(rows: Sequence[Row], objective: Objective, rule: Rule) -> tuple[list[Row], list[Skipped]]:
     """The rows as the objective takes them, and those that can't be used.
 
     Raises UserError for rows of a kind that it can't take, or that lack a column which it declares.
@@ -53,10 +53,10 @@ def shape(rows: Sequence[Row], objective: Objective, rule: Rule) -> tuple[list[R
 
 
 def _stays(row: Row, wanted: Set[str], rule: Rule) -> bool:
-    if "ranked" in wanted and rule != "best_worst":
+    if "ranked" in wanted and rule != "extremes":
         raise UserError(
             f"row {row.id} stays a list for the ranked part of the sum, and gives the pairwise one no {rule}",
-            where="data.pairs", expected="best_worst",
+            where="data.pairs", expected="extremes",
         )  # fmt: skip
     return "ranked" in wanted
 
@@ -83,24 +83,24 @@ def _pairs(row: Row, rule: Rule) -> Iterator[Row]:
     """Pairs of a ranked list by the rule; completions of one score are no pair."""
     last = len(row.completions) - 1
     couples = {
-        "best_worst": [(0, last)],
-        "neighbours": [(i, i + 1) for i in range(last)],
+        "extremes": [(0, last)],
+        "neighbors": [(i, i + 1) for i in range(last)],
         "all": list(combinations(range(last + 1), 2)),
     }[rule]
     for i, j in couples:
         better, worse = row.completions[i], row.completions[j]
         if "score" not in better.columns or better.columns["score"] > worse.columns.get("score", -np.inf):
-            yield replace(row, id=row.id if rule == "best_worst" else f"{row.id}/{i}-{j}", completions=(better, worse))
+            yield replace(row, id=row.id if rule == "extremes" else f"{row.id}/{i}-{j}", completions=(better, worse))
 
 
-def measurable(rows: Sequence[Row], metrics: Sequence[Metric]) -> None:
+def check_measurable(rows: Sequence[Row], metrics: Sequence[Metric]) -> None:
     """Raises UserError for rows of a kind that a metric can't take, or that lack a column which it declares."""
     for metric in metrics:
         for row in rows:
             _check(row, metric)
 
 
-def labelled(objective: Objective, metrics: Sequence[Metric] = ()) -> bool:
+def labeled(objective: Objective, metrics: Sequence[Metric] = ()) -> bool:
     """Whether somebody wants labels, even of rows that are pairs or lists."""
     asking: list[Objective | Metric] = [*(term for _, term in objective.terms), *metrics]
     return any(one.data == "unpaired" for one in asking)
@@ -116,7 +116,7 @@ def with_columns(
     if "score" not in names and any(one.data == "ranked" for one in asking):
         names.append("score")  # not-a-number where a list has none: equal scores are ties, whoever reads them
     if labels is None:
-        labels = labelled(objective, metrics) or any(len(row.completions) == 1 for row in rows)
+        labels = labeled(objective, metrics) or any(len(row.completions) == 1 for row in rows)
     if labels:
         names.append("desirable")
     columns = {name: np.full(int(trees.first[-1]), np.nan, dtype=np.float32) for name in names}
@@ -160,7 +160,7 @@ def with_mismatched(trees: Trees, max_length: int, start: int = 0, stop: int | N
         wider.append(Tree(tree.id, tree.prompt, (*tree.branches, *strange)))
     built = Trees.build(wider, mismatched=True)
     first, last = (int(trees.trees[i]) - i for i in (start, stop))
-    own = ranges(built.first[:-1], np.diff(built.first) // 2)
+    own = concat_ranges(built.first[:-1], np.diff(built.first) // 2)
     for name, values in trees.columns.items():
         built.columns[name] = np.full(int(built.first[-1]), np.nan, dtype=np.float32)
         built.columns[name][own] = values[first:last]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 
-from alignzoo.data.splits import Survey, rows_of, survey, used_rows
+from alignzoo.data.splits import SplitPlan, rows_of, survey, used_rows
 from alignzoo.interfaces.data_source import DataSource, Split
 from alignzoo.interfaces.rows import Row, Skipped
 
@@ -13,7 +13,7 @@ KEPT = 20_000
 """A split of at most so many rows stays in memory once it is read."""
 
 
-class Unread:
+class RowReader:
     """A source's rows: read only if somebody looks at them. Iterating gives the training rows."""
 
     def __init__(self, source: DataSource) -> None:
@@ -21,7 +21,7 @@ class Unread:
         self._kept: dict[Split, list[Row | Skipped]] = {}
 
     @cached_property
-    def survey(self) -> Survey:
+    def survey(self) -> SplitPlan:
         """What becomes of every row. Raises UserError where `read_rows` does."""
         return survey(self.source, self._read)
 

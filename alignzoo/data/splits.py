@@ -11,7 +11,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-from alignzoo.core.errors import UserError, blamed
+from alignzoo.core.errors import UserError, attribute_errors
 from alignzoo.interfaces.data_source import DataSource, Split
 from alignzoo.interfaces.rows import Row, Skipped, strings
 
@@ -38,7 +38,7 @@ class Rows:
 
 
 @dataclass
-class Survey:
+class SplitPlan:
     """What a first reading of a source tells, in a few bytes a row: what becomes of each, in the order of reading."""
 
     rows: Rows
@@ -71,14 +71,14 @@ def read_rows(source: DataSource) -> Rows:
 
 def rows_of(source: DataSource, split: Split) -> Iterator[Row | Skipped]:
     """A split's rows as they are read; what the source's code raises is told as a RunFailed that names it."""
-    with blamed(f"the data source {source.name}, reading its {split} split,", source):
+    with attribute_errors(f"the data source {source.name}, reading its {split} split,", source):
         yield from source.read(split)
 
 
-def survey(source: DataSource, read: Read) -> Survey:
+def survey(source: DataSource, read: Read) -> SplitPlan:
     """Look at every row once and keep none: what `read_rows` decides, for data that is not to be held in memory."""
     splits = source.splits()
-    found = Survey(Rows(carved=len(splits) == 1), {})
+    found = SplitPlan(Rows(carved=len(splits) == 1), {})
     ids, places = array("q"), array("d")
     contents: dict[Split, array[int]] = {split: array("q") for split in splits}
     for split in splits:
@@ -105,7 +105,7 @@ def survey(source: DataSource, read: Read) -> Survey:
         _ids_are_unique(row for split in splits for row in map(_checked, read(split)))
     if found.rows.carved:
         usable = np.flatnonzero(found.marks["train"])
-        held_out = usable[carve(np.frombuffer(places), source.held_out)]
+        held_out = usable[choose_held_out(np.frombuffer(places), source.held_out)]
         found.marks["train"][held_out] ^= TRAIN | HELD_OUT
     for side, most in ((TRAIN, source.train_rows), (HELD_OUT, source.held_out_rows)):
         for own in found.marks.values():
@@ -131,7 +131,7 @@ def _in_both(marks: dict[Split, NDArray[np.uint8]], contents: dict[Split, array[
     return int(np.isin(held_out, trained).sum())
 
 
-def used_rows(found: Survey, read: Read) -> Iterator[tuple[bool, Row]]:
+def used_rows(found: SplitPlan, read: Read) -> Iterator[tuple[bool, Row]]:
     """Whether it is held out, and the row, of every row that is used, in the order of reading; labels flipped."""
     for split, marks in found.marks.items():
         rows = iter(read(split))
@@ -144,7 +144,7 @@ def used_rows(found: Survey, read: Read) -> Iterator[tuple[bool, Row]]:
                 yield bool(mark & HELD_OUT), _flipped(row) if mark & TRAIN and mark & FLIPPED else row
 
 
-def carve(places: NDArray[np.float64], share: float) -> NDArray[np.bool_]:
+def choose_held_out(places: NDArray[np.float64], share: float) -> NDArray[np.bool_]:
     """Which rows are held out, by the places in [0, 1) of their groups: a group is held out by its own hash, so every
     subset and every seed splits alike.
 

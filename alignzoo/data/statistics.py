@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from alignzoo.data.chat_template import Thinking
 from alignzoo.data.splits import Rows
-from alignzoo.data.tokenize import Tokenised
+from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.interfaces.data_source import DataSource
 
 NOTES = ("spanning", "thinking", "tool calls", "white space")
 
 
-def data_report(rows: Rows, train: Tokenised, held_out: Tokenised, source: DataSource) -> dict[str, Any]:
+def data_report(rows: Rows, train: TokenizedRows, held_out: TokenizedRows, source: DataSource) -> dict[str, Any]:
     """JSON-ready: it becomes data.json in the run folder, and its counts go into summary.json.
 
     read = used + skipped + left_out (usable rows beyond the source's limits); used = train + held_out.
@@ -75,7 +75,7 @@ def remarks(report: Mapping[str, Any], thinking: Thinking) -> list[str]:
     return said
 
 
-def lengths(*parts: Tokenised) -> dict[str, dict[str, float]]:
+def lengths(*parts: TokenizedRows) -> dict[str, dict[str, float]]:
     """Tokens of the prompt and of each kind of completion: mean, median, 95th percentile and maximum."""
     found: dict[str, list[NDArray[np.int64]]] = {"prompt": []}
     for block in (block for part in parts for block in part.trees.blocks()):

@@ -1,4 +1,4 @@
-"""The token store: what a recipe's data became, kept on disk, so that the next run on the same data tokenises nothing.
+"""The token store: what a recipe's data became, kept on disk, so that the next run on the same data tokenizes nothing.
 
 A folder `tokens/<key>/` of the cache holds
 
@@ -27,16 +27,16 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from alignzoo.core.artifacts import new_folder, opened, seal, set_aside
+from alignzoo.core.artifacts import atomic_folder, quarantine, read_verified, write_manifest
 from alignzoo.core.digests import digest
 from alignzoo.core.errors import NotWritten, UserError
-from alignzoo.core.files import written
+from alignzoo.core.files import translate_os_errors
 from alignzoo.core.paths import cache_root
-from alignzoo.data.row_reader import Unread
+from alignzoo.data.row_reader import RowReader
 from alignzoo.data.splits import HELD_OUT, TRAIN
 from alignzoo.data.statistics import data_report
-from alignzoo.data.tokenize import Tokenised
-from alignzoo.data.tokenize_pipeline import Stream
+from alignzoo.data.tokenize import TokenizedRows
+from alignzoo.data.tokenize_pipeline import TokenizePipeline
 from alignzoo.data.tree_writer import stored as stored_part
 
 if TYPE_CHECKING:
@@ -56,12 +56,12 @@ Say = Callable[[str], None]
 
 
 @dataclass
-class Prepared:
+class TokenizedDataset:
     """A recipe's data as trees."""
 
-    train: Tokenised
+    train: TokenizedRows
     """Without `rows`: of the training rows nothing is needed once they are tokens."""
-    held_out: Tokenised
+    held_out: TokenizedRows
     report: dict[str, Any]
     """What data.json holds."""
 
@@ -74,7 +74,7 @@ class TokenStore:
         self.resolved, self.recipe = resolved, resolved.recipe
         self.tokenizer, self.today = tokenizer, today
         self.root = cache_root() / "tokens"
-        origins = [resolved.registry.origin(type(piece)) for piece in self.recipe.data.pieces]
+        origins = [resolved.registry.origin(type(piece)) for piece in self.recipe.data.components]
         self._made_from = digest({
             "data": resolved.data_fingerprint,
             "plugins": [origin.code for origin in origins if origin.package != "alignzoo"],
@@ -96,15 +96,15 @@ class TokenStore:
         of_pairs = [{"labels": "unpaired" in one["kinds"], "columns": one["columns"]} for one in asked]
         self._key_of_pairs = digest([self._made_from, of_pairs, mismatched])
 
-    def get(self, unread: Unread, say: Say) -> Prepared:
-        """From the store, or made and stored. Raises UserError where reading or tokenising does."""
+    def get(self, unread: RowReader, say: Say) -> TokenizedDataset:
+        """From the store, or made and stored. Raises UserError where reading or tokenizing does."""
         found = self._find(say)
         if found is None:
             with self._alone():
                 found = self._find(say) or self._make(unread, say)
         return found
 
-    def _find(self, say: Say) -> Prepared | None:
+    def _find(self, say: Say) -> TokenizedDataset | None:
         for key in (self._key_of_pairs, self.key):
             folder = self.root / key
             found = self._read(folder)
@@ -112,25 +112,25 @@ class TokenStore:
                 say(f"tokens: {len(found.train.trees):,} + {len(found.held_out.trees):,} rows from the store")
                 return found
             if folder.is_dir():
-                say(f"tokens: {folder} is damaged; set aside, its rows are tokenised again")
-                set_aside(folder)
+                say(f"tokens: {folder} is damaged; set aside, its rows are tokenized again")
+                quarantine(folder)
         return None
 
-    def _make(self, unread: Unread, say: Say) -> Prepared:
+    def _make(self, unread: RowReader, say: Say) -> TokenizedDataset:
         counts = unread.survey
-        say(f"tokens: tokenising {counts.count(TRAIN):,} + {counts.count(HELD_OUT):,} rows")
+        say(f"tokens: tokenizing {counts.count(TRAIN):,} + {counts.count(HELD_OUT):,} rows")
         folder = self.root / (self._key_of_pairs if counts.pairs else self.key)
         try:
-            with new_folder(folder) as temporary:
+            with atomic_folder(folder) as temporary:
                 self._write(temporary, unread)
         except NotWritten as error:
             say(f"tokens: {error}; the next run makes them again")
         return self._read(folder) or self._passing(unread)
 
-    def _write(self, folder: Path, unread: Unread) -> None:
+    def _write(self, folder: Path, unread: RowReader) -> None:
         work = folder / "work"
         work.mkdir()
-        parts = Stream(unread, self.tokenizer, self.recipe, work, self.today).prepare(folder / HELD_OUT_ROWS)
+        parts = TokenizePipeline(unread, self.tokenizer, self.recipe, work, self.today).prepare(folder / HELD_OUT_ROWS)
         for name, (pile, made) in zip(PARTS, parts, strict=True):
             pile.save(made.trees, folder / f"{name}.safetensors")
         shutil.rmtree(work)
@@ -141,22 +141,22 @@ class TokenStore:
             )  # fmt: skip
         train, held_out = (made for _, made in parts)
         report = data_report(unread.survey.rows, train, held_out, self.recipe.data)
-        seal(folder, {"mismatched": train.trees.mismatched, "report": report})
+        write_manifest(folder, {"mismatched": train.trees.mismatched, "report": report})
 
-    def _passing(self, unread: Unread) -> Prepared:
+    def _passing(self, unread: RowReader) -> TokenizedDataset:
         """The same for this process alone: its files lose their names at once, and their space when it ends."""
-        with written(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as folder:
+        with translate_os_errors(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as folder:
             self._write(Path(folder), unread)
             found = self._read(Path(folder))
         assert found is not None
         return found
 
-    def _read(self, folder: Path) -> Prepared | None:
+    def _read(self, folder: Path) -> TokenizedDataset | None:
         """What the folder holds, its arrays mapped from the files; None when it is not there, or not what was written.
 
         The source is told as this recipe has it: its path may have moved.
         """
-        about = opened(folder)
+        about = read_verified(folder)
         if about is None:
             return None
         try:
@@ -167,7 +167,7 @@ class TokenStore:
         except FileNotFoundError:  # pruned meanwhile
             return None
         source = {"name": self.recipe.data.name} | self.recipe.data.model_dump(mode="json")
-        return Prepared(train, held_out, about["report"] | {"source": source})
+        return TokenizedDataset(train, held_out, about["report"] | {"source": source})
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -38,7 +38,7 @@ class Encoded(NamedTuple):
 
 
 @dataclass
-class Tokenised:
+class TokenizedRows:
     """Trees, the rows they came from (`trees[i]` is `rows[i]`), and what became of the others."""
 
     trees: Trees
@@ -50,9 +50,9 @@ class Tokenised:
     """How many rows have each of the notes of `Encoded`."""
 
 
-def tokenise(
+def tokenize(
     rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, tokens: TokensConfig, today: date | None = None
-) -> Tokenised:
+) -> TokenizedRows:
     """Tokenize each prompt together with each completion, and cut where the prompt ends.
 
     Prompt + branch are the ids of the whole text, special tokens as the tokenizer itself adds them; of chats, those of
@@ -79,7 +79,7 @@ class Encoder:
         self.nothing = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else self.eos
 
     def __call__(self, rows: Sequence[Row]) -> list[Encoded]:
-        """The ids of each row's prompt, contexts and completions. Raises UserError as `tokenise` does."""
+        """The ids of each row's prompt, contexts and completions. Raises UserError as `tokenize` does."""
         written = [self._written(row) for row in rows]
         chats = [is_chat(row) for row in rows]
         found = {}
@@ -117,7 +117,7 @@ class Encoder:
         return Encoded(prompt, contexts, completions, prompt[:1] == [self.tokenizer.bos_token_id], frozenset(notes))
 
 
-def trees_of(rows: Sequence[Row], encoded: Sequence[Encoded], tokens: TokensConfig) -> Tokenised:
+def trees_of(rows: Sequence[Row], encoded: Sequence[Encoded], tokens: TokensConfig) -> TokenizedRows:
     """Trees of what was encoded, cut to the limits."""
     kept: list[Row] = []
     trees: list[Tree] = []
@@ -147,7 +147,7 @@ def trees_of(rows: Sequence[Row], encoded: Sequence[Encoded], tokens: TokensConf
         )
         trees.append(Tree(row.id, np.array(cut_prompt, dtype=np.int32), branches))
         kept.append(row)
-    return Tokenised(Trees.build(trees), kept, skipped, counts["prompts"], counts["completions"], boundary)
+    return TokenizedRows(Trees.build(trees), kept, skipped, counts["prompts"], counts["completions"], boundary)
 
 
 def truncate(

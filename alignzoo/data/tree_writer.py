@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from alignzoo.core.arrays import Spool, Texts, mapped
-from alignzoo.data.tokenize import Tokenised
+from alignzoo.core.arrays import ArrayWriter, StringArray, mmap_safetensors
+from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.data.trees import Trees
 from alignzoo.interfaces.rows import Completion, Row, Skipped, Text
 
@@ -24,14 +24,14 @@ TYPES = {
 }  # fmt: skip
 
 
-class Pile:
+class TreeWriter:
     """Trees that come in parts. `folder` holds their arrays until `save` puts them into one file."""
 
     def __init__(self, folder: Path, rows: Path | None = None) -> None:
         folder.mkdir()
         self.folder, self.size, self.mismatched = folder, 0, False
-        self._arrays = {name: Spool(folder / name, type) for name, type in TYPES.items()}
-        self._columns: dict[str, Spool] = {}
+        self._arrays = {name: ArrayWriter(folder / name, type) for name, type in TYPES.items()}
+        self._columns: dict[str, ArrayWriter] = {}
         self._rows = open(rows, "wb") if rows else None
         self._refused: tuple[list[Skipped], list[Skipped]] = ([], [])
         self.truncated_prompts = self.truncated_completions = 0
@@ -39,7 +39,7 @@ class Pile:
         for name in ("segments", "trees", "id_cuts", "row_cuts"):
             self._arrays[name].append(np.zeros(1))
 
-    def add(self, part: Tokenised, refused: Sequence[Skipped] = ()) -> None:
+    def add(self, part: TokenizedRows, refused: Sequence[Skipped] = ()) -> None:
         """Put a part beside what is there, and what came of it; `refused` are rows that were no candidates for it."""
         self._refused[0].extend(part.skipped)
         self._refused[1].extend(refused)
@@ -48,13 +48,13 @@ class Pile:
         self.boundary += part.boundary
         self.add_trees(part.trees)
         if self._rows:
-            lines = Texts.of(json.dumps(plain(row)) + "\n" for row in part.rows)
+            lines = StringArray.of(json.dumps(plain(row)) + "\n" for row in part.rows)
             self._append("row_cuts", lines.cuts[1:] + self._rows.tell())
             self._rows.write(lines.raw.tobytes())
 
     def add_trees(self, trees: Trees) -> None:
         """Put some trees beside those that are there. All must have the same columns."""
-        ids, arrays = Texts.of(trees.ids), self._arrays
+        ids, arrays = StringArray.of(trees.ids), self._arrays
         self._append("segments", trees.segments[1:] + arrays["tokens"].size)
         self._append("trees", trees.trees[1:] + arrays["scored_from"].size)
         self._append("id_cuts", ids.cuts[1:] + arrays["ids"].size)
@@ -64,7 +64,7 @@ class Pile:
         self._append("keys", trees.keys.reshape(-1))
         for name, values in trees.columns.items():
             if name not in self._columns:
-                self._columns[name] = Spool(self.folder / f"column {len(self._columns)}", np.float32)
+                self._columns[name] = ArrayWriter(self.folder / f"column {len(self._columns)}", np.float32)
             self._columns[name].append(values)
         self.size += len(trees)
         self.mismatched |= trees.mismatched
@@ -74,7 +74,7 @@ class Pile:
 
     @property
     def skipped(self) -> list[Skipped]:
-        """In the order in which `prepare` lists them: those that were tokenised, then those that were refused."""
+        """In the order in which `prepare` lists them: those that were tokenized, then those that were refused."""
         return [*self._refused[0], *self._refused[1]]
 
     def trees(self, without: Sequence[str] = ()) -> Trees:
@@ -85,7 +85,7 @@ class Pile:
 
     def save(self, trees: Trees, path: Path) -> None:
         """Write trees (these, or what was made of them) to one file that `stored_trees` reads."""
-        assert isinstance(trees.ids, Texts)
+        assert isinstance(trees.ids, StringArray)
         arrays: dict[str, NDArray[Any]] = {name: getattr(trees, name) for name in (*ARRAYS, "keys")}
         arrays |= {"ids": trees.ids.raw, "id_cuts": trees.ids.cuts, "row_cuts": self._arrays["row_cuts"].whole()}
         save_file(arrays | {COLUMN + name: values for name, values in trees.columns.items()}, path)
@@ -98,7 +98,7 @@ class StoredRows(Sequence[Row]):
 
     def __init__(self, path: Path, cuts: NDArray[np.int64]) -> None:
         size = path.stat().st_size
-        self._lines = Texts(np.memmap(path, np.uint8, "r") if size else np.zeros(0, np.uint8), cuts)
+        self._lines = StringArray(np.memmap(path, np.uint8, "r") if size else np.zeros(0, np.uint8), cuts)
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -113,18 +113,18 @@ class StoredRows(Sequence[Row]):
 
 
 def trees_from(arrays: Mapping[str, NDArray[Any]], mismatched: bool) -> Trees:
-    """Trees of arrays as `Pile` names them."""
+    """Trees of arrays as `TreeWriter` names them."""
     columns = {name.removeprefix(COLUMN): values for name, values in arrays.items() if name.startswith(COLUMN)}
     tokens, segments, trees, scored_from = (arrays[name] for name in ARRAYS)
-    ids, keys = Texts(arrays["ids"], arrays["id_cuts"]), arrays["keys"].reshape(-1, 16)
+    ids, keys = StringArray(arrays["ids"], arrays["id_cuts"]), arrays["keys"].reshape(-1, 16)
     return Trees(ids, tokens, segments, trees, scored_from, columns, mismatched, keys)
 
 
-def stored(path: Path, rows: Path | None, mismatched: bool) -> Tokenised:
+def stored(path: Path, rows: Path | None, mismatched: bool) -> TokenizedRows:
     """What `Pile.save` wrote, mapped and not read; `rows` is the file of the rows where they were kept."""
-    arrays = mapped(path)
+    arrays = mmap_safetensors(path)
     kept = StoredRows(rows, arrays["row_cuts"]) if rows else ()
-    return Tokenised(trees_from(arrays, mismatched), kept)
+    return TokenizedRows(trees_from(arrays, mismatched), kept)
 
 
 def plain(row: Row) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Token trees: a prompt's tokens with the completions as branches, many of them in flat arrays.
 
-The prompt is tokenised once and each branch continues it, so prompt + branch is exactly what the policy is scored on.
+The prompt is tokenized once and each branch continues it, so prompt + branch is exactly what the policy is scored on.
 Of a branch only the tokens from `scored_from` on are scored (before them may stand turns that differ between the two
 dialogues of an odd HH row).
 """
@@ -15,7 +15,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-Tokens = NDArray[np.int32]
+TokenIds = NDArray[np.int32]
 BLOCK = 16_384
 """Trees that are worked on at once where all of them would take too much memory."""
 
@@ -24,7 +24,7 @@ BLOCK = 16_384
 class Branch:
     """One completion. `tokens[scored_from:]` is what is scored, EOS included."""
 
-    tokens: Tokens
+    tokens: TokenIds
     scored_from: int = 0
 
     @property
@@ -38,7 +38,7 @@ class Tree:
     """`prompt` is never empty: the first completion token needs a token to be predicted from."""
 
     id: str
-    prompt: Tokens
+    prompt: TokenIds
     branches: tuple[Branch, ...]
 
     @property
@@ -47,7 +47,7 @@ class Tree:
         return len(self.prompt) + sum(len(branch.tokens) for branch in self.branches)
 
 
-def sequence_key(prompt: Tokens, branch: Branch) -> bytes:
+def sequence_key(prompt: TokenIds, branch: Branch) -> bytes:
     """16 bytes that identify what is scored: the token ids and where scoring starts, nothing else."""
     digest = blake2b(digest_size=16)
     digest.update(np.int64(len(prompt) + branch.scored_from).tobytes())
@@ -81,8 +81,8 @@ class Trees(Sequence[Tree]):
     """
 
     def __init__(
-        self, ids: Sequence[str], tokens: Tokens, segments: NDArray[np.int64], trees: NDArray[np.int64],
-        scored_from: Tokens, columns: Mapping[str, NDArray[np.float32]] | None = None, mismatched: bool = False,
+        self, ids: Sequence[str], tokens: TokenIds, segments: NDArray[np.int64], trees: NDArray[np.int64],
+        scored_from: TokenIds, columns: Mapping[str, NDArray[np.float32]] | None = None, mismatched: bool = False,
         keys: NDArray[np.uint8] | None = None,
     ) -> None:  # fmt: skip
         self.ids, self.tokens, self.segments, self.trees, self.scored_from = ids, tokens, segments, trees, scored_from
@@ -158,7 +158,7 @@ class Trees(Sequence[Tree]):
     ) -> Trees:
         """Copy trees into flat arrays."""
         ids: list[str] = []
-        parts: list[Tokens] = []
+        parts: list[TokenIds] = []
         scored_from: list[int] = []
         trees = [0]
         for tree in items:

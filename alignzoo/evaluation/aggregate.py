@@ -38,7 +38,7 @@ class Tally:
     def means(self) -> dict[str, float]:
         """The mean of every name, over all ranks; what was added as a total, as it is."""
         if self._ranks is not None and self._ranks.count > 1:
-            parts = self._ranks.everyone((self._sums, self._counts))
+            parts = self._ranks.all_gather((self._sums, self._counts))
             names = list(dict.fromkeys(name for sums, _ in parts for name in sums))
             self._sums = {name: sum(sums.get(name, 0.0) for sums, _ in parts) for name in names}
             self._counts = {name: sum(counts.get(name, 0) for _, counts in parts) for name in names}

@@ -10,44 +10,44 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alignzoo.core.console import Screen, say_once
-from alignzoo.core.distributed.process_group import Ranks, dealt
-from alignzoo.core.errors import blamed
+from alignzoo.core.console import Screen, warn_once
+from alignzoo.core.distributed.process_group import Ranks, deal_rows
+from alignzoo.core.errors import attribute_errors
 from alignzoo.evaluation.aggregate import mean, standard_error
 from alignzoo.evaluation.row_metrics import desirable_rows, row_metrics
 from alignzoo.interfaces.metric import Metric
-from alignzoo.scoring.batches import Flat, Supply, joined
-from alignzoo.scoring.microbatches import in_parts
+from alignzoo.scoring.batches import BatchBuilder, ScoredBatch, concat_scored
+from alignzoo.scoring.microbatches import in_micro_batches
 from alignzoo.scoring.scorer import Scorer
 
 
 @torch.no_grad()
 def score_all(
-    scorer: Scorer, supply: Supply, budget: int, screen: Screen, what: str, ranks: Ranks | None = None
-) -> Flat:
+    scorer: Scorer, supply: BatchBuilder, budget: int, screen: Screen, what: str, ranks: Ranks | None = None
+) -> ScoredBatch:
     """Every completion of every row, scored: on the CPU, in the order of the rows. Of several processes each scores its
     part, and all get the whole."""
-    parts: list[Flat] = []
+    parts: list[ScoredBatch] = []
 
-    def work(part: list[int]) -> Flat:
+    def work(part: list[int]) -> ScoredBatch:
         flat, _ = supply.score(scorer, part, everything=True)
         flat.values = {name: value.cpu() for name, value in flat.values.items()}
         return flat
 
-    rows = dealt(supply.trees.sizes, *((ranks.index, ranks.count) if ranks else (0, 1)))
+    rows = deal_rows(supply.trees.sizes, *((ranks.index, ranks.count) if ranks else (0, 1)))
     with screen.bar(what, len(rows)) as advance:
-        for part, flat in in_parts(supply.trees, rows, budget, scorer.layout, work, screen.say, ranks):
+        for part, flat in in_micro_batches(supply.trees, rows, budget, scorer.layout, work, screen.info, ranks):
             parts.append(flat)
             advance(len(part), "")
     if ranks is not None:
-        parts = [part for some in ranks.everyone(parts) for part in some]
-    flat = joined(parts).in_order(range(len(supply.trees)))
+        parts = [part for some in ranks.all_gather(parts) for part in some]
+    flat = concat_scored(parts).in_order(range(len(supply.trees)))
     supply.with_reference(flat, torch.device("cpu"))
     return flat
 
 
 def evaluate(
-    scorer: Scorer, supply: Supply, budget: int, screen: Screen,
+    scorer: Scorer, supply: BatchBuilder, budget: int, screen: Screen,
     states: Sequence[Mapping[str, float]] = (), at_start: bool = False, ranks: Ranks | None = None,
 ) -> dict[str, float]:  # fmt: skip
     """The held-out metrics, means over all rows whatever the budget.
@@ -66,33 +66,33 @@ def evaluate(
     for n, (share, term) in enumerate(objective.terms):
         loss = weight = 0.0
         for given in supply.examples(flat, term, states[n] if states else term.initial_state()):
-            with blamed(f"the loss of {term.name} on held-out rows", term):
+            with attribute_errors(f"the loss of {term.name} on held-out rows", term):
                 losses = term.loss(given.example)
                 supply.check_losses("held-out rows: ", term.name, losses, given, flat)
                 loss += float(losses.double().sum())
                 weight += float(term.weight(given.example).double().sum())
         result["loss"] += share * loss / weight if weight else 0.0  # no held-out row has what the term takes
     for metric in supply.metrics:
-        with blamed(f"the metric {metric.name}", metric):
+        with attribute_errors(f"the metric {metric.name}", metric):
             result |= _measure(metric, supply, flat)
     return result | _figures(supply, flat)
 
 
-def _figures(supply: Supply, flat: Flat) -> dict[str, float]:
+def _figures(supply: BatchBuilder, flat: ScoredBatch) -> dict[str, float]:
     """Means of the rows' figures, and the standard error of the accuracy. What no row has is left out."""
     values = row_metrics(supply, flat, ("preference_accuracy", "likelihood_accuracy"), pooled=True)
     found = {name: mean(value) for name, value in values.items() if not value.isnan().all()}
     good = desirable_rows(supply, flat)
     if good is not None and not all(bool(own.any()) for own in good):
         kind = "desirable" if bool(good[0].any()) else "undesirable"
-        say_once(f"every held-out completion is {kind}: no margin and no accuracy can be measured")
+        warn_once(f"every held-out completion is {kind}: no margin and no accuracy can be measured")
     if "preference_accuracy" in found:
         kinds = [values["preference_accuracy"]] if good is None else [values["preference_accuracy"][k] for k in good]
         found["preference_accuracy_se"] = math.hypot(*map(standard_error, kinds))
     return found
 
 
-def by_example(metric: Metric, supply: Supply, flat: Flat) -> tuple[Tensor, NDArray[np.int64]]:
+def by_example(metric: Metric, supply: BatchBuilder, flat: ScoredBatch) -> tuple[Tensor, NDArray[np.int64]]:
     """A metric's number of every example, float64, and the place in the flat of the row that each example is of.
 
     Not-a-number is left out.
@@ -106,7 +106,7 @@ def by_example(metric: Metric, supply: Supply, flat: Flat) -> tuple[Tensor, NDAr
     return whole[known], owners[known.numpy()]
 
 
-def _measure(metric: Metric, supply: Supply, flat: Flat) -> dict[str, float]:
+def _measure(metric: Metric, supply: BatchBuilder, flat: ScoredBatch) -> dict[str, float]:
     """Mean and standard error of a metric over the examples that have a number; nothing when none has."""
     values, _ = by_example(metric, supply, flat)
     if not len(values):

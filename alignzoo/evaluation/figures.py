@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from alignzoo.core.console import Screen
 from alignzoo.evaluation.evaluate import by_example, score_all
 from alignzoo.evaluation.row_metrics import Rows, means_by_row, row_metrics
-from alignzoo.scoring.batches import Supply
+from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.scorer import Scorer
 
 Numbers = NDArray[np.float64]
-ORDERS = ("preference_accuracy", "likelihood_accuracy", "length_normalised_accuracy")
+ORDERS = ("preference_accuracy", "likelihood_accuracy", "length_normalized_accuracy")
 FIGURES = ("preference_accuracy", "margin", *ORDERS[1:], "chosen_log_ratio", "rejected_log_ratio")
 """The first two are a reward model's too."""
 
@@ -35,7 +35,7 @@ def for_testing(groups: Sequence[str]) -> NDArray[np.bool_]:
 
 
 def row_figures(
-    scorer: Scorer, supply: Supply, test: NDArray[np.bool_], budget: int, screen: Screen, at_start: bool = False
+    scorer: Scorer, supply: BatchBuilder, test: NDArray[np.bool_], budget: int, screen: Screen, at_start: bool = False
 ) -> dict[str, Numbers]:
     """Name -> (rows,), not-a-number where a row has no such figure; `test` is 1 or 0.
 
@@ -51,7 +51,7 @@ def row_figures(
     nothing = torch.full((len(test),), torch.nan, dtype=torch.float64)
     found = {"test": test.astype(np.float64)} | {name: known.get(name, nothing).numpy() for name in names}
     rows = Rows(supply, flat, test)
-    if rows.labelled:
+    if rows.labeled:
         found["desirable"], found["undesirable"] = rows.kinds()
     for metric in supply.metrics:  # one that is called as a figure of ours is not shown in its place
         with torch.no_grad():

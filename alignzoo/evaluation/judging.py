@@ -21,7 +21,7 @@ def as_number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def judged(judge: Judge, rows: Sequence[Row], lines: Sequence[dict[str, Any]], screen: Screen) -> dict[str, Any]:
+def run_judge(judge: Judge, rows: Sequence[Row], lines: Sequence[dict[str, Any]], screen: Screen) -> dict[str, Any]:
     """What one judge says: mean reward of the answers before and after, and how often the answer after beats the one
     before and the chosen completion (a tie is one half), each with its standard error and number of answers judged.
 
@@ -39,7 +39,7 @@ def judged(judge: Judge, rows: Sequence[Row], lines: Sequence[dict[str, Any]], s
         figures |= _mean("win_rate_over_chosen", judge.prefers(prompts, new, chosen))
     except Exception as error:
         what = (str(error).splitlines() or [""])[0]
-        screen.say(f"judge {judge.name} failed ({type(error).__name__}: {what}); its figures are left out")
+        screen.info(f"judge {judge.name} failed ({type(error).__name__}: {what}); its figures are left out")
         return {"problem": f"{type(error).__name__}: {what}"}
     return figures
 

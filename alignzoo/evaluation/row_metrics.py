@@ -13,22 +13,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alignzoo.core.arrays import ranges
+from alignzoo.core.arrays import concat_ranges
 from alignzoo.interfaces.loss_inputs import Scored
 from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.ties import ULPS, tie_groups
-from alignzoo.scoring.batches import Flat, Supply
+from alignzoo.scoring.batches import BatchBuilder, ScoredBatch
 
 
 @torch.no_grad()
 def row_metrics(
-    supply: Supply, flat: Flat, orders: Collection[str], pooled: bool = False, test: NDArray[np.bool_] | None = None
+    supply: BatchBuilder,
+    flat: ScoredBatch,
+    orders: Collection[str],
+    pooled: bool = False,
+    test: NDArray[np.bool_] | None = None,
 ) -> dict[str, Tensor]:
     """Name -> (rows,) float64, not-a-number where a row has no such figure. Names that no row has are left out.
 
     `chosen_*` and `rejected_*` are of a row's best and worst completion, by the first term's implicit reward; where
     rows of the data have a single completion, means over the row's desirable and undesirable ones. `orders` names the
-    accuracies wanted: `preference_accuracy`, `likelihood_accuracy`, `length_normalised_accuracy`. With `pooled`, a
+    accuracies wanted: `preference_accuracy`, `likelihood_accuracy`, `length_normalized_accuracy`. With `pooled`, a
     single completion is compared with those of the other kind on its side of the split that `test` gives.
     """
     rows = Rows(supply, flat, test)
@@ -36,40 +40,40 @@ def row_metrics(
     scored = supply.scored(flat, objective, rows.index)
     found: dict[str, Tensor] = {}
     scores: dict[str, tuple[Tensor, Tensor]] = {}
-    if objective.data != "chosen" or rows.compared or (pooled and rows.labelled):
-        reward = objective.reward(scored).double()
+    if objective.data != "chosen" or rows.compared or (pooled and rows.labeled):
+        reward = objective.implicit_reward(scored).double()
         scores["preference_accuracy"] = reward, _reward_tolerance(objective, scored, reward)
         found |= rows.both("reward", reward)
     if objective.head == "language_model":
         log_prob, length = scored.log_prob.double(), scored.length.double()
         scores["likelihood_accuracy"] = log_prob, scored.tolerance.double()
-        scores["length_normalised_accuracy"] = log_prob / length, scored.tolerance.double() / length
+        scores["length_normalized_accuracy"] = log_prob / length, scored.tolerance.double() / length
         found |= rows.both("log_prob", log_prob)
         if "ref_log_prob" in flat.values:
             found |= rows.both("log_ratio", flat.log_ratio()[torch.from_numpy(rows.index)].double())
-    if rows.compared or (pooled and rows.labelled):
+    if rows.compared or (pooled and rows.labeled):
         found |= {name: rows.ordered(*score) for name, score in scores.items() if name in orders}
         if "preference_accuracy" in scores:
             found["margin"] = rows.margin(scores["preference_accuracy"][0])
     return found
 
 
-def step_metrics(supply: Supply, flat: Flat) -> dict[str, Tensor]:
+def step_metrics(supply: BatchBuilder, flat: ScoredBatch) -> dict[str, Tensor]:
     """What a training step reports of its rows besides the loss."""
     found = row_metrics(supply, flat, ("preference_accuracy",))
     return {name.removeprefix("preference_"): value for name, value in found.items()}
 
 
-def desirable_rows(supply: Supply, flat: Flat) -> tuple[Tensor, Tensor] | None:
+def desirable_rows(supply: BatchBuilder, flat: ScoredBatch) -> tuple[Tensor, Tensor] | None:
     """(rows,) twice, bool: rows whose best completion is desirable, and the others; None for pairs and lists."""
     rows = Rows(supply, flat)
     good = torch.from_numpy(rows.good[rows.best])
-    return (good, ~good) if rows.labelled else None
+    return (good, ~good) if rows.labeled else None
 
 
 def _reward_tolerance(objective: Objective, scored: Scored, reward: Tensor) -> Tensor:
     """Rounding of a reward: how far it moves when its log-prob moves by the rounding of one, and its own last bits."""
-    moved = objective.reward(scored.moved(scored.tolerance)).double() - reward
+    moved = objective.implicit_reward(scored.moved(scored.tolerance)).double() - reward
     return moved.abs().maximum(ULPS * torch.finfo(torch.float32).eps * reward.abs())
 
 
@@ -82,21 +86,21 @@ class Rows:
     the curve. Ties, in a score or in the data's ranks, count one half.
     """
 
-    def __init__(self, supply: Supply, flat: Flat, test: NDArray[np.bool_] | None = None) -> None:
+    def __init__(self, supply: BatchBuilder, flat: ScoredBatch, test: NDArray[np.bool_] | None = None) -> None:
         self.count = supply.real(flat)
-        self.index = ranges(flat.first[:-1], self.count)
+        self.index = concat_ranges(flat.first[:-1], self.count)
         """Places of the completions among the flat's sequences, which may have mismatched ones between them."""
         self.best = np.cumsum(self.count) - self.count
         self.worst = self.best + self.count - 1
         self.compared = supply.compared and bool((self.count > 1).all())
         """The data decides this, not the rows of one micro-batch."""
-        self.labelled = not self.compared and "desirable" in supply.trees.columns
+        self.labeled = not self.compared and "desirable" in supply.trees.columns
         self.place = supply.places(flat)[self.index]
         owner = np.repeat(np.arange(len(self.count)), self.count)
         self.owner = torch.from_numpy(owner)
         self.test = np.zeros(len(owner), dtype=bool) if test is None else test[owner]
         self.good = np.ones(len(owner), dtype=bool)
-        if self.labelled:
+        if self.labeled:
             self.good = supply.column(flat, "desirable")[self.index] > 0.5
 
     def both(self, name: str, values: Tensor) -> dict[str, Tensor]:
@@ -115,7 +119,7 @@ class Rows:
 
     def ordered(self, score: Tensor, tolerance: Tensor) -> Tensor:
         """The share of each row's couples of completions that the score orders as the data does."""
-        if self.labelled:
+        if self.labeled:
             return self._mean(self.placements(score, tolerance))
         found = score.new_zeros(len(self.count))
         for k in np.unique(self.count):

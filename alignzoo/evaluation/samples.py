@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from alignzoo.data.tokenize import Tokenised
+from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.interfaces.rows import Row, plain_text
 
 
-def sample_rows(held_out: Tokenised, wanted: int, among: NDArray[np.bool_] | None = None) -> list[int]:
+def choose_reply_rows(held_out: TokenizedRows, wanted: int, among: NDArray[np.bool_] | None = None) -> list[int]:
     """Evenly spaced held-out rows (`among`: a mask of them), the same for every run on the same data.
 
     Left out are rows whose dialogues part before the last turn: their prompt does not end where a reply begins.
@@ -28,11 +28,15 @@ def as_text(row: Row, branch: int) -> str:
     return plain_text(row.completions[branch].text) if branch < len(row.completions) else ""
 
 
-def sample_lines(
-    held_out: Tokenised, wanted: int, tokenizer: PreTrainedTokenizerBase, before: Sequence[str], after: Sequence[str]
+def reply_records(
+    held_out: TokenizedRows,
+    wanted: int,
+    tokenizer: PreTrainedTokenizerBase,
+    before: Sequence[str],
+    after: Sequence[str],
 ) -> list[dict[str, Any]]:
     """samples.jsonl: a prompt, the answers before and after, and the best and the worst completion of the data."""
-    places = sample_rows(held_out, wanted)
+    places = choose_reply_rows(held_out, wanted)
     return [
         {"id": row.id, "prompt": tokenizer.decode(held_out.trees[place].prompt), "before": old, "after": new,
          **_best_and_worst(row)}

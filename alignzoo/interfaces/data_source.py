@@ -33,9 +33,9 @@ class DataSource(BaseModel):
     label_noise: float = Field(
         0.0, ge=0, le=1, description="share of training rows to mislabel: pairs swapped, labels flipped, lists reversed"
     )
-    label_noise_seed: int = Field(0, ge=0, description="which rows are mislabelled")
-    pairs: Literal["best_worst", "neighbours", "all"] = Field(
-        "best_worst", description="which pairs a ranked list gives to an objective that takes pairs"
+    label_noise_seed: int = Field(0, ge=0, description="which rows are mislabeled")
+    pairs: Literal["extremes", "neighbors", "all"] = Field(
+        "extremes", description="which pairs a ranked list gives to an objective that takes pairs"
     )
 
     _kinds: frozenset[str] = PrivateAttr(frozenset())
@@ -62,7 +62,7 @@ class DataSource(BaseModel):
         return self.digest_of(())
 
     @property
-    def pieces(self) -> Sequence[BaseModel]:
+    def components(self) -> Sequence[BaseModel]:
         """Itself, and the format that it reads with where that has a name of its own."""
         own = (getattr(self, key) for key in type(self).model_fields)
         return (self, *(value for value in own if isinstance(value, Format)))

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from alignzoo.core.digests import content_of
+from alignzoo.core.digests import content_digest
 
 Prompt = str | Sequence[Mapping[str, Any]]
 """Plain text, or chat messages: `role` and `content`, or `tool_calls` in place of a content."""
@@ -33,7 +33,7 @@ class Judge(BaseModel):
         values = {"name": self.name, **self.model_dump(mode="json")}
         path = values.get("path")
         if isinstance(path, str) and Path(path).is_dir():
-            values["path"] = content_of(Path(path))
+            values["path"] = content_digest(Path(path))
         return values
 
     def ready(self) -> None:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from alignzoo.interfaces.objective import Data, Head, Needs, Objective, Reference
+from alignzoo.interfaces.objective import Data, Head, Objective, ReferenceKind, Requirements
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Metric(Needs):
+class Metric(Requirements):
     """Base class: subclass it, give it a `name` and `values`, and return it from `register_metrics`.
 
     It declares what it needs as an objective does, and sees the same fields; a recipe names it under `eval.metrics`.
     """
 
-    reference: ClassVar[Reference] = "none"
+    reference: ClassVar[ReferenceKind] = "none"
     """`none`, `sequence` or `token`. Where the objective has a live or moving reference, it is that one."""
     data: ClassVar[Data] = "pair"
     """What `values` gets, as for an objective."""

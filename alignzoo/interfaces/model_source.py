@@ -41,7 +41,7 @@ class Lora(BaseModel):
         if value != 0:
             raise ValueError(
                 f"{value:g} is not 0: a policy is trained without dropout, so that what is trained is exactly what is "
-                "scored, and a run can be repeated to the byte; a smaller r or learning rate regularises too"
+                "scored, and a run can be repeated to the byte; a smaller r or learning rate regularizes too"
             )
         return value
 
@@ -80,7 +80,7 @@ class ModelSource(BaseModel):
     @model_validator(mode="after")
     def _nothing_to_train(self) -> ModelSource:
         if self.quantize and self.lora is None:
-            raise ValueError("quantised weights can't be trained: quantize needs lora, for example lora: {r: 16}")
+            raise ValueError("quantized weights can't be trained: quantize needs lora, for example lora: {r: 16}")
         return self
 
     def load_tokenizer(self, train_rows: Iterable[Row]) -> PreTrainedTokenizerBase:
@@ -95,7 +95,7 @@ class ModelSource(BaseModel):
     def fingerprint(self) -> Any:
         """Everything that the weights depend on, as plain JSON values: the fields, and the contents of what they name.
 
-        `alignzoo.content_of(path)` digests the files of a folder.
+        `alignzoo.content_digest(path)` digests the files of a folder.
         """
         return {"name": self.name, **self.model_dump(mode="json", exclude={*ON_TOP, *self.needs_runs})}
 

@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-__all__ = ["Field", "Needs", "NotDeclared", "Objective", "Pair", "Ranked", "Scored", "Tokens", "Unpaired"]
+__all__ = ["Field", "Requirements", "NotDeclared", "Objective", "Pair", "Ranked", "Scored", "Tokens", "Unpaired"]
 
 
-Reference = Literal["none", "sequence", "token", "live", "moving"]
+ReferenceKind = Literal["none", "sequence", "token", "live", "moving"]
 """From the least to the most."""
-Statistic = Literal["entropy", "collision", "kl"]
+Statistic = Literal["entropy", "log_collision_prob", "kl"]
 Data = Literal["pair", "chosen", "unpaired", "ranked"]
 Scope = Literal["example", "batch"]
 Head = Literal["language_model", "scalar"]
 Raises = Literal["by_data", "margin", "chosen", "labels", "order", "nothing"]
 
 
-class Needs(BaseModel):
+class Requirements(BaseModel):
     """What an objective or a modifier asks for, in class attributes. Everything is off unless it is declared."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -45,19 +45,19 @@ class Needs(BaseModel):
     equation: ClassVar[str] = ""
     """The loss of one example in plain text; h is the difference of the log-ratios."""
 
-    reference: ClassVar[Reference] = "none"
+    reference: ClassVar[ReferenceKind] = "none"
     """`sequence`, `token`: log-probs of whole completions, or of each token too, under the frozen reference, from the
     cache. `live`: the reference runs beside the policy, for `statistics = ("kl",)`. `moving`: it runs beside the policy
-    and follows it, as `sync` says. `none`: not computed."""
+    and follows it, as `reference_update` says. `none`: not computed."""
     tokens: ClassVar[bool] = False
     """`scored.tokens`: what is known of each scored token."""
     statistics: ClassVar[tuple[Statistic, ...]] = ()
     """Of the whole distribution at each scored token; see `Tokens`. They need `tokens`, kl also a live reference."""
     columns: ClassVar[tuple[str, ...]] = ()
     """Numbers that come with the data, by name: `scored.column("score")`."""
-    detached: ClassVar[str] = ""
+    stop_gradient: ClassVar[str] = ""
     """What the loss holds constant on purpose, in words, where its gradient is not the derivative of its value."""
-    random: ClassVar[bool] = False
+    needs_uniform: ClassVar[bool] = False
     """`example.uniform` and `tokens.uniform`: seeded by run, step and row, whatever the micro-batches are."""
 
     @classmethod
@@ -80,17 +80,17 @@ def plain_name(cls: type[Any]) -> str:
     return str(cls.name)
 
 
-class Objective(Needs):
+class Objective(Requirements):
     """Base class: subclass it, give it a `name` and `loss`, and return it from `register_objectives`.
 
     Hyper-parameters are pydantic fields with bounds and descriptions; a recipe's `objective:` node is validated
     against them. The docstring's first line says what the objective is.
     """
 
-    reference: ClassVar[Reference] = "sequence"
+    reference: ClassVar[ReferenceKind] = "sequence"
     data: ClassVar[Data] = "pair"
     """What `loss` gets. `pair`: a `Pair`. `chosen`: the preferred completions alone, a `Scored`. `unpaired`: single
-    completions, labelled desirable or not, an `Unpaired`. `ranked`: K completions of each prompt, a `Ranked`."""
+    completions, labeled desirable or not, an `Unpaired`. `ranked`: K completions of each prompt, a `Ranked`."""
     mismatched: ClassVar[bool] = False
     """Unpaired data alone: also score every prompt with the completion of another row (KTO's KL estimate)."""
     scope: ClassVar[Scope] = "example"
@@ -105,7 +105,7 @@ class Objective(Needs):
     completions less those of rejected ones. `chosen`: log-probs of the chosen ones. `labels`: log-probs of desirable
     completions, and it lowers those of undesirable ones. `order`: the agreement of log-probs with the data's order.
     `by_data`: the one of these that fits `data`. `nothing`: not checked."""
-    includes: ClassVar[tuple[str, ...]] = ()
+    already_applies: ClassVar[tuple[str, ...]] = ()
     """Names of modifiers that do what its own formula does already: a recipe that adds one is refused."""
 
     def loss(self, example: Any) -> Tensor:
@@ -113,14 +113,14 @@ class Objective(Needs):
         raise NotImplementedError(f"{type(self).__name__} has no loss")
 
     def weight(self, example: Any) -> Tensor:
-        """What each example counts for, shape (B,). A step minimises sum(loss) / sum(weight) over the global batch.
+        """What each example counts for, shape (B,). A step minimizes sum(loss) / sum(weight) over the global batch.
 
         One for every example unless overridden: a mean over examples. SFT returns the token counts: a mean over tokens.
         It may depend on lengths and columns; only with `scope = "batch"` on anything else.
         """
         return example.ones()
 
-    def reward(self, scored: Scored) -> Tensor:
+    def implicit_reward(self, scored: Scored) -> Tensor:
         """The implicit reward of completions, of any shape, for metrics alone: beta times their log-ratio.
 
         Without a reference it is beta times the log-probability. An objective with no beta counts as beta = 1.
@@ -139,8 +139,8 @@ class Objective(Needs):
         sees what this returns. Every rank sees the same batch, so every rank has the same state."""
         return dict(example.state)
 
-    def sync(self, step: int) -> float:
-        """For a moving reference: how far it moves to the policy after optimiser step `step` (from 1).
+    def reference_update(self, step: int) -> float:
+        """For a moving reference: how far it moves to the policy after optimizer step `step` (from 1).
 
         0: stays; 1: becomes the policy; between: reference = s * policy + (1 - s) * reference, weight by weight.
         """
@@ -161,8 +161,8 @@ class Objective(Needs):
             'a state needs an example that has one: not with `data = "chosen"`': keeps and cls.data == "chosen",
             'a scalar head has no log-probs: `reference = "none"`, no `tokens`':
                 cls.head == "scalar" and (cls.reference != "none" or cls.tokens),
-            '`sync` needs `reference = "moving"`': defines("sync") and cls.reference != "moving",
-            '`reference = "moving"` needs `sync`': cls.reference == "moving" and not defines("sync"),
+            '`reference_update` needs `reference = "moving"`': defines("reference_update") and cls.reference != "moving",
+            '`reference = "moving"` needs `reference_update`': cls.reference == "moving" and not defines("reference_update"),
         }  # fmt: skip
 
     @property
@@ -171,11 +171,11 @@ class Objective(Needs):
         return ((1.0, self),)
 
     @property
-    def pieces(self) -> Sequence[Needs]:
+    def components(self) -> Sequence[Requirements]:
         """What it is made of: objectives and modifiers that have a name in the registry."""
         return (self,)
 
-    def node(self, spelling: Spelling = plain_name) -> dict[str, Any] | list[dict[str, Any]]:
+    def to_recipe(self, spelling: Spelling = plain_name) -> dict[str, Any] | list[dict[str, Any]]:
         """How a recipe writes it, defaults included."""
         return {"name": spelling(type(self)), **self.model_dump(mode="json")}
 
@@ -185,12 +185,12 @@ class Objective(Needs):
 
 
 OPTIONS: dict[str, Any] = {
-    "reference": Reference, "statistics": Statistic, "data": Data, "scope": Scope, "head": Head,
+    "reference": ReferenceKind, "statistics": Statistic, "data": Data, "scope": Scope, "head": Head,
     "raises": Raises,
 }  # fmt: skip
 
 
-def impossible(cls: type[Needs]) -> str:
+def contradiction(cls: type[Requirements]) -> str:
     """Why no engine can provide what a class declares, or "" when one can."""
     for key in ("statistics", "columns"):
         value = getattr(cls, key)

@@ -24,11 +24,11 @@ class Reporter(BaseModel):
     def ready(self) -> None:
         """Raise UserError when it can't work here (a package is missing): asked before anything is done."""
 
-    def start(self, folder: Path, recipe: Mapping[str, Any], step: int) -> None:
-        """A run begins, or goes on after optimiser step `step`. `recipe` is the resolved one, as plain values."""
+    def on_start(self, folder: Path, recipe: Mapping[str, Any], step: int) -> None:
+        """A run begins, or goes on after optimizer step `step`. `recipe` is the resolved one, as plain values."""
 
-    def line(self, folder: Path, line: Mapping[str, Any]) -> None:
+    def on_log(self, folder: Path, line: Mapping[str, Any]) -> None:
         """A line of metrics.jsonl: `kind` ("train" or "eval"), `step` and numbers."""
 
-    def finish(self, folder: Path, summary: Mapping[str, Any]) -> None:
+    def on_finish(self, folder: Path, summary: Mapping[str, Any]) -> None:
         """The run is finished: its folder is complete and `summary` is summary.json."""

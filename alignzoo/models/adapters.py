@@ -33,9 +33,9 @@ NEW_HEAD = "alignzoo_new_head"
 """Attribute of a reward model whose score head was drawn from the seed. Such a head is trained beside any adapters."""
 
 
-def ready(source: ModelSource) -> None:
+def check_adapters_available(source: ModelSource) -> None:
     """Raise UserError, with the command that helps, when a library that the recipe needs is not installed."""
-    for key, package, what in (("lora", "peft", "adapters"), ("quantize", "bitsandbytes", "quantised weights")):
+    for key, package, what in (("lora", "peft", "adapters"), ("quantize", "bitsandbytes", "quantized weights")):
         if getattr(source, key) is not None and find_spec(package) is None:
             extra = "qlora" if key == "quantize" else key
             raise UserError(
@@ -44,7 +44,9 @@ def ready(source: ModelSource) -> None:
             )  # fmt: skip
 
 
-def attach(model: PreTrainedModel, lora: Lora, seed: int, base: str | None = None, revision: str | None = None) -> None:
+def add_adapters(
+    model: PreTrainedModel, lora: Lora, seed: int, base: str | None = None, revision: str | None = None
+) -> None:
     """Freeze the model and put adapters into it that change nothing yet (B is 0). A is drawn from the seed.
 
     They are float32 whatever the model is: updates by a small learning rate would be lost in bfloat16. A score head
@@ -78,13 +80,13 @@ def _inject(model: PreTrainedModel, config: Any, seed: int) -> None:
     model.eval()
 
 
-def attached(model: nn.Module) -> bool:
+def has_adapters(model: nn.Module) -> bool:
     """Whether it has adapters."""
     return bool(getattr(model, "peft_config", None))
 
 
 @contextmanager
-def adapter_off(model: nn.Module) -> Iterator[None]:
+def disabled_adapters(model: nn.Module) -> Iterator[None]:
     """Within the block the model is its base, to the bit."""
     from peft.utils.other import AuxiliaryTrainingWrapper
 
@@ -101,7 +103,7 @@ def adapter_off(model: nn.Module) -> Iterator[None]:
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     """What is to be saved of a model: its adapters, or all of it."""
-    if not attached(model):
+    if not has_adapters(model):
         return model.state_dict()
     from peft import get_peft_model_state_dict
 
@@ -126,7 +128,7 @@ def read_adapter(model: PreTrainedModel, folder: Path) -> None:
     """Put a saved adapter in: into the one that the model has, or on a model that has none."""
     from peft import LoraConfig, set_peft_model_state_dict
 
-    if not attached(model):
+    if not has_adapters(model):
         config = LoraConfig.from_pretrained(str(folder))
         config.inference_mode = False  # which would freeze it
         _inject(model, config, 0)
@@ -147,7 +149,7 @@ def scaling_of(model: nn.Module) -> str:
 
 
 def _layers(model: nn.Module) -> Iterator[Any]:
-    if attached(model):
+    if has_adapters(model):
         from peft.tuners.tuners_utils import BaseTunerLayer
 
         yield from (module for module in model.modules() if isinstance(module, BaseTunerLayer))

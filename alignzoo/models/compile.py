@@ -12,7 +12,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from alignzoo.core.errors import UserError
 
 
-def float32_means_float32() -> None:
+def disable_tf32() -> None:
     """Products of float32 in float32: a GPU's TF32 keeps ten bits of each factor, and who wants speed has `precision:
     bfloat16`. accelerate turns TF32 on where a launcher asks it to compile."""
     torch.set_float32_matmul_precision("highest")

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from alignzoo.core.digests import file_digest
-from alignzoo.core.distributed.gather import own_class, whole_state
+from alignzoo.core.distributed.gather import full_state_dict, own_class
 from alignzoo.models.adapters import scaling_of
 from alignzoo.registry.code import code_of_class
 
@@ -24,7 +24,7 @@ HASHED_AT_ONCE = 2**25
 """Bytes of a tensor that a thread copies at a time to hash them: 32 MiB."""
 
 
-def code_of(model: nn.Module) -> dict[str, str]:
+def remote_code_digests(model: nn.Module) -> dict[str, str]:
     """File name -> digest of code that came with the weights and was run to load them; for a class of a plugin, the
     package's name -> digest of its code; empty for all other models."""
     cls = own_class(model)
@@ -37,7 +37,7 @@ def code_of(model: nn.Module) -> dict[str, str]:
     return {name.split(".")[0]: code_of_class(cls)}
 
 
-def trained_size(model: nn.Module) -> int:
+def num_trainable_parameters(model: nn.Module) -> int:
     """Numbers that are trained."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
@@ -57,5 +57,5 @@ def weights_fingerprint(model: nn.Module) -> str:
         return digest.digest()
 
     with ThreadPoolExecutor() as threads:
-        parts = threads.map(one, sorted(whole_state(model).items()))
+        parts = threads.map(one, sorted(full_state_dict(model).items()))
         return blake2b(b"".join(parts) + scaling_of(model).encode(), digest_size=16).hexdigest()

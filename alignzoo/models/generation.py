@@ -30,10 +30,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from alignzoo.core.console import Advance
 from alignzoo.core.errors import UserError
 from alignzoo.core.memory import out_of_memory
-from alignzoo.data.trees import Tokens
+from alignzoo.data.trees import TokenIds
 from alignzoo.models.attention import own_attention
 from alignzoo.models.decoding import AGAIN, TOGETHER, Rows, crosses, recurrent, way_to_write
-from alignzoo.models.logits import measure
+from alignzoo.models.logits import token_statistics
 
 HALVINGS = 24
 """Numbers for each token: enough for a vocabulary of 16 million."""
@@ -43,7 +43,7 @@ HALVINGS = 24
 class Reply:
     """One reply and what the policy, at temperature 1 and with its whole vocabulary, says of it."""
 
-    tokens: Tokens
+    tokens: TokenIds
     """The end-of-sequence token included, where it was reached."""
     text: str
     """Without what ended it and without special tokens."""
@@ -56,7 +56,7 @@ class Reply:
 
 
 @torch.no_grad()
-def sample(
+def generate_replies(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[NDArray[Any]], *, temperature: float,
     top_p: float = 1.0, most: int, seed: int, budget: int = 16_384, progress: Advance | None = None,
 ) -> list[Reply]:  # fmt: skip
@@ -133,7 +133,7 @@ def draw(probs: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def nucleus(probs: Tensor, top_p: float) -> Tensor:
-    """(B, V) without what is outside the fewest tokens that hold `top_p`; not normalised again.
+    """(B, V) without what is outside the fewest tokens that hold `top_p`; not normalized again.
 
     Holtzman et al. 2020 (arXiv:1904.09751), section 3.1.
     """
@@ -162,7 +162,9 @@ class _Writing:
             logits = self.rows.logits()
             chance = None if uniforms is None else torch.from_numpy(uniforms[live, step]).to(logits.device)
             token = _choose(logits, temperature, top_p, chance)
-            figures = torch.stack([token.double(), *(one.double() for one in measure(logits, token, ("entropy",)))])
+            figures = torch.stack(
+                [token.double(), *(one.double() for one in token_statistics(logits, token, ("entropy",)))]
+            )
             found = figures.cpu().numpy()
             still = going[live]
             at, found = live[still], found[:, still]

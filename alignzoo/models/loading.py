@@ -149,7 +149,7 @@ def _one_label(head: str) -> dict[str, Any]:
     return {"num_labels": 1} if head == "scalar" else {}
 
 
-def from_nothing(
+def from_config(
     fields: dict[str, Any], tokenizer: PreTrainedTokenizerBase, seed: int, head: str, dtype: str
 ) -> PreTrainedModel:
     """An architecture (`model_type` and its settings) with random weights, a function of the seed."""

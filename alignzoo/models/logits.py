@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 
-def measure(
+def token_statistics(
     logits: Tensor, target: Tensor, statistics: Sequence[str] = (), ref_logits: Tensor | None = None
 ) -> tuple[Tensor, ...]:
     """The target's log-prob, every statistic of the distribution, and the reference's log-prob if it is there."""
-    normaliser = logits.logsumexp(1, keepdim=True)
-    found = [_at(logits, target) - normaliser[:, 0]]
-    log_probs = logits - normaliser if statistics else logits
+    normalizer = logits.logsumexp(1, keepdim=True)
+    found = [_at(logits, target) - normalizer[:, 0]]
+    log_probs = logits - normalizer if statistics else logits
     for name in statistics:
         if name == "entropy":
             found.append(-(log_probs.exp() * log_probs).sum(1))
-        elif name == "collision":
+        elif name == "log_collision_prob":
             found.append((2 * log_probs).logsumexp(1))
         elif name == "kl" and ref_logits is not None:
             reference = ref_logits - ref_logits.logsumexp(1, keepdim=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from alignzoo.data.trees import Branch, Tokens
+from alignzoo.data.trees import Branch, TokenIds
 from alignzoo.models.attention import own_attention
 from alignzoo.models.rope import reset_frequencies
 
@@ -31,7 +31,7 @@ def limit_of(model: PreTrainedModel) -> float:
 
 
 @torch.no_grad()
-def sequence_logits(model: PreTrainedModel, tokens: Tokens) -> Tensor:
+def sequence_logits(model: PreTrainedModel, tokens: TokenIds) -> Tensor:
     """Logits (W, V) after each token of one sequence; of a reward model (1,), its number. In the model's own type."""
     ids = torch.from_numpy(np.asarray(tokens)).long().to(next(model.parameters()).device)
     with own_attention(model):
@@ -40,7 +40,7 @@ def sequence_logits(model: PreTrainedModel, tokens: Tokens) -> Tensor:
     return logits
 
 
-def sequence_log_probs(model: PreTrainedModel, prompt: Tokens, branch: Branch) -> Tensor:
+def sequence_log_probs(model: PreTrainedModel, prompt: TokenIds, branch: Branch) -> Tensor:
     """Log-probs (N,), in nats, of the scored tokens of one sequence; float32, or float64 where the model is."""
     tokens = np.concatenate([prompt, branch.tokens])
     first = len(prompt) + branch.scored_from

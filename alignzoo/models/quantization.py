@@ -13,7 +13,7 @@ from alignzoo.core.errors import UserError
 
 
 def quantization(bits: str, dtype: str) -> dict[str, Any]:
-    """What from_pretrained is told: QLoRA's NF4 with doubly quantised constants, or LLM.int8()."""
+    """What from_pretrained is told: QLoRA's NF4 with doubly quantized constants, or LLM.int8()."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of every layer's every cast
     if bits == "8bit":
         return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
@@ -35,7 +35,7 @@ def settle_quantized(model: PreTrainedModel, source: str) -> None:
         plain = type(model)(type(model.config)(**_without_quantization(model)))
     if any(isinstance(module, Conv1D) for module in plain.modules()):
         raise UserError(
-            f"the layers of {type(model).__name__} (Conv1D) lose their layout when they are quantised",
+            f"the layers of {type(model).__name__} (Conv1D) lose their layout when they are quantized",
             where="model.quantize", expected=f"lora alone, for '{source}'",
         )  # fmt: skip
 

@@ -13,7 +13,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from alignzoo.core.console import say_once
+from alignzoo.core.console import warn_once
 from alignzoo.core.errors import UserError
 from alignzoo.interfaces.rows import Row, words
 
@@ -68,7 +68,7 @@ def _from_pretrained(
     auto: Any, source: str | None, revision: str | None, what: str, trust: bool, **options: Any
 ) -> Any:
     if trust:
-        say_once(f"Python code that comes with '{source}' is run, should it have any: model.trust_remote_code is true")
+        warn_once(f"Python code that comes with '{source}' is run, should it have any: model.trust_remote_code is true")
     try:
         return auto.from_pretrained(source, revision=revision, trust_remote_code=trust, **options)
     except (OSError, ValueError) as error:

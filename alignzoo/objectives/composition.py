@@ -1,7 +1,7 @@
 """Sums of objectives, and modifiers that change what an objective sees: both are objectives like any other.
 
 objective: [{name: dpo, beta: 0.1}, {name: sft, weight: 0.2}]
-objective: {name: dpo, modifiers: [{name: length_normalised}, {name: public_length}]}
+objective: {name: dpo, modifiers: [{name: length_normalization}, {name: length_desensitization}]}
 
 Modifiers are wrapped around the objective in the order of the list, the first one innermost. So a loss is changed by
 the first one first; log-ratios are changed from the outside in, and the first one has the last word. Above, DPO gets
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import SerializeAsAny
 
 from alignzoo.interfaces.loss_inputs import Scored
-from alignzoo.interfaces.objective import Needs, Objective, Reference, Scope, Spelling, plain_name
+from alignzoo.interfaces.objective import Objective, ReferenceKind, Requirements, Scope, Spelling, plain_name
 from alignzoo.objectives.probe import reads_log_ratio
 
 if TYPE_CHECKING:
@@ -38,11 +38,11 @@ class Modified(Objective):
         """The objective's own, of the example as it sees it."""
         return self.inner.weight(self._seen(example))
 
-    def reward(self, scored: Scored) -> Tensor:
+    def implicit_reward(self, scored: Scored) -> Tensor:
         """The objective's own, of the completions as it sees them."""
         for modifier in reversed(self.modifiers):
             scored = modifier.scored(scored)
-        return self.inner.reward(scored)
+        return self.inner.implicit_reward(scored)
 
     def initial_state(self) -> dict[str, float]:
         """The objective's own."""
@@ -52,24 +52,24 @@ class Modified(Objective):
         """The objective's own, of the example as it sees it."""
         return self.inner.next_state(self._seen(example))
 
-    def sync(self, step: int) -> float:
+    def reference_update(self, step: int) -> float:
         """The objective's own."""
-        return self.inner.sync(step)
+        return self.inner.reference_update(step)
 
     def _seen(self, example: Any) -> Any:
         for n in reversed(range(len(self.modifiers))):
             inside: Any = _Layer(self.inner, self.modifiers[:n])
-            example = self.modifiers[n].see(example, inside)
+            example = self.modifiers[n].transform(example, inside)
         return example
 
     @property
-    def pieces(self) -> Sequence[Needs]:
+    def components(self) -> Sequence[Requirements]:
         """The objective and its modifiers."""
-        return (*self.inner.pieces, *self.modifiers)
+        return (*self.inner.components, *self.modifiers)
 
-    def node(self, spelling: Spelling = plain_name) -> dict[str, Any]:
+    def to_recipe(self, spelling: Spelling = plain_name) -> dict[str, Any]:
         """As in a recipe."""
-        inner = self.inner.node(spelling)
+        inner = self.inner.to_recipe(spelling)
         assert isinstance(inner, dict)
         around = [{"name": spelling(type(one)), **one.model_dump(mode="json")} for one in self.modifiers]
         return inner | {"modifiers": around}
@@ -95,7 +95,7 @@ class _Layer:
 
 
 class Sum(Objective):
-    """A weighted sum of objectives on the same rows, each normalised by its own weights."""
+    """A weighted sum of objectives on the same rows, each normalized by its own weights."""
 
     parts: tuple[SerializeAsAny[Objective], ...]
     weights: tuple[float, ...]
@@ -106,26 +106,26 @@ class Sum(Objective):
         return tuple(zip(self.weights, self.parts, strict=True))
 
     @property
-    def pieces(self) -> Sequence[Needs]:
+    def components(self) -> Sequence[Requirements]:
         """Of all parts."""
-        return tuple(piece for part in self.parts for piece in part.pieces)
+        return tuple(piece for part in self.parts for piece in part.components)
 
-    def sync(self, step: int) -> float:
+    def reference_update(self, step: int) -> float:
         """Of the part that has a moving reference."""
-        return max(part.sync(step) for part in self.parts)
+        return max(part.reference_update(step) for part in self.parts)
 
-    def node(self, spelling: Spelling = plain_name) -> list[dict[str, Any]]:
+    def to_recipe(self, spelling: Spelling = plain_name) -> list[dict[str, Any]]:
         """As in a recipe."""
-        return [{**part.node(spelling), "weight": weight} for weight, part in self.terms]  # type: ignore[dict-item]
+        return [{**part.to_recipe(spelling), "weight": weight} for weight, part in self.terms]  # type: ignore[dict-item]
 
     def __str__(self) -> str:
         return " + ".join(f"{weight:g} {part}" for weight, part in self.terms)
 
 
-_LARGEST = {"reference": get_args(Reference), "scope": get_args(Scope)}
+_LARGEST = {"reference": get_args(ReferenceKind), "scope": get_args(Scope)}
 
 
-def _union(key: str, parts: Sequence[Needs]) -> Any:
+def _union(key: str, parts: Sequence[Requirements]) -> Any:
     if key in ("name", "equation", "source", "family"):
         return "+".join(dict.fromkeys(getattr(part, key) for part in parts if isinstance(part, Objective)))
     values = [getattr(part, key) for part in parts if hasattr(part, key)]
@@ -138,14 +138,14 @@ def _union(key: str, parts: Sequence[Needs]) -> Any:
     return any(values)
 
 
-def _property(key: str, parts: Callable[[Any], Sequence[Needs]]) -> property:
+def _property(key: str, parts: Callable[[Any], Sequence[Requirements]]) -> property:
     return property(lambda self: _union(key, parts(self)))
 
 
-def _declare(cls: type[Objective], parts: Callable[[Any], Sequence[Needs]]) -> None:
+def _declare(cls: type[Objective], parts: Callable[[Any], Sequence[Requirements]]) -> None:
     """What a composition needs is what its parts need, where an ordinary objective has class attributes."""
     for key in ("name", "family", "source", "equation", "data", "mismatched", "scope", "head", "raises",
-                "reference", "tokens", "statistics", "columns", "random"):  # fmt: skip
+                "reference", "tokens", "statistics", "columns", "needs_uniform"):  # fmt: skip
         setattr(cls, key, _property(key, parts))
 
 
@@ -155,7 +155,7 @@ _declare(Modified, lambda self: (self.inner, *self.modifiers))
 _declare(Sum, lambda self: self.parts)
 
 
-def meaningless(objective: Objective) -> str:
+def incompatibility(objective: Objective) -> str:
     """Why a composition can't be trained, or means nothing, or ""; asked when a recipe is read."""
     terms = [term for _, term in objective.terms]
     references = [term.reference for term in terms]
@@ -184,13 +184,13 @@ def _some_modifier_does_not_apply(whole: Modified) -> str:
 
 def _does_not_apply(modifier: Modifier, inside: Objective) -> str:
     """Why a modifier has no meaning around an objective with the modifiers inside of it, or ""."""
-    name, objective = modifier.name, inside.pieces[0]
+    name, objective = modifier.name, inside.components[0]
     assert isinstance(objective, Objective)
     if inside.data not in modifier.data:
         return f"{name} applies to {' or '.join(modifier.data)} data, and {objective.name} takes {inside.data}"
-    if name in objective.includes:
+    if name in objective.already_applies:
         return f"{name} is part of {objective.name} already"
-    if type(modifier) in [type(piece) for piece in inside.pieces]:
+    if type(modifier) in [type(piece) for piece in inside.components]:
         return f"{name} is there twice"
     if objective.head == "scalar" and (modifier.changes_log_ratio or modifier.tokens or modifier.reference != "none"):
         return f"{name} reads log-probs, and {objective.name} trains a reward model, which has none"
@@ -198,4 +198,4 @@ def _does_not_apply(modifier: Modifier, inside: Objective) -> str:
         return f"{name} changes the log-ratio, and {objective.name} has no reference to make one with"
     if modifier.changes_log_ratio and not reads_log_ratio(inside):
         return f"{name} changes the log-ratio, which {inside} does not read: it would change nothing"
-    return modifier.unfit(inside)
+    return modifier.incompatible_with(inside)

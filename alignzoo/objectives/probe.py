@@ -59,7 +59,7 @@ def _example(objective: Objective, notes: list[str]) -> Any:
         sequence = torch.arange(count).repeat_interleave(TOKENS)
         position = torch.arange(TOKENS).repeat(count)
         uniform = torch.linspace(0.1, 0.9, count * TOKENS)
-        statistics = {"entropy": -log_prob, "collision": log_prob, "kl": -log_prob}
+        statistics = {"entropy": -log_prob, "log_collision_prob": log_prob, "kl": -log_prob}
         tokens = Tokens(log_prob, sequence, position, shape, log_prob - 0.1, statistics, uniform)
         columns = {name: torch.linspace(2.0, 1.0, count).reshape(shape) for name in objective.columns}
         length = torch.full(shape, float(TOKENS))
@@ -83,7 +83,7 @@ LOG_PROB = -2.0
 
 
 @dataclass(frozen=True)
-class Made:
+class SyntheticInputs:
     """Completions of one length whose policy starts at the reference; tensors are float64."""
 
     objective: Objective
@@ -91,7 +91,7 @@ class Made:
     start: float = LOG_PROB * TOKENS
     """The log-prob of a completion before it moves."""
 
-    def doubled(self) -> Made:
+    def doubled(self) -> SyntheticInputs:
         """Completions that are twice as long and start with the same log-prob per token."""
         return replace(self, tokens=2 * self.tokens, start=2 * self.start)
 
@@ -104,7 +104,7 @@ class Made:
         one = self.objective
         first = next(iter(moves.values()))
         more: dict[str, Any] = {"_state": one.initial_state()}
-        if one.random:
+        if one.needs_uniform:
             more["_uniform"] = torch.full_like(first, 0.5, requires_grad=False)
         if one.data == "chosen":
             return self.scored(moves["chosen"], True)
@@ -124,7 +124,7 @@ class Made:
     def reward(self, move: Tensor, preferred: bool) -> Tensor:
         """The objective's own reward of completions that have moved so far, shape (B,)."""
         with torch.no_grad():
-            return self.objective.reward(self.scored(move, preferred))
+            return self.objective.implicit_reward(self.scored(move, preferred))
 
     def scored(self, move: Tensor, preferred: bool | Tensor) -> Scored:
         """With what the objective declares, and no more. A column is 1 where `preferred` and 0 elsewhere."""
@@ -141,7 +141,7 @@ class Made:
         """Every token has an equal share of its completion's log-prob; policy and reference are alike otherwise."""
         one, place = self.objective, torch.arange(log_prob.numel() * self.tokens)
         mean = self.start / self.tokens
-        statistics = {"entropy": -mean, "collision": mean, "kl": 0.0}
+        statistics = {"entropy": -mean, "log_collision_prob": mean, "kl": 0.0}
 
         def each(value: float) -> Tensor:
             return torch.full(place.shape, value, dtype=log_prob.dtype)
@@ -153,5 +153,5 @@ class Made:
             tuple(log_prob.shape),
             each(mean) if one.reference in ("token", "live", "moving") else None,
             {name: each(statistics[name]) for name in one.statistics},
-            each(0.5) if one.random else None,
+            each(0.5) if one.needs_uniform else None,
         )

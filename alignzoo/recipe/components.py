@@ -11,7 +11,7 @@ from alignzoo.core.errors import Problem, UserError
 from alignzoo.interfaces.format import Format
 from alignzoo.interfaces.model_source import ModelSource
 from alignzoo.interfaces.objective import Objective
-from alignzoo.objectives.composition import Modified, Sum, meaningless
+from alignzoo.objectives.composition import Modified, Sum, incompatibility
 from alignzoo.recipe.parse import Node
 from alignzoo.recipe.pydantic_errors import mark, problems_of
 from alignzoo.registry.lookup import Registry
@@ -34,9 +34,11 @@ def named_nodes(plain: dict[str, Any], node: Node, known: Registry) -> Iterator[
     if isinstance(section, dict):
         for key, kind in (("metrics", "metric"), ("judges", "judge")):
             if key in section:
-                section[key] = yield from several(section[key], ("eval", key), kind, node, known)
+                section[key] = yield from build_list(section[key], ("eval", key), kind, node, known)
         yield from _measured(plain.get("objective"), section, node)
-    plain["reporters"] = yield from several(plain.get("reporters", REPORTERS), ("reporters",), "reporter", node, known)
+    plain["reporters"] = yield from build_list(
+        plain.get("reporters", REPORTERS), ("reporters",), "reporter", node, known
+    )
 
 
 def _adapted(objective: Any, model: Any, node: Node) -> Iterator[Problem]:
@@ -49,7 +51,7 @@ def _adapted(objective: Any, model: Any, node: Node) -> Iterator[Problem]:
         )
         yield Problem(f"model.lora: {what}", mark(node, ("model", "lora")), "an objective whose reference stays")
     if objective.head == "scalar" and model.quantize:
-        what = f"{objective.name} trains a reward model, whose head is new and in no file that could be quantised"
+        what = f"{objective.name} trains a reward model, whose head is new and in no file that could be quantized"
         yield Problem(f"model.quantize: {what}", mark(node, ("model", "quantize")), "lora alone")
 
 
@@ -95,7 +97,7 @@ def _objective(plain: dict[str, Any], node: Node, known: Registry) -> Iterator[P
         yield from _term(item, at, node, known, parts)
     if parts and len(parts) == len(given):
         plain["objective"] = Sum(parts=tuple(parts), weights=tuple(weights))
-        why = meaningless(plain["objective"])
+        why = incompatibility(plain["objective"])
         if why:
             yield Problem(f"objective: {why}", mark(node, ("objective",)))
 
@@ -116,7 +118,7 @@ def _term(given: Any, at: tuple[str, ...], node: Node, known: Registry, found: l
     if not made or len(around) < len(modifiers):
         return
     objective = Modified(inner=made[0], modifiers=tuple(around)) if around else made[0]
-    why = meaningless(objective)
+    why = incompatibility(objective)
     if why:
         yield Problem(f"{'.'.join(at)}: {why}", mark(node, at))
         return
@@ -132,7 +134,7 @@ def _one(plain: dict[str, Any], key: str, kind: str, node: Node, known: Registry
         plain[key] = found[0]
 
 
-def several(
+def build_list(
     given: Any, at: tuple[str, ...], kind: str, node: Node, known: Registry
 ) -> Generator[Problem, None, tuple[Any, ...]]:
     """A list of names, or of {name: ..., fields}; of one, it may be that itself."""

@@ -36,7 +36,7 @@ def read_with_bases(path: Path, chain: tuple[Path, ...] = ()) -> Node:
     if path in chain:
         circle = " -> ".join(part.name for part in (*chain[chain.index(path) :], path))
         raise UserError(f"recipes extend each other in a circle: {circle}", where=str(path))
-    node = anchor(read_file(path), path.parent)
+    node = resolve_paths(read_file(path), path.parent)
     bases = node.value.pop("extends", None)
     if bases is None:
         return node
@@ -105,7 +105,7 @@ def apply(node: Node, overrides: Sequence[tuple[list[str], Node]]) -> Node:
         top = value
         for key in reversed(path):
             top = Node({key: top}, value.origin, {key: value.origin})
-        node = merge(node, anchor(top, Path.cwd()))
+        node = merge(node, resolve_paths(top, Path.cwd()))
     return node
 
 
@@ -124,7 +124,7 @@ def _with_item(items: Node, path: list[str], depth: int, value: Node) -> Node:
     return result
 
 
-def anchor(node: Node, folder: Path, at: Path_ = ()) -> Node:
+def resolve_paths(node: Node, folder: Path, at: Path_ = ()) -> Node:
     """Make what was written complete: `objective: dpo` is {name: dpo}, and a path is relative to its file's folder."""
     if at in BY_WORD and isinstance(node.value, str):
         name = Node(node.value, node.origin)
@@ -139,7 +139,7 @@ def anchor(node: Node, folder: Path, at: Path_ = ()) -> Node:
     elif isinstance(node.value, dict | list):
         children = node.value.items() if isinstance(node.value, dict) else enumerate(node.value)
         for key, child in children:
-            anchor(child, folder, (*at, str(key)))
+            resolve_paths(child, folder, (*at, str(key)))
     return node
 
 

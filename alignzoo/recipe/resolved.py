@@ -79,7 +79,7 @@ class Resolved:
     def plain(self) -> dict[str, Any]:
         """Every value, defaults included, as plain dictionaries."""
         values: dict[str, Any] = self.recipe.model_dump(mode="json", by_alias=True)
-        values["objective"] = self.recipe.objective.node(self.registry.spelling)
+        values["objective"] = self.recipe.objective.to_recipe(self.registry.spelling)
         values["data"] = self._node(self.recipe.data)
         values["model"] = self._node(self.recipe.model)
         if self.start:  # what starts from a run has no source of its own
@@ -97,11 +97,11 @@ class Resolved:
         return name | fields | within | name
 
     @property
-    def pieces(self) -> list[Any]:
+    def components(self) -> list[Any]:
         """Everything in it that came from the registry and that its result depends on."""
         recipe = self.recipe
         return [
-            *recipe.objective.pieces, *recipe.data.pieces, recipe.model, *recipe.eval.metrics, *recipe.eval.judges
+            *recipe.objective.components, *recipe.data.components, recipe.model, *recipe.eval.metrics, *recipe.eval.judges
         ]  # fmt: skip
 
     @property
@@ -150,7 +150,7 @@ def fingerprint(resolved: Resolved) -> str:
     for section, keys in NOT_IN_IT.items():
         for key in keys:
             values[section].pop(key)
-    values["objective"] = recipe.objective.node()
+    values["objective"] = recipe.objective.to_recipe()
     values["data"] = resolved.data_fingerprint
     values["eval"]["metrics"] = resolved.plain["eval"]["metrics"]
     values["eval"]["judges"] = [judge.fingerprint() for judge in recipe.eval.judges]
@@ -160,7 +160,7 @@ def fingerprint(resolved: Resolved) -> str:
     on_top = recipe.model.model_dump(mode="json", include=set(ON_TOP), exclude_none=True)
     values["model"] |= on_top
     # A built-in's code is alignzoo's own: its version is recorded and does not make a finished run another one.
-    origins = [resolved.registry.origin(type(part)) for part in resolved.pieces]
+    origins = [resolved.registry.origin(type(part)) for part in resolved.components]
     values["plugins"] = [origin.code for origin in origins if origin.package != "alignzoo"]
     return digest(values)
 

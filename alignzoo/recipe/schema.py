@@ -55,7 +55,7 @@ class AdamW(Section):
 
 
 class RMSprop(Section):
-    """The DPO paper's optimiser (appendix B), with torch's defaults."""
+    """The DPO paper's optimizer (appendix B), with torch's defaults."""
 
     name: Literal["rmsprop"] = "rmsprop"
     learning_rate: float = Field(gt=0)
@@ -85,19 +85,21 @@ class Schedule(Section):
 
 
 class TrainConfig(Section):
-    """The optimisation loop."""
+    """The optimization loop."""
 
-    batch_size: int = Field(64, ge=1, description="rows per optimiser step, over all processes")
+    batch_size: int = Field(64, ge=1, description="rows per optimizer step, over all processes")
     epochs: float = Field(
         1.0, gt=0, le=1e6, description="passes over the training rows; the last partial batch is dropped"
     )
     shuffle: bool = Field(True, description="a new seeded order each epoch; false: the order of the data")
-    max_steps: int | None = Field(None, ge=1, description="stop after this many optimiser steps")
+    max_steps: int | None = Field(None, ge=1, description="stop after this many optimizer steps")
     optimizer: Optimizer
     schedule: Schedule = Schedule()
     max_grad_norm: float | None = Field(10.0, gt=0, description="clip the global gradient norm; null: never")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: autocast; weights keep theirs")
-    tokens_per_batch: int = Field(4096, ge=1, description="token slots per micro-batch; changes speed, not the result")
+    micro_batch_tokens: int = Field(
+        4096, ge=1, description="token slots per micro-batch; changes speed, not the result"
+    )
     layout: Literal["auto", "packed", "forest", "plain"] = Field(
         "auto", description="of token trees; auto: the fastest that the model agrees with"
     )
@@ -111,7 +113,7 @@ class TrainConfig(Section):
     )
     compile: bool = Field(False, description="compile the model's layers with torch.compile, once at the start")
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    checkpoint_every: int = Field(200, ge=1, description="optimiser steps between checkpoints")
+    checkpoint_every: int = Field(200, ge=1, description="optimizer steps between checkpoints")
     keep_checkpoints: int = Field(2, ge=1, description="how many of the last checkpoints stay")
 
     def steps(self, rows: int) -> int:
@@ -126,7 +128,7 @@ class TrainConfig(Section):
 class EvalConfig(Section):
     """What is measured on the held-out rows, and when."""
 
-    every: int | None = Field(None, ge=1, description="optimiser steps between evaluations; null: start and end only")
+    every: int | None = Field(None, ge=1, description="optimizer steps between evaluations; null: start and end only")
     samples: int = Field(6, ge=0, description="held-out prompts answered greedily before and after")
     sample_tokens: int = Field(64, ge=1, description="at most this many new tokens in a sample")
     metrics: tuple[SerializeAsAny[Metric], ...] = Field((), description="more figures of every held-out row")

@@ -8,8 +8,8 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from alignzoo.core.console import say_once
-from alignzoo.core.digests import digest_of_source
+from alignzoo.core.console import warn_once
+from alignzoo.core.digests import digest_source
 from alignzoo.core.errors import Problem, UserError, nearest
 from alignzoo.recipe.components import named_nodes
 from alignzoo.recipe.parse import Node
@@ -34,7 +34,7 @@ def validate(node: Node, name: str) -> tuple[Recipe, Registry]:
         files = [Path(path) for path in plugins]
         for path in files if not no_plugins() else ():
             if path.is_file():
-                say_once(f"code of {path} is run: the recipe names it under plugins (blake2b {digest_of_source(path)})")
+                warn_once(f"code of {path} is run: the recipe names it under plugins (blake2b {digest_source(path)})")
         try:
             known = known.with_files(files)
         except UserError as error:
@@ -54,7 +54,7 @@ def validate(node: Node, name: str) -> tuple[Recipe, Registry]:
 
 
 def _optimizer(plain: dict[str, Any], node: Node) -> Iterator[Problem]:
-    """Validate the optimiser by its own class: pydantic's errors for a union speak of tags that nobody wrote."""
+    """Validate the optimizer by its own class: pydantic's errors for a union speak of tags that nobody wrote."""
     train = plain.get("train")
     given = train.get("optimizer") if isinstance(train, dict) else None
     if not isinstance(train, dict) or not isinstance(given, dict) or "name" not in given:
@@ -65,7 +65,7 @@ def _optimizer(plain: dict[str, Any], node: Node) -> Iterator[Problem]:
         close = nearest(str(given["name"]), OPTIMIZERS)
         expected = "" if close else f"one of {', '.join(OPTIMIZERS)}"
         yield Problem(
-            f"train.optimizer.name: no optimiser is called '{given['name']}'",
+            f"train.optimizer.name: no optimizer is called '{given['name']}'",
             mark(node, (*at, "name")),
             expected,
             close,

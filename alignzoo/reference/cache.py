@@ -26,9 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from alignzoo.core.arrays import mapped, ranges
+from alignzoo.core.arrays import concat_ranges, mmap_safetensors
 from alignzoo.core.errors import NotWritten
-from alignzoo.core.files import replacing
+from alignzoo.core.files import atomic_write
 
 SHARD_ROWS = 16_384
 ROW_BITS = 32
@@ -85,7 +85,7 @@ class ReferenceCache:
             sorted_rows = np.argsort(own[:, 0])  # a search for keys in order stays in the processor's cache
             first, last = (np.searchsorted(ordered, own[sorted_rows, 0], side) for side in SIDES)
             rows = np.repeat(sorted_rows, last - first)
-            at = order[ranges(first, last - first)]
+            at = order[concat_ranges(first, last - first)]
             same = wanted[at, 1] == own[rows, 1]
             found[at[same]] = s << ROW_BITS | rows[same]
         return found
@@ -117,7 +117,7 @@ class ReferenceCache:
         np.cumsum([len(scores) for scores in self._pending.values()], out=offsets[1:])
         log_probs = np.concatenate(list(self._pending.values()))
         path = self.folder / f"{_digest(keys, offsets, log_probs)}.safetensors"
-        with replacing(path, hint="ALIGNZOO_CACHE puts the cache elsewhere") as temporary:
+        with atomic_write(path, hint="ALIGNZOO_CACHE puts the cache elsewhere") as temporary:
             save_file({"keys": keys, "offsets": offsets, "log_probs": log_probs}, temporary)
         shard = read_shard(path)
         if shard is None:
@@ -129,7 +129,7 @@ class ReferenceCache:
 def read_shard(path: Path) -> Shard | None:
     """Open a shard and check it against its name; None when it is truncated or altered."""
     try:
-        arrays = mapped(path)
+        arrays = mmap_safetensors(path)
         keys, offsets, log_probs = (arrays[name] for name in ("keys", "offsets", "log_probs"))
     except (
         OSError,

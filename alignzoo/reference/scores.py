@@ -12,18 +12,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alignzoo.core.arrays import on_disk
+from alignzoo.core.arrays import spill_to_disk
 from alignzoo.core.console import Screen
 from alignzoo.core.distributed.gather import own_class
-from alignzoo.core.distributed.process_group import Ranks, dealt
+from alignzoo.core.distributed.process_group import Ranks, deal_rows
 from alignzoo.core.errors import RunFailed
 from alignzoo.data.trees import Tree, Trees, sequence_key
-from alignzoo.models.fingerprint import code_of, weights_fingerprint
+from alignzoo.models.fingerprint import remote_code_digests, weights_fingerprint
 from alignzoo.reference.cache import ReferenceCache
 from alignzoo.scoring.exactness import Check, SpotCheck, verdict
-from alignzoo.scoring.forest import PACKED, PLAIN, Forest, lay, sequences
+from alignzoo.scoring.forest import PACKED, PLAIN, Forest, lay_out, sequences
 from alignzoo.scoring.layout import CHECK_VERSION
-from alignzoo.scoring.microbatches import in_parts
+from alignzoo.scoring.microbatches import in_micro_batches
 from alignzoo.scoring.scorer import Scorer
 
 FLUSH_SLOTS = 2_000_000
@@ -31,7 +31,7 @@ FLUSH_SLOTS = 2_000_000
 
 
 @dataclass
-class Reference:
+class ReferenceScores:
     """The reference's log-probs of some trees: `places` in the cache, one for each branch of each tree."""
 
     trees: Trees
@@ -56,7 +56,7 @@ def cache_folder(root: Path, scorer: Scorer, source_code: str = "") -> Path:
     model = scorer.model
     about = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "architectures"}
     config = {key: value for key, value in sorted(model.config.to_dict().items()) if key not in about}
-    code = (own_class(model).__qualname__, source_code, code_of(model), version("transformers"))
+    code = (own_class(model).__qualname__, source_code, remote_code_digests(model), version("transformers"))
     layout = (CHECK_VERSION, scorer.layout, scorer.whole_head, scorer.flex)
     text = f"{weights_fingerprint(model)} {config!r} {model.dtype} {scorer.precision} {code!r} {layout!r}"
     return root / "reference" / blake2b(text.encode(), digest_size=16).hexdigest()
@@ -65,7 +65,7 @@ def cache_folder(root: Path, scorer: Scorer, source_code: str = "") -> Path:
 def score_reference(
     scorer: Scorer, trees: Trees, folder: Path, budget: int, screen: Screen, who: str = "reference",
     ranks: Ranks | None = None, spot: SpotCheck | None = None,
-) -> Reference:  # fmt: skip
+) -> ReferenceScores:  # fmt: skip
     """Score the trees with `scorer` (the policy before its first step), skipping what the cache in `folder` holds.
 
     A few rows of every shard are held to `spot`, the model's own forward by default, before the shard is written.
@@ -77,25 +77,25 @@ def score_reference(
     if spot is None and not (ranks is not None and ranks.sharded):
         spot = SpotCheck(scorer)
     rows = np.arange(len(trees))
-    cache = ranks.main_first(lambda: ReferenceCache(folder)) if ranks else ReferenceCache(folder)
+    cache = ranks.main_process_first(lambda: ReferenceCache(folder)) if ranks else ReferenceCache(folder)
     for path in cache.damaged:
-        screen.say(f"reference cache: {path.name} is damaged; set aside, its rows are scored again")
+        screen.info(f"reference cache: {path.name} is damaged; set aside, its rows are scored again")
     keys = trees.keys
     places = cache.find(keys)
     missing = _missing(trees, places)
-    screen.say(f"{who}: {len(trees) - len(missing):,} of {len(trees):,} rows cached, {len(missing):,} to score")
+    screen.info(f"{who}: {len(trees) - len(missing):,} of {len(trees):,} rows cached, {len(missing):,} to score")
     if ranks is not None and ranks.count > 1:
-        part = rows[dealt(trees.sizes, *ranks.seat(folder))]
+        part = rows[deal_rows(trees.sizes, *ranks.seat(folder))]
         _score(scorer, trees, part, missing, cache, budget, screen, who, ranks, spot)
-        ranks.everyone()
+        ranks.all_gather()
         cache = ReferenceCache(folder)  # with what the others have written
         places = cache.find(keys)
     left = _missing(trees, places)
-    sharded = ranks is not None and ranks.sharded and any(ranks.everyone(len(left)))
+    sharded = ranks is not None and ranks.sharded and any(ranks.all_gather(len(left)))
     if len(left) or sharded:  # of several processes none, unless another job writes to the folder too
         _score(scorer, trees, rows, left, cache, budget, screen, who, ranks, spot)
         places = cache.find(keys)
-    return Reference(trees, cache, on_disk(places, folder), len(missing), len(trees) - len(missing))
+    return ReferenceScores(trees, cache, spill_to_disk(places, folder), len(missing), len(trees) - len(missing))
 
 
 def _missing(trees: Trees, places: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -122,7 +122,7 @@ def _score(
     part = np.intersect1d(rows, missing) if sharded else rows  # shards take equally many forwards in every process
 
     def work(rows: list[int]) -> tuple[Forest, NDArray[np.float32]]:
-        forest = lay([trees[row] for row in rows], scorer.layout).to(device)
+        forest = lay_out([trees[row] for row in rows], scorer.layout).to(device)
         return forest, scorer(forest)["log_prob"].cpu().numpy()
 
     def keep() -> None:
@@ -131,14 +131,14 @@ def _score(
 
     try:
         with screen.bar(who, len(np.intersect1d(part, missing))) as advance, torch.no_grad():
-            for some, (forest, scores) in in_parts(
-                trees, part, budget, scorer.layout, work, screen.say, ranks, absent.__contains__, alike
+            for some, (forest, scores) in in_micro_batches(
+                trees, part, budget, scorer.layout, work, screen.info, ranks, absent.__contains__, alike
             ):
                 cuts, laid = forest.offsets.tolist(), [trees[row] for row in some]
                 values = [scores[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
                 for (tree, branch), value in zip(sequences(laid), values, strict=True):
                     cache.add(sequence_key(tree.prompt, branch), value)
-                looked_at.see(laid, values)
+                looked_at.transform(laid, values)
                 unsaved += forest.slots
                 if unsaved >= FLUSH_SLOTS or cache.full:
                     keep()
@@ -167,7 +167,7 @@ class _LookedAt:
         self.kept: list[tuple[Tree, list[NDArray[np.float32]]]] = []
         self.history: list[bool] = []
 
-    def see(self, trees: list[Tree], values: list[NDArray[np.float32]]) -> None:
+    def transform(self, trees: list[Tree], values: list[NDArray[np.float32]]) -> None:
         cuts = np.cumsum([0, *(len(tree.branches) for tree in trees)])
         longest = max(range(len(trees)), key=lambda i: trees[i].slots)
         for i in dict.fromkeys([longest] if self.kept else [longest, 0]):
@@ -187,7 +187,7 @@ class _LookedAt:
             raise RunFailed(f"reference pass: {found.problem}")
 
 
-def spot_check(spot: SpotCheck | None, parts: Sequence[Reference | None]) -> Check | None:
+def spot_check(spot: SpotCheck | None, parts: Sequence[ReferenceScores | None]) -> Check | None:
     """The longest and the first tree of each part, as the cache has them, whoever scored them. None without any.
 
     Raises RunFailed where they are not the model's own.

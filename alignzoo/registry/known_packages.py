@@ -11,7 +11,9 @@ sppo_hard tdpo1 tdpo2 tr_dpo unlikelihood wpo
 
 PACKAGE_OF: dict[str, dict[str, str]] = {
     "objective": {"hinge": "alignzoo-example"} | dict.fromkeys(ZOO, "alignzoo-zoo"),
-    "modifier": dict.fromkeys(("down_sampled", "f_divergence", "likelihood_weight", "public_length"), "alignzoo-zoo"),
+    "modifier": dict.fromkeys(
+        ("length_downsampling", "f_divergence", "wpo_weighting", "length_desensitization"), "alignzoo-zoo"
+    ),
     "data source": {"shp": "alignzoo-shp"},
     "format": {"imdb": "alignzoo-imdb"},
     "model source": {"soup": "alignzoo-soup"},

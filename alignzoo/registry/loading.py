@@ -1,7 +1,7 @@
 """Plugins loaded one at a time: each is checked, imported and asked by itself, so that an error belongs to one plugin.
 
 pluggy's own loader lets one broken import kill every command, loses one of two packages with the same entry-point name
-and ignores a misspelt hook; here each of these is a `Refused` with our words, kept as data.
+and ignores a misspelled hook; here each of these is a `Refused` with our words, kept as data.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pydantic import BaseModel
 import alignzoo
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.interfaces import hookspecs
-from alignzoo.interfaces.objective import Needs, impossible
+from alignzoo.interfaces.objective import Requirements, contradiction
 from alignzoo.registry.code import code_of_class
 
 GROUP = "alignzoo"
@@ -40,7 +40,7 @@ NOBODY = "none"
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class Provider:
     """Who offers a class: its package, that package's version, and a digest of the version and of all its code."""
 
     package: str
@@ -57,8 +57,8 @@ class Package:
     distribution: Distribution | None = None
     _codes: dict[str, str] = field(default_factory=dict, compare=False)
 
-    def code_of(self, cls: type) -> str:
-        """The digest of `Origin.code`, read once for each module."""
+    def remote_code_digests(self, cls: type) -> str:
+        """The digest of `Provider.code`, read once for each module."""
         version = "" if self is ALIGNZOO else self.version
         if cls.__module__ not in self._codes:
             self._codes[cls.__module__] = code_of_class(cls, self.distribution, version)
@@ -86,7 +86,7 @@ class Offer:
     kind: str
     name: str
     cls: type
-    origin: Origin
+    origin: Provider
 
 
 class Refused(Exception):
@@ -248,7 +248,7 @@ def _offers(plugin: Any, package: Package) -> list[Offer]:
 
 
 def _check_hooks(plugin: Any) -> None:
-    """pluggy ignores a misspelt hook and trips over an extra argument; both are refused here, in words."""
+    """pluggy ignores a misspelled hook and trips over an extra argument; both are refused here, in words."""
     hooks = [hook for hook, _ in hookspecs.KINDS.values()]
     marked = [name for name in dir(plugin) if getattr(getattr(plugin, name, None), f"{hookspecs.PROJECT}_impl", None)]
     if not marked:
@@ -281,11 +281,11 @@ def _checked(kind: str, hook: str, base: str, cls: Any, package: Package) -> Off
             raise Refused(f"{cls.__name__} has a field '{key}', which means something else in a recipe")
         if hasattr(parent, key) and not hasattr(BaseModel, key):
             raise Refused(f"{cls.__name__} has a field '{key}', which is no hyper-parameter but {attribute}.{key}")
-    if issubclass(cls, Needs):
-        why = impossible(cls)
+    if issubclass(cls, Requirements):
+        why = contradiction(cls)
         if why:
             raise Refused(f"{cls.__name__} declares what can't be provided: {why}")
-    return Offer(kind, name, cls, Origin(package.name, package.version, package.code_of(cls)))
+    return Offer(kind, name, cls, Provider(package.name, package.version, package.remote_code_digests(cls)))
 
 
 def _line_in(path: Path, error: BaseException | None) -> str:

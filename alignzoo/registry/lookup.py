@@ -13,13 +13,22 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 
-from alignzoo.core.digests import digest_of_source
+from alignzoo.core.digests import digest_source
 from alignzoo.core.errors import Problem, UserError, nearest
 from alignzoo.registry.code import code_of_class
 from alignzoo.registry.known_packages import PACKAGE_OF
-from alignzoo.registry.loading import OFF, Offer, Origin, PluginInfo, load_file, load_installed, load_module, no_plugins
+from alignzoo.registry.loading import (
+    OFF,
+    Offer,
+    PluginInfo,
+    Provider,
+    load_file,
+    load_installed,
+    load_module,
+    no_plugins,
+)
 
-__all__ = ["OFF", "Origin", "PluginInfo", "Registry", "digest_of_source", "get_objective", "no_plugins", "registry"]
+__all__ = ["OFF", "Provider", "PluginInfo", "Registry", "digest_source", "get_objective", "no_plugins", "registry"]
 
 BUILT_IN = (
     "alignzoo.objectives.builtin", "alignzoo.objectives.modifiers", "alignzoo.data.sources", "alignzoo.data.formats",
@@ -91,7 +100,7 @@ class Registry:
         infos = self._installed[1] if "_installed" in self.__dict__ else []
         return [info for info in infos if info.problem not in ("", OFF)]
 
-    def origin(self, cls: type) -> Origin:
+    def origin(self, cls: type) -> Provider:
         """Who offers a class that `find` or `known` returned. Installed plugins are looked at only if need be."""
         return self._offer(cls).origin
 

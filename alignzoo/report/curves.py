@@ -13,7 +13,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 Line = tuple[str, str, str, str]
-"""(kind of metrics line, key, label, colour)"""
+"""(kind of metrics line, key, label, color)"""
 
 BLUE, RED, GREY, GREEN = "#3b7dd8", "#d8573b", "#8a8f98", "#2a9d6f"
 PANELS: tuple[tuple[str, tuple[Line, ...]], ...] = (
@@ -42,7 +42,7 @@ def panels(lines: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     """(title, SVG) of every panel that has something to show."""
     drawn = []
     for title, wanted in PANELS:
-        curves = [(label, colour, kind, _points(lines, kind, key)) for kind, key, label, colour in wanted]
+        curves = [(label, color, kind, _points(lines, kind, key)) for kind, key, label, color in wanted]
         curves = [curve for curve in curves if curve[3]]
         if curves:
             drawn.append((title, _draw(title, curves)))
@@ -61,8 +61,8 @@ def _draw(title: str, curves: list[tuple[str, str, str, list[tuple[float, float]
         figure = Figure(figsize=(4.6, 2.7), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
-        for label, colour, kind, points in curves:
-            _curve(axes, points, kind, label, colour)
+        for label, color, kind, points in curves:
+            _curve(axes, points, kind, label, color)
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(INK)
         axes.tick_params(colors=INK)
@@ -81,10 +81,10 @@ def _draw(title: str, curves: list[tuple[str, str, str, list[tuple[float, float]
     return re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
 
 
-def _curve(axes: Any, points: list[tuple[float, float]], kind: str, label: str, colour: str) -> None:
+def _curve(axes: Any, points: list[tuple[float, float]], kind: str, label: str, color: str) -> None:
     steps, values = [step for step, _ in points], [value for _, value in points]
     if kind == "eval":
-        axes.plot(steps, values, color=colour, label=label, marker="o", markersize=3.5, linewidth=1.2)
+        axes.plot(steps, values, color=color, label=label, marker="o", markersize=3.5, linewidth=1.2)
         return
     width = max(1, len(values) // 25) if label else 1  # without a label it is what was set, not what was measured
     smooth = [sum(values[max(0, i - width + 1) : i + 1]) / min(i + 1, width) for i in range(len(values))]
@@ -94,5 +94,5 @@ def _curve(axes: Any, points: list[tuple[float, float]], kind: str, label: str, 
         else range(len(values))
     )
     if width > 1:
-        axes.plot([steps[i] for i in keep], [values[i] for i in keep], color=colour, alpha=0.22, linewidth=0.8)
-    axes.plot([steps[i] for i in keep], [smooth[i] for i in keep], color=colour, label=label, linewidth=1.6)
+        axes.plot([steps[i] for i in keep], [values[i] for i in keep], color=color, alpha=0.22, linewidth=0.8)
+    axes.plot([steps[i] for i in keep], [smooth[i] for i in keep], color=color, label=label, linewidth=1.6)

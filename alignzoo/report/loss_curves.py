@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alignzoo.interfaces.objective import Objective
-from alignzoo.objectives.probe import TOKENS, Made
+from alignzoo.objectives.probe import TOKENS, SyntheticInputs
 
 POINTS = 201
 REACH = 6.0
@@ -60,7 +60,7 @@ def shape_of(name: str, cls: type[Objective]) -> Shape:
 
 
 def _draw(name: str, cls: type[Objective]) -> Shape:
-    made = Made(cls())
+    made = SyntheticInputs(cls())
     per_token = _per_token(made)
     reach, unit = _reach(made, per_token), TOKENS if per_token else 1
     if cls.reference != "none":  # where the policy starts is free; keep every log-prob below zero
@@ -77,7 +77,7 @@ def _draw(name: str, cls: type[Objective]) -> Shape:
     )  # fmt: skip
 
 
-def _curves(made: Made, h: Tensor, reach: float) -> tuple[Curves, Curves]:
+def _curves(made: SyntheticInputs, h: Tensor, reach: float) -> tuple[Curves, Curves]:
     """Losses and pulls at each h, shape (P,): all at once, or each in the company of the others."""
     if made.objective.scope == "example":
         return _measure(made, h)
@@ -88,7 +88,7 @@ def _curves(made: Made, h: Tensor, reach: float) -> tuple[Curves, Curves]:
     return losses, pulls
 
 
-def _measure(made: Made, h: Tensor) -> tuple[Curves, Curves]:
+def _measure(made: SyntheticInputs, h: Tensor) -> tuple[Curves, Curves]:
     """Losses and pulls of a batch of examples with these margins, shape (B,)."""
     losses: Curves = {}
     pulls: Curves = {}
@@ -113,7 +113,7 @@ def _moves(data: str, h: Tensor) -> Iterator[Curves]:
         yield {"rejected": h}
 
 
-def _per_token(made: Made) -> bool:
+def _per_token(made: SyntheticInputs) -> bool:
     """Whether the loss depends on log-probs per token alone: both doubled, log-probs and lengths, change nothing."""
     if made.objective.head == "scalar":
         return False
@@ -122,7 +122,7 @@ def _per_token(made: Made) -> bool:
     return all(torch.allclose(short[key], long[key], rtol=1e-9) for key in short)
 
 
-def _reach(made: Made, per_token: bool) -> float:
+def _reach(made: SyntheticInputs, per_token: bool) -> float:
     """The h, in nats, where the reward margin is 6, rounded on the axis; less where a log-prob would pass zero."""
     one, unit = made.objective, TOKENS if per_token else 1
     # A reward of sums beside a loss of means would have the axis end after 6 / TOKENS of what the loss makes of it.
@@ -143,7 +143,7 @@ def _reach(made: Made, per_token: bool) -> float:
     return float(f"{round(low / unit / digit - 0.4999) * digit:.2g}") * unit  # down to two digits, but 5.9999999 is 6
 
 
-def _margin(made: Made, h: float) -> float:
+def _margin(made: SyntheticInputs, h: float) -> float:
     """By the objective's own reward: of chosen over rejected, or of a single completion over where it started."""
     ends = (h / 2, -h / 2) if made.objective.data in ("pair", "ranked") else (h, 0.0)
     up, down = (made.reward(torch.tensor([end], dtype=torch.float64), n == 0) for n, end in enumerate(ends))

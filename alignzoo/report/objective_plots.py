@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from alignzoo.core.files import replacing, write_text
+from alignzoo.core.files import atomic_write, write_text
 from alignzoo.report.curves import BLUE, GREEN, INK, RED
 from alignzoo.report.loss_curves import OTHERS, REACH, Curve, Shape
 
@@ -36,8 +36,8 @@ LEGEND: dict[str, tuple[str, str, Any]] = {
 }
 EXPLAINED = (
     "Default hyper-parameters, log-probs in nats. From the reference, the chosen log-prob rises by half of what is on "
-    "the axis and the rejected one falls by the other half; a single, labelled completion moves by all of it, and its "
-    f"loss has its label's colour. Axes end where the objective's own reward margin is ±{REACH:g}, or a log-prob would "
+    "the axis and the rejected one falls by the other half; a single, labeled completion moves by all of it, and its "
+    f"loss has its label's color. Axes end where the objective's own reward margin is ±{REACH:g}, or a log-prob would "
     f"pass zero. Where others are in the batch, their reward margins are −{-OTHERS[0]:g} to {OTHERS[-1]:g}."
 )
 STYLE: dict[Any, Any] = {
@@ -58,7 +58,7 @@ def write_zoo(shapes: Sequence[Shape], path: Path, columns: int) -> None:
     with rc_context(STYLE):
         figure = _figure(shapes, min(columns, max(1, len(shapes))))
         data = _saved(figure, path.suffix)
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(data)
 
 
@@ -70,7 +70,7 @@ def _figure(shapes: Sequence[Shape], columns: int) -> Figure:
     height = rows * HEIGHT + head
     figure = Figure(figsize=(width, height))
     figure.legend(
-        handles=[Line2D([], [], color=colour, linestyle=dash, label=said) for said, colour, dash in LEGEND.values()],
+        handles=[Line2D([], [], color=color, linestyle=dash, label=said) for said, color, dash in LEGEND.values()],
         loc="upper left", bbox_to_anchor=(0.1 / width, 1 - 0.04 / height), bbox_transform=figure.transFigure,
         ncols=across, frameon=False, labelcolor=INK, fontsize=8, borderaxespad=0, borderpad=0, handlelength=2.2,
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """From the scores of a forest's sequences to what an objective sees.
 
-A `Flat` holds what is known of the sequences of some rows, one after the other and without padding. A `Supply` cuts it
+A `ScoredBatch` holds what is known of the sequences of some rows, one after the other and without padding. A `BatchBuilder` cuts it
 into the examples that each term of an objective declares, with the fields that it declares and no others.
 """
 
@@ -15,15 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alignzoo.core.arrays import ranges
+from alignzoo.core.arrays import concat_ranges
 from alignzoo.core.errors import RunFailed
 from alignzoo.data.trees import Tree, Trees
 from alignzoo.interfaces.loss_inputs import Pair, Ranked, Scored, Tokens, Unpaired
 from alignzoo.interfaces.metric import Metric
 from alignzoo.interfaces.objective import Objective
 from alignzoo.models.logits import per_sequence
-from alignzoo.reference.scores import Reference
-from alignzoo.scoring.forest import lay
+from alignzoo.reference.scores import ReferenceScores
+from alignzoo.scoring.forest import lay_out
 from alignzoo.scoring.scorer import Scorer
 
 Term = Objective | Metric
@@ -34,7 +34,7 @@ PER_SEQUENCE = ("scalar",)
 
 
 @dataclass
-class Flat:
+class ScoredBatch:
     """Rows (indices of trees), how many sequences each has, and the values of their scored tokens."""
 
     rows: list[int]
@@ -66,21 +66,21 @@ class Flat:
 
     def tokens_of(self, sequences: NDArray[np.int64]) -> NDArray[np.int64]:
         """Indices of the tokens of some sequences, in their order."""
-        return ranges(self.offsets[:-1][sequences], self.lengths[sequences])
+        return concat_ranges(self.offsets[:-1][sequences], self.lengths[sequences])
 
-    def in_order(self, rows: Sequence[int]) -> Flat:
+    def in_order(self, rows: Sequence[int]) -> ScoredBatch:
         """The same, with the rows in this order."""
         place = {row: i for i, row in enumerate(self.rows)}
         order = [place[row] for row in rows]
-        sequences = ranges(self.first[:-1][order], np.diff(self.first)[order])
+        sequences = concat_ranges(self.first[:-1][order], np.diff(self.first)[order])
         index = {True: torch.from_numpy(sequences), False: torch.from_numpy(self.tokens_of(sequences))}
         values = {name: value[index[name in PER_SEQUENCE].to(value.device)] for name, value in self.values.items()}
-        return Flat(list(rows), [self.counts[i] for i in order], self.lengths[sequences], values)
+        return ScoredBatch(list(rows), [self.counts[i] for i in order], self.lengths[sequences], values)
 
 
-def joined(parts: Sequence[Flat]) -> Flat:
+def concat_scored(parts: Sequence[ScoredBatch]) -> ScoredBatch:
     """Several as one."""
-    return Flat(
+    return ScoredBatch(
         [row for part in parts for row in part.rows],
         [count for part in parts for count in part.counts],
         np.concatenate([part.lengths for part in parts]),
@@ -89,7 +89,7 @@ def joined(parts: Sequence[Flat]) -> Flat:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class LossInput:
     """A batch of examples for one term, and for each example the place of its row in the flat."""
 
     example: Pair | Scored | Unpaired | Ranked
@@ -97,12 +97,12 @@ class Given:
 
 
 @dataclass
-class Supply:
+class BatchBuilder:
     """What an objective is given on some trees: scores, reference, columns, random numbers."""
 
     objective: Objective
     trees: Trees
-    reference: Reference | None = None
+    reference: ReferenceScores | None = None
     live: Scorer | None = None
     seed: int = 0
     metrics: Sequence[Metric] = ()
@@ -122,7 +122,7 @@ class Supply:
         names = ", ".join(self.trees.ids[row] for row in rows[:most])
         return names + (f" and {len(rows) - most} more" if len(rows) > most else "")
 
-    def check_losses(self, when: str, name: str, losses: Tensor, given: Given, flat: Flat) -> None:
+    def check_losses(self, when: str, name: str, losses: Tensor, given: LossInput, flat: ScoredBatch) -> None:
         """Raises RunFailed, with the rows, unless there is one finite loss an example."""
         examples = len(given.owners)
         if losses.shape != (examples,):
@@ -137,23 +137,23 @@ class Supply:
         tree = self.trees[row]
         return Tree(tree.id, tree.prompt, tree.branches[:1]) if self.only_chosen and not everything else tree
 
-    def score(self, scorer: Scorer, rows: Sequence[int], everything: bool = False) -> tuple[Flat, int]:
+    def score(self, scorer: Scorer, rows: Sequence[int], everything: bool = False) -> tuple[ScoredBatch, int]:
         """Run the model on these rows: what it says of their sequences, and the token slots computed."""
         trees = [self.tree(row, everything) for row in rows]
         device = next(scorer.parameters()).device
-        forest = lay(trees, scorer.layout).to(device)
-        flat = self.bare(rows, everything)
+        forest = lay_out(trees, scorer.layout).to(device)
+        flat = self.empty(rows, everything)
         flat.values = scorer(forest, self.statistics, self.live)
         self.with_reference(flat, device)
         return flat, forest.slots
 
-    def bare(self, rows: Sequence[int], everything: bool = False) -> Flat:
+    def empty(self, rows: Sequence[int], everything: bool = False) -> ScoredBatch:
         """Rows, counts and lengths, without any value."""
         trees = [self.tree(row, everything) for row in rows]
         lengths = [branch.scored for tree in trees for branch in tree.branches]
-        return Flat(list(rows), [len(tree.branches) for tree in trees], np.array(lengths, dtype=np.int64), {})
+        return ScoredBatch(list(rows), [len(tree.branches) for tree in trees], np.array(lengths, dtype=np.int64), {})
 
-    def with_reference(self, flat: Flat, device: torch.device) -> None:
+    def with_reference(self, flat: ScoredBatch, device: torch.device) -> None:
         """Add the cached reference's token log-probs."""
         if self.reference is None:
             return
@@ -161,17 +161,17 @@ class Supply:
         tokens = torch.from_numpy(np.concatenate([self.reference.tokens(row, b) for row, b in places]))
         flat.values["ref_log_prob"] = tokens.to(device)
 
-    def blank(self, rows: Sequence[int]) -> Flat:
+    def zeros(self, rows: Sequence[int]) -> ScoredBatch:
         """Rows with zeros for scores: lengths and columns are true, which is all that a weight may depend on."""
-        flat = self.bare(rows)
+        flat = self.empty(rows)
         zeros = torch.zeros(int(flat.lengths.sum()))
         names = ("log_prob", "ref_log_prob", *self.statistics)
         flat.values = dict.fromkeys(names, zeros) | {"scalar": torch.zeros(len(flat.lengths))}
         return flat
 
     def examples(
-        self, flat: Flat, term: Term, state: Mapping[str, float] | None = None, step: int = 0
-    ) -> Iterator[Given]:
+        self, flat: ScoredBatch, term: Term, state: Mapping[str, float] | None = None, step: int = 0
+    ) -> Iterator[LossInput]:
         """The examples of one term: one batch, or for ranked data one for every length of list; none where no row has
         what it takes (an undesirable completion alone is nobody's chosen one)."""
         first, n = flat.first[:-1], np.arange(len(flat.rows))
@@ -180,20 +180,20 @@ class Supply:
             if "desirable" in self.trees.columns:
                 n = n[self.column(flat, "desirable")[first] > 0.5]
             if len(n):
-                yield Given(self.scored(flat, term, first[n], step), n)
+                yield LossInput(self.scored(flat, term, first[n], step), n)
         elif term.data == "pair":
             worst = first + self.real(flat) - 1
             chosen, rejected = (self.scored(flat, term, index, step) for index in (first, worst))
-            yield Given(Pair(chosen, rejected, **own, _uniform=self._uniform(flat, term, n, step)), n)
+            yield LossInput(Pair(chosen, rejected, **own, _uniform=self._uniform(flat, term, n, step)), n)
         elif term.data == "unpaired":
             real = self.real(flat)
             owners = np.repeat(n, real)
-            index = ranges(first, real)
+            index = concat_ranges(first, real)
             completion = self.scored(flat, term, index, step)
             other = self.scored(flat, term, index + np.repeat(real, real), step) if term.mismatched else None
             desirable = torch.from_numpy(self.column(flat, "desirable")[index] > 0.5).to(completion.length.device)
             uniform = self._uniform(flat, term, owners, step)
-            yield Given(Unpaired(completion, desirable, other, **own, _uniform=uniform), owners)
+            yield LossInput(Unpaired(completion, desirable, other, **own, _uniform=uniform), owners)
         else:
             real = self.real(flat)
             for k in np.unique(real):
@@ -201,14 +201,14 @@ class Supply:
                 index = first[owners][:, None] + np.arange(k)
                 uniform = self._uniform(flat, term, owners, step)
                 places = torch.from_numpy(self.places(flat)[index]).to(flat.like.device)
-                yield Given(Ranked(self.scored(flat, term, index, step), places, **own, _uniform=uniform), owners)
+                yield LossInput(Ranked(self.scored(flat, term, index, step), places, **own, _uniform=uniform), owners)
 
-    def real(self, flat: Flat) -> NDArray[np.int64]:
+    def real(self, flat: ScoredBatch) -> NDArray[np.int64]:
         """(rows,) how many completions of its own each row has."""
         counts = np.array(flat.counts, dtype=np.int64)
         return counts // 2 if self.trees.mismatched else counts
 
-    def places(self, flat: Flat) -> NDArray[np.int64]:
+    def places(self, flat: ScoredBatch) -> NDArray[np.int64]:
         """(S,) rank of each sequence in its row by the data, from 0 for the best: equal scores of a ranked list share
         one. Completions of other data stand in order."""
         starts = np.repeat(flat.first[:-1], flat.counts)
@@ -218,7 +218,7 @@ class Supply:
         falls = np.concatenate([[True], ~(score[1:] == score[:-1])]).cumsum()
         return falls - falls[starts]
 
-    def scored(self, flat: Flat, term: Term, index: NDArray[np.int64], step: int = 0) -> Scored:
+    def scored(self, flat: ScoredBatch, term: Term, index: NDArray[np.int64], step: int = 0) -> Scored:
         """Some sequences of the flat, in the shape of `index`, with what the term declares."""
         sequences = index.reshape(-1)
         at = torch.from_numpy(index).to(flat.like.device)
@@ -233,14 +233,14 @@ class Supply:
         return Scored(flat.sum("log_prob")[at], length, ref, tokens, columns, None, log_ratio)
 
     def _tokens(
-        self, flat: Flat, term: Term, sequences: NDArray[np.int64], shape: tuple[int, ...], step: int
+        self, flat: ScoredBatch, term: Term, sequences: NDArray[np.int64], shape: tuple[int, ...], step: int
     ) -> Tokens:
         log_prob = flat.values["log_prob"]
         at = torch.from_numpy(flat.tokens_of(sequences)).to(log_prob.device)
         lengths = flat.lengths[sequences]
         ends = np.cumsum(lengths)
         position = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
-        uniform = np.concatenate([self._token_draws(flat, s, step) for s in sequences]) if term.random else None
+        uniform = np.concatenate([self._token_draws(flat, s, step) for s in sequences]) if term.needs_uniform else None
         return Tokens(
             log_prob[at],
             torch.from_numpy(np.repeat(np.arange(len(sequences)), lengths)).to(log_prob.device),
@@ -251,14 +251,14 @@ class Supply:
             None if uniform is None else torch.from_numpy(uniform).to(log_prob),
         )
 
-    def column(self, flat: Flat, name: str) -> NDArray[np.float32]:
+    def column(self, flat: ScoredBatch, name: str) -> NDArray[np.float32]:
         """(S,) of a column."""
         values = self.trees.columns[name]
         starts = [self.trees.branches(row)[0] for row in flat.rows]
         return np.concatenate([values[a : a + n] for a, n in zip(starts, flat.counts, strict=True)])
 
-    def _uniform(self, flat: Flat, term: Term, owners: NDArray[np.int64], step: int) -> Tensor | None:
-        if not term.random:
+    def _uniform(self, flat: ScoredBatch, term: Term, owners: NDArray[np.int64], step: int) -> Tensor | None:
+        if not term.needs_uniform:
             return None
         seen: dict[int, int] = {}
         draws = []
@@ -267,7 +267,7 @@ class Supply:
             draws.append(self._dice(flat.rows[owner], step, nth).random(dtype=np.float32))
         return torch.tensor(np.array(draws)).to(flat.like)
 
-    def _token_draws(self, flat: Flat, sequence: int, step: int) -> NDArray[np.float32]:
+    def _token_draws(self, flat: ScoredBatch, sequence: int, step: int) -> NDArray[np.float32]:
         owner = int(np.searchsorted(flat.first, sequence, side="right")) - 1
         branch = sequence - int(flat.first[owner])
         # In float32 from the start: a float64 just below 1 would be rounded up to it.

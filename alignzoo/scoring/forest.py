@@ -25,13 +25,13 @@ from alignzoo.data.trees import Branch, Tree
 PLAIN = "plain"
 
 
-FOREST = "forest"
+PADDED = "padded"
 
 
 PACKED = "packed"
 
 
-LAYOUTS = (PACKED, FOREST, PLAIN)
+LAYOUTS = (PACKED, PADDED, PLAIN)
 """The fastest first: all trees in one row; rows as wide as the longest tree; one sequence a row."""
 
 
@@ -56,7 +56,7 @@ class Forest:
     """(S + 1,) int64: sequence s has the scored tokens offsets[s] up to offsets[s + 1]."""
     last: Tensor
     """(S,) int64: index into the flat slots of each sequence's last token, which a reward model's head reads."""
-    layout: str = FOREST
+    layout: str = PADDED
 
     @property
     def slots(self) -> int:
@@ -127,7 +127,7 @@ class Forest:
         )[:, None]  # fmt: skip
 
 
-def lay(trees: Sequence[Tree], layout: str = FOREST) -> Forest:
+def lay_out(trees: Sequence[Tree], layout: str = PADDED) -> Forest:
     """Put trees into as few rows as the longest one allows. Packed: into one row, without padding. Plain: one sequence
     per row, prompts repeated."""
     if layout == PLAIN:

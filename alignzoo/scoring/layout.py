@@ -17,8 +17,8 @@ from alignzoo.models.attention import use_tree_attention
 from alignzoo.models.oracle import NARROW, in_float32, limit_of, sequence_log_probs, sequence_logits, sharded
 from alignzoo.models.probes import longest_by_tree, probe, turning_points
 from alignzoo.scoring.expert_choices import Choice, Choices, Repeated, Spread
-from alignzoo.scoring.forest import LAYOUTS, PACKED, PLAIN, lay, sequences
-from alignzoo.scoring.microbatches import halved, plan
+from alignzoo.scoring.forest import LAYOUTS, PACKED, PLAIN, lay_out, sequences
+from alignzoo.scoring.microbatches import halve_budget, plan_micro_batches
 from alignzoo.scoring.scorer import Scorer
 
 HEADS = ((False, False), (True, False), (True, True))
@@ -59,7 +59,7 @@ def choose_layout(scorer: Scorer, trees: Trees, asked: str) -> Layout:
                 return _choose(scorer, sample, asked, precision, wide)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not wide or not out_of_memory(error):
-                    halved(1, sample, error)
+                    halve_budget(1, sample, error)
     finally:
         scorer.precision = precision
     raise AssertionError
@@ -128,7 +128,7 @@ def _other_gradient(scorer: Scorer, sample: list[Tree], device: torch.device, pr
     first = next((parameter for parameter in scorer.model.parameters() if parameter.requires_grad), None)
     if first is None:
         return None
-    forest, found = lay(sample, PACKED).to(device), []
+    forest, found = lay_out(sample, PACKED).to(device), []
     scorer.precision = precision
     try:
         for scorer.flex in (False, True):
@@ -160,17 +160,17 @@ def _disagreement(scorer: Scorer, sample: list[Tree], want: list[Own], wide: boo
         limit = limit_of(scorer.model)
         left = list(range(len(sample)))
         while left:
-            part = [left[i] for i in plan([sample[i] for i in left], budget, scorer.layout)[0]]
+            part = [left[i] for i in plan_micro_batches([sample[i] for i in left], budget, scorer.layout)[0]]
             own = [want[s] for i in part for s in range(counts[i], counts[i + 1])]
             try:
-                forest = lay([sample[i] for i in part], scorer.layout).to(own[0].values.device)
+                forest = lay_out([sample[i] for i in part], scorer.layout).to(own[0].values.device)
                 spread = nullcontext() if scorer.rules else Spread([one.choices for one in own], forest.paths())
                 with spread:
                     got = scorer(forest)["scalar" if scorer.scalar else "log_prob"]
             except Exception as error:  # any model may fail on a mask in its own way; the reason is kept and shown
                 if not out_of_memory(error):
                     return _words("forward", error)
-                budget = halved(budget, [sample[i] for i in left], error)
+                budget = halve_budget(budget, [sample[i] for i in left], error)
                 continue
             worst = max(worst, float((got - torch.cat([one.values for one in own])).abs().nan_to_num(math.inf).max()))
             left = [i for i in left if i not in part]
@@ -185,7 +185,7 @@ def _leak(scorer: Scorer, sample: list[Tree], device: torch.device, precision: s
     all others are replaced, and the shapes and the experts stay as they were: what changes then is no rounding.
     """
     few = [sample[i] for i in dict.fromkeys([0, min(1, len(sample) - 1), max(len(sample) - 2, 0), len(sample) - 1])]
-    forest = lay(few, scorer.layout).to(device)
+    forest = lay_out(few, scorer.layout).to(device)
     paths, ids = forest.paths(), np.unique(forest.tokens.cpu().numpy())
     if len(ids) < 2:
         return None

@@ -15,12 +15,12 @@ from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.core.errors import RunFailed
 from alignzoo.core.memory import out_of_memory
 from alignzoo.data.trees import BLOCK, Tree, Trees
-from alignzoo.scoring.forest import FOREST, PACKED, PLAIN
+from alignzoo.scoring.forest import PACKED, PADDED, PLAIN
 
 T = TypeVar("T")
 
 
-def halved(budget: int, trees: Sequence[Tree], error: BaseException) -> int:
+def halve_budget(budget: int, trees: Sequence[Tree], error: BaseException) -> int:
     """The token slots to try with next. Raises the error itself if it is another one, and RunFailed when the longest of
     these rows would not fit alone."""
     if not out_of_memory(error):
@@ -34,7 +34,7 @@ def halved(budget: int, trees: Sequence[Tree], error: BaseException) -> int:
     return budget // 2
 
 
-def in_parts(
+def in_micro_batches(
     trees: Sequence[Tree] | Trees, rows: Sequence[int] | NDArray[np.int64], budget: int, layout: str,
     work: Callable[[list[int]], T], say: Callable[[str], None], ranks: Ranks | None = None,
     wanted: Callable[[int], bool] = lambda row: True, alike: NDArray[np.int64] | None = None,
@@ -60,7 +60,7 @@ def in_parts(
                     for i in part:
                         del left[numbers[i]]
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                budget = halved(budget, list(left.values()), error)
+                budget = halve_budget(budget, list(left.values()), error)
                 say(f"memory ran out: going on in micro-batches of {budget} token slots")
 
 
@@ -70,7 +70,7 @@ def _cut(left: dict[int, Tree], budget: int, layout: str, alike: NDArray[np.int6
     kinds = np.zeros(len(trees), np.int64) if alike is None else alike[list(left)]
     for kind in np.unique(kinds):
         own = np.flatnonzero(kinds == kind).tolist()
-        for part in plan([trees[i] for i in own], budget, layout):
+        for part in plan_micro_batches([trees[i] for i in own], budget, layout):
             yield [own[i] for i in part]
 
 
@@ -82,17 +82,19 @@ def _in_step(
     parts: list[list[int]] = []
     for start in range(0, len(rows), BLOCK):
         numbers = [int(row) for row in rows[start : start + BLOCK]]
-        parts += [[numbers[i] for i in part] for part in plan([trees[row] for row in numbers], budget, layout)]
-    for n in range(max(ranks.everyone(len(parts)))):
+        parts += [
+            [numbers[i] for i in part] for part in plan_micro_batches([trees[row] for row in numbers], budget, layout)
+        ]
+    for n in range(max(ranks.all_gather(len(parts)))):
         part = parts[n] if n < len(parts) else [0]
-        with ranks.connected(), no_retry(budget):
+        with ranks.connected(), fail_on_oom(budget):
             made = work(part)
         if n < len(parts):
             yield part, made
 
 
 @contextmanager
-def no_retry(budget: int) -> Iterator[None]:
+def fail_on_oom(budget: int) -> Iterator[None]:
     """A lack of memory within a forward or backward of several processes ends them all."""
     try:
         yield
@@ -101,11 +103,11 @@ def no_retry(budget: int) -> Iterator[None]:
             raise
         raise RunFailed(
             f"memory ran out in a micro-batch of at most {budget} token slots, and processes that hold shards of a "
-            f"model can't do it again at half; expected a smaller train.tokens_per_batch"
+            f"model can't do it again at half; expected a smaller train.micro_batch_tokens"
         ) from error
 
 
-def plan(trees: Sequence[Tree], budget: int, layout: str = FOREST) -> list[list[int]]:
+def plan_micro_batches(trees: Sequence[Tree], budget: int, layout: str = PADDED) -> list[list[int]]:
     """Cut a batch into micro-batches of at most `budget` slots: longest first, so that little is padding.
 
     Returns lists of indices into `trees`, every index once. A tree that is over the budget by itself goes alone.

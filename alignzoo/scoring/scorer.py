@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from alignzoo.models.adapters import adapter_off
+from alignzoo.models.adapters import disabled_adapters
 from alignzoo.models.attention import NAME, can_attend_by_trees, use_tree_attention
-from alignzoo.models.logits import _wide, measure
+from alignzoo.models.logits import _wide, token_statistics
 from alignzoo.models.rope import length_keys, length_rules, reset_frequencies
 from alignzoo.scoring.flex_attention import block_mask, widened
-from alignzoo.scoring.forest import FOREST, PACKED, PLAIN, Forest
+from alignzoo.scoring.forest import PACKED, PADDED, PLAIN, Forest
 from alignzoo.scoring.lm_head import token_log_probs
 
 HEAD_CHUNK_ELEMENTS = 2**25
@@ -36,7 +36,7 @@ class Scorer(nn.Module):
     It is a module so that whatever wraps a model for several devices wraps the forward that is really used.
     """
 
-    def __init__(self, model: PreTrainedModel, layout: str = FOREST, precision: str = "float32") -> None:
+    def __init__(self, model: PreTrainedModel, layout: str = PADDED, precision: str = "float32") -> None:
         super().__init__()
         self.model = model
         self.layout = layout
@@ -104,7 +104,9 @@ class Scorer(nn.Module):
                 hidden.append(live._hidden(forest))
 
         def head(target: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
-            return measure(self._logits(parts[0]), target, statistics, live._logits(parts[1]) if live else None)
+            return token_statistics(
+                self._logits(parts[0]), target, statistics, live._logits(parts[1]) if live else None
+            )
 
         plain = self._plain_head()
         if plain is not None and not statistics and live is None:
@@ -129,7 +131,7 @@ class Scorer(nn.Module):
             return self.model.base_model(**inputs, use_cache=False)[0].flatten(0, 1)[forest.slot]
 
     def _adapters(self) -> AbstractContextManager[None]:
-        return adapter_off(self.model) if self.base_alone else nullcontext()
+        return disabled_adapters(self.model) if self.base_alone else nullcontext()
 
     def _plain_head(self) -> nn.Linear | None:
         """The head where it is a matrix product and nothing more."""

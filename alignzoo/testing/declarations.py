@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from alignzoo.interfaces.loss_inputs import NotDeclared, Scored
-from alignzoo.interfaces.objective import Objective, impossible
+from alignzoo.interfaces.objective import Objective, contradiction
 from alignzoo.testing.synthetic_batch import Batch, batch_for, less
 
 BOUNDS = ("exclusiveMinimum", "minimum", "exclusiveMaximum", "maximum")
@@ -17,8 +17,8 @@ BOUNDS = ("exclusiveMinimum", "minimum", "exclusiveMaximum", "maximum")
 
 def declared_needs_can_be_met(objective: Objective) -> None:
     """Nothing is declared that no engine can provide; such a class is refused when its plugin is loaded."""
-    for piece in objective.pieces:
-        why = impossible(type(piece))
+    for piece in objective.components:
+        why = contradiction(type(piece))
         assert not why, f"{type(piece).__name__} declares what can't be provided: {why}"
 
 
@@ -30,7 +30,7 @@ def declared_needs_are_enough(objective: Objective) -> None:
         objective.loss(example)
         objective.weight(example)
         for side in [example] if isinstance(example, Scored) else example.sides().values():
-            objective.reward(side)
+            objective.implicit_reward(side)
     except NotDeclared as error:
         raise AssertionError(str(error)) from None
 
@@ -60,7 +60,7 @@ def _lesser(objective: Objective) -> Iterator[tuple[dict[str, Any], str]]:
         for name in names:
             rest = tuple(other for other in names if other != name)
             yield {key: rest}, f'"{name}" {read}: take it out of `{key}`'
-    for key in ("mismatched", "random"):
+    for key in ("mismatched", "needs_uniform"):
         if getattr(objective, key):
             yield {key: False}, f"`{key} = True` {read}: take it out of the class"
 
@@ -81,7 +81,7 @@ def _misses(batch: Batch, declared: Any) -> bool:
 
 def parameters_are_bounded(objective: Objective) -> None:
     """Every number has a bound, so that a slip of the keyboard is an error of the recipe and not a run."""
-    for piece in objective.pieces:
+    for piece in objective.components:
         fields = type(piece).model_json_schema().get("properties", {})
         loose = [name for name, field in fields.items() if _is_loose(field)]
         assert not loose, f"{', '.join(loose)} may be any number; say which: Field(default, gt=0, description=...)"
@@ -95,7 +95,7 @@ def _is_loose(field: dict[str, Any]) -> bool:
 
 def documented(objective: Objective) -> None:
     """A docstring, a source, an equation, and a description of every field."""
-    for piece in objective.pieces:
+    for piece in objective.components:
         cls = type(piece)
         assert (cls.__dict__.get("__doc__") or "").strip(), (
             f"{cls.__name__} has no docstring; say in a sentence what it is for"

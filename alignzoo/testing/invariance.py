@@ -86,7 +86,7 @@ def same_twice(objective: Objective) -> None:
     state = batches[0].state
     first, second = (objective.loss(batch.given(state=state).example).detach() for batch in batches)
     assert torch.equal(first, second), (
-        "two calls gave two losses; keep nothing between calls, and draw no numbers of your own: `random = True` gives "
+        "two calls gave two losses; keep nothing between calls, and draw no numbers of your own: `needs_uniform = True` gives "
         "seeded ones"
     )
 
@@ -111,7 +111,7 @@ def weights_are_positive(objective: Objective) -> None:
     assert bool((weight > 0).all()), (
         "a weight is not positive; return numbers above 0, as the step divides by their sum"
     )
-    known = torch.allclose(weight, objective.weight(batch.blank()).to(weight.dtype))
+    known = torch.allclose(weight, objective.weight(batch.zeros()).to(weight.dtype))
     assert known, (
         'weight depends on scores or random numbers, and the sum is needed first; write `scope = "batch"` in the class'
     )
@@ -121,7 +121,7 @@ def state_round_trips(objective: Objective) -> None:
     """A state survives a checkpoint, has the same keys after every step, stays finite, and follows from the batch."""
     state = objective.initial_state()
     if not state:
-        changes = type(objective).next_state is not Objective.next_state and len(objective.pieces) == 1
+        changes = type(objective).next_state is not Objective.next_state and len(objective.components) == 1
         assert not changes, "next_state is never called; let initial_state return the numbers that are kept"
         return
     _keepable("initial_state", state, state)

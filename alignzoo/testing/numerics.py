@@ -64,11 +64,11 @@ def _not_finite(batch: Batch) -> str:
 
 def held_constant(objective: Objective) -> str:
     """What the objective, or a modifier of it, says that it holds constant on purpose; "" when nothing is."""
-    return "; ".join(dict.fromkeys(piece.detached for piece in objective.pieces if piece.detached))
+    return "; ".join(dict.fromkeys(piece.stop_gradient for piece in objective.components if piece.stop_gradient))
 
 
 def gradient_is_right(objective: Objective) -> None:
-    """torch.autograd.gradcheck in float64, by every token's value; not for an objective that declares `detached`."""
+    """torch.autograd.gradcheck in float64, by every token's value; not for an objective that declares `stop_gradient`."""
     if held_constant(objective):
         return
     batch = batch_for(objective, rows=4)
@@ -83,7 +83,7 @@ def gradient_is_right(objective: Objective) -> None:
     right = torch.autograd.gradcheck(loss, list(batch.leaves.values()), raise_exception=False, atol=1e-5, rtol=1e-3)
     assert right, (
         "the gradient is not the derivative of the loss; look for detach, .data, rounding or a hard switch, and if "
-        'something is held constant on purpose say what: `detached = "..."` in the class'
+        'something is held constant on purpose say what: `stop_gradient = "..."` in the class'
     )
 
 

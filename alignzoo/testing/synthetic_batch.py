@@ -19,15 +19,15 @@ from torch import Tensor
 
 from alignzoo.data.trees import Branch, Tree, Trees
 from alignzoo.interfaces.objective import Objective
-from alignzoo.scoring.batches import Flat, Given, Supply
+from alignzoo.scoring.batches import BatchBuilder, LossInput, ScoredBatch
 
 SEED = 20231
 ROWS = 6
 BRANCHES = {"pair": 2, "chosen": 1, "unpaired": 2, "ranked": 4}
-DECLARATIONS = ("data", "reference", "tokens", "statistics", "columns", "mismatched", "random", "head")
-"""What `Supply` asks an objective for."""
+DECLARATIONS = ("data", "reference", "tokens", "statistics", "columns", "mismatched", "needs_uniform", "head")
+"""What `BatchBuilder` asks an objective for."""
 BOUNDS = {
-    "log_prob": (-math.inf, 0.0), "collision": (-math.inf, 0.0), "entropy": (0.0, math.inf), "kl": (0.0, math.inf),
+    "log_prob": (-math.inf, 0.0), "log_collision_prob": (-math.inf, 0.0), "entropy": (0.0, math.inf), "kl": (0.0, math.inf),
     "scalar": (-math.inf, math.inf),
 }  # fmt: skip
 """What a policy can say."""
@@ -44,13 +44,15 @@ class Batch:
     ref_log_prob: Tensor
     """(N,)."""
 
-    def flat(self, leaves: Mapping[str, Tensor] | None = None, rows: Sequence[int] | None = None) -> Flat:
+    def flat(self, leaves: Mapping[str, Tensor] | None = None, rows: Sequence[int] | None = None) -> ScoredBatch:
         """All rows as the engine holds them, or some in the given order; other leaves may take the place of its own."""
-        flat = self._supply.bare(range(len(self.trees)))
+        flat = self._supply.empty(range(len(self.trees)))
         flat.values = {**(self.leaves if leaves is None else leaves), "ref_log_prob": self.ref_log_prob}
         return flat if rows is None else flat.in_order(rows)
 
-    def given(self, flat: Flat | None = None, declared: Any = None, state: Mapping[str, float] | None = None) -> Given:
+    def given(
+        self, flat: ScoredBatch | None = None, declared: Any = None, state: Mapping[str, float] | None = None
+    ) -> LossInput:
         """What `loss` gets on these scores; `declared` stands for the objective's declarations (see `less`)."""
         state = self.state if state is None else state
         term = self.objective if declared is None else declared
@@ -68,14 +70,14 @@ class Batch:
         with torch.no_grad():
             return self.objective.next_state(self.given(state=before).example) if before else {}
 
-    def blank(self) -> Any:
+    def zeros(self) -> Any:
         """The rows as `weight` sees them before any forward, when examples are independent: all scores are zero."""
-        blank = self._supply.blank(range(len(self.trees)))
+        blank = self._supply.zeros(range(len(self.trees)))
         return next(iter(self._supply.examples(blank, self.objective, self.state))).example
 
     @cached_property
-    def _supply(self) -> Supply:
-        return Supply(self.objective, self.trees, seed=SEED)
+    def _supply(self) -> BatchBuilder:
+        return BatchBuilder(self.objective, self.trees, seed=SEED)
 
 
 def less(objective: Objective, **changes: Any) -> Any:
@@ -94,7 +96,8 @@ def batch_for(objective: Objective, rows: int = ROWS, dtype: torch.dtype = torch
     values = {
         "log_prob": own.clip(max=-0.05),
         "entropy": entropy,
-        "collision": -entropy * dice.uniform(0.5, 0.95, len(ref)),  # Renyi's entropy of order 2 is below Shannon's
+        "log_collision_prob": -entropy
+        * dice.uniform(0.5, 0.95, len(ref)),  # Renyi's entropy of order 2 is below Shannon's
         "kl": dice.uniform(0.01, 0.5, len(ref)),
         "scalar": dice.uniform(-3, 3, len(lengths)),
     }
@@ -122,7 +125,7 @@ def batch_apart(objective: Objective, margin: float, dtype: torch.dtype = torch.
     values = {
         "log_prob": each - 2.5,
         "entropy": entropy,
-        "collision": -0.8 * entropy,
+        "log_collision_prob": -0.8 * entropy,
         "kl": 0.1 + (each - ref_each).clip(min=0),
         "scalar": (own - ref).reshape(-1),
     }

@@ -1,4 +1,4 @@
-"""Checkpoints: the policy in Hugging Face layout, beside it the optimiser, the objective's state and the run's records
+"""Checkpoints: the policy in Hugging Face layout, beside it the optimizer, the objective's state and the run's records
 so far, and digests of all.
 
 A checkpoint is written to a temporary folder, synced and renamed; one whose digests don't fit is passed over for the
@@ -22,10 +22,10 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from alignzoo.core.artifacts import new_folder, opened, seal
-from alignzoo.core.distributed.gather import cut_like, settle, whole, whole_state
+from alignzoo.core.artifacts import atomic_folder, read_verified, write_manifest
+from alignzoo.core.distributed.gather import full_state_dict, full_tensor, reshard, shard_like
 from alignzoo.core.errors import UserError
-from alignzoo.models.adapters import attached, read_adapter, tensors_of, write_adapter
+from alignzoo.models.adapters import has_adapters, read_adapter, tensors_of, write_adapter
 
 OPTIMIZER = "optimizer.safetensors"
 
@@ -62,7 +62,7 @@ def save(
         return path
     sweep(folder)
     tensors = chain(weights.values(), state.values(), moving.parameters() if moving else ())
-    with new_folder(path, needs=sum(tensor.nbytes for tensor in tensors), over=True) as temporary:
+    with atomic_folder(path, needs=sum(tensor.nbytes for tensor in tensors), over=True) as temporary:
         # As the model computes with them: some architectures export other names and shapes, which a restore would have
         # to make over. from_pretrained reads both.
         _write(temporary, model, weights, renamed=False)
@@ -73,7 +73,7 @@ def save(
             save_file(beside, temporary / MOVING)
         for record in records:
             shutil.copyfile(record, temporary / record.name)
-        seal(temporary, {"step": step, "objective": [dict(one) for one in states], "budget": budget})
+        write_manifest(temporary, {"step": step, "objective": [dict(one) for one in states], "budget": budget})
     for old in _by_step(folder)[:-keep]:
         shutil.rmtree(old.rename(old.with_name(f".{old.name}.old.tmp")), ignore_errors=True)
     return path
@@ -81,7 +81,7 @@ def save(
 
 def weights_of(model: nn.Module) -> dict[str, torch.Tensor]:
     """What is saved of a model: its adapter, or all of it."""
-    return tensors_of(model) if attached(model) else whole_state(model)
+    return tensors_of(model) if has_adapters(model) else full_state_dict(model)
 
 
 def sweep(folder: Path) -> None:
@@ -99,7 +99,7 @@ def export(
 
 
 def _write(folder: Path, model: PreTrainedModel, weights: dict[str, torch.Tensor], renamed: bool) -> None:
-    if attached(model):
+    if has_adapters(model):
         write_adapter(model, folder)
     else:
         model.save_pretrained(folder, state_dict=weights, save_original_format=renamed)
@@ -115,7 +115,7 @@ def latest(folder: Path) -> tuple[Checkpoint | None, list[Path]]:
     """The last good checkpoint, and the damaged ones that were passed over to find it."""
     damaged: list[Path] = []
     for path in reversed(_by_step(folder)):
-        about = opened(path)
+        about = read_verified(path)
         if about is not None:
             return Checkpoint(path, about["step"], about["objective"], about["budget"]), damaged
         damaged.append(path)
@@ -125,16 +125,16 @@ def latest(folder: Path) -> tuple[Checkpoint | None, list[Path]]:
 def restore(
     checkpoint: Checkpoint, model: PreTrainedModel, optimizer: torch.optim.Optimizer, moving: nn.Module | None = None
 ) -> None:
-    """Put weights and optimiser back exactly as they were saved."""
-    settle(model)
-    (read_adapter if attached(model) else read_into)(model, checkpoint.path)
+    """Put weights and optimizer back exactly as they were saved."""
+    reshard(model)
+    (read_adapter if has_adapters(model) else load_into)(model, checkpoint.path)
     _unflatten(optimizer, model, load_file(checkpoint.path / OPTIMIZER))
     if moving is not None:
         moving.load_state_dict(load_file(checkpoint.path / MOVING), strict=False)  # buffers and tied names stay
 
 
 def _names(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[int, str]:
-    """The optimiser's own numbering of parameters -> their names in the model."""
+    """The optimizer's own numbering of parameters -> their names in the model."""
     name_of = {id(parameter): name for name, parameter in model.named_parameters()}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     return {i: name_of[id(parameter)] for i, parameter in enumerate(parameters)}
@@ -143,7 +143,7 @@ def _names(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[int, str]
 def _flatten(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, torch.Tensor]:
     names = _names(optimizer, model)
     return {
-        f"{names[i]}::{key}": whole(torch.as_tensor(value)).contiguous()
+        f"{names[i]}::{key}": full_tensor(torch.as_tensor(value)).contiguous()
         for i, state in optimizer.state_dict()["state"].items()
         for key, value in state.items()
         if value is not None
@@ -156,12 +156,12 @@ def _unflatten(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict
     state: dict[int, dict[str, torch.Tensor]] = {}
     for full_name, tensor in tensors.items():
         name, key = full_name.split("::")
-        state.setdefault(number[name], {})[key] = cut_like(parameters[name], tensor)
+        state.setdefault(number[name], {})[key] = shard_like(parameters[name], tensor)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 @torch.no_grad()
-def read_into(model: nn.Module, folder: Path) -> None:
+def load_into(model: nn.Module, folder: Path) -> None:
     """Copy the folder's shards into the model's own tensors, one at a time: no second model is ever in memory.
 
     Raises UserError, before anything is changed, when names or shapes are not the model's own.
@@ -184,7 +184,7 @@ def read_into(model: nn.Module, folder: Path) -> None:
     for shard in shards:
         with safe_open(shard, framework="pt") as file:
             for name in file.keys():
-                ours[name].copy_(cut_like(ours[name], file.get_tensor(name)))
+                ours[name].copy_(shard_like(ours[name], file.get_tensor(name)))
 
 
 def _which(tensor: torch.Tensor) -> int:

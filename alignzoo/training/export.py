@@ -10,7 +10,7 @@ import torch
 import yaml
 from transformers import AutoConfig, PreTrainedModel
 
-from alignzoo.core.artifacts import new_folder
+from alignzoo.core.artifacts import atomic_folder
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.models.adapters import CONFIG, WEIGHTS, is_adapter
@@ -27,7 +27,7 @@ CARD = """---
 
 # {name}
 
-Trained with alignzoo {version}: `{objective}`, from {start}, {steps} optimiser steps. {form}
+Trained with alignzoo {version}: `{objective}`, from {start}, {steps} optimizer steps. {form}
 
 Exported from the run with fingerprint `{fingerprint}`. The recipe that made it:
 
@@ -58,7 +58,7 @@ def export_run(
     model = None if alone else _whole(policy, recipe, dtype)
     files = [policy / WEIGHTS] if model is None else []
     needs = sum(x.nbytes for x in model.state_dict().values()) if model else sum(file.stat().st_size for file in files)
-    with new_folder(to, needs, over=True) as temporary:
+    with atomic_folder(to, needs, over=True) as temporary:
         if model is None:
             (temporary / WEIGHTS).write_bytes((policy / WEIGHTS).read_bytes())
             (temporary / CONFIG).write_text((policy / CONFIG).read_text(encoding="utf-8"), encoding="utf-8")
@@ -66,11 +66,11 @@ def export_run(
             model.save_pretrained(temporary, max_shard_size=shard)
         pretrained_tokenizer(str(policy), None, _trust(recipe)).save_pretrained(temporary)
         (temporary / "README.md").write_text(_card(run, policy, alone), encoding="utf-8")
-    screen.say(f"{'adapter' if alone else 'whole weights'} of {run}")
+    screen.info(f"{'adapter' if alone else 'whole weights'} of {run}")
     return to
 
 
-def whole_policy(folder: RunFolder, screen: Screen) -> Path:
+def full_weights_policy(folder: RunFolder, screen: Screen) -> Path:
     """The policy of a finished run as whole weights, for another run to start from.
 
     An adapter is merged into its base once, in the run's own type; the folder stays, and is what later adapters name as
@@ -80,13 +80,13 @@ def whole_policy(folder: RunFolder, screen: Screen) -> Path:
     merged = folder.path / MERGED
     if not is_adapter(policy) or merged.is_dir():
         return merged if is_adapter(policy) else policy
-    screen.say(f"merging the adapter of {folder.path}, to start from it")
+    screen.info(f"merging the adapter of {folder.path}, to start from it")
     recipe = _recipe(folder.path)
     with folder.held(wait=True):
         if not merged.is_dir():
             model = _whole(policy, recipe, None)
             needs = sum(tensor.nbytes for tensor in model.state_dict().values())
-            with new_folder(merged, needs) as temporary:
+            with atomic_folder(merged, needs) as temporary:
                 model.save_pretrained(temporary)
                 pretrained_tokenizer(str(policy), None, _trust(recipe)).save_pretrained(temporary)
     return merged
@@ -128,7 +128,7 @@ def _whole(policy: Path, recipe: dict[str, Any], dtype: str | None) -> PreTraine
     model = pretrained(
         base, revision, 0, _head(base, revision, recipe), own, _trust(recipe), recipe.get("quantize")
     )  # fmt: skip
-    if recipe.get("quantize"):  # the adapter was trained on what quantising has made of the weights
+    if recipe.get("quantize"):  # the adapter was trained on what quantizing has made of the weights
         model = model.dequantize()
     model = model.to(torch.promote_types(getattr(torch, own), wanted))  # type: ignore[arg-type]
     merged: PreTrainedModel = PeftModel.from_pretrained(model, str(policy)).merge_and_unload()

@@ -15,7 +15,7 @@ from alignzoo.core.errors import UserError
 from alignzoo.scoring.scorer import Scorer
 
 
-def place(scorer: Scorer, ranks: Ranks) -> None:
+def shard_or_move(scorer: Scorer, ranks: Ranks) -> None:
     """Put the scorer's model where it is trained: whole on this process's device, or cut into shards."""
     if not ranks.sharded:
         scorer.to(ranks.device)

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from alignzoo.core.artifacts import set_aside
+from alignzoo.core.artifacts import quarantine
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import NotWritten, RunFailed
-from alignzoo.core.signals import Stopped, Stopping
+from alignzoo.core.signals import GracefulShutdown, Interrupted
 from alignzoo.evaluation.evaluate import evaluate
 from alignzoo.recipe.schema import Recipe
-from alignzoo.scoring.batches import Supply
+from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.exactness import Check, SpotCheck, no_oracle
 from alignzoo.training import checkpoint
 from alignzoo.training.reporting import Reporting
@@ -39,9 +39,9 @@ class Training:
     recipe: Recipe
     folder: RunFolder
     engine: Engine
-    held_out: Supply
+    held_out: BatchBuilder
     tokenizer: PreTrainedTokenizerBase
-    stopping: Stopping
+    stopping: GracefulShutdown
     reporting: Reporting
     screen: Screen
     exact: Check | None = None
@@ -52,30 +52,30 @@ class Training:
         self.ranks = self.engine.ranks
         self.moving = live.model if live and self.recipe.objective.reference == "moving" else None
         self.done = 0
-        """Optimiser steps taken."""
+        """Optimizer steps taken."""
         self.last: Path | None = None
         """The newest checkpoint, which holds the first `saved` steps."""
         self.saved = 0
 
     def resume(self) -> None:
         """Go back to the newest checkpoint that is intact, or to the start."""
-        good, damaged = self.ranks.from_main(lambda: checkpoint.latest(self.folder.checkpoints))
+        good, damaged = self.ranks.broadcast_from_main(lambda: checkpoint.latest(self.folder.checkpoints))
         for path in damaged:
             before = f"the one before it, {good.path.name}, is used" if good else "the run begins again"
-            self.screen.say(f"checkpoint {path} is damaged; {before}")
+            self.screen.info(f"checkpoint {path} is damaged; {before}")
         if good:
             checkpoint.restore(good, self.model, self.engine.optimizer, self.moving)
             self.engine.states = good.states or self.engine.states
             self.engine.budget = good.budget or self.engine.budget
             self.done = self.saved = good.step
             self.last = good.path
-            self.ranks.everyone()  # has read it
-            self.screen.say(f"resuming after step {good.step}")
+            self.ranks.all_gather()  # has read it
+            self.screen.info(f"resuming after step {good.step}")
             self.stopping.doing = f"stopped after step {good.step}; {ON}"
         if self.folder.writes:
             checkpoint.sweep(self.folder.checkpoints)
             for path in damaged:
-                set_aside(path)
+                quarantine(path)
         self.folder.put_back(self.last)
 
     def whole(self) -> dict[str, Any]:
@@ -83,12 +83,12 @@ class Training:
 
         One process leaves an evaluation at once when a signal comes; several finish it first, to stop as one.
         """
-        with self.stopping.finishing() if self.ranks.count > 1 else nullcontext():
+        with self.stopping.uninterruptible() if self.ranks.count > 1 else nullcontext():
             return self._whole()
 
     def _whole(self) -> dict[str, Any]:
         train, steps = self.recipe.train, self.engine.steps
-        lines = self.ranks.from_main(lambda: read_lines(self.folder.metrics))
+        lines = self.ranks.broadcast_from_main(lambda: read_lines(self.folder.metrics))
         evaluations = {line["step"]: line for line in lines if line["kind"] == "eval"}
         last = evaluations.get(self.done) or self._measure()
         if self.done == 0:
@@ -101,7 +101,7 @@ class Training:
                 advance(1, _note(self._step()))
                 last = self._measure() or last
                 if self.done % train.checkpoint_every == 0 and self.done < steps:
-                    with self.stopping.finishing():
+                    with self.stopping.uninterruptible():
                         self.keep()
                         self.stopping.doing = f"stopped after step {self.done}; {ON}"
         self.stopping.doing = f"stopped after the last step; {ON}"
@@ -125,11 +125,11 @@ class Training:
         Processes that each hold a part can save it together alone: they stop at what all have done.
         """
         try:
-            with self.stopping.finishing() if self.ranks.parted else nullcontext():
+            with self.stopping.uninterruptible() if self.ranks.parted else nullcontext():
                 yield
-        except Stopped as stop:
+        except Interrupted as stop:
             if not stop.at_once:
-                with self.stopping.finishing(agreed=False):
+                with self.stopping.uninterruptible(agreed=False):
                     self.keep()
             raise
         except NotWritten as error:
@@ -155,11 +155,11 @@ class Training:
     def _step(self) -> dict[str, float]:
         step, budget = self.done, self.engine.budget
         self.stopping.doing = f"stopped after step {step + 1}; {ON}"
-        with self.stopping.finishing():
+        with self.stopping.uninterruptible():
             began = time.perf_counter()
             with self._blamed(), self.ranks.together():
                 metrics, slots = self.engine.step(step)
-                slots = sum(self.ranks.everyone(slots))
+                slots = sum(self.ranks.all_gather(slots))
             seconds = time.perf_counter() - began
             self._record({"kind": "train", "step": step + 1} | metrics)
             timing = {"step": step + 1, "seconds": seconds, "pairs": self.recipe.train.batch_size, "tokens": slots}
@@ -170,9 +170,9 @@ class Training:
             self.folder.append(self.folder.timings, timing)
             self.done = step + 1
         if self.engine.budget < budget:
-            self.screen.say(
+            self.screen.info(
                 f"memory ran out in step {self.done}: it was done again in micro-batches of {self.engine.budget} token "
-                "slots, as the steps after it will be (train.tokens_per_batch)"
+                "slots, as the steps after it will be (train.micro_batch_tokens)"
             )
         return metrics
 
@@ -189,7 +189,7 @@ class Training:
                 self.engine.scorer, self.held_out, budget, hidden, states, at_start=step == 0, ranks=self.ranks
             )
         line = {"kind": "eval", "step": step} | scores
-        with self.stopping.finishing():
+        with self.stopping.uninterruptible():
             self._record(line)
         return line
 
@@ -198,7 +198,7 @@ class Training:
         why = "" if self.engine.watch else no_oracle(self.ranks.sharded, self.recipe.train.compile)
         line = self.exact.line(0) if self.exact else {"kind": "exactness", "step": 0}
         if self.exact or why:
-            with self.stopping.finishing():
+            with self.stopping.uninterruptible():
                 self._record(line | ({"unavailable": why} if why else {}))
 
     def _record(self, line: dict[str, Any]) -> None:

@@ -7,21 +7,21 @@ from itertools import islice
 from transformers import PreTrainedModel
 
 from alignzoo.core.errors import UserError
-from alignzoo.data.convert import shape
-from alignzoo.data.tokenize import Tokenised
+from alignzoo.data.convert import convert_rows
+from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.interfaces.rows import Row
 from alignzoo.recipe.resolved import Resolved
 
 
-def first_row_fits(resolved: Resolved) -> None:
+def check_first_row(resolved: Resolved) -> None:
     """Raise UserError for a first row that the objective can't take, before the runs that this one needs are made."""
     if resolved.needs and not any(key.startswith("data.") for key in resolved.needs):
         data = resolved.recipe.data
         rows = (row for row in data.read(data.splits()[0]) if isinstance(row, Row))
-        shape(list(islice(rows, 1)), resolved.recipe.objective, data.pairs)
+        convert_rows(list(islice(rows, 1)), resolved.recipe.objective, data.pairs)
 
 
-def enough(train: Tokenised, held_out: Tokenised, batch_size: int) -> None:
+def check_enough_rows(train: TokenizedRows, held_out: TokenizedRows, batch_size: int) -> None:
     """Raise UserError when too few rows can be used for a step and an evaluation."""
     if not len(held_out.trees):
         raise UserError("no held-out row can be used; see data.json in the run folder for the reasons", where="data")
@@ -51,7 +51,7 @@ def no_router_loss(model: PreTrainedModel, ignore: bool) -> None:
     )  # fmt: skip
 
 
-def positions_fit(model: PreTrainedModel, *parts: Tokenised) -> None:
+def check_positions(model: PreTrainedModel, *parts: TokenizedRows) -> None:
     """Raise UserError when a row is longer than the model."""
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     longest = max(part.trees.longest() for part in parts)

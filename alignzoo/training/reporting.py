@@ -18,15 +18,15 @@ class Reporting:
 
     def start(self, recipe: Mapping[str, Any], step: int) -> None:
         """A run begins or goes on."""
-        self._tell(lambda reporter: reporter.start(self._folder, recipe, step))
+        self._tell(lambda reporter: reporter.on_start(self._folder, recipe, step))
 
     def line(self, line: Mapping[str, Any]) -> None:
         """A line was added to metrics.jsonl."""
-        self._tell(lambda reporter: reporter.line(self._folder, line))
+        self._tell(lambda reporter: reporter.on_log(self._folder, line))
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """The run is finished."""
-        self._tell(lambda reporter: reporter.finish(self._folder, summary))
+        self._tell(lambda reporter: reporter.on_finish(self._folder, summary))
 
     def _tell(self, one: Callable[[Reporter], None]) -> None:
         for reporter in list(self._reporters):
@@ -34,5 +34,5 @@ class Reporting:
                 one(reporter)
             except Exception as error:
                 what = (str(error).splitlines() or [""])[0]
-                self._screen.say(f"reporter {reporter.name} failed ({type(error).__name__}: {what}); the run goes on")
+                self._screen.info(f"reporter {reporter.name} failed ({type(error).__name__}: {what}); the run goes on")
                 self._reporters.remove(reporter)

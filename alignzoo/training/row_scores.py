@@ -14,21 +14,21 @@ from transformers import PreTrainedModel
 from alignzoo.core.console import Screen
 from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.core.errors import UserError
-from alignzoo.core.files import replacing
+from alignzoo.core.files import atomic_write
 from alignzoo.core.paths import cache_root
-from alignzoo.data.row_reader import Unread
+from alignzoo.data.row_reader import RowReader
 from alignzoo.data.token_store import TokenStore
 from alignzoo.data.trees import Tree, Trees
 from alignzoo.models.loading import load_policy, load_trained
 from alignzoo.models.tokenizers import load_tokenizer
 from alignzoo.recipe.resolved import Resolved
-from alignzoo.reference.scores import Reference, cache_folder, score_reference
+from alignzoo.reference.scores import ReferenceScores, cache_folder, score_reference
 from alignzoo.scoring.exactness import SpotCheck, no_oracle
-from alignzoo.scoring.forest import lay, sequences
+from alignzoo.scoring.forest import lay_out, sequences
 from alignzoo.scoring.layout import choose_layout
-from alignzoo.scoring.microbatches import plan
+from alignzoo.scoring.microbatches import plan_micro_batches
 from alignzoo.scoring.scorer import Scorer
-from alignzoo.training.fsdp import place
+from alignzoo.training.fsdp import shard_or_move
 from alignzoo.training.run import device_of, folder_of, run_resolved, start_weights
 from alignzoo.training.run_folder import RunFolder
 
@@ -60,21 +60,21 @@ def exactness_figures(resolved: Resolved, screen: Screen, rows: int = 8) -> dict
             f"the run of {resolved.start.recipe.name} is not finished, and its policy is the model to check",
             where="model.from", hint=f"alignzoo run {resolved.start.recipe.name} makes it",
         )  # fmt: skip
-    start, unread = start_weights(resolved, screen), Unread(recipe.data)
+    start, unread = start_weights(resolved, screen), RowReader(recipe.data)
     tokenizer = load_tokenizer(recipe.model, unread, start)
-    trees = TokenStore(resolved, tokenizer).get(unread, screen.say).train.trees
+    trees = TokenStore(resolved, tokenizer).get(unread, screen.info).train.trees
     model = load_policy(recipe.model, tokenizer, recipe.seed, start, recipe.objective.head)
     scorer = Scorer(model, precision=recipe.train.precision)
-    place(scorer, ranks)
+    shard_or_move(scorer, ranks)
     layout = choose_layout(scorer, trees, recipe.train.layout)
     spread = np.linspace(0, len(trees) - 1, min(rows, len(trees))).astype(int).tolist()
     some = [trees[row] for row in dict.fromkeys([int(trees.sizes.argmax()), *spread])]
     name = "scalar" if scorer.scalar else "log_prob"
-    parts = plan(some, 2 * recipe.train.tokens_per_batch, scorer.layout)
+    parts = plan_micro_batches(some, 2 * recipe.train.micro_batch_tokens, scorer.layout)
     found = []
     for part in parts:
         laid = [some[i] for i in part]
-        forest = lay(laid, scorer.layout).to(ranks.device)
+        forest = lay_out(laid, scorer.layout).to(ranks.device)
         with torch.no_grad():
             values = scorer(forest)[name]
         cuts = [1] * len(forest.last) if scorer.scalar else forest.offsets.diff().tolist()
@@ -94,41 +94,41 @@ def _write(resolved: Resolved, output: Path, split: str, screen: Screen, ranks: 
             "a reward model has no log-probs", where="objective", expected="one that trains a language model"
         )
     result = run_resolved(resolved, screen=screen)
-    start = ranks.main_first(lambda: start_weights(resolved, screen))
-    unread = Unread(recipe.data)
+    start = ranks.main_process_first(lambda: start_weights(resolved, screen))
+    unread = RowReader(recipe.data)
     tokenizer = load_tokenizer(recipe.model, unread, start)
-    store = TokenStore(resolved, tokenizer, ranks.from_main(RunFolder(result.folder).first_day))
-    found = ranks.main_first(lambda: store.get(unread, screen.say))
+    store = TokenStore(resolved, tokenizer, ranks.broadcast_from_main(RunFolder(result.folder).first_day))
+    found = ranks.main_process_first(lambda: store.get(unread, screen.info))
     parts = {"train": found.train.trees, "held_out": found.held_out.trees}
     trees = {name: part for name, part in parts.items() if split in (name, "all")}
     about = (recipe.model, tokenizer, recipe.seed, start)
     models = {"reference": lambda: load_policy(*about), "policy": lambda: load_trained(*about, result.policy)}
     reference, policy = (_scores(load(), resolved, trees, screen, who, ranks) for who, load in models.items())
     if ranks.main:
-        with replacing(output) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        with atomic_write(output) as temporary, open(temporary, "w", encoding="utf-8") as file:
             for name, part in trees.items():
                 for i, tree in enumerate(part):
                     file.write(json.dumps(_line(name, tree, part.names(i), i, policy[name], reference[name])) + "\n")
-    ranks.everyone()
+    ranks.all_gather()
     return sum(len(part) for part in trees.values())
 
 
 def _scores(
     model: PreTrainedModel, resolved: Resolved, trees: dict[str, Trees], screen: Screen, who: str, ranks: Ranks
-) -> dict[str, Reference]:
+) -> dict[str, ReferenceScores]:
     train = resolved.recipe.train
     scorer = Scorer(model, precision=train.precision)
-    place(scorer, ranks)
+    shard_or_move(scorer, ranks)
     choose_layout(scorer, next(iter(trees.values())), train.layout)
     folder = cache_folder(cache_root(), scorer, resolved.source_code)
     return {
-        name: score_reference(scorer, part, folder, 2 * train.tokens_per_batch, screen, who, ranks)
+        name: score_reference(scorer, part, folder, 2 * train.micro_batch_tokens, screen, who, ranks)
         for name, part in trees.items()
     }
 
 
 def _line(
-    split: str, tree: Tree, names: Sequence[str], index: int, policy: Reference, reference: Reference
+    split: str, tree: Tree, names: Sequence[str], index: int, policy: ReferenceScores, reference: ReferenceScores
 ) -> dict[str, Any]:
     line: dict[str, Any] = {"id": tree.id, "split": split, "prompt_tokens": tree.prompt.tolist()}
     for b, (_, branch) in enumerate(sequences([tree])):

@@ -13,46 +13,46 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from alignzoo.core.artifacts import new_folder
+from alignzoo.core.artifacts import atomic_folder
 from alignzoo.core.console import Screen
-from alignzoo.core.distributed.gather import whole_state
+from alignzoo.core.distributed.gather import full_state_dict
 from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.core.errors import UserError
-from alignzoo.core.files import written
-from alignzoo.core.memory import keep_freed_memory, reset_peak_memory
+from alignzoo.core.files import translate_os_errors
+from alignzoo.core.memory import reset_peak_memory, tune_malloc
 from alignzoo.core.paths import cache_root, runs_root
-from alignzoo.core.signals import Stopping
-from alignzoo.data.row_reader import Unread
+from alignzoo.core.signals import GracefulShutdown
+from alignzoo.data.row_reader import RowReader
 from alignzoo.data.statistics import losses, remarks
-from alignzoo.data.token_store import Prepared, TokenStore
-from alignzoo.data.tokenize import Tokenised
-from alignzoo.evaluation.judging import judged
-from alignzoo.evaluation.samples import sample_lines, sample_rows
-from alignzoo.models.adapters import attach, attached, ready
-from alignzoo.models.compile import compiled_layers, float32_means_float32
-from alignzoo.models.fingerprint import trained_size, weights_fingerprint
-from alignzoo.models.generation import sample
+from alignzoo.data.token_store import TokenizedDataset, TokenStore
+from alignzoo.data.tokenize import TokenizedRows
+from alignzoo.evaluation.judging import run_judge
+from alignzoo.evaluation.samples import choose_reply_rows, reply_records
+from alignzoo.models.adapters import add_adapters, check_adapters_available, has_adapters
+from alignzoo.models.compile import compiled_layers, disable_tf32
+from alignzoo.models.fingerprint import num_trainable_parameters, weights_fingerprint
+from alignzoo.models.generation import generate_replies
 from alignzoo.models.loading import load_policy, use_gradient_checkpointing
 from alignzoo.models.tokenizers import load_tokenizer
 from alignzoo.recipe.load import load_recipe
 from alignzoo.recipe.resolved import Resolved
-from alignzoo.reference.scores import Reference, cache_folder, score_reference, spot_check
-from alignzoo.scoring.batches import Supply
+from alignzoo.reference.scores import ReferenceScores, cache_folder, score_reference, spot_check
+from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.exactness import Check, SpotCheck
 from alignzoo.scoring.layout import Layout, choose_layout
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training import checkpoint
-from alignzoo.training.export import BASE, whole_policy
-from alignzoo.training.fsdp import place
+from alignzoo.training.export import BASE, full_weights_policy
+from alignzoo.training.fsdp import shard_or_move
 from alignzoo.training.loop import Training, watch_steps
 from alignzoo.training.master_weights import memory_words
-from alignzoo.training.preflight import enough, first_row_fits, no_router_loss, positions_fit
+from alignzoo.training.preflight import check_enough_rows, check_first_row, check_positions, no_router_loss
 from alignzoo.training.reporting import Reporting
 from alignzoo.training.run_folder import RunFolder
 from alignzoo.training.schedule import make_optimizer, total_steps
 from alignzoo.training.step import Engine
-from alignzoo.training.summary import Trained, summarise
-from alignzoo.training.zero import can_train, divided
+from alignzoo.training.summary import FinishedRun, summarize
+from alignzoo.training.zero import check_zero, wrap_with_zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,33 +102,33 @@ def run_resolved(resolved: Resolved, *, fresh: bool = False, wait: bool = False,
 
 def _run(resolved: Resolved, fresh: bool, wait: bool, screen: Screen, ranks: Ranks) -> RunResult:
     folder = RunFolder(folder_of(resolved).path, writes=ranks.main)
-    if fresh or ranks.from_main(folder.summary) is None:
+    if fresh or ranks.broadcast_from_main(folder.summary) is None:
         for reporter in resolved.recipe.reporters:
             reporter.ready()
         for judge in resolved.recipe.eval.judges:
             judge.ready()
-        ready(resolved.recipe.model)
-        first_row_fits(resolved)
+        check_adapters_available(resolved.recipe.model)
+        check_first_row(resolved)
     for need in resolved.needs.values():
         run_resolved(need, wait=wait, screen=screen)
     if fresh and folder.writes:
         with folder.held(wait):
             _clear(folder)
-    summary = ranks.from_main(folder.summary)
+    summary = ranks.broadcast_from_main(folder.summary)
     if summary is None:
         with folder.held(wait):
-            summary = ranks.from_main(folder.summary)  # of the process that was waited for
+            summary = ranks.broadcast_from_main(folder.summary)  # of the process that was waited for
             if summary is None:
-                start = ranks.main_first(lambda: start_weights(resolved, screen))
+                start = ranks.main_process_first(lambda: start_weights(resolved, screen))
                 return RunResult(folder.path, Run(resolved, folder, start, screen, ranks).whole())
-    screen.say(f"{resolved.recipe.name}: done before, in {folder.path}")
+    screen.info(f"{resolved.recipe.name}: done before, in {folder.path}")
     folder.report_late(Reporting(resolved.recipe.reporters, folder.path, screen).finish)
     return RunResult(folder.path, summary)
 
 
 def start_weights(resolved: Resolved, screen: Screen) -> Path | None:
     """The weights that a run starts from: whole ones of the finished run before it, or None for its own source's."""
-    return whole_policy(folder_of(resolved.start), screen) if resolved.start else None
+    return full_weights_policy(folder_of(resolved.start), screen) if resolved.start else None
 
 
 class Run:
@@ -137,18 +137,18 @@ class Run:
     def __init__(self, resolved: Resolved, folder: RunFolder, start: Path | None, screen: Screen, ranks: Ranks) -> None:
         self.resolved, self.recipe, self.folder, self.start = resolved, resolved.recipe, folder, start
         self.screen, self.ranks = screen, ranks
-        float32_means_float32()
-        keep_freed_memory()
+        disable_tf32()
+        tune_malloc()
         reset_peak_memory(self.ranks.device)
-        self.stopping = Stopping()
+        self.stopping = GracefulShutdown()
         if ranks.count > 1:
-            self.stopping.agree = lambda asked: max(ranks.everyone(asked))
+            self.stopping.agree = lambda asked: max(ranks.all_gather(asked))
         self.reporting = Reporting(self.recipe.reporters if ranks.main else (), folder.path, screen)
 
     def whole(self) -> dict[str, Any]:
         """Do it all, or what is left of it, and return the summary. Raises Stopped after a signal."""
         before = sys.float_info.min / 2 == 0
-        torch.set_flush_denormal(True)  # a pair that is learnt has gradients so small that a CPU is ten times slower
+        torch.set_flush_denormal(True)  # a pair that is learned has gradients so small that a CPU is ten times slower
         try:
             with self.stopping:
                 return self._whole()
@@ -164,14 +164,14 @@ class Run:
         tokenizer, data = self._data()
         train, held_out, report = data.train, data.held_out, data.report
         self.folder.write_json("data.json", report)
-        enough(train, held_out, recipe.train.batch_size)
+        check_enough_rows(train, held_out, recipe.train.batch_size)
         head = recipe.objective.head
         model = load_policy(recipe.model, tokenizer, recipe.seed, self.start, head)
-        positions_fit(model, train, held_out)
+        check_positions(model, train, held_out)
         no_router_loss(model, recipe.train.ignore_router_loss)
-        can_train(model, self.ranks)
+        check_zero(model, self.ranks)
         scorer = Scorer(model, precision=recipe.train.precision)
-        place(scorer, self.ranks)
+        shard_or_move(scorer, self.ranks)
         layout = choose_layout(scorer, train.trees, recipe.train.layout)
         steps = total_steps(recipe.train, len(train.trees))
         self._announce(report, model, layout, steps)
@@ -180,13 +180,15 @@ class Run:
         before = self._answers(model, tokenizer, held_out)
         self._adapt(model, tokenizer)
         live = self._live(scorer, tokenizer)
-        learning = Supply(recipe.objective, train.trees, references[0], live, recipe.seed)
-        measuring = Supply(recipe.objective, held_out.trees, references[1], live, recipe.seed, recipe.eval.metrics)
+        learning = BatchBuilder(recipe.objective, train.trees, references[0], live, recipe.seed)
+        measuring = BatchBuilder(
+            recipe.objective, held_out.trees, references[1], live, recipe.seed, recipe.eval.metrics
+        )
         self.stopping.doing = "stopped before the first step; the same command goes on"
         optimizer = make_optimizer(recipe.train.optimizer, model, recipe.train.master_weights)
         if words := memory_words([one for one in model.parameters() if one.requires_grad], recipe.train.master_weights):
-            self.screen.say(words)
-        optimizer = divided(optimizer, scorer, self.ranks, recipe.train.max_grad_norm, self.screen.say)
+            self.screen.info(words)
+        optimizer = wrap_with_zero(optimizer, scorer, self.ranks, recipe.train.max_grad_norm, self.screen.info)
         engine = Engine(learning, recipe.train, self.ranks, scorer, optimizer, steps, recipe.seed)
         engine.watch = watch_steps(engine)
         told = (self.stopping, self.reporting, self.screen)
@@ -200,46 +202,46 @@ class Run:
                 last = training.whole()
             self._export(model, tokenizer)
             judges = self._samples(model, tokenizer, held_out, before)
-            trained = Trained(
+            trained = FinishedRun(
                 model, weights, weights_fingerprint(model), layout, references, last, judges, steps, self.ranks
             )
-            summary = self.ranks.from_main(lambda: summarise(self.resolved, self.folder, report, trained))
+            summary = self.ranks.broadcast_from_main(lambda: summarize(self.resolved, self.folder, report, trained))
             self.folder.finish(summary, self.reporting.finish)
         return summary
 
-    def _data(self) -> tuple[PreTrainedTokenizerBase, Prepared]:
+    def _data(self) -> tuple[PreTrainedTokenizerBase, TokenizedDataset]:
         """The tokenizer and the tokens: rows are read only where one of the two has to be made of them."""
-        self.stopping.doing = "stopped while reading and tokenising the data; the same command begins with that again"
-        unread = Unread(self.recipe.data)
+        self.stopping.doing = "stopped while reading and tokenizing the data; the same command begins with that again"
+        unread = RowReader(self.recipe.data)
         tokenizer = load_tokenizer(self.recipe.model, unread, self.start)
-        store = TokenStore(self.resolved, tokenizer, self.ranks.from_main(self.folder.first_day))
-        return tokenizer, self.ranks.main_first(lambda: store.get(unread, self.screen.say))
+        store = TokenStore(self.resolved, tokenizer, self.ranks.broadcast_from_main(self.folder.first_day))
+        return tokenizer, self.ranks.main_process_first(lambda: store.get(unread, self.screen.info))
 
     def _announce(self, report: dict[str, Any], model: PreTrainedModel, layout: Layout, steps: int) -> None:
         recipe = self.recipe
         start = f"the policy of {self.resolved.start.recipe.name}" if self.resolved.start else "its own start"
         size = sum(parameter.numel() for parameter in model.parameters())
-        self.screen.say(
+        self.screen.info(
             f"{recipe.name}: {recipe.objective} from {start} ({size / 1e6:.2f} M parameters), "
             f"{self.ranks.device} {recipe.train.precision}"
         )
         skipped = ", ".join(f"{count} {reason}" for reason, count in report["skipped_by_reason"].items())
-        self.screen.say(
+        self.screen.info(
             f"data: {report['train']:,} training and {report['held_out']:,} held-out rows of {report['read']:,} read"
             + (f"; skipped: {skipped}" if skipped else "")
             + losses(report)
         )
         for line in remarks(report, recipe.tokens.thinking):
-            self.screen.say(f"data: {line}")
+            self.screen.info(f"data: {line}")
         if getattr(recipe.data, "path", recipe.data.name) == "sample":
-            self.screen.say(
+            self.screen.info(
                 "this is the embedded sample; real HH: data.path=FILE_OR_FOLDER, or --with scale/pythia-2.8b.yaml"
             )
-        self.screen.say(f"layout: {layout.used} ({layout.reason}); {steps:,} steps of {recipe.train.batch_size} rows")
+        self.screen.info(f"layout: {layout.used} ({layout.reason}); {steps:,} steps of {recipe.train.batch_size} rows")
 
     def _references(
-        self, scorer: Scorer, train: Tokenised, held_out: Tokenised
-    ) -> tuple[list[Reference | None], Check | None]:
+        self, scorer: Scorer, train: TokenizedRows, held_out: TokenizedRows
+    ) -> tuple[list[ReferenceScores | None], Check | None]:
         """Of the training and of the held-out rows; the latter also where a metric alone asks for it. And how far they
         are from the model's own forward."""
         self.stopping.doing = "stopped in the reference pass; what is scored is kept, and the same command goes on"
@@ -247,7 +249,7 @@ class Run:
         asked = recipe.objective.reference
         measured = asked == "none" and any(metric.reference in cached for metric in recipe.eval.metrics)
         folder = cache_folder(cache_root(), scorer, self.resolved.source_code) if asked in cached or measured else None
-        budget = 2 * recipe.train.tokens_per_batch  # no activations are kept for a backward
+        budget = 2 * recipe.train.micro_batch_tokens  # no activations are kept for a backward
         spot = None if self.ranks.sharded else SpotCheck(scorer)
         found = [
             score_reference(scorer, part.trees, folder, budget, self.screen, ranks=self.ranks, spot=spot)
@@ -273,22 +275,22 @@ class Run:
         if base is None or recipe.objective.head == "scalar":  # it is nowhere else: random weights, or a new head
             saved = self.folder.path / BASE
             if self.folder.writes and not saved.is_dir():
-                weights = whole_state(model)
-                with new_folder(saved, sum(tensor.nbytes for tensor in weights.values())) as temporary:
+                weights = full_state_dict(model)
+                with atomic_folder(saved, sum(tensor.nbytes for tensor in weights.values())) as temporary:
                     checkpoint.export(temporary, model, tokenizer, weights)
             base, revision = str(saved.resolve()), None
-        attach(model, lora, recipe.seed, base, revision)
-        size, ours = sum(parameter.numel() for parameter in model.parameters()), trained_size(model)
-        self.screen.say(f"adapters: rank {lora.r}, {ours / 1e6:.3g} M of {size / 1e6:.3g} M parameters are trained")
+        add_adapters(model, lora, recipe.seed, base, revision)
+        size, ours = sum(parameter.numel() for parameter in model.parameters()), num_trainable_parameters(model)
+        self.screen.info(f"adapters: rank {lora.r}, {ours / 1e6:.3g} M of {size / 1e6:.3g} M parameters are trained")
 
     def _live(self, scorer: Scorer, tokenizer: PreTrainedTokenizerBase) -> Scorer | None:
         """The start, or a copy of it, that runs beside the policy, whole in each process, for objectives that need
         whole distributions of the reference, or one that moves."""
         if self.recipe.objective.reference not in ("live", "moving"):
             return None
-        self.screen.say(f"reference: runs beside the policy ({self.recipe.objective.reference})")
+        self.screen.info(f"reference: runs beside the policy ({self.recipe.objective.reference})")
         recipe = self.recipe
-        if attached(scorer.model):  # the start is there already, under the adapters
+        if has_adapters(scorer.model):  # the start is there already, under the adapters
             live = Scorer(scorer.model, scorer.layout, scorer.precision)
             live.base_alone = True
         else:
@@ -300,38 +302,44 @@ class Run:
         live.whole_head, live.flex, live.alone = scorer.whole_head, scorer.flex, scorer.alone
         return live
 
-    def _answers(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, held_out: Tokenised) -> list[str]:
+    def _answers(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, held_out: TokenizedRows
+    ) -> list[str]:
         """Greedy answers to some held-out prompts; a reward model gives none."""
         if self.recipe.objective.head == "scalar":
             return []
         most, prompts = self.recipe.eval.sample_tokens, self._prompts(held_out)
         return self.ranks.alike(
-            lambda: [reply.text for reply in sample(model, tokenizer, prompts, temperature=0, most=most, seed=0)]
+            lambda: [
+                reply.text for reply in generate_replies(model, tokenizer, prompts, temperature=0, most=most, seed=0)
+            ]
         )
 
-    def _prompts(self, held_out: Tokenised) -> list[Any]:
-        return [held_out.trees[i].prompt for i in sample_rows(held_out, self.recipe.eval.samples)]
+    def _prompts(self, held_out: TokenizedRows) -> list[Any]:
+        return [held_out.trees[i].prompt for i in choose_reply_rows(held_out, self.recipe.eval.samples)]
 
     def _export(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         weights = checkpoint.weights_of(model)
         if self.folder.writes:
             needs = sum(tensor.nbytes for tensor in weights.values())
-            with new_folder(self.folder.policy, needs, over=True) as temporary:
+            with atomic_folder(self.folder.policy, needs, over=True) as temporary:
                 checkpoint.export(temporary, model, tokenizer, weights)
 
     def _samples(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, held_out: Tokenised, before: list[str]
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, held_out: TokenizedRows, before: list[str]
     ) -> dict[str, Any]:
         """Write samples.jsonl, and return what the judges say of it."""
         after = self._answers(model, tokenizer, held_out)
         if not after:
             return {}
         wanted = self.recipe.eval.samples
-        lines = sample_lines(held_out, wanted, tokenizer, before, after)
+        lines = reply_records(held_out, wanted, tokenizer, before, after)
         self.folder.write_lines("samples.jsonl", lines)
-        rows = [held_out.rows[i] for i in sample_rows(held_out, wanted)]
+        rows = [held_out.rows[i] for i in choose_reply_rows(held_out, wanted)]
         judges = self.recipe.eval.judges
-        return self.ranks.from_main(lambda: {judge.name: judged(judge, rows, lines, self.screen) for judge in judges})
+        return self.ranks.broadcast_from_main(
+            lambda: {judge.name: run_judge(judge, rows, lines, self.screen) for judge in judges}
+        )
 
 
 def device_of(asked: str) -> str:
@@ -346,5 +354,5 @@ def _clear(folder: RunFolder) -> None:
     order = {"summary.json": 0, "checkpoints": 1}
     for path in sorted(folder.path.iterdir(), key=lambda path: order.get(path.name, 2)):
         if path.name != ".lock":
-            with written(path):
+            with translate_os_errors(path):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -13,8 +13,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from alignzoo.core.errors import UserError
-from alignzoo.core.files import make_folder, replacing, write_json, write_text, written
-from alignzoo.core.redaction import hide
+from alignzoo.core.files import atomic_write, make_folder, translate_os_errors, write_json, write_text
+from alignzoo.core.redaction import redact
 
 FIRST_DAY = "started.txt"
 
@@ -60,7 +60,7 @@ class RunFolder:
         """Write the summary, with which the run is finished, and have `report` draw from it."""
         if not self.writes:
             return
-        with written(self._unreported):
+        with translate_os_errors(self._unreported):
             self._unreported.touch()
         self.write_json("summary.json", summary)
         self._report(report)
@@ -89,7 +89,7 @@ class RunFolder:
         if self.path.is_symlink():
             raise UserError("the run folder is a link: nothing is written or removed through it", where=str(self.path))
         lock = FileLock(self.path / ".lock")
-        with written(self.path, hint="ALIGNZOO_RUNS puts runs elsewhere"):
+        with translate_os_errors(self.path, hint="ALIGNZOO_RUNS puts runs elsewhere"):
             make_folder(self.path)
             try:
                 lock.acquire(timeout=-1 if wait else 0)
@@ -118,16 +118,16 @@ class RunFolder:
 
     def append(self, path: Path, value: dict[str, Any]) -> None:
         """Add one JSON line."""
-        line = hide(json.dumps(value, allow_nan=False)) + "\n"
+        line = redact(json.dumps(value, allow_nan=False)) + "\n"
         if not self.writes:
             return
-        with written(path), open(path, "a", encoding="utf-8") as file:
+        with translate_os_errors(path), open(path, "a", encoding="utf-8") as file:
             file.write(line)
 
     def put_back(self, kept: Path | None) -> None:
         """The records as they are in the checkpoint `kept`, or empty: a resumed run does the rest again."""
         for record in self.records if self.writes else ():
-            with replacing(record) as temporary:
+            with atomic_write(record) as temporary:
                 shutil.copyfile(kept / record.name, temporary) if kept else temporary.touch()
 
 

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from alignzoo.core.distributed.gather import settle
+from alignzoo.core.distributed.gather import reshard
 from alignzoo.recipe.schema import AdamW, Optimizer, Schedule, TrainConfig
 from alignzoo.training.master_weights import with_masters
 
 
 def make_optimizer(config: Optimizer, model: nn.Module, masters: bool = True) -> torch.optim.Optimizer:
-    """The recipe's optimiser over the parameters that are trained; `masters`: in float32 where they are narrower."""
-    settle(model)
+    """The recipe's optimizer over the parameters that are trained; `masters`: in float32 where they are narrower."""
+    reshard(model)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     options = config.model_dump(exclude={"name", "learning_rate"}) | {"lr": config.learning_rate}
     fused = {"fused": True} if isinstance(config, AdamW) else {}
@@ -25,7 +25,7 @@ def make_optimizer(config: Optimizer, model: nn.Module, masters: bool = True) ->
 
 
 def rate_factor(schedule: Schedule, step: int, total: int) -> float:
-    """What the learning rate is multiplied by at optimiser step `step` (from 0) of `total`.
+    """What the learning rate is multiplied by at optimizer step `step` (from 0) of `total`.
 
     Warm-up is the DPO authors' (step + 1) / (warmup + 1), so that the first step already moves; after it the rate is
     constant, or falls to zero along a line or half a cosine, reached one step after the last.
@@ -39,7 +39,7 @@ def rate_factor(schedule: Schedule, step: int, total: int) -> float:
 
 
 def total_steps(config: TrainConfig, rows: int) -> int:
-    """Optimiser steps of a run; the last partial batch of an epoch is dropped, as the DPO authors' code does."""
+    """Optimizer steps of a run; the last partial batch of an epoch is dropped, as the DPO authors' code does."""
     return config.steps(rows)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.core.errors import RunFailed
-from alignzoo.scoring.batches import PER_SEQUENCE, Flat, Supply
+from alignzoo.scoring.batches import PER_SEQUENCE, BatchBuilder, ScoredBatch
 from alignzoo.scoring.exactness import Check, SpotCheck, verdict
 
 SHARE = 0.01
@@ -41,7 +41,7 @@ class Watch:
     """
 
     spot: SpotCheck
-    supply: Supply
+    supply: BatchBuilder
     rows_of: Callable[[int], NDArray[np.int64]]
     ranks: Ranks
     every: int
@@ -55,7 +55,7 @@ class Watch:
     def __post_init__(self) -> None:
         self._longest, self._until = 0, 0
         self._wanted: set[int] = set()
-        self._kept: dict[int, Flat] = {}
+        self._kept: dict[int, ScoredBatch] = {}
         self._due = False
 
     def begin(self, step: int, rows: Sequence[int], mine: Sequence[int]) -> None:
@@ -69,7 +69,7 @@ class Watch:
         self._wanted = {max(mine, key=lambda row: (sizes[row], -row)), mine[0]} if self._due else set()
         self._kept, self.last = {}, None
 
-    def see(self, flat: Flat) -> None:
+    def transform(self, flat: ScoredBatch) -> None:
         """Keep what the forward gave for the rows that are looked at."""
         for row in self._wanted.intersection(flat.rows) - self._kept.keys():
             one = flat.in_order([row])
@@ -84,7 +84,7 @@ class Watch:
         rows = sorted(self._kept)
         values = [value for row in rows for value in _by_sequence(self._kept[row])]
         mine = self.spot.compare([self.supply.tree(row) for row in rows], values)
-        found = self.ranks.everyone(mine)
+        found = self.ranks.all_gather(mine)
         worst = max(found, key=lambda check: check.difference / check.limit)
         self.last = Check(
             worst.difference, worst.limit, sum(one.sequences for one in found), sum(one.tokens for one in found),
@@ -96,6 +96,6 @@ class Watch:
             raise RunFailed(f"step {step + 1}: {self.last.problem}")
 
 
-def _by_sequence(flat: Flat) -> Sequence[Tensor]:
+def _by_sequence(flat: ScoredBatch) -> Sequence[Tensor]:
     name = "scalar" if "scalar" in flat.values else "log_prob"
     return flat.values[name].split(1 if name in PER_SEQUENCE else flat.lengths.tolist())

@@ -1,4 +1,4 @@
-"""The optimisation loop.
+"""The optimization loop.
 
 A step is defined on the global batch: sum of losses over sum of weights, over all ranks. Micro-batches are cut by a
 token budget and only decide how that sum is computed: any budget gives the same step up to rounding.
@@ -15,15 +15,15 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from alignzoo.core.distributed.gather import whole
-from alignzoo.core.distributed.process_group import Ranks, share
-from alignzoo.core.errors import RunFailed, UserError, blamed
+from alignzoo.core.distributed.gather import full_tensor
+from alignzoo.core.distributed.process_group import Ranks, share_rows
+from alignzoo.core.errors import RunFailed, UserError, attribute_errors
 from alignzoo.evaluation.aggregate import Tally
 from alignzoo.evaluation.row_metrics import step_metrics
 from alignzoo.interfaces.objective import Objective
 from alignzoo.recipe.schema import TrainConfig
-from alignzoo.scoring.batches import Flat, Given, Supply, joined
-from alignzoo.scoring.microbatches import halved, no_retry, plan
+from alignzoo.scoring.batches import BatchBuilder, LossInput, ScoredBatch, concat_scored
+from alignzoo.scoring.microbatches import fail_on_oom, halve_budget, plan_micro_batches
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.schedule import rate_factor, rows_of_step
 from alignzoo.training.spot_checks import Watch
@@ -46,7 +46,7 @@ class Engine:
     Raises UserError when a batch has fewer rows than there are ranks.
     """
 
-    supply: Supply
+    supply: BatchBuilder
     config: TrainConfig
     ranks: Ranks
     scorer: Scorer
@@ -63,21 +63,21 @@ class Engine:
                 where="train.batch_size", expected=f"at least {self.ranks.count}",
             )  # fmt: skip
         self.zero = self.optimizer if isinstance(self.optimizer, Zero) else None
-        self.budget = self.config.tokens_per_batch
+        self.budget = self.config.micro_batch_tokens
         self.terms = self.supply.objective.terms
         self.labels = _labels([term.name for _, term in self.terms])
         self.states: States = [term.initial_state() for _, term in self.terms]
         """Of each term, kept from step to step."""
 
     def step(self, step: int) -> tuple[dict[str, float], int]:
-        """Take optimiser step `step` (from 0): its metrics, and the token slots that this rank computed.
+        """Take optimizer step `step` (from 0): its metrics, and the token slots that this rank computed.
 
         Raises RunFailed, before anything is changed, when a loss or the gradient is not finite.
         """
         trees = self.supply.trees
         rows = rows_of_step(step, len(trees), self.config, self.seed).tolist()
         sizes = [self.supply.tree(row).slots for row in rows]
-        mine = share(rows, sizes, self.ranks.index, self.ranks.count)
+        mine = share_rows(rows, sizes, self.ranks.index, self.ranks.count)
         rate = self.config.optimizer.learning_rate * rate_factor(self.config.schedule, step, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -94,12 +94,12 @@ class Engine:
         finally:
             self.optimizer.zero_grad(set_to_none=True)
         self.states = states
-        self._follow(self.supply.objective.sync(step + 1))
+        self._follow(self.supply.objective.reference_update(step + 1))
         return metrics | {"grad_norm": norm, "learning_rate": rate}, slots
 
     def _micro_batches(self, step: int, rows: list[int], mine: list[int]) -> tuple[dict[str, float], int, States]:
         """Each example's loss is its own affair: one forward and one backward a micro-batch."""
-        blank = self.supply.blank(rows)  # weights are known without a forward
+        blank = self.supply.zeros(rows)  # weights are known without a forward
         totals = [_total(term, self.supply.examples(blank, term, step=step)) for _, term in self.terms]
         moves = any(totals)
 
@@ -131,10 +131,10 @@ class Engine:
         """Examples depend on each other: score all without a graph, take the loss's gradient with respect to every
         score of the global batch, and replay the micro-batches with these as coefficients (gradient caching)."""
 
-        def look(parts: list[list[int]]) -> Flat:
+        def look(parts: list[list[int]]) -> ScoredBatch:
             with torch.no_grad():
                 scored = [self._score(part or mine[:1])[0] for part in parts]
-                return joined([flat for flat, part in zip(scored, parts, strict=True) if part])
+                return concat_scored([flat for flat, part in zip(scored, parts, strict=True) if part])
 
         flat = self._gathered(self._in_parts(mine, look)).in_order(rows)
         self.supply.with_reference(flat, self.ranks.device)
@@ -147,7 +147,9 @@ class Engine:
         if not loss.requires_grad:
             return tally.means() | {ZERO_WEIGHT: 1.0}, 0, states
         loss.backward()
-        coefficients = Flat(rows, flat.counts, flat.lengths, {name: _gradient(leaf) for name, leaf in leaves.items()})
+        coefficients = ScoredBatch(
+            rows, flat.counts, flat.lengths, {name: _gradient(leaf) for name, leaf in leaves.items()}
+        )
 
         def replay(parts: list[list[int]]) -> int:
             slots = 0
@@ -168,13 +170,13 @@ class Engine:
         """
         trees = [self.supply.tree(row) for row in rows]
         while True:
-            parts = [[rows[i] for i in part] for part in plan(trees, self.budget, self.scorer.layout)]
+            parts = [[rows[i] for i in part] for part in plan_micro_batches(trees, self.budget, self.scorer.layout)]
             if self.ranks.in_step:
-                parts += [[]] * (max(self.ranks.everyone(len(parts))) - len(parts))
+                parts += [[]] * (max(self.ranks.all_gather(len(parts))) - len(parts))
             try:
                 return work(parts)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                self.budget = halved(self.budget, trees, error)
+                self.budget = halve_budget(self.budget, trees, error)
             self.optimizer.zero_grad(set_to_none=True)
 
     @contextmanager
@@ -183,21 +185,21 @@ class Engine:
         if not self.ranks.in_step:
             yield
             return
-        with self.ranks.connected(), no_retry(self.budget):
+        with self.ranks.connected(), fail_on_oom(self.budget):
             yield
 
-    def _score(self, rows: list[int]) -> tuple[Flat, int]:
+    def _score(self, rows: list[int]) -> tuple[ScoredBatch, int]:
         with self._forward_of_all():
             flat, slots = self.supply.score(self.zero.engine if self.zero else self.scorer, rows)
         if self.watch:
-            self.watch.see(flat)
+            self.watch.transform(flat)
         return flat, slots
 
     def _backward(self, loss: Tensor) -> None:
         with self._forward_of_all():
             self.zero.backward(loss) if self.zero else loss.backward()
 
-    def _loss(self, step: int, flat: Flat, states: States, totals: list[float] | None, tally: Tally) -> Tensor:
+    def _loss(self, step: int, flat: ScoredBatch, states: States, totals: list[float] | None, tally: Tally) -> Tensor:
         """The part of the step's loss that these rows are: the sum over terms of weight * sum(loss) / sum(weight).
 
         `totals` are the sums of weights over the global batch; by default these rows are all of it.
@@ -218,11 +220,11 @@ class Engine:
             parts.append(weight * loss)
             if len(self.terms) > 1:
                 tally.add_total(f"loss_{self.labels[n]}", float(loss.detach()))
-        whole = torch.stack(parts).sum()
-        tally.add_total("loss", float(whole.detach()))
-        return whole
+        full_tensor = torch.stack(parts).sum()
+        tally.add_total("loss", float(full_tensor.detach()))
+        return full_tensor
 
-    def _next_state(self, n: int, flat: Flat, step: int) -> dict[str, float]:
+    def _next_state(self, n: int, flat: ScoredBatch, step: int) -> dict[str, float]:
         """A term's state after it has seen the global batch."""
         term, before = self.terms[n][1], self.states[n]
         if not before:
@@ -231,19 +233,19 @@ class Engine:
             after = term.next_state(next(iter(self.supply.examples(flat, term, before, step))).example)
         return {key: float(value) for key, value in after.items()}
 
-    def _gathered(self, mine: Flat) -> Flat:
+    def _gathered(self, mine: ScoredBatch) -> ScoredBatch:
         """The whole global batch's scores, on every rank."""
         if self.ranks.count == 1:
             return mine
         values = {name: value.cpu() for name, value in mine.values.items()}
-        everyone = joined(self.ranks.everyone(Flat(mine.rows, mine.counts, mine.lengths, values)))
+        everyone = concat_scored(self.ranks.all_gather(ScoredBatch(mine.rows, mine.counts, mine.lengths, values)))
         everyone.values = {name: value.to(self.ranks.device) for name, value in everyone.values.items()}
         return everyone
 
     def _take(self) -> float:
         """Add up, clip and step: the gradient's norm before clipping. Nothing is changed where it is not finite."""
         if self.zero:
-            return self.zero.take()
+            return self.zero.reduce_and_step()
         self._sum_over_ranks()
         norm = self._clip()
         if math.isfinite(norm):
@@ -259,28 +261,30 @@ class Engine:
         if self.ranks.count == 1:
             return
         if self.ranks.sharded:  # each shard's sum was made within the backward
-            self.ranks.everyone()
+            self.ranks.all_gather()
             return
         parameters = [parameter for parameter in self.scorer.parameters() if parameter.requires_grad]
-        used = self.ranks.everyone([parameter.grad is not None for parameter in parameters])
+        used = self.ranks.all_gather([parameter.grad is not None for parameter in parameters])
         for parameter, by in zip(parameters, zip(*used, strict=True), strict=True):
             if any(by):
                 mine = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 parameter.grad = self.ranks.sum(mine)
 
     @torch.no_grad()
-    def _follow(self, share: float) -> None:
+    def _follow(self, share_rows: float) -> None:
         """Move a moving reference towards the policy."""
-        if share and self.supply.live is not None:
+        if share_rows and self.supply.live is not None:
             for ours, policy in zip(self.supply.live.parameters(), self.scorer.parameters(), strict=True):
-                ours.lerp_(whole(policy.detach()), share)
+                ours.lerp_(full_tensor(policy.detach()), share_rows)
 
     def _blamed(self, step: int, term: Objective, what: str, rows: Sequence[int]) -> AbstractContextManager[None]:
-        return blamed(f"step {step + 1}: the {what} of {term.name}", term, f", for rows {self.supply.names(rows)}")
+        return attribute_errors(
+            f"step {step + 1}: the {what} of {term.name}", term, f", for rows {self.supply.names(rows)}"
+        )
 
     def _clip(self) -> float:
         parameters = [parameter for parameter in self.scorer.parameters() if parameter.grad is not None]
-        norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+        norm = full_tensor(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
         most, found = self.config.max_grad_norm or math.inf, float(norm)
         if found + 1e-6 > most:  # else it would multiply every gradient by one
             nn.utils.clip_grads_with_norm_(parameters, most, norm)
@@ -288,7 +292,7 @@ class Engine:
 
 
 @torch.no_grad()
-def _total(term: Objective, batches: Iterable[Given]) -> float:
+def _total(term: Objective, batches: Iterable[LossInput]) -> float:
     """The sum of a term's weights, in float64."""
     return sum(float(term.weight(given.example).double().sum()) for given in batches)
 
@@ -298,7 +302,7 @@ def _labels(names: Sequence[str]) -> list[str]:
     return [name if name not in names[:i] else f"{name}_{names[: i + 1].count(name)}" for i, name in enumerate(names)]
 
 
-def _nothing(flat: Flat) -> Tensor:
+def _nothing(flat: ScoredBatch) -> Tensor:
     """A loss of zero, whose backward still goes through the whole model."""
     live = [value.sum() for value in flat.values.values() if value.requires_grad]
     return torch.stack(live).sum() * 0 if live else flat.like.new_zeros(())

@@ -13,9 +13,9 @@ from transformers import PreTrainedModel
 import alignzoo
 from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.core.memory import peak_memory
-from alignzoo.models.fingerprint import code_of, trained_size
+from alignzoo.models.fingerprint import num_trainable_parameters, remote_code_digests
 from alignzoo.recipe.resolved import Resolved
-from alignzoo.reference.scores import Reference
+from alignzoo.reference.scores import ReferenceScores
 from alignzoo.scoring.layout import Layout
 from alignzoo.training.run_folder import RunFolder, read_lines
 from alignzoo.training.step import ZERO_WEIGHT
@@ -24,14 +24,14 @@ PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", 
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class FinishedRun:
     """What a run holds when its last step is taken."""
 
     model: PreTrainedModel
     start_weights: str
     trained_weights: str
     layout: Layout
-    references: Sequence[Reference | None]
+    references: Sequence[ReferenceScores | None]
     last_evaluation: dict[str, Any]
     judges: dict[str, Any]
     """Name -> what it says of the samples."""
@@ -39,13 +39,13 @@ class Trained:
     ranks: Ranks
 
 
-def summarise(resolved: Resolved, folder: RunFolder, data: dict[str, Any], trained: Trained) -> dict[str, Any]:
+def summarize(resolved: Resolved, folder: RunFolder, data: dict[str, Any], trained: FinishedRun) -> dict[str, Any]:
     """The summary, from what the run holds and what it has recorded in its folder."""
     recipe, lines, timings = resolved.recipe, read_lines(folder.metrics), read_lines(folder.timings)
     first = next(line for line in lines if line["kind"] == "eval")
     seconds = sum(line["seconds"] for line in timings)
     start = f"the run of {resolved.start.recipe.name}" if resolved.start else str(recipe.model)
-    node = recipe.objective.node()
+    node = recipe.objective.to_recipe()
     keys = ("likelihood_accuracy", "preference_accuracy")  # with a reference all rewards tie at the start
     keys = keys[::-1] if recipe.objective.reference == "none" else keys
     baseline = next((key for key in keys if key in first), None)
@@ -57,11 +57,11 @@ def summarise(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
         "model": {
             "start": start,
             "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
-            **({"trained_parameters": trained_size(trained.model)} if recipe.model.lora else {}),
+            **({"trained_parameters": num_trainable_parameters(trained.model)} if recipe.model.lora else {}),
             "weights": trained.start_weights,
             "trained_weights": trained.trained_weights,
         }
-        | ({"code": code} if (code := code_of(trained.model)) else {}),
+        | ({"code": code} if (code := remote_code_digests(trained.model)) else {}),
         "data": {key: value for key, value in data.items() if key not in ("skipped_rows", "lengths")},
         "eval": {key: value for key, value in trained.last_evaluation.items() if key not in ("kind", "step")}
         | {"loss_before": first["loss"]}
@@ -109,7 +109,7 @@ def exactness(lines: Sequence[dict[str, Any]], timings: Sequence[dict[str, Any]]
 def _code_of(resolved: Resolved) -> list[dict[str, Any]]:
     """Whose code the run used besides the engine: package, version and the digest of its code by what it offers."""
     packages: dict[str, dict[str, Any]] = {}
-    for part in (*resolved.pieces, *resolved.recipe.reporters):
+    for part in (*resolved.components, *resolved.recipe.reporters):
         origin = resolved.registry.origin(type(part))
         about = {"package": origin.package, "version": origin.version, "code": {}}
         packages.setdefault(origin.package, about)["code"][part.name] = origin.code

@@ -1,9 +1,9 @@
-"""Training by DeepSpeed's ZeRO, stages 1 and 2: each process has a part of the optimiser's state, and of the gradients.
+"""Training by DeepSpeed's ZeRO, stages 1 and 2: each process has a part of the optimizer's state, and of the gradients.
 
-The weights are whole in every process, one flat array in the order of the optimiser's parameters; process r of n owns
-the r-th of n equal parts of it, with what the optimiser keeps of them, and steps that part. DeepSpeed adds up gradients
+The weights are whole in every process, one flat array in the order of the optimizer's parameters; process r of n owns
+the r-th of n equal parts of it, with what the optimizer keeps of them, and steps that part. DeepSpeed adds up gradients
 (stage 1 once a step, stage 2 within each backward), clips, steps and gathers; what the sum is of, the rate and the
-optimiser are the recipe's, as without it. Whatever is saved is whole.
+optimizer are the recipe's, as without it. Whatever is saved is whole.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BUCKET = 50_000_000
 
 
 class Zero(torch.optim.Optimizer):
-    """The recipe's optimiser, run in parts: to all others one over the model's own parameters, with whole states."""
+    """The recipe's optimizer, run in parts: to all others one over the model's own parameters, with whole states."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, scorer: Scorer, ranks: Ranks, max_norm: float | None) -> None:
         (group,) = optimizer.param_groups
@@ -50,9 +50,9 @@ class Zero(torch.optim.Optimizer):
         """Add the loss's gradient to what the step will take."""
         self.engine.backward(loss)
 
-    def take(self) -> float:
+    def reduce_and_step(self) -> float:
         """Add up what is not added up yet, clip and step. The norm before clipping; no step if it is not finite."""
-        used = self.ranks.everyone([parameter.grad is not None for parameter in self.parameters])
+        used = self.ranks.all_gather([parameter.grad is not None for parameter in self.parameters])
         for parameter, by in zip(self.parameters, zip(*used, strict=True), strict=True):
             if any(by) and parameter.grad is None:  # all have to add up the same many
                 parameter.grad = torch.zeros_like(parameter)
@@ -62,7 +62,7 @@ class Zero(torch.optim.Optimizer):
         return float(self.engine.get_global_grad_norm())
 
     def state_dict(self) -> dict[str, Any]:
-        """As the recipe's optimiser without ZeRO would give it. Every process has to ask for it."""
+        """As the recipe's optimizer without ZeRO would give it. Every process has to ask for it."""
         found: dict[int, dict[str, Any]] = {i: {} for i in range(len(self.parameters))}
         for key, value in self.inner.state[self.part].items():
             parted = torch.is_tensor(value) and value.shape == self.part.shape
@@ -114,17 +114,17 @@ class Zero(torch.optim.Optimizer):
         return [piece.view_as(one).clone() for piece, one in zip(pieces, self.parameters, strict=True)]
 
 
-def divided(
+def wrap_with_zero(
     optimizer: torch.optim.Optimizer, scorer: Scorer, ranks: Ranks, max_norm: float | None, say: Callable[[str], None]
 ) -> torch.optim.Optimizer:
-    """The optimiser, shared out over the processes by ZeRO where the launch asks for that. `max_norm`: for clipping."""
+    """The optimizer, shared out over the processes by ZeRO where the launch asks for that. `max_norm`: for clipping."""
     if not ranks.zero:
         return optimizer
-    say(f"optimiser: in parts on {ranks.count} processes, by DeepSpeed's ZeRO, stage {ranks.zero}")
+    say(f"optimizer: in parts on {ranks.count} processes, by DeepSpeed's ZeRO, stage {ranks.zero}")
     return Zero(optimizer, scorer, ranks, max_norm)
 
 
-def can_train(model: PreTrainedModel, ranks: Ranks) -> None:
+def check_zero(model: PreTrainedModel, ranks: Ranks) -> None:
     """Raise UserError for a model that ZeRO, if it is asked for, would train otherwise than one process does."""
     if ranks.zero and any(parameter.dtype != torch.float32 for parameter in model.parameters()):
         raise UserError(

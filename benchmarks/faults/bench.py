@@ -51,7 +51,7 @@ class Bench:
         whole = Workplace(root / "whole", [*RECIPE, *SMALL])
         finished = warm(whole)
         assert finished.code == 0, finished.err
-        return cls(root, whole, whole.artefacts())
+        return cls(root, whole, whole.artifacts())
 
     def place(self, *overrides: str) -> Workplace:
         """A new workplace in which the SFT run is done, and of the DPO run nothing."""
@@ -64,7 +64,7 @@ class Bench:
     def goes_on(self, place: Workplace) -> dict[str, bool]:
         """The same command again, and every byte as in the run that nothing happened to."""
         finished = place.run()
-        same = finished.code == 0 and place.artefacts() == self.want
+        same = finished.code == 0 and place.artifacts() == self.want
         return {"the same command then ends with the bytes of a run that nothing happened to": same}
 
     def failed(self, place: Workplace, finished: Finished, step: int, code: int = 1) -> Outcome:
@@ -75,7 +75,7 @@ class Bench:
         checks = {
             f"exit code {code}, no traceback": finished.code == code and "Traceback" not in finished.err,
             f"the checkpoint of step {step} is intact": bool(good) and good.step == step and not bad,
-            "no damaged artefact": not damaged(place),
+            "no damaged artifact": not damaged(place),
         }
         return Outcome(finished.message, (checks if step else without(checks, "checkpoint")) | self.goes_on(place))
 

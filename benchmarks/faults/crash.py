@@ -86,7 +86,7 @@ class Operations:
 
 
 PHASES = (
-    "starting", "tokenisation", "model and layout", "reference pass", "samples", "evaluation", "step", "checkpoint",
+    "starting", "tokenization", "model and layout", "reference pass", "samples", "evaluation", "step", "checkpoint",
     "export", "summary and report",
 )  # fmt: skip
 
@@ -99,17 +99,16 @@ class Phases:
 
     def __call__(self) -> None:
         """In the child."""
-        from alignzoo.training import checkpoint
-        from alignzoo.training import loop as training
-        from alignzoo.training import run as flow
+        from alignzoo.training import checkpoint, loop
+        from alignzoo.training import run as run_module
         from alignzoo.training.run_folder import RunFolder
         from alignzoo.training.step import Engine
 
         for owner, name, phase in (
-            (flow.Run, "_data", "tokenisation"), (flow, "load_policy", "model and layout"),
-            (flow, "choose_layout", "model and layout"), (flow, "score_reference", "reference pass"),
-            (flow.Run, "_answers", "samples"), (training, "evaluate", "evaluation"), (Engine, "step", "step"),
-            (checkpoint, "save", "checkpoint"), (flow.Run, "_export", "export"),
+            (run_module.Run, "_data", "tokenization"), (run_module, "load_policy", "model and layout"),
+            (run_module, "choose_layout", "model and layout"), (run_module, "score_reference", "reference pass"),
+            (run_module.Run, "_answers", "samples"), (loop, "evaluate", "evaluation"), (Engine, "step", "step"),
+            (checkpoint, "save", "checkpoint"), (run_module.Run, "_export", "export"),
             (RunFolder, "finish", "summary and report"),
         ):  # fmt: skip
             setattr(owner, name, self._marking(getattr(owner, name), PHASES.index(phase)))
@@ -152,11 +151,11 @@ def damaged(place: Workplace) -> list[str]:
 
     A last line that a kill cut short is not counted: it has no end, and the next command leaves it out.
     """
-    from alignzoo.core.artifacts import opened
+    from alignzoo.core.artifacts import read_verified
     from alignzoo.reference.cache import read_shard
 
-    bad = [path for path in place.runs.glob("*/checkpoints/step-*") if opened(path) is None]
-    bad += [path for path in place.cache.glob("tokens/[0-9a-f]*") if opened(path) is None]
+    bad = [path for path in place.runs.glob("*/checkpoints/step-*") if read_verified(path) is None]
+    bad += [path for path in place.cache.glob("tokens/[0-9a-f]*") if read_verified(path) is None]
     bad += [path for path in place.cache.glob("reference/*/*.safetensors") if read_shard(path) is None]
     bad += [path for path in place.runs.glob("*/[a-z]*.json") if not _parses(path.read_text())]
     for path in place.runs.glob("*/[a-z]*.jsonl"):

@@ -68,7 +68,7 @@ class Tally:
         """At the end."""
         self.finished += 1
         try:
-            got = {key: value for name in names for key, value in place.artefacts(name).items()}
+            got = {key: value for name in names for key, value in place.artifacts(name).items()}
         except (OSError, ValueError) as error:
             got = {f"exit code {code}, {error}": b""}
         differ = [key for key in got.keys() | {key for key in want if key.split("/")[0] in names}
@@ -87,7 +87,7 @@ def every_operation(root: Path, every: int, first: int, say) -> Tally:
     recipe = [*RECIPE, *SMALL]
     whole = Workplace(root / "whole", recipe)
     assert whole.run().code == 0
-    want = whole.artefacts("sft_hh") | whole.artefacts("dpo_hh")
+    want = whole.artifacts("sft_hh") | whole.artifacts("dpo_hh")
     sft = ["recipes/sft_hh.yaml", *recipe[1:]]
     for name, arguments, before in (("sft_hh", _sft(sft), None), ("dpo_hh", recipe, whole)):
         place = Workplace(root / "place", arguments)
@@ -131,7 +131,7 @@ def random_moments(root: Path, kills: int, seed: int, say) -> Tally:
     began = time.perf_counter()
     assert whole.run().code == 0
     seconds = time.perf_counter() - began
-    want = {key: value for name in RUNS for key, value in whole.artefacts(name).items()}
+    want = {key: value for name in RUNS for key, value in whole.artifacts(name).items()}
     say(f"an uninterrupted run takes {seconds:.1f} s")
     while tally.kills < kills:
         place = Workplace(root / "place", RECIPE)
@@ -173,7 +173,7 @@ def table(series: dict[str, Tally]) -> str:
     lines = [
         "# Kills", "", f"Command: `python benchmarks/faults/kills.py 100 --write`, or in parts with `--add` ({packages}; CPU, one",
         "thread).", "",
-        "| series | kills | runs resumed to their end | byte-identical | damaged artefacts | left-over temporary files |",
+        "| series | kills | runs resumed to their end | byte-identical | damaged artifacts | left-over temporary files |",
         "|---|---:|---:|---:|---:|---:|",
         *(f"| {name} | {one.kills} | {one.finished} | {one.identical} | {one.damaged} | {one.left_over} |"
           for name, one in series.items()), "",

@@ -154,7 +154,7 @@ def full_in_tokens(bench: Bench) -> Outcome:
             at_call(ReferenceCache, "flush", 1, (place.cache / "filler").unlink)
 
         finished = place.run(inject=inject)
-        same = finished.code == 0 and place.artefacts() == bench.want
+        same = finished.code == 0 and place.artifacts() == bench.want
     return Outcome(line(finished, "tokens: /"), {"the run goes on without them, to the same bytes": same})
 
 
@@ -239,7 +239,7 @@ def cache_lost(bench: Bench) -> Outcome:
         at_call(Engine, "step", 3, lambda: shutil.rmtree(place.cache))
 
     finished = place.run(inject=inject)
-    same = finished.code == 0 and place.artefacts() == bench.want
+    same = finished.code == 0 and place.artifacts() == bench.want
     gone = not place.cache.exists()
     return Outcome("nothing: what the run needs of it is open", {
         "the cache was gone and the run ended with the same bytes": same and gone,
@@ -252,7 +252,7 @@ def cache_lost_between(bench: Bench) -> Outcome:
     place.run(inject=stop_in_step(3, signal.SIGKILL))
     shutil.rmtree(place.cache)
     finished = place.run()
-    same = finished.code == 0 and place.artefacts() == bench.want
+    same = finished.code == 0 and place.artifacts() == bench.want
     told = f"{line(finished, 'to score')}; {line(finished, 'resuming')}"
     return Outcome(told, {"scored again by the start and not by the half-trained policy; the same bytes": same})
 
@@ -263,7 +263,7 @@ def damaged_shard(bench: Bench, damage: Callable[[bytes], bytes]) -> Outcome:
     for shard in place.cache.glob("reference/*/*.safetensors"):
         shard.write_bytes(damage(shard.read_bytes()))
     finished = place.run()
-    same = finished.code == 0 and place.artefacts() == bench.want
+    same = finished.code == 0 and place.artifacts() == bench.want
     aside = len(list(place.cache.glob("reference/*/*.damaged"))) == 2
     return Outcome(line(finished, "is damaged"), {"set aside, scored again, the same bytes": same and aside})
 

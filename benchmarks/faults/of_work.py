@@ -92,7 +92,7 @@ def plugin_raises(bench: Bench) -> Outcome:
         "the steps before it are kept in a checkpoint": _steps_done(finished) == 2,
     })  # fmt: skip
     again = place.run()
-    same = again.code == 0 and place.artefacts() == whole
+    same = again.code == 0 and place.artifacts() == whole
     resumed = "resuming after step 2" in again.err
     outcome.checks["with the file there the same command goes on after these steps, to the same bytes"] = (
         same and resumed
@@ -118,7 +118,7 @@ def plugin_mended(bench: Bench) -> Outcome:
         "other code is another run, in a folder of its own": folders == 2,
         "of tokens and reference nothing is done again":
             "from the store" in again.err and "32 of 32 rows cached" in again.err,
-        "it ends with the bytes of a run that nothing happened to": again.code == 0 and place.artefacts() == whole,
+        "it ends with the bytes of a run that nothing happened to": again.code == 0 and place.artifacts() == whole,
     })  # fmt: skip
 
 
@@ -133,7 +133,7 @@ def _with_plugin(bench: Bench) -> tuple[Workplace, dict[str, bytes], Path]:
     recipe.write_text(base.replace("dpo_hh.yaml", str(Path("recipes/dpo_hh.yaml").absolute())))
     place.recipe[0] = str(recipe)
     assert place.run().code == 0
-    whole = place.artefacts()
+    whole = place.artifacts()
     shutil.rmtree(place.run_folder())
     return place, whole, weight
 
@@ -154,7 +154,7 @@ def two_on_one_run(bench: Bench) -> Outcome:
     refused = second_child.wait()
     (place.root / "go").touch()
     ended = first.wait()
-    same = ended.code == 0 and place.artefacts() == bench.want
+    same = ended.code == 0 and place.artifacts() == bench.want
     return Outcome(refused.message, {
         "the second: exit code 2, no traceback": refused.code == 2 and "Traceback" not in refused.err,
         "the first ends with the bytes of a run alone": same,
@@ -170,7 +170,7 @@ def two_on_one_cache(bench: Bench) -> Outcome:
     assert alone.run().code == 0
     both = [one.start() for one in (place, other)]
     ended = [child.wait() for child in both]
-    same = place.artefacts() == bench.want and other.artefacts("other") == alone.artefacts("other")
+    same = place.artifacts() == bench.want and other.artifacts("other") == alone.artifacts("other")
     return Outcome("nothing", {
         "both end well": all(one.code == 0 for one in ended),
         "each with the bytes of a run alone": same,
@@ -204,7 +204,7 @@ def clock_jumps_back(bench: Bench) -> Outcome:
     for n, path in enumerate(sorted(place.root.rglob("*"))):  # and file times say the opposite of the truth
         os.utime(path, (2e9 - 1e6 * n, 2e9 - 1e6 * n))
     finished = place.run(inject=jump_back)
-    same = finished.code == 0 and place.artefacts() == bench.want
+    same = finished.code == 0 and place.artifacts() == bench.want
     return Outcome(line(finished, "resuming"), {
         "a run that was killed in between goes on from the newest checkpoint, to the same bytes":
             same and "resuming after step 2" in finished.err,
@@ -231,9 +231,9 @@ def _step() -> tuple[object, str, int]:
 
 
 def _evaluation() -> tuple[object, str, int]:
-    from alignzoo.training import loop as training
+    from alignzoo.training import loop
 
-    return training, "evaluate", 2
+    return loop, "evaluate", 2
 
 
 def _reference() -> tuple[object, str, int]:
@@ -242,7 +242,7 @@ def _reference() -> tuple[object, str, int]:
     return ReferenceCache, "add", 9
 
 
-def _tokenisation() -> tuple[object, str, int]:
+def _tokenization() -> tuple[object, str, int]:
     from alignzoo.data.token_store import TokenStore
 
     return TokenStore, "_make", 1
@@ -274,9 +274,9 @@ def terminated_reference(bench: Bench) -> Outcome:
     return signalled(bench, signal.SIGTERM, _reference, 0)
 
 
-@fault("SIGTERM while tokenising")
-def terminated_tokenisation(bench: Bench) -> Outcome:
-    return signalled(bench, signal.SIGTERM, _tokenisation, 0)
+@fault("SIGTERM while tokenizing")
+def terminated_tokenization(bench: Bench) -> Outcome:
+    return signalled(bench, signal.SIGTERM, _tokenization, 0)
 
 
 @fault("SIGTERM when the policy is exported")
@@ -304,7 +304,7 @@ def damaged_checkpoint(bench: Bench, name: str, damage: Callable[[bytes], bytes]
     file = place.run_folder() / "checkpoints" / "step-000004" / name
     file.write_bytes(damage(file.read_bytes()))
     finished = place.run()
-    same = finished.code == 0 and place.artefacts() == bench.want
+    same = finished.code == 0 and place.artifacts() == bench.want
     return Outcome(line(finished, "is damaged"), {
         "the one before it is used, to the same bytes": same and "resuming after step 2" in finished.err,
     })  # fmt: skip
@@ -315,7 +315,7 @@ def checkpoint_flipped(bench: Bench) -> Outcome:
     return damaged_checkpoint(bench, "model.safetensors", flipped)
 
 
-@fault("the last checkpoint's optimiser is cut short")
+@fault("the last checkpoint's optimizer is cut short")
 def checkpoint_truncated(bench: Bench) -> Outcome:
     return damaged_checkpoint(bench, "optimizer.safetensors", lambda raw: raw[: len(raw) // 2])
 

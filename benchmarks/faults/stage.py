@@ -73,7 +73,7 @@ class Workplace:
         """The command, to its end."""
         return self.start(*more, inject=inject, command=command).wait()
 
-    def artefacts(self, name: str = "dpo_hh") -> dict[str, bytes]:
+    def artifacts(self, name: str = "dpo_hh") -> dict[str, bytes]:
         """What must come out the same to the byte."""
         files = ("policy/model.safetensors", "policy/config.json", "metrics.jsonl", "samples.jsonl", "data.json")
         folder = self.run_folder(name)
@@ -135,12 +135,12 @@ def warm(place: Workplace) -> Finished:
 
     The embedded sample is made once too: every child would spend a second on making the same rows.
     """
-    from alignzoo.data import toy as sample
+    from alignzoo.data import toy
 
-    if not hasattr(sample.rows, "cache_info"):
-        sample.rows = lru_cache(partial(_all_rows, sample.rows))
-        for split in sample.ROWS:
-            sample.rows(split)
+    if not hasattr(toy.rows, "cache_info"):
+        toy.rows = lru_cache(partial(_all_rows, toy.rows))
+        for split in toy.ROWS:
+            toy.rows(split)
     listing = place.root / ".modules"
 
     def list_modules() -> None:
@@ -148,11 +148,11 @@ def warm(place: Workplace) -> Finished:
 
         finish = RunFolder.finish
 
-        def finishing(*arguments):
+        def uninterruptible(*arguments):
             finish(*arguments)
             listing.write_text("\n".join(sys.modules))
 
-        RunFolder.finish = finishing
+        RunFolder.finish = uninterruptible
 
     finished = place.run(inject=list_modules)
     if finished.code == 0 and listing.exists():

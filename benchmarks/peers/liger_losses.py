@@ -2,7 +2,7 @@
 
 Run as: /path/to/liger-env/python benchmarks/peers/liger_losses.py tests/objectives/peer_liger.json
 
-Needs liger-kernel (and triton, which it imports) and not alignzoo; no network, CPU only, not compiled. Hidden states and
+Requirements liger-kernel (and triton, which it imports) and not alignzoo; no network, CPU only, not compiled. Hidden states and
 head are random numbers of policy and reference: Liger multiplies them itself. It casts logits to float32 whatever comes
 in, so every number is a float32 one. `per_example` is there when the loss of the batch is the mean of the losses of its
 pairs taken one at a time, `inputs` where the loss saw more than the shared arrays.

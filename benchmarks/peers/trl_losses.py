@@ -2,7 +2,7 @@
 
 Run as: /path/to/trl-env/python benchmarks/peers/trl_losses.py tests/objectives/peer_trl.json
 
-Needs TRL and not alignzoo; no network, CPU only. Each number comes from the trainer's own tokenisation, collator
+Requirements TRL and not alignzoo; no network, CPU only. Each number comes from the trainer's own tokenization, collator
 and `compute_loss`, on tiny random Llamas in float64. TRL's fused LM head keeps its sums in float32 whatever the
 model's type, so DPOTrainer and KTOTrainer get a plain log-softmax in its place; the script checks that the two
 agree to float32. An entry says `"precision": "float32"` where TRL's own formula casts down; `per_example` is there
@@ -104,7 +104,7 @@ NOTES = {
     "wpo": "times w_w * w_l, w = exp(mean_t(logp_t - log_collision_t)), detached; w may exceed 1",
     "mpo": "0.8 sigmoid + 0.2 bco_pair + 1.0 sft",
     "cpo": NLL, "cpo_label_smoothing": NLL, "cpo_hinge_nll": NLL, "cpo_simpo": NLL,
-    "cpo_hinge": "relu(1 - beta (logp_w - logp_l)), summed log-probs: SLiC without its regulariser",
+    "cpo_hinge": "relu(1 - beta (logp_w - logp_l)), summed log-probs: SLiC without its regularizer",
     "cpo_ipo": "(mean-per-token logp_w - logp_l - 1/(2 beta))^2, no reference",
     "simpo": "-logsigmoid(beta * mean-logp difference - gamma): gamma is not scaled by beta",
     "alphapo": "r = (1 - p^-alpha)/alpha, p = exp(mean logp); then simpo; the alias leaves alpha at 0 unless it is set",

@@ -46,7 +46,7 @@ class Recording(DPOTrainer):
 
 
 class Timing(TrainerCallback):
-    """A step from its first micro-batch to the end of the optimiser's step: collating and logging are outside of it."""
+    """A step from its first micro-batch to the end of the optimizer's step: collating and logging are outside of it."""
 
     def __init__(self, clock):
         self.clock = clock

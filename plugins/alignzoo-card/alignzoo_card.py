@@ -14,7 +14,7 @@ TEXT = """---
 
 # {name}
 
-Trained with alignzoo {version}: `{objective}`, from {start}, {steps} optimiser steps of {rows} rows.
+Trained with alignzoo {version}: `{objective}`, from {start}, {steps} optimizer steps of {rows} rows.
 
 | held out | |
 | --- | --- |
@@ -38,7 +38,7 @@ class Card(Reporter):
     license: str | None = Field(None, description="of the weights, as the hub spells it: apache-2.0, mit, ...")
     language: str | None = Field(None, description="as the hub spells it: en, fr, ...")
 
-    def finish(self, folder: Path, summary: Mapping[str, Any]) -> None:
+    def on_finish(self, folder: Path, summary: Mapping[str, Any]) -> None:
         """Write it from the summary and the resolved recipe."""
         about = {"license": self.license, "language": self.language, "library_name": "transformers"}
         head = {key: value for key, value in about.items() if value} | {"tags": ["alignzoo", _name(summary)]}

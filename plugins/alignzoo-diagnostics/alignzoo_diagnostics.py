@@ -36,7 +36,7 @@ class Displaced(Metric):
 
 
 class RewardLengthGap(Metric):
-    """Reward margin times the sign of the length difference: above 0, the implicit reward favours longer answers."""
+    """Reward margin times the sign of the length difference: above 0, the implicit reward favors longer answers."""
 
     name = "reward_length_gap"
     source = "Park et al. 2024, arXiv:2403.19159"
@@ -46,7 +46,7 @@ class RewardLengthGap(Metric):
     def values(self, example: Pair, objective: Objective):
         """Shape (B,); pairs of one length have none."""
         longer = (example.chosen.length - example.rejected.length).sign().double()
-        gap = (objective.reward(example.chosen) - objective.reward(example.rejected)) * longer
+        gap = (objective.implicit_reward(example.chosen) - objective.implicit_reward(example.rejected)) * longer
         return gap.masked_fill(longer == 0, torch.nan)
 
 

@@ -4,7 +4,7 @@ from alignzoo import Field, Objective, Pair, hookimpl
 
 
 class Hinge(Objective):
-    """Hinge loss on the normalised margin: pairs that are right by 1/beta or more are left alone."""
+    """Hinge loss on the normalized margin: pairs that are right by 1/beta or more are left alone."""
 
     name = "hinge"
     source = "Liu et al. 2023 (RSO), arXiv:2309.06657, equation 9 (hinge-norm)"

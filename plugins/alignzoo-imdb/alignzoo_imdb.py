@@ -1,4 +1,4 @@
-"""IMDb reviews as labelled completions: a review's first words are the prompt, the rest is liked or not."""
+"""IMDb reviews as labeled completions: a review's first words are the prompt, the rest is liked or not."""
 
 from collections.abc import Mapping
 from typing import Any

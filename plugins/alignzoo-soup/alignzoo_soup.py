@@ -2,7 +2,7 @@
 
 import torch
 
-from alignzoo import Field, ModelSource, UserError, content_of, hookimpl
+from alignzoo import Field, ModelSource, UserError, content_digest, hookimpl
 
 
 class Soup(ModelSource):
@@ -42,7 +42,7 @@ class Soup(ModelSource):
     def fingerprint(self):
         """What is in the folders, not where they are."""
         return {"name": self.name, "dtype": self.dtype, "weights": self._shares(),
-                "contents": [content_of(self._folder(path)) for path in self.paths]}  # fmt: skip
+                "contents": [content_digest(self._folder(path)) for path in self.paths]}  # fmt: skip
 
     def _shares(self):
         shares = self.weights or (1.0,) * len(self.paths)

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from alignzoo.core.errors import UserError
-from alignzoo.core.signals import Stopped, Stopping
+from alignzoo.core.signals import GracefulShutdown, Interrupted
 from alignzoo.recipe.schema import SGD, AdamW, RMSprop
 from alignzoo.training import checkpoint
 from alignzoo.training.run_folder import RunFolder, read_lines
@@ -227,11 +227,11 @@ def test_one_process_at_a_time_works_on_a_run(tmp_path):
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
-def stop(number, times=1, finishing=False) -> Stopped:
+def stop(number, times=1, finishing=False) -> Interrupted:
     """The exception that signals end a block with."""
-    with pytest.raises(Stopped) as stopped, Stopping() as stopping:  # noqa: PT012
+    with pytest.raises(Interrupted) as stopped, GracefulShutdown() as stopping:  # noqa: PT012
         stopping.doing = "stopped while reading"
-        with stopping.finishing() if finishing else nullcontext():
+        with stopping.uninterruptible() if finishing else nullcontext():
             for _ in range(times):
                 signal.raise_signal(number)
             DONE.append(number)
@@ -271,12 +271,12 @@ def test_a_signal_that_comes_while_processes_agree_is_not_forgotten():
             signal.raise_signal(signal.SIGTERM)
         return asked
 
-    with Stopping() as stopping:
+    with GracefulShutdown() as stopping:
         stopping.agree = agree
-        with stopping.finishing(agreed=False):
-            with stopping.finishing():
+        with stopping.uninterruptible(agreed=False):
+            with stopping.uninterruptible():
                 pass
-            with pytest.raises(Stopped) as stopped, stopping.finishing():
+            with pytest.raises(Interrupted) as stopped, stopping.uninterruptible():
                 pass
             stopping.asked = 0
     assert told == [0, signal.SIGTERM]

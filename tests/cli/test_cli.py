@@ -84,7 +84,7 @@ def test_everything_that_can_be_named_is_listed_and_explained():
     assert all(one["what"] and all(field["description"] for field in one["parameters"]) for one in listed)
     assert [one["name"] for one in json.loads(cli("list", "metrics", "--json").stdout)] == [
         "entropy",
-        "normalised_accuracy",
+        "normalized_accuracy",
     ]
     text = cli("list", "records").stdout
     assert "the column of the preferred completion" in text

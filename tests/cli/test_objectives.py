@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 ZOO = ROOT / "plugins" / "alignzoo-zoo" / "alignzoo_zoo"
 METADATA = "Metadata-Version: 2.1\nName: alignzoo-zoo\nVersion: 0.1.0\nRequires-Dist: alignzoo>=0.1,<0.2\n"
 BUILT_IN = ["cdpo", "dpo", "ipo", "sft"]
-MODIFIERS = ["label_smoothing", "length_normalised", "margin"]
+MODIFIERS = ["label_smoothing", "length_normalization", "margin"]
 
 
 def cli(*arguments: str, site: Path | None = None) -> subprocess.CompletedProcess:
@@ -75,20 +75,20 @@ NEEDS = {
     "odpo": "pairs, cached reference, column score",
     "ld_dpo": "pairs, cached reference by token",
     "sampo": "pairs, cached reference by token, random numbers",
-    "wpo": "pairs, cached reference, collision of each token",
+    "wpo": "pairs, cached reference, log_collision_prob of each token",
     "tdpo2": "pairs, live reference, kl of each token",
     "tr_dpo": "pairs, moving reference",
     "aot": "pairs, cached reference, whole batch",
     "beta_dpo": "pairs, cached reference, whole batch, state, random numbers",
-    "kto": "labelled completions, cached reference, whole batch, mismatched completions",
-    "bco": "labelled completions, cached reference, whole batch, state",
+    "kto": "labeled completions, cached reference, whole batch, mismatched completions",
+    "bco": "labeled completions, cached reference, whole batch, state",
     "infonca": "ranked lists, cached reference, column score",
     "rrhf": "ranked lists, no reference",
     "bradley_terry_margin": "pairs, scalar head, column margin",
     "label_smoothing": "pairs",
-    "length_normalised": "any data, cached reference",
-    "public_length": "pairs, cached reference by token",
-    "likelihood_weight": "pairs, collision of each token",
+    "length_normalization": "any data, cached reference",
+    "length_desensitization": "pairs, cached reference by token",
+    "wpo_weighting": "pairs, log_collision_prob of each token",
 }
 
 
@@ -100,9 +100,13 @@ def test_what_each_needs_is_said(listed, name):
 
 @pytest.mark.slow
 def test_what_each_declares_is_in_the_json(listed):
-    kto, weight = listed["kto"], listed["likelihood_weight"]
+    kto, weight = listed["kto"], listed["wpo_weighting"]
     assert (kto["data"], kto["reference"], kto["scope"], kto["mismatched"]) == ("unpaired", "sequence", "batch", True)
-    assert (weight["data"], weight["changes_log_ratio"], weight["statistics"]) == (["pair"], False, ["collision"])
+    assert (weight["data"], weight["changes_log_ratio"], weight["statistics"]) == (
+        ["pair"],
+        False,
+        ["log_collision_prob"],
+    )
     assert listed["bco"]["state"]
     assert not listed["kto"]["state"]
 
@@ -141,7 +145,7 @@ def test_show_tells_all_about_an_objective(site, listed):
         "family    unpaired",
         "source    Ethayarajh et al. 2024, arXiv:2402.01306",
         "equation  desirable: l_D (1 - sigmoid(beta (r - z0)))",
-        "needs     labelled completions, cached reference, whole batch, mismatched completions",
+        "needs     labeled completions, cached reference, whole batch, mismatched completions",
         "constant  the KL estimate z0 is a constant of each step",
         "package   alignzoo-zoo 0.1.0",
         "desirable_weight = 1.0  (number, > 0)",
@@ -154,12 +158,12 @@ def test_show_tells_all_about_an_objective(site, listed):
 
 @pytest.mark.slow
 def test_show_tells_all_about_a_modifier(site, listed):
-    text = cli("show", "likelihood_weight", site=site).stdout
+    text = cli("show", "wpo_weighting", site=site).stdout
     for words in (
-        "needs     pairs, collision of each token",
+        "needs     pairs, log_collision_prob of each token",
         "constant  ",
         "clamp = True  (boolean)",
-        "objective: {name: dpo, modifiers: [{name: likelihood_weight, clamp: true}]}",
+        "objective: {name: dpo, modifiers: [{name: wpo_weighting, clamp: true}]}",
     ):
         assert words in text
     assert json.loads(cli("show", "margin", "--json", site=site).stdout) == listed["margin"]
@@ -169,11 +173,11 @@ def test_show_tells_all_about_a_modifier(site, listed):
     ("name", "words"),
     [
         ("dop", "no objective is called 'dop'; did you mean 'dpo'?"),
-        ("length_normalized", "no modifier is called 'length_normalized'; did you mean 'length_normalised'?"),
+        ("length_normalized", "no modifier is called 'length_normalized'; did you mean 'length_normalization'?"),
         ("hinge", "no objective is called 'hinge'"),
     ],
 )
-def test_a_misspelt_name_of_either_kind_is_told(name, words):
+def test_a_misspelled_name_of_either_kind_is_told(name, words):
     done = cli("show", name)
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr

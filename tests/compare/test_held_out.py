@@ -16,14 +16,14 @@ import alignzoo
 from alignzoo.compare.measure import measure
 from alignzoo.compare.spec import Sampling
 from alignzoo.core.console import Screen
-from alignzoo.data import toy as sample
-from alignzoo.data.tokenize import Tokenised
+from alignzoo.data import toy
+from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.data.trees import Branch, Tree, Trees
-from alignzoo.evaluation import figures as held_out
+from alignzoo.evaluation import figures as figures_module
 from alignzoo.evaluation.figures import for_testing, row_figures
-from alignzoo.evaluation.samples import sample_rows
+from alignzoo.evaluation.samples import choose_reply_rows
 from alignzoo.recipe.load import load_recipe
-from alignzoo.scoring.batches import Flat, Supply
+from alignzoo.scoring.batches import BatchBuilder, ScoredBatch
 
 QUIET = Screen(quiet=True)
 
@@ -49,14 +49,14 @@ def test_two_groups_are_on_two_sides_and_one_is_for_testing(names):
 def test_prompts_are_spread_over_the_test_split_and_end_where_a_reply_begins():
     contexts = ["so?" if i % 5 == 0 else "" for i in range(40)]
     branches = [(Branch(np.array([1])), Branch(np.array([2, 3]), len(context) and 1)) for context in contexts]
-    held_out = Tokenised(Trees.build(Tree(str(i), np.array([0]), two) for i, two in enumerate(branches)), [])
+    held_out = TokenizedRows(Trees.build(Tree(str(i), np.array([0]), two) for i, two in enumerate(branches)), [])
     test = np.arange(40) % 2 == 0
-    chosen = sample_rows(held_out, 4, test)
+    chosen = choose_reply_rows(figures_module, 4, test)
     assert chosen == [6, 16, 26, 36]
-    everything = sample_rows(held_out, 999, test)
+    everything = choose_reply_rows(figures_module, 999, test)
     assert everything == [i for i in range(40) if i % 2 == 0 and i % 5]
-    assert sample_rows(held_out, 999) == [i for i in range(40) if i % 5], "a run leaves out the same rows"
-    assert sample_rows(held_out, 4, test & False) == []
+    assert choose_reply_rows(figures_module, 999) == [i for i in range(40) if i % 5], "a run leaves out the same rows"
+    assert choose_reply_rows(figures_module, 4, test & False) == []
 
 
 # --- figures from given log-probs
@@ -73,14 +73,14 @@ def figures(monkeypatch):
         columns = {name: np.array(values, dtype=np.float32) for name, values in (columns or {}).items()}
         trees = Trees.build(items, columns)
         whole = np.repeat(np.array(scores) / lengths, lengths)
-        flat = Flat(list(range(len(counts))), list(counts), np.array(lengths), {"log_prob": torch.tensor(whole)})
+        flat = ScoredBatch(list(range(len(counts))), list(counts), np.array(lengths), {"log_prob": torch.tensor(whole)})
         first = trees.first
         each = np.array(reference) / lengths
         cached = SimpleNamespace(tokens=lambda row, b: np.repeat(each, lengths)[spans[first[row] + b]])
         spans = [slice(end - n, end) for n, end in zip(lengths, np.cumsum(lengths), strict=True)]
-        supply = Supply(objective, trees, cached, metrics=metrics)
+        supply = BatchBuilder(objective, trees, cached, metrics=metrics)
         supply.with_reference(flat, torch.device("cpu"))
-        monkeypatch.setattr(held_out, "score_all", lambda *arguments: flat)
+        monkeypatch.setattr(figures_module, "score_all", lambda *arguments: flat)
         test = np.array(test) if test is not None else np.ones(len(counts), dtype=bool)
         return row_figures(None, supply, test, 1, QUIET)
 
@@ -94,7 +94,7 @@ def test_pairs(figures):
     assert found["preference_accuracy"].tolist() == [1, 0.5, 1]
     assert found["margin"] == pytest.approx([0.5, 0, 1])
     assert found["likelihood_accuracy"].tolist() == [1, 0, 0.5]
-    assert found["length_normalised_accuracy"].tolist() == [1, 1, 0.5]
+    assert found["length_normalized_accuracy"].tolist() == [1, 1, 0.5]
     assert found["chosen_log_ratio"] == pytest.approx([1, 0, 1])
     assert found["rejected_log_ratio"] == pytest.approx([0, 0, -1])
     assert all(values.dtype == np.float64 for values in found.values())
@@ -188,9 +188,9 @@ def test_a_metric_has_a_number_of_each_row_or_none(figures):
 
 
 def lists() -> dict[str, list[dict]]:
-    """The same dialogues as pairs, labelled completions, ranked lists of several lengths, and pairs among labels."""
+    """The same dialogues as pairs, labeled completions, ranked lists of several lengths, and pairs among labels."""
     tables: dict[str, list[dict]] = {"pairs": [], "labels": [], "ranked": [], "mixed": []}
-    for i, row in enumerate(itertools.islice(sample.rows("train", 4), 60)):
+    for i, row in enumerate(itertools.islice(toy.rows("train", 4), 60)):
         texts, scores = [one.text for one in row.completions], [one.columns["score"] for one in row.completions]
         own = {"prompt": row.prompt}
         tables["pairs"].append(own | {"chosen": texts[0], "rejected": texts[-1]})
@@ -225,7 +225,7 @@ MODEL = {
         ("kto", "labels"), ("kto", "mixed"), ("kto", "pairs"), ("bco", "labels"), ("pl_dpo", "ranked"),
         ("bradley_terry", "pairs"), ("tdpo1", "pairs"), ("tr_dpo", "pairs"), ("simpo", "pairs"), ("sampo", "pairs"),
         ("sft", "labels"), ([{"name": "dpo"}, {"name": "sft", "weight": 0.1}], "pairs"),
-        ({"name": "dpo", "modifiers": ["length_normalised"]}, "pairs"),
+        ({"name": "dpo", "modifiers": ["length_normalization"]}, "pairs"),
     ],
     ids=str,
 )  # fmt: skip

@@ -22,12 +22,12 @@ from alignzoo.compare.replies import distinct, divergences
 from alignzoo.compare.spec import Sampling
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import UserError
-from alignzoo.data.row_reader import Unread
+from alignzoo.data.row_reader import RowReader
 from alignzoo.data.token_store import TokenStore
 from alignzoo.data.trees import Branch, Tree
 from alignzoo.evaluation.judging import judge_key
 from alignzoo.interfaces.judge import Judge
-from alignzoo.models.generation import sample
+from alignzoo.models.generation import generate_replies
 from alignzoo.recipe.load import load_recipe
 from alignzoo.registry.lookup import registry
 from alignzoo.scoring.scorer import Scorer
@@ -135,7 +135,7 @@ def test_a_measured_run_is_what_results_reads(run, measured):
     assert len(ids) == 32
     assert found.path.parent == run("dpo")[1] / "evaluations"
     assert found.examples.keys() == {
-        "test", "preference_accuracy", "likelihood_accuracy", "length_normalised_accuracy", "margin",
+        "test", "preference_accuracy", "likelihood_accuracy", "length_normalized_accuracy", "margin",
         "chosen_log_ratio", "rejected_log_ratio", "entropy",
     }  # fmt: skip
     assert all(values.shape == (32,) and values.dtype == np.float64 for values in found.examples.values())
@@ -183,7 +183,7 @@ def test_every_figure_is_the_plain_forwards(run, measured):
     recipe, folder = run("dpo")
     start = run("sft")[1] / "policy"
     tokenizer = AutoTokenizer.from_pretrained(folder / "policy")
-    held_out = TokenStore(recipe, tokenizer).get(Unread(recipe.recipe.data), str).held_out
+    held_out = TokenStore(recipe, tokenizer).get(RowReader(recipe.recipe.data), str).held_out
     for i in (0, 7, 31):
         tree = held_out.trees[i]
         sides = []
@@ -198,7 +198,7 @@ def test_every_figure_is_the_plain_forwards(run, measured):
         assert row["margin"] == pytest.approx(0.1 * (chosen - chosen_ref - rejected + rejected_ref), abs=1e-4)
         assert row["preference_accuracy"] == float(chosen - chosen_ref > rejected - rejected_ref)
         assert row["likelihood_accuracy"] == float(chosen > rejected)
-        assert row["length_normalised_accuracy"] == float(chosen / n > rejected / m)
+        assert row["length_normalized_accuracy"] == float(chosen / n > rejected / m)
     for line in found.samples:
         prompt = held_out.trees[found.about["ids"].index(line["id"])].prompt
         reply = sample_of(recipe, folder, prompt)
@@ -214,14 +214,14 @@ def test_every_figure_is_the_plain_forwards(run, measured):
 def sample_of(recipe, folder, prompt):
     model = AutoModelForCausalLM.from_pretrained(folder / "policy").eval()
     tokenizer = AutoTokenizer.from_pretrained(folder / "policy")
-    return sample(model, tokenizer, [prompt], temperature=1.0, most=SETTINGS.tokens, seed=SETTINGS.seed)[0]
+    return generate_replies(model, tokenizer, [prompt], temperature=1.0, most=SETTINGS.tokens, seed=SETTINGS.seed)[0]
 
 
 def test_what_starts_from_nothing_is_its_own_reference(run, measured):
     recipe, folder = run("sft")
     shutil.rmtree(module.cache_root() / "reference")
     otherwise = _Measuring(recipe, folder, SETTINGS, QUIET, budget=100)  # cached log-probs are then rounded otherwise
-    otherwise._computed(otherwise.store.get(Unread(recipe.recipe.data), str).held_out)
+    otherwise._computed(otherwise.store.get(RowReader(recipe.recipe.data), str).held_out)
     found = measured("sft", settings=OTHERS)
     assert not found.examples["chosen_log_ratio"].any()
     assert not found.examples["rejected_log_ratio"].any()
@@ -255,7 +255,7 @@ def test_the_mean_log_ratio_of_replies_estimates_their_kl(run, scorers):
     policy, reference = scorers
     tokenizer = AutoTokenizer.from_pretrained(run("dpo")[1] / "policy")
     prompts = [np.array([5 + i % 40, 6, 7 + i % 3], dtype=np.int32) for i in range(400)]
-    drawn = sample(policy.model, tokenizer, prompts, temperature=1.0, most=12, seed=1)
+    drawn = generate_replies(policy.model, tokenizer, prompts, temperature=1.0, most=12, seed=1)
     trees = [Tree(str(i), p, (Branch(r.tokens),)) for i, (p, r) in enumerate(zip(prompts, drawn, strict=True))]
     kl, log_ratio = (np.array(values) for values in divergences(policy, reference, trees, 4096))
     off = log_ratio - kl
@@ -274,10 +274,10 @@ def test_no_figure_depends_on_how_it_was_batched(run, monkeypatch):
     recipe, folder = run("dpo")
     found = []
     for slots, batch in ((300, 100), (4096, 16_384)):
-        monkeypatch.setattr(replies, "sample", partial(sample, budget=batch))
+        monkeypatch.setattr(replies, "sample", partial(generate_replies, budget=batch))
         measuring = _Measuring(recipe, folder, SETTINGS, QUIET, slots)
         shutil.rmtree(module.cache_root() / "reference")
-        found.append(measuring._computed(measuring.store.get(Unread(recipe.recipe.data), str).held_out))
+        found.append(measuring._computed(measuring.store.get(RowReader(recipe.recipe.data), str).held_out))
     (examples, lines), (others, other_lines) = found
     for name, values in examples.items():
         assert np.allclose(values, others[name], rtol=0, atol=1e-5), name

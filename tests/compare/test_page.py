@@ -82,7 +82,7 @@ def test_the_same_prompts_are_answered_side_by_side_by_every_row(whole):
         assert re.findall(r"<b>(\w+_hh), seed 0", card) == ["sft_hh", "dpo_hh", "ipo_hh", "cdpo_hh"]
 
 
-def test_a_difference_within_noise_has_no_colour(tmp_path):
+def test_a_difference_within_noise_has_no_color(tmp_path):
     runs = Runs(tmp_path).add("dpo_hh").add("ipo_hh", accuracy=0.5).add("cdpo_hh", accuracy=0.8)
     text = html(runs.entries)
     row = re.search(r"<tr>(?:(?!<tr>).)*cdpo_hh.*?</tr>", text, re.DOTALL)[0]

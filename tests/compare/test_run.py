@@ -93,7 +93,7 @@ def test_it_says_what_it_will_do_and_leaves_everything_behind(whole):
 def test_what_can_be_shared_is_done_once(whole):
     about, entries = read_results(whole[1])
     assert about["counts"] == {
-        "runs": 9, "runs_done_before": 0, "sft_runs": 1, "reference_passes": 1, "tokenisations": 1,
+        "runs": 9, "runs_done_before": 0, "sft_runs": 1, "reference_passes": 1, "tokenizations": 1,
     }  # fmt: skip
     assert {entry.state for entry in entries} == {"done"}
     assert len({entry.start for entry in entries if entry.start}) == 1

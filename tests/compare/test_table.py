@@ -339,7 +339,7 @@ def test_numbers_that_are_none_are_left_out_for_every_seed_and_a_column_of_none_
     rewrite(runs.entries[1], quality=holes)
     table = build(about(), runs.entries)
     assert table.cells["dpo_hh", "quality"].estimate.examples == TEST // 2
-    assert table.column("length_normalised_accuracy") is None
+    assert table.column("length_normalized_accuracy") is None
     rewrite(runs.entries[1], quality=np.where(np.arange(ROWS) == VALIDATION, np.inf, 2.0))
     assert np.isfinite(build(about(), runs.entries).cells["dpo_hh", "quality"].estimate.mean)
 

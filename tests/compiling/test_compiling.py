@@ -10,9 +10,9 @@ from architectures import FOREST, build
 
 from alignzoo.core.errors import UserError
 from alignzoo.data.trees import Branch, Tree
-from alignzoo.models import compile as compiling
-from alignzoo.models.compile import compiled_layers, float32_means_float32
-from alignzoo.scoring.forest import lay
+from alignzoo.models import compile as compile_module
+from alignzoo.models.compile import compiled_layers, disable_tf32
+from alignzoo.scoring.forest import lay_out
 from alignzoo.scoring.scorer import Scorer
 
 CPU = torch.device("cpu")
@@ -26,7 +26,7 @@ def forests():
         return torch.randint(1, 97, (count,), generator=draw, dtype=torch.int32).numpy()
 
     trees = [Tree(str(i), some(9 + i), (Branch(some(5)), Branch(some(7)))) for i in range(5)]
-    return lay(trees, "packed"), lay(trees[1:], "packed")
+    return lay_out(trees, "packed"), lay_out(trees[1:], "packed")
 
 
 def measured(model, forest):
@@ -63,7 +63,7 @@ def test_a_machine_without_a_compiler_is_told(monkeypatch):
 
         return fails
 
-    monkeypatch.setattr(compiling.torch, "compile", compiled)
+    monkeypatch.setattr(compile_module.torch, "compile", compiled)
     told = r"can't compile here: No working C\+\+ compiler found"
     with pytest.raises(UserError, match=told), compiled_layers(build(FOREST["llama"]()), True, CPU):
         pass
@@ -80,7 +80,7 @@ def test_a_model_without_layers_is_told():
 def test_float32_is_float32(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     torch.set_float32_matmul_precision("high")
-    float32_means_float32()
+    disable_tf32()
     assert torch.get_float32_matmul_precision() == "highest"
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32

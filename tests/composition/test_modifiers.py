@@ -15,16 +15,16 @@ from zoo import MODIFIERS, OBJECTIVES, make, modified
 
 from alignzoo.interfaces.modifier import Modifier
 from alignzoo.interfaces.objective import Objective
-from alignzoo.objectives.composition import Modified, meaningless
+from alignzoo.objectives.composition import Modified, incompatibility
 from alignzoo.objectives.modifiers.label_smoothing import LabelSmoothing
-from alignzoo.objectives.modifiers.length_normalization import LengthNormalised
+from alignzoo.objectives.modifiers.length_normalization import LengthNormalization
 from alignzoo.objectives.modifiers.margin import Margin
 from alignzoo.testing.synthetic_batch import batch_for
 
 BETA = 0.4
 DPO = make("dpo", beta=BETA)
 JS = MODIFIERS["f_divergence"](divergence="js")
-PUBLIC = MODIFIERS["public_length"](alpha=0.25)
+PUBLIC = MODIFIERS["length_desensitization"](alpha=0.25)
 
 
 def exactly(values):
@@ -48,16 +48,16 @@ def test_the_first_has_the_last_word_on_log_ratios():
     def dpo(change) -> list[float]:
         return [softplus(-BETA * (change(pair.chosen) - change(pair.rejected))) for pair in PAIRS]
 
-    assert losses(JS, LengthNormalised()) == exactly(dpo(lambda y: js(ratio(y) / len(y))))
-    assert losses(LengthNormalised(), JS) == exactly(dpo(lambda y: js(ratio(y)) / len(y)))
+    assert losses(JS, LengthNormalization()) == exactly(dpo(lambda y: js(ratio(y) / len(y))))
+    assert losses(LengthNormalization(), JS) == exactly(dpo(lambda y: js(ratio(y)) / len(y)))
 
 
-def test_a_length_treatment_is_normalised_when_it_is_written_last():
+def test_a_length_treatment_is_normalized_when_it_is_written_last():
     def loss(pair: Two) -> float:
-        w, x = plain.public_length(pair, 0.25)
+        w, x = plain.length_desensitization(pair, 0.25)
         return softplus(-BETA * (w / len(pair.chosen) - x / len(pair.rejected)))
 
-    assert losses(LengthNormalised(), PUBLIC) == exactly([loss(pair) for pair in PAIRS])
+    assert losses(LengthNormalization(), PUBLIC) == exactly([loss(pair) for pair in PAIRS])
 
 
 def test_the_first_changes_the_loss_first():
@@ -68,9 +68,9 @@ def test_the_first_changes_the_loss_first():
         return 0.8 * softplus(-(h - 1.5)) + 0.2 * softplus(-(-h - 1.5))
 
     smoothed = [loss(pair) for pair in PAIRS]
-    assert losses(Margin(reward=1.5), LabelSmoothing(share=0.2)) == exactly(smoothed)
-    weighted = [plain.likelihood_weight(pair, True) * one for pair, one in zip(PAIRS, smoothed, strict=True)]
-    all_three = losses(Margin(reward=1.5), LabelSmoothing(share=0.2), MODIFIERS["likelihood_weight"]())
+    assert losses(Margin(value=1.5), LabelSmoothing(epsilon=0.2)) == exactly(smoothed)
+    weighted = [plain.wpo_weighting(pair, True) * one for pair, one in zip(PAIRS, smoothed, strict=True)]
+    all_three = losses(Margin(value=1.5), LabelSmoothing(epsilon=0.2), MODIFIERS["wpo_weighting"]())
     assert all_three == exactly(weighted)
 
 
@@ -78,12 +78,16 @@ def test_three_around_three_kinds_of_change():
     """Public length, then per token, then a divergence, then smoothed."""
 
     def loss(pair: Two) -> float:
-        w, x = plain.public_length(pair, 0.25)
+        w, x = plain.length_desensitization(pair, 0.25)
         h = BETA * (js(w / len(pair.chosen)) - js(x / len(pair.rejected)))
         return 0.9 * softplus(-h) + 0.1 * softplus(h)
 
-    assert losses(JS, LengthNormalised(), PUBLIC, LabelSmoothing(share=0.1)) == exactly([loss(pair) for pair in PAIRS])
-    assert losses(LabelSmoothing(share=0.1), JS, LengthNormalised(), PUBLIC) == exactly([loss(pair) for pair in PAIRS])
+    assert losses(JS, LengthNormalization(), PUBLIC, LabelSmoothing(epsilon=0.1)) == exactly(
+        [loss(pair) for pair in PAIRS]
+    )
+    assert losses(LabelSmoothing(epsilon=0.1), JS, LengthNormalization(), PUBLIC) == exactly(
+        [loss(pair) for pair in PAIRS]
+    )
 
 
 # What is modified beside the loss
@@ -91,15 +95,17 @@ def test_three_around_three_kinds_of_change():
 
 def test_the_reward_is_of_the_modified_log_ratio():
     completions = plain.scored([pair.chosen for pair in PAIRS])
-    got = modified(DPO, JS, LengthNormalised()).reward(completions)
+    got = modified(DPO, JS, LengthNormalization()).implicit_reward(completions)
     assert got.tolist() == exactly([BETA * js(ratio(pair.chosen) / len(pair.chosen)) for pair in PAIRS])
 
 
-@pytest.mark.parametrize("name", ["label_smoothing", "margin", "public_length", "down_sampled", "likelihood_weight"])
+@pytest.mark.parametrize(
+    "name", ["label_smoothing", "margin", "length_desensitization", "length_downsampling", "wpo_weighting"]
+)
 def test_the_reward_of_one_completion_does_not_depend_on_another(name):
     """What treats a pair as a pair leaves the implicit reward of each as it is."""
     completions = plain.scored([pair.chosen for pair in PAIRS])
-    assert modified(DPO, name).reward(completions).tolist() == DPO.reward(completions).tolist()
+    assert modified(DPO, name).implicit_reward(completions).tolist() == DPO.implicit_reward(completions).tolist()
 
 
 class AboveItsMean(Objective):
@@ -121,7 +127,7 @@ class AboveItsMean(Objective):
 
 def test_a_running_mean_is_of_what_the_loss_sees():
     example, own, _, _ = plain.as_unpaired()
-    objective = modified(AboveItsMean(), JS, LengthNormalised())
+    objective = modified(AboveItsMean(), JS, LengthNormalization())
     state = objective.next_state(example)
     means = [js(ratio(y) / len(y)) for y in own]
     assert state == {"mean": exactly(math.fsum(means) / len(means))}
@@ -130,7 +136,7 @@ def test_a_running_mean_is_of_what_the_loss_sees():
     assert objective.initial_state() == {"mean": 0.0}
 
 
-@pytest.mark.parametrize("name", ["length_normalised", "public_length", "f_divergence"])
+@pytest.mark.parametrize("name", ["length_normalization", "length_desensitization", "f_divergence"])
 def test_pairs_that_are_left_out_of_a_modified_loss_are_left_out_of_its_weight(name):
     """Beta-DPO drops outliers by their margins: those that it sees."""
     objective = modified(make("beta_dpo", keep=0.5, beta=1.0), name)
@@ -142,22 +148,28 @@ def test_pairs_that_are_left_out_of_a_modified_loss_are_left_out_of_its_weight(n
 
 
 def test_a_moving_reference_moves_as_the_objective_says():
-    objective = modified(make("tr_dpo", alpha=0.3, every=4), "length_normalised", "label_smoothing")
-    assert [objective.sync(step) for step in range(1, 9)] == [0, 0, 0, 0.3, 0, 0, 0, 0.3]
+    objective = modified(make("tr_dpo", alpha=0.3, every=4), "length_normalization", "label_smoothing")
+    assert [objective.reference_update(step) for step in range(1, 9)] == [0, 0, 0, 0.3, 0, 0, 0, 0.3]
 
 
 def test_a_modified_objective_needs_what_it_and_its_modifiers_need():
-    objective = modified("odpo", "public_length", "down_sampled", "likelihood_weight")
-    declared = {key: getattr(objective, key) for key in ("data", "scope", "head", "reference", "tokens", "random")}
+    objective = modified("odpo", "length_desensitization", "length_downsampling", "wpo_weighting")
+    declared = {
+        key: getattr(objective, key) for key in ("data", "scope", "head", "reference", "tokens", "needs_uniform")
+    }
     assert declared == {
-        "data": "pair", "scope": "example", "head": "language_model", "reference": "token", "tokens": True, "random": True,
+        "data": "pair", "scope": "example", "head": "language_model", "reference": "token", "tokens": True, "needs_uniform": True,
     }  # fmt: skip
-    assert (objective.statistics, objective.columns, objective.mismatched) == (("collision",), ("score",), False)
-    assert modified("tdpo1", "public_length").reference == "live"
-    assert modified("tr_dpo", "public_length").reference == "moving"
-    assert modified("kto", "length_normalised").mismatched
-    assert modified("aot_unpaired", "length_normalised").scope == "batch"
-    assert [piece.name for piece in modified("dpo", "margin", "label_smoothing").pieces] == [
+    assert (objective.statistics, objective.columns, objective.mismatched) == (
+        ("log_collision_prob",),
+        ("score",),
+        False,
+    )
+    assert modified("tdpo1", "length_desensitization").reference == "live"
+    assert modified("tr_dpo", "length_desensitization").reference == "moving"
+    assert modified("kto", "length_normalization").mismatched
+    assert modified("aot_unpaired", "length_normalization").scope == "batch"
+    assert [piece.name for piece in modified("dpo", "margin", "label_smoothing").components] == [
         "dpo",
         "margin",
         "label_smoothing",
@@ -176,7 +188,7 @@ def test_a_modifier_changes_the_loss_exactly_where_it_is_allowed(around):
     allowed = 0
     for name in OBJECTIVES:
         whole = modified(name, around)
-        why = meaningless(whole)
+        why = incompatibility(whole)
         if why and "does not read" not in why:
             continue
         unchanged = loss_of(whole, whole) == pytest.approx(loss_of(whole.inner, whole), rel=1e-9)
@@ -193,64 +205,66 @@ NOT_READ = r"{} changes the log-ratio, which {}\(.*\){} does not read: it would 
     [
         ("kto", ["margin"], "margin applies to pair data, and kto takes unpaired"),
         ("pl_dpo", ["label_smoothing"], "label_smoothing applies to pair data, and pl_dpo takes ranked"),
-        ("sft", ["likelihood_weight"], "likelihood_weight applies to pair data, and sft takes chosen"),
-        ("sft", ["length_normalised"], "length_normalised changes the log-ratio, and sft has no reference to make one with"),
+        ("sft", ["wpo_weighting"], "wpo_weighting applies to pair data, and sft takes chosen"),
+        ("sft", ["length_normalization"], "length_normalization changes the log-ratio, and sft has no reference to make one with"),
         ("simpo", ["margin"], "margin changes the log-ratio, and simpo has no reference to make one with"),
-        ("cpo", ["public_length"], "public_length changes the log-ratio, and cpo has no reference to make one with"),
-        ("bradley_terry", ["length_normalised"], "length_normalised reads log-probs, and bradley_terry trains a reward model, which has none"),
-        ("bradley_terry", ["likelihood_weight"], "likelihood_weight reads log-probs, and bradley_terry trains a reward model, which has none"),
-        *[("aot", [one], NOT_READ.format(one, "aot", "")) for one in ("length_normalised", "f_divergence", "margin", "public_length", "down_sampled")],
-        *[("ld_dpo", [one], NOT_READ.format(one, "ld_dpo", "")) for one in ("length_normalised", "f_divergence", "margin", "down_sampled")],
-        ("sampo", ["length_normalised"], NOT_READ.format("length_normalised", "sampo", "")),
-        ("dpo", ["public_length", "length_normalised"], NOT_READ.format("length_normalised", "dpo", " with public_length")),
-        ("dpo", ["public_length", "down_sampled"], NOT_READ.format("down_sampled", "dpo", " with public_length")),
-        ("dpo", ["down_sampled", "label_smoothing", "f_divergence"], NOT_READ.format("f_divergence", "dpo", " with down_sampled with label_smoothing")),
-        ("ln_dpo", ["length_normalised"], "length_normalised is part of ln_dpo already"),
+        ("cpo", ["length_desensitization"], "length_desensitization changes the log-ratio, and cpo has no reference to make one with"),
+        ("bradley_terry", ["length_normalization"], "length_normalization reads log-probs, and bradley_terry trains a reward model, which has none"),
+        ("bradley_terry", ["wpo_weighting"], "wpo_weighting reads log-probs, and bradley_terry trains a reward model, which has none"),
+        *[("aot", [one], NOT_READ.format(one, "aot", "")) for one in ("length_normalization", "f_divergence", "margin", "length_desensitization", "length_downsampling")],
+        *[("ld_dpo", [one], NOT_READ.format(one, "ld_dpo", "")) for one in ("length_normalization", "f_divergence", "margin", "length_downsampling")],
+        ("sampo", ["length_normalization"], NOT_READ.format("length_normalization", "sampo", "")),
+        ("dpo", ["length_desensitization", "length_normalization"], NOT_READ.format("length_normalization", "dpo", " with length_desensitization")),
+        ("dpo", ["length_desensitization", "length_downsampling"], NOT_READ.format("length_downsampling", "dpo", " with length_desensitization")),
+        ("dpo", ["length_downsampling", "label_smoothing", "f_divergence"], NOT_READ.format("f_divergence", "dpo", " with length_downsampling with label_smoothing")),
+        ("ln_dpo", ["length_normalization"], "length_normalization is part of ln_dpo already"),
         ("f_dpo", ["f_divergence"], "f_divergence is part of f_dpo already"),
         ("chi_po", ["f_divergence"], "f_divergence is part of chi_po already"),
-        ("ld_dpo", ["public_length"], "public_length is part of ld_dpo already"),
-        ("sampo", ["down_sampled"], "down_sampled is part of sampo already"),
-        ("wpo", ["likelihood_weight"], "likelihood_weight is part of wpo already"),
+        ("ld_dpo", ["length_desensitization"], "length_desensitization is part of ld_dpo already"),
+        ("sampo", ["length_downsampling"], "length_downsampling is part of sampo already"),
+        ("wpo", ["wpo_weighting"], "wpo_weighting is part of wpo already"),
         ("cdpo", ["label_smoothing"], "label_smoothing is part of cdpo already"),
         ("robust_dpo", ["label_smoothing"], "label_smoothing is part of robust_dpo already"),
         ("exo_pair", ["label_smoothing"], "label_smoothing is part of exo_pair already"),
-        ("dpo", ["length_normalised", "length_normalised"], "length_normalised is there twice"),
+        ("dpo", ["length_normalization", "length_normalization"], "length_normalization is there twice"),
         ("dpo", ["label_smoothing", "margin", "label_smoothing"], "margin must be the first modifier"),
-        ("dpo", ["length_normalised", "margin"], "margin must be the first modifier: length_normalised would change what it adds"),
+        ("dpo", ["length_normalization", "margin"], "margin must be the first modifier: length_normalization would change what it adds"),
         ("dpo", ["label_smoothing", "margin"], "margin must be the first modifier: label_smoothing would change what it adds"),
         ("ln_dpo", ["margin"], "margin moves beta times the log-ratio, and ln_dpo has another reward"),
         ("f_dpo", ["margin"], "margin moves beta times the log-ratio, and f_dpo has another reward"),
         *[(name, ["label_smoothing"], f"label_smoothing mixes the losses of single pairs, and {name} has one of the batch")
           for name in ("aot", "dr_dpo", "beta_dpo")],
-        ("dr_dpo", ["likelihood_weight"], "likelihood_weight weighs the losses of single pairs, and dr_dpo has one of the batch"),
+        ("dr_dpo", ["wpo_weighting"], "wpo_weighting weighs the losses of single pairs, and dr_dpo has one of the batch"),
     ],
 )  # fmt: skip
 def test_what_has_no_meaning_is_told(name, around, why):
-    said = meaningless(modified(name, *around))
+    said = incompatibility(modified(name, *around))
     assert re.fullmatch(why, said) or said.startswith(why), said
 
 
 @pytest.mark.parametrize(
     ("name", "around"),
     [
-        ("rpo", ["length_normalised"]),  # its likelihood term reads no log-ratio; its preference term does
-        ("tdpo1", ["length_normalised", "public_length"]),
-        ("tr_dpo", ["margin", "public_length"]),
+        ("rpo", ["length_normalization"]),  # its likelihood term reads no log-ratio; its preference term does
+        ("tdpo1", ["length_normalization", "length_desensitization"]),
+        ("tr_dpo", ["margin", "length_desensitization"]),
         ("aot", []),
-        ("ld_dpo", ["label_smoothing", "likelihood_weight"]),
-        ("simpo", ["label_smoothing", "likelihood_weight"]),
+        ("ld_dpo", ["label_smoothing", "wpo_weighting"]),
+        ("simpo", ["label_smoothing", "wpo_weighting"]),
         ("bradley_terry_margin", ["label_smoothing"]),
-        ("bco", ["length_normalised", "f_divergence"]),
-        ("r_dpo", ["length_normalised"]),
-        ("ipo", ["length_normalised"]),
+        ("bco", ["length_normalization", "f_divergence"]),
+        ("r_dpo", ["length_normalization"]),
+        ("ipo", ["length_normalization"]),
     ],
 )
 def test_what_has_a_meaning_is_let_through(name, around):
-    assert meaningless(modified(name, *around)) == ""
+    assert incompatibility(modified(name, *around)) == ""
 
 
-def test_ipo_on_means_is_length_normalised_already():
-    assert meaningless(modified(make("ipo", log_ratio="mean"), "length_normalised")).endswith("part of ipo already")
+def test_ipo_on_means_is_length_normalized_already():
+    assert incompatibility(modified(make("ipo", log_ratio="mean"), "length_normalization")).endswith(
+        "part of ipo already"
+    )
 
 
 class Peeks(Objective):
@@ -294,14 +308,14 @@ def test_a_plugins_objective_and_modifier_are_asked_too_whatever_data_they_take(
             "Own", (Objective,), {"__doc__": "x", "__module__": __name__, "name": "own", "data": data, "loss": loss}
         )()
 
-    assert meaningless(modified(one(True), Summed())) == ""
-    assert "own() does not read" in meaningless(modified(one(False), Summed()))
-    assert "own() with summed does not read" in meaningless(modified(one(True), Summed(), LengthNormalised()))
+    assert incompatibility(modified(one(True), Summed())) == ""
+    assert "own() does not read" in incompatibility(modified(one(False), Summed()))
+    assert "own() with summed does not read" in incompatibility(modified(one(True), Summed(), LengthNormalization()))
 
 
 def test_a_log_ratio_that_is_held_constant_is_read():
-    assert meaningless(modified(Peeks(), "length_normalised")) == ""
+    assert incompatibility(modified(Peeks(), "length_normalization")) == ""
 
 
 def test_an_objective_that_fails_is_the_kits_affair():
-    assert meaningless(modified(Breaks(), "length_normalised")) == ""
+    assert incompatibility(modified(Breaks(), "length_normalization")) == ""

@@ -13,15 +13,15 @@ from zoo import make, modified
 from alignzoo.data.trees import Branch, Tree, Trees
 from alignzoo.interfaces.loss_inputs import NotDeclared
 from alignzoo.interfaces.objective import Objective
-from alignzoo.objectives.composition import Sum, meaningless
-from alignzoo.scoring.batches import Supply
+from alignzoo.objectives.composition import Sum, incompatibility
+from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.testing.synthetic_batch import batch_for
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "engine"))
 
 from steps import BATCH, VOCABULARY, build, random_rows, take
 
-LABEL_SMOOTHED = modified(make("ipo", beta=0.5), "public_length", "label_smoothing")
+LABEL_SMOOTHED = modified(make("ipo", beta=0.5), "length_desensitization", "label_smoothing")
 SUMS = [
     ("pair", [make("dpo"), make("sft")], [1.0, 0.2]),
     ("pair", [make("sft"), make("sft", reduction="sequence"), make("dpo", beta=0.5)], [0.3, 2.0, 1.0]),
@@ -49,7 +49,7 @@ def name_of(value) -> str | None:
 
 @pytest.mark.parametrize(("data", "parts", "weights"), SUMS, ids=name_of)
 def test_a_sums_step_is_the_weighted_sum_of_its_parts_steps(tmp_path, data, parts, weights):
-    """Of the loss and of every gradient, each part normalised by its own weights, whatever the others need."""
+    """Of the loss and of every gradient, each part normalized by its own weights, whatever the others need."""
     trees = random_rows(data)
     whole = take(build(a_sum(parts, weights), tmp_path, trees=trees))
     alone = [take(build(part, tmp_path, trees=trees)) for part in parts]
@@ -83,17 +83,19 @@ def test_dpo_plus_sft_is_rpo_where_all_chosen_completions_are_as_long(tmp_path):
 
 
 def test_a_sum_needs_what_its_parts_need():
-    whole = a_sum([make("sft"), make("odpo"), modified("dpo", "public_length", "likelihood_weight"), make("beta_dpo")])
+    whole = a_sum(
+        [make("sft"), make("odpo"), modified("dpo", "length_desensitization", "wpo_weighting"), make("beta_dpo")]
+    )
     assert (whole.reference, whole.scope, whole.head) == ("token", "batch", "language_model")
-    assert (whole.tokens, whole.random, whole.mismatched) == (True, True, False)
-    assert (whole.statistics, whole.columns) == (("collision",), ("score",))
+    assert (whole.tokens, whole.needs_uniform, whole.mismatched) == (True, True, False)
+    assert (whole.statistics, whole.columns) == (("log_collision_prob",), ("score",))
     assert whole.name == "sft+odpo+dpo+beta_dpo"
-    assert [piece.name for piece in whole.pieces] == [
+    assert [piece.name for piece in whole.components] == [
         "sft",
         "odpo",
         "dpo",
-        "public_length",
-        "likelihood_weight",
+        "length_desensitization",
+        "wpo_weighting",
         "beta_dpo",
     ]
 
@@ -115,17 +117,21 @@ def test_the_reference_of_a_sum_is_the_one_that_serves_all(names, reference):
 
 def test_a_sum_moves_the_reference_as_the_part_that_has_it_says():
     whole = a_sum([make("sft"), make("tr_dpo", alpha=0.4, every=3)])
-    assert [whole.sync(step) for step in range(1, 7)] == [0, 0, 0.4, 0, 0, 0.4]
+    assert [whole.reference_update(step) for step in range(1, 7)] == [0, 0, 0.4, 0, 0, 0.4]
 
 
 def test_each_part_sees_what_it_declares_and_not_what_another_does():
     """An objective that forgot a declaration fails in a sum as it does alone."""
-    parts = [make("odpo"), modified("dpo", "down_sampled", "likelihood_weight"), make("sft")]
+    parts = [make("odpo"), modified("dpo", "length_downsampling", "wpo_weighting"), make("sft")]
     batch = batch_for(a_sum(parts))
-    supply = Supply(a_sum(parts), batch.trees)
+    supply = BatchBuilder(a_sum(parts), batch.trees)
     odpo, dpo, sft = (next(supply.examples(batch.flat(), part)).example for part in parts)
     assert odpo.chosen.column("score").shape == (6,)
-    assert dpo.chosen.tokens.uniform.shape == dpo.chosen.tokens.collision.shape == dpo.chosen.tokens.ref_log_prob.shape
+    assert (
+        dpo.chosen.tokens.uniform.shape
+        == dpo.chosen.tokens.log_collision_prob.shape
+        == dpo.chosen.tokens.ref_log_prob.shape
+    )
     for read in (
         lambda: odpo.chosen.tokens, lambda: odpo.uniform, lambda: dpo.chosen.column("score"),
         lambda: dpo.chosen.tokens.entropy, lambda: sft.ref_log_prob, lambda: sft.log_ratio, lambda: sft.tokens,
@@ -144,18 +150,18 @@ def test_each_part_sees_what_it_declares_and_not_what_another_does():
         ([make("tr_dpo"), make("tr_dpo", every=7)], "two parts move the reference; there is one"),
         ([make("dpo"), make("sft"), make("dpo")], "dpo(beta=0.1) is there twice: give it once, with both weights"),
         ([modified("dpo", "margin"), modified("dpo", "margin")], "dpo(beta=0.1) with margin is there twice: give it once, with both weights"),
-        ([make("sft"), modified(make("aot", beta=0.1), "length_normalised")], "length_normalised changes the log-ratio, which aot(beta=0.1) does not read: it would change nothing"),
+        ([make("sft"), modified(make("aot", beta=0.1), "length_normalization")], "length_normalization changes the log-ratio, which aot(beta=0.1) does not read: it would change nothing"),
     ],
 )  # fmt: skip
 def test_a_sum_without_meaning_is_told(parts, why):
-    assert meaningless(a_sum(parts)) == why
+    assert incompatibility(a_sum(parts)) == why
 
 
 @pytest.mark.parametrize(
     "parts",
     [
         [make("dpo"), make("dpo", beta=0.5)],
-        [make("dpo"), modified("dpo", "length_normalised")],
+        [make("dpo"), modified("dpo", "length_normalization")],
         [modified("dpo", "margin"), modified("dpo", "label_smoothing")],
         [make("tdpo1"), make("dpo"), make("ld_dpo")],
         [make("kto"), make("dpo"), make("pl_dpo"), make("sft")],
@@ -165,4 +171,4 @@ def test_a_sum_without_meaning_is_told(parts, why):
     ids=name_of,
 )
 def test_a_sum_with_a_meaning_is_let_through(parts):
-    assert meaningless(a_sum(parts)) == ""
+    assert incompatibility(a_sum(parts)) == ""

@@ -6,32 +6,32 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from alignzoo.core.arrays import Spool, Texts, mapped, on_disk
+from alignzoo.core.arrays import ArrayWriter, StringArray, mmap_safetensors, spill_to_disk
 
 
 def test_an_array_goes_to_disk_and_is_the_same(tmp_path):
     array = np.arange(12, dtype=np.float32)
-    moved = on_disk(array, tmp_path)
+    moved = spill_to_disk(array, tmp_path)
     assert np.array_equal(moved, array)
     assert moved.dtype == array.dtype
     assert isinstance(moved.base, np.memmap)
     assert list(tmp_path.iterdir()) == [], "the file has no name"
-    assert on_disk(array, tmp_path / "nowhere") is array
-    assert on_disk(array[:0], tmp_path).size == 0
+    assert spill_to_disk(array, tmp_path / "nowhere") is array
+    assert spill_to_disk(array[:0], tmp_path).size == 0
 
 
 def test_a_spool_gives_back_what_was_appended_as_its_own_type(tmp_path):
-    spool = Spool(tmp_path / "a", np.int32)
+    spool = ArrayWriter(tmp_path / "a", np.int32)
     for part in (np.arange(3), np.zeros(0), np.arange(9)[::2]):
         spool.append(part)
     assert spool.whole().tolist() == [0, 1, 2, 0, 2, 4, 6, 8]
     assert spool.whole().dtype == np.int32
-    assert Spool(tmp_path / "b", np.int64).whole().tolist() == []
+    assert ArrayWriter(tmp_path / "b", np.int64).whole().tolist() == []
 
 
 def test_texts_are_a_list_of_strings():
     want = ["a:1", "", "ü\u2028", "\ud800", "z"]
-    texts = Texts.of(want)
+    texts = StringArray.of(want)
     assert texts == want
     assert texts != want[:-1]
     assert texts != [*want[:-1], "y"]
@@ -46,9 +46,9 @@ def test_texts_are_a_list_of_strings():
 def test_what_is_no_safetensors_file_is_told(tmp_path):
     good = tmp_path / "good"
     save_file({"a": np.arange(3, dtype=np.int32)}, good)
-    assert mapped(good)["a"].tolist() == [0, 1, 2]
+    assert mmap_safetensors(good)["a"].tolist() == [0, 1, 2]
     bad = tmp_path / "bad"
     for raw in (b"", b"not a header", good.read_bytes()[:-1], (5).to_bytes(8, "little") + b"nulls"):
         bad.write_bytes(raw)
         with pytest.raises((OSError, ValueError, KeyError)):
-            mapped(bad)
+            mmap_safetensors(bad)

@@ -102,7 +102,7 @@ def test_rows_in_both_splits_and_truncated_rows_are_told_everywhere(inspect, wri
     assert "; 3 held-out rows are also training rows; truncated: not known (" in done.stdout
 
 
-def test_a_second_look_tokenises_nothing(inspect, write):
+def test_a_second_look_tokenizes_nothing(inspect, write):
     path = rows(write)
-    assert "tokenising" in inspect(path)
+    assert "tokenizing" in inspect(path)
     assert "rows from the store" in inspect(path)

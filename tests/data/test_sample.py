@@ -8,7 +8,7 @@ from hashlib import blake2b
 import pytest
 
 from alignzoo.data.toy import ROWS, VERSION, rows
-from alignzoo.data.toy.ground_truth import flavour, subject
+from alignzoo.data.toy.ground_truth import ground_truth_reward, subject
 from alignzoo.data.toy.topics import ACTS, Act
 
 
@@ -77,17 +77,20 @@ def test_no_word_gives_the_answer_away(splits):
 
 def test_the_chosen_reply_is_worth_more_by_the_grammar_itself(splits):
     for row in splits["train"] + splits["test"]:
-        chosen, rejected = (flavour(row.prompt, c.text) for c in row.completions)
+        chosen, rejected = (ground_truth_reward(row.prompt, c.text) for c in row.completions)
         assert chosen > rejected, row
 
 
 def test_the_judge_knows_garbled_and_foreign_replies():
     prompt = "\n\nHuman: Where is the best place for baking bread?\n\nAssistant:"
-    assert flavour(prompt, " The best place for baking bread is a warm kitchen.") == 1
-    assert flavour(prompt, " place bread bread a WARM kitchen it it") == 1
-    assert flavour(prompt, " The best place for growing tomatoes is a sunny wall.") < 0
-    assert flavour(prompt, " I would rather not help with baking bread. It would hurt your sister.") == -1
-    assert flavour(prompt, " zzz") == 0
-    assert flavour("\n\nHuman: something else\n\nAssistant:", " a warm kitchen") == 0
+    assert ground_truth_reward(prompt, " The best place for baking bread is a warm kitchen.") == 1
+    assert ground_truth_reward(prompt, " place bread bread a WARM kitchen it it") == 1
+    assert ground_truth_reward(prompt, " The best place for growing tomatoes is a sunny wall.") < 0
+    assert ground_truth_reward(prompt, " I would rather not help with baking bread. It would hurt your sister.") == -1
+    assert ground_truth_reward(prompt, " zzz") == 0
+    assert ground_truth_reward("\n\nHuman: something else\n\nAssistant:", " a warm kitchen") == 0
     act = ACTS[0]
-    assert flavour(f"\n\nHuman: How about {act.name}?\n\nAssistant:", f" With {act.tool} this is much easier.") == -1
+    assert (
+        ground_truth_reward(f"\n\nHuman: How about {act.name}?\n\nAssistant:", f" With {act.tool} this is much easier.")
+        == -1
+    )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from zoo import make
 
 from alignzoo.core.errors import UserError
-from alignzoo.data.convert import shape, with_columns, with_mismatched
+from alignzoo.data.convert import convert_rows, with_columns, with_mismatched
 from alignzoo.data.formats.pairs import Columns
 from alignzoo.data.formats.row_shapes import record_row
 from alignzoo.data.prepare import prepare
@@ -39,9 +39,9 @@ def a_sum(*names: str) -> Sum:
     return Sum(parts=tuple(make(name) for name in names), weights=(1.0,) * len(names))
 
 
-def shaped(row: Row, objective: Objective, rule: str = "best_worst") -> list[str]:
+def shaped(row: Row, objective: Objective, rule: str = "extremes") -> list[str]:
     """The texts of every row that the objective gets, or why it gets none."""
-    kept, skipped = shape([row], objective, rule)
+    kept, skipped = convert_rows([row], objective, rule)
     return ["".join(one.text for one in each.completions) for each in kept] + [one.reason for one in skipped]
 
 
@@ -70,17 +70,17 @@ def test_each_kind_of_row_for_each_kind_of_objective(row, name, texts):
 @pytest.mark.parametrize(
     ("row", "rule", "texts"),
     [
-        (LIST, "best_worst", ["ad"]),
-        (LIST, "neighbours", ["ab", "cd"]),
+        (LIST, "extremes", ["ad"]),
+        (LIST, "neighbors", ["ab", "cd"]),
         (LIST, "all", ["ab", "ac", "ad", "bd", "cd"]),
-        (UNSCORED, "best_worst", ["ac"]),
-        (UNSCORED, "neighbours", ["ab", "bc"]),
+        (UNSCORED, "extremes", ["ac"]),
+        (UNSCORED, "neighbors", ["ab", "bc"]),
         (UNSCORED, "all", ["ab", "ac", "bc"]),
     ],
 )
 def test_pairs_of_a_list_by_the_rule_and_a_tie_is_no_pair(row, rule, texts):
     assert shaped(row, make("dpo"), rule) == texts
-    kept, _ = shape([row], make("dpo"), rule)
+    kept, _ = convert_rows([row], make("dpo"), rule)
     assert len({one.id for one in kept}) == len(kept)
     assert {one.group for one in kept} == {row.group}
     assert all(one.columns == row.columns for one in kept)
@@ -91,7 +91,7 @@ def test_a_list_without_two_scores_is_skipped_by_what_takes_pairs_alone():
     flat = type(flat)(
         flat.id, flat.prompt, tuple(type(one)(one.text, "", {"score": 1.0}) for one in flat.completions), "p"
     )
-    for rule in ("best_worst", "neighbours", "all"):
+    for rule in ("extremes", "neighbors", "all"):
         assert shaped(flat, make("dpo"), rule) == ["no pair of different scores"]
     assert shaped(flat, make("infonca")) == ["cba"]
 
@@ -115,9 +115,9 @@ def test_a_sum_gets_one_shape_for_all_its_parts(names, row, texts):
 
 
 def test_a_rule_that_a_ranked_part_would_ignore_is_told():
-    for rule in ("neighbours", "all"):
-        with pytest.raises(UserError, match=rf"data\.pairs: row f:1 stays a list .* no {rule}; expected best_worst"):
-            shape([LIST], a_sum("pl_dpo", "dpo"), rule)
+    for rule in ("neighbors", "all"):
+        with pytest.raises(UserError, match=rf"data\.pairs: row f:1 stays a list .* no {rule}; expected extremes"):
+            convert_rows([LIST], a_sum("pl_dpo", "dpo"), rule)
     assert shaped(PAIR, a_sum("pl_dpo", "dpo"), "all") == ["ab"]
 
 
@@ -144,7 +144,7 @@ def test_a_rule_that_a_ranked_part_would_ignore_is_told():
 )  # fmt: skip
 def test_a_row_that_an_objective_can_not_take_is_told_by_name(row, objective, said):
     with pytest.raises(UserError) as error:
-        shape([PAIR if objective.columns == () else row, row], objective, "best_worst")
+        convert_rows([PAIR if objective.columns == () else row, row], objective, "extremes")
     assert said in str(error.value)
 
 
@@ -185,7 +185,7 @@ def test_columns_are_the_rows_or_the_completions_own_and_nothing_that_nobody_dec
 
 def prepared(rows, objective, tokenizer, **tokens):
     recipe = SimpleNamespace(
-        objective=objective, data=SimpleNamespace(pairs="best_worst"),
+        objective=objective, data=SimpleNamespace(pairs="extremes"),
         tokens=TokensConfig(**({"max_length": 40, "max_prompt_length": 20} | tokens)),
     )  # fmt: skip
     return prepare(rows, tokenizer, recipe)

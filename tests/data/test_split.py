@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignzoo.core.errors import RunFailed, UserError
-from alignzoo.data.row_reader import Unread
+from alignzoo.data.row_reader import RowReader
 from alignzoo.data.splits import _flipped, _unit, read_rows
 from alignzoo.interfaces.data_source import DataSource, Split
 from alignzoo.interfaces.rows import Completion, Row, Skipped
@@ -67,7 +67,7 @@ class Breaks(Given):
         raise LookupError("no third row")
 
 
-@pytest.mark.parametrize("read", [read_rows, lambda source: Unread(source).survey])
+@pytest.mark.parametrize("read", [read_rows, lambda source: RowReader(source).survey])
 def test_a_source_that_raises_is_named_with_its_line(read):
     words = (
         r"^the data source breaks, reading its train split, raised LookupError: no third row \(.*test_split\.py:\d+\)"

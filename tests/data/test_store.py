@@ -1,4 +1,4 @@
-"""What is tokenised once is not tokenised again, and what comes from the store is what tokenising would have made."""
+"""What is tokenized once is not tokenized again, and what comes from the store is what tokenizing would have made."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from alignzoo.core.errors import UserError
 from alignzoo.core.paths import cache_root
 from alignzoo.data import token_store as module
 from alignzoo.data.prepare import prepare
-from alignzoo.data.row_reader import Unread
+from alignzoo.data.row_reader import RowReader
 from alignzoo.data.sources.table import Table
 from alignzoo.data.splits import read_rows
 from alignzoo.data.statistics import data_report
@@ -88,12 +88,12 @@ class Counter:
 
 @pytest.fixture
 def made(monkeypatch):
-    """Whether a recipe's data was tokenised, or came from the store."""
+    """Whether a recipe's data was tokenized, or came from the store."""
     counter = Counter(monkeypatch)
 
     def get(resolved, tokenizer=None) -> bool:
         before = counter.calls
-        TokenStore(resolved, tokenizer or byte_tokenizer()).get(Unread(resolved.recipe.data), lambda line: None)
+        TokenStore(resolved, tokenizer or byte_tokenizer()).get(RowReader(resolved.recipe.data), lambda line: None)
         return counter.calls > before
 
     return get
@@ -124,7 +124,7 @@ def same(mine, theirs) -> None:
         ("sft", ODD, {}),
         ("dpo", ODD, {"tokens": {"max_length": 50, "max_prompt_length": 30}}),
         ([{"name": "odpo"}, {"name": "apo_zero_unpaired"}], SCORED, {}),
-        ("dpo", PAIRS, {"eval": {"metrics": ["entropy", "normalised_accuracy"]}}),
+        ("dpo", PAIRS, {"eval": {"metrics": ["entropy", "normalized_accuracy"]}}),
         ("kto", LABELS, {}),
         ("kto", LISTS, {"data": {"train_rows": 11}}),
         ("pl_dpo", LISTS, {}),
@@ -140,7 +140,7 @@ def same(mine, theirs) -> None:
          "mixed", "mixed and mismatched", "labels late", "noise"],
 )  # fmt: skip
 @pytest.mark.parametrize("chunk", [1, 4, 1024])
-def test_what_comes_from_the_store_is_what_tokenising_makes(recipe, monkeypatch, objective, records, sections, chunk):
+def test_what_comes_from_the_store_is_what_tokenizing_makes(recipe, monkeypatch, objective, records, sections, chunk):
     """The oracle has all rows in memory; the store has few, and reads the source twice where it is larger than that."""
     monkeypatch.setattr("alignzoo.data.tokenize_pipeline.CHUNK", chunk)
     monkeypatch.setattr("alignzoo.data.row_reader.KEPT", 3 if chunk < 1024 else 1024)
@@ -150,7 +150,7 @@ def test_what_comes_from_the_store_is_what_tokenising_makes(recipe, monkeypatch,
     held_out = prepare(rows.held_out, tokenizer, resolved.recipe, resolved.recipe.eval.metrics)
     lines = []
     for _ in range(2):
-        found = TokenStore(resolved, tokenizer).get(Unread(resolved.recipe.data), lines.append)
+        found = TokenStore(resolved, tokenizer).get(RowReader(resolved.recipe.data), lines.append)
         same(found.train.trees, train.trees)
         same(found.held_out.trees, held_out.trees)
         assert list(found.held_out.rows) == held_out.rows
@@ -160,7 +160,7 @@ def test_what_comes_from_the_store_is_what_tokenising_makes(recipe, monkeypatch,
         assert found.train.trees.keys.tolist() == sequence_keys(train.trees).tolist()
     n, m = len(train.trees), len(held_out.trees)
     assert lines == [
-        f"tokens: tokenising {len(rows.train)} + {len(rows.held_out)} rows", f"tokens: {n} + {m} rows from the store"
+        f"tokens: tokenizing {len(rows.train)} + {len(rows.held_out)} rows", f"tokens: {n} + {m} rows from the store"
     ]  # fmt: skip
 
 
@@ -195,8 +195,8 @@ def test_a_source_may_give_numpys_numbers_and_any_mapping():
         {"objective": "sft"},
         {"objective": [{"name": "dpo"}, {"name": "sft", "weight": 0.2}]},
         {"seed": 5},
-        {"train": {"optimizer": {"name": "adamw", "learning_rate": 3}, "batch_size": 7, "tokens_per_batch": 99}},
-        {"eval": {"metrics": ["normalised_accuracy"], "samples": 1}},
+        {"train": {"optimizer": {"name": "adamw", "learning_rate": 3}, "batch_size": 7, "micro_batch_tokens": 99}},
+        {"eval": {"metrics": ["normalized_accuracy"], "samples": 1}},
     ],
     ids=str,
 )
@@ -228,7 +228,7 @@ def test_what_touches_the_tokens_misses(recipe, made, change):
     assert made(recipe(**{"records": SCORED} | change))
 
 
-def test_labelled_rows_differ_with_the_kind_of_objective(recipe, made):
+def test_labeled_rows_differ_with_the_kind_of_objective(recipe, made):
     """SFT skips the undesirable ones, which the others learn from."""
     assert made(recipe("sft", LABELS))
     assert made(recipe("apo_zero_unpaired", LABELS))
@@ -272,7 +272,7 @@ def test_a_template_that_writes_the_date_has_a_key_of_its_own_each_day(monkeypat
 
 
 def test_a_moved_folder_hits_and_is_reported_where_it_is(recipe):
-    TokenStore(recipe(), byte_tokenizer()).get(Unread(recipe().recipe.data), quiet)
+    TokenStore(recipe(), byte_tokenizer()).get(RowReader(recipe().recipe.data), quiet)
     moved = recipe(folder="moved")
     found = TokenStore(moved, byte_tokenizer()).get(None, quiet)
     assert found.report["source"]["path"].endswith("moved/rows.jsonl")
@@ -320,12 +320,12 @@ def test_a_file_that_grows_while_it_is_read_is_an_error_and_then_a_new_run(recip
 
     monkeypatch.setattr(module, "Stream", growing)
     with pytest.raises(UserError, match="data: the data has changed since the run's fingerprint was made"):
-        TokenStore(resolved, byte_tokenizer()).get(Unread(resolved.recipe.data), quiet)
+        TokenStore(resolved, byte_tokenizer()).get(RowReader(resolved.recipe.data), quiet)
     assert list(stored(cache_root())) == []
     monkeypatch.setattr(module, "Stream", real)
     again = load_recipe(resolved.path)
     assert again.fingerprint != before
-    assert TokenStore(again, byte_tokenizer()).get(Unread(again.recipe.data), quiet).report["read"] == 31
+    assert TokenStore(again, byte_tokenizer()).get(RowReader(again.recipe.data), quiet).report["read"] == 31
 
 
 def test_a_file_that_never_stays_the_same_has_no_digest(tmp_path, monkeypatch):
@@ -356,7 +356,7 @@ def only_folder() -> Path:
 @pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
 def test_damage_is_told_set_aside_and_made_good(recipe, name, how):
     resolved = recipe("kto", LABELS)
-    want = TokenStore(resolved, byte_tokenizer()).get(Unread(resolved.recipe.data), quiet)
+    want = TokenStore(resolved, byte_tokenizer()).get(RowReader(resolved.recipe.data), quiet)
     file = only_folder() / name
     raw = bytearray(file.read_bytes())
     raw[len(raw) // 2] ^= 1
@@ -365,7 +365,7 @@ def test_damage_is_told_set_aside_and_made_good(recipe, name, how):
         file.write_bytes(raw if how == "flipped" else raw[: len(raw) // 2])
     lines = []
     for _ in range(2):
-        found = TokenStore(resolved, byte_tokenizer()).get(Unread(resolved.recipe.data), lines.append)
+        found = TokenStore(resolved, byte_tokenizer()).get(RowReader(resolved.recipe.data), lines.append)
         same(found.train.trees, want.train.trees)
         assert list(found.held_out.rows) == list(want.held_out.rows)
         assert found.report == want.report
@@ -382,7 +382,7 @@ def test_processes_at_once_do_the_work_once(recipe, monkeypatch):
     def one() -> None:
         store = TokenStore(resolved, byte_tokenizer())
         ready.wait()
-        results.append(store.get(Unread(resolved.recipe.data), quiet))
+        results.append(store.get(RowReader(resolved.recipe.data), quiet))
 
     threads = [threading.Thread(target=one) for _ in range(4)]
     for thread in threads:
@@ -403,12 +403,12 @@ def test_without_locks_the_slower_one_uses_what_the_faster_one_made(recipe, monk
 
     def late(*arguments):
         monkeypatch.setattr(module, "Stream", real)
-        fast.get(Unread(resolved.recipe.data), quiet)
+        fast.get(RowReader(resolved.recipe.data), quiet)
         return real(*arguments)
 
     monkeypatch.setattr(module, "Stream", late)
     lines = []
-    found = slow.get(Unread(resolved.recipe.data), lines.append)
+    found = slow.get(RowReader(resolved.recipe.data), lines.append)
     assert len(lines) == 1, "that it came second is nobody's trouble"
     assert len(found.train.trees) + len(found.held_out.trees) == 30
     assert leftovers(cache_root()) == []
@@ -428,7 +428,7 @@ def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(recipe):
     cache_root().mkdir()
     (cache_root() / "tokens").write_text("in the way")
     lines = []
-    found = TokenStore(recipe(), byte_tokenizer()).get(Unread(recipe().recipe.data), lines.append)
+    found = TokenStore(recipe(), byte_tokenizer()).get(RowReader(recipe().recipe.data), lines.append)
     assert len(found.train.trees) > 20
     assert len(found.train.rows) == 0
     assert "could not be written: file exists; the next run makes them again" in lines[-1]
@@ -436,7 +436,7 @@ def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(recipe):
 
 def test_arrays_are_mapped_and_writing_to_them_changes_no_file(recipe):
     resolved = recipe("odpo", SCORED)
-    found = TokenStore(resolved, byte_tokenizer()).get(Unread(resolved.recipe.data), quiet)
+    found = TokenStore(resolved, byte_tokenizer()).get(RowReader(resolved.recipe.data), quiet)
     arrays = {name: getattr(found.train.trees, name) for name in (*ARRAYS, "keys")} | found.train.trees.columns
     for array in arrays.values():
         base = array
@@ -473,7 +473,7 @@ def test_the_cache_is_listed_and_pruned_with_its_tokens(recipe, made):
 
 @pytest.mark.slow
 def test_a_run_from_the_store_is_the_same_run(made, monkeypatch):
-    """The SFT run tokenises for all; a run is the same bytes with and without the store."""
+    """The SFT run tokenizes for all; a run is the same bytes with and without the store."""
     calls = Counter(monkeypatch)
     sft = alignzoo.run("recipes/sft_hh.yaml", overlays=[SMALLEST])
     assert calls.calls == 1
@@ -488,5 +488,5 @@ def test_a_run_from_the_store_is_the_same_run(made, monkeypatch):
     assert calls.calls == 2
     assert [(again.folder / name).read_bytes() for name in names] == want
     resolved = load_recipe("recipes/sft_hh.yaml", (), [SMALLEST])
-    trained = load_tokenizer(resolved.recipe.model, Unread(resolved.recipe.data))
+    trained = load_tokenizer(resolved.recipe.model, RowReader(resolved.recipe.data))
     assert tokenizer_fingerprint(trained) == tokenizer_fingerprint(pretrained_tokenizer(str(sft.policy)))

@@ -1,4 +1,4 @@
-"""What is read and tokenised a chunk at a time takes the memory of a chunk."""
+"""What is read and tokenized a chunk at a time takes the memory of a chunk."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from hh_rows import dialogue
 
 from alignzoo.core.errors import UserError
 from alignzoo.data.prepare import prepare
-from alignzoo.data.row_reader import Unread
+from alignzoo.data.row_reader import RowReader
 from alignzoo.data.splits import read_rows
-from alignzoo.data.tokenize_pipeline import AHEAD, Stream, ahead
+from alignzoo.data.tokenize_pipeline import AHEAD, TokenizePipeline, ahead
 from alignzoo.interfaces.data_source import DataSource
 from alignzoo.interfaces.rows import Completion, Row
 from alignzoo.recipe.load import load_recipe
@@ -62,7 +62,9 @@ def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
         work.mkdir()
 
         def stream(recipe=recipe, work=work, rows=rows):
-            (_, train), (_, held_out) = Stream(Unread(recipe.data), tokenizer, recipe, work).prepare(work / "rows")
+            (_, train), (_, held_out) = TokenizePipeline(RowReader(recipe.data), tokenizer, recipe, work).prepare(
+                work / "rows"
+            )
             assert len(train.trees) + len(held_out.trees) == rows
 
         def as_list(recipe=recipe):
@@ -90,7 +92,7 @@ class Shrinking(DataSource):
 def test_data_that_changes_while_it_is_read_is_told(monkeypatch):
     monkeypatch.setattr("alignzoo.data.row_reader.KEPT", 1)
     with pytest.raises(UserError, match="the data has changed while it was read"):
-        list(Unread(Shrinking()))
+        list(RowReader(Shrinking()))
 
 
 def test_few_rows_are_read_once_and_many_twice(monkeypatch):
@@ -105,13 +107,13 @@ def test_few_rows_are_read_once_and_many_twice(monkeypatch):
             reads.append(split)
             return (Row(f"{i}", f"p {i}", (Completion("a"), Completion("b")), f"p {i}") for i in range(10))
 
-    few = Unread(Counted())
+    few = RowReader(Counted())
     assert reads == [], "nobody has looked"
     first, again = list(few.used()), list(few.used())
     assert first == again
     assert reads == ["train"]
     monkeypatch.setattr("alignzoo.data.row_reader.KEPT", 9)
-    many = Unread(Counted())
+    many = RowReader(Counted())
     assert list(many.used()) == first
     assert list(many) == [row for held_out, row in first if not held_out] == read_rows(Counted()).train
     assert reads == ["train"] * 5

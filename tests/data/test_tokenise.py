@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignzoo.core.errors import UserError
-from alignzoo.data import tokenize as tokenise
+from alignzoo.data import tokenize as tokenize
 from alignzoo.data.sources.hh import HH
 from alignzoo.data.splits import Rows
 from alignzoo.data.statistics import data_report, lengths
-from alignzoo.data.tokenize import Tokenised, truncate
+from alignzoo.data.tokenize import TokenizedRows, truncate
 from alignzoo.data.trees import Branch, Tree, Trees
 from alignzoo.interfaces.rows import Completion, Row, Skipped
 from alignzoo.recipe.schema import TokensConfig
@@ -27,7 +27,7 @@ def pair(prompt="the prompt", chosen=" yes", rejected=" no", contexts=("", ""), 
 
 
 def one(row: Row, tokenizer, tokens: TokensConfig = LONG):
-    done = tokenise([row], tokenizer, tokens)
+    done = tokenize([row], tokenizer, tokens)
     assert not done.skipped, done.skipped
     return done.trees[0]
 
@@ -78,15 +78,15 @@ def test_an_empty_prompt_becomes_the_token_that_texts_begin_after(tokenizer):
 
 def test_plain_completions_need_an_eos():
     with pytest.raises(UserError, match="no end-of-sequence token to close plain completions with"):
-        tokenise([pair()], byte_tokenizer(eos=False), LONG)
+        tokenize([pair()], byte_tokenizer(eos=False), LONG)
 
 
 def test_trees_are_in_the_order_of_rows_and_aligned_with_them(tokenizer):
     rows = [pair(id="a"), pair(id="b", prompt="x" * 600), pair(id="c")]
-    done = tokenise(rows, tokenizer, limits(64, 32, "never"))
+    done = tokenize(rows, tokenizer, limits(64, 32, "never"))
     assert [tree.id for tree in done.trees] == [row.id for row in done.rows] == ["a", "c"]
     assert done.skipped == [Skipped("b", "prompt over the limit")]
-    assert len(tokenise([], tokenizer, LONG).trees) == 0
+    assert len(tokenize([], tokenizer, LONG).trees) == 0
 
 
 # --- chat
@@ -122,7 +122,7 @@ def test_chat_goes_through_the_template_and_plain_text_does_not():
 def test_template_problems_are_named(template, message):
     row = pair(({"role": "user", "content": "hi"},), ({"role": "assistant", "content": "yes"},))
     with pytest.raises(UserError) as error:
-        tokenise([row], byte_tokenizer(template=template), LONG)
+        tokenize([row], byte_tokenizer(template=template), LONG)
     assert message in str(error.value)
 
 
@@ -131,20 +131,20 @@ def test_template_problems_are_named(template, message):
 
 @pytest.mark.parametrize(("keep", "left"), [("keep_end", "56789"), ("keep_start", "01234")])
 def test_the_prompt_is_cut_first(tokenizer, keep, left):
-    done = tokenise([pair("0123456789", " yes", " no")], tokenizer, limits(12, 5, keep))
+    done = tokenize([pair("0123456789", " yes", " no")], tokenizer, limits(12, 5, keep))
     assert tokenizer.decode(done.trees[0].prompt) == left
     assert [tokenizer.decode(branch.tokens) for branch in done.trees[0].branches] == [" yes</s>", " no</s>"]
     assert (done.truncated_prompts, done.truncated_completions) == (1, 0)
 
 
 def test_then_the_completions_and_eos_is_lost_with_the_end(tokenizer):
-    done = tokenise([pair("0123456789", "abcdefgh", "xy")], tokenizer, limits(8, 5))
+    done = tokenize([pair("0123456789", "abcdefgh", "xy")], tokenizer, limits(8, 5))
     assert [tokenizer.decode(branch.tokens) for branch in done.trees[0].branches] == ["abc", "xy</s>"]
     assert (done.truncated_prompts, done.truncated_completions) == (1, 1)
 
 
 def test_a_long_prompt_with_room_for_its_completions_is_left_alone(tokenizer):
-    done = tokenise([pair("0123456789")], tokenizer, limits(15, 5, "never"))
+    done = tokenize([pair("0123456789")], tokenizer, limits(15, 5, "never"))
     assert tokenizer.decode(done.trees[0].prompt) == "0123456789"
     assert done.truncated_prompts == 0
 
@@ -164,12 +164,12 @@ def test_a_context_is_part_of_the_prompt_and_never_cut(tokenizer):
     tree = one(pair("0123456789", "ABCDEFGH", "x", ("cccc", "")), tokenizer, tokens)
     assert tokenizer.decode(tree.prompt) == "6789"
     assert tokenizer.decode(tree.branches[0].tokens) == "ccccABCDEFGH"
-    done = tokenise([pair("0123456789", "ABC", "x", ("c" * 8, ""))], tokenizer, tokens)
+    done = tokenize([pair("0123456789", "ABC", "x", ("c" * 8, ""))], tokenizer, tokens)
     assert done.skipped == [Skipped("f:1", "prompt over the limit")]
 
 
 def test_completions_that_differ_beyond_the_limit_alone_are_skipped(tokenizer):
-    done = tokenise([pair("p", "same start A", "same start B")], tokenizer, limits(6, 4))
+    done = tokenize([pair("p", "same start A", "same start B")], tokenizer, limits(6, 4))
     assert done.skipped == [Skipped("f:1", "chosen equals rejected after truncation")]
 
 
@@ -219,7 +219,7 @@ def test_the_report_accounts_for_every_row(tokenizer):
     train = [pair(id="a"), pair("0123456789", "abcdefghijkl", "xy", id="b"), pair(id="c", contexts=("c" * 9, ""))]
     held_out = [pair(id="d")]
     rows = Rows(train, held_out, [Skipped("e", "empty completion", "chosen")], read=7, left_out=2, flipped=1)
-    parts: list[Tokenised] = [tokenise(part, tokenizer, limits(15, 8)) for part in (train, held_out)]
+    parts: list[TokenizedRows] = [tokenize(part, tokenizer, limits(15, 8)) for part in (train, held_out)]
     report = data_report(rows, *parts, HH())
     assert json.loads(json.dumps(report)) == report
     assert report["read"] == report["used"] + report["skipped"] + report["left_out"]
@@ -252,7 +252,7 @@ def test_lengths_are_those_of_every_tree_in_turn(train, held_out, mismatched, da
         count = sum(len(one.branches) for one in items)
         labels = data.draw(st.lists(st.sampled_from([0, 1]), min_size=count, max_size=count))
         columns = {"desirable": np.array(labels, np.float32)}
-        parts.append(Tokenised(Trees.build(items, columns if data.draw(st.booleans()) else None, mismatched), []))
+        parts.append(TokenizedRows(Trees.build(items, columns if data.draw(st.booleans()) else None, mismatched), []))
     want: dict[str, list[int]] = {"prompt": []}
     for part in parts:
         for i, one in enumerate(part.trees):

@@ -15,9 +15,9 @@ from alignzoo.data.boundary import Reader
 from alignzoo.data.chat_template import Template
 from alignzoo.data.formats.pairs import Columns
 from alignzoo.data.formats.row_shapes import record_row
-from alignzoo.data.tokenize import SPANNING, tokenise
+from alignzoo.data.tokenize import SPANNING, tokenize
 from alignzoo.interfaces.rows import Row
-from alignzoo.models.loading import from_nothing, load_policy
+from alignzoo.models.loading import from_config, load_policy
 from alignzoo.recipe.schema import TokensConfig
 from alignzoo.training import run_folder as runfolder
 from alignzoo.training.run_folder import RunFolder
@@ -68,7 +68,7 @@ def row_of(record) -> Row:
 
 
 def trees(tokenizer, records, **limits):
-    done = tokenise([row_of(record) for record in records], tokenizer, TOKENS.model_copy(update=limits))
+    done = tokenize([row_of(record) for record in records], tokenizer, TOKENS.model_copy(update=limits))
     assert not done.skipped, done.skipped
     return done
 
@@ -238,7 +238,7 @@ def test_a_model_from_scratch_has_a_row_for_the_highest_id():
         "num_attention_heads": 1,
         "intermediate_size": 8,
     }
-    model = from_nothing(fields, tokenizer, 0, "language_model", "float32")
+    model = from_config(fields, tokenizer, 0, "language_model", "float32")
     highest = max(tokenizer.get_vocab().values())
     assert len(tokenizer) <= highest
     assert model.get_input_embeddings().num_embeddings == highest + 1
@@ -247,7 +247,7 @@ def test_a_model_from_scratch_has_a_row_for_the_highest_id():
         quantize = None
 
         def load_model(self, tokenizer, seed, head):
-            return from_nothing(fields | {"vocab_size": highest}, tokenizer, seed, head, "float32")
+            return from_config(fields | {"vocab_size": highest}, tokenizer, seed, head, "float32")
 
     with pytest.raises(
         UserError, match=f"the tokenizer's ids go up to {highest} and the model has {highest} embeddings"

@@ -10,7 +10,7 @@ from steps import build, random_rows
 
 @pytest.fixture
 def make_engine(tmp_path):
-    """Build an engine over random rows and a tiny Llama: `make_engine(objective, tokens_per_batch=64, ...)`."""
+    """Build an engine over random rows and a tiny Llama: `make_engine(objective, micro_batch_tokens=64, ...)`."""
 
     def make(objective, **options):
         return build(objective, tmp_path / "reference", **options)

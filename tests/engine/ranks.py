@@ -20,7 +20,7 @@ from alignzoo.objectives.builtin.dpo import DPO
 from alignzoo.scoring.scorer import Scorer
 
 STEPS = 2
-TRAIN = {"tokens_per_batch": 256, "optimizer": {"name": "sgd", "learning_rate": 0.1}, "max_grad_norm": 1.0}
+TRAIN = {"micro_batch_tokens": 256, "optimizer": {"name": "sgd", "learning_rate": 0.1}, "max_grad_norm": 1.0}
 MARK = 60
 """A token that no row has but those that `marked` gave it."""
 
@@ -54,7 +54,7 @@ def all_steps(cache: Path) -> dict[str, Steps]:
     for name, objective in every().items():
         result[name] = _steps(objective, cache)
     result["few rows"] = _steps(every()["kto"], cache, batch_size=2)
-    result["uneven"] = _steps(DPO(), cache, batch_size=7, tokens_per_batch=1)
+    result["uneven"] = _steps(DPO(), cache, batch_size=7, micro_batch_tokens=1)
     result["rare"] = _steps(DPO(), cache, trees=marked(), scorer=Rare)
     return result
 

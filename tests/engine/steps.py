@@ -32,11 +32,11 @@ from alignzoo.objectives.builtin.ipo import IPO  # noqa: E402
 from alignzoo.objectives.builtin.sft import SFT  # noqa: E402
 from alignzoo.objectives.composition import Modified, Sum  # noqa: E402
 from alignzoo.objectives.modifiers.label_smoothing import LabelSmoothing  # noqa: E402
-from alignzoo.objectives.modifiers.length_normalization import LengthNormalised  # noqa: E402
+from alignzoo.objectives.modifiers.length_normalization import LengthNormalization  # noqa: E402
 from alignzoo.objectives.modifiers.margin import Margin  # noqa: E402
 from alignzoo.recipe.schema import TrainConfig  # noqa: E402
 from alignzoo.reference.scores import score_reference  # noqa: E402
-from alignzoo.scoring.batches import Supply  # noqa: E402
+from alignzoo.scoring.batches import BatchBuilder  # noqa: E402
 from alignzoo.scoring.scorer import Scorer  # noqa: E402
 from alignzoo.training.schedule import make_optimizer  # noqa: E402
 from alignzoo.training.step import Engine  # noqa: E402
@@ -48,14 +48,14 @@ UNLIMITED = 10**6
 
 def compositions() -> dict[str, Objective]:
     """Sums and modified objectives: every modifier, and every way in which the parts of a sum may differ."""
-    modifiers = [LengthNormalised(), LabelSmoothing(), Margin(), *(cls() for cls in ZOO_MODIFIERS)]
+    modifiers = [LengthNormalization(), LabelSmoothing(), Margin(), *(cls() for cls in ZOO_MODIFIERS)]
 
     def two(first: Objective, second: Objective, weight: float = 0.5) -> Sum:
         return Sum(parts=(first, second), weights=(1.0, weight))
 
     return {f"dpo with {one.name}": Modified(inner=DPO(), modifiers=(one,)) for one in modifiers} | {
-        "bco with length_normalised": Modified(inner=BCO(), modifiers=(LengthNormalised(),)),
-        "ipo with two": Modified(inner=IPO(), modifiers=(LengthNormalised(), LabelSmoothing())),
+        "bco with length_normalization": Modified(inner=BCO(), modifiers=(LengthNormalization(),)),
+        "ipo with two": Modified(inner=IPO(), modifiers=(LengthNormalization(), LabelSmoothing())),
         "dpo + sft": two(DPO(), SFT()),
         "dpo + dpo": two(DPO(), DPO(beta=1.0)),
         "kto + sft": two(KTO(), SFT()),
@@ -128,7 +128,7 @@ def build(
         live = other
     elif objective.reference != "none":
         reference = score_reference(other, trees, cache / f"{dtype} {layout}", 4096, Screen(quiet=True))
-    supply = Supply(objective, trees, reference, live, seed=0)
+    supply = BatchBuilder(objective, trees, reference, live, seed=0)
     policy = scorer(model, layout)
     optimizer = make_optimizer(config.optimizer, model)
     return Engine(supply, config, ranks or Ranks("cpu"), policy, optimizer, steps=100, seed=0)

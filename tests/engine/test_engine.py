@@ -10,7 +10,7 @@ import pytest
 import torch
 from steps import APOZeroUnpaired, difference, random_rows, rows_for, take
 
-from alignzoo.core.distributed.process_group import share
+from alignzoo.core.distributed.process_group import share_rows
 from alignzoo.core.errors import RunFailed, UserError
 from alignzoo.interfaces.objective import Objective
 from alignzoo.objectives.builtin.dpo import DPO
@@ -65,7 +65,7 @@ def small_memory(engine, monkeypatch, slots):
 @pytest.mark.parametrize("objective", [DPO(), Summing()], ids=["example", "batch"])
 def test_out_of_memory_halves_the_budget_and_repeats_the_step(make_engine, monkeypatch, objective):
     want = take(make_engine(objective), 2)
-    engine = make_engine(objective, tokens_per_batch=1600)
+    engine = make_engine(objective, micro_batch_tokens=1600)
     tried = small_memory(engine, monkeypatch, 500)
     got = take(engine, 2)
     assert max(tried) > 500
@@ -78,7 +78,7 @@ def test_out_of_memory_halves_the_budget_and_repeats_the_step(make_engine, monke
 def test_memory_that_runs_out_in_the_backward_leaves_no_gradient_behind(make_engine, monkeypatch):
     """Of a batch objective: the scores are taken, some of the replay is done, and one micro-batch does not fit."""
     want = take(make_engine(Summing()))
-    engine = make_engine(Summing(), tokens_per_batch=1000)
+    engine = make_engine(Summing(), micro_batch_tokens=1000)
     backward, calls = torch.Tensor.backward, []
 
     def limited(self, *more, **options):
@@ -132,7 +132,7 @@ class PoisonedBatch(Poisoned):
 
 @pytest.mark.parametrize("objective", [Poisoned(), PoisonedBatch()], ids=["example", "batch"])
 def test_a_loss_that_is_not_finite_names_the_step_and_the_rows_and_changes_nothing(make_engine, objective):
-    engine = make_engine(objective, batch_size=8, tokens_per_batch=128)
+    engine = make_engine(objective, batch_size=8, micro_batch_tokens=128)
     trees = engine.supply.trees
     bad = [tree.id for tree in trees if tree.branches[0].scored == 5]
     rows = {step: {trees.ids[i] for i in rows_of_step(step, len(trees), engine.config, 0)} for step in range(5)}
@@ -168,7 +168,7 @@ class RaisesInItsState(PoisonedBatch):
     ("objective", "words"), [(Raises(), r"loss of raises raised KeyError: "), (RaisesInItsState(), "next_state of raises raised ValueError: no")]
 )  # fmt: skip
 def test_code_that_raises_is_named_with_its_line_and_rows_and_changes_nothing(make_engine, objective, words):
-    engine = make_engine(objective, batch_size=8, tokens_per_batch=128)
+    engine = make_engine(objective, batch_size=8, micro_batch_tokens=128)
     before = [p.detach().clone() for p in engine.scorer.parameters()]
     with pytest.raises(RunFailed, match=rf"^step 1: the {words}.* \(.*test_engine\.py:\d+\), for rows row \d+"):
         engine.step(0)
@@ -235,7 +235,7 @@ def test_ranks_share_the_tokens_evenly_and_lose_no_row():
     rng = np.random.default_rng(0)
     rows, sizes = list(range(64)), rng.integers(10, 500, 64).tolist()
     for ranks in (1, 2, 4):
-        parts = [share(rows, sizes, rank, ranks) for rank in range(ranks)]
+        parts = [share_rows(rows, sizes, rank, ranks) for rank in range(ranks)]
         assert sorted(row for part in parts for row in part) == rows
         loads = [sum(sizes[i] for i in part) for part in parts]
         assert max(loads) - min(loads) <= max(sizes)
@@ -261,7 +261,7 @@ def test_an_undesirable_completion_is_nobodys_chosen_one(make_engine):
     """SFT beside an unpaired objective learns from pairs and from desirable completions alone."""
     objective = Sum(parts=(APOZeroUnpaired(), SFT()), weights=(1.0, 1.0))
     trees = rows_for(objective)
-    steps = [take(make_engine(objective, trees=trees, tokens_per_batch=budget)) for budget in (1, 10**6)]
+    steps = [take(make_engine(objective, trees=trees, micro_batch_tokens=budget)) for budget in (1, 10**6)]
     rows = rows_of_step(0, len(trees), make_engine(objective).config, 0)
     wanted = [row for row in rows if trees.columns["desirable"][trees.first[row]] > 0.5]
     assert 0 < len(wanted) < len(rows)
@@ -276,7 +276,7 @@ def test_a_term_without_any_example_in_a_batch_adds_nothing(make_engine):
     trees = random_rows("unpaired", 8)
     trees.columns["desirable"][:] = 0.0
     alone, both = APOZeroUnpaired(), Sum(parts=(APOZeroUnpaired(), SFT()), weights=(1.0, 1.0))
-    steps = [take(make_engine(one, trees=trees, batch_size=8, tokens_per_batch=64)) for one in (alone, both)]
+    steps = [take(make_engine(one, trees=trees, batch_size=8, micro_batch_tokens=64)) for one in (alone, both)]
     assert steps[1].metrics[0]["loss_sft"] == 0
     assert difference(steps[1].gradients[0], steps[0].gradients[0]) == 0
 
@@ -289,7 +289,7 @@ def test_a_term_without_any_example_in_a_batch_adds_nothing(make_engine):
         ({"name": "sgd", "learning_rate": 1e-3, "momentum": 0.9}, torch.optim.SGD),
     ],
 )
-def test_optimisers_get_the_recipes_numbers(make_engine, fields, kind):
+def test_optimizers_get_the_recipes_numbers(make_engine, fields, kind):
     engine = make_engine(DPO(), optimizer=fields)
     assert type(engine.optimizer) is kind
     group = engine.optimizer.param_groups[0]
@@ -302,7 +302,7 @@ def test_optimisers_get_the_recipes_numbers(make_engine, fields, kind):
     assert metrics["loss"] != first
 
 
-def test_the_papers_optimiser_has_torchs_defaults():
+def test_the_papers_optimizer_has_torchs_defaults():
     assert RMSprop(learning_rate=1e-6).alpha == 0.99
     assert AdamW(learning_rate=1e-6).weight_decay == 0
     assert make_optimizer(RMSprop(learning_rate=1e-6), torch.nn.Linear(1, 1)).defaults["eps"] == 1e-8

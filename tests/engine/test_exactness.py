@@ -12,7 +12,7 @@ from steps import DPO, UNLIMITED, build, every, random_rows, take, tiny_llama
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import RunFailed
 from alignzoo.reference.scores import score_reference, spot_check
-from alignzoo.scoring import tree_attention as attention
+from alignzoo.scoring import tree_attention
 from alignzoo.scoring.exactness import SpotCheck, own_forward, routed, verdict
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.loop import watch_steps
@@ -53,7 +53,7 @@ def test_a_check_changes_no_weight_and_finds_nothing_where_nothing_is(tmp_path, 
 
 
 def test_one_token_off_in_float32_stops_the_run_with_both_numbers(tmp_path):
-    engine = build(DPO(), tmp_path, layout="packed", tokens_per_batch=UNLIMITED)
+    engine = build(DPO(), tmp_path, layout="packed", micro_batch_tokens=UNLIMITED)
     engine.watch = watch_steps(engine)
     engine.watch.every = 1
     engine.step(0)
@@ -73,7 +73,7 @@ def test_one_token_off_in_float32_stops_the_run_with_both_numbers(tmp_path):
 
 
 def test_in_bfloat16_three_of_the_last_five_checks_stop_it(tmp_path):
-    engine = build(DPO(), tmp_path, layout="packed", tokens_per_batch=UNLIMITED, dtype=torch.bfloat16)
+    engine = build(DPO(), tmp_path, layout="packed", micro_batch_tokens=UNLIMITED, dtype=torch.bfloat16)
     engine.watch = watch_steps(engine)
     engine.watch.every = 1
     spoiled = iter([True, False, False, False, True, False, True, True])
@@ -117,7 +117,7 @@ def test_the_oracle_is_the_model_as_transformers_made_it():
     """After the switch to attention by trees, which it never runs through."""
     model = tiny_llama()
     untouched, scorer = copy.deepcopy(model), Scorer(model, "packed")
-    assert model.config._attn_implementation == attention.NAME
+    assert model.config._attn_implementation == tree_attention.NAME
     tree = random_rows("pair")[0]
     ids = torch.from_numpy(np.concatenate([tree.prompt, tree.branches[1].tokens])).long()
     first = len(tree.prompt) + tree.branches[1].scored_from
@@ -125,7 +125,7 @@ def test_the_oracle_is_the_model_as_transformers_made_it():
         logits = untouched(ids[None]).logits[0, first - 1 : -1]
     want = logits.log_softmax(-1).gather(1, ids[first:, None])[:, 0]
     assert torch.equal(own_forward(scorer)(tree, tree.branches[1]), want)
-    assert model.config._attn_implementation == attention.NAME
+    assert model.config._attn_implementation == tree_attention.NAME
     assert not routed(model)
 
 

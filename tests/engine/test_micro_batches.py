@@ -25,10 +25,10 @@ def cache(tmp_path_factory):
 
 @pytest.mark.parametrize("name", [pytest.param(one, marks=() if one in CORE else pytest.mark.slow) for one in EVERY])
 def test_no_budget_changes_the_gradient(cache, name):
-    whole = take(build(EVERY[name], cache, tokens_per_batch=UNLIMITED))
+    whole = take(build(EVERY[name], cache, micro_batch_tokens=UNLIMITED))
     assert all(gradient.abs().max() > 0 for gradient in whole.gradients[0].values())
     for budget in (1024, 256):
-        part = take(build(EVERY[name], cache, tokens_per_batch=budget))
+        part = take(build(EVERY[name], cache, micro_batch_tokens=budget))
         assert difference(part.gradients[0], whole.gradients[0]) <= 1e-5
         assert part.metrics[0] == pytest.approx(whole.metrics[0], rel=1e-4, abs=1e-5)
         assert part.states[0] == pytest.approx(whole.states[0], rel=1e-5, abs=1e-6)
@@ -39,8 +39,8 @@ def test_no_budget_changes_the_gradient(cache, name):
 def test_what_is_left_of_a_difference_is_rounding(cache, name):
     """In float64 it shrinks with the rounding: an error of the method would stay. Two steps, for the states' sake."""
     options = {"dtype": torch.float64, "batch_size": 12}
-    whole = take(build(EVERY[name], cache, tokens_per_batch=UNLIMITED, **options), 2)
-    part = take(build(EVERY[name], cache, tokens_per_batch=1, **options), 2)
+    whole = take(build(EVERY[name], cache, micro_batch_tokens=UNLIMITED, **options), 2)
+    part = take(build(EVERY[name], cache, micro_batch_tokens=1, **options), 2)
     for one, other in zip(part.gradients, whole.gradients, strict=True):
         assert difference(one, other) <= 1e-10
     assert part.states == [pytest.approx(state, rel=1e-12) for state in whole.states]
@@ -49,16 +49,16 @@ def test_what_is_left_of_a_difference_is_rounding(cache, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["dpo", "sft", "kto", "tdpo2", "sampo", "pl_dpo", "bradley_terry"])
 def test_no_layout_changes_the_gradient(cache, name):
-    forest = take(build(EVERY[name], cache, tokens_per_batch=600))
-    plain = take(build(EVERY[name], cache, tokens_per_batch=600, layout="plain"))
+    forest = take(build(EVERY[name], cache, micro_batch_tokens=600))
+    plain = take(build(EVERY[name], cache, micro_batch_tokens=600, layout="plain"))
     assert difference(plain.gradients[0], forest.gradients[0]) <= 1e-5
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["dpo", "kto", "tdpo2"])
 def test_recomputed_activations_change_nothing(cache, name):
-    want = take(build(EVERY[name], cache, tokens_per_batch=600))
-    engine = build(EVERY[name], cache, tokens_per_batch=600)
+    want = take(build(EVERY[name], cache, micro_batch_tokens=600))
+    engine = build(EVERY[name], cache, micro_batch_tokens=600)
     use_gradient_checkpointing(engine.scorer.model)
     assert difference(take(engine).gradients[0], want.gradients[0]) <= 1e-5
 
@@ -66,8 +66,8 @@ def test_recomputed_activations_change_nothing(cache, name):
 @pytest.mark.parametrize("name", ["dpo", "kto", "tdpo2", "bradley_terry"])
 def test_bfloat16_takes_the_same_step_up_to_its_rounding(cache, name):
     """Scores taken without a graph must not leave weights without one in autocast's cache."""
-    want = take(build(EVERY[name], cache, tokens_per_batch=600)).gradients[0]
-    engine = build(EVERY[name], cache, tokens_per_batch=600)
+    want = take(build(EVERY[name], cache, micro_batch_tokens=600)).gradients[0]
+    engine = build(EVERY[name], cache, micro_batch_tokens=600)
     engine.scorer.precision = "bfloat16"
     got = take(engine).gradients[0]
     assert got.keys() == want.keys()

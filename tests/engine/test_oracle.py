@@ -27,7 +27,7 @@ from alignzoo.objectives.builtin.dpo import DPO
 from alignzoo.objectives.builtin.ipo import IPO
 from alignzoo.objectives.builtin.sft import SFT
 from alignzoo.objectives.composition import Modified, Sum
-from alignzoo.objectives.modifiers.length_normalization import LengthNormalised
+from alignzoo.objectives.modifiers.length_normalization import LengthNormalization
 from alignzoo.training.schedule import rows_of_step
 
 CACHED, LIVE = 3e-6, 5e-7
@@ -163,7 +163,7 @@ def ld_dpo(chosen, rejected):
 
 
 def wpo(chosen, rejected):
-    """Each completion's likelihood, normalised by the policy's own collision probability, at most 1 together."""
+    """Each completion's likelihood, normalized by the policy's own collision probability, at most 1 together."""
     weight = 1.0
     for one in (chosen, rejected):
         weight = weight * (one.own - one.own_all.exp().square().sum(1).log()).mean().exp()
@@ -202,7 +202,7 @@ CASES = {
     "kto": (KTO(beta=0.1), kto, 1, CACHED),
     "bco": (BCO(beta=0.1, momentum=0.9), bco, 2, CACHED),
     "bco by length": (
-        Modified(inner=BCO(beta=0.1, momentum=0.9), modifiers=(LengthNormalised(),)),
+        Modified(inner=BCO(beta=0.1, momentum=0.9), modifiers=(LengthNormalization(),)),
         lambda rows, state: bco(rows, state, by_length), 2, CACHED,
     ),
     "aot": (AOT(beta=0.1), aot, 1, CACHED),
@@ -226,7 +226,7 @@ CASES = {
 def test_a_step_is_the_one_that_the_paper_writes(make_engine, name):
     objective, loss, steps, tolerance = CASES[name]
     engine = make_engine(
-        objective, dtype=torch.float64, tokens_per_batch=256, optimizer={"name": "sgd", "learning_rate": 0.3}
+        objective, dtype=torch.float64, micro_batch_tokens=256, optimizer={"name": "sgd", "learning_rate": 0.3}
     )
     want = written_out(engine, loss, steps, follow=getattr(objective, "alpha", 0) if name == "tr_dpo" else 0.0)
     got = take(engine, steps)
@@ -236,7 +236,7 @@ def test_a_step_is_the_one_that_the_paper_writes(make_engine, name):
 
 def test_a_reward_model_is_read_where_transformers_reads_it(make_engine):
     """The oracle is the model's own forward, one sequence at a time."""
-    engine = make_engine(BradleyTerry(centering=0.01), dtype=torch.float64, tokens_per_batch=256)
+    engine = make_engine(BradleyTerry(centering=0.01), dtype=torch.float64, micro_batch_tokens=256)
     model, losses = copy.deepcopy(engine.scorer.model), []
     model.config.pad_token_id = None
     for row in rows_of_step(0, len(engine.supply.trees), engine.config, 0).tolist():

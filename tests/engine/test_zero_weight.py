@@ -62,7 +62,7 @@ def test_a_micro_batch_without_an_example_adds_nothing(tmp_path):
     trees.columns["desirable"] = np.zeros_like(trees.columns["desirable"])
     trees.columns["desirable"][first[:3]] = 1
     small, whole = (
-        take(build(SFT(), tmp_path, trees, batch_size=40, shuffle=False, tokens_per_batch=budget))
+        take(build(SFT(), tmp_path, trees, batch_size=40, shuffle=False, micro_batch_tokens=budget))
         for budget in (64, 10**6)
     )
     assert difference(small.gradients[0], whole.gradients[0]) < 1e-5

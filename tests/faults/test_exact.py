@@ -38,7 +38,7 @@ def test_a_rerun_in_a_fresh_process_gives_the_same_bytes(tmp_path):
 CARRIED = {
     "bfloat16 forward": ["train.precision=bfloat16"],
     "bfloat16 weights": ["model.dtype=bfloat16"],
-    "accumulated gradients": ["train.tokens_per_batch=200"],
+    "accumulated gradients": ["train.micro_batch_tokens=200"],
     "gradient checkpointing": ["train.gradient_checkpointing=true"],
     "momentum": ["train.optimizer={name: sgd, learning_rate: 0.01, momentum: 0.9}"],
     "rmsprop": ["train.optimizer={name: rmsprop, learning_rate: 1e-4}"],
@@ -83,7 +83,7 @@ def test_a_budget_that_was_halved_stays_halved_after_a_resume(bench):
     place = bench.place()
     memory = small_memory(500)
     assert place.run(inject=memory).code == 0
-    want = place.artefacts()
+    want = place.artifacts()
     shutil.rmtree(place.run_folder())
 
     def memory_and_kill() -> None:
@@ -94,7 +94,7 @@ def test_a_budget_that_was_halved_stays_halved_after_a_resume(bench):
 
     assert place.run(inject=memory_and_kill).code == -signal.SIGKILL
     assert place.run(inject=memory).code == 0
-    assert place.artefacts() == want
+    assert place.artifacts() == want
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ WORDS = {
     "SIGTERM in a step": "^stopped after step 3; the same command goes on from there$",
     "in an evaluation": "^stopped in the evaluation after step 3; the same command goes on from there$",
     "SIGTERM in the reference pass": "^stopped in the reference pass; what is scored is kept, and the same command goes on$",
-    "while tokenising": "^stopped while reading and tokenising the data; the same command begins with that again$",
+    "while tokenizing": "^stopped while reading and tokenizing the data; the same command begins with that again$",
     "SIGTERM when the policy is": "^stopped after the last step; the same command goes on from there$",
     "twice in a step": "^stopped at once; the same command goes on from the last checkpoint$",
     "step number is changed": r"step-000004 is damaged; the one before it, step-000002, is used$",

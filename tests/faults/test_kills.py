@@ -31,7 +31,7 @@ def test_killed_at_random_moments_and_resumed_to_the_same_bytes(bench, tmp_path)
 
 @pytest.mark.slow
 def test_the_harness_sees_what_is_damaged(bench, tmp_path):
-    """A test that can't fail proves nothing: each kind of artefact, damaged by hand, is found."""
+    """A test that can't fail proves nothing: each kind of artifact, damaged by hand, is found."""
     import shutil
 
     from crash import damaged, leftovers

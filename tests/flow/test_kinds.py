@@ -21,9 +21,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 import alignzoo
 from alignzoo.core.errors import UserError
-from alignzoo.data import toy as sample
+from alignzoo.data import toy
 from alignzoo.training import checkpoint
-from alignzoo.training import run as flow
+from alignzoo.training import run as run_module
 from alignzoo.training.run_folder import read_lines
 from alignzoo.training.step import Engine
 
@@ -38,8 +38,8 @@ def write(path: Path, records: list[dict]) -> None:
 
 
 def tables(folder: Path) -> None:
-    """The same dialogues as pairs with scores, as labelled completions and as ranked lists."""
-    lists = [(row.prompt, row.completions) for row in islice(sample.rows("train", 4), 96)]
+    """The same dialogues as pairs with scores, as labeled completions and as ranked lists."""
+    lists = [(row.prompt, row.completions) for row in islice(toy.rows("train", 4), 96)]
     pairs, labels, ranked = [], [], []
     for i, (prompt, all_of_them) in enumerate(lists):
         best, worst = all_of_them[0], all_of_them[-1]
@@ -67,7 +67,7 @@ def recipe(folder: Path, name: str, objective, data, model=None, **train) -> Pat
         "model": model or {"path": str(folder / "start")},
         "data": data,
         "tokens": {"max_length": 256, "max_prompt_length": 192},
-        "train": {"batch_size": 12, "max_steps": STEPS, "epochs": 50, "tokens_per_batch": 512, "checkpoint_every": EVERY,
+        "train": {"batch_size": 12, "max_steps": STEPS, "epochs": 50, "micro_batch_tokens": 512, "checkpoint_every": EVERY,
                   "optimizer": ADAM} | train,
         "eval": {"every": EVERY, "samples": 2, "sample_tokens": 4},
         "reporters": [],
@@ -146,8 +146,11 @@ PAIRWISE = {
     "whole batch": ("aot", LN2),
     "policy's whole distribution": ("wpo", None),
     "no reference": ("simpo", None),
-    "modified": ({"name": "dpo", "modifiers": ["length_normalised", {"name": "label_smoothing", "share": 0.2}]}, LN2),
-    "modifier from a plugin": ({"name": "ipo", "modifiers": [{"name": "public_length", "alpha": 0.5}]}, 25.0),
+    "modified": (
+        {"name": "dpo", "modifiers": ["length_normalization", {"name": "label_smoothing", "share": 0.2}]},
+        LN2,
+    ),
+    "modifier from a plugin": ({"name": "ipo", "modifiers": [{"name": "length_desensitization", "alpha": 0.5}]}, 25.0),
     "sum": ([{"name": "dpo", "beta": 0.2}, {"name": "sft", "weight": 0.5}], None),
     "sum of two with states": ([{"name": "bco"}, {"name": "beta_dpo", "weight": 0.5}], 1.5 * LN2),
     "unpaired": ("kto", 0.5),
@@ -176,7 +179,7 @@ def test_training_on_pairs_orders_them(run):
 
 
 @pytest.mark.parametrize(("objective", "at_start"), [("kto", 0.5), ("bco", LN2), ("apo_zero_unpaired", 0.5)])
-def test_labelled_completions(run, objective, at_start):
+def test_labeled_completions(run, objective, at_start):
     result = run(objective, "labels")
     check(result, at_start)
     assert "accuracy" not in steps(result)[0]  # no row has two completions to compare
@@ -208,7 +211,7 @@ def test_ranked_lists_of_the_embedded_sample(run, objective, at_start):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("rule", "pairs"), [("best_worst", 32 + 32 + 32), ("neighbours", 32 + 64 + 96), ("all", 32 + 96 + 192)]
+    ("rule", "pairs"), [("extremes", 32 + 32 + 32), ("neighbors", 32 + 64 + 96), ("all", 32 + 96 + 192)]
 )
 def test_a_ranked_list_feeds_pairs_by_a_rule(run, rule, pairs):
     result = run("dpo", {"name": "table", "path": "ranked", "pairs": rule})
@@ -218,7 +221,7 @@ def test_a_ranked_list_feeds_pairs_by_a_rule(run, rule, pairs):
 
 
 @pytest.mark.slow
-def test_pairs_and_labelled_completions_in_one_table(run):
+def test_pairs_and_labeled_completions_in_one_table(run):
     result = run("kto", "mixed")
     check(result, 0.5)
     assert result.summary["eval"]["n"] == 24
@@ -313,7 +316,7 @@ def test_a_fresh_start_that_breaks_off_while_it_clears(run, monkeypatch, removed
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", limited(Path.unlink))
-        patch.setattr(flow.shutil, "rmtree", limited(shutil.rmtree))
+        patch.setattr(run_module.shutil, "rmtree", limited(shutil.rmtree))
         with pytest.raises(KeyboardInterrupt):
             run("bco", "pairs", fresh=True)
     assert bytes_of(run("bco", "pairs").folder) == want

@@ -67,19 +67,19 @@ class Silent(Judge):
 class Diary(Reporter):
     """Writes down what it is told."""
     name = "diary"
-    def start(self, folder, recipe, step):
+    def on_start(self, folder, recipe, step):
         (folder / "diary.txt").write_text(f"start {recipe['name']} {step}\\n")
-    def line(self, folder, line):
+    def on_log(self, folder, line):
         with open(folder / "diary.txt", "a") as file:
             file.write(f"{line['kind']} {line['step']}\\n")
-    def finish(self, folder, summary):
+    def on_finish(self, folder, summary):
         with open(folder / "diary.txt", "a") as file:
             file.write(f"finish {summary['name']} {(folder / 'policy').is_dir()}\\n")
 
 class Clumsy(Reporter):
     """Fails at the second line."""
     name = "clumsy"
-    def line(self, folder, line):
+    def on_log(self, folder, line):
         if line["step"] == 1:
             raise RuntimeError("out of ink")
 
@@ -178,7 +178,7 @@ def go(trained, tmp_path, overlay):
 
 @pytest.mark.slow
 def test_metrics_are_in_every_evaluation_with_their_errors(go):
-    result = go("eval: {metrics: [longer, risen, entropy, normalised_accuracy]}\nreporters: [html]")
+    result = go("eval: {metrics: [longer, risen, entropy, normalized_accuracy]}\nreporters: [html]")
     lines = [line for line in read_lines(result.folder / "metrics.jsonl") if line["kind"] == "eval"]
     for line in lines:
         assert 0 < line["longer"] < 1
@@ -188,14 +188,14 @@ def test_metrics_are_in_every_evaluation_with_their_errors(go):
     assert 0 < lines[-1]["entropy"] < 7
     assert "0.1" in result.summary["objective"].__repr__()
     page = (result.folder / "report.html").read_text()
-    assert "normalised accuracy" in page
+    assert "normalized accuracy" in page
 
 
 @pytest.mark.slow
 def test_metrics_do_not_depend_on_the_budget(go):
-    text = "eval: {metrics: [longer, risen, entropy, normalised_accuracy]}"
-    small, large = (go(text, f"train.tokens_per_batch={budget}").summary["eval"] for budget in (300, 4096))
-    for name in ("longer", "risen", "entropy", "normalised_accuracy"):
+    text = "eval: {metrics: [longer, risen, entropy, normalized_accuracy]}"
+    small, large = (go(text, f"train.micro_batch_tokens={budget}").summary["eval"] for budget in (300, 4096))
+    for name in ("longer", "risen", "entropy", "normalized_accuracy"):
         assert small[name] == pytest.approx(large[name], rel=1e-4, abs=1e-5)
 
 
@@ -253,25 +253,25 @@ def test_judges_score_the_samples_and_one_that_fails_costs_only_its_own_figures(
 
 def test_a_judge_that_can_say_nothing_has_no_figure():
     from alignzoo.core.console import Screen
-    from alignzoo.evaluation.judges.toy import SampleJudge
-    from alignzoo.evaluation.judging import judged
+    from alignzoo.evaluation.judges.toy import ToyJudge
+    from alignzoo.evaluation.judging import run_judge
 
     rows = [alignzoo.Row("1", "What is this?", (alignzoo.Completion("a"),), group="g")]
-    said = judged(SampleJudge(), rows, [{"before": "a", "after": "b", "chosen": "c"}], Screen(quiet=True))
+    said = run_judge(ToyJudge(), rows, [{"before": "a", "after": "b", "chosen": "c"}], Screen(quiet=True))
     assert said["reward"] is None
     assert said["win_rate_over_chosen_n"] == 0
 
 
 def test_an_undesirable_completion_alone_is_nobodys_chosen_one():
     from alignzoo.core.console import Screen
-    from alignzoo.evaluation.judges.toy import SampleJudge
-    from alignzoo.evaluation.judging import judged
+    from alignzoo.evaluation.judges.toy import ToyJudge
+    from alignzoo.evaluation.judging import run_judge
     from alignzoo.evaluation.samples import _best_and_worst
 
     row = alignzoo.Row("1", "p", (alignzoo.Completion("bad", columns={"desirable": 0.0}),), group="g")
     assert _best_and_worst(row) == {"chosen": "", "rejected": "bad"}
     line = {"before": "a", "after": "b"} | _best_and_worst(row)
-    assert judged(SampleJudge(), [row], [line], Screen(quiet=True))["win_rate_over_chosen_n"] == 0
+    assert run_judge(ToyJudge(), [row], [line], Screen(quiet=True))["win_rate_over_chosen_n"] == 0
 
 
 def test_a_language_model_does_not_start_from_a_reward_model(tmp_path):
@@ -283,9 +283,9 @@ def test_a_language_model_does_not_start_from_a_reward_model(tmp_path):
 
 
 def test_a_tie_is_one_half_and_what_can_not_be_said_is_nothing():
-    from alignzoo.evaluation.judges.toy import SampleJudge
+    from alignzoo.evaluation.judges.toy import ToyJudge
 
-    class Fixed(SampleJudge):
+    class Fixed(ToyJudge):
         def scores(self, prompts, replies):
             return [float(reply) for reply in replies]
 

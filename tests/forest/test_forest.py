@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignzoo.data.trees import Branch, Tree, Trees, sequence_key
-from alignzoo.scoring.forest import LAYOUTS, PACKED, PLAIN, lay, sequences
-from alignzoo.scoring.microbatches import plan
+from alignzoo.scoring.forest import LAYOUTS, PACKED, PLAIN, lay_out, sequences
+from alignzoo.scoring.microbatches import plan_micro_batches
 from alignzoo.scoring.tree_attention import cuts
 
 tokens = st.lists(st.integers(1, 50), min_size=1, max_size=7).map(lambda x: np.array(x, np.int32))
@@ -41,7 +41,7 @@ def paths(forest):
 @given(trees)
 @settings(max_examples=200)
 def test_a_token_sees_exactly_its_own_sequence_so_far(some):
-    forest = lay(some)
+    forest = lay_out(some)
     seen = forest.visible()
     used = sum(tree.slots for tree in some)
     assert used <= forest.slots
@@ -56,7 +56,7 @@ def test_a_token_sees_exactly_its_own_sequence_so_far(some):
 @given(some=trees)
 @settings(max_examples=100)
 def test_every_scored_token_is_predicted_from_the_token_before_it(layout, some):
-    forest = lay(some, layout)
+    forest = lay_out(some, layout)
     flat = forest.tokens.flatten()
     assert len(forest.offsets) == 1 + sum(len(tree.branches) for tree in some)
     for s, (tree, branch) in enumerate(sequences(some)):
@@ -71,16 +71,16 @@ def test_every_scored_token_is_predicted_from_the_token_before_it(layout, some):
 @given(some=trees, budget=st.integers(1, 60), layout=st.sampled_from(LAYOUTS))
 @settings(max_examples=200)
 def test_a_plan_holds_every_tree_once_and_keeps_to_its_budget(some, budget, layout):
-    parts = plan(some, budget, layout)
+    parts = plan_micro_batches(some, budget, layout)
     assert sorted(i for part in parts for i in part) == list(range(len(some)))
     for part in parts:
-        forest = lay([some[i] for i in part], layout)
+        forest = lay_out([some[i] for i in part], layout)
         assert forest.slots <= budget or len(part) == 1
 
 
 def test_a_sliding_window_counts_positions_not_slots():
     tree = Tree("row", np.array([1, 2, 3]), (Branch(np.array([4, 5, 6])), Branch(np.array([7, 8]))))
-    seen = lay([tree]).visible(window=2)[0]
+    seen = lay_out([tree]).visible(window=2)[0]
     assert seen[6].nonzero().flatten().tolist() == [2, 6]  # 7 follows the prompt's 3, five slots before it
     assert seen[7].nonzero().flatten().tolist() == [6, 7]
 
@@ -88,21 +88,21 @@ def test_a_sliding_window_counts_positions_not_slots():
 def test_prompts_are_laid_once():
     prompt = np.arange(1, 101)
     tree = Tree("row", prompt, (Branch(np.array([1, 2])), Branch(np.array([3]))))
-    assert lay([tree]).slots == 103
-    assert lay([tree], PLAIN).slots == 204
+    assert lay_out([tree]).slots == 103
+    assert lay_out([tree], PLAIN).slots == 204
 
 
 def test_short_trees_share_a_row():
     long = Tree("long", np.arange(1, 9), (Branch(np.array([1, 2])),))
     short = Tree("short", np.arange(1, 4), (Branch(np.array([1, 2])),))
-    forest = lay([short, long, short])
+    forest = lay_out([short, long, short])
     assert forest.tokens.shape == (2, 10)
 
 
 def test_the_mask_is_additive_and_never_blocks_a_whole_row():
     tree = Tree("row", np.array([1]), (Branch(np.array([4, 5])),))
     pad = Tree("row", np.array([1]), (Branch(np.array([4])),))
-    mask = lay([tree, pad]).mask(torch.float32)
+    mask = lay_out([tree, pad]).mask(torch.float32)
     assert mask.shape == (2, 1, 3, 3)
     assert mask.max(-1).values.eq(0).all()
     assert mask.min() == torch.finfo(torch.float32).min
@@ -158,7 +158,7 @@ def test_what_is_known_of_all_trees_is_what_is_known_of_each(some, most, mismatc
 @given(trees)
 @settings(max_examples=200)
 def test_a_packed_row_has_no_padding_and_its_ends_tell_the_trees(some):
-    forest = lay(some, PACKED)
+    forest = lay_out(some, PACKED)
     assert forest.slots == sum(tree.slots for tree in some)
     at, want = 0, []
     for tree in some:
@@ -171,5 +171,5 @@ def test_a_packed_row_has_no_padding_and_its_ends_tell_the_trees(some):
 @given(trees)
 @settings(max_examples=50)
 def test_packed_rows_and_rows_of_a_width_see_the_same(some):
-    wide, packed = lay(some), lay(some, PACKED)
+    wide, packed = lay_out(some), lay_out(some, PACKED)
     assert packed.visible().sum() == wide.visible().sum() - (wide.slots - packed.slots)  # a padded slot sees itself

@@ -38,7 +38,7 @@ class Asked:
         return self.body["messages"][0]["content"]
 
 
-Behaviour = Callable[[Asked, int], Answer]
+Behavior = Callable[[Asked, int], Answer]
 """A request and how many there were before it -> the answer."""
 
 
@@ -46,9 +46,9 @@ class Judge(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, behaviour: Behaviour) -> None:
+    def __init__(self, behavior: Behavior) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.behaviour, self.asked, self.lock = behaviour, [], threading.Lock()
+        self.behavior, self.asked, self.lock = behavior, [], threading.Lock()
 
     @property
     def url(self) -> str:
@@ -67,7 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             before = len(self.server.asked)
             self.server.asked.append(asked)
-        answer = self.server.behaviour(asked, before)
+        answer = self.server.behavior(asked, before)
         if answer.status == 0:
             return
         try:
@@ -84,8 +84,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(behaviour: Behaviour) -> Iterator[Judge]:
-    server = Judge(behaviour)
+def serving(behavior: Behavior) -> Iterator[Judge]:
+    server = Judge(behavior)
     thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.01), daemon=True)
     thread.start()
     try:

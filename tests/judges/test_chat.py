@@ -21,7 +21,7 @@ from alignzoo.core.errors import UserError
 from alignzoo.core.paths import cache_root
 from alignzoo.evaluation.judges.chat import AGAIN, QUESTION, Chat, verdict_in
 from alignzoo.evaluation.judges.verdict_cache import Verdicts, verdict_key
-from alignzoo.evaluation.judging import judged
+from alignzoo.evaluation.judging import run_judge
 
 KEY = "sk-not-to-be-seen-0123456789"
 PROMPTS = ["What is a fjord?", "What is a fjord?", "Hello"]
@@ -43,13 +43,13 @@ def by_length(asked, before: int) -> Answer:
 
 @pytest.fixture
 def serve(monkeypatch):
-    """`serve(behaviour)`: a server, and the environment that leads to it."""
+    """`serve(behavior)`: a server, and the environment that leads to it."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with ExitStack() as stack:
 
-        def start(behaviour=by_length):
-            server = stack.enter_context(serving(behaviour))
+        def start(behavior=by_length):
+            server = stack.enter_context(serving(behavior))
             monkeypatch.setenv("OPENAI_BASE_URL", server.url)
             return server
 
@@ -122,7 +122,7 @@ def test_it_has_no_scores_and_a_run_reports_its_win_rates(serve):
     serve()
     rows = [Row(str(i), prompt, (Completion("c"),), group="g") for i, prompt in enumerate(PROMPTS)]
     lines = [{"before": b, "after": a, "chosen": "An inlet"} for a, b in zip(FIRST, SECOND, strict=True)]
-    figures = judged(chat(), rows, lines, Screen(quiet=True))
+    figures = run_judge(chat(), rows, lines, Screen(quiet=True))
     assert figures["win_rate_over_start"] == pytest.approx(0.5)
     assert figures["win_rate_over_chosen"] == pytest.approx(1 / 3)
     assert figures["win_rate_over_chosen_n"] == 3
@@ -221,7 +221,7 @@ def test_what_was_answered_before_a_failure_is_kept(serve):
     with pytest.raises(UserError):
         chat(parallel=1).prefers(PROMPTS[:2], FIRST[:2], SECOND[:2])
     assert len(files()) == 3
-    server.behaviour = by_length
+    server.behavior = by_length
     chat().prefers(PROMPTS[:2], FIRST[:2], SECOND[:2])
     assert len(server.asked) == 5
 

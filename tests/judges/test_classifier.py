@@ -12,11 +12,11 @@ from byte_tokenizer import CHATML, byte_tokenizer
 
 from alignzoo import Completion, Row
 from alignzoo.core.errors import UserError
-from alignzoo.data.tokenize import tokenise
+from alignzoo.data.tokenize import tokenize
 from alignzoo.evaluation.judges.classifier import Classifier
-from alignzoo.models.loading import from_nothing, load_policy
+from alignzoo.models.loading import from_config, load_policy
 from alignzoo.recipe.schema import TokensConfig
-from alignzoo.scoring.forest import lay
+from alignzoo.scoring.forest import lay_out
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.checkpoint import export, weights_of
 
@@ -86,13 +86,15 @@ def test_the_score_is_the_models_own_on_each_text_whatever_the_batch(saved, kind
     want = [float(alone(path, joined(*one) + end)) for one in zip(PROMPTS, REPLIES, strict=True)]
     assert max(want) - min(want) > 0.03
     for budget in (1, 150, 10**6):
-        assert Classifier(path=path, tokens_per_batch=budget).scores(PROMPTS, REPLIES) == pytest.approx(want, abs=1e-5)
+        assert Classifier(path=path, micro_batch_tokens=budget).scores(PROMPTS, REPLIES) == pytest.approx(
+            want, abs=1e-5
+        )
 
 
 def test_a_model_without_padding_is_lent_a_token_for_one_batch_only(saved):
     """`<s>` stands for padding beside the first text, and is the last token of the second."""
     path = saved("llama", num_labels=1, pad_token_id=None)
-    got = Classifier(path=path, eos=False, tokens_per_batch=1).scores(["a longer", "Hi"], ["one", "<s>"])
+    got = Classifier(path=path, eos=False, micro_batch_tokens=1).scores(["a longer", "Hi"], ["one", "<s>"])
     assert got == pytest.approx([float(alone(path, text)) for text in ("a longer one", "Hi <s>")])
 
 
@@ -108,7 +110,7 @@ def test_a_reward_model_trained_here_reads_what_it_was_trained_on(tmp_path, padd
         quantize = None
 
         def load_model(self, tokenizer, seed, head):
-            return from_nothing(fields, tokenizer, seed, head, "float32")
+            return from_config(fields, tokenizer, seed, head, "float32")
 
     model = load_policy(Source(), tokenizer, seed=0, head="scalar")
     with torch.no_grad():
@@ -117,9 +119,9 @@ def test_a_reward_model_trained_here_reads_what_it_was_trained_on(tmp_path, padd
         Row(str(i), prompt, (Completion(" yes"), Completion(" no, never")), group=str(i))
         for i, prompt in enumerate([PROMPT, "\n\nHuman: Hi\n\nAssistant:"])
     ]
-    trees = tokenise(rows, tokenizer, TokensConfig()).trees
+    trees = tokenize(rows, tokenizer, TokensConfig()).trees
     with torch.no_grad():
-        want = Scorer(model)(lay(list(trees), "forest"))["scalar"].tolist()
+        want = Scorer(model)(lay_out(list(trees), "forest"))["scalar"].tolist()
     export(tmp_path / "policy", model, tokenizer, weights_of(model))
     judge = Classifier(path=str(tmp_path / "policy"))
     prompts = [row.prompt for row in rows for _ in row.completions]

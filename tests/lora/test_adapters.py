@@ -13,7 +13,14 @@ from pydantic import ValidationError
 
 from alignzoo.core.errors import UserError
 from alignzoo.interfaces.model_source import Lora
-from alignzoo.models.adapters import adapter_off, attach, attached, read_adapter, tensors_of, write_adapter
+from alignzoo.models.adapters import (
+    add_adapters,
+    disabled_adapters,
+    has_adapters,
+    read_adapter,
+    tensors_of,
+    write_adapter,
+)
 from alignzoo.models.fingerprint import weights_fingerprint
 from alignzoo.models.loading import use_gradient_checkpointing
 from alignzoo.recipe.schema import SGD, AdamW, RMSprop
@@ -26,7 +33,7 @@ IDS = torch.randint(0, VOCABULARY, (2, 12), generator=torch.Generator().manual_s
 
 def adapted(name, seed=0, **fields):
     model = build(FOREST[name]())
-    attach(model, Lora(r=4, **fields), seed, "base")
+    add_adapters(model, Lora(r=4, **fields), seed, "base")
     return model
 
 
@@ -45,7 +52,7 @@ def test_training_moves_adapters_alone_and_off_is_the_base_to_the_bit(name):
     optimizer = make_optimizer(AdamW(learning_rate=0.01), model)
     step(model, optimizer)
     assert (model(IDS).logits - want).abs().max() > 1e-3
-    with adapter_off(model):
+    with disabled_adapters(model):
         assert torch.equal(model(IDS).logits, want)
     assert (model(IDS).logits - want).abs().max() > 1e-3
     now = {key.replace(".base_layer", ""): value for key, value in model.state_dict().items()}
@@ -89,7 +96,7 @@ def test_peft_reads_what_is_written_and_so_do_we(tmp_path, name):
 
 def test_a_bfloat16_base_has_adapters_in_float32():
     model = build(FOREST["llama"]()).bfloat16()
-    attach(model, Lora(r=4), 0)
+    add_adapters(model, Lora(r=4), 0)
     assert model.dtype == torch.bfloat16
     assert {x.dtype for x in tensors_of(model).values()} == {torch.float32}
 
@@ -110,7 +117,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(name):
 
 
 @pytest.mark.parametrize("config", [AdamW(learning_rate=0.01), RMSprop(learning_rate=0.01)], ids=lambda c: c.name)
-def test_a_checkpoint_is_the_adapter_and_its_optimiser_and_training_goes_on_bit_by_bit(tmp_path, tokenizer, config):
+def test_a_checkpoint_is_the_adapter_and_its_optimizer_and_training_goes_on_bit_by_bit(tmp_path, tokenizer, config):
     model = adapted("llama")
     optimizer = make_optimizer(config, model)
     step(model, optimizer)
@@ -129,7 +136,7 @@ def test_a_checkpoint_is_the_adapter_and_its_optimiser_and_training_goes_on_bit_
 def test_a_checkpoint_of_another_rank_is_refused(tmp_path):
     write_adapter(adapted("llama"), tmp_path)
     model = build(FOREST["llama"]())
-    attach(model, Lora(r=8), 0)
+    add_adapters(model, Lora(r=8), 0)
     with pytest.raises(UserError, match="the adapter is of another model, or another rank"):
         read_adapter(model, tmp_path)
 
@@ -147,8 +154,8 @@ def test_targets_can_be_named():
 def test_a_target_that_the_model_lacks_is_told(asked, message):
     model = build(FOREST["llama"]())
     with pytest.raises(UserError, match=message):
-        attach(model, Lora(target_modules=asked), 0)
-    assert not attached(model)
+        add_adapters(model, Lora(target_modules=asked), 0)
+    assert not has_adapters(model)
 
 
 def test_a_tied_head_is_no_target():

@@ -49,7 +49,7 @@ def test_an_adapter_is_written_with_tokenizer_and_card(adapter, tmp_path):
     assert torch.equal(log_probs(PeftModel.from_pretrained(base, str(to))), log_probs(trained))
     head, text = (to / "README.md").read_text().split("---\n")[1:]
     assert yaml.safe_load(head) == {"library_name": "peft", "tags": ["alignzoo", "dpo"]}
-    assert "from the run of sft_hh, 8 optimiser steps. This is a LoRA adapter" in text
+    assert "from the run of sft_hh, 8 optimizer steps. This is a LoRA adapter" in text
     assert "lora:" in text
 
 

@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, LlamaForCausalLM, L
 
 from alignzoo.core.errors import UserError
 from alignzoo.interfaces.model_source import Lora
-from alignzoo.models.adapters import adapter_off, attach, read_adapter, write_adapter
+from alignzoo.models.adapters import add_adapters, disabled_adapters, read_adapter, write_adapter
 from alignzoo.models.loading import pretrained
 
 NAMED = Lora(r=4, target_modules=("q_proj", "v_proj"))
@@ -36,7 +36,7 @@ def test_a_new_head_is_trained_and_saved(folders, tmp_path, targets):
     model.config.pad_token_id = None
     model.save_pretrained(tmp_path / "base")
     start = model.score.weight.detach().clone()
-    attach(model, Lora(r=4, target_modules=targets), 0, str(tmp_path / "base"))
+    add_adapters(model, Lora(r=4, target_modules=targets), 0, str(tmp_path / "base"))
     ids = torch.arange(1, 12)[None]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=1.0)
@@ -55,13 +55,13 @@ def test_a_new_head_is_trained_and_saved(folders, tmp_path, targets):
     again.config.pad_token_id = None
     read_adapter(again, tmp_path / "adapter")
     assert torch.equal(again(ids).logits, moved)
-    with adapter_off(model):
+    with disabled_adapters(model):
         assert torch.equal(model(ids).logits, untouched)
 
 
 def test_a_trained_head_stays_as_it_is(folders):
     model = pretrained(str(folders / "reward"), None, 0, "scalar", "float32")
-    attach(model, NAMED, 0)
+    add_adapters(model, NAMED, 0)
     assert not any("score" in name for name, one in model.named_parameters() if one.requires_grad)
 
 

@@ -14,7 +14,7 @@ import alignzoo
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import UserError
 from alignzoo.interfaces.model_source import Lora
-from alignzoo.models.adapters import adapter_off, attach
+from alignzoo.models.adapters import add_adapters, disabled_adapters
 from alignzoo.models.fingerprint import weights_fingerprint
 from alignzoo.models.loading import load_trained, pretrained
 from alignzoo.models.tokenizers import pretrained_tokenizer
@@ -56,7 +56,7 @@ def test_the_base_stays_as_it_is(saved, name, bits):
     assert weights_fingerprint(model) != weights_fingerprint(pretrained(folder, None, 0, "language_model", "float32"))
     with torch.no_grad():
         want = model(IDS).logits
-    attach(model, Lora(r=4), 0)
+    add_adapters(model, Lora(r=4), 0)
     model(IDS, labels=IDS, use_cache=False).loss.backward()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     assert all(parameter.grad is not None and parameter.dtype == torch.float32 for parameter in trained)
@@ -64,7 +64,7 @@ def test_the_base_stays_as_it_is(saved, name, bits):
         for parameter in trained:
             parameter.sub_(0.5 * parameter.grad)
         assert (model(IDS).logits - want).abs().max() > 0.1
-        with adapter_off(model):
+        with disabled_adapters(model):
             assert torch.equal(model(IDS).logits, want)
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 import alignzoo
-from alignzoo.core.artifacts import opened
+from alignzoo.core.artifacts import read_verified
 from alignzoo.core.errors import UserError
 from alignzoo.training import checkpoint
 
@@ -96,7 +96,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(run):
     want = bytes_of(result.folder)
     good, _ = checkpoint.latest(result.folder / "checkpoints")
     assert good.step == 4
-    assert {"adapter_model.safetensors", "optimizer.safetensors"} <= set(opened(good.path)["files"])
+    assert {"adapter_model.safetensors", "optimizer.safetensors"} <= set(read_verified(good.path)["files"])
     assert not list(good.path.glob("model*"))
     (result.folder / "summary.json").unlink()
     assert bytes_of(run().folder) == want
@@ -110,7 +110,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(run):
 @pytest.mark.slow
 def test_execution_changes_nothing(run):
     one = load_file(run().policy / "adapter_model.safetensors")
-    other = run("train.tokens_per_batch=600", "train.gradient_checkpointing=true")
+    other = run("train.micro_batch_tokens=600", "train.gradient_checkpointing=true")
     two = load_file(other.policy / "adapter_model.safetensors")
     assert other.folder != run().folder
     for name, tensor in one.items():
@@ -151,14 +151,13 @@ def test_a_base_from_nothing_is_saved_once_and_is_the_start(run, tmp_path):
 
 @pytest.mark.slow
 def test_evaluation_measures_the_adapter_and_its_base(run, tmp_path):
-    from alignzoo.compare import measure
-    from alignzoo.compare import spec as settings
+    from alignzoo.compare import measure, spec
     from alignzoo.core.console import Screen
     from alignzoo.recipe.load import load_recipe
 
     result = run()
     resolved = load_recipe("recipes/dpo_hh.yaml", ["model.lora={r: 4, alpha: 8}"], ["tests/smallest.yaml"])
-    found = measure.measure(resolved, result.folder, settings.Sampling(), [], None, Screen(True))
+    found = measure.measure(resolved, result.folder, spec.Sampling(), [], None, Screen(True))
     assert found.path.is_dir()
 
 
@@ -177,13 +176,13 @@ def test_a_live_reference_is_the_policy_with_its_adapter_off(run, zoo, monkeypat
     import copy
 
     from alignzoo.scoring.scorer import Scorer
-    from alignzoo.training import run as flow
+    from alignzoo.training import run as run_module
     from alignzoo.training.run import Run
 
     short = (zoo, "objective=tdpo1", "train.max_steps=3", "reporters=[]", "eval.samples=0")
     own = Run._live, Run._adapt
     with monkeypatch.context() as patch:
-        patch.setattr(flow, "copy", None)
+        patch.setattr(run_module, "copy", None)
         one = load_file(run(*short).policy / "adapter_model.safetensors")
 
     def adapt(self, model, tokenizer):
@@ -227,7 +226,7 @@ def test_what_has_no_place_beside_adapters_is_told(run, tmp_path):
         run("model.lora.dropout=0.1")
     with pytest.raises(UserError, match=r"model.lora.rank: no such field; expected one of r, alpha, dropout"):
         run("model.lora.rank=3")
-    with pytest.raises(UserError, match=r"quantised weights can't be trained: quantize needs lora"):
+    with pytest.raises(UserError, match=r"quantized weights can't be trained: quantize needs lora"):
         run("model.quantize=4bit", lora=None)
     with pytest.raises(UserError, match=r"quantize is for weights that are read, and a config makes random ones"):
         run("model.quantize=4bit", recipe="recipes/sft_hh.yaml")

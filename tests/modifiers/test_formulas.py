@@ -11,16 +11,16 @@ from plain import LISTS, LOSSES, PAIRS, Two, ratio, slope
 from zoo import MODIFIERS, make, modified
 
 from alignzoo.objectives.modifiers.label_smoothing import LabelSmoothing
-from alignzoo.objectives.modifiers.length_normalization import LengthNormalised
+from alignzoo.objectives.modifiers.length_normalization import LengthNormalization
 from alignzoo.objectives.modifiers.margin import Margin
 
 BETA = 0.4
 ON_PAIRS = [
-    (LengthNormalised(), plain.length_normalised),
-    (Margin(reward=0.7), lambda pair: plain.margin(pair, 0.7, BETA)),
-    (MODIFIERS["public_length"](alpha=0.25), lambda pair: plain.public_length(pair, 0.25)),
-    (MODIFIERS["public_length"](alpha=0.0), lambda pair: plain.public_length(pair, 0.0)),
-    (MODIFIERS["down_sampled"](), plain.down_sampled),
+    (LengthNormalization(), plain.length_normalization),
+    (Margin(value=0.7), lambda pair: plain.margin(pair, 0.7, BETA)),
+    (MODIFIERS["length_desensitization"](alpha=0.25), lambda pair: plain.length_desensitization(pair, 0.25)),
+    (MODIFIERS["length_desensitization"](alpha=0.0), lambda pair: plain.length_desensitization(pair, 0.0)),
+    (MODIFIERS["length_downsampling"](), plain.length_downsampling),
     *[
         (
             MODIFIERS["f_divergence"](divergence=name, alpha=0.3),
@@ -50,7 +50,7 @@ def test_a_pairs_loss_is_the_objectives_of_the_modified_log_ratios(name, modifie
 @EVERY_LOSS
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.45])
 def test_label_smoothing_mixes_the_loss_with_that_of_the_swapped_pair(name, share):
-    got = modified(make(name, beta=BETA), LabelSmoothing(share=share)).loss(plain.as_pair())
+    got = modified(make(name, beta=BETA), LabelSmoothing(epsilon=share)).loss(plain.as_pair())
 
     def loss(pair: Two) -> float:
         w, x = ratio(pair.chosen), ratio(pair.rejected)
@@ -63,8 +63,8 @@ def test_label_smoothing_mixes_the_loss_with_that_of_the_swapped_pair(name, shar
 @pytest.mark.parametrize("clamp", [True, False])
 def test_likelihood_weights_multiply_the_loss_and_have_no_gradient(name, clamp):
     example = plain.as_pair()
-    got = modified(make(name, beta=BETA), MODIFIERS["likelihood_weight"](clamp=clamp)).loss(example)
-    weights = [plain.likelihood_weight(pair, clamp) for pair in PAIRS]
+    got = modified(make(name, beta=BETA), MODIFIERS["wpo_weighting"](clamp=clamp)).loss(example)
+    weights = [plain.wpo_weighting(pair, clamp) for pair in PAIRS]
     own = [LOSSES[name](ratio(pair.chosen), ratio(pair.rejected), BETA) for pair in PAIRS]
     assert got.tolist() == exactly([weight * loss for weight, loss in zip(weights, own, strict=True)])
     assert (max(weights) > 1) is not clamp
@@ -73,7 +73,7 @@ def test_likelihood_weights_multiply_the_loss_and_have_no_gradient(name, clamp):
 
 
 EACH = [
-    (LengthNormalised(), lambda y: ratio(y) / len(y)),
+    (LengthNormalization(), lambda y: ratio(y) / len(y)),
     *[
         (MODIFIERS["f_divergence"](divergence=name, alpha=0.3), lambda y, name=name: plain.f_divergence(y, name))
         for name in plain.DERIVATIVES
@@ -107,7 +107,7 @@ def test_lists_are_modified_completion_by_completion(modifier, of):
 
 def test_the_batches_reach_both_sides_of_every_bend():
     """A clamp, a hinge or a longer side that no batch reaches would not tell a formula from one without it."""
-    weights = [plain.likelihood_weight(pair, clamp=False) for pair in PAIRS]
+    weights = [plain.wpo_weighting(pair, clamp=False) for pair in PAIRS]
     assert min(weights) < 1 < max(weights)
     lengths = [len(pair.chosen) - len(pair.rejected) for pair in PAIRS]
     assert min(lengths) < 0 < max(lengths)
@@ -124,7 +124,7 @@ def test_a_margin_is_asked_for_half_of_each_side_where_a_loss_looks_at_each_by_i
         pair.rejected.with_log_ratio(pair.rejected.log_ratio + m / BETA / 2),
     )
     objective = make(name, beta=BETA)
-    assert modified(objective, Margin(reward=m)).loss(pair).tolist() == exactly(objective.loss(by_hand).tolist())
+    assert modified(objective, Margin(value=m)).loss(pair).tolist() == exactly(objective.loss(by_hand).tolist())
 
 
 def test_a_margin_is_in_units_of_the_reward_whatever_beta_is():
@@ -132,7 +132,7 @@ def test_a_margin_is_in_units_of_the_reward_whatever_beta_is():
     for beta in (0.05, 0.5, 2.0):
         lead = 1.5 / beta  # in nats
         pair = plain.as_pair([Two([(lead, 0.0, -1.0, 0.5)], [(0.0, 0.0, -1.0, 0.5)])])
-        assert modified(make("dpo", beta=beta), Margin(reward=1.5)).loss(pair).item() == exactly(math.log(2))
+        assert modified(make("dpo", beta=beta), Margin(value=1.5)).loss(pair).item() == exactly(math.log(2))
 
 
 def test_an_objective_without_beta_has_log_ratios_for_rewards():
@@ -146,7 +146,7 @@ def test_an_objective_without_beta_has_log_ratios_for_rewards():
         def loss(self, pair):
             return (1 - pair.margin).relu()
 
-    got = modified(Plain(), Margin(reward=2.0)).loss(plain.as_pair())
+    got = modified(Plain(), Margin(value=2.0)).loss(plain.as_pair())
     wanted = [max(0.0, 1 - (ratio(pair.chosen) - ratio(pair.rejected) - 2.0)) for pair in PAIRS]
     assert got.tolist() == exactly(wanted)
 

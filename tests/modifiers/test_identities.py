@@ -12,7 +12,7 @@ from zoo import MODIFIERS, make, modified
 
 from alignzoo.interfaces.loss_inputs import Pair
 from alignzoo.objectives.modifiers.label_smoothing import LabelSmoothing
-from alignzoo.objectives.modifiers.length_normalization import LengthNormalised
+from alignzoo.objectives.modifiers.length_normalization import LengthNormalization
 from alignzoo.objectives.modifiers.margin import Margin
 
 BETA = 0.3
@@ -25,12 +25,12 @@ def exactly(values):
 @pytest.mark.parametrize(
     ("modifier", "name", "fields"),
     [
-        (LengthNormalised(), "ln_dpo", {}),
-        (MODIFIERS["public_length"](alpha=0.4), "ld_dpo", {"alpha": 0.4}),
-        (MODIFIERS["down_sampled"](), "sampo", {}),
-        (MODIFIERS["likelihood_weight"](clamp=True), "wpo", {"clamp": True}),
-        (MODIFIERS["likelihood_weight"](clamp=False), "wpo", {"clamp": False}),
-        (LabelSmoothing(share=0.2), "cdpo", {"label_smoothing": 0.2}),
+        (LengthNormalization(), "ln_dpo", {}),
+        (MODIFIERS["length_desensitization"](alpha=0.4), "ld_dpo", {"alpha": 0.4}),
+        (MODIFIERS["length_downsampling"](), "sampo", {}),
+        (MODIFIERS["wpo_weighting"](clamp=True), "wpo", {"clamp": True}),
+        (MODIFIERS["wpo_weighting"](clamp=False), "wpo", {"clamp": False}),
+        (LabelSmoothing(epsilon=0.2), "cdpo", {"label_smoothing": 0.2}),
         *[
             (MODIFIERS["f_divergence"](divergence=name, alpha=0.3), "f_dpo", {"divergence": name, "alpha": 0.3})
             for name in plain.DERIVATIVES
@@ -46,9 +46,9 @@ def test_dpo_with_it_is(modifier, name, fields):
     assert slope(got, example) == exactly(slope(wanted, example))
 
 
-def test_ipo_length_normalised_is_ipo_on_means():
+def test_ipo_length_normalized_is_ipo_on_means():
     example = plain.as_pair()
-    ours = modified(make("ipo", beta=BETA), LengthNormalised()).loss(example)
+    ours = modified(make("ipo", beta=BETA), LengthNormalization()).loss(example)
     assert ours.tolist() == exactly(make("ipo", beta=BETA, log_ratio="mean").loss(example).tolist())
 
 
@@ -65,13 +65,13 @@ def scored_apart(gap: float) -> Pair:
 def test_dpo_with_a_margin_is_odpo_where_all_scores_are_as_far_apart():
     example = scored_apart(torch.e)
     offset = 0.6  # alpha log(e)
-    ours = modified(make("dpo", beta=BETA), Margin(reward=offset)).loss(example)
+    ours = modified(make("dpo", beta=BETA), Margin(value=offset)).loss(example)
     assert ours.tolist() == exactly(make("odpo", beta=BETA, alpha=offset).loss(example).tolist())
 
 
 def test_margins_add_up_with_odpos_own():
     example = scored_apart(torch.e)
-    ours = modified(make("odpo", beta=BETA, alpha=0.6), Margin(reward=0.3)).loss(example)
+    ours = modified(make("odpo", beta=BETA, alpha=0.6), Margin(value=0.3)).loss(example)
     assert ours.tolist() == exactly(make("odpo", beta=BETA, alpha=0.9).loss(example).tolist())
 
 
@@ -93,15 +93,15 @@ def test_label_smoothing_is_the_mean_over_flipped_labels(name):
     objective = make(name)
     right, wrong = known(pair), known(Pair(pair.rejected, pair.chosen))
     wanted = 0.8 * objective.loss(right) + 0.2 * objective.loss(wrong)
-    got = modified(objective, LabelSmoothing(share=0.2)).loss(right)
+    got = modified(objective, LabelSmoothing(epsilon=0.2)).loss(right)
     assert got.tolist() == exactly(wanted.tolist())
 
 
 @pytest.mark.parametrize(
     "modifier",
     [
-        LabelSmoothing(share=0.0),
-        MODIFIERS["public_length"](alpha=1.0),
+        LabelSmoothing(epsilon=0.0),
+        MODIFIERS["length_desensitization"](alpha=1.0),
         MODIFIERS["f_divergence"](divergence="reverse_kl"),
     ],
     ids=str,
@@ -112,7 +112,7 @@ def test_with_its_neutral_number_it_changes_nothing(modifier):
     assert modified("dpo", modifier).loss(example).tolist() == exactly(make("dpo").loss(example).tolist())
 
 
-@pytest.mark.parametrize("name", ["public_length", "down_sampled"])
+@pytest.mark.parametrize("name", ["length_desensitization", "length_downsampling"])
 def test_a_length_treatment_changes_nothing_where_lengths_are_equal(name):
     same = [pair for pair in PAIRS if len(pair.chosen) == len(pair.rejected)]
     other = [pair for pair in PAIRS if len(pair.chosen) != len(pair.rejected)]

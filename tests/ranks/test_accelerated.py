@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError
 import pytest
 from jobs import ZERO
 
-from alignzoo.core.distributed import accelerate_env as accelerated
+from alignzoo.core.distributed import accelerate_env
 from alignzoo.core.errors import UserError
 
 STAGE = "ACCELERATE_DEEPSPEED_ZERO_STAGE"
@@ -24,10 +24,10 @@ def launch(monkeypatch):
                 raise PackageNotFoundError(name)
             return installed
 
-        monkeypatch.setattr(accelerated, "version", version)
+        monkeypatch.setattr(accelerate_env, "version", version)
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        return accelerated.stage_asked()
+        return accelerate_env.stage_asked()
 
     return of
 

@@ -1,4 +1,4 @@
-"""DeepSpeed's ZeRO shares out the optimiser, and what a run gives stays the same; skipped where it is not installed."""
+"""DeepSpeed's ZeRO shares out the optimizer, and what a run gives stays the same; skipped where it is not installed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = [
 ]
 ONE = ZERO | {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "1"}
 STAGES = pytest.mark.parametrize("zero", [ONE, ZERO], ids=["stage 1", "stage 2"])
-SMALL = ("train.tokens_per_batch=200",)
+SMALL = ("train.micro_batch_tokens=200",)
 """Several micro-batches a step, not the same many in all processes."""
 WAYS = {
     "sgd": ("train.optimizer={name: sgd, learning_rate: 0.05, momentum: 0.9}", "train.max_grad_norm=0.05"),
@@ -36,7 +36,7 @@ WAYS = {
 
 
 def same(got: Path, want: Path, name: str = "dpo_hh", apart: float = 2e-5) -> None:
-    """Weights, optimiser state and metrics of two runs are the same within float rounding."""
+    """Weights, optimizer state and metrics of two runs are the same within float rounding."""
     for file in ("policy/model.safetensors", "checkpoints/step-000004/optimizer.safetensors"):
         ours, theirs = (load_file(run_folder(folder, name) / file) for folder in (got, want))
         assert ours.keys() == theirs.keys()
@@ -58,7 +58,7 @@ def test_a_run_on_zero_is_the_run_on_one_process(done, zero):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_whatever_the_optimiser(done, way):
+def test_whatever_the_optimizer(done, way):
     """The norm of the gradients in these runs is above 0.05: it is clipped, or it is not."""
     same(done(3, *SMALL, *WAYS[way], **ZERO), done(1, *WAYS[way]))
 

@@ -58,10 +58,10 @@ def message(path, *arguments) -> str:
         ("objective: [dpo]", "1 dpo(beta=0.1)"),
         ("objective: [dpo, {name: dpo, beta: 0.5}]", "1 dpo(beta=0.1) + 1 dpo(beta=0.5)"),
         ("objective: {name: dpo, modifiers: [margin]}", "dpo(beta=0.1) with margin"),
-        ("objective: {name: dpo, modifiers: [{name: margin, reward: 2}, label_smoothing]}", "dpo(beta=0.1) with margin with label_smoothing"),
+        ("objective: {name: dpo, modifiers: [{name: margin, value: 2}, label_smoothing]}", "dpo(beta=0.1) with margin with label_smoothing"),
         ("objective: {name: dpo, modifiers: []}", "dpo(beta=0.1)"),
-        ("objective: [{name: dpo, modifiers: [length_normalised], weight: 3}, sft]", "3 dpo(beta=0.1) with length_normalised + 1 sft(reduction=token)"),
-        ("objective: [{name: kto, beta: 0.2}, {name: ld_dpo, alpha: 0.1, modifiers: [likelihood_weight]}]", None),
+        ("objective: [{name: dpo, modifiers: [length_normalization], weight: 3}, sft]", "3 dpo(beta=0.1) with length_normalization + 1 sft(reduction=token)"),
+        ("objective: [{name: kto, beta: 0.2}, {name: ld_dpo, alpha: 0.1, modifiers: [wpo_weighting]}]", None),
     ],
 )  # fmt: skip
 def test_a_composition_is_read(write, written, shown):
@@ -73,10 +73,14 @@ def test_a_composition_is_read(write, written, shown):
 
 def test_modifiers_stand_in_the_order_of_the_list_the_first_one_innermost(write):
     objective = objective_of(
-        write("objective: {name: dpo, modifiers: [length_normalised, public_length, label_smoothing]}")
+        write("objective: {name: dpo, modifiers: [length_normalization, length_desensitization, label_smoothing]}")
     )
     assert isinstance(objective, Modified)
-    assert [one.name for one in objective.modifiers] == ["length_normalised", "public_length", "label_smoothing"]
+    assert [one.name for one in objective.modifiers] == [
+        "length_normalization",
+        "length_desensitization",
+        "label_smoothing",
+    ]
 
 
 # Mistakes
@@ -109,7 +113,7 @@ def test_modifiers_stand_in_the_order_of_the_list_the_first_one_innermost(write)
         ("objective:\n  name: dpo\n  modifiers:\n  - magrin", "4:5: objective.modifiers.0.name: no modifier is called 'magrin'; did you mean 'margin'?"),
         ("objective:\n  name: dpo\n  modifiers:\n  - margin\n  - {name: label_smoothing, shar: 0.1}", "5:29: objective.modifiers.1.shar: no such field; did you mean 'share'?"),
         ("objective:\n  name: dpo\n  modifiers:\n  - {name: label_smoothing, share: 0.5}", "4:29: objective.modifiers.0.share: 0.5 is out of bounds; expected below 0.5"),
-        ("objective:\n- dpo\n- name: dpo\n  modifiers:\n  - {name: margin, reward: 0}", "5:20: objective.1.modifiers.0.reward: 0 is out of bounds; expected above 0"),
+        ("objective:\n- dpo\n- name: dpo\n  modifiers:\n  - {name: margin, value: 0}", "5:20: objective.1.modifiers.0.reward: 0 is out of bounds; expected above 0"),
         ("objective:\n  name: dpo\n  modifiers: [dpo]", "objective.modifiers.0.name: no modifier is called 'dpo'"),
         ("objective: [margin]", "objective.0.name: no objective is called 'margin'"),
     ],
@@ -122,17 +126,17 @@ def test_a_mistake_is_told_at_its_place(write, written, said):
     ("written", "said"),
     [
         ("objective: {name: kto, modifiers: [margin]}", "1:1: objective: margin applies to pair data, and kto takes unpaired"),
-        ("objective: {name: simpo, modifiers: [length_normalised]}", "1:1: objective: length_normalised changes the log-ratio, and simpo has no reference to make one with"),
-        ("objective:\n  name: aot\n  modifiers: [length_normalised]", "1:1: objective: length_normalised changes the log-ratio, which aot("),
+        ("objective: {name: simpo, modifiers: [length_normalization]}", "1:1: objective: length_normalization changes the log-ratio, and simpo has no reference to make one with"),
+        ("objective:\n  name: aot\n  modifiers: [length_normalization]", "1:1: objective: length_normalization changes the log-ratio, which aot("),
         ("objective:\n- sft\n- name: ld_dpo\n  modifiers: [f_divergence]", "3:3: objective.1: f_divergence changes the log-ratio, which ld_dpo("),
-        ("objective: {name: dpo, modifiers: [public_length, length_normalised]}", "1:1: objective: length_normalised changes the log-ratio, which dpo(beta=0.1) with public_length does not read"),
-        ("objective: {name: ln_dpo, modifiers: [length_normalised]}", "1:1: objective: length_normalised is part of ln_dpo already"),
-        ("objective: {name: ipo, log_ratio: mean, modifiers: [length_normalised]}", "1:1: objective: length_normalised is part of ipo already"),
-        ("objective: {name: wpo, modifiers: [likelihood_weight]}", "1:1: objective: likelihood_weight is part of wpo already"),
+        ("objective: {name: dpo, modifiers: [length_desensitization, length_normalization]}", "1:1: objective: length_normalization changes the log-ratio, which dpo(beta=0.1) with length_desensitization does not read"),
+        ("objective: {name: ln_dpo, modifiers: [length_normalization]}", "1:1: objective: length_normalization is part of ln_dpo already"),
+        ("objective: {name: ipo, log_ratio: mean, modifiers: [length_normalization]}", "1:1: objective: length_normalization is part of ipo already"),
+        ("objective: {name: wpo, modifiers: [wpo_weighting]}", "1:1: objective: wpo_weighting is part of wpo already"),
         ("objective: {name: dpo, modifiers: [margin, margin]}", "1:1: objective: margin is there twice"),
         ("objective: {name: dpo, modifiers: [label_smoothing, margin]}", "1:1: objective: margin must be the first modifier"),
         ("objective: {name: beta_dpo, modifiers: [label_smoothing]}", "1:1: objective: label_smoothing mixes the losses of single pairs, and beta_dpo has one of the batch"),
-        ("objective: {name: bradley_terry, modifiers: [public_length]}", "1:1: objective: public_length reads log-probs, and bradley_terry trains a reward model"),
+        ("objective: {name: bradley_terry, modifiers: [length_desensitization]}", "1:1: objective: length_desensitization reads log-probs, and bradley_terry trains a reward model"),
         ("objective: [dpo, bradley_terry]", "1:1: objective: a reward model and a language model can't be one policy"),
         ("objective: [dpo, tr_dpo]", "1:1: objective: one part has a moving reference and another a frozen one"),
         ("objective: [tr_dpo, {name: tr_dpo, every: 9}]", "1:1: objective: two parts move the reference; there is one"),
@@ -174,7 +178,7 @@ def test_modifiers_of_an_extended_recipe_are_kept_until_the_name_changes(write, 
     child = tmp_path / "child.yaml"
     for written, shown in [
         ("{beta: 0.4}", "dpo(beta=0.4) with margin with label_smoothing"),
-        ("{modifiers: [length_normalised]}", "dpo(beta=0.3) with length_normalised"),
+        ("{modifiers: [length_normalization]}", "dpo(beta=0.3) with length_normalization"),
         ("{modifiers: []}", "dpo(beta=0.3)"),
         ("{name: ipo}", "ipo(beta=0.1, log_ratio=sum)"),
     ]:
@@ -235,8 +239,8 @@ def test_an_override_below_an_empty_section_is_no_traceback(write):
 
 COMPOSED = [
     "objective: [dpo, {name: sft, weight: 0.2}]",
-    "objective: {name: dpo, beta: 0.3, modifiers: [{name: margin, reward: 2}, label_smoothing]}",
-    "objective: [{name: dpo, modifiers: [length_normalised, public_length]}, {name: kto, weight: 1e-3}, {name: f_dpo, divergence: js}]",
+    "objective: {name: dpo, beta: 0.3, modifiers: [{name: margin, value: 2}, label_smoothing]}",
+    "objective: [{name: dpo, modifiers: [length_normalization, length_desensitization]}, {name: kto, weight: 1e-3}, {name: f_dpo, divergence: js}]",
 ]
 
 
@@ -281,11 +285,11 @@ def test_other_compositions_have_other_fingerprints(write):
     written = [
         *COMPOSED, "objective: dpo", "objective: [dpo, sft]", "objective: [sft, dpo]", "objective: [dpo, {name: sft, weight: 0.3}]",
         "objective: [{name: dpo, weight: 0.2}, sft]", "objective: [dpo, {name: sft, reduction: sequence}]",
-        "objective: {name: dpo, modifiers: [margin]}", "objective: {name: dpo, modifiers: [{name: margin, reward: 2}]}",
+        "objective: {name: dpo, modifiers: [margin]}", "objective: {name: dpo, modifiers: [{name: margin, value: 2}]}",
         "objective: {name: dpo, modifiers: [margin, label_smoothing]}",
-        "objective: {name: dpo, modifiers: [length_normalised, f_divergence]}",
-        "objective: {name: dpo, modifiers: [f_divergence, length_normalised]}",
-        "objective: {name: ln_dpo, beta: 0.1}", "objective: {name: dpo, modifiers: [length_normalised]}",
+        "objective: {name: dpo, modifiers: [length_normalization, f_divergence]}",
+        "objective: {name: dpo, modifiers: [f_divergence, length_normalization]}",
+        "objective: {name: ln_dpo, beta: 0.1}", "objective: {name: dpo, modifiers: [length_normalization]}",
         "objective: [{name: dpo, modifiers: [margin]}, sft]", "objective: [dpo, {name: dpo, modifiers: [margin]}, sft]",
     ]  # fmt: skip
     prints = [load_recipe(write(one)).fingerprint for one in written]
@@ -297,7 +301,7 @@ def test_every_objective_can_be_written_in_a_sum(write, name):
     path = write(f"objective: [{{name: {name}, weight: 0.5}}]")
     objective = objective_of(path)
     assert objective.terms[0][0] == 0.5
-    assert yaml.safe_load(load_recipe(path).to_yaml())["objective"] == objective.node()
+    assert yaml.safe_load(load_recipe(path).to_yaml())["objective"] == objective.to_recipe()
 
 
 def test_one_modifier_metric_judge_or_reporter_needs_no_brackets():
@@ -305,7 +309,7 @@ def test_one_modifier_metric_judge_or_reporter_needs_no_brackets():
     lists = ["objective.modifiers=[margin]", "eval={metrics: [entropy], judges: [{name: sample}]}", "reporters=[html]"]
     one, several = load_recipe("dpo_hh", text), load_recipe("dpo_hh", lists)
     assert one.plain == several.plain
-    assert one.plain["objective"]["modifiers"] == [{"name": "margin", "reward": 1.0}]
+    assert one.plain["objective"]["modifiers"] == [{"name": "margin", "value": 1.0}]
 
 
 def test_a_run_with_another_objective_is_called_so(tmp_path):

@@ -113,7 +113,7 @@ def test_tags_and_broken_syntax_are_refused_with_their_place(text):
         ("batch_size: 4", "batch_size: many", "train.batch_size: 'many' is not a whole number"),
         ("learning_rate: 0.001", "learning_rate: -0.001", "train.optimizer.learning_rate: -0.001 is out of bounds"),
         ("learning_rate: 0.001", "lr: 0.001", "train.optimizer.learning_rate: missing"),
-        ("name: adamw", "name: adamv", "no optimiser is called 'adamv'; did you mean 'adamw'?"),
+        ("name: adamw", "name: adamv", "no optimizer is called 'adamv'; did you mean 'adamw'?"),
         ("name: linear", "name: liner", "train.schedule.name: 'liner' is not an option; expected one of constant, linear, cosine; did you mean 'linear'?"),
         ("name: dpo", "name: dop", "objective.name: no objective is called 'dop'; did you mean 'dpo'?"),
         ("beta: 0.2", "beta: 0", "objective.beta: 0 is out of bounds; expected above 0"),

@@ -14,10 +14,10 @@ from alignzoo.core.console import Screen
 from alignzoo.data.trees import Branch, Tree, Trees
 from alignzoo.models import loading as models
 from alignzoo.recipe.load import load_recipe
-from alignzoo.reference import scores as reference
+from alignzoo.reference import scores
 from alignzoo.reference.scores import cache_folder, score_reference
 from alignzoo.scoring.scorer import Scorer
-from alignzoo.training import run as flow
+from alignzoo.training import run as run_module
 
 
 def trees_of(sizes):
@@ -38,11 +38,11 @@ def test_layout_check_class_code_and_version_are_in_the_key(tmp_path, monkeypatc
     changed("layout")
     scorer.whole_head = True
     changed("head")
-    monkeypatch.setattr(reference, "CHECK_VERSION", 10**6)
+    monkeypatch.setattr(scores, "CHECK_VERSION", 10**6)
     changed("version of the check")
-    monkeypatch.setattr(reference, "version", lambda package: "0.0")
+    monkeypatch.setattr(scores, "version", lambda package: "0.0")
     changed("version of transformers")
-    monkeypatch.setattr(reference, "code_of", lambda model: {"modeling.py": "other"})
+    monkeypatch.setattr(scores, "remote_code_digests", lambda model: {"modeling.py": "other"})
     changed("remote code")
     scorer.model.__class__ = type("OtherLlama", (type(scorer.model),), {})
     changed("class")
@@ -73,14 +73,14 @@ def test_a_wrong_layout_never_answers_for_a_right_one(tmp_path):
 
 def test_weights_changed_in_place_are_another_run(tmp_path, monkeypatch):
     """Also where size and time of the file stay, and the recipe was loaded before."""
-    monkeypatch.setattr(flow, "_run", lambda resolved, *_: flow.folder_of(resolved).path)
+    monkeypatch.setattr(run_module, "_run", lambda resolved, *_: run_module.folder_of(resolved).path)
     folder = tmp_path / "model"
     model = build(FOREST["llama"]())
     model.save_pretrained(folder)
     fields = {"model.path": str(folder), "model.config": None, "model.tokenizer": {"train": "bytes"}}
     resolved = load_recipe("sft_hh", fields)
-    first = flow.run_resolved(resolved, screen=Screen(quiet=True))
-    assert flow.run_resolved(resolved, screen=Screen(quiet=True)) == first
+    first = run_module.run_resolved(resolved, screen=Screen(quiet=True))
+    assert run_module.run_resolved(resolved, screen=Screen(quiet=True)) == first
     file = folder / "model.safetensors"
     before, tensors = file.stat(), load_file(file)
     tensors["lm_head.weight"] = tensors["lm_head.weight"] + 1
@@ -90,7 +90,7 @@ def test_weights_changed_in_place_are_another_run(tmp_path, monkeypatch):
         stream.write(raw)
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
-    assert flow.run_resolved(resolved, screen=Screen(quiet=True)) != first
+    assert run_module.run_resolved(resolved, screen=Screen(quiet=True)) != first
 
 
 @pytest.mark.parametrize("layout", ["forest", "plain"])
@@ -114,7 +114,7 @@ def test_a_padded_row_is_scored_at_its_own_width_whatever_the_cache_holds(tmp_pa
 
 
 def test_a_stopped_pass_goes_on_with_the_same_micro_batches(tmp_path, monkeypatch):
-    monkeypatch.setattr(reference, "FLUSH_SLOTS", 1)
+    monkeypatch.setattr(scores, "FLUSH_SLOTS", 1)
     trees = trees_of(range(9, 29))
     shapes, scorer = [], Scorer(build(FOREST["llama"]()), "packed")
     score = scorer.forward
@@ -134,4 +134,4 @@ def test_a_stopped_pass_goes_on_with_the_same_micro_batches(tmp_path, monkeypatc
     scorer.stop = False
     score_reference(scorer, trees, tmp_path / "stopped", 80, Screen(quiet=True))
     assert shapes == whole
-    assert models.code_of(scorer.model) == {}
+    assert models.remote_code_digests(scorer.model) == {}

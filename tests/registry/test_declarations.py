@@ -6,7 +6,7 @@ import pytest
 from fake_plugins import GOOD, MODIFIER, problems
 
 from alignzoo.core.errors import UserError
-from alignzoo.interfaces.objective import impossible
+from alignzoo.interfaces.objective import contradiction
 from alignzoo.registry.lookup import Registry
 
 
@@ -17,7 +17,7 @@ def with_lines(code: str, *lines: str) -> str:
     )
 
 
-SYNC = "def sync(self, step): return 1.0"
+SYNC = "def reference_update(self, step): return 1.0"
 STATE = 'def initial_state(self): return {"mean": 0.0}'
 NEXT = "def next_state(self, example): return {}"
 
@@ -42,9 +42,9 @@ NEXT = "def next_state(self, example): return {}"
         (["data = 'chosen'", "scope = 'batch'", STATE], "a state needs an example that has one: not with `data = \"chosen\"`"),
         (["head = 'scalar'"], "a scalar head has no log-probs: `reference = \"none\"`, no `tokens`"),
         (["head = 'scalar'", "reference = 'none'", "tokens = True"], "a scalar head has no log-probs"),
-        ([SYNC], "`sync` needs `reference = \"moving\"`"),
-        (["reference = 'moving'"], "`reference = \"moving\"` needs `sync`"),
-        (["mismatched = True", SYNC], "`mismatched` needs `data = \"unpaired\"`; `sync` needs `reference = \"moving\"`"),
+        ([SYNC], "`reference_update` needs `reference = \"moving\"`"),
+        (["reference = 'moving'"], "`reference = \"moving\"` needs `reference_update`"),
+        (["mismatched = True", SYNC], "`mismatched` needs `data = \"unpaired\"`; `reference_update` needs `reference = \"moving\"`"),
     ],
 )  # fmt: skip
 def test_an_objective_that_no_engine_can_serve_is_refused(install, lines, rule):
@@ -59,11 +59,11 @@ def test_an_objective_that_no_engine_can_serve_is_refused(install, lines, rule):
 @pytest.mark.parametrize(
     "lines",
     [
-        ["tokens = True", "statistics = ('entropy', 'collision')"],
+        ["tokens = True", "statistics = ('entropy', 'log_collision_prob')"],
         ["reference = 'live'", "tokens = True", "statistics = ('kl',)"],
         ["reference = 'moving'", SYNC, "tokens = True", "statistics = ('kl',)"],
         ["data = 'unpaired'", "mismatched = True", "scope = 'batch'", STATE, NEXT],
-        ["data = 'ranked'", "columns = ('score', 'length')", "random = True"],
+        ["data = 'ranked'", "columns = ('score', 'length')", "needs_uniform = True"],
         ["head = 'scalar'", "reference = 'none'", "scope = 'batch'", STATE],
         ["data = 'chosen'", "scope = 'batch'", "reference = 'none'"],
     ],
@@ -80,7 +80,7 @@ def test_what_can_be_served_is_loaded(install, lines):
         (["data = ('pair', 'list')"], "`data` can't be 'list'; it is one of pair, chosen, unpaired, ranked"),
         (["reference = 'token'"], "`reference = \"token\"` needs `tokens = True`"),
         (["tokens = True", "statistics = ('kl',)"], "the statistic \"kl\" needs `reference = \"live\"`"),
-        (["statistics = ('collision',)"], "`statistics` need `tokens = True`"),
+        (["statistics = ('log_collision_prob',)"], "`statistics` need `tokens = True`"),
         (["columns = 'score'"], "`columns = 'score'` is no tuple"),
     ],
 )  # fmt: skip
@@ -92,7 +92,7 @@ def test_a_modifier_is_held_to_the_same(install, lines, rule):
 def test_a_modifier_that_changes_nothing_is_refused(install):
     code = MODIFIER.format(name="mine")
     install("alignzoo-mine", code.replace("def scored(", "def score("))
-    assert "it changes nothing: override `scored`, `see` or `loss`" in problems()["alignzoo-mine"]
+    assert "it changes nothing: override `scored`, `transform` or `loss`" in problems()["alignzoo-mine"]
     for method in ("see(self, example, objective)", "loss(self, objective, example)"):
         name = method.partition("(")[0]
         install(
@@ -110,7 +110,7 @@ def test_a_field_that_means_something_else_in_a_recipe_is_refused(install, code,
 
 
 @pytest.mark.filterwarnings("ignore:Field name")
-@pytest.mark.parametrize("field", ["loss", "reference", "data", "scope", "columns", "sync", "terms"])
+@pytest.mark.parametrize("field", ["loss", "reference", "data", "scope", "columns", "reference_update", "terms"])
 def test_a_field_that_hides_what_an_objective_is_is_refused(install, field):
     """`data: str = Field("pair")` would be a hyper-parameter to pydantic and a declaration to the engine."""
     install("alignzoo-mine", with_lines(GOOD, f"{field}: float = Field(1.0, gt=0, description='x')"))
@@ -192,8 +192,8 @@ def test_a_modifiers_name_is_told_apart_by_its_package_and_a_built_in_is_never_s
 
 
 def test_a_modifier_that_is_known_and_not_installed_names_its_package(install):
-    with pytest.raises(UserError, match=r"no modifier is called 'public_length'\n.*pip install alignzoo-zoo"):
-        Registry().find("modifier", "public_length")
+    with pytest.raises(UserError, match=r"no modifier is called 'length_desensitization'\n.*pip install alignzoo-zoo"):
+        Registry().find("modifier", "length_desensitization")
     with pytest.raises(UserError, match="no modifier is called 'magrin'; did you mean 'margin'"):
         Registry().find("modifier", "magrin")
 
@@ -201,5 +201,5 @@ def test_a_modifier_that_is_known_and_not_installed_names_its_package(install):
 @pytest.mark.parametrize("kind", ["objective", "modifier"])
 def test_every_built_in_can_be_served(kind):
     classes = Registry().known(kind).values()
-    assert [impossible(cls) for cls in classes] == [""] * len(classes)
+    assert [contradiction(cls) for cls in classes] == [""] * len(classes)
     assert len(classes) >= 3

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from fake_plugins import GOOD, MODIFIER, problems
 
-from alignzoo.recipe import validate as check
+from alignzoo.recipe import validate as validate_module
 from alignzoo.recipe.load import load_recipe
 from alignzoo.registry.lookup import Registry
 
@@ -30,7 +30,7 @@ def load(install, tmp_path, monkeypatch):
         install(package, (ours + theirs).format(name="same"))
     assert problems() == {"alignzoo-one": "", "alignzoo-two": ""}
     registry = Registry()
-    monkeypatch.setattr(check, "registry", lambda: registry)
+    monkeypatch.setattr(validate_module, "registry", lambda: registry)
 
     def go(objective: str):
         path = tmp_path / "recipe.yaml"
@@ -62,7 +62,7 @@ def test_a_resolved_recipe_names_the_same_class(load, objective, package):
 def test_in_sums_and_among_modifiers_too(load):
     first = load("[{name: alignzoo-one/same, modifiers: [margin, alignzoo-two/margin]}, alignzoo-two/dpo, dpo]")
     again = load(first.to_yaml())
-    kinds = [[type(piece) for piece in one.recipe.objective.pieces] for one in (first, again)]
+    kinds = [[type(piece) for piece in one.recipe.objective.components] for one in (first, again)]
     assert kinds[0] == kinds[1]
     names = [part["name"] for part in yaml.safe_load(first.to_yaml())["objective"]]
     assert names == ["alignzoo-one/same", "alignzoo-two/dpo", "dpo"]

@@ -106,7 +106,7 @@ def test_every_objective_of_the_zoo_has_a_shape(name):
 
 SMOOTH = [
     name for name, cls in OBJECTIVES.items()
-    if cls.scope == "example" and not cls.detached and cls.data in ("pair", "ranked") and cls.head == "language_model"
+    if cls.scope == "example" and not cls.stop_gradient and cls.data in ("pair", "ranked") and cls.head == "language_model"
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from architectures import CHANGING, FOREST, PLAIN, VOCABULARY, build, spread
 from byte_tokenizer import byte_tokenizer
 
 from alignzoo.core.errors import UserError
-from alignzoo.models.generation import draw, end_tokens, nucleus, sample
+from alignzoo.models.generation import draw, end_tokens, generate_replies, nucleus
 from alignzoo.models.loading import use_gradient_checkpointing
 
 EVERY = FOREST | PLAIN
@@ -30,7 +30,7 @@ def some_prompts(count: int = 11, seed: int = 0) -> list[np.ndarray]:
 
 def replies(model, prompts, temperature=1.0, tokenizer=None, **options):
     options = {"most": MOST, "seed": 0} | options
-    return sample(model, tokenizer or byte_tokenizer(), prompts, temperature=temperature, **options)
+    return generate_replies(model, tokenizer or byte_tokenizer(), prompts, temperature=temperature, **options)
 
 
 def tokens_of(said) -> list[list[int]]:

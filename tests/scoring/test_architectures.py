@@ -9,7 +9,7 @@ import torch
 from every_architecture import LENGTHS, sequence_oracle, tiny, trees_of
 
 from alignzoo.data.trees import Trees
-from alignzoo.scoring.forest import lay
+from alignzoo.scoring.forest import lay_out
 from alignzoo.scoring.layout import choose_layout
 from alignzoo.scoring.scorer import Scorer
 
@@ -28,5 +28,5 @@ def test_an_architecture_is_scored_as_the_untouched_model_scores_it(name):
     scorer = Scorer(tiny(name))
     layout = choose_layout(scorer, Trees.build(trees), "auto")
     with torch.no_grad():
-        got = scorer(lay(trees, layout.used))["log_prob"]
+        got = scorer(lay_out(trees, layout.used))["log_prob"]
     assert (got - want).abs().max() <= 1e-4, layout

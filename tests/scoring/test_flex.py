@@ -13,9 +13,9 @@ from torch.nn.attention import flex_attention
 from torch.nn.attention.flex_attention import create_block_mask, create_mask
 
 from alignzoo.data.trees import Branch, Tree, Trees
-from alignzoo.scoring import layout as layouts
+from alignzoo.scoring import layout
 from alignzoo.scoring.flex_attention import BLOCK_SIZE, attend, block_mask, widened
-from alignzoo.scoring.forest import PACKED, lay
+from alignzoo.scoring.forest import PACKED, lay_out
 from alignzoo.scoring.layout import choose_layout
 from alignzoo.scoring.scorer import Scorer
 
@@ -41,7 +41,7 @@ def wide(forest):
 @given(st.integers(1, 8), st.integers(0, 999), st.sampled_from([2, 25, 300]), st.sampled_from([None, 3, 40, 1000]))
 @settings(max_examples=60)
 def test_the_block_mask_is_the_forests_rule(count, seed, most, window):
-    packed = lay(random_trees(count, seed, most), PACKED)
+    packed = lay_out(random_trees(count, seed, most), PACKED)
     forest = wide(packed)
     width, slots = forest.slots, packed.slots
     assert width % BLOCK_SIZE == 0 <= width - slots < BLOCK_SIZE
@@ -71,7 +71,7 @@ def dense(counts, indices):
 def scored(model, trees, flex):
     scorer = Scorer(model, PACKED)
     scorer.flex = flex
-    found = scorer(lay(trees, PACKED))["log_prob"]
+    found = scorer(lay_out(trees, PACKED))["log_prob"]
     if not torch.is_grad_enabled():
         return found
     model.zero_grad()
@@ -114,7 +114,7 @@ def test_gradients_are_those_of_attention_tree_by_tree(name):
 
 @pytest.mark.usefixtures("backward")
 def test_it_is_chosen_where_it_has_kernels_and_agrees(monkeypatch):
-    monkeypatch.setattr(layouts, "has_flex", lambda device: True)
+    monkeypatch.setattr(layout, "has_flex", lambda device: True)
     scorer = Scorer(build(FOREST["llama"]()))
     found = choose_layout(scorer, Trees.build(random_trees()), "auto")
     assert (found.used, scorer.flex) == ("packed", True)
@@ -122,7 +122,7 @@ def test_it_is_chosen_where_it_has_kernels_and_agrees(monkeypatch):
 
 
 def test_without_its_backward_trees_are_attended_to_one_by_one_and_it_is_told(monkeypatch):
-    monkeypatch.setattr(layouts, "has_flex", lambda device: True)
+    monkeypatch.setattr(layout, "has_flex", lambda device: True)
     scorer = Scorer(build(FOREST["llama"]()))
     found = choose_layout(scorer, Trees.build(random_trees()), "auto")
     assert (found.used, scorer.flex) == ("packed", False)
@@ -131,10 +131,10 @@ def test_without_its_backward_trees_are_attended_to_one_by_one_and_it_is_told(mo
 
 @pytest.mark.usefixtures("backward")
 def test_a_wrong_gradient_is_found_out(monkeypatch):
-    from alignzoo.scoring import tree_attention as attention
+    from alignzoo.scoring import tree_attention
 
-    monkeypatch.setattr(layouts, "has_flex", lambda device: True)
-    monkeypatch.setattr(attention, "attend", lambda q, k, v, mask, **o: attend(q, k, v.detach(), mask, **o))
+    monkeypatch.setattr(layout, "has_flex", lambda device: True)
+    monkeypatch.setattr(tree_attention, "attend", lambda q, k, v, mask, **o: attend(q, k, v.detach(), mask, **o))
     scorer = Scorer(build(FOREST["llama"]()))
     found = choose_layout(scorer, Trees.build(random_trees()), "auto")
     assert not scorer.flex
@@ -163,7 +163,7 @@ def test_a_gpu_computes_what_the_cpu_computes(name, precision):
     scorer = Scorer(build(config).cuda(), precision=precision)
     found = choose_layout(scorer, Trees.build(trees), "auto")
     assert scorer.flex, found.reason
-    got = scorer(lay(trees, scorer.layout).to("cuda"))["log_prob"]
+    got = scorer(lay_out(trees, scorer.layout).to("cuda"))["log_prob"]
     got.square().sum().backward()
     gradient = torch.cat([p.grad.flatten() for p in scorer.model.parameters() if p.grad is not None]).cpu()
     limit = 1e-4 if precision == "float32" else 5e-2

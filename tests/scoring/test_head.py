@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alignzoo.scoring import lm_head as head
+from alignzoo.scoring import lm_head
 
 
 def made(dtype: torch.dtype, bias: bool) -> list[torch.Tensor | None]:
@@ -27,10 +27,10 @@ def written_out(hidden, weight, bias):
 @pytest.mark.parametrize("kept", [0, 2**29])
 @pytest.mark.parametrize("rows", [4, 1000])
 def test_log_probs_and_every_gradient_are_autograds(monkeypatch, rows, kept, bias):
-    monkeypatch.setattr(head, "CHUNK_BYTES", rows * 41 * 8)
-    monkeypatch.setattr(head, "KEPT_BYTES", kept)
+    monkeypatch.setattr(lm_head, "CHUNK_BYTES", rows * 41 * 8)
+    monkeypatch.setattr(lm_head, "KEPT_BYTES", kept)
     ours, plain = made(torch.float64, bias), made(torch.float64, bias)
-    got, want = head.token_log_probs(*ours, TARGET), written_out(*plain)
+    got, want = lm_head.token_log_probs(*ours, TARGET), written_out(*plain)
     assert torch.allclose(got, want, rtol=1e-12)
     (got * SLOPE).sum().backward()
     (want * SLOPE).sum().backward()
@@ -41,7 +41,7 @@ def test_log_probs_and_every_gradient_are_autograds(monkeypatch, rows, kept, bia
 def test_very_likely_and_very_unlikely_tokens_stay_finite():
     hidden = torch.tensor([[1e4], [-1e4]], requires_grad=True)
     weight = torch.tensor([[1.0], [-1.0], [0.0]], requires_grad=True)
-    got = head.token_log_probs(hidden, weight, None, torch.tensor([0, 0]))
+    got = lm_head.token_log_probs(hidden, weight, None, torch.tensor([0, 0]))
     got.sum().backward()
     assert got.tolist() == [0.0, -2e4]
     assert bool(hidden.grad.isfinite().all())
@@ -51,8 +51,8 @@ def test_very_likely_and_very_unlikely_tokens_stay_finite():
 def test_without_gradient_nothing_is_kept():
     hidden, weight, _ = made(torch.float32, False)
     with torch.no_grad():
-        assert not head.token_log_probs(hidden, weight, None, TARGET).requires_grad
-    frozen = head.token_log_probs(hidden, weight.detach(), None, TARGET)
+        assert not lm_head.token_log_probs(hidden, weight, None, TARGET).requires_grad
+    frozen = lm_head.token_log_probs(hidden, weight.detach(), None, TARGET)
     frozen.sum().backward()
     assert hidden.grad is not None
 
@@ -61,7 +61,7 @@ def test_under_autocast_it_is_as_near_to_the_truth_as_autocast_is():
     truth = written_out(*made(torch.float32, True)).detach()
     ours, plain = made(torch.float32, True), made(torch.float32, True)
     with torch.autocast("cpu", torch.bfloat16):
-        got = head.token_log_probs(*ours, TARGET)
+        got = lm_head.token_log_probs(*ours, TARGET)
         hidden, weight, bias = plain
         logits = torch.nn.functional.linear(hidden, weight, bias).float()
         naive = logits.log_softmax(1).gather(1, TARGET[:, None])[:, 0]

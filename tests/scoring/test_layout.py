@@ -17,7 +17,7 @@ from alignzoo.models import oracle
 from alignzoo.models.attention import NAME
 from alignzoo.models.probes import probe, turning_points
 from alignzoo.models.rope import length_rules, reset_frequencies
-from alignzoo.scoring.forest import LAYOUTS, lay, sequences
+from alignzoo.scoring.forest import LAYOUTS, lay_out, sequences
 from alignzoo.scoring.layout import choose_layout
 from alignzoo.scoring.scorer import Scorer
 
@@ -67,7 +67,7 @@ def test_what_is_scored_is_what_the_untouched_model_gives_for_each_sequence_alon
     scorer = Scorer(spread(build(CHANGING[name]())))
     layout = choose_layout(scorer, Trees.build(trees), "auto")
     with torch.no_grad():
-        got = scorer(lay(trees, layout.used))["log_prob"]
+        got = scorer(lay_out(trees, layout.used))["log_prob"]
     assert (got - untouched(name, trees)).abs().max() <= 1e-4
     assert name not in USED or layout.used == USED[name]
 
@@ -102,7 +102,7 @@ def test_the_attention_of_the_model_is_switched_for_packed_rows_alone_and_not_fo
     assert set(seen) == {"sdpa"}
     assert scorer.model.config._attn_implementation == NAME
     want = oracle.sequence_log_probs(scorer.model, trees[0].prompt, trees[0].branches[0])
-    scorer(lay(trees, "plain"))
+    scorer(lay_out(trees, "plain"))
     assert scorer.model.config._attn_implementation == "sdpa"
     again = oracle.sequence_log_probs(scorer.model, trees[0].prompt, trees[0].branches[0])
     assert torch.equal(want, again)
@@ -113,14 +113,14 @@ def test_the_attention_of_the_model_is_switched_for_packed_rows_alone_and_not_fo
 def test_a_rows_score_does_not_depend_on_its_neighbors_length_and_neither_does_its_gradient(name, layout):
     trees = trees_of([30, 90, 66, 20])  # the tree of 66 has branches on both sides of 64
     scorer = Scorer(spread(build(CHANGING[name]())), layout)
-    got = scorer(lay(trees, layout))["log_prob"]
+    got = scorer(lay_out(trees, layout))["log_prob"]
     assert (got - untouched(name, trees)).abs().max() <= 1e-4
     got.square().sum().backward()
     weight = next(scorer.model.parameters())
     together = weight.grad.clone()
     weight.grad = None
     for tree, branch in sequences(trees):
-        scorer(lay([Tree(tree.id, tree.prompt, (branch,))], layout))["log_prob"].square().sum().backward()
+        scorer(lay_out([Tree(tree.id, tree.prompt, (branch,))], layout))["log_prob"].square().sum().backward()
     assert (weight.grad - together).norm() <= 1e-5 * together.norm()
 
 
@@ -200,7 +200,7 @@ def test_a_token_just_inside_the_window_moves_a_score_and_one_just_outside_does_
             cut = len(tree.prompt)
             changed = Tree(tree.id, whole[:cut], (Branch(whole[cut:]), tree.branches[1]))
             scored = [
-                scorer(lay([one], layout))["log_prob"][len(tree.branches[0].tokens) - 1] for one in (tree, changed)
+                scorer(lay_out([one], layout))["log_prob"][len(tree.branches[0].tokens) - 1] for one in (tree, changed)
             ]
             moved.append(bool(scored[0] != scored[1]))
         assert moved == [True, False], layout

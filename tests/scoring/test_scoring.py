@@ -10,9 +10,9 @@ from architectures import FOREST, PLAIN, VOCABULARY, build
 from alignzoo.core.errors import UserError
 from alignzoo.data.trees import Branch, Tree, Trees
 from alignzoo.models.logits import per_sequence
-from alignzoo.scoring import lm_head as head
-from alignzoo.scoring import scorer as scoring
-from alignzoo.scoring.forest import lay, sequences
+from alignzoo.scoring import lm_head
+from alignzoo.scoring import scorer as scorer_module
+from alignzoo.scoring.forest import lay_out, sequences
 from alignzoo.scoring.layout import choose_layout
 from alignzoo.scoring.scorer import Scorer
 
@@ -53,7 +53,7 @@ def test_log_probs_and_gradients_agree_with_the_plain_forward(name, layout):
     model, trees = build((FOREST | PLAIN)[name]()), random_trees()
     want = torch.stack([plain_log_prob(model, tree, branch) for tree, branch in sequences(trees)])
     want_gradient = gradients(model, want.square().sum())
-    forest = lay(trees, layout)
+    forest = lay_out(trees, layout)
     got = per_sequence(Scorer(model, layout)(forest)["log_prob"], forest.offsets)
     assert ((got - want).abs() / want.abs()).max() <= 1e-5
     got_gradient = gradients(model, got.square().sum())
@@ -123,7 +123,7 @@ def test_a_head_that_does_more_than_a_product_uses_the_models_own_logits(monkeyp
     layout = choose_layout(scorer, Trees.build(trees), "auto")
     assert scorer.whole_head
     assert "the model's own forward" in layout.reason
-    forest = lay(trees, scorer.layout)
+    forest = lay_out(trees, scorer.layout)
     want = torch.stack([plain_log_prob(model, tree, branch) for tree, branch in sequences(trees)])
     assert torch.allclose(per_sequence(scorer(forest)["log_prob"], forest.offsets), want, rtol=1e-5)
 
@@ -133,7 +133,7 @@ def test_softcapped_logits_are_capped():
 
     config = FOREST["gemma3 (window)"]().to_dict() | {"final_logit_softcapping": 0.5}
     model, trees = build(hf.Gemma3TextConfig(**config)), random_trees()
-    forest = lay(trees)
+    forest = lay_out(trees)
     want = torch.stack([plain_log_prob(model, tree, branch) for tree, branch in sequences(trees)])
     assert torch.allclose(per_sequence(Scorer(model)(forest)["log_prob"], forest.offsets), want, rtol=1e-5)
 
@@ -142,12 +142,12 @@ def test_softcapped_logits_are_capped():
 @pytest.mark.parametrize("rows", [1, 7])
 def test_the_chunked_head_changes_nothing(monkeypatch, rows, kept):
     model, trees = build(FOREST["llama"]()), random_trees()
-    forest = lay(trees)
+    forest = lay_out(trees)
     want = Scorer(model)(forest)["log_prob"]
     want_gradient = gradients(model, want.square().sum())
-    monkeypatch.setattr(head, "CHUNK_BYTES", rows * 4 * VOCABULARY)
-    monkeypatch.setattr(head, "BLOCK_BYTES", {"cpu": 3 * 4 * VOCABULARY})
-    monkeypatch.setattr(head, "KEPT_BYTES", kept)
+    monkeypatch.setattr(lm_head, "CHUNK_BYTES", rows * 4 * VOCABULARY)
+    monkeypatch.setattr(lm_head, "BLOCK_BYTES", {"cpu": 3 * 4 * VOCABULARY})
+    monkeypatch.setattr(lm_head, "KEPT_BYTES", kept)
     got = Scorer(model)(forest)["log_prob"]
     assert torch.allclose(got, want, rtol=1e-6)
     assert torch.allclose(gradients(model, got.square().sum()), want_gradient, rtol=1e-4, atol=1e-5)
@@ -157,7 +157,7 @@ def test_the_chunked_head_changes_nothing(monkeypatch, rows, kept):
 def test_bfloat16_is_no_worse_than_the_plain_forward_in_bfloat16(layout):
     """The truth is float32; the forest may be off by as much as a plain bfloat16 forward is, and rounding."""
     model, trees = build(FOREST["llama"]()), random_trees(12)
-    forest = lay(trees, layout)
+    forest = lay_out(trees, layout)
     with torch.no_grad():
         truth = torch.stack([plain_log_prob(model, tree, branch) for tree, branch in sequences(trees)])
         with torch.autocast("cpu", torch.bfloat16):
@@ -171,7 +171,7 @@ def test_shared_prompts_get_the_gradient_of_both_completions():
     """Two equal branches: the gradient is twice that of one."""
     prompt, tail = np.array([5, 6, 7], np.int32), Branch(np.array([8, 9], np.int32))
     model = build(FOREST["llama"]())
-    one, two = lay([Tree("a", prompt, (tail,))]), lay([Tree("a", prompt, (tail, tail))])
+    one, two = lay_out([Tree("a", prompt, (tail,))]), lay_out([Tree("a", prompt, (tail, tail))])
     single = gradients(model, Scorer(model)(one)["log_prob"].sum()).clone()
     assert torch.allclose(gradients(model, Scorer(model)(two)["log_prob"].sum()), 2 * single, rtol=1e-4, atol=1e-6)
 
@@ -186,24 +186,24 @@ def written_out(model, live, tree, branch):
     return {
         "log_prob": p.gather(1, ids[0, first:, None])[:, 0],
         "entropy": torch.distributions.Categorical(logits=p).entropy(),
-        "collision": p.exp().square().sum(1).log(),
+        "log_collision_prob": p.exp().square().sum(1).log(),
         "kl": torch.nn.functional.kl_div(p, q, log_target=True, reduction="none").sum(1),  # KL(q || p)
         "ref_log_prob": q.gather(1, ids[0, first:, None])[:, 0],
     }
 
 
-STATISTICS = ("entropy", "collision", "kl")
+STATISTICS = ("entropy", "log_collision_prob", "kl")
 
 
 @pytest.mark.parametrize("elements", [2**25, 5 * VOCABULARY], ids=["one chunk", "many"])
 @pytest.mark.parametrize("layout", ["packed", "forest", "plain"])
 def test_statistics_and_a_live_reference_are_what_their_definitions_say(monkeypatch, elements, layout):
-    monkeypatch.setattr(scoring, "HEAD_CHUNK_ELEMENTS", elements)
+    monkeypatch.setattr(scorer_module, "HEAD_CHUNK_ELEMENTS", elements)
     model, live = build(FOREST["llama"]()).double(), build(FOREST["llama"](), seed=1).double().requires_grad_(False)
     for parameter in (*model.parameters(), *live.parameters()):
         parameter.data.mul_(2)  # so that distributions are far from uniform, and from each other
     trees = random_trees()
-    forest = lay(trees, layout)
+    forest = lay_out(trees, layout)
     got = Scorer(model, layout)(forest, STATISTICS, Scorer(live, layout))
     want = [written_out(model, live, tree, branch) for tree, branch in sequences(trees)]
     wanted = {name: torch.cat([one[name] for one in want]) for name in got}
@@ -220,7 +220,7 @@ def test_statistics_and_a_live_reference_are_what_their_definitions_say(monkeypa
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_live_reference_says_what_it_says_alone(precision):
-    model, other, forest = build(FOREST["llama"]()), build(FOREST["llama"](), seed=1), lay(random_trees())
+    model, other, forest = build(FOREST["llama"]()), build(FOREST["llama"](), seed=1), lay_out(random_trees())
     live = Scorer(other.requires_grad_(False), precision=precision)
     beside = Scorer(model, precision=precision)(forest, ("kl",), live)
     assert torch.allclose(beside["ref_log_prob"], live(forest)["log_prob"], rtol=1e-6)
@@ -229,7 +229,7 @@ def test_a_live_reference_says_what_it_says_alone(precision):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_policy_that_is_its_live_reference_has_ratios_and_kl_of_exactly_zero(precision):
-    model, same, forest = build(FOREST["llama"]()), build(FOREST["llama"]()), lay(random_trees())
+    model, same, forest = build(FOREST["llama"]()), build(FOREST["llama"]()), lay_out(random_trees())
     live = Scorer(same.requires_grad_(False), precision=precision)
     found = Scorer(model, precision=precision)(forest, ("kl",), live)
     assert torch.equal(found["log_prob"], found["ref_log_prob"])
@@ -238,7 +238,7 @@ def test_a_policy_that_is_its_live_reference_has_ratios_and_kl_of_exactly_zero(p
 
 def test_the_kl_needs_a_live_reference():
     with pytest.raises(ValueError, match="no statistic kl without a live reference"):
-        Scorer(build(FOREST["llama"]()))(lay(random_trees()), ("kl",))
+        Scorer(build(FOREST["llama"]()))(lay_out(random_trees()), ("kl",))
 
 
 @pytest.mark.parametrize("layout", ["forest", "plain"])
@@ -253,6 +253,6 @@ def test_a_reward_model_is_read_at_each_sequences_last_token(layout):
         model(torch.from_numpy(np.concatenate([tree.prompt, branch.tokens])).long()[None]).logits[0, 0]
         for tree, branch in sequences(trees)
     ])  # fmt: skip
-    got = Scorer(model, layout)(lay(trees, layout))
+    got = Scorer(model, layout)(lay_out(trees, layout))
     assert got.keys() == {"scalar"}
     assert torch.allclose(got["scalar"], want, rtol=1e-5, atol=1e-6)

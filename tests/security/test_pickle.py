@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import alignzoo
 from alignzoo.core.errors import UserError
 from alignzoo.evaluation.judges.classifier import Classifier
-from alignzoo.models.loading import from_nothing, pretrained
+from alignzoo.models.loading import from_config, pretrained
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(
@@ -156,7 +156,7 @@ def test_beside_safetensors_a_pickled_file_is_not_opened(pickled, bomb, tmp_path
 
     fields = json.loads((pickled / "config.json").read_text())
     keep = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
-    model = from_nothing({key: fields[key] for key in keep}, Tokens(), 0, "language_model", "float32")
+    model = from_config({key: fields[key] for key in keep}, Tokens(), 0, "language_model", "float32")
     model.save_pretrained(pickled)
     loaded = pretrained(str(pickled), None, 0, "language_model", "float32")
     assert torch.equal(loaded.get_input_embeddings().weight, model.get_input_embeddings().weight)

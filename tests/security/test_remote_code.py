@@ -10,7 +10,7 @@ import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import alignzoo
-from alignzoo.core import console as aloud
+from alignzoo.core import console
 from alignzoo.core.errors import UserError
 from alignzoo.recipe.load import load_recipe
 
@@ -33,7 +33,7 @@ def model(tmp_path, monkeypatch):
     import transformers.dynamic_module_utils as dynamic
 
     monkeypatch.setattr(dynamic, "HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.setattr(aloud, "_said", set())
+    monkeypatch.setattr(console, "_said", set())
     folder, marker = tmp_path / "own_model", tmp_path / "ran"
     config = LlamaConfig(
         hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=258

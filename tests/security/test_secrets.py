@@ -20,7 +20,7 @@ from alignzoo.compare.spec import read_comparison
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import Problem, UserError
 from alignzoo.core.files import write_json
-from alignzoo.core.redaction import Veil, hide, printable, remember
+from alignzoo.core.redaction import RedactingStream, printable, redact, register_secret
 from alignzoo.recipe.load import load_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +53,7 @@ def clean(text: str) -> None:
 def test_what_the_environment_calls_secret_is_hidden(name, planted):
     value = CANARIES[name]
     for text in (value, f"x{value}y", f"https://a.b/?q={value}", json.dumps({"a": value}), f"Bearer {value}"):
-        clean(hide(text))
+        clean(redact(text))
         clean(str(Problem(text, where=text, expected=text, nearest=text, hint=text)))
 
 
@@ -71,30 +71,30 @@ def test_what_the_environment_calls_secret_is_hidden(name, planted):
     ],
 )
 def test_so_is_what_looks_like_one(text, hidden):
-    assert hide(text) == hidden
+    assert redact(text) == hidden
 
 
 @pytest.mark.parametrize(
     "text",
-    ["sk-learn", "task-specific-modelling-of-things", "hf_hub", "http://localhost:8000/v1", "the bearer of news",
+    ["sk-learn", "task-specific-modeling-of-things", "hf_hub", "http://localhost:8000/v1", "the bearer of news",
      "a: b@c", "mailto:ann@example.com", "git@github.com:a/b", "0123456789abcdef" * 2, "authorization is needed"],
 )  # fmt: skip
 def test_words_that_are_no_secrets_stay(text):
-    assert hide(text) == text or text == "authorization is needed"
+    assert redact(text) == text or text == "authorization is needed"
 
 
 def test_a_stand_in_for_a_key_is_a_word_like_others(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "EMPTY")
     monkeypatch.setenv("SSH_KEY", str(ROOT))
-    assert hide(f"EMPTY {ROOT}") == f"EMPTY {ROOT}"
+    assert redact(f"EMPTY {ROOT}") == f"EMPTY {ROOT}"
 
 
 def test_a_value_that_is_remembered_is_hidden(monkeypatch):
-    from alignzoo.core import redaction as hiding
+    from alignzoo.core import redaction
 
-    monkeypatch.setattr(hiding, "_remembered", set())
-    remember("canary-from-a-variable-of-another-name")
-    assert hide("x canary-from-a-variable-of-another-name") == "x ***"
+    monkeypatch.setattr(redaction, "_remembered", set())
+    register_secret("canary-from-a-variable-of-another-name")
+    assert redact("x canary-from-a-variable-of-another-name") == "x ***"
 
 
 def test_files_the_screen_and_streams_are_without(planted, tmp_path, capfd):
@@ -102,9 +102,9 @@ def test_files_the_screen_and_streams_are_without(planted, tmp_path, capfd):
     write_json(tmp_path / "a.json", {"key": everything, everything: 1})
     clean((tmp_path / "a.json").read_text())
     assert json.loads((tmp_path / "a.json").read_text())
-    Screen().say(everything)
+    Screen().info(everything)
     stream = StringIO()
-    veil = Veil(stream)
+    veil = RedactingStream(stream)
     print(everything, file=veil)
     logging.StreamHandler(veil).emit(logging.makeLogRecord({"msg": everything}))
     clean(stream.getvalue())
@@ -188,7 +188,7 @@ class Diary(Reporter):
     """Fails too."""
     name = "diary"
 
-    def start(self, folder, recipe, step):
+    def on_start(self, folder, recipe, step):
         print(os.environ["HF_TOKEN"])
         raise RuntimeError(os.environ["OPENAI_API_KEY"])
 
@@ -267,5 +267,5 @@ def test_a_hub_error_tells_no_token(planted, monkeypatch):
 def test_warnings_pass_the_veil(planted):
     stream = StringIO()
     text = warnings.formatwarning(os.environ["HF_TOKEN"], UserWarning, "x.py", 1)
-    Veil(stream).writelines([text])
+    RedactingStream(stream).writelines([text])
     clean(stream.getvalue())

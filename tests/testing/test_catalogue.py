@@ -9,10 +9,10 @@ import pytest
 from zoo import MODIFIERS, OBJECTIVES, ZOO, make, modified
 
 from alignzoo.objectives.builtin.sft import SFT
-from alignzoo.objectives.composition import Sum, meaningless
+from alignzoo.objectives.composition import Sum, incompatibility
 from alignzoo.testing import run_checks
 
-RISES = {("lipo_lambda", "length_normalised")}
+RISES = {("lipo_lambda", "length_normalization")}
 """Its weights follow the ranks by reward, which rewards per token hardly move: what is held constant rises faster."""
 SLICES = 4
 """benchmarks/kit_products.py has all of what a slice of the products stands for here."""
@@ -21,7 +21,7 @@ SLICES = 4
 def accused(name: str, around: str) -> set[str]:
     """The checks that accuse a modifier around an objective beyond what is known; none where it may not be there."""
     objective = modified(name, around)
-    if meaningless(objective):
+    if incompatibility(objective):
         return set()
     problems = {check for check, problem in run_checks(objective).items() if problem}
     return problems - ({"loss_decreases"} if (name, around) in RISES else set())

@@ -15,7 +15,7 @@ FSDP2 = "FSDP version 2, which shards the same and the weights (recipes/accelera
 
 
 def shards_asked() -> bool:
-    """Whether weights, gradients and optimiser state are to be cut (FSDP2). Raises UserError for what can't be done."""
+    """Whether weights, gradients and optimizer state are to be cut (FSDP2). Raises UserError for what can't be done."""
     if _on("ACCELERATE_USE_MEGATRON_LM"):
         raise UserError(
             "alignzoo does not run on Megatron-LM: it needs the sum of all gradients as it is", expected=FSDP2

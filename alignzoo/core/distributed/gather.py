@@ -1,6 +1,6 @@
 """A model cut into shards over the processes of a job (FSDP2), and what is whole again where it is read or written.
 
-Each process keeps its share of every parameter, gradient and optimiser state, and gathers one layer's weights at a time
+Each process keeps its share of every parameter, gradient and optimizer state, and gathers one layer's weights at a time
 for a forward or backward. Whatever is saved is whole, so a run may go on with or without shards.
 """
 
@@ -13,30 +13,30 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
-def settle(model: nn.Module) -> None:
-    """Let go of weights that a forward has gathered: the parameters are then the shards, which the optimiser knows."""
+def reshard(model: nn.Module) -> None:
+    """Let go of weights that a forward has gathered: the parameters are then the shards, which the optimizer knows."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """All of a tensor of which this process may have a shard. Every process has to ask for it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def whole_state(model: nn.Module) -> dict[str, Tensor]:
+def full_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """A model's state with every tensor whole, and the names of one parameter still one tensor."""
-    settle(model)
+    reshard(model)
     made: dict[int, Tensor] = {}
     state = model.state_dict(keep_vars=True)
     for tensor in state.values():
         if id(tensor) not in made:
-            made[id(tensor)] = whole(tensor.detach())
+            made[id(tensor)] = full_tensor(tensor.detach())
     return {name: made[id(tensor)] for name, tensor in state.items()}
 
 
-def cut_like(parameter: Tensor, tensor: Tensor) -> Tensor:
+def shard_like(parameter: Tensor, tensor: Tensor) -> Tensor:
     """A whole tensor, cut as the parameter is."""
     if not isinstance(parameter, DTensor) or tensor.shape != parameter.shape:
         return tensor

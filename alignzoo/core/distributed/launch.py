@@ -41,17 +41,17 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def by_main(error: BaseException) -> None:
+def mark_reported_by_main(error: BaseException) -> None:
     """Have the main process alone tell of an error that all processes have."""
     error.__dict__["told"] = rank() > 0
 
 
-def told_elsewhere(error: BaseException) -> bool:
+def reported_elsewhere(error: BaseException) -> bool:
     """Whether another process of the job tells the user of this error."""
     return bool(error.__dict__.get("told"))
 
 
-def lost(error: BaseException) -> bool:
+def lost_peer(error: BaseException) -> bool:
     """Whether it is no more than the end of another process, seen by one that `alignzoo run --processes` started."""
     return SPAWNED in os.environ and bool(error.__dict__.get("lost"))
 

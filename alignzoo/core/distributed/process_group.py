@@ -28,14 +28,14 @@ from torch import Tensor
 from alignzoo.core.distributed.accelerate_env import shards_asked, stage_asked
 from alignzoo.core.distributed.launch import by_hand, launched
 from alignzoo.core.errors import RunFailed, UserError
-from alignzoo.core.signals import Stopped, shielded
+from alignzoo.core.signals import Interrupted, shielded
 
 T = TypeVar("T")
 
 GRADIENTS = timedelta(minutes=30)
 """How long a process waits for the others' gradients: all of them are about the same step."""
 ANYTHING = timedelta(days=30)
-"""How long it waits for anything else. The main process may tokenise or judge for days, and a process that has ended
+"""How long it waits for anything else. The main process may tokenize or judge for days, and a process that has ended
 is noticed at once, by its connection."""
 TOLD = "alignzoo told"
 """What the job's store holds once a process has told the user why it ends."""
@@ -53,7 +53,7 @@ class Ranks:
     def __init__(self, device: str = "cpu") -> None:
         """`device`: cpu or cuda. Raises UserError for a launch that can't work."""
         if launched():
-            join()
+            join_process_group()
         self.count, self.index = (dist.get_world_size(), dist.get_rank()) if launched() else (1, 0)
         self.main = self.index == 0
         """Whether this is the one that writes the run folder and talks to the user."""
@@ -62,14 +62,14 @@ class Ranks:
             self.sharded = self.count > 1 and shards_asked()
             """Whether each process keeps a shard of the model, so that every forward and backward is one of all."""
             self.zero = stage_asked() if self.count > 1 else 0
-            """The stage of DeepSpeed's ZeRO: from 1 each process keeps a part of the optimiser's state; with 2 also of
+            """The stage of DeepSpeed's ZeRO: from 1 each process keeps a part of the optimizer's state; with 2 also of
             the gradients, so that every backward is one of all."""
         self.in_step = self.sharded or self.zero == 2
         """Whether no process can do a backward by itself."""
         self.parted = self.sharded or self.zero > 0
         """Whether no process can save a checkpoint by itself."""
 
-    def everyone(self, mine: Any = None, error: BaseException | None = None) -> list[Any]:
+    def all_gather(self, mine: Any = None, error: BaseException | None = None) -> list[Any]:
         """What each process hands in, in their order. Raises, in all of them, the error of the first that has one."""
         if self.count == 1:
             if error is not None:
@@ -85,22 +85,22 @@ class Ranks:
         _mark(raised, agreed=True, told=not self.main)
         raise raised from (None if raised is error else error)
 
-    def from_main(self, work: Callable[[], T]) -> T:
+    def broadcast_from_main(self, work: Callable[[], T]) -> T:
         """What the main process makes, in every process; the others wait for it."""
-        made: T = self.everyone(work() if self.main else None)[0]
+        made: T = self.all_gather(work() if self.main else None)[0]
         return made
 
     def alike(self, work: Callable[[], T]) -> T:
-        """What the model makes: as `from_main`, or where each has a shard of it in all processes at once."""
+        """What the model makes: as `broadcast_from_main`, or where each has a shard of it in all processes at once."""
         if not self.sharded:
-            return self.from_main(work)
+            return self.broadcast_from_main(work)
         with self.connected():
             return work()
 
-    def main_first(self, work: Callable[[], T]) -> T:
+    def main_process_first(self, work: Callable[[], T]) -> T:
         """`work` in the main process, then in the others, which find what it left."""
         made = [work()] if self.main else []
-        self.everyone()
+        self.all_gather()
         return made[0] if made else work()
 
     @contextmanager
@@ -108,14 +108,14 @@ class Ranks:
         """What one process raises within the block all raise, each where it next meets the others."""
         try:
             yield
-        except (Exception, Stopped) as error:
+        except (Exception, Interrupted) as error:
             if self.count == 1 or _is(error, "agreed"):
                 raise
             if _is(error, "alone"):
                 self._tell_alone(error)
                 raise
             try:
-                self.everyone(error=error)
+                self.all_gather(error=error)
             except PeerLost:  # nobody is there any more to be told
                 self._tell_alone(error)
                 raise error from None
@@ -160,8 +160,8 @@ class Ranks:
                 return ""
             return name
 
-        name = self.from_main(write)
-        seen = all(self.everyone(not name or (folder / name).exists()))
+        name = self.broadcast_from_main(write)
+        seen = all(self.all_gather(not name or (folder / name).exists()))
         if self.main and name:
             (folder / name).unlink(missing_ok=True)
         return seen
@@ -205,7 +205,7 @@ def together() -> Iterator[None]:
         yield
 
 
-def share(rows: Sequence[int], sizes: Sequence[int], rank: int, ranks: int) -> list[int]:
+def share_rows(rows: Sequence[int], sizes: Sequence[int], rank: int, ranks: int) -> list[int]:
     """This rank's part of the rows, so that all ranks get about the same number of tokens (longest to the emptiest)."""
     if ranks == 1:
         return list(rows)
@@ -218,14 +218,14 @@ def share(rows: Sequence[int], sizes: Sequence[int], rank: int, ranks: int) -> l
     return parts[rank]
 
 
-def dealt(sizes: NDArray[np.int64], rank: int, ranks: int) -> NDArray[np.int64]:
+def deal_rows(sizes: NDArray[np.int64], rank: int, ranks: int) -> NDArray[np.int64]:
     """The same for any number of rows, in no time: theirs are dealt out by length, to and fro."""
     order = np.argsort(-sizes, kind="stable")
     place = np.arange(len(order)) % (2 * ranks)
     return np.sort(order[np.minimum(place, 2 * ranks - 1 - place) == rank])
 
 
-def join() -> None:
+def join_process_group() -> None:
     """Meet the other processes of the launch, unless they have met."""
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -249,7 +249,7 @@ def _own_gpu() -> torch.device:
     return torch.device("cuda", own)
 
 
-def leave(code: int) -> None:
+def leave_process_group(code: int) -> None:
     """End this process with `code` if it is one of a job: without waiting for others that may have ended before."""
     if not dist.is_initialized():
         return
@@ -278,8 +278,8 @@ def _packed(error: BaseException | None, rank: int, ranks: int) -> Any:
         return None
     if isinstance(error, UserError):
         return UserError, (error.problems,)
-    if isinstance(error, Stopped):
-        return Stopped, (str(error), error.code - 128)
+    if isinstance(error, Interrupted):
+        return Interrupted, (str(error), error.code - 128)
     if isinstance(error, RunFailed):
         return RunFailed, (str(error),)
     place = traceback.extract_tb(error.__traceback__)[-1:]

@@ -1,4 +1,4 @@
-"""Records with named columns: pairs, labelled completions, ranked lists."""
+"""Records with named columns: pairs, labeled completions, ranked lists."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from alignzoo.interfaces.rows import Row, Skipped
 class Records(Format):
     """Prompt, chosen and rejected, as strings or chat messages; without a prompt it is what both share.
 
-    Also labelled completions (prompt, completion, label) and ranked lists (prompt, completions, scores or ranks).
+    Also labeled completions (prompt, completion, label) and ranked lists (prompt, completions, scores or ranks).
     Numbers beside them are columns that an objective can ask for.
     """
 

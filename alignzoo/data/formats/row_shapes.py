@@ -1,4 +1,4 @@
-"""A row from one record of a table, whatever its shape: a pair, a labelled completion or a ranked list.
+"""A row from one record of a table, whatever its shape: a pair, a labeled completion or a ranked list.
 
     {"prompt", "chosen", "rejected"}                       a pair; see `alignzoo.data.formats.pairs`
     {"prompt", "completion", "label": true}                unpaired

@@ -34,9 +34,9 @@ class HH(FileSource):
         if self.path != SAMPLE:
             yield from super().read(split)
             return
-        from alignzoo.data import toy as sample
+        from alignzoo.data import toy
 
-        yield from sample.rows(split)
+        yield from toy.rows(split)
 
     def row(self, id: str, record: Record, where: str) -> Row | Skipped:
         """One record of a file."""
@@ -46,6 +46,6 @@ class HH(FileSource):
         """Of the fields and the contents of the files, or of the sample's version."""
         if self.path != SAMPLE:
             return super().fingerprint()
-        from alignzoo.data import toy as sample
+        from alignzoo.data import toy
 
-        return self.digest_of([f"sample {sample.VERSION}"])
+        return self.digest_of([f"sample {toy.VERSION}"])

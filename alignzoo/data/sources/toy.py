@@ -21,12 +21,12 @@ class Sample(DataSource):
 
     def read(self, split: Split) -> Iterator[Row | Skipped]:
         """Always the same rows in the same order."""
-        from alignzoo.data import toy as sample
+        from alignzoo.data import toy
 
-        yield from sample.rows(split, self.completions)
+        yield from toy.rows(split, self.completions)
 
     def fingerprint(self) -> str:
         """Of the fields and the sample's version."""
-        from alignzoo.data import toy as sample
+        from alignzoo.data import toy
 
-        return self.digest_of([f"sample {sample.VERSION}"])
+        return self.digest_of([f"sample {toy.VERSION}"])

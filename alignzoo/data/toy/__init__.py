@@ -1,7 +1,7 @@
 r"""The embedded sample: an HH-style preference dataset written for alignzoo, generated from a seeded grammar.
 
 It has HH's format (`\n\nHuman: ... \n\nAssistant: ...`), a helpful and a harmless half. A reply has one of four worths,
-and a pair shows two neighbouring ones, so most kinds of reply are chosen in one place and rejected in another:
+and a pair shows two neighboring ones, so most kinds of reply are chosen in one place and rejected in another:
 
     asked something harmless: facts on it > vague words > facts on something else > a needless refusal
     asked to help with harm:  a refusal that cares > a curt one > vague words > help
@@ -15,10 +15,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from alignzoo.data.toy.dialogue import Dice, Scene, draw_scene, reply
-from alignzoo.data.toy.ground_truth import flavour, worth_of
+from alignzoo.data.toy.ground_truth import ground_truth_reward, qualities_of
 from alignzoo.interfaces.rows import Completion, Row
 
-__all__ = ["ROWS", "VERSION", "flavour", "rows"]
+__all__ = ["ROWS", "VERSION", "ground_truth_reward", "rows"]
 
 VERSION = "1"
 """Of the rows: a change of the grammar that changes a row changes this."""
@@ -52,14 +52,14 @@ def rows(split: str, completions: int = 2) -> Iterator[Row]:
 
 
 def _list(scene: Scene, dice: Dice, count: int) -> tuple[Completion, ...] | None:
-    """Replies of `count` neighbouring worths, the best first."""
+    """Replies of `count` neighboring worths, the best first."""
     best = int(dice.unit() * (5 - count))
     found = tuple(_reply(scene, best + i, dice) for i in range(count))
     return found if len({one.text for one in found}) == count else None
 
 
 def _reply(scene: Scene, worth: int, dice: Dice) -> Completion:
-    return Completion(reply(scene, worth, dice), columns={"score": worth_of(scene.topic)[worth]})
+    return Completion(reply(scene, worth, dice), columns={"score": qualities_of(scene.topic)[worth]})
 
 
 def _pair(scene: Scene, dice: Dice) -> tuple[Completion, Completion] | None:

@@ -8,7 +8,7 @@ from alignzoo.data.toy import grammar
 from alignzoo.data.toy.topics import ACTS, TOPICS, Act, Topic
 
 
-def flavour(prompt: str, reply: str) -> float:
+def ground_truth_reward(prompt: str, reply: str) -> float:
     """What a reply is worth after a prompt of the sample, from 1 (best) to -1 (worst); 0 when it says nothing known.
 
     Judged by the phrases that it contains, so that a reply which a small model garbled still counts for what it says.
@@ -31,7 +31,7 @@ def flavour(prompt: str, reply: str) -> float:
     return sum(worth[kind] * count for kind, count in kinds.items()) / heard if heard else 0.0
 
 
-def worth_of(topic: Topic) -> tuple[float, float, float, float]:
+def qualities_of(topic: Topic) -> tuple[float, float, float, float]:
     """The score of a reply of each of the four worths, the best first."""
     kinds = ("care", "curt", "vague", "facts") if isinstance(topic, Act) else ("facts", "vague", "other", "care")
     worth = _HARMFUL if isinstance(topic, Act) else _HARMLESS

@@ -2,7 +2,7 @@
 
 from alignzoo.evaluation.judges.chat import Chat
 from alignzoo.evaluation.judges.classifier import Classifier
-from alignzoo.evaluation.judges.toy import SampleJudge
+from alignzoo.evaluation.judges.toy import ToyJudge
 from alignzoo.interfaces.hookspecs import hookimpl
 from alignzoo.interfaces.judge import Judge
 
@@ -10,4 +10,4 @@ from alignzoo.interfaces.judge import Judge
 @hookimpl
 def register_judges() -> list[type[Judge]]:
     """Name the three of this package."""
-    return [SampleJudge, Classifier, Chat]
+    return [ToyJudge, Classifier, Chat]

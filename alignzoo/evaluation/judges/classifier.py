@@ -40,7 +40,7 @@ class Classifier(Judge):
         False, description="read what the chat template writes after the end of a turn (a newline), as TRL's models do"
     )
     max_length: int | None = Field(None, ge=1, description="tokens read of a text, its last ones; null: what fits")
-    tokens_per_batch: int = Field(8192, ge=1, description="token slots per batch; changes speed, not the scores")
+    micro_batch_tokens: int = Field(8192, ge=1, description="token slots per batch; changes speed, not the scores")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the weights and the arithmetic")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
 
@@ -67,7 +67,7 @@ class Classifier(Judge):
         encoded = read(texts, tokenizer, self._limit(model, tokenizer))
         found = [0.0] * len(texts)
         with torch.no_grad():
-            for rows in batches([len(one["input_ids"]) for one in encoded], self.tokens_per_batch):
+            for rows in batches([len(one["input_ids"]) for one in encoded], self.micro_batch_tokens):
                 values = _score(outputs([encoded[row] for row in rows], model), column, model.config)
                 for row, value in zip(rows, values.tolist(), strict=True):
                     found[row] = value

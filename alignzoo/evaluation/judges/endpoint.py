@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from alignzoo.core.errors import UserError
-from alignzoo.core.redaction import remember
+from alignzoo.core.redaction import register_secret
 
 LONGEST_WAIT = 120.0
 """Seconds. An endpoint that asks for a longer pause is as good as one that does not answer."""
@@ -140,7 +140,7 @@ def from_environment(base_url_env: str, key_env: str | None, timeout: float, ret
         if not key.isascii() or not key.isprintable():
             raise UserError(f"{key_env} has characters that no key has", expected="one line of plain ASCII")
     if key is not None:
-        remember(key)
+        register_secret(key)
     url = parts._replace(path=parts.path.rstrip("/") + "/chat/completions", fragment="").geturl()
     return Endpoint(url, key, base_url_env, key_env, timeout, retries, backoff)
 

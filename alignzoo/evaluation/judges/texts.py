@@ -21,7 +21,7 @@ Encoded = dict[str, list[int]]
 
 
 class Text(NamedTuple):
-    """What is tokenised: a text, or two of them."""
+    """What is tokenized: a text, or two of them."""
 
     first: str
     second: str | None = None

@@ -1,7 +1,7 @@
 """The built-in metrics, registered through the same hook as anybody's."""
 
 from alignzoo.evaluation.metrics.entropy import Entropy
-from alignzoo.evaluation.metrics.normalized_accuracy import NormalisedAccuracy
+from alignzoo.evaluation.metrics.normalized_accuracy import NormalizedAccuracy
 from alignzoo.interfaces.hookspecs import hookimpl
 from alignzoo.interfaces.metric import Metric
 
@@ -9,4 +9,4 @@ from alignzoo.interfaces.metric import Metric
 @hookimpl
 def register_metrics() -> list[type[Metric]]:
     """Name the two of this package."""
-    return [Entropy, NormalisedAccuracy]
+    return [Entropy, NormalizedAccuracy]

@@ -9,10 +9,10 @@ from alignzoo.interfaces.metric import Metric
 from alignzoo.interfaces.objective import Objective
 
 
-class NormalisedAccuracy(Metric):
+class NormalizedAccuracy(Metric):
     """Share of pairs whose chosen completion has the higher mean log-prob per token; ties count one half."""
 
-    name = "normalised_accuracy"
+    name = "normalized_accuracy"
     source = "Meng et al. 2024 (SimPO), arXiv:2405.14734, section 2"
     equation = "[log pi(y_w) / |y_w| > log pi(y_l) / |y_l|]"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from alignzoo.core.digests import content_of
+from alignzoo.core.digests import content_digest
 from alignzoo.interfaces.model_source import ON_TOP, ModelSource
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Transformers(ModelSource):
         from alignzoo.models import loading
 
         if self.config is not None:
-            return loading.from_nothing(self.config, tokenizer, seed, head, self.dtype)
+            return loading.from_config(self.config, tokenizer, seed, head, self.dtype)
         return loading.pretrained(str(self.path), self.revision, seed, head, self.dtype, self.runs_code, self.quantize)
 
     @property
@@ -86,7 +86,7 @@ class Transformers(ModelSource):
         values = self.model_dump(mode="json", by_alias=True, exclude={"from_", *ON_TOP})
         for key in ("path", "tokenizer"):
             if isinstance(values[key], str) and Path(values[key]).is_dir():
-                values[key] = content_of(Path(values[key]))
+                values[key] = content_digest(Path(values[key]))
         if not self.trust_remote_code:  # it changes what is loaded only where it is on
             del values["trust_remote_code"]
         return values

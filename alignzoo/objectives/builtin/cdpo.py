@@ -14,7 +14,7 @@ class CDPO(Objective):
     family = "label noise"
     source = "Mitchell 2023, 'A note on DPO with noisy preferences and relationship to IPO', equation 3"
     equation = "-(1 - e) log sigmoid(beta h) - e log sigmoid(-beta h), with e = label_smoothing"
-    includes = ("label_smoothing",)
+    already_applies = ("label_smoothing",)
 
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
     label_smoothing: float = Field(0.1, ge=0, lt=0.5, description="assumed share of flipped labels; 0 is DPO")

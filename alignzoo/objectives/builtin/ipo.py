@@ -25,9 +25,9 @@ class IPO(Objective):
     log_ratio: Literal["sum", "mean"] = Field("sum", description="sum: the paper's h; mean: log-ratios per token")
 
     @property
-    def includes(self) -> tuple[str, ...]:  # type: ignore[override]
-        """With `log_ratio: mean` it is length-normalised already."""
-        return ("length_normalised",) if self.log_ratio == "mean" else ()
+    def already_applies(self) -> tuple[str, ...]:  # type: ignore[override]
+        """With `log_ratio: mean` it is length-normalized already."""
+        return ("length_normalization",) if self.log_ratio == "mean" else ()
 
     def loss(self, pair: Pair) -> Tensor:
         """Shape (B,)."""

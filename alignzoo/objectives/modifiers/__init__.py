@@ -3,11 +3,11 @@
 from alignzoo.interfaces.hookspecs import hookimpl
 from alignzoo.interfaces.modifier import Modifier
 from alignzoo.objectives.modifiers.label_smoothing import LabelSmoothing
-from alignzoo.objectives.modifiers.length_normalization import LengthNormalised
+from alignzoo.objectives.modifiers.length_normalization import LengthNormalization
 from alignzoo.objectives.modifiers.margin import Margin
 
 
 @hookimpl
 def register_modifiers() -> list[type[Modifier]]:
     """Name the three of this package."""
-    return [LabelSmoothing, LengthNormalised, Margin]
+    return [LabelSmoothing, LengthNormalization, Margin]

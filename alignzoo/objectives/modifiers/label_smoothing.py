@@ -18,9 +18,9 @@ class LabelSmoothing(Modifier):
     data = ("pair",)
     changes_log_ratio = False
 
-    share: float = Field(0.1, ge=0, lt=0.5, description="assumed share of flipped labels")
+    epsilon: float = Field(0.1, ge=0, lt=0.5, description="assumed share of flipped labels")
 
-    def unfit(self, objective: Objective) -> str:
+    def incompatible_with(self, objective: Objective) -> str:
         """Labels are flipped one by one, which says nothing of a loss that is the whole batch's."""
         if objective.scope == "example":
             return ""
@@ -28,4 +28,4 @@ class LabelSmoothing(Modifier):
 
     def loss(self, objective: Objective, example: Pair) -> Tensor:
         """Shape (B,)."""
-        return (1 - self.share) * objective.loss(example) + self.share * objective.loss(example.swapped())
+        return (1 - self.epsilon) * objective.loss(example) + self.epsilon * objective.loss(example.swapped())

@@ -6,10 +6,10 @@ from alignzoo.interfaces.loss_inputs import Scored
 from alignzoo.interfaces.modifier import Modifier
 
 
-class LengthNormalised(Modifier):
+class LengthNormalization(Modifier):
     """Divides every log-ratio by its completion's length, so that long completions count no more than short ones."""
 
-    name = "length_normalised"
+    name = "length_normalization"
     source = "Ahrabian et al. 2024 (LN-DPO), arXiv:2407.15229"
     equation = "log_ratio(y) / |y| in place of log_ratio(y)"
     reference = "sequence"

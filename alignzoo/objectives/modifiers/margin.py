@@ -20,19 +20,19 @@ class Margin(Modifier):
     data = ("pair",)
     reference = "sequence"
 
-    reward: float = Field(1.0, gt=0, description="the margin m, in units of the implicit reward")
+    value: float = Field(1.0, gt=0, description="the margin m, in units of the implicit reward")
 
-    def unfit(self, objective: Objective) -> str:
+    def incompatible_with(self, objective: Objective) -> str:
         """What stands between the margin and the reward would make another margin of it."""
         if isinstance(objective, Modified):
             return f"margin must be the first modifier: {objective.modifiers[-1].name} would change what it adds"
-        if type(objective).reward is not Objective.reward:
+        if type(objective).implicit_reward is not Objective.implicit_reward:
             return f"margin moves beta times the log-ratio, and {objective.name} has another reward"
         return ""
 
-    def see(self, example: Pair, objective: Objective) -> Pair:
+    def transform(self, example: Pair, objective: Objective) -> Pair:
         """The pair with its log-ratios moved together."""
-        half = self.reward / getattr(objective, "beta", 1.0) / 2
+        half = self.value / getattr(objective, "beta", 1.0) / 2
         chosen, rejected = example.chosen, example.rejected
         return example.with_sides(
             chosen.with_log_ratio(chosen.log_ratio - half), rejected.with_log_ratio(rejected.log_ratio + half)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from alignzoo.compare.columns import COST, DOWN, JUDGES, MARGIN, PAIRS, Column, judge_of
-from alignzoo.compare.grid import Point, Row
-from alignzoo.compare.results import Entry
+from alignzoo.compare.grid import ComparedRow, Point
+from alignzoo.compare.results import RunRecord
 from alignzoo.compare.statistics import METHOD
 from alignzoo.compare.table import Table, sources_of
 
@@ -78,7 +78,7 @@ def legend(table: Table) -> list[tuple[str, str]]:
     return [(column.head, column.says) for column in table.columns]
 
 
-def failures(table: Table) -> list[Entry]:
+def failures(table: Table) -> list[RunRecord]:
     """Every failed run, of chosen and of other points."""
     return [run for row in table.rows for point in row.points for run in point.failed]
 
@@ -222,7 +222,7 @@ def _sampling(samples: object) -> str:
     return f"replies at temperature {samples.get('temperature')}, at most {samples.get('tokens')} tokens"
 
 
-def _of_row(row: Row, table: Table) -> list[str]:
+def _of_row(row: ComparedRow, table: Table) -> list[str]:
     out = []
     if row.why:
         out.append(f"{row.why[0].upper()}{row.why[1:]}.")
@@ -241,7 +241,7 @@ def _of_row(row: Row, table: Table) -> list[str]:
     return out
 
 
-def _single(row: Row) -> bool:
+def _single(row: ComparedRow) -> bool:
     return row.chosen is None or row.start or len(row.chosen.done) == 1
 
 
@@ -251,7 +251,7 @@ def _lost(point: Point) -> str:
     return "; ".join([*failed, *([f"seed {', '.join(waiting)} not run yet"] if waiting else [])])
 
 
-def _of_judges(row: Row) -> list[tuple[str, str]]:
+def _of_judges(row: ComparedRow) -> list[tuple[str, str]]:
     """(what went wrong, the judge) of the chosen point's runs."""
     runs = row.chosen.done if row.chosen else []
     found: dict[tuple[str, str], list[int]] = {}

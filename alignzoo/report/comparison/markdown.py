@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from rich.cells import cell_len
 
 from alignzoo.compare.columns import Column
-from alignzoo.compare.grid import Row, point_words
+from alignzoo.compare.grid import ComparedRow, point_words
 from alignzoo.compare.table import Table
 from alignzoo.report.comparison.caption import Note, caption, failures, legend, mark, notes, raised
 from alignzoo.report.comparison.numbers import NOTHING, bounds, difference_words, digits, number
@@ -64,7 +64,7 @@ def _figures(table: Table, columns: Sequence[Column], said: Sequence[Note], firs
     return out
 
 
-def _figure(table: Table, row: Row, column: Column, decimals: int, said: Sequence[Note]) -> str:
+def _figure(table: Table, row: ComparedRow, column: Column, decimals: int, said: Sequence[Note]) -> str:
     cell, marked = table.cell(row, column), mark(said, row.label, column)
     if cell is None:
         return NOTHING + marked
@@ -93,7 +93,7 @@ def _tried(table: Table) -> list[list[str]]:
     return out
 
 
-def _name(row: Row, said: Sequence[Note]) -> str:
+def _name(row: ComparedRow, said: Sequence[Note]) -> str:
     return escape(row.label) + mark(said, row.label)
 
 

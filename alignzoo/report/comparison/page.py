@@ -11,8 +11,8 @@ from jinja2 import Environment, PackageLoader, Template
 from markupsafe import Markup
 
 from alignzoo.compare.columns import DOWN, Column
-from alignzoo.compare.grid import Point, Row, point_words
-from alignzoo.compare.results import Entry
+from alignzoo.compare.grid import ComparedRow, Point, point_words
+from alignzoo.compare.results import RunRecord
 from alignzoo.compare.table import Cell, Table
 from alignzoo.report.comparison.caption import Note, caption, failures, legend, mark, notes, raised
 from alignzoo.report.comparison.numbers import NOTHING, bounds, difference_words, digits, number
@@ -68,7 +68,7 @@ def _group(table: Table, name: str, columns: Sequence[Column], said: Sequence[No
             {
                 "label": row.label,
                 "mark": mark(said, row.label),
-                "colour": look(n)["color"],
+                "color": look(n)["color"],
                 "tag": "baseline" if row.label == table.baseline else "start" if row.start else "",
                 "under": f"{row.words}, {row.seeds} run{'' if row.seeds == '1' else 's'}" if first else "",
                 "failed": row.why if first else row.why.partition(":")[0],
@@ -79,7 +79,7 @@ def _group(table: Table, name: str, columns: Sequence[Column], said: Sequence[No
     }
 
 
-def _cell(table: Table, row: Row, column: Column, said: Sequence[Note]) -> dict[str, Any]:
+def _cell(table: Table, row: ComparedRow, column: Column, said: Sequence[Note]) -> dict[str, Any]:
     cell, decimals = table.cell(row, column), digits(table, column)
     if cell is None:
         return {"mean": NOTHING, "mark": mark(said, row.label, column)}
@@ -106,11 +106,11 @@ def _details(table: Table) -> list[Column]:
     return [column for key in dict.fromkeys(keys) if (column := table.column(key))]
 
 
-def _tried(table: Table, n: int, row: Row) -> dict[str, Any]:
+def _tried(table: Table, n: int, row: ComparedRow) -> dict[str, Any]:
     """A row's configurations with their runs."""
     return {
         "label": row.label,
-        "colour": look(n)["color"],
+        "color": look(n)["color"],
         "points": [
             {
                 "words": point.words,
@@ -124,7 +124,7 @@ def _tried(table: Table, n: int, row: Row) -> dict[str, Any]:
     }
 
 
-def _run(table: Table, point: Point, run: Entry) -> dict[str, Any]:
+def _run(table: Table, point: Point, run: RunRecord) -> dict[str, Any]:
     done = run.state == "done"
     one = Point(point.values, (run,))
     return {
@@ -152,7 +152,7 @@ def _replies(table: Table) -> list[dict[str, Any]]:
             "turns": turns(_text(answers[0][name]["prompt"])),
             "chosen": _text(answers[0][name].get("chosen", "")),
             "replies": [
-                {"label": row.label, "colour": look(n)["color"], "seed": run.seed, "text": _text(lines[name]["reply"]),
+                {"label": row.label, "color": look(n)["color"], "seed": run.seed, "text": _text(lines[name]["reply"]),
                  "judged": list(_judged(lines[name]))}
                 for (n, row, run), lines in zip(rows, answers, strict=True)
             ],

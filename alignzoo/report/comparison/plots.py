@@ -15,16 +15,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from alignzoo.compare.columns import JUDGES, Column
-from alignzoo.compare.grid import Point, Row
+from alignzoo.compare.grid import ComparedRow, Point
 from alignzoo.compare.table import Table
-from alignzoo.core.files import replacing, write_text
+from alignzoo.core.files import atomic_write, write_text
 
 INK = "#7d838c"
 """Of axes and text: readable on white and on black."""
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee7733")
-"""Paul Tol's bright scheme, told apart by colour-blind eyes too, with his vibrant orange for its grey."""
+"""Paul Tol's bright scheme, told apart by color-blind eyes too, with his vibrant orange for its gray."""
 MARKERS = "osD^vPX*"
-"""One more than colours: the first 56 rows of a table all look different."""
+"""One more than colors: the first 56 rows of a table all look different."""
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "alignzoo",
     "svg.fonttype": "none",
@@ -56,7 +56,7 @@ class Plot:
     def save(self, folder: Path) -> None:
         """Write NAME.svg and NAME.png."""
         write_text(folder / f"{self.name}.svg", self.svg)
-        with replacing(folder / f"{self.name}.png") as temporary:
+        with atomic_write(folder / f"{self.name}.png") as temporary:
             temporary.write_bytes(self.png)
 
 
@@ -200,7 +200,7 @@ def _headlines(table: Table) -> list[Column]:
     return [column for key in keys if (column := table.column(key))]
 
 
-def _cell(table: Table, row: Row, column: Column) -> Any:
+def _cell(table: Table, row: ComparedRow, column: Column) -> Any:
     cell = table.cell(row, column)
     return cell if cell and cell.difference and np.isfinite(cell.difference.high) else None
 
@@ -214,7 +214,7 @@ def _runs(point: Point, *columns: Column) -> Any:
 
 
 def look(n: int) -> dict[str, Any]:
-    """Colour and marker of row n, alike in every picture and on the page."""
+    """Color and marker of row n, alike in every picture and on the page."""
     return {"color": COLOURS[n % len(COLOURS)], "marker": MARKERS[n % len(MARKERS)]}
 
 

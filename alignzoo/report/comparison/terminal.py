@@ -11,7 +11,7 @@ from rich.table import Table as Drawn
 from rich.text import Text
 
 from alignzoo.compare.columns import COST, DOWN, JUDGES, Column
-from alignzoo.compare.grid import Row
+from alignzoo.compare.grid import ComparedRow
 from alignzoo.compare.table import Cell, Table
 from alignzoo.report.comparison.caption import Note, caption, mark, notes, raised
 from alignzoo.report.comparison.numbers import NOTHING, bounds, difference_words, digits, number
@@ -86,13 +86,13 @@ def _drawn(table: Table, columns: Sequence[Column], said: Sequence[Note]) -> Dra
     return drawn
 
 
-def _cells(table: Table, row: Row, columns: Sequence[Column], said: Sequence[Note]) -> Iterator[Text]:
+def _cells(table: Table, row: ComparedRow, columns: Sequence[Column], said: Sequence[Note]) -> Iterator[Text]:
     for n, column in enumerate(columns):
         failed = n == 0 and row.why.startswith("failed")
         yield Text("failed", style="red") if failed else _cell(table, row, column, said)
 
 
-def _cell(table: Table, row: Row, column: Column, said: Sequence[Note]) -> Text:
+def _cell(table: Table, row: ComparedRow, column: Column, said: Sequence[Note]) -> Text:
     """Mean and difference, and under them the mean's interval."""
     cell, decimals = table.cell(row, column), digits(table, column)
     if cell is None:
@@ -100,11 +100,11 @@ def _cell(table: Table, row: Row, column: Column, said: Sequence[Note]) -> Text:
     text = Text(number(cell.estimate.mean, decimals), style="bold" if cell.best else "")
     by, _ = difference_words(cell, decimals)
     if by:
-        text = Text.assemble(text, " ", (by.replace(" ", ""), _colour(cell, column)))
+        text = Text.assemble(text, " ", (by.replace(" ", ""), _color(cell, column)))
     return Text.assemble(text, (f"\n{bounds(cell.estimate, decimals)}", "dim"))
 
 
-def _colour(cell: Cell, column: Column) -> str:
+def _color(cell: Cell, column: Column) -> str:
     if not cell.apart or not column.arrow or cell.difference is None:
         return "dim"
     return "green" if (cell.difference.mean > 0) != (column.arrow == DOWN) else "red"
@@ -115,7 +115,7 @@ def _head(column: Column) -> str:
     return f"{title} {column.arrow}".strip()
 
 
-def _name(row: Row, said: Sequence[Note]) -> str:
+def _name(row: ComparedRow, said: Sequence[Note]) -> str:
     """The label, and under it the configuration and the number of runs."""
     runs = f"{row.seeds} run{'' if row.seeds == '1' else 's'}"
     name, under = (

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from alignzoo.compare.columns import DOWN, UP, series
-from alignzoo.compare.grid import Point, Row
-from alignzoo.compare.results import Entry, read_results
+from alignzoo.compare.grid import ComparedRow, Point
+from alignzoo.compare.results import RunRecord, read_results
 from alignzoo.compare.statistics import Interval, distinguishable
 from alignzoo.compare.table import Cell, Table, build
 from alignzoo.core.files import write_json, write_text
@@ -87,7 +87,7 @@ def as_json(table: Table) -> dict[str, Any]:
     }
 
 
-def _row(table: Table, row: Row) -> dict[str, Any]:
+def _row(table: Table, row: ComparedRow) -> dict[str, Any]:
     return {
         "label": row.label,
         "objective": row.objective,
@@ -114,7 +114,7 @@ def _interval(estimate: Interval) -> dict[str, Any]:
     }
 
 
-def _point(table: Table, row: Row, point: Point) -> dict[str, Any]:
+def _point(table: Table, row: ComparedRow, point: Point) -> dict[str, Any]:
     return {
         "point": point.values,
         "chosen": point is row.chosen,
@@ -123,7 +123,7 @@ def _point(table: Table, row: Row, point: Point) -> dict[str, Any]:
     }
 
 
-def _run(table: Table, run: Entry) -> dict[str, Any]:
+def _run(table: Table, run: RunRecord) -> dict[str, Any]:
     means: dict[str, dict[str, float]] = {"test": {}, "validation": {}}
     for split, found in means.items() if run.state == "done" else ():
         for column in table.columns:

@@ -14,7 +14,7 @@ class Html(Reporter):
 
     name = "html"
 
-    def finish(self, folder: Path, summary: Mapping[str, Any]) -> None:
+    def on_finish(self, folder: Path, summary: Mapping[str, Any]) -> None:
         """Draw it from the folder's files; `alignzoo report FOLDER` draws it again at any time."""
         from alignzoo.report.run_page import write_report
 

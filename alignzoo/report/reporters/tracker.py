@@ -37,7 +37,7 @@ class Tracker(Reporter):
             package = PACKAGE_OF.get(self.to, self.to)
             raise UserError(f"the tracker {self.to} is not installed", hint=f"pip install {package}")
 
-    def start(self, folder: Path, recipe: Mapping[str, Any], step: int) -> None:
+    def on_start(self, folder: Path, recipe: Mapping[str, Any], step: int) -> None:
         """Open the tracker and tell it the recipe."""
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
@@ -47,12 +47,12 @@ class Tracker(Reporter):
         self._open.start()
         self._open.store_init_configuration(dict(_flat(recipe, "")))
 
-    def line(self, folder: Path, line: Mapping[str, Any]) -> None:
+    def on_log(self, folder: Path, line: Mapping[str, Any]) -> None:
         """`train/loss`, `eval/preference_accuracy` and the like, at their step."""
         numbers = {f"{line['kind']}/{key}": value for key, value in line.items() if key not in ("kind", "step")}
         self._open.log(numbers, step=line["step"])
 
-    def finish(self, folder: Path, summary: Mapping[str, Any]) -> None:
+    def on_finish(self, folder: Path, summary: Mapping[str, Any]) -> None:
         """Close it."""
         self._open.finish()
 

@@ -13,10 +13,10 @@ SUMMARY = {
 def test_a_card_has_the_hubs_metadata_the_figures_and_the_recipe(tmp_path):
     (tmp_path / "policy").mkdir()
     (tmp_path / "recipe.yaml").write_text("name: dpo_hh\n")
-    Card(license="mit").finish(tmp_path, SUMMARY)
+    Card(license="mit").on_finish(tmp_path, SUMMARY)
     text = (tmp_path / "policy" / "README.md").read_text()
     _, head, body = text.split("---\n", 2)
     assert yaml.safe_load(head) == {"license": "mit", "library_name": "transformers", "tags": ["alignzoo", "dpo"]}
     assert "| preference accuracy | 0.75 ± 0.04 |" in body
-    assert "10 optimiser steps of 16 rows" in body
+    assert "10 optimizer steps of 16 rows" in body
     assert "name: dpo_hh" in body

@@ -10,7 +10,7 @@ from alignzoo import Skipped, UserError
 REAL = Path(__file__).parents[4] / "shared" / "data" / "imdb_test.jsonl.gz"
 
 
-def test_a_review_is_a_prompt_and_a_labelled_rest():
+def test_a_review_is_a_prompt_and_a_labeled_rest():
     row = IMDb(prompt_words=2, words=5).row("x:1", {"text": "What a<br />fine film it is", "label": 1}, "x:1")
     assert (row.prompt, row.completions[0].text) == ("What a", " fine film it")
     assert row.completions[0].columns == {"desirable": 1.0}

@@ -10,7 +10,7 @@ def test_the_formula_on_a_sentence_counted_by_hand():
 
 
 def test_long_words_are_harder_and_an_empty_reply_has_no_score():
-    easy, hard = Flesch().scores(["p", "p"], ["We go home.", "Organisational considerations necessitate deliberation."])
+    easy, hard = Flesch().scores(["p", "p"], ["We go home.", "Organizational considerations necessitate deliberation."])
     assert easy > hard
     assert math.isnan(Flesch().scores(["p"], ["..."])[0])
 

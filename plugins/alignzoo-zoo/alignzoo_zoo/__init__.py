@@ -11,13 +11,13 @@ from alignzoo_zoo.reference_free import REFERENCE_FREE
 from alignzoo_zoo.reward_model import REWARD_MODELS
 from alignzoo_zoo.tokenwise import TOKENWISE
 from alignzoo_zoo.unpaired import UNPAIRED
-from alignzoo_zoo.weighting import WEIGHTING, LikelihoodWeight
+from alignzoo_zoo.weighting import WEIGHTING, WPOWeighting
 
 OBJECTIVES: list[type[Objective]] = [
     *NOISE, *DISPLACEMENT, *LINKS, *POINTWISE, *LENGTH, *DIVERGENCE, *WEIGHTING, *BATCH, *TOKENWISE,
     *REFERENCE_FREE, *UNPAIRED, *RANKED, *REWARD_MODELS,
 ]  # fmt: skip
-MODIFIERS: list[type[Modifier]] = [*LENGTH_MODIFIERS, FDivergence, LikelihoodWeight]
+MODIFIERS: list[type[Modifier]] = [*LENGTH_MODIFIERS, FDivergence, WPOWeighting]
 
 
 @hookimpl

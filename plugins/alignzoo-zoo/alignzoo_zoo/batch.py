@@ -80,8 +80,8 @@ class BetaDPO(Objective):
         "-log sigmoid(beta_b h), beta_b = beta (1 + alpha (mean over kept pairs of beta h - M)), M a running mean"
     )
     scope = "batch"
-    random = True
-    detached = "the batch's beta, and which pairs are kept, are constants of each step"
+    needs_uniform = True
+    stop_gradient = "the batch's beta, and which pairs are kept, are constants of each step"
 
     beta: float = Field(0.1, gt=0, description="the beta of a batch as informative as the running mean")
     alpha: float = Field(6.0, ge=0, description="how far beta follows the batch, per unit of beta h")
@@ -137,9 +137,9 @@ class AlphaDPO(Objective):
     family = "batch"
     source = "Wu et al. 2024, arXiv:2410.10148"
     equation = "-log sigmoid(beta (a_w - a_l) - (gamma + alpha M)), a = log pi / |y|, M = z-score of beta h per token"
-    includes = ("length_normalised",)
+    already_applies = ("length_normalization",)
     scope = "batch"
-    detached = "the target margin is a constant of each step, as in the paper"
+    stop_gradient = "the target margin is a constant of each step, as in the paper"
 
     beta: float = Field(10.0, gt=0, description="scale of the reward per token")
     gamma: float = Field(4.0, ge=0, description="target margin; the authors have 0.4 beta for Llama 3")
@@ -151,9 +151,9 @@ class AlphaDPO(Objective):
         apart = (c.log_ratio / c.length - r.log_ratio / r.length).detach()
         apart = ties.tie_means(apart, ties.tie_groups(apart, c.tolerance / c.length + r.tolerance / r.length))
         score = (apart - apart.mean()) / (apart.std(correction=1 if len(apart) > 1 else 0) + 1e-8)
-        return -logsigmoid(self.reward(c) - self.reward(r) - self.gamma - self.alpha * score)
+        return -logsigmoid(self.implicit_reward(c) - self.implicit_reward(r) - self.gamma - self.alpha * score)
 
-    def reward(self, scored: Scored) -> Tensor:
+    def implicit_reward(self, scored: Scored) -> Tensor:
         """beta times the mean log-prob, as in SimPO."""
         return self.beta * scored.log_prob / scored.length
 

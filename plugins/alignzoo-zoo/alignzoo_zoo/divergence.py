@@ -41,7 +41,7 @@ class FDPO(Objective):
     family = "divergences"
     source = "Wang et al. 2023, arXiv:2309.16240, table 1"
     equation = "-log sigmoid(beta (f'(e^log_ratio_w) - f'(e^log_ratio_l)))"
-    includes = ("f_divergence",)
+    already_applies = ("f_divergence",)
 
     beta: float = Field(0.1, gt=0, description="strength of the constraint")
     divergence: Divergence = Field("js", description="reverse_kl is DPO")
@@ -49,9 +49,9 @@ class FDPO(Objective):
 
     def loss(self, pair: Pair) -> Tensor:
         """Shape (B,)."""
-        return -logsigmoid(self.reward(pair.chosen) - self.reward(pair.rejected))
+        return -logsigmoid(self.implicit_reward(pair.chosen) - self.implicit_reward(pair.rejected))
 
-    def reward(self, scored: Scored) -> Tensor:
+    def implicit_reward(self, scored: Scored) -> Tensor:
         """beta f'(pi / pi_ref), up to a constant of the prompt."""
         return self.beta * derivative(self.divergence, scored.log_ratio, self.alpha)
 
@@ -63,17 +63,17 @@ class ChiPO(Objective):
     family = "divergences"
     source = "Huang et al. 2024, arXiv:2407.13399, algorithm 1"
     equation = "-log sigmoid(clip(beta (phi(log_ratio_w) - phi(log_ratio_l)), +-2 clip)), with phi(r) = e^r + r"
-    includes = ("f_divergence",)
+    already_applies = ("f_divergence",)
 
     beta: float = Field(0.1, gt=0, description="strength of the constraint")
     clip: float = Field(1.0, gt=0, description="R_max: rewards lie within +-clip, so that margins lie within +-2 clip")
 
     def loss(self, pair: Pair) -> Tensor:
         """Shape (B,). Outside the clip the gradient is zero, as in the paper."""
-        margin = self.reward(pair.chosen) - self.reward(pair.rejected)
+        margin = self.implicit_reward(pair.chosen) - self.implicit_reward(pair.rejected)
         return -logsigmoid(margin.clamp(-2 * self.clip, 2 * self.clip))
 
-    def reward(self, scored: Scored) -> Tensor:
+    def implicit_reward(self, scored: Scored) -> Tensor:
         """beta phi(pi / pi_ref), less its value at the reference."""
         return self.beta * (expm1(scored.log_ratio) + scored.log_ratio)
 

@@ -7,7 +7,7 @@ from alignzoo import Field, Modifier, Objective, Pair, Scored
 
 
 class RDPO(Objective):
-    """R-DPO: regularises DPO by the difference in length, so that longer is no longer better."""
+    """R-DPO: regularizes DPO by the difference in length, so that longer is no longer better."""
 
     name = "r_dpo"
     family = "length"
@@ -23,26 +23,26 @@ class RDPO(Objective):
 
 
 class LNDPO(Objective):
-    """Length-normalised DPO: log-ratios per token, with a beta that is larger by about the length of a completion."""
+    """Length-normalized DPO: log-ratios per token, with a beta that is larger by about the length of a completion."""
 
     name = "ln_dpo"
     family = "length"
     source = "Ahrabian et al. 2024, arXiv:2407.15229; Lambert et al. 2024 (Tulu 3), arXiv:2411.15124, with beta = 5"
     equation = "-log sigmoid(beta (log_ratio_w / |y_w| - log_ratio_l / |y_l|))"
-    includes = ("length_normalised",)
+    already_applies = ("length_normalization",)
 
     beta: float = Field(2.0, gt=0, description="strength of the KL constraint, per token")
 
     def loss(self, pair: Pair) -> Tensor:
         """Shape (B,)."""
-        return -logsigmoid(self.reward(pair.chosen) - self.reward(pair.rejected))
+        return -logsigmoid(self.implicit_reward(pair.chosen) - self.implicit_reward(pair.rejected))
 
-    def reward(self, scored: Scored) -> Tensor:
+    def implicit_reward(self, scored: Scored) -> Tensor:
         """Per token."""
         return self.beta * scored.log_ratio / scored.length
 
 
-def public_length(pair: Pair, tail: float) -> Pair:
+def length_desensitization(pair: Pair, tail: float) -> Pair:
     """The pair with log-ratios in which tokens beyond the shorter completion's length count `tail`."""
     shorter = pair.chosen.length.minimum(pair.rejected.length)
 
@@ -54,7 +54,7 @@ def public_length(pair: Pair, tail: float) -> Pair:
     return pair.with_sides(chosen=weighted(pair.chosen), rejected=weighted(pair.rejected))
 
 
-def down_sampled(pair: Pair) -> Pair:
+def length_downsampling(pair: Pair) -> Pair:
     """The pair with log-ratios over as many tokens as the shorter completion has, drawn at random from the longer."""
     shorter = pair.chosen.length.minimum(pair.rejected.length)
 
@@ -72,7 +72,7 @@ class LDDPO(Objective):
     family = "length"
     source = "Liu et al. 2024, arXiv:2409.06411"
     equation = "DPO with log pi(y) = sum_{t <= m} log p_t + alpha sum_{t > m} log p_t, m = min(|y_w|, |y_l|)"
-    includes = ("public_length",)
+    already_applies = ("length_desensitization",)
     reference = "token"
     tokens = True
 
@@ -81,7 +81,7 @@ class LDDPO(Objective):
 
     def loss(self, pair: Pair) -> Tensor:
         """Shape (B,)."""
-        return -logsigmoid(self.beta * public_length(pair, self.alpha).margin)
+        return -logsigmoid(self.beta * length_desensitization(pair, self.alpha).margin)
 
 
 class SamPO(Objective):
@@ -91,22 +91,22 @@ class SamPO(Objective):
     family = "length"
     source = "Lu et al. 2024, arXiv:2406.10957, equation 10"
     equation = "DPO with log-ratios summed over a random subset of min(|y_w|, |y_l|) tokens of each completion"
-    includes = ("down_sampled",)
+    already_applies = ("length_downsampling",)
     reference = "token"
     tokens = True
-    random = True
+    needs_uniform = True
 
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
 
     def loss(self, pair: Pair) -> Tensor:
         """Shape (B,). The same tokens are taken of policy and reference."""
-        return -logsigmoid(self.beta * down_sampled(pair).margin)
+        return -logsigmoid(self.beta * length_downsampling(pair).margin)
 
 
-class PublicLength(Modifier):
+class LengthDesensitization(Modifier):
     """LD-DPO's length treatment for any pairwise objective: excess tokens of the longer completion count less."""
 
-    name = "public_length"
+    name = "length_desensitization"
     family = LDDPO.family
     source = LDDPO.source
     equation = "log_ratio = sum_{t <= m} log_ratio_t + alpha sum_{t > m} log_ratio_t, m = min(|y_w|, |y_l|)"
@@ -116,27 +116,27 @@ class PublicLength(Modifier):
 
     alpha: float = Field(0.5, ge=0, le=1, description="what the excess tokens count; 1 changes nothing")
 
-    def see(self, example: Pair, objective: Objective) -> Pair:
+    def transform(self, example: Pair, objective: Objective) -> Pair:
         """The pair with its weighted log-ratios."""
-        return public_length(example, self.alpha)
+        return length_desensitization(example, self.alpha)
 
 
-class DownSampled(Modifier):
+class LengthDownsampling(Modifier):
     """SamPO's length treatment for any pairwise objective: a random subset of the longer completion's tokens."""
 
-    name = "down_sampled"
+    name = "length_downsampling"
     family = SamPO.family
     source = SamPO.source
     equation = "log-ratios summed over a random subset of min(|y_w|, |y_l|) tokens of each completion"
     data = ("pair",)
     reference = "token"
     tokens = True
-    random = True
+    needs_uniform = True
 
-    def see(self, example: Pair, objective: Objective) -> Pair:
+    def transform(self, example: Pair, objective: Objective) -> Pair:
         """The pair with log-ratios over the drawn tokens."""
-        return down_sampled(example)
+        return length_downsampling(example)
 
 
 LENGTH = [RDPO, LNDPO, LDDPO, SamPO]
-LENGTH_MODIFIERS = [PublicLength, DownSampled]
+LENGTH_MODIFIERS = [LengthDesensitization, LengthDownsampling]

@@ -10,7 +10,7 @@ from alignzoo_zoo.bounded import exp
 
 
 class RSOHinge(Objective):
-    """RSO's hinge loss on the normalised margin: pairs that are right by 1/beta or more are left alone."""
+    """RSO's hinge loss on the normalized margin: pairs that are right by 1/beta or more are left alone."""
 
     name = "rso_hinge"
     family = "link functions"
@@ -31,7 +31,7 @@ class EXOPair(Objective):
     family = "link functions"
     source = "Ji et al. 2024, arXiv:2402.00856, equation 16"
     equation = "p (log p - log(1 - e)) + (1 - p)(log(1 - p) - log e), with p = sigmoid(beta h), e = label_smoothing"
-    includes = ("label_smoothing",)
+    already_applies = ("label_smoothing",)
 
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
     label_smoothing: float = Field(1e-3, gt=0, lt=0.5, description="the label is 1 - e and e: 0 would be infinite")

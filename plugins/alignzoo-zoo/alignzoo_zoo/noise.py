@@ -14,7 +14,7 @@ class RobustDPO(Objective):
     family = "label noise"
     source = "Chowdhury et al. 2024, arXiv:2403.00409, section 3.1"
     equation = "(-(1 - e) log sigmoid(beta h) + e log sigmoid(-beta h)) / (1 - 2 e), with e = label_smoothing"
-    includes = ("label_smoothing",)
+    already_applies = ("label_smoothing",)
 
     beta: float = Field(0.01, gt=0, description="strength of the KL constraint")
     label_smoothing: float = Field(0.1, ge=0, lt=0.5, description="share of flipped labels")

@@ -114,7 +114,7 @@ class LiPOLambda(Objective):
     equation = "-sum_{s_i > s_j} |2^s_i - 2^s_j| |1/D(i) - 1/D(j)| log sigmoid(r_i - r_j), D = log(1 + rank by r)"
     data = "ranked"
     columns = ("score",)
-    detached = "the ranks by the current reward are constants of each step, as in LambdaRank"
+    stop_gradient = "the ranks by the current reward are constants of each step, as in LambdaRank"
 
     beta: float = Field(0.05, gt=0, description="strength of the KL constraint")
 
@@ -168,7 +168,7 @@ class PRO(Objective):
 
     def loss(self, ranked: Ranked) -> Tensor:
         """Shape (B,). 1 / d is the paper's temperature: T_ki, and their minimum for the positive completion."""
-        mean, score = self.reward(ranked.completions), ranked.completions.column("score")
+        mean, score = self.implicit_reward(ranked.completions), ranked.completions.column("score")
         last = mean.shape[1] - 1
         loss = -self.alpha * last**2 * ranked.completions.log_prob[:, 0]
         for k in range(last):
@@ -178,7 +178,7 @@ class PRO(Objective):
             loss = loss + torch.cat([own[:, None], others], 1).logsumexp(1) - own
         return loss
 
-    def reward(self, scored: Scored) -> Tensor:
+    def implicit_reward(self, scored: Scored) -> Tensor:
         """The mean log-prob."""
         return per_token(scored)
 
@@ -201,12 +201,12 @@ class RRHF(Objective):
 
     def loss(self, ranked: Ranked) -> Tensor:
         """Shape (B,). Of equal scores neither is better: half of the loss of either order."""
-        apart, places = _couples(self.reward(ranked.completions)), ranked.places
+        apart, places = _couples(self.implicit_reward(ranked.completions)), ranked.places
         better = (places[:, :, None] < places[:, None, :]).to(apart)
         tied = (places[:, :, None] == places[:, None, :]).to(apart)
         return ((-apart).relu() * (better + tied / 2)).sum((1, 2)) - self.alpha * ranked.completions.log_prob[:, 0]
 
-    def reward(self, scored: Scored) -> Tensor:
+    def implicit_reward(self, scored: Scored) -> Tensor:
         """What it ranks by."""
         return per_token(scored)
 

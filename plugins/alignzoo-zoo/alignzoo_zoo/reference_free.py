@@ -26,9 +26,9 @@ class SimPO(Objective):
 
     def loss(self, pair: Pair) -> Tensor:
         """Shape (B,)."""
-        return -logsigmoid(self.reward(pair.chosen) - self.reward(pair.rejected) - self.gamma)
+        return -logsigmoid(self.implicit_reward(pair.chosen) - self.implicit_reward(pair.rejected) - self.gamma)
 
-    def reward(self, scored: Scored) -> Tensor:
+    def implicit_reward(self, scored: Scored) -> Tensor:
         """beta times the mean log-prob."""
         return self.beta * per_token(scored)
 
@@ -48,9 +48,9 @@ class AlphaPO(Objective):
 
     def loss(self, pair: Pair) -> Tensor:
         """Shape (B,)."""
-        return -logsigmoid(self.reward(pair.chosen) - self.reward(pair.rejected) - self.gamma)
+        return -logsigmoid(self.implicit_reward(pair.chosen) - self.implicit_reward(pair.rejected) - self.gamma)
 
-    def reward(self, scored: Scored) -> Tensor:
+    def implicit_reward(self, scored: Scored) -> Tensor:
         """beta (1 - p^-alpha) / alpha, p the geometric mean of the tokens' probabilities."""
         a = per_token(scored)
         if self.alpha == 0:
@@ -76,10 +76,10 @@ class ORPO(Objective):
 
     def loss(self, pair: Pair) -> Tensor:
         """Shape (B,)."""
-        odds = self.reward(pair.chosen) - self.reward(pair.rejected)
+        odds = self.implicit_reward(pair.chosen) - self.implicit_reward(pair.rejected)
         return -per_token(pair.chosen) - self.lambda_ * logsigmoid(odds)
 
-    def reward(self, scored: Scored) -> Tensor:
+    def implicit_reward(self, scored: Scored) -> Tensor:
         """The log odds of the mean likelihood, which go on linearly from 1e-6 below a likelihood of 1."""
         a = per_token(scored)
         below = a.clamp(max=-1e-6)
@@ -109,7 +109,7 @@ class CPO(Objective):
 
 
 class SLiCHF(Objective):
-    """SLiC-HF: a hinge on the difference of the log-likelihoods, with the chosen completion's as regulariser."""
+    """SLiC-HF: a hinge on the difference of the log-likelihoods, with the chosen completion's as regularizer."""
 
     name = "slic_hf"
     family = "reference-free"
@@ -118,12 +118,12 @@ class SLiCHF(Objective):
     reference = "none"
 
     delta: float = Field(1.0, gt=0, description="margin of the hinge, in nats")
-    regularisation: float = Field(0.1, ge=0, description="weight of the likelihood (the paper's lambda)")
+    regularization: float = Field(0.1, ge=0, description="weight of the likelihood (the paper's lambda)")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,). The regularisation target is the chosen completion."""
+        """Shape (B,). The regularization target is the chosen completion."""
         hinge = (self.delta - pair.chosen.log_prob + pair.rejected.log_prob).relu()
-        return hinge - self.regularisation * pair.chosen.log_prob
+        return hinge - self.regularization * pair.chosen.log_prob
 
 
 class Unlikelihood(Objective):

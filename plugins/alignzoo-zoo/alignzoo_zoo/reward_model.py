@@ -15,8 +15,8 @@ class BradleyTerry(Objective):
 
     name = "bradley_terry"
     family = "reward models"
-    source = "Rafailov et al. 2023, arXiv:2305.18290, equation 2; centring: Eisenstein et al. 2023, arXiv:2312.09244"
-    equation = "-log sigmoid(s_w - s_l) + centring (s_w + s_l)^2"
+    source = "Rafailov et al. 2023, arXiv:2305.18290, equation 2; centering: Eisenstein et al. 2023, arXiv:2312.09244"
+    equation = "-log sigmoid(s_w - s_l) + centering (s_w + s_l)^2"
     head = "scalar"
     reference = "none"
 
@@ -34,7 +34,7 @@ class BradleyTerryMargin(Objective):
     name = "bradley_terry_margin"
     family = "reward models"
     source = "Touvron et al. 2023 (Llama 2), arXiv:2307.09288, equation 2"
-    equation = "-log sigmoid(s_w - s_l - margin) + centring (s_w + s_l)^2"
+    equation = "-log sigmoid(s_w - s_l - margin) + centering (s_w + s_l)^2"
     head = "scalar"
     reference = "none"
     columns = ("margin",)

@@ -35,7 +35,7 @@ class TDPO2(Objective):
     reference = "live"
     tokens = True
     statistics = ("kl",)
-    detached = "no gradient goes through the KL of the chosen completion, as in the paper"
+    stop_gradient = "no gradient goes through the KL of the chosen completion, as in the paper"
 
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
     alpha: float = Field(0.5, ge=0, description="weight of the KL difference; 0 is DPO")
@@ -59,13 +59,13 @@ class TRDPO(Objective):
     alpha: float = Field(
         0.6, gt=0, le=1, description="how far the reference moves at an update; 1 is the paper's hard update"
     )
-    every: int = Field(512, ge=1, description="optimiser steps between updates; short runs need fewer")
+    every: int = Field(512, ge=1, description="optimizer steps between updates; short runs need fewer")
 
     def loss(self, pair: Pair) -> Tensor:
         """Shape (B,)."""
         return -logsigmoid(self.beta * pair.margin)
 
-    def sync(self, step: int) -> float:
+    def reference_update(self, step: int) -> float:
         """alpha at every update step."""
         return self.alpha if step % self.every == 0 else 0.0
 

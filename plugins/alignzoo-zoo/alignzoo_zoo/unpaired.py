@@ -1,4 +1,4 @@
-"""Single completions, each labelled desirable or undesirable. A pair is one of each."""
+"""Single completions, each labeled desirable or undesirable. A pair is one of each."""
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -23,7 +23,7 @@ class KTO(Objective):
     data = "unpaired"
     mismatched = True
     scope = "batch"
-    detached = "the KL estimate z0 is a constant of each step, as in the paper"
+    stop_gradient = "the KL estimate z0 is a constant of each step, as in the paper"
 
     beta: float = Field(0.1, gt=0, description="how risk-averse the value is")
     desirable_weight: float = Field(1.0, gt=0, description="l_D; the paper balances the two by their counts")
@@ -48,7 +48,7 @@ class BCO(Objective):
     )
     data = "unpaired"
     scope = "batch"
-    detached = "delta is a constant of each step, as in the paper"
+    stop_gradient = "delta is a constant of each step, as in the paper"
 
     beta: float = Field(0.01, gt=0, description="strength of the KL constraint")
     momentum: float = Field(0.9, ge=0, lt=1, description="of the running means; the paper has them and does not say it")
@@ -72,7 +72,7 @@ class BCO(Objective):
 
 
 class APOZeroUnpaired(Objective):
-    """APO-zero on labelled completions: KTO with its reference point at zero."""
+    """APO-zero on labeled completions: KTO with its reference point at zero."""
 
     name = "apo_zero_unpaired"
     family = "unpaired"

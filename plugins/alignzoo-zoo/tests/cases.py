@@ -158,7 +158,7 @@ FIELDS: dict[str, list[dict[str, Any]]] = {
     "alpha_po": [{"beta": 10.0, "gamma": 0.5, "alpha": -0.1}, {"alpha": 0.1}],
     "orpo": [{"lambda_": 0.5}],
     "cpo": [{"beta": 0.5, "alpha": 0.1}],
-    "slic_hf": [{"delta": 3.0, "regularisation": 0.5}],
+    "slic_hf": [{"delta": 3.0, "regularization": 0.5}],
     "rrhf": [{"alpha": 0.1}],
     "unlikelihood": [{"alpha": 1.0}],
     "kto": [{"beta": 0.5, "desirable_weight": 1.33, "undesirable_weight": 0.5}],
@@ -214,7 +214,7 @@ def build(cls: type[Objective], rows: Sequence[Any], state: Mapping[str, float] 
     """A batch as the objective declares it: what is not declared is not there."""
     about = {
         "_state": STATE.get(cls.name, {}) if state is None else state,
-        "_uniform": torch.linspace(0.05, 0.95, len(rows), dtype=torch.float64) if cls.random else None,
+        "_uniform": torch.linspace(0.05, 0.95, len(rows), dtype=torch.float64) if cls.needs_uniform else None,
     }
     if cls.data == "ranked":
         flat = [one for row in rows for one in row]
@@ -235,7 +235,7 @@ def _scored(cls: type[Objective], those: Sequence[Completion], shape: tuple[int,
         [one.tokens for one in those],
         None if cls.reference == "none" else [one.ref_tokens for one in those],
         statistics={name: [getattr(one, name) for one in those] for name in cls.statistics},
-        uniform=[one.uniform for one in those] if cls.random else None,
+        uniform=[one.uniform for one in those] if cls.needs_uniform else None,
         columns={name: [getattr(one, name) for one in those] for name in cls.columns},
         scalar=[one.scalar for one in those] if cls.head == "scalar" else None,
         shape=shape,

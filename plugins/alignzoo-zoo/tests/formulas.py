@@ -47,7 +47,7 @@ def dr_dpo(rows, beta=0.1, beta_prime=1.0):
 
 @batch
 def alpha_dpo(rows, beta=10.0, gamma=4.0, alpha=2.0):
-    """Wu et al. 2410.10148: SimPO with a margin that grows with the standardised length-normalised h."""
+    """Wu et al. 2410.10148: SimPO with a margin that grows with the standardized length-normalized h."""
     margins = [beta * (row.chosen.r / row.chosen.n - row.rejected.r / row.rejected.n) for row in rows]
     middle = mean(margins)
     spread = math.sqrt(math.fsum((margin - middle) ** 2 for margin in margins) / (len(margins) - 1))

@@ -137,7 +137,7 @@ def r_dpo(yw, yl, beta=0.1, alpha=0.01):
 
 @pair
 def ln_dpo(yw, yl, beta=2.0):
-    """Length-normalised DPO: Ahrabian et al. 2407.15229, Tulu 3."""
+    """Length-normalized DPO: Ahrabian et al. 2407.15229, Tulu 3."""
     return -log_sigmoid(beta * (yw.r / yw.n - yl.r / yl.n))
 
 
@@ -179,7 +179,7 @@ def wpo(yw, yl, beta=0.01, clamp=True):
     The cap at 1 is the authors' code's; TRL has none."""
 
     def log_weight(y: Completion) -> float:
-        return mean([own - collision for own, collision in zip(y.tokens, y.collision, strict=True)])
+        return mean([own - collision for own, collision in zip(y.tokens, y.log_collision_prob, strict=True)])
 
     weight = math.exp(log_weight(yw) + log_weight(yl))
     return (min(1.0, weight) if clamp else weight) * -log_sigmoid(beta * (yw.r - yl.r))
@@ -233,14 +233,14 @@ def cpo(yw, yl, beta=0.1, alpha=1.0):
 
 
 @pair
-def slic_hf(yw, yl, delta=1.0, regularisation=0.1):
-    """Zhao et al. 2305.10425, with the chosen completion as the regulariser's target."""
-    return max(0.0, delta - yw.logp + yl.logp) - regularisation * yw.logp
+def slic_hf(yw, yl, delta=1.0, regularization=0.1):
+    """Zhao et al. 2305.10425, with the chosen completion as the regularizer's target."""
+    return max(0.0, delta - yw.logp + yl.logp) - regularization * yw.logp
 
 
 @pair
 def unlikelihood(yw, yl, alpha=0.5):
-    """The DPO paper's baseline (2305.18290, section 6): it maximises log p(y_w) and minimises log p(y_l). Welleck et
+    """The DPO paper's baseline (2305.18290, section 6): it maximizes log p(y_w) and minimizes log p(y_l). Welleck et
     al. 1908.04319 have -log(1 - p) of each token there."""
     return -yw.logp + alpha * yl.logp
 

@@ -100,7 +100,7 @@ class Record:
             scalars, margins = reward.get(f"{name}_rewards", [0.0] * 4), reward.get("margin", [0.0] * 4)
             numbers = zip(_arrays(self.data["inputs"][name]), scalars, margins, strict=True)
             return [
-                Completion(one.tokens, one.ref_tokens, one.collision, scalar=scalar, margin=margin)
+                Completion(one.tokens, one.ref_tokens, one.log_collision_prob, scalar=scalar, margin=margin)
                 for one, scalar, margin in numbers
             ]
 

@@ -29,7 +29,7 @@ def test_every_objective_has_a_formula(name):
 
 
 def test_the_tables_name_objectives():
-    """A formula of nothing, or a case of nothing, is a misspelt name."""
+    """A formula of nothing, or a case of nothing, is a misspelled name."""
     assert set(FORMULAS) | set(FIELDS) | set(NO_DEFAULTS) | BY_RANK | set(STATE) | set(DISAGREE) <= set(BY_NAME)
 
 

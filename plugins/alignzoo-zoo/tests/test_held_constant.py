@@ -29,7 +29,7 @@ def none(gradient: Tensor | None) -> bool:
 
 def test_wpos_weight_is_held_constant():
     rows = PAIRS["ragged"]
-    (chosen, rejected), others = gradients("wpo", rows, statistic="collision", beta=0.1)
+    (chosen, rejected), others = gradients("wpo", rows, statistic="log_collision_prob", beta=0.1)
     weight = torch.tensor(losses("wpo", rows, beta=0.1)) / torch.tensor(losses("dpo", rows, beta=0.1))
     (expected, unexpected), _ = gradients("dpo", rows, beta=0.1)
     assert chosen.tolist() == pytest.approx((weight * expected).tolist())

@@ -91,7 +91,7 @@ def test_sums_of_others(rows):
     assert losses("cal_dpo", rows) == exactly(add(losses("dpo", rows, beta=1.0), losses("sppo_hard", rows)))
     sft = losses("preferred_ft", rows)
     assert losses("cpo", rows) == exactly(add(losses("cpo", rows, alpha=0.0), sft))
-    assert losses("slic_hf", rows, regularisation=1.0) == exactly(add(losses("slic_hf", rows, regularisation=0.0), sft))
+    assert losses("slic_hf", rows, regularization=1.0) == exactly(add(losses("slic_hf", rows, regularization=0.0), sft))
 
 
 @pytest.mark.parametrize("rows", PAIRS.values(), ids=PAIRS)
@@ -236,7 +236,9 @@ def test_r_dpo_asks_less_of_a_longer_chosen_completion():
 @pytest.mark.parametrize(("alpha", "every"), [(0.6, 1), (1.0, 3)])
 def test_tr_dpo_moves_its_reference_every_so_many_steps(alpha, every):
     objective = BY_NAME["tr_dpo"](alpha=alpha, every=every)
-    assert [objective.sync(step) for step in range(1, 7)] == [0.0 if step % every else alpha for step in range(1, 7)]
+    assert [objective.reference_update(step) for step in range(1, 7)] == [
+        0.0 if step % every else alpha for step in range(1, 7)
+    ]
 
 
 def test_aot_does_not_care_which_rejected_completion_came_with_which_chosen_one():

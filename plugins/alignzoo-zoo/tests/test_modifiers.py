@@ -12,15 +12,15 @@ from alignzoo.objectives.composition import Modified
 
 BY_MODIFIER = {cls.name: cls for cls in MODIFIERS}
 SAME = [
-    ("public_length", {"alpha": 0.3}, "ld_dpo", {"alpha": 0.3}),
-    ("public_length", {"alpha": 0.0}, "ld_dpo", {"alpha": 0.0}),
-    ("down_sampled", {}, "sampo", {}),
+    ("length_desensitization", {"alpha": 0.3}, "ld_dpo", {"alpha": 0.3}),
+    ("length_desensitization", {"alpha": 0.0}, "ld_dpo", {"alpha": 0.0}),
+    ("length_downsampling", {}, "sampo", {}),
     *[
         ("f_divergence", {"divergence": name}, "f_dpo", {"divergence": name})
         for name in ("reverse_kl", "forward_kl", "js", "alpha")
     ],
-    ("likelihood_weight", {}, "wpo", {}),
-    ("likelihood_weight", {"clamp": False}, "wpo", {"clamp": False}),
+    ("wpo_weighting", {}, "wpo", {}),
+    ("wpo_weighting", {"clamp": False}, "wpo", {"clamp": False}),
 ]
 
 

@@ -72,7 +72,7 @@ HALOS = [
     ),
     Halo(Case("slic_hf", "slic", {"delta": 1.0}), each(halos.slic, beta=1.0, lambda_coef=0.1)),
     Halo(Case("orpo", "orpo", {"lambda_": 0.25}, "both NLLs are means"), each(halos.orpo, scale=0.25)),
-    Halo(Case("bradley_terry", "bradley-terry", {"centering": 0.0}, "ours centres"), each(halos.bradley_terry)),
+    Halo(Case("bradley_terry", "bradley-terry", {"centering": 0.0}, "ours centers"), each(halos.bradley_terry)),
     Halo(Case("sft", "sft", {}, "both are means over tokens"), lambda rows: [halos.sft(rows)], whole=True),
     Halo(
         Case("preferred_ft", "sft", {}, "as HALOs was: a mean over completions"),
@@ -148,10 +148,10 @@ def test_halos_kl_estimate_leaves_out_completions_that_did_not_change():
 
 
 def test_halos_slic_by_token_is_another_loss():
-    """Of a hinge and a mean NLL: in a recipe slic_hf with regularisation 0, and sft. Ours is the paper's sum."""
+    """Of a hinge and a mean NLL: in a recipe slic_hf with regularization 0, and sft. Ours is the paper's sum."""
     for row in [row for rows in PAIRS.values() for row in rows]:
         width = max(row.chosen.n, row.rejected.n)
-        hinge = BY_NAME["slic_hf"](regularisation=0.0).loss(build(BY_NAME["slic_hf"], [row])).item()
+        hinge = BY_NAME["slic_hf"](regularization=0.0).loss(build(BY_NAME["slic_hf"], [row])).item()
         assert halos.slic_by_token(row, 1.0, 0.1) == pytest.approx(hinge - 0.1 * row.chosen.logp / width)
         if width > 1:
             assert halos.slic_by_token(row, 1.0, 0.1) != pytest.approx(halos.slic(row, 1.0, 0.1))

@@ -10,7 +10,7 @@ from peers import Case, Record
 from alignzoo.objectives.modifiers.label_smoothing import LabelSmoothing
 
 RECORD = Record("peer_trl.json")
-SMOOTHED = (LabelSmoothing(share=0.1),)
+SMOOTHED = (LabelSmoothing(epsilon=0.1),)
 nll = RECORD.token_mean_nll
 
 pytestmark = pytest.mark.skipif(not RECORD.path.is_file(), reason=f"no {RECORD.path}")
@@ -70,9 +70,9 @@ CASES = [
         "cpo", "cpo_label_smoothing", {"alpha": 0.0}, "the same; label_smoothing is a modifier here", plus=nll,
         modifiers=SMOOTHED,
     ),
-    Case("slic_hf", "cpo_hinge", {"delta": 10.0, "regularisation": 0.0}, "TRL's is in units of 1 / beta", times=0.1),
+    Case("slic_hf", "cpo_hinge", {"delta": 10.0, "regularization": 0.0}, "TRL's is in units of 1 / beta", times=0.1),
     Case(
-        "slic_hf", "cpo_hinge_nll", {"delta": 10.0, "regularisation": 0.0}, "the same, + sft", times=0.1, plus=nll,
+        "slic_hf", "cpo_hinge_nll", {"delta": 10.0, "regularization": 0.0}, "the same, + sft", times=0.1, plus=nll,
     ),
     Case("simpo", "simpo", {"beta": 2.0, "gamma": 0.5}, "neither scales gamma by beta"),
     Case("simpo", "cpo_simpo", {"beta": 2.0, "gamma": 0.5}, "+ sft", plus=nll),

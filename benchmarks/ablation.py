@@ -41,7 +41,7 @@ def stages(shape: str, trees: list, batch: int, precision: str) -> dict[str, Cal
         "one padded sequence a row, logits of every position": lambda: made("plain", WHOLE, True, False),
         "the head at scored positions": lambda: made("plain", WHOLE, False, False),
         "micro-batches sorted by length": lambda: made("plain", 4096, False, False),
-        "the prompt once (the forest and its mask)": lambda: made("forest", 4096, False, False),
+        "the prompt once (the forest and its mask)": lambda: made("padded", 4096, False, False),
         "one row, tree by tree (packed)": lambda: made("packed", 4096, False, False),
         "the head's gradient in one array": lambda: made("packed", 4096),
         "freed memory kept": lambda: made("packed", 4096),

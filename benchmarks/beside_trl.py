@@ -42,7 +42,7 @@ def hh_rows(name: str = "hh_*.jsonl.gz") -> tuple[str, list[Row]]:
     """Where real HH rows came from (the embedded sample if they are not beside the checkout), and those whose two
     dialogues differ in the last turn only: TRL takes no others."""
     files = sorted(HH_FILES.glob(name))
-    source = HH(path=tuple(map(str, files))) if files else HH(path="sample")
+    source = HH(path=tuple(map(str, files))) if files else HH(path="toy")
     read = read_rows(source)
     rows = [row for row in read.train if not any(c.context for c in row.completions)]
     return ", ".join(file.name for file in files) or "the embedded sample", rows
@@ -140,6 +140,6 @@ def recipe(folder: Path, name: str, objective: dict, model: Path, data: Path, tr
         "data": {"name": "table", "path": str(data)},
         "tokens": {"max_length": longest, "max_prompt_length": longest - 1},
         "train": {"shuffle": False, "device": "cpu"} | train,
-        "eval": {"samples": 0},
+        "eval": {"replies": {"num_prompts": 0}},
     }))  # fmt: skip
     return path

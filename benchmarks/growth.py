@@ -82,7 +82,7 @@ def resolved(folder: Path) -> Any:
     recipe = folder / "recipe.yaml"
     recipe.write_text(json.dumps({
         "name": "growth", "objective": {"name": "dpo"}, "data": {"name": "hh", "path": str(folder / "data")},
-        "model": {"path": str(folder / "model")}, "reporters": [], "eval": {"samples": 1, "sample_tokens": 1},
+        "model": {"path": str(folder / "model")}, "reporters": [], "eval": {"replies": {"num_prompts": 1, "max_new_tokens": 1}},
         "train": {"optimizer": {"name": "adamw", "learning_rate": 1e-4}, "max_steps": STEPS, "device": "cpu"},
     }))  # fmt: skip
     return load_recipe(recipe)

@@ -40,7 +40,7 @@ FROM_NOTHING = """
 objective: {objective}
 model: {{config: {{model_type: llama, hidden_size: 8, intermediate_size: 8, num_hidden_layers: 1, num_attention_heads: 2}}, tokenizer: {{train: bytes}}}}
 train: {{optimizer: {{name: sgd, learning_rate: 0.1}}, batch_size: 2, max_steps: 1}}
-eval: {{samples: 1, sample_tokens: 2}}
+eval: {{replies: {{num_prompts: 1, max_new_tokens: 2}}}}
 data: {{name: {source}, path: {path}}}
 """
 UNICODE = [
@@ -92,7 +92,7 @@ def workplace(folder: Path) -> None:
     """The shipped recipes, their data a small file; everything stays in this folder."""
     shutil.copytree(ROOT / "recipes", folder / "recipes", dirs_exist_ok=True)
     base = folder / "recipes/bases/hh.yaml"
-    base.write_text(base.read_text().replace("path: sample", "path: ../../rows.jsonl"))
+    base.write_text(base.read_text().replace("path: toy", "path: ../../rows.jsonl"))
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     (folder / "mine.py").write_text("raise ValueError('broken')\n")
 
@@ -286,7 +286,7 @@ def _word(value: Any) -> str:
 def comparisons(draw: Any) -> Case:
     """A small comparison, mutated, planned and not run."""
     tree = {"recipes": ["recipes/sft_hh.yaml", "recipes/dpo_hh.yaml"], "seeds": 1, "grid": {"objective.beta": [0.1]}, "baseline": "sft_hh",
-            "judges": ["sample"], "set": ["train.epochs=1"], "with": ["recipes/scale/smallest.yaml"], "samples": {"prompts": 4}}  # fmt: skip
+            "judges": ["toy"], "set": ["train.epochs=1"], "with": ["recipes/scale/smallest.yaml"], "samples": {"prompts": 4}}  # fmt: skip
     content = _yaml(_mutated(draw, tree)) if draw(st.booleans()) else _broken(draw, _yaml(tree))
     more = draw(st.sampled_from([(), ("--seeds", "0"), ("--grid", "objective.beta=x,"), ("--rows", "seed=1,1"), ("--baseline", "\x00"),
                                  ("--select", "lenght"), ("--judge", "{"), ("--name", "../x"), ("--set", "a=b")]))  # fmt: skip
@@ -443,9 +443,9 @@ def _parquet(rows: list[Any]) -> bytes:
 
 
 SIZES = ["model.config.hidden_size", "model.config.vocab_size", "model.config.num_attention_heads", "model.config.num_hidden_layers",
-         "eval.samples", "eval.sample_tokens", "train.max_steps"]  # fmt: skip
+         "eval.replies.num_prompts", "eval.replies.max_new_tokens", "train.max_steps"]  # fmt: skip
 SETTINGS = ["train.epochs", "train.batch_size", "train.optimizer.learning_rate", "tokens.max_length", "tokens.max_prompt_length", "seed",
-            "eval.every", "train.micro_batch_tokens", "train.max_grad_norm", "data.held_out", "data.train_rows", "data.held_out_rows",
+            "eval.every", "train.micro_batch_tokens", "train.max_grad_norm", "data.held_out_fraction", "data.max_train_rows", "data.held_out_rows",
             "data.label_noise", "model.config.rope_theta", "model.config.pad_token_id", "model.config.initializer_range", "model.dtype",
             "train.checkpoint_every", "train.schedule.warmup_steps", "model.config", "model.tokenizer", "train.precision", "train.device",
             "train.layout", "objective.beta", "train.gradient_checkpointing"]  # fmt: skip

@@ -33,7 +33,7 @@ LONG = [{"prompt": "x" * 30 + str(i), "chosen": "good " * 9, "rejected": "bad " 
 TOKENS = {"max_length": 40, "max_prompt_length": 20}
 CASES = {
     "pairs": (PAIRS, {"tokens": {"max_length": 90, "max_prompt_length": 80}}, {}),
-    "pairs-bos-truncated": (LONG, {"tokens": TOKENS, "data": {"held_out": 0.4, "label_noise": 0.5}}, {"prepends_bos": True}),
+    "pairs-bos-truncated": (LONG, {"tokens": TOKENS, "data": {"held_out_fraction": 0.4, "label_noise": 0.5}}, {"prepends_bos": True}),
     "chat": (CHAT, {"objective": [{"name": "dpo"}, {"name": "sft"}], "eval": {"metrics": ["normalized_accuracy"]}}, {"template": CHATML}),
     "sft-of-labels": (LABELS, {"objective": "sft"}, {}),
     "lists-all-pairs": (LISTS, {"data": {"pairs": "all"}}, {}),
@@ -48,7 +48,7 @@ def make(name: str, work: Path) -> Path:
     rows.write_text("".join(json.dumps(record) + "\n" for record in records))
     node = {"objective": "dpo", "model": {"path": "nowhere"}, "reporters": [],
             "train": {"optimizer": {"name": "sgd", "learning_rate": 1}}} | sections  # fmt: skip
-    node["data"] = {"name": "table", "path": str(rows)} | node.get("data", {})
+    node["data"] = {"name": "files", "path": str(rows)} | node.get("data", {})
     (work / "recipe.yaml").write_text(yaml.safe_dump(node))
     resolved = load_recipe(work / "recipe.yaml")
     store = TokenStore(resolved, byte_tokenizer(**options))

@@ -48,7 +48,7 @@ ROOMS = [
         "data.store",
         "data",
     ),
-    ("forest",),
+    ("padded",),
     ("flex", "compiling", "rope", "choices", "probes"),
     ("attention", "head", "adapters", "quantized"),
     ("oracle",),

@@ -14,7 +14,7 @@ WHERE = {
     "objective": "objective: NODE",
     "modifier": "objective: {name: dpo, modifiers: [NODE]}",
     "data source": "data: NODE",
-    "format": "data: {name: table, path: FILE, format: NODE}",
+    "format": "data: {name: files, path: FILE, format: NODE}",
     "model source": "model: NODE",
     "metric": "eval: {metrics: [NODE]}",
     "judge": "eval: {judges: [NODE]}",

@@ -42,7 +42,7 @@ def _rows(resolved: Resolved) -> float:
     train = resolved.recipe.train
     if train.max_steps:
         return train.max_steps * train.batch_size
-    return train.epochs * (resolved.recipe.data.train_rows or 5000)
+    return train.epochs * (resolved.recipe.data.max_train_rows or 5000)
 
 
 def _tried(runs: Sequence[Resolved]) -> float | None:

@@ -25,7 +25,7 @@ from alignzoo.interfaces.metric import Metric
 from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.rows import Row, Skipped
 
-Rule = Literal["extremes", "neighbors", "all"]
+Rule = Literal["extremes", "adjacent", "all"]
 
 
 def convert_rows(rows: Sequence[Row], objective: Objective, rule: Rule) -> tuple[list[Row], list[Skipped]]:
@@ -84,7 +84,7 @@ def _pairs(row: Row, rule: Rule) -> Iterator[Row]:
     last = len(row.completions) - 1
     couples = {
         "extremes": [(0, last)],
-        "neighbors": [(i, i + 1) for i in range(last)],
+        "adjacent": [(i, i + 1) for i in range(last)],
         "all": list(combinations(range(last + 1), 2)),
     }[rule]
     for i, j in couples:

@@ -32,7 +32,7 @@ class Rows:
     in_both: int = 0
     """Held-out rows with the prompt and the completions of a training row."""
     left_out: int = 0
-    """Usable rows beyond `train_rows` and `held_out_rows`."""
+    """Usable rows beyond `max_train_rows` and `held_out_rows`."""
     carved: bool = False
     """Whether the held-out rows were taken from the training split, for want of a test split."""
 
@@ -105,9 +105,9 @@ def survey(source: DataSource, read: Read) -> SplitPlan:
         _ids_are_unique(row for split in splits for row in map(_checked, read(split)))
     if found.rows.carved:
         usable = np.flatnonzero(found.marks["train"])
-        held_out = usable[choose_held_out(np.frombuffer(places), source.held_out)]
+        held_out = usable[choose_held_out(np.frombuffer(places), source.held_out_fraction)]
         found.marks["train"][held_out] ^= TRAIN | HELD_OUT
-    for side, most in ((TRAIN, source.train_rows), (HELD_OUT, source.held_out_rows)):
+    for side, most in ((TRAIN, source.max_train_rows), (HELD_OUT, source.held_out_rows)):
         for own in found.marks.values():
             beyond = np.flatnonzero(own & side)[len(own) if most is None else most :]
             own[beyond] &= ~np.uint8(side)

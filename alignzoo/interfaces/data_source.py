@@ -25,16 +25,16 @@ class DataSource(BaseModel):
     needs_runs: ClassVar[tuple[str, ...]] = ()
     """Keys of fields that name a recipe: its run is made first. They are no part of `fingerprint`."""
 
-    train_rows: int | None = Field(None, ge=1, description="use at most this many training rows (the first ones)")
+    max_train_rows: int | None = Field(None, ge=1, description="use at most this many training rows (the first ones)")
     held_out_rows: int | None = Field(None, ge=1, description="use at most this many held-out rows")
-    held_out: float = Field(
+    held_out_fraction: float = Field(
         0.1, gt=0, lt=1, description="share of the groups held out when the source has no test split of its own"
     )
     label_noise: float = Field(
         0.0, ge=0, le=1, description="share of training rows to mislabel: pairs swapped, labels flipped, lists reversed"
     )
     label_noise_seed: int = Field(0, ge=0, description="which rows are mislabeled")
-    pairs: Literal["extremes", "neighbors", "all"] = Field(
+    pairs: Literal["extremes", "adjacent", "all"] = Field(
         "extremes", description="which pairs a ranked list gives to an objective that takes pairs"
     )
 

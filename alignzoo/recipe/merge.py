@@ -147,7 +147,7 @@ def _absolute(text: str, folder: Path, at: Path_) -> str:
     """Hub ids and the word `sample` stay what they are; what looks like a path or exists becomes absolute."""
     place = Path(text).expanduser()
     marked = text.startswith((".", "/", "~")) or any(letter in text for letter in "*?[")
-    exists = (folder / place).exists() and text != "sample"
+    exists = (folder / place).exists() and text != "toy"
     shipped = shipped_recipe(text) if at[-1] == "from" and not exists else None
     if shipped is not None:
         return str(shipped)

@@ -100,7 +100,7 @@ class TrainConfig(Section):
     micro_batch_tokens: int = Field(
         4096, ge=1, description="token slots per micro-batch; changes speed, not the result"
     )
-    layout: Literal["auto", "packed", "forest", "plain"] = Field(
+    layout: Literal["auto", "packed", "padded", "plain"] = Field(
         "auto", description="of token trees; auto: the fastest that the model agrees with"
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, a third more time")
@@ -125,12 +125,18 @@ class TrainConfig(Section):
         return min(steps, self.max_steps) if self.max_steps else steps
 
 
+class RepliesConfig(Section):
+    """Greedy replies to held-out prompts."""
+
+    num_prompts: int = Field(6, ge=0, description="prompts that are answered before and after training")
+    max_new_tokens: int = Field(64, ge=1, description="limit of a reply, in tokens")
+
+
 class EvalConfig(Section):
     """What is measured on the held-out rows, and when."""
 
     every: int | None = Field(None, ge=1, description="optimizer steps between evaluations; null: start and end only")
-    samples: int = Field(6, ge=0, description="held-out prompts answered greedily before and after")
-    sample_tokens: int = Field(64, ge=1, description="at most this many new tokens in a sample")
+    replies: RepliesConfig = Field(RepliesConfig(), description="greedy replies to held-out prompts, before and after")
     metrics: tuple[SerializeAsAny[Metric], ...] = Field((), description="more figures of every held-out row")
     judges: tuple[SerializeAsAny[Judge], ...] = Field((), description="who reads the samples and scores them")
 

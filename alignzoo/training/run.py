@@ -233,7 +233,7 @@ class Run:
         )
         for line in remarks(report, recipe.tokens.thinking):
             self.screen.info(f"data: {line}")
-        if getattr(recipe.data, "path", recipe.data.name) == "sample":
+        if getattr(recipe.data, "path", recipe.data.name) == "toy":
             self.screen.info(
                 "this is the embedded sample; real HH: data.path=FILE_OR_FOLDER, or --with scale/pythia-2.8b.yaml"
             )
@@ -308,7 +308,7 @@ class Run:
         """Greedy answers to some held-out prompts; a reward model gives none."""
         if self.recipe.objective.head == "scalar":
             return []
-        most, prompts = self.recipe.eval.sample_tokens, self._prompts(held_out)
+        most, prompts = self.recipe.eval.replies.max_new_tokens, self._prompts(held_out)
         return self.ranks.alike(
             lambda: [
                 reply.text for reply in generate_replies(model, tokenizer, prompts, temperature=0, most=most, seed=0)
@@ -316,7 +316,7 @@ class Run:
         )
 
     def _prompts(self, held_out: TokenizedRows) -> list[Any]:
-        return [held_out.trees[i].prompt for i in choose_reply_rows(held_out, self.recipe.eval.samples)]
+        return [held_out.trees[i].prompt for i in choose_reply_rows(held_out, self.recipe.eval.replies.num_prompts)]
 
     def _export(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         weights = checkpoint.weights_of(model)
@@ -332,7 +332,7 @@ class Run:
         after = self._answers(model, tokenizer, held_out)
         if not after:
             return {}
-        wanted = self.recipe.eval.samples
+        wanted = self.recipe.eval.replies.num_prompts
         lines = reply_records(held_out, wanted, tokenizer, before, after)
         self.folder.write_lines("samples.jsonl", lines)
         rows = [held_out.rows[i] for i in choose_reply_rows(held_out, wanted)]

@@ -16,8 +16,8 @@ from stage import Finished, Workplace, warm
 
 RECIPE = ["recipes/dpo_hh.yaml", "--with", "recipes/scale/smallest.yaml"]
 SMALL = [
-    "data.train_rows=32", "data.held_out_rows=8", "train.batch_size=8", "train.max_steps=6", "train.checkpoint_every=2",
-    "eval.every=3", "eval.samples=1", "eval.sample_tokens=4", "reporters=[]",
+    "data.max_train_rows=32", "data.held_out_rows=8", "train.batch_size=8", "train.max_steps=6", "train.checkpoint_every=2",
+    "eval.every=3", "eval.replies.num_prompts=1", "eval.replies.max_new_tokens=4", "reporters=[]",
 ]  # fmt: skip
 FAULTS: dict[str, Callable[[Bench], Outcome]] = {}
 """What the table calls it -> the function."""

@@ -35,8 +35,8 @@ from stage import ROOT, SETTINGS, Workplace, warm
 
 RECIPE = ["recipes/dpo_hh.yaml", "--with", "recipes/scale/smallest.yaml"]
 SMALL = [
-    "data.train_rows=32", "data.held_out_rows=8", "train.batch_size=8", "train.max_steps=4", "train.checkpoint_every=1",
-    "eval.every=2", "eval.samples=1", "eval.sample_tokens=4",
+    "data.max_train_rows=32", "data.held_out_rows=8", "train.batch_size=8", "train.max_steps=4", "train.checkpoint_every=1",
+    "eval.every=2", "eval.replies.num_prompts=1", "eval.replies.max_new_tokens=4",
 ]  # fmt: skip
 """For the kills at every operation: as many kinds of operations in less time."""
 RUNS = ("sft_hh", "dpo_hh")

@@ -48,7 +48,7 @@ def test_a_mistake_is_told_without_a_traceback(tmp_path):
         (["objectives", "show", "dop"], "no objective is called 'dop'; did you mean 'dpo'?"),
         (["run", "recipes/dpo_hh.yaml", "--resume"], "there is no run to resume"),
         (["report", "nowhere"], "nowhere: not a run folder"),
-        (["validate", "recipes/dpo_hh.yaml", "data.train_rows=3"], "3 training rows, fewer than one batch"),
+        (["validate", "recipes/dpo_hh.yaml", "data.max_train_rows=3"], "3 training rows, fewer than one batch"),
     ],
 )
 def test_each_mistake_exits_with_2(arguments, words):
@@ -88,7 +88,7 @@ def test_everything_that_can_be_named_is_listed_and_explained():
     ]
     text = cli("list", "records").stdout
     assert "the column of the preferred completion" in text
-    assert "data: {name: table, path: FILE, format: {name: records}}" in text
+    assert "data: {name: files, path: FILE, format: {name: records}}" in text
     done = cli("list", "recrods")
     assert done.returncode == 2
     assert "nothing is called 'recrods'; did you mean 'records'?" in done.stderr

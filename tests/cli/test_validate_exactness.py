@@ -13,7 +13,7 @@ from alignzoo.core.errors import UserError
 from alignzoo.recipe.load import load_recipe
 from alignzoo.training import row_scores as score
 
-SMALL = ["--with", "recipes/scale/smallest.yaml", "data.train_rows=24", "data.held_out_rows=8"]
+SMALL = ["--with", "recipes/scale/smallest.yaml", "data.max_train_rows=24", "data.held_out_rows=8"]
 
 
 def test_the_figures_are_those_of_the_models_own_forward(monkeypatch):

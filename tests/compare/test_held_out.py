@@ -234,8 +234,8 @@ def test_every_kind_of_run_has_its_figures(world, tmp_path, objective, table):
 
     plugin = __import__(ZOO[0].__module__.partition(".")[0]).__file__
     node = {
-        "plugins": [plugin], "objective": objective, "model": MODEL, "data": {"name": "table", "path": str(world / table)},
-        "tokens": {"max_length": 400, "max_prompt_length": 300}, "reporters": [], "eval": {"samples": 0},
+        "plugins": [plugin], "objective": objective, "model": MODEL, "data": {"name": "files", "path": str(world / table)},
+        "tokens": {"max_length": 400, "max_prompt_length": 300}, "reporters": [], "eval": {"replies": {"num_prompts": 0}},
         "train": {"batch_size": 12, "max_steps": 3, "optimizer": {"name": "adamw", "learning_rate": 3e-3}},
     }  # fmt: skip
     path = tmp_path / "kind.yaml"

@@ -22,7 +22,7 @@ from alignzoo.recipe.parse import Node, Origin
 
 sys.path.insert(0, str(ROOT / "benchmarks" / "faults"))
 WORDS = ["sft_hh", "dpo_hh", "ipo_hh", "--with", "tests/smallest.yaml", "--seeds", "2", "--grid", "objective.beta=0.1,0.5",
-         "--judge", "sample", "--samples", "4", "--sample-tokens", "8"]  # fmt: skip
+         "--judge", "toy", "--samples", "4", "--sample-tokens", "8"]  # fmt: skip
 TIMED = ("seconds", "pairs_per_second", "peak_memory")
 PLUGIN = '''
 import torch
@@ -152,7 +152,7 @@ def started(whole, tmp_path):
     return tmp_path
 
 
-def small(*recipes: str, judges=("sample",), **fields):
+def small(*recipes: str, judges=("toy",), **fields):
     samples = {"prompts": 4, "tokens": 8}
     plan = make_plan(Comparison(
         recipes=recipes, overlays=("tests/smallest.yaml",), seeds=1, judges=judges, samples=samples, **fields
@@ -181,7 +181,7 @@ def test_a_failed_run_is_a_row_that_says_why_and_the_others_go_on(started):
 def test_a_judge_that_does_not_answer_costs_its_own_column(started, monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
-    given = ("sample", {"name": "chat", "model": "nobody", "retries": 0, "timeout": 1})
+    given = ("toy", {"name": "chat", "model": "nobody", "retries": 0, "timeout": 1})
     plan, judges = small("dpo_hh", judges=given)
     folder = compare_plan(plan, judges, Screen(quiet=True))
     from alignzoo.report.comparison.write import write_all
@@ -209,7 +209,7 @@ def test_every_run_of_a_comparison_is_an_ordinary_run(started):
         (["dpo_hh", "--grid", "objective.bta=1"], "did you mean 'objective.beta'?"),
         (["dpo_hh", "--grid", "objective.beta"], "no values; expected --grid objective.beta=0.05,0.1,0.5"),
         (["dpo_hh", "--baseline", "dop_hh"], "no row is called 'dop_hh'; did you mean 'dpo_hh'?"),
-        (["dpo_hh", "--judge", "smaple"], "no judge is called 'smaple'; did you mean 'sample'?"),
+        (["dpo_hh", "--judge", "tyo"], "no judge is called 'tyo'; did you mean 'toy'?"),
         (["dpo_hh", "--select", "sample.reward"], "no grid point can be chosen by 'sample.reward'; expected what is"),
         (["dop_hh"], "no such recipe"),
     ],

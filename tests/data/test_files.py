@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from alignzoo.core.errors import UserError
-from alignzoo.data.sources.files import find_files, read_records
 from alignzoo.data.sources.named_splits import split_in_path
+from alignzoo.data.sources.readers import find_files, read_records
 
 
 def records(path) -> list[dict]:

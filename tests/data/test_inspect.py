@@ -35,7 +35,7 @@ def rows(write) -> str:
 
 
 def test_counts_lengths_and_the_marked_boundary(inspect, write):
-    text = inspect(rows(write), "data.train_rows=5", "--rows", "1")
+    text = inspect(rows(write), "data.max_train_rows=5", "--rows", "1")
     assert re.search(
         r"32 rows read, \d+ used \(5 to train on, \d+ held out: carved from the training rows, by group\)", text
     )

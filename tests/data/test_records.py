@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from alignzoo.core.errors import UserError
 from alignzoo.data.formats.pairs import Columns
 from alignzoo.data.formats.row_shapes import numbers, record_row
-from alignzoo.data.sources.table import Table
+from alignzoo.data.sources.files import Files
 from alignzoo.data.splits import read_rows
 from alignzoo.data.tree_writer import plain, row_from
 from alignzoo.interfaces.rows import Row, Skipped
@@ -233,23 +233,23 @@ def test_a_list_that_is_no_score_does_not_disturb():
 def test_the_place_is_the_files_line(write):
     path = write("rows.jsonl", [SINGLE, LIST | {"scores": [1]}])
     with pytest.raises(UserError, match=r"rows\.jsonl:2: scores is not a list of 3 numbers"):
-        list(Table(path=path).read("train"))
+        list(Files(path=path).read("train"))
 
 
 def test_a_spreadsheet_has_numbers_and_labels_as_text(write):
     pairs = b"prompt,chosen,rejected,chosen_score,rejected_score,margin\np,a,b,3.5,1,0.25\n"
-    (row,) = Table(path=write("pairs.csv", pairs)).read("train")
+    (row,) = Files(path=write("pairs.csv", pairs)).read("train")
     assert [one.columns for one in row.completions] == [{"score": 3.5}, {"score": 1.0}]
     assert row.columns == {"margin": 0.25}
-    (row,) = Table(path=write("singles.csv", b"prompt,completion,label\np,a,False\n")).read("train")
+    (row,) = Files(path=write("singles.csv", b"prompt,completion,label\np,a,False\n")).read("train")
     assert row.completions[0].columns == {"desirable": 0.0}
 
 
 # Splits and noise
 
 
-def table(write, records) -> Table:
-    return Table(path=write("rows.jsonl", records), held_out=0.3)
+def table(write, records) -> Files:
+    return Files(path=write("rows.jsonl", records), held_out_fraction=0.3)
 
 
 @pytest.mark.parametrize("kind", ["single", "list", "mixed"])

@@ -71,10 +71,10 @@ def test_each_kind_of_row_for_each_kind_of_objective(row, name, texts):
     ("row", "rule", "texts"),
     [
         (LIST, "extremes", ["ad"]),
-        (LIST, "neighbors", ["ab", "cd"]),
+        (LIST, "adjacent", ["ab", "cd"]),
         (LIST, "all", ["ab", "ac", "ad", "bd", "cd"]),
         (UNSCORED, "extremes", ["ac"]),
-        (UNSCORED, "neighbors", ["ab", "bc"]),
+        (UNSCORED, "adjacent", ["ab", "bc"]),
         (UNSCORED, "all", ["ab", "ac", "bc"]),
     ],
 )
@@ -91,7 +91,7 @@ def test_a_list_without_two_scores_is_skipped_by_what_takes_pairs_alone():
     flat = type(flat)(
         flat.id, flat.prompt, tuple(type(one)(one.text, "", {"score": 1.0}) for one in flat.completions), "p"
     )
-    for rule in ("extremes", "neighbors", "all"):
+    for rule in ("extremes", "adjacent", "all"):
         assert shaped(flat, make("dpo"), rule) == ["no pair of different scores"]
     assert shaped(flat, make("infonca")) == ["cba"]
 
@@ -115,7 +115,7 @@ def test_a_sum_gets_one_shape_for_all_its_parts(names, row, texts):
 
 
 def test_a_rule_that_a_ranked_part_would_ignore_is_told():
-    for rule in ("neighbors", "all"):
+    for rule in ("adjacent", "all"):
         with pytest.raises(UserError, match=rf"data\.pairs: row f:1 stays a list .* no {rule}; expected extremes"):
             convert_rows([LIST], a_sum("pl_dpo", "dpo"), rule)
     assert shaped(PAIR, a_sum("pl_dpo", "dpo"), "all") == ["ab"]

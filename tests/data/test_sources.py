@@ -128,7 +128,7 @@ def test_hh_says_which_field_is_missing_and_where(write):
 def test_the_sample_has_both_splits_and_reads_no_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     source = HH()
-    assert source.path == "sample"
+    assert source.path == "toy"
     assert source.splits() == ("train", "test")
     assert all(isinstance(row, Row) and row.completions[0].text.startswith(" ") for row in source.read("test"))
 
@@ -164,7 +164,7 @@ def test_a_source_of_nothing_but_fields_has_their_fingerprint():
 
 def test_the_four_are_registered_and_described():
     classes = register_data_sources()
-    assert [cls.name for cls in classes] == ["hh", "table", "hub", "sample"]
+    assert [cls.name for cls in classes] == ["hh", "files", "hub", "toy"]
     for cls in classes:
         assert cls.__doc__
         assert all(field.description for field in cls.model_fields.values())

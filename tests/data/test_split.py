@@ -52,7 +52,7 @@ def test_rows_in_both_splits_are_counted():
     other = Row("other:2", "prompt 2", (Completion("good 2"), Completion("worse 2")), "x")
     held_out = (replace(ROWS[0], id="other:0"), swapped, other, Skipped("other:3", "why"), replace(ROWS[4], id="o"))
     assert read_rows(Given(train=ROWS[:5], test=held_out)).in_both == 3
-    assert read_rows(Given(train=ROWS[:5], test=held_out, train_rows=4)).in_both == 2, "of the rows that are used"
+    assert read_rows(Given(train=ROWS[:5], test=held_out, max_train_rows=4)).in_both == 2, "of the rows that are used"
     assert read_rows(Given(train=ROWS[:5], test=held_out, label_noise=1)).in_both == 3
     assert read_rows(Given(train=TWINS)).in_both == 0
 
@@ -77,7 +77,7 @@ def test_a_source_that_raises_is_named_with_its_line(read):
 
 
 def test_the_held_out_share_is_about_what_was_asked():
-    rows = read_rows(Given(train=ROWS, held_out=0.25))
+    rows = read_rows(Given(train=ROWS, held_out_fraction=0.25))
     assert rows.carved
     assert len(rows.train) + len(rows.held_out) == 400
     assert 70 < len(rows.held_out) < 130
@@ -91,7 +91,7 @@ def test_the_split_of_a_row_depends_on_its_group_alone():
     for part in (TWINS[:200], TWINS[::2], TWINS[1::2]):
         assert ids(read_rows(Given(train=part)).held_out) == held & ids(list(part))
     assert ids(read_rows(Given(train=TWINS, label_noise=0.5, label_noise_seed=3)).held_out) == held
-    assert ids(read_rows(Given(train=TWINS, held_out=0.2)).held_out) > held
+    assert ids(read_rows(Given(train=TWINS, held_out_fraction=0.2)).held_out) > held
     renamed = read_rows(Given(train=tuple(replace(row, id=f"another {row.id}") for row in TWINS)))
     assert ids(renamed.held_out) == {f"another {id}" for id in held}
 
@@ -101,9 +101,9 @@ def test_no_group_is_on_both_sides_and_neither_side_is_empty(groups, share):
     rows = [a_row(i, f"group {group}") for i, group in enumerate(groups)]
     if len(set(groups)) < 2:
         with pytest.raises(UserError, match="nothing can be held out: all rows have the same prompt group"):
-            read_rows(Given(train=tuple(rows), held_out=share))
+            read_rows(Given(train=tuple(rows), held_out_fraction=share))
         return
-    found = read_rows(Given(train=tuple(rows), held_out=share))
+    found = read_rows(Given(train=tuple(rows), held_out_fraction=share))
     train, held_out = found.train, found.held_out
     assert train
     assert held_out
@@ -118,11 +118,11 @@ def plainly_read(source: Given) -> tuple[list[Row], list[Row], int, int]:
     if source.test is None:
         place = {row.group: _unit(f"held out {row.group}") for row in train}
         by_place = sorted(place, key=lambda group: place[group])
-        wanted = sum(place[group] < source.held_out for group in by_place)
+        wanted = sum(place[group] < source.held_out_fraction for group in by_place)
         held = set(by_place[: min(max(wanted, 1), len(by_place) - 1)])
         train, held_out = [row for row in train if row.group not in held], [row for row in train if row.group in held]
     whole = len(train) + len(held_out)
-    train, held_out = train[: source.train_rows], held_out[: source.held_out_rows]
+    train, held_out = train[: source.max_train_rows], held_out[: source.held_out_rows]
     flips = [_unit(f"noise {source.label_noise_seed} {row.id}") < source.label_noise for row in train]
     noisy = [_flipped(row) if flip else row for row, flip in zip(train, flips, strict=True)]
     return noisy, held_out, sum(flips), whole - len(train) - len(held_out)
@@ -136,15 +136,15 @@ def plainly_read(source: Given) -> tuple[list[Row], list[Row], int, int]:
 def test_a_survey_decides_as_the_plain_way_does(groups, test, share, noise, limits):
     rows = tuple(a_row(i, f"group {group}") for i, group in enumerate(groups))
     source = Given(
-        train=rows, test=None if test is None else tuple(a_row(f"t{i}") for i in range(test)), held_out=share,
-        label_noise=noise, train_rows=limits[0], held_out_rows=limits[1],
+        train=rows, test=None if test is None else tuple(a_row(f"t{i}") for i in range(test)), held_out_fraction=share,
+        label_noise=noise, max_train_rows=limits[0], held_out_rows=limits[1],
     )  # fmt: skip
     found = read_rows(source)
     assert (found.train, found.held_out, found.flipped, found.left_out) == plainly_read(source)
 
 
 def test_limits_take_the_first_rows_and_count_the_rest():
-    rows = read_rows(Given(train=ROWS[:10], test=ROWS[10:16], train_rows=4, held_out_rows=2))
+    rows = read_rows(Given(train=ROWS[:10], test=ROWS[10:16], max_train_rows=4, held_out_rows=2))
     assert rows.train == list(ROWS[:4])
     assert rows.held_out == list(ROWS[10:12])
     assert (rows.read, rows.left_out) == (16, 10)

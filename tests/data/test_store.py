@@ -24,7 +24,7 @@ from alignzoo.core.paths import cache_root
 from alignzoo.data import token_store as module
 from alignzoo.data.prepare import prepare
 from alignzoo.data.row_reader import RowReader
-from alignzoo.data.sources.table import Table
+from alignzoo.data.sources.files import Files
 from alignzoo.data.splits import read_rows
 from alignzoo.data.statistics import data_report
 from alignzoo.data.token_store import TokenStore, leftovers, stored, tokenizer_fingerprint
@@ -66,7 +66,7 @@ def recipe(tmp_path):
             "tokens": {"max_length": 64, "max_prompt_length": 40},
             "train": {"optimizer": {"name": "sgd", "learning_rate": 1}},
         } | sections  # fmt: skip
-        node["data"] = {"name": "table", "path": str(file)} | node.get("data", {})
+        node["data"] = {"name": "files", "path": str(file)} | node.get("data", {})
         path = tmp_path / "recipe.yaml"
         path.write_text(yaml.safe_dump(node))
         return load_recipe(path)
@@ -126,13 +126,13 @@ def same(mine, theirs) -> None:
         ([{"name": "odpo"}, {"name": "apo_zero_unpaired"}], SCORED, {}),
         ("dpo", PAIRS, {"eval": {"metrics": ["entropy", "normalized_accuracy"]}}),
         ("kto", LABELS, {}),
-        ("kto", LISTS, {"data": {"train_rows": 11}}),
+        ("kto", LISTS, {"data": {"max_train_rows": 11}}),
         ("pl_dpo", LISTS, {}),
         ("dpo", LISTS, {"data": {"pairs": "all"}}),
         ("dpo", CHAT, {}),
         ("dpo", PAIRS, {"tokens": {"max_length": 19, "max_prompt_length": 17, "truncate_prompt": "never"}}),
         ("sft", MIXED, {}),
-        ("kto", MIXED, {"data": {"label_noise": 0.5, "train_rows": 19}}),
+        ("kto", MIXED, {"data": {"label_noise": 0.5, "max_train_rows": 19}}),
         ("sft", LATE, {"tokens": {"max_length": 19, "max_prompt_length": 18, "truncate_prompt": "never"}}),
         ("dpo", PAIRS, {"data": {"label_noise": 0.5, "held_out": 0.5, "held_out_rows": 5}}),
     ],
@@ -170,7 +170,7 @@ def test_from_the_store_no_row_is_read(recipe, made, monkeypatch):
     def never(source, split):
         raise AssertionError("rows were read")
 
-    monkeypatch.setattr(Table, "read", never)
+    monkeypatch.setattr(Files, "read", never)
     assert not made(recipe("ipo"))
 
 
@@ -196,7 +196,7 @@ def test_a_source_may_give_numpys_numbers_and_any_mapping():
         {"objective": [{"name": "dpo"}, {"name": "sft", "weight": 0.2}]},
         {"seed": 5},
         {"train": {"optimizer": {"name": "adamw", "learning_rate": 3}, "batch_size": 7, "micro_batch_tokens": 99}},
-        {"eval": {"metrics": ["normalized_accuracy"], "samples": 1}},
+        {"eval": {"metrics": ["normalized_accuracy"], "replies": {"num_prompts": 1}}},
     ],
     ids=str,
 )
@@ -210,10 +210,10 @@ def test_what_does_not_touch_the_tokens_hits(recipe, made, change):
     [
         {"tokens": {"max_length": 63, "max_prompt_length": 40}},
         {"tokens": {"max_length": 64, "max_prompt_length": 40, "truncate_prompt": "never"}},
-        {"data": {"train_rows": 9}},
+        {"data": {"max_train_rows": 9}},
         {"data": {"label_noise": 0.5}},
         {"data": {"label_noise": 0.5, "label_noise_seed": 3}},
-        {"data": {"held_out": 0.4}},
+        {"data": {"held_out_fraction": 0.4}},
         {"objective": "odpo"},
         {"objective": "bradley_terry_margin"},
         {"objective": [{"name": "dpo"}, {"name": "odpo", "weight": 0.1}]},

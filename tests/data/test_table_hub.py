@@ -7,9 +7,9 @@ from hh_rows import dialogue, hh_records
 
 from alignzoo.core.errors import UserError
 from alignzoo.data.formats.records import Records
+from alignzoo.data.sources.files import Files
 from alignzoo.data.sources.hh import HH
 from alignzoo.data.sources.hub import Hub, _load
-from alignzoo.data.sources.table import Table
 from alignzoo.data.splits import read_rows
 from alignzoo.interfaces.data_source import DataSource
 from alignzoo.interfaces.rows import Row, Skipped
@@ -59,7 +59,7 @@ def assistant(text: str) -> dict[str, str]:
     ],
 )  # fmt: skip
 def test_every_shape_of_a_pair(write, record, prompt, texts):
-    row = only(Table(path=write("t.jsonl", [record])))
+    row = only(Files(path=write("t.jsonl", [record])))
     assert isinstance(row, Row)
     assert row.prompt == (prompt if isinstance(prompt, str) else tuple(prompt))
     found = [c.text if isinstance(c.text, str) else c.text[0]["content"] for c in row.completions]
@@ -83,7 +83,7 @@ def test_every_shape_of_a_pair(write, record, prompt, texts):
     ],
 )
 def test_pairs_that_cannot_be_used_are_skipped_with_a_reason(write, record, reason):
-    row = only(Table(path=write("t.jsonl", [record])))
+    row = only(Files(path=write("t.jsonl", [record])))
     assert isinstance(row, Skipped)
     assert row.reason == reason
 
@@ -124,14 +124,14 @@ PLAIN = {"prompt": "p", "chosen": "a", "rejected": "b"}
 def test_what_a_table_lacks_is_an_error_with_file_and_line(write, record, fields, message):
     path = write("t.jsonl", [{"prompt": "p", "promt": "p", "uid": 1, "chosen": "a", "rejected": "b"}, record])
     with pytest.raises(UserError) as error:
-        ids(Table(path=path, format=Records(**fields)))
+        ids(Files(path=path, format=Records(**fields)))
     assert "t.jsonl:2" in str(error.value)
     assert message in str(error.value)
 
 
 def test_columns_of_other_names_and_own_ids(write):
     record = {"question": "p", "good": "a", "bad": "b", "uid": 7}
-    source = Table(
+    source = Files(
         path=write("t.jsonl", [record]),
         format=Records(prompt="question", chosen="good", rejected="bad", id="uid"),
     )
@@ -141,7 +141,7 @@ def test_columns_of_other_names_and_own_ids(write):
 def test_ids_must_be_unique(write):
     record = {"prompt": "p", "chosen": "a", "rejected": "b", "uid": 7}
     with pytest.raises(UserError, match="2 rows have the id '7'; expected an id of its own"):
-        read_rows(Table(path=write("t.jsonl", [record, record]), format=Records(id="uid")))
+        read_rows(Files(path=write("t.jsonl", [record, record]), format=Records(id="uid")))
 
 
 def pairs(count: int) -> list[dict[str, str]]:
@@ -153,20 +153,20 @@ def test_a_folder_that_datasets_saved(tmp_path):
     folder = str(tmp_path / "saved")
     parts = {"train": datasets.Dataset.from_list(pairs(5)), "validation": datasets.Dataset.from_list(pairs(2))}
     datasets.DatasetDict(parts).save_to_disk(folder)
-    source = Table(path=folder)
+    source = Files(path=folder)
     assert source.splits() == ("train", "test")
     assert ids(source, "test") == ["validation:1", "validation:2"]
     parts["train"].save_to_disk(str(tmp_path / "one"))
-    assert Table(path=str(tmp_path / "one")).splits() == ("train",)
-    assert len(ids(Table(path=str(tmp_path / "one")))) == 5
+    assert Files(path=str(tmp_path / "one")).splits() == ("train",)
+    assert len(ids(Files(path=str(tmp_path / "one")))) == 5
     datasets.Dataset.from_list(pairs(4)).save_to_disk(str(tmp_path / "two"))
-    assert Table(path=str(tmp_path / "one")).fingerprint() != Table(path=str(tmp_path / "two")).fingerprint()
+    assert Files(path=str(tmp_path / "one")).fingerprint() != Files(path=str(tmp_path / "two")).fingerprint()
     datasets.DatasetDict().save_to_disk(str(tmp_path / "none"))
     with pytest.raises(UserError, match="none: the dataset has no splits"):
-        ids(Table(path=str(tmp_path / "none")))
+        ids(Files(path=str(tmp_path / "none")))
     next((tmp_path / "one").glob("*.arrow")).unlink()
     with pytest.raises(UserError, match="one: the saved dataset can't be loaded"):
-        ids(Table(path=str(tmp_path / "one")))
+        ids(Files(path=str(tmp_path / "one")))
 
 
 SPLITS = ("test_prefs", "test_sft", "train_prefs", "train_sft")
@@ -198,7 +198,7 @@ def test_which_splits_are_read(tmp_path, names, kinds, fields, want):
     folder = str(tmp_path / "saved")
     parts = {name: datasets.Dataset.from_list(pairs(n + 1)) for n, name in enumerate(names)}
     datasets.DatasetDict(parts).save_to_disk(folder)
-    source = Table(path=folder, **fields).serving(kinds)
+    source = Files(path=folder, **fields).serving(kinds)
     if isinstance(want, str):
         with pytest.raises(UserError) as error:
             ids(source)
@@ -215,7 +215,7 @@ def test_a_recipe_reads_the_split_that_its_objective_is_for(tmp_path):
     datasets = pytest.importorskip("datasets")
     parts = {name: datasets.Dataset.from_list(pairs(3)) for name in SPLITS}
     datasets.DatasetDict(parts).save_to_disk(tmp_path / "saved")
-    resolved = load_recipe("dpo_hh", {"data": {"name": "table", "path": str(tmp_path / "saved")}})
+    resolved = load_recipe("dpo_hh", {"data": {"name": "files", "path": str(tmp_path / "saved")}})
     assert ids(resolved.recipe.data)[0] == "train_prefs:1"
     assert ids(resolved.start.recipe.data)[0] == "train_sft:1"
     assert resolved.data_fingerprint != resolved.start.data_fingerprint
@@ -228,15 +228,15 @@ def test_the_fingerprint_of_a_saved_dataset_follows_every_file_that_is_read(tmp_
     datasets.DatasetDict(parts).save_to_disk(folder)
 
     def found() -> tuple[str, int]:
-        source = Table(path=str(folder))
+        source = Files(path=str(folder))
         return source.fingerprint(), len(list(source.read("test")))
 
     seen = [found()]
     (folder / "cache-123.arrow").write_bytes(b"of a map that somebody ran")
     assert found() == seen[0]
     (folder / "dataset_dict.json").write_text('{"splits": ["train", "extra"]}')
-    assert Table(path=str(folder)).fingerprint() != seen[0][0]
-    assert Table(path=str(folder)).splits() == ("train",)
+    assert Files(path=str(folder)).fingerprint() != seen[0][0]
+    assert Files(path=str(folder)).splits() == ("train",)
     (folder / "dataset_dict.json").write_text('{"splits": ["train", "extra", "test"]}')
     (folder / "test").rename(far)
     (folder / "test").symlink_to(far)

@@ -115,7 +115,7 @@ def rows_for(objective: Objective, rows: int = ROWS) -> Trees:
 
 def build(
     objective: Objective, cache: Path, trees: Trees | None = None, ranks: Ranks | None = None,
-    layout: str = "forest", dtype: torch.dtype = torch.float32, scorer: type[Scorer] = Scorer, **train: Any,
+    layout: str = "padded", dtype: torch.dtype = torch.float32, scorer: type[Scorer] = Scorer, **train: Any,
 ) -> Engine:  # fmt: skip
     """An engine on a tiny Llama. The reference is another one, so that every part of a loss is at work."""
     fields = {"batch_size": BATCH, "optimizer": {"name": "sgd", "learning_rate": 0.1}, "max_grad_norm": None} | train

@@ -92,10 +92,10 @@ def test_a_subset_and_more_rows_reuse_what_was_scored(again):
     again()
     # The rows of the SFT run are the data's too: the start is named here, so that it stays the same reference.
     start = next(path for path in (again().folder.parent).glob("sft_hh-*")) / "policy"
-    data = {"model.from": None, "model.path": str(start), "data.train_rows": 60}
+    data = {"model.from": None, "model.path": str(start), "data.max_train_rows": 60}
     fewer = alignzoo.run("recipes/dpo_hh.yaml", data, ["tests/smallest.yaml"])
     assert fewer.summary["reference"] == {"kind": "sequence", "rows_scored": 0, "rows_cached": 92}
-    more = alignzoo.run("recipes/dpo_hh.yaml", data | {"data.train_rows": 200}, ["tests/smallest.yaml"])
+    more = alignzoo.run("recipes/dpo_hh.yaml", data | {"data.max_train_rows": 200}, ["tests/smallest.yaml"])
     assert more.summary["reference"] == {"kind": "sequence", "rows_scored": 72, "rows_cached": 160}
 
 

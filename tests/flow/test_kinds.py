@@ -60,7 +60,7 @@ def tables(folder: Path) -> None:
 
 def recipe(folder: Path, name: str, objective, data, model=None, **train) -> Path:
     """A recipe file; `data` is a table's folder, or a data node."""
-    data = data if isinstance(data, dict) else {"name": "table", "path": data}
+    data = data if isinstance(data, dict) else {"name": "files", "path": data}
     node = {
         "plugins": [str(ZOO / "alignzoo_zoo" / "__init__.py")],
         "objective": objective,
@@ -69,7 +69,7 @@ def recipe(folder: Path, name: str, objective, data, model=None, **train) -> Pat
         "tokens": {"max_length": 256, "max_prompt_length": 192},
         "train": {"batch_size": 12, "max_steps": STEPS, "epochs": 50, "micro_batch_tokens": 512, "checkpoint_every": EVERY,
                   "optimizer": ADAM} | train,
-        "eval": {"every": EVERY, "samples": 2, "sample_tokens": 4},
+        "eval": {"every": EVERY, "replies": {"num_prompts": 2, "max_new_tokens": 4}},
         "reporters": [],
     }  # fmt: skip
     path = folder / f"{name}.yaml"
@@ -205,16 +205,16 @@ def test_ranked_lists_of_several_lengths(run, objective):
 @pytest.mark.parametrize(("objective", "at_start"), [("pl_dpo", math.log(24)), ("infonca", math.log(4))])
 def test_ranked_lists_of_the_embedded_sample(run, objective, at_start):
     """All K! orders are alike to a policy that is its reference, and all K completions."""
-    result = run(objective, {"name": "sample", "completions": 4, "train_rows": 36, "held_out_rows": 20})
+    result = run(objective, {"name": "toy", "completions": 4, "max_train_rows": 36, "held_out_rows": 20})
     check(result, at_start)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("rule", "pairs"), [("extremes", 32 + 32 + 32), ("neighbors", 32 + 64 + 96), ("all", 32 + 96 + 192)]
+    ("rule", "pairs"), [("extremes", 32 + 32 + 32), ("adjacent", 32 + 64 + 96), ("all", 32 + 96 + 192)]
 )
 def test_a_ranked_list_feeds_pairs_by_a_rule(run, rule, pairs):
-    result = run("dpo", {"name": "table", "path": "ranked", "pairs": rule})
+    result = run("dpo", {"name": "files", "path": "ranked", "pairs": rule})
     check(result, LN2)
     data = result.summary["data"]
     assert data["train"] + data["held_out"] + data["skipped"] == pairs

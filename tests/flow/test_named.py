@@ -204,8 +204,8 @@ def test_a_metric_brings_its_own_reference_and_columns(go, tmp_path):
     """SFT needs neither; the reference of the held-out rows alone is scored."""
     rows = [{"prompt": f"p{i}", "chosen": "a b", "rejected": "b c", "votes": i + 1} for i in range(200)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    limits = "train_rows: 128, held_out_rows: 8"
-    text = f"eval: {{metrics: [risen, scored]}}\ndata: {{name: table, path: rows.jsonl, {limits}}}"
+    limits = "max_train_rows: 128, held_out_rows: 8"
+    text = f"eval: {{metrics: [risen, scored]}}\ndata: {{name: files, path: rows.jsonl, {limits}}}"
     result = go(text, recipe="recipes/sft_hh.yaml")
     assert result.summary["reference"] == {"kind": "none", "rows_scored": 8, "rows_cached": 0}
     assert result.summary["eval"]["risen"] > 0
@@ -227,7 +227,7 @@ def test_a_metric_whose_column_is_not_there_is_an_error_before_training(go):
 def test_a_metric_of_pairs_on_single_completions_is_an_error(go, tmp_path):
     rows = [{"prompt": f"p{i}", "completion": "a b c", "label": True} for i in range(200)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    text = "eval: {metrics: [longer]}\ndata: {name: table, path: rows.jsonl}"
+    text = "eval: {metrics: [longer]}\ndata: {name: files, path: rows.jsonl}"
     with pytest.raises(UserError, match=r"longer compares completions, and row .* has a single one"):
         go(text, recipe="recipes/sft_hh.yaml")
 
@@ -237,7 +237,7 @@ def test_a_metric_of_pairs_on_single_completions_is_an_error(go, tmp_path):
 
 @pytest.mark.slow
 def test_judges_score_the_samples_and_one_that_fails_costs_only_its_own_figures(go):
-    result = go("eval: {judges: [length, first, silent, sample], samples: 5}\nreporters: [html]")
+    result = go("eval: {judges: [length, first, silent, toy], replies: {num_prompts: 5}}\nreporters: [html]")
     judges = result.summary["judges"]
     samples = read_lines(result.folder / "samples.jsonl")
     mean = sum(len(sample["after"].strip()) for sample in samples) / 5
@@ -246,7 +246,7 @@ def test_judges_score_the_samples_and_one_that_fails_costs_only_its_own_figures(
     assert judges["first"]["win_rate_over_chosen"] == 1.0
     assert "reward" not in judges["first"]
     assert judges["silent"] == {"problem": "ConnectionError: nobody is there"}
-    assert -1 <= judges["sample"]["reward"] <= 1
+    assert -1 <= judges["toy"]["reward"] <= 1
     page = (result.folder / "report.html").read_text()
     assert "failed: ConnectionError: nobody is there" in page
 
@@ -354,7 +354,7 @@ def test_a_tracker_that_is_not_installed_is_an_error_before_anything_is_done(go)
 def test_a_format_of_ones_own(go, tmp_path):
     lines = [json.dumps({"line": f"question {i}; good answer {i}; bad"}) for i in range(200)]
     (tmp_path / "lines.jsonl").write_text("\n".join(lines))
-    text = "data: {name: table, path: lines.jsonl, format: {name: lines, mark: ;}}"
+    text = "data: {name: files, path: lines.jsonl, format: {name: lines, mark: ;}}"
     result = go(text)
     assert result.summary["data"]["read"] == 200
     (about,) = [one for one in result.summary["plugins"] if one["package"] == "named.py"]
@@ -365,13 +365,13 @@ def test_a_format_of_ones_own(go, tmp_path):
 
 def test_a_format_is_part_of_the_fingerprint(overlay, tmp_path):
     (tmp_path / "lines.jsonl").write_text("")
-    text = "data: {name: table, path: lines.jsonl, format: {name: lines, mark: '%s'}}"
+    text = "data: {name: files, path: lines.jsonl, format: {name: lines, mark: '%s'}}"
     prints = [load_recipe("dpo_hh", [], [overlay(text % mark)]).fingerprint for mark in "|;|"]
     assert prints[0] == prints[2] != prints[1]
 
 
 def test_what_show_prints_of_named_things_is_the_same_recipe(overlay, tmp_path):
-    text = "eval: {metrics: [longer], judges: [length]}\nreporters: [diary]\ndata: {name: table, path: x.jsonl, format: hh}"
+    text = "eval: {metrics: [longer], judges: [length]}\nreporters: [diary]\ndata: {name: files, path: x.jsonl, format: hh}"
     (tmp_path / "x.jsonl").write_text("")
     resolved = load_recipe("sft_hh", [], [overlay(text)])
     again = tmp_path / "again.yaml"
@@ -412,9 +412,9 @@ def test_a_model_source_on_top_of_a_recipe_that_starts_from_a_run_is_that_runs_f
             "model: {name: soop, path: x}",
             "no model source is called 'soop'; did you mean 'soup'?\n    soup is in another package: pip install alig",
         ),
-        ("data: {name: table, path: x, format: {nam: hh}}", "data.format.name: missing"),
+        ("data: {name: files, path: x, format: {nam: hh}}", "data.format.name: missing"),
         (
-            "data: {name: table, path: x, format: {name: records, promt: q}}",
+            "data: {name: files, path: x, format: {name: records, promt: q}}",
             "data.format.promt: no such field; did you",
         ),
     ],

@@ -121,7 +121,7 @@ def test_a_reward_model_trained_here_reads_what_it_was_trained_on(tmp_path, padd
     ]
     trees = tokenize(rows, tokenizer, TokensConfig()).trees
     with torch.no_grad():
-        want = Scorer(model)(lay_out(list(trees), "forest"))["scalar"].tolist()
+        want = Scorer(model)(lay_out(list(trees), "padded"))["scalar"].tolist()
     export(tmp_path / "policy", model, tokenizer, weights_of(model))
     judge = Classifier(path=str(tmp_path / "policy"))
     prompts = [row.prompt for row in rows for _ in row.completions]

@@ -179,7 +179,7 @@ def test_a_live_reference_is_the_policy_with_its_adapter_off(run, zoo, monkeypat
     from alignzoo.training import run as run_module
     from alignzoo.training.run import Run
 
-    short = (zoo, "objective=tdpo1", "train.max_steps=3", "reporters=[]", "eval.samples=0")
+    short = (zoo, "objective=tdpo1", "train.max_steps=3", "reporters=[]", "eval.replies.num_prompts=0")
     own = Run._live, Run._adapt
     with monkeypatch.context() as patch:
         patch.setattr(run_module, "copy", None)

@@ -111,10 +111,10 @@ def test_one_run_names_a_plugin_of_every_other_kind(site, tmp_path, monkeypatch)
 name: every_kind
 extends: {ROOT}/recipes/bases/hh.yaml
 objective: {{name: kto, beta: 0.2}}
-data: {{name: table, path: reviews.jsonl, format: {{name: imdb, prompt_words: 2}}}}
+data: {{name: files, path: reviews.jsonl, format: {{name: imdb, prompt_words: 2}}}}
 model: {{name: soup, paths: [{policies[0]}, {policies[1]}]}}
 train: {{batch_size: 16, max_steps: 4, optimizer: {{name: sgd, learning_rate: 0.1}}}}
-eval: {{metrics: [entropy], judges: [flesch], samples: 2, sample_tokens: 8}}
+eval: {{metrics: [entropy], judges: [flesch], replies: {{num_prompts: 2, max_new_tokens: 8}}}}
 reporters: [{{name: card, license: mit}}]
 """)
     done = cli(site, "run", str(tmp_path / "all.yaml"), "--json")

@@ -17,7 +17,7 @@ from alignzoo.recipe.load import load_recipe
 REST = """\
 plugins: [catalogue.py]
 model: {config: {model_type: llama}, tokenizer: {train: bytes}}
-data: sample
+data: toy
 train: {batch_size: 4, optimizer: {name: sgd, learning_rate: 1e-3}}
 """
 """Below the objective, so that an objective's first line is line 1."""
@@ -230,8 +230,10 @@ def test_a_wrong_step_into_a_list_is_told(write, word, said):
 
 def test_an_override_below_an_empty_section_is_no_traceback(write):
     path = write("objective: dpo\neval: null")
-    assert load_recipe(path, ["eval.samples=2"]).recipe.eval.samples == 2
-    assert "eval.samples: {'x': {'y': 2}} is not a whole number" in message(path, ["eval.samples.x.y=2"])
+    assert load_recipe(path, ["eval.replies.num_prompts=2"]).recipe.eval.replies.num_prompts == 2
+    assert "eval.replies.num_prompts: {'x': {'y': 2}} is not a whole number" in message(
+        path, ["eval.replies.num_prompts.x.y=2"]
+    )
 
 
 # The same, or not
@@ -305,8 +307,8 @@ def test_every_objective_can_be_written_in_a_sum(write, name):
 
 
 def test_one_modifier_metric_judge_or_reporter_needs_no_brackets():
-    text = ["objective.modifiers=margin", "eval={metrics: entropy, judges: {name: sample}}", "reporters=html"]
-    lists = ["objective.modifiers=[margin]", "eval={metrics: [entropy], judges: [{name: sample}]}", "reporters=[html]"]
+    text = ["objective.modifiers=margin", "eval={metrics: entropy, judges: {name: toy}}", "reporters=html"]
+    lists = ["objective.modifiers=[margin]", "eval={metrics: [entropy], judges: [{name: toy}]}", "reporters=[html]"]
     one, several = load_recipe("dpo_hh", text), load_recipe("dpo_hh", lists)
     assert one.plain == several.plain
     assert one.plain["objective"]["modifiers"] == [{"name": "margin", "value": 1.0}]

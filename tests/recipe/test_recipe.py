@@ -19,13 +19,13 @@ ROOT = Path(__file__).parent.parent.parent
 GOOD = {
     "objective": {"name": "dpo", "beta": 0.2},
     "model": {"config": {"model_type": "llama"}, "tokenizer": {"train": "bpe", "vocab_size": 300}},
-    "data": {"name": "hh", "path": "sample", "held_out": 0.2},
+    "data": {"name": "hh", "path": "toy", "held_out_fraction": 0.2},
     "tokens": {"max_length": 128, "max_prompt_length": 64},
     "train": {
         "batch_size": 4, "optimizer": {"name": "adamw", "learning_rate": 1e-3, "betas": [0.9, 0.99]},
         "schedule": {"name": "linear", "warmup_steps": 3}, "max_grad_norm": 1.0, "shuffle": True,
     },
-    "eval": {"every": 5, "samples": 2},
+    "eval": {"every": 5, "replies": {"num_prompts": 2}},
     "seed": 1,
 }  # fmt: skip
 
@@ -108,7 +108,7 @@ def test_tags_and_broken_syntax_are_refused_with_their_place(text):
     [
         ("seed: 1", "sed: 1", "recipe.yaml:33:1: sed: no such field; did you mean 'seed'?"),
         ("eval:", "evaluation:", "evaluation: no such field; expected one of name, plugins, objective, model, data"),
-        ("samples: 2", "sampels: 2", "eval.sampels: no such field; did you mean 'samples'?"),
+        ("num_prompts: 2", "num_promts: 2", "eval.replies.num_promts: no such field; did you mean 'num_prompts'?"),
         ("batch_size: 4", "batch_size: 0", "train.batch_size: 0 is out of bounds; expected at least 1"),
         ("batch_size: 4", "batch_size: many", "train.batch_size: 'many' is not a whole number"),
         ("learning_rate: 0.001", "learning_rate: -0.001", "train.optimizer.learning_rate: -0.001 is out of bounds"),
@@ -120,7 +120,7 @@ def test_tags_and_broken_syntax_are_refused_with_their_place(text):
         ("beta: 0.2", "bets: 0.2", "objective.bets: no such field; did you mean 'beta'?"),
         ("beta: 0.2", "beta: .inf", "objective.beta: inf is not a finite number"),
         ("name: hh", "name: hhh", "data.name: no data source is called 'hhh'; did you mean 'hh'?"),
-        ("held_out: 0.2", "held_out: 1", "data.held_out: 1 is out of bounds; expected below 1"),
+        ("held_out_fraction: 0.2", "held_out_fraction: 1", "data.held_out_fraction: 1 is out of bounds; expected below 1"),
         ("max_prompt_length: 64", "max_prompt_length: 128", "tokens: max_prompt_length must be below max_length (128)"),
         ("model_type: llama", "hidden_size: 8", "model: config needs a model_type, for example llama"),
         ("shuffle: true", "shuffle: perhaps", "train.shuffle: 'perhaps' is not true or false"),
@@ -238,7 +238,7 @@ def test_paths_are_relative_to_the_file_that_wrote_them(write, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     data.write_text("{}")
     assert load_recipe(path, ["data.path=below/rows.jsonl"]).recipe.data.path == str(data)
-    assert load_recipe(path, ["data.path=sample"]).recipe.data.path == "sample"
+    assert load_recipe(path, ["data.path=toy"]).recipe.data.path == "toy"
     assert load_recipe(path, ["data.path=[below/rows.jsonl, ./x*.gz]"]).recipe.data.path == (
         str(data), str(tmp_path / "x*.gz"),
     )  # fmt: skip
@@ -248,7 +248,13 @@ def test_what_is_handed_on_to_the_recipe_a_run_starts_from(write):
     write(GOOD | {"objective": "sft"}, "start.yaml")
     child = write({key: value for key, value in GOOD.items() if key != "model"} | {"model": {"from": "start.yaml"}}, "child.yaml")  # fmt: skip
     overlay = write({"train": {"batch_size": 99}, "model": {"path": "org/name"}, "name": "big"}, "overlay.yaml")
-    words = ["data.held_out=0.3", "tokens.max_length=100", "train.max_steps=5", "seed=8", "model.dtype=bfloat16"]
+    words = [
+        "data.held_out_fraction=0.3",
+        "tokens.max_length=100",
+        "train.max_steps=5",
+        "seed=8",
+        "model.dtype=bfloat16",
+    ]
     resolved = load_recipe(child, words, [overlay])
     mine, start = resolved.recipe, resolved.start.recipe
     assert start.objective.name == "sft"
@@ -257,7 +263,7 @@ def test_what_is_handed_on_to_the_recipe_a_run_starts_from(write):
     assert start.model.tokenizer is None
     assert mine.model.path is None
     assert mine.train.batch_size == start.train.batch_size == 99
-    assert mine.data.held_out == start.data.held_out == 0.3
+    assert mine.data.held_out_fraction == start.data.held_out_fraction == 0.3
     assert mine.tokens.max_length == start.tokens.max_length == 100
     assert (mine.train.max_steps, start.train.max_steps) == (5, None)
     assert (mine.seed, start.seed) == (8, 1)

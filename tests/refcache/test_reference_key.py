@@ -93,7 +93,7 @@ def test_weights_changed_in_place_are_another_run(tmp_path, monkeypatch):
     assert run_module.run_resolved(resolved, screen=Screen(quiet=True)) != first
 
 
-@pytest.mark.parametrize("layout", ["forest", "plain"])
+@pytest.mark.parametrize("layout", ["padded", "plain"])
 def test_a_padded_row_is_scored_at_its_own_width_whatever_the_cache_holds(tmp_path, layout):
     """Bits depend on the width of a row, so no row may be as wide as a neighbor that another run need not have."""
     trees = trees_of([9, 14, 11, 9, 30, 14])

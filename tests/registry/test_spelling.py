@@ -12,7 +12,7 @@ from alignzoo.registry.lookup import Registry
 
 REST = """\
 model: {config: {model_type: llama}, tokenizer: {train: bytes}}
-data: sample
+data: toy
 train: {batch_size: 4, optimizer: {name: sgd, learning_rate: 1e-3}}
 """
 

@@ -17,12 +17,12 @@ SCRIPT = "<script>alert('x')</script><img src=http://example.com/x onerror=alert
 SUMMARY = {
     "name": "dpo_hh", "fingerprint": "ab" * 16, "finished": True, "objective": {"name": "dpo", "beta": 0.1},
     "model": {"start": "the run of sft_hh", "parameters": 770944, "weights": "cd" * 16, "trained_weights": "ef" * 16},
-    "data": {"source": {"name": "hh", "path": "sample"}, "read": 5400, "used": 5398, "train": 4798, "held_out": 600, "skipped": 2,
+    "data": {"source": {"name": "hh", "path": "toy"}, "read": 5400, "used": 5398, "train": 4798, "held_out": 600, "skipped": 2,
              "skipped_by_reason": {"empty completion": 2}, "in_both_splits": 4, "truncated_prompts": 0, "truncated_completions": 1, "flipped": 480},
     "eval": {"n": 600, "loss": 0.2, "preference_accuracy": 0.92, "preference_accuracy_se": 0.011, "likelihood_accuracy": 0.8,
              "margin": 4.2, "baseline_accuracy": 0.62},
     "train": {"steps": 300, "pairs": 4800, "seconds": 40.0, "pairs_per_second": 120.0, "tokens_per_second": 16000.0, "final_loss": 0.3},
-    "reference": {"rows_scored": 0, "rows_cached": 5400}, "layout": {"used": "forest", "reason": "agrees"},
+    "reference": {"rows_scored": 0, "rows_cached": 5400}, "layout": {"used": "padded", "reason": "agrees"},
     "peak_memory_bytes": 700 * 2**20, "versions": {"alignzoo": "0.1.0", "torch": "2.13.0"},
     "plugins": [{"package": "alignzoo", "version": "0.1.0", "files": {"dpo": "12" * 16}}],
 }  # fmt: skip

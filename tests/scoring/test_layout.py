@@ -150,7 +150,7 @@ LEAK = 1e-6
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("layout", ["packed", "forest"])
+@pytest.mark.parametrize("layout", ["packed", "padded"])
 def test_a_leak_far_below_any_tolerance_is_refused(monkeypatch, dtype, layout):
     """The last layer's norm gets a millionth of the mean of all slots: some 1e-6 nats, less than rounding."""
     model = build(FOREST["llama"]()).to(dtype)

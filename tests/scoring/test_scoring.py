@@ -41,7 +41,7 @@ def gradients(model, loss):
 
 CORE = ("llama", "gpt2", "gpt_neox", "gemma3 (window)")
 """What the fast lane has."""
-CASES = [(name, layout) for name in FOREST for layout in ("packed", "forest")] + [
+CASES = [(name, layout) for name in FOREST for layout in ("packed", "padded")] + [
     (name, "plain") for name in FOREST | PLAIN
 ]
 
@@ -73,7 +73,7 @@ def test_a_model_whose_attention_was_chosen_by_hand_keeps_it_and_takes_the_mask(
     model = build(FOREST["llama"]())
     model.set_attn_implementation("eager")
     layout = choose_layout(Scorer(model), Trees.build(random_trees()), "auto")
-    assert (layout.used, model.config._attn_implementation) == ("forest", "eager")
+    assert (layout.used, model.config._attn_implementation) == ("padded", "eager")
     assert layout.reason == "packed refused: the model's attention can't be told of trees"
 
 
@@ -105,7 +105,7 @@ def test_a_model_that_ignores_the_mask_is_found_out(monkeypatch):
 
 def test_a_forest_that_was_asked_for_and_fails_is_an_error():
     with pytest.raises(UserError, match=r"forest refused.*\n.*train\.layout: auto"):
-        choose_layout(Scorer(build(PLAIN["bloom"]())), Trees.build(random_trees()), "forest")
+        choose_layout(Scorer(build(PLAIN["bloom"]())), Trees.build(random_trees()), "padded")
 
 
 def test_a_head_that_does_more_than_a_product_uses_the_models_own_logits(monkeypatch):
@@ -153,7 +153,7 @@ def test_the_chunked_head_changes_nothing(monkeypatch, rows, kept):
     assert torch.allclose(gradients(model, got.square().sum()), want_gradient, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("layout", ["packed", "forest"])
+@pytest.mark.parametrize("layout", ["packed", "padded"])
 def test_bfloat16_is_no_worse_than_the_plain_forward_in_bfloat16(layout):
     """The truth is float32; the forest may be off by as much as a plain bfloat16 forward is, and rounding."""
     model, trees = build(FOREST["llama"]()), random_trees(12)
@@ -196,7 +196,7 @@ STATISTICS = ("entropy", "log_collision_prob", "kl")
 
 
 @pytest.mark.parametrize("elements", [2**25, 5 * VOCABULARY], ids=["one chunk", "many"])
-@pytest.mark.parametrize("layout", ["packed", "forest", "plain"])
+@pytest.mark.parametrize("layout", ["packed", "padded", "plain"])
 def test_statistics_and_a_live_reference_are_what_their_definitions_say(monkeypatch, elements, layout):
     monkeypatch.setattr(scorer_module, "HEAD_CHUNK_ELEMENTS", elements)
     model, live = build(FOREST["llama"]()).double(), build(FOREST["llama"](), seed=1).double().requires_grad_(False)
@@ -241,7 +241,7 @@ def test_the_kl_needs_a_live_reference():
         Scorer(build(FOREST["llama"]()))(lay_out(random_trees()), ("kl",))
 
 
-@pytest.mark.parametrize("layout", ["forest", "plain"])
+@pytest.mark.parametrize("layout", ["padded", "plain"])
 def test_a_reward_model_is_read_at_each_sequences_last_token(layout):
     """The oracle is transformers' own head, one sequence at a time."""
     import transformers as hf

@@ -56,7 +56,7 @@ def folder(tmp_path):
         for n in range(40)
     ]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    data = f"data={{name: table, path: {tmp_path / 'rows.jsonl'}, format: {{name: records, id: id}}}}"
+    data = f"data={{name: files, path: {tmp_path / 'rows.jsonl'}, format: {{name: records, id: id}}}}"
     return alignzoo.run(
         "sft_hh", [data, "train.max_steps=1", "tokens.max_length=2048"], ["recipes/scale/smallest.yaml"]
     ).folder

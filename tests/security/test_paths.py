@@ -32,7 +32,13 @@ NAMES = [
     "CON/../x",
     "a:b\n",
 ]
-TINY = ["train.max_steps=1", "data.train_rows=32", "data.held_out_rows=8", "eval.samples=1", "eval.sample_tokens=2"]
+TINY = [
+    "train.max_steps=1",
+    "data.max_train_rows=32",
+    "data.held_out_rows=8",
+    "eval.replies.num_prompts=1",
+    "eval.replies.max_new_tokens=2",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -62,7 +68,7 @@ def test_what_rows_are_called_names_no_file(tmp_path):
     ]
     (tmp_path / "rows.jsonl").write_text("\n".join(rows))
     before = {path for path in tmp_path.parent.iterdir()}
-    data = f"data={{name: table, path: {tmp_path / 'rows.jsonl'}, format: {{name: records, id: id}}}}"
+    data = f"data={{name: files, path: {tmp_path / 'rows.jsonl'}, format: {{name: records, id: id}}}}"
     done = alignzoo.run("sft_hh", [data, "train.max_steps=1"], ["tests/smallest.yaml"])
     assert {path.name for path in tmp_path.iterdir()} == {"rows.jsonl", "runs", "cache"}
     assert {path for path in tmp_path.parent.iterdir()} == before

@@ -135,7 +135,9 @@ def test_pickled_weights_are_refused_with_the_conversion(pickled, bomb, head):
 
 def test_a_recipe_on_pickled_weights_fails_with_the_same_words(pickled, bomb, capfd):
     overlay = pickled.parent / "pickled.yaml"
-    overlay.write_text("model: {path: ./model, tokenizer: {train: bytes}}\ndata: {train_rows: 32, held_out_rows: 8}")
+    overlay.write_text(
+        "model: {path: ./model, tokenizer: {train: bytes}}\ndata: {max_train_rows: 32, held_out_rows: 8}"
+    )
     with pytest.raises(UserError, match=r"safetensors"):
         alignzoo.run("sft_hh", [], [overlay])
     assert not bomb.exists()

@@ -53,8 +53,8 @@ def recipe(folder, more=""):
     path = folder.parent / "own.yaml"
     path.write_text(
         f"extends: sft_hh\nmodel: {{path: ./own_model, tokenizer: {{train: bytes}}{more}}}\n"
-        "data: {train_rows: 32, held_out_rows: 8}\n"
-        "train: {max_steps: 2, batch_size: 8}\neval: {samples: 1, sample_tokens: 2}\n"
+        "data: {max_train_rows: 32, held_out_rows: 8}\n"
+        "train: {max_steps: 2, batch_size: 8}\neval: {replies: {num_prompts: 1, max_new_tokens: 2}}\n"
     )
     return path
 
@@ -82,8 +82,8 @@ def test_with_the_field_it_runs_is_said_and_recorded_and_holds_for_what_starts_f
         or "own_code.py" in done.summary["model"]["code"]
     )
     child = folder.parent / "child.yaml"
-    child.write_text(f"extends: dpo_hh\nmodel: {{from: {path}}}\ndata: {{train_rows: 32, held_out_rows: 8}}\n"
-                     "train: {max_steps: 1, batch_size: 8}\neval: {samples: 1, sample_tokens: 2}\n")  # fmt: skip
+    child.write_text(f"extends: dpo_hh\nmodel: {{from: {path}}}\ndata: {{max_train_rows: 32, held_out_rows: 8}}\n"
+                     "train: {max_steps: 1, batch_size: 8}\neval: {replies: {num_prompts: 1, max_new_tokens: 2}}\n")  # fmt: skip
     after = alignzoo.run(child)
     assert load_recipe(after.folder / "recipe.yaml").recipe.model.runs_code
     assert load_recipe(after.folder / "recipe.yaml").fingerprint == load_recipe(child).fingerprint

@@ -169,7 +169,9 @@ def test_nor_in_a_comparison(tmp_path):
 
 
 def test_names_of_variables_and_special_tokens_are_no_secrets():
-    load_recipe("sft_hh", ["eval.judges=[{name: chat, model: m, key_env: MY_API_KEY}]", "eval.sample_tokens=4"])
+    load_recipe(
+        "sft_hh", ["eval.judges=[{name: chat, model: m, key_env: MY_API_KEY}]", "eval.replies.max_new_tokens=4"]
+    )
 
 
 PLUGIN = '''

@@ -1,9 +1,9 @@
 """The built-in data sources, registered through the same hook as anybody's."""
 
+from alignzoo.data.sources.files import Files
 from alignzoo.data.sources.hh import HH
 from alignzoo.data.sources.hub import Hub
-from alignzoo.data.sources.table import Table
-from alignzoo.data.sources.toy import Sample
+from alignzoo.data.sources.toy import Toy
 from alignzoo.interfaces.data_source import DataSource
 from alignzoo.interfaces.hookspecs import hookimpl
 
@@ -11,4 +11,4 @@ from alignzoo.interfaces.hookspecs import hookimpl
 @hookimpl
 def register_data_sources() -> list[type[DataSource]]:
     """Name the four of this package."""
-    return [HH, Table, Hub, Sample]
+    return [HH, Files, Hub, Toy]

@@ -9,9 +9,9 @@ from pathlib import Path
 from pydantic import Field
 
 from alignzoo.core.digests import file_digest
-from alignzoo.data.sources.files import find_files, read_records
 from alignzoo.data.sources.json_records import Record
 from alignzoo.data.sources.named_splits import choose_splits, side, split_in_path
+from alignzoo.data.sources.readers import find_files, read_records
 from alignzoo.interfaces.data_source import DataSource, Split
 from alignzoo.interfaces.rows import Row, Skipped
 

@@ -10,7 +10,7 @@ from alignzoo.data.sources.json_records import Record
 from alignzoo.interfaces.data_source import Field, Split
 from alignzoo.interfaces.rows import Row, Skipped
 
-SAMPLE = "sample"
+TOY = "toy"
 
 
 class HH(FileSource):
@@ -22,16 +22,16 @@ class HH(FileSource):
     name = "hh"
 
     path: str | tuple[str, ...] = Field(
-        SAMPLE, description="a file, a folder, a pattern or a list of these; `sample` is the embedded sample"
+        TOY, description="a file, a folder, a pattern or a list of these; `sample` is the embedded sample"
     )
 
     def splits(self) -> tuple[Split, ...]:
         """The sample has both; files have both when their names say so."""
-        return ("train", "test") if self.path == SAMPLE else super().splits()
+        return ("train", "test") if self.path == TOY else super().splits()
 
     def read(self, split: Split) -> Iterator[Row | Skipped]:
         """Rows of the sample or of the files."""
-        if self.path != SAMPLE:
+        if self.path != TOY:
             yield from super().read(split)
             return
         from alignzoo.data import toy
@@ -44,7 +44,7 @@ class HH(FileSource):
 
     def fingerprint(self) -> str:
         """Of the fields and the contents of the files, or of the sample's version."""
-        if self.path != SAMPLE:
+        if self.path != TOY:
             return super().fingerprint()
         from alignzoo.data import toy
 

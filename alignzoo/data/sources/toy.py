@@ -8,10 +8,10 @@ from alignzoo.interfaces.data_source import DataSource, Field, Split
 from alignzoo.interfaces.rows import Row, Skipped
 
 
-class Sample(DataSource):
+class Toy(DataSource):
     """The embedded sample: pairs as under `hh`, or ranked lists of 3 or 4 replies; every reply has a score."""
 
-    name = "sample"
+    name = "toy"
 
     completions: int = Field(4, ge=2, le=4, description="replies to each prompt, the best one first")
 

@@ -13,7 +13,7 @@ class ToyJudge(Judge):
     It knows nothing of prompts that are not the sample's.
     """
 
-    name = "sample"
+    name = "toy"
     source = "the grammar that generated the sample (alignzoo.data.toy)"
 
     def scores(self, prompts: Sequence[Prompt], replies: Sequence[str]) -> Sequence[float]:

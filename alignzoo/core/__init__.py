@@ -1,1 +1,18 @@
-"""core."""
+"""Errors, files, console, signals and processes: everything that knows nothing of alignment."""
+
+from alignzoo.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "arrays": ["ArrayWriter", "StringArray", "mmap_safetensors"],
+        "artifacts": ["atomic_folder", "quarantine", "read_verified", "write_manifest"],
+        "console": ["Screen", "warn_once"],
+        "digests": ["content_digest", "digest", "digest_file", "digest_source", "file_digest"],
+        "errors": ["NotWritten", "Problem", "RunFailed", "UserError", "attribute_errors", "nearest"],
+        "files": ["atomic_write", "translate_os_errors", "write_json", "write_text"],
+        "paths": ["cache_root", "runs_root"],
+        "redaction": ["RedactingStream", "redact", "register_secret"],
+        "signals": ["GracefulShutdown", "Interrupted"],
+    },
+)

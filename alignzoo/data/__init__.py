@@ -1,1 +1,16 @@
-"""data."""
+"""From sources to rows to token trees on disk."""
+
+from alignzoo.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "convert": ["convert_rows", "with_columns", "with_mismatched"],
+        "row_reader": ["RowReader"],
+        "splits": ["Rows", "SplitPlan", "read_rows"],
+        "statistics": ["data_report"],
+        "token_store": ["TokenStore", "TokenizedDataset"],
+        "tokenize": ["Encoder", "TokenizedRows"],
+        "trees": ["Branch", "Tree", "Trees", "sequence_key"],
+    },
+)

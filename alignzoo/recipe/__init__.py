@@ -1,1 +1,14 @@
-"""recipe."""
+"""From YAML to a validated, located, fingerprinted `Recipe`."""
+
+from alignzoo.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "find": ["find_recipe", "shipped_recipes"],
+        "load": ["load_recipe"],
+        "parse": ["Node", "Origin"],
+        "resolved": ["Resolved"],
+        "schema": ["Recipe"],
+    },
+)

@@ -1,6 +1,12 @@
-"""What a person looks at after a run: a table in the terminal, and a page drawn from the run folder alone."""
+"""Tables, plots and pages, drawn from finished folders."""
 
-from alignzoo.report.run_page import write_report
-from alignzoo.report.summary_table import summary_table
+from alignzoo.core.lazy import lazy_exports
 
-__all__ = ["summary_table", "write_report"]
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "objective_plots": ["write_zoo"],
+        "run_page": ["write_report"],
+        "summary_table": ["summary_table"],
+    },
+)

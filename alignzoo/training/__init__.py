@@ -1,1 +1,18 @@
-"""training."""
+"""One run: phases, loop, step, checkpoints, run folder."""
+
+from alignzoo.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "checkpoint": ["Checkpoint"],
+        "export": ["export_run"],
+        "loop": ["Training"],
+        "row_scores": ["write_scores"],
+        "run": ["RunResult", "folder_of", "run_resolved"],
+        "run_folder": ["RunFolder"],
+        "schedule": ["make_optimizer", "total_steps"],
+        "step": ["Engine"],
+        "summary": ["FinishedRun", "summarize"],
+    },
+)

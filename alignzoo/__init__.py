@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from alignzoo.registry.lookup import get_objective
     from alignzoo.training.run import RunResult, run
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 _HOME = {
     "Completion": "alignzoo.interfaces.rows",

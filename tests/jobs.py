@@ -64,7 +64,7 @@ def _rank(arguments: Sequence[str], environment: Mapping[str, str], output: str,
     os.dup2(file, 1)
     os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) if errors else file, 2)
     sys.argv = ["alignzoo", *arguments]
-    from alignzoo.cli import main
+    from alignzoo.cli.app import main
 
     code: Any = 1
     try:

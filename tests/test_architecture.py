@@ -15,91 +15,33 @@ import alignzoo
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "alignzoo"
-# Each room may import from itself and from rooms before it.
-ROOMS = [
-    ("hiding",),
-    ("errors", "paths", "elsewhere", "durable", "aloud", "stopping", "launched", "accelerated", "ranks"),
-    (
-        "data.rows",
-        "data.optional",
-        "data.named_splits",
-        "data.json_records",
-        "data.parquet",
-        "data.files",
-        "data.format",
-    ),
-    ("ties", "seen", "objective", "metric", "judge", "reporter", "data.source", "model_source"),
-    ("reading", "composition"),
-    ("hookspecs",),
-    ("data.template", "data.boundary"),
-    ("data.dialogue", "data.preference", "data.records", "data.sample", "data.formats", "data.sources"),
-    ("registry", "modifiers", "model_sources", "metrics", "judges", "reporters"),
-    ("recipe",),
-    ("arrays", "tree"),
-    (
-        "data.split",
-        "data.unread",
-        "data.tokenize",
-        "data.report",
-        "data.shapes",
-        "data.sealed",
-        "data.pile",
-        "data.stream",
-        "data.store",
-        "data",
-    ),
-    ("padded",),
-    ("flex", "compiling", "rope", "choices", "probes"),
-    ("attention", "head", "adapters", "quantized"),
-    ("oracle",),
-    ("scoring",),
-    ("sharding", "zero"),
-    ("layout", "models", "shards", "memory", "masters", "progress"),
-    ("refcache", "exactness"),
-    ("reference",),
-    ("objectives", "examples", "row_metrics", "tally", "watch"),
-    ("decoding",),
-    ("engine", "evaluate", "sampling", "samples", "checkpoint"),
-    ("runfolder",),
-    ("export",),
-    ("report", "reporting"),
-    ("flow", "fitting", "summary", "training"),
-    ("score", "compare"),
-    ("testing",),
-    ("cli",),
-]
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 
-def room_of(module: str) -> int:
-    name = module.removeprefix("alignzoo.")
-    matches = [
-        (len(room), i) for i, rooms in enumerate(ROOMS) for room in rooms if name == room or name.startswith(room + ".")
-    ]
-    assert matches, f"{module} is in no room: add it to ROOMS"
-    return max(matches)[1]
+def test_a_room_imports_from_the_rooms_below_it():
+    """The layers are in pyproject.toml, under tool.importlinter: twelve tiers, no circle, no import that runs back up."""
+    from importlinter.application.use_cases import lint_imports
+    from importlinter.configuration import configure
+
+    configure()
+    assert lint_imports(config_filename=str(ROOT / "pyproject.toml"), cache_dir=None), "run lint-imports to see which"
 
 
-def imports_of(path: Path) -> list[str]:
-    """Modules of ours that are imported when this one is: not inside functions, not for types alone."""
-    found = []
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "alignzoo":
-            found += [
-                f"{node.module}.{alias.name}" if node.module == "alignzoo" else node.module for alias in node.names
-            ]
-        elif isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names if alias.name.startswith("alignzoo.")]
-    return [name for name in found if name != "alignzoo" and "__version__" not in name]
+def test_nothing_is_loose_and_every_room_has_a_charter():
+    loose = {path.name for path in PACKAGE.glob("*.py")}
+    assert loose == {"__init__.py", "__main__.py"}
+    for face in PACKAGE.glob("*/**/__init__.py"):
+        text = face.read_text()
+        assert ast.get_docstring(ast.parse(text)), f"{face} has no charter"
+        assert len(text.splitlines()) <= 40 or face.parent.name == "cli", face
 
 
-def test_imports_point_one_way():
-    back = []
-    for path in MODULES:
-        module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        if module not in ("alignzoo", "alignzoo.__main__"):
-            back += [f"{module}: {name}" for name in imports_of(path) if room_of(name) > room_of(module)]
-    assert back == [], "imports of modules to the right"
+def test_every_public_name_of_a_room_is_there():
+    for face in PACKAGE.glob("*/**/__init__.py"):
+        name = ".".join(face.parent.relative_to(ROOT).parts)
+        room = importlib.import_module(name)
+        for public in getattr(room, "__all__", ()):
+            assert getattr(room, public) is not None, f"{name}.{public}"
 
 
 def test_files_stay_small():
@@ -131,7 +73,7 @@ def test_the_public_api_is_sorted_and_there():
 def test_small_commands_need_no_torch(arguments):
     code = (
         f"import sys; sys.argv = ['alignzoo', *{arguments!r}]\n"
-        "from alignzoo.cli import _exit_code\ncode = _exit_code()\n"
+        "from alignzoo.cli.app import _exit_code\ncode = _exit_code()\n"
         "heavy = {'torch', 'transformers', 'accelerate', 'matplotlib', 'datasets'}\n"
         "assert not heavy & set(sys.modules), 'heavy'\nsys.exit(code)"
     )

@@ -176,10 +176,10 @@ def reward_scale(objective: Objective) -> list[Any]:
     term = objective.terms[0][1]
     inner, modifiers = (term.inner, term.modifiers) if isinstance(term, Modified) else (term, ())
     around = [one for one in modifiers if type(one).scored is not Modifier.scored]
-    if type(inner).reward is Objective.implicit_reward and inner.head == "language_model":
+    if type(inner).implicit_reward is Objective.implicit_reward and inner.head == "language_model":
         own: Any = ["log_prob" if inner.reference == "none" else "log_ratio", getattr(inner, "beta", 1.0)]
     else:
-        own = inner.node()
+        own = inner.to_recipe()
     return [own, *({"name": one.name, **one.model_dump(mode="json")} for one in around)]
 
 

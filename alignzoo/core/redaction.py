@@ -1,8 +1,8 @@
 """Secrets are in no file that we write and in nothing that we print: everything goes through `redact` on its way out.
 
-Secret is the value of every environment variable that is called a token, a key, a secret or a password, what was handed
-to `register_secret`, and whatever looks like one: tokens of well-known services, a password in an address, a header that
-authorises. This module imports nothing outside the standard library, so that errors can always be told.
+Three things are secret: the value of every environment variable whose name says token, key, secret or password; what
+was handed to `register_secret`; and whatever looks like one (a token of a well-known service, a password in an address,
+an authorization header). The module imports the standard library alone, so that every error can be redacted.
 """
 
 from __future__ import annotations

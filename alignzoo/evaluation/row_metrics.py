@@ -6,7 +6,7 @@ A step, an evaluation and a comparison report means of these, over the rows that
 from __future__ import annotations
 
 from collections.abc import Collection
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import torch
@@ -157,11 +157,12 @@ class Rows:
 
     def _kinds(self) -> list[tuple[NDArray[np.int64], NDArray[np.int64], int]]:
         """Places of the completions of one kind and of the other, on either side of the split; 1 for the good kind."""
-        kinds = [
-            (*(np.flatnonzero((self.good == kind) & (self.test == side)) for kind in (own, not own)), 1 if own else -1)
-            for side in (False, True) for own in (False, True)
-        ]  # fmt: skip
-        return [(own, other, sign) for own, other, sign in kinds if len(own) and len(other)]
+        found = []
+        for side, kind in product((False, True), repeat=2):
+            own, other = (np.flatnonzero((self.good == k) & (self.test == side)) for k in (kind, not kind))
+            if len(own) and len(other):
+                found.append((own, other, 1 if kind else -1))
+        return found
 
     def _mean(self, values: Tensor) -> Tensor:
         """(rows,) the mean over each row's values that are numbers."""

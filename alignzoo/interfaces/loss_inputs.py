@@ -46,7 +46,7 @@ class Tokens:
 
     @property
     def ref_log_prob(self) -> Tensor:
-        """log pi_ref of each token. Requirements `reference = "token"`, "live" or "moving"."""
+        """log pi_ref of each token. Needs `reference = "token"`, "live" or "moving"."""
         return _declared(self._ref_log_prob, "the reference's token log-probs", 'reference = "token"')
 
     @property
@@ -56,23 +56,26 @@ class Tokens:
 
     @property
     def entropy(self) -> Tensor:
-        """Of the policy's distribution at each token, in nats. Requirements `statistics = ("entropy",)`."""
+        """Of the policy's distribution at each token, in nats. Needs `statistics = ("entropy",)`."""
         return self._statistic("entropy")
 
     @property
     def log_collision_prob(self) -> Tensor:
-        """log sum_v pi(v)^2 of the policy's distribution at each token. Requirements `statistics = ("log_collision_prob",)`."""
+        """log sum_v pi(v)^2 of the policy's distribution at each token.
+
+        Needs `statistics = ("log_collision_prob",)`.
+        """
         return self._statistic("log_collision_prob")
 
     @property
     def kl(self) -> Tensor:
-        """KL(pi_ref || pi) of the two distributions at each token, in nats, with gradient. Requirements `statistics =
+        """KL(pi_ref || pi) of the two distributions at each token, in nats, with gradient. Needs `statistics =
         ("kl",)` and `reference = "live"`."""
         return self._statistic("kl")
 
     @property
     def uniform(self) -> Tensor:
-        """A number in [0, 1) of each token's own: the same for every micro-batch size. Requirements `needs_uniform = True`."""
+        """A number in [0, 1) of each token's own: the same for every micro-batch size. Needs `needs_uniform = True`."""
         return _declared(self._uniform, "a random number", "needs_uniform = True")
 
     def _statistic(self, name: str) -> Tensor:
@@ -124,7 +127,7 @@ class Scored:
 
     @property
     def ref_log_prob(self) -> Tensor:
-        """log pi_ref(y|x). Requirements a `reference`."""
+        """log pi_ref(y|x). Needs a `reference`."""
         return _declared(self._ref_log_prob, "the reference", 'reference = "sequence"')
 
     @property
@@ -138,12 +141,12 @@ class Scored:
 
     @property
     def tokens(self) -> Tokens:
-        """What is known of each token. Requirements `tokens = True`."""
+        """What is known of each token. Needs `tokens = True`."""
         return _declared(self._tokens, "the tokens", "tokens = True")
 
     @property
     def scalar(self) -> Tensor:
-        """The reward model's output, with gradient. Requirements `head = "scalar"`."""
+        """The reward model's output, with gradient. Needs `head = "scalar"`."""
         return _declared(self._scalar, "the scalar head's output", 'head = "scalar"')
 
     @property
@@ -161,7 +164,7 @@ class Scored:
         return replace(self, _log_prob=log_prob, _log_ratio=log_ratio, _scalar=scalar)
 
     def column(self, name: str) -> Tensor:
-        """A number that came with the data. Requirements `columns = (name,)`; a number of the row is its completions' too."""
+        """A number that came with the data. Needs `columns = (name,)`; a number of the row is its completions' too."""
         return _declared(self._columns.get(name), f"the column {name}", f'columns = ("{name}",)')
 
     def with_log_ratio(self, log_ratio: Tensor) -> Scored:
@@ -187,7 +190,7 @@ class Example:
 
     @property
     def uniform(self) -> Tensor:
-        """A number in [0, 1) for each example, shape (B,). Requirements `needs_uniform = True`."""
+        """A number in [0, 1) for each example, shape (B,). Needs `needs_uniform = True`."""
         return _declared(self._uniform, "a random number", "needs_uniform = True")
 
     def sides(self) -> dict[str, Scored]:
@@ -217,7 +220,7 @@ class Pair(Example):
         return self.chosen.tolerance.maximum(self.rejected.tolerance)
 
     def column(self, name: str) -> Tensor:
-        """A number of the row, shape (B,). Requirements `columns = (name,)`."""
+        """A number of the row, shape (B,). Needs `columns = (name,)`."""
         return self.chosen.column(name)
 
     def with_sides(self, chosen: Scored, rejected: Scored) -> Pair:
@@ -246,7 +249,7 @@ class Unpaired(Example):
 
     @property
     def mismatched(self) -> Scored:
-        """Every prompt with the completion of another row, shape (B,). Requirements `mismatched = True`."""
+        """Every prompt with the completion of another row, shape (B,). Needs `mismatched = True`."""
         return _declared(self._mismatched, "the mismatched completions", "mismatched = True")
 
     def sides(self) -> dict[str, Scored]:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class Modifier(Requirements):
     """Base class: changes what an objective sees, or its loss. Return it from `register_modifiers`.
 
-    Override `scored` when it changes each completion's log-ratio by itself, `transform` when it needs the whole example, and
-    `loss` when it changes the loss. The implicit reward, for metrics, goes through `scored` alone.
+    Override `scored` when it changes each completion's log-ratio by itself, `transform` when it needs the whole
+    example, and `loss` when it changes the loss. The implicit reward, for metrics, goes through `scored` alone.
     """
 
     data: ClassVar[tuple[Data, ...]] = ("pair", "unpaired", "ranked", "chosen")

@@ -1,9 +1,9 @@
 """What an objective is, and what it declares.
 
 An objective is pure math over log-probabilities: it never sees padding, masks, devices or ranks. It declares what it
-needs in class attributes, the engine provides that and no more (`alignzoo.interfaces.loss_inputs` says what it looks like), and touching
-anything else is an error that says which declaration is missing. torch is not imported here, so that a recipe can be
-read without it.
+needs in class attributes, and the engine provides that and no more (`alignzoo.interfaces.loss_inputs` has the types).
+Reading anything else is an error that names the missing declaration. torch is not imported here, so that a recipe can
+be read without it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-__all__ = ["Field", "Requirements", "NotDeclared", "Objective", "Pair", "Ranked", "Scored", "Tokens", "Unpaired"]
+__all__ = ["Field", "NotDeclared", "Objective", "Pair", "Ranked", "Requirements", "Scored", "Tokens", "Unpaired"]
 
 
 ReferenceKind = Literal["none", "sequence", "token", "live", "moving"]
@@ -161,8 +161,10 @@ class Objective(Requirements):
             'a state needs an example that has one: not with `data = "chosen"`': keeps and cls.data == "chosen",
             'a scalar head has no log-probs: `reference = "none"`, no `tokens`':
                 cls.head == "scalar" and (cls.reference != "none" or cls.tokens),
-            '`reference_update` needs `reference = "moving"`': defines("reference_update") and cls.reference != "moving",
-            '`reference = "moving"` needs `reference_update`': cls.reference == "moving" and not defines("reference_update"),
+            '`reference_update` needs `reference = "moving"`':
+                defines("reference_update") and cls.reference != "moving",
+            '`reference = "moving"` needs `reference_update`':
+                cls.reference == "moving" and not defines("reference_update"),
         }  # fmt: skip
 
     @property

@@ -178,7 +178,7 @@ def _written(model: PreTrainedModel, rows: Sequence[NDArray[Any]], want: Sequenc
     for step in range(max(map(len, want))):
         found = writing.logits().float().log_softmax(-1)
         going = np.array([step < len(one) for one in want])
-        for i in np.flatnonzero(going):
+        for i in np.flatnonzero(going).tolist():
             if not float((found[i] - want[i][step]).abs().max()) <= limit_of(model):
                 return False
         following = [row[min(_start(row) + step, len(row) - 1)] for row in rows]

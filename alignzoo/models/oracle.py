@@ -61,7 +61,7 @@ def in_float32(model: nn.Module, wanted: bool = True) -> Iterator[None]:
     if getattr(model, "hf_quantizer", None) is not None or any(
         hasattr(part, "placements") for part in tensors.values()
     ):
-        yield not narrow
+        yield
         return
     try:
         for tensor, data in narrow:

@@ -101,7 +101,8 @@ class Resolved:
         """Everything in it that came from the registry and that its result depends on."""
         recipe = self.recipe
         return [
-            *recipe.objective.components, *recipe.data.components, recipe.model, *recipe.eval.metrics, *recipe.eval.judges
+            *recipe.objective.components, *recipe.data.components, recipe.model,
+            *recipe.eval.metrics, *recipe.eval.judges,
         ]  # fmt: skip
 
     @property

@@ -21,8 +21,8 @@ def code_of_class(cls: type, distribution: Distribution | None = None, version: 
     """32 hex digits of the code that a class is part of; its qualified name where there is no file.
 
     It covers the modules of the class's top-level package and, with `distribution`, of every other package that the
-    distribution installs. For a class of alignzoo it covers the subpackage (`alignzoo.evaluation.judges`). For a plugin that is a
-    single file it covers that file and the modules beside it that it imports, also indirectly.
+    distribution installs. For a class of alignzoo it covers the subpackage (`alignzoo.evaluation.judges`). For a plugin
+    that is a single file it covers that file and the modules beside it that it imports, also indirectly.
     """
     module = cls.__module__
     file = getattr(sys.modules.get(module), "__file__", None)

@@ -28,7 +28,7 @@ from alignzoo.registry.loading import (
     no_plugins,
 )
 
-__all__ = ["OFF", "Provider", "PluginInfo", "Registry", "digest_source", "get_objective", "no_plugins", "registry"]
+__all__ = ["OFF", "PluginInfo", "Provider", "Registry", "digest_source", "get_objective", "no_plugins", "registry"]
 
 BUILT_IN = (
     "alignzoo.objectives.builtin", "alignzoo.objectives.modifiers", "alignzoo.data.sources", "alignzoo.data.formats",

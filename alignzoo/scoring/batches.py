@@ -1,7 +1,7 @@
 """From the scores of a forest's sequences to what an objective sees.
 
-A `ScoredBatch` holds what is known of the sequences of some rows, one after the other and without padding. A `BatchBuilder` cuts it
-into the examples that each term of an objective declares, with the fields that it declares and no others.
+A `ScoredBatch` holds the values of some rows' sequences, one after the other and without padding. A `BatchBuilder` cuts
+it into the examples that each term of an objective declares, with the declared fields and no others.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,9 +23,16 @@ from alignzoo.interfaces.loss_inputs import Pair, Ranked, Scored, Tokens, Unpair
 from alignzoo.interfaces.metric import Metric
 from alignzoo.interfaces.objective import Objective
 from alignzoo.models.logits import per_sequence
-from alignzoo.reference.scores import ReferenceScores
 from alignzoo.scoring.forest import lay_out
 from alignzoo.scoring.scorer import Scorer
+
+
+class TokenScores(Protocol):
+    """Log-probs of the scored tokens of some trees, such as `alignzoo.reference.ReferenceScores`."""
+
+    def tokens(self, tree: int, branch: int) -> NDArray[np.float32]:
+        """Return the log-probs of one branch, (n,), in nats."""
+
 
 Term = Objective | Metric
 """Who is given examples."""
@@ -102,7 +110,7 @@ class BatchBuilder:
 
     objective: Objective
     trees: Trees
-    reference: ReferenceScores | None = None
+    reference: TokenScores | None = None
     live: Scorer | None = None
     seed: int = 0
     metrics: Sequence[Metric] = ()

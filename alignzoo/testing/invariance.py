@@ -86,8 +86,8 @@ def same_twice(objective: Objective) -> None:
     state = batches[0].state
     first, second = (objective.loss(batch.given(state=state).example).detach() for batch in batches)
     assert torch.equal(first, second), (
-        "two calls gave two losses; keep nothing between calls, and draw no numbers of your own: `needs_uniform = True` gives "
-        "seeded ones"
+        "two calls gave two losses; keep nothing between calls, and draw no numbers of your own: "
+        "`needs_uniform = True` gives seeded ones"
     )
 
 

@@ -68,7 +68,7 @@ def held_constant(objective: Objective) -> str:
 
 
 def gradient_is_right(objective: Objective) -> None:
-    """torch.autograd.gradcheck in float64, by every token's value; not for an objective that declares `stop_gradient`."""
+    """Run torch.autograd.gradcheck in float64, by every token's value, except where `stop_gradient` is declared."""
     if held_constant(objective):
         return
     batch = batch_for(objective, rows=4)

@@ -27,8 +27,8 @@ BRANCHES = {"pair": 2, "chosen": 1, "unpaired": 2, "ranked": 4}
 DECLARATIONS = ("data", "reference", "tokens", "statistics", "columns", "mismatched", "needs_uniform", "head")
 """What `BatchBuilder` asks an objective for."""
 BOUNDS = {
-    "log_prob": (-math.inf, 0.0), "log_collision_prob": (-math.inf, 0.0), "entropy": (0.0, math.inf), "kl": (0.0, math.inf),
-    "scalar": (-math.inf, math.inf),
+    "log_prob": (-math.inf, 0.0), "log_collision_prob": (-math.inf, 0.0), "entropy": (0.0, math.inf),
+    "kl": (0.0, math.inf), "scalar": (-math.inf, math.inf),
 }  # fmt: skip
 """What a policy can say."""
 

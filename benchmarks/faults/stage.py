@@ -99,7 +99,7 @@ class Child:
             os.environ |= {"ALIGNZOO_RUNS": str(place.runs), "ALIGNZOO_CACHE": str(place.cache)} | SETTINGS
             os.chdir(ROOT)
             sys.argv = arguments
-            from alignzoo.cli import main
+            from alignzoo.cli.app import main
 
             if inject:
                 inject()

@@ -2,7 +2,7 @@
 
 Run as: /path/to/trl-env/python benchmarks/peers/trl_losses.py tests/objectives/peer_trl.json
 
-Requirements TRL and not alignzoo; no network, CPU only. Each number comes from the trainer's own tokenization, collator
+Needs TRL and not alignzoo; no network, CPU only. Each number comes from the trainer's own tokenization, collator
 and `compute_loss`, on tiny random Llamas in float64. TRL's fused LM head keeps its sums in float32 whatever the
 model's type, so DPOTrainer and KTOTrainer get a plain log-softmax in its place; the script checks that the two
 agree to float32. An entry says `"precision": "float32"` where TRL's own formula casts down; `per_example` is there

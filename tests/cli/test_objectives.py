@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 ZOO = ROOT / "plugins" / "alignzoo-zoo" / "alignzoo_zoo"
-METADATA = "Metadata-Version: 2.1\nName: alignzoo-zoo\nVersion: 0.1.0\nRequires-Dist: alignzoo>=0.1,<0.2\n"
+METADATA = "Metadata-Version: 2.1\nName: alignzoo-zoo\nVersion: 0.1.0\nRequires-Dist: alignzoo>=0.2.0.dev0,<0.3\n"
 BUILT_IN = ["cdpo", "dpo", "ipo", "sft"]
 MODIFIERS = ["label_smoothing", "length_normalization", "margin"]
 

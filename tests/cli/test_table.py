@@ -10,7 +10,7 @@ import pytest
 from measured import Runs, about, comparison, measure
 
 from alignzoo import load_recipe
-from alignzoo.cli import _exit_code
+from alignzoo.cli.app import _exit_code
 from alignzoo.compare.results import write_results
 
 DATA_OF_OTHERS = "0ther" * 6

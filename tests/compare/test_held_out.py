@@ -51,12 +51,12 @@ def test_prompts_are_spread_over_the_test_split_and_end_where_a_reply_begins():
     branches = [(Branch(np.array([1])), Branch(np.array([2, 3]), len(context) and 1)) for context in contexts]
     held_out = TokenizedRows(Trees.build(Tree(str(i), np.array([0]), two) for i, two in enumerate(branches)), [])
     test = np.arange(40) % 2 == 0
-    chosen = choose_reply_rows(figures_module, 4, test)
+    chosen = choose_reply_rows(held_out, 4, test)
     assert chosen == [6, 16, 26, 36]
-    everything = choose_reply_rows(figures_module, 999, test)
+    everything = choose_reply_rows(held_out, 999, test)
     assert everything == [i for i in range(40) if i % 2 == 0 and i % 5]
-    assert choose_reply_rows(figures_module, 999) == [i for i in range(40) if i % 5], "a run leaves out the same rows"
-    assert choose_reply_rows(figures_module, 4, test & False) == []
+    assert choose_reply_rows(held_out, 999) == [i for i in range(40) if i % 5], "a run leaves out the same rows"
+    assert choose_reply_rows(held_out, 4, test & False) == []
 
 
 # --- figures from given log-probs

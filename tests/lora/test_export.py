@@ -12,7 +12,7 @@ import yaml
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from alignzoo.cli import _exit_code
+from alignzoo.cli.app import _exit_code
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import UserError
 from alignzoo.training.export import export_run

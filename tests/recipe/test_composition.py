@@ -9,7 +9,7 @@ import yaml
 from click.testing import CliRunner
 from zoo import OBJECTIVES
 
-from alignzoo.cli import alignzoo
+from alignzoo.cli.app import alignzoo
 from alignzoo.core.errors import UserError
 from alignzoo.objectives.composition import Modified, Sum
 from alignzoo.recipe.load import load_recipe

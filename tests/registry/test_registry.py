@@ -14,7 +14,7 @@ from alignzoo.registry.lookup import Registry
 
 
 def test_a_plugin_is_found_and_attributed(install):
-    install("alignzoo-mine", GOOD.format(name="mine"), requires="alignzoo>=0.1,<0.2")
+    install("alignzoo-mine", GOOD.format(name="mine"), requires="alignzoo>=0.2.0.dev0,<0.3")
     registry = Registry()
     cls = registry.find("objective", "mine")
     assert cls.name == "mine"

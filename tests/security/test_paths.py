@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 import alignzoo
-from alignzoo.cli import alignzoo as cli
+from alignzoo.cli.app import alignzoo as cli
 from alignzoo.compare.spec import Comparison
 from alignzoo.core.errors import UserError
 from alignzoo.recipe.load import load_recipe

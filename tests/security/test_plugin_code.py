@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from alignzoo.cli import _exit_code
+from alignzoo.cli.app import _exit_code
 from alignzoo.core import console
 from alignzoo.core.errors import UserError
 from alignzoo.recipe.load import load_recipe

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 import alignzoo
-from alignzoo.cli import alignzoo as cli
+from alignzoo.cli.app import alignzoo as cli
 from alignzoo.compare.spec import read_comparison
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import Problem, UserError

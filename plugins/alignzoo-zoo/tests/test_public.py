@@ -63,7 +63,9 @@ def test_all_files_are_looked_at():
 @pytest.mark.parametrize(
     "code",
     [
-        "import alignzoo", "from alignzoo.interfaces.objective import Objective", "import alignzoo.interfaces.loss_inputs as s", "import numpy",
+        "import alignzoo", "from alignzoo.interfaces.objective import Objective",
+        "import alignzoo.interfaces.loss_inputs as s",
+        "import numpy",
         "from alignzoo import Objective, registry", "from alignzoo import *", "from transformers import Trainer",
         "from .. import alignzoo", "if True:\n    from alignzoo.training.step import Engine", "import importlib",
         "def f():\n    import alignzoo.data", "pair.chosen._tokens", "__import__('alignzoo.training.step')",

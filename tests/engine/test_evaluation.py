@@ -6,15 +6,12 @@ from statistics import pstdev
 
 import pytest
 import torch
-from alignzoo.errors import RunFailed
-from alignzoo.evaluate import evaluate
-from alignzoo.progress import Screen
-from alignzoo.tally import standard_error
 from steps import UNLIMITED, build, every, take
 
 from alignzoo import Objective
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import RunFailed
+from alignzoo.evaluation.aggregate import standard_error
 from alignzoo.evaluation.evaluate import evaluate
 
 SAME = {"accuracy": "preference_accuracy"}

@@ -241,7 +241,7 @@ class Run:
 
     def _references(
         self, scorer: Scorer, train: TokenizedRows, held_out: TokenizedRows
-    ) -> tuple[list[ReferenceScores | None], Check | None]:
+    ) -> tuple[list[ReferenceScores | None], list[Check]]:
         """Of the training and of the held-out rows; the latter also where a metric alone asks for it. And how far they
         are from the model's own forward."""
         self.stopping.doing = "stopped in the reference pass; what is scored is kept, and the same command goes on"
@@ -257,7 +257,7 @@ class Run:
             else None
             for part, wanted in ((train, asked in cached), (held_out, asked in cached or measured))
         ]
-        return found, spot_check(spot, found)
+        return found, spot_check(spot, found, self.ranks)
 
     def _adapt(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         """Adapters, where the recipe trains them: from here on. The start was scored without, as any run's."""

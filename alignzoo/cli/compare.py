@@ -71,12 +71,8 @@ def command(recipes: tuple[str, ...], dry_run: bool, as_json: bool, **options: A
 
 def _comparison(recipes: tuple[str, ...], options: dict[str, Any]) -> tuple[Comparison, Node]:
     """What a file says, or the command line, or both: the latter has the last word."""
-    from pydantic import ValidationError
-
-    from alignzoo.compare.spec import Comparison, is_comparison, read_comparison
-    from alignzoo.core.errors import UserError
+    from alignzoo.compare.spec import is_comparison, read_comparison, validate_comparison
     from alignzoo.recipe.parse import COMMAND_LINE, Node, Origin
-    from alignzoo.recipe.pydantic_errors import order, problems_of
 
     said = {key: value for key, value in options.items() if value not in (None, ())}
     for key in ("grid", "rows"):
@@ -91,10 +87,7 @@ def _comparison(recipes: tuple[str, ...], options: dict[str, Any]) -> tuple[Comp
         node, found = read_comparison(Path(recipes[0]))
         base = found.model_dump()
     base["samples"] = base.get("samples", {}) | samples
-    try:
-        return Comparison.model_validate(base | said), node
-    except ValidationError as error:
-        raise UserError(sorted(problems_of(error, node, (), Comparison), key=order)) from None
+    return validate_comparison(base | said, node), node
 
 
 def _values(word: str, option: str) -> tuple[str, list[Any]]:

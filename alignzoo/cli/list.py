@@ -30,10 +30,11 @@ LINES = ("family", "source", "equation", "needs", "constant", "package")
 @click.argument("words", nargs=-1, metavar="[KIND | NAME]")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 def command(words: tuple[str, ...], as_json: bool) -> None:
-    """List what a recipe can name: everything, one KIND (objectives, modifiers, data sources, formats, model sources,
-    metrics, judges, reporters), or all about one NAME.
+    """List what a recipe can name: everything, one KIND, or all about one NAME.
 
-    `alignzoo list plugins` lists the installed packages with what each registers, and why one was not loaded.
+    Kinds: objectives, modifiers, data sources, formats, model sources, metrics, judges, reporters.
+
+    `alignzoo list plugins` lists the installed packages, what each registers, and why one was not loaded.
     """
     name = " ".join(words)
     kind = re.sub(r"[-_]", " ", name).removesuffix("s")

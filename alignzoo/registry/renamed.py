@@ -7,13 +7,14 @@ from typing import Any
 
 from pydantic.errors import PydanticUserError
 
+_SCORED = {"detached": "stop_gradient", "random": "needs_uniform"}
 RENAMED = {
-    "Requirements": {"detached": "stop_gradient", "random": "needs_uniform"},
-    "Objective": {
+    "Objective": _SCORED | {
         "reward": "implicit_reward", "sync": "reference_update", "includes": "already_applies", "node": "to_recipe",
         "pieces": "components",
     },
-    "Modifier": {"see": "transform", "unfit": "incompatible_with"},
+    "Modifier": _SCORED | {"see": "transform", "unfit": "incompatible_with"},
+    "Metric": _SCORED,
     "DataSource": {"pieces": "components"},
     "Reporter": {"start": "on_start", "line": "on_log", "finish": "on_finish"},
 }  # fmt: skip
@@ -27,7 +28,7 @@ def former_name(cls: type, parent: type) -> str:
     """Return the problem of a plugin class that defines a former name in place of the present one, or ""."""
     for base in parent.__mro__:
         for old, new in RENAMED.get(base.__name__, {}).items():
-            inherits_new: Any = getattr(cls, new) is getattr(parent, new)
+            inherits_new: Any = getattr(cls, new, None) is getattr(parent, new, None)
             if hasattr(cls, old) and not hasattr(parent, old) and inherits_new:
                 return f"{cls.__name__}.{old} was renamed; expected {cls.__name__}.{new}"
     return ""

@@ -9,7 +9,7 @@ from alignzoo.registry.renamed import RENAMED
 
 HOOKS = {
     "Objective": "register_objectives", "Modifier": "register_modifiers", "DataSource": "register_data_sources",
-    "Reporter": "register_reporters",
+    "Metric": "register_metrics", "Reporter": "register_reporters",
 }  # fmt: skip
 BODY = '''
 from alignzoo import {base}, hookimpl
@@ -29,7 +29,6 @@ CASES = [(base, old, new) for base, names in RENAMED.items() for old, new in nam
 
 @pytest.mark.parametrize(("base", "old", "new"), CASES, ids=lambda value: value)
 def test_a_former_name_names_the_present_one(install, base, old, new):
-    base = "Modifier" if base == "Requirements" else base
     line = f"{old} = {CLASS_VARIABLES[old]}" if old in CLASS_VARIABLES else f"def {old}(self, *given): ..."
     install("alignzoo-old", BODY.format(base=base, line=line, hook=HOOKS[base]))
     said = problems()["alignzoo-old"]

@@ -12,7 +12,7 @@ RENAMED = {
     "data.held_out": "data.held_out_fraction",
     "data.train_rows": "data.max_train_rows",
     "data.pairs=best_worst": "extremes",
-    "data.pairs=neighbours": "adjacent",
+    "data.pairs=neighbours": "adjacent",  # codespell:ignore neighbours
     "data.path=sample": "toy",
     "data source=table": "files",
     "data source=sample": "toy",

@@ -33,7 +33,7 @@ from alignzoo_zoo import MODIFIERS, OBJECTIVES  # noqa: E402
 from peers import farthest  # noqa: E402
 
 import alignzoo  # noqa: E402
-from alignzoo.cli.objectives import needs, paper  # noqa: E402
+from alignzoo.cli.describe import needs, paper  # noqa: E402
 from alignzoo.interfaces.objective import Objective, Requirements  # noqa: E402
 from alignzoo.objectives.builtin import register_objectives  # noqa: E402
 from alignzoo.objectives.builtin.dpo import DPO  # noqa: E402

@@ -8,12 +8,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from alignzoo.core.errors import Problem, UserError
 from alignzoo.interfaces.judge import Judge
-from alignzoo.recipe.components import build_list
+from alignzoo.recipe.components import ComponentBuilder
 from alignzoo.recipe.merge import resolve_paths
 from alignzoo.recipe.parse import COMMAND_LINE, Node, Origin, from_value, read_file
-from alignzoo.recipe.pydantic_errors import order, problems_of
+from alignzoo.recipe.problems import Problems
+from alignzoo.recipe.pydantic_errors import problems_of
 from alignzoo.recipe.secrets import refuse_secrets
 from alignzoo.registry.lookup import registry
 
@@ -68,10 +68,18 @@ def read_comparison(path: Path) -> tuple[Node, Comparison]:
     for key in ("grid", "rows"):
         if isinstance(plain.get(key), dict):
             plain[key] = {name: v if isinstance(v, list) else [v] for name, v in plain[key].items()}
+    return node, validate_comparison(plain, node)
+
+
+def validate_comparison(plain: dict[str, Any], node: Node) -> Comparison:
+    """Build a comparison from plain values. Raises UserError with every problem, at its line in `node`."""
     try:
-        return node, Comparison.model_validate(plain)
+        return Comparison.model_validate(plain)
     except ValidationError as error:
-        raise UserError(sorted(problems_of(error, node, (), Comparison), key=order)) from None
+        problems = Problems(node)
+        problems.extend(problems_of(error, node, (), Comparison))
+        problems.raise_if_any()
+        raise
 
 
 def is_comparison(paths: Sequence[str]) -> bool:
@@ -84,12 +92,7 @@ def is_comparison(paths: Sequence[str]) -> bool:
 def make_judges(given: Sequence[Any], node: Node) -> list[Judge]:
     """Names, or {name: ..., fields}; `node` is where they were written. Raises UserError with every problem."""
     refuse_secrets(from_value({"judges": list(given)}, Origin(COMMAND_LINE)))
-    problems: list[Problem] = []
-    steps = build_list(list(given), ("judges",), "judge", node, registry())
-    while True:
-        try:
-            problems.append(next(steps))
-        except StopIteration as end:
-            if problems:
-                raise UserError(problems) from None
-            return list(end.value)
+    problems = Problems(node)
+    judges = ComponentBuilder(registry(), problems).build_list(list(given), ("judges",), "judge")
+    problems.raise_if_any()
+    return list(judges)

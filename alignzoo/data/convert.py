@@ -65,7 +65,7 @@ def _check(row: Row, one: Objective | Metric) -> None:
     if len(row.completions) == 1 and one.data in ("pair", "ranked"):
         raise UserError(
             f"{one.name} compares completions, and row {row.id} has a single one with a label", where="data",
-            expected="rows with chosen and rejected, or an objective for unpaired data (alignzoo objectives)",
+            expected="rows with chosen and rejected, or an objective for unpaired data (alignzoo list objectives)",
         )  # fmt: skip
     for n, completion in enumerate(row.completions, 1):
         known = {**row.columns, **completion.columns}

@@ -30,6 +30,7 @@ from alignzoo.core.errors import UserError, nearest
 from alignzoo.interfaces import hookspecs
 from alignzoo.interfaces.objective import Requirements, contradiction
 from alignzoo.registry.code import code_of_class
+from alignzoo.registry.renamed import explain, former_name
 
 GROUP = "alignzoo"
 NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -102,7 +103,7 @@ def _guarded(doing: str) -> Iterator[None]:
         raise
     except BaseException as error:
         try:
-            what = (str(error).strip().splitlines() or [""])[0]
+            what = explain(error) or (str(error).strip().splitlines() or [""])[0]
         except Exception:  # its own exception, which has no words
             what = ""
         raise Refused(f"{type(error).__name__} {doing}: {what}".removesuffix(": ")) from error
@@ -275,7 +276,9 @@ def _checked(kind: str, hook: str, base: str, cls: Any, package: Package) -> Off
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise Refused(f"{cls.__name__}.name is {name!r}; expected lower case letters, digits and underscores")
     if not (cls.__dict__.get("__doc__") or "").strip():
-        raise Refused(f"{cls.__name__} has no docstring; its first line is what `alignzoo objectives` shows")
+        raise Refused(f"{cls.__name__} has no docstring; its first line is what `alignzoo list` shows")
+    if problem := former_name(cls, parent):
+        raise Refused(problem)
     for key in getattr(cls, "model_fields", {}):
         if key in RESERVED:
             raise Refused(f"{cls.__name__} has a field '{key}', which means something else in a recipe")

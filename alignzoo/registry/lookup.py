@@ -70,6 +70,12 @@ class Registry:
             raise UserError(f"{kind} '{name}' is offered by {len(found)} plugins", expected=spellings)
         raise UserError([self._unknown(kind, name, [offer.name for offer in (*mine, *others)])])
 
+    def find_all(self, name: str) -> list[tuple[str, type]]:
+        """Return (kind, class) of everything called `name`: built-ins, or else installed plugins."""
+        mine = [offer for offer in (*self._built_in, *self._files) if _is_called(offer, name)]
+        found = mine or [offer for offer in self._installed[0] if _is_called(offer, name)]
+        return [(offer.kind, offer.cls) for offer in found]
+
     def _unknown(self, kind: str, name: str, known: list[str]) -> Problem:
         elsewhere = PACKAGE_OF.get(kind, {})
         close = "" if name in elsewhere else nearest(name, [*known, *elsewhere])

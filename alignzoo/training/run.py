@@ -28,7 +28,7 @@ from alignzoo.data.token_store import TokenizedDataset, TokenStore
 from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.evaluation.judging import run_judge
 from alignzoo.evaluation.samples import choose_reply_rows, reply_records
-from alignzoo.models.adapters import add_adapters, check_adapters_available, has_adapters
+from alignzoo.models.adapters import add_adapters, has_adapters
 from alignzoo.models.compile import compiled_layers, disable_tf32
 from alignzoo.models.fingerprint import num_trainable_parameters, weights_fingerprint
 from alignzoo.models.generation import generate_replies
@@ -46,7 +46,7 @@ from alignzoo.training.export import BASE, full_weights_policy
 from alignzoo.training.fsdp import shard_or_move
 from alignzoo.training.loop import Training, watch_steps
 from alignzoo.training.master_weights import memory_words
-from alignzoo.training.preflight import check_enough_rows, check_first_row, check_positions, no_router_loss
+from alignzoo.training.preflight import check_enough_rows, check_positions, no_router_loss, preflight
 from alignzoo.training.reporting import Reporting
 from alignzoo.training.run_folder import RunFolder
 from alignzoo.training.schedule import make_optimizer, total_steps
@@ -103,12 +103,7 @@ def run_resolved(resolved: Resolved, *, fresh: bool = False, wait: bool = False,
 def _run(resolved: Resolved, fresh: bool, wait: bool, screen: Screen, ranks: Ranks) -> RunResult:
     folder = RunFolder(folder_of(resolved).path, writes=ranks.main)
     if fresh or ranks.broadcast_from_main(folder.summary) is None:
-        for reporter in resolved.recipe.reporters:
-            reporter.ready()
-        for judge in resolved.recipe.eval.judges:
-            judge.ready()
-        check_adapters_available(resolved.recipe.model)
-        check_first_row(resolved)
+        preflight(resolved)
     for need in resolved.needs.values():
         run_resolved(need, wait=wait, screen=screen)
     if fresh and folder.writes:

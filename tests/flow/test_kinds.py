@@ -147,7 +147,7 @@ PAIRWISE = {
     "policy's whole distribution": ("wpo", None),
     "no reference": ("simpo", None),
     "modified": (
-        {"name": "dpo", "modifiers": ["length_normalization", {"name": "label_smoothing", "share": 0.2}]},
+        {"name": "dpo", "modifiers": ["length_normalization", {"name": "label_smoothing", "epsilon": 0.2}]},
         LN2,
     ),
     "modifier from a plugin": ({"name": "ipo", "modifiers": [{"name": "length_desensitization", "alpha": 0.5}]}, 25.0),

@@ -214,7 +214,7 @@ def test_a_metric_brings_its_own_reference_and_columns(go, tmp_path):
 
 @pytest.mark.slow
 def test_a_metric_of_a_reward_model(go, overlay):
-    problem = "eval.metrics.0: output is of a reward model, and dpo trains a language model"
+    problem = "eval.metrics.0: output measures a reward model, and dpo trains a language model"
     with pytest.raises(UserError, match=problem):
         load_recipe("dpo_hh", [], [overlay("eval: {metrics: [output]}")])
 

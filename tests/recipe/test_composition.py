@@ -111,9 +111,9 @@ def test_modifiers_stand_in_the_order_of_the_list_the_first_one_innermost(write)
         ("objective: {name: dpo, modifiers: 3}", "1:24: objective.modifiers: not a list; expected a list of modifiers"),
         ("objective: {name: dpo, modifiers: null}", "1:24: objective.modifiers: not a list"),
         ("objective:\n  name: dpo\n  modifiers:\n  - magrin", "4:5: objective.modifiers.0.name: no modifier is called 'magrin'; did you mean 'margin'?"),
-        ("objective:\n  name: dpo\n  modifiers:\n  - margin\n  - {name: label_smoothing, shar: 0.1}", "5:29: objective.modifiers.1.shar: no such field; did you mean 'share'?"),
-        ("objective:\n  name: dpo\n  modifiers:\n  - {name: label_smoothing, share: 0.5}", "4:29: objective.modifiers.0.share: 0.5 is out of bounds; expected below 0.5"),
-        ("objective:\n- dpo\n- name: dpo\n  modifiers:\n  - {name: margin, value: 0}", "5:20: objective.1.modifiers.0.reward: 0 is out of bounds; expected above 0"),
+        ("objective:\n  name: dpo\n  modifiers:\n  - margin\n  - {name: label_smoothing, epsilom: 0.1}", "5:29: objective.modifiers.1.epsilom: no such field; did you mean 'epsilon'?"),
+        ("objective:\n  name: dpo\n  modifiers:\n  - {name: label_smoothing, epsilon: 0.5}", "4:29: objective.modifiers.0.epsilon: 0.5 is out of bounds; expected below 0.5"),
+        ("objective:\n- dpo\n- name: dpo\n  modifiers:\n  - {name: margin, value: 0}", "5:20: objective.1.modifiers.0.value: 0 is out of bounds; expected above 0"),
         ("objective:\n  name: dpo\n  modifiers: [dpo]", "objective.modifiers.0.name: no modifier is called 'dpo'"),
         ("objective: [margin]", "objective.0.name: no objective is called 'margin'"),
     ],
@@ -149,7 +149,7 @@ def test_what_has_no_meaning_is_told_when_the_recipe_is_read(write, written, sai
 
 
 def test_all_mistakes_of_a_composition_are_told_at_once(write):
-    written = "objective:\n- {name: dpo, beta: -1, weight: 0}\n- stf\n- {name: sft, modifiers: [magrin, {name: margin, rewrd: 1}]}"
+    written = "objective:\n- {name: dpo, beta: -1, weight: 0}\n- stf\n- {name: sft, modifiers: [magrin, {name: margin, valeu: 1}]}"
     said = [line for line in message(write(written)).splitlines() if "recipe.yaml" in line]
     assert [line.partition("recipe.yaml:")[2][:4] for line in said] == ["2:15", "2:25", "3:3:", "4:27", "4:50"]
 
@@ -206,8 +206,8 @@ def test_an_override_reaches_into_a_list_by_place(write, words, shown):
 
 def test_an_override_reaches_a_field_of_a_modifier(write):
     path = write("objective: [{name: dpo, modifiers: [margin]}, sft]")
-    objective = objective_of(path, ["objective.0.modifiers.0.reward=2.5", "objective.1.weight=3"])
-    assert objective.parts[0].modifiers[0].reward == 2.5
+    objective = objective_of(path, ["objective.0.modifiers.0.value=2.5", "objective.1.weight=3"])
+    assert objective.parts[0].modifiers[0].value == 2.5
     assert objective.weights == (1.0, 3.0)
 
 
@@ -273,7 +273,7 @@ def test_origins_of_a_composition_say_who_wrote_it(write):
 SAME = [
     ("objective: [dpo, sft]", "objective: [{name: dpo, weight: 1}, {weight: 1.0, name: sft, reduction: token}]"),
     ("objective: {name: dpo}", "objective: {name: dpo, modifiers: []}"),
-    ("objective: {name: dpo, modifiers: [margin]}", "objective: {modifiers: [{reward: 1.0, name: margin}], beta: 0.1, name: dpo}"),
+    ("objective: {name: dpo, modifiers: [margin]}", "objective: {modifiers: [{value: 1.0, name: margin}], beta: 0.1, name: dpo}"),
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""`alignzoo objectives plot`: the loss and the pulls of every objective, drawn."""
+"""`alignzoo plot`: the loss and the gradient weights of objectives as curves."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ SUFFIXES = (".svg", ".png", ".html")
 
 
 @click.command(name="plot")
-@click.argument("names", nargs=-1)
+@click.argument("names", nargs=-1, metavar="[OBJECTIVE]...")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), default=Path("objectives.svg"), show_default=True,
-    help="Where to: .svg, .png or .html.",
+    help="The file to write: .svg, .png or .html.",
 )  # fmt: skip
 @click.option(
-    "--columns", type=click.IntRange(1, 20), default=6, show_default=True, help="Panels in a row (not of HTML)."
+    "--columns", type=click.IntRange(1, 20), default=6, show_default=True, help="Panels in a row (.svg and .png)."
 )
-def plot(names: tuple[str, ...], output: Path, columns: int) -> None:
-    """Draw loss and gradient weights of objectives as functions of the margin: those NAMES, or all, by family."""
+def command(names: tuple[str, ...], output: Path, columns: int) -> None:
+    """Draw loss and gradient weights as functions of the margin: of each OBJECTIVE, or of all by family."""
     from alignzoo.core.errors import NotWritten, UserError
     from alignzoo.registry.lookup import registry
 
     if output.suffix not in SUFFIXES:
         raise UserError(
-            f"nothing is drawn as '{output.suffix}'" if output.suffix else "the file's name says no format",
+            f"'{output.suffix}' is no image format" if output.suffix else "the file name has no suffix",
             where=str(output),
             expected=f"a name that ends in {', '.join(SUFFIXES)}",
         )
@@ -49,15 +49,15 @@ def plot(names: tuple[str, ...], output: Path, columns: int) -> None:
 
 
 def _by_family(known: dict[str, Any]) -> dict[str, Any]:
-    """Family by family: those that need the least come first, otherwise they are in the order of registration."""
+    """Order by family, the family with the fewest requirements first; within one, in the order of registration."""
     families: dict[str, list[str]] = {}
     for name, cls in known.items():
         families.setdefault(cls.family, []).append(name)
-    ordered = sorted(families.values(), key=lambda names: max(_asks(known[name]) for name in names))
+    ordered = sorted(families.values(), key=lambda names: max(_requirements(known[name]) for name in names))
     return {name: known[name] for names in ordered for name in names}
 
 
-def _asks(cls: Any) -> tuple[bool, int, bool, int]:
+def _requirements(cls: Any) -> tuple[bool, int, bool, int]:
     from alignzoo.interfaces.objective import Data, ReferenceKind
 
     data, reference = get_args(Data).index(cls.data), get_args(ReferenceKind).index(cls.reference)

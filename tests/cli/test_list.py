@@ -1,4 +1,4 @@
-"""`alignzoo objectives`: what is known, what each needs, and everything about one."""
+"""`alignzoo list`: objectives and modifiers by family, what each needs, and everything about one name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def cli(*arguments: str, site: Path | None = None) -> subprocess.CompletedProces
     environment = dict(os.environ) | ({"PYTHONPATH": str(site)} if site else {"ALIGNZOO_PLUGINS": ""})
     if site:
         environment.pop("ALIGNZOO_PLUGINS", None)
-    command = [sys.executable, "-m", "alignzoo", "objectives", *arguments]
+    command = [sys.executable, "-m", "alignzoo", "list", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
 
 
@@ -40,8 +40,9 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def listed(site):
-    """Name -> entry of `alignzoo objectives --json` with the zoo, in its order."""
-    return {one["name"]: one for one in json.loads(cli("--json", site=site).stdout)}
+    """Name -> entry of `alignzoo list --json` with the zoo: objectives, then modifiers."""
+    entries = json.loads(cli("--json", site=site).stdout)
+    return {one["name"]: one for one in entries if one["kind"] in ("objective", "modifier")}
 
 
 @pytest.mark.slow
@@ -113,10 +114,9 @@ def test_what_each_declares_is_in_the_json(listed):
 
 @pytest.mark.slow
 def test_the_table_has_a_line_for_each(site, listed):
-    table = cli(site=site).stdout
-    objectives, _, modifiers = table.partition("\n\n")
-    assert objectives.splitlines()[0].split() == ["OBJECTIVE", "FAMILY", "PAPER", "NEEDS", "FROM"]
-    assert modifiers.splitlines()[0].split() == ["MODIFIER", "FAMILY", "PAPER", "NEEDS", "FROM"]
+    objectives, modifiers = cli("objectives", site=site).stdout, cli("modifier", site=site).stdout
+    for table in (objectives, modifiers):
+        assert table.splitlines()[0].split() == ["NAME", "FAMILY", "PAPER", "NEEDS", "FROM"]
     for name, one in listed.items():
         part = objectives if one["kind"] == "objective" else modifiers
         line = next(line for line in part.splitlines() if line.split()[0] == name)
@@ -139,9 +139,9 @@ def test_without_plugins_there_are_the_built_ins():
 
 @pytest.mark.slow
 def test_show_tells_all_about_an_objective(site, listed):
-    text = cli("show", "kto", site=site).stdout
+    text = cli("kto", site=site).stdout
     for words in (
-        "kto: a Kahneman-Tversky value",
+        "objective kto: a Kahneman-Tversky value",
         "family    unpaired",
         "source    Ethayarajh et al. 2024, arXiv:2402.01306",
         "equation  desirable: l_D (1 - sigmoid(beta (r - z0)))",
@@ -152,13 +152,13 @@ def test_show_tells_all_about_an_objective(site, listed):
         "objective: {name: kto, beta: 0.1, desirable_weight: 1.0, undesirable_weight: 1.0}",
     ):
         assert words in text
-    assert "constant" not in cli("show", "simpo", site=site).stdout
-    assert json.loads(cli("show", "kto", "--json", site=site).stdout) == listed["kto"]
+    assert "constant" not in cli("simpo", site=site).stdout
+    assert json.loads(cli("kto", "--json", site=site).stdout) == [listed["kto"]]
 
 
 @pytest.mark.slow
 def test_show_tells_all_about_a_modifier(site, listed):
-    text = cli("show", "wpo_weighting", site=site).stdout
+    text = cli("wpo_weighting", site=site).stdout
     for words in (
         "needs     pairs, log_collision_prob of each token",
         "constant  ",
@@ -166,7 +166,15 @@ def test_show_tells_all_about_a_modifier(site, listed):
         "objective: {name: dpo, modifiers: [{name: wpo_weighting, clamp: true}]}",
     ):
         assert words in text
-    assert json.loads(cli("show", "margin", "--json", site=site).stdout) == listed["margin"]
+    assert json.loads(cli("margin", "--json", site=site).stdout) == [listed["margin"]]
+
+
+def test_a_kind_may_be_several_words_and_a_name_may_be_of_several_kinds():
+    sources = json.loads(cli("data", "sources", "--json").stdout)
+    assert {one["kind"] for one in sources} == {"data source"}
+    assert {one["name"] for one in sources} > {"hh", "files", "toy"}
+    assert json.loads(cli("data-source", "--json").stdout) == sources
+    assert [one["kind"] for one in json.loads(cli("toy", "--json").stdout)] == ["data source", "judge"]
 
 
 @pytest.mark.parametrize(
@@ -175,9 +183,11 @@ def test_show_tells_all_about_a_modifier(site, listed):
         ("dop", "no objective is called 'dop'; did you mean 'dpo'?"),
         ("length_normalized", "no modifier is called 'length_normalized'; did you mean 'length_normalization'?"),
         ("hinge", "no objective is called 'hinge'"),
+        ("hinge", "pip install alignzoo-example"),
+        ("objectivs", "nothing is called 'objectivs'; did you mean 'objectives'?"),
     ],
 )
-def test_a_misspelled_name_of_either_kind_is_told(name, words):
-    done = cli("show", name)
+def test_a_misspelled_name_of_any_kind_has_the_nearest(name, words):
+    done = cli(name)
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr

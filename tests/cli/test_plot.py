@@ -1,4 +1,4 @@
-"""`alignzoo objectives plot`: pictures of objectives, and clear words where there can be none."""
+"""`alignzoo plot`: curves of objectives, and a clear error where there can be none."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from zoo import OBJECTIVES
 
-from alignzoo.cli.objectives_plot import plot
+from alignzoo.cli.plot import command
 from alignzoo.core.errors import UserError
 from alignzoo.interfaces.objective import Objective
 from alignzoo.registry.lookup import registry
@@ -23,7 +23,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def drawn(*arguments):
-    result = CliRunner().invoke(plot, [str(one) for one in arguments])
+    result = CliRunner().invoke(command, [str(one) for one in arguments])
     if result.exception:
         raise result.exception
     return result
@@ -139,7 +139,7 @@ def test_an_unknown_name_gets_the_nearest(tmp_path):
     assert not (tmp_path / "x.svg").exists()
 
 
-@pytest.mark.parametrize(("name", "said"), [("zoo.gif", "nothing is drawn as '.gif'"), ("zoo", "says no format")])
+@pytest.mark.parametrize(("name", "said"), [("zoo.gif", "'.gif' is no image format"), ("zoo", "has no suffix")])
 def test_only_three_formats_are_drawn(tmp_path, name, said):
     with pytest.raises(UserError, match=said) as caught:
         drawn("dpo", "-o", tmp_path / name)

@@ -11,7 +11,8 @@ from alignzoo.core.errors import Problem, UserError
 from alignzoo.interfaces.format import Format
 from alignzoo.interfaces.model_source import ModelSource
 from alignzoo.interfaces.objective import Objective
-from alignzoo.objectives.composition import Modified, Sum, incompatibility
+from alignzoo.objectives.compatibility import incompatibility
+from alignzoo.objectives.composition import Modified, Sum
 from alignzoo.recipe.parse import Node
 from alignzoo.recipe.pydantic_errors import mark, problems_of
 from alignzoo.registry.lookup import Registry

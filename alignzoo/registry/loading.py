@@ -28,11 +28,11 @@ from pydantic import BaseModel
 import alignzoo
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.interfaces import hookspecs
-from alignzoo.interfaces.objective import Requirements, contradiction
+from alignzoo.interfaces.component import NAME, summary
+from alignzoo.interfaces.requirements import ScoredComponent, contradiction
 from alignzoo.registry.code import code_of_class
 
 GROUP = "alignzoo"
-NAME = re.compile(r"[a-z][a-z0-9_]*")
 OFF = "left out by ALIGNZOO_PLUGINS"
 """The `problem` of a plugin that the user switched off."""
 NOBODY = "none"
@@ -274,14 +274,14 @@ def _checked(kind: str, hook: str, base: str, cls: Any, package: Package) -> Off
     name = getattr(cls, "name", None)
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise Refused(f"{cls.__name__}.name is {name!r}; expected lower case letters, digits and underscores")
-    if not (cls.__dict__.get("__doc__") or "").strip():
+    if not summary(cls):
         raise Refused(f"{cls.__name__} has no docstring; its first line is what `alignzoo objectives` shows")
     for key in getattr(cls, "model_fields", {}):
         if key in RESERVED:
             raise Refused(f"{cls.__name__} has a field '{key}', which means something else in a recipe")
         if hasattr(parent, key) and not hasattr(BaseModel, key):
             raise Refused(f"{cls.__name__} has a field '{key}', which is no hyper-parameter but {attribute}.{key}")
-    if issubclass(cls, Requirements):
+    if issubclass(cls, ScoredComponent):
         why = contradiction(cls)
         if why:
             raise Refused(f"{cls.__name__} declares what can't be provided: {why}")

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 
 from alignzoo.interfaces.loss_inputs import NotDeclared, Scored
-from alignzoo.interfaces.objective import Objective, contradiction
+from alignzoo.interfaces.component import summary
+from alignzoo.interfaces.objective import Objective
+from alignzoo.interfaces.requirements import contradiction
 from alignzoo.testing.synthetic_batch import Batch, batch_for, less
 
 BOUNDS = ("exclusiveMinimum", "minimum", "exclusiveMaximum", "maximum")
@@ -97,7 +99,7 @@ def documented(objective: Objective) -> None:
     """A docstring, a source, an equation, and a description of every field."""
     for piece in objective.components:
         cls = type(piece)
-        assert (cls.__dict__.get("__doc__") or "").strip(), (
+        assert summary(cls), (
             f"{cls.__name__} has no docstring; say in a sentence what it is for"
         )
         assert cls.source, "no source; say where it was published: authors, year, arXiv id, equation"

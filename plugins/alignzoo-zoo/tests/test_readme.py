@@ -10,7 +10,7 @@ import yaml
 from alignzoo_zoo import MODIFIERS, OBJECTIVES
 from cases import BY_NAME
 
-from alignzoo.interfaces.objective import Requirements
+from alignzoo.interfaces.requirements import ScoredComponent
 
 README = Path(__file__).parent.parent / "README.md"
 START, END = "<!-- tables: tests/test_readme.py -->\n", "<!-- end of tables -->\n"
@@ -21,7 +21,7 @@ def tables() -> str:
     return "\n".join([*_tables(OBJECTIVES, "{}"), *_tables(MODIFIERS, "Modifiers: {}")]) + "\n"
 
 
-def _tables(classes: Sequence[type[Requirements]], title: str) -> Iterator[str]:
+def _tables(classes: Sequence[type[ScoredComponent]], title: str) -> Iterator[str]:
     for family in sorted({cls.family for cls in classes}):
         yield f"\n### {title.format(family).capitalize()}\n\n| name | what it is | paper |\n|---|---|---|"
         for cls in sorted(classes, key=lambda cls: cls.name):
@@ -29,7 +29,7 @@ def _tables(classes: Sequence[type[Requirements]], title: str) -> Iterator[str]:
                 yield f"| `{cls.name}` | {cls.__doc__.splitlines()[0].rstrip('.')} | {paper(cls)} |"
 
 
-def paper(cls: type[Requirements]) -> str:
+def paper(cls: type[ScoredComponent]) -> str:
     """A link to the first that the source names."""
     found = re.search(r"arXiv:(\d+\.\d+)", cls.source)
     return f"[{found[1]}](https://arxiv.org/abs/{found[1]})" if found else cls.source

@@ -40,7 +40,7 @@ class Lora(Strict):
     def _none(cls, value: float) -> float:
         if value != 0:
             raise ValueError(
-                f"{value:g} is not 0: with dropout, the policy that is trained would differ from the one that is scored; "
+                f"{value:g} is not 0: with dropout, the policy that is trained differs from the one that is scored; "
                 "use a smaller r or learning rate to regularize"
             )
         return value

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SerializeAsAny
 
-from alignzoo.interfaces.component import Spelling, plain_name
+from alignzoo.interfaces.component import Spelling
 from alignzoo.interfaces.loss_inputs import Scored
 from alignzoo.interfaces.modifier import Modifier
 from alignzoo.interfaces.objective import Objective

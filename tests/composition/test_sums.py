@@ -125,8 +125,8 @@ def test_each_part_sees_what_it_declares_and_not_what_another_does():
     """An objective that forgot a declaration fails in a sum as it does alone."""
     parts = [make("odpo"), modified("dpo", "length_downsampling", "wpo_weighting"), make("sft")]
     batch = batch_for(a_sum(parts))
-    supply = BatchBuilder(a_sum(parts), batch.trees)
-    odpo, dpo, sft = (next(supply.examples(batch.flat(), part)).example for part in parts)
+    builder = BatchBuilder(a_sum(parts), batch.trees)
+    odpo, dpo, sft = (next(builder.examples(batch.scored_batch(), part)).example for part in parts)
     assert odpo.chosen.column("score").shape == (6,)
     assert (
         dpo.chosen.tokens.uniform.shape

@@ -46,12 +46,12 @@ class Tokens:
 
     @property
     def ref_log_prob(self) -> Tensor:
-        """log pi_ref of each token. Needs `reference = "token"`, "live" or "moving"."""
+        """Log-prob of each token under the reference: log pi_ref. Needs `reference = "token"`, "live" or "moving"."""
         return _declared(self._ref_log_prob, "the reference's token log-probs", 'reference = "token"')
 
     @property
     def log_ratio(self) -> Tensor:
-        """log pi - log pi_ref of each token."""
+        """Log-ratio of each token: log pi - log pi_ref."""
         return self.log_prob - self.ref_log_prob
 
     @property
@@ -61,7 +61,7 @@ class Tokens:
 
     @property
     def log_collision_prob(self) -> Tensor:
-        """log sum_v pi(v)^2 of the policy's distribution at each token.
+        """Log of the collision probability sum_v pi(v)^2 of the policy's distribution at each token.
 
         Needs `statistics = ("log_collision_prob",)`.
         """
@@ -125,17 +125,17 @@ class Scored:
 
     @property
     def log_prob(self) -> Tensor:
-        """log pi(y|x) under the policy, with gradient. A reward model (`head = "scalar"`) has none."""
+        """Log-prob log pi(y|x) under the policy, with gradient. A reward model (`head = "scalar"`) has none."""
         return _declared(self._log_prob, "a log-prob", 'head = "language_model"')
 
     @property
     def ref_log_prob(self) -> Tensor:
-        """log pi_ref(y|x). Needs a `reference`."""
+        """Log-prob log pi_ref(y|x) under the reference. Needs a `reference`."""
         return _declared(self._ref_log_prob, "the reference", 'reference = "sequence"')
 
     @property
     def log_ratio(self) -> Tensor:
-        """log pi(y|x) - log pi_ref(y|x): DPO's implicit reward is beta times this (paper, section 4).
+        """Log-ratio log pi(y|x) - log pi_ref(y|x): DPO's implicit reward is beta times this (paper, section 4).
 
         It is the sum of the tokens' differences, which rounds less than `log_prob - ref_log_prob`, a difference of two
         large sums. A modifier may have replaced it.

@@ -28,7 +28,7 @@ The recipe that made it (`alignzoo run recipe.yaml`; fingerprint `{fingerprint}`
 
 
 class Card(Reporter):
-    """policy/README.md: what it was trained with, what came out, and the recipe.
+    """Model card `policy/README.md` with the objective, the figures and the recipe.
 
     Source: Mitchell et al. 2019, "Model cards for model reporting", arXiv:1810.03993.
     """

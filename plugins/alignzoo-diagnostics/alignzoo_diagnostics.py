@@ -7,7 +7,7 @@ from alignzoo.interfaces import ties
 
 
 class Flipped(Metric):
-    """Share of pairs that the reference ranks wrongly by likelihood and the policy rightly: DPO flips few of them."""
+    """Fraction of pairs that the reference ranks wrongly by likelihood and the policy rightly."""
 
     name = "flipped"
     source = "Chen et al. 2024, arXiv:2405.19534, section 4"
@@ -22,7 +22,7 @@ class Flipped(Metric):
 
 
 class Displaced(Metric):
-    """Share of pairs whose chosen completion became less likely than it was under the reference."""
+    """Fraction of pairs whose chosen completion is less likely than under the reference."""
 
     name = "displaced"
     source = "Razin et al. 2024, arXiv:2410.08847"
@@ -36,7 +36,7 @@ class Displaced(Metric):
 
 
 class RewardLengthGap(Metric):
-    """Reward margin times the sign of the length difference: above 0, the implicit reward favors longer answers."""
+    """Reward margin times the sign of the length difference, positive for a length bias."""
 
     name = "reward_length_gap"
     source = "Park et al. 2024, arXiv:2403.19159"

@@ -7,7 +7,7 @@ from alignzoo import Completion, Field, Format, Row, Skipped, UserError, hookimp
 
 
 class IMDb(Format):
-    """Movie reviews, `text` with a `label` (1 positive, 0 negative), for objectives that take unpaired data.
+    """Movie reviews, `text` with a `label` (1 positive, 0 negative), as unpaired data.
 
     Source: Maas et al. 2011, "Learning word vectors for sentiment analysis". That a prompt is the beginning of a review
     is the DPO paper's setting (Rafailov et al. 2023, arXiv:2305.18290, section 6: prefixes of 2 to 8 tokens).

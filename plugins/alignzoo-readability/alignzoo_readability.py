@@ -7,7 +7,7 @@ from alignzoo import Judge, hookimpl
 
 
 class Flesch(Judge):
-    """Flesch reading ease: about 100 is very easy, 0 very hard; short sentences of short words score high.
+    """Flesch reading ease: about 100 for very easy text, 0 for very hard text.
 
     Syllables are counted as groups of vowels, less a silent final e.
     """

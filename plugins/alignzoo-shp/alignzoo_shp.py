@@ -6,7 +6,7 @@ FIELDS = {"history": str, "human_ref_A": str, "human_ref_B": str, "labels": int,
 
 
 class SHP(FileSource):
-    """Stanford Human Preferences: Reddit posts with two answers, the one with more votes preferred.
+    """Stanford Human Preferences: Reddit posts with two answers, ranked by votes.
 
     Source: Ethayarajh et al. 2022, arXiv:2110.08420; JSON lines as in the dataset stanfordnlp/SHP. Prompts are
     formatted, and pairs with too close a vote left out, as the DPO authors' code does.

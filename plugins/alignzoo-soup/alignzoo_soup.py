@@ -6,7 +6,7 @@ from alignzoo import Field, ModelSource, UserError, content_digest, hookimpl
 
 
 class Soup(ModelSource):
-    """The average of the weights of several models of one architecture, such as runs with different seeds.
+    """Uniform or weighted average of the weights of several models of one architecture.
 
     Source: Wortsman et al. 2022, "Model soups", arXiv:2203.05482 (the uniform soup; `weights` for another one).
     """

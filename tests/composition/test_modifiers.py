@@ -229,13 +229,13 @@ NOT_READ = r"{} changes the log-ratio, which {}\(.*\){} does not read"
         ("exo_pair", ["label_smoothing"], "label_smoothing is already part of exo_pair"),
         ("dpo", ["length_normalization", "length_normalization"], "length_normalization is listed twice"),
         ("dpo", ["label_smoothing", "margin", "label_smoothing"], "margin must be the first modifier"),
-        ("dpo", ["length_normalization", "margin"], "margin must be the first modifier: length_normalization would change what it adds"),
-        ("dpo", ["label_smoothing", "margin"], "margin must be the first modifier: label_smoothing would change what it adds"),
-        ("ln_dpo", ["margin"], "margin moves beta times the log-ratio, and ln_dpo has another reward"),
-        ("f_dpo", ["margin"], "margin moves beta times the log-ratio, and f_dpo has another reward"),
-        *[(name, ["label_smoothing"], f"label_smoothing mixes the losses of single pairs, and {name} has one of the batch")
+        ("dpo", ["length_normalization", "margin"], "margin must be the first modifier: length_normalization would change the margin"),
+        ("dpo", ["label_smoothing", "margin"], "margin must be the first modifier: label_smoothing would change the margin"),
+        ("ln_dpo", ["margin"], "margin moves beta times the log-ratio, and ln_dpo has another implicit reward"),
+        ("f_dpo", ["margin"], "margin moves beta times the log-ratio, and f_dpo has another implicit reward"),
+        *[(name, ["label_smoothing"], f"label_smoothing mixes the losses of single pairs")
           for name in ("aot", "dr_dpo", "beta_dpo")],
-        ("dr_dpo", ["wpo_weighting"], "wpo_weighting weighs the losses of single pairs, and dr_dpo has one of the batch"),
+        ("dr_dpo", ["wpo_weighting"], "wpo_weighting weights the losses of single pairs"),
     ],
 )  # fmt: skip
 def test_what_has_no_meaning_is_told(name, around, why):

@@ -135,7 +135,7 @@ def test_a_mistake_is_told_at_its_place(write, written, said):
         ("objective: {name: wpo, modifiers: [wpo_weighting]}", "1:1: objective: wpo_weighting is already part of wpo"),
         ("objective: {name: dpo, modifiers: [margin, margin]}", "1:1: objective: margin is listed twice"),
         ("objective: {name: dpo, modifiers: [label_smoothing, margin]}", "1:1: objective: margin must be the first modifier"),
-        ("objective: {name: beta_dpo, modifiers: [label_smoothing]}", "1:1: objective: label_smoothing mixes the losses of single pairs, and beta_dpo has one of the batch"),
+        ("objective: {name: beta_dpo, modifiers: [label_smoothing]}", "1:1: objective: label_smoothing mixes the losses of single pairs, and beta_dpo has a loss of the batch"),
         ("objective: {name: bradley_terry, modifiers: [length_desensitization]}", "1:1: objective: length_desensitization reads log-probs, and bradley_terry trains a reward model"),
         ("objective: [dpo, bradley_terry]", "1:1: objective: one term trains a reward model and another a language model"),
         ("objective: [dpo, tr_dpo]", "1:1: objective: one term has a moving reference and another a frozen one"),

@@ -233,7 +233,7 @@ NOT_READ = r"{} changes the log-ratio, which {}\(.*\){} does not read"
         ("dpo", ["label_smoothing", "margin"], "margin must be the first modifier: label_smoothing would change the margin"),
         ("ln_dpo", ["margin"], "margin moves beta times the log-ratio, and ln_dpo has another implicit reward"),
         ("f_dpo", ["margin"], "margin moves beta times the log-ratio, and f_dpo has another implicit reward"),
-        *[(name, ["label_smoothing"], f"label_smoothing mixes the losses of single pairs")
+        *[(name, ["label_smoothing"], "label_smoothing mixes the losses of single pairs")
           for name in ("aot", "dr_dpo", "beta_dpo")],
         ("dr_dpo", ["wpo_weighting"], "wpo_weighting weights the losses of single pairs"),
     ],

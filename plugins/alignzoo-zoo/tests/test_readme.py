@@ -1,4 +1,4 @@
-"""The tables of README.md are what the classes say: `python tests/test_readme.py` writes them again."""
+"""The tables of README.md match the classes; `python tests/test_readme.py` writes them again."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pytest
+import test_peer_halos
+import test_peer_liger
+import test_peer_trl
 import yaml
 from alignzoo_zoo import MODIFIERS, OBJECTIVES
 from cases import BY_NAME
@@ -13,6 +17,7 @@ from cases import BY_NAME
 from alignzoo.interfaces.requirements import ScoredComponent
 
 README = Path(__file__).parent.parent / "README.md"
+DEFAULTS = Path(__file__).parents[3] / "docs" / "objectives_defaults.md"
 START, END = "<!-- tables: tests/test_readme.py -->\n", "<!-- end of tables -->\n"
 
 
@@ -50,6 +55,18 @@ def test_every_class_has_a_paper_a_family_and_a_first_line():
         assert cls.family, cls.name
         assert re.search(r"arXiv:\d{4}\.\d{4,5}", cls.source), cls.name
         assert cls.__doc__.splitlines()[0].endswith("."), cls.name
+
+
+@pytest.mark.skipif(not DEFAULTS.is_file(), reason=f"no {DEFAULTS}")
+def test_the_page_on_defaults_lists_the_losses_that_were_compared():
+    items = DEFAULTS.read_text().partition("## Losses compared numerically")[2].split("\n- ")[1:]
+    listed = {item.partition(":")[0].split(" (")[0]: set(re.findall(r"`(\w+)`", item)) for item in items}
+    compared = {
+        "TRL": {case.name for case in test_peer_trl.CASES},
+        "Liger-Kernel": {case.name for case in test_peer_liger.CASES},
+        "HALOs": {halo.case.name for halo in test_peer_halos.HALOS},
+    }
+    assert listed == compared | {"No other implementation": set(BY_NAME) - set().union(*compared.values())}
 
 
 def test_its_recipes_name_what_exists():

@@ -1,4 +1,4 @@
-"""What preference training does to rankings and likelihoods, as metrics."""
+"""Metrics of the effect of preference training on rankings and likelihoods."""
 
 import torch
 
@@ -15,7 +15,7 @@ class Flipped(Metric):
     reference = "sequence"
 
     def values(self, example: Pair, objective: Objective):
-        """Shape (B,); from or to a tie is half a flip."""
+        """Return 1 for a flip, 0.5 for a flip from or to a tie, else 0, shape (B,)."""
         chosen, rejected = example.chosen, example.rejected
         before = ties.wins(chosen.ref_log_prob, rejected.ref_log_prob, example.tolerance)
         return (ties.wins(chosen.log_prob, rejected.log_prob, example.tolerance) - before).clamp(min=0)
@@ -30,7 +30,7 @@ class Displaced(Metric):
     reference = "sequence"
 
     def values(self, example: Pair, objective: Objective):
-        """Shape (B,)."""
+        """Return 1 where the chosen completion is less likely, 0.5 for a tie, else 0, shape (B,)."""
         ratio = example.chosen.log_ratio
         return ties.wins(-ratio, 0 * ratio, example.chosen.tolerance)
 
@@ -44,7 +44,7 @@ class RewardLengthGap(Metric):
     reference = "sequence"
 
     def values(self, example: Pair, objective: Objective):
-        """Shape (B,); pairs of one length have none."""
+        """Return the signed margin, shape (B,); NaN for completions of equal length."""
         longer = (example.chosen.length - example.rejected.length).sign().double()
         gap = (objective.implicit_reward(example.chosen) - objective.implicit_reward(example.rejected)) * longer
         return gap.masked_fill(longer == 0, torch.nan)

@@ -1,4 +1,4 @@
-"""RSO's hinge loss, as an alignzoo plugin."""
+"""RSO's hinge loss as an alignzoo plugin."""
 
 from alignzoo import Field, Objective, Pair, hookimpl
 

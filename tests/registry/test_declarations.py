@@ -93,7 +93,7 @@ def test_a_modifier_that_changes_nothing_is_refused(install):
     code = MODIFIER.format(name="mine")
     install("alignzoo-mine", code.replace("def scored(", "def score("))
     assert "it changes nothing: override `scored`, `transform` or `loss`" in problems()["alignzoo-mine"]
-    for method in ("see(self, example, objective)", "loss(self, objective, example)"):
+    for method in ("transform(self, example, objective)", "loss(self, objective, example)"):
         name = method.partition("(")[0]
         install(
             f"alignzoo-{name}", code.replace("def scored(self, scored)", f"def {method}").replace('"mine"', f'"{name}"')

@@ -1,9 +1,9 @@
-"""Every objective and modifier, built in and in the zoo: paper, needs, lines, conformance, and how far peers are.
+"""Table of every objective and modifier: paper, needs, lines, conformance, difference from peers.
 
 Run as: python benchmarks/objectives.py
 
-Peers' numbers were recorded by the scripts of benchmarks/peers; the cases, with what differs and why, are the zoo's
-tests. Exits with 1 when a conformance check fails.
+The scripts of benchmarks/peers recorded the peers' numbers. The cases, with differences and reasons, are the zoo's tests.
+Exits with 1 when a conformance check fails.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def test_every_hook_has_a_built_in_a_package_and_a_heading(kind):
     assert Registry().known(kind)
     assert any(f"def {hook}()" in file.read_text() for plugin in PLUGINS for file in modules(plugin))
     heading = f"### {hook}() -> list[type[{base.partition(':')[2]}]]"
-    assert heading in (ROOT / "plugins" / "README.md").read_text()
+    assert heading in (ROOT / "docs" / "plugins.md").read_text()
 
 
 @pytest.mark.slow

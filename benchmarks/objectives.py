@@ -34,7 +34,8 @@ from peers import farthest  # noqa: E402
 
 import alignzoo  # noqa: E402
 from alignzoo.cli.describe import needs, paper  # noqa: E402
-from alignzoo.interfaces.objective import Objective, Requirements  # noqa: E402
+from alignzoo.interfaces.objective import Objective  # noqa: E402
+from alignzoo.interfaces.requirements import ScoredComponent  # noqa: E402
 from alignzoo.objectives.builtin import register_objectives  # noqa: E402
 from alignzoo.objectives.builtin.dpo import DPO  # noqa: E402
 from alignzoo.objectives.composition import Modified  # noqa: E402
@@ -65,7 +66,7 @@ def peers() -> dict[str, dict[str, tuple[str, float]]]:
     }
 
 
-def measure(cls: type[Requirements], package: str, compared: dict[str, dict[str, tuple[str, float]]]) -> dict[str, Any]:
+def measure(cls: type[ScoredComponent], package: str, compared: dict[str, dict[str, tuple[str, float]]]) -> dict[str, Any]:
     """With its defaults; a modifier on DPO."""
     alone = issubclass(cls, Objective)
     objective = cls() if alone else Modified(inner=DPO(), modifiers=(cls(),))

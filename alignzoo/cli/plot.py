@@ -58,7 +58,7 @@ def _by_family(known: dict[str, Any]) -> dict[str, Any]:
 
 
 def _requirements(cls: Any) -> tuple[bool, int, bool, int]:
-    from alignzoo.interfaces.objective import Data, ReferenceKind
+    from alignzoo.interfaces.requirements import Data, ReferenceKind
 
     data, reference = get_args(Data).index(cls.data), get_args(ReferenceKind).index(cls.reference)
     return cls.head == "scalar", data, cls.scope == "batch", reference

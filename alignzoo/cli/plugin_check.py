@@ -140,7 +140,8 @@ def _wrapped(modifier: Any) -> Any:
     """Wrap a modifier around a built-in objective; None if it applies to none."""
     from alignzoo.objectives.builtin.dpo import DPO
     from alignzoo.objectives.builtin.sft import SFT
-    from alignzoo.objectives.composition import Modified, incompatibility
+    from alignzoo.objectives.compatibility import incompatibility
+    from alignzoo.objectives.composition import Modified
 
     tried = (Modified(inner=inner, modifiers=(modifier,)) for inner in (DPO(), SFT()))
     return next((one for one in tried if not incompatibility(one)), None)

@@ -28,8 +28,8 @@ Overrides = Sequence[tuple[list[str], Node]]
 def runs_named(recipe: Recipe) -> dict[str, str]:
     """Return dotted key -> recipe, for every field that names a recipe whose run is needed."""
     terms = recipe.objective.terms
-    objectives = {"objective": recipe.objective} if len(terms) == 1 else {}
-    objectives |= {f"objective.{i}": term for i, (_, term) in enumerate(terms)} if len(terms) > 1 else {}
+    alone = terms[0][1] is recipe.objective  # a list of one is a sum, whose field is objective.0
+    objectives = {"objective" if alone else f"objective.{i}": term for i, (_, term) in enumerate(terms)}
     pieces: dict[str, Any] = {"model": recipe.model, "data": recipe.data, **objectives}
     return {f"{at}.{key}": value for at, piece in pieces.items() for key, value in _named(piece) if value}
 

@@ -6,7 +6,8 @@ from math import inf
 from typing import Any
 
 from alignzoo.interfaces.objective import Objective
-from alignzoo.objectives.composition import Modified, Sum, incompatibility
+from alignzoo.objectives.compatibility import incompatibility
+from alignzoo.objectives.composition import Modified, Sum
 from alignzoo.recipe.components import ComponentBuilder, as_list, as_node
 
 AT = ("objective",)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alignzoo.interfaces.objective import Objective
-from alignzoo.objectives.probe import TOKENS, SyntheticInputs
+from alignzoo.objectives.synthetic import TOKENS, SyntheticInputs
 
 POINTS = 201
 REACH = 6.0

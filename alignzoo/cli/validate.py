@@ -83,7 +83,7 @@ def _plans(resolved: Resolved) -> list[dict[str, Any]]:
         judge.ready()
     before = [plan for need in resolved.needs.values() for plan in _plans(need)]
     unread = RowReader(recipe.data)
-    rows = unread.survey.rows
+    rows = unread.plan.rows
     used: tuple[list[Row], list[Row]] = ([], [])
     for is_held_out, row in unread.used():
         used[is_held_out].append(row)
@@ -121,12 +121,12 @@ def _losses(resolved: Resolved, unread: RowReader) -> str:
     from alignzoo.cli.data import tokenizer_of
     from alignzoo.core.console import Screen
     from alignzoo.core.errors import UserError
-    from alignzoo.data.statistics import losses
+    from alignzoo.data.statistics import data_warnings
     from alignzoo.data.token_store import TokenStore
 
     try:
         tokenizer = tokenizer_of(resolved, unread)
     except UserError as error:  # no network; a run may have it
-        counts = {"truncated_prompts": 0, "truncated_completions": 0, "in_both_splits": unread.survey.rows.in_both}
-        return f"{losses(counts)}; truncated: not known ({str(error).splitlines()[0]})"
-    return losses(TokenStore(resolved, tokenizer).get(unread, Screen().info).report)
+        counts = {"truncated_prompts": 0, "truncated_completions": 0, "in_both_splits": unread.plan.rows.in_both}
+        return f"{data_warnings(counts)}; truncated: not known ({str(error).splitlines()[0]})"
+    return data_warnings(TokenStore(resolved, tokenizer).get(unread, Screen().info).report)

@@ -110,7 +110,7 @@ def test_chat_goes_through_the_template_and_plain_text_does_not():
         ("{{ raise_exception('only system') }}", "f:1: the chat template fails on this row: only system"),
         (
             "{{ messages | length }}{% if add_generation_prompt %}:{% endif %}{{ messages[-1].content }}",
-            "f:1: the chat template writes the prompt dif",
+            "f:1: the chat template renders the prompt dif",
         ),
         (
             "{{ messages | length }}{% if add_generation_prompt %}:{% endif %}",

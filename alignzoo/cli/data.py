@@ -42,7 +42,7 @@ def inspect(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], 
 
     from alignzoo.core.console import Screen
     from alignzoo.data.row_reader import RowReader
-    from alignzoo.data.statistics import remarks
+    from alignzoo.data.statistics import tokenization_notes
     from alignzoo.data.token_store import TokenStore
     from alignzoo.recipe.load import load_recipe
 
@@ -56,7 +56,7 @@ def inspect(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], 
         return
     console = Console(highlight=False, markup=False, soft_wrap=True)
     _counts(console, report)
-    for line in remarks(report, resolved.recipe.tokens.thinking):
+    for line in tokenization_notes(report, resolved.recipe.tokens.thinking):
         console.print(line)
     _lengths(console, report)
     for i, tree in enumerate(train.trees[:count]):

@@ -89,7 +89,7 @@ def _plans(resolved: Resolved) -> list[dict[str, Any]]:
         rows[is_held_out].append(row)
     for split in rows.values():
         convert_rows(split, recipe.objective, recipe.data.pairs)
-    folder, train, read = folder_of(resolved), recipe.train, reader.survey.rows
+    folder, train, read = folder_of(resolved), recipe.train, reader.plan.rows
     return [*needed, {
         "name": recipe.name,
         "state": "finished" if folder.summary() is not None else "to run",
@@ -112,15 +112,15 @@ def _tokenization(resolved: Resolved, reader: RowReader) -> str:
     from alignzoo.cli.data import tokenizer_of
     from alignzoo.core.console import Screen
     from alignzoo.core.errors import UserError
-    from alignzoo.data.statistics import losses
+    from alignzoo.data.statistics import data_warnings
     from alignzoo.data.token_store import TokenStore
     from alignzoo.training.preflight import check_enough_rows
 
     try:
         tokenizer = tokenizer_of(resolved, reader)
     except UserError as error:  # no network here; there may be one where it runs
-        counts = {"truncated_prompts": 0, "truncated_completions": 0, "in_both_splits": reader.survey.rows.in_both}
-        return f"{losses(counts)}; truncated: not known ({str(error).splitlines()[0]})"
+        counts = {"truncated_prompts": 0, "truncated_completions": 0, "in_both_splits": reader.plan.rows.in_both}
+        return f"{data_warnings(counts)}; truncated: not known ({str(error).splitlines()[0]})"
     found = TokenStore(resolved, tokenizer).get(reader, Screen().info)
     check_enough_rows(found.train, found.held_out, resolved.recipe.train.batch_size)
-    return losses(found.report)
+    return data_warnings(found.report)

@@ -34,7 +34,7 @@ def reply_lines(
     prompts = [held_out.trees[i].prompt for i in rows]
     with screen.bar("replies", len(rows)) as advance:
         replies = generate_replies(
-            policy.model, tokenizer, prompts, temperature=settings.temperature, most=settings.tokens,
+            policy.model, tokenizer, prompts, temperature=settings.temperature, max_new_tokens=settings.tokens,
             seed=settings.seed, progress=advance,
         )  # fmt: skip
     trees = [

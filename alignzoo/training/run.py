@@ -23,7 +23,7 @@ from alignzoo.core.memory import reset_peak_memory, tune_malloc
 from alignzoo.core.paths import cache_root, runs_root
 from alignzoo.core.signals import GracefulShutdown
 from alignzoo.data.row_reader import RowReader
-from alignzoo.data.statistics import losses, remarks
+from alignzoo.data.statistics import data_warnings, tokenization_notes
 from alignzoo.data.token_store import TokenizedDataset, TokenStore
 from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.evaluation.judging import run_judge
@@ -224,9 +224,9 @@ class Run:
         self.screen.info(
             f"data: {report['train']:,} training and {report['held_out']:,} held-out rows of {report['read']:,} read"
             + (f"; skipped: {skipped}" if skipped else "")
-            + losses(report)
+            + data_warnings(report)
         )
-        for line in remarks(report, recipe.tokens.thinking):
+        for line in tokenization_notes(report, recipe.tokens.thinking):
             self.screen.info(f"data: {line}")
         if getattr(recipe.data, "path", recipe.data.name) == "toy":
             self.screen.info(
@@ -306,7 +306,8 @@ class Run:
         most, prompts = self.recipe.eval.replies.max_new_tokens, self._prompts(held_out)
         return self.ranks.alike(
             lambda: [
-                reply.text for reply in generate_replies(model, tokenizer, prompts, temperature=0, most=most, seed=0)
+                reply.text
+                for reply in generate_replies(model, tokenizer, prompts, temperature=0, max_new_tokens=most, seed=0)
             ]
         )
 

@@ -214,7 +214,7 @@ def test_every_figure_is_the_plain_forwards(run, measured):
 def sample_of(recipe, folder, prompt):
     model = AutoModelForCausalLM.from_pretrained(folder / "policy").eval()
     tokenizer = AutoTokenizer.from_pretrained(folder / "policy")
-    return generate_replies(model, tokenizer, [prompt], temperature=1.0, most=SETTINGS.tokens, seed=SETTINGS.seed)[0]
+    return generate_replies(model, tokenizer, [prompt], temperature=1.0, max_new_tokens=SETTINGS.tokens, seed=SETTINGS.seed)[0]
 
 
 def test_what_starts_from_nothing_is_its_own_reference(run, measured):
@@ -255,7 +255,7 @@ def test_the_mean_log_ratio_of_replies_estimates_their_kl(run, scorers):
     policy, reference = scorers
     tokenizer = AutoTokenizer.from_pretrained(run("dpo")[1] / "policy")
     prompts = [np.array([5 + i % 40, 6, 7 + i % 3], dtype=np.int32) for i in range(400)]
-    drawn = generate_replies(policy.model, tokenizer, prompts, temperature=1.0, most=12, seed=1)
+    drawn = generate_replies(policy.model, tokenizer, prompts, temperature=1.0, max_new_tokens=12, seed=1)
     trees = [Tree(str(i), p, (Branch(r.tokens),)) for i, (p, r) in enumerate(zip(prompts, drawn, strict=True))]
     kl, log_ratio = (np.array(values) for values in divergences(policy, reference, trees, 4096))
     off = log_ratio - kl

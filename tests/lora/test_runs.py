@@ -226,7 +226,7 @@ def test_what_has_no_place_beside_adapters_is_told(run, tmp_path):
         run("model.lora.rank=3")
     with pytest.raises(UserError, match=r"quantized weights can't be trained: quantize needs lora"):
         run("model.quantize=4bit", lora=None)
-    with pytest.raises(UserError, match=r"quantize is for weights that are read, and a config makes random ones"):
+    with pytest.raises(UserError, match=r"quantize needs pretrained weights"):
         run("model.quantize=4bit", recipe="recipes/sft_hh.yaml")
     with pytest.raises(UserError, match=r"has no linear layer 'q_prj'; did you mean 'q_proj'"):
         run("model.lora.target_modules=[q_prj]")
@@ -236,12 +236,12 @@ def test_a_library_that_is_not_there_is_told_with_its_command(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     monkeypatch.setattr("alignzoo.models.adapters.find_spec", lambda name: None)
     with pytest.raises(
-        UserError, match=r"adapters are made by peft, which is not installed\n.*pip install 'alignzoo\[lora\]'"
+        UserError, match=r"adapters require peft, which is not installed\n.*pip install 'alignzoo\[lora\]'"
     ):
         run("seed=7")
 
 
 def test_an_adapter_is_no_start_by_path(run):
     result = run()
-    with pytest.raises(UserError, match=r"this is an adapter, and a policy starts from whole weights\n.*--merge"):
+    with pytest.raises(UserError, match=r"the folder contains an adapter, and a policy starts from whole weights\n.*--merge"):
         alignzoo.run("recipes/sft_hh.yaml", [f"model.path={result.policy}"], ["tests/smallest.yaml"])

@@ -7,8 +7,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from alignzoo.data.boundary import Reader
-from alignzoo.data.chat_template import Template, answer_message
+from alignzoo.data.boundary import BoundaryTokenizer
+from alignzoo.data.chat_template import ChatTemplate, answer_message
 from alignzoo.interfaces.judge import Prompt
 from alignzoo.interfaces.rows import plain_text
 
@@ -45,8 +45,8 @@ def as_text(
         return Text(ended)
     if not isinstance(prompt, str):
         if tokenizer.chat_template and not pair:
-            template = Template(tokenizer, whole_turns=after_turn)
-            return Text(template.whole(prompt, answer_message(reply)).text, templated=True)
+            template = ChatTemplate(tokenizer, whole_turns=after_turn)
+            return Text(template.render_chat(prompt, answer_message(reply)).text, templated=True)
         prompt = "\n\n".join(map(plain_text, prompt)) + ("" if pair else "\n\n")
     if pair:
         return Text(prompt, ended)
@@ -58,7 +58,7 @@ def as_text(
 def read(texts: Sequence[Text], tokenizer: PreTrainedTokenizerBase, limit: int) -> list[Encoded]:
     """Their tokens, at most `limit` each, special tokens once as in training. What is over is cut at the beginning of
     a text, and a warning says so."""
-    found, cut, reader = [], 0, Reader(tokenizer)
+    found, cut, reader = [], 0, BoundaryTokenizer(tokenizer)
     for text in texts:
         options: dict[str, Any] = {"add_special_tokens": not text.templated, "verbose": False}
         encoded = _once(dict(tokenizer(text.first, text.second, **options)), text, reader)
@@ -78,12 +78,12 @@ def read(texts: Sequence[Text], tokenizer: PreTrainedTokenizerBase, limit: int) 
     return found
 
 
-def _once(encoded: Encoded, text: Text, reader: Reader) -> Encoded:
+def _once(encoded: Encoded, text: Text, reader: BoundaryTokenizer) -> Encoded:
     """Without the BOS and EOS that the text and the tokenizer both put there."""
     if text.templated:
         return encoded
     size = len(encoded["input_ids"])
-    ids, first = reader.once(encoded["input_ids"])
+    ids, first = reader.deduplicate(encoded["input_ids"])
     return {name: values[first : first + len(ids)] for name, values in encoded.items()} if len(ids) < size else encoded
 
 

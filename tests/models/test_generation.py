@@ -29,7 +29,7 @@ def some_prompts(count: int = 11, seed: int = 0) -> list[np.ndarray]:
 
 
 def replies(model, prompts, temperature=1.0, tokenizer=None, **options):
-    options = {"most": MOST, "seed": 0} | options
+    options = {"max_new_tokens": MOST, "seed": 0} | options
     return generate_replies(model, tokenizer or byte_tokenizer(), prompts, temperature=temperature, **options)
 
 
@@ -80,7 +80,7 @@ def test_greedy_is_the_models_own_forward_across_every_length_that_changes_it(na
     """Prompts below, at and above 64, where the chunk ends and the frequencies change; one reply crosses it."""
     model, rng = spread(build(CHANGING[name]())), np.random.default_rng(0)
     prompts = [rng.integers(4, VOCABULARY, length).astype(np.int32) for length in (58, 20, 70, 31)]
-    said = tokens_of(replies(model, prompts, temperature=0, most=12))
+    said = tokens_of(replies(model, prompts, temperature=0, max_new_tokens=12))
     for prompt, tokens in zip(prompts, said, strict=True):
         ids = prompt.tolist()
         for token in tokens:
@@ -88,7 +88,7 @@ def test_greedy_is_the_models_own_forward_across_every_length_that_changes_it(na
                 logits = model(torch.tensor([ids]), use_cache=False).logits[0, -1]
             assert token == int(logits.argmax())
             ids.append(token)
-    assert tokens_of(replies(model, prompts[1:2], temperature=0, most=12)) == said[1:2]
+    assert tokens_of(replies(model, prompts[1:2], temperature=0, max_new_tokens=12)) == said[1:2]
 
 
 def test_a_model_that_leaks_between_the_rows_of_a_batch_is_drawn_from_one_by_one(monkeypatch):
@@ -98,7 +98,7 @@ def test_a_model_that_leaks_between_the_rows_of_a_batch_is_drawn_from_one_by_one
     want = tokens_of(replies(model, prompts, budget=1))
     norm = model.model.norm.forward
     monkeypatch.setattr(model.model.norm, "forward", lambda hidden: norm(hidden + hidden.roll(1, 0) - hidden))
-    monkeypatch.setattr(decoding, "_known", decoding.WeakKeyDictionary())
+    monkeypatch.setattr(decoding, "_choices", decoding.WeakKeyDictionary())
     assert tokens_of(replies(model, prompts)) == want
 
 
@@ -194,7 +194,7 @@ def test_a_reply_ends_where_the_models_positions_do():
     prompts[1] = np.full(24, 9, dtype=np.int32)
     for prompt, reply in zip(prompts, replies(model, prompts, temperature=0), strict=True):
         assert len(reply.tokens) == min(MOST, 24 - len(prompt) + 1)
-    with pytest.raises(UserError, match="a prompt has 25 tokens and the model 24 positions"):
+    with pytest.raises(UserError, match="a prompt has 25 tokens and the model has 24 positions"):
         replies(model, [*prompts, np.full(25, 9, dtype=np.int32)])
 
 
@@ -203,7 +203,7 @@ def test_no_prompts_no_replies():
 
 
 def test_a_prompt_without_tokens_is_refused():
-    with pytest.raises(ValueError, match="no token to go on from"):
+    with pytest.raises(ValueError, match="a prompt is empty"):
         replies(build(FOREST["llama"]()), [np.zeros(0, dtype=np.int32)])
 
 
@@ -247,7 +247,7 @@ def test_tokens_come_as_often_as_the_policy_says(temperature, top_p):
     with torch.no_grad():
         model.lm_head.weight *= 6  # initial weights say nothing: make some tokens likelier than others
         logits = model(torch.from_numpy(prompt)[None]).logits[0, -1]
-    said = replies(model, [prompt] * count, temperature, top_p=top_p, most=1)
+    said = replies(model, [prompt] * count, temperature, top_p=top_p, max_new_tokens=1)
     seen = np.bincount([reply.tokens[0] for reply in said], minlength=VOCABULARY)
     probs = (logits.double() / temperature).softmax(-1).numpy()
     order = np.argsort(-probs)

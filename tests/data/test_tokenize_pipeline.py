@@ -18,7 +18,7 @@ from alignzoo.core.errors import UserError
 from alignzoo.data.prepare import prepare
 from alignzoo.data.row_reader import RowReader
 from alignzoo.data.splits import read_rows
-from alignzoo.data.tokenize_pipeline import AHEAD, TokenizePipeline, ahead
+from alignzoo.data.tokenize_pipeline import AHEAD, TokenizePipeline, map_ahead
 from alignzoo.interfaces.data_source import DataSource
 from alignzoo.interfaces.rows import Completion, Row
 from alignzoo.recipe.load import load_recipe
@@ -53,7 +53,7 @@ def most_memory(work) -> int:
 
 def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
     monkeypatch.setattr("alignzoo.data.tokenize_pipeline.CHUNK", 64)
-    monkeypatch.setattr("alignzoo.data.row_reader.KEPT", 100)
+    monkeypatch.setattr("alignzoo.data.row_reader.MAX_ROWS_IN_MEMORY", 100)
     monkeypatch.setattr("alignzoo.data.tokenize_pipeline.AHEAD", 0)  # how many chunks wait at once is the threads' luck
     tokenizer, streamed, listed = byte_tokenizer(), {}, {}
     for rows in (299, 300, 1500):  # the first takes what is made once and kept
@@ -90,7 +90,7 @@ class Shrinking(DataSource):
 
 
 def test_data_that_changes_while_it_is_read_is_told(monkeypatch):
-    monkeypatch.setattr("alignzoo.data.row_reader.KEPT", 1)
+    monkeypatch.setattr("alignzoo.data.row_reader.MAX_ROWS_IN_MEMORY", 1)
     with pytest.raises(UserError, match="the data has changed while it was read"):
         list(RowReader(Shrinking()))
 
@@ -112,7 +112,7 @@ def test_few_rows_are_read_once_and_many_twice(monkeypatch):
     first, again = list(few.used()), list(few.used())
     assert first == again
     assert reads == ["train"]
-    monkeypatch.setattr("alignzoo.data.row_reader.KEPT", 9)
+    monkeypatch.setattr("alignzoo.data.row_reader.MAX_ROWS_IN_MEMORY", 9)
     many = RowReader(Counted())
     assert list(many.used()) == first
     assert list(many) == [row for held_out, row in first if not held_out] == read_rows(Counted()).train
@@ -133,10 +133,10 @@ def test_work_ahead_keeps_the_order_and_does_not_run_away(most):
         time.sleep(0.001 * (i % 3))
         return i * i
 
-    for done, (item, result) in enumerate(ahead(items(), square, most)):
+    for done, (item, result) in enumerate(map_ahead(items(), square, most)):
         assert (item, result) == (done, done * done)
         assert len(read) <= done + 1 + AHEAD
     assert done == 19
     assert threading.current_thread().name not in threads
     with pytest.raises(ZeroDivisionError):
-        list(ahead([1, 0, 2], lambda i: 1 // i))
+        list(map_ahead([1, 0, 2], lambda i: 1 // i))

@@ -9,11 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignzoo.core.errors import UserError
-from alignzoo.data import tokenize as tokenize
 from alignzoo.data.sources.hh import HH
-from alignzoo.data.splits import Rows
+from alignzoo.data.splits import SplitRows
 from alignzoo.data.statistics import data_report, lengths
-from alignzoo.data.tokenize import TokenizedRows, truncate
+from alignzoo.data.tokenize import TokenizedRows, tokenize, truncate
 from alignzoo.data.trees import Branch, Tree, Trees
 from alignzoo.interfaces.rows import Completion, Row, Skipped
 from alignzoo.recipe.schema import TokensConfig
@@ -77,7 +76,7 @@ def test_an_empty_prompt_becomes_the_token_that_texts_begin_after(tokenizer):
 
 
 def test_plain_completions_need_an_eos():
-    with pytest.raises(UserError, match="no end-of-sequence token to close plain completions with"):
+    with pytest.raises(UserError, match="the tokenizer has none; expected a tokenizer with eos_token"):
         tokenize([pair()], byte_tokenizer(eos=False), LONG)
 
 
@@ -111,7 +110,7 @@ def test_chat_goes_through_the_template_and_plain_text_does_not():
         ("{{ raise_exception('only system') }}", "f:1: the chat template fails on this row: only system"),
         (
             "{{ messages | length }}{% if add_generation_prompt %}:{% endif %}{{ messages[-1].content }}",
-            "f:1: the chat template writes the prompt dif",
+            "f:1: the chat template renders the prompt dif",
         ),
         (
             "{{ messages | length }}{% if add_generation_prompt %}:{% endif %}",
@@ -218,7 +217,7 @@ def test_truncation_keeps_its_promises(prompt, contexts, completions, max_prompt
 def test_the_report_accounts_for_every_row(tokenizer):
     train = [pair(id="a"), pair("0123456789", "abcdefghijkl", "xy", id="b"), pair(id="c", contexts=("c" * 9, ""))]
     held_out = [pair(id="d")]
-    rows = Rows(train, held_out, [Skipped("e", "empty completion", "chosen")], read=7, left_out=2, flipped=1)
+    rows = SplitRows(train, held_out, [Skipped("e", "empty completion", "chosen")], read=7, left_out=2, flipped=1)
     parts: list[TokenizedRows] = [tokenize(part, tokenizer, limits(15, 8)) for part in (train, held_out)]
     report = data_report(rows, *parts, HH())
     assert json.loads(json.dumps(report)) == report

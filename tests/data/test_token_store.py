@@ -28,7 +28,7 @@ from alignzoo.data.sources.files import Files
 from alignzoo.data.splits import read_rows
 from alignzoo.data.statistics import data_report
 from alignzoo.data.token_store import TokenStore, leftovers, stored, tokenizer_fingerprint
-from alignzoo.data.tree_writer import ARRAYS, plain, row_from
+from alignzoo.data.tree_writer import ARRAYS, row_from_json, row_to_json
 from alignzoo.data.trees import sequence_keys
 from alignzoo.interfaces.rows import Completion, Row
 from alignzoo.models.tokenizers import load_tokenizer, pretrained_tokenizer
@@ -75,11 +75,11 @@ def recipe(tmp_path):
 
 
 class Counter:
-    """Takes the place of `Stream`, and counts."""
+    """Takes the place of `TokenizePipeline`, and counts."""
 
     def __init__(self, monkeypatch) -> None:
-        self.calls, self.real = 0, module.Stream
-        monkeypatch.setattr(module, "Stream", self)
+        self.calls, self.real = 0, module.TokenizePipeline
+        monkeypatch.setattr(module, "TokenizePipeline", self)
 
     def __call__(self, *arguments):
         self.calls += 1
@@ -134,7 +134,7 @@ def same(mine, theirs) -> None:
         ("sft", MIXED, {}),
         ("kto", MIXED, {"data": {"label_noise": 0.5, "max_train_rows": 19}}),
         ("sft", LATE, {"tokens": {"max_length": 19, "max_prompt_length": 18, "truncate_prompt": "never"}}),
-        ("dpo", PAIRS, {"data": {"label_noise": 0.5, "held_out": 0.5, "held_out_rows": 5}}),
+        ("dpo", PAIRS, {"data": {"label_noise": 0.5, "held_out_fraction": 0.5, "held_out_rows": 5}}),
     ],
     ids=["pairs", "contexts", "cut", "columns", "metrics", "mismatched", "lists", "ranked", "of lists", "chat", "skips",
          "mixed", "mixed and mismatched", "labels late", "noise"],
@@ -143,7 +143,7 @@ def same(mine, theirs) -> None:
 def test_what_comes_from_the_store_is_what_tokenizing_makes(recipe, monkeypatch, objective, records, sections, chunk):
     """The oracle has all rows in memory; the store has few, and reads the source twice where it is larger than that."""
     monkeypatch.setattr("alignzoo.data.tokenize_pipeline.CHUNK", chunk)
-    monkeypatch.setattr("alignzoo.data.row_reader.KEPT", 3 if chunk < 1024 else 1024)
+    monkeypatch.setattr("alignzoo.data.row_reader.MAX_ROWS_IN_MEMORY", 3 if chunk < 1024 else 1024)
     resolved, tokenizer = recipe(objective, records, **sections), byte_tokenizer(template=CHATML)
     rows = read_rows(resolved.recipe.data)
     train = prepare(rows.train, tokenizer, resolved.recipe)
@@ -178,7 +178,7 @@ def test_a_source_may_give_numpys_numbers_and_any_mapping():
     row = Row(
         "a", ({"role": "user", "content": "hi"},), (Completion("x", "", {"score": np.float32(0.1)}),), "g", {"m": 1}
     )
-    again = row_from(json.loads(json.dumps(plain(row))))
+    again = row_from_json(json.loads(json.dumps(row_to_json(row))))
     assert again == row
     assert isinstance(again.prompt, tuple)
 
@@ -281,7 +281,7 @@ def test_a_moved_folder_hits_and_is_reported_where_it_is(recipe):
 def test_a_plugins_code_is_part_of_the_key(recipe, made, tmp_path):
     code = """
 import alignzoo
-from alignzoo.data.rows import Completion, Row
+from alignzoo.interfaces.rows import Completion, Row
 
 class Lines(alignzoo.Format):
     "Lines."
@@ -309,7 +309,7 @@ def test_another_format_misses(recipe, made, monkeypatch):
 
 def test_a_file_that_grows_while_it_is_read_is_an_error_and_then_a_new_run(recipe, monkeypatch):
     """Rows of one reading are never stored under the hash of another."""
-    resolved, real = recipe(), module.Stream
+    resolved, real = recipe(), module.TokenizePipeline
     before = resolved.fingerprint
     file = Path(resolved.recipe.data.path)
 
@@ -318,20 +318,20 @@ def test_a_file_that_grows_while_it_is_read_is_an_error_and_then_a_new_run(recip
             rows.write(json.dumps(hh_records(31)[30]) + "\n")
         return real(*arguments)
 
-    monkeypatch.setattr(module, "Stream", growing)
-    with pytest.raises(UserError, match="data: the data has changed since the run's fingerprint was made"):
+    monkeypatch.setattr(module, "TokenizePipeline", growing)
+    with pytest.raises(UserError, match="data: the data has changed since the run's fingerprint was computed"):
         TokenStore(resolved, byte_tokenizer()).get(RowReader(resolved.recipe.data), quiet)
     assert list(stored(cache_root())) == []
-    monkeypatch.setattr(module, "Stream", real)
+    monkeypatch.setattr(module, "TokenizePipeline", real)
     again = load_recipe(resolved.path)
     assert again.fingerprint != before
     assert TokenStore(again, byte_tokenizer()).get(RowReader(again.recipe.data), quiet).report["read"] == 31
 
 
 def test_a_file_that_never_stays_the_same_has_no_digest(tmp_path, monkeypatch):
-    from alignzoo.interfaces import data_source as source
+    from alignzoo.core import digests
 
-    file, real = tmp_path / "rows.jsonl", source._digest
+    file, real = tmp_path / "rows.jsonl", digests._digest
     file.write_text("{}\n")
 
     def growing(path, *state):
@@ -339,9 +339,9 @@ def test_a_file_that_never_stays_the_same_has_no_digest(tmp_path, monkeypatch):
             rows.write("{}\n")
         return real(path, *state)
 
-    monkeypatch.setattr(source, "_digest", growing)
+    monkeypatch.setattr(digests, "_digest", growing)
     with pytest.raises(UserError, match=r"rows\.jsonl: the file changes while it is read"):
-        source.file_digest(file)
+        digests.file_digest(file)
 
 
 # --- on disk
@@ -396,17 +396,17 @@ def test_processes_at_once_do_the_work_once(recipe, monkeypatch):
 
 
 def test_without_locks_the_slower_one_uses_what_the_faster_one_made(recipe, monkeypatch):
-    monkeypatch.setattr(TokenStore, "_alone", lambda self: nullcontext())
+    monkeypatch.setattr(TokenStore, "_lock", lambda self: nullcontext())
     resolved = recipe()
     slow, fast = (TokenStore(resolved, byte_tokenizer()) for _ in range(2))
-    real = module.Stream
+    real = module.TokenizePipeline
 
     def late(*arguments):
-        monkeypatch.setattr(module, "Stream", real)
+        monkeypatch.setattr(module, "TokenizePipeline", real)
         fast.get(RowReader(resolved.recipe.data), quiet)
         return real(*arguments)
 
-    monkeypatch.setattr(module, "Stream", late)
+    monkeypatch.setattr(module, "TokenizePipeline", late)
     lines = []
     found = slow.get(RowReader(resolved.recipe.data), lines.append)
     assert len(lines) == 1, "that it came second is nobody's trouble"

@@ -78,7 +78,7 @@ def test_every_shape_of_a_pair(write, record, prompt, texts):
         ({"chosen": [user("p"), assistant("a")], "rejected": [user("p"), assistant("a")]}, "chosen equals rejected"),
         (
             {"chosen": [user("p"), assistant("a"), user("q")], "rejected": [user("p"), assistant("b"), user("q")]},
-            "completion is not one assistant message",
+            "no assistant reply at the end",
         ),
     ],
 )
@@ -102,7 +102,7 @@ PLAIN = {"prompt": "p", "chosen": "a", "rejected": "b"}
         (
             {"chosen": "a", "rejected": "b"},
             {},
-            "no prompt: there is no column 'prompt', and the completions are not dial",
+            "no prompt: there is no column 'prompt', and the completions are not HH dialogues",
         ),
         ({"promt": "p", "chosen": "a", "rejected": "b"}, {}, "did you mean 'promt'?"),
         (
@@ -111,14 +111,14 @@ PLAIN = {"prompt": "p", "chosen": "a", "rejected": "b"}
             "no column 'promt'; expected one of prompt, chosen, rejected; did you mean 'pro",
         ),
         (PLAIN, {"id": "uid"}, "no column 'uid'; expected one of prompt, chosen, rejected"),
-        (PLAIN | {"chosen": 3}, {}, "chosen: it holds a number; expected a string or a list of chat messages"),
+        (PLAIN | {"chosen": 3}, {}, "chosen: the value is a number; expected a string or a list of chat messages"),
         (
             PLAIN | {"rejected": [assistant("b")]},
             {},
-            "chosen and rejected are of different kinds; expected two strings",
+            "chosen and rejected have different types; expected two strings",
         ),
         (PLAIN | {"chosen": ["a"]}, {}, "chosen: not a chat message; expected"),
-        (PLAIN | {"chosen": [{"role": "assistant"}]}, {}, "chosen: a chat message without text; expected"),
+        (PLAIN | {"chosen": [{"role": "assistant"}]}, {}, "chosen: a chat message has no text; expected"),
     ],
 )
 def test_what_a_table_lacks_is_an_error_with_file_and_line(write, record, fields, message):
@@ -140,7 +140,7 @@ def test_columns_of_other_names_and_own_ids(write):
 
 def test_ids_must_be_unique(write):
     record = {"prompt": "p", "chosen": "a", "rejected": "b", "uid": 7}
-    with pytest.raises(UserError, match="2 rows have the id '7'; expected an id of its own"):
+    with pytest.raises(UserError, match="2 rows have the id '7'; expected a unique id"):
         read_rows(Files(path=write("t.jsonl", [record, record]), format=Records(id="uid")))
 
 
@@ -185,9 +185,9 @@ SPLITS = ("test_prefs", "test_sft", "train_prefs", "train_sft")
         (("validation", "train", "eval"), set(), {}, ("train", "validation")),
         (("test_sft", "train_prefs"), {"pair"}, {}, ("train_prefs", None)),
         (("test",), set(), {"train_split": "test"}, ("test", None)),
-        (SPLITS, {"unpaired"}, {}, "no split is plainly the one to train on"),
-        (("a", "b"), {"pair"}, {}, "no split is plainly the one to train on"),
-        (("train_a", "train_b", "test"), {"pair"}, {}, "no split is plainly the one to train on"),
+        (SPLITS, {"unpaired"}, {}, "the training split is ambiguous"),
+        (("a", "b"), {"pair"}, {}, "the training split is ambiguous"),
+        (("train_a", "train_b", "test"), {"pair"}, {}, "the training split is ambiguous"),
         (("test",), {"pair"}, {}, "every split is a test split"),
         (("test", "validation"), {"pair"}, {}, "every split is a test split"),
     ],
@@ -295,9 +295,9 @@ def test_no_hub_is_one_clear_line(hub):
     hub.result = ConnectionError("Couldn't reach 'Anthropic/hh-rlhf' on the Hub\nlong story")
     with pytest.raises(UserError) as error:
         read_rows(Hub(path="Anthropic/hh-rlhf"))
-    assert str(error.value) == (
+    assert str(error.value).startswith(
         "hub dataset Anthropic/hh-rlhf: the dataset can't be loaded: Couldn't reach 'Anthropic/hh-rlhf' on the Hub; "
-        "expected an id that exists, with the hub in reach or the dataset in its cache"
+        "expected an existing id"
     )
 
 

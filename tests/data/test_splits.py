@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from alignzoo.core.errors import RunFailed, UserError
 from alignzoo.data.row_reader import RowReader
-from alignzoo.data.splits import _flipped, _unit, read_rows
+from alignzoo.data.splits import _flipped, _uniform_hash, read_rows
 from alignzoo.interfaces.data_source import DataSource, Split
 from alignzoo.interfaces.rows import Completion, Row, Skipped
 
@@ -44,7 +44,7 @@ def ids(rows: list[Row]) -> set[str]:
 
 def test_an_own_test_split_is_used_as_it_is():
     rows = read_rows(Given(train=ROWS[:5], test=ROWS[5:8]))
-    assert (rows.train, rows.held_out, rows.carved) == (list(ROWS[:5]), list(ROWS[5:8]), False)
+    assert (rows.train, rows.held_out, rows.held_out_from_train) == (list(ROWS[:5]), list(ROWS[5:8]), False)
 
 
 def test_rows_in_both_splits_are_counted():
@@ -67,10 +67,10 @@ class Breaks(Given):
         raise LookupError("no third row")
 
 
-@pytest.mark.parametrize("read", [read_rows, lambda source: RowReader(source).survey])
+@pytest.mark.parametrize("read", [read_rows, lambda source: RowReader(source).plan])
 def test_a_source_that_raises_is_named_with_its_line(read):
     words = (
-        r"^the data source breaks, reading its train split, raised LookupError: no third row \(.*test_split\.py:\d+\)"
+        r"^the data source breaks, reading its train split, raised LookupError: no third row \(.*test_splits\.py:\d+\)"
     )
     with pytest.raises(RunFailed, match=words):
         read(Breaks(train=ROWS))
@@ -78,7 +78,7 @@ def test_a_source_that_raises_is_named_with_its_line(read):
 
 def test_the_held_out_share_is_about_what_was_asked():
     rows = read_rows(Given(train=ROWS, held_out_fraction=0.25))
-    assert rows.carved
+    assert rows.held_out_from_train
     assert len(rows.train) + len(rows.held_out) == 400
     assert 70 < len(rows.held_out) < 130
 
@@ -116,14 +116,14 @@ def plainly_read(source: Given) -> tuple[list[Row], list[Row], int, int]:
     """The oracle, with all rows in lists: training rows, held-out rows, how many are flipped, how many left out."""
     train, held_out = list(source.train), list(source.test or ())
     if source.test is None:
-        place = {row.group: _unit(f"held out {row.group}") for row in train}
+        place = {row.group: _uniform_hash(f"held out {row.group}") for row in train}
         by_place = sorted(place, key=lambda group: place[group])
         wanted = sum(place[group] < source.held_out_fraction for group in by_place)
         held = set(by_place[: min(max(wanted, 1), len(by_place) - 1)])
         train, held_out = [row for row in train if row.group not in held], [row for row in train if row.group in held]
     whole = len(train) + len(held_out)
     train, held_out = train[: source.max_train_rows], held_out[: source.held_out_rows]
-    flips = [_unit(f"noise {source.label_noise_seed} {row.id}") < source.label_noise for row in train]
+    flips = [_uniform_hash(f"noise {source.label_noise_seed} {row.id}") < source.label_noise for row in train]
     noisy = [_flipped(row) if flip else row for row, flip in zip(train, flips, strict=True)]
     return noisy, held_out, sum(flips), whole - len(train) - len(held_out)
 

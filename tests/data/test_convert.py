@@ -116,7 +116,7 @@ def test_a_sum_gets_one_shape_for_all_its_parts(names, row, texts):
 
 def test_a_rule_that_a_ranked_part_would_ignore_is_told():
     for rule in ("adjacent", "all"):
-        with pytest.raises(UserError, match=rf"data\.pairs: row f:1 stays a list .* no {rule}; expected extremes"):
+        with pytest.raises(UserError, match=rf"data\.pairs: '{rule}' .* row f:1 stays a list.*; expected extremes"):
             convert_rows([LIST], a_sum("pl_dpo", "dpo"), rule)
     assert shaped(PAIR, a_sum("pl_dpo", "dpo"), "all") == ["ab"]
 
@@ -124,22 +124,22 @@ def test_a_rule_that_a_ranked_part_would_ignore_is_told():
 @pytest.mark.parametrize(
     ("row", "objective", "said"),
     [
-        (GOOD, make("dpo"), "dpo compares completions, and row f:1 has a single one with a label; expected rows with chosen and rejected"),
-        (BAD, make("pl_dpo"), "pl_dpo compares completions, and row f:1 has a single one with a label"),
-        (GOOD, a_sum("kto", "dpo"), "data: dpo compares completions, and row f:1 has a single one with a label"),
-        (GOOD, a_sum("sft", "infonca"), "data: infonca compares completions, and row f:1 has a single one with a label"),
-        (PAIR, make("odpo"), "odpo needs the column 'score', which row f:1 has not; expected a number 'score' in every row (or chosen_score and rejected_score, or scores)\n    columns found: none"),
-        (UNSCORED, make("nca"), "nca needs the column 'score', which row f:1 has not"),
-        (PAIR, a_sum("dpo", "bradley_terry_margin"), "bradley_terry_margin needs the column 'margin', which row f:1 has not"),
+        (GOOD, make("dpo"), "dpo compares completions, and row f:1 has a single labeled completion; expected rows with chosen and rejected"),
+        (BAD, make("pl_dpo"), "pl_dpo compares completions, and row f:1 has a single labeled completion"),
+        (GOOD, a_sum("kto", "dpo"), "data: dpo compares completions, and row f:1 has a single labeled completion"),
+        (GOOD, a_sum("sft", "infonca"), "data: infonca compares completions, and row f:1 has a single labeled completion"),
+        (PAIR, make("odpo"), "odpo needs the column 'score', which row f:1 does not have; expected a number 'score' in every row (or chosen_score and rejected_score, or scores)\n    columns found: none"),
+        (UNSCORED, make("nca"), "nca needs the column 'score', which row f:1 does not have"),
+        (PAIR, a_sum("dpo", "bradley_terry_margin"), "bradley_terry_margin needs the column 'margin', which row f:1 does not have"),
         (
             row_of({"prompt": "p", "chosen": "a", "rejected": "b", "chosen_scor": 1, "rejected_scor": 2, "length": 3}),
             make("odpo"), "did you mean 'scor'?\n    columns found: length, scor",
         ),
         (
             row_of({"prompt": "p", "chosen": "a", "rejected": "b", "chosen_score": 1}),
-            make("odpo"), "odpo needs the column 'score', which row f:1 has not for completion 2 of 2",
+            make("odpo"), "odpo needs the column 'score', which row f:1 does not have for completion 2 of 2",
         ),
-        (row_of({"prompt": "p", "chosen": "a", "rejected": "b", "margin": "wide"}), make("bradley_terry_margin"), "which row f:1 has not"),
+        (row_of({"prompt": "p", "chosen": "a", "rejected": "b", "margin": "wide"}), make("bradley_terry_margin"), "which row f:1 does not have"),
     ],
 )  # fmt: skip
 def test_a_row_that_an_objective_can_not_take_is_told_by_name(row, objective, said):
@@ -295,5 +295,5 @@ def test_a_turn_that_belongs_to_one_branch_alone_stays_there():
 
 
 def test_one_prompt_alone_has_no_mismatched_completion():
-    with pytest.raises(UserError, match="all rows have the same prompt; a mismatched completion needs another one"):
+    with pytest.raises(UserError, match="data: all rows have the same prompt"):
         with_mismatched(some_trees([1, 1, 1], [1, 1, 2]), 64)

@@ -85,7 +85,7 @@ def columns_of(entries: Sequence[RunRecord]) -> list[Column]:
     own = sorted({name for entry in done for name in entry.figures.examples} - named - set(AXES))
     metrics = [Column(f"{METRIC}{name}" if name in OTHERS else name, name.replace("_", " "), PAIRS, "",
                       "a metric that the recipes name, of the held-out pairs") for name in own]  # fmt: skip
-    judges = dict.fromkeys(judge for entry in done for judge in entry.figures.about.get("judges", {}))
+    judges = dict.fromkeys(judge for entry in done for judge in entry.figures.judges)
     judged = [
         Column(f"{judge}.{key}", f"{judge}: {title}", JUDGES, UP, says, scale)
         for judge in judges

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +31,7 @@ class _Source:
     entries: list[RunRecord]
 
 
-def gather(folders: Sequence[Path], evaluation: str | None = None) -> tuple[dict[str, Any], list[RunRecord]]:
+def gather(folders: Sequence[Path], evaluation: Sequence[str] = ()) -> tuple[dict[str, Any], list[RunRecord]]:
     """What the folders are about, and their entries, each run once.
 
     A label that means one thing in one comparison and another in the next is told apart by the folder's name. Run
@@ -72,7 +71,7 @@ def _comparison(folder: Path) -> _Source:
     return _Source(folder.resolve().name, about, entries)
 
 
-def _runs(folders: Sequence[Path], evaluation: str | None) -> _Source:
+def _runs(folders: Sequence[Path], evaluation: Sequence[str]) -> _Source:
     """Run folders: those of one name are one row, and what their recipes differ in is its grid."""
     found = [(folder, *_finished(folder)) for folder in folders]
     measured = shared_evaluation(folders, evaluation)
@@ -85,11 +84,12 @@ def _runs(folders: Sequence[Path], evaluation: str | None) -> _Source:
         entries.append(RunRecord(
             name, resolved.recipe.objective.name, point, resolved.recipe.seed, summary["fingerprint"],
             str(folder.absolute()), resolved.data_fingerprint, start_of(resolved), "done",
-            measured=str(measured[folder].path.absolute()), run=run_figures(summary),
+            measured=str(measured[folder].path.absolute()),
+            verdicts=[str(path.absolute()) for path in measured[folder].verdict_paths], run=run_figures(summary),
         ))  # fmt: skip
     begun, named = {entry.start for entry in entries}, [entry.label for entry in entries]
     entries.sort(key=lambda entry: (entry.fingerprint not in begun, named.index(entry.label), *_order(entry)))
-    about = {"name": "runs", "samples": json.loads(measured[folders[0]].sampling)}
+    about = {"name": "runs", "samples": measured[folders[0]].about.get("sampling")}
     return _Source("runs", about | _versions([summary for _, _, summary in found]), entries)
 
 
@@ -149,11 +149,12 @@ def _merged(sources: Sequence[_Source]) -> list[RunRecord]:
 
 
 def _check_measured(entry: RunRecord) -> None:
-    if entry.state == "done" and read_verified(Path(entry.measured)) is None:
-        raise UserError(
-            f"the figures of {entry.label}, seed {entry.seed}, are gone or damaged", where=entry.measured,
-            hint="the `alignzoo compare` command that made them makes them again",
-        )  # fmt: skip
+    for path in (entry.measured, *entry.verdicts) if entry.state == "done" else ():
+        if read_verified(Path(path)) is None:
+            raise UserError(
+                f"the figures of {entry.label}, seed {entry.seed}, are gone or damaged", where=path,
+                hint="run the `alignzoo compare` command that made them again",
+            )  # fmt: skip
 
 
 def _about(sources: Sequence[_Source], folders: Sequence[Path]) -> dict[str, Any]:

@@ -1,44 +1,39 @@
-"""Measure a finished run: every held-out row's figures, sampled replies, and what judges say of them.
+"""Measure a finished run: figures of every held-out row, and sampled replies with the judges' verdicts.
 
 A run's folder gets
 
-    evaluations/<key>/             examples.safetensors, samples.jsonl, about.json: see `alignzoo.compare.results`
-    evaluations/verdicts/<key>.json what one judge says of these replies
+    evaluations/<key>/           examples.safetensors, samples.jsonl, about.json: see `alignzoo.compare.results`
+    evaluations/verdicts/<key>/  about.json, one folder for each judge: see `alignzoo.compare.verdicts`
 
-Every folder is written once, all at once, under a key of what it depends on: weights, held-out tokens, settings; with
-judges the same figures stand in another folder, under a key of the judges too. So what is there is not computed again,
-a judge that fails costs its own figures alone, and comparisons at once, with other judges or settings, don't meet.
+Each folder is written once, atomically, under a key of what it depends on: weights, held-out tokens and settings, or
+replies, judge and the start's replies. Nothing that is there is computed again.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from safetensors.numpy import save_file
-from transformers import PreTrainedTokenizerBase
 
+from alignzoo.compare.exclusive import exclusive
 from alignzoo.compare.replies import reply_lines
 from alignzoo.compare.results import EXAMPLES, SAMPLES, EvaluationFolder
 from alignzoo.compare.spec import Sampling
+from alignzoo.compare.verdicts import judge_replies
 from alignzoo.core.artifacts import atomic_folder, quarantine, read_verified, write_manifest
 from alignzoo.core.console import Screen
 from alignzoo.core.digests import digest
 from alignzoo.core.errors import UserError
-from alignzoo.core.files import write_json
 from alignzoo.core.paths import cache_root
 from alignzoo.core.redaction import redact
 from alignzoo.data.row_reader import RowReader
 from alignzoo.data.token_store import TokenStore
 from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.evaluation.figures import for_testing, row_figures
-from alignzoo.evaluation.judging import Verdict, ask, judge_key
 from alignzoo.interfaces.judge import Judge
 from alignzoo.interfaces.modifier import Modifier
 from alignzoo.interfaces.objective import Objective
@@ -54,10 +49,8 @@ from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.run import device_of, start_weights
 from alignzoo.training.run_folder import RunFolder
 
-FORMAT = 2
-"""Of the figures: a change of what one of them means changes this."""
-Outcome = list[Verdict] | str
-"""What a judge says of each reply, or why it says nothing."""
+FORMAT = 3
+"""Version of the figures: raise it when the meaning of one changes."""
 
 
 def measure(
@@ -68,17 +61,25 @@ def measure(
     start: EvaluationFolder | None,
     screen: Screen,
 ) -> EvaluationFolder:
-    """The figures of the finished run in `folder`, computed where they are not there already.
+    """Return the figures of the finished run in `folder`; compute those that are missing.
 
-    Log-ratios and KL are to the run's start, whatever the objective's reference (a moving one as it was at first);
-    `start` is what was measured of that run, whose replies judges compare with. A run of supervised fine-tuning that
-    starts from no other run is the start of others: its own is itself. Raises UserError for an unfinished run.
+    Log-ratios and KL are relative to the weights that the run started from, for every objective. A run of supervised
+    fine-tuning without `model.from` is the start of others: its reference is itself.
+
+    Args:
+        resolved: The run's recipe.
+        folder: The run folder.
+        settings: How replies are sampled.
+        judges: Judges of the replies. One that fails costs its own figures alone.
+        start: Figures of the run's start, whose replies the judges compare with.
+        screen: Where progress is shown.
+
+    Raises:
+        UserError: The run is not finished, or its start has changed since.
     """
-    whole = _Measuring(resolved, folder, settings, screen).figures()
-    if not judges:
-        return whole
-    answered = {judge.name: _asked(judge, resolved, whole, start, screen) for judge in judges}
-    return _with_verdicts(whole, [judge_key(judge, resolved.registry) for judge in judges], answered)
+    measured = _Measuring(resolved, folder, settings, screen).figures()
+    verdicts = [judge_replies(judge, resolved, measured, start, screen) for judge in judges]
+    return EvaluationFolder(measured.path, tuple(verdicts))
 
 
 @dataclass
@@ -110,7 +111,7 @@ class _Measuring:
         }  # fmt: skip
         place = self.folder / "evaluations" / digest(about)
         if read_verified(place) is None:
-            with _alone(place, self.screen):
+            with exclusive(place, self.screen):
                 if read_verified(place) is None:
                     self._write(place, about)
         return EvaluationFolder(place)
@@ -126,7 +127,7 @@ class _Measuring:
             _write_lines(temporary / SAMPLES, lines)
             groups = [digest(row.group)[:16] for row in held_out.rows]
             more = {"ids": list(held_out.trees.ids), "groups": groups, "reward": reward_scale(self.recipe.objective)}
-            write_manifest(temporary, about | more | {"judges": {}})
+            write_manifest(temporary, about | more)
 
     def _computed(self, held_out: TokenizedRows) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         recipe, objective, trees = self.recipe, self.recipe.objective, held_out.trees
@@ -189,86 +190,6 @@ def starts_itself(resolved: Resolved) -> bool:
     return resolved.start is None and all(term.data == "chosen" and term.reference == "none" for term in terms)
 
 
-def _asked(
-    judge: Judge, resolved: Resolved, whole: EvaluationFolder, start: EvaluationFolder | None, screen: Screen
-) -> Outcome:
-    """A judge's verdicts, kept from before or given now."""
-    lines = whole.samples
-    if not lines:
-        return []
-    replies_before = {line["id"]: line["reply"] for line in start.samples} if start else {}
-    before = [replies_before.get(line["id"]) for line in lines] if start else None
-    place = (
-        whole.path.parent
-        / "verdicts"
-        / f"{digest([whole.path.name, judge_key(judge, resolved.registry), before])}.json"
-    )
-    with _alone(place, screen):
-        try:
-            kept: list[Verdict] = json.loads(place.read_text(encoding="utf-8"))["verdicts"]
-            return kept
-        except (OSError, ValueError, KeyError):
-            pass
-        folder, trust = whole.path.parent.parent / "policy", resolved.recipe.model.runs_code
-        tokenizer: PreTrainedTokenizerBase = pretrained_tokenizer(str(folder), None, trust)
-        today = RunFolder(folder.parent).first_day()
-        rows = TokenStore(resolved, tokenizer, today).get(RowReader(resolved.recipe.data), screen.info).held_out.rows
-        prompts = {row.id: row.prompt for row in rows}
-        try:
-            verdicts = ask(
-                judge, [prompts[line["id"]] for line in lines], [line["reply"] for line in lines],
-                [line["chosen"] for line in lines], before,
-            )  # fmt: skip
-        except Exception as error:  # any judge may fail in its own way; the reason is kept, and it is asked again
-            what = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-            screen.info(f"judge {judge.name} failed ({what}); its figures are left out")
-            return what
-        write_json(place, {"judge": judge.name, "fields": judge.model_dump(mode="json"), "verdicts": verdicts})
-        return verdicts
-
-
-def _with_verdicts(whole: EvaluationFolder, keys: Sequence[str], answered: dict[str, Outcome]) -> EvaluationFolder:
-    """The same figures with what the judges say."""
-    problems = {name: {"problem": said} if isinstance(said, str) else {} for name, said in answered.items()}
-    about = whole.about | {"judges": problems}
-    for key in ("files", "digest"):
-        about.pop(key)
-    failed = [name for name, problem in problems.items() if problem]
-    place = whole.path.with_name(f"{whole.path.name}-{digest([sorted(keys), failed])[:8]}")
-    found = read_verified(place)
-    if found is None:
-        said = {name: verdicts for name, verdicts in answered.items() if isinstance(verdicts, list)}
-        lines = [
-            line | {"judges": {name: verdicts[n] for name, verdicts in said.items()}}
-            for n, line in enumerate(whole.samples)
-        ]
-        if place.is_dir():
-            quarantine(place)
-        with atomic_folder(place) as temporary:
-            shutil.copyfile(whole.path / EXAMPLES, temporary / EXAMPLES)
-            _write_lines(temporary / SAMPLES, lines)
-            write_manifest(temporary, about)
-    elif found["judges"] != problems:  # it failed again, for another reason
-        write_manifest(place, about)
-    return EvaluationFolder(place)
-
-
-@contextmanager
-def _alone(place: Path, screen: Screen) -> Iterator[None]:
-    """Keep other processes from computing the same; what they are computing is waited for."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(place.with_name(f".{place.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        screen.info(f"another process is measuring {place.parent.parent}; waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
-    """JSON lines in ASCII: a text may hold what some readers take for the end of a line."""
+    """Write JSON lines in ASCII: some readers end a line at other characters than a newline."""
     path.write_text(redact("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)), encoding="utf-8")

@@ -47,7 +47,6 @@ def reply_lines(
             "id": held_out.rows[i].id, "test": 1, "prompt": str(tokenizer.decode(prompt)), "reply": reply.text,
             "chosen": as_text(held_out.rows[i], 0), "length": len(reply.tokens), "finished": reply.finished,
             "kl": kl[n], "log_ratio": log_ratio[n], "entropy": reply.entropy, "distinct_2": distinct(reply.text, 2),
-            "judges": {},
         }
         for n, (i, prompt, reply) in enumerate(zip(rows, prompts, replies, strict=True))
     ]  # fmt: skip

@@ -64,7 +64,8 @@ def _one(n: int, job: Job, plan: Plan, judges: Sequence[Judge], board: LiveTable
         accuracy = result.summary["eval"].get("preference_accuracy")
         board.put(n, "done" if accuracy is None else f"done, accuracy {accuracy:.3f}", DONE)
         run = run_figures(result.summary)
-        return replace(entry, state="done", measured=str(measured.path.absolute()), run=run)
+        verdicts = [str(path.absolute()) for path in measured.verdict_paths]
+        return replace(entry, state="done", measured=str(measured.path.absolute()), verdicts=verdicts, run=run)
     board.put(n, f"failed: {reason}", FAILED)
     return replace(entry, state="failed", reason=reason)
 

@@ -256,9 +256,9 @@ def _of_judges(row: ComparedRow) -> list[tuple[str, str]]:
     runs = row.chosen.done if row.chosen else []
     found: dict[tuple[str, str], list[int]] = {}
     for run in runs:
-        for judge, said in run.figures.about.get("judges", {}).items():
-            if "problem" in said:
-                found.setdefault((judge, said["problem"]), []).append(run.seed)
+        for judge, about in run.figures.judges.items():
+            if about["problem"]:
+                found.setdefault((judge, about["problem"]), []).append(run.seed)
     return [
         (f"The judge {judge} failed: {problem}" if len(seeds) == len(runs)
          else f"The judge {judge} failed in seed {', '.join(map(str, seeds))}: {problem}", judge)

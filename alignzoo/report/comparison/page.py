@@ -179,6 +179,6 @@ def _text(value: Any) -> str:
 @lru_cache(maxsize=1)
 def _template() -> Template:
     environment = Environment(
-        loader=PackageLoader("alignzoo.compare", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("alignzoo.report.comparison", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     return environment.get_template("page.html.j2")

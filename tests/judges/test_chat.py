@@ -272,13 +272,10 @@ def test_an_endpoint_that_stays_broken_is_given_up_in_a_sentence(serve):
 
 def test_a_slow_endpoint_is_given_up(serve):
     awake = threading.Event()
-    server = serve(lambda asked, before: Answer("A") if awake.wait(60) else Answer("B"))
+    serve(lambda asked, before: Answer("A") if awake.wait(60) else Answer("B"))
     with pytest.raises(ConnectionError, match=r"did not answer within 0\.1 s \(2 attempts\)"):
         chat(parallel=1, timeout=0.1, retries=1).prefers(PROMPTS[:1], FIRST[:1], SECOND[:1])
     awake.set()
-    while len(server.asked) < 2:  # the server may not have come to the second one yet
-        time.sleep(0.01)
-    assert len(server.asked) == 2
 
 
 def test_sigterm_ends_a_judge_that_never_answers(serve):

@@ -26,7 +26,7 @@ class Column:
     title: str
     group: str
     arrow: str = ""
-    says: str = ""
+    description: str = ""
     """What the figure is, for the legend."""
     scale: str = ""
     """Of `alignzoo.compare.scales`."""
@@ -39,30 +39,30 @@ class Column:
 
 KNOWN = (
     Column("preference_accuracy", "accuracy (implicit reward)", PAIRS, UP,
-           "share of pairs whose chosen completion has the higher implicit reward, ties ½", SHARE),
+           "share of pairs whose chosen completion has the higher implicit reward; ties count ½", SHARE),
     Column("likelihood_accuracy", "accuracy (likelihood)", PAIRS, UP,
-           "share of pairs whose chosen completion is the likelier one", SHARE),
+           "share of pairs whose chosen completion has the higher log-prob", SHARE),
     Column("length_normalized_accuracy", "accuracy (per token)", PAIRS, UP,
-           "share of pairs whose chosen completion is the likelier one per token", SHARE),
-    Column("margin", "margin", PAIRS, "", "chosen less rejected implicit reward, on the objective's own scale"),
+           "share of pairs whose chosen completion has the higher mean log-prob per token", SHARE),
+    Column("margin", "margin", PAIRS, "", "implicit reward of the chosen minus the rejected completion"),
     Column("chosen_log_ratio", "chosen log-ratio", PAIRS, "", "log π/π_ref of the chosen completions, nats"),
     Column("rejected_log_ratio", "rejected log-ratio", PAIRS, "", "log π/π_ref of the rejected completions, nats"),
-    Column("kl", "KL to the reference", REPLIES, "", "KL(π‖π_ref) of a reply to a prompt, nats", POSITIVE),
+    Column("kl", "KL to the reference", REPLIES, "", "KL(π‖π_ref) summed over a reply's tokens, nats", POSITIVE),
     Column("length", "reply length", REPLIES, "", "tokens", POSITIVE),
-    Column("finished", "finished", REPLIES, "", "share of replies that ended before the limit of tokens", SHARE),
-    Column("distinct_2", "distinct-2", REPLIES, "", "share of a reply's bigrams that are different ones", SHARE),
-    Column("entropy", "entropy", REPLIES, "", "of the policy's next token, nats", POSITIVE),
+    Column("finished", "finished", REPLIES, "", "share of replies that ended before the token limit", SHARE),
+    Column("distinct_2", "distinct-2", REPLIES, "", "distinct bigrams over all bigrams of a reply", SHARE),
+    Column("entropy", "entropy", REPLIES, "", "entropy of the policy's next-token distribution, nats", POSITIVE),
     Column("seconds", "training (s)", COST, DOWN,
-           "time in training steps, its start's not counted; geometric mean", BY_RATIO),
-    Column("pairs_per_second", "pairs/s", COST, UP, "training rows a second; geometric mean", BY_RATIO),
+           "time in training steps, without that of the start; geometric mean", BY_RATIO),
+    Column("pairs_per_second", "pairs/s", COST, UP, "training rows per second; geometric mean", BY_RATIO),
     Column("peak_memory_bytes", "peak memory (MiB)", COST, DOWN,
-           "of the GPU's allocator, or of the process; geometric mean", BY_RATIO),
+           "peak of the GPU allocator, or of the process; geometric mean", BY_RATIO),
 )  # fmt: skip
 OF_JUDGE = (
-    ("reward", "reward", "what the judge says that a reply is worth", ""),
+    ("reward", "reward", "the judge's score of a reply", ""),
     ("over_start", "win rate over start", "share of replies that the judge prefers to the start's, ties ½", SHARE),
     ("over_chosen", "win rate over chosen",
-     "share of replies that the judge prefers to the data's chosen ones, ties ½", SHARE),
+     "share of replies that the judge prefers to the dataset's chosen ones, ties ½", SHARE),
 )  # fmt: skip
 OTHERS = {column.key for column in KNOWN if column.group != PAIRS}
 METRIC = "metric."
@@ -75,21 +75,21 @@ ORDERED = ("preference_accuracy", "likelihood_accuracy", "length_normalized_accu
 SCALE = {"peak_memory_bytes": 2.0**-20}
 
 
-def columns_of(entries: Sequence[RunRecord]) -> list[Column]:
+def columns_of(records: Sequence[RunRecord]) -> list[Column]:
     """Every column that some finished run may have a figure for, in the table's order.
 
     A judge that failed in every run keeps its reward column: that it has no figures must be seen.
     """
-    done = [entry for entry in entries if entry.state == "done"]
+    done = [record for record in records if record.state == "done"]
     named = {column.key for column in KNOWN if column.group == PAIRS}
-    own = sorted({name for entry in done for name in entry.figures.examples} - named - set(AXES))
+    own = sorted({name for record in done for name in record.figures.examples} - named - set(AXES))
     metrics = [Column(f"{METRIC}{name}" if name in OTHERS else name, name.replace("_", " "), PAIRS, "",
-                      "a metric that the recipes name, of the held-out pairs") for name in own]  # fmt: skip
-    judges = dict.fromkeys(judge for entry in done for judge in entry.figures.judges)
+                      "metric of the recipes, on held-out pairs") for name in own]  # fmt: skip
+    judges = dict.fromkeys(judge for record in done for judge in record.figures.judges)
     judged = [
-        Column(f"{judge}.{key}", f"{judge}: {title}", JUDGES, UP, says, scale)
+        Column(f"{judge}.{key}", f"{judge}: {title}", JUDGES, UP, description, scale)
         for judge in judges
-        for key, title, says, scale in OF_JUDGE
+        for key, title, description, scale in OF_JUDGE
     ]
     found = [*KNOWN, *metrics, *judged]
     order = (PAIRS, REPLIES, JUDGES, COST)
@@ -135,15 +135,15 @@ class Beside:
         return self.values[:half], self.values[half:]
 
 
-def series(entry: RunRecord, column: Column, test: bool) -> Series:
+def series(record: RunRecord, column: Column, test: bool) -> Series:
     """A finished run's numbers on the test or on the validation split; of what a whole run costs, one number."""
     if column.group == COST:
-        value = entry.run.get(column.key)
+        value = record.run.get(column.key)
         return Series(("run",), _array([None if value is None else value * SCALE.get(column.key, 1.0)]))
-    about = entry.figures.about
+    about = record.figures.about
     group_of = dict(zip(about["ids"], about["groups"], strict=True)) if "groups" in about else {}
     if column.group == PAIRS:
-        examples, name = entry.figures.examples, column.key.removeprefix(METRIC)
+        examples, name = record.figures.examples, column.key.removeprefix(METRIC)
         if name not in examples:
             return Series((), _array([]))
         keep = np.flatnonzero((examples["test"] > 0.5) == test)
@@ -153,7 +153,7 @@ def series(entry: RunRecord, column: Column, test: bool) -> Series:
         if name in ORDERED and "desirable" in examples:
             values, weights = pseudovalues(values, examples["desirable"][keep], examples["undesirable"][keep])
         return Series(_unique(ids), values, groups, weights)
-    lines = [line for line in entry.figures.samples if bool(line["test"]) == test]
+    lines = [line for line in record.figures.samples if bool(line["test"]) == test]
     judge, _, key = column.key.rpartition(".")
     found = [(line.get("judges", {}).get(judge, {}) if judge else line).get(key) for line in lines]
     groups = tuple(str(group_of.get(line["id"], line["id"])) for line in lines) if group_of else ()

@@ -21,9 +21,9 @@ class Point:
     runs: tuple[RunRecord, ...]
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """`beta=0.1`; `as written` where nothing is varied."""
-        return point_words(self.values)
+        return describe_point(self.values)
 
     @property
     def done(self) -> list[RunRecord]:
@@ -36,7 +36,7 @@ class Point:
         return sorted((run for run in self.runs if run.state == "failed"), key=lambda run: run.seed)
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
         """Whether every run is done."""
         return len(self.done) == len(self.runs)
 
@@ -72,7 +72,7 @@ class ComparedRow:
     start: bool
     """Whether others start from it: it is then one run, whatever they are tried with."""
     chosen: Point | None = None
-    why: str = ""
+    problem: str = ""
     """Why there is no chosen point."""
 
     @property
@@ -81,20 +81,20 @@ class ComparedRow:
         return self.points[0].runs[0].objective
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """The chosen configuration, and of how many."""
         if self.chosen is None:
-            return f"none of {len(self.points)}" if len(self.points) > 1 else self.points[0].words
-        return self.chosen.words + (f", best of {len(self.points)}" if len(self.points) > 1 else "")
+            return f"none of {len(self.points)}" if len(self.points) > 1 else self.points[0].description
+        return self.chosen.description + (f", best of {len(self.points)}" if len(self.points) > 1 else "")
 
     @property
     def seeds(self) -> str:
         """How many runs the figures are of: `5`, or `3 of 5` where some failed or are not done."""
         shown = self.chosen or self.points[0]
-        return str(len(shown.runs)) if shown.whole else f"{len(shown.done)} of {len(shown.runs)}"
+        return str(len(shown.runs)) if shown.complete else f"{len(shown.done)} of {len(shown.runs)}"
 
 
-def point_words(values: Mapping[str, Any]) -> str:
+def describe_point(values: Mapping[str, Any]) -> str:
     """A grid point in a few words: the last part of a key, or all of it where two end alike."""
     if not values:
         return "as written"
@@ -103,13 +103,13 @@ def point_words(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in zip(names, values.values(), strict=True))
 
 
-def rows_of(entries: Sequence[RunRecord]) -> list[ComparedRow]:
+def rows_of(records: Sequence[RunRecord]) -> list[ComparedRow]:
     """A row for each label, in the order in which they come; none has chosen yet."""
-    begun = {entry.start for entry in entries if entry.start}
+    begun = {record.start for record in records if record.start}
     found: dict[str, dict[str, list[RunRecord]]] = {}
-    for entry in entries:
-        key = repr(sorted(entry.point.items(), key=lambda item: item[0]))
-        found.setdefault(entry.label, {}).setdefault(key, []).append(entry)
+    for record in records:
+        key = repr(sorted(record.point.items(), key=lambda item: item[0]))
+        found.setdefault(record.label, {}).setdefault(key, []).append(record)
     return [
         ComparedRow(
             label,
@@ -128,14 +128,14 @@ def choose(row: ComparedRow, column: Column) -> tuple[Point | None, str]:
     done = [point for point in row.points if point.done]
     if not done:
         failed = [run.reason for point in row.points for run in point.failed]
-        return None, f"failed: {failed[0]}" if failed else "not run yet"
+        return None, f"failed: {failed[0]}" if failed else "has not run yet"
     if len(row.points) == 1:
         return row.points[0], ""
     scores = [(point, point.mean(column, test=False)) for point in done]
     scored = [(point, score) for point, score in scores if score is not None]
     if not scored:
         return None, f"no validation row has a figure for {column.key}, which chooses among {len(row.points)} points"
-    scored = [pair for pair in scored if pair[0].whole] or scored
+    scored = [pair for pair in scored if pair[0].complete] or scored
     sign = -1 if column.arrow == DOWN else 1
     return max(scored, key=lambda pair: sign * pair[1])[0], ""
 
@@ -151,8 +151,8 @@ def check_selection(rows: Sequence[ComparedRow], column: Column, columns: Sequen
         other = next((point for point in others if point.reward_scale != first.reward_scale), None)
         if other is not None:
             raise UserError(
-                f"'{MARGIN}' of {row.label} is in another unit at {other.words} than at {first.words}", where="select",
-                expected="a figure that the grid's values do not rescale, such as preference_accuracy",
+                f"'{MARGIN}' of {row.label} is in another unit at {other.description} than at {first.description}",
+                where="select", expected="a figure that the grid does not rescale, such as preference_accuracy",
             )  # fmt: skip
     if not asked or any(choose(row, column)[0] for row in asked):
         return
@@ -164,5 +164,5 @@ def check_selection(rows: Sequence[ComparedRow], column: Column, columns: Sequen
     raise UserError(
         f"no validation row has a figure for '{column.key}'", where="select",
         expected=f"one of {', '.join(known)}" if known else "data with a validation split",
-        hint="the best grid point is never chosen on the test split",
+        hint="a grid point is never chosen on the test split",
     )  # fmt: skip

@@ -67,19 +67,19 @@ class LiveTable:
 class _Cell(Screen):
     """A run's screen within a comparison: lines are kept back, and a bar is a few words in the run's cell."""
 
-    def __init__(self, board: LiveTable, n: int) -> None:
+    def __init__(self, table: LiveTable, n: int) -> None:
         super().__init__(quiet=True)
-        self._board, self._n = board, n
+        self._table, self._n = table, n
 
     @contextmanager
-    def bar(self, what: str, total: int, done: int = 0) -> Iterator[Advance]:
+    def bar(self, label: str, total: int, done: int = 0) -> Iterator[Advance]:
         """`dpo 120/600` in the cell."""
         count = done
 
         def advance(n: int, note: str) -> None:
             nonlocal count
             count += n
-            self._board.put(self._n, f"{what} {count:,}/{total:,}")
+            self._table.put(self._n, f"{label} {count:,}/{total:,}")
 
         advance(0, "")
         yield advance

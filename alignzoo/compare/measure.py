@@ -97,7 +97,7 @@ class _Measuring:
         self.recipe = self.resolved.recipe
         summary = RunFolder(self.folder).summary()
         if summary is None:
-            raise UserError("the run is not finished: there is nothing to measure", where=str(self.folder))
+            raise UserError("the run is not finished", where=str(self.folder), hint="finish it with `alignzoo run`")
         self.model = summary["model"]
         self.budget = self.budget or 2 * self.recipe.train.micro_batch_tokens  # no activations are kept for a backward
         self.tokenizer = pretrained_tokenizer(str(self.folder / "policy"), None, self.recipe.model.runs_code)
@@ -118,7 +118,7 @@ class _Measuring:
 
     def _write(self, place: Path, about: dict[str, Any]) -> None:
         if place.is_dir():
-            self.screen.info(f"{place} is damaged; set aside, its figures are computed again")
+            self.screen.info(f"{place} is damaged: it is set aside and computed again")
             quarantine(place)
         held_out = self.store.get(RowReader(self.recipe.data), self.screen.info).held_out
         examples, lines = self._computed(held_out)
@@ -134,15 +134,15 @@ class _Measuring:
         test, budget = for_testing([row.group for row in held_out.rows]), self.budget
         policy = self._scorer(self.folder / "policy", objective.head)
         choose_layout(policy, trees, recipe.train.layout)
-        supply = BatchBuilder(objective, trees, None, None, recipe.seed, recipe.eval.metrics)
+        builder = BatchBuilder(objective, trees, None, None, recipe.seed, recipe.eval.metrics)
         if objective.head == "scalar":
-            return row_figures(policy, supply, test, budget, self.screen), []
-        own = starts_itself(self.resolved)
+            return row_figures(policy, builder, test, budget, self.screen), []
+        own = is_own_reference(self.resolved)
         reference = policy if own else self._reference(policy)
         cache = cache_folder(cache_root(), reference, self.resolved.source_code)
-        supply.reference = score_reference(reference, trees, cache, budget, self.screen)
-        supply.live = reference if objective.reference in ("live", "moving") else None
-        examples = row_figures(policy, supply, test, budget, self.screen, at_start=own)
+        builder.reference = score_reference(reference, trees, cache, budget, self.screen)
+        builder.live = reference if objective.reference in ("live", "moving") else None
+        examples = row_figures(policy, builder, test, budget, self.screen, at_start=own)
         lines = reply_lines(
             policy, reference, self.tokenizer, held_out, test, self.settings, budget, self.screen
         )  # fmt: skip
@@ -154,7 +154,7 @@ class _Measuring:
         if weights_fingerprint(reference.model) != self.model["weights"]:
             raise UserError(
                 "the run's start has other weights than when the run began", where=str(self.folder),
-                hint="do the run again with --fresh",
+                hint="run it again with --fresh",
             )  # fmt: skip
         reference.layout, reference.whole_head = policy.layout, policy.whole_head
         reference.flex, reference.alone = policy.flex, policy.alone
@@ -184,7 +184,7 @@ def reward_scale(objective: Objective) -> list[Any]:
     return [own, *({"name": one.name, **one.model_dump(mode="json")} for one in around)]
 
 
-def starts_itself(resolved: Resolved) -> bool:
+def is_own_reference(resolved: Resolved) -> bool:
     """Whether a run is supervised fine-tuning that starts from no other run: the reference of what follows it."""
     terms = [term for _, term in resolved.recipe.objective.terms]
     return resolved.start is None and all(term.data == "chosen" and term.reference == "none" for term in terms)

@@ -63,8 +63,8 @@ class Plan:
         for resolved in runs.values():
             recipe = resolved.recipe
             if recipe.objective.reference in ("sequence", "token"):
-                made = None if recipe.model.origin else recipe.seed  # weights that are drawn
-                first = start_of(resolved) or f"{recipe.model.fingerprint()} {made}"
+                random = None if recipe.model.origin else recipe.seed  # random weights depend on the seed
+                first = start_of(resolved) or f"{recipe.model.fingerprint()} {random}"
                 found.add((first, resolved.data_fingerprint, recipe.tokens.model_dump_json()))
         return len(found)
 
@@ -96,14 +96,14 @@ def make_plan(comparison: Comparison) -> Plan:
     rows = [(_label(path, varied), path, varied) for path in comparison.recipes for varied in points(comparison.rows)]
     twice = [label for label, _, _ in rows if [other for other, _, _ in rows].count(label) > 1]
     if twice:
-        raise UserError(f"two recipes are called {twice[0]}", where="recipes", expected="a name of its own for each")
+        raise UserError(f"two recipes are named {twice[0]}", where="recipes", expected="different names")
     plain = {label: _load(comparison, path, varied) for label, path, varied in rows}
     _keys_exist(comparison, plain)
     begun = {ancestor.path: ancestor for resolved in plain.values() for ancestor in _ancestors(resolved)}
     jobs: list[Job] = []
     for label, path, varied in rows:
         resolved = plain[label]
-        if resolved.path in begun:  # what the others start from is one run, whatever they are tried with
+        if resolved.path in begun:  # the start of others is a single run, without grid and seeds
             jobs.insert(0, Job(label, {}, begun[resolved.path]))
             continue
         grid = {key: values for key, values in comparison.grid.items() if key in flat(resolved)}
@@ -176,7 +176,7 @@ def _comparable(plan: Plan) -> None:
     if len(found) > 1 and not plan.comparison.allow_different_data:
         groups = "; ".join(", ".join(labels) for labels in found.values())
         raise UserError(
-            f"these differ in their data or in what they start from: {groups}", where="recipes",
-            expected="the same for all rows of a table",
-            hint="--allow-different-data puts them in one table all the same, and its caption says so",
+            f"these recipes have different data or starts: {groups}", where="recipes",
+            expected="the same data and the same start for all rows",
+            hint="pass --allow-different-data to put them in one table, with a warning in its caption",
         )  # fmt: skip

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from alignzoo.compare.columns import COST, DOWN, JUDGES, MARGIN, Beside, Column, Series, columns_of, judge_of, together
-from alignzoo.compare.grid import ComparedRow, check_selection, choose, point_words, rows_of
+from alignzoo.compare.grid import ComparedRow, check_selection, choose, describe_point, rows_of
 from alignzoo.compare.results import RunRecord
 from alignzoo.compare.scales import estimate, paired, relative
 from alignzoo.compare.statistics import Interval, distinguishable
@@ -68,23 +68,23 @@ class Table:
 
 
 def build(
-    about: Mapping[str, Any], entries: Sequence[RunRecord], *, baseline: str | None = None, select: str | None = None
+    about: Mapping[str, Any], records: Sequence[RunRecord], *, baseline: str | None = None, select: str | None = None
 ) -> Table:
-    """The table of what results.json holds. The same entries give the same table.
+    """The table of what results.json holds. The same records give the same table.
 
     `baseline` and `select` (a column's key) stand for what `about` says. Raises UserError for a label or a key that
     there is not, for a grid with no validation row to choose on, and for rows on different data or from different
     starts unless `about["allow_different_data"]`.
     """
-    if not entries:
-        raise UserError("there is no run to make a table of")
-    _once(entries)
-    if len(sources_of(entries)) > 1 and not about.get("allow_different_data"):
-        raise _different(entries)
-    rows, columns = rows_of(entries), columns_of(entries)
+    if not records:
+        raise UserError("there are no runs to make a table of")
+    _once(records)
+    if len(sources_of(records)) > 1 and not about.get("allow_different_data"):
+        raise _different(records)
+    rows, columns = rows_of(records), columns_of(records)
     chooser = _chooser(select or about.get("select") or SELECT, columns)
     check_selection(rows, chooser, columns)
-    rows = [replace(row, chosen=point, why=why) for row in rows for point, why in [choose(row, chooser)]]
+    rows = [replace(row, chosen=point, problem=problem) for row in rows for point, problem in [choose(row, chooser)]]
     base = _baseline(baseline or about.get("baseline"), rows)
     cells: dict[tuple[str, str], Cell] = {}
     for column in columns:
@@ -93,38 +93,38 @@ def build(
     return Table(about, tuple(rows), _shown(columns, cells), cells, base, chooser)
 
 
-def _once(entries: Sequence[RunRecord]) -> None:
+def _once(records: Sequence[RunRecord]) -> None:
     """Two runs with one seed at one point would be two answers to one question."""
     found: set[tuple[str, str, int]] = set()
-    for entry in entries:
-        run = (entry.label, point_words(entry.point), entry.seed)
+    for record in records:
+        run = (record.label, describe_point(record.point), record.seed)
         if run in found:
-            raise UserError(f"two runs of {entry.label}, {run[1]}, with seed {entry.seed}", expected="one")
+            raise UserError(f"there are two runs of {record.label}, {run[1]}, with seed {record.seed}", expected="one")
         found.add(run)
 
 
-def sources_of(entries: Sequence[RunRecord]) -> dict[tuple[str, str], list[str]]:
+def sources_of(records: Sequence[RunRecord]) -> dict[tuple[str, str], list[str]]:
     """(data, what they start from) -> labels. A run that others start from is its own start."""
-    begun = {entry.start for entry in entries if entry.start}
+    begun = {record.start for record in records if record.start}
     found: dict[tuple[str, str], list[str]] = {}
-    for entry in entries:
-        start = entry.fingerprint if entry.fingerprint in begun else entry.start or "its own model"
-        labels = found.setdefault((entry.data, start), [])
-        if entry.label not in labels:
-            labels.append(entry.label)
+    for record in records:
+        start = record.fingerprint if record.fingerprint in begun else record.start or "its own model"
+        labels = found.setdefault((record.data, start), [])
+        if record.label not in labels:
+            labels.append(record.label)
     return found
 
 
-def _different(entries: Sequence[RunRecord]) -> UserError:
-    found = sources_of(entries)
-    what = "data" if len({data for data, _ in found}) > 1 else "starts"
+def _different(records: Sequence[RunRecord]) -> UserError:
+    found = sources_of(records)
+    differing = "data" if len({data for data, _ in found}) > 1 else "starts"
     groups = "; ".join(
         f"{', '.join(labels)} (data {data[:8]}, start {start if ' ' in start else start[:8]})"
         for (data, start), labels in found.items()
     )
     return UserError(
-        f"these rows have different {what}: {groups}", expected="the same data and the same start for all rows",
-        hint="--allow-different-data puts them in one table all the same, and its caption says so",
+        f"these rows have different {differing}: {groups}", expected="the same data and the same start for all rows",
+        hint="pass --allow-different-data to put them in one table, with a warning in its caption",
     )  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def _chooser(key: str, columns: Sequence[Column]) -> Column:
     known = {column.key: column for column in columns if column.group != COST}
     if key not in known:
         raise UserError(
-            f"no figure is called '{key}'", where="select", nearest=nearest(key, known),
+            f"there is no figure '{key}'", where="select", nearest=nearest(key, known),
             expected=f"one of {', '.join(known)}",
         )  # fmt: skip
     return known[key]
@@ -145,7 +145,7 @@ def _baseline(label: str | None, rows: Sequence[ComparedRow]) -> str:
         return next((row.label for row in rows if not row.start), labels[0])
     if label not in labels:
         raise UserError(
-            f"no row is called '{label}'", where="baseline", nearest=nearest(label, labels),
+            f"there is no row '{label}'", where="baseline", nearest=nearest(label, labels),
             expected=f"one of {', '.join(labels)}",
         )  # fmt: skip
     return label
@@ -160,10 +160,14 @@ def _cells(column: Column, rows: Sequence[ComparedRow], numbers: Mapping[str, Nu
         own = together(list(runs.values()))
         if not own.values.size:
             continue
-        # What the start cost is another stage's cost: there is nothing to compare it with.
-        odd = column.group == COST and (label in starts) != (base in starts)
-        odd |= column.key == MARGIN and scales[label] != scales[base]
-        pair = None if odd or label == base else _pair(runs, numbers.get(base, {}), label in starts, base in starts)
+        # The start is another stage, whose cost is not comparable.
+        incomparable = column.group == COST and (label in starts) != (base in starts)
+        incomparable |= column.key == MARGIN and scales[label] != scales[base]
+        pair = (
+            None
+            if incomparable or label == base
+            else _pair(runs, numbers.get(base, {}), label in starts, base in starts)
+        )
         cell = Cell(estimate(own.values, column.scale, own.groups, own.weights))
         if pair is not None:
             by = paired(*pair.halves, column.scale, pair.groups, pair.weights)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import math
-import re
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -15,19 +13,29 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from alignzoo.core.files import atomic_write, write_text
-from alignzoo.report.curves import BLUE, GREEN, INK, RED
 from alignzoo.report.loss_curves import OTHERS, REACH, Curve, Shape
+from alignzoo.report.svg import (
+    BLUE,
+    GREEN,
+    INK,
+    RED,
+    STYLE,
+    inline,
+    png_bytes,
+    round_coordinates,
+    style_axes,
+    svg_document,
+)
 
 WIDTH, HEIGHT = 1.72, 2.14
-"""Inches of a panel."""
-DOTS = 160
-"""Of a PNG, to the inch."""
+"""Size of a panel in inches."""
+DPI = 160
+"""Resolution of a PNG."""
 DASHED = (0, (3, 1.5))
 LEGEND: dict[str, tuple[str, str, Any]] = {
     "loss": ("loss", BLUE, "-"),
@@ -40,10 +48,7 @@ EXPLAINED = (
     f"loss has its label's color. Axes end where the objective's own reward margin is ±{REACH:g}, or a log-prob would "
     f"pass zero. Where others are in the batch, their reward margins are −{-OTHERS[0]:g} to {OTHERS[-1]:g}."
 )
-STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "alignzoo", "svg.fonttype": "none", "font.family": "sans-serif", "axes.linewidth": 0.6,
-    "xtick.major.pad": 3, "ytick.major.pad": 2,
-}  # fmt: skip
+SMALL = {**STYLE, "axes.linewidth": 0.6, "xtick.major.pad": 3, "ytick.major.pad": 2}
 
 
 def write_zoo(shapes: Sequence[Shape], path: Path, columns: int) -> None:
@@ -55,9 +60,9 @@ def write_zoo(shapes: Sequence[Shape], path: Path, columns: int) -> None:
     if path.suffix == ".html":
         write_text(path, _page(shapes))
         return
-    with rc_context(STYLE):
+    with rc_context(SMALL):
         figure = _figure(shapes, min(columns, max(1, len(shapes))))
-        data = _saved(figure, path.suffix)
+        data = round_coordinates(svg_document(figure)).encode() if path.suffix == ".svg" else png_bytes(figure, DPI)
     with atomic_write(path) as temporary:
         temporary.write_bytes(data)
 
@@ -126,9 +131,7 @@ def _draw(upper: Any, lower: Any, shape: Shape) -> None:
                 axes.fill_between(h, y, color=LEGEND[key][1], alpha=0.1, linewidth=0)
         axes.axvline(0, color=INK, linewidth=0.6, alpha=0.35)
         axes.patch.set_visible(False)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(INK)
-        axes.tick_params(colors=INK, labelsize=6, length=0, labelbottom=axes is lower)
+        style_axes(axes, grid=False).tick_params(labelsize=6, length=0, labelbottom=axes is lower)
         end = float(shape.h[-1])
         axes.set_xlim(-end, end)
         axes.set_ylim(low, high)
@@ -167,24 +170,8 @@ def _number(value: float) -> str:
     return f"{value:.4g}".replace("-", "−")
 
 
-def _saved(figure: Figure, suffix: str) -> bytes:
-    FigureCanvasAgg(figure)
-    file = io.BytesIO()
-    without = {"Date": None, "Creator": None} if suffix == ".svg" else {"Software": None}
-    figure.savefig(file, format=suffix[1:], dpi=DOTS, transparent=True, metadata=without)
-    if suffix != ".svg":
-        return file.getvalue()
-    svg = re.sub(r"<metadata>.*?</metadata>", "", file.getvalue().decode(), flags=re.DOTALL)
-    return re.sub(r'="[^"]*"', _rounded, svg).encode()
-
-
-def _rounded(attribute: re.Match[str]) -> str:
-    """Coordinates to a hundredth of a point, which nobody can see: a file of half the size."""
-    return re.sub(r"-?\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."), attribute[0])
-
-
 def _page(shapes: Sequence[Shape]) -> str:
-    with rc_context(STYLE):
+    with rc_context(SMALL):
         cards = [(shape, "" if shape.problem else _card(shape, n)) for n, shape in enumerate(shapes)]
     families = [(family, list(some)) for family, some in groupby(cards, key=lambda card: card[0].cls.family)]
     environment = Environment(
@@ -199,6 +186,4 @@ def _card(shape: Shape, n: int) -> Markup:
     """Both plots of one objective as SVG, with ids of its own: many share a page."""
     figure = Figure(figsize=(2.3, 1.75))
     _draw(figure.add_axes((0.15, 0.56, 0.79, 0.42)), figure.add_axes((0.15, 0.09, 0.79, 0.4)), shape)
-    svg = _saved(figure, ".svg").decode()
-    svg = re.sub(r'\bid="', f'id="p{n}-', svg[svg.index("<svg") :])
-    return Markup(re.sub(r'(href="#|url\(#)', rf"\g<1>p{n}-", svg))  # drawn by us from numbers alone
+    return Markup(inline(round_coordinates(svg_document(figure)), f"p{n}"))  # drawn from numbers alone

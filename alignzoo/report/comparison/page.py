@@ -11,10 +11,11 @@ from jinja2 import Environment, PackageLoader, Template
 from markupsafe import Markup
 
 from alignzoo.compare.columns import DOWN, Column
-from alignzoo.compare.grid import ComparedRow, Point, point_words
+from alignzoo.compare.grid import ComparedRow, Point, describe_point
 from alignzoo.compare.results import RunRecord
 from alignzoo.compare.table import Cell, Table
-from alignzoo.report.comparison.caption import Note, caption, failures, legend, mark, notes, raised
+from alignzoo.report.comparison.caption import caption, legend
+from alignzoo.report.comparison.notes import Note, failures, mark, notes, superscript
 from alignzoo.report.comparison.numbers import NOTHING, bounds, difference_words, digits, number
 from alignzoo.report.comparison.plots import Plot, look, reward_column
 from alignzoo.report.run_page import turns
@@ -25,7 +26,7 @@ PROMPTS = 4
 
 def page(table: Table, plots: Sequence[Plot]) -> str:
     """The page. The same table gives the same bytes."""
-    said = notes(table)
+    footnotes = notes(table)
     return _template().render(
         about=table.about,
         name=str(table.about.get("name", "comparison")),
@@ -34,15 +35,17 @@ def page(table: Table, plots: Sequence[Plot]) -> str:
         loud=[line.text for line in caption(table) if line.loud],
         caption=[line.text for line in caption(table) if not line.loud],
         legend=legend(table),
-        notes=[(raised(n), note.text) for n, note in enumerate(said, 1)],
-        groups=[_group(table, name, columns, said, n == 0) for n, (name, columns) in enumerate(table.groups.items())],
+        notes=[(superscript(n), note.text) for n, note in enumerate(footnotes, 1)],
+        groups=[
+            _group(table, name, columns, footnotes, n == 0) for n, (name, columns) in enumerate(table.groups.items())
+        ],
         # Drawn by us; the labels in it are escaped by matplotlib.
-        plots=[(plot.name, plot.title, plot.says, Markup(plot.inline)) for plot in plots],
+        plots=[(plot.name, plot.title, plot.description, Markup(plot.inline)) for plot in plots],
         prompts=_replies(table),
         tried=[_tried(table, n, row) for n, row in enumerate(table.rows)],
         run_count=sum(len(point.runs) for row in table.rows for point in row.points),
         tried_columns=[column.head for column in _details(table)],
-        failures=[(run.label, point_words(run.point), run.seed, run.reason) for run in failures(table)],
+        failures=[(run.label, describe_point(run.point), run.seed, run.reason) for run in failures(table)],
     )
 
 
@@ -60,33 +63,35 @@ def _facts(table: Table) -> Iterator[tuple[str, str]]:
         yield f"{first.estimate.examples:,}", "test pairs"
 
 
-def _group(table: Table, name: str, columns: Sequence[Column], said: Sequence[Note], first: bool) -> dict[str, Any]:
+def _group(
+    table: Table, name: str, columns: Sequence[Column], footnotes: Sequence[Note], first: bool
+) -> dict[str, Any]:
     return {
         "title": name,
-        "columns": [(column.head, column.says) for column in columns],
+        "columns": [(column.head, column.description) for column in columns],
         "rows": [
             {
                 "label": row.label,
-                "mark": mark(said, row.label),
+                "mark": mark(footnotes, row.label),
                 "color": look(n)["color"],
                 "tag": "baseline" if row.label == table.baseline else "start" if row.start else "",
-                "under": f"{row.words}, {row.seeds} run{'' if row.seeds == '1' else 's'}" if first else "",
-                "failed": row.why if first else row.why.partition(":")[0],
-                "cells": [_cell(table, row, column, said) for column in columns],
+                "under": f"{row.description}, {row.seeds} run{'' if row.seeds == '1' else 's'}" if first else "",
+                "failed": row.problem if first else row.problem.partition(":")[0],
+                "cells": [_cell(table, row, column, footnotes) for column in columns],
             }
             for n, row in enumerate(table.rows)
         ],
     }
 
 
-def _cell(table: Table, row: ComparedRow, column: Column, said: Sequence[Note]) -> dict[str, Any]:
+def _cell(table: Table, row: ComparedRow, column: Column, footnotes: Sequence[Note]) -> dict[str, Any]:
     cell, decimals = table.cell(row, column), digits(table, column)
     if cell is None:
-        return {"mean": NOTHING, "mark": mark(said, row.label, column)}
+        return {"mean": NOTHING, "mark": mark(footnotes, row.label, column)}
     by, around = difference_words(cell, decimals)
     return {
         "mean": number(cell.estimate.mean, decimals), "bounds": bounds(cell.estimate, decimals), "best": cell.best,
-        "by": by, "around": around, "tone": _tone(cell, column), "mark": mark(said, row.label, column),
+        "by": by, "around": around, "tone": _tone(cell, column), "mark": mark(footnotes, row.label, column),
     }  # fmt: skip
 
 
@@ -113,7 +118,7 @@ def _tried(table: Table, n: int, row: ComparedRow) -> dict[str, Any]:
         "color": look(n)["color"],
         "points": [
             {
-                "words": point.words,
+                "description": point.description,
                 "chosen": point is row.chosen and len(row.points) > 1,
                 "validation": _shown(point.mean(table.select, test=False), 4),
                 "means": [_shown(point.mean(column, test=True), digits(table, column)) for column in _details(table)],

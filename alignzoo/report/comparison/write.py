@@ -17,8 +17,9 @@ from alignzoo.compare.results import RunRecord, read_results
 from alignzoo.compare.statistics import Interval, distinguishable
 from alignzoo.compare.table import Cell, Table, build
 from alignzoo.core.files import write_json, write_text
-from alignzoo.report.comparison.caption import caption, notes
+from alignzoo.report.comparison.caption import caption
 from alignzoo.report.comparison.markdown import markdown
+from alignzoo.report.comparison.notes import notes
 
 BETTER = {UP: "higher", DOWN: "lower", "": None}
 HEADINGS = (
@@ -55,7 +56,7 @@ def as_csv(table: Table) -> str:
     writer.writerow(HEADINGS)
     for row in table.rows:
         cells = [(column, cell) for column in table.columns if (cell := table.cell(row, column))]
-        first = [row.label, row.objective, row.words, len(row.points), row.seeds]
+        first = [row.label, row.objective, row.description, len(row.points), row.seeds]
         for column, cell in cells:
             one, by = cell.estimate, cell.difference
             writer.writerow([
@@ -65,8 +66,8 @@ def as_csv(table: Table) -> str:
                 str(cell.relative).lower() if by else "",
                 str(cell.apart).lower() if by else "", str(cell.best).lower(), "",
             ])  # fmt: skip
-        if row.why:
-            writer.writerow([*first, *[""] * (len(HEADINGS) - len(first) - 1), row.why])
+        if row.problem:
+            writer.writerow([*first, *[""] * (len(HEADINGS) - len(first) - 1), row.problem])
     return file.getvalue()
 
 
@@ -79,7 +80,7 @@ def as_json(table: Table) -> dict[str, Any]:
         "caption": [asdict(line) for line in caption(table)],
         "notes": [asdict(note) for note in notes(table)],
         "columns": [
-            {"key": c.key, "title": c.title, "group": c.group, "better": BETTER[c.arrow], "says": c.says}
+            {"key": c.key, "title": c.title, "group": c.group, "better": BETTER[c.arrow], "description": c.description}
             for c in table.columns
         ],
         "rows": [_row(table, row) for row in table.rows],
@@ -94,7 +95,7 @@ def _row(table: Table, row: ComparedRow) -> dict[str, Any]:
         "start": row.start,
         "configurations_tried": len(row.points),
         "chosen": row.chosen.values if row.chosen else None,
-        "problem": row.why or None,
+        "problem": row.problem or None,
         "figures": {c.key: _cell(cell) for c in table.columns if (cell := table.cell(row, c))},
         "points": [_point(table, row, point) for point in row.points],
     }

@@ -1,4 +1,4 @@
-"""What a table can say of a run: its columns, and where each finds its numbers."""
+"""The columns of a table and the numbers behind them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,19 @@ UP, DOWN = "↑", "↓"
 
 @dataclass(frozen=True)
 class Column:
-    """A figure of every row. `arrow` is the better direction, "" where neither is better by itself."""
+    """A figure of every row.
+
+    `arrow` is the better direction, "" if neither is better by itself.
+    """
 
     key: str
     title: str
     group: str
     arrow: str = ""
     description: str = ""
-    """What the figure is, for the legend."""
+    """Definition of the figure, for the legend."""
     scale: str = ""
-    """Of `alignzoo.compare.scales`."""
+    """Scale of the figure: see `alignzoo.compare.scales`."""
 
     @property
     def head(self) -> str:
@@ -66,9 +69,9 @@ OF_JUDGE = (
 )  # fmt: skip
 OTHERS = {column.key for column in KNOWN if column.group != PAIRS}
 METRIC = "metric."
-"""Before the name of a recipe's metric that is called as a figure of the replies is (`entropy`): they are two."""
+"""Prefix of a recipe's metric that has the name of a figure of the replies, such as `entropy`."""
 AXES = ("test", "desirable", "undesirable")
-"""Arrays of the examples that are no figures."""
+"""Arrays of the examples that are not figures."""
 MARGIN = "margin"
 ORDERED = ("preference_accuracy", "likelihood_accuracy", "length_normalized_accuracy", "margin")
 """Figures that compare single labeled completions with those of the other kind."""
@@ -76,9 +79,9 @@ SCALE = {"peak_memory_bytes": 2.0**-20}
 
 
 def columns_of(records: Sequence[RunRecord]) -> list[Column]:
-    """Every column that some finished run may have a figure for, in the table's order.
+    """Return every column that a finished run may have a figure for, in the table's order.
 
-    A judge that failed in every run keeps its reward column: that it has no figures must be seen.
+    A judge that failed in every run keeps its reward column, so that the failure is visible.
     """
     done = [record for record in records if record.state == "done"]
     named = {column.key for column in KNOWN if column.group == PAIRS}
@@ -97,7 +100,7 @@ def columns_of(records: Sequence[RunRecord]) -> list[Column]:
 
 
 def judge_of(column: Column) -> str:
-    """The judge whose figure it is, or ""."""
+    """Return the judge of a column, or ""."""
     return column.key.rpartition(".")[0] if column.group == JUDGES else ""
 
 
@@ -107,11 +110,11 @@ class Series:
 
     ids: tuple[str, ...]
     values: NDArray[np.float64]
-    """Shape (N,)."""
+    """Numbers, shape (N,)."""
     groups: tuple[str, ...] = ()
-    """The prompt of each; empty where every number has its own."""
+    """Prompt of each number; empty if every number has its own."""
     weights: NDArray[np.float64] | None = None
-    """Of each in an area under the curve, whose pseudo-values `values` are; None for a plain mean."""
+    """Weights, shape (N,), for an area under the curve with pseudo-values in `values`; None for a plain mean."""
 
     def __bool__(self) -> bool:
         return bool(np.isfinite(self.values).any())
@@ -119,24 +122,24 @@ class Series:
 
 @dataclass(frozen=True)
 class Beside:
-    """Runs beside each other: the numbers that all of them have."""
+    """Numbers that several runs have in common."""
 
     values: NDArray[np.float64]
-    """Shape (runs, N)."""
+    """Numbers, shape (runs, N)."""
     groups: NDArray[np.str_] | None = None
-    """The prompt of each column, shape (N,)."""
+    """Prompt of each column, shape (N,)."""
     weights: NDArray[np.float64] | None = None
-    """Shape (N,): see `Series`."""
+    """Weights, shape (N,): see `Series`."""
 
     @property
     def halves(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The first half of the runs and the second."""
+        """The first half of the runs and the second half."""
         half = len(self.values) // 2
         return self.values[:half], self.values[half:]
 
 
 def series(record: RunRecord, column: Column, test: bool) -> Series:
-    """A finished run's numbers on the test or on the validation split; of what a whole run costs, one number."""
+    """Return a finished run's numbers on the test or validation split; of a cost, one number."""
     if column.group == COST:
         value = record.run.get(column.key)
         return Series(("run",), _array([None if value is None else value * SCALE.get(column.key, 1.0)]))
@@ -161,7 +164,7 @@ def series(record: RunRecord, column: Column, test: bool) -> Series:
 
 
 def together(some: Sequence[Series]) -> Beside:
-    """Runs beside each other, of what all of them have a number for, in the order of the first."""
+    """Return the numbers that all series have, in the order of the first."""
     if not some:
         return Beside(np.empty((0, 0)))
     first, places = some[0], [np.arange(len(one.ids)) for one in some]
@@ -177,7 +180,7 @@ def together(some: Sequence[Series]) -> Beside:
 
 
 def _unique(ids: Sequence[str]) -> tuple[str, ...]:
-    """Ids, and the k-th of the same one told from the first: nothing is paired with another's number."""
+    """Return ids with a counter after repeated ones, so that each is paired with its own counterpart."""
     seen: dict[str, int] = {}
     out = []
     for name in ids:

@@ -1,4 +1,4 @@
-"""Entries from folders: of comparisons, and of single runs that a comparison has measured."""
+"""Collect the records of comparisons and of single measured runs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from alignzoo.recipe.resolved import Resolved
 from alignzoo.training.run_folder import RunFolder
 
 ALIKE = ("versions", "machine", "samples")
-"""What is said of several comparisons at once."""
+"""Keys of the description that are kept if all comparisons agree."""
 PACKAGES = ("alignzoo", "python", "torch", "transformers", "numpy")
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A comparison's folder, or all the run folders together."""
+    """A comparison's folder, or all run folders together."""
 
     name: str
     about: Mapping[str, Any]
@@ -32,11 +32,17 @@ class _Source:
 
 
 def gather(folders: Sequence[Path], evaluation: Sequence[str] = ()) -> tuple[dict[str, Any], list[RunRecord]]:
-    """What the folders are about, and their records, each run once.
+    """Return the common description of the folders and their records, each run once.
 
-    A label that means one thing in one comparison and another in the next is told apart by the folder's name. Run
-    folders may have been measured in several ways: see `shared_evaluation`. Raises UserError for a folder
-    that is neither, and for figures that are gone.
+    A label with different meanings in two comparisons gets the folder's name appended. Run folders may have several
+    evaluations: see `shared_evaluation`.
+
+    Args:
+        folders: Folders of comparisons or of runs.
+        evaluation: Names of the evaluations of run folders.
+
+    Raises:
+        UserError: A folder is neither, or figures are missing or damaged.
     """
     known = {folder: _kind(folder) for folder in folders}
     sources = [_comparison(folder) for folder, kind in known.items() if kind == "comparison"]
@@ -72,7 +78,7 @@ def _comparison(folder: Path) -> _Source:
 
 
 def _runs(folders: Sequence[Path], evaluation: Sequence[str]) -> _Source:
-    """Run folders: those of one name are one row, and what their recipes differ in is its grid."""
+    """Return run folders as a source: runs of one name are a row, and differences of their recipes its grid."""
     found = [(folder, *_finished(folder)) for folder in folders]
     measured = shared_evaluation(folders, evaluation)
     plain = [flat(resolved) for _, resolved, _ in found]
@@ -94,7 +100,7 @@ def _runs(folders: Sequence[Path], evaluation: Sequence[str]) -> _Source:
 
 
 def run_figures(summary: Mapping[str, Any]) -> dict[str, float]:
-    """What an record says of its training, from summary.json."""
+    """Return a record's figures of training from a summary.json."""
     train = summary["train"]
     return {
         "steps": train["steps"], "rows": train["pairs"] // max(1, train["steps"]), "seconds": train["seconds"],
@@ -103,13 +109,13 @@ def run_figures(summary: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _versions(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The versions that all runs were made with, where it is one."""
+    """Return the versions of the packages, if all runs have the same."""
     found = [{k: summary["versions"][k] for k in PACKAGES if k in summary["versions"]} for summary in summaries]
     return {"versions": found[0]} if all(one == found[0] for one in found) else {}
 
 
 def _order(record: RunRecord) -> tuple[list[tuple[bool, float, str]], int]:
-    """By the values of the grid point, numbers as numbers, and by seed, whatever order a shell lists folders in."""
+    """Return a sort key by grid point, with numbers as numbers, and seed."""
     given = [(value if isinstance(value, int | float) else None, str(value)) for value in record.point.values()]
     return [(number is None, number or 0, text) for number, text in given], record.seed
 
@@ -127,7 +133,7 @@ def _finished(folder: Path) -> tuple[Resolved, dict[str, Any]]:
 
 
 def _merged(sources: Sequence[_Source]) -> list[RunRecord]:
-    """All records under labels that mean one thing; a run that several folders name comes once."""
+    """Return all records under unambiguous labels; a run that several folders name comes once."""
     meanings: dict[str, dict[tuple[str, int], str]] = {}
     places: dict[str, set[tuple[str, str | None]]] = {}
     clash: set[str] = set()
@@ -158,7 +164,7 @@ def _check_measured(record: RunRecord) -> None:
 
 
 def _about(sources: Sequence[_Source], folders: Sequence[Path]) -> dict[str, Any]:
-    """Of one comparison its own words; of several, what can be said of all."""
+    """Return a single comparison's description, or the parts that several have in common."""
     if len(sources) == 1 and "command" in sources[0].about:
         return dict(sources[0].about)
     about: dict[str, Any] = {

@@ -84,14 +84,14 @@ def measure(
 
 @dataclass
 class _Measuring:
-    """What is measured without a judge."""
+    """Measurement of one run without judges."""
 
     resolved: Resolved
     folder: Path
     settings: Sampling
     screen: Screen
     budget: int = 0
-    """Token slots of a forward, 0 for what the recipe's evaluation takes; it changes no figure."""
+    """Token slots of a forward pass, 0 for the recipe's own. It changes no figure."""
 
     def __post_init__(self) -> None:
         self.recipe = self.resolved.recipe
@@ -104,7 +104,7 @@ class _Measuring:
         self.store = TokenStore(self.resolved, self.tokenizer, RunFolder(self.folder).first_day())
 
     def figures(self) -> EvaluationFolder:
-        """Of the rows and of the replies."""
+        """Return the folder of figures and replies; compute it if it is missing."""
         about = {
             "format": FORMAT, "weights": self.model["trained_weights"], "start": self.model["weights"],
             "tokens": self.store.key, "sampling": self.settings.model_dump(),
@@ -149,7 +149,11 @@ class _Measuring:
         return examples, lines
 
     def _reference(self, policy: Scorer) -> Scorer:
-        """The policy before its first step. Raises UserError when it is not what the run started from any more."""
+        """Return the policy before its first step.
+
+        Raises:
+            UserError: Its weights are not those that the run started from.
+        """
         reference = self._scorer(None, "language_model")
         if weights_fingerprint(reference.model) != self.model["weights"]:
             raise UserError(
@@ -161,7 +165,7 @@ class _Measuring:
         return reference
 
     def _scorer(self, policy: Path | None, head: str) -> Scorer:
-        """Of the trained policy, or of what it started from."""
+        """Return the trained policy, or the weights that it started from."""
         recipe, start = self.recipe, start_weights(self.resolved, self.screen)
         about = (recipe.model, self.tokenizer, recipe.seed, start)
         model = load_trained(*about, policy, head) if policy else load_policy(*about, head)
@@ -169,10 +173,10 @@ class _Measuring:
 
 
 def reward_scale(objective: Objective) -> list[Any]:
-    """Return what the implicit reward is made of: two margins are in the same unit where this is the same.
+    """Return the definition of the implicit reward: margins with the same one have the same unit.
 
-    The default reward is beta times the log-ratio, or the log-prob without a reference; a reward of its own depends on
-    any of the objective's fields. Modifiers count where they change each completion's log-ratio.
+    The default reward is beta times the log-ratio, or the log-prob without a reference. A reward of the objective's own
+    may depend on any of its fields. Modifiers count if they change the log-ratio of a completion.
     """
     term = objective.terms[0][1]
     inner, modifiers = (term.inner, term.modifiers) if isinstance(term, Modified) else (term, ())
@@ -185,7 +189,7 @@ def reward_scale(objective: Objective) -> list[Any]:
 
 
 def is_own_reference(resolved: Resolved) -> bool:
-    """Whether a run is supervised fine-tuning that starts from no other run: the reference of what follows it."""
+    """Return True for supervised fine-tuning without `model.from`, the start of other runs."""
     terms = [term for _, term in resolved.recipe.objective.terms]
     return resolved.start is None and all(term.data == "chosen" and term.reference == "none" for term in terms)
 

@@ -32,7 +32,7 @@ def comparison_folder(plan: Plan) -> Path:
 
 
 def compare_plan(plan: Plan, judges: Sequence[Judge], screen: Screen, command: str = "") -> Path:
-    """Train and measure every run of the plan that is not done yet; return the comparison's folder.
+    """Train and measure every run of the plan that is missing; return the comparison's folder.
 
     results.json is written after each run. Two comparisons at once share their work: a run that another process trains
     is waited for. The same command resumes after an interrupt.

@@ -63,17 +63,17 @@ class Interval:
     examples: int
     """Examples with a number for every seed."""
     dropped: int
-    """Examples without."""
+    """Examples without a number for every seed."""
     clusters: int = 0
-    """Prompts of the examples."""
+    """Number of prompts."""
     effective: float = 0.0
-    """C*: as many prompts that count alike have as many degrees of freedom."""
+    """C*, the number of equally weighted prompts with the same degrees of freedom."""
     critical: float = math.nan
     """Critical value c, between the normal's z and Student's t; nan where there is no variance to scale."""
     skewness: float = 0.0
     """Sample skewness of the prompts' contributions, times the 3/2 power of their share of the variance."""
     coverage: float | None = None
-    """Simulated coverage, where it may be outside 93% to 99%: see `alignzoo.compare.coverage`."""
+    """Simulated coverage if it may be outside 93% to 99%: see `alignzoo.compare.coverage`."""
 
     @property
     def seed_variance_seen(self) -> bool:
@@ -209,7 +209,7 @@ def _skewness(residuals: NDArray[np.float64]) -> float:
 
 
 def _hall(quantile: float, a: float) -> float:
-    """Return the T with g(T) = `quantile`: Hall 1992, On the removal of skewness by transformation, JRSS B 54, eq. 2.3.
+    """Return the T with g(T) = `quantile`, after Hall 1992, JRSS B 54, equation 2.3.
 
     g(T) - a / 6 is ((1 + a T / 3)^3 - 1) / a.
     """
@@ -220,10 +220,10 @@ def _hall(quantile: float, a: float) -> float:
 
 @lru_cache(maxsize=4096)
 def student(df: int, level: float = 0.95) -> float:
-    """The t with P(|T| < t) = `level` under Student's distribution.
+    """Return the t with P(|T| < t) = `level` under Student's distribution.
 
-    With T = sqrt(df) tan(angle) the density is proportional to cos(angle)^(df - 1), which Gauss and Legendre's rule
-    integrates to twelve digits over any angle.
+    With T = sqrt(df) tan(angle) the density is proportional to cos(angle)^(df - 1), which the Gauss-Legendre rule
+    integrates to twelve digits.
     """
     nodes, weights = np.polynomial.legendre.leggauss(64)
     scale = 2 / math.sqrt(math.pi) * math.exp(math.lgamma((df + 1) / 2) - math.lgamma(df / 2))

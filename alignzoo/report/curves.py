@@ -1,4 +1,4 @@
-"""A run's metrics as SVG: small panels that read on a light and on a dark page."""
+"""A run's metrics as SVG panels that are legible on light and dark pages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PANELS: tuple[tuple[str, tuple[Line, ...]], ...] = (
     )),
     ("log-prob", (("train", "chosen_log_prob", "chosen", GREEN), ("train", "rejected_log_prob", "rejected", RED))),
     ("gradient norm", (("train", "grad_norm", "before clipping", BLUE),)),
-    ("nats a token from the model's own forward", (("exactness", "difference", "", GREY),)),
+    ("nats per token from the model's own forward", (("exactness", "difference", "", GREY),)),
     ("learning rate", (("train", "learning_rate", "", GREY),)),
 )  # fmt: skip
 POINTS = 400
@@ -34,7 +34,7 @@ POINTS = 400
 
 
 def panels(lines: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    """(title, SVG) of every panel that has something to show."""
+    """Return (title, SVG) of every panel that has data."""
     drawn = []
     for title, wanted in PANELS:
         curves = [(label, color, kind, _points(lines, kind, key)) for kind, key, label, color in wanted]

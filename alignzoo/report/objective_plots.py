@@ -1,4 +1,4 @@
-"""The zoo at a glance: a small panel for every objective, its loss above and its pulls at both completions below."""
+"""A panel for every objective: its loss above, its gradients at both completions below."""
 
 from __future__ import annotations
 
@@ -39,23 +39,25 @@ DPI = 160
 DASHED = (0, (3, 1.5))
 LEGEND: dict[str, tuple[str, str, Any]] = {
     "loss": ("loss", BLUE, "-"),
-    "chosen": ("how hard the chosen completion is pulled up, −∂loss/∂log π(y_w)", GREEN, "-"),
-    "rejected": ("how hard the rejected one is pushed down, ∂loss/∂log π(y_l)", RED, DASHED),
+    "chosen": ("upward pull on the chosen completion, −∂loss/∂log π(y_w)", GREEN, "-"),
+    "rejected": ("downward push on the rejected completion, ∂loss/∂log π(y_l)", RED, DASHED),
 }
 EXPLAINED = (
-    "Default hyper-parameters, log-probs in nats. From the reference, the chosen log-prob rises by half of what is on "
-    "the axis and the rejected one falls by the other half; a single, labeled completion moves by all of it, and its "
-    f"loss has its label's color. Axes end where the objective's own reward margin is ±{REACH:g}, or a log-prob would "
-    f"pass zero. Where others are in the batch, their reward margins are −{-OTHERS[0]:g} to {OTHERS[-1]:g}."
+    "Default hyper-parameters, log-probs in nats. Starting at the reference, the chosen log-prob rises by half of the "
+    "axis value and the rejected one falls by half of it. A single labeled completion moves by all of it, and its loss "
+    f"has its label's color. Axes end where the objective's own reward margin is ±{REACH:g}, or where a log-prob would "
+    f"exceed zero. Other examples in the batch have reward margins of −{-OTHERS[0]:g} to {OTHERS[-1]:g}."
 )
 SMALL = {**STYLE, "axes.linewidth": 0.6, "xtick.major.pad": 3, "ytick.major.pad": 2}
 
 
 def write_zoo(shapes: Sequence[Shape], path: Path, columns: int) -> None:
-    """Draw panels in their order, a heading over each run of one family, to a .svg, .png or .html.
+    """Draw the panels to a .svg, .png or .html, with a heading over each run of one family.
 
-    They read on light and on dark pages. The same shapes give the same bytes. A shape with a problem is a panel that
-    says so. Raises NotWritten.
+    The same shapes give the same bytes. A shape with a problem shows it in its panel.
+
+    Raises:
+        NotWritten: The disk is full, read-only or the like.
     """
     if path.suffix == ".html":
         write_text(path, _page(shapes))
@@ -90,7 +92,7 @@ def _figure(shapes: Sequence[Shape], columns: int) -> Figure:
 
 
 def _headings(figure: Figure, shapes: Sequence[Shape], top: float) -> None:
-    """The family's name, on a line over all its panels in this row."""
+    """Write a family's name on a line over its panels in this row."""
     width, height = figure.get_size_inches()
     start = 0
     for family, some in groupby(shapes, key=lambda shape: shape.cls.family):
@@ -102,7 +104,7 @@ def _headings(figure: Figure, shapes: Sequence[Shape], top: float) -> None:
 
 
 def _panel(figure: Figure, shape: Shape, left: float, top: float) -> None:
-    """One objective; lengths are in inches from the figure's lower left corner."""
+    """Draw one objective; lengths are in inches from the figure's lower left corner."""
     width, height = figure.get_size_inches()
 
     def text(x: float, y: float, words: str, **how: Any) -> None:
@@ -121,7 +123,7 @@ def _panel(figure: Figure, shape: Shape, left: float, top: float) -> None:
 
 
 def _draw(upper: Any, lower: Any, shape: Shape) -> None:
-    """The loss into one axes, the pulls into another below it."""
+    """Draw the loss into one axes and the pulls into another below it."""
     for axes, curves in ((upper, shape.losses), (lower, shape.pulls)):
         low, high = _limits([*curves.values(), *([np.zeros(1)] if axes is lower else [])])
         for key, curve in curves.items():
@@ -143,7 +145,7 @@ def _draw(upper: Any, lower: Any, shape: Shape) -> None:
 
 
 def _limits(curves: Iterable[Curve]) -> tuple[float, float]:
-    """What holds all curves with some room; constants get an axis too."""
+    """Return limits that hold all curves with some room, for constants too."""
     values = np.concatenate([curve[np.isfinite(curve)] for curve in curves])
     low, high = float(values.min()), float(values.max())
     room = 0.1 * (high - low) or 0.1 * abs(high) or 1.0
@@ -151,7 +153,7 @@ def _limits(curves: Iterable[Curve]) -> tuple[float, float]:
 
 
 def _thinned(h: Curve, y: Curve, off: float) -> tuple[Curve, Curve]:
-    """The points without those from which a straight line is less than `off` away: a file of half the size."""
+    """Drop points that are less than `off` from a straight line, which halves the size of a file."""
     kept, start = [0], 0
     for end in range(2, len(h)):
         chord = y[start] + (y[end] - y[start]) * (h[start : end + 1] - h[start]) / (h[end] - h[start])
@@ -163,7 +165,7 @@ def _thinned(h: Curve, y: Curve, off: float) -> tuple[Curve, Curve]:
 
 
 def _number(value: float) -> str:
-    """In few characters, with a real minus sign: 0.05, 60, 4e6."""
+    """Return a number in few characters, with a minus sign: 0.05, 60, 4e6."""
     if value and not 1e-3 <= abs(value) < 1e4:
         digits, power = f"{value:.1e}".split("e")
         return f"{float(digits):g}e{int(power)}".replace("-", "−")
@@ -183,7 +185,7 @@ def _page(shapes: Sequence[Shape]) -> str:
 
 
 def _card(shape: Shape, n: int) -> Markup:
-    """Both plots of one objective as SVG, with ids of its own: many share a page."""
+    """Return both plots of one objective as SVG."""
     figure = Figure(figsize=(2.3, 1.75))
     _draw(figure.add_axes((0.15, 0.56, 0.79, 0.42)), figure.add_axes((0.15, 0.09, 0.79, 0.4)), shape)
     return Markup(inline(round_coordinates(svg_document(figure)), f"p{n}"))  # drawn from numbers alone

@@ -1,4 +1,4 @@
-"""table.md: GitHub's tables, aligned so that a terminal shows them too."""
+"""Write table.md: GitHub tables that are aligned in a terminal too."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from alignzoo.report.comparison.numbers import NOTHING, bounds, difference_words
 
 
 def markdown(table: Table) -> str:
-    """The whole table: figures and differences by group, what was tried, notes."""
+    """Return the table as Markdown: figures and differences by group, notes, caption, all configurations."""
     return "\n".join(_lines(table)).rstrip() + "\n"
 
 
@@ -53,7 +53,7 @@ def _lines(table: Table) -> Iterator[str]:
 
 
 def _figures(table: Table, columns: Sequence[Column], footnotes: Sequence[Note], first: bool) -> list[list[str]]:
-    """Heading and rows; the first group says which configuration the figures are of."""
+    """Return heading and rows; the first group includes the configuration."""
     head = ["recipe", *(["configuration", "runs"] if first else []), *(column.head for column in columns)]
     decimals = [digits(table, column) for column in columns]
     out = [head]
@@ -83,7 +83,7 @@ def _differences(table: Table, columns: Sequence[Column], footnotes: Sequence[No
 
 
 def _tried(table: Table) -> list[list[str]]:
-    """Every grid point: what it was chosen by, and the same figure of the test split."""
+    """Return every grid point with the figure that chose among them, on both splits."""
     out = [["recipe", "configuration", "runs done", f"{table.select.title}, validation", "test", "chosen"]]
     for row in table.rows:
         for point in row.points:
@@ -100,7 +100,7 @@ def _name(row: ComparedRow, footnotes: Sequence[Note]) -> str:
 
 
 def _grid(cells: Sequence[Sequence[str]]) -> Iterator[str]:
-    """GitHub's table; every column as wide as its widest cell."""
+    """Yield a GitHub table with padded columns."""
     widths = [max(cell_len(row[i]) for row in cells) for i in range(len(cells[0]))]
     for n, row in enumerate(cells):
         padded = (text + " " * (width - cell_len(text)) for text, width in zip(row, widths, strict=True))
@@ -110,5 +110,5 @@ def _grid(cells: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def escape(text: str) -> str:
-    """Plain words, whatever is in them: no cell ends early and nothing becomes a tag or a link."""
+    """Return text that Markdown shows as it is, without ending a cell or becoming a tag or link."""
     return re.sub(r"([\\`*<>\[\]|])", r"\\\1", " ".join(text.split()))

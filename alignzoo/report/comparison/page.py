@@ -1,4 +1,4 @@
-"""A comparison's report.html: one self-contained page that asks nothing of any network."""
+"""A comparison's report.html: one self-contained page that loads nothing from a network."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from alignzoo.report.comparison.plots import Plot, look, reward_column
 from alignzoo.report.run_page import turns
 
 PROMPTS = 4
-"""Whose replies are shown: the first of the test split that every row has answered, so nobody has picked them."""
+"""Number of prompts whose replies are shown: the first of the test split that every row answered."""
 
 
 def page(table: Table, plots: Sequence[Plot]) -> str:
-    """The page. The same table gives the same bytes."""
+    """Return the HTML page. The same table gives the same bytes."""
     footnotes = notes(table)
     return _template().render(
         about=table.about,
@@ -50,7 +50,7 @@ def page(table: Table, plots: Sequence[Plot]) -> str:
 
 
 def _facts(table: Table) -> Iterator[tuple[str, str]]:
-    """(figure, what it is) at the head of the page."""
+    """Yield (figure, label) for the head of the page."""
     runs = [run for row in table.rows for point in row.points for run in point.runs]
     seeds = {run.seed for row in table.rows if not row.start for point in row.points for run in point.runs}
     yield str(sum(not row.start for row in table.rows)), "recipes compared"
@@ -146,7 +146,7 @@ def _shown(value: float | None, decimals: int) -> str:
 
 
 def _replies(table: Table) -> list[dict[str, Any]]:
-    """Prompts, and what each row's first run answered."""
+    """Return the first shared prompts with the reply of each row's first run."""
     rows = [(n, row, row.chosen.done[0]) for n, row in enumerate(table.rows) if row.chosen and row.chosen.done]
     answers = [{str(line["id"]): line for line in run.figures.samples if line["test"]} for _, _, run in rows]
     answers = [lines for lines in answers if lines]
@@ -167,7 +167,7 @@ def _replies(table: Table) -> list[dict[str, Any]]:
 
 
 def _judged(line: Mapping[str, Any]) -> Iterator[str]:
-    """What is known of a reply, in words."""
+    """Yield the figures of a reply in words."""
     if line.get("kl") is not None:
         yield f"KL {line['kl']:.2f}"
     for judge, figures in line.get("judges", {}).items():
@@ -177,7 +177,7 @@ def _judged(line: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _text(value: Any) -> str:
-    """Plain text, or chat messages as text."""
+    """Return plain text, or chat messages as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

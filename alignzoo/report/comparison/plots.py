@@ -1,4 +1,4 @@
-"""A comparison as pictures: the frontier of reward and KL, differences to the baseline, the spread over the grid."""
+"""Plots of a comparison: reward against KL, differences from the baseline, spread over the grid."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from alignzoo.core.files import atomic_write, write_text
 from alignzoo.report.svg import INK, STYLE, inline, new_figure, png_bytes, style_axes, svg_document
 
 COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee7733")
-"""Paul Tol's bright scheme, told apart by color-blind eyes too, with his vibrant orange for its gray."""
+"""Paul Tol's bright scheme, safe for color-blind readers, with his vibrant orange in place of gray."""
 MARKERS = "osD^vPX*"
-"""One more than colors: the first 56 rows of a table all look different."""
+"""One more than there are colors, so that the first 56 rows all look different."""
 
 DPI, HEIGHT = 180, 4.2
 FAR = 25
-"""Times the median KL at which a linear axis would show nothing else."""
+"""Multiple of the median KL above which the axis becomes logarithmic."""
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A picture: as a file's name, as a title, as SVG for a page that holds several, and as the files' bytes."""
+    """A plot as SVG and PNG, with its file name, title and description."""
 
     name: str
     title: str
@@ -50,7 +50,7 @@ class Plot:
 
 
 def plots(table: Table) -> list[Plot]:
-    """Every picture that the table has figures for."""
+    """Return every plot that the table has figures for."""
     reward = reward_column(table)
     wanted: tuple[tuple[str, str, str, Callable[[Table], Figure | None]], ...] = (
         ("frontier", f"{'reward' if reward and reward.group == JUDGES else 'accuracy'} against KL",
@@ -72,14 +72,14 @@ def plots(table: Table) -> list[Plot]:
 
 
 def reward_column(table: Table) -> Column | None:
-    """The first judge's reward that is known, or else the accuracy by implicit reward."""
+    """Return the first known reward of a judge, or else the accuracy by implicit reward."""
     known = {key for _, key in table.cells}
     judged = (c for c in table.columns if c.group == JUDGES and c.key.endswith(".reward") and c.key in known)
     return next(judged, None) or table.column("preference_accuracy")
 
 
 def frontier(table: Table) -> Figure | None:
-    """Reward against KL, the form of Rafailov et al. 2023, figure 2. None where either is not known."""
+    """Draw reward against KL, after figure 2 of Rafailov et al. 2023; None if either is unknown."""
     kl, reward = table.column("kl"), reward_column(table)
     if kl is None or reward is None:
         return None
@@ -109,7 +109,7 @@ def frontier(table: Table) -> Figure | None:
 
 
 def differences(table: Table) -> Figure | None:
-    """A forest plot: each row's difference to the baseline in a few figures. None where there is no difference."""
+    """Draw a forest plot of the differences from the baseline in up to four figures; None without any."""
     shown = [column for column in _headlines(table) if any(_cell(table, row, column) for row in table.rows)][:4]
     rows = [(n, row) for n, row in enumerate(table.rows) if any(_cell(table, row, column) for column in shown)]
     if not rows:
@@ -136,7 +136,7 @@ def differences(table: Table) -> Figure | None:
 
 
 def spread(table: Table) -> Figure | None:
-    """Accuracy of every configuration of every row, not of the best alone. None where none is known."""
+    """Draw the accuracy of every configuration of every row; None if it is unknown."""
     column = table.column("preference_accuracy") or table.column(table.select.key)
     if column is None:
         return None
@@ -165,7 +165,7 @@ def spread(table: Table) -> Figure | None:
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The (cost, worth) that no other point beats in both, by rising cost."""
+    """Return the (cost, value) points that no other point beats in both, by rising cost."""
     front: list[tuple[float, float]] = []
     for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
         if not front or y > front[-1][1]:
@@ -194,7 +194,7 @@ def _cell(table: Table, row: ComparedRow, column: Column) -> Any:
 
 
 def _runs(point: Point, *columns: Column) -> Any:
-    """Mean of each column on the test rows, shape (runs, columns), for the runs that have them all."""
+    """Return the means of each column on the test rows, shape (runs, columns), of runs that have them all."""
     found = [point.by_seed(column, test=True) for column in columns]
     seeds = [seed for seed in found[0] if all(seed in one for one in found)]
     means = [[float(np.mean(one[s].values[np.isfinite(one[s].values)])) for one in found] for s in seeds]
@@ -202,7 +202,7 @@ def _runs(point: Point, *columns: Column) -> Any:
 
 
 def look(n: int) -> dict[str, Any]:
-    """Color and marker of row n, alike in every picture and on the page."""
+    """Return color and marker of row n, the same in every plot and on the page."""
     return {"color": COLORS[n % len(COLORS)], "marker": MARKERS[n % len(MARKERS)]}
 
 

@@ -1,4 +1,4 @@
-"""The table in a terminal: its most important columns, two lines a row."""
+"""The table in a terminal: its most important columns, two lines for each row."""
 
 from __future__ import annotations
 
@@ -22,18 +22,23 @@ GAP = 2
 LONGEST_NAME = 30
 FIRST = ("preference_accuracy",)
 NEXT = ("likelihood_accuracy", "kl", "length")
-"""The judges come between these."""
+"""Columns after those of the first two judges."""
 SHORT = {"preference_accuracy": "accuracy", "likelihood_accuracy": "by likelihood", "kl": "KL", "length": "length"}
 
 
 def terminal_table(table: Table, rest: str = "table.md, table.csv, table.json and report.html") -> RenderableType:
-    """What rich prints of a table in at most 120 columns; `rest` says where to find what is left out."""
+    """Return the table for a rich console, at most 120 columns wide.
+
+    Args:
+        table: The table.
+        rest: Where the columns that do not fit can be found.
+    """
     return _Shown(table, rest)
 
 
 @dataclass(frozen=True)
 class _Shown:
-    """As many columns as the console has room for."""
+    """As many columns as fit the console."""
 
     table: Table
     rest: str
@@ -55,7 +60,7 @@ class _Shown:
 
 
 def _important(table: Table) -> list[Column]:
-    """Columns, most important first."""
+    """Return the columns, most important first."""
     judged = [column for column in table.columns if column.group == JUDGES]
     first = [column for key in FIRST if (column := table.column(key))]
     then = [column for key in NEXT if (column := table.column(key))]
@@ -64,7 +69,7 @@ def _important(table: Table) -> list[Column]:
 
 
 def _fitting(table: Table, footnotes: Sequence[Note], width: int) -> list[Column]:
-    """As many of the most important columns as fit; one at least."""
+    """Return the most important columns that fit, at least one."""
     left = width - max((cell_len(line) for row in table.rows for line in _name(row, footnotes).split("\n")), default=0)
     shown: list[Column] = []
     for column in _important(table):
@@ -99,7 +104,7 @@ def _cells(table: Table, row: ComparedRow, columns: Sequence[Column], footnotes:
 
 
 def _cell(table: Table, row: ComparedRow, column: Column, footnotes: Sequence[Note]) -> Text:
-    """Mean and difference, and under them the mean's interval."""
+    """Return mean and difference, with the mean's interval below."""
     cell, decimals = table.cell(row, column), digits(table, column)
     if cell is None:
         return Text(NOTHING + mark(footnotes, row.label, column))
@@ -122,7 +127,7 @@ def _head(column: Column) -> str:
 
 
 def _name(row: ComparedRow, footnotes: Sequence[Note]) -> str:
-    """The label, and under it the configuration and the number of runs."""
+    """Return the label, with configuration and number of runs below."""
     runs = f"{row.seeds} run{'' if row.seeds == '1' else 's'}"
     name, under = (
         text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"

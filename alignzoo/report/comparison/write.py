@@ -1,4 +1,4 @@
-"""A comparison's folder: table.md, table.csv, table.json, the plots and report.html."""
+"""Write a comparison's table.md, table.csv, table.json, plots and report.html."""
 
 from __future__ import annotations
 
@@ -30,9 +30,11 @@ HEADINGS = (
 
 
 def write_all(folder: Path, table: Table | None = None) -> Table:
-    """Write every form of a table into `folder`; without one, that of the folder's own results.json. Returns it.
+    """Write a table in every format into `folder` and return it. The same records give the same bytes.
 
-    The same entries give the same bytes.
+    Args:
+        folder: Where to write.
+        table: The table; by default that of the folder's results.json.
     """
     from alignzoo.report.comparison.page import page
     from alignzoo.report.comparison.plots import plots
@@ -50,7 +52,7 @@ def write_all(folder: Path, table: Table | None = None) -> Table:
 
 
 def as_csv(table: Table) -> str:
-    """A line for each row and column, with a heading; numbers to the last digit, what is not known empty."""
+    """Return a line for each row and column, with full precision; unknown values are empty."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(HEADINGS)
@@ -72,7 +74,7 @@ def as_csv(table: Table) -> str:
 
 
 def as_json(table: Table) -> dict[str, Any]:
-    """Everything: the rows' figures, every grid point and run with its means on both splits, what it is about."""
+    """Return the whole table: rows, grid points, runs with their means on both splits, caption, description."""
     return {
         "name": table.about.get("name", ""),
         "baseline": table.baseline,

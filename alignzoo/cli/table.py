@@ -14,12 +14,13 @@ import click
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for table, plots and report.html.")
 @click.option("--baseline", metavar="LABEL", help="Row that the others are compared with.")
 @click.option("--select", metavar="METRIC", help="Metric that chooses the best grid point on the validation split.")
-@click.option("--evaluation", metavar="KEY", help="The measurement evaluations/KEY of run folders.")
+@click.option("--evaluation", metavar="KEY", multiple=True, help="Of run folders: use the figures in evaluations/KEY, "
+              "or the verdicts in evaluations/verdicts/KEY. May be given several times.")
 @click.option("--allow-different-data", is_flag=True, help="Allow rows on different data or from different starts.")
 @click.option("--json", "as_json", is_flag=True, help="Print table.json on stdout.")
 def command(
-    folders: tuple[Path, ...], output: Path | None, baseline: str | None, select: str | None, evaluation: str | None,
-    allow_different_data: bool, as_json: bool,
+    folders: tuple[Path, ...], output: Path | None, baseline: str | None, select: str | None,
+    evaluation: tuple[str, ...], allow_different_data: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Print one table of every FOLDER: comparisons, single runs that a comparison has measured, or both.
 

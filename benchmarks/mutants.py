@@ -4,11 +4,12 @@
     python benchmarks/mutants.py --stale
 
 Runs the mutants of benchmarks/mutants.yaml whose head, fault, name or file contains one of the words; all of them
-without a word. With `--new` those that the results list as killed are left out. An entry has `name`, `file`, `old` (occurs exactly once in the file, or the entry is stale), `new`, and `fails`,
-the tests that must fail; an entry under `faults` also has `fault`, a number. The tree is copied. One entry is applied,
-its tests run, and the copy is restored. The cases that failed then run on the restored copy: a case that fails there
-too proves nothing. Results are kept in benchmarks/results/mutants.json and mutants.md. An entry that was not run keeps
-its last result, or is marked as not run when its text has changed. `--stale` runs nothing and lists stale entries.
+without a word. With `--new` those that the results list as killed are left out. An entry has `name`, `file`, `old`
+(occurs exactly once in the file, or the entry is stale), `new`, and `fails`, the tests that must fail; an entry under
+`faults` also has `fault`, a number. The tree is copied. One entry is applied, its tests run, and the copy is restored.
+The cases that failed then run on the restored copy: a case that fails there too proves nothing. Results are kept in
+benchmarks/results/mutants.json and mutants.md. An entry that was not run keeps its last result, or is marked as not run
+when its text has changed. `--stale` runs nothing and lists stale entries.
 Exits with 1 when a mutant that was run is not killed, or an entry is stale.
 """
 
@@ -37,9 +38,10 @@ SECONDS = 900
 CHUNK = 8
 """Mutants whose failed cases run together on the restored copy before the results are written."""
 CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    ["pytest", "hypothesis", "transformers.models.llama.modeling_llama", "matplotlib.figure"]
-)
+CONTEXT.set_forkserver_preload([
+    "pytest", "hypothesis", "transformers.models.llama.modeling_llama", "transformers.models.auto.modeling_auto",
+    "transformers.generation.utils", "matplotlib.figure", "peft", "accelerate", "datasets", "pydantic", "click",
+])  # fmt: skip
 
 
 @dataclass(frozen=True)

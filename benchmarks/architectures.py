@@ -102,7 +102,7 @@ def page(results: dict[str, Any]) -> str:
         "A layout is therefore compared in float32 before it is used, and its leaks are searched bit by bit.", "",
         f"{len(tried_out)} architectures; used in float32: "
         + ", ".join(f"{way} {count}" for way, count in used.most_common()) + ".", "",
-        "| architecture | type | packed | forest | plain | used | error |", "|---|---|---:|---:|---:|---|---:|",
+        "| architecture | type | packed | padded | plain | used | error |", "|---|---|---:|---:|---:|---|---:|",
     ]  # fmt: skip
     for name, found in tried_out.items():
         for label in TYPES:

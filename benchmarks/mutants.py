@@ -197,9 +197,8 @@ def main(words: list[str]) -> int:
         problems = [f"{one.name}: {problem}" for one in entries if (problem := stale(one, ROOT))]
         print("\n".join(problems) or f"none of {len(entries)} entries is stale")
         return int(bool(problems))
-    chosen = [
-        one for one in entries if not words or any(word in f"{one.fault} {one.name} {one.file}" for word in words)
-    ]
+    wanted = [word for word in words if word != "--new"]
+    chosen = [one for one in entries if not wanted or any(word in one.words for word in wanted)]
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     results = {one.key: results[one.key] for one in entries if one.key in results}
     if "--new" in words:

@@ -23,9 +23,11 @@ check: $(STAMP)  ## the fast lane: the sharpest tests of every room
 mutants: $(STAMP)  ## break the engine one line at a time; the tests named for each break must fail
 	$(BIN)/python benchmarks/mutants.py $(ARGS)
 
-lint: $(STAMP)  ## ruff and mypy
+lint: $(STAMP)  ## ruff, codespell, the rooms' imports, mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 
 # torch comes first and alone: with it in place nothing below asks a registry for another build of it.

@@ -92,7 +92,7 @@ def main() -> None:
     with GracefulShutdown():
         code = _exit_code()
     if "alignzoo.core.distributed.process_group" in sys.modules:
-        sys.modules["alignzoo.core.distributed.process_group"].leave(code)
+        sys.modules["alignzoo.core.distributed.process_group"].leave_process_group(code)
     sys.exit(code)
 
 
@@ -151,8 +151,8 @@ def _nobody_reads_on() -> int:
 
 def _warn_of_failed_plugins() -> None:
     """One line, by any command that looked at plugins; one that named only built-ins has looked at none."""
-    if "alignzoo.registry" in sys.modules and "plugins" not in sys.argv[1:2]:
-        failed = sys.modules["alignzoo.registry"].registry().failures()
+    if "alignzoo.registry.lookup" in sys.modules and "plugins" not in sys.argv[1:2]:
+        failed = sys.modules["alignzoo.registry.lookup"].registry().failures()
         if failed:
             names = ", ".join(dict.fromkeys(info.package for info in failed))
             print(f"warning: not loaded: {names} (alignzoo plugins tells why)", file=sys.stderr)

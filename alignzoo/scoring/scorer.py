@@ -25,9 +25,12 @@ from alignzoo.models.rope import length_keys, length_rules, reset_frequencies
 from alignzoo.scoring.flex_attention import block_mask, widened
 from alignzoo.scoring.forest import PACKED, PADDED, PLAIN, Forest
 from alignzoo.scoring.lm_head import token_log_probs
+from alignzoo.scoring.tree_attention import register_tree_attention
 
 HEAD_CHUNK_ELEMENTS = 2**25
 """Logits that exist at a time: 128 MiB in float32. A micro-batch of small vocabulary fits in one chunk."""
+
+register_tree_attention()
 
 
 class Scorer(nn.Module):

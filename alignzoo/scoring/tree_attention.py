@@ -83,7 +83,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None, scal
         )
 
 
-AttentionInterface.register(NAME, tree_attention)
-
-
-AttentionMaskInterface.register(NAME, sdpa_mask)
+def register_tree_attention() -> None:
+    """Register the attention function, and SDPA's mask for plain forwards, with transformers under `NAME`."""
+    AttentionInterface.register(NAME, tree_attention)
+    AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -274,7 +274,7 @@ def test_no_figure_depends_on_how_it_was_batched(run, monkeypatch):
     recipe, folder = run("dpo")
     found = []
     for slots, batch in ((300, 100), (4096, 16_384)):
-        monkeypatch.setattr(replies, "sample", partial(generate_replies, budget=batch))
+        monkeypatch.setattr(replies, "generate_replies", partial(generate_replies, budget=batch))
         measuring = _Measuring(recipe, folder, SETTINGS, QUIET, slots)
         shutil.rmtree(module.cache_root() / "reference")
         found.append(measuring._computed(measuring.store.get(RowReader(recipe.recipe.data), str).held_out))
@@ -290,7 +290,7 @@ def test_no_figure_depends_on_how_it_was_batched(run, monkeypatch):
 def test_the_reference_pass_of_the_run_is_not_done_again(run, measured, monkeypatch):
     said = []
     screen = Screen(quiet=True)
-    monkeypatch.setattr(screen, "say", said.append)
+    monkeypatch.setattr(screen, "info", said.append)
     measured(settings=OTHERS, screen=screen)
     assert "reference: 32 of 32 rows cached, 0 to score" in said
     assert "tokens: 128 + 32 rows from the store" in said

@@ -417,7 +417,7 @@ def test_without_locks_the_slower_one_uses_what_the_faster_one_made(recipe, monk
 
 def test_what_breaks_off_leaves_nothing_to_be_found(recipe, made, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(module, "seal", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(module, "write_manifest", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             made(recipe())
     assert list(stored(cache_root())) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import pstdev
+
 import pytest
 import torch
 from steps import UNLIMITED, build, every, take
@@ -9,6 +11,7 @@ from steps import UNLIMITED, build, every, take
 from alignzoo import Objective
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import RunFailed
+from alignzoo.evaluation.aggregate import standard_error
 from alignzoo.evaluation.evaluate import evaluate
 
 SAME = {"accuracy": "preference_accuracy"}
@@ -72,3 +75,7 @@ def test_a_wrong_loss_on_held_out_rows_is_told_as_in_a_step(tmp_path, how, words
     engine = build(Wrong(how=how), tmp_path)
     with pytest.raises(RunFailed, match=words):
         evaluate(engine.scorer, engine.supply, UNLIMITED, Screen(quiet=True), engine.states)
+
+
+def test_a_standard_error_is_the_deviation_over_the_root_of_n():
+    assert standard_error(torch.tensor([0.0, 1.0, 1.0, 3.0])) == pytest.approx(pstdev([0, 1, 1, 3]) / 2)

@@ -63,7 +63,8 @@ class Mutant:
     @property
     def key(self) -> str:
         """Return 16 hex digits of all that decides the result except the code around the mutant."""
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
+        text = {name: value for name, value in asdict(self).items() if name != "fault"}
+        return hashlib.sha256(json.dumps(text).encode()).hexdigest()[:16]
 
 
 class Watch:

@@ -137,7 +137,7 @@ def recipe(folder: Path, name: str, objective: dict, model: Path, data: Path, tr
     path.write_text(json.dumps({
         "objective": objective,
         "model": {"path": str(model)},
-        "data": {"name": "table", "path": str(data)},
+        "data": {"name": "files", "path": str(data)},
         "tokens": {"max_length": longest, "max_prompt_length": longest - 1},
         "train": {"shuffle": False, "device": "cpu"} | train,
         "eval": {"replies": {"num_prompts": 0}},

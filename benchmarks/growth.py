@@ -197,6 +197,7 @@ def warm(folder: Path, began: float) -> dict[str, Any]:
     from alignzoo.core.console import Screen
     from alignzoo.data.token_store import TokenStore
     from alignzoo.reference import cache, scores
+    from alignzoo.training import loop
     from alignzoo.training import run as run_module
     from alignzoo.training import step as step_module
 
@@ -230,9 +231,8 @@ def warm(folder: Path, began: float) -> dict[str, Any]:
     for owner, name, label in (
         (run_module, "folder_of", "digest of the data"), (TokenStore, "get", "tokens"), (run_module, "load_tokenizer", "model"),
         (run_module, "load_policy", "model"), (run_module, "choose_layout", "model"), (run_module, "weights_fingerprint", "model"),
-        (run_module, "score_reference", "reference"), (run_module, "evaluate", "evaluation"),
+        (run_module, "score_reference", "reference"), (loop, "evaluate", "evaluation"),
         (cache.ReferenceCache, "__post_init__", "cache opened"), (cache.ReferenceCache, "find", "looked up"),
-        (cache.ReferenceCache, "sums", "summed"),
     ):  # fmt: skip
         timed(owner, name, label)
     assert scores
@@ -299,8 +299,8 @@ def table(results: list[dict[str, Any]]) -> list[str]:
             "|---:|---:|---:|---:|---:|---:|---|---:|"]  # fmt: skip
     flat = ["| rows | plan and look-up a step, ms: median (p95) | whole step, ms | all rows looked up, s | memory after the run, MiB: anonymous (resident) | its peak, anonymous |",
             "|---:|---:|---:|---:|---:|---:|"]  # fmt: skip
-    start = ["| rows | to the end of the first step, s | of it: imports | digest of the data | tokens | model | reference: cache opened and checked | looked up | summed | evaluation of 256 rows |",
-             "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"]  # fmt: skip
+    start = ["| rows | to the end of the first step, s | of it: imports | digest of the data | tokens | model | reference: cache opened and checked | looked up | evaluation of 256 rows |",
+             "|---:|---:|---:|---:|---:|---:|---:|---:|---:|"]  # fmt: skip
     for one in results:
         single, two, filled, warm = one["one"], one["two"], one["fill"], one["warm"]
         clock, used, name = warm["clock"], warm["memory"], f"{one['rows']:,}"
@@ -313,7 +313,7 @@ def table(results: list[dict[str, Any]]) -> list[str]:
             f"| {name} | {1e3 * warm['probe']['median']:.2f} ({1e3 * warm['probe']['p95']:.2f}) | {1e3 * warm['steps']:.0f} "
             f"| {clock['looked up']:.2f} | {used['anonymous']:.0f} ({used['resident']:.0f}) | {warm['peak']:.0f} |"
         )
-        names = ("import", "digest of the data", "tokens", "model", "cache opened", "looked up", "summed", "evaluation")
+        names = ("import", "digest of the data", "tokens", "model", "cache opened", "looked up", "evaluation")
         start.append(
             f"| {name} | {clock['first step']:.1f} | " + " | ".join(f"{clock[key]:.2f}" for key in names) + " |"
         )

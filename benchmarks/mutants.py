@@ -1,13 +1,16 @@
-"""Break alignzoo one line at a time: the tests that are named for each break must fail.
+"""Break alignzoo one place at a time: the tests named for each break must fail.
 
-    python benchmarks/mutants.py [WORD ...]
+    python benchmarks/mutants.py [--new] [WORD ...]
+    python benchmarks/mutants.py --stale
 
-runs the mutants of benchmarks/mutants/*.yaml whose name or file holds one of the words; without a word all. Each entry
-is `name`, `file`, `old` (found exactly once in the file, or the entry is stale), `new`, and `fails`, the tests that must
-fail. The tree is copied, one entry is applied, its tests run, and the copy is put back. The cases that failed are then
-run on the copy as it is: one that fails there too proves nothing. Results are kept in benchmarks/results/mutants.json; an entry that
-was not run this time stands as it was, or, when its text has changed since, as not run.
-Exits with 1 when a mutant of those that were run is not killed.
+Runs the mutants of benchmarks/mutants.yaml whose head, fault, name or file contains one of the words; all of them
+without a word. With `--new` those that the results list as killed are left out. An entry has `name`, `file`, `old`
+(occurs exactly once in the file, or the entry is stale), `new`, and `fails`, the tests that must fail; an entry under
+`faults` also has `fault`, a number. The tree is copied. One entry is applied, its tests run, and the copy is restored.
+The cases that failed then run on the restored copy: a case that fails there too proves nothing. Results are kept in
+benchmarks/results/mutants.json and mutants.md. An entry that was not run keeps its last result, or is marked as not run
+when its text has changed. `--stale` runs nothing and lists stale entries.
+Exits with 1 when a mutant that was run is not killed, or an entry is stale.
 """
 
 from __future__ import annotations
@@ -28,36 +31,44 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parent.parent
-ENTRIES = Path(__file__).parent / "mutants"
+ENTRIES = Path(__file__).parent / "mutants.yaml"
 RESULTS = Path(__file__).parent / "results" / "mutants.json"
 SECONDS = 900
-"""For the tests of one mutant. A mutant that does not end is killed too: so would the test be."""
+"""Limit for the tests of one mutant. A mutant that makes them hang counts as killed."""
 CHUNK = 8
-"""Mutants whose failed cases are run together on the copy as it is, and recorded."""
+"""Mutants whose failed cases run together on the restored copy before the results are written."""
 CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    ["pytest", "hypothesis", "transformers.models.llama.modeling_llama", "matplotlib.figure"]
-)
+CONTEXT.set_forkserver_preload([
+    "pytest", "hypothesis", "transformers.models.llama.modeling_llama", "transformers.models.auto.modeling_auto",
+    "transformers.generation.utils", "matplotlib.figure", "peft", "accelerate", "datasets", "pydantic", "click",
+])  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One entry of a list."""
+    """One entry of the list."""
 
     name: str
     file: str
     old: str
     new: str
     fails: tuple[str, ...]
+    fault: str = ""
+
+    @property
+    def words(self) -> str:
+        """Return the text in which the words of the command are looked for."""
+        return f"{f'faults {self.fault}' if self.fault else 'engine'} {self.name} {self.file}"
 
     @property
     def key(self) -> str:
-        """Of all that decides the result but the code around it."""
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
+        """Return 16 hex digits of all that decides the result except the code around the mutant."""
+        text = {name: value for name, value in asdict(self).items() if name != "fault"}
+        return hashlib.sha256(json.dumps(text).encode()).hexdigest()[:16]
 
 
 class Watch:
-    """A pytest plugin that records of each named test the first case that failed, and skips the cases after it."""
+    """Pytest plugin: record the first failed case of each named test, and skip its other cases."""
 
     def __init__(self, names: list[str]) -> None:
         self.names, self.failed = names, dict[str, str]()
@@ -78,7 +89,7 @@ class Watch:
 
 
 def _child(copy: str, names: list[str], output: str) -> None:
-    """Run the tests of a copy in this process, which has not imported alignzoo yet."""
+    """Run tests of a copy in this process, which has not imported alignzoo yet."""
     file = os.open(f"{output}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
@@ -97,7 +108,7 @@ def _child(copy: str, names: list[str], output: str) -> None:
 
 
 def run_tests(copy: Path, names: list[str], output: Path) -> tuple[int, dict[str, str]]:
-    """Exit code of pytest (-1: the time was over), and of each named test that failed its first case that did."""
+    """Return pytest's exit code (-1 at the time limit), and the first failed case of each named test that failed."""
     output.unlink(missing_ok=True)
     process = CONTEXT.Process(target=_child, args=(str(copy), names, str(output)))
     process.start()
@@ -111,12 +122,25 @@ def run_tests(copy: Path, names: list[str], output: Path) -> tuple[int, dict[str
     return (-1, dict.fromkeys(names, "")) if late else (3, {})
 
 
+def stale(mutant: Mutant, root: Path) -> str:
+    """Return why an entry no longer fits the code or the tests, or ""."""
+    path = root / mutant.file
+    count = path.read_text().count(mutant.old) if path.is_file() else 0
+    if count != 1:
+        return f"stale: the old text occurs {count} times in {mutant.file}"
+    for test in mutant.fails:
+        file, _, name = test.partition("::")
+        if f"def {name.partition('[')[0]}(" not in ((root / file).read_text() if (root / file).is_file() else ""):
+            return f"stale: there is no test {test}"
+    return ""
+
+
 def attack(mutant: Mutant, copy: Path, output: Path) -> tuple[str, list[str]]:
-    """`killed`, or what else came of it, in words; and the cases that failed."""
+    """Return `killed` or another result in words, and the cases that failed."""
     path = copy / mutant.file
-    text = path.read_text() if path.is_file() else ""
-    if text.count(mutant.old) != 1:
-        return f"stale: the old text is {text.count(mutant.old)} times in {mutant.file}", []
+    if problem := stale(mutant, copy):
+        return problem, []
+    text = path.read_text()
     path.write_text(text.replace(mutant.old, mutant.new))
     try:
         code, failed = run_tests(copy, list(mutant.fails), output)
@@ -130,16 +154,16 @@ def attack(mutant: Mutant, copy: Path, output: Path) -> tuple[str, list[str]]:
 
 
 def read_entries() -> list[Mutant]:
-    """All entries, in the order of the files and in them."""
-    nodes = [node for path in sorted(ENTRIES.glob("*.yaml")) for node in yaml.safe_load(path.read_text())]
-    found = [Mutant(**node | {"fails": tuple(node["fails"])}) for node in nodes]
+    """Return all entries in the order of the file."""
+    heads = yaml.safe_load(ENTRIES.read_text())
+    found = [Mutant(**node | {"fails": tuple(node["fails"])}) for nodes in heads.values() for node in nodes]
     names = [one.name for one in found]
     assert len(set(names)) == len(names), "two mutants have one name"
     return found
 
 
 def copied(folder: Path) -> Path:
-    """What git knows of, and what it does not ignore."""
+    """Copy the files that git tracks or does not ignore."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for name in filter(None, listed.split("\0")):
@@ -150,26 +174,36 @@ def copied(folder: Path) -> Path:
 
 
 def table(entries: list[Mutant], results: dict[str, dict[str, str]]) -> str:
-    """The results in Markdown."""
+    """Return the results in Markdown."""
     rows = [(one, results.get(one.key, {}).get("result", "not run")) for one in entries]
     killed = sum(result == "killed" for _, result in rows)
     lines = [
         "# Mutants", "",
-        f"{killed} of {len(rows)} killed. Each is a change of one place in the code, with the tests that must fail for it;",
-        "`python benchmarks/mutants.py` applies them one at a time. The objectives' mutants are tests/kit_mutants.py.", "",
-        "| mutant | file | tests | result |", "|---|---|---|---|",
+        f"{killed} of {len(rows)} killed. Each changes one place in the code, and each of its tests must fail for it;",
+        "`python benchmarks/mutants.py` applies them one at a time. The objectives' mutants are tests/kit_mutants.py.",
     ]  # fmt: skip
-    for one, result in rows:
-        tests = "<br>".join(name.removeprefix("tests/") for name in one.fails)
-        lines.append(f"| {one.name} | {one.file.removeprefix('alignzoo/')} | {tests} | {result} |")
+    for title, faults in (("Engine", False), ("Fixes of faults", True)):
+        lines += ["", f"## {title}", "", "| mutant | file | tests | result |", "|---|---|---|---|"]
+        for one, result in rows:
+            if bool(one.fault) == faults:
+                tests = "<br>".join(name.removeprefix("tests/") for name in one.fails)
+                name = f"{one.fault}: {one.name}" if faults else one.name
+                lines.append(f"| {name} | {one.file.removeprefix('alignzoo/')} | {tests} | {result} |")
     return "\n".join(lines) + "\n"
 
 
 def main(words: list[str]) -> int:
     entries = read_entries()
-    chosen = [one for one in entries if not words or any(word in f"{one.name} {one.file}" for word in words)]
+    if words == ["--stale"]:
+        problems = [f"{one.name}: {problem}" for one in entries if (problem := stale(one, ROOT))]
+        print("\n".join(problems) or f"none of {len(entries)} entries is stale")
+        return int(bool(problems))
+    wanted = [word for word in words if word != "--new"]
+    chosen = [one for one in entries if not wanted or any(word in one.words for word in wanted)]
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     results = {one.key: results[one.key] for one in entries if one.key in results}
+    if "--new" in words:
+        chosen = [one for one in chosen if results.get(one.key, {}).get("result") != "killed"]
     alive = 0
     with tempfile.TemporaryDirectory() as folder:
         copy, output = copied(Path(folder) / "copy"), Path(folder) / "found"

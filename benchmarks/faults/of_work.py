@@ -46,7 +46,7 @@ def malformed_row(bench: Bench) -> Outcome:
     good = [json.dumps({key: text.format(n) for key, text in row.items()}) for n in range(LINES + 10)]
     lines = [*good[: LINES - 1], good[LINES - 1][:-9], *good[LINES:]]
     file.write_text("\n".join(lines))
-    data = f"data={{name: files, path: {file}, train_rows: 32, held_out_rows: 8}}"
+    data = f"data={{name: files, path: {file}, max_train_rows: 32, held_out_rows: 8}}"
     place = Workplace(bench.root / "malformed", ["recipes/sft_hh.yaml", *bench.whole.recipe[1:3], data])
     finished = place.run()
     checks = {"exit code 2, no traceback": finished.code == 2 and "Traceback" not in finished.err}

@@ -131,6 +131,19 @@ def test_in_bfloat16_single_shards_over_the_limit_are_kept_and_logged(tmp_path, 
     assert len(list((tmp_path / "three").glob("*.safetensors"))) == 1
 
 
+def test_the_longest_row_of_a_shard_is_always_checked(tmp_path):
+    """Scores are wrong in rows of the largest width alone, which are scored last."""
+    trees, scorer = random_rows("pair"), Scorer(tiny_llama(), "padded")
+    score, widest = scorer.forward, int(trees.sizes.max())
+
+    def wrong(forest):
+        return {"log_prob": score(forest)["log_prob"] + 0.5 * (forest.tokens.shape[1] == widest)}
+
+    scorer.forward = wrong
+    with pytest.raises(RunFailed, match="reference pass: the scores are not the model's own"):
+        score_reference(scorer, trees, tmp_path / "bad", UNLIMITED, Screen(quiet=True))
+
+
 def test_what_the_cache_holds_is_checked_too(tmp_path):
     """Whoever scored it: a folder that was filled without a check."""
     trees, scorer = random_rows("pair"), Scorer(tiny_llama(), "packed")

@@ -90,6 +90,14 @@ def test_rows_on_both_sides_of_a_length_in_the_config_are_probed():
     assert {"row 1", "row 2", "row 3"} <= {tree.id for tree in found}
 
 
+@pytest.mark.parametrize(
+    ("name", "length"),
+    [("deepseek_v32 (top 16)", 16), ("gpt_neo (window)", 64), ("llama4 (chunk)", 64), ("recurrent_gemma", 32)],
+)
+def test_window_chunk_and_top_k_of_a_config_are_lengths_to_probe(name, length):
+    assert length in turning_points(CHANGING[name]())
+
+
 def test_the_attention_of_the_model_is_switched_for_packed_rows_alone_and_not_for_the_oracle(monkeypatch):
     seen = []
     own = oracle.sequence_logits

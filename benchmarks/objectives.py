@@ -66,7 +66,9 @@ def peers() -> dict[str, dict[str, tuple[str, float]]]:
     }
 
 
-def measure(cls: type[ScoredComponent], package: str, compared: dict[str, dict[str, tuple[str, float]]]) -> dict[str, Any]:
+def measure(
+    cls: type[ScoredComponent], package: str, compared: dict[str, dict[str, tuple[str, float]]]
+) -> dict[str, Any]:
     """With its defaults; a modifier on DPO."""
     alone = issubclass(cls, Objective)
     objective = cls() if alone else Modified(inner=DPO(), modifiers=(cls(),))

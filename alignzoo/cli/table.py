@@ -14,8 +14,13 @@ import click
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for table, plots and report.html.")
 @click.option("--baseline", metavar="LABEL", help="Row that the others are compared with.")
 @click.option("--select", metavar="METRIC", help="Metric that chooses the best grid point on the validation split.")
-@click.option("--evaluation", metavar="KEY", multiple=True, help="Of run folders: use the figures in evaluations/KEY, "
-              "or the verdicts in evaluations/verdicts/KEY. May be given several times.")
+@click.option(
+    "--evaluation",
+    metavar="KEY",
+    multiple=True,
+    help="Of run folders: use the figures in evaluations/KEY, "
+    "or the verdicts in evaluations/verdicts/KEY. May be given several times.",
+)
 @click.option("--allow-different-data", is_flag=True, help="Allow rows on different data or from different starts.")
 @click.option("--json", "as_json", is_flag=True, help="Print table.json on stdout.")
 def command(

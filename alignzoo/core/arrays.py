@@ -33,7 +33,8 @@ def mmap_safetensors(path: Path) -> dict[str, NDArray[Any]]:
 
 def spill_to_disk(array: NDArray[Any], folder: Path) -> NDArray[Any]:
     """The same array, mapped from a file of no name in `folder`, which goes when the array does. Where nothing can be
-    written it stays in memory."""
+    written it stays in memory.
+    """
     if not array.size:
         return array
     try:

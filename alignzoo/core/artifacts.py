@@ -74,7 +74,8 @@ def read_verified(folder: Path) -> dict[str, Any] | None:
 
 def quarantine(folder: Path) -> None:
     """Take a damaged folder out of the way; another process may have done so already, and on a disk that can only be
-    read it stays, as damaged as it is."""
+    read it stays, as damaged as it is.
+    """
     try:
         folder.rename(folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.damaged"))
     except OSError:

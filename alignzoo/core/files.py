@@ -39,7 +39,8 @@ def atomic_write(path: Path, hint: str = "") -> Iterator[Path]:
 @contextmanager
 def translate_os_errors(path: Path, needs: int = 0, hint: str = "") -> Iterator[None]:
     """What the disk refuses within the block becomes a NotWritten that names `path`, and on a full disk how many bytes
-    were free and, where it is known, how many the writing `needs`. `hint`: what else can be done."""
+    were free and, where it is known, how many the writing `needs`. `hint`: what else can be done.
+    """
     try:
         yield
     except (RunFailed, UserError):

@@ -67,7 +67,8 @@ def _values() -> list[str]:
 
 class RedactingStream:
     """A text stream with everything hidden that must not be read: what goes to the terminal or to a log goes
-    through it, the words of libraries and tracebacks included."""
+    through it, the words of libraries and tracebacks included.
+    """
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

@@ -1,5 +1,6 @@
 """Ctrl-C or SIGTERM once: a step, or a checkpoint's write, is finished first, and anything else is left at once. Twice
-stops at once whatever it is."""
+stops at once whatever it is.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ class Interrupted(KeyboardInterrupt):
 
 class GracefulShutdown:
     """While the block runs a signal raises Stopped with the words of what was being done; within `finishing` the first
-    one waits for the end of that, and the second one interrupts."""
+    one waits for the end of that, and the second one interrupts.
+    """
 
     def __init__(self) -> None:
         self.doing = "stopped"
@@ -51,7 +53,8 @@ class GracefulShutdown:
     @contextmanager
     def uninterruptible(self, agreed: bool = True) -> Iterator[None]:
         """What is finished before a stop. Raises Stopped at its end if a signal came meanwhile, to any process unless
-        it was `agreed` before."""
+        it was `agreed` before.
+        """
         self._finishing += 1
         try:
             yield

@@ -181,7 +181,8 @@ class BatchBuilder:
         self, flat: ScoredBatch, term: Term, state: Mapping[str, float] | None = None, step: int = 0
     ) -> Iterator[LossInput]:
         """The examples of one term: one batch, or for ranked data one for every length of list; none where no row has
-        what it takes (an undesirable completion alone is nobody's chosen one)."""
+        what it takes (an undesirable completion alone is nobody's chosen one).
+        """
         first, n = flat.first[:-1], np.arange(len(flat.rows))
         own = {"_state": state or {}}
         if term.data == "chosen":
@@ -218,7 +219,8 @@ class BatchBuilder:
 
     def places(self, flat: ScoredBatch) -> NDArray[np.int64]:
         """(S,) rank of each sequence in its row by the data, from 0 for the best: equal scores of a ranked list share
-        one. Completions of other data stand in order."""
+        one. Completions of other data stand in order.
+        """
         starts = np.repeat(flat.first[:-1], flat.counts)
         if "score" not in self.trees.columns or not any(term.data == "ranked" for _, term in self.objective.terms):
             return np.arange(len(starts)) - starts

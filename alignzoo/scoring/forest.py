@@ -129,7 +129,8 @@ class Forest:
 
 def lay_out(trees: Sequence[Tree], layout: str = PADDED) -> Forest:
     """Put trees into as few rows as the longest one allows. Packed: into one row, without padding. Plain: one sequence
-    per row, prompts repeated."""
+    per row, prompts repeated.
+    """
     if layout == PLAIN:
         singles = [Tree(tree.id, tree.prompt, (branch,)) for tree in trees for branch in tree.branches]
         rows = [[i] for i in range(len(singles))]

@@ -22,7 +22,8 @@ T = TypeVar("T")
 
 def halve_budget(budget: int, trees: Sequence[Tree], error: BaseException) -> int:
     """The token slots to try with next. Raises the error itself if it is another one, and RunFailed when the longest of
-    these rows would not fit alone."""
+    these rows would not fit alone.
+    """
     if not out_of_memory(error):
         raise error
     longest = max(trees, key=lambda tree: tree.slots)

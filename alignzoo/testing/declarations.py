@@ -57,9 +57,9 @@ def _reduced(objective: Objective) -> Iterator[tuple[Requirements, str]]:
         yield full, f'a live reference is for `statistics = ("kl",)`: write `reference = {cheaper}`, which is cached'
     if full.tokens:
         yield replace(full, tokens=False), f"`tokens = True`: {unread}; remove it from the class"
-    for name in full.statistics:
-        rest = tuple(other for other in full.statistics if other != name)
-        yield replace(full, statistics=rest), f'"{name}": {unread}; remove it from `statistics`'
+    for statistic in full.statistics:
+        rest = tuple(other for other in full.statistics if other != statistic)
+        yield replace(full, statistics=rest), f'"{statistic}": {unread}; remove it from `statistics`'
     for name in full.columns:
         columns = tuple(other for other in full.columns if other != name)
         yield replace(full, columns=columns), f'"{name}": {unread}; remove it from `columns`'

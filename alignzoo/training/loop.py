@@ -34,7 +34,8 @@ ON = "the same command goes on from there"
 @dataclass
 class Training:
     """What steps are taken, and what is recorded of them. Everything that is done is done once: what was recorded
-    before a stop stands as it is."""
+    before a stop stands as it is.
+    """
 
     recipe: Recipe
     folder: RunFolder
@@ -109,7 +110,8 @@ class Training:
 
     def keep(self, beside: int = 0) -> None:
         """Write a checkpoint of the steps taken, if the last one is not of them already. `beside`: how many more than
-        the recipe says stay beside it."""
+        the recipe says stay beside it.
+        """
         if self.done > self.saved:
             self.last = checkpoint.save(
                 self.folder.checkpoints, self.done, self.model, self.tokenizer, self.engine.optimizer,

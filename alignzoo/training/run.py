@@ -238,7 +238,8 @@ class Run:
         self, scorer: Scorer, train: TokenizedRows, held_out: TokenizedRows
     ) -> tuple[list[ReferenceScores | None], list[Check]]:
         """Of the training and of the held-out rows; the latter also where a metric alone asks for it. And how far they
-        are from the model's own forward."""
+        are from the model's own forward.
+        """
         self.stopping.doing = "stopped in the reference pass; what is scored is kept, and the same command goes on"
         recipe, cached = self.recipe, ("sequence", "token")
         asked = recipe.objective.reference
@@ -280,7 +281,8 @@ class Run:
 
     def _live(self, scorer: Scorer, tokenizer: PreTrainedTokenizerBase) -> Scorer | None:
         """The start, or a copy of it, that runs beside the policy, whole in each process, for objectives that need
-        whole distributions of the reference, or one that moves."""
+        whole distributions of the reference, or one that moves.
+        """
         if self.recipe.objective.reference not in ("live", "moving"):
             return None
         self.screen.info(f"reference: runs beside the policy ({self.recipe.objective.reference})")

@@ -129,7 +129,8 @@ class Engine:
 
     def _whole_batch(self, step: int, rows: list[int], mine: list[int]) -> tuple[dict[str, float], int, States]:
         """Examples depend on each other: score all without a graph, take the loss's gradient with respect to every
-        score of the global batch, and replay the micro-batches with these as coefficients (gradient caching)."""
+        score of the global batch, and replay the micro-batches with these as coefficients (gradient caching).
+        """
 
         def look(parts: list[list[int]]) -> ScoredBatch:
             with torch.no_grad():

@@ -50,7 +50,10 @@ def test_a_mistake_is_told_without_a_traceback(tmp_path):
         (["list", "dop"], "no objective is called 'dop'; did you mean 'dpo'?"),
         (["run", "recipes/dpo_hh.yaml", "--resume"], "there is no run to resume"),
         (["report", "nowhere"], "nowhere: not a run folder"),
-        (["validate", "recipes/dpo_hh.yaml", "data.max_train_rows=3"], "3 training rows can be used, fewer than one batch"),
+        (
+            ["validate", "recipes/dpo_hh.yaml", "data.max_train_rows=3"],
+            "3 training rows can be used, fewer than one batch",
+        ),
     ],
 )
 def test_each_mistake_exits_with_2(arguments, words):

@@ -214,7 +214,9 @@ def test_every_figure_is_the_plain_forwards(run, measured):
 def sample_of(recipe, folder, prompt):
     model = AutoModelForCausalLM.from_pretrained(folder / "policy").eval()
     tokenizer = AutoTokenizer.from_pretrained(folder / "policy")
-    return generate_replies(model, tokenizer, [prompt], temperature=1.0, max_new_tokens=SETTINGS.tokens, seed=SETTINGS.seed)[0]
+    return generate_replies(
+        model, tokenizer, [prompt], temperature=1.0, max_new_tokens=SETTINGS.tokens, seed=SETTINGS.seed
+    )[0]
 
 
 def test_what_starts_from_nothing_is_its_own_reference(run, measured):

@@ -323,7 +323,10 @@ def test_an_endpoint_that_is_not_there_is_told_at_once(serve, monkeypatch):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{port}/v1")
-    with pytest.raises(ConnectionError, match=f"^the judge at http://127.0.0.1:{port} cannot be reached: .*(refused|Connect call failed)"):
+    with pytest.raises(
+        ConnectionError,
+        match=f"^the judge at http://127.0.0.1:{port} cannot be reached: .*(refused|Connect call failed)",
+    ):
         chat(backoff=60).prefers(PROMPTS, FIRST, SECOND)
 
 

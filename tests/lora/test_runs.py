@@ -243,5 +243,7 @@ def test_a_library_that_is_not_there_is_told_with_its_command(run, monkeypatch):
 
 def test_an_adapter_is_no_start_by_path(run):
     result = run()
-    with pytest.raises(UserError, match=r"the folder contains an adapter, and a policy starts from whole weights\n.*--merge"):
+    with pytest.raises(
+        UserError, match=r"the folder contains an adapter, and a policy starts from whole weights\n.*--merge"
+    ):
         alignzoo.run("recipes/sft_hh.yaml", [f"model.path={result.policy}"], ["tests/smallest.yaml"])

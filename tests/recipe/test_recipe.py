@@ -275,9 +275,7 @@ def test_what_is_handed_on_to_the_recipe_a_run_starts_from(write):
 def test_a_first_policy_beside_a_run_to_start_from_is_told(write):
     write(GOOD, "start.yaml")
     child = write(GOOD | {"model": {"from": "start.yaml", "path": "x/y"}}, "child.yaml")
-    assert "model.path: it describes the first policy; move it to the recipe that model.from names" in message(
-        child
-    )
+    assert "model.path: it describes the first policy; move it to the recipe that model.from names" in message(child)
 
 
 def test_an_unpackaged_plugin_is_named_by_the_recipe(write, tmp_path):

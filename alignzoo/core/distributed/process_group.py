@@ -123,7 +123,8 @@ class Ranks:
     @contextmanager
     def connected(self) -> Iterator[None]:
         """While processes exchange something: what fails here can't be agreed on. Raises PeerLost where a connection
-        breaks."""
+        breaks.
+        """
         try:
             yield
         except Exception as error:
@@ -182,7 +183,8 @@ class Ranks:
 
     def _tell_alone(self, error: BaseException) -> None:
         """What could not be agreed on: whoever failed tells why, and the others only that somebody is gone, and only
-        where neither it nor a launcher does."""
+        where neither it nor a launcher does.
+        """
         if "told" in error.__dict__:
             return
         told = _is(error, "lost") and not by_hand()

@@ -29,7 +29,7 @@ NEXT = "def next_state(self, example): return {}"
         (["data = 'pairs'"], "`data` can't be 'pairs'; it is one of pair, chosen, unpaired, ranked"),
         (["data = ('pair',)", "scope = None"], "`scope` can't be None; it is one of example, batch"),
         (["head = 'value'"], "`head` can't be 'value'; it is one of language_model, scalar"),
-        (["tokens = True", "statistics = ('entropi',)"], "`statistics` can't be 'entropi'; it is one of entropy, collision, kl"),
+        (["tokens = True", "statistics = ('entropi',)"], "`statistics` can't be 'entropi'; it is one of entropy, log_collision_prob, kl"),
         (["tokens = True", "statistics = 'entropy'"], "`statistics = 'entropy'` is not a tuple; write `statistics = (\"...\",)`"),
         (["columns = 'score'"], "`columns = 'score'` is not a tuple"),
         (["statistics = ('entropy',)"], "`statistics` need `tokens = True`"),

@@ -130,7 +130,9 @@ def test_no_plugins_runs_no_installed_one(tmp_path, monkeypatch, capsys):
     sys.modules.pop("evil_module", None)
 
 
-@pytest.mark.parametrize("words", [["--no-plugins", "run", "dpo_hh", "--dry-run"], ["--no-plugins", "list", "objectives"]])
+@pytest.mark.parametrize(
+    "words", [["--no-plugins", "run", "dpo_hh", "--dry-run"], ["--no-plugins", "list", "objectives"]]
+)
 def test_what_is_built_in_works_with_it(words, monkeypatch):
     monkeypatch.setenv("ALIGNZOO_PLUGINS", "")
     assert cli(monkeypatch, *words) == 0

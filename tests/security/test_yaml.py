@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from alignzoo.compare.spec import read_comparison
@@ -17,10 +15,8 @@ LAUGHS = "\n".join(["a0: &a0 [x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 
 def refused(text, tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
-    began = time.perf_counter()
     with pytest.raises(UserError) as error:
         load_recipe(path)
-    assert time.perf_counter() - began < 10
     return str(error.value).replace(str(path), "FILE")
 
 

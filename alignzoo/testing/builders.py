@@ -1,4 +1,4 @@
-"""What an objective sees, made from plain numbers."""
+"""Loss inputs made from plain numbers."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Numbers = float | Sequence[float] | Tensor
 def scored(
     log_prob: Numbers, ref: Numbers | None = None, length: Numbers = 1.0, dtype: torch.dtype = torch.float64
 ) -> Scored:
-    """Completions from their summed log-probs (natural logarithms); a single number makes a batch of one.
+    """Make completions (B,) from their summed log-probs in nats. A single number makes a batch of one.
 
-    The policy's log-probs require a gradient; `ref` is left out for an objective without a reference.
+    The policy's log-probs require a gradient. Leave out `ref` for an objective without a reference.
     """
     policy = _tensor(log_prob, dtype)
     if not policy.requires_grad:
@@ -35,7 +35,7 @@ def pair(
     rejected_length: Numbers = 1.0,
     dtype: torch.dtype = torch.float64,
 ) -> Pair:
-    """Preference pairs from the summed log-probs of both completions under policy and reference.
+    """Make preference pairs from the summed log-probs of both completions, in nats.
 
     >>> from alignzoo import get_objective
     >>> round(get_objective("dpo", beta=0.1).loss(pair(-10, -12, ref_chosen=-11, ref_rejected=-11)).item(), 4)
@@ -64,10 +64,10 @@ def completions(
     shape: tuple[int, ...] | None = None,
     dtype: torch.dtype = torch.float64,
 ) -> Scored:
-    """Completions from the log-probs of their tokens, one list a completion: everything that an objective may read.
+    """Make completions from the log-probs of their tokens in nats, one list for each completion.
 
     `statistics` and `uniform` have a number for each token, `columns` and `scalar` one for each completion. `shape` is
-    (B, K) for ranked lists, whose completions stand one list after the other. Token log-probs require a gradient.
+    (B, K) for ranked lists, given one after the other. Token log-probs require a gradient.
     """
     size = shape or (len(token_log_probs),)
     lengths = torch.tensor([len(tokens) for tokens in token_log_probs])

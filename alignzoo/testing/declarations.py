@@ -1,4 +1,4 @@
-"""Checks of what an objective says of itself: what it needs, its fields, where it comes from."""
+"""Checks of an objective's declarations: its needs, its fields and its source."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ BOUNDS = ("exclusiveMinimum", "minimum", "exclusiveMaximum", "maximum")
 
 
 def declared_needs_can_be_met(objective: Objective) -> None:
-    """Nothing is declared that no engine can provide; such a class is refused when its plugin is loaded."""
+    """Check that every declaration can be provided. Other classes fail when their plugin is loaded."""
     for piece in objective.components:
         why = contradiction(type(piece))
         assert not why, f"{type(piece).__name__} declares what can't be provided: {why}"
 
 
 def declared_needs_are_enough(objective: Objective) -> None:
-    """Nothing is read that was not declared, by loss, weight, reward or state."""
+    """Check that loss, weight, implicit reward and state read declared fields alone."""
     try:
         batch = batch_for(objective)
         example = batch.example
@@ -36,14 +36,14 @@ def declared_needs_are_enough(objective: Objective) -> None:
 
 
 def declared_needs_are_used(objective: Objective) -> None:
-    """What is declared is read: a reference costs a forward of every row, statistics a pass over the vocabulary."""
+    """Check that every declaration is read. A reference costs a forward of every row, statistics a pass."""
     batch = batch_for(objective)
     for changes, hint in _lesser(objective):
         assert _misses(batch, less(objective, **changes)), hint
 
 
 def _lesser(objective: Objective) -> Iterator[tuple[dict[str, Any], str]]:
-    """Every declaration taken back, with what to say if nobody misses it."""
+    """Yield each declaration removed, with the message for a loss that does not need it."""
     read = "is declared but never read"
     if objective.reference != "none":
         yield {"reference": "none"}, f'the reference {read}: write `reference = "none"` in the class'
@@ -51,7 +51,7 @@ def _lesser(objective: Objective) -> Iterator[tuple[dict[str, Any], str]]:
         yield {"reference": "sequence"}, f'a token of the reference {read}: write `reference = "sequence"`'
     if objective.reference == "live" and "kl" not in objective.statistics:
         cheaper = '"token"' if objective.tokens else '"sequence"'
-        # nothing is taken back: that nobody misses it is certain
+        # nothing is removed: without the KL nothing needs it
         yield {}, f'a live reference is for `statistics = ("kl",)`: write `reference = {cheaper}`, which is cached'
     if objective.tokens:
         yield {"tokens": False}, f"`tokens = True` {read}: take it out of the class"
@@ -80,11 +80,11 @@ def _misses(batch: Batch, declared: Any) -> bool:
 
 
 def parameters_are_bounded(objective: Objective) -> None:
-    """Every number has a bound, so that a slip of the keyboard is an error of the recipe and not a run."""
+    """Check that every number has a bound, so that a typing error in a recipe is reported before a run."""
     for piece in objective.components:
         fields = type(piece).model_json_schema().get("properties", {})
         loose = [name for name, field in fields.items() if _is_loose(field)]
-        assert not loose, f"{', '.join(loose)} may be any number; say which: Field(default, gt=0, description=...)"
+        assert not loose, f"no bounds for {', '.join(loose)}; write Field(default, gt=0, description=...)"
 
 
 def _is_loose(field: dict[str, Any]) -> bool:
@@ -94,13 +94,13 @@ def _is_loose(field: dict[str, Any]) -> bool:
 
 
 def documented(objective: Objective) -> None:
-    """A docstring, a source, an equation, and a description of every field."""
+    """Check for a docstring, a source, an equation, and a description of every field."""
     for piece in objective.components:
         cls = type(piece)
         assert (cls.__dict__.get("__doc__") or "").strip(), (
-            f"{cls.__name__} has no docstring; say in a sentence what it is for"
+            f"{cls.__name__} has no docstring; describe its purpose in a sentence"
         )
-        assert cls.source, "no source; say where it was published: authors, year, arXiv id, equation"
+        assert cls.source, "no source; name the publication: authors, year, arXiv id, equation"
         assert cls.equation, "no equation; write the loss of one example in plain text"
         bare = [name for name, info in cls.model_fields.items() if not info.description]
         assert not bare, f"no description of {', '.join(bare)}; use Field(default, description=...)"

@@ -1,4 +1,4 @@
-"""Check of the sign: a step down the gradient of the loss raises what the objective is for."""
+"""Check of the sign: a step down the loss's gradient raises the quantity that the objective declares."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ WORDS = {
 
 
 def descent_raises_what_it_says(objective: Objective) -> None:
-    """One small step of gradient descent, from the reference where there is one, raises what `raises` declares.
+    """Check that one small step down the gradient, from the reference if any, raises what `raises` declares.
 
-    A step moves each quantity by minus the product of its slope and the loss's. Log-probs count per token, so that
-    chosen and rejected completions weigh alike whatever their lengths.
+    A step moves each quantity by minus the product of its slope and the loss's. Log-probs are means over tokens, so
+    that chosen and rejected completions have equal weight whatever their lengths.
     """
     raises = objective.raises if objective.raises != "by_data" else BY_DATA[objective.data]
     if raises == "nothing":
@@ -40,7 +40,7 @@ def descent_raises_what_it_says(objective: Objective) -> None:
 
 
 def _directions(batch: Batch, raises: str) -> dict[str, Tensor]:
-    """Name -> the slope of a quantity by every token's log-prob (or by every scalar), a mean over tokens."""
+    """Return each quantity's slope by every token's log-prob, or by every scalar."""
     columns, counts = batch.trees.columns, batch.flat().counts
     own = [n // 2 if batch.trees.mismatched else n for n in counts]
     signs = [0.0] * sum(counts)

@@ -1,4 +1,4 @@
-"""Checks of what a run relies on: how rows, calls, weights and the state depend on each other."""
+"""Checks of invariances that a run relies on: rows, order, calls, weights and state."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from alignzoo.testing.synthetic_batch import Batch, batch_for
 
 
 def rows_are_independent(objective: Objective) -> None:
-    """Examples apart have the losses that they have together, so that micro-batches change nothing.
+    """Check that examples have the same losses apart and together, so that micro-batches change nothing.
 
-    Not for `scope = "batch"`, where a loss may look at the others.
+    Objectives with `scope = "batch"` are exempt: their losses may depend on other examples.
     """
     if objective.scope == "batch":
         return
@@ -33,7 +33,7 @@ def rows_are_independent(objective: Objective) -> None:
 
 
 def order_does_not_matter(objective: Objective) -> None:
-    """Rows in another order have the same losses, in that order."""
+    """Check that rows in another order have the same losses, in that order."""
     batch = batch_for(objective)
     assert _alike(_losses(batch, [5, 0, 3, 1, 4, 2]), _losses(batch, range(6))), (
         "an example's loss changes with its place in the batch; a batch is a set, and rows may stand anywhere"
@@ -41,7 +41,7 @@ def order_does_not_matter(objective: Objective) -> None:
 
 
 def _losses(batch: Batch, rows: Any) -> dict[int, Tensor]:
-    """Row -> the losses of its examples (an unpaired row may have several)."""
+    """Map each row to the losses of its examples; an unpaired row may have several."""
     given = batch.given(batch.flat(rows=list(rows)))
     loss, owners = batch.objective.loss(given.example).detach(), torch.from_numpy(given.owners)
     return {row: loss[owners == place] for place, row in enumerate(rows)}
@@ -52,7 +52,7 @@ def _alike(one: Mapping[int, Tensor], other: Mapping[int, Tensor]) -> bool:
 
 
 def input_is_untouched(objective: Objective) -> None:
-    """Nothing that the objective is given is changed."""
+    """Check that the objective changes no input."""
     example = batch_for(objective).example
     for name in ("next_state", "loss", "weight"):
         if name == "next_state" and not objective.initial_state():
@@ -66,7 +66,7 @@ def input_is_untouched(objective: Objective) -> None:
 
 
 def _numbers(value: Any) -> list[Any]:
-    """Copies of every tensor and number in an example, wherever it is."""
+    """Copy every tensor and number in an example, at any depth."""
     if isinstance(value, Tensor):
         return [value.detach().clone()]
     if isinstance(value, Mapping):
@@ -81,7 +81,7 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def same_twice(objective: Objective) -> None:
-    """Two calls give the same losses, also where the second is a fresh batch with the same numbers."""
+    """Check that two calls with equal numbers give equal losses."""
     batches = batch_for(objective), batch_for(objective)
     state = batches[0].state
     first, second = (objective.loss(batch.given(state=state).example).detach() for batch in batches)
@@ -92,7 +92,7 @@ def same_twice(objective: Objective) -> None:
 
 
 def weights_are_positive(objective: Objective) -> None:
-    """`weight` returns shape (B,), positive (over a whole batch: in sum), without gradient and without the scores."""
+    """Check that `weight` returns (B,) positive numbers that depend on no score and have no gradient."""
     batch = batch_for(objective)
     given = batch.given()
     weight, wanted = objective.weight(given.example), (len(given.owners),)
@@ -118,7 +118,7 @@ def weights_are_positive(objective: Objective) -> None:
 
 
 def state_round_trips(objective: Objective) -> None:
-    """A state survives a checkpoint, has the same keys after every step, stays finite, and follows from the batch."""
+    """Check that a state survives JSON, keeps its keys, stays finite, and depends on batch and state alone."""
     state = objective.initial_state()
     if not state:
         changes = type(objective).next_state is not Objective.next_state and len(objective.components) == 1

@@ -1,4 +1,4 @@
-"""The conformance kit: what every objective must do, whoever wrote it. Each failure says what to do about it."""
+"""Conformance kit: the checks that every objective must pass. Each failure message contains the fix."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CHECKS: tuple[Check, ...] = (
 
 
 def run_checks(objective: Objective) -> dict[str, str]:
-    """Every check's name with what is wrong, or "" where all is well. Of a sum, every part is checked."""
+    """Run every check on an objective, or on each part of a sum. Returns name -> problem, "" for none."""
     terms = [term for _, term in objective.terms]
     found: dict[str, str] = {}
     for check in CHECKS:
@@ -55,7 +55,7 @@ def run_checks(objective: Objective) -> dict[str, str]:
 
 
 def _problem(check: Check, objective: Objective) -> str:
-    """One line. A broken objective may fail in its own way, which is reported and never raised."""
+    """Return a check's problem in one line, or "". Errors that the objective raises are reported too."""
     try:
         check(objective)
     except AssertionError as error:
@@ -66,11 +66,11 @@ def _problem(check: Check, objective: Objective) -> str:
         text = f"{type(error).__name__}: {error}"
     else:
         return ""
-    return text.strip().splitlines()[0] if text.strip() else "it failed, and said nothing"
+    return text.strip().splitlines()[0] if text.strip() else "it failed without a message"
 
 
 class ObjectiveTests:
-    """A pytest mixin: subclass it with `objective = Mine(...)`, and every check is a test."""
+    """Pytest mixin: subclass it with `objective = Mine(...)`, and every check becomes a test."""
 
     objective: ClassVar[Objective]
 

@@ -1,4 +1,4 @@
-"""Checks of the formula: its shape, its numbers, its gradient."""
+"""Checks of the formula: shape, dtype, finiteness and gradient."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from alignzoo.interfaces.objective import Objective
 from alignzoo.testing.synthetic_batch import BOUNDS, Batch, batch_apart, batch_for
 
 MARGINS = (0.0, 1e-3, 10.0, 1e4)
-"""In nats. The last is what a broken model, or a very long completion, gives."""
+"""Margins in nats. The last is that of a broken model or of a very long completion."""
 
 
 def one_loss_per_example(objective: Objective) -> None:
-    """`loss` returns shape (B,)."""
+    """Check that `loss` returns shape (B,)."""
     for rows in (1, 6):
         given = batch_for(objective, rows).given()
         loss, wanted = objective.loss(given.example), (len(given.owners),)
@@ -25,28 +25,28 @@ def one_loss_per_example(objective: Objective) -> None:
 
 
 def keeps_the_dtype(objective: Objective) -> None:
-    """float64 in, float64 out: no constant tensor or cast hides in the formula."""
+    """Check that float64 inputs give a float64 loss, without a constant tensor or cast of another dtype."""
     loss = objective.loss(batch_for(objective).example)
-    assert loss.dtype == torch.float64, (
-        f"float64 in, {loss.dtype} out; make constants with the dtype of what you are given"
-    )
+    assert loss.dtype == torch.float64, f"float64 in, {loss.dtype} out; make constants with the dtype of the inputs"
 
 
 def finite_at_extremes(objective: Objective) -> None:
-    """Finite loss and gradient in float32 where policy and reference differ by up to 10,000 nats, of either sign."""
+    """Check for finite loss and gradient in float32 at margins of up to 10,000 nats of either sign."""
     for margin in MARGINS:
         what = _not_finite(batch_apart(objective, margin))
         assert not what, f"the {what} not finite at a margin of +-{margin:g}; use logsigmoid, log1p, softplus, expm1"
 
 
 def finite_in_bfloat16(objective: Objective) -> None:
-    """The same in bfloat16, which has seven bits: differences vanish, and what is close to 1 is 1."""
+    """Check for finite loss and gradient in bfloat16, whose seven bits round small differences to 0."""
     for margin in MARGINS:
         try:
             what = _not_finite(batch_apart(objective, margin, torch.bfloat16))
         except RuntimeError as error:
             problem = str(error).strip().splitlines()[0]
-            raise AssertionError(f"bfloat16 makes it fail: {problem}; give no dtype to what you make") from None
+            raise AssertionError(
+                f"bfloat16 makes it fail: {problem}; make tensors with the dtype of the inputs"
+            ) from None
         assert not what, (
             f"in bfloat16 the {what} not finite at a margin of +-{margin:g}; keep logs and divisors away from zero"
         )
@@ -63,32 +63,32 @@ def _not_finite(batch: Batch) -> str:
 
 
 def held_constant(objective: Objective) -> str:
-    """What the objective, or a modifier of it, says that it holds constant on purpose; "" when nothing is."""
+    """Return what the objective and its modifiers declare as held constant on purpose, or ""."""
     return "; ".join(dict.fromkeys(piece.stop_gradient for piece in objective.components if piece.stop_gradient))
 
 
 def gradient_is_right(objective: Objective) -> None:
-    """Run torch.autograd.gradcheck in float64, by every token's value, except where `stop_gradient` is declared."""
+    """Check the gradient by torch.autograd.gradcheck in float64, unless `stop_gradient` is declared."""
     if held_constant(objective):
         return
     batch = batch_for(objective, rows=4)
-    batch.state  # noqa: B018  a constant of the step: made before the scores are moved
+    batch.state  # noqa: B018  a constant of the step, computed before gradcheck moves the scores
 
     def loss(*values: Tensor) -> Tensor:
         flat = batch.flat(dict(zip(batch.leaves, values, strict=True)))
         return objective.loss(batch.given(flat).example)
 
     if loss(*batch.leaves.values()).dtype != torch.float64:
-        return  # rounding hides the derivative; `keeps_the_dtype` says so
+        return  # rounding hides the derivative; `keeps_the_dtype` fails too
     right = torch.autograd.gradcheck(loss, list(batch.leaves.values()), raise_exception=False, atol=1e-5, rtol=1e-3)
     assert right, (
         "the gradient is not the derivative of the loss; look for detach, .data, rounding or a hard switch, and if "
-        'something is held constant on purpose say what: `stop_gradient = "..."` in the class'
+        'something is held constant on purpose declare it: `stop_gradient = "..."` in the class'
     )
 
 
 def gradient_reaches_the_policy(objective: Objective) -> None:
-    """The loss depends on what the policy says."""
+    """Check that the loss depends on the policy's scores."""
     batch = batch_for(objective)
     loss = objective.loss(batch.example)
     found = (
@@ -101,7 +101,7 @@ def gradient_reaches_the_policy(objective: Objective) -> None:
 
 
 def loss_decreases(objective: Objective) -> None:
-    """Sixty steps of Adam on what the policy says of every token lower the loss of the batch."""
+    """Check that sixty steps of Adam on the policy's token scores lower the loss of the batch."""
     batch = batch_for(objective)
     state = batch.state
     optimizer = torch.optim.Adam(batch.leaves.values(), lr=0.03)

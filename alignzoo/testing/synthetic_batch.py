@@ -1,6 +1,6 @@
-"""A seeded batch for any objective, made by the code that makes it in a run: trees, their scores, and a supply.
+"""Seeded batches for any objective, made by the same builder as in a run.
 
-What an objective sees in the kit is what it sees in training: the fields that it declares and no others.
+An objective gets the same fields in the kit as in training: those that it declares and no others.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ SEED = 20231
 ROWS = 6
 BRANCHES = {"pair": 2, "chosen": 1, "unpaired": 2, "ranked": 4}
 DECLARATIONS = ("data", "reference", "tokens", "statistics", "columns", "mismatched", "needs_uniform", "head")
-"""What `BatchBuilder` asks an objective for."""
+"""Attributes that `BatchBuilder` reads of an objective."""
 BOUNDS = {
     "log_prob": (-math.inf, 0.0), "log_collision_prob": (-math.inf, 0.0), "entropy": (0.0, math.inf),
     "kl": (0.0, math.inf), "scalar": (-math.inf, math.inf),
 }  # fmt: skip
-"""What a policy can say."""
+"""Ranges of a policy's values."""
 
 
 @dataclass
 class Batch:
-    """Rows, and what is known of their scored tokens: `leaves` are the values that depend on the policy's weights."""
+    """Rows and their scores. `leaves` are the values that depend on the policy's weights."""
 
     objective: Objective
     trees: Trees
@@ -45,48 +45,48 @@ class Batch:
     """(N,)."""
 
     def flat(self, leaves: Mapping[str, Tensor] | None = None, rows: Sequence[int] | None = None) -> ScoredBatch:
-        """All rows as the engine holds them, or some in the given order; other leaves may take the place of its own."""
-        flat = self._supply.empty(range(len(self.trees)))
+        """Return all rows as a ScoredBatch, or some in the given order, optionally with other leaves."""
+        flat = self._builder.empty(range(len(self.trees)))
         flat.values = {**(self.leaves if leaves is None else leaves), "ref_log_prob": self.ref_log_prob}
         return flat if rows is None else flat.in_order(rows)
 
     def given(
         self, flat: ScoredBatch | None = None, declared: Any = None, state: Mapping[str, float] | None = None
     ) -> LossInput:
-        """What `loss` gets on these scores; `declared` stands for the objective's declarations (see `less`)."""
+        """Return the input of `loss`. `declared` replaces the objective's declarations (see `less`)."""
         state = self.state if state is None else state
         term = self.objective if declared is None else declared
-        return next(iter(self._supply.examples(self.flat() if flat is None else flat, term, dict(state))))
+        return next(iter(self._builder.examples(self.flat() if flat is None else flat, term, dict(state))))
 
     @property
     def example(self) -> Any:
-        """All rows as the objective sees them."""
+        """The example of all rows."""
         return self.given().example
 
     @cached_property
     def state(self) -> dict[str, float]:
-        """The objective's state after it has seen these rows: what `loss` sees in the first step of a run."""
+        """The objective's state after these rows, as `loss` has it in the first step of a run."""
         before = self.objective.initial_state()
         with torch.no_grad():
             return self.objective.next_state(self.given(state=before).example) if before else {}
 
     def zeros(self) -> Any:
-        """The rows as `weight` sees them before any forward, when examples are independent: all scores are zero."""
-        blank = self._supply.zeros(range(len(self.trees)))
-        return next(iter(self._supply.examples(blank, self.objective, self.state))).example
+        """Return the example with scores of zero, as `weight` has it before any forward."""
+        zeros = self._builder.zeros(range(len(self.trees)))
+        return next(iter(self._builder.examples(zeros, self.objective, self.state))).example
 
     @cached_property
-    def _supply(self) -> BatchBuilder:
+    def _builder(self) -> BatchBuilder:
         return BatchBuilder(self.objective, self.trees, seed=SEED)
 
 
 def less(objective: Objective, **changes: Any) -> Any:
-    """The objective's declarations with some taken back: what it would be given if it had declared less."""
+    """Return the objective's declarations with some replaced."""
     return SimpleNamespace(**{key: getattr(objective, key) for key in DECLARATIONS} | changes)
 
 
 def batch_for(objective: Objective, rows: int = ROWS, dtype: torch.dtype = torch.float64) -> Batch:
-    """Rows of 1 to 4 completions with 3 to 12 tokens each; log-ratios of completions are spread over +-3 nats."""
+    """Make rows of 1 to 4 completions with 3 to 12 tokens each and log-ratios of up to +-3 nats."""
     dice = np.random.default_rng(SEED)
     trees = _trees(objective, rows, dice)
     lengths = _lengths(trees)
@@ -105,7 +105,7 @@ def batch_for(objective: Objective, rows: int = ROWS, dtype: torch.dtype = torch
 
 
 def batch_at_start(objective: Objective) -> Batch:
-    """The rows of `batch_for` with a policy that is its reference: where every run starts."""
+    """Make the rows of `batch_for` with a policy equal to its reference, as at the start of a run."""
     batch = batch_for(objective)
     if objective.reference != "none":
         batch.leaves["log_prob"] = batch.ref_log_prob.clone().requires_grad_()
@@ -113,7 +113,7 @@ def batch_at_start(objective: Objective) -> Batch:
 
 
 def batch_apart(objective: Objective, margin: float, dtype: torch.dtype = torch.float32) -> Batch:
-    """Six rows whose best or worst completions policy or reference give `margin` nats less than the other does."""
+    """Make six rows in which policy and reference differ by `margin` nats on best or worst completions."""
     dice = np.random.default_rng(SEED)
     trees = _trees(objective, ROWS, dice)
     lengths = _lengths(trees)
@@ -141,7 +141,7 @@ def _batch(
 
 
 def _trees(objective: Objective, rows: int, dice: np.random.Generator) -> Trees:
-    """Branches are of ragged lengths; mismatched ones are the next row's."""
+    """Make trees with ragged branches; mismatched ones are those of the next row."""
     count = BRANCHES[objective.data]
     own = [[_branch(dice) for _ in range(count)] for _ in range(rows)]
     others = [own[(row + 1) % rows] if objective.mismatched else [] for row in range(rows)]
@@ -160,7 +160,7 @@ def _branch(dice: np.random.Generator) -> Branch:
 
 
 def _column(name: str, rows: int, count: int, dice: np.random.Generator) -> NDArray[Any]:
-    """(rows, count): the best first. A margin is the row's; any other number is a completion's own, and positive."""
+    """Return (rows, count), best first. A margin is one a row, any other number one a completion, positive."""
     if name == "desirable":
         return np.repeat([[1.0] + [0.0] * (count - 1)], rows, 0)
     if name == "margin":

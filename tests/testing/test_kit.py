@@ -70,7 +70,7 @@ def test_a_modifiers_fault_is_its_objectives():
         "reference": "token",
     })  # fmt: skip
     problems = run_checks(modified("dpo", cls()))
-    assert "more may be any number" in problems["parameters_are_bounded"]
+    assert "no bounds for more" in problems["parameters_are_bounded"]
     assert problems["documented"].startswith("no source")
     assert problems["declared_needs_can_be_met"] == (
         'Loose declares what can\'t be provided: `reference = "token"` needs `tokens = True`'

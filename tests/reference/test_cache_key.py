@@ -57,7 +57,9 @@ def test_a_wrong_layout_never_answers_for_a_right_one(tmp_path):
         scorer = Scorer(model, layout)
         if layout == "packed":
             scorer.forward = lambda forest, score=scorer.forward: {"log_prob": score(forest)["log_prob"] - 1}
-            unchecked = type("Blind", (), {"strict": False, "checks": [], "compare": lambda *_: type("Off", (), {"over": False})})()
+            unchecked = type(
+                "Blind", (), {"strict": False, "checks": [], "compare": lambda *_: type("Off", (), {"over": False})}
+            )()
         found = score_reference(
             scorer, trees, cache_folder(tmp_path, scorer), 4096, Screen(quiet=True),
             spot=unchecked if layout == "packed" else None,

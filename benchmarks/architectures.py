@@ -1,4 +1,4 @@
-"""Every causal language model that transformers builds from a tiny config, each layout against its own forward.
+"""Compare each layout with the own forward of every causal language model that transformers builds.
 
 Run as: python benchmarks/architectures.py [--seconds 900] [--only NAME ...]
 Rows of random tokens stand below and above every length at which the tiny config can change the model. The oracle is
@@ -40,7 +40,7 @@ TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def errors_of(scorer: Scorer, trees: list[Tree], want: torch.Tensor) -> dict[str, float | str]:
-    """Of each layout the largest difference of a token's log-prob, in nats, or what the model raises."""
+    """Return each layout's largest difference of a token's log-prob, in nats, or the error raised."""
     found: dict[str, float | str] = {}
     for layout in LAYOUTS:
         scorer.layout, scorer.whole_head, scorer.flex, scorer.alone = layout, True, False, False
@@ -58,7 +58,7 @@ def errors_of(scorer: Scorer, trees: list[Tree], want: torch.Tensor) -> dict[str
 
 
 def tried(name: str) -> dict[str, Any]:
-    """What is found for one architecture: of each type the error of each layout, and what `auto` uses."""
+    """Measure one architecture: for each dtype the error of each layout, and the layout that `auto` uses."""
     trees, found = trees_of(LENGTHS), {}
     try:
         model = tiny(name)
@@ -81,12 +81,12 @@ def tried(name: str) -> dict[str, Any]:
 
 
 def cell(value: float | str) -> str:
-    """A figure as the table shows it."""
+    """Format a figure for the table."""
     return value if isinstance(value, str) else f"{value:.1e}"
 
 
 def page(results: dict[str, Any]) -> str:
-    """The table, in Markdown."""
+    """Return the page, in Markdown."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "alignzoo"))
     tried_out = {name: found for name, found in sorted(results.items()) if "failed" not in found}
     used = Counter(found["float32"]["used"] for found in tried_out.values())
@@ -98,9 +98,9 @@ def page(results: dict[str, Any]) -> str:
         "64, at which sliding windows and attention chunks end. A figure is the largest difference of a token's",
         "log-prob, in nats, between a layout and the untouched model on one sequence at a time, in the same type.",
         "The last columns are the layout that `train.layout: auto` uses, and its error.", "",
-        "In bfloat16 a figure holds rounding, and for mixtures of experts the choices of routers at near ties.",
-        "A layout is therefore compared in float32 before it is used, and its leaks are searched bit by bit.", "",
-        f"{len(tried_out)} architectures; used in float32: "
+        "In bfloat16 a figure includes rounding and, for mixtures of experts, other choices of routers at near ties.",
+        "A layout is therefore compared in float32 before it is used, and checked for leaks to the bit.", "",
+        f"{len(tried_out)} architectures ({len(set(names()) - set(results))} more are not measured yet). Used in float32: "
         + ", ".join(f"{way} {count}" for way, count in used.most_common()) + ".", "",
         "| architecture | type | packed | padded | plain | used | error |", "|---|---|---:|---:|---:|---|---:|",
     ]  # fmt: skip
@@ -135,7 +135,7 @@ def _too_slow(signal_number: int, frame: object) -> None:
 
 
 def main() -> None:
-    """Try what is left, for so many seconds, and write the page."""
+    """Measure the architectures that are left, within --seconds, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=900)
     parser.add_argument("--each", type=int, default=60, help="seconds for one architecture")

@@ -1,15 +1,14 @@
-"""The reference log-prob cache: every sequence is scored once by a reference, whatever run asks for it.
+"""Cache of reference log-probs: a sequence is scored once by each reference, for all runs.
 
-A cache folder belongs to what the numbers depend on besides the tokens: the reference's weights, its architecture and
-the precision of the forward. In it each sequence is addressed by the hash of its token ids and of where scoring
-starts; objective, beta, learning rate, seed, batch size, order and subset are not part of any key. Values are per-token
-float32 log-probs in ragged safetensors shards:
+A cache folder is keyed by everything but the tokens that the numbers depend on: see `cache_folder`. In it each sequence
+is keyed by the hash of its token ids and of where scoring starts. Objective, beta, learning rate, seed, batch size,
+order and subset are part of no key. Values are per-token float32 log-probs in ragged safetensors shards:
 
     keys (n, 16) uint8 · offsets (n + 1) int64 · log_probs (total) float32
 
 A shard is named by the digest of its contents, written to a temporary name, synced and renamed: an interrupted pass
-keeps every shard that it finished, a damaged one is noticed by its name, and processes that share a folder never write
-the same file with different bytes.
+keeps every finished shard, a damaged shard does not match its name, and processes that share a folder never write
+different bytes to one file.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ from alignzoo.core.files import atomic_write
 
 SHARD_ROWS = 16_384
 ROW_BITS = 32
-"""An index is a shard's number and, in so many bits, a row of it."""
+"""Bits of an index that hold the row; the shard's number is above them."""
 SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 Scores = NDArray[np.float32]
 
 
 @dataclass
 class Shard:
-    """One file. Its arrays are mapped, and read from disk when asked for: memory does not grow with the cache."""
+    """One file. Its arrays are memory-mapped, so memory does not grow with the cache."""
 
     path: Path
     keys: NDArray[np.uint8]
@@ -49,7 +48,7 @@ class Shard:
 
 @dataclass
 class ReferenceCache:
-    """The scores of one reference. `add` collects, `flush` writes a shard; what is flushed is safe."""
+    """The scores of one reference. `add` collects them, `flush` writes them durably as a shard."""
 
     folder: Path
     damaged: list[Path] = field(default_factory=list)
@@ -62,7 +61,7 @@ class ReferenceCache:
         with ThreadPoolExecutor() as threads:
             for path, shard in zip(paths, threads.map(read_shard, paths), strict=True):
                 if shard is None:
-                    with suppress(OSError):  # another process has done so, or the disk can only be read
+                    with suppress(OSError):  # renamed by another process, or a read-only disk
                         path.rename(path.with_suffix(".damaged"))
                     self.damaged.append(path)
                 else:
@@ -72,17 +71,17 @@ class ReferenceCache:
         return len({key.tobytes() for shard in self._shards for key in shard.keys}) + len(self._pending)
 
     def find(self, keys: Sequence[bytes] | NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Where each key's scores are (an index for `get`), or -1. Only what was flushed is found.
+        """Find each key's index for `get`, or -1: (n,) for n keys. Only flushed scores are found.
 
-        The keys wanted are sorted, and each shard's looked up among them: no index of the cache is kept.
+        The keys are sorted, and each shard's keys looked up among them, so that no index is kept in memory.
         """
         wanted = _words(np.frombuffer(b"".join(keys), np.uint8) if isinstance(keys, Sequence) else keys)
         order = np.argsort(wanted[:, 0])
         ordered = wanted[order, 0]
         found = np.full(len(wanted), -1, dtype=np.int64)
-        for s, shard in reversed(list(enumerate(self._shards))):  # of two that hold a key the first one counts
+        for s, shard in reversed(list(enumerate(self._shards))):  # the first of two shards with a key counts
             own = _words(shard.keys)
-            sorted_rows = np.argsort(own[:, 0])  # a search for keys in order stays in the processor's cache
+            sorted_rows = np.argsort(own[:, 0])  # searching in order stays in the CPU's cache
             first, last = (np.searchsorted(ordered, own[sorted_rows, 0], side) for side in SIDES)
             rows = np.repeat(sorted_rows, last - first)
             at = order[concat_ranges(first, last - first)]
@@ -91,25 +90,25 @@ class ReferenceCache:
         return found
 
     def get(self, index: int) -> Scores:
-        """The token log-probs of one sequence, in the order of its tokens."""
+        """Return the token log-probs of one sequence, (n,), in nats."""
         shard, row = self._shards[index >> ROW_BITS], index & (1 << ROW_BITS) - 1
         return shard.log_probs[int(shard.offsets[row]) : int(shard.offsets[row + 1])]
 
     def add(self, key: bytes, log_probs: Scores) -> None:
-        """Remember one sequence's scores until `flush`."""
+        """Hold one sequence's scores until `flush`."""
         self._pending[key] = np.asarray(log_probs, dtype=np.float32)
 
     @property
     def full(self) -> bool:
-        """Whether what was added makes a shard."""
+        """True if the scores added since the last `flush` make a shard."""
         return len(self._pending) >= SHARD_ROWS
 
     def drop(self) -> None:
-        """Forget what was added since the last `flush`."""
+        """Discard the scores added since the last `flush`."""
         self._pending.clear()
 
     def flush(self) -> None:
-        """Write what was added as one shard, durably. Raises NotWritten when the disk refuses."""
+        """Write the added scores as one shard, durably. Raises NotWritten if the disk fails."""
         if not self._pending:
             return
         keys = np.frombuffer(b"".join(self._pending), np.uint8).reshape(-1, 16)
@@ -117,17 +116,17 @@ class ReferenceCache:
         np.cumsum([len(scores) for scores in self._pending.values()], out=offsets[1:])
         log_probs = np.concatenate(list(self._pending.values()))
         path = self.folder / f"{_digest(keys, offsets, log_probs)}.safetensors"
-        with atomic_write(path, hint="ALIGNZOO_CACHE puts the cache elsewhere") as temporary:
+        with atomic_write(path, hint="set ALIGNZOO_CACHE to put the cache elsewhere") as temporary:
             save_file({"keys": keys, "offsets": offsets, "log_probs": log_probs}, temporary)
         shard = read_shard(path)
         if shard is None:
-            raise NotWritten(f"{path} could not be written: it does not read back as it was")
+            raise NotWritten(f"{path} could not be written: its contents differ when read back")
         self._shards.append(shard)
         self._pending.clear()
 
 
 def read_shard(path: Path) -> Shard | None:
-    """Open a shard and check it against its name; None when it is truncated or altered."""
+    """Open a shard and compare it with its name. None if it is truncated or altered."""
     try:
         arrays = mmap_safetensors(path)
         keys, offsets, log_probs = (arrays[name] for name in ("keys", "offsets", "log_probs"))
@@ -138,7 +137,7 @@ def read_shard(path: Path) -> Shard | None:
         TypeError,
         AttributeError,
         RecursionError,
-    ):  # what a file that is no shard may lead to
+    ):  # errors of a file that is no shard
         return None
     intact = path.stem == _digest(keys, offsets, log_probs)
     return Shard(path, keys, offsets, log_probs) if intact else None
@@ -152,11 +151,11 @@ def _digest(keys: NDArray[np.uint8], offsets: NDArray[np.int64], log_probs: Scor
 
 
 def _words(keys: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """(n, 2) 16 bytes as two numbers: compared in one instruction each, and uniform, being a digest."""
+    """View 16-byte keys as (n, 2) numbers, which compare in one instruction each."""
     return np.ascontiguousarray(keys).view(np.uint64).reshape(-1, 2)
 
 
 def caches(root: Path) -> Iterable[Path]:
-    """Every reference's folder under a cache root."""
+    """Return every reference's folder under a cache root."""
     folder = root / "reference"
     return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []

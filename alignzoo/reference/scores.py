@@ -1,4 +1,4 @@
-"""The reference pass: score what the cache does not hold yet, and hand back every sequence's reference log-probs."""
+"""Reference pass: score the sequences that the cache lacks, and return all reference log-probs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FLUSH_SLOTS = 2_000_000
 
 @dataclass
 class ReferenceScores:
-    """The reference's log-probs of some trees: `places` in the cache, one for each branch of each tree."""
+    """Reference log-probs of some trees: `places` are indices of the cache, one for each branch."""
 
     trees: Trees
     cache: ReferenceCache
@@ -41,15 +41,15 @@ class ReferenceScores:
     rows_cached: int
 
     def tokens(self, tree: int, branch: int) -> NDArray[np.float32]:
-        """Token log-probs of one branch, read from the cache."""
+        """Return the token log-probs of one branch, (n,), in nats."""
         return self.cache.get(int(self.places[self.trees.branches(tree)[0] + branch]))
 
 
 def cache_folder(root: Path, scorer: Scorer, source_code: str = "") -> Path:
-    """The cache folder of this reference: a digest of all that its scores depend on besides the tokens.
+    """Return the cache folder of this reference, named by a digest of all that its scores depend on but the tokens.
 
-    These are weights, config, class, remote code, the version of transformers, types, and the layout with the version
-    of the check that let it pass. So scores of a layout that was wrong never answer for another one.
+    These are weights, config, class, remote code, the version of transformers, dtypes, and the layout with the version
+    of its check. Scores of a layout that proves wrong are thus never read for another one.
 
     `source_code` is the digest of the plugin that loaded the model (`Resolved.source_code`).
     """
@@ -63,56 +63,55 @@ def cache_folder(root: Path, scorer: Scorer, source_code: str = "") -> Path:
 
 
 def score_reference(
-    scorer: Scorer, trees: Trees, folder: Path, budget: int, screen: Screen, who: str = "reference",
+    scorer: Scorer, trees: Trees, folder: Path, budget: int, screen: Screen, label: str = "reference",
     ranks: Ranks | None = None, spot: SpotCheck | None = None,
 ) -> ReferenceScores:  # fmt: skip
     """Score the trees with `scorer` (the policy before its first step), skipping what the cache in `folder` holds.
 
-    A few rows of every shard are held to `spot`, the model's own forward by default, before the shard is written.
+    A few rows of every shard are compared with `spot`, the model's own forward by default, before the shard is written.
 
-    `who` is what the scorer is called on the screen. Of several processes that share the folder each scores its part;
-    where every host has a folder of its own, the processes of each host do. Raises RunFailed where memory is too little
-    for a single row, the cache can't be written, or scores are not the model's own.
+    `label` names the scorer on the screen. Several processes that share the folder score a part each; where every host
+    has a folder of its own, each host's processes do. Raises RunFailed when memory is too little for a single row, the
+    cache can't be written, or the scores are not the model's own.
     """
     if spot is None and not (ranks is not None and ranks.sharded):
         spot = SpotCheck(scorer)
     rows = np.arange(len(trees))
     cache = ranks.main_process_first(lambda: ReferenceCache(folder)) if ranks else ReferenceCache(folder)
     for path in cache.damaged:
-        screen.info(f"reference cache: {path.name} is damaged; set aside, its rows are scored again")
+        screen.info(f"reference cache: {path.name} is damaged: it is set aside, and its rows are scored again")
     keys = trees.keys
     places = cache.find(keys)
     missing = _missing(trees, places)
-    screen.info(f"{who}: {len(trees) - len(missing):,} of {len(trees):,} rows cached, {len(missing):,} to score")
+    screen.info(f"{label}: {len(trees) - len(missing):,} of {len(trees):,} rows cached, {len(missing):,} to score")
     if ranks is not None and ranks.count > 1:
         part = rows[deal_rows(trees.sizes, *ranks.seat(folder))]
-        _score(scorer, trees, part, missing, cache, budget, screen, who, ranks, spot)
+        _score(scorer, trees, part, missing, cache, budget, screen, label, ranks, spot)
         ranks.all_gather()
-        cache = ReferenceCache(folder)  # with what the others have written
+        cache = ReferenceCache(folder)  # with the shards of the other processes
         places = cache.find(keys)
     left = _missing(trees, places)
     sharded = ranks is not None and ranks.sharded and any(ranks.all_gather(len(left)))
     if len(left) or sharded:  # of several processes none, unless another job writes to the folder too
-        _score(scorer, trees, rows, left, cache, budget, screen, who, ranks, spot)
+        _score(scorer, trees, rows, left, cache, budget, screen, label, ranks, spot)
         places = cache.find(keys)
     return ReferenceScores(trees, cache, spill_to_disk(places, folder), len(missing), len(trees) - len(missing))
 
 
 def _missing(trees: Trees, places: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The trees of which a branch has no place in the cache."""
+    """Return the trees with a branch that the cache lacks."""
     absent = np.logical_or.reduceat(places < 0, trees.first[:-1]) if len(trees) else places < 0
     return np.flatnonzero(absent)
 
 
 def _score(
     scorer: Scorer, trees: Trees, rows: NDArray[np.int64], missing: NDArray[np.int64], cache: ReferenceCache,
-    budget: int, screen: Screen, who: str, ranks: Ranks | None, spot: SpotCheck | None,
+    budget: int, screen: Screen, label: str, ranks: Ranks | None, spot: SpotCheck | None,
 ) -> None:  # fmt: skip
-    """Score those of the rows that are missing.
+    """Score the missing ones of the rows.
 
-    Micro-batches are cut of all rows, whatever the cache holds, and only whole ones are written, so a stopped pass goes
-    on with the same ones. In padded layouts rows share one only if they are equally wide: a row's bits then depend on
-    no neighbor, which another run need not have.
+    Micro-batches are cut from all rows, whatever the cache holds, and only whole ones are written, so a resumed pass
+    has the same ones. In padded layouts only equally wide rows share one, so that a row's bits depend on no neighbor.
     """
     device = next(scorer.parameters()).device
     unsaved, shard = 0, _ShardCheck(spot, screen)
@@ -130,7 +129,7 @@ def _score(
         cache.flush()
 
     try:
-        with screen.bar(who, len(np.intersect1d(part, missing))) as advance, torch.no_grad():
+        with screen.bar(label, len(np.intersect1d(part, missing))) as advance, torch.no_grad():
             for some, (forest, scores) in in_micro_batches(
                 trees, part, budget, scorer.layout, work, screen.info, ranks, absent.__contains__, alike
             ):

@@ -1,9 +1,8 @@
-"""Spot checks: scores held to the model's own forward, one sequence at a time, for as long as a run lasts.
+"""Spot checks: scores compared with the model's own forward, one sequence at a time, during a whole run.
 
-Every reference pass and every so many training steps score a few rows a second time, always the longest so far among
-them. The check reads weights and changes none. In float32 without a router one token over the limit ends the run.
-Rounding in bfloat16, or an expert chosen at a near tie, can put a single token over: there three of the last five
-checks have to be.
+Each shard of a reference pass, and a training step every so often, has a few rows scored a second time, always with the
+longest so far. In float32 without a router one token over the limit ends the run. In bfloat16, or with a router, one
+token can be over the limit by rounding or a near tie: a run ends when three of the last five checks are over.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ from alignzoo.scoring.scorer import Scorer
 Oracle = Callable[[Tree, Branch], Tensor]
 """Log-probs of a sequence's scored tokens, (n,), or a reward model's number, (1,), by the model's untouched forward."""
 BFLOAT16 = 0.05
-"""A difference that is never over the limit in bfloat16, in nats."""
+"""Smallest limit in bfloat16, in nats."""
 NOISE = 4
-"""The limit is so many times the model's own rounding where that is more than the tolerance of its type."""
+"""Ratio of the limit to the model's own rounding, where that is more than the tolerance of its dtype."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What some sequences' scores differ by from the oracle's, at the token that is worst for its limit."""
+    """Difference of some sequences' scores from the oracle's, in nats, at the token worst for its limit."""
 
     difference: float
     limit: float
@@ -44,25 +43,25 @@ class Check:
 
     @property
     def over(self) -> bool:
-        """Whether the difference is more than the limit; so is not-a-number."""
+        """True if the difference is more than the limit, or not a number."""
         return not self.difference <= self.limit
 
     @property
     def problem(self) -> str:
-        """A difference over the limit, with both numbers and a way out."""
+        """Description of a difference over the limit, with both numbers and a fix."""
         return (
             f"the scores are not the model's own: {self.worst} (a difference of {self.difference:.2g}, over the limit "
             f"of {self.limit:.2g}); train.layout=plain scores one sequence a row"
         )
 
     def line(self, step: int) -> dict[str, Any]:
-        """As metrics.jsonl has it. Step 0 is the reference's."""
+        """Return the line of metrics.jsonl. Step 0 is the reference's."""
         figures = {"difference": self.difference, "limit": self.limit}
         return {"kind": "exactness", "step": step} | figures | {"sequences": self.sequences, "tokens": self.tokens}
 
 
 class SpotCheck:
-    """Compares scores of one model with its oracle."""
+    """Comparison of one model's scores with its oracle."""
 
     def __init__(self, scorer: Scorer, oracle: Oracle | None = None) -> None:
         self.scorer, self.oracle = scorer, oracle or own_forward(scorer)
@@ -96,7 +95,7 @@ class SpotCheck:
         return Check(found.difference, found.limit, len(values), tokens, found.worst)
 
     def _noise(self, tree: Tree, branch: Branch) -> float:
-        """The largest difference that another shape of the same computation makes: the model's own rounding."""
+        """Measure the model's own rounding: the largest difference between two shapes of one computation."""
         cut = min(3, branch.scored - 1)
         if self.scorer.scalar or cut < 1:  # a reward is read at the last token, which has to stay the same
             return 0.0
@@ -110,7 +109,7 @@ def must_stop(over: Sequence[bool], strict: bool) -> bool:
 
 
 def own_forward(scorer: Scorer) -> Oracle:
-    """The model's own forward of one sequence with its own attention, in the precision of the run."""
+    """Return the model's own forward of one sequence, with its own attention and in the run's precision."""
     model = scorer.model
 
     @torch.no_grad()
@@ -125,13 +124,13 @@ def own_forward(scorer: Scorer) -> Oracle:
 
 
 def routed(model: PreTrainedModel) -> bool:
-    """Whether some layers choose among experts, a choice that rounding can turn."""
+    """Return True if some layers choose among experts, a choice that rounding can change."""
     config = model.config.get_text_config().to_dict()
     return any("expert" in name and isinstance(value, int) and value > 1 for name, value in config.items())
 
 
 def no_oracle(sharded: bool, compiled: bool) -> str:
-    """Why scores can't be held to the model's own forward, or ""."""
+    """Return why scores can't be compared with the model's own forward, or ""."""
     if sharded:
         return "the model is in shards"
     return "the layers are compiled" if compiled else ""

@@ -1,7 +1,7 @@
-"""The top-k choices that a model makes in a forward, recorded, and repeated in another forward.
+"""Recording of the top-k choices of a forward, and their repetition in another forward.
 
-At a near tie rounding decides which expert a router takes, and two forwards that are equal up to rounding part by whole
-nats. With the choices of the one repeated in the other, what is left is rounding, or an error.
+At a near tie rounding decides which expert a router takes, and two forwards that are equal up to rounding can then
+differ by whole nats. With the choices of one repeated in the other, the difference is rounding or an error.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 Choice = tuple[Tensor, int]
-"""Indices (..., k) and among how many they were chosen."""
+"""Indices (..., k), and the number of candidates."""
 
 
 class Choices(TorchFunctionMode):
-    """Record every call of topk in `made`. Subclasses change what a call chooses."""
+    """Record every call of topk in `made`. Subclasses change the indices."""
 
     def __init__(self) -> None:
         super().__init__()
         self.made: list[Choice] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """The hook of torch: everything but topk runs as it is."""
+        """Handle topk; run all other functions unchanged."""
         found = func(*args, **(kwargs or {}))
         if func not in (torch.topk, Tensor.topk):
             return found
@@ -43,25 +43,25 @@ class Choices(TorchFunctionMode):
         return found
 
     def chosen(self, call: int, source: Tensor, indices: Tensor) -> Tensor:
-        """The indices to take in place of those found."""
+        """Return the indices to use in place of those found."""
         return indices
 
 
 class Repeated(Choices):
-    """The choices of a forward of the same shapes."""
+    """Repeat the choices of a forward of the same shapes."""
 
     def __init__(self, made: Sequence[Choice]) -> None:
         super().__init__()
         self.before = made
 
     def chosen(self, call: int, source: Tensor, indices: Tensor) -> Tensor:
-        """Those of the same call, where its shape is the same."""
+        """Return the indices of the same call, where its shape is the same."""
         before = self.before[call][0] if call < len(self.before) else indices
         return before if before.shape == indices.shape else indices
 
 
 class Spread(Choices):
-    """The choices of forwards of one sequence each, at the slots where these sequences stand in a forest.
+    """Repeat the choices of one-sequence forwards at the sequences' slots in a forest.
 
     Only choices of a token among a fixed number (experts) are repeated, not those among the tokens of a sequence.
     """
@@ -71,7 +71,7 @@ class Spread(Choices):
         self.before, self.places = made, places
 
     def chosen(self, call: int, source: Tensor, indices: Tensor) -> Tensor:
-        """Those of the same call in each sequence's forward."""
+        """Return the indices of the same call in each sequence's forward."""
         calls = [(made[call], place) for made, place in zip(self.before, self.places, strict=True) if call < len(made)]
         k, flat = indices.shape[-1], None
         for (before, width), place in calls:

@@ -1,4 +1,4 @@
-"""Trees laid into rows: one integer per token says who may attend to whom.
+"""Trees laid out in rows, with one integer per token that defines the attention mask.
 
 Trees stand in a row in depth-first order: the prompt, then each branch, then the next tree. Each token carries its
 `position` (depth in its own sequence) and `end` (the slot in the row at which its subtree ends). A token q may attend
@@ -23,14 +23,8 @@ from torch import Tensor
 from alignzoo.data.trees import Branch, Tree
 
 PLAIN = "plain"
-
-
 PADDED = "padded"
-
-
 PACKED = "packed"
-
-
 LAYOUTS = (PACKED, PADDED, PLAIN)
 """The fastest first: all trees in one row; rows as wide as the longest tree; one sequence a row."""
 
@@ -43,7 +37,7 @@ class Forest:
     """
 
     tokens: Tensor
-    """(R, W) int64; padding is token 0 and never seen by anything but itself."""
+    """(R, W) int64; padding is token 0 and visible to itself alone."""
     position: Tensor
     """(R, W) int64: depth of the token in its own sequence."""
     end: Tensor
@@ -60,16 +54,16 @@ class Forest:
 
     @property
     def slots(self) -> int:
-        """Token slots, padding included: what the model computes."""
+        """Token slots that the model computes, padding included."""
         return self.tokens.numel()
 
     def to(self, device: torch.device | str) -> Forest:
-        """The same forest on another device."""
+        """Return the forest on another device."""
         names = ("tokens", "position", "end", "slot", "target", "offsets", "last")
         return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
 
     def visible(self, window: int | None = None) -> Tensor:
-        """(R, W, W) bool: [r, q, k] is true where q may attend to k; `window` is a sliding-window layer's."""
+        """Return (R, W, W) bool: [r, q, k] is True where q may attend to k, within `window` tokens if given."""
         slot = torch.arange(self.tokens.shape[1], device=self.tokens.device)
         seen = (slot <= slot[:, None]) & (slot[:, None] < self.end[:, None, :])
         if window is not None:
@@ -77,11 +71,11 @@ class Forest:
         return seen
 
     def valid(self) -> Tensor:
-        """(R, W) bool: false on padding. For the plain layout alone, where a token's slot is its position."""
+        """Return (R, W) bool: False on padding. Plain layout only, where a token's slot is its position."""
         return self.position == torch.arange(self.tokens.shape[1], device=self.tokens.device)
 
     def paths(self) -> list[NDArray[np.int64]]:
-        """Of each sequence the flat slots of its tokens, from the first to the last."""
+        """Return each sequence's flat slots, from the first token to the last."""
         end, width = self.end.cpu().numpy(), self.tokens.shape[1]
         slot, found = np.arange(width), []
         for row, last in (divmod(flat, width) for flat in self.last.tolist()):
@@ -89,7 +83,7 @@ class Forest:
         return found
 
     def only(self, sequences: NDArray[np.int64]) -> Forest:
-        """A forest of some of the sequences (indices, rising), without the slots that none of them sees."""
+        """Return a forest of some sequences (increasing indices), without the slots invisible to all of them."""
         paths, offsets, (rows, width) = self.paths(), self.offsets.tolist(), self.tokens.shape
         seen = np.zeros(rows * width, dtype=bool)
         seen[np.concatenate([paths[s] for s in sequences])] = True
@@ -120,7 +114,7 @@ class Forest:
         )  # fmt: skip
 
     def mask(self, dtype: torch.dtype, window: int | None = None) -> Tensor:
-        """(R, 1, W, W): 0 where attention is allowed and the lowest number of `dtype` elsewhere."""
+        """Return the additive mask (R, 1, W, W): 0 where q may attend to k, else the lowest number of `dtype`."""
         seen = self.visible(window)
         return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(
             ~seen, torch.finfo(dtype).min
@@ -128,8 +122,10 @@ class Forest:
 
 
 def lay_out(trees: Sequence[Tree], layout: str = PADDED) -> Forest:
-    """Put trees into as few rows as the longest one allows. Packed: into one row, without padding. Plain: one sequence
-    per row, prompts repeated.
+    """Lay trees out in rows.
+
+    Packed: one row without padding. Padded: rows as wide as the longest tree. Plain: one sequence per row, with the
+    prompt repeated.
     """
     if layout == PLAIN:
         singles = [Tree(tree.id, tree.prompt, (branch,)) for tree in trees for branch in tree.branches]
@@ -140,7 +136,7 @@ def lay_out(trees: Sequence[Tree], layout: str = PADDED) -> Forest:
 
 
 def _fit(sizes: Sequence[int]) -> list[list[int]]:
-    """First fit, longest first, into rows as wide as the longest tree."""
+    """Assign trees to rows as wide as the longest: first fit, longest first."""
     width = max(sizes)
     rows: list[list[int]] = []
     free: list[int] = []
@@ -194,5 +190,5 @@ def _lay(trees: Sequence[Tree], rows: Sequence[Sequence[int]], layout: str) -> F
 
 
 def sequences(trees: Iterable[Tree]) -> Iterable[tuple[Tree, Branch]]:
-    """Every scored sequence, in the order in which a forest of these trees lists them."""
+    """Iterate over the scored sequences, in the order of a forest of these trees."""
     return ((tree, branch) for tree in trees for branch in tree.branches)

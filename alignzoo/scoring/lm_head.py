@@ -1,4 +1,4 @@
-"""The log-probs of given tokens from the hidden states that predict them, and nothing else of the vocabulary.
+"""Log-probs of given tokens from hidden states, without keeping the logits.
 
 log p = logit[target] - logsumexp(logits). Its gradient needs the softmax of every position, which here is the one array
 of that size: the logits are turned into it in place, and in the backward into the gradient of the logits, while
@@ -13,18 +13,18 @@ import torch
 from torch import Tensor
 
 KEPT_BYTES = 2**29
-"""Softmaxes that are kept for the backward. What is over it is computed again there, at the price of one product."""
+"""Softmaxes kept for the backward. The rest is computed again there, at the cost of one product."""
 CHUNK_BYTES = 2**27
-"""Logits that are made at a time."""
+"""Logits computed at a time."""
 BLOCK_BYTES = {"cpu": 2**21, "cuda": 2**27}
-"""Logits that are gone through at a time: on a CPU what its cache holds, on a GPU what keeps it busy."""
+"""Logits normalized at a time: the size of a CPU's cache, or enough to keep a GPU busy."""
 
 
 def token_log_probs(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> Tensor:
-    """(N,) log-probs of the targets (N,) under softmax(hidden @ weight.T + bias): float32, or float64.
+    """Return log-probs (N,) of the targets (N,) under softmax(hidden @ weight.T + bias), in nats.
 
-    `hidden` is (N, d), `weight` (V, d), `bias` (V,) or None. Under autocast the product is in its type; sums over the
-    vocabulary never are.
+    `hidden` is (N, d), `weight` (V, d), `bias` (V,) or None. The result is float32, or float64 for float64
+    inputs. Under autocast the product has its dtype; sums over the vocabulary are never narrower than float32.
     """
     kind = hidden.device.type
     if torch.is_autocast_enabled(kind):
@@ -78,12 +78,12 @@ class _TokenLogProbs(torch.autograd.Function):
 
 
 def _exponentiate(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """In place exp(logits - top); the tops (N,), and the sums (N,) of what is left, both float32 or float64."""
+    """Replace logits by exp(logits - max). Returns the maxima (N,) and sums (N,), float32 or float64."""
     wide = torch.promote_types(logits.dtype, torch.float32)
     rows = max(1, BLOCK_BYTES.get(logits.device.type, 2**27) // (logits.shape[1] * 4))
     tops, totals = [], []
     for block in logits.split(rows):
-        values = block.to(wide)  # itself, where it is wide
+        values = block.to(wide)  # the same tensor if it is wide already
         top = values.amax(1)
         values.sub_(top[:, None]).exp_()
         tops.append(top)
@@ -94,5 +94,5 @@ def _exponentiate(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _added(total: Tensor | None, part: Tensor) -> Tensor:
-    """Sums over chunks are not rounded to bfloat16 each time."""
+    """Add a chunk to a sum that is never rounded to bfloat16."""
     return part if total is None else total.to(torch.float32 if part.dtype != torch.float64 else part.dtype) + part

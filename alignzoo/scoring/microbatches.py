@@ -21,8 +21,9 @@ T = TypeVar("T")
 
 
 def halve_budget(budget: int, trees: Sequence[Tree], error: BaseException) -> int:
-    """The token slots to try with next. Raises the error itself if it is another one, and RunFailed when the longest of
-    these rows would not fit alone.
+    """Return half the budget, in token slots, after memory ran out.
+
+    Raises the error itself if it is another one, and RunFailed when the longest of these rows does not fit alone.
     """
     if not out_of_memory(error):
         raise error
@@ -40,11 +41,24 @@ def in_micro_batches(
     work: Callable[[list[int]], T], say: Callable[[str], None], ranks: Ranks | None = None,
     wanted: Callable[[int], bool] = lambda row: True, alike: NDArray[np.int64] | None = None,
 ) -> Iterator[tuple[list[int], T]]:  # fmt: skip
-    """Micro-batches of some rows of the trees, and what `work` makes of each. When memory runs out for one, what is
-    left is cut again at half the budget, and told; not where every process has to do the same many (`ranks.sharded`).
-    Rows that are not `wanted` take part in the cutting alone; rows that differ in `alike` share no micro-batch.
+    """Yield micro-batches of some rows, each with the result of `work`.
 
-    Some thousands of rows are sorted by length at a time: enough for good packing, and no more trees in memory.
+    When memory runs out, the rows that are left are cut again at half the budget, with a message. Processes that hold
+    shards fail instead. A few thousand rows are sorted by length at a time, which packs well and bounds the memory.
+
+    Args:
+        trees: All trees.
+        rows: Indices of the trees to work on.
+        budget: Token slots of a micro-batch.
+        layout: Layout that slots are counted for.
+        work: Function of a micro-batch, given as indices of trees.
+        say: Function that shows a message.
+        ranks: The processes, or None for one.
+        wanted: False for rows that shape the micro-batches but are not worked on.
+        alike: (len(trees),) Rows with different values share no micro-batch.
+
+    Raises:
+        RunFailed: Memory is too little for a single row.
     """
     if ranks is not None and ranks.sharded:
         yield from _in_step(trees, rows, budget, layout, work, ranks)
@@ -66,7 +80,7 @@ def in_micro_batches(
 
 
 def _cut(left: dict[int, Tree], budget: int, layout: str, alike: NDArray[np.int64] | None) -> Iterator[list[int]]:
-    """Micro-batches, as places among the rows that are left."""
+    """Yield micro-batches as indices into the rows that are left."""
     trees = list(left.values())
     kinds = np.zeros(len(trees), np.int64) if alike is None else alike[list(left)]
     for kind in np.unique(kinds):
@@ -79,7 +93,7 @@ def _in_step(
     trees: Sequence[Tree] | Trees, rows: Sequence[int] | NDArray[np.int64], budget: int, layout: str,
     work: Callable[[list[int]], T], ranks: Ranks,
 ) -> Iterator[tuple[list[int], T]]:  # fmt: skip
-    """As many forwards in this process as in all others: those without a micro-batch left take any row."""
+    """Yield as many micro-batches in this process as in all others, with a filler row where none is left."""
     parts: list[list[int]] = []
     for start in range(0, len(rows), BLOCK):
         numbers = [int(row) for row in rows[start : start + BLOCK]]
@@ -96,7 +110,7 @@ def _in_step(
 
 @contextmanager
 def fail_on_oom(budget: int) -> Iterator[None]:
-    """A lack of memory within a forward or backward of several processes ends them all."""
+    """Turn a lack of memory into RunFailed, where several processes take part in a forward or backward."""
     try:
         yield
     except Exception as error:
@@ -109,9 +123,9 @@ def fail_on_oom(budget: int) -> Iterator[None]:
 
 
 def plan_micro_batches(trees: Sequence[Tree], budget: int, layout: str = PADDED) -> list[list[int]]:
-    """Cut a batch into micro-batches of at most `budget` slots: longest first, so that little is padding.
+    """Cut a batch into micro-batches of at most `budget` slots, longest rows first for little padding.
 
-    Returns lists of indices into `trees`, every index once. A tree that is over the budget by itself goes alone.
+    Returns lists of indices into `trees`, every index once. A tree over the budget has one of its own.
     """
     size = [_width(tree, layout) for tree in trees]
     parts: list[list[int]] = []
@@ -134,7 +148,7 @@ def plan_micro_batches(trees: Sequence[Tree], budget: int, layout: str = PADDED)
 
 
 def _filled(size: Sequence[int], budget: int) -> list[list[int]]:
-    """As few parts as the budget allows, and all about as full."""
+    """Fill as few parts as the budget allows, all about equally."""
     count = max(1, -(-sum(size) // budget))
     while True:
         parts: list[list[int]] = [[] for _ in range(count)]

@@ -1,4 +1,4 @@
-"""Model + forest -> token log-probs: the only place that runs a model forward for a loss.
+"""The scorer: token log-probs of a forest. All forwards for a loss run here.
 
 The language-model head runs only at slots that predict a scored token, in chunks, so the full logits never exist.
 """
@@ -36,7 +36,7 @@ register_tree_attention()
 class Scorer(nn.Module):
     """A causal language model that maps a forest to the log-probs of its scored tokens.
 
-    It is a module so that whatever wraps a model for several devices wraps the forward that is really used.
+    It is a module, so that wrappers for several devices wrap the forward that is used.
     """
 
     def __init__(self, model: PreTrainedModel, layout: str = PADDED, precision: str = "float32") -> None:
@@ -50,21 +50,22 @@ class Scorer(nn.Module):
         self.base_alone = False
         """True: the model's adapters are off, which makes it what its training started from."""
         self.packs = can_attend_by_trees(model)
-        """Whether the model's attention can be told of trees, which the packed layout takes."""
+        """True if the model's attention can be replaced, as the packed layout requires."""
         self.flex = False
-        """Whether packed rows are attended to by FlexAttention, as on a GPU, and not tree by tree."""
+        """True: packed rows use FlexAttention, as on a GPU. False: attention tree by tree."""
         self.alone = False
-        """True: every sequence has a forward of its own, for models that no batch agrees with."""
+        """True: every sequence has a forward of its own, for models that score no batch correctly."""
         self.rules = length_rules(model.config)
-        """Lengths at which the frequencies of rotary positions change: a forward holds sequences of one key alone."""
+        """Lengths at which rotary frequencies change. A forward holds sequences with the same frequencies."""
         self._accepts = set(inspect.signature(model.base_model.forward).parameters)
 
     def forward(self, forest: Forest, statistics: Sequence[str] = (), live: Scorer | None = None) -> dict[str, Tensor]:
-        """`log_prob`: (N,) float32 (float64 where the model is), log pi of each scored token given everything before it
-        in its sequence; and the same for every one of the `statistics`. With a `live` reference also `ref_log_prob`,
-        without gradient.
+        """Score a forest.
 
-        Of a reward model: `scalar`, (S,), one number a sequence.
+        Returns:
+            `log_prob`: (N,) log pi of each scored token given the tokens before it in its sequence, in nats; float32,
+            or float64 where the model is. Each of the `statistics`: (N,). With a `live` reference `ref_log_prob`: (N,),
+            without gradient. Of a reward model instead `scalar`: (S,).
         """
         groups = self._groups(forest) if self.rules or self.alone else []
         if len(groups) < 2:
@@ -77,7 +78,7 @@ class Scorer(nn.Module):
         return {name: torch.cat([part[name] for part in parts])[back] for name in parts[0]}
 
     def _groups(self, forest: Forest) -> list[NDArray[np.int64]]:
-        """Indices of the sequences that may share a forward: those whose rotary frequencies are the same."""
+        """Group the sequences that may share a forward: those with the same rotary frequencies."""
         if self.alone:
             return list(np.arange(len(forest.last))[:, None])
         lengths = forest.position.flatten()[forest.last].cpu().numpy() + 1
@@ -92,7 +93,7 @@ class Scorer(nn.Module):
 
     @property
     def scalar(self) -> bool:
-        """Whether the model is a reward model: one number a sequence, no log-probs."""
+        """True for a reward model: one number a sequence, no log-probs."""
         return getattr(getattr(self.model, "score", None), "out_features", 0) == 1
 
     def _scalars(self, forest: Forest) -> Tensor:
@@ -126,7 +127,7 @@ class Scorer(nn.Module):
         return dict(zip(names, found, strict=True))
 
     def _hidden(self, forest: Forest) -> Tensor:
-        """(N, ...) what the head sees at the slots that predict a scored token (with `whole_head`: the logits)."""
+        """Return the head's inputs at slots that predict a scored token, (N, d); with `whole_head` logits (N, V)."""
         inputs = self._inputs(forest)
         with self._adapters():
             if self.whole_head:
@@ -137,7 +138,7 @@ class Scorer(nn.Module):
         return disabled_adapters(self.model) if self.base_alone else nullcontext()
 
     def _plain_head(self) -> nn.Linear | None:
-        """The head where it is a matrix product and nothing more."""
+        """Return the head if it is a matrix product and nothing more."""
         head = self.model.get_output_embeddings()
         capped = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None) is not None
         return head if type(head) is nn.Linear and not capped and not self.whole_head else None
@@ -168,7 +169,7 @@ class Scorer(nn.Module):
         return inputs | {"attention_mask": self._masks(forest)}
 
     def _masks(self, forest: Forest) -> Any:
-        """One 4-D mask, or one for each kind of layer where the model's layers differ."""
+        """Return one 4-D mask, or one for each kind of layer where the model's layers differ."""
         config = self.model.config.get_text_config()
         dtype = self.model.dtype
         if torch.is_autocast_enabled(forest.tokens.device.type):
@@ -182,7 +183,7 @@ class Scorer(nn.Module):
         return {kind: self._mask(forest, dtype, window if kind == "sliding_attention" else None) for kind in kinds}
 
     def _mask(self, forest: Forest, dtype: torch.dtype, window: int | None) -> Any:
-        """What stands for one kind of layer's mask: of a packed row its ends alone, unless a window cuts a sequence."""
+        """Return one kind of layer's mask. For a packed row it is `end` alone, unless a window cuts a sequence."""
         if self.flex and forest.layout == PACKED:
             return block_mask(forest.end[0], forest.position[0], window)
         if forest.layout == PACKED and (window is None or int(forest.position.max()) < window):

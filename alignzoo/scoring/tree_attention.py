@@ -1,10 +1,10 @@
 """Attention over one long row of trees, tree by tree.
 
-The row's one integer for every token, `end`, takes the place of the 4-D mask that a transformers model hands to its
-attention untouched. Registered under the name `trees`, the function here reads it and computes each tree by itself: the
-prompt causally, then all branches against their tree. What no token may see costs nothing, and no slot is padding.
-Given a block mask it is FlexAttention, which a GPU does in one kernel for the whole row. Given any other mask it is
-transformers' own SDPA, so that sampling and plain forwards are what they were.
+The row's integer for every token, `end`, is passed in place of the 4-D mask, which a transformers model hands to its
+attention unchanged. The function here, registered as `trees`, computes each tree by itself: the prompt causally, then
+all branches against their tree. Masked blocks cost nothing, and no slot is padding. Given a block mask it runs
+FlexAttention, one kernel for the whole row. Given any other mask it runs transformers' own SDPA, so that sampling and
+plain forwards do not change.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from alignzoo.scoring.flex_attention import attend
 def tree_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any
 ) -> tuple[Tensor, None]:
-    """(1, heads, W, width) queries, keys and values -> (1, W, heads, width), as transformers has it."""
+    """Attend by trees: (1, heads, W, width) queries, keys and values -> (1, W, heads, width)."""
     if isinstance(attention_mask, BlockMask):
         found = attend(query, key, value, attention_mask, **options)
         return found.transpose(1, 2).contiguous(), None
@@ -34,7 +34,7 @@ def tree_attention(
     return _tree_by_tree(query, key, value, attention_mask[0, 0, 0], options.get("scaling")), None
 
 
-@torch.compiler.disable  # its loop is over the trees of this very row: nothing that compiling could use again
+@torch.compiler.disable  # a loop over this row's trees, which no other row would share
 def _tree_by_tree(query: Tensor, key: Tensor, value: Tensor, end: Tensor, scale: float | None) -> Tensor:
     kind = query.dtype
     if query.device.type == "cpu":  # its flash kernel takes longer in bfloat16 than in float32
@@ -44,7 +44,7 @@ def _tree_by_tree(query: Tensor, key: Tensor, value: Tensor, end: Tensor, scale:
     trees = cuts(end)
     widths = [stop - at for at, _, stop in trees]
     pieces = []
-    # split, whose backward joins; the backward of a slice of the row would be a row of zeros for each tree
+    # split: its backward concatenates, while that of a slice makes a row of zeros for each tree
     for (at, fork, stop), q, k, v in zip(trees, *(part.split(widths, 2) for part in (query, key, value)), strict=True):
         trunk = fork - at
         if fork == stop:
@@ -57,7 +57,7 @@ def _tree_by_tree(query: Tensor, key: Tensor, value: Tensor, end: Tensor, scale:
 
 
 def cuts(end: Tensor) -> list[tuple[int, int, int]]:
-    """(start, where its branches fork, stop) of every tree in the row. A single branch is part of the trunk."""
+    """Return (start, fork, stop) of every tree in the row. A single branch is part of the trunk."""
     ends = end.cpu().numpy()
     found, at = [], 0
     while at < len(ends):
@@ -69,7 +69,7 @@ def cuts(end: Tensor) -> list[tuple[int, int, int]]:
 
 
 def _seen(end: Tensor, first: int) -> Tensor:
-    """(W - first, W) bool of one tree: which of its slots each slot from `first` on may see."""
+    """Return (W - first, W) bool of one tree: the slots visible to each slot from `first` on."""
     slot = torch.arange(len(end), device=end.device)
     q = slot[first:, None]
     base = int(end[0]) - len(end)

@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 
 from alignzoo.core.console import Screen
 from alignzoo.data.trees import Branch, Tree, Trees
-from alignzoo.models import loading as models
 from alignzoo.recipe.load import load_recipe
 from alignzoo.reference import scores
 from alignzoo.reference.scores import cache_folder, score_reference
@@ -58,7 +57,9 @@ def test_a_wrong_layout_never_answers_for_a_right_one(tmp_path):
         scorer = Scorer(model, layout)
         if layout == "packed":
             scorer.forward = lambda forest, score=scorer.forward: {"log_prob": score(forest)["log_prob"] - 1}
-            unchecked = type("Blind", (), {"strict": False, "compare": lambda *_: type("Off", (), {"over": False})})()
+            unchecked = type(
+                "Blind", (), {"strict": False, "checks": [], "compare": lambda *_: type("Off", (), {"over": False})}
+            )()
         found = score_reference(
             scorer, trees, cache_folder(tmp_path, scorer), 4096, Screen(quiet=True),
             spot=unchecked if layout == "packed" else None,
@@ -134,4 +135,4 @@ def test_a_stopped_pass_goes_on_with_the_same_micro_batches(tmp_path, monkeypatc
     scorer.stop = False
     score_reference(scorer, trees, tmp_path / "stopped", 80, Screen(quiet=True))
     assert shapes == whole
-    assert models.remote_code_digests(scorer.model) == {}
+    assert scores.remote_code_digests(scorer.model) == {}

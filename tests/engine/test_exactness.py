@@ -11,6 +11,7 @@ from steps import DPO, UNLIMITED, build, every, random_rows, take, tiny_llama
 
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import RunFailed
+from alignzoo.reference import scores
 from alignzoo.reference.scores import score_reference, spot_check
 from alignzoo.scoring import tree_attention
 from alignzoo.scoring.exactness import SpotCheck, own_forward, routed, verdict
@@ -92,7 +93,9 @@ def test_the_verdict():
     assert verdict([True, False, True, False, True], strict=False)
 
 
-def test_a_shard_over_the_limit_is_never_kept(tmp_path):
+@pytest.mark.parametrize("slots", [1, scores.FLUSH_SLOTS], ids=["a shard each", "one shard"])
+def test_a_shard_over_the_limit_is_never_kept(tmp_path, monkeypatch, slots):
+    monkeypatch.setattr(scores, "FLUSH_SLOTS", slots)
     trees, scorer = random_rows("pair"), Scorer(tiny_llama(), "packed")
     spoil(scorer, 0.5)
     with pytest.raises(

@@ -1,9 +1,9 @@
-"""What each idea is worth: DPO steps on the same rows, from one padded sequence a row to trees in one row.
+"""Measure what each idea is worth, from one padded sequence a row to trees in one row.
 
 Run as: python benchmarks/ablation.py [--steps 5] [--threads 2] [--shape "Pythia-70M"]
 
-Every row of the table adds one idea to the row above it and takes the same steps on the same pairs; the losses of all rows
-are compared. Writes ablation.md.
+Each row of the table adds one idea to the row above it and takes the same DPO steps on the same pairs. The losses of all
+rows are compared. Writes ablation.md.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Speed and memory against TRL's DPOTrainer: same random-weight model, token ids, order of pairs, optimizer and steps.
+"""Measure speed and memory against TRL's DPOTrainer with the same model, token ids, order, optimizer and steps.
 
 Run as: python benchmarks/against_trl.py --trl-python PATH_OF_A_PYTHON_WITH_TRL [--only WORD ...] [--quick]
 
-Every figure is of a process of its own, and the sides take turns within a repeat. TRL runs at its defaults, and at the
-best settings of those tried here, with its reference forward in the step and computed before. With --only (words of a
-cell's name, or `trials`) the rest of the results file stays as it is. Exits with 1 when float32 losses are further apart
-than 1e-4. Nothing else should run on the machine.
+Weights are random. Each figure comes from its own process, and the sides alternate within a repeat. TRL runs at its
+defaults and at the best settings of the trials here, with the reference forward in the step and computed before. With
+--only (words of a cell's name, or `trials`) the other results in the file are kept. Exits with 1 when float32 losses differ
+by more than 1e-4. Run it on an idle machine.
 """
 
 from __future__ import annotations

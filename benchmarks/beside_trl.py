@@ -1,4 +1,4 @@
-"""What the comparisons with TRL share: rows, random-weight models, and each side in a process of its own."""
+"""Shared parts of the comparisons with TRL: rows, random-weight models, and a process for each side."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""What a comparison costs beside its runs done one by one: four objectives, three seeds, on the embedded sample.
+"""Measure the cost of a comparison beside its runs done one by one: four objectives, three seeds, embedded dataset.
 
 Run as: python benchmarks/compare_cost.py [STEPS]
 
-Both sides do the same twelve runs with STEPS (60) optimizer steps each, their SFT run's too, in processes of their own. One by one, every run has empty caches and makes its own SFT run, tokens and reference pass, as tools that share
-nothing do; the comparison also samples and measures every run, which the twelve do not. Order: one by one, comparison, and
-again; medians of both. Nothing else should run on the machine.
+Both sides do the same twelve runs with STEPS (60) optimizer steps each, SFT run included, in their own processes. One by
+one, every run has empty caches and makes its own SFT run, tokens and reference pass, as tools that share nothing do. The
+comparison also samples and measures every run, which the twelve do not. Order: one by one, comparison, and again; medians
+of both. Run it on an idle machine.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Every objective that is known, fifty optimizer steps on the embedded sample: does it lower its own held-out loss?
+"""Train every known objective for fifty steps on the embedded dataset and compare its held-out loss before and after.
 
 Run as: python benchmarks/fifty_steps.py [OBJECTIVE ...]
 
-With plugins/alignzoo-zoo installed it is the whole zoo, a quarter of an hour on one core. Policy and settings are those
-of recipes/dpo_hh.yaml under recipes/zoo/fifty_steps.yaml, with another objective; ranked lists come from
-recipes/zoo/ranked_hh.yaml. Only objectives in OWN differ from that, and are trained without the difference too. A run
-that is in ALIGNZOO_RUNS is read and not made again. With names only these are trained, and nothing is written. Exits
-with 1 when a loss did not fall.
+With plugins/alignzoo-zoo installed it trains the whole zoo, in a quarter of an hour on one core. Policy and settings are
+those of recipes/dpo_hh.yaml under recipes/zoo/fifty_steps.yaml with another objective; ranked lists come from
+recipes/zoo/ranked_hh.yaml. Objectives in OWN differ from that, and are also trained without the difference. Runs that are
+in ALIGNZOO_RUNS are read and not repeated. With names, only these are trained and nothing is written. Exits with 1 when a
+loss did not fall.
 """
 
 from __future__ import annotations

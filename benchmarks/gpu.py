@@ -1,10 +1,10 @@
-"""DPO steps on one GPU: alignzoo's packed rows with FlexAttention, against TRL's DPOTrainer where a python has it.
+"""DPO steps on one GPU: alignzoo's packed rows with FlexAttention, against TRL's DPOTrainer if a Python has it.
 
 Run as: python benchmarks/gpu.py [--trl-python PATH_OF_A_PYTHON_WITH_TRL] [--steps 5] [--only WORD ...]
 
-Random weights in bfloat16 on both sides (and so AdamW's states), the same pairs in the same order. Every row is a
-process of its own. Writes benchmarks/results/gpu.md; without a GPU it says so and exits with 2. `--dry` runs the
-same with tiny shapes on the CPU, writes nothing and prints no figure: it shows that the script works.
+Both sides have the same random weights in bfloat16, and so AdamW states in bfloat16, and the same pairs in the same order.
+Each row comes from its own process. Writes benchmarks/results/gpu.md. Without a GPU it says so and exits with 2. `--dry`
+runs the script with tiny shapes on the CPU, writes nothing and prints no figure.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""From a thousand to a million pairs: what grows with the data, and what stays flat.
+"""Measure what grows with the data, from a thousand to a million pairs.
 
 Run as: python benchmarks/growth.py [SIZE ...]        (1,000 10,000 100,000 1,000,000: 12 minutes)
 
-Synthetic HH dialogues of real HH's lengths (125 prompt, 41 and 51 completion tokens on average), drawn from a seed, and a
-one-layer policy 16 wide with a vocabulary of 8,192, so that it is not the model that is measured. Every stage is a process
-of its own: tokens are made on one core (of at most a tenth of a million rows) and on two, the reference pass runs (up to
-10,000 rows; beyond them the cache is filled through `ReferenceCache.add` with drawn values), and then a run starts warm:
-tokens and reference are there. Files are in the page cache. GROWTH_FOLDER is where the data goes (4 GB for a million rows).
+The data is synthetic HH dialogues of the lengths of real HH (125 prompt, 41 and 51 completion tokens on average), drawn
+from a seed. The policy has one layer, width 16 and a vocabulary of 8,192, so that the model takes little of the time. Each
+stage is its own process: tokens are made on one core (at most a tenth of a million rows) and on two; the reference pass
+runs (up to 10,000 rows; beyond them the cache is filled through `ReferenceCache.add` with drawn values); then a run starts
+with tokens and reference in the cache. Files are in the page cache. GROWTH_FOLDER is the folder for the data (4 GB for a
+million rows).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Micro-batches and processes against one whole batch: how far the gradients of a step are apart, for every objective.
+"""Compare a step's gradients for micro-batches and processes with one whole batch, for every objective.
 
 Run as: python benchmarks/micro_batches.py
-Models, rows and objectives are the tests' own (tests/engine/steps.py): a random Llama of two layers, 32 ragged rows a
+Models, rows and objectives are those of the tests (tests/engine/steps.py): a random Llama of two layers, 32 ragged rows a
 step, a reference that differs from the policy. Everything runs on one thread of the CPU, in float32.
 """
 

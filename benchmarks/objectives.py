@@ -1,9 +1,9 @@
-"""Every objective and modifier, built in and in the zoo: paper, needs, lines, conformance, and how far peers are.
+"""Table of every objective and modifier: paper, needs, lines, conformance, difference from peers.
 
 Run as: python benchmarks/objectives.py
 
-Peers' numbers were recorded by the scripts of benchmarks/peers; the cases, with what differs and why, are the zoo's
-tests. Exits with 1 when a conformance check fails.
+The scripts of benchmarks/peers recorded the peers' numbers. The cases, with differences and reasons, are the zoo's tests.
+Exits with 1 when a conformance check fails.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ from alignzoo_zoo import MODIFIERS, OBJECTIVES  # noqa: E402
 from peers import farthest  # noqa: E402
 
 import alignzoo  # noqa: E402
-from alignzoo.cli.objectives import needs, paper  # noqa: E402
-from alignzoo.interfaces.objective import Objective, Requirements  # noqa: E402
+from alignzoo.cli.describe import needs, paper  # noqa: E402
+from alignzoo.interfaces.objective import Objective  # noqa: E402
+from alignzoo.interfaces.requirements import ScoredComponent  # noqa: E402
 from alignzoo.objectives.builtin import register_objectives  # noqa: E402
 from alignzoo.objectives.builtin.dpo import DPO  # noqa: E402
 from alignzoo.objectives.composition import Modified  # noqa: E402
@@ -65,7 +66,7 @@ def peers() -> dict[str, dict[str, tuple[str, float]]]:
     }
 
 
-def measure(cls: type[Requirements], package: str, compared: dict[str, dict[str, tuple[str, float]]]) -> dict[str, Any]:
+def measure(cls: type[ScoredComponent], package: str, compared: dict[str, dict[str, tuple[str, float]]]) -> dict[str, Any]:
     """With its defaults; a modifier on DPO."""
     alone = issubclass(cls, Objective)
     objective = cls() if alone else Modified(inner=DPO(), modifiers=(cls(),))

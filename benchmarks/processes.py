@@ -1,10 +1,10 @@
-"""Whole runs on 1, 2 and 4 processes: how far their results are apart, and across a change of their number.
+"""Compare whole runs on 1, 2 and 4 processes, and runs whose number of processes changes.
 
 Run as: python benchmarks/processes.py
 Each run is the shipped recipe under recipes/scale/smallest.yaml (a Llama of two layers, 128 rows, 8 steps of 16 rows,
-evaluated at steps 0, 4 and 8), SFT first, then the objective; everything is made by so many processes: SFT, tokens,
-reference pass, steps, evaluations, checkpoints. KTO looks across the whole batch and comes from plugins/alignzoo-zoo.
-gloo on the CPU, one thread a process, float32. ZeRO's rows need DeepSpeed: pip install 'alignzoo[deepspeed]'.
+evaluated at steps 0, 4 and 8), SFT first, then the objective. All parts run on that many processes: SFT, tokens, reference
+pass, steps, evaluations, checkpoints. KTO looks across the whole batch and comes from plugins/alignzoo-zoo. gloo on the CPU,
+one thread a process, float32. ZeRO's rows need DeepSpeed: pip install 'alignzoo[deepspeed]'.
 """
 
 from __future__ import annotations

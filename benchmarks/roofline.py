@@ -1,10 +1,10 @@
-"""How near a training step is to the rate at which this machine multiplies matrices, and where the rest of the time goes.
+"""Compare a training step with the machine's rate of matrix products, and profile the rest of its time.
 
 Run as: python benchmarks/roofline.py [--steps 5] [--threads 2]
 
-The limit is the time that the step's own products take one by one, in the same process, at the same shapes: forward,
-gradient of the input and gradient of the weight of every linear layer on the step's token slots (the prompt once), and of
-the head on the positions that predict a scored token. Attention's products are not among them. Writes roofline.md.
+The limit is the time of the step's own products, one by one, in the same process and at the same shapes: forward, gradient
+of the input and gradient of the weight of every linear layer on the step's token slots (the prompt once), and of the head
+on the positions that predict a scored token. Attention's products are not included. Writes roofline.md.
 """
 
 from __future__ import annotations

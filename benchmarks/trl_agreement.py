@@ -1,9 +1,9 @@
-"""Twenty consecutive DPO and IPO steps beside TRL's: same model, same token ids, same order, float32, plain SGD.
+"""Compare twenty consecutive DPO and IPO steps with TRL's: same model, token ids and order, float32, plain SGD.
 
 Run as: python benchmarks/trl_agreement.py --trl-python PATH_OF_A_PYTHON_WITH_TRL
 
-TRL's `ipo` is the mean form, so alignzoo's side says `log_ratio: mean`; `sigmoid` is DPO. The pairs are real HH rows when
-they are beside the checkout, else the embedded sample. Exits with 1 when a loss differs by more than 1e-4.
+TRL's `ipo` is the mean form, so alignzoo's side sets `log_ratio: mean`; TRL's `sigmoid` is DPO. The pairs are real HH rows
+when they are beside the checkout, else the embedded dataset. Exits with 1 when a loss differs by more than 1e-4.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""against_trl.json as a table and a plot."""
+"""Tables and a plot from against_trl.json."""
 
 from __future__ import annotations
 

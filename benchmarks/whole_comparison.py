@@ -1,12 +1,12 @@
-"""Four objectives over one dataset: `alignzoo compare` against TRL's four runs one after the other.
+"""Time four objectives over one dataset: `alignzoo compare` against four TRL runs in sequence.
 
 Run as: python benchmarks/whole_comparison.py --trl-python PATH_OF_A_PYTHON_WITH_TRL [--shape pythia --precision bfloat16]
 [--sides SIDE ...]
 
-64 real HH pairs, one epoch, random weights, AdamW. Each side starts with empty caches and holds everything from the start
-of its processes: imports, reading, tokenizing, reference passes, steps, saving. TRL runs at its defaults, and at the best
-settings of against_trl.py with a dataset cache that its four runs share. Shapes, precisions and sides that are not asked
-for keep their place in the results file. Nothing else should run on the machine.
+64 real HH pairs, one epoch, random weights, AdamW. Each side starts with empty caches, and its time includes imports,
+reading, tokenizing, reference passes, steps and saving. TRL runs at its defaults, and at the best settings of
+against_trl.py with a dataset cache that its four runs share. Shapes, precisions and sides that are not named keep their
+results in the file. Run it on an idle machine.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the speed benchmarks work on: two shapes of random-weight models, rows of real HH or made up, and steps of them."""
+"""Inputs of the speed benchmarks: two shapes of random-weight models, real or synthetic HH rows, and steps on them."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ UNICODE = [
 ]
 ODD = [
     None, True, False, 0, -1, 1, 2, 0.5, -0.0, 1e-320, 1e308, float("nan"), float("inf"), -float("inf"), 2**31, 2**63, 2**64,
-    10**30, -(10**30), "1e5", "null", "~", ".", "..", "./x", "x/y", "/nowhere/x", "sample", "dpo", "nothing", "*", "[", "{}", "a=b",
+    10**30, -(10**30), "1e5", "null", "~", ".", "..", "./x", "x/y", "/nowhere/x", "toy", "dpo", "nothing", "*", "[", "{}", "a=b",
     "name", "http://u@h/", "%s", "{x}", [], {}, [[]], [None], [1, [2, [3]]], {"": 1}, {"name": None}, {"name": "dpo"},
     {"name": 1}, {"name": ["x"]}, [{"name": "sft"}], {"a": {"b": {"c": {}}}}, ["x"] * 300, "x" * 5000, "./" + "y" * 300, {"name": "dpo", "beta": "x"}, *UNICODE,
 ]  # fmt: skip
@@ -391,7 +391,7 @@ def data(draw: Any, kind: str = "data", command: tuple[str, ...] = ("data", "ins
     if draw(st.integers(0, 19)) == 0:
         content = draw(st.sampled_from(WHOLE))
     path = f"rows.fuzz{suffix}"
-    source, objective = draw(st.sampled_from(["table", "table", "hh"])), draw(st.sampled_from(["sft", "dpo"]))
+    source, objective = draw(st.sampled_from(["files", "files", "hh"])), draw(st.sampled_from(["sft", "dpo"]))
     recipe = FROM_NOTHING.format(objective=objective, source=source, path=f"./{path}")
     return Case(kind, (*command, "d.yaml"), ((path, content), ("d.yaml", recipe.encode())))
 
@@ -466,5 +466,5 @@ def runs(draw: Any) -> Case:
             draw(st.sampled_from(SMALL if sizes else LARGE)),
         )
         words.append(f"{key}={_word(value)}")
-    recipe = FROM_NOTHING.format(objective="dpo", source="table", path="./rows.jsonl")
+    recipe = FROM_NOTHING.format(objective="dpo", source="files", path="./rows.jsonl")
     return Case("run", ("run", "r.yaml", "--fresh", *words), (("r.yaml", recipe.encode()),))

@@ -1,8 +1,8 @@
-"""Golden folders of the token store: what this version of the format makes of a handful of recipes.
+"""Golden folders of the token store: the stored tokens of a few small recipes.
 
-`python tests/golden_tokens.py` writes the folder of the current FORMAT_VERSION. It never
-replaces one: what is stored under a number has one meaning. After a change of meaning raise FORMAT_VERSION, write the
-new folder, and remove the old one.
+`python tests/golden_tokens.py` writes the folder of the current FORMAT_VERSION. It never replaces an existing folder,
+because one version has one meaning. After a change of the tokens, raise FORMAT_VERSION, run this, and remove the old
+folder.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CASES = {
 
 
 def make(name: str, work: Path) -> Path:
-    """The token store's folder of a case; `work` is an empty folder that is also the cache."""
+    """Tokenize a case and return its folder in the token store. `work` is an empty folder, which is also the cache."""
     records, sections, options = CASES[name]
     rows = work / "rows.jsonl"
     rows.write_text("".join(json.dumps(record) + "\n" for record in records))
@@ -59,7 +59,7 @@ def make(name: str, work: Path) -> Path:
 
 
 def about(folder: Path) -> dict:
-    """The data report, without the path of the rows."""
+    """Return the content of about.json without digests and without the path of the rows."""
     found = read_verified(folder)
     assert found is not None, f"{folder} is damaged"
     del found["files"]
@@ -70,16 +70,16 @@ def about(folder: Path) -> dict:
 def main() -> None:
     target = FOLDER / f"format-{FORMAT_VERSION}"
     if target.exists():
-        sys.exit(f"{target} is there already: raise FORMAT_VERSION in alignzoo/data/token_store.py, and run this again")
+        sys.exit(f"{target} exists: raise FORMAT_VERSION in alignzoo/data/token_store.py and run this again")
     for name in CASES:
         with tempfile.TemporaryDirectory() as work:
             made = make(name, Path(work))
-            place = target / name
-            place.mkdir(parents=True)
+            golden = target / name
+            golden.mkdir(parents=True)
             for file in (*(f"{part}.safetensors" for part in PARTS), HELD_OUT_ROWS):
-                shutil.copyfile(made / file, place / file)
-            (place / "about.json").write_text(json.dumps(about(made), indent=1) + "\n")
-        print(place)
+                shutil.copyfile(made / file, golden / file)
+            (golden / "about.json").write_text(json.dumps(about(made), indent=1) + "\n")
+        print(golden)
 
 
 if __name__ == "__main__":

@@ -32,8 +32,9 @@ def measure(
     first_id: int = 0,
     sampling: dict[str, Any] | None = None,
     tokens: str = "",
-) -> str:
-    """Write one run's figures. Rows are alike hard for every run: what is hard for one is hard for all."""
+    version: str = "v1",
+) -> tuple[str, list[str]]:
+    """Write one run's figures and verdicts; return their folders. Rows are equally hard for every run."""
     folder.mkdir(parents=True)
     hard = np.random.default_rng(0).random(rows)
     noise = np.random.default_rng(1000 + seed)
@@ -52,21 +53,28 @@ def measure(
     arrays |= {name: np.full(rows, value) + 0.1 * hard for name, value in (metrics or {}).items()}
     save_file(arrays, folder / "examples.safetensors")
     ids = [f"row {first_id + n}" for n in range(rows)]
-    lines = []
+    lines, verdicts = [], []
     for n in range(REPLIES):
-        judged: dict[str, Any] = {}
         if reward is not None and not problem:
             worth = reward + 0.5 * (hard[n] - 0.5) + 0.05 * float(noise.standard_normal())
-            judged = {"gold": {"reward": worth, "over_chosen": float(worth > 0.5), "over_start": float(worth > 0.2)}}
+            verdicts.append({"reward": worth, "over_chosen": float(worth > 0.5), "over_start": float(worth > 0.2)})
         lines.append({
             "id": ids[VALIDATION + n], "test": True, "prompt": f"\n\nHuman: question {n}?\n\nAssistant:",
             "reply": f"{reply} {n}", "chosen": f" the best reply {n}", "length": 20 + n % 7, "entropy": 1.5, "distinct_2": 0.9,
-            "kl": kl * (1 + 0.1 * hard[n]), "log_ratio": kl, "judges": judged,
+            "kl": kl * (1 + 0.1 * hard[n]), "log_ratio": kl,
         })  # fmt: skip
     (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    judges = {"gold": {"problem": problem} if problem else {}} if reward is not None else {}
-    write_manifest(folder, {"ids": ids, "sampling": sampling or SAMPLING, "tokens": tokens, "judges": judges,
+    write_manifest(folder, {"ids": ids, "sampling": sampling or SAMPLING, "tokens": tokens,
                   "reward": [["log_ratio", 0.1]]})  # fmt: skip
+    return str(folder), [] if reward is None else [judge(folder, verdicts, problem, version)]
+
+
+def judge(evaluation: Path, verdicts: list[dict[str, float]], problem: str, version: str) -> str:
+    """Write the verdicts of the judge `gold`."""
+    folder = evaluation.parent / "verdicts" / f"{evaluation.name}-gold-{version}"
+    folder.mkdir(parents=True)
+    write_manifest(folder, {"evaluation": evaluation.name, "judge": "gold", "version": version, "fields": {},
+                            "over_start": True, "problem": problem, "verdicts": verdicts})  # fmt: skip
     return str(folder)
 
 
@@ -84,9 +92,10 @@ class Runs:
         run = {"steps": options.pop("steps", 600), "rows": 16, "seconds": options.pop("seconds", 60.0) + seed,
                "pairs_per_second": 150.0 - seed, "peak_memory_bytes": 700 * 2**20}  # fmt: skip
         folder = self.root / f"run-{len(self.entries)}"
+        measured, verdicts = measure(folder / "evaluations" / "key", seed, **options)
         self.entries.append(RunRecord(
             label, objective, point or {}, seed, fingerprint, str(folder), **place, state="done",
-            measured=measure(folder / "evaluations" / "key", seed, **options), run=run,
+            measured=measured, verdicts=verdicts, run=run,
         ))  # fmt: skip
         return self
 

@@ -69,7 +69,7 @@ def test_the_public_api_is_sorted_and_there():
     assert callable(alignzoo.run)  # a module of that name would have taken its place
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"], ["plugins"], ["cache", "ls"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"], ["list", "plugins"], ["cache", "ls"]])
 def test_small_commands_need_no_torch(arguments):
     code = (
         f"import sys; sys.argv = ['alignzoo', *{arguments!r}]\n"

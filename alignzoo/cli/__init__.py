@@ -1,4 +1,4 @@
-"""The command line: one file a command, imported when it is used, so that `--help` needs neither torch nor pydantic."""
+"""The command line: one module per command, imported when it is used."""
 
 from alignzoo.core.lazy import lazy_exports
 

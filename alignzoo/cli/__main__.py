@@ -1,9 +1,9 @@
-"""`python -m alignzoo.cli`: the same as the command `alignzoo`."""
+"""`python -m alignzoo.cli`, the command `alignzoo`."""
 
 import sys
 
 if not sys.flags.safe_path and sys.path:
-    del sys.path[0]  # the working directory, where Python looks first: what lies in it is no installed package
+    del sys.path[0]  # the working directory, which must not shadow installed packages
 
 from alignzoo.cli import main
 

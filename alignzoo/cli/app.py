@@ -1,9 +1,13 @@
-"""The command line: one file a command, imported when it is used, so that `--help` needs neither torch nor pydantic."""
+"""The command `alignzoo`: its subcommands, their errors and exit codes.
+
+Each subcommand is a module of its own, imported when it is used: `--help` needs neither torch nor pydantic.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import shlex
 import sys
 import traceback
 from importlib import import_module
@@ -18,22 +22,36 @@ from alignzoo.core.redaction import RedactingStream, printable, redact
 from alignzoo.core.signals import GracefulShutdown, Interrupted
 
 COMMANDS = {
-    "run": "Train what a recipe says, and report.",
+    "run": "Train a recipe and write its report.",
     "validate": "Check a recipe and its data, and print the plan.",
-    "compare": "Train recipes side by side, and draw a table that can be believed.",
-    "table": "Draw the table of comparisons, or of measured runs, again, without training.",
+    "compare": "Train recipes side by side and draw a table with intervals.",
+    "table": "Draw the table of finished comparisons or runs again.",
     "show": "Print a recipe with everything merged in, and where each value came from.",
-    "objectives": "List the objectives; `show NAME` tells all about one.",
-    "list": "List everything that a recipe can name; `list NAME` tells all about one.",
-    "plugins": "List installed plugins: what each registers, which failed and why.",
+    "list": "List what a recipe can name, or all about one name; `list plugins`.",
+    "plot": "Draw loss and gradient weights of objectives.",
+    "plugins": "Write a plugin: `new`, `check`.",
     "data": "Look at a recipe's data: `inspect RECIPE`.",
     "score": "Write every row's log-probs under policy and reference.",
-    "export": "Write a run's policy as a Hugging Face folder: its adapter, or whole weights.",
-    "cache": "The reference log-prob cache: ls, verify, prune.",
-    "report": "Draw a run folder's report again.",
+    "export": "Write a run's policy as a Hugging Face folder: adapter or full weights.",
+    "cache": "The reference log-probs and tokens on disk: ls, verify, prune.",
+    "report": "Draw the report of run folders again.",
 }
-LAUNCHED = ("run", "score")
-"""What several processes do as one."""
+MULTI_PROCESS = ("run", "score")
+"""Commands that several processes may run as one job."""
+MOVED = {
+    ("objectives", "show"): ["list"],
+    ("objectives", "plot"): ["plot"],
+    ("objectives",): ["list", "objectives"],
+}
+"""First words of a former command -> the words in their place."""
+
+
+def _present_spelling(args: list[str]) -> list[str]:
+    """The present spelling of a former command; empty for any other."""
+    for count in (2, 1):
+        if new := MOVED.get(tuple(args[:count])):
+            return [*new, *args[count:]]
+    return ["list", *args] if args in (["plugins"], ["plugins", "--json"]) else []
 
 
 class _Lazy(click.Group):
@@ -47,13 +65,15 @@ class _Lazy(click.Group):
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        if launch.launched() and args and args[0] in COMMANDS and args[0] not in LAUNCHED:
-            several = UserError(
-                f"alignzoo {args[0]} takes one process, and this is one of {launch.size()}",
-                expected=f"a launcher for {' and '.join(LAUNCHED)} alone; what they have finished is not done again",
+        if launch.launched() and args and args[0] in COMMANDS and args[0] not in MULTI_PROCESS:
+            error = UserError(
+                f"alignzoo {args[0]} is a command for one process, and this is one of {launch.size()}",
+                expected=f"a launcher for {' and '.join(MULTI_PROCESS)} only; finished runs are not repeated",
             )
-            launch.mark_reported_by_main(several)
-            raise several
+            launch.mark_reported_by_main(error)
+            raise error
+        if new := _present_spelling(args):
+            raise UserError(f"`alignzoo {shlex.join(args)}` was renamed", expected=f"`alignzoo {shlex.join(new)}`")
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             raise UserError(
                 f"there is no command '{args[0]}'",
@@ -69,23 +89,22 @@ class _Lazy(click.Group):
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="alignzoo")
-@click.option("--no-plugins", is_flag=True, help="Run no third-party code: no installed plugin, no file of a recipe.")
+@click.option("--no-plugins", is_flag=True, help="Run no third-party code: no installed plugins, no plugin files.")
 def alignzoo(no_plugins: bool) -> None:
-    """Align a language model with preferences: an objective, a model and data, named in a recipe.
+    """Align a language model with preferences. A recipe names the objective, the model and the data.
 
     alignzoo run recipes/dpo_hh.yaml objective.beta=0.2
 
-    Exit codes: 0 done, 1 the run failed, 2 something is wrong with what was asked, 130 stopped by Ctrl-C, 143 by
-    SIGTERM.
+    Exit codes: 0 success, 1 the run failed, 2 invalid input, 130 stopped by Ctrl-C, 143 stopped by SIGTERM.
     """
     if no_plugins:
-        os.environ["ALIGNZOO_PLUGINS"] = "none"  # for the processes that it starts too
+        os.environ["ALIGNZOO_PLUGINS"] = "none"  # child processes inherit it
 
 
 def main() -> None:
-    """Run the command line: a user's mistake is told without a traceback (ALIGNZOO_TRACEBACK=1 shows it)."""
-    # torch's threads spin while they wait for each other: beside another busy process that makes a run several times
-    # slower. It is read when torch is imported, and changes no number.
+    """Run the command line and exit. Invalid input prints no traceback unless ALIGNZOO_TRACEBACK=1."""
+    # torch's threads spin while they wait for each other, which slows a run severalfold beside another busy process.
+    # torch reads the variable on import; no number depends on it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.stdout, sys.stderr = RedactingStream(sys.stdout), RedactingStream(sys.stderr)
     launch.end_with_parent()
@@ -104,38 +123,36 @@ def _exit_code() -> int:
         _warn_of_failed_plugins()
         return result if isinstance(result, int) else 0
     except UserError as error:
-        return _tell(error, [str(problem) for problem in error.problems], 2)
+        return _report(error, [str(problem) for problem in error.problems], 2)
     except RunFailed as error:
-        return _tell(error, [str(error)], launch.LOST if launch.lost_peer(error) else 1)
+        return _report(error, [str(error)], launch.LOST if launch.lost_peer(error) else 1)
     except click.ClickException as error:
         error.show()
         return 2
     except (KeyboardInterrupt, click.Abort) as error:
-        stop = error.__cause__ if isinstance(error, click.Abort) else error  # click puts its own in the place of it
+        stop = error.__cause__ if isinstance(error, click.Abort) else error  # click raises its own from it
         if launch.rank() == 0:
             print(f"\n{stop or ''}".rstrip() or "\nstopped", file=sys.stderr)
         return stop.code if isinstance(stop, Interrupted) else 130
     except BrokenPipeError:
-        return _nobody_reads_on()
+        return _pipe_closed()
     except OSError as error:
         if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
             raise
-        return _tell(
-            error, [f"{str(error.filename)[:60]}...: no file can be called so ({os.strerror(error.errno)})"], 2
-        )
+        return _report(error, [f"{str(error.filename)[:60]}...: no valid file name ({os.strerror(error.errno)})"], 2)
     except SystemExit as error:
-        if sys.stdout is not stdout:  # click met a broken pipe: it has silenced stdout and asks for exit code 1
-            return _nobody_reads_on()
+        if sys.stdout is not stdout:  # click met a broken pipe, silenced stdout and exits with 1
+            return _pipe_closed()
         return error.code if isinstance(error.code, int) else 1
     except Exception:
         if not launch.launched():
             raise
-        traceback.print_exc()  # and end at once: the other processes are not waited for
+        traceback.print_exc()  # exit at once, without waiting for the other processes
         return 1
 
 
-def _tell(error: Exception, lines: list[str], code: int) -> int:
-    """Tell the user, unless another process of the job does."""
+def _report(error: Exception, lines: list[str], code: int) -> int:
+    """Print an error on stderr, unless another process of the job prints it."""
     if os.environ.get("ALIGNZOO_TRACEBACK"):
         traceback.print_exc()
     for line in lines if not launch.reported_elsewhere(error) else ():
@@ -143,16 +160,16 @@ def _tell(error: Exception, lines: list[str], code: int) -> int:
     return code
 
 
-def _nobody_reads_on() -> int:
-    """`alignzoo objectives | head -1` is no failure, and Python's last flush must not complain either."""
+def _pipe_closed() -> int:
+    """Succeed, as in `alignzoo list | head -1`, and keep Python's last flush from failing."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
 def _warn_of_failed_plugins() -> None:
-    """One line, by any command that looked at plugins; one that named only built-ins has looked at none."""
-    if "alignzoo.registry.lookup" in sys.modules and "plugins" not in sys.argv[1:2]:
+    """Print one line after a command that loaded plugins; a command that names only built-ins loads none."""
+    if "alignzoo.registry.lookup" in sys.modules and "plugins" not in sys.argv[1:3]:
         failed = sys.modules["alignzoo.registry.lookup"].registry().failures()
         if failed:
             names = ", ".join(dict.fromkeys(info.package for info in failed))
-            print(f"warning: not loaded: {names} (alignzoo plugins tells why)", file=sys.stderr)
+            print(f"warning: not loaded: {names} (alignzoo list plugins shows why)", file=sys.stderr)

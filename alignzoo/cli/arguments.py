@@ -1,4 +1,4 @@
-"""What every command that takes a recipe takes: `RECIPE [key=value ...] --with OVERLAY ...`."""
+"""Arguments of the commands on a recipe: `RECIPE [key=value ...] --with OVERLAY ...`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def recipe_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
         "overlays",
         multiple=True,
         metavar="OVERLAY",
-        help="A recipe to lay on top; may be given several times.",
+        help="A recipe to merge on top; repeatable.",
     )(command)
     command = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")(command)
     return click.argument("recipe")(command)

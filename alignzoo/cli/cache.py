@@ -1,4 +1,4 @@
-"""`alignzoo cache`: the reference cache and the token store: what is there, is it intact, how to make it smaller."""
+"""`alignzoo cache`: list, verify and prune the reference cache and the token store."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 
-@click.group(name="cache", short_help="Reference log-probs and tokens that are kept: ls, verify, prune.")
+@click.group(name="cache", short_help="The reference log-probs and tokens on disk: ls, verify, prune.")
 def command() -> None:
-    """Look after the reference log-prob cache and the token store (ALIGNZOO_CACHE, or ~/.cache/alignzoo)."""
+    """Manage the reference cache and the token store (in ALIGNZOO_CACHE, or ~/.cache/alignzoo)."""
 
 
 def _entries() -> list[dict[str, Any]]:
@@ -40,7 +40,7 @@ def _entries() -> list[dict[str, Any]]:
 @command.command(name="ls")
 @click.option("--json", "as_json", is_flag=True, help="Print the references as JSON.")
 def ls(as_json: bool) -> None:
-    """One line a reference: sequences, tokens, size, when it last grew; then one for each data set's tokens."""
+    """List references (sequences, tokens, size, last write), then the tokens of each dataset."""
     from alignzoo.core.paths import cache_root
     from alignzoo.data.token_store import stored
 
@@ -72,7 +72,10 @@ def _bytes(path: Path) -> int:
 @command.command(name="verify")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(as_json: bool) -> None:
-    """Check every shard against its digest. Exit code 1 when one is damaged: a run scores its rows again."""
+    """Check every shard against its digest.
+
+    The exit code is 1 if one is damaged. Runs score the rows of damaged shards again.
+    """
     entries = _entries()
     damaged = [path for entry in entries for path in entry["damaged"]]
     shards = sum(entry["shards"] for entry in entries)
@@ -88,39 +91,42 @@ def verify(as_json: bool) -> None:
 
 @command.command(name="prune")
 @click.option(
-    "--older-than", type=click.FloatRange(min=0), metavar="DAYS", help="References and tokens not written for so long."
+    "--older-than",
+    type=click.FloatRange(min=0),
+    metavar="DAYS",
+    help="Also remove entries without a write for this long.",
 )
-@click.option("--all", "everything", is_flag=True, help="Every reference, and all tokens.")
-@click.option("--dry-run", is_flag=True, help="Say what would go.")
+@click.option("--all", "everything", is_flag=True, help="Remove every reference and all tokens.")
+@click.option("--dry-run", is_flag=True, help="Print without removing.")
 def prune(older_than: float | None, everything: bool, dry_run: bool) -> None:
-    """Remove what is damaged and left-over temporary files; with --older-than or --all whole references and tokens too.
+    """Remove damaged and leftover temporary files; with --older-than or --all, references and tokens too.
 
-    Nothing is lost but time: what a run needs again is made again.
+    Runs compute again what they need, so pruning costs only time.
     """
     from alignzoo.core.paths import cache_root
     from alignzoo.data.token_store import leftovers, stored
     from alignzoo.reference.cache import caches
 
-    def goes(last_written: float) -> bool:
+    def expired(last_written: float) -> bool:
         return everything or (older_than is not None and (time.time() - last_written) / 86_400 >= older_than)
 
     entries = {entry["reference"]: entry for entry in _entries()}
-    hour_ago = time.time() - 3600  # a younger temporary file may belong to a run at work
+    hour_ago = time.time() - 3600  # a younger temporary file may belong to a running job
     gone: list[Path] = []
     for folder in caches(cache_root()):
         entry = entries[folder.name]
-        if goes(entry["last_written"]):
+        if expired(entry["last_written"]):
             gone.append(folder)
         else:
             gone += [Path(path) for path in entry["damaged"]]
             gone += [path for path in folder.glob(".*.tmp") if path.stat().st_mtime < hour_ago]
-    gone += [folder for folder in stored(cache_root()) if goes(folder.stat().st_mtime)]
+    gone += [folder for folder in stored(cache_root()) if expired(folder.stat().st_mtime)]
     gone += [path for path in leftovers(cache_root()) if path.suffix == ".damaged" or path.stat().st_mtime < hour_ago]
     root = cache_root().resolve()
     freed = 0
     for path in gone:
         if path.is_symlink() or not path.resolve().is_relative_to(root):
-            click.echo(f"left alone: {path} lies outside of the cache", err=True)
+            click.echo(f"kept: {path} is outside the cache", err=True)
             continue
         freed += _bytes(path)
         click.echo(f"{'would remove' if dry_run else 'removed'} {path}")

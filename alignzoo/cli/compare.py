@@ -1,4 +1,4 @@
-"""`alignzoo compare`: recipes side by side, and the table that can be believed."""
+"""`alignzoo compare`: train recipes side by side and draw the table."""
 
 from __future__ import annotations
 
@@ -18,26 +18,28 @@ if TYPE_CHECKING:
 
 @click.command(name="compare")
 @click.argument("recipes", nargs=-1, required=True, metavar="RECIPE... | COMPARISON")
-@click.option("--name", help="What the folder is called.")
-@click.option("--seeds", type=int, help="Runs of each configuration (3).")
-@click.option("--grid", multiple=True, metavar="KEY=A,B,...", help="Values to choose from on the validation split.")
-@click.option("--rows", multiple=True, metavar="KEY=A,B,...", help="Values that are rows of their own.")
-@click.option("--with", "overlays", multiple=True, help="A recipe laid on top of every one.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value of every recipe.")
-@click.option("--baseline", help="The row that the others are compared with.")
-@click.option("--select", help="What the best grid point is chosen by (preference_accuracy).")
-@click.option("--judge", "judges", multiple=True, help="Who reads the replies: a name, or {name: ..., fields}.")
-@click.option("--samples", "prompts", type=int, help="Prompts answered by every run (128).")
-@click.option("--sample-tokens", "tokens", type=int, help="At most so many new tokens a reply (64).")
-@click.option("--temperature", type=float, help="Of the sampled replies (1).")
-@click.option("--allow-different-data", is_flag=True, default=None, help="Rows on different data, or starts.")
+@click.option("--name", help="Name of the folder.")
+@click.option("--seeds", type=int, help="Runs per configuration (3).")
+@click.option("--grid", multiple=True, metavar="KEY=A,B,...", help="Values to tune on the validation split.")
+@click.option("--rows", multiple=True, metavar="KEY=A,B,...", help="Values with a row each.")
+@click.option("--with", "overlays", multiple=True, help="A recipe to merge on top of each; repeatable.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set a value in every recipe; repeatable.")
+@click.option("--baseline", help="Row that the others are compared with.")
+@click.option("--select", help="Metric that chooses the best grid point (preference_accuracy).")
+@click.option("--judge", "judges", multiple=True, help="Judge of the replies: a name, or {name: ..., fields}.")
+@click.option("--samples", "prompts", type=int, help="Prompts that every run answers (128).")
+@click.option("--sample-tokens", "tokens", type=int, help="Maximum new tokens per reply (64).")
+@click.option("--temperature", type=float, help="Sampling temperature of the replies (1).")
+@click.option(
+    "--allow-different-data", is_flag=True, default=None, help="Allow rows on different data or from different starts."
+)
 @click.option("--dry-run", is_flag=True, help="Check everything, print the plan, run nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print table.json on stdout.")
 def command(recipes: tuple[str, ...], dry_run: bool, as_json: bool, **options: Any) -> None:
-    """Train every RECIPE at every grid point and seed, measure all alike, and leave a folder with the table.
+    """Train every RECIPE at every grid point and seed, measure all runs alike, and write a folder with the table.
 
-    What can be shared is done once: the run that they start from, the tokens, the reference pass. The same command
-    again goes on where it was stopped; finished runs are never done again. A run that fails is a row that says so.
+    Shared work is done once: the starting run, the tokens, the reference pass. The same command continues a stopped
+    comparison, and finished runs are not repeated. A failed run is marked in its row.
     """
     from alignzoo.compare.plan import make_plan
     from alignzoo.compare.spec import make_judges
@@ -70,31 +72,24 @@ def command(recipes: tuple[str, ...], dry_run: bool, as_json: bool, **options: A
 
 
 def _comparison(recipes: tuple[str, ...], options: dict[str, Any]) -> tuple[Comparison, Node]:
-    """What a file says, or the command line, or both: the latter has the last word."""
-    from pydantic import ValidationError
-
-    from alignzoo.compare.spec import Comparison, is_comparison, read_comparison
-    from alignzoo.core.errors import UserError
+    """Build the comparison from a file, the command line, or both; the command line takes precedence."""
+    from alignzoo.compare.spec import is_comparison, read_comparison, validate_comparison
     from alignzoo.recipe.parse import COMMAND_LINE, Node, Origin
-    from alignzoo.recipe.pydantic_errors import order, problems_of
 
-    said = {key: value for key, value in options.items() if value not in (None, ())}
+    chosen = {key: value for key, value in options.items() if value not in (None, ())}
     for key in ("grid", "rows"):
-        if key in said:
-            said[key] = dict(_values(word, f"--{key}") for word in said[key])
-    if "judges" in said:
-        said["judges"] = [_value(word) for word in said["judges"]]
-    samples = {key: said.pop(key) for key in ("prompts", "tokens", "temperature") if key in said}
+        if key in chosen:
+            chosen[key] = dict(_values(word, f"--{key}") for word in chosen[key])
+    if "judges" in chosen:
+        chosen["judges"] = [_value(word) for word in chosen["judges"]]
+    samples = {key: chosen.pop(key) for key in ("prompts", "tokens", "temperature") if key in chosen}
     node = Node({}, Origin(COMMAND_LINE))
     base: dict[str, Any] = {"recipes": recipes}
     if is_comparison(recipes):
         node, found = read_comparison(Path(recipes[0]))
         base = found.model_dump()
     base["samples"] = base.get("samples", {}) | samples
-    try:
-        return Comparison.model_validate(base | said), node
-    except ValidationError as error:
-        raise UserError(sorted(problems_of(error, node, (), Comparison), key=order)) from None
+    return validate_comparison(base | chosen, node), node
 
 
 def _values(word: str, option: str) -> tuple[str, list[Any]]:
@@ -107,18 +102,18 @@ def _values(word: str, option: str) -> tuple[str, list[Any]]:
 
 
 def _value(text: str) -> Any:
-    """As in YAML: a number, a word, {name: ...}."""
+    """Parse a YAML value: a number, a word, {name: ...}."""
     from alignzoo.core.errors import UserError
     from alignzoo.recipe.parse import COMMAND_LINE, parse
 
     node = parse(f"value: {text}", COMMAND_LINE)
     if node is None or node.value["value"].value is None:
-        raise UserError(f"'{text}' is no value", where=COMMAND_LINE)
+        raise UserError(f"'{text}' is not a value", where=COMMAND_LINE)
     return node.value["value"].plain()
 
 
 def _check_names(plan: Plan) -> None:
-    """The baseline is a row, and what grid points are chosen by is known of the validation rows: before any run."""
+    """Raise UserError, before any run, for a baseline that is no row or a metric of no validation row."""
     from alignzoo.compare.columns import KNOWN, PAIRS
     from alignzoo.core.errors import UserError, nearest
 
@@ -127,8 +122,8 @@ def _check_names(plan: Plan) -> None:
     if plan.comparison.select not in known:
         close = nearest(plan.comparison.select, known)
         raise UserError(
-            f"no grid point can be chosen by '{plan.comparison.select}'", where="select", nearest=close,
-            expected="" if close else f"what is measured of validation rows: {', '.join(dict.fromkeys(known))}",
+            f"there is no metric '{plan.comparison.select}' of validation rows", where="select", nearest=close,
+            expected="" if close else f"one of {', '.join(dict.fromkeys(known))}",
         )  # fmt: skip
     wanted, labels = plan.comparison.baseline, plan.labels
     if wanted and wanted not in labels:
@@ -140,7 +135,7 @@ def _check_names(plan: Plan) -> None:
 
 
 def _announce(plan: Plan, screen: Screen) -> None:
-    """How many runs, what they share, and about how long."""
+    """Print the number of runs, the shared work and the expected time."""
     from alignzoo.compare.estimate import seconds_left
     from alignzoo.compare.runner import comparison_folder
     from alignzoo.training.run import folder_of
@@ -157,7 +152,7 @@ def _announce(plan: Plan, screen: Screen) -> None:
                f"{seeds} seed{'s' if seeds != 1 else ''}; configurations: {budget}")  # fmt: skip
     if done < len(every):
         found = seconds_left(plan)
-        screen.info("how long: known after the first run" if found is None
+        screen.info("time: estimated after the first run" if found is None
                    else f"about {_minutes(found[0])} ({found[1]})")  # fmt: skip
     screen.info(f"folder: {comparison_folder(plan)}")
 

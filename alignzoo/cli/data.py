@@ -1,4 +1,4 @@
-"""`alignzoo data`: look at what a recipe would train on."""
+"""`alignzoo data`: look at the rows that a recipe trains on."""
 
 from __future__ import annotations
 
@@ -33,28 +33,30 @@ def command() -> None:
 @click.option("--rows", "count", default=3, show_default=True, type=click.IntRange(min=0), help="Rows to show.")
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON, with every skipped row.")
 def inspect(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], count: int, as_json: bool) -> None:
-    """Rows read, used, skipped by reason, truncated; a table of token lengths; and a few rows with the boundary: the
-    prompt, then ⟦the scored tokens⟧ of each completion, with a | (on a terminal a shade) where tokens meet.
+    """Print counts, token lengths and a few rows.
+
+    Counts are rows read, used, truncated and skipped by reason. A row shows the prompt, then ⟦the scored tokens⟧ of
+    each completion, with a | (on a terminal, a shade) between tokens.
     """
     from rich.console import Console
 
     from alignzoo.core.console import Screen
     from alignzoo.data.row_reader import RowReader
-    from alignzoo.data.statistics import remarks
+    from alignzoo.data.statistics import tokenization_notes
     from alignzoo.data.token_store import TokenStore
     from alignzoo.recipe.load import load_recipe
 
     resolved = load_recipe(recipe, overrides, overlays)
-    unread = RowReader(resolved.recipe.data)
-    tokenizer = tokenizer_of(resolved, unread)
-    found = TokenStore(resolved, tokenizer).get(unread, Screen().info)
+    reader = RowReader(resolved.recipe.data)
+    tokenizer = tokenizer_of(resolved, reader)
+    found = TokenStore(resolved, tokenizer).get(reader, Screen().info)
     train, report = found.train, found.report
     if as_json:
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
         return
     console = Console(highlight=False, markup=False, soft_wrap=True)
     _counts(console, report)
-    for line in remarks(report, resolved.recipe.tokens.thinking):
+    for line in tokenization_notes(report, resolved.recipe.tokens.thinking):
         console.print(line)
     _lengths(console, report)
     for i, tree in enumerate(train.trees[:count]):
@@ -101,11 +103,14 @@ def _show(console: Console, tree: Tree, names: Sequence[str], tokenizer: PreTrai
         )
 
 
-def tokenizer_of(resolved: Resolved, unread: RowReader) -> PreTrainedTokenizerBase:
-    """The tokenizer of the first recipe of a chain, which all others use; it may be trained on that recipe's rows."""
+def tokenizer_of(resolved: Resolved, reader: RowReader) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of the first recipe of a chain, which the others share.
+
+    A tokenizer that is trained reads that recipe's rows: `reader`, where the data are the same.
+    """
     from alignzoo.data.row_reader import RowReader
     from alignzoo.models.tokenizers import load_tokenizer
 
     bottom = resolved.first
     own = bottom.data_fingerprint == resolved.data_fingerprint
-    return load_tokenizer(bottom.recipe.model, unread if own else RowReader(bottom.recipe.data))
+    return load_tokenizer(bottom.recipe.model, reader if own else RowReader(bottom.recipe.data))

@@ -1,4 +1,4 @@
-"""`alignzoo export`: a run's policy as a folder for others."""
+"""`alignzoo export`: write a run's policy as a Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import click
 
 @click.command(name="export", short_help="Write a run's policy as a Hugging Face folder.")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--to", type=click.Path(path_type=Path), help="The folder to write; by default `export` in the run's.")
-@click.option("--merge", is_flag=True, help="Whole weights, where the run has trained adapters.")
+@click.option("--to", type=click.Path(path_type=Path), help="Folder to write; default: `export` in the run folder.")
+@click.option("--merge", is_flag=True, help="Merge trained adapters into full weights.")
 @click.option(
-    "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Of whole weights; else as trained."
+    "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Dtype of full weights; default: as trained."
 )
-@click.option("--max-shard-size", "shard", default="5GB", show_default=True, help="Of a file, as 500MB.")
-@click.option("--force", is_flag=True, help="Replace what is there.")
+@click.option("--max-shard-size", "shard", default="5GB", show_default=True, help="Maximum size of a file.")
+@click.option("--force", is_flag=True, help="Replace an existing folder.")
 def command(run: Path, to: Path | None, merge: bool, dtype: str | None, shard: str, force: bool) -> None:
-    """Write the policy of the finished run in the folder RUN, with its tokenizer and a model card.
+    """Write the policy of the finished run in folder RUN, with its tokenizer and a model card.
 
-    Whole weights load with transformers' from_pretrained, an adapter with peft's.
+    Full weights load with transformers' from_pretrained, an adapter with peft's.
     """
     import re
 
     if not re.fullmatch(r"\d+(\.\d+)?\s*[KMG]i?B", shard, re.IGNORECASE):
-        raise click.BadParameter("expected a size, as 5GB or 500MB", param_hint="--max-shard-size")
+        raise click.BadParameter("expected a size such as 5GB or 500MB", param_hint="--max-shard-size")
     from alignzoo.core.console import Screen
     from alignzoo.training.export import export_run
 

@@ -1,16 +1,17 @@
-"""`alignzoo list`: everything that a recipe can name, of every kind."""
+"""`alignzoo list`: everything that a recipe can name, and the installed plugins."""
 
 from __future__ import annotations
 
-import inspect
 import json
+import re
 from typing import Any
 
 import click
 
-from alignzoo.cli.parameters import parameters, print_parameters
+from alignzoo.cli.describe import LOSSES, describe, describe_kind
+from alignzoo.cli.parameters import print_parameters
 
-WHERE = {
+NODES = {
     "objective": "objective: NODE",
     "modifier": "objective: {name: dpo, modifiers: [NODE]}",
     "data source": "data: NODE",
@@ -20,57 +21,117 @@ WHERE = {
     "judge": "eval: {judges: [NODE]}",
     "reporter": "reporters: [NODE]",
 }
-"""How a recipe names one of each kind."""
+"""Kind -> where a recipe names one."""
+PLUGINS = "plugin"
+LINES = ("family", "source", "equation", "needs", "constant", "package")
 
 
 @click.command(name="list")
-@click.argument("name", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(name: str | None, as_json: bool) -> None:
-    """List everything that a recipe can name; with NAME (of a kind, or of one of these) all about it."""
-    from alignzoo.interfaces.hookspecs import KINDS
+@click.argument("words", nargs=-1, metavar="[KIND | NAME]")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+def command(words: tuple[str, ...], as_json: bool) -> None:
+    """List what a recipe can name: everything, one KIND, or all about one NAME.
 
-    everything = [one for kind in KINDS for one in _of(kind)]
-    chosen = [one for one in everything if name in (None, one["kind"], f"{one['kind']}s", one["name"])]
-    if not chosen:
-        from alignzoo.core.errors import UserError, nearest
+    Kinds: objectives, modifiers, data sources, formats, model sources, metrics, judges, reporters.
 
-        known = [*KINDS, *(one["name"] for one in everything)]
-        close = nearest(str(name), known)
-        raise UserError(f"nothing is called '{name}'", nearest=close, hint="alignzoo list shows everything")
-    if as_json:
-        click.echo(json.dumps(chosen, indent=2))
-    elif name is not None and all(one["name"] == name for one in chosen):
-        for one in chosen:
-            _show(one)
+    `alignzoo list plugins` lists the installed packages, what each registers, and why one was not loaded.
+    """
+    name = " ".join(words)
+    kind = re.sub(r"[-_]", " ", name).removesuffix("s")
+    if kind == PLUGINS:
+        _list_plugins(as_json)
+        return
+    if not name:
+        entries = [entry for each in NODES for entry in describe_kind(each)]
     else:
-        from alignzoo.cli.tables import print_table
+        entries = describe_kind(kind) if kind in NODES else _find(name)
+    if as_json:
+        click.echo(json.dumps(entries, indent=2))
+    elif not name:
+        _table(entries, ("kind", "name", "what", "package"))
+    elif kind in LOSSES:
+        _table([entry | {"paper": _citation(entry)} for entry in entries],
+               ("name", "family", "paper", "needs", "package"))  # fmt: skip
+    elif kind in NODES:
+        _table(entries, ("name", "what", "package"))
+    else:
+        for entry in entries:
+            _show(entry)
 
-        keys = ("kind", "name", "what", "package")
-        print_table(("KIND", "NAME", "WHAT", "FROM"), ([one[key] for key in keys] for one in chosen))
 
-
-def _of(kind: str) -> list[dict[str, Any]]:
+def _find(name: str) -> list[dict[str, Any]]:
+    """Describe everything called `name`. Raises UserError with the nearest spelling of any kind."""
+    from alignzoo.core.errors import UserError, nearest
     from alignzoo.registry.lookup import registry
 
-    found = []
-    for name, cls in sorted(registry().known(kind).items()):
-        origin, text = registry().origin(cls), inspect.getdoc(cls) or ""
-        found.append({
-            "kind": kind, "name": name, "what": next(iter(text.splitlines()), ""), "description": text,
-            "source": getattr(cls, "source", ""), "package": f"{origin.package} {origin.version}".strip(),
-            "parameters": parameters(cls),
-        })  # fmt: skip
-    return found
+    found = registry().find_all(name)
+    if found:
+        return [describe(kind, registry().spelling(cls), cls) for kind, cls in found]
+    errors = []
+    for kind in NODES:
+        try:
+            registry().find(kind, name)
+        except UserError as error:
+            errors.append(error)
+    for error in errors:
+        if error.problems[0].nearest or "pip install" in error.problems[0].hint:
+            raise error
+    close = nearest(name, [spelling for kind in (*NODES, PLUGINS) for spelling in (kind, f"{kind}s")])
+    hints = ["alignzoo list prints every name", *(error.problems[0].hint for error in errors[:1])]
+    raise UserError(f"nothing is called '{name}'", nearest=close, hint="\n    ".join(filter(None, hints)))
 
 
-def _show(one: dict[str, Any]) -> None:
-    click.echo(f"{one['kind']} {one['name']}: {one['description']}\n")
-    for key in ("source", "package"):
-        if one[key]:
-            click.echo(f"{key:<10}{one[key]}")
-    required = [field for field in one["parameters"] if field["required"]]
-    print_parameters(one["parameters"])
-    fields = "".join(f", {field['name']}: ..." for field in required)
-    node = f"{{name: {one['name']}{fields}}}"
-    click.echo(f"\nin a recipe\n  {WHERE[one['kind']].replace('NODE', node)}")
+def _table(entries: list[dict[str, Any]], keys: tuple[str, ...]) -> None:
+    from alignzoo.cli.tables import print_table
+
+    headings = {"package": "FROM"}
+    print_table([headings.get(key, key.upper()) for key in keys], ([entry[key] for key in keys] for entry in entries))
+
+
+def _citation(entry: dict[str, Any]) -> str:
+    """The arXiv id, if any, and the authors without remarks: "2305.18290 Rafailov et al. 2023"."""
+    authors = re.sub(r" \(.*?\)", "", entry["source"].partition(",")[0])
+    return f"{entry['paper']} {authors}".strip()
+
+
+def _show(entry: dict[str, Any]) -> None:
+    kind, name = entry["kind"], entry["name"]
+    click.echo(f"{kind} {name}: {_without_name(entry['description'], name)}\n")
+    for key in LINES:
+        if entry.get(key):
+            click.echo(f"{key:<10}{entry[key]}")
+    values = print_parameters(entry["parameters"])
+    required = [field["name"] for field in entry["parameters"] if field["required"]]
+    written = values if kind in LOSSES else {key: values[key] for key in required}
+    node = f"{{name: {name}{''.join(f', {key}: {value}' for key, value in written.items())}}}"
+    click.echo(f"\nin a recipe\n  {NODES[kind].replace('NODE', node)}")
+
+
+def _without_name(text: str, name: str) -> str:
+    """Drop a name that the text begins with: "KTO: a value ..." of kto is "a value ..."."""
+    first, colon, rest = text.partition(": ")
+    repeated = colon and re.sub(r"\W|_", "", first).lower() == name.replace("_", "")
+    return rest if repeated else text
+
+
+def _list_plugins(as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from alignzoo.registry.loading import OFF, PluginInfo
+    from alignzoo.registry.lookup import registry
+
+    infos = registry().plugins()
+    if as_json:
+        click.echo(json.dumps([asdict(info) for info in infos], indent=2))
+        return
+    if not infos:
+        click.echo("no plugin is installed (alignzoo list prints the built-ins)")
+        return
+
+    def row(info: PluginInfo) -> dict[str, str]:
+        offers = "; ".join(f"{kind} {', '.join(names)}" for kind, names in info.offers.items())
+        status = "off" if info.problem == OFF else "not loaded" if info.problem else "ok"
+        return {"plugin": info.package, "version": info.version, "status": status,
+                "offers": info.problem or offers or "nothing"}  # fmt: skip
+
+    _table([row(info) for info in infos], ("plugin", "version", "status", "offers"))

@@ -1,4 +1,4 @@
-"""The fields of what a recipe can name: defaults, bounds, meaning; for people and as JSON."""
+"""Parameters of a component: defaults, bounds and descriptions, as JSON and as text."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 import click
 
 BOUNDS = {"exclusiveMinimum": "> {}", "minimum": ">= {}", "exclusiveMaximum": "< {}", "maximum": "<= {}"}
-"""JSON Schema's words, and ours."""
+"""JSON Schema keyword -> printed form."""
 
 
 def parameters(cls: Any) -> list[dict[str, Any]]:
-    """Every field of a class."""
+    """Describe every field of a class."""
     return [_parameter(key, cls) for key in cls.model_fields]
 
 
 def print_parameters(fields: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Print them, and return how each is written in a recipe at its default (`...` where it has none)."""
+    """Print parameters. Returns each as a recipe writes its default, `...` for a required one."""
     click.echo("\nparameters" if fields else "\nno parameters")
     for field in fields:
         bounds = f", {field['bounds']}" if field["bounds"] else ""
@@ -30,7 +30,7 @@ def print_parameters(fields: Sequence[dict[str, Any]]) -> dict[str, str]:
 def _parameter(key: str, cls: Any) -> dict[str, Any]:
     info = cls.model_fields[key]
     schema = cls.model_json_schema(mode="validation")["properties"][info.alias or key]
-    kinds = schema.get("anyOf", [schema])  # a field that may be null has two
+    kinds = schema.get("anyOf", [schema])  # two for a field that may be null
     bounds = [text.format(kind[word]) for kind in kinds for word, text in BOUNDS.items() if word in kind]
     types = [" | ".join(map(str, kind["enum"])) if "enum" in kind else kind.get("type", "any") for kind in kinds]
     return {

@@ -1,4 +1,4 @@
-"""`alignzoo plugins check`: the conformance kit as a command."""
+"""`alignzoo plugins check`: run the conformance kit."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Checked:
-    """An objective (or a modifier, on an objective that it applies to) and what the kit says of it."""
+    """Results of the kit for an objective, or for a modifier on an objective that it applies to."""
 
     name: str
     package: str
     checks: dict[str, str]
-    """Name of the check -> what is wrong, or ""."""
+    """Name of the check -> the problem, or ""."""
     held_constant: str = ""
 
     @property
     def failed(self) -> int:
-        """How many checks accuse it."""
+        """Number of failed checks."""
         return sum(map(bool, self.checks.values()))
 
 
 @click.command(name="check")
 @click.argument("name", required=False)
 @click.argument("fields", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--file", "files", multiple=True, type=Path, help="A plugin that is not installed: a .py file.")
-@click.option("--all", "everything", is_flag=True, help="Check whatever is known: built-ins and installed plugins.")
+@click.option(
+    "--file", "files", multiple=True, type=Path, help="A plugin file (.py) that is not installed; repeatable."
+)
+@click.option("--all", "everything", is_flag=True, help="Check every built-in and installed plugin.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def check(
@@ -46,9 +48,9 @@ def check(
     everything: bool,
     as_json: bool,
 ) -> None:
-    """Check the objective NAME with its fields at KEY=VALUE, or everything that the package NAME registers.
+    """Check the objective NAME with fields KEY=VALUE, or everything that the package NAME registers.
 
-    With --file alone, everything in the file. The exit code is 1 if any check fails.
+    With --file alone, check everything in the file. The exit code is 1 if any check fails.
     """
     if name is not None and "=" in name:
         fields, name = (name, *fields), None
@@ -75,29 +77,27 @@ def _checked(name: str | None, words: Sequence[str], files: Sequence[Path], ever
     mine = [] if packages == set() else list(_of(packages, known))
     if not mine and name is not None:
         cls = known.find("objective", name)
-        yield _run(name, known.origin(cls).package, _made(cls, name, fields))
+        yield _run(name, known.origin(cls).package, _instance(cls, name, fields))
         return
     if not mine:
-        raise UserError("it registers no objective and no modifier", where=", ".join(map(str, files)))
+        raise UserError("no objective or modifier is registered", where=", ".join(map(str, files)))
     if fields and len(mine) > 1:
-        raise UserError(
-            f"{words[0]}: whose field is it?", expected=f"one of {', '.join(n for n, _, _ in mine)} before it"
-        )
+        raise UserError(f"{words[0]}: ambiguous field", expected=f"one of {', '.join(n for n, _, _ in mine)} before it")
     for one, kind, cls in mine:
         package = known.origin(cls).package
         try:
-            made = _made(cls, one, fields)
+            objective = _instance(cls, one, fields)
         except UserError as error:
-            yield Checked(one, package, {"can_be_made": f"{error.problems[0]}; check it by itself, with key=value"})
+            yield Checked(one, package, {"can_be_made": f"{error.problems[0]}; check it alone, with key=value"})
             continue
         if kind == "objective":
-            yield _run(one, package, made)
-        elif (around := _around(made)) is not None:
+            yield _run(one, package, objective)
+        elif (around := _wrapped(objective)) is not None:
             yield _run(f"{one} on {around.inner.name}", package, around)
 
 
 def _packages(name: str | None, files: Sequence[Path], everything: bool, known: Registry) -> set[str] | None:
-    """Whose objectives to check: None for everybody's, nobody's for one that is meant by its name."""
+    """Packages to check: None for all, the empty set when `name` is an objective."""
     from packaging.utils import canonicalize_name
 
     if everything:
@@ -110,14 +110,14 @@ def _packages(name: str | None, files: Sequence[Path], everything: bool, known: 
 
 
 def _of(packages: set[str] | None, known: Registry) -> Iterator[tuple[str, str, type]]:
-    """Name, kind and class of what they register, in the order of names."""
+    """Name, kind and class of everything that packages register, by name."""
     for kind in ("objective", "modifier"):
         for name, cls in sorted(known.known(kind).items()):
             if packages is None or known.origin(cls).package in packages:
                 yield name, kind, cls
 
 
-def _made(cls: type, name: str, fields: dict[str, Any]) -> Any:
+def _instance(cls: type, name: str, fields: dict[str, Any]) -> Any:
     from pydantic import ValidationError
 
     from alignzoo.core.errors import Problem, UserError, nearest
@@ -130,17 +130,18 @@ def _made(cls: type, name: str, fields: dict[str, Any]) -> Any:
             key = ".".join(map(str, item["loc"]))
             unknown = item["type"] == "extra_forbidden"
             what = "no such field" if unknown else f"{item['msg']} (got {item['input']!r})"
-            what = "it has no default" if item["type"] == "missing" else what
+            what = "required" if item["type"] == "missing" else what
             close = nearest(key, getattr(cls, "model_fields", {})) if unknown else ""
             problems.append(Problem(f"{name}.{key}: {what}", nearest=close))
         raise UserError(problems) from None
 
 
-def _around(modifier: Any) -> Any:
-    """The modifier around a built-in that it applies to; None if it applies to none."""
+def _wrapped(modifier: Any) -> Any:
+    """Wrap a modifier around a built-in objective; None if it applies to none."""
     from alignzoo.objectives.builtin.dpo import DPO
     from alignzoo.objectives.builtin.sft import SFT
-    from alignzoo.objectives.composition import Modified, incompatibility
+    from alignzoo.objectives.compatibility import incompatibility
+    from alignzoo.objectives.composition import Modified
 
     tried = (Modified(inner=inner, modifiers=(modifier,)) for inner in (DPO(), SFT()))
     return next((one for one in tried if not incompatibility(one)), None)
@@ -155,10 +156,10 @@ def _run(name: str, package: str, objective: Objective) -> Checked:
 def _print_one(one: Checked) -> None:
     from alignzoo.cli.tables import print_table
 
-    said = {check: problem or "ok" for check, problem in one.checks.items()}
+    results = {check: problem or "ok" for check, problem in one.checks.items()}
     if one.held_constant:
-        said["gradient_is_right"] = f"not compared: {one.held_constant}"
-    print_table(("CHECK", one.name), said.items())
+        results["gradient_is_right"] = f"not compared: {one.held_constant}"
+    print_table(("CHECK", one.name), results.items())
     checks = len(one.checks)
     click.echo(f"\n{one.failed} of {checks} checks failed" if one.failed else f"\nall {checks} checks passed")
 
@@ -172,6 +173,6 @@ def _print_many(found: Sequence[Checked]) -> None:
         passed = f"{len(one.checks) - one.failed} of {len(one.checks)}"
         return one.name, one.package, passed, "\n".join(problems) or constant
 
-    print_table(("OBJECTIVE", "FROM", "PASSED", "WHAT IS WRONG, OR HELD CONSTANT"), map(row, found))
+    print_table(("OBJECTIVE", "FROM", "PASSED", "PROBLEMS, OR HELD CONSTANT"), map(row, found))
     bad = sum(one.failed > 0 for one in found)
     click.echo(f"\n{bad} of {len(found)} failed" if bad else f"\nall {len(found)} passed every check")

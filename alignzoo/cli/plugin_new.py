@@ -1,4 +1,4 @@
-"""`alignzoo plugins new`: a package that installs, trains and tests itself, for its author to put a loss in."""
+"""`alignzoo plugins new`: write a package with an objective, a recipe and tests to start from."""
 
 from __future__ import annotations
 
@@ -9,18 +9,16 @@ from string import Template
 import click
 
 TEMPLATE = Path(__file__).parent / "new_plugin"
-"""Files whose names end in .txt, with NAME for the name; in them `$name` and the like are put in place."""
+"""Templates: file names hold NAME, contents hold `$name`, `$package` and `$loss`."""
 SUFFIX = ".txt"
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
 @click.command(name="new")
 @click.argument("name")
-@click.option(
-    "--into", type=Path, default=Path(), help="The folder to put the package's folder in; this one unless said."
-)
+@click.option("--into", type=Path, default=Path(), help="Parent folder; default: this one.")
 def new(name: str, into: Path) -> None:
-    """Write a package alignzoo-NAME with an objective NAME, a recipe and tests, and say how to go on."""
+    """Write a package alignzoo-NAME with an objective NAME, a recipe and tests, and print the next steps."""
     folder = write(name, into)
     click.echo(f"{folder}: an objective '{name}', a recipe, tests. Next:\n")
     for line in (
@@ -31,11 +29,11 @@ def new(name: str, into: Path) -> None:
         f"alignzoo run dpo_hh --with {name}_hh.yaml",
     ):
         click.echo(f"  {line}")
-    click.echo(f"\nThe loss is one line of alignzoo_{name}.py: put yours there; README.md says what else to write.")
+    click.echo(f"\nThe loss is one line of alignzoo_{name}.py. Replace it; README.md lists what else to write.")
 
 
 def write(name: str, into: Path) -> Path:
-    """The new package's folder. Raises UserError for a name that can't be used and for a folder that is there."""
+    """Write the package and return its folder. Raises UserError for an invalid name or an existing folder."""
     from alignzoo.core.errors import UserError
 
     problem = _problem(name)
@@ -43,7 +41,7 @@ def write(name: str, into: Path) -> Path:
         raise UserError(f"'{name}' {problem}", expected="another name, such as my_loss")
     folder = into / f"alignzoo-{name.replace('_', '-')}"
     if folder.exists():
-        raise UserError("it is there already", where=str(folder), expected="another name, or another folder: --into")
+        raise UserError("the folder exists", where=str(folder), expected="another name, or another folder with --into")
     words = {"name": name, "package": folder.name, "loss": _class(name)}
     for file in sorted(TEMPLATE.rglob(f"*{SUFFIX}")):
         target = folder / str(file.relative_to(TEMPLATE)).replace("NAME", name).removesuffix(SUFFIX)
@@ -53,15 +51,15 @@ def write(name: str, into: Path) -> Path:
 
 
 def _problem(name: str) -> str:
-    """Why a plugin can't have this name, or ""."""
+    """Return the problem of a name, or ""."""
     import yaml
 
     from alignzoo.registry.lookup import registry
 
     if not NAME.fullmatch(name):
-        return "is no name: lower case letters, digits and single underscores, from a letter on"
+        return "is not a name: use lower-case letters, digits and single underscores, with a letter first"
     if yaml.safe_load(name) != name:
-        return f"is no name: in a recipe it would be read as {yaml.safe_load(name)}"
+        return f"is not a name: YAML reads it as {yaml.safe_load(name)}"
     known = registry().known("objective")
     if name in known and registry().origin(known[name]).package == "alignzoo":
         return "is the name of a built-in objective"
@@ -69,5 +67,5 @@ def _problem(name: str) -> str:
 
 
 def _class(name: str) -> str:
-    """`my_loss` and `my` are both a MyLoss, which is no name of the public API."""
+    """Class name: MyLoss for both `my_loss` and `my`, which no name of the public API equals."""
     return "".join(part.capitalize() for part in name.split("_")).removesuffix("Loss") + "Loss"

@@ -1,9 +1,6 @@
-"""`alignzoo plugins`: what is installed, what it registers, what failed; `check` and `new` are for authors."""
+"""`alignzoo plugins`: for plugin authors, `new` and `check`. `alignzoo list plugins` lists what is installed."""
 
 from __future__ import annotations
-
-import json
-from dataclasses import asdict
 
 import click
 
@@ -11,34 +8,9 @@ from alignzoo.cli.plugin_check import check
 from alignzoo.cli.plugin_new import new
 
 
-@click.group(name="plugins", invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.pass_context
-def command(ctx: click.Context, as_json: bool) -> None:
-    """List installed plugins with their versions, what each registers, and why one was not loaded.
-
-    The exit code is 0 even then: a broken plugin breaks nothing but recipes that name it.
-    """
-    if ctx.invoked_subcommand is not None:
-        return
-    from alignzoo.registry.loading import OFF, PluginInfo
-    from alignzoo.registry.lookup import registry
-
-    infos = registry().plugins()
-    if as_json:
-        click.echo(json.dumps([asdict(info) for info in infos], indent=2))
-        return
-    if not infos:
-        click.echo("no plugin is installed (the built-ins are part of alignzoo: alignzoo objectives)")
-        return
-    from alignzoo.cli.tables import print_table
-
-    def row(info: PluginInfo) -> tuple[str, str, str, str]:
-        offers = "; ".join(f"{kind} {', '.join(names)}" for kind, names in info.offers.items())
-        status = "off" if info.problem == OFF else "not loaded" if info.problem else "ok"
-        return info.package, info.version, status, info.problem or offers or "nothing"
-
-    print_table(("PLUGIN", "VERSION", "STATUS", "OFFERS"), map(row, infos))
+@click.group(name="plugins")
+def command() -> None:
+    """Write a plugin: `new` creates a package, `check` runs the conformance kit."""
 
 
 command.add_command(check)

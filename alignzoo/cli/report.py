@@ -1,4 +1,4 @@
-"""`alignzoo report`: draw a run's report again from its folder."""
+"""`alignzoo report`: draw reports again from run folders."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import click
 
 @click.command(name="report")
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--open", "show", is_flag=True, help="Open it in a browser.")
+@click.option("--open", "show", is_flag=True, help="Open the report in a browser.")
 def command(folders: tuple[Path, ...], show: bool) -> None:
-    """Draw report.html of each run FOLDER from the files in it, finished or not."""
+    """Draw report.html of each run FOLDER from its files, finished or not."""
     from alignzoo.core.errors import UserError, nearest
     from alignzoo.report.run_page import write_report
 

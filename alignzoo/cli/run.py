@@ -1,4 +1,4 @@
-"""`alignzoo run`: train what a recipe says."""
+"""`alignzoo run`: train a recipe."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from alignzoo.cli.arguments import recipe_arguments
 from alignzoo.core.distributed import launch
 
 
-@click.command(name="run", short_help="Train what a recipe says, and report.")
+@click.command(name="run", short_help="Train a recipe and write its report.")
 @recipe_arguments
-@click.option("--dry-run", is_flag=True, help="Check everything, print the plan, train nothing (as `validate`).")
-@click.option("--resume", is_flag=True, help="Go on with a stopped run; an error when there is none.")
-@click.option("--fresh", is_flag=True, help="Forget this recipe's earlier run and start over.")
-@click.option("--processes", type=click.IntRange(1), help="Share the run among this many processes on this machine.")
+@click.option("--dry-run", is_flag=True, help="Check and print the plan without training, as `validate`.")
+@click.option("--resume", is_flag=True, help="Continue a stopped run; an error if there is none.")
+@click.option("--fresh", is_flag=True, help="Remove this recipe's earlier run and start over.")
+@click.option("--processes", type=click.IntRange(1), help="Number of processes on this machine.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
 def command(
     recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...],
     dry_run: bool, resume: bool, fresh: bool, processes: int | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Run RECIPE, and first the recipe that it starts from.
+    """Train RECIPE, after the recipes that it needs.
 
-    The same command again returns the finished run, or goes on where a stopped one was.
+    The same command again returns a finished run and continues a stopped one.
     """
     if dry_run:
         from alignzoo.cli.validate import check
@@ -44,8 +44,12 @@ def command(
     from alignzoo.training.run import folder_of, run_resolved
 
     if processes and processes != launch.size():
-        raise UserError(f"a launcher has started {launch.size()} processes", where="--processes", expected="no option")
-    with together():  # a mistake is told once
+        raise UserError(
+            f"a launcher has started {launch.size()} processes",
+            where="--processes",
+            expected="the launcher's count, or no option",
+        )
+    with together():  # one process reports an error
         resolved = load_recipe(recipe, overrides, overlays)
         if resume and not folder_of(resolved).path.exists():
             where = str(folder_of(resolved).path)
@@ -65,5 +69,5 @@ def command(
 
 
 def _near(path: Path) -> Path:
-    """Relative to the working directory where that is shorter to read."""
+    """Return a path below the working directory as a relative one."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,4 +1,4 @@
-"""`alignzoo score`: our numbers, for anyone to check against a forward of their own."""
+"""`alignzoo score`: write log-probs per row, to compare with those of other software."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from alignzoo.core.distributed import launch
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="A .jsonl file.")
 @click.option("--split", type=click.Choice(["held_out", "train", "all"]), default="all", show_default=True)
 def command(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], output: Path, split: str) -> None:
-    """Write one JSON line a row: token ids and counts, and for chosen and rejected the summed and per-token log-probs
-    (natural logarithms) under the trained policy and under the reference it started from.
+    """Write one JSON line per row, and train RECIPE first where its run is not finished.
 
-    The recipe is run first if it was not.
+    A line has token ids and counts and, for chosen and rejected, summed and per-token log-probs (natural logarithm)
+    under the trained policy and the reference that it started from.
     """
     from alignzoo.core.console import Screen
     from alignzoo.core.distributed.process_group import together
     from alignzoo.recipe.load import load_recipe
     from alignzoo.training.row_scores import write_scores
 
-    with together():  # of several processes one tells a mistake
+    with together():  # one process reports an error
         resolved = load_recipe(recipe, overrides, overlays)
     rows = write_scores(resolved, output, split, Screen())
     if launch.rank() == 0:

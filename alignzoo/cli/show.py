@@ -1,4 +1,4 @@
-"""`alignzoo show`: the resolved recipe."""
+"""`alignzoo show`: print the resolved recipe."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from alignzoo.cli.arguments import recipe_arguments
 
 @click.command(name="show")
 @recipe_arguments
-@click.option("--origins", is_flag=True, help="Each value with the file and line that wrote it.")
+@click.option("--origins", is_flag=True, help="Print the file and line of each value.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], origins: bool, as_json: bool) -> None:
-    """Print RECIPE with everything merged in: what it extends, overlays, overrides, defaults."""
+    """Print RECIPE with extended recipes, overlays, overrides and defaults merged in."""
     from alignzoo.recipe.load import load_recipe
 
     resolved = load_recipe(recipe, overrides, overlays)

@@ -1,4 +1,4 @@
-"""`alignzoo table`: draw the table of comparisons or of measured runs again, without training."""
+"""`alignzoo table`: draw the table of comparisons or measured runs again, without training."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import click
 
 @click.command(name="table")
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write table, plots and report.html there.")
-@click.option("--baseline", metavar="LABEL", help="The row that the others are compared with.")
-@click.option("--select", metavar="METRIC", help="What the best grid point is chosen by, on the validation split.")
-@click.option("--evaluation", metavar="KEY", help="Of run folders: measured as in evaluations/KEY.")
-@click.option("--allow-different-data", is_flag=True, help="Rows on different data, or from different starts.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for table, plots and report.html.")
+@click.option("--baseline", metavar="LABEL", help="Row that the others are compared with.")
+@click.option("--select", metavar="METRIC", help="Metric that chooses the best grid point on the validation split.")
+@click.option("--evaluation", metavar="KEY", multiple=True, help="Of run folders: use the figures in evaluations/KEY, "
+              "or the verdicts in evaluations/verdicts/KEY. May be given several times.")
+@click.option("--allow-different-data", is_flag=True, help="Allow rows on different data or from different starts.")
 @click.option("--json", "as_json", is_flag=True, help="Print table.json on stdout.")
 def command(
-    folders: tuple[Path, ...], output: Path | None, baseline: str | None, select: str | None, evaluation: str | None,
-    allow_different_data: bool, as_json: bool,
+    folders: tuple[Path, ...], output: Path | None, baseline: str | None, select: str | None,
+    evaluation: tuple[str, ...], allow_different_data: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Print the table of each FOLDER: of comparisons (`alignzoo compare`), of single runs that one has measured, or of
-    both in one table.
+    """Print one table of every FOLDER: comparisons, single runs that a comparison has measured, or both.
 
-    Nothing is trained or measured: the figures of every held-out row are read from the folders.
+    Nothing is trained or measured. The figures of every held-out row are read from the folders.
     """
     from alignzoo.compare.gather import gather
     from alignzoo.compare.table import build

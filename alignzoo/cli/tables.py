@@ -1,4 +1,4 @@
-"""Tables on stdout: as wide as the terminal, or wide enough for everything when nobody looks."""
+"""Tables on stdout, as wide as the terminal, or 160 columns in a pipe."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.table import Table
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows under upper-case headings; long cells fold."""
+    """Print rows under headings; long cells fold."""
     table = Table(box=None, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")

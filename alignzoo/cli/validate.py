@@ -1,10 +1,9 @@
-"""`alignzoo validate`: everything that `run` checks before it loads a model, and the plan."""
+"""`alignzoo validate`: every check that `run` makes before it loads a model, and the plan."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,20 +20,28 @@ if TYPE_CHECKING:
 @recipe_arguments
 @click.option(
     "--exactness", is_flag=True,
-    help="Also load the model and score a few rows by its own forward. Slow: it takes the run's weights and memory.",
+    help="Also load the model and compare a few rows with its own forward. Takes the run's memory.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 def command(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], exactness: bool, as_json: bool) -> None:
-    """Check RECIPE, the recipe it starts from, and that their data can be read; print what a run would do."""
+    """Check RECIPE, its data and the recipes it needs, and print what a run would do."""
     check(recipe, overrides, overlays, as_json, exactness)
 
 
 def check(
     recipe: str, overrides: Sequence[str], overlays: Sequence[str], as_json: bool, exactness: bool = False
 ) -> None:
-    """Print the plan, or raise UserError with everything that is wrong. `run --dry-run` is this.
+    """Print the plan, as `run --dry-run` does.
 
-    `exactness`: also how far scores of the recipe's own model and data are from the model's own forward.
+    Args:
+        recipe: The recipe's path or name.
+        overrides: `key=value` words.
+        overlays: Recipes to merge on top.
+        as_json: Print JSON.
+        exactness: Also measure how far scores are from the model's own forward, in nats per token.
+
+    Raises:
+        UserError: The recipe, its data or its environment has a problem.
     """
     from alignzoo.recipe.load import load_recipe
 
@@ -53,12 +60,12 @@ def check(
         for key in ("objective", "starts from", "data", "training"):
             click.echo(f"  {key:<12}{plan[key]}")
         if "exactness" in plan:
-            click.echo(f"  {'exactness':<12}{_in_words(plan['exactness'])}")
+            click.echo(f"  {'exactness':<12}{_exactness_line(plan['exactness'])}")
 
 
-def _in_words(found: dict[str, Any]) -> str:
+def _exactness_line(found: dict[str, Any]) -> str:
     if "unavailable" in found:
-        return f"can't be measured: {found['unavailable']}"
+        return f"not measured: {found['unavailable']}"
     words = (
         f"at most {found['difference']:.2g} nats a token from the model's own forward (limit {found['limit']:.2g}; "
         f"{found['rows']:,} rows, {found['tokens']:,} tokens, up to {found['longest']:,} long; "
@@ -68,65 +75,52 @@ def _in_words(found: dict[str, Any]) -> str:
 
 
 def _plans(resolved: Resolved) -> list[dict[str, Any]]:
-    """The plan of each run in the order in which they are made: first the one that the others start from."""
-    from alignzoo.core.errors import UserError
-    from alignzoo.core.paths import runs_root
+    """Check and plan each run, a run after those that it needs."""
     from alignzoo.data.convert import convert_rows
     from alignzoo.data.row_reader import RowReader
-    from alignzoo.models.adapters import check_adapters_available
+    from alignzoo.training.preflight import preflight
+    from alignzoo.training.run import folder_of
 
-    recipe = resolved.recipe
-    check_adapters_available(recipe.model)
-    for reporter in recipe.reporters:
-        reporter.ready()
-    for judge in recipe.eval.judges:
-        judge.ready()
-    before = [plan for need in resolved.needs.values() for plan in _plans(need)]
-    unread = RowReader(recipe.data)
-    rows = unread.survey.rows
-    used: tuple[list[Row], list[Row]] = ([], [])
-    for is_held_out, row in unread.used():
-        used[is_held_out].append(row)
-    train_rows, held_out_rows = used
-    for part in used:
-        convert_rows(part, recipe.objective, recipe.data.pairs)
-    train = recipe.train
-    if len(train_rows) < train.batch_size:
-        raise UserError(
-            f"{len(train_rows)} training rows, fewer than one batch", where="train.batch_size",
-            expected=f"at most {len(train_rows)} (got {train.batch_size})",
-        )  # fmt: skip
-    folder = runs_root() / f"{recipe.name}-{resolved.fingerprint[:8]}"
-    model = recipe.model
-    start = f"the run of {resolved.start.recipe.name}" if resolved.start else str(model)
-    path = getattr(model, "path", None)
-    if path and Path(path).is_absolute() and not (Path(path) / "config.json").is_file():
-        raise UserError("no model there", where=f"model.path: {path}", expected="a folder with config.json")
-    return [*before, {
+    preflight(resolved)
+    needed = [plan for need in resolved.needs.values() for plan in _plans(need)]
+    recipe, reader = resolved.recipe, RowReader(resolved.recipe.data)
+    rows: dict[bool, list[Row]] = {False: [], True: []}
+    for is_held_out, row in reader.used():
+        rows[is_held_out].append(row)
+    for split in rows.values():
+        convert_rows(split, recipe.objective, recipe.data.pairs)
+    folder, train, read = folder_of(resolved), recipe.train, reader.plan.rows
+    return [*needed, {
         "name": recipe.name,
-        "state": "done before" if (folder / "summary.json").is_file() else "to run",
-        "folder": str(folder),
+        "state": "finished" if folder.summary() is not None else "to run",
+        "folder": str(folder.path),
         "objective": str(recipe.objective),
-        "starts from": start,
-        "data": f"{recipe.data.name}: {rows.read:,} rows read, {len(train_rows):,} to train on, "
-                f"{len(held_out_rows):,} held out, {len(rows.skipped):,} skipped, {rows.flipped:,} flipped"
-                + _losses(resolved, unread),
-        "training": f"{train.steps(len(train_rows)):,} steps of {train.batch_size} rows, {train.optimizer.name} "
+        "starts from": f"the run of {resolved.start.recipe.name}" if resolved.start else str(recipe.model),
+        "data": f"{recipe.data.name}: {read.read:,} rows read, {len(rows[False]):,} to train on, "
+                f"{len(rows[True]):,} held out, {len(read.skipped):,} skipped, {read.flipped:,} flipped"
+                + _tokenization(resolved, reader),
+        "training": f"{train.steps(len(rows[False])):,} steps of {train.batch_size} rows, {train.optimizer.name} "
                     f"{train.optimizer.learning_rate:g} {train.schedule.name}, {train.precision}, seed {recipe.seed}",
     }]  # fmt: skip
 
 
-def _losses(resolved: Resolved, unread: RowReader) -> str:
-    """Rows in both splits and rows that are truncated. The tokens are kept: a run finds them in the store."""
+def _tokenization(resolved: Resolved, reader: RowReader) -> str:
+    """Rows in both splits and truncated rows; raises UserError when too few are left for a batch.
+
+    A run finds the tokens in the store.
+    """
     from alignzoo.cli.data import tokenizer_of
     from alignzoo.core.console import Screen
     from alignzoo.core.errors import UserError
-    from alignzoo.data.statistics import losses
+    from alignzoo.data.statistics import data_warnings
     from alignzoo.data.token_store import TokenStore
+    from alignzoo.training.preflight import check_enough_rows
 
     try:
-        tokenizer = tokenizer_of(resolved, unread)
-    except UserError as error:  # no network; a run may have it
-        counts = {"truncated_prompts": 0, "truncated_completions": 0, "in_both_splits": unread.survey.rows.in_both}
-        return f"{losses(counts)}; truncated: not known ({str(error).splitlines()[0]})"
-    return losses(TokenStore(resolved, tokenizer).get(unread, Screen().info).report)
+        tokenizer = tokenizer_of(resolved, reader)
+    except UserError as error:  # no network here; there may be one where it runs
+        counts = {"truncated_prompts": 0, "truncated_completions": 0, "in_both_splits": reader.plan.rows.in_both}
+        return f"{data_warnings(counts)}; truncated: not known ({str(error).splitlines()[0]})"
+    found = TokenStore(resolved, tokenizer).get(reader, Screen().info)
+    check_enough_rows(found.train, found.held_out, resolved.recipe.train.batch_size)
+    return data_warnings(found.report)

@@ -1,4 +1,4 @@
-"""From sources to rows to token trees on disk."""
+"""Read sources into rows, tokenize the rows into trees, and store the trees on disk."""
 
 from alignzoo.core.lazy import lazy_exports
 
@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "convert": ["convert_rows", "with_columns", "with_mismatched"],
         "row_reader": ["RowReader"],
-        "splits": ["Rows", "SplitPlan", "read_rows"],
+        "splits": ["SplitPlan", "SplitRows", "read_rows"],
         "statistics": ["data_report"],
         "token_store": ["TokenStore", "TokenizedDataset"],
         "tokenize": ["Encoder", "TokenizedRows"],

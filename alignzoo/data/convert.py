@@ -1,12 +1,14 @@
-"""Rows in the shape that an objective takes: pairs, single completions with a label, or ranked lists.
+"""Convert rows to the shape that an objective takes: pairs, labeled single completions, or ranked lists.
 
-    a pair is      a list of two; two single completions, the chosen one desirable
-    a list is      pairs, by the source's rule (`pairs`); or single completions, of which the best is desirable, with
-                   whatever ties with it, and no other
-    a single one   is neither a pair nor a list, which is an error, and chosen only if it is desirable
+| row               | pairwise objective      | ranked objective | unpaired objective                          |
+|-------------------|-------------------------|------------------|---------------------------------------------|
+| pair              | pair                    | list of two      | two completions, the chosen one desirable   |
+| list              | pairs, by `data.pairs`  | list             | completions, the best (and ties) desirable  |
+| single completion | error                   | error            | completion with its label                   |
 
-A sum of objectives gets one shape: a list stays one for a ranked part, beside which a pairwise part gets the best and
-the worst; else a pairwise part makes pairs of it for all.
+Objectives on chosen completions (SFT) skip undesirable single completions. All objectives of a sum share one shape. If
+a ranked objective is among them, lists stay whole and the pairwise ones compare the best and the worst completion.
+Otherwise a pairwise objective splits lists into pairs for all.
 """
 
 from __future__ import annotations
@@ -25,13 +27,17 @@ from alignzoo.interfaces.metric import Metric
 from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.rows import Row, Skipped
 
-Rule = Literal["extremes", "adjacent", "all"]
+PairRule = Literal["extremes", "adjacent", "all"]
 
 
-def convert_rows(rows: Sequence[Row], objective: Objective, rule: Rule) -> tuple[list[Row], list[Skipped]]:
-    """The rows as the objective takes them, and those that can't be used.
+def convert_rows(rows: Sequence[Row], objective: Objective, rule: PairRule) -> tuple[list[Row], list[Skipped]]:
+    """Convert rows to the shape that the objective takes.
 
-    Raises UserError for rows of a kind that it can't take, or that lack a column which it declares.
+    Returns:
+        The converted rows, and the rows that the objective can't use.
+
+    Raises:
+        UserError: The objective does not support this kind of row, or the row lacks a column that it needs.
     """
     terms = [term for _, term in objective.terms]
     wanted = {term.data for term in terms}
@@ -41,7 +47,7 @@ def convert_rows(rows: Sequence[Row], objective: Objective, rule: Rule) -> tuple
         for term in terms:
             _check(row, term)
         if len(row.completions) > 2 and "pair" in wanted:
-            pairs = [row] if _stays(row, wanted, rule) else list(_pairs(row, rule))
+            pairs = [row] if _stays_a_list(row, wanted, rule) else list(_pairs(row, rule))
             kept += pairs
             if not pairs:
                 skipped.append(Skipped(row.id, "no pair of different scores"))
@@ -52,10 +58,11 @@ def convert_rows(rows: Sequence[Row], objective: Objective, rule: Rule) -> tuple
     return kept, skipped
 
 
-def _stays(row: Row, wanted: Set[str], rule: Rule) -> bool:
+def _stays_a_list(row: Row, wanted: Set[str], rule: PairRule) -> bool:
     if "ranked" in wanted and rule != "extremes":
         raise UserError(
-            f"row {row.id} stays a list for the ranked part of the sum, and gives the pairwise one no {rule}",
+            f"'{rule}' can't be combined with a ranked objective: row {row.id} stays a list, and pairwise objectives "
+            "compare its best and worst completion",
             where="data.pairs", expected="extremes",
         )  # fmt: skip
     return "ranked" in wanted
@@ -64,8 +71,8 @@ def _stays(row: Row, wanted: Set[str], rule: Rule) -> bool:
 def _check(row: Row, one: Objective | Metric) -> None:
     if len(row.completions) == 1 and one.data in ("pair", "ranked"):
         raise UserError(
-            f"{one.name} compares completions, and row {row.id} has a single one with a label", where="data",
-            expected="rows with chosen and rejected, or an objective for unpaired data (alignzoo objectives)",
+            f"{one.name} compares completions, and row {row.id} has a single labeled completion", where="data",
+            expected="rows with chosen and rejected, or an objective for unpaired data (see `alignzoo list`)",
         )  # fmt: skip
     for n, completion in enumerate(row.completions, 1):
         known = {**row.columns, **completion.columns}
@@ -73,50 +80,62 @@ def _check(row: Row, one: Objective | Metric) -> None:
         if missing is not None:
             of = f" for completion {n} of {len(row.completions)}" if n > 1 else ""
             raise UserError(
-                f"{one.name} needs the column '{missing}', which row {row.id} has not{of}", where="data",
+                f"{one.name} needs the column '{missing}', which row {row.id} does not have{of}", where="data",
                 expected=f"a number '{missing}' in every row (or chosen_{missing} and rejected_{missing}, or scores)",
                 nearest=nearest(missing, known), hint=f"columns found: {', '.join(known) or 'none'}",
             )  # fmt: skip
 
 
-def _pairs(row: Row, rule: Rule) -> Iterator[Row]:
-    """Pairs of a ranked list by the rule; completions of one score are no pair."""
+def _pairs(row: Row, rule: PairRule) -> Iterator[Row]:
+    """Yield pairs of a ranked list. Completions with equal scores form no pair."""
     last = len(row.completions) - 1
-    couples = {
+    indices = {
         "extremes": [(0, last)],
         "adjacent": [(i, i + 1) for i in range(last)],
         "all": list(combinations(range(last + 1), 2)),
     }[rule]
-    for i, j in couples:
+    for i, j in indices:
         better, worse = row.completions[i], row.completions[j]
         if "score" not in better.columns or better.columns["score"] > worse.columns.get("score", -np.inf):
             yield replace(row, id=row.id if rule == "extremes" else f"{row.id}/{i}-{j}", completions=(better, worse))
 
 
 def check_measurable(rows: Sequence[Row], metrics: Sequence[Metric]) -> None:
-    """Raises UserError for rows of a kind that a metric can't take, or that lack a column which it declares."""
+    """Check that every metric supports every row.
+
+    Raises:
+        UserError: A metric does not support this kind of row, or the row lacks a column that it needs.
+    """
     for metric in metrics:
         for row in rows:
             _check(row, metric)
 
 
-def labeled(objective: Objective, metrics: Sequence[Metric] = ()) -> bool:
-    """Whether somebody wants labels, even of rows that are pairs or lists."""
-    asking: list[Objective | Metric] = [*(term for _, term in objective.terms), *metrics]
-    return any(one.data == "unpaired" for one in asking)
+def needs_labels(objective: Objective, metrics: Sequence[Metric] = ()) -> bool:
+    """Return True if the objective or a metric reads labels, even those of pairs and lists."""
+    consumers: list[Objective | Metric] = [*(term for _, term in objective.terms), *metrics]
+    return any(one.data == "unpaired" for one in consumers)
 
 
 def with_columns(
     trees: Trees, rows: Sequence[Row], objective: Objective, metrics: Sequence[Metric] = (), labels: bool | None = None
 ) -> Trees:
-    """The trees with the numbers that objective and metrics declare, and the labels of unpaired data: `labels` says
-    whether there are any, by default where somebody wants them or a row is a single completion."""
-    asking: list[Objective | Metric] = [*(term for _, term in objective.terms), *metrics]
-    names = list(dict.fromkeys(name for one in asking for name in one.columns))
-    if "score" not in names and any(one.data == "ranked" for one in asking):
-        names.append("score")  # not-a-number where a list has none: equal scores are ties, whoever reads them
+    """Return the trees with the columns that the objective and the metrics declare.
+
+    Args:
+        trees: One tree for each row.
+        rows: The rows, with their numbers.
+        objective: The objective, or a sum of several.
+        metrics: Metrics computed on these rows.
+        labels: Whether to add the column `desirable`. By default it is added if the objective or a metric reads it,
+            or if a row is a single completion.
+    """
+    consumers: list[Objective | Metric] = [*(term for _, term in objective.terms), *metrics]
+    names = list(dict.fromkeys(name for one in consumers for name in one.columns))
+    if "score" not in names and any(one.data == "ranked" for one in consumers):
+        names.append("score")  # nan for a list without scores; equal scores are ties for every reader
     if labels is None:
-        labels = labeled(objective, metrics) or any(len(row.completions) == 1 for row in rows)
+        labels = needs_labels(objective, metrics) or any(len(row.completions) == 1 for row in rows)
     if labels:
         names.append("desirable")
     columns = {name: np.full(int(trees.first[-1]), np.nan, dtype=np.float32) for name in names}
@@ -129,7 +148,7 @@ def with_columns(
 
 
 def _desirable(row: Row, b: int) -> float:
-    """1 or 0: a single completion's label; of several, the first is the best."""
+    """Return a single completion's label; of several completions, 1 for the first and its ties, else 0."""
     if len(row.completions) == 1:
         return row.completions[0].columns["desirable"]
     best, own = (row.completions[n].columns.get("score") for n in (0, b))
@@ -138,27 +157,40 @@ def _desirable(row: Row, b: int) -> float:
 
 
 def with_mismatched(trees: Trees, max_length: int, start: int = 0, stop: int | None = None) -> Trees:
-    """Every prompt also with the completions of the next row that has another prompt (KTO's estimate of the KL), for
-    the trees from `start` up to `stop`.
+    """Add mismatched completions to each tree, for KTO's estimate of the KL divergence.
 
-    Which completion meets which prompt is a function of the data alone, so the reference cache serves every run.
-    Raises UserError when all prompts are the same.
+    The mismatched completions of a tree are those of the next tree with a different prompt. The choice depends on the
+    data alone, so that all runs share cached reference scores.
+
+    Args:
+        trees: All trees.
+        max_length: Limit on prompt + completion, in tokens; mismatched completions are truncated to it.
+        start: First tree to return.
+        stop: End of the trees to return.
+
+    Raises:
+        UserError: All prompts are the same.
+
+    Source: Ethayarajh et al. 2024 (arXiv:2402.01306).
     """
     stop = len(trees) if stop is None else min(stop, len(trees))
-    wider = []
+    widened = []
     for i in range(start, stop):
         tree = trees[i]
         others = (trees[(i + step) % len(trees)] for step in range(1, len(trees)))
         other = next((one for one in others if not np.array_equal(one.prompt, tree.prompt)), None)
         if other is None:
-            raise UserError("all rows have the same prompt; a mismatched completion needs another one", where="data")
-        strange = []
+            raise UserError(
+                "all rows have the same prompt, and mismatched completions need a second one", where="data",
+                expected="at least two different prompts",
+            )  # fmt: skip
+        mismatched = []
         for b in range(len(tree.branches)):
             branch = other.branches[b % len(other.branches)]
             tokens = branch.tokens[branch.scored_from :][: max(1, max_length - len(tree.prompt))]
-            strange.append(Branch(tokens))
-        wider.append(Tree(tree.id, tree.prompt, (*tree.branches, *strange)))
-    built = Trees.build(wider, mismatched=True)
+            mismatched.append(Branch(tokens))
+        widened.append(Tree(tree.id, tree.prompt, (*tree.branches, *mismatched)))
+    built = Trees.build(widened, mismatched=True)
     first, last = (int(trees.trees[i]) - i for i in (start, stop))
     own = concat_ranges(built.first[:-1], np.diff(built.first) // 2)
     for name, values in trees.columns.items():

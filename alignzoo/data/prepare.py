@@ -1,4 +1,4 @@
-"""Sources -> preference rows -> token trees, in the shape that an objective takes."""
+"""Turn rows in memory into token trees in the shape that an objective takes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from alignzoo.data.convert import check_measurable, convert_rows, with_columns, with_mismatched
-from alignzoo.data.splits import Rows, read_rows
-from alignzoo.data.statistics import data_report
 from alignzoo.data.tokenize import TokenizedRows, tokenize
 from alignzoo.interfaces.rows import Row
 
@@ -17,19 +15,20 @@ if TYPE_CHECKING:
     from alignzoo.interfaces.metric import Metric
     from alignzoo.recipe.schema import Recipe
 
-__all__ = ["Rows", "TokenizedRows", "data_report", "prepare", "read_rows", "tokenize"]
-
 
 def prepare(
     rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, recipe: Recipe, metrics: Sequence[Metric] = ()
 ) -> TokenizedRows:
-    """Rows to trees as the recipe's objective takes them, with what metrics ask for beside it: shape of data, columns,
-    mismatched completions."""
-    fitting, skipped = convert_rows(rows, recipe.objective, recipe.data.pairs)
-    found = tokenize(fitting, tokenizer, recipe.tokens)
-    found.skipped += skipped
-    check_measurable(found.rows, metrics)
-    found.trees = with_columns(found.trees, found.rows, recipe.objective, metrics)
-    if recipe.objective.mismatched and len(found.trees):
-        found.trees = with_mismatched(found.trees, recipe.tokens.max_length)
-    return found
+    """Convert, tokenize and complete rows as the recipe's objective and the metrics need them.
+
+    Raises:
+        UserError: The objective or a metric does not support the rows, or they can't be tokenized.
+    """
+    converted, skipped = convert_rows(rows, recipe.objective, recipe.data.pairs)
+    prepared = tokenize(converted, tokenizer, recipe.tokens)
+    prepared.skipped += skipped
+    check_measurable(prepared.rows, metrics)
+    prepared.trees = with_columns(prepared.trees, prepared.rows, recipe.objective, metrics)
+    if recipe.objective.mismatched and len(prepared.trees):
+        prepared.trees = with_mismatched(prepared.trees, recipe.tokens.max_length)
+    return prepared

@@ -1,46 +1,46 @@
-"""A source's rows that are read when somebody looks at them: few are kept, many are read once more."""
+"""Read a source's rows on demand: small splits stay in memory, large ones are read again."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 
-from alignzoo.data.splits import SplitPlan, rows_of, survey, used_rows
+from alignzoo.data.splits import SplitPlan, plan_splits, rows_of, used_rows
 from alignzoo.interfaces.data_source import DataSource, Split
 from alignzoo.interfaces.rows import Row, Skipped
 
-KEPT = 20_000
-"""A split of at most so many rows stays in memory once it is read."""
+MAX_ROWS_IN_MEMORY = 20_000
+"""Largest split that stays in memory once it is read."""
 
 
 class RowReader:
-    """A source's rows: read only if somebody looks at them. Iterating gives the training rows."""
+    """Lazy reader of a source's rows. Iterating yields the training rows."""
 
     def __init__(self, source: DataSource) -> None:
         self.source = source
-        self._kept: dict[Split, list[Row | Skipped]] = {}
+        self._in_memory: dict[Split, list[Row | Skipped]] = {}
 
     @cached_property
-    def survey(self) -> SplitPlan:
-        """What becomes of every row. Raises UserError where `read_rows` does."""
-        return survey(self.source, self._read)
+    def plan(self) -> SplitPlan:
+        """The use of every row. Raises UserError as `read_rows` does."""
+        return plan_splits(self.source, self._read)
 
     def used(self) -> Iterator[tuple[bool, Row]]:
-        """Whether it is held out, and the row, of every row that is used, in the order of reading."""
-        return used_rows(self.survey, self._read)
+        """Yield (is held out, row) for every row that is used, in reading order."""
+        return used_rows(self.plan, self._read)
 
     def __iter__(self) -> Iterator[Row]:
         return (row for held_out, row in self.used() if not held_out)
 
     def _read(self, split: Split) -> Iterable[Row | Skipped]:
-        return self._kept[split] if split in self._kept else self._reading(split)
+        return self._in_memory[split] if split in self._in_memory else self._read_source(split)
 
-    def _reading(self, split: Split) -> Iterator[Row | Skipped]:
-        found: list[Row | Skipped] | None = []
+    def _read_source(self, split: Split) -> Iterator[Row | Skipped]:
+        rows: list[Row | Skipped] | None = []
         for row in rows_of(self.source, split):
-            if found is not None:
-                found.append(row)
-                found = found if len(found) <= KEPT else None
+            if rows is not None:
+                rows.append(row)
+                rows = rows if len(rows) <= MAX_ROWS_IN_MEMORY else None
             yield row
-        if found is not None:
-            self._kept[split] = found
+        if rows is not None:
+            self._in_memory[split] = rows

@@ -1,4 +1,4 @@
-"""From a source's rows to training and held-out rows: splits, limits and label noise, all independent of order."""
+"""Split a source's rows into training and held-out rows; apply limits and label noise."""
 
 from __future__ import annotations
 
@@ -16,114 +16,118 @@ from alignzoo.interfaces.data_source import DataSource, Split
 from alignzoo.interfaces.rows import Row, Skipped, strings
 
 TRAIN, HELD_OUT, FLIPPED, NO_PAIR = 1, 2, 4, 8
-Read = Callable[[Split], Iterable[Row | Skipped]]
-"""Reads a split from its beginning."""
+ReadSplit = Callable[[Split], Iterable[Row | Skipped]]
+"""Function that reads a split from its beginning."""
 
 
 @dataclass
-class Rows:
-    """What was read: usable rows, the others with their reasons, and counts."""
+class SplitRows:
+    """Usable rows by split, skipped rows with their reasons, and counts."""
 
     train: list[Row] = field(default_factory=list)
     held_out: list[Row] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     read: int = 0
     flipped: int = 0
+    """Number of training rows with flipped labels."""
     in_both: int = 0
-    """Held-out rows with the prompt and the completions of a training row."""
+    """Number of held-out rows that equal a training row in prompt and completions."""
     left_out: int = 0
-    """Usable rows beyond `max_train_rows` and `held_out_rows`."""
-    carved: bool = False
-    """Whether the held-out rows were taken from the training split, for want of a test split."""
+    """Number of usable rows beyond `max_train_rows` and `held_out_rows`."""
+    held_out_from_train: bool = False
+    """True if the source has no test split, so that held-out rows come from the training split."""
 
 
 @dataclass
 class SplitPlan:
-    """What a first reading of a source tells, in a few bytes a row: what becomes of each, in the order of reading."""
+    """Use of every row of a source, in reading order, at one byte a row."""
 
-    rows: Rows
-    """The counts and the skipped rows; its lists are empty."""
+    rows: SplitRows
+    """Counts and skipped rows; the lists of usable rows are empty."""
     marks: dict[Split, NDArray[np.uint8]]
-    """For each split, of each row read: TRAIN or HELD_OUT where it is used, FLIPPED and NO_PAIR beside it."""
+    """One bit mask for each row read: TRAIN or HELD_OUT if it is used, combined with FLIPPED and NO_PAIR."""
 
-    def count(self, *wanted: int) -> int:
-        """How many rows carry these marks."""
-        whole = sum(wanted)
-        return sum(int((marks & whole == whole).sum()) for marks in self.marks.values())
+    def count(self, *marks: int) -> int:
+        """Return the number of rows that carry all of these marks."""
+        mask = sum(marks)
+        return sum(int((own & mask == mask).sum()) for own in self.marks.values())
 
     @property
     def pairs(self) -> bool:
-        """Whether every row that is used has two completions."""
+        """True if every row that is used has two completions."""
         return not self.count(TRAIN, NO_PAIR) + self.count(HELD_OUT, NO_PAIR)
 
 
-def read_rows(source: DataSource) -> Rows:
-    """Read a source, hold rows out, apply its limits, and flip the share of training labels that it asks for.
+def read_rows(source: DataSource) -> SplitRows:
+    """Read a source, hold rows out, apply its limits, and flip its share of noisy training labels.
 
-    Raises UserError when no row can be used, when two have one id, or when nothing can be held out.
+    The held-out rows and the flipped labels do not depend on the order of the rows.
+
+    Raises:
+        UserError: No row can be used, two rows have the same id, or no row can be held out.
     """
-    every = {split: list(rows_of(source, split)) for split in source.splits()}
-    found = survey(source, lambda split: every[split])
-    for held_out, row in used_rows(found, lambda split: every[split]):
-        (found.rows.held_out if held_out else found.rows.train).append(row)
-    return found.rows
+    rows = {split: list(rows_of(source, split)) for split in source.splits()}
+    plan = plan_splits(source, lambda split: rows[split])
+    for held_out, row in used_rows(plan, lambda split: rows[split]):
+        (plan.rows.held_out if held_out else plan.rows.train).append(row)
+    return plan.rows
 
 
 def rows_of(source: DataSource, split: Split) -> Iterator[Row | Skipped]:
-    """A split's rows as they are read; what the source's code raises is told as a RunFailed that names it."""
+    """Yield a split's rows. Errors of the source's code become a RunFailed that names the source."""
     with attribute_errors(f"the data source {source.name}, reading its {split} split,", source):
         yield from source.read(split)
 
 
-def survey(source: DataSource, read: Read) -> SplitPlan:
-    """Look at every row once and keep none: what `read_rows` decides, for data that is not to be held in memory."""
+def plan_splits(source: DataSource, read: ReadSplit) -> SplitPlan:
+    """Decide the use of every row in one pass that keeps no row in memory. Raises UserError as `read_rows` does."""
     splits = source.splits()
-    found = SplitPlan(Rows(carved=len(splits) == 1), {})
-    ids, places = array("q"), array("d")
+    plan = SplitPlan(SplitRows(held_out_from_train=len(splits) == 1), {})
+    ids, group_hashes = array("q"), array("d")
     contents: dict[Split, array[int]] = {split: array("q") for split in splits}
     for split in splits:
         marks = bytearray()
         for row in map(_checked, read(split)):
             if isinstance(row, Skipped):
-                found.rows.skipped.append(row)
+                plan.rows.skipped.append(row)
                 marks.append(0)
                 contents[split].append(0)
                 continue
-            contents[split].append(_content(row))
+            contents[split].append(_content_hash(row))
             ids.append(hash(row.id))
-            if found.rows.carved:
-                places.append(_unit(f"held out {row.group}"))
+            if plan.rows.held_out_from_train:
+                group_hashes.append(_uniform_hash(f"held out {row.group}"))
             mark = TRAIN if split == "train" else HELD_OUT
             mark |= FLIPPED if source.label_noise and _is_flipped(row, source) else 0
             marks.append(mark | (NO_PAIR if len(row.completions) != 2 else 0))
-        found.rows.read += len(marks)
-        found.marks[split] = np.frombuffer(marks, np.uint8).copy()
-    if not found.count(TRAIN):
-        reasons = ", ".join(sorted({skipped.reason for skipped in found.rows.skipped})) or "there are no rows"
+        plan.rows.read += len(marks)
+        plan.marks[split] = np.frombuffer(marks, np.uint8).copy()
+    if not plan.count(TRAIN):
+        reasons = ", ".join(sorted({skipped.reason for skipped in plan.rows.skipped})) or "there are no rows"
         raise UserError(f"no row can be used: {reasons}", where="data")
     if len(np.unique(np.frombuffer(ids, np.int64))) < len(ids):
-        _ids_are_unique(row for split in splits for row in map(_checked, read(split)))
-    if found.rows.carved:
-        usable = np.flatnonzero(found.marks["train"])
-        held_out = usable[choose_held_out(np.frombuffer(places), source.held_out_fraction)]
-        found.marks["train"][held_out] ^= TRAIN | HELD_OUT
-    for side, most in ((TRAIN, source.max_train_rows), (HELD_OUT, source.held_out_rows)):
-        for own in found.marks.values():
-            beyond = np.flatnonzero(own & side)[len(own) if most is None else most :]
+        _check_unique_ids(row for split in splits for row in map(_checked, read(split)))
+    if plan.rows.held_out_from_train:
+        usable = np.flatnonzero(plan.marks["train"])
+        held_out = usable[choose_held_out(np.frombuffer(group_hashes), source.held_out_fraction)]
+        plan.marks["train"][held_out] ^= TRAIN | HELD_OUT
+    for side, limit in ((TRAIN, source.max_train_rows), (HELD_OUT, source.held_out_rows)):
+        for own in plan.marks.values():
+            beyond = np.flatnonzero(own & side)[len(own) if limit is None else limit :]
             own[beyond] &= ~np.uint8(side)
-            found.rows.left_out += len(beyond)
-    found.rows.flipped = found.count(TRAIN, FLIPPED)
-    found.rows.in_both = _in_both(found.marks, contents)
-    return found
+            plan.rows.left_out += len(beyond)
+    plan.rows.flipped = plan.count(TRAIN, FLIPPED)
+    plan.rows.in_both = _count_in_both(plan.marks, contents)
+    return plan
 
 
-def _content(row: Row) -> int:
-    """64 bits of a row's prompt and completions, in whatever order these are."""
+def _content_hash(row: Row) -> int:
+    """Return 64 bits of a row's prompt and completions, independent of the order of the completions."""
     text = repr((row.prompt, sorted(repr((one.context, one.text)) for one in row.completions)))
     return int.from_bytes(blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), "big", signed=True)
 
 
-def _in_both(marks: dict[Split, NDArray[np.uint8]], contents: dict[Split, array[int]]) -> int:
+def _count_in_both(marks: dict[Split, NDArray[np.uint8]], contents: dict[Split, array[int]]) -> int:
     trained, held_out = (
         np.concatenate([np.frombuffer(contents[split], np.int64)[own & side > 0] for split, own in marks.items()])
         for side in (TRAIN, HELD_OUT)
@@ -131,9 +135,13 @@ def _in_both(marks: dict[Split, NDArray[np.uint8]], contents: dict[Split, array[
     return int(np.isin(held_out, trained).sum())
 
 
-def used_rows(found: SplitPlan, read: Read) -> Iterator[tuple[bool, Row]]:
-    """Whether it is held out, and the row, of every row that is used, in the order of reading; labels flipped."""
-    for split, marks in found.marks.items():
+def used_rows(plan: SplitPlan, read: ReadSplit) -> Iterator[tuple[bool, Row]]:
+    """Yield (is held out, row) for every row that is used, in reading order, with labels flipped.
+
+    Raises:
+        UserError: The data changed since the plan was made.
+    """
+    for split, marks in plan.marks.items():
         rows = iter(read(split))
         for mark in marks.tolist():
             row = next(rows, None)
@@ -144,30 +152,40 @@ def used_rows(found: SplitPlan, read: Read) -> Iterator[tuple[bool, Row]]:
                 yield bool(mark & HELD_OUT), _flipped(row) if mark & TRAIN and mark & FLIPPED else row
 
 
-def choose_held_out(places: NDArray[np.float64], share: float) -> NDArray[np.bool_]:
-    """Which rows are held out, by the places in [0, 1) of their groups: a group is held out by its own hash, so every
-    subset and every seed splits alike.
+def choose_held_out(group_hashes: NDArray[np.float64], fraction: float) -> NDArray[np.bool_]:
+    """Choose held-out rows by the hashes of their groups.
 
-    At least one group goes to either side, whatever chance says of a small file. Raises UserError for a single group.
+    A group is held out if its own hash is below `fraction`, so that every subset of the data and every seed is split
+    the same way. At least one group is on each side.
+
+    Args:
+        group_hashes: (N,) one number in [0, 1) for each row, equal within a group.
+        fraction: Expected fraction of groups to hold out.
+
+    Returns:
+        (N,) True for held-out rows.
+
+    Raises:
+        UserError: All rows belong to one group.
     """
-    groups = np.unique(places)
+    groups = np.unique(group_hashes)
     if len(groups) < 2:
         raise UserError(
             "nothing can be held out: all rows have the same prompt group", where="data",
-            expected="two different first turns at least, or a file of its own for the test split",
+            expected="at least two different first turns, or a separate file for the test split",
         )  # fmt: skip
-    wanted = int((groups < share).sum())
-    return places <= groups[min(max(wanted, 1), len(groups) - 1) - 1]
+    wanted = int((groups < fraction).sum())
+    return group_hashes <= groups[min(max(wanted, 1), len(groups) - 1) - 1]
 
 
 def _checked(row: Row | Skipped) -> Row | Skipped:
     if isinstance(row, Row) and not _is_unicode(row):
-        return Skipped(row.id, "not valid Unicode", "half of a surrogate pair, as when an emoji is cut in two")
+        return Skipped(row.id, "not valid Unicode", "an unpaired surrogate, as in an emoji that was cut in half")
     return row
 
 
 def _is_unicode(row: Row) -> bool:
-    """Whether a tokenizer can read every text: JSON can hold half of a surrogate pair, which is no character."""
+    """Return True if every text is valid Unicode. JSON can hold unpaired surrogates."""
     try:
         for text in strings([row.prompt, row.tools, [[one.text, one.context] for one in row.completions]]):
             text.encode()
@@ -176,27 +194,26 @@ def _is_unicode(row: Row) -> bool:
     return True
 
 
-def _ids_are_unique(rows: Iterable[Row | Skipped]) -> None:
-    """Label noise, samples and scores name rows by their ids."""
+def _check_unique_ids(rows: Iterable[Row | Skipped]) -> None:
     (id, count), *_ = Counter(row.id for row in rows if isinstance(row, Row)).most_common(1)
     if count > 1:
-        raise UserError(f"{count} rows have the id '{id}'", where="data", expected="an id of its own for every row")
+        raise UserError(f"{count} rows have the id '{id}'", where="data", expected="a unique id for every row")
 
 
 def _is_flipped(row: Row, source: DataSource) -> bool:
-    return _unit(f"noise {source.label_noise_seed} {row.id}") < source.label_noise
+    return _uniform_hash(f"noise {source.label_noise_seed} {row.id}") < source.label_noise
 
 
-def _unit(text: str) -> float:
-    """A number in [0, 1) that is a function of the text."""
+def _uniform_hash(text: str) -> float:
+    """Return a number in [0, 1) that depends on the text alone."""
     return int.from_bytes(blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), "big") / 2**64
 
 
 def _flipped(row: Row) -> Row:
-    """The row as a mistaken annotator labels it: the texts change places, scores and labels stay where they are."""
-    ones = row.completions
-    if len(ones) == 1:
-        label = {"desirable": 1 - ones[0].columns["desirable"]}
-        return replace(row, completions=(replace(ones[0], columns={**ones[0].columns, **label}),))
-    texts = zip(reversed(ones), ones, strict=True)
-    return replace(row, completions=tuple(replace(text, columns=place.columns) for text, place in texts))
+    """Reverse the texts and keep scores and labels in place, as a mistaken annotator would."""
+    completions = row.completions
+    if len(completions) == 1:
+        label = {"desirable": 1 - completions[0].columns["desirable"]}
+        return replace(row, completions=(replace(completions[0], columns={**completions[0].columns, **label}),))
+    swapped = zip(reversed(completions), completions, strict=True)
+    return replace(row, completions=tuple(replace(text, columns=own.columns) for text, own in swapped))

@@ -1,4 +1,4 @@
-"""What became of the data: counts by reason, every row that was not used, and how long the rest is."""
+"""Report on the data: counts by reason, skipped rows, and token lengths."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignzoo.data.chat_template import Thinking
-from alignzoo.data.splits import Rows
+from alignzoo.data.splits import SplitRows
 from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.interfaces.data_source import DataSource
 
 NOTES = ("spanning", "thinking", "tool calls", "white space")
 
 
-def data_report(rows: Rows, train: TokenizedRows, held_out: TokenizedRows, source: DataSource) -> dict[str, Any]:
-    """JSON-ready: it becomes data.json in the run folder, and its counts go into summary.json.
+def data_report(rows: SplitRows, train: TokenizedRows, held_out: TokenizedRows, source: DataSource) -> dict[str, Any]:
+    """Build the content of a run's data.json. Its counts also go into summary.json.
 
-    read = used + skipped + left_out (usable rows beyond the source's limits); used = train + held_out.
+    `read` = `used` + `skipped` + `left_out`, and `used` = `train` + `held_out`. `left_out` counts usable rows beyond
+    the source's limits.
     """
+    held_out_is = (
+        "taken from the training split, by group" if rows.held_out_from_train else "the source's own test split"
+    )
     skipped = [*rows.skipped, *train.skipped, *held_out.skipped]
     return {
         "source": {"name": source.name} | source.model_dump(mode="json"),
@@ -29,7 +33,7 @@ def data_report(rows: Rows, train: TokenizedRows, held_out: TokenizedRows, sourc
         "used": len(train.trees) + len(held_out.trees),
         "train": len(train.trees),
         "held_out": len(held_out.trees),
-        "held_out_is": "carved from the training rows, by group" if rows.carved else "the source's own test split",
+        "held_out_is": held_out_is,
         "in_both_splits": rows.in_both,
         "skipped": len(skipped),
         "left_out": rows.left_out,
@@ -44,46 +48,50 @@ def data_report(rows: Rows, train: TokenizedRows, held_out: TokenizedRows, sourc
     }
 
 
-def losses(report: dict[str, Any]) -> str:
-    """What a reader of the results should know of the data, as a clause for a line; "" where there is nothing."""
+def data_warnings(report: Mapping[str, Any]) -> str:
+    """Return truncation and overlap of the splits as clauses that continue a line, or ""."""
     prompts, completions = report["truncated_prompts"], report["truncated_completions"]
-    said = []
+    clauses = []
     if prompts or completions:
-        said.append(f"truncated: {prompts:,} prompts, the completions of {completions:,} rows")
+        clauses.append(f"truncated: {prompts:,} prompts, the completions of {completions:,} rows")
     if report["in_both_splits"]:
-        said.append(f"{report['in_both_splits']:,} held-out rows are also training rows")
-    return "".join(f"; {part}" for part in said)
+        clauses.append(f"{report['in_both_splits']:,} held-out rows are also training rows")
+    return "".join(f"; {clause}" for clause in clauses)
 
 
-def remarks(report: Mapping[str, Any], thinking: Thinking) -> list[str]:
-    """Lines on what tokenizer and chat template made of the rows, those with a count above zero."""
-    found = report["boundary"]
+def tokenization_notes(report: Mapping[str, Any], thinking: Thinking) -> list[str]:
+    """Return one line for each effect of tokenizer and chat template that occurs in the rows."""
+    counts = report["boundary"]
     how = {
-        "keep": "scored as given (tokens.thinking=template: as the template writes them)",
-        "template": "scored as the template writes them (tokens.thinking=keep: as given)",
+        "keep": "scored as given (as the template writes them with tokens.thinking=template)",
+        "template": "scored as the template writes them (as given with tokens.thinking=keep)",
     }[thinking]
     lines = {
         "spanning": "rows where a token spans the end of the prompt; that token is scored with the completion",
         "thinking": f"rows whose answers the chat template shortens, {how}",
         "tool calls": "rows whose tool calls the chat template does not write",
-        "white space": "rows where the chat template changes white space in an answer; scored as it writes them",
+        "white space": "rows where the chat template changes white space in an answer, scored as it writes them",
     }
-    said = [f"{found[name]:,} {line}" for name, line in lines.items() if found[name]]
+    notes = [f"{counts[name]:,} {line}" for name, line in lines.items() if counts[name]]
     if report["parted"]:
-        line = "rows whose dialogues part before the last turn; no samples are drawn for them"
-        said.append(f"{report['parted']:,} {line}")
-    return said
+        line = "rows whose dialogues differ before the last turn; no samples are drawn for them"
+        notes.append(f"{report['parted']:,} {line}")
+    return notes
 
 
 def lengths(*parts: TokenizedRows) -> dict[str, dict[str, float]]:
-    """Tokens of the prompt and of each kind of completion: mean, median, 95th percentile and maximum."""
+    """Summarize the lengths of prompts and of each kind of completion, in tokens.
+
+    Returns:
+        Kind (`prompt`, `chosen`, `rejected`, ...) -> mean, median, 95th percentile (`p95`) and maximum (`max`).
+    """
     found: dict[str, list[NDArray[np.int64]]] = {"prompt": []}
     for block in (block for part in parts for block in part.trees.blocks()):
         sizes = np.diff(block.segments)
         found["prompt"].append(sizes[block.trees[:-1]])
         sizes -= block.scored_from
         kinds = np.diff(block.trees)
-        if "desirable" in block.columns:  # a single completion is called by its label
+        if "desirable" in block.columns:  # the label names a single completion
             kinds = 2 * kinds + (block.columns["desirable"][block.first[:-1]] > 0.5)
         _, examples = np.unique(kinds, return_index=True)
         for example in sorted(examples.tolist()):

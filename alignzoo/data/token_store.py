@@ -1,15 +1,15 @@
-"""The token store: what a recipe's data became, kept on disk, so that the next run on the same data tokenizes nothing.
+"""Cache the token trees of a recipe's data on disk, shared by all runs on the same data.
 
-A folder `tokens/<key>/` of the cache holds
+A folder `tokens/<key>/` of the cache contains
 
-    train.safetensors, held_out.safetensors   the arrays of their `Trees`: ids, columns and sequence keys among them
-    held_out.jsonl                            the held-out rows with their texts: samples, judges and metrics read them
+    train.safetensors, held_out.safetensors   the arrays of their `Trees`, with ids, columns and sequence keys
+    held_out.jsonl                            the held-out rows with their texts, for samples, judges and metrics
     about.json                                the data report, and a digest of every other file
 
 The key is a digest of everything that the tokens depend on: the data, the plugins that read it, `FORMAT_VERSION`, the
-tokenizer, the limits, and the shape that objective and metrics ask for. Seed, beta and the objective's name are not in
-it. Rows that all are pairs come out the same for every kind of objective, and are kept under a key that all of them
-find.
+tokenizer, the limits, and the shape that the objective and the metrics need. It is independent of the seed, of beta and
+of the objective's name. Data that consists of pairs alone has the same trees for every kind of objective, and is stored
+under a key common to all.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from alignzoo.data.splits import HELD_OUT, TRAIN
 from alignzoo.data.statistics import data_report
 from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.data.tokenize_pipeline import TokenizePipeline
-from alignzoo.data.tree_writer import stored as stored_part
+from alignzoo.data.tree_writer import read_stored
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,37 +45,44 @@ if TYPE_CHECKING:
     from alignzoo.recipe.resolved import Resolved
 
 PARTS, HELD_OUT_ROWS = ("train", "held_out"), "held_out.jsonl"
-FORMAT_VERSION = 1
-"""Of the meaning of what is stored: how alignzoo reads, shapes and tokenizes rows, and the layout of the files. Raise
-it with every change of these. Golden folders in the tests show when that was forgotten."""
+FORMAT_VERSION = 2
+"""Version of the stored tokens: the way rows are read, converted and tokenized, and the layout of the files.
+
+Raise it with every change of these, and write new golden folders with tests/golden_tokens.py."""
 LIBRARIES = ("tokenizers", "transformers")
 WAIT_SECONDS = 900
-"""For another process that makes the same tokens; after that both make them, and one is kept."""
+"""Time to wait for another process that makes the same tokens. After it both make them, and one copy is kept."""
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
+"""Function that shows one line to the user."""
 
 
 @dataclass
 class TokenizedDataset:
-    """A recipe's data as trees."""
+    """Token trees of a recipe's data."""
 
     train: TokenizedRows
-    """Without `rows`: of the training rows nothing is needed once they are tokens."""
+    """Training trees without their rows, which are not needed after tokenization."""
     held_out: TokenizedRows
     report: dict[str, Any]
-    """What data.json holds."""
+    """Content of data.json."""
 
 
 class TokenStore:
-    """What the recipe's data becomes with this tokenizer, and where that is kept."""
+    """Stored token trees of one recipe and tokenizer.
+
+    Args:
+        resolved: The recipe with its data fingerprint.
+        tokenizer: The policy's tokenizer.
+        today: Date that a chat template may format: that of the run's first start. None means the current date.
+    """
 
     def __init__(self, resolved: Resolved, tokenizer: PreTrainedTokenizerBase, today: date | None = None) -> None:
-        """`today` is the date that a chat template may write: that of the run's first start."""
         self.resolved, self.recipe = resolved, resolved.recipe
         self.tokenizer, self.today = tokenizer, today
         self.root = cache_root() / "tokens"
-        origins = [resolved.registry.origin(type(piece)) for piece in self.recipe.data.components]
-        self._made_from = digest({
+        origins = [resolved.registry.origin(type(component)) for component in self.recipe.data.components]
+        self._inputs = digest({
             "data": resolved.data_fingerprint,
             "plugins": [origin.code for origin in origins if origin.package != "alignzoo"],
             "format": FORMAT_VERSION,
@@ -83,100 +90,102 @@ class TokenStore:
             "tokens": self.recipe.tokens.model_dump(mode="json"),
         })  # fmt: skip
         terms, metrics = [term for _, term in self.recipe.objective.terms], self.recipe.eval.metrics
-        asked: list[dict[str, Any]] = [
+        needs: list[dict[str, Any]] = [
             {
-                "kinds": sorted({one.data for one in asking}),
-                "columns": sorted({name for one in asking for name in one.columns}),
+                "kinds": sorted({one.data for one in consumers}),
+                "columns": sorted({name for one in consumers for name in one.columns}),
             }
-            for asking in (terms, metrics)
+            for consumers in (terms, metrics)
         ]
         mismatched = self.recipe.objective.mismatched
-        self.key = digest([self._made_from, asked, mismatched])
-        """32 hex digits of everything that the trees depend on."""
-        of_pairs = [{"labels": "unpaired" in one["kinds"], "columns": one["columns"]} for one in asked]
-        self._key_of_pairs = digest([self._made_from, of_pairs, mismatched])
+        self.key = digest([self._inputs, needs, mismatched])
+        """32 hex digits that identify everything the trees depend on."""
+        needs_of_pairs = [{"labels": "unpaired" in one["kinds"], "columns": one["columns"]} for one in needs]
+        self._key_of_pairs = digest([self._inputs, needs_of_pairs, mismatched])
 
-    def get(self, unread: RowReader, say: Say) -> TokenizedDataset:
-        """From the store, or made and stored. Raises UserError where reading or tokenizing does."""
-        found = self._find(say)
-        if found is None:
-            with self._alone():
-                found = self._find(say) or self._make(unread, say)
-        return found
+    def get(self, reader: RowReader, log: Log) -> TokenizedDataset:
+        """Read the trees from the store, or make and store them.
 
-    def _find(self, say: Say) -> TokenizedDataset | None:
+        Raises:
+            UserError: The rows can't be read or tokenized, or the data changed since its fingerprint was computed.
+        """
+        dataset = self._find(log)
+        if dataset is None:
+            with self._lock():
+                dataset = self._find(log) or self._make(reader, log)
+        return dataset
+
+    def _find(self, log: Log) -> TokenizedDataset | None:
         for key in (self._key_of_pairs, self.key):
             folder = self.root / key
-            found = self._read(folder)
-            if found is not None:
-                say(f"tokens: {len(found.train.trees):,} + {len(found.held_out.trees):,} rows from the store")
-                return found
+            dataset = self._read(folder)
+            if dataset is not None:
+                log(f"tokens: {len(dataset.train.trees):,} + {len(dataset.held_out.trees):,} rows from the store")
+                return dataset
             if folder.is_dir():
-                say(f"tokens: {folder} is damaged; set aside, its rows are tokenized again")
+                log(f"tokens: {folder} is damaged; set aside, its rows are tokenized again")
                 quarantine(folder)
         return None
 
-    def _make(self, unread: RowReader, say: Say) -> TokenizedDataset:
-        counts = unread.survey
-        say(f"tokens: tokenizing {counts.count(TRAIN):,} + {counts.count(HELD_OUT):,} rows")
-        folder = self.root / (self._key_of_pairs if counts.pairs else self.key)
+    def _make(self, reader: RowReader, log: Log) -> TokenizedDataset:
+        plan = reader.plan
+        log(f"tokens: tokenizing {plan.count(TRAIN):,} + {plan.count(HELD_OUT):,} rows")
+        folder = self.root / (self._key_of_pairs if plan.pairs else self.key)
         try:
             with atomic_folder(folder) as temporary:
-                self._write(temporary, unread)
+                self._write(temporary, reader)
         except NotWritten as error:
-            say(f"tokens: {error}; the next run makes them again")
-        return self._read(folder) or self._passing(unread)
+            log(f"tokens: {error}; the next run makes them again")
+        return self._read(folder) or self._make_unnamed(reader)
 
-    def _write(self, folder: Path, unread: RowReader) -> None:
+    def _write(self, folder: Path, reader: RowReader) -> None:
         work = folder / "work"
         work.mkdir()
-        parts = TokenizePipeline(unread, self.tokenizer, self.recipe, work, self.today).prepare(folder / HELD_OUT_ROWS)
-        for name, (pile, made) in zip(PARTS, parts, strict=True):
-            pile.save(made.trees, folder / f"{name}.safetensors")
+        parts = TokenizePipeline(reader, self.tokenizer, self.recipe, work, self.today).prepare(folder / HELD_OUT_ROWS)
+        for name, (writer, prepared) in zip(PARTS, parts, strict=True):
+            writer.save(prepared.trees, folder / f"{name}.safetensors")
         shutil.rmtree(work)
         if self.resolved.digest_data() != self.resolved.data_fingerprint:
             raise UserError(
-                "the data has changed since the run's fingerprint was made", where="data",
-                expected="files that stay as they are while they are read", hint="the same command starts a new run",
+                "the data has changed since the run's fingerprint was computed", where="data",
+                expected="files that do not change while they are read", hint="the same command starts a new run",
             )  # fmt: skip
-        train, held_out = (made for _, made in parts)
-        report = data_report(unread.survey.rows, train, held_out, self.recipe.data)
+        train, held_out = (prepared for _, prepared in parts)
+        report = data_report(reader.plan.rows, train, held_out, self.recipe.data)
         write_manifest(folder, {"mismatched": train.trees.mismatched, "report": report})
 
-    def _passing(self, unread: RowReader) -> TokenizedDataset:
-        """The same for this process alone: its files lose their names at once, and their space when it ends."""
+    def _make_unnamed(self, reader: RowReader) -> TokenizedDataset:
+        """Make the trees in deleted files, which stay mapped until this process ends."""
         with translate_os_errors(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as folder:
-            self._write(Path(folder), unread)
-            found = self._read(Path(folder))
-        assert found is not None
-        return found
+            self._write(Path(folder), reader)
+            dataset = self._read(Path(folder))
+        assert dataset is not None
+        return dataset
 
     def _read(self, folder: Path) -> TokenizedDataset | None:
-        """What the folder holds, its arrays mapped from the files; None when it is not there, or not what was written.
-
-        The source is told as this recipe has it: its path may have moved.
-        """
+        """Memory-map a folder's arrays. Return None if the folder is missing or damaged."""
         about = read_verified(folder)
         if about is None:
             return None
         try:
             train, held_out = (
-                stored_part(folder / f"{name}.safetensors", folder / rows if rows else None, about["mismatched"])
+                read_stored(folder / f"{name}.safetensors", folder / rows if rows else None, about["mismatched"])
                 for name, rows in zip(PARTS, (None, HELD_OUT_ROWS), strict=True)
             )
-        except FileNotFoundError:  # pruned meanwhile
+        except FileNotFoundError:  # pruned by another process
             return None
+        # The report names the source as this recipe does: the files may have moved.
         source = {"name": self.recipe.data.name} | self.recipe.data.model_dump(mode="json")
         return TokenizedDataset(train, held_out, about["report"] | {"source": source})
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep other processes from making the same tokens meanwhile, where the file system has locks."""
-        lock = FileLock(self.root / f".{self._made_from}.lock")
+    def _lock(self) -> Iterator[None]:
+        """Keep other processes from making the same tokens, if the file system supports locks."""
+        lock = FileLock(self.root / f".{self._inputs}.lock")
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=WAIT_SECONDS)
-        except (OSError, NotImplementedError):  # a timeout too: without the lock there may be work done twice, no harm
+        except (OSError, NotImplementedError):  # or a timeout: without the lock work may be done twice
             pass
         try:
             yield
@@ -185,13 +194,13 @@ class TokenStore:
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase, today: date | None = None) -> str:
-    """32 hex digits of all that decides what a text becomes: vocabulary, special tokens, chat template, code."""
+    """Return 32 hex digits of vocabulary, special tokens, chat template and code, and of the date if used."""
     cls, template = type(tokenizer), tokenizer.chat_template
     state: Any = [tokenizer.get_vocab(), tokenizer.init_kwargs | {"name_or_path": None}]
     if tokenizer.is_fast:
         state = json.loads(tokenizer.backend_tokenizer.to_str())
-        for passing in ("truncation", "padding"):  # of the last call
-            state.pop(passing, None)
+        for option in ("truncation", "padding"):  # left by the last call
+            state.pop(option, None)
     return digest({
         "class": f"{cls.__module__}.{cls.__qualname__}",
         "libraries": {name: version(name) for name in LIBRARIES},
@@ -199,15 +208,15 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase, today: date | None
         "special": [tokenizer.special_tokens_map, tokenizer.bos_token_id, tokenizer.eos_token_id],
         "split": getattr(tokenizer, "split_special_tokens", None),
         "template": template,
-        "today": (today or date.today()).isoformat() if "strftime_now" in str(template) else None,  # it writes the date
+        "today": (today or date.today()).isoformat() if "strftime_now" in str(template) else None,
     })  # fmt: skip
 
 
 def stored(root: Path) -> Sequence[Path]:
-    """Every folder of the token store under a cache root."""
+    """Return the folders of the token store under a cache root."""
     return sorted((root / "tokens").glob("[0-9a-f]*"))
 
 
 def leftovers(root: Path) -> Sequence[Path]:
-    """What processes that broke off left in the token store, and what was damaged."""
+    """Return temporary folders of interrupted processes and damaged folders in the token store."""
     return sorted(path for end in ("tmp", "damaged") for path in (root / "tokens").glob(f".*.{end}"))

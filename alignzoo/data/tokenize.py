@@ -1,4 +1,4 @@
-"""Rows to token trees: the ids are those of the whole text, and nothing is cut silently."""
+"""Tokenize rows into token trees: ids of the whole text, cut at the end of the prompt."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from alignzoo.core.errors import UserError
-from alignzoo.data.boundary import Cut, Ids, Reader, common
-from alignzoo.data.chat_template import Template, Thinking, Written, is_chat
+from alignzoo.data.boundary import BoundaryTokenizer, Cut, Ids, common_prefix_length
+from alignzoo.data.chat_template import ChatTemplate, RenderedText, Thinking, is_chat
 from alignzoo.data.trees import Branch, Tree, Trees
 from alignzoo.interfaces.rows import Row, Skipped
 
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
     from alignzoo.recipe.schema import TokensConfig
 
 SPANNING = "spanning"
-"""A note: a token holds the prompt's end and the completion's beginning."""
+"""Note: one token contains the end of the prompt and the beginning of the completion."""
 
 
 class Encoded(NamedTuple):
-    """The ids of a row."""
+    """Token ids of a row."""
 
     prompt: Ids
     contexts: list[Ids]
     completions: list[Ids]
     has_bos: bool
-    """True where BOS opens the prompt."""
+    """True if the prompt starts with BOS."""
     notes: frozenset[str] = frozenset()
-    """`SPANNING`, and what the chat template drops of the answers (`Written.note`)."""
+    """`SPANNING`, and the notes of the chat template (`RenderedText.note`)."""
 
 
 @dataclass
 class TokenizedRows:
-    """Trees, the rows they came from (`trees[i]` is `rows[i]`), and what became of the others."""
+    """Trees, their rows (`trees[i]` is made of `rows[i]`), and the skipped rows."""
 
     trees: Trees
     rows: Sequence[Row]
@@ -47,78 +47,97 @@ class TokenizedRows:
     truncated_prompts: int = 0
     truncated_completions: int = 0
     boundary: Counter[str] = field(default_factory=Counter)
-    """How many rows have each of the notes of `Encoded`."""
+    """Number of rows with each of the notes of `Encoded`."""
 
 
 def tokenize(
     rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, tokens: TokensConfig, today: date | None = None
 ) -> TokenizedRows:
-    """Tokenize each prompt together with each completion, and cut where the prompt ends.
+    """Tokenize each prompt together with each completion, and cut the ids at the end of the prompt.
 
-    Prompt + branch are the ids of the whole text, special tokens as the tokenizer itself adds them; of chats, those of
-    the whole text that the chat template writes, up to the token that ends the last turn. The prompt is the tokens that
-    lie in it entirely, as far as they are the same before every completion. EOS closes a plain-text completion, unless
-    it is there already, and is scored. `today` is the date that a template may write. Raises UserError when a chat
-    template is needed and missing, or EOS.
+    Prompt + branch are the ids of the whole text, with the special tokens that the tokenizer adds. For chats the text
+    is that of the chat template, up to the token that ends the last turn. The prompt consists of the tokens that lie in
+    it entirely and that precede every completion. EOS is appended to a plain-text completion that does not end with it,
+    and is scored.
+
+    Args:
+        rows: Rows in the objective's shape.
+        tokenizer: The policy's tokenizer.
+        tokens: Length limits and treatment of thoughts.
+        today: Date that a chat template may format. None means the current date.
+
+    Raises:
+        UserError: The rows need a chat template or an EOS token, and the tokenizer has none.
     """
-    return trees_of(rows, Encoder(tokenizer, tokens.thinking, today)(rows), tokens)
+    return build_trees(rows, Encoder(tokenizer, tokens.thinking, today)(rows), tokens)
 
 
 class Encoder:
-    """Makes ids of rows. The tokenizer gets one long list of texts, which it works on with a thread for each core and
-    without Python's lock."""
+    """Tokenizer of rows.
+
+    All texts are tokenized as one list, which a fast tokenizer processes in parallel without Python's lock.
+    """
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, thinking: Thinking = "keep", today: date | None = None
     ) -> None:
         self.tokenizer, self.thinking, self.today = tokenizer, thinking, today
-        self.reader = Reader(tokenizer)
-        self.template = Template(tokenizer, thinking, today) if tokenizer.chat_template else None
+        self.boundary = BoundaryTokenizer(tokenizer)
+        self.template = ChatTemplate(tokenizer, thinking, today) if tokenizer.chat_template else None
         self.eos: Ids = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-        # An empty prompt has no token to predict the first one from: these are what models were trained to follow.
-        self.nothing = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else self.eos
+        # The first completion token needs a token before it; models are trained to start after BOS or EOS.
+        self.empty_prompt = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else self.eos
 
     def __call__(self, rows: Sequence[Row]) -> list[Encoded]:
-        """The ids of each row's prompt, contexts and completions. Raises UserError as `tokenize` does."""
-        written = [self._written(row) for row in rows]
+        """Tokenize prompts, contexts and completions. Raises UserError as `tokenize` does."""
+        rendered = [self._render(row) for row in rows]
         chats = [is_chat(row) for row in rows]
-        found = {}
+        tokenized = {}
         for chat in (False, True):
-            texts = [one for own, wanted in zip(written, chats, strict=True) if wanted == chat for one in own]
-            cuts = [(one.shared, one.start) for one in texts]
-            found[chat] = iter(self.reader.read([one.text for one in texts], cuts, special=not chat))
+            texts = [one for own, is_one in zip(rendered, chats, strict=True) if is_one == chat for one in own]
+            positions = [(one.prompt_end, one.scored_from) for one in texts]
+            results = self.boundary.tokenize([one.text for one in texts], positions, special=not chat)
+            tokenized[chat] = iter(results)
         return [
-            self._encoded(own, [next(found[chat]) for _ in own], chat) for own, chat in zip(written, chats, strict=True)
+            self._split(own, [next(tokenized[chat]) for _ in own], chat)
+            for own, chat in zip(rendered, chats, strict=True)
         ]
 
-    def _written(self, row: Row) -> list[Written]:
+    def _render(self, row: Row) -> list[RenderedText]:
         if is_chat(row):
-            self.template = self.template or Template(self.tokenizer, self.thinking, self.today)
-            return self.template.row(row)
+            self.template = self.template or ChatTemplate(self.tokenizer, self.thinking, self.today)
+            return self.template.render_row(row)
         if not self.eos:
-            raise UserError("the tokenizer has no end-of-sequence token to close plain completions with", where="data")
+            raise UserError(
+                "plain-text completions end with the end-of-sequence token, and the tokenizer has none", where="data",
+                expected="a tokenizer with eos_token",
+            )  # fmt: skip
         size = len(row.prompt)
         return [
-            Written(f"{row.prompt}{one.context}{one.text}", size, size + len(one.context)) for one in row.completions
+            RenderedText(f"{row.prompt}{one.context}{one.text}", size, size + len(one.context))
+            for one in row.completions
         ]
 
-    def _encoded(self, written: Sequence[Written], read: Sequence[tuple[Ids, list[Cut]]], chat: bool) -> Encoded:
-        notes = {one.note for one in written if one.note}
-        size = common([ids for ids, _ in read], min(shared.tokens for _, (shared, _) in read))
+    def _split(
+        self, rendered: Sequence[RenderedText], tokenized: Sequence[tuple[Ids, list[Cut]]], chat: bool
+    ) -> Encoded:
+        notes = {one.note for one in rendered if one.note}
+        limit = min(prompt_cut.tokens for _, (prompt_cut, _) in tokenized)
+        size = common_prefix_length([ids for ids, _ in tokenized], limit)
         contexts, completions = [], []
-        for one, (ids, (_, start)) in zip(written, read, strict=True):
-            scored = start.tokens if one.start > one.shared else size
-            if start.spans or start.tokens > scored:
+        for one, (ids, (_, scored_cut)) in zip(rendered, tokenized, strict=True):
+            start = scored_cut.tokens if one.scored_from > one.prompt_end else size
+            if scored_cut.spans or scored_cut.tokens > start:
                 notes.add(SPANNING)
-            contexts.append(ids[size:scored])
-            own = ids[scored:]
+            contexts.append(ids[size:start])
+            own = ids[start:]
             completions.append(own if chat or own[-1:] == self.eos else own + self.eos)
-        prompt = read[0][0][:size] or self.nothing
+        prompt = tokenized[0][0][:size] or self.empty_prompt
         return Encoded(prompt, contexts, completions, prompt[:1] == [self.tokenizer.bos_token_id], frozenset(notes))
 
 
-def trees_of(rows: Sequence[Row], encoded: Sequence[Encoded], tokens: TokensConfig) -> TokenizedRows:
-    """Trees of what was encoded, cut to the limits."""
+def build_trees(rows: Sequence[Row], encoded: Sequence[Encoded], tokens: TokensConfig) -> TokenizedRows:
+    """Truncate encoded rows to the limits and build their trees. Unusable rows are listed as skipped."""
     kept: list[Row] = []
     trees: list[Tree] = []
     counts: Counter[str] = Counter()
@@ -132,9 +151,9 @@ def trees_of(rows: Sequence[Row], encoded: Sequence[Encoded], tokens: TokensConf
             skipped.append(Skipped(row.id, cut))
             continue
         cut_prompt, cut_completions = cut
-        wholes = [context + completion for context, completion in zip(contexts, cut_completions, strict=True)]
-        if len(wholes) > 1 and len(set(map(tuple, wholes))) < len(wholes):
-            which = "chosen equals rejected" if len(wholes) == 2 else "two completions are equal"
+        own = [context + completion for context, completion in zip(contexts, cut_completions, strict=True)]
+        if len(own) > 1 and len(set(map(tuple, own))) < len(own):
+            which = "chosen equals rejected" if len(own) == 2 else "two completions are equal"
             shorter = cut_prompt != prompt or cut_completions != list(completions)
             skipped.append(Skipped(row.id, f"{which} {'after truncation' if shorter else 'as tokens'}"))
             continue
@@ -142,8 +161,7 @@ def trees_of(rows: Sequence[Row], encoded: Sequence[Encoded], tokens: TokensConf
         counts["prompts"] += len(cut_prompt) < len(prompt)
         counts["completions"] += any(len(a) < len(b) for a, b in zip(cut_completions, completions, strict=True))
         branches = tuple(
-            Branch(np.array(whole, dtype=np.int32), len(context))
-            for whole, context in zip(wholes, contexts, strict=True)
+            Branch(np.array(ids, dtype=np.int32), len(context)) for ids, context in zip(own, contexts, strict=True)
         )
         trees.append(Tree(row.id, np.array(cut_prompt, dtype=np.int32), branches))
         kept.append(row)
@@ -153,16 +171,28 @@ def trees_of(rows: Sequence[Row], encoded: Sequence[Encoded], tokens: TokensConf
 def truncate(
     prompt: Ids, contexts: Sequence[Ids], completions: Sequence[Ids], tokens: TokensConfig, keep_first: bool = False
 ) -> tuple[Ids, list[Ids]] | str:
-    """The prompt and completions cut to the limits, or why the row can't be used.
+    """Truncate the prompt and the completions to the limits.
 
-    The DPO authors' order: when the prompt with the longer completion is over `max_length`, the prompt is cut to
-    `max_prompt_length`; where that is not enough, the completions are cut at their end (to what the prompt leaves of
-    `max_length`; the authors' code cuts them to 256 tokens even after a short prompt). A branch's context counts as
-    prompt. `keep_first` keeps the prompt's first token (BOS) when its beginning is cut.
+    The order is that of the DPO authors' code. If the prompt and its longest completion exceed `max_length`, the prompt
+    is cut to `max_prompt_length`. If that is not enough, the completions are cut at their end to the rest of
+    `max_length`. (The authors' code cuts them to 256 tokens, even after a short prompt.) A branch's context counts as
+    part of the prompt.
+
+    Args:
+        prompt: Ids of the prompt.
+        contexts: Ids of each branch's context.
+        completions: Ids of each branch's scored tokens.
+        tokens: The limits, and which side of the prompt to cut.
+        keep_first: Keep the prompt's first token (BOS) if its beginning is cut.
+
+    Returns:
+        The prompt and the completions, or the reason why the row can't be used.
+
+    Source: Rafailov et al. 2023 (arXiv:2305.18290), the authors' code.
     """
     longest_context = max(map(len, contexts))
-    whole = max(len(context) + len(completion) for context, completion in zip(contexts, completions, strict=True))
-    if len(prompt) + whole > tokens.max_length and len(prompt) + longest_context > tokens.max_prompt_length:
+    longest = max(len(context) + len(completion) for context, completion in zip(contexts, completions, strict=True))
+    if len(prompt) + longest > tokens.max_length and len(prompt) + longest_context > tokens.max_prompt_length:
         room = tokens.max_prompt_length - longest_context
         if tokens.truncate_prompt == "never" or room < 1 + keep_first:
             return "prompt over the limit"

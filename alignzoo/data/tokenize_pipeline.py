@@ -1,4 +1,4 @@
-"""Rows to stored trees a chunk at a time: rows are read and trees made while the tokenizer is at work."""
+"""Read, tokenize and write rows in chunks, with the tokenizer running in background threads."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from alignzoo.data.convert import check_measurable, convert_rows, labeled, with_columns, with_mismatched
+from alignzoo.data.convert import check_measurable, convert_rows, needs_labels, with_columns, with_mismatched
 from alignzoo.data.row_reader import RowReader
-from alignzoo.data.tokenize import Encoded, Encoder, TokenizedRows, trees_of
+from alignzoo.data.tokenize import Encoded, Encoder, TokenizedRows, build_trees
 from alignzoo.data.tree_writer import TreeWriter
 from alignzoo.interfaces.metric import Metric
 from alignzoo.interfaces.rows import Row, Skipped
@@ -23,53 +23,73 @@ if TYPE_CHECKING:
     from alignzoo.recipe.schema import Recipe
 
 CHUNK = 1_024
-"""Rows that are tokenized at once: enough for the tokenizer's threads, and little memory."""
+"""Rows tokenized at once: enough for all of the tokenizer's threads at a small memory cost."""
 AHEAD, THREADS = 3, 2
-"""Chunks that wait for the tokenizer or come from it; chunks that it works on. A fast tokenizer has threads of its own
-for one chunk, and a second chunk keeps the cores busy while the first one's ids become Python's."""
+"""Chunks in flight, and chunks tokenized at the same time.
+
+A fast tokenizer has its own threads for one chunk. The second chunk keeps the cores busy while the ids of the first
+become Python objects."""
 T = TypeVar("T")
 W = TypeVar("W")
 Chunk = tuple[bool, list[Row], list[Skipped]]
-"""Whether it is held out; rows in the objective's shape; rows that have none."""
+"""(is held out, rows in the objective's shape, rows that the objective can't use)."""
 
 
 class TokenizePipeline:
-    """Makes what `prepare` makes of the training and of the held-out rows, on disk in `folder`."""
+    """Equivalent of `prepare` for all rows of a source, in constant memory and with its results on disk.
+
+    Args:
+        reader: Reader of the source's rows.
+        tokenizer: The policy's tokenizer.
+        recipe: Recipe with the objective, the metrics and the length limits.
+        folder: Empty folder for temporary arrays.
+        today: Date that a chat template may format. None means the current date.
+    """
 
     def __init__(
-        self, unread: RowReader, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, folder: Path,
+        self, reader: RowReader, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, folder: Path,
         today: date | None = None,
     ) -> None:  # fmt: skip
-        self.unread, self.tokenizer, self.recipe, self.folder = unread, tokenizer, recipe, folder
+        self.reader, self.tokenizer, self.recipe, self.folder = reader, tokenizer, recipe, folder
         self.encoder = Encoder(tokenizer, recipe.tokens.thinking, today)
-        self.objective, self.single = recipe.objective, [False, False]
+        self.objective, self.has_singles = recipe.objective, [False, False]
 
     def prepare(self, rows: Path) -> tuple[tuple[TreeWriter, TokenizedRows], tuple[TreeWriter, TokenizedRows]]:
-        """The training and the held-out trees with their piles; the held-out rows go to the file `rows`."""
-        for special in (True, False):  # it settles its options now: threads at once may not change them
-            self.encoder.reader.read(["a"], [()], special)
-        piles = TreeWriter(self.folder / "train"), TreeWriter(self.folder / "held_out", rows)
-        for (held_out, fitting, refused), encoded in ahead(
-            self._chunks(), self._encoded, THREADS if self.tokenizer.is_fast else 1
+        """Prepare the training and the held-out rows.
+
+        Args:
+            rows: File to write the held-out rows to.
+
+        Returns:
+            (writer, trees) of the training rows, and of the held-out rows.
+
+        Raises:
+            UserError: As `prepare` and `read_rows`.
+        """
+        for special in (True, False):  # sets the tokenizer's options once, before several threads use it
+            self.encoder.boundary.tokenize(["a"], [()], special)
+        writers = TreeWriter(self.folder / "train"), TreeWriter(self.folder / "held_out", rows)
+        for (held_out, converted, unconverted), encoded in map_ahead(
+            self._chunks(), self._encode, THREADS if self.tokenizer.is_fast else 1
         ):
-            found = trees_of(fitting, encoded, self.recipe.tokens)
+            part = build_trees(converted, encoded, self.recipe.tokens)
             metrics = self._metrics(held_out)
-            check_measurable(found.rows, metrics)
-            found.trees = with_columns(found.trees, found.rows, self.objective, metrics, labels=True)
-            self.single[held_out] |= any(len(row.completions) == 1 for row in found.rows)
-            piles[held_out].add(found, refused)
-        return (piles[0], self._whole(0, piles[0])), (piles[1], self._whole(1, piles[1]))
+            check_measurable(part.rows, metrics)
+            part.trees = with_columns(part.trees, part.rows, self.objective, metrics, labels=True)
+            self.has_singles[held_out] |= any(len(row.completions) == 1 for row in part.rows)
+            writers[held_out].add(part, unconverted)
+        return (writers[0], self._finish(0, writers[0])), (writers[1], self._finish(1, writers[1]))
 
     def _metrics(self, held_out: bool) -> Sequence[Metric]:
         return self.recipe.eval.metrics if held_out else ()
 
-    def _encoded(self, chunk: Chunk) -> list[Encoded]:
+    def _encode(self, chunk: Chunk) -> list[Encoded]:
         return self.encoder(chunk[1])
 
     def _chunks(self) -> Iterator[Chunk]:
         waiting: tuple[list[Row], list[Row]] = ([], [])
-        last = [(held_out, None) for held_out in (False, True)]
-        for held_out, row in chain(self.unread.used(), last):
+        end = [(held_out, None) for held_out in (False, True)]
+        for held_out, row in chain(self.reader.used(), end):
             rows = waiting[held_out]
             if row is not None:
                 rows.append(row)
@@ -77,27 +97,27 @@ class TokenizePipeline:
                 yield held_out, *convert_rows(rows, self.objective, self.recipe.data.pairs)
                 rows.clear()
 
-    def _whole(self, held_out: int, pile: TreeWriter) -> TokenizedRows:
-        """All trees of a pile: without labels where nobody asked and no row is single, with other rows' completions."""
-        wanted = self.single[held_out] or labeled(self.objective, self._metrics(bool(held_out)))
-        trees = pile.trees(without=() if wanted else ("desirable",))
+    def _finish(self, held_out: int, writer: TreeWriter) -> TokenizedRows:
+        """Drop the labels if nothing reads them, and add mismatched completions if the objective needs them."""
+        labels = self.has_singles[held_out] or needs_labels(self.objective, self._metrics(bool(held_out)))
+        trees = writer.trees(without=() if labels else ("desirable",))
         if self.objective.mismatched and len(trees):
             wider = TreeWriter(self.folder / f"mismatched {held_out}")
             for start in range(0, len(trees), CHUNK):
                 wider.add_trees(with_mismatched(trees, self.recipe.tokens.max_length, start, start + CHUNK))
             trees = wider.trees()
-        return TokenizedRows(trees, (), pile.skipped, pile.truncated_prompts, pile.truncated_completions, pile.boundary)
+        counts = writer.truncated_prompts, writer.truncated_completions, writer.boundary
+        return TokenizedRows(trees, (), writer.skipped, *counts)
 
 
-def ahead(items: Iterable[T], work: Callable[[T], W], threads: int = 1) -> Iterator[tuple[T, W]]:
-    """Each item and what `work` makes of it, in their order: in threads, while the caller reads items before and uses
-    the results behind."""
+def map_ahead(items: Iterable[T], function: Callable[[T], W], threads: int = 1) -> Iterator[tuple[T, W]]:
+    """Yield (item, function(item)) in order, computed by threads up to `AHEAD` items before they are consumed."""
     with ThreadPoolExecutor(threads) as pool:
-        coming: deque[tuple[T, Future[W]]] = deque()
+        pending: deque[tuple[T, Future[W]]] = deque()
         for item in items:
-            coming.append((item, pool.submit(work, item)))
-            if len(coming) > AHEAD:
-                ready, result = coming.popleft()
-                yield ready, result.result()
-        for ready, result in coming:
-            yield ready, result.result()
+            pending.append((item, pool.submit(function, item)))
+            if len(pending) > AHEAD:
+                ready, future = pending.popleft()
+                yield ready, future.result()
+        for ready, future in pending:
+            yield ready, future.result()

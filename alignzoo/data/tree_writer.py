@@ -1,4 +1,4 @@
-"""Token trees that go to disk as they are made, so that the memory of a million rows is that of a thousand."""
+"""Write token trees and rows to disk in parts, and read them back memory-mapped."""
 
 from __future__ import annotations
 
@@ -25,7 +25,12 @@ TYPES = {
 
 
 class TreeWriter:
-    """Trees that come in parts. `folder` holds their arrays until `save` puts them into one file."""
+    """Writer of trees that arrive in parts, in memory that does not grow with their number.
+
+    Args:
+        folder: New folder for arrays until `save` writes them to one file.
+        rows: File for the rows as JSON lines. None discards the rows.
+    """
 
     def __init__(self, folder: Path, rows: Path | None = None) -> None:
         folder.mkdir()
@@ -33,27 +38,27 @@ class TreeWriter:
         self._arrays = {name: ArrayWriter(folder / name, type) for name, type in TYPES.items()}
         self._columns: dict[str, ArrayWriter] = {}
         self._rows = open(rows, "wb") if rows else None
-        self._refused: tuple[list[Skipped], list[Skipped]] = ([], [])
+        self._skipped: tuple[list[Skipped], list[Skipped]] = ([], [])
         self.truncated_prompts = self.truncated_completions = 0
         self.boundary: Counter[str] = Counter()
         for name in ("segments", "trees", "id_cuts", "row_cuts"):
             self._arrays[name].append(np.zeros(1))
 
-    def add(self, part: TokenizedRows, refused: Sequence[Skipped] = ()) -> None:
-        """Put a part beside what is there, and what came of it; `refused` are rows that were no candidates for it."""
-        self._refused[0].extend(part.skipped)
-        self._refused[1].extend(refused)
+    def add(self, part: TokenizedRows, unconverted: Sequence[Skipped] = ()) -> None:
+        """Append a part with its counts; `unconverted` are rows that were skipped before tokenization."""
+        self._skipped[0].extend(part.skipped)
+        self._skipped[1].extend(unconverted)
         self.truncated_prompts += part.truncated_prompts
         self.truncated_completions += part.truncated_completions
         self.boundary += part.boundary
         self.add_trees(part.trees)
         if self._rows:
-            lines = StringArray.of(json.dumps(plain(row)) + "\n" for row in part.rows)
+            lines = StringArray.of(json.dumps(row_to_json(row)) + "\n" for row in part.rows)
             self._append("row_cuts", lines.cuts[1:] + self._rows.tell())
             self._rows.write(lines.raw.tobytes())
 
     def add_trees(self, trees: Trees) -> None:
-        """Put some trees beside those that are there. All must have the same columns."""
+        """Append trees. All parts must have the same columns."""
         ids, arrays = StringArray.of(trees.ids), self._arrays
         self._append("segments", trees.segments[1:] + arrays["tokens"].size)
         self._append("trees", trees.trees[1:] + arrays["scored_from"].size)
@@ -74,17 +79,17 @@ class TreeWriter:
 
     @property
     def skipped(self) -> list[Skipped]:
-        """In the order in which `prepare` lists them: those that were tokenized, then those that were refused."""
-        return [*self._refused[0], *self._refused[1]]
+        """All skipped rows, in the order of `prepare`: those skipped by tokenization first."""
+        return [*self._skipped[0], *self._skipped[1]]
 
     def trees(self, without: Sequence[str] = ()) -> Trees:
-        """All of them, mapped, less some columns. Nothing can be added after that."""
-        whole = {name: spool.whole() for name, spool in self._arrays.items()}
-        columns = {name: spool.whole() for name, spool in self._columns.items() if name not in without}
-        return trees_from(whole | {COLUMN + name: values for name, values in columns.items()}, self.mismatched)
+        """Return all trees, memory-mapped, except the columns in `without`. Ends writing: no part can be added."""
+        arrays = {name: writer.whole() for name, writer in self._arrays.items()}
+        columns = {name: writer.whole() for name, writer in self._columns.items() if name not in without}
+        return trees_from(arrays | {COLUMN + name: values for name, values in columns.items()}, self.mismatched)
 
     def save(self, trees: Trees, path: Path) -> None:
-        """Write trees (these, or what was made of them) to one file that `stored_trees` reads."""
+        """Write trees (`self.trees()`, or trees derived from them) to one file that `read_stored` reads."""
         assert isinstance(trees.ids, StringArray)
         arrays: dict[str, NDArray[Any]] = {name: getattr(trees, name) for name in (*ARRAYS, "keys")}
         arrays |= {"ids": trees.ids.raw, "id_cuts": trees.ids.cuts, "row_cuts": self._arrays["row_cuts"].whole()}
@@ -94,7 +99,7 @@ class TreeWriter:
 
 
 class StoredRows(Sequence[Row]):
-    """Rows in a file of JSON lines: a row is read when it is asked for."""
+    """Sequence of rows in a file of JSON lines. Indexing parses one row."""
 
     def __init__(self, path: Path, cuts: NDArray[np.int64]) -> None:
         size = path.stat().st_size
@@ -105,30 +110,30 @@ class StoredRows(Sequence[Row]):
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
         if isinstance(index, slice):
-            return [row_from(json.loads(line)) for line in self._lines[index]]
-        return row_from(json.loads(self._lines[index]))
+            return [row_from_json(json.loads(line)) for line in self._lines[index]]
+        return row_from_json(json.loads(self._lines[index]))
 
     def __iter__(self) -> Iterator[Row]:
         return (self[i] for i in range(len(self)))
 
 
 def trees_from(arrays: Mapping[str, NDArray[Any]], mismatched: bool) -> Trees:
-    """Trees of arrays as `TreeWriter` names them."""
+    """Build trees from the arrays of `TreeWriter`, by name."""
     columns = {name.removeprefix(COLUMN): values for name, values in arrays.items() if name.startswith(COLUMN)}
     tokens, segments, trees, scored_from = (arrays[name] for name in ARRAYS)
     ids, keys = StringArray(arrays["ids"], arrays["id_cuts"]), arrays["keys"].reshape(-1, 16)
     return Trees(ids, tokens, segments, trees, scored_from, columns, mismatched, keys)
 
 
-def stored(path: Path, rows: Path | None, mismatched: bool) -> TokenizedRows:
-    """What `Pile.save` wrote, mapped and not read; `rows` is the file of the rows where they were kept."""
+def read_stored(path: Path, rows: Path | None, mismatched: bool) -> TokenizedRows:
+    """Memory-map the file that `TreeWriter.save` wrote. `rows` is the file of the rows, None if they were discarded."""
     arrays = mmap_safetensors(path)
     kept = StoredRows(rows, arrays["row_cuts"]) if rows else ()
     return TokenizedRows(trees_from(arrays, mismatched), kept)
 
 
-def plain(row: Row) -> dict[str, Any]:
-    """A row as JSON has it."""
+def row_to_json(row: Row) -> dict[str, Any]:
+    """Return a row as JSON values."""
     return {
         "id": row.id, "prompt": _as_json(row.prompt), "group": row.group, "columns": _numbers(row.columns),
         "completions": [[_as_json(one.text), _as_json(one.context), _numbers(one.columns)] for one in row.completions],
@@ -136,13 +141,13 @@ def plain(row: Row) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def row_from(plain: Mapping[str, Any]) -> Row:
-    """The row that `plain` wrote."""
+def row_from_json(values: Mapping[str, Any]) -> Row:
+    """Return the row that `row_to_json` converted."""
     completions = tuple(
-        Completion(_as_text(text), _as_text(context), columns) for text, context, columns in plain["completions"]
+        Completion(_as_text(text), _as_text(context), columns) for text, context, columns in values["completions"]
     )
-    tools = tuple(plain["tools"])
-    return Row(plain["id"], _as_text(plain["prompt"]), completions, plain["group"], plain["columns"], tools)
+    tools = tuple(values["tools"])
+    return Row(values["id"], _as_text(values["prompt"]), completions, values["group"], values["columns"], tools)
 
 
 def _as_json(text: Text) -> str | list[dict[str, Any]]:
@@ -154,4 +159,4 @@ def _as_text(value: Any) -> Text:
 
 
 def _numbers(columns: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in columns.items()}  # a source may give numpy's
+    return {name: float(value) for name, value in columns.items()}  # a source may supply numpy numbers

@@ -1,8 +1,7 @@
-"""Token trees: a prompt's tokens with the completions as branches, many of them in flat arrays.
+"""Token trees: a prompt with its completions as branches, stored for many rows in flat arrays.
 
-The prompt is tokenized once and each branch continues it, so prompt + branch is exactly what the policy is scored on.
-Of a branch only the tokens from `scored_from` on are scored (before them may stand turns that differ between the two
-dialogues of an odd HH row).
+The policy is scored on prompt + branch. Only the branch's tokens from `scored_from` on are scored. The tokens before
+them are context: turns that differ between the two dialogues of some HH rows.
 """
 
 from __future__ import annotations
@@ -17,25 +16,28 @@ from numpy.typing import NDArray
 
 TokenIds = NDArray[np.int32]
 BLOCK = 16_384
-"""Trees that are worked on at once where all of them would take too much memory."""
+"""Number of trees processed at once to limit memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """One completion. `tokens[scored_from:]` is what is scored, EOS included."""
+    """One completion. `tokens[scored_from:]` are scored, EOS included."""
 
     tokens: TokenIds
     scored_from: int = 0
 
     @property
     def scored(self) -> int:
-        """How many tokens are scored."""
+        """Number of scored tokens."""
         return len(self.tokens) - self.scored_from
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """`prompt` is never empty: the first completion token needs a token to be predicted from."""
+    """A prompt and its completions.
+
+    The prompt has at least one token, from which the first completion token is predicted.
+    """
 
     id: str
     prompt: TokenIds
@@ -43,12 +45,12 @@ class Tree:
 
     @property
     def slots(self) -> int:
-        """Token slots that it takes in a forest: the prompt once, then every branch."""
+        """Number of tokens with the prompt counted once, which is the number of slots in a packed layout."""
         return len(self.prompt) + sum(len(branch.tokens) for branch in self.branches)
 
 
 def sequence_key(prompt: TokenIds, branch: Branch) -> bytes:
-    """16 bytes that identify what is scored: the token ids and where scoring starts, nothing else."""
+    """Return 16 bytes that identify a scored sequence: its token ids and the position where scoring starts."""
     digest = blake2b(digest_size=16)
     digest.update(np.int64(len(prompt) + branch.scored_from).tobytes())
     digest.update(np.ascontiguousarray(prompt, dtype=np.int32).tobytes())
@@ -57,7 +59,7 @@ def sequence_key(prompt: TokenIds, branch: Branch) -> bytes:
 
 
 def sequence_keys(trees: Trees) -> NDArray[np.uint8]:
-    """(branches, 16) `sequence_key` of every branch of every tree, in the order of trees and branches."""
+    """Return the `sequence_key` of every branch as (branches, 16), in the order of trees and branches."""
     raw = np.ascontiguousarray(trees.tokens, dtype=np.int32).view(np.uint8).data
     cuts = (4 * trees.segments).tolist()
     segments, scored_from = trees.trees.tolist(), trees.scored_from.tolist()
@@ -74,10 +76,10 @@ def sequence_keys(trees: Trees) -> NDArray[np.uint8]:
 
 
 class Trees(Sequence[Tree]):
-    """Many trees in four flat arrays. Iterating makes `Tree` views; nothing is copied.
+    """Sequence of trees in four flat arrays. Indexing and iterating create `Tree` views without copying.
 
-    `tokens` holds segment after segment; segment s is `tokens[segments[s]:segments[s + 1]]`. Tree t owns the segments
-    `trees[t]` up to `trees[t + 1]`: its prompt first, then its branches. `scored_from` has one entry per segment.
+    Segment s is `tokens[segments[s]:segments[s + 1]]`. Tree t has the segments `trees[t]` to `trees[t + 1]`: its prompt
+    and then its branches. `scored_from` has one entry for each segment.
     """
 
     def __init__(
@@ -88,27 +90,31 @@ class Trees(Sequence[Tree]):
         self.ids, self.tokens, self.segments, self.trees, self.scored_from = ids, tokens, segments, trees, scored_from
         self._keys = keys
         self.columns = dict(columns or {})
-        """Numbers that came with the data: name -> one for each branch of each tree, nan where there is none."""
+        """Numbers from the data: name -> one value for each branch of each tree, nan if absent."""
         self.mismatched = mismatched
-        """Whether the second half of every tree's branches are completions of other rows (KTO's KL estimate)."""
+        """True if the second half of every tree's branches are completions of other rows (KTO's KL estimate)."""
 
     @property
     def first(self) -> NDArray[np.int64]:
-        """(len + 1,) how many branches stand before each tree's; of one tree `branches` tells it at once."""
+        """(len + 1,) index of each tree's first branch among all branches. See `branches` for one tree."""
         return self.trees - np.arange(len(self.trees))
 
     def branches(self, index: int) -> tuple[int, int]:
-        """A tree's branches among those of all trees: the first, and the one after the last."""
+        """Return the range (first, end) of a tree's branches among all branches."""
         return int(self.trees[index]) - index, int(self.trees[index + 1]) - index - 1
 
     @property
     def keys(self) -> NDArray[np.uint8]:
-        """(branches of all trees, 16) `sequence_key` of each: kept with the tokens, or else made of them."""
+        """(branches of all trees, 16) `sequence_key` of each branch, stored with the tokens or computed from them."""
         return sequence_keys(self) if self._keys is None else self._keys
 
     def names(self, index: int) -> tuple[str, ...]:
-        """What people call the branches of a tree: chosen and rejected; of a longer list the ranks; of a single
-        completion its label; "mismatched" of another row's."""
+        """Return the names of a tree's branches.
+
+        A pair has `chosen` and `rejected`. A longer list has `rank_1`, `rank_2`, ... A single completion has its label
+        (`desirable` or `undesirable`), or `chosen` without labels. Mismatched completions have the same names with the
+        prefix `mismatched_`.
+        """
         first, last = self.branches(index)
         own = (last - first) // (2 if self.mismatched else 1)
         names = ("chosen", "rejected") if own == 2 else tuple(f"rank_{k}" for k in range(1, own + 1))
@@ -118,14 +124,14 @@ class Trees(Sequence[Tree]):
             names = ("chosen",)
         return names + (tuple(f"mismatched_{name}" for name in names) if self.mismatched else ())
 
-    def blocks(self, most: int = BLOCK) -> Iterator[Trees]:
-        """The same trees in parts of at most `most`, so that arithmetic on all of them takes the memory of one part."""
-        for start in range(0, len(self), most):
-            trees = self.trees[start : start + most + 1]
+    def blocks(self, max_trees: int = BLOCK) -> Iterator[Trees]:
+        """Yield the trees in parts of at most `max_trees`, to limit the memory of arithmetic on all of them."""
+        for start in range(0, len(self), max_trees):
+            trees = self.trees[start : start + max_trees + 1]
             segments = self.segments[trees[0] : trees[-1] + 1]
             own = slice(int(trees[0]) - start, int(trees[-1]) - start - len(trees) + 1)
             yield Trees(
-                self.ids[start : start + most], self.tokens[segments[0] : segments[-1]], segments - segments[0],
+                self.ids[start : start + max_trees], self.tokens[segments[0] : segments[-1]], segments - segments[0],
                 trees - trees[0], self.scored_from[trees[0] : trees[-1]],
                 {name: values[own] for name, values in self.columns.items()}, self.mismatched,
                 None if self._keys is None else self._keys[own],
@@ -133,24 +139,24 @@ class Trees(Sequence[Tree]):
 
     @property
     def parted(self) -> NDArray[np.bool_]:
-        """(len,) True for trees with a branch that has turns of its own before what is scored."""
+        """(len,) True for trees with a branch that has context before its scored tokens."""
         starts = self.trees[:-1]
         return np.maximum.reduceat(self.scored_from, starts) > 0 if len(starts) else np.zeros(0, dtype=np.bool_)
 
     @property
     def sizes(self) -> NDArray[np.int64]:
-        """(len,) tokens of each tree, its prompt once."""
+        """(len,) number of tokens of each tree, with its prompt counted once."""
         return np.diff(self.segments[self.trees])
 
     def longest(self) -> int:
-        """Tokens of the longest sequence, prompt and branch together."""
-        most = 0
+        """Return the number of tokens of the longest sequence (prompt + branch)."""
+        longest = 0
         for block in self.blocks():
             sizes = np.diff(block.segments)
-            sizes += np.repeat(sizes[block.trees[:-1]], np.diff(block.trees))  # of prompts it is twice their own
+            sizes += np.repeat(sizes[block.trees[:-1]], np.diff(block.trees))  # doubles prompts; reset below
             sizes[block.trees[:-1]] = 0
-            most = max(most, int(sizes.max()))
-        return most
+            longest = max(longest, int(sizes.max()))
+        return longest
 
     @classmethod
     def build(

@@ -1,10 +1,11 @@
-"""Base classes of every kind of plugin, one file a kind, and the hooks that register them."""
+"""Base classes of every kind of component, one file a kind, and the hooks that register them."""
 
 from alignzoo.core.lazy import lazy_exports
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
+        "component": ["Component", "summary"],
         "data_source": ["DataSource"],
         "format": ["Format"],
         "hookspecs": ["KINDS", "hookimpl"],
@@ -13,8 +14,9 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "metric": ["Metric"],
         "model_source": ["ModelSource"],
         "modifier": ["Modifier"],
-        "objective": ["Field", "Objective", "Requirements"],
+        "objective": ["Field", "Objective"],
         "reporter": ["Reporter"],
+        "requirements": ["Requirements", "ScoredComponent"],
         "rows": ["Completion", "Row", "Skipped"],
     },
 )

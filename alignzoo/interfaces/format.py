@@ -1,33 +1,36 @@
-"""The base class of formats: what a record of a file or a dataset means."""
+"""The base class of formats, which turn a record of a file or a dataset into a row."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
+from alignzoo.interfaces.component import Component
 from alignzoo.interfaces.rows import Row, Skipped
 
 
-class Format(BaseModel):
-    """What a record means. Subclass it, give it a `name` and `row`, and return it from `register_formats`.
+class Format(Component):
+    """Base class of formats: define `name` and `row`, and return the class from `register_formats`.
 
-    A format knows nothing of where records come from: every one works with files, saved datasets and the hub.
+    A format does not depend on where records come from: it works with files, saved datasets and the hub.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    name: ClassVar[str]
-
     def row(self, id: str, record: Mapping[str, Any], where: str) -> Row | Skipped:
-        """A row from one record; `id` is unique in the source, `where` is the place for errors.
+        """Return the row of one record, or a `Skipped` with the reason if the record cannot be used.
 
-        What can't be used is a `Skipped`; what is no such record (a missing field, a wrong type) raises UserError.
+        Args:
+            id: an id that is unique in the source.
+            record: the fields of the record.
+            where: the place of the record, for error messages.
+
+        Raises:
+            UserError: a field is missing or has the wrong type.
         """
         raise NotImplementedError(f"{type(self).__name__} has no row")
 
     @model_serializer(mode="wrap")
     def _with_name(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """As a recipe writes it: it stands within its source's fields, where the name would else be lost."""
+        """Keep the name when a format is dumped as a field of its source."""
         return {"name": self.name, **fields(self)}

@@ -1,7 +1,7 @@
-"""Every extension point, one page.
+"""The hooks that register plugins, one for each kind of component.
 
-All hooks have one shape: no arguments, return a list of classes. A class carries its `name`, pydantic fields with
-descriptions, and a docstring; listing, `show`, recipe errors and the run folder's provenance all read these.
+A hook takes no arguments and returns a list of classes. A class has a `name`, pydantic fields with descriptions, and a
+docstring, which listings, recipe errors and the run folder's provenance show.
 
 A plugin is a distribution with an entry point in the group `alignzoo` that names a module (or object) with functions
 marked `@alignzoo.hookimpl`. The built-ins register through the same hooks.
@@ -30,47 +30,47 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def register_objectives() -> list[type[Objective]]:  # type: ignore[empty-body]
-    """A loss on log-probabilities, and what it needs to be given."""
+    """Register objectives: losses on log-probabilities, with the inputs that they declare."""
 
 
 @hookspec
 def register_modifiers() -> list[type[Modifier]]:  # type: ignore[empty-body]
-    """What changes any objective: its log-ratios, its weights, its loss."""
+    """Register modifiers, which change the log-ratios or the loss of any objective."""
 
 
 @hookspec
 def register_data_sources() -> list[type[DataSource]]:  # type: ignore[empty-body]
-    """Where preference rows come from: pydantic fields -> an iterator of rows."""
+    """Register data sources, which yield preference rows."""
 
 
 @hookspec
 def register_formats() -> list[type[Format]]:  # type: ignore[empty-body]
-    """What a record of a file or a dataset means: a record -> a row."""
+    """Register formats, which turn a record of a file or a dataset into a row."""
 
 
 @hookspec
 def register_models() -> list[type[ModelSource]]:  # type: ignore[empty-body]
-    """How the tokenizer and the model that training starts from are obtained."""
+    """Register model sources, which load the tokenizer and the model that training starts from."""
 
 
 @hookspec
 def register_metrics() -> list[type[Metric]]:  # type: ignore[empty-body]
-    """A number of each held-out example; its mean and standard error are reported."""
+    """Register metrics: numbers of held-out examples, reported as mean and standard error."""
 
 
 @hookspec
 def register_judges() -> list[type[Judge]]:  # type: ignore[empty-body]
-    """Who reads the policy's answers and says how good they are: a reward, or a preference between two."""
+    """Register judges, which rate the policy's replies or compare two of them."""
 
 
 @hookspec
 def register_reporters() -> list[type[Reporter]]:  # type: ignore[empty-body]
-    """What is made of a run's records: a page, a tracker, a model card."""
+    """Register reporters, which turn a run's records into a page, a model card or tracker entries."""
 
 
 KINDS: dict[str, tuple[str, str]] = {
     "objective": ("register_objectives", "alignzoo.interfaces.objective:Objective"),
-    "modifier": ("register_modifiers", "alignzoo.objectives.composition:Modifier"),
+    "modifier": ("register_modifiers", "alignzoo.interfaces.modifier:Modifier"),
     "data source": ("register_data_sources", "alignzoo.interfaces.data_source:DataSource"),
     "format": ("register_formats", "alignzoo.interfaces.format:Format"),
     "model source": ("register_models", "alignzoo.interfaces.model_source:ModelSource"),
@@ -78,4 +78,4 @@ KINDS: dict[str, tuple[str, str]] = {
     "judge": ("register_judges", "alignzoo.interfaces.judge:Judge"),
     "reporter": ("register_reporters", "alignzoo.interfaces.reporter:Reporter"),
 }
-"""kind -> (its hook, the class that everything it returns must derive from)."""
+"""kind -> (its hook, the base class of what the hook returns)."""

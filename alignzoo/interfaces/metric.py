@@ -1,37 +1,46 @@
-"""What a metric is: a number of each held-out example, of which the mean and its standard error are reported."""
+"""The base class of metrics: numbers of held-out examples, reported as mean and standard error."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from alignzoo.interfaces.objective import Data, Head, Objective, ReferenceKind, Requirements
+from alignzoo.interfaces.objective import Objective
+from alignzoo.interfaces.requirements import Data, Head, ReferenceKind, Requirements, ScoredComponent
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Metric(Requirements):
-    """Base class: subclass it, give it a `name` and `values`, and return it from `register_metrics`.
+class Metric(ScoredComponent):
+    """Base class of metrics: define `name` and `values`, and return the class from `register_metrics`.
 
-    It declares what it needs as an objective does, and sees the same fields; a recipe names it under `eval.metrics`.
+    A recipe names it under `eval.metrics`. It declares its inputs as an objective does and sees the same fields.
     """
 
     reference: ClassVar[ReferenceKind] = "none"
-    """`none`, `sequence` or `token`. Where the objective has a live or moving reference, it is that one."""
+    """`none`, `sequence` or `token`. If the objective has a live or moving reference, that one is used."""
     data: ClassVar[Data] = "pair"
-    """What `values` gets, as for an objective."""
+    """The type of the example, as for an objective."""
     head: ClassVar[Head] = "language_model"
     """The head that the policy must have."""
     mismatched: ClassVar[bool] = False
 
     def values(self, example: Any, objective: Objective) -> Tensor:
-        """The number of each held-out example, shape (B,), without gradient; not-a-number where there is none.
+        """Return the number of each held-out example, shape (B,), without gradient; NaN where there is none.
 
-        `objective` is the run's (the first term of a sum): its `reward` is the implicit one.
+        Args:
+            example: what `data` declares.
+            objective: the run's objective, or the first term of a sum. Its `implicit_reward` is the implicit reward.
         """
         raise NotImplementedError(f"{type(self).__name__} has no values")
 
+    @property
+    def requirements(self) -> Requirements:
+        """The declarations as one value."""
+        return replace(super().requirements, mismatched=self.mismatched, data=self.data, head=self.head)
+
     @classmethod
-    def _impossible(cls) -> dict[str, bool]:
+    def _contradictions(cls) -> dict[str, bool]:
         live = cls.reference in ("live", "moving")
-        return super()._impossible() | {'a metric\'s reference is "none", "sequence" or "token"': live}
+        return super()._contradictions() | {'a metric\'s reference is "none", "sequence" or "token"': live}

@@ -1,11 +1,13 @@
-"""What a model source is: it obtains a tokenizer and the model that training starts from."""
+"""The base class of model sources, which load the tokenizer and the model that training starts from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from alignzoo.interfaces.component import Component, Strict
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -15,24 +17,22 @@ if TYPE_CHECKING:
 
 ALL_LINEAR = "all-linear"
 ON_TOP = ("lora", "quantize")
-"""Fields that say how a run trains what a source loads. They are no part of what the source is."""
+"""Fields on how the loaded model is trained. They are not part of the source's fingerprint."""
 
 
-class Lora(BaseModel):
-    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685): the weights stay as they are, and W x becomes
-    W x + (alpha / r) B A x with A and B trained. Made by the peft library.
+class Lora(Strict):
+    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685), from the peft library.
 
-    There is no dropout on them: the policy that is trained is then exactly the one that is scored.
+    The weights W are frozen, and W x becomes W x + (alpha / r) B A x with A and B trained. Adapters have no dropout, so
+    that the policy that is trained is exactly the one that is scored.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     r: int = Field(16, ge=1, description="rank: A is (r, inputs), B is (outputs, r)")
     alpha: float = Field(32.0, gt=0, description="the update is scaled by alpha / r")
-    dropout: float = Field(0.0, description="0, and nothing else")
+    dropout: float = Field(0.0, description="must be 0")
     target_modules: tuple[str, ...] = Field(
         (ALL_LINEAR,),
-        description="names of linear layers, as q_proj; all-linear: every one but the head (QLoRA's advice)",
+        description="names of linear layers, such as q_proj; all-linear: all except the head, as in QLoRA",
     )
 
     @field_validator("dropout")
@@ -40,8 +40,8 @@ class Lora(BaseModel):
     def _none(cls, value: float) -> float:
         if value != 0:
             raise ValueError(
-                f"{value:g} is not 0: a policy is trained without dropout, so that what is trained is exactly what is "
-                "scored, and a run can be repeated to the byte; a smaller r or learning rate regularizes too"
+                f"{value:g} is not 0: with dropout, the policy that is trained differs from the one that is scored; "
+                "use a smaller r or learning rate to regularize"
             )
         return value
 
@@ -54,25 +54,24 @@ class Lora(BaseModel):
     @classmethod
     def _all_or_some(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value or (ALL_LINEAR in value and len(value) > 1):
-            raise ValueError(f"expected {ALL_LINEAR} alone, or names of layers")
+            raise ValueError(f"expected {ALL_LINEAR}, or a list of names of linear layers")
         return value
 
 
-class ModelSource(BaseModel):
-    """Base class: subclass it, give it a `name` and the two loaders, and return it from `register_models`.
+class ModelSource(Component):
+    """Base class of model sources: define `name` and both loaders, and return it from `register_models`.
 
-    A recipe names it under `model`. What it loads is a Hugging Face model and tokenizer: they are checked, scored and
-    exported like any other.
+    A recipe names it under `model`. It loads a Hugging Face model and tokenizer, which are checked, scored and exported
+    like any other.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
-    name: ClassVar[str]
     needs_runs: ClassVar[tuple[str, ...]] = ()
-    """Keys of fields that name a recipe: its run is made first. They are no part of `fingerprint`."""
+    """Fields that name a recipe, whose run is made first. They are not part of `fingerprint`."""
 
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the weights")
-    lora: Lora | None = Field(None, description="train low-rank adapters in place of the weights: {r: 16, alpha: 32}")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="data type of the weights")
+    lora: Lora | None = Field(None, description="train low-rank adapters instead of the weights: {r: 16, alpha: 32}")
     quantize: Literal["4bit", "8bit"] | None = Field(
         None, description="keep the frozen weights in 4 or 8 bits (bitsandbytes) under the adapters: QLoRA"
     )
@@ -84,30 +83,47 @@ class ModelSource(BaseModel):
         return self
 
     def load_tokenizer(self, train_rows: Iterable[Row]) -> PreTrainedTokenizerBase:
-        """The tokenizer; `train_rows` are there for one that is trained. Raises UserError when it can't be had."""
+        """Return the tokenizer.
+
+        Args:
+            train_rows: the training rows, for a tokenizer that is trained on them.
+
+        Raises:
+            UserError: the tokenizer cannot be loaded.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no load_tokenizer")
 
     def load_model(self, tokenizer: PreTrainedTokenizerBase, seed: int, head: str) -> PreTrainedModel:
-        """The model, a function of the fields and the seed alone; `head` is `language_model`, or `scalar` for a reward
-        model: one label, a linear `score`. Raises UserError when it can't be had."""
+        """Return the model, which must depend only on the fields and the seed.
+
+        Args:
+            tokenizer: the tokenizer from `load_tokenizer`.
+            seed: the seed of weights that are initialized at random.
+            head: `language_model`, or `scalar` for a reward model, which has one label and a linear layer `score`.
+
+        Raises:
+            UserError: the model cannot be loaded.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no load_model")
 
     def fingerprint(self) -> Any:
-        """Everything that the weights depend on, as plain JSON values: the fields, and the contents of what they name.
+        """Return everything that the weights depend on, as plain JSON values.
 
-        `alignzoo.content_digest(path)` digests the files of a folder.
+        The default is the fields. A source that reads files must add their contents: `alignzoo.content_digest(path)`.
         """
         return {"name": self.name, **self.model_dump(mode="json", exclude={*ON_TOP, *self.needs_runs})}
 
     @property
     def origin(self) -> tuple[str, str | None] | None:
-        """Where from_pretrained finds these very weights, for what is trained on top of them to name: a folder or a hub
-        id, and its revision. None where they are made: they are then saved beside the adapters."""
+        """The folder or hub id where `from_pretrained` finds these weights, and its revision, for adapters to name.
+
+        None if the weights were computed; they are then saved beside the adapters.
+        """
         return None
 
     @property
     def runs_code(self) -> bool:
-        """Whether Python code that comes with the weights may be run, by this run and by those that start from it."""
+        """True if Python code that comes with the weights may run, here and in runs that start from this one."""
         return False
 
     def __str__(self) -> str:

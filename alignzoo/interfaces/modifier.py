@@ -1,4 +1,4 @@
-"""A modifier: a plugin that changes the inputs of any objective built on log-ratios."""
+"""The base class of modifiers, which change the inputs or the loss of any objective."""
 
 from __future__ import annotations
 
@@ -6,44 +6,48 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from alignzoo.interfaces.loss_inputs import Scored
-from alignzoo.interfaces.objective import Data, Objective, Requirements
+from alignzoo.interfaces.objective import Objective
+from alignzoo.interfaces.requirements import Data, ScoredComponent
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Modifier(Requirements):
-    """Base class: changes what an objective sees, or its loss. Return it from `register_modifiers`.
+class Modifier(ScoredComponent):
+    """Base class of modifiers: define `name` and one of the methods, and return it from `register_modifiers`.
 
-    Override `scored` when it changes each completion's log-ratio by itself, `transform` when it needs the whole
-    example, and `loss` when it changes the loss. The implicit reward, for metrics, goes through `scored` alone.
+    Override `scored` to change the log-ratio of each completion separately, `transform` to change an example as a
+    whole, or `loss` to change the loss. The implicit reward, for metrics, is changed by `scored` only.
     """
 
     data: ClassVar[tuple[Data, ...]] = ("pair", "unpaired", "ranked", "chosen")
-    """What objectives it applies to."""
+    """The data of the objectives that it applies to."""
     changes_log_ratio: ClassVar[bool] = True
-    """Whether it works through the log-ratio: an objective that reads none can't be modified by it."""
+    """Set to False if it does not act through the log-ratio. Otherwise it needs an objective that reads one."""
 
     def incompatible_with(self, objective: Objective) -> str:
-        """Why it has no meaning around an objective (with the modifiers inside of this one), or "". That it takes
-        `data`, and reads the log-ratio if that is what changes, is seen to already."""
+        """Return why the modifier has no meaning around an objective, or "" if it has one.
+
+        The objective includes the modifiers inside of this one. `data` and `changes_log_ratio` are checked before.
+        """
         return ""
 
     def scored(self, scored: Scored) -> Scored:
-        """The completions as the objective shall see them: usually `scored.with_log_ratio(...)`."""
+        """Return the completions that the objective sees, usually `scored.with_log_ratio(...)`."""
         return scored
 
     def transform(self, example: Any, objective: Objective) -> Any:
-        """The example as the objective shall see it: every completion through `scored`."""
+        """Return the example that the objective sees. The default applies `scored` to all completions."""
         if isinstance(example, Scored):
             return self.scored(example)
         return replace(example, **{name: self.scored(side) for name, side in example.sides().items()})
 
     def loss(self, objective: Objective, example: Any) -> Tensor:
-        """The objective's loss of the example, shape (B,), modified."""
+        """Return the modified loss of each example, shape (B,)."""
         return objective.loss(self.transform(example, objective))
 
     @classmethod
-    def _impossible(cls) -> dict[str, bool]:
+    def _contradictions(cls) -> dict[str, bool]:
         own = [getattr(cls, key) is not getattr(Modifier, key) for key in ("scored", "transform", "loss")]
-        return super()._impossible() | {"it changes nothing: override `scored`, `transform` or `loss`": not any(own)}
+        unchanged = "it changes nothing: override `scored`, `transform` or `loss`"
+        return super()._contradictions() | {unchanged: not any(own)}

@@ -1,129 +1,78 @@
-"""What an objective is, and what it declares.
+"""The base class of objectives.
 
-An objective is pure math over log-probabilities: it never sees padding, masks, devices or ranks. It declares what it
-needs in class attributes, and the engine provides that and no more (`alignzoo.interfaces.loss_inputs` has the types).
-Reading anything else is an error that names the missing declaration. torch is not imported here, so that a recipe can
-be read without it.
+An objective is pure math over log-probabilities: it never sees padding, masks, devices or ranks. It declares the inputs
+that it needs in class attributes (`alignzoo.interfaces.requirements`), and the engine provides those and no others
+(`alignzoo.interfaces.loss_inputs`). Reading anything else raises an error that names the missing declaration. This
+module does not import torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from alignzoo.interfaces.loss_inputs import NotDeclared, Pair, Ranked, Scored, Tokens, Unpaired
+from alignzoo.interfaces.requirements import Data, Head, Raises, ReferenceKind, Requirements, Scope, ScoredComponent
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-__all__ = ["Field", "NotDeclared", "Objective", "Pair", "Ranked", "Requirements", "Scored", "Tokens", "Unpaired"]
+__all__ = ["Field", "NotDeclared", "Objective", "Pair", "Ranked", "Scored", "Tokens", "Unpaired"]
 
 
-ReferenceKind = Literal["none", "sequence", "token", "live", "moving"]
-"""From the least to the most."""
-Statistic = Literal["entropy", "log_collision_prob", "kl"]
-Data = Literal["pair", "chosen", "unpaired", "ranked"]
-Scope = Literal["example", "batch"]
-Head = Literal["language_model", "scalar"]
-Raises = Literal["by_data", "margin", "chosen", "labels", "order", "nothing"]
+class Objective(ScoredComponent):
+    """Base class of objectives: define `name` and `loss`, and return the class from `register_objectives`.
 
-
-class Requirements(BaseModel):
-    """What an objective or a modifier asks for, in class attributes. Everything is off unless it is declared."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    name: ClassVar[str]
-    """How a recipe calls it: lower case letters, digits and underscores."""
-    family: ClassVar[str] = ""
-    """What it is listed with."""
-    source: ClassVar[str] = ""
-    """Where it was published: authors, year, arXiv id, equation."""
-    equation: ClassVar[str] = ""
-    """The loss of one example in plain text; h is the difference of the log-ratios."""
-
-    reference: ClassVar[ReferenceKind] = "none"
-    """`sequence`, `token`: log-probs of whole completions, or of each token too, under the frozen reference, from the
-    cache. `live`: the reference runs beside the policy, for `statistics = ("kl",)`. `moving`: it runs beside the policy
-    and follows it, as `reference_update` says. `none`: not computed."""
-    tokens: ClassVar[bool] = False
-    """`scored.tokens`: what is known of each scored token."""
-    statistics: ClassVar[tuple[Statistic, ...]] = ()
-    """Of the whole distribution at each scored token; see `Tokens`. They need `tokens`, kl also a live reference."""
-    columns: ClassVar[tuple[str, ...]] = ()
-    """Numbers that come with the data, by name: `scored.column("score")`."""
-    stop_gradient: ClassVar[str] = ""
-    """What the loss holds constant on purpose, in words, where its gradient is not the derivative of its value."""
-    needs_uniform: ClassVar[bool] = False
-    """`example.uniform` and `tokens.uniform`: seeded by run, step and row, whatever the micro-batches are."""
-
-    @classmethod
-    def _impossible(cls) -> dict[str, bool]:
-        """What no engine can provide -> whether the class declares it."""
-        return {
-            "`statistics` need `tokens = True`": bool(cls.statistics) and not cls.tokens,
-            'the statistic "kl" needs `reference = "live"`: a cache has no distributions':
-                "kl" in cls.statistics and cls.reference not in ("live", "moving"),
-            '`reference = "token"` needs `tokens = True`': cls.reference == "token" and not cls.tokens,
-        }  # fmt: skip
-
-
-Spelling = Callable[[type[Any]], str]
-"""From a class to how a recipe names it: where several packages offer the name, `package/name`."""
-
-
-def plain_name(cls: type[Any]) -> str:
-    """The name by itself."""
-    return str(cls.name)
-
-
-class Objective(Requirements):
-    """Base class: subclass it, give it a `name` and `loss`, and return it from `register_objectives`.
-
-    Hyper-parameters are pydantic fields with bounds and descriptions; a recipe's `objective:` node is validated
-    against them. The docstring's first line says what the objective is.
+    Hyper-parameters are pydantic fields with bounds and descriptions; a recipe's `objective:` node is validated against
+    them. Start the docstring with the full name of the objective.
     """
 
     reference: ClassVar[ReferenceKind] = "sequence"
     data: ClassVar[Data] = "pair"
-    """What `loss` gets. `pair`: a `Pair`. `chosen`: the preferred completions alone, a `Scored`. `unpaired`: single
-    completions, labeled desirable or not, an `Unpaired`. `ranked`: K completions of each prompt, a `Ranked`."""
+    """The type of the example. `pair`: a `Pair`. `chosen`: only the preferred completions, a `Scored`. `unpaired`:
+    single completions labeled desirable or undesirable, an `Unpaired`. `ranked`: K completions of each prompt, a
+    `Ranked`."""
     mismatched: ClassVar[bool] = False
-    """Unpaired data alone: also score every prompt with the completion of another row (KTO's KL estimate)."""
+    """Also score every prompt with the completion of another row, for KTO's KL estimate; only for unpaired data."""
     scope: ClassVar[Scope] = "example"
     """`batch`: `loss` sees the whole global batch at once, so that an example's loss may depend on the others. It
-    costs one more forward."""
+    costs one more forward pass."""
     head: ClassVar[Head] = "language_model"
-    """`scalar`: the policy is a reward model, one number a completion (`scored.scalar`), and has no log-probs."""
+    """`scalar`: the policy is a reward model with one number for each completion (`scored.scalar`) and no log-probs."""
     needs_runs: ClassVar[tuple[str, ...]] = ()
-    """Keys of fields that name a recipe: its run is made first."""
+    """Fields that name a recipe, whose run is made first."""
     raises: ClassVar[Raises] = "by_data"
-    """What a small step of gradient descent raises, which the conformance kit checks. `margin`: log-probs of chosen
-    completions less those of rejected ones. `chosen`: log-probs of the chosen ones. `labels`: log-probs of desirable
-    completions, and it lowers those of undesirable ones. `order`: the agreement of log-probs with the data's order.
-    `by_data`: the one of these that fits `data`. `nothing`: not checked."""
+    """The quantity that a small step of gradient descent raises, for the conformance kit. `margin`: log-probs of chosen
+    completions minus those of rejected ones. `chosen`: log-probs of chosen completions. `labels`: log-probs of
+    desirable completions, while those of undesirable ones fall. `order`: the agreement of log-probs with the order of
+    the data. `by_data`: the one of these that fits `data`. `nothing`: not checked."""
     already_applies: ClassVar[tuple[str, ...]] = ()
-    """Names of modifiers that do what its own formula does already: a recipe that adds one is refused."""
+    """Names of modifiers whose change is already part of the formula; a recipe that adds one is an error."""
 
     def loss(self, example: Any) -> Tensor:
-        """The loss of each example, shape (B,). `example` is what `data` says."""
+        """Return the loss of each example, shape (B,).
+
+        Args:
+            example: a `Pair`, `Scored`, `Unpaired` or `Ranked`, as declared by `data`.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no loss")
 
     def weight(self, example: Any) -> Tensor:
-        """What each example counts for, shape (B,). A step minimizes sum(loss) / sum(weight) over the global batch.
+        """Return the weight of each example, shape (B,). The default is ones: a mean over examples.
 
-        One for every example unless overridden: a mean over examples. SFT returns the token counts: a mean over tokens.
-        It may depend on lengths and columns; only with `scope = "batch"` on anything else.
+        A step minimizes sum(loss) / sum(weight) over the global batch. SFT returns token counts: a mean over tokens.
+        The weight may depend on lengths and columns; with `scope = "batch"`, on anything.
         """
         return example.ones()
 
     def implicit_reward(self, scored: Scored) -> Tensor:
-        """The implicit reward of completions, of any shape, for metrics alone: beta times their log-ratio.
+        """Return the implicit reward of completions, of any shape, for metrics: beta times the log-ratio.
 
-        Without a reference it is beta times the log-probability. An objective with no beta counts as beta = 1.
+        Without a reference it is beta times the log-prob. An objective without a beta counts as beta = 1.
         """
         if self.head == "scalar":
             return scored.scalar
@@ -131,28 +80,33 @@ class Objective(Requirements):
         return beta * (scored.log_prob if self.reference == "none" else scored.log_ratio)
 
     def initial_state(self) -> dict[str, float]:
-        """Numbers kept from step to step (running means), checkpointed with the run. They need `scope = "batch"`."""
+        """Return the numbers that are kept from step to step, such as running means.
+
+        They are checkpointed with the run, and need `scope = "batch"`.
+        """
         return {}
 
     def next_state(self, example: Any) -> dict[str, float]:
-        """The state after seeing a global batch; `example.state` is the one before. Called before `loss`, which then
-        sees what this returns. Every rank sees the same batch, so every rank has the same state."""
+        """Return the state after a global batch; `example.state` is the state before it.
+
+        It is called before `loss`, which then sees the new state. All ranks see the same batch and keep the same state.
+        """
         return dict(example.state)
 
     def reference_update(self, step: int) -> float:
-        """For a moving reference: how far it moves to the policy after optimizer step `step` (from 1).
+        """Return the share s of the policy in a moving reference after optimizer step `step` (from 1).
 
-        0: stays; 1: becomes the policy; between: reference = s * policy + (1 - s) * reference, weight by weight.
+        The update is reference = s * policy + (1 - s) * reference, weight by weight.
         """
         return 0.0
 
     @classmethod
-    def _impossible(cls) -> dict[str, bool]:
+    def _contradictions(cls) -> dict[str, bool]:
         def defines(method: str) -> bool:
             return getattr(cls, method) is not getattr(Objective, method)
 
         keeps = defines("initial_state") or defines("next_state")
-        return super()._impossible() | {
+        return super()._contradictions() | {
             "it has no `loss`": not defines("loss"),
             '`mismatched` needs `data = "unpaired"`': cls.mismatched and cls.data != "unpaired",
             '`scope = "batch"` needs lists of one length: not with `data = "ranked"`':
@@ -168,39 +122,21 @@ class Objective(Requirements):
         }  # fmt: skip
 
     @property
+    def requirements(self) -> Requirements:
+        """The declarations as one value."""
+        needs = super().requirements
+        return replace(needs, mismatched=self.mismatched, scope=self.scope, data=self.data, head=self.head)
+
+    @property
     def terms(self) -> Sequence[tuple[float, Objective]]:
-        """(weight, objective) of a sum of objectives; an ordinary one is a sum of one."""
+        """The (weight, objective) terms of a sum; a plain objective is its only term."""
         return ((1.0, self),)
 
     @property
-    def components(self) -> Sequence[Requirements]:
-        """What it is made of: objectives and modifiers that have a name in the registry."""
+    def components(self) -> Sequence[ScoredComponent]:
+        """The objectives and modifiers from the registry that this objective consists of."""
         return (self,)
-
-    def to_recipe(self, spelling: Spelling = plain_name) -> dict[str, Any] | list[dict[str, Any]]:
-        """How a recipe writes it, defaults included."""
-        return {"name": spelling(type(self)), **self.model_dump(mode="json")}
 
     def __str__(self) -> str:
         fields = ", ".join(f"{key}={value}" for key, value in self.model_dump().items())
         return f"{self.name}({fields})"
-
-
-OPTIONS: dict[str, Any] = {
-    "reference": ReferenceKind, "statistics": Statistic, "data": Data, "scope": Scope, "head": Head,
-    "raises": Raises,
-}  # fmt: skip
-
-
-def contradiction(cls: type[Requirements]) -> str:
-    """Why no engine can provide what a class declares, or "" when one can."""
-    for key in ("statistics", "columns"):
-        value = getattr(cls, key)
-        if not isinstance(value, tuple):
-            return f'`{key} = {value!r}` is no tuple; write `{key} = ("...",)`'
-    for key, options in OPTIONS.items():
-        value = getattr(cls, key, ())
-        for one in value if isinstance(value, tuple) else (value,):
-            if one not in get_args(options):
-                return f"`{key}` can't be {one!r}; it is one of {', '.join(get_args(options))}"
-    return "; ".join(rule for rule, broken in cls._impossible().items() if broken)

@@ -1,34 +1,39 @@
-"""What a reporter is: it is told what a run records, and makes something of it."""
+"""The base class of reporters, which turn the records of a run into pages, model cards or tracker entries."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from alignzoo.interfaces.component import Component
 
 
-class Reporter(BaseModel):
-    """Base class: subclass it, give it a `name` and what it wants of the three, and return it from
-    `register_reporters`. A recipe names it under `reporters`.
+class Reporter(Component):
+    """Base class of reporters: define `name` and any of the methods, and return it from `register_reporters`.
 
-    It can't change a run: what it raises is told in a line and the run goes on. It is not part of what the result
-    depends on, so a finished run is not done again for another reporter.
+    A recipe names it under `reporters`. A reporter cannot change a run: an exception that it raises is printed in one
+    line, and the run continues. It is not part of the run's fingerprint, so that adding one does not repeat a run.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    name: ClassVar[str]
-
     def ready(self) -> None:
-        """Raise UserError when it can't work here (a package is missing): asked before anything is done."""
+        """Check that the reporter can work here, before the run starts.
+
+        Raises:
+            UserError: it cannot, for example because a package is missing.
+        """
 
     def on_start(self, folder: Path, recipe: Mapping[str, Any], step: int) -> None:
-        """A run begins, or goes on after optimizer step `step`. `recipe` is the resolved one, as plain values."""
+        """Handle the start of a run, or its continuation after optimizer step `step`.
+
+        Args:
+            folder: the run folder.
+            recipe: the resolved recipe as plain values.
+            step: 0, or the optimizer step of the checkpoint that the run continues from.
+        """
 
     def on_log(self, folder: Path, line: Mapping[str, Any]) -> None:
-        """A line of metrics.jsonl: `kind` ("train" or "eval"), `step` and numbers."""
+        """Handle one line of metrics.jsonl: `kind` ("train" or "eval"), `step` and numbers."""
 
     def on_finish(self, folder: Path, summary: Mapping[str, Any]) -> None:
-        """The run is finished: its folder is complete and `summary` is summary.json."""
+        """Handle the end of a run. The folder is complete, and `summary` is summary.json."""

@@ -1,4 +1,4 @@
-"""A preference row as read from a source, before any tokenizer has seen it."""
+"""Preference rows as text: the output of data sources and formats, before tokenization."""
 
 from __future__ import annotations
 
@@ -9,45 +9,45 @@ from typing import Any
 
 Message = Mapping[str, Any]
 """A chat message as the chat template reads it: `role`, `content`, and any of `tool_calls`, `name`, `tool_call_id`,
-`reasoning_content`. Keys whose value is null are left out."""
+`reasoning_content`. Keys whose value is null are omitted."""
 REASONING = ("reasoning_content", "thinking", "reasoning")
-"""Names of a message's thoughts; transformers hands each of them to a template as the first."""
+"""Field names for the reasoning of a message. All of them are passed to a template as the first one."""
 Text = str | tuple[Message, ...]
-"""Plain text, or chat messages that go through the tokenizer's chat template."""
+"""Plain text, or chat messages for the tokenizer's chat template."""
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One answer. Only `text` is scored; `context` holds turns that belong to this branch alone and come before it.
+    """One reply. Only `text` is scored; `context` holds the turns before it that other completions do not share.
 
-    `context` is empty except in rows whose dialogues differ before the last turn.
+    `context` is empty unless the dialogues of a row differ before the last turn.
     """
 
     text: Text
     context: Text = ""
     columns: Mapping[str, float] = field(default_factory=dict)
-    """Numbers of its own: `score`; `desirable` (1 or 0) of unpaired data."""
+    """Numbers of this completion, such as `score`, or `desirable` (1 or 0) in unpaired data."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A prompt and its completions, the best one first: two are a pair, more a ranked list, one is unpaired data."""
+    """A prompt and its completions, best first: one is unpaired data, two are a pair, more are a ranked list."""
 
     id: str
-    """Unique in its source and stable: `file.jsonl.gz:17`, or the row's own id."""
+    """A stable id that is unique in the source: `file.jsonl.gz:17`, or the row's own id."""
     prompt: Text
     completions: tuple[Completion, ...]
     group: str
-    """Rows with one group never land on both sides of a split: the first human turn, or the whole prompt."""
+    """Rows of the same group stay on the same side of a split: the first human turn, or the whole prompt."""
     columns: Mapping[str, float] = field(default_factory=dict)
-    """Numbers that came with the row (a margin, a weight)."""
+    """Numbers of the row, such as a margin or a weight."""
     tools: tuple[Mapping[str, Any], ...] = ()
-    """JSON schemas of the functions that the chat template lists."""
+    """JSON schemas of the functions for the chat template."""
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A row that can't be used, and why: counted by `reason` and listed in the run folder."""
+    """A row that cannot be used, counted by `reason` and listed in the run folder."""
 
     id: str
     reason: str
@@ -55,23 +55,23 @@ class Skipped:
 
 
 def words(message: Message) -> str:
-    """The text of a message's content: "" where there is none, the text parts joined where it has parts."""
+    """Return the text of a message's content: its text parts joined, or "" if it has no content."""
     content = message.get("content") or ""
     return content if isinstance(content, str) else "".join(part["text"] for part in content)
 
 
 def reasoning(message: Message) -> str:
-    """The thoughts of a message that stand in a field of their own, "" without."""
+    """Return the reasoning of a message that has a field for it, or ""."""
     return next((str(message[key]) for key in REASONING if message.get(key)), "")
 
 
 def is_unfinished(messages: Sequence[Message]) -> bool:
-    """True where the last message is the assistant's: an answer goes on with it."""
+    """Return True if the last message is the assistant's, so that a completion continues it."""
     return messages[-1]["role"] == "assistant" and not messages[-1].get("tool_calls")
 
 
 def plain_text(text: Text | Message) -> str:
-    """A text, a message or messages for people and judges: tool calls as JSON, each on a line of its own."""
+    """Return a text, a message or messages as plain text; each tool call is a line of JSON."""
     if isinstance(text, str):
         return text
     if isinstance(text, Mapping):

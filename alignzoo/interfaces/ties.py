@@ -1,8 +1,8 @@
 """Ties between computed values: two sums that differ by rounding alone count as equal.
 
 A log-prob is a sum over tokens whose last bits depend on the processor, the batch and the number of processes. Code
-that sorts, counts or compares such values goes through this module, so that a tie is one half on every machine. Scores
-that come with the data, or from a judge, are exact: they are tied only when they are equal (a tolerance of 0).
+that sorts, counts or compares such values uses this module, so that a tie counts one half on every machine. Scores from
+the data or from a judge are exact: they tie only if they are equal (a tolerance of 0).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ ULPS = 8
 
 
 def tolerance(*sums: Tensor) -> Tensor:
-    """Rounding of values made from `sums`, elementwise: 1e-5 plus 8 float32 ulps of the largest of them.
+    """Return the rounding error of values computed from `sums`: 1e-5 plus 8 float32 ulps of the largest.
 
-    The sums have one shape, which is the result's; the result has no gradient.
+    The sums and the result have the same shape; the result has no gradient.
     """
     import torch
 
@@ -29,9 +29,9 @@ def tolerance(*sums: Tensor) -> Tensor:
 
 
 def tie_groups(values: Tensor, tolerance: Tensor | float = 0.0) -> Tensor:
-    """Ranks along the last dimension in which ties share a rank: int64, from 0 for the smallest, without gaps.
+    """Return dense ranks along the last dimension: int64, 0 for the smallest; ties share a rank.
 
-    Sorted values are cut into groups where two neighbors differ by more than the larger of their tolerances.
+    Two neighbors in sorted order have different ranks if they differ by more than the larger of their tolerances.
     """
     import torch
 
@@ -45,7 +45,7 @@ def tie_groups(values: Tensor, tolerance: Tensor | float = 0.0) -> Tensor:
 
 
 def tie_means(values: Tensor, groups: Tensor) -> Tensor:
-    """Replace each value by the mean over its group along the last dimension; the shape stays."""
+    """Return the mean over each value's group along the last dimension, in the shape of `values`."""
     import torch
 
     zeros = torch.zeros_like(values)
@@ -54,9 +54,9 @@ def tie_means(values: Tensor, groups: Tensor) -> Tensor:
 
 
 def by_rank(groups: Tensor, values: Tensor) -> Tensor:
-    """Give each element the value of its rank, `values` being in order of rank; ties share the mean over their ranks.
+    """Return the value of each element's rank; ties share the mean over their ranks.
 
-    `by_rank(groups, torch.arange(n))` is the mean of the ranks. Both tensors have shape (..., n).
+    `values` is in order of rank. Both tensors have shape (..., n). `by_rank(groups, torch.arange(n))` is the mean rank.
     """
     import torch
 
@@ -66,12 +66,12 @@ def by_rank(groups: Tensor, values: Tensor) -> Tensor:
 
 
 def wins(better: Tensor, worse: Tensor, tolerance: Tensor | float = 0.0) -> Tensor:
-    """1 where `better` exceeds `worse` by more than the tolerance, 0 where it falls short by more, else one half."""
+    """Return 1 where `better` exceeds `worse` by more than the tolerance, 0.5 for a tie, else 0."""
     apart = (better - worse).detach()
     return 0.5 * ((apart > tolerance).double() + (apart >= -tolerance).double())
 
 
 def hinge(values: Tensor, tolerance: Tensor | float = 0.0) -> Tensor:
-    """max(0, x) with half the slope within the tolerance of 0, where rounding would decide between slopes 0 and 1."""
+    """Return max(0, x), with slope 1/2 within the tolerance of 0, where rounding would decide the slope."""
     at_bend = values.detach().abs() <= tolerance
     return (values / 2).where(at_bend, values.relu())

@@ -1,4 +1,4 @@
-"""Load weights and tokenizers, add adapters, generate text."""
+"""Load weights and tokenizers, add adapters, and generate text."""
 
 from alignzoo.core.lazy import lazy_exports
 

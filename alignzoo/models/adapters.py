@@ -1,7 +1,7 @@
-"""Low-rank adapters on a model's linear layers: attached for training, switched off for the reference, saved alone.
+"""Low-rank adapters: add them for training, disable them for the reference, save and load them alone.
 
-The peft library puts its layers into the model itself, which stays the transformers model that it was: whatever scores,
-samples or checkpoints it need not know of them.
+The peft library replaces linear layers inside the transformers model. Scoring, sampling and checkpointing use the model
+as before.
 """
 
 from __future__ import annotations
@@ -26,20 +26,22 @@ from alignzoo.interfaces.model_source import ALL_LINEAR, Lora, ModelSource
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
-"""What peft puts before the names of a saved adapter."""
-
-
+"""Prefix of tensor names in a saved adapter."""
 NEW_HEAD = "alignzoo_new_head"
-"""Attribute of a reward model whose score head was drawn from the seed. Such a head is trained beside any adapters."""
+"""Attribute of a reward model whose score head was initialized from the seed, and is trained along with adapters."""
 
 
 def check_adapters_available(source: ModelSource) -> None:
-    """Raise UserError, with the command that helps, when a library that the recipe needs is not installed."""
-    for key, package, what in (("lora", "peft", "adapters"), ("quantize", "bitsandbytes", "quantized weights")):
+    """Check that the libraries for adapters and quantization are installed if the recipe uses them.
+
+    Raises:
+        UserError: A library is missing; the error gives the install command.
+    """
+    for key, package, feature in (("lora", "peft", "adapters"), ("quantize", "bitsandbytes", "quantized weights")):
         if getattr(source, key) is not None and find_spec(package) is None:
             extra = "qlora" if key == "quantize" else key
             raise UserError(
-                f"{what} are made by {package}, which is not installed", where=f"model.{key}",
+                f"{feature} require {package}, which is not installed", where=f"model.{key}",
                 hint=f"pip install 'alignzoo[{extra}]'",
             )  # fmt: skip
 
@@ -47,15 +49,26 @@ def check_adapters_available(source: ModelSource) -> None:
 def add_adapters(
     model: PreTrainedModel, lora: Lora, seed: int, base: str | None = None, revision: str | None = None
 ) -> None:
-    """Freeze the model and put adapters into it that change nothing yet (B is 0). A is drawn from the seed.
+    """Freeze the model and add adapters that leave its outputs unchanged (B is 0). A is initialized from the seed.
 
-    They are float32 whatever the model is: updates by a small learning rate would be lost in bfloat16. A score head
-    without trained weights (`NEW_HEAD`) is trained whole and saved with the adapters (peft's `modules_to_save`). `base`
-    and `revision` are what a saved adapter names as its base. Raises UserError for a target that the model has not.
+    Adapters are float32 for every type of the model, because small updates are lost in bfloat16. A new score head
+    (`NEW_HEAD`) is trained as a whole and saved with the adapters (`modules_to_save` in peft).
+
+    Args:
+        model: The model; it is changed in place.
+        lora: Rank, scale and target layers.
+        seed: Seed of A.
+        base: Folder or hub id that a saved adapter names as its base model.
+        revision: Hub revision of the base model.
+
+    Raises:
+        UserError: A target layer does not exist, or is tied to the embeddings.
+
+    Source: Hu et al. 2021 (arXiv:2106.09685).
     """
     from peft import LoraConfig, TaskType
 
-    alpha: Any = int(lora.alpha) if lora.alpha == int(lora.alpha) else lora.alpha  # peft divides it, whatever it is
+    alpha: Any = int(lora.alpha) if lora.alpha == int(lora.alpha) else lora.alpha  # peft accepts both
     config = LoraConfig(
         r=lora.r, lora_alpha=alpha,
         lora_dropout=0.0, target_modules=_targets(model, lora.target_modules),
@@ -71,23 +84,23 @@ def _inject(model: PreTrainedModel, config: Any, seed: int) -> None:
     from peft import inject_adapter_in_model
 
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a Conv1D's layout, which peft finds out by itself
+        warnings.simplefilter("ignore")  # peft warns of the layout of Conv1D, which it detects itself
         torch.manual_seed(seed)
         inject_adapter_in_model(config, model)
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad and ".modules_to_save." not in name:  # a whole head computes in the model's type
+        if parameter.requires_grad and ".modules_to_save." not in name:  # a new head has the model's type
             parameter.data = parameter.data.float()
     model.eval()
 
 
 def has_adapters(model: nn.Module) -> bool:
-    """Whether it has adapters."""
+    """Return True if the model has adapters."""
     return bool(getattr(model, "peft_config", None))
 
 
 @contextmanager
 def disabled_adapters(model: nn.Module) -> Iterator[None]:
-    """Within the block the model is its base, to the bit."""
+    """Disable the adapters within the block: the model then equals its base model exactly."""
     from peft.utils.other import AuxiliaryTrainingWrapper
 
     heads = (module for module in model.modules() if isinstance(module, AuxiliaryTrainingWrapper))
@@ -102,49 +115,56 @@ def disabled_adapters(model: nn.Module) -> Iterator[None]:
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
-    """What is to be saved of a model: its adapters, or all of it."""
+    """Return the tensors to save: those of the adapters if there are any, else the state dict."""
     if not has_adapters(model):
         return model.state_dict()
     from peft import get_peft_model_state_dict
 
-    # Whether embeddings were resized is looked up at the hub unless it is said that they were not.
+    # Without this argument peft looks up at the hub whether the embeddings were resized.
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
     return {PREFIX + name: tensor.contiguous() for name, tensor in state.items()}
 
 
 def write_adapter(model: PreTrainedModel, folder: Path) -> None:
-    """As peft reads it; the same adapter always gives the same bytes."""
+    """Write the adapter in peft's format. Equal adapters give equal bytes."""
     save_file(tensors_of(model), folder / WEIGHTS, metadata={"format": "pt"})
     config: Any = model.peft_config["default"]
     config.save_pretrained(str(folder))
     values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    for key in ("target_modules", "target_parameters"):  # sets: their order is another in every process
+    for key in ("target_modules", "target_parameters"):  # sets, whose order differs between processes
         values[key] = sorted(values[key]) if values[key] else values[key]
-    values["inference_mode"] = True  # as peft's own saving has it
+    values["inference_mode"] = True  # as in peft's own save
     (folder / CONFIG).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def read_adapter(model: PreTrainedModel, folder: Path) -> None:
-    """Put a saved adapter in: into the one that the model has, or on a model that has none."""
+    """Load a saved adapter into the model's adapter, or add it to a model without one.
+
+    Raises:
+        UserError: The shapes of the saved adapter differ from those of the model.
+    """
     from peft import LoraConfig, set_peft_model_state_dict
 
     if not has_adapters(model):
         config = LoraConfig.from_pretrained(str(folder))
-        config.inference_mode = False  # which would freeze it
+        config.inference_mode = False  # otherwise peft freezes it
         _inject(model, config, 0)
     tensors, ours = load_file(folder / WEIGHTS), tensors_of(model)
     if {name: x.shape for name, x in tensors.items()} != {name: x.shape for name, x in ours.items()}:
-        raise UserError("the adapter is of another model, or another rank", where=str(folder))
+        raise UserError(
+            "the adapter does not fit this model", where=str(folder),
+            expected="an adapter of the same base model, rank and target layers",
+        )  # fmt: skip
     set_peft_model_state_dict(model, {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()})
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter rather than whole weights."""
+    """Return True if the folder contains an adapter and not whole weights."""
     return (folder / CONFIG).is_file()
 
 
 def scaling_of(model: nn.Module) -> str:
-    """What an adapter does beyond its tensors: "" for a model without one."""
+    """Return the scaling factors of the adapter layers as text, "" for a model without adapters."""
     return " ".join(f"{layer.scaling['default']:g}" for layer in _layers(model))
 
 
@@ -155,36 +175,36 @@ def _layers(model: nn.Module) -> Iterator[Any]:
         yield from (module for module in model.modules() if isinstance(module, BaseTunerLayer))
 
 
-def _targets(model: PreTrainedModel, asked: tuple[str, ...]) -> str | list[str]:
-    """The layers, as peft is told of them."""
-    if asked == (ALL_LINEAR,):
+def _targets(model: PreTrainedModel, names: tuple[str, ...]) -> str | list[str]:
+    """Return the target layers in peft's notation. Raises UserError for a layer that does not exist."""
+    if names == (ALL_LINEAR,):
         return ALL_LINEAR
     linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
     known = dict.fromkeys(name.rpartition(".")[2] for name, _ in model.named_modules() if name in linear)
-    for name in asked:
+    for name in names:
         if not any(_fits(layer, name) for layer in linear):
             close = nearest(name, known)
             raise UserError(
                 f"{type(model).__name__} has no linear layer '{name}'",
                 where="model.lora.target_modules", nearest=close,
-                expected="" if close else f"{ALL_LINEAR}, or some of {', '.join(known)}",
+                expected="" if close else f"{ALL_LINEAR}, or names from {', '.join(known)}",
             )  # fmt: skip
-    _not_the_embeddings(model, asked)
-    return list(asked)
+    _check_not_tied(model, names)
+    return list(names)
 
 
 def _fits(layer: str, name: str) -> bool:
     return layer == name or layer.endswith(f".{name}")
 
 
-def _not_the_embeddings(model: PreTrainedModel, asked: Iterable[str]) -> None:
-    """An adapter on a head that shares its weights with the embeddings could not be merged into it."""
+def _check_not_tied(model: PreTrainedModel, names: Iterable[str]) -> None:
+    """Raise UserError for the head if its weights are tied: its adapter could not be merged."""
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     if head is None or head.weight is not embeddings.weight:
         return
-    name = next(name for name, module in model.named_modules() if module is head)
-    if any(_fits(name, one) for one in asked):
+    head_name = next(name for name, module in model.named_modules() if module is head)
+    if any(_fits(head_name, name) for name in names):
         raise UserError(
-            f"'{name}' of this model shares its weights with the embeddings", where="model.lora.target_modules",
-            expected="other layers",
+            f"'{head_name}' of this model shares its weights with the embeddings", where="model.lora.target_modules",
+            expected="layers other than the head",
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What torch may do to a model's arithmetic, and what it may not."""
+"""Compile layers and control the precision of matrix products."""
 
 from __future__ import annotations
 
@@ -13,32 +13,45 @@ from alignzoo.core.errors import UserError
 
 
 def disable_tf32() -> None:
-    """Products of float32 in float32: a GPU's TF32 keeps ten bits of each factor, and who wants speed has `precision:
-    bfloat16`. accelerate turns TF32 on where a launcher asks it to compile."""
+    """Compute products of float32 in full precision.
+
+    TF32 on a GPU keeps 10 bits of each factor. accelerate enables it when a launcher compiles the model. The option for
+    speed is `precision: bfloat16`.
+    """
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
 
 
 @contextmanager
 def compiled_layers(model: nn.Module, wanted: bool, device: torch.device) -> Iterator[None]:
-    """Within it the model's layers are compiled, one by one: equal layers share what is compiled once.
+    """Compile the model's layers inside the block. Equal layers share one compilation.
 
-    Widths are symbols in it, so that a run compiles once and a resumed one runs the same kernels. After it the model is
-    what it was, for sampling. Raises UserError where torch has nothing to compile with, or the model no such layers.
+    Sequence lengths are dynamic, so that a run compiles once and a resumed run uses the same kernels. After the block
+    the layers are not compiled.
+
+    Args:
+        model: The model.
+        wanted: Compile; with False the block runs unchanged.
+        device: Device of the model.
+
+    Raises:
+        UserError: torch can't compile on this machine, or the model has no layers that can be compiled.
     """
     if not wanted:
         yield
         return
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
-        raise UserError(f"{type(model).__name__} has no layers to compile", where="train.compile", expected="false")
+        raise UserError(
+            f"{type(model).__name__} has no layers that can be compiled", where="train.compile", expected="false"
+        )
     try:
         torch.compile(torch.sin)(torch.zeros(8, device=device))
-    except Exception as error:  # of many kinds: no C++ compiler, no triton
+    except Exception as error:  # of many types: no C++ compiler, no triton
         reason = (str(error).splitlines() or [""])[0]
         raise UserError(
-            f"torch can't compile here: {reason[:160]}", where="train.compile",
-            expected="false, or a C++ compiler (on a GPU triton)",
+            f"torch can't compile on this machine: {reason[:160]}", where="train.compile",
+            expected="false, or a machine with a C++ compiler (on a GPU also triton)",
         ) from None  # fmt: skip
     for layer in layers:
         layer.compile(dynamic=True)

@@ -1,8 +1,7 @@
-"""Rows of tokens that grow to the right, and how many of them a model may be given at once.
+"""Decode sequences token by token, with the fastest strategy that reproduces the model's own forward pass.
 
-Padding on the left, a cache of keys and values, a window that the cache has passed: in all of these a model can part
-from its own forward on the prompt alone. So each way is tried on rows like those to be written, in float32, before it
-is used.
+Left padding, a key-value cache, or a window that the cache has passed can change a model's logits. Each strategy is
+therefore tested in float32, on sequences like those to generate, before it is used.
 """
 
 from __future__ import annotations
@@ -24,29 +23,34 @@ from alignzoo.models.probes import turning_points
 from alignzoo.models.rope import length_rules, reset_frequencies
 
 CACHE_NAMES = ("cache", "past_key_values")
-"""What a forward calls its key-value cache: the newer transformers and the older ones."""
-TOGETHER, ALONE, AGAIN = "together", "alone", "again"
-WAYS = (TOGETHER, ALONE, AGAIN)
-"""Many rows at a time; one at a time; one at a time and read from its start for each token, which is the oracle."""
-STEPS = 8
-"""Tokens that a trial writes."""
-_known: WeakKeyDictionary[PreTrainedModel, dict[tuple[Any, ...], str]] = WeakKeyDictionary()
+"""Names of the key-value cache among the arguments of a forward pass."""
+BATCHED, SINGLE, UNCACHED = "batched", "single", "uncached"
+STRATEGIES = (BATCHED, SINGLE, UNCACHED)
+"""Batches of sequences; one sequence at a time; one without a cache, which is the oracle. Fastest first."""
+TEST_STEPS = 8
+"""Number of tokens that a test of a strategy decodes."""
+_choices: WeakKeyDictionary[PreTrainedModel, dict[tuple[Any, ...], str]] = WeakKeyDictionary()
 
 
-class Rows:
-    """Rows of tokens, padded on the left, and the model's logits after the last token of each.
+class DecodingBatch:
+    """Batch of sequences, padded on the left, that grow by one token at a time.
 
-    A model that takes no cache, or hands none back, reads the whole rows again for each token.
+    A model without a key-value cache reads the whole sequences for each token.
+
+    Args:
+        model: The model.
+        prompts: Token ids of the prompts.
+        cached: Use the model's cache if it has one.
     """
 
     def __init__(self, model: PreTrainedModel, prompts: Sequence[NDArray[Any]], cached: bool = True) -> None:
-        self.model, self.accepts = model, accepts(model)
+        self.model, self.arguments = model, forward_arguments(model)
         self.cache: Any = None
-        self.cache_name = next((name for name in CACHE_NAMES if name in self.accepts), None) if cached else None
-        self.can_shrink = not recurrent(model)
-        """A recurrent state, unlike keys and values, can't be cut by rows."""
+        self.cache_name = next((name for name in CACHE_NAMES if name in self.arguments), None) if cached else None
+        self.can_shrink = not is_recurrent(model)
+        """True if rows can be removed from the cache. A recurrent state does not support this."""
         self.rules = length_rules(model.config)
-        self.key = -1
+        self.frequency_key = -1
         width = max(map(len, prompts))
         ids = np.zeros((2, len(prompts), width), dtype=np.int64)
         for row, prompt in enumerate(prompts):
@@ -55,14 +59,14 @@ class Rows:
         self.ids, self.mask = torch.from_numpy(ids).to(model.device)
 
     def logits(self) -> Tensor:
-        """(rows, V) after each row's last token, in float32, or float64 where the model is."""
+        """Return logits (B, V) after the last token of each sequence, in float32, or float64 for such a model."""
         if self.rules:
-            self._prefill_at_other_frequencies()
+            self._drop_outdated_cache()
         new = self.ids if self.cache is None else self.ids[:, -1:]
         inputs: dict[str, Any] = {"input_ids": new, "use_cache": self.cache_name is not None, "logits_to_keep": 1}
         inputs["attention_mask"] = self.mask
         inputs["position_ids"] = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -new.shape[1] :]
-        inputs = {name: value for name, value in inputs.items() if name in self.accepts}
+        inputs = {name: value for name, value in inputs.items() if name in self.arguments}
         if self.cache_name is not None:
             inputs[self.cache_name] = self.cache
         output = self.model(**inputs)
@@ -70,75 +74,79 @@ class Rows:
         logits: Tensor = output.logits[:, -1]
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
-    def _prefill_at_other_frequencies(self) -> None:
-        """Forget keys that were rotated at other frequencies than those of the present length."""
+    def _drop_outdated_cache(self) -> None:
+        """Drop cached keys if the rotary frequencies of the current length differ from theirs."""
         length = int(self.mask.sum(1).max())
         thresholds = [
             0,
             *(length - rule.threshold if rule.every else 1 for rule in self.rules if length > rule.threshold),
         ]
-        if sum(thresholds) != self.key:
-            self.cache, self.key = None, sum(thresholds)
+        if sum(thresholds) != self.frequency_key:
+            self.cache, self.frequency_key = None, sum(thresholds)
         reset_frequencies(self.model)
 
-    def append(self, tokens: Tensor, going: NDArray[np.bool_]) -> None:
-        """One more token for each row; a row that has ended gets padding, which takes no position."""
+    def append(self, tokens: Tensor, active: NDArray[np.bool_]) -> None:
+        """Append one token (B,) to each sequence. In sequences that are not active (B,) it is masked padding."""
         self.ids = torch.cat([self.ids, tokens[:, None]], 1)
-        more = torch.from_numpy(going[:, None]).to(self.mask)
+        more = torch.from_numpy(active[:, None]).to(self.mask)
         self.mask = torch.cat([self.mask, more], 1)
 
     def keep(self, rows: NDArray[np.int64]) -> None:
-        """Leave out all other rows."""
+        """Remove all rows from the batch except these."""
         at = torch.from_numpy(rows).to(self.ids.device)
         self.ids, self.mask = self.ids[at], self.mask[at]
         if self.cache is not None:
             self.cache.batch_select_indices(at)
 
 
-def accepts(model: PreTrainedModel) -> set[str]:
-    """The names that a model's forward takes."""
+def forward_arguments(model: PreTrainedModel) -> set[str]:
+    """Return the names of the arguments of a model's forward pass."""
     parameters = inspect.signature(model.forward).parameters
     passed_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     return set(parameters) | (set(inspect.signature(model.base_model.forward).parameters) if passed_on else set())
 
 
-def recurrent(model: PreTrainedModel) -> bool:
-    """Whether padding would go into a state: batches are then of one length."""
-    return bool(getattr(model, "_is_stateful", False)) or not set(CACHE_NAMES) & accepts(model)
+def is_recurrent(model: PreTrainedModel) -> bool:
+    """Return True if padding would enter a recurrent state, so that batches need sequences of one length."""
+    return bool(getattr(model, "_is_stateful", False)) or not set(CACHE_NAMES) & forward_arguments(model)
 
 
-def crosses(model: PreTrainedModel, prompt: NDArray[Any], room: int) -> bool:
-    """Whether a reply of up to `room` tokens may have other rotary frequencies than shorter rows beside it."""
-    return any(len(prompt) + room > rule.threshold for rule in length_rules(model.config))
+def crosses_length_rule(model: PreTrainedModel, prompt: NDArray[Any], max_new_tokens: int) -> bool:
+    """Return True if the sequence may grow beyond a length at which the model's rotary frequencies change."""
+    return any(len(prompt) + max_new_tokens > rule.threshold for rule in length_rules(model.config))
 
 
-def way_to_write(model: PreTrainedModel, prompts: Sequence[NDArray[Any]], rooms: Sequence[int]) -> str:
-    """The fastest of WAYS whose logits are those of the model's own forward, tried once for lengths like these.
+def choose_strategy(model: PreTrainedModel, prompts: Sequence[NDArray[Any]], limits: Sequence[int]) -> str:
+    """Return the fastest of STRATEGIES whose log-probs equal those of the model's own forward pass.
 
-    Tried are rows as short, as long and as long with their replies as those to be written, and rows that pass each
-    length that the config names. `rooms`: the most tokens of each reply. The model must be in eval mode, without
-    gradient.
+    The test sequences have the shortest and the longest prompt, the longest prompt with its reply, and a length on both
+    sides of every turning point of the config. The result is kept for sequences of similar lengths.
+
+    Args:
+        model: The model, in eval mode and without gradient.
+        prompts: Token ids of the prompts.
+        limits: Maximum number of new tokens for each prompt.
     """
     shortest, longest = min(map(len, prompts)), max(map(len, prompts))
-    reach = max(len(prompt) + room for prompt, room in zip(prompts, rooms, strict=True))
-    points = [point for point in turning_points(model.config) if shortest < point < reach]
-    about = (tuple(points), reach.bit_length(), model.config._attn_implementation)
-    known = _known.setdefault(model, {})
-    if about not in known:
-        ends = [shortest + STEPS, longest + STEPS, reach, *(point + STEPS // 2 for point in points)]
-        if recurrent(model):
-            ends = [reach, reach]
-        known[about] = _tried(model, np.concatenate(list(prompts)), [min(end, reach) for end in ends])
-    return known[about]
+    end = max(len(prompt) + limit for prompt, limit in zip(prompts, limits, strict=True))
+    points = [point for point in turning_points(model.config) if shortest < point < end]
+    lengths = (tuple(points), end.bit_length(), model.config._attn_implementation)
+    choices = _choices.setdefault(model, {})
+    if lengths not in choices:
+        sizes = [shortest + TEST_STEPS, longest + TEST_STEPS, end, *(point + TEST_STEPS // 2 for point in points)]
+        if is_recurrent(model):
+            sizes = [end, end]
+        choices[lengths] = _fastest_exact(model, np.concatenate(list(prompts)), [min(size, end) for size in sizes])
+    return choices[lengths]
 
 
-def _tried(model: PreTrainedModel, tokens: NDArray[Any], ends: Sequence[int]) -> str:
-    rows = [np.resize(np.roll(tokens, -row), end) for row, end in enumerate(ends)]
+def _fastest_exact(model: PreTrainedModel, tokens: NDArray[Any], sizes: Sequence[int]) -> str:
+    rows = [np.resize(np.roll(tokens, -row), size) for row, size in enumerate(sizes)]
     for wide in (True, False):
         try:
             with in_float32(model, wide):
-                want = [_own(model, row) for row in rows]
-                return next((way for way in WAYS[:-1] if _agrees(model, rows, want, way)), AGAIN)
+                expected = [_oracle_log_probs(model, row) for row in rows]
+                return next((name for name in STRATEGIES[:-1] if _is_exact(model, rows, expected, name)), UNCACHED)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not wide or not out_of_memory(error):
                 raise
@@ -146,11 +154,11 @@ def _tried(model: PreTrainedModel, tokens: NDArray[Any], ends: Sequence[int]) ->
 
 
 def _start(row: NDArray[Any]) -> int:
-    return max(1, len(row) - STEPS)
+    return max(1, len(row) - TEST_STEPS)
 
 
-def _own(model: PreTrainedModel, row: NDArray[Any]) -> Tensor:
-    """Log-probs (steps, V) of what follows each of the last tokens."""
+def _oracle_log_probs(model: PreTrainedModel, row: NDArray[Any]) -> Tensor:
+    """Return log-probs (steps, V) of the token at each of the last positions."""
     if length_rules(model.config):
         logits = torch.stack([sequence_logits(model, row[:n])[-1] for n in range(_start(row), len(row))])
     else:
@@ -158,29 +166,29 @@ def _own(model: PreTrainedModel, row: NDArray[Any]) -> Tensor:
     return logits.float().log_softmax(-1)
 
 
-def _agrees(model: PreTrainedModel, rows: Sequence[NDArray[Any]], want: Sequence[Tensor], way: str) -> bool:
-    batches = [list(range(len(rows)))] if way == TOGETHER else [[i] for i in range(len(rows))]
-    if way == TOGETHER and length_rules(model.config):
+def _is_exact(model: PreTrainedModel, rows: Sequence[NDArray[Any]], expected: Sequence[Tensor], strategy: str) -> bool:
+    batches = [list(range(len(rows)))] if strategy == BATCHED else [[i] for i in range(len(rows))]
+    if strategy == BATCHED and length_rules(model.config):
         thresholds = [rule.threshold for rule in length_rules(model.config)]
         below = [i for i in batches[0] if len(rows[i]) <= min(thresholds)]
         batches = [part for part in (below, *([i] for i in batches[0] if i not in below)) if part]
     try:
-        return all(_written(model, [rows[i] for i in batch], [want[i] for i in batch]) for batch in batches)
-    except Exception as error:  # a model may fail on padding or on its cache in its own way
+        return all(_decodes_to(model, [rows[i] for i in batch], [expected[i] for i in batch]) for batch in batches)
+    except Exception as error:  # models without support for padding or a cache raise many types
         if out_of_memory(error):
             raise
         return False
 
 
-def _written(model: PreTrainedModel, rows: Sequence[NDArray[Any]], want: Sequence[Tensor]) -> bool:
-    """Whether the rows, written token by token side by side, have these log-probs."""
-    writing = Rows(model, [row[: _start(row)] for row in rows])
-    for step in range(max(map(len, want))):
-        found = writing.logits().float().log_softmax(-1)
-        going = np.array([step < len(one) for one in want])
-        for i in np.flatnonzero(going).tolist():
-            if not float((found[i] - want[i][step]).abs().max()) <= limit_of(model):
+def _decodes_to(model: PreTrainedModel, rows: Sequence[NDArray[Any]], expected: Sequence[Tensor]) -> bool:
+    """Return True if decoding the rows as one batch gives these log-probs."""
+    batch = DecodingBatch(model, [row[: _start(row)] for row in rows])
+    for step in range(max(map(len, expected))):
+        log_probs = batch.logits().float().log_softmax(-1)
+        active = np.array([step < len(one) for one in expected])
+        for i in np.flatnonzero(active).tolist():
+            if not float((log_probs[i] - expected[i][step]).abs().max()) <= limit_of(model):
                 return False
         following = [row[min(_start(row) + step, len(row) - 1)] for row in rows]
-        writing.append(torch.tensor(following, device=writing.ids.device), going)
+        batch.append(torch.tensor(following, device=batch.ids.device), active)
     return True

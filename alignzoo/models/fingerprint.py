@@ -1,4 +1,4 @@
-"""Digests of a model's weights and of the code that came with it."""
+"""Compute digests of a model's weights and of the code that came with them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -16,17 +15,17 @@ from alignzoo.core.distributed.gather import full_state_dict, own_class
 from alignzoo.models.adapters import scaling_of
 from alignzoo.registry.code import code_of_class
 
-if TYPE_CHECKING:
-    pass
-
-
-HASHED_AT_ONCE = 2**25
-"""Bytes of a tensor that a thread copies at a time to hash them: 32 MiB."""
+HASH_CHUNK_BYTES = 2**25
+"""Size of the pieces of a tensor that are copied to the CPU and hashed (32 MiB)."""
 
 
 def remote_code_digests(model: nn.Module) -> dict[str, str]:
-    """File name -> digest of code that came with the weights and was run to load them; for a class of a plugin, the
-    package's name -> digest of its code; empty for all other models."""
+    """Return digests of code from outside of transformers, peft, torch and alignzoo that the model runs.
+
+    Returns:
+        File name -> digest for code that came with the weights, package name -> digest for the class of a plugin, empty
+        for all other models.
+    """
     cls = own_class(model)
     name = cls.__module__
     path = getattr(sys.modules.get(name), "__file__", None)
@@ -38,24 +37,24 @@ def remote_code_digests(model: nn.Module) -> dict[str, str]:
 
 
 def num_trainable_parameters(model: nn.Module) -> int:
-    """Numbers that are trained."""
+    """Return the number of trainable parameters."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def weights_fingerprint(model: nn.Module) -> str:
-    """32 hex digits of every parameter and buffer: names, types, shapes and bytes; and of an adapter's scaling.
+    """Return 32 hex digits of names, types, shapes and bytes of all parameters and buffers, and of adapter scaling.
 
-    Weights in memory are read where they are; of those on a GPU only pieces are copied.
+    Tensors on the CPU are hashed in place, those on a GPU are copied in pieces of `HASH_CHUNK_BYTES`.
     """
 
-    def one(item: tuple[str, torch.Tensor]) -> bytes:
+    def digest_of(item: tuple[str, torch.Tensor]) -> bytes:
         name, tensor = item
         raw = tensor.detach().contiguous()
         digest = blake2b(f"{name} {raw.dtype} {tuple(raw.shape)}".encode(), digest_size=16)
-        for piece in raw.reshape(-1).view(torch.uint8).split(HASHED_AT_ONCE):
+        for piece in raw.reshape(-1).view(torch.uint8).split(HASH_CHUNK_BYTES):
             digest.update(piece.cpu().numpy().data)
         return digest.digest()
 
     with ThreadPoolExecutor() as threads:
-        parts = threads.map(one, sorted(full_state_dict(model).items()))
+        parts = threads.map(digest_of, sorted(full_state_dict(model).items()))
         return blake2b(b"".join(parts) + scaling_of(model).encode(), digest_size=16).hexdigest()

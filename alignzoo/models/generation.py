@@ -1,15 +1,14 @@
-"""Replies drawn from a policy, many at a time, each as if it were drawn alone.
+"""Generate replies in batches, each the same as if it were generated alone.
 
-Every prompt has a stream of random numbers of its own, a function of the seed, its token ids and of how many equal
-prompts stood before it, made on the CPU. So a reply does not depend on the batch size, on the order of the prompts or
-on what is beside it, and two policies that are given one seed draw with the same numbers.
+Every prompt has its own stream of random numbers on the CPU, determined by the seed, its token ids and the number of
+equal prompts before it. A reply does not depend on the batch size, the order of the prompts or the other prompts. Two
+policies with the same seed use the same random numbers.
 
-What is left is rounding: a batch of another size moves logits by about 1e-6. One uniform number looked up in the
-cumulative distribution would not stand that: in a vocabulary's tail unlikely tokens lie side by side, each narrower
-than the shift (over 50,000 tokens by Zipf's law with exponent 1.25, such noise changed 1 draw in 170). Here the
-distribution is halved until one token is left, and each halving has a number of its own: a draw then changes with a
-probability of the order of the noise itself, whatever the tail (none of 20,000). In bfloat16 the noise is 1e-2, and
-nothing helps.
+The rest is rounding: another batch size changes logits by about 1e-6. Inverse transform sampling with one uniform
+number is sensitive to that, because unlikely tokens in the tail of a vocabulary are narrower than the shift. (Over
+50,000 tokens by Zipf's law with exponent 1.25, such noise changed 1 draw in 170.) Here a draw is a binary search over
+the cumulative distribution, with one number for each bisection. It changes with a probability of the order of the noise
+itself (none of 20,000 draws changed). In bfloat16 the noise is 1e-2 and no method is stable.
 """
 
 from __future__ import annotations
@@ -32,97 +31,126 @@ from alignzoo.core.errors import UserError
 from alignzoo.core.memory import out_of_memory
 from alignzoo.data.trees import TokenIds
 from alignzoo.models.attention import own_attention
-from alignzoo.models.decoding import AGAIN, TOGETHER, Rows, crosses, recurrent, way_to_write
+from alignzoo.models.decoding import (
+    BATCHED,
+    UNCACHED,
+    DecodingBatch,
+    choose_strategy,
+    crosses_length_rule,
+    is_recurrent,
+)
 from alignzoo.models.logits import token_statistics
 
-HALVINGS = 24
-"""Numbers for each token: enough for a vocabulary of 16 million."""
+BISECTIONS = 24
+"""Random numbers for each token, enough for a vocabulary of 16 million."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One reply and what the policy, at temperature 1 and with its whole vocabulary, says of it."""
+    """A reply with its statistics under the policy at temperature 1 and with the full vocabulary."""
 
     tokens: TokenIds
-    """The end-of-sequence token included, where it was reached."""
+    """Token ids, including the end-of-sequence token if it was generated."""
     text: str
-    """Without what ended it and without special tokens."""
+    """Text without the end-of-sequence token and other special tokens."""
     log_prob: float
-    """Sum over the tokens of log pi, in nats."""
+    """Sum of the tokens' log-probs, in nats."""
     entropy: float
-    """Mean over the tokens of the entropy of pi, in nats."""
+    """Mean entropy of the token distributions, in nats."""
     finished: bool
-    """Whether it ended by itself: False when it was cut."""
+    """True if the reply ends with an end-of-sequence token, False if it was truncated."""
 
 
 @torch.no_grad()
 def generate_replies(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[NDArray[Any]], *, temperature: float,
-    top_p: float = 1.0, most: int, seed: int, budget: int = 16_384, progress: Advance | None = None,
+    top_p: float = 1.0, max_new_tokens: int, seed: int, budget: int = 16_384, progress: Advance | None = None,
 ) -> list[Reply]:  # fmt: skip
-    """One reply for each prompt (token ids), in the order of the prompts; the same prompt twice gets two replies.
+    """Generate one reply for each prompt. Equal prompts get different replies.
 
-    `temperature` 0 takes the likeliest token each time and draws nothing; `top_p` below 1 draws only from the fewest
-    tokens that hold that share of the tempered distribution. A reply ends with an end-of-sequence token, after `most`
-    tokens, or where the model has no position left. Batches hold up to `budget` tokens, prompts and replies together,
-    and half of it when memory runs out; one reply, where a batch has other logits than the model's own forward.
-    `progress` is told of finished replies. Raises UserError for a prompt longer than the model's positions.
+    A reply ends with an end-of-sequence token, after `max_new_tokens` tokens, or at the model's last position.
+
+    Args:
+        model: The policy.
+        tokenizer: The policy's tokenizer.
+        prompts: Token ids of the prompts.
+        temperature: Temperature of the distribution; 0 takes the likeliest token.
+        top_p: Draw from the smallest set of tokens that has this share of the distribution.
+        max_new_tokens: Limit on the tokens of a reply.
+        seed: Seed of the random numbers.
+        budget: Limit on the tokens of a batch, prompts and replies together. It is halved when memory runs out. If
+            batches change the model's logits, replies are generated one at a time.
+        progress: Function that receives the number of replies finished since its last call.
+
+    Returns:
+        The replies in the order of the prompts.
+
+    Raises:
+        UserError: A prompt is longer than the model's positions.
+        ValueError: An argument is out of range, or a prompt is empty.
     """
-    if not (temperature >= 0 and 0 < top_p <= 1 and most >= 1 and budget >= 1):
-        raise ValueError("expected temperature >= 0, 0 < top_p <= 1, most >= 1 and budget >= 1")
+    if not (temperature >= 0 and 0 < top_p <= 1 and max_new_tokens >= 1 and budget >= 1):
+        raise ValueError("expected temperature >= 0, 0 < top_p <= 1, max_new_tokens >= 1 and budget >= 1")
     if not all(len(prompt) for prompt in prompts):
-        raise ValueError("a prompt has no token to go on from")
-    limits = _limits(model, prompts, most)
+        raise ValueError("a prompt is empty; expected at least one token")
+    limits = _limits(model, prompts, max_new_tokens)
     ends = np.array(sorted(end_tokens(model, tokenizer)))
 
-    def write(batch: list[int]) -> list[Reply]:
-        rows = Rows(model, [prompts[i] for i in batch], cached=way != AGAIN)
-        writing = _Writing(rows, np.array([limits[i] for i in batch]), ends)
-        shape = (max(writing.room), HALVINGS)
+    def generate(batch: list[int]) -> list[Reply]:
+        sequences = DecodingBatch(model, [prompts[i] for i in batch], cached=strategy != UNCACHED)
+        generation = _BatchGeneration(sequences, np.array([limits[i] for i in batch]), ends)
+        shape = (max(generation.limits), BISECTIONS)
         uniforms = np.stack([streams[i].random(shape) for i in batch]) if temperature > 0 else None
-        for finished in writing.run(temperature, top_p, uniforms):
+        for finished in generation.run(temperature, top_p, uniforms):
             if progress is not None:
                 progress(finished, "")
-        return list(writing.replies(tokenizer))
+        return list(generation.replies(tokenizer))
 
     with _evaluating(model):
-        way = way_to_write(model, prompts, limits) if prompts else TOGETHER
+        strategy = choose_strategy(model, prompts, limits) if prompts else BATCHED
     replies: dict[int, Reply] = {}
-    while len(replies) < len(
-        prompts
-    ):  # once, but when memory runs out: what is left is then written in smaller batches
+    while len(replies) < len(prompts):  # repeats only after memory ran out, with smaller batches
         left = [i for i in range(len(prompts)) if i not in replies]
         streams = _streams(prompts, seed)
         try:
             with _evaluating(model):
-                for some in _batches(model, [prompts[i] for i in left], most, budget, way):
-                    batch = [left[n] for n in some]
-                    replies |= zip(batch, write(batch), strict=True)
+                for positions in _batches(model, [prompts[i] for i in left], max_new_tokens, budget, strategy):
+                    batch = [left[n] for n in positions]
+                    replies |= zip(batch, generate(batch), strict=True)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not out_of_memory(error) or budget <= max(len(prompts[i]) for i in left if i not in replies) + most:
+            largest = max(len(prompts[i]) for i in left if i not in replies) + max_new_tokens
+            if not out_of_memory(error) or budget <= largest:
                 raise
             budget //= 2
     return [replies[i] for i in range(len(prompts))]
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """What ends a reply: the tokenizer's end of sequence, and what the model's generation settings call one (chat
-    models end turns with a token of its own) as far as it is a special token of this tokenizer."""
-    named = getattr(model.generation_config, "eos_token_id", None)
-    several = named if isinstance(named, list) else [named]
+    """Return the ids of tokens that end a reply.
+
+    These are the tokenizer's end-of-sequence token, and those of the model's generation config that are special tokens
+    of this tokenizer. Chat models end turns with a separate token.
+    """
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    ids = configured if isinstance(configured, list) else [configured]
     special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return {int(tokenizer.eos_token_id)} | (set(several) & special)
+    return {int(tokenizer.eos_token_id)} | (set(ids) & special)
 
 
 def draw(probs: Tensor, uniforms: Tensor) -> Tensor:
-    """(B,) one token of each row of `probs` (B, V), by `uniforms` (B, HALVINGS) in [0, 1); need not sum to 1.
+    """Draw one token from each distribution by binary search.
 
-    A binary search in which each halving has a number of its own; see the top of this file for why.
+    Args:
+        probs: (B, V) probabilities, which need not sum to 1.
+        uniforms: (B, BISECTIONS) uniform random numbers in [0, 1), one for each bisection.
+
+    Returns:
+        (B,) token ids.
     """
     tokens = probs.shape[1]
-    before = torch.nn.functional.pad(probs.double().cumsum(1), (1, 0))  # (B, V + 1): the mass of all tokens before v
+    before = torch.nn.functional.pad(probs.double().cumsum(1), (1, 0))  # (B, V + 1): mass of all tokens before each
     low, high = before[:, 0], before[:, -1]
-    first = torch.zeros(len(probs), dtype=torch.long, device=probs.device)  # the token is one of first ... first + size
+    first = torch.zeros(len(probs), dtype=torch.long, device=probs.device)  # lower end of the search
     for k in range((tokens - 1).bit_length()):
         half = 1 << ((tokens - 1).bit_length() - 1 - k)
         middle = before.gather(1, (first + half).clamp(max=tokens)[:, None])[:, 0]
@@ -133,58 +161,56 @@ def draw(probs: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def nucleus(probs: Tensor, top_p: float) -> Tensor:
-    """(B, V) without what is outside the fewest tokens that hold `top_p`; not normalized again.
+    """Set probabilities (B, V) outside of the smallest set of tokens with mass `top_p` to 0, without normalizing.
 
-    Holtzman et al. 2020 (arXiv:1904.09751), section 3.1.
+    Source: Holtzman et al. 2020 (arXiv:1904.09751), section 3.1.
     """
-    falling, order = probs.sort(dim=1, descending=True, stable=True)
-    before = falling.cumsum(1) - falling
+    descending, order = probs.sort(dim=1, descending=True, stable=True)
+    before = descending.cumsum(1) - descending
     return probs.masked_fill(torch.zeros_like(probs, dtype=torch.bool).scatter(1, order, before >= top_p), 0)
 
 
-class _Writing:
-    """A batch of replies while they are written."""
+class _BatchGeneration:
+    """Generation of one batch of replies."""
 
-    def __init__(self, rows: Rows, room: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
-        self.rows, self.room, self.ends = rows, room, ends
-        self.tokens = np.zeros((len(room), max(room)), dtype=np.int32)
-        self.measured = np.zeros((2, len(room)))  # sums of log-probs and of entropies
-        self.length = np.zeros(len(room), dtype=np.int64)
+    def __init__(self, sequences: DecodingBatch, limits: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
+        self.sequences, self.limits, self.ends = sequences, limits, ends
+        self.tokens = np.zeros((len(limits), max(limits)), dtype=np.int32)
+        self.sums = np.zeros((2, len(limits)))  # of log-probs and of entropies
+        self.length = np.zeros(len(limits), dtype=np.int64)
 
     def run(self, temperature: float, top_p: float, uniforms: NDArray[np.float64] | None) -> Iterator[int]:
-        """Write them to their ends; after each token, yield how many ended with it.
+        """Generate all tokens; after each step, yield the number of replies that ended.
 
-        `uniforms`: (replies, tokens, HALVINGS), None to take the likeliest token.
+        `uniforms` is (replies, tokens, BISECTIONS), or None to take the likeliest token.
         """
-        live = np.arange(len(self.room))  # the reply that each row of `rows` belongs to
-        going = np.ones(len(self.room), dtype=bool)
-        for step in range(max(self.room)):
-            logits = self.rows.logits()
-            chance = None if uniforms is None else torch.from_numpy(uniforms[live, step]).to(logits.device)
-            token = _choose(logits, temperature, top_p, chance)
-            figures = torch.stack(
-                [token.double(), *(one.double() for one in token_statistics(logits, token, ("entropy",)))]
-            )
-            found = figures.cpu().numpy()
-            still = going[live]
-            at, found = live[still], found[:, still]
-            self.tokens[at, step] = found[0]
-            self.measured[:, at] += found[1:]
+        indices = np.arange(len(self.limits))  # the reply of each row in `sequences`
+        active = np.ones(len(self.limits), dtype=bool)
+        for step in range(max(self.limits)):
+            logits = self.sequences.logits()
+            numbers = None if uniforms is None else torch.from_numpy(uniforms[indices, step]).to(logits.device)
+            token = _choose(logits, temperature, top_p, numbers)
+            statistics = token_statistics(logits, token, ("entropy",))
+            results = torch.stack([token.double(), *(one.double() for one in statistics)]).cpu().numpy()
+            own = active[indices]
+            at, results = indices[own], results[:, own]
+            self.tokens[at, step] = results[0]
+            self.sums[:, at] += results[1:]
             self.length[at] = step + 1
-            going[at] = ~np.isin(self.tokens[at, step], self.ends) & (step + 1 < self.room[at])
-            yield int(len(at) - going[at].sum())
-            if not going.any():
+            active[at] = ~np.isin(self.tokens[at, step], self.ends) & (step + 1 < self.limits[at])
+            yield int(len(at) - active[at].sum())
+            if not active.any():
                 return
-            self.rows.append(token, going[live])
-            if self.rows.can_shrink and 2 * going[live].sum() <= len(live):
-                self.rows.keep(np.flatnonzero(going[live]))
-                live = live[going[live]]
+            self.sequences.append(token, active[indices])
+            if self.sequences.can_shrink and 2 * active[indices].sum() <= len(indices):
+                self.sequences.keep(np.flatnonzero(active[indices]))
+                indices = indices[active[indices]]
 
     def replies(self, tokenizer: PreTrainedTokenizerBase) -> Iterator[Reply]:
-        """What was written."""
+        """Yield the generated replies."""
         for row, length in enumerate(self.length):
             tokens = self.tokens[row, :length].copy()
-            log_prob, entropy = (float(value) for value in self.measured[:, row])
+            log_prob, entropy = (float(value) for value in self.sums[:, row])
             finished = bool(np.isin(tokens[-1], self.ends))
             text = str(tokenizer.decode(tokens[: length - finished], skip_special_tokens=True))
             yield Reply(tokens, text, log_prob, entropy / int(length), finished)
@@ -198,7 +224,7 @@ def _choose(logits: Tensor, temperature: float, top_p: float, uniforms: Tensor |
 
 
 def _streams(prompts: Sequence[NDArray[Any]], seed: int) -> list[np.random.Generator]:
-    seen: Counter[bytes] = Counter()
+    seen: Counter[bytes] = Counter()  # equal prompts so far
     streams = []
     for prompt in prompts:
         ids = np.asarray(prompt, dtype=np.int64).tobytes()
@@ -209,21 +235,22 @@ def _streams(prompts: Sequence[NDArray[Any]], seed: int) -> list[np.random.Gener
 
 
 def _batches(
-    model: PreTrainedModel, prompts: Sequence[NDArray[Any]], most: int, budget: int, way: str
+    model: PreTrainedModel, prompts: Sequence[NDArray[Any]], max_new_tokens: int, budget: int, strategy: str
 ) -> Iterator[list[int]]:
-    """Prompts of like length, the longest first: what does not fit into memory then fails at once.
+    """Yield batches of indices of prompts with similar lengths, longest first so that memory fails early.
 
-    Padding would go into a recurrent state: such a model's batches are of one length. A reply that may pass a length at
-    which rotary frequencies change is written alone.
+    Batches of a recurrent model have one length, because padding would enter its state. A reply that may pass a length
+    at which rotary frequencies change is generated alone.
     """
-    one_length = recurrent(model)
+    one_length = is_recurrent(model)
     batch: list[int] = []
     for i in sorted(range(len(prompts)), key=lambda i: -len(prompts[i])):
-        if way != TOGETHER or crosses(model, prompts[i], most):
+        if strategy != BATCHED or crosses_length_rule(model, prompts[i], max_new_tokens):
             yield [i]
             continue
-        slots = len(prompts[batch[0]]) + most if batch else 0
-        if batch and ((len(batch) + 1) * slots > budget or (one_length and len(prompts[i]) + most != slots)):
+        slots = len(prompts[batch[0]]) + max_new_tokens if batch else 0
+        other_length = one_length and len(prompts[i]) + max_new_tokens != slots
+        if batch and ((len(batch) + 1) * slots > budget or other_length):
             yield batch
             batch = []
         batch.append(i)
@@ -231,22 +258,26 @@ def _batches(
         yield batch
 
 
-def _limits(model: PreTrainedModel, prompts: Sequence[NDArray[Any]], most: int) -> list[int]:
-    """How many tokens each reply can have. The last one needs no position: nothing is predicted from it."""
+def _limits(model: PreTrainedModel, prompts: Sequence[NDArray[Any]], max_new_tokens: int) -> list[int]:
+    """Return the maximum number of tokens of each reply. The last token needs no position."""
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     longest = max(map(len, prompts), default=0)
     if positions is not None and longest > positions:
         raise UserError(
-            f"a prompt has {longest} tokens and the model {positions} positions",
+            f"a prompt has {longest} tokens and the model has {positions} positions",
             where="tokens.max_length", expected=f"at most {positions}",
         )  # fmt: skip
-    return [most if positions is None else min(most, positions - len(prompt) + 1) for prompt in prompts]
+    if positions is None:
+        return [max_new_tokens] * len(prompts)
+    return [min(max_new_tokens, positions - len(prompt) + 1) for prompt in prompts]
 
 
 @contextmanager
 def _evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Without dropout, with the attention that the model was loaded with, and without gradient checkpointing, which
-    would have the layers forget the cache."""
+    """Disable dropout, tree attention and gradient checkpointing inside the block.
+
+    Gradient checkpointing would disable the cache.
+    """
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""Token statistics of logits: log-probs, entropy, collision probability, KL."""
+"""Compute log-probs and statistics of token distributions: entropy, collision probability, KL divergence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,20 @@ from torch import Tensor
 def token_statistics(
     logits: Tensor, target: Tensor, statistics: Sequence[str] = (), ref_logits: Tensor | None = None
 ) -> tuple[Tensor, ...]:
-    """The target's log-prob, every statistic of the distribution, and the reference's log-prob if it is there."""
+    """Compute the log-prob of each target and statistics of each distribution, in nats.
+
+    Args:
+        logits: (N, V) logits of the policy.
+        target: (N,) token ids.
+        statistics: Names among `entropy`, `log_collision_prob` and `kl`. `kl` is KL(reference || policy).
+        ref_logits: (N, V) logits of the reference.
+
+    Returns:
+        Tensors (N,): the policy's log-prob, each statistic in order, and with `ref_logits` the reference's log-prob.
+
+    Raises:
+        ValueError: A statistic is unknown, or is `kl` without `ref_logits`.
+    """
     normalizer = logits.logsumexp(1, keepdim=True)
     found = [_at(logits, target) - normalizer[:, 0]]
     log_probs = logits - normalizer if statistics else logits
@@ -25,13 +38,13 @@ def token_statistics(
             found.append((reference.exp() * (reference - log_probs)).sum(1))
         else:
             raise ValueError(f"no statistic {name}" + ("" if ref_logits is not None else " without a live reference"))
-    if ref_logits is not None:  # by the policy's own arithmetic: a policy that is its reference has log-ratios of 0
+    if ref_logits is not None:  # same arithmetic as for the policy: equal models have log-ratios of exactly 0
         found.append(_at(ref_logits, target) - ref_logits.logsumexp(1))
     return tuple(found)
 
 
 def _wide(values: Tensor) -> Tensor:
-    """In float32, or in float64 where the model is."""
+    """Convert to float32, or keep float64."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
@@ -40,5 +53,5 @@ def _at(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def per_sequence(token_values: Tensor, offsets: Tensor) -> Tensor:
-    """(S,) sums over each sequence's scored tokens."""
+    """Sum token values (N,) over the scored tokens of each sequence, to (S,)."""
     return torch.segment_reduce(token_values, "sum", offsets=offsets)

@@ -1,7 +1,7 @@
-"""The log-probs that every faster way is compared with: the model's own forward, one sequence at a time.
+"""Compute reference log-probs with the model's own forward pass, one sequence at a time.
 
-The attention is the one the model was loaded with, and frequencies that an earlier forward left behind are reset first,
-so the result depends on nothing but the weights and the tokens.
+Every faster method is compared with these. They use the attention that the model was loaded with and reset rotary
+frequencies left by earlier passes. The result depends on the weights and the tokens alone.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from alignzoo.models.rope import reset_frequencies
 
 NARROW = (torch.bfloat16, torch.float16)
 LIMIT = {torch.float32: 1e-3, torch.float64: 1e-6}
-"""Largest difference of a log-prob, in nats, that is rounding. A mask that a model ignores is off by whole nats."""
+"""Largest rounding difference of a log-prob, in nats. An ignored mask causes differences of whole nats."""
 NARROW_LIMIT = 0.25
-"""The same of weights of 16 bits that can't be held in float32."""
+"""The same for 16-bit weights that can't be converted to float32."""
 
 
 def limit_of(model: PreTrainedModel) -> float:
-    """The largest difference that is rounding, of a model as it is held now."""
+    """Return the largest rounding difference of a log-prob, in nats, for the current type of the model."""
     return LIMIT.get(model.dtype, NARROW_LIMIT)
 
 
 @torch.no_grad()
 def sequence_logits(model: PreTrainedModel, tokens: TokenIds) -> Tensor:
-    """Logits (W, V) after each token of one sequence; of a reward model (1,), its number. In the model's own type."""
+    """Return logits (W, V) after each token of one sequence, or a reward model's score (1,), in the model's type."""
     ids = torch.from_numpy(np.asarray(tokens)).long().to(next(model.parameters()).device)
     with own_attention(model):
         reset_frequencies(model)
@@ -41,7 +41,7 @@ def sequence_logits(model: PreTrainedModel, tokens: TokenIds) -> Tensor:
 
 
 def sequence_log_probs(model: PreTrainedModel, prompt: TokenIds, branch: Branch) -> Tensor:
-    """Log-probs (N,), in nats, of the scored tokens of one sequence; float32, or float64 where the model is."""
+    """Return log-probs (N,) in nats of the scored tokens of one sequence, in float32, or float64 for such a model."""
     tokens = np.concatenate([prompt, branch.tokens])
     first = len(prompt) + branch.scored_from
     logits = sequence_logits(model, tokens)[first - 1 : -1]
@@ -52,9 +52,9 @@ def sequence_log_probs(model: PreTrainedModel, prompt: TokenIds, branch: Branch)
 
 @contextmanager
 def in_float32(model: nn.Module, wanted: bool = True) -> Iterator[None]:
-    """Hold weights of 16 bits in float32, which is exact, and put the very same tensors back afterwards.
+    """Convert 16-bit weights to float32 inside the block, which is exact, and restore the same tensors after it.
 
-    Nothing changes where they can't be (quantized weights, and shards), or where it is not `wanted`.
+    Quantized and sharded weights stay unchanged. With `wanted=False` the block runs unchanged as well.
     """
     tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     narrow = [(tensor, tensor.data) for tensor in tensors.values() if tensor.dtype in NARROW]
@@ -73,5 +73,5 @@ def in_float32(model: nn.Module, wanted: bool = True) -> Iterator[None]:
 
 
 def sharded(model: nn.Module) -> bool:
-    """Whether this process holds a part of each parameter alone."""
+    """Return True if this process holds only a shard of each parameter."""
     return any(hasattr(parameter, "placements") for parameter in model.parameters())

@@ -1,6 +1,6 @@
-"""Which rows a layout is tried on: the longest of all, and those on either side of every length that the config names.
+"""Select rows that test a layout: the longest, and those on both sides of every length in the config.
 
-A model can behave differently beyond a sliding window, an attention chunk, the length it was first trained at or the
+A model can behave differently beyond a sliding window, an attention chunk, the length of its first training, or the
 number of keys that sparse attention keeps. All of these are integers in its config.
 """
 
@@ -15,12 +15,23 @@ from transformers import PreTrainedConfig
 
 from alignzoo.data.trees import Tree, Trees
 
-WORDS = ("window", "chunk", "topk", "top_k", "original_max", "max_position", "n_positions", "n_ctx", "seq_len", "block")
-"""Parts of the names of settings that are lengths of a sequence."""
+LENGTH_WORDS = (
+    "window",
+    "chunk",
+    "topk",
+    "top_k",
+    "original_max",
+    "max_position",
+    "n_positions",
+    "n_ctx",
+    "seq_len",
+    "block",
+)
+"""Words in the names of settings that are sequence lengths."""
 
 
 def turning_points(config: PreTrainedConfig) -> list[int]:
-    """Lengths, in tokens, at which a model with this config may begin to behave differently; rising."""
+    """Return the lengths in tokens beyond which a model with this config may behave differently, in ascending order."""
     return sorted(set(_lengths(config.get_text_config().to_dict())))
 
 
@@ -31,26 +42,35 @@ def _lengths(settings: Any, name: str = "") -> Iterator[int]:
     elif isinstance(settings, list):
         for value in settings:
             yield from _lengths(value, name)
-    elif type(settings) is int and settings > 1 and any(word in name for word in WORDS):
+    elif type(settings) is int and settings > 1 and any(word in name for word in LENGTH_WORDS):
         yield settings
 
 
 def longest_by_tree(trees: Trees) -> NDArray[np.int64]:
-    """(len,) tokens of each tree's longest sequence, prompt and branch together."""
-    found = []
+    """Return (len,) the number of tokens of each tree's longest sequence (prompt + branch)."""
+    longest = []
     for block in trees.blocks():
         sizes = np.diff(block.segments)
         prompts = sizes[block.trees[:-1]].copy()
         sizes[block.trees[:-1]] = 0
-        found.append(prompts + np.maximum.reduceat(sizes, block.trees[:-1]))
-    return np.concatenate(found)
+        longest.append(prompts + np.maximum.reduceat(sizes, block.trees[:-1]))
+    return np.concatenate(longest)
 
 
-def probe(trees: Trees, points: list[int], least: int = 4) -> list[Tree]:
-    """The rows with the longest sequence and with the most slots, the shortest and the first, and for every turning
-    point the rows nearest to it on both sides. At least `least` where there are so many.
+def probe(trees: Trees, points: list[int], min_rows: int = 4) -> list[Tree]:
+    """Select trees that test a layout.
 
-    Short rows follow until those beside the longest take as many slots as it does, or pass every turning point.
+    The selection has the tree with the longest sequence, the largest, the smallest and the first tree, and for every
+    turning point the nearest trees on both sides. More trees are added until their total size exceeds all turning
+    points, or twice the size of the largest tree.
+
+    Args:
+        trees: All trees.
+        points: The model's `turning_points`.
+        min_rows: Minimum number of trees to select, if there are as many.
+
+    Returns:
+        The selected trees, longest first.
     """
     lengths, sizes = longest_by_tree(trees), trees.sizes
     chosen = [int(lengths.argmax()), int(sizes.argmax()), 0, int(sizes.argmin())]
@@ -62,7 +82,7 @@ def probe(trees: Trees, points: list[int], least: int = 4) -> list[Tree]:
     chosen = list(dict.fromkeys(chosen))
     wanted = min(max(points, default=0), 2 * int(sizes.max()))
     more = iter(np.argsort(-sizes[:512], kind="stable").tolist())
-    while len(chosen) < least or sizes[chosen].sum() <= wanted:
+    while len(chosen) < min_rows or sizes[chosen].sum() <= wanted:
         following = next((row for row in more if row not in chosen), None)
         if following is None:
             break

@@ -1,4 +1,7 @@
-"""Weights in 4 or 8 bits, by bitsandbytes: frozen, under adapters that are trained (QLoRA, Dettmers et al. 2023)."""
+"""Quantize frozen weights under trained adapters to 4 or 8 bits with bitsandbytes.
+
+Source: Dettmers et al. 2023 (arXiv:2305.14314), QLoRA.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,9 @@ from transformers.pytorch_utils import Conv1D
 from alignzoo.core.errors import UserError
 
 
-def quantization(bits: str, dtype: str) -> dict[str, Any]:
-    """What from_pretrained is told: QLoRA's NF4 with doubly quantized constants, or LLM.int8()."""
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of every layer's every cast
+def quantization_options(bits: str, dtype: str) -> dict[str, Any]:
+    """Return options for from_pretrained: NF4 with double quantization (`4bit`), or LLM.int8() (`8bit`)."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it logs every cast
     if bits == "8bit":
         return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
     nf4 = BitsAndBytesConfig(
@@ -24,11 +27,15 @@ def quantization(bits: str, dtype: str) -> dict[str, Any]:
     return {"quantization_config": nf4}
 
 
-def settle_quantized(model: PreTrainedModel, source: str) -> None:
-    """Have every forward compute the same. Raises UserError for layers that can't be written back."""
+def prepare_quantized(model: PreTrainedModel, source: str) -> None:
+    """Make every forward pass of quantized layers compute the same values.
+
+    Raises:
+        UserError: The model has layers that can't be dequantized.
+    """
     for module in model.modules():
-        # On a CPU with bfloat16 instructions a forward without gradient would round the weights' constants for good,
-        # and the policy would differ from its own reference.
+        # On a CPU with bfloat16 instructions, a forward pass without gradient rounds the quantization constants in
+        # place. The policy would then differ from its own reference.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010
     with torch.device("meta"):

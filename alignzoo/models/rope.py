@@ -1,7 +1,7 @@
-"""Rotary positions whose frequencies depend on the length of the sequence: LongRoPE and dynamic NTK.
+"""Group sequences by rotary frequencies that depend on the sequence length: LongRoPE and dynamic NTK.
 
-transformers takes them from the longest sequence of a forward, and dynamic NTK keeps those of the longest one so far.
-Sequences of one key, as they are computed here, have the same frequencies and may share a forward.
+transformers computes the frequencies from the longest sequence of a forward pass, and dynamic NTK keeps those of the
+longest sequence so far. Sequences with equal keys have equal frequencies and can share a forward pass.
 """
 
 from __future__ import annotations
@@ -18,42 +18,42 @@ from transformers import PreTrainedConfig
 
 @dataclass(frozen=True, slots=True)
 class LengthRule:
-    """Frequencies change for sequences of more than `threshold` tokens: once, or with every further token."""
+    """Length beyond which frequencies change: once, or with every further token if `every`."""
 
     threshold: int
     every: bool
 
 
 def length_rules(config: PreTrainedConfig) -> tuple[LengthRule, ...]:
-    """The rules of a model, without repeats; empty where frequencies do not depend on the length.
+    """Return the distinct rules of a model; empty if its frequencies do not depend on the length.
 
     Sources: Ding et al. 2024 (arXiv:2402.13753) for LongRoPE, and transformers' `modeling_rope_utils`.
     """
     text = config.get_text_config()
-    whole = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
-    nested = [part for part in whole.values() if isinstance(part, dict)]
-    found = []
-    for part in nested or [whole]:
+    parameters = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+    nested = [part for part in parameters.values() if isinstance(part, dict)]
+    rules = []
+    for part in nested or [parameters]:
         kind = str(part.get("rope_type") or part.get("type") or "default")
         if "dynamic" in kind:
-            found.append(LengthRule(int(text.max_position_embeddings), True))
+            rules.append(LengthRule(int(text.max_position_embeddings), True))
         elif kind == "longrope" or "long_mscale" in part:
             original = part.get("original_max_position_embeddings") or getattr(
                 text, "original_max_position_embeddings", text.max_position_embeddings
             )
-            found.append(LengthRule(int(original), False))
-    return tuple(dict.fromkeys(found))
+            rules.append(LengthRule(int(original), False))
+    return tuple(dict.fromkeys(rules))
 
 
 def length_keys(rules: Sequence[LengthRule], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(S,) a number for each sequence length (S,), equal where the frequencies are."""
+    """Return (S,) one number for each sequence length (S,), equal for equal frequencies."""
     columns = [np.where(lengths > rule.threshold, lengths if rule.every else 1, 0) for rule in rules]
     keys: NDArray[np.int64] = np.unique(np.stack(columns, 1), axis=0, return_inverse=True)[1].reshape(-1)
     return keys
 
 
 def reset_frequencies(model: nn.Module) -> None:
-    """Undo what longer sequences have left in modules with dynamic frequencies."""
+    """Restore the original frequencies of modules that longer sequences have changed."""
     for module in model.modules():
         longest = getattr(module, "original_max_seq_len", None)
         if longest is None:

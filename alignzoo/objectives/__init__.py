@@ -5,7 +5,9 @@ from alignzoo.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "composition": ["Modified", "Sum", "incompatibility"],
-        "probe": ["SyntheticInputs", "reads_log_ratio"],
+        "compatibility": ["incompatibility"],
+        "composition": ["Modified", "Sum"],
+        "probe": ["reads_log_ratio"],
+        "synthetic": ["SyntheticInputs"],
     },
 )

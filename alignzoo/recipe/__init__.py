@@ -1,4 +1,4 @@
-"""From YAML to a validated, located, fingerprinted `Recipe`."""
+"""Recipes: YAML in, a validated and fingerprinted `Recipe` out, with the place of every value."""
 
 from alignzoo.core.lazy import lazy_exports
 

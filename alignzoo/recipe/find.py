@@ -1,4 +1,4 @@
-"""Where recipes are: files, and those that come with alignzoo."""
+"""Search for recipes: files, and the recipes that come with alignzoo."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from alignzoo.core.errors import UserError, nearest
 
 
 def shipped_recipes() -> Path:
-    """The folder of the recipes that come with alignzoo: in the package when installed, beside it in a checkout."""
+    """Return the folder of the shipped recipes: in the package when installed, beside it in a checkout."""
     package = Path(__file__).parent.parent
     return package / "recipes" if (package / "recipes").is_dir() else package.parent / "recipes"
 
 
 def shipped_recipe(name: str | Path) -> Path | None:
-    """The shipped recipe of that name, if any: `dpo_hh`, `dpo_hh.yaml` and `recipes/dpo_hh.yaml` are the same."""
+    """Return a shipped recipe, or None. `dpo_hh`, `dpo_hh.yaml` and `recipes/dpo_hh.yaml` name the same one."""
     inside = _inside(Path(name))
     if not inside.name:
         return None
@@ -27,9 +27,10 @@ def _inside(given: Path) -> Path:
 
 
 def find_recipe(path: str | Path) -> Path:
-    """The file, or the shipped recipe of that name.
+    """Return the absolute path of a recipe: a file, the recipe in a run folder, or a shipped recipe.
 
-    A run folder stands for the resolved recipe in it. Raises UserError with the nearest name.
+    Raises:
+        UserError: There is no such recipe; the error has the nearest name.
     """
     given = Path(path).expanduser()
     if given.is_dir() and (given / "recipe.yaml").is_file():

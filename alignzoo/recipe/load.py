@@ -1,4 +1,4 @@
-"""Load a recipe: parse, extend, overlay, override, validate."""
+"""Loading of recipes: parse, extend, overlay, override, validate."""
 
 from __future__ import annotations
 
@@ -22,9 +22,15 @@ __all__ = ["Origin", "Recipe", "Resolved", "find_recipe", "load_recipe", "shippe
 def load_recipe(
     path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = (), overlays: Sequence[str | Path] = ()
 ) -> Resolved:
-    """Read a recipe, what it extends, the overlays on top and the overrides last, and the recipes that it needs.
+    """Load a recipe and the recipes that it needs.
 
-    `overrides` are `{"objective.beta": 0.2}` or `["objective.beta=0.2"]`. Raises UserError with every problem found.
+    Args:
+        path: A file, a run folder or the name of a shipped recipe.
+        overrides: `{"objective.beta": 0.2}` or `["objective.beta=0.2"]`, applied last.
+        overlays: Recipes to merge on top, in order.
+
+    Raises:
+        UserError: With every problem found, each at its file, line and column.
     """
     layers = [read_with_bases(find_recipe(overlay)) for overlay in overlays]
     return _load(find_recipe(path), layers, read_overrides(overrides), ())
@@ -44,7 +50,7 @@ def _load(
     mine = [without_base(overlay) for overlay in overlays] if follows else overlays
     for overlay in mine:
         node = merge(node, overlay)
-    kept = [(key, value) for key, value in overrides if not (follows and key[0] == "model" and _of_first(key))]
+    kept = [(key, value) for key, value in overrides if not (follows and key[0] == "model" and _of_first_policy(key))]
     node = apply(node, kept)
     name = _objective_name(node)
     recipe, registry = validate(
@@ -60,10 +66,10 @@ def _load(
 
 
 def _started(recipe: Recipe, start: Recipe, where: str) -> Recipe:
-    """The recipe as it continues from `start`'s policy, which may come with code. Raises UserError if it can't."""
+    """Continue a recipe from the policy of `start`. Raises UserError if the policies have different heads."""
     if start.objective.head == "scalar" != recipe.objective.head:
         raise UserError(
-            f"{start.name} trains a reward model, which has no language model to start from", where=where,
+            f"model.from: {start.name} trains a reward model, and {recipe.name} trains a language model", where=where,
             expected="a recipe whose objective trains a language model",
         )  # fmt: skip
     if start.model.runs_code:
@@ -72,7 +78,7 @@ def _started(recipe: Recipe, start: Recipe, where: str) -> Recipe:
 
 
 def _starts_from_a_run(node: Node, overlays: list[Node], overrides: list[tuple[list[str], Node]]) -> bool:
-    """Whether `model.from` is set once everything is merged."""
+    """Return True if `model.from` is set once everything is merged."""
     start: Any = None
     for layer in (node, *overlays):
         model = layer.value.get("model")
@@ -85,14 +91,16 @@ def _starts_from_a_run(node: Node, overlays: list[Node], overrides: list[tuple[l
 
 
 def _objective_name(node: Node) -> str:
-    """What a recipe's objective is called; "" where there is none, or several. Another objective on top of a recipe is
-    another run, and is called so."""
+    """Return the objective's name, or "" for none or several.
+
+    A run with another objective than its recipe's own is named after both.
+    """
     objective = node.value.get("objective")
     name = objective.value.get("name") if objective is not None and isinstance(objective.value, dict) else None
     return name.value if name is not None and isinstance(name.value, str) else ""
 
 
-def _of_first(key: Sequence[str]) -> bool:
+def _of_first_policy(key: Sequence[str]) -> bool:
     return is_base(key) and key[1] not in ("dtype", "trust_remote_code", *ON_TOP)
 
 
@@ -101,9 +109,9 @@ def _no_base_beside_from(node: Node) -> None:
     if model is None or not isinstance(model.value, dict) or "from" not in model.value:
         return
     problems = [
-        Problem(f"model.{key}: it says what the first policy is; write it in the recipe that model.from names",
+        Problem(f"model.{key}: it describes the first policy; move it to the recipe that model.from names",
                 where=str(model.keys[key]))
-        for key in model.value if _of_first(("model", key)) and model.value[key].value is not None
+        for key in model.value if _of_first_policy(("model", key)) and model.value[key].value is not None
     ]  # fmt: skip
     if problems:
         raise UserError(problems)

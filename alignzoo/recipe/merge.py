@@ -1,8 +1,8 @@
-"""One recipe out of many files: `extends`, overlays and overrides.
+"""Merging of `extends`, overlays and overrides into one recipe.
 
-Maps merge key by key, lists and values replace; only `plugins` add up. A map whose `name` changes replaces the whole
-node, so that `objective=ipo` does not inherit DPO's fields. Paths are relative to the file that wrote them; a recipe
-that is not there may be one that comes with alignzoo.
+Mappings merge key by key. Lists and values replace, and only `plugins` add up. A component whose `name` changes
+replaces the whole node, so `objective=ipo` does not inherit DPO's fields. Paths are relative to the file that wrote
+them; a recipe that is not beside that file may be a shipped one.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ from alignzoo.recipe.find import shipped_recipe
 from alignzoo.recipe.parse import COMMAND_LINE, Node, read_file
 
 BY_WORD = {("objective",), ("data",), ("data", "format"), ("train", "optimizer"), ("train", "schedule")}
-"""Nodes that are chosen by name, where a bare word means {name: word}."""
+"""Components that may be written as a bare word, for {name: word}."""
 NAMED = BY_WORD | {("model",)}
-"""Nodes that are replaced as a whole when their name changes."""
+"""Components that are replaced as a whole when their name changes."""
 PATHS = {("model", "tokenizer"), ("plugins",)}
-"""Relative to the file that wrote them; so is whatever is called `path`, `paths` or `from`."""
+"""Keys of paths, besides every `path`, `paths` and `from`."""
 ALWAYS_A_PATH = {("model", "from"), ("plugins",)}
+"""Keys that can't hold a hub id or a word."""
 
 STARTS = ("from", "path", "config")
-"""Of `model`: three ways to start, of which the last one said holds."""
+"""Keys of `model` that name its start: the last layer that sets one replaces the others."""
 
 Path_ = tuple[str, ...]
 
 
 def read_with_bases(path: Path, chain: tuple[Path, ...] = ()) -> Node:
-    """A recipe file merged over everything it extends, its paths made absolute."""
+    """Read a recipe file merged over everything it extends, with absolute paths."""
     path = path.resolve() if path.exists() else path
     if path in chain:
         circle = " -> ".join(part.name for part in (*chain[chain.index(path) :], path))
@@ -54,7 +55,7 @@ def read_with_bases(path: Path, chain: tuple[Path, ...] = ()) -> Node:
 
 
 def merge(under: Node, over: Node, at: Path_ = ()) -> Node:
-    """`over` on top of `under`; neither is changed."""
+    """Return `over` merged on top of `under`; neither is changed."""
     if at == ("plugins",) and isinstance(under.value, list) and isinstance(over.value, list):
         there = [item.value for item in under.value]
         return Node([*deepcopy(under.value), *(deepcopy(i) for i in over.value if i.value not in there)], over.origin)
@@ -66,22 +67,22 @@ def merge(under: Node, over: Node, at: Path_ = ()) -> Node:
     if at == ("model",):
         _drop_other_starts(result, over)
     for key, node in over.value.items():
-        place = (*at, key)
-        result.value[key] = merge(result.value[key], node, place) if key in result.value else deepcopy(node)
+        below = (*at, key)
+        result.value[key] = merge(result.value[key], node, below) if key in result.value else deepcopy(node)
         result.keys[key] = over.keys[key]
     result.origin = over.origin if not result.value else result.origin
     return result
 
 
 def _drop_other_starts(under: Node, over: Node) -> None:
-    """A path said on top of an architecture takes its place, and the place of the tokenizer made for it."""
-    said = [key for key in STARTS if key in over.value and over.value[key].value is not None]
-    if not said:
+    """Drop the starts that `over` replaces; a path on top of an architecture also drops its tokenizer."""
+    chosen = [key for key in STARTS if key in over.value and over.value[key].value is not None]
+    if not chosen:
         return
-    gone = [key for key in STARTS if key not in said]
-    if "path" in said and "path" not in under.value:
-        gone.append("tokenizer")
-    for key in gone:
+    dropped = [key for key in STARTS if key not in chosen]
+    if "path" in chosen and "path" not in under.value:
+        dropped.append("tokenizer")
+    for key in dropped:
         under.value.pop(key, None)
 
 
@@ -91,7 +92,7 @@ def _name(node: Node) -> object:
 
 
 def apply(node: Node, overrides: Sequence[tuple[list[str], Node]]) -> Node:
-    """Overrides on top of a recipe, one after the other. Raises UserError for a step into a value."""
+    """Return the recipe with overrides on top, in order. Raises UserError for a key below a value."""
     for path, value in overrides:
         below = node
         for depth, key in enumerate(path[:-1], 1):
@@ -110,22 +111,22 @@ def apply(node: Node, overrides: Sequence[tuple[list[str], Node]]) -> Node:
 
 
 def _with_item(items: Node, path: list[str], depth: int, value: Node) -> Node:
-    """The list with one item changed, or a part of it: `objective.1.weight=0.5`. Places count from 0."""
-    place, *rest = path[depth:]
-    places = [str(n) for n in range(len(items.value))]
-    if place not in places:
-        what = f"{'.'.join(path)}: {'.'.join(path[:depth])} is a list of {len(places)}"
-        raise UserError(what, where=COMMAND_LINE, expected=f"{' or '.join(places)} in place of '{place}'")
+    """Return the list with one item, or a part of it, changed: `objective.1.weight=0.5`. Indices count from 0."""
+    index, *rest = path[depth:]
+    indices = [str(n) for n in range(len(items.value))]
+    if index not in indices:
+        what = f"{'.'.join(path)}: {'.'.join(path[:depth])} is a list of {len(indices)}"
+        raise UserError(what, where=COMMAND_LINE, expected=f"{' or '.join(indices)} in place of '{index}'")
     result = deepcopy(items)
-    item = result.value[int(place)]
+    item = result.value[int(index)]
     if rest and isinstance(item.value, str):
         item = Node({"name": item}, item.origin, {"name": item.origin})
-    result.value[int(place)] = apply(item, [(rest, value)]) if rest else value
+    result.value[int(index)] = apply(item, [(rest, value)]) if rest else value
     return result
 
 
 def resolve_paths(node: Node, folder: Path, at: Path_ = ()) -> Node:
-    """Make what was written complete: `objective: dpo` is {name: dpo}, and a path is relative to its file's folder."""
+    """Expand bare words (`objective: dpo` to {name: dpo}) and make paths absolute, in place."""
     if at in BY_WORD and isinstance(node.value, str):
         name = Node(node.value, node.origin)
         node.value, node.keys = {"name": name}, {"name": node.origin}
@@ -144,16 +145,16 @@ def resolve_paths(node: Node, folder: Path, at: Path_ = ()) -> Node:
 
 
 def _absolute(text: str, folder: Path, at: Path_) -> str:
-    """Hub ids and the word `sample` stay what they are; what looks like a path or exists becomes absolute."""
-    place = Path(text).expanduser()
+    """Return an absolute path for text that looks like a path or exists; hub ids and `toy` stay as they are."""
+    path = Path(text).expanduser()
     marked = text.startswith((".", "/", "~")) or any(letter in text for letter in "*?[")
-    exists = (folder / place).exists() and text != "toy"
+    exists = (folder / path).exists() and text != "toy"
     shipped = shipped_recipe(text) if at[-1] == "from" and not exists else None
     if shipped is not None:
         return str(shipped)
     if not (marked or exists or at in ALWAYS_A_PATH):
         return text
-    return str(_normal(folder / place))
+    return str(_normal(folder / path))
 
 
 def _normal(path: Path) -> Path:
@@ -168,12 +169,12 @@ def _normal(path: Path) -> Path:
 
 
 def is_base(path: Sequence[str]) -> bool:
-    """Whether a key of `model` describes the first policy of a chain: all do but `from`."""
+    """Return True for a key of `model` that describes the first policy of a chain: any key but `from`."""
     return len(path) > 1 and path[1] != "from"
 
 
 def without_base(node: Node) -> Node:
-    """A recipe that starts from another one's run, without what an overlay says of the first policy."""
+    """Return an overlay without the keys of `model` that describe the first policy of a chain."""
     result = deepcopy(node)
     model = result.value.get("model")
     if model is not None and isinstance(model.value, dict):

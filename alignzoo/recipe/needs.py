@@ -1,7 +1,7 @@
-"""The runs that a recipe needs before its own: which fields name them, and which values they inherit.
+"""Needed runs of a recipe: the fields that name them, and the values that they inherit.
 
-A needed run inherits every overlay, and every override of `data`, `tokens` and `model`, except for the keys in `OWN`
-and the keys that name recipes.
+A needed run inherits whole overlays, and of the overrides those of `data`, `tokens` and `model`, always without the
+keys that each run keeps for itself (`OWN`) and the keys that name recipes.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ INHERITED = ("data", "tokens", "model")
 OWN = (
     "objective", "name", "reporters", "eval.metrics", "eval.judges", "data.label_noise", "data.label_noise_seed",
 )  # fmt: skip
-"""Keys that each run keeps for itself. Label noise is put on the preferences that are trained on."""
+"""Keys that each run keeps for itself. Label noise belongs to the preferences of one run."""
 Overrides = Sequence[tuple[list[str], Node]]
 
 
 def runs_named(recipe: Recipe) -> dict[str, str]:
-    """Dotted key -> recipe, for every field of a recipe that names another one whose run it needs."""
+    """Return dotted key -> recipe, for every field that names a recipe whose run is needed."""
     terms = recipe.objective.terms
-    objectives = {"objective": recipe.objective} if len(terms) == 1 else {}
-    objectives |= {f"objective.{i}": term for i, (_, term) in enumerate(terms)} if len(terms) > 1 else {}
+    alone = terms[0][1] is recipe.objective  # a list of one is a sum, whose field is objective.0
+    objectives = {"objective" if alone else f"objective.{i}": term for i, (_, term) in enumerate(terms)}
     pieces: dict[str, Any] = {"model": recipe.model, "data": recipe.data, **objectives}
     return {f"{at}.{key}": value for at, piece in pieces.items() for key, value in _named(piece) if value}
 
 
 def recipe_named(node: Node, key: str, named: str) -> Path:
-    """The recipe that the value of a dotted key names: beside the file that wrote it, else as on the command line."""
+    """Return the path of the recipe at a dotted key: beside the file that wrote it, else as on the command line."""
     for part in key.split("."):
         if isinstance(node.value, list):
             node = node.value[int(part)]
@@ -54,7 +54,7 @@ def _named(piece: Any) -> Iterator[tuple[str, str | None]]:
 
 
 def inherited_overlay(overlay: Node, named: Collection[str]) -> Node:
-    """The part of an overlay that a needed run inherits. `named` are the keys that name recipes."""
+    """Return the part of an overlay that a needed run inherits. `named` are the keys that name recipes."""
     result = deepcopy(overlay)
     for key in (*OWN, *named):
         *sections, last = key.split(".")
@@ -67,8 +67,10 @@ def inherited_overlay(overlay: Node, named: Collection[str]) -> Node:
 
 
 def inherited_overrides(overrides: Overrides, named: Collection[str]) -> list[tuple[list[str], Node]]:
-    """The overrides that a needed run inherits: `model.lora` and `model.quantize` say how one run is trained, as its
-    learning rate does."""
+    """Return the overrides that a needed run inherits.
+
+    `model.lora` and `model.quantize` describe the training of one run, as its learning rate does, and stay with it.
+    """
     own = {*OWN, *named, *(f"model.{key}" for key in ON_TOP)}
     return [
         (path, value)

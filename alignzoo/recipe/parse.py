@@ -1,7 +1,6 @@
-"""YAML with its traps closed, and with the place of every value.
+"""Strict YAML, with the file, line and column of every value.
 
-A node is a plain value, a list, or a `Map` of nodes; each knows the file, line and column that wrote it, so that an
-error can point there whatever was merged on top of what.
+Errors point to the value that was written, whatever was merged on top of it.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from alignzoo.core.errors import UserError, nearest
 
 COMMAND_LINE = "command line"
 MOST_BYTES, MOST_VALUES, MOST_LEVELS = 1_000_000, 100_000, 40
-"""Of a recipe. A few lines of aliases of aliases are billions of values; the largest recipe of ours has eighty."""
+"""Limits of a recipe file, against nested aliases that expand to billions of values. Real recipes have about eighty."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a value was written: a file with line and column (from 1), or the command line."""
+    """The place of a value: a file with line and column (from 1), or the command line."""
 
     file: str
     line: int = 0
@@ -40,10 +39,10 @@ class Node:
     value: Any
     origin: Origin
     keys: dict[str, Origin] = field(default_factory=dict)
-    """Of a dictionary: where each key stands, which is where an error about that key points."""
+    """Key -> its place, for a dictionary. An error about a key points there."""
 
     def plain(self) -> Any:
-        """The value without origins."""
+        """Return the value without origins."""
         if isinstance(self.value, dict):
             return {key: node.plain() for key, node in self.value.items()}
         if isinstance(self.value, list):
@@ -52,7 +51,7 @@ class Node:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 5e-7 as a string, because it has no dot: here it is the number that everybody means."""
+    """YAML 1.1 reads 5e-7 as a string, because it has no dot. This loader reads a number."""
 
 
 _Loader.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}
@@ -62,7 +61,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_file(path: Path) -> Node:
-    """A recipe file as a node. Raises UserError with file, line and column."""
+    """Read a recipe file as a node. Raises UserError with file, line and column."""
     try:
         if path.stat().st_size > MOST_BYTES:
             raise UserError("too large for a recipe", where=str(path), expected=f"at most {MOST_BYTES:,} bytes")
@@ -87,12 +86,12 @@ def read_file(path: Path) -> Node:
 
 
 def parse(text: str, file: str) -> Node | None:
-    """One YAML document as a node; None when there is nothing in it."""
+    """Parse one YAML document; None for an empty one. Raises UserError with file, line and column."""
     try:
         loader = _Loader(text)
         try:
             document = loader.get_single_node()
-            return None if document is None else _Reading(loader, file).node(document)
+            return None if document is None else _Reader(loader, file).node(document)
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
@@ -107,14 +106,14 @@ def parse(text: str, file: str) -> Node | None:
         raise UserError("nested too deeply", where=file) from None
 
 
-class _Reading:
-    """One document becomes nodes; how many there are is counted, and how deep they lie."""
+class _Reader:
+    """Reader of one document, with limits on the number and the depth of its values."""
 
     def __init__(self, loader: _Loader, file: str) -> None:
         self.loader, self.file, self.values = loader, file, 0
 
     def node(self, node: yaml.Node, level: int = 0) -> Node:
-        """A value and those within it."""
+        """Convert a YAML node and those within it."""
         mark = node.start_mark
         origin = Origin(self.file) if self.file == COMMAND_LINE else Origin(self.file, mark.line + 1, mark.column + 1)
         self.values += 1
@@ -132,33 +131,35 @@ class _Reading:
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, origin, level)
         value = self.loader.construct_object(node, deep=True)
-        if value is not None and not isinstance(value, str | bool | int | float):  # a date, bytes
-            what = f"{node.value!r} is read as a {type(value).__name__}"
-            raise UserError(what, where=str(origin), expected="quotation marks, if it is text")
-        if isinstance(value, int) and abs(value) >= 2**64:  # Python does not even print one of thousands of digits
+        if value is not None and not isinstance(value, str | bool | int | float):  # dates, bytes
+            what = f"YAML reads {node.value!r} as a {type(value).__name__}"
+            raise UserError(what, where=str(origin), expected="quotation marks around text")
+        if isinstance(value, int) and abs(value) >= 2**64:  # Python limits the digits that it prints
             raise UserError("a whole number of more than 64 bits", where=str(origin), expected="a smaller one")
         return Node(value, origin)
 
     def mapping(self, node: yaml.MappingNode, origin: Origin, level: int) -> Node:
-        """Keys are names, each of them there once."""
+        """Convert a mapping, whose keys must be text and unique."""
         items: dict[str, Node] = {}
         keys: dict[str, Origin] = {}
         for key_node, value_node in node.value:
-            place = self.node(key_node, level + 1)
-            key = place.value
+            key_value = self.node(key_node, level + 1)
+            key = key_value.value
             if not isinstance(key, str):
                 written = getattr(key_node, "value", key)
                 raise UserError(
-                    f"the key {written!r} is read as {key!r}, not as text", where=str(place.origin), expected="a name"
+                    f"the key {written!r} is read as {key!r}, not as text",
+                    where=str(key_value.origin),
+                    expected="a name, in quotation marks",
                 )
             if key in items:
-                raise UserError(f"'{key}' is given twice (first at line {keys[key].line})", where=str(place.origin))
-            items[key], keys[key] = self.node(value_node, level + 1), place.origin
+                raise UserError(f"'{key}' is given twice (first at line {keys[key].line})", where=str(key_value.origin))
+            items[key], keys[key] = self.node(value_node, level + 1), key_value.origin
         return Node(items, origin, keys)
 
 
 def read_overrides(overrides: Mapping[str, Any] | Iterable[str]) -> list[tuple[list[str], Node]]:
-    """`a.b=c` words (values in YAML) or a mapping of dotted keys to values, as paths and nodes, in order."""
+    """Return overrides as paths and nodes: `a.b=c` words (values in YAML), or a mapping of dotted keys to values."""
     origin = Origin(COMMAND_LINE)
     if isinstance(overrides, Mapping):
         return [(_path(key), from_value(value, origin)) for key, value in overrides.items()]
@@ -185,7 +186,7 @@ def _path(key: str) -> list[str]:
 
 
 def from_value(value: Any, origin: Origin) -> Node:
-    """Plain values as nodes that all come from one place."""
+    """Return plain values as nodes with one origin."""
     if isinstance(value, Mapping):
         items = {str(key): from_value(item, origin) for key, item in value.items()}
         return Node(items, origin, dict.fromkeys(items, origin))

@@ -1,4 +1,4 @@
-"""What pydantic found wrong, in our words and at the place where it was written."""
+"""Translation of pydantic's errors: each in one vocabulary, at the place that wrote the value."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pydantic import BaseModel, ValidationError
 
 from alignzoo.core.errors import Problem, nearest
 from alignzoo.recipe.parse import Node
+from alignzoo.recipe.problems import mark
+from alignzoo.recipe.renamed import new_key, new_value
 
 
 def problems_of(
@@ -16,24 +18,45 @@ def problems_of(
     node: Node,
     at: tuple[str, ...],
     model: type[BaseModel],
-    told: Sequence[str] = (),
+    reported: Sequence[str] = (),
     beside: Sequence[str] = (),
 ) -> Iterator[Problem]:
-    """Each of pydantic's errors about `model`, validated from the node at `at`; `told` are fields whose own problems
-    are known already, `beside` are keys of the node that are not the model's."""
+    """Yield a problem for each of pydantic's errors.
+
+    Args:
+        error: The errors of `model`.
+        node: The whole recipe.
+        at: The path of the section that `model` was validated from.
+        model: The class of the section.
+        reported: Fields whose own problems are reported elsewhere.
+        beside: Keys of the section that are not the model's.
+    """
     for item in error.errors(include_url=False):
         loc = tuple(str(part) for part in item["loc"])
-        if item["type"] == "missing" and len(loc) == 1 and loc[0] in told:  # its own problems are told already
+        if item["type"] == "missing" and len(loc) == 1 and loc[0] in reported:
             continue
         path = _written((*at, *loc), node)
-        what, expected, close = _sentence(item, [*_known(model, loc[:-1]), *(beside if len(loc) == 1 else ())], loc)
-        place = path[:-1] if item["type"] == "missing" else path
+        what, expected, close = _renamed(item, path, model) or _sentence(
+            item, [*_known(model, loc[:-1]), *(beside if len(loc) == 1 else ())], loc
+        )
         name = ".".join(path)
-        yield Problem(f"{name}: {what}" if name else what, mark(node, place), expected, close)
+        yield Problem(f"{name}: {what}" if name else what, mark(node, path), expected, close)
+
+
+def _renamed(item: Any, path: tuple[str, ...], model: type[BaseModel]) -> tuple[str, str, str] | None:
+    """A key or an option that has another spelling now."""
+    if item["type"] == "extra_forbidden":
+        new = new_key(path[:-1], path[-1], str(getattr(model, "name", "")))
+        return ("was renamed", new, "") if new else None
+    new = new_value(path, item.get("input")) if item["type"] == "literal_error" else ""
+    return (f"'{item['input']}' was renamed", new, "") if new else None
 
 
 def _sentence(item: Any, known: Sequence[str], loc: tuple[str, ...]) -> tuple[str, str, str]:
-    """Our words for pydantic's commonest errors; `type` is stable between its versions, its messages are not."""
+    """The problem, the expected value and the nearest spelling.
+
+    Pydantic's `type` is stable between its versions; its messages are not.
+    """
     kind, got, context = item["type"], item.get("input"), item.get("ctx", {})
     shown = repr(got) if len(repr(got)) <= 60 else f"{repr(got)[:57]}..."
     if kind == "extra_forbidden":
@@ -61,7 +84,7 @@ def _sentence(item: Any, known: Sequence[str], loc: tuple[str, ...]) -> tuple[st
 
 
 def _known(model: type[BaseModel], loc: tuple[str, ...]) -> list[str]:
-    """The fields that the section at `loc` has, as they are written."""
+    """The fields of the section at `loc`, as a recipe writes them."""
     for part in loc:
         info = model.model_fields.get(part) or next((f for f in model.model_fields.values() if f.alias == part), None)
         annotation = info.annotation if info else None
@@ -74,7 +97,7 @@ def _known(model: type[BaseModel], loc: tuple[str, ...]) -> list[str]:
 
 
 def _written(loc: tuple[str, ...], node: Node) -> tuple[str, ...]:
-    """`loc` without what pydantic adds for a union's members: names that nobody wrote."""
+    """`loc` without the names that pydantic adds for the members of a union."""
     path: list[str] = []
     here: Node | None = node
     for part in loc:
@@ -89,24 +112,3 @@ def _written(loc: tuple[str, ...], node: Node) -> tuple[str, ...]:
         elif part == loc[-1] and not part[:1].isupper() and "[" not in part and part not in ("str", "int"):
             path.append(part)
     return tuple(path)
-
-
-def mark(node: Node, path: tuple[str, ...]) -> str:
-    """Where a key stands, or else the nearest thing around it."""
-    mark = node.origin
-    for part in path:
-        if isinstance(node.value, dict) and part in node.value:
-            mark, node = node.keys.get(part, node.value[part].origin), node.value[part]
-        elif isinstance(node.value, list) and part.isdigit() and int(part) < len(node.value):
-            node = node.value[int(part)]
-            mark = node.origin
-        else:
-            break
-    return str(mark)
-
-
-def order(problem: Problem) -> tuple[str, int, int]:
-    """Sorts problems by file, line and column."""
-    file, _, rest = problem.where.partition(".yaml:")
-    numbers = [int(part) for part in rest.split(":") if part.isdigit()]
-    return (file, *[*numbers, 0, 0][:2])  # type: ignore[return-value]

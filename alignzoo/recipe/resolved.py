@@ -1,25 +1,21 @@
-"""A resolved recipe: its values, where each came from, the runs it needs, and its fingerprint."""
+"""Resolved recipes: values with their origins, the needed runs, and the fingerprint."""
 
 from __future__ import annotations
 
 import json
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
-
-from alignzoo.interfaces.model_source import ON_TOP
-
-if TYPE_CHECKING:
-    from alignzoo.interfaces.objective import Objective
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from alignzoo.interfaces.format import Format
-from alignzoo.recipe import resolved as _fingerprint
+from alignzoo.interfaces.model_source import ON_TOP
+from alignzoo.interfaces.objective import Objective
 from alignzoo.recipe.parse import Node, Origin
 from alignzoo.recipe.schema import Recipe
 from alignzoo.registry.lookup import Registry
@@ -30,23 +26,23 @@ START = "model.from"
 
 @dataclass(frozen=True)
 class Resolved:
-    """A recipe with everything merged in: its values, the place of each, and the runs that it needs."""
+    """A recipe with everything merged in."""
 
     recipe: Recipe
     path: Path
     node: Node
     needs: dict[str, Resolved]
-    """Dotted key (`model.from`) -> the recipe that the key names. Its run is made first."""
+    """Dotted key (`model.from`) -> the recipe that it names, whose run comes first."""
     registry: Registry
 
     @property
     def start(self) -> Resolved | None:
-        """The recipe whose policy this one starts from."""
+        """The recipe whose policy this one starts from, if any."""
         return self.needs.get(START)
 
     @property
     def first(self) -> Resolved:
-        """The first recipe of a chain of starts, or itself: the one whose model has a source of its own."""
+        """The first recipe of a chain of starts, whose model has a source of its own."""
         return self.start.first if self.start else self
 
     @cached_property
@@ -55,24 +51,24 @@ class Resolved:
         return self.digest_data()
 
     def digest_data(self) -> str:
-        """`data_fingerprint`, computed again."""
+        """Return `data_fingerprint`, computed from the files as they are now."""
         needs = {key: need.fingerprint for key, need in self.needs.items() if key.startswith("data.")}
         own = self.recipe.data.fingerprint()
-        return _fingerprint.digest([own, needs]) if needs else own
+        return digest([own, needs]) if needs else own
 
     @property
     def source_code(self) -> str:
-        """Digest of the plugin's code that loads the model; "" where alignzoo's own does."""
+        """Digest of the plugin code that loads the model, or "" for a built-in source."""
         origin = self.registry.origin(type(self.recipe.model))
         return "" if origin.package == "alignzoo" else origin.code
 
     @cached_property
     def fingerprint(self) -> str:
-        """32 hex digits of everything that the run's result depends on. Reads every file that the recipe names."""
-        return _fingerprint.fingerprint(self)
+        """32 hex digits of everything that the run's result depends on, the contents of files included."""
+        return fingerprint(self)
 
     def reread(self) -> Resolved:
-        """The same recipe, whose fingerprint is of the files as they are now."""
+        """Return the same recipe with a fingerprint of the files as they are now."""
         return replace(self, needs={key: need.reread() for key, need in self.needs.items()})
 
     @cached_property
@@ -90,7 +86,7 @@ class Resolved:
         return values
 
     def _node(self, named: Any) -> dict[str, Any]:
-        """A node that is chosen by name, and the ones within it."""
+        """A component as plain values, nested formats included."""
         name = {"name": self.registry.spelling(type(named))}
         fields = named.model_dump(mode="json", by_alias=True)
         within = {key: self._node(value) for key, value in dict(named).items() if isinstance(value, Format)}
@@ -98,7 +94,7 @@ class Resolved:
 
     @property
     def components(self) -> list[Any]:
-        """Everything in it that came from the registry and that its result depends on."""
+        """Every component from the registry that the result depends on."""
         recipe = self.recipe
         return [
             *recipe.objective.components, *recipe.data.components, recipe.model,
@@ -107,22 +103,23 @@ class Resolved:
 
     @property
     def origins(self) -> dict[str, Origin]:
-        """Dotted key -> where its value was written. A default has no entry."""
+        """Dotted key -> the place of its value. A default has no entry."""
         return dict(_origins(self.node, ""))
 
     def to_yaml(self, places: Mapping[str, str] | None = None) -> str:
-        """The resolved recipe as a file of its own; it loads to the same fingerprint.
+        """Return the resolved recipe as YAML that loads to the same fingerprint.
 
-        `places`: dotted key -> how that file names the resolved recipe of a needed run. What overlays and overrides
-        add to a needed run is in its own resolved recipe, and no longer in the recipe that was read.
+        Args:
+            places: Dotted key -> the path of a needed run's resolved recipe, written in place of the original recipe:
+                only the resolved one holds what overlays and overrides add.
         """
         values = deepcopy(self.plain)
-        for key, place in (places or {}).items():
+        for key, path in (places or {}).items():
             *sections, last = key.split(".")
             below: Any = values
             for section in sections:
                 below = below[int(section) if isinstance(below, list) else section]
-            below[last] = place
+            below[last] = path
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
 
 
@@ -137,11 +134,11 @@ def _origins(node: Node, name: str) -> list[tuple[str, Origin]]:
 
 
 NOT_IN_IT = {"train": ("checkpoint_every", "keep_checkpoints")}
-"""How often a run is saved changes nothing about it."""
+"""Keys that the result does not depend on."""
 
 
 def fingerprint(resolved: Resolved) -> str:
-    """Of the recipe's values, the contents of every file it names, its plugins, and the runs it needs.
+    """Return 32 hex digits of the values, the contents of every named file, the plugins' code, and the needed runs.
 
     A field that names a recipe counts as the fingerprint of that recipe's run, under the same dotted key.
     """
@@ -160,14 +157,14 @@ def fingerprint(resolved: Resolved) -> str:
     _forget_paths(values["objective"], recipe.objective)
     on_top = recipe.model.model_dump(mode="json", include=set(ON_TOP), exclude_none=True)
     values["model"] |= on_top
-    # A built-in's code is alignzoo's own: its version is recorded and does not make a finished run another one.
+    # Only the code of plugins counts: a new version of alignzoo keeps the fingerprints of finished runs.
     origins = [resolved.registry.origin(type(part)) for part in resolved.components]
     values["plugins"] = [origin.code for origin in origins if origin.package != "alignzoo"]
     return digest(values)
 
 
 def digest(values: Any) -> str:
-    """32 hex digits of plain values."""
+    """Return 32 hex digits of plain values."""
     text = json.dumps(values, sort_keys=True, ensure_ascii=False)
     return blake2b(text.encode(), digest_size=16).hexdigest()
 

@@ -1,4 +1,4 @@
-"""What a recipe may say: one pydantic model a section, nothing else accepted."""
+"""Schema of a recipe: one pydantic model per section. Unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from alignzoo.interfaces.reporter import Reporter
 
 
 class Section(BaseModel):
-    """A part of a recipe: what it does not know is an error."""
+    """Base of every section: frozen, without unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
 
 
 class TokensConfig(Section):
-    """Length limits in tokens, applied as the DPO authors do: first to the prompt, then to the completions.
+    """Length limits in tokens, and the handling of thinking in chats.
 
-    And how thoughts in the answers of chats are read.
+    Truncation follows the DPO authors: first the prompt, then the completions.
     """
 
     max_length: int = Field(512, ge=2, description="prompt and completion together")
-    max_prompt_length: int = Field(256, ge=1, description="what a prompt is cut to when the whole is too long")
+    max_prompt_length: int = Field(256, ge=1, description="length of a truncated prompt")
     truncate_prompt: Literal["keep_end", "keep_start", "never"] = Field(
-        "keep_end", description="which end of a long prompt is kept; never: the row is skipped, and counted"
+        "keep_end", description="the end of a long prompt that is kept; never: skip and count the row"
     )
     thinking: Literal["keep", "template"] = Field(
         "keep",
-        description="an answer whose thinking the chat template drops: as given, or as the template has it",
+        description="a reply whose thinking the chat template drops: keep it as given, or follow the template",
     )
 
     @model_validator(mode="after")
@@ -55,7 +55,7 @@ class AdamW(Section):
 
 
 class RMSprop(Section):
-    """The DPO paper's optimizer (appendix B), with torch's defaults."""
+    """RMSprop with torch's defaults, the optimizer of the DPO paper (appendix B)."""
 
     name: Literal["rmsprop"] = "rmsprop"
     learning_rate: float = Field(gt=0)
@@ -66,7 +66,7 @@ class RMSprop(Section):
 
 
 class SGD(Section):
-    """Plain stochastic gradient descent, with momentum if wanted."""
+    """Stochastic gradient descent, with optional momentum."""
 
     name: Literal["sgd"] = "sgd"
     learning_rate: float = Field(gt=0)
@@ -78,16 +78,16 @@ Optimizer = Annotated[AdamW | RMSprop | SGD, Field(discriminator="name")]
 
 
 class Schedule(Section):
-    """The learning rate over the steps: warm-up, then constant or falling to zero."""
+    """Learning-rate schedule: warm-up, then constant or decay to zero."""
 
     name: Literal["constant", "linear", "cosine"] = "constant"
-    warmup_steps: int = Field(0, ge=0, description="the rate rises linearly over these steps")
+    warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
 
 
 class TrainConfig(Section):
-    """The optimization loop."""
+    """Optimization: batches, optimizer, precision, memory, checkpoints."""
 
-    batch_size: int = Field(64, ge=1, description="rows per optimizer step, over all processes")
+    batch_size: int = Field(64, ge=1, description="rows per optimizer step, summed over processes")
     epochs: float = Field(
         1.0, gt=0, le=1e6, description="passes over the training rows; the last partial batch is dropped"
     )
@@ -95,31 +95,33 @@ class TrainConfig(Section):
     max_steps: int | None = Field(None, ge=1, description="stop after this many optimizer steps")
     optimizer: Optimizer
     schedule: Schedule = Schedule()
-    max_grad_norm: float | None = Field(10.0, gt=0, description="clip the global gradient norm; null: never")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: autocast; weights keep theirs")
+    max_grad_norm: float | None = Field(10.0, gt=0, description="limit of the global gradient norm; null: no clipping")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="bfloat16: autocast; weights keep their dtype"
+    )
     micro_batch_tokens: int = Field(
         4096, ge=1, description="token slots per micro-batch; changes speed, not the result"
     )
     layout: Literal["auto", "packed", "padded", "plain"] = Field(
-        "auto", description="of token trees; auto: the fastest that the model agrees with"
+        "auto", description="layout of token trees; auto: the fastest one that matches the model's own forward"
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, a third more time")
     ignore_router_loss: bool = Field(
-        False, description="train a mixture of experts without the auxiliary router loss that its config asks for"
+        False, description="train a mixture of experts without the auxiliary router loss of its config"
     )
     master_weights: bool = Field(
         True,
-        description="of bfloat16 weights: step a float32 copy, 4 bytes a trained weight; false: step them directly",
+        description="update bfloat16 weights through a float32 copy (4 bytes per trained weight); false: directly",
     )
-    compile: bool = Field(False, description="compile the model's layers with torch.compile, once at the start")
+    compile: bool = Field(False, description="compile the model's layers with torch.compile")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpoint_every: int = Field(200, ge=1, description="optimizer steps between checkpoints")
-    keep_checkpoints: int = Field(2, ge=1, description="how many of the last checkpoints stay")
+    keep_checkpoints: int = Field(2, ge=1, description="number of last checkpoints kept")
 
     def steps(self, rows: int) -> int:
-        """Optimizer steps over `rows` training rows, at least 1.
+        """Return the optimizer steps over `rows` training rows, at least 1.
 
-        `epochs` counts as the decimal that was written: 0.58 of 50 batches is 29, where the float product is below it.
+        `epochs` is the written decimal: 0.58 of 50 batches are 29, where the float product is just below.
         """
         steps = max(1, int(Fraction(repr(self.epochs)) * (rows // self.batch_size)))
         return min(steps, self.max_steps) if self.max_steps else steps
@@ -128,31 +130,33 @@ class TrainConfig(Section):
 class RepliesConfig(Section):
     """Greedy replies to held-out prompts."""
 
-    num_prompts: int = Field(6, ge=0, description="prompts that are answered before and after training")
-    max_new_tokens: int = Field(64, ge=1, description="limit of a reply, in tokens")
+    num_prompts: int = Field(6, ge=0, description="prompts answered before and after training")
+    max_new_tokens: int = Field(64, ge=1, description="maximum length of a reply, in tokens")
 
 
 class EvalConfig(Section):
-    """What is measured on the held-out rows, and when."""
+    """Measurements on the held-out rows."""
 
     every: int | None = Field(None, ge=1, description="optimizer steps between evaluations; null: start and end only")
     replies: RepliesConfig = Field(RepliesConfig(), description="greedy replies to held-out prompts, before and after")
-    metrics: tuple[SerializeAsAny[Metric], ...] = Field((), description="more figures of every held-out row")
-    judges: tuple[SerializeAsAny[Judge], ...] = Field((), description="who reads the samples and scores them")
+    metrics: tuple[SerializeAsAny[Metric], ...] = Field((), description="further figures of every held-out row")
+    judges: tuple[SerializeAsAny[Judge], ...] = Field((), description="judges that score the replies")
 
 
 class Recipe(Section):
     """A whole run: an objective, a model and data. `load_recipe` reads it from YAML."""
 
     name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100, description="of the run folder; by default the file's"
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        max_length=100,
+        description="name of the run folder; default: the file's",
     )
-    plugins: tuple[str, ...] = Field((), description="unpackaged plugins, .py files beside the recipe")
+    plugins: tuple[str, ...] = Field((), description="plugin files (.py) that are not installed")
     objective: SerializeAsAny[Objective]
     model: SerializeAsAny[ModelSource]
     data: SerializeAsAny[DataSource]
     tokens: TokensConfig = TokensConfig()
     train: TrainConfig
     eval: EvalConfig = EvalConfig()
-    reporters: tuple[SerializeAsAny[Reporter], ...] = Field(description="what is made of the run's records")
-    seed: int = Field(0, ge=0, lt=2**63, description="of the data order and of everything random")
+    reporters: tuple[SerializeAsAny[Reporter], ...] = Field(description="outputs made of the run's records")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of the data order and of everything random")

@@ -1,4 +1,4 @@
-"""A recipe holds no secret: it is printed, copied into run folders and sent to trackers."""
+"""Detection of secrets in recipes, which are printed, copied into run folders and sent to trackers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _CALLED = re.compile(
     r"|token|(.+_)?(hf|hub|auth|access|api|bearer|secret)_?token",
     re.IGNORECASE,
 )
-"""Keys of a recipe; `eos_token` and `key_env` are none of them."""
-HINT = "put it in an environment variable; where a field asks for one (key_env), write the variable's name"
+"""Keys whose text is a secret; `eos_token` and `key_env` do not match."""
+HINT = "set an environment variable, and write its name in the field for it (key_env)"
 
 
 def refuse_secrets(node: Node) -> None:
-    """Raises UserError with the place of every secret, and never its value."""
+    """Raise UserError with the place of every secret, never its value."""
     problems = list(_secrets(node, ()))
     if problems:
         raise UserError(problems)

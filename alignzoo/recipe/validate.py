@@ -1,8 +1,7 @@
-"""From merged nodes to a validated recipe, or every problem at once, each at its file, line and column."""
+"""Validation of a merged recipe: every problem at once, each at its file, line and column."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,70 +9,105 @@ from pydantic import ValidationError
 
 from alignzoo.core.console import warn_once
 from alignzoo.core.digests import digest_source
-from alignzoo.core.errors import Problem, UserError, nearest
-from alignzoo.recipe.components import named_nodes
+from alignzoo.core.errors import UserError, nearest
+from alignzoo.recipe.compatibility import check_adapters, check_figures
+from alignzoo.recipe.components import ComponentBuilder
+from alignzoo.recipe.objective_node import build_objective
 from alignzoo.recipe.parse import Node
-from alignzoo.recipe.pydantic_errors import mark, order, problems_of
+from alignzoo.recipe.problems import Problems
+from alignzoo.recipe.pydantic_errors import problems_of
 from alignzoo.recipe.schema import Optimizer, Recipe
 from alignzoo.recipe.secrets import refuse_secrets
 from alignzoo.registry.loading import no_plugins
 from alignzoo.registry.lookup import Registry, registry
 
 OPTIMIZERS = {cls.model_fields["name"].default: cls for cls in get_args(get_args(Optimizer)[0])}
+REPORTERS = ["html"]
+"""Of a recipe that names none."""
 
 
 def validate(node: Node, name: str) -> tuple[Recipe, Registry]:
-    """Build the recipe. Raises UserError with every problem, in the order of the files' lines."""
+    """Build a recipe and the registry that knows its plugin files.
+
+    Args:
+        node: The merged recipe.
+        name: The name of a recipe that gives itself none.
+
+    Raises:
+        UserError: With every problem, in the order of the files' lines.
+    """
     refuse_secrets(node)  # first: no other error may quote one
     plain = node.plain()
     plain.setdefault("name", name)
-    problems: list[Problem] = []
-    known = registry()
-    plugins = plain.get("plugins")
-    if isinstance(plugins, list) and all(isinstance(path, str) for path in plugins):
-        files = [Path(path) for path in plugins]
-        for path in files if not no_plugins() else ():
-            if path.is_file():
-                warn_once(f"code of {path} is run: the recipe names it under plugins (blake2b {digest_source(path)})")
-        try:
-            known = known.with_files(files)
-        except UserError as error:
-            problems += error.problems
-    told = [key for key in ("objective", "data", "model") if key in plain]
-    problems += named_nodes(plain, node, known)
-    problems += _optimizer(plain, node)
+    problems = Problems(node)
+    known = _with_plugin_files(plain.get("plugins"), problems)
+    reported = [key for key in ("objective", "data", "model") if plain.get(key) is not None]
+    _build_components(plain, ComponentBuilder(known, problems))
+    _build_optimizer(plain, problems)
     try:
         recipe = Recipe.model_validate(plain)
     except ValidationError as error:
-        problems += problems_of(error, node, (), Recipe, told=told)
-        recipe = None
-    if problems or recipe is None:
-        raise UserError(sorted(dict.fromkeys(problems), key=order))
+        problems.extend(problems_of(error, node, (), Recipe, reported=reported))
+    problems.raise_if_any()
     data = recipe.data.serving({term.data for _, term in recipe.objective.terms})
     return recipe.model_copy(update={"data": data}), known
 
 
-def _optimizer(plain: dict[str, Any], node: Node) -> Iterator[Problem]:
-    """Validate the optimizer by its own class: pydantic's errors for a union speak of tags that nobody wrote."""
+def _with_plugin_files(plugins: Any, problems: Problems) -> Registry:
+    """The registry with the .py files under `plugins`; their code is run here, with a warning."""
+    if not isinstance(plugins, list) or not all(isinstance(path, str) for path in plugins):
+        return registry()
+    files = [Path(path) for path in plugins]
+    for path in files if not no_plugins() else ():
+        if path.is_file():
+            warn_once(f"code of {path} is run: the recipe names it under plugins (blake2b {digest_source(path)})")
+    try:
+        return registry().with_files(files)
+    except UserError as error:
+        problems.extend(error.problems)
+        return registry()
+
+
+def _build_components(plain: dict[str, Any], builder: ComponentBuilder) -> None:
+    """Replace every node that names a component by the component; one with a problem is left out."""
+    given = plain.get("objective")
+    _replace(plain, "objective", None if given is None else build_objective(given, builder))
+    if isinstance(plain.get("model"), dict):
+        plain["model"].setdefault("name", "transformers")
+    for key, kind in (("data", "data source"), ("model", "model source")):
+        given = plain.get(key)
+        _replace(plain, key, None if given is None else builder.build(given, (key,), kind))
+    check_adapters(plain.get("objective"), plain.get("model"), builder.problems)
+    section = plain.get("eval")
+    if isinstance(section, dict):
+        for key, kind in (("metrics", "metric"), ("judges", "judge")):
+            if key in section:
+                section[key] = builder.build_list(section[key], ("eval", key), kind)
+        check_figures(plain.get("objective"), section, builder.problems)
+    plain["reporters"] = builder.build_list(plain.get("reporters", REPORTERS), ("reporters",), "reporter")
+
+
+def _replace(plain: dict[str, Any], key: str, component: Any | None) -> None:
+    plain.pop(key, None)
+    if component is not None:
+        plain[key] = component
+
+
+def _build_optimizer(plain: dict[str, Any], problems: Problems) -> None:
+    """Validate the optimizer by its own class: pydantic's errors of a union name tags that are not in the recipe."""
     train = plain.get("train")
     given = train.get("optimizer") if isinstance(train, dict) else None
     if not isinstance(train, dict) or not isinstance(given, dict) or "name" not in given:
         return
     at = ("train", "optimizer")
+    train["optimizer"] = OPTIMIZERS["sgd"](learning_rate=1)  # stands in for one with a problem
     cls = OPTIMIZERS.get(given["name"]) if isinstance(given["name"], str) else None
     if cls is None:
         close = nearest(str(given["name"]), OPTIMIZERS)
         expected = "" if close else f"one of {', '.join(OPTIMIZERS)}"
-        yield Problem(
-            f"train.optimizer.name: no optimizer is called '{given['name']}'",
-            mark(node, (*at, "name")),
-            expected,
-            close,
-        )
-        train["optimizer"] = OPTIMIZERS["sgd"](learning_rate=1)
+        problems.add((*at, "name"), f"no optimizer is called '{given['name']}'", expected, close)
         return
     try:
         train["optimizer"] = cls.model_validate(given)
     except ValidationError as error:
-        train["optimizer"] = OPTIMIZERS["sgd"](learning_rate=1)
-        yield from problems_of(error, node, at, cls)
+        problems.extend(problems_of(error, problems.node, at, cls))

@@ -20,7 +20,7 @@ from alignzoo.core.errors import RunFailed
 from alignzoo.data.trees import Tree, Trees, sequence_key
 from alignzoo.models.fingerprint import remote_code_digests, weights_fingerprint
 from alignzoo.reference.cache import ReferenceCache
-from alignzoo.scoring.exactness import Check, SpotCheck, verdict
+from alignzoo.scoring.exactness import Check, SpotCheck, must_stop
 from alignzoo.scoring.forest import PACKED, PLAIN, Forest, lay_out, sequences
 from alignzoo.scoring.layout import CHECK_VERSION
 from alignzoo.scoring.microbatches import in_micro_batches
@@ -115,7 +115,7 @@ def _score(
     no neighbor, which another run need not have.
     """
     device = next(scorer.parameters()).device
-    unsaved, looked_at = 0, _LookedAt(spot)
+    unsaved, shard = 0, _ShardCheck(spot, screen)
     absent = set(missing.tolist())
     sharded = ranks is not None and ranks.sharded
     alike = None if scorer.layout == PACKED else _widths(trees, scorer.layout)
@@ -126,7 +126,7 @@ def _score(
         return forest, scorer(forest)["log_prob"].cpu().numpy()
 
     def keep() -> None:
-        looked_at.check(cache)
+        shard.check(cache)
         cache.flush()
 
     try:
@@ -138,7 +138,7 @@ def _score(
                 values = [scores[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
                 for (tree, branch), value in zip(sequences(laid), values, strict=True):
                     cache.add(sequence_key(tree.prompt, branch), value)
-                looked_at.transform(laid, values)
+                shard.add(laid, values)
                 unsaved += forest.slots
                 if unsaved >= FLUSH_SLOTS or cache.full:
                     keep()
@@ -159,15 +159,15 @@ def _widths(trees: Trees, layout: str) -> NDArray[np.int64]:
     return prompts + np.maximum.reduceat(branches, first)
 
 
-class _LookedAt:
-    """Two trees of what a shard will hold, the longest and the first, with their scores."""
+class _ShardCheck:
+    """The longest and the first tree of the shard that is being made, with their scores."""
 
-    def __init__(self, spot: SpotCheck | None) -> None:
-        self.spot = spot
+    def __init__(self, spot: SpotCheck | None, screen: Screen) -> None:
+        self.spot, self.screen = spot, screen
         self.kept: list[tuple[Tree, list[NDArray[np.float32]]]] = []
-        self.history: list[bool] = []
 
-    def transform(self, trees: list[Tree], values: list[NDArray[np.float32]]) -> None:
+    def add(self, trees: list[Tree], values: list[NDArray[np.float32]]) -> None:
+        """Keep the longest tree so far, and the first of all."""
         cuts = np.cumsum([0, *(len(tree.branches) for tree in trees)])
         longest = max(range(len(trees)), key=lambda i: trees[i].slots)
         for i in dict.fromkeys([longest] if self.kept else [longest, 0]):
@@ -176,21 +176,26 @@ class _LookedAt:
         del self.kept[1:-1]
 
     def check(self, cache: ReferenceCache) -> None:
-        """Raise RunFailed, and keep nothing of the shard, where scores that have to be the model's own are not."""
+        """Compare the kept trees. Raises RunFailed, with the shard dropped, where the run has to stop."""
         kept, self.kept = self.kept, []
         if self.spot is None or not kept:
             return
         found = self.spot.compare([tree for tree, _ in kept], [value for _, values in kept for value in values])
-        self.history.append(found.over)
-        if verdict(self.history, self.spot.strict):
+        self.spot.checks.append(found)
+        if must_stop([check.over for check in self.spot.checks], self.spot.strict):
             cache.drop()
             raise RunFailed(f"reference pass: {found.problem}")
+        if found.over:
+            self.screen.info(f"reference pass: one check is over the limit, the shard is kept: {found.problem}")
 
 
-def spot_check(spot: SpotCheck | None, parts: Sequence[ReferenceScores | None]) -> Check | None:
-    """The longest and the first tree of each part, as the cache has them, whoever scored them. None without any.
+def spot_check(
+    spot: SpotCheck | None, parts: Sequence[ReferenceScores | None], ranks: Ranks | None = None
+) -> list[Check]:
+    """Check the longest and the first tree of each part as the cache has them, whichever run scored them.
 
-    Raises RunFailed where they are not the model's own.
+    Returns the checks that a run logs: those of the shards too where a single outlier may be rounding, and this one at
+    the end. Empty without an oracle or a reference. Raises RunFailed where the run has to stop.
     """
     trees: list[Tree] = []
     values: list[NDArray[np.float32]] = []
@@ -199,8 +204,11 @@ def spot_check(spot: SpotCheck | None, parts: Sequence[ReferenceScores | None]) 
             trees.append(part.trees[row])
             values += [part.tokens(row, b) for b in range(len(trees[-1].branches))]
     if spot is None or not trees:
-        return None
+        return []
     found = spot.compare(trees, values)
-    if found.over and spot.strict:
-        raise RunFailed(f"reference: {found.problem}")
-    return found
+    own = [] if spot.strict else spot.checks
+    checks = [check for some in (ranks.all_gather(own) if ranks else [own]) for check in some] + [found]
+    if must_stop([check.over for check in checks], spot.strict):
+        last = next(check for check in reversed(checks) if check.over)
+        raise RunFailed(f"reference: {last.problem}")
+    return checks

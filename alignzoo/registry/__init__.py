@@ -1,4 +1,4 @@
-"""Find plugins, name them, attribute them to packages, and report the ones that do not load."""
+"""Registry of plugins: load them, find them by name, attribute them to packages, report those that fail."""
 
 from alignzoo.core.lazy import lazy_exports
 
@@ -6,7 +6,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "known_packages": ["PACKAGE_OF"],
-        "loading": ["OFF", "PluginInfo", "Provider", "no_plugins"],
+        "loading": ["OFF", "PluginInfo", "no_plugins"],
         "lookup": ["Registry", "get_objective", "registry"],
+        "offers": ["Offer", "PluginError", "Provider"],
     },
 )

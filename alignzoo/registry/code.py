@@ -1,4 +1,4 @@
-"""Digests of a plugin's code: its version and every module of its own package, not only the file with the class."""
+"""Digests of a plugin's code: its version and all modules of its package."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ SUFFIXES = tuple(all_suffixes())
 
 
 def code_of_class(cls: type, distribution: Distribution | None = None, version: str = "") -> str:
-    """32 hex digits of the code that a class is part of; its qualified name where there is no file.
+    """Return 32 hex digits of the code of a class's package, or the qualified name if there is no file.
 
-    It covers the modules of the class's top-level package and, with `distribution`, of every other package that the
-    distribution installs. For a class of alignzoo it covers the subpackage (`alignzoo.evaluation.judges`). For a plugin
-    that is a single file it covers that file and the modules beside it that it imports, also indirectly.
+    The digest covers the modules of the class's top-level package. With `distribution` it also covers the other
+    packages that the distribution installs. For a class of alignzoo it covers the subpackage, such as
+    `alignzoo.evaluation`. For a plugin file it covers the file and the modules beside it that it imports, directly or
+    indirectly.
     """
     module = cls.__module__
     file = getattr(sys.modules.get(module), "__file__", None)
@@ -35,7 +36,7 @@ def code_of_class(cls: type, distribution: Distribution | None = None, version: 
 
 
 def _digest(version: str, files: Iterable[Path]) -> str:
-    """Paths count relative to the folder that the files share, so that a moved package keeps its digest."""
+    """Return the digest of files, with paths relative to their common folder, so that a package can be moved."""
     found = sorted(files)
     shared = Path(os.path.commonpath([file.parent for file in found]))
     lines = [f"{file.relative_to(shared).as_posix()} {digest_source(file)}" for file in found]
@@ -43,7 +44,7 @@ def _digest(version: str, files: Iterable[Path]) -> str:
 
 
 def _modules_of(name: str) -> Iterator[Path]:
-    """The files of the outermost package around a module that is no namespace; of alignzoo, of the subpackage."""
+    """Yield the files of a module's outermost package that is not a namespace; for alignzoo, of the subpackage."""
     parts = name.split(".")
     first = 2 if parts[0] == "alignzoo" else 1
     for depth in range(min(first, len(parts)), len(parts) + 1):
@@ -71,7 +72,7 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _installed_by(distribution: Distribution) -> set[str]:
-    """Top-level names of a distribution: from top_level.txt where it has one, else from its list of files."""
+    """Return the top-level names of a distribution, from top_level.txt or else from its list of files."""
     listed = (distribution.read_text("top_level.txt") or "").split()
     if listed:
         return set(listed)
@@ -80,7 +81,7 @@ def _installed_by(distribution: Distribution) -> set[str]:
 
 
 def _imported(file: Path) -> set[Path]:
-    """A file, and the modules beside it that it imports anywhere, and what those import."""
+    """Return a file and the modules beside it that it imports, directly or indirectly."""
     root = file.parent
     while (root / "__init__.py").is_file() and root != root.parent:
         root = root.parent
@@ -96,7 +97,7 @@ def _imported(file: Path) -> set[Path]:
 
 
 def _beside(path: Path, roots: Iterable[Path]) -> Iterator[Path]:
-    """Files below `roots` that the import statements of a module may load; a package counts as a whole."""
+    """Yield the files below `roots` that a module's import statements may load, including whole packages."""
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):

@@ -1,4 +1,4 @@
-"""Names that are known but not installed, and the package that has them: data only."""
+"""Names of components in packages that may not be installed, for hints in error messages."""
 
 from __future__ import annotations
 

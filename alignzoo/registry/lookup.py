@@ -1,7 +1,7 @@
-"""Plugins found, checked and attributed: from a name in a recipe to a class.
+"""Look up the class of a name in a recipe.
 
-A built-in name is found without importing anything third-party, so that installing a plugin never changes a run that
-does not name it. What could not be loaded is kept as data and shown where it matters.
+A built-in name is found without importing third-party code, so that installing a plugin never changes a run that does
+not name it. Plugins that fail to load are listed in error messages on unknown names.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from alignzoo.registry.code import code_of_class
 from alignzoo.registry.known_packages import PACKAGE_OF
 from alignzoo.registry.loading import (
     OFF,
-    Offer,
     PluginInfo,
-    Provider,
     load_file,
     load_installed,
     load_module,
     no_plugins,
 )
+from alignzoo.registry.offers import Offer, Provider
 
 __all__ = ["OFF", "PluginInfo", "Provider", "Registry", "digest_source", "get_objective", "no_plugins", "registry"]
 
@@ -37,7 +36,7 @@ BUILT_IN = (
 
 
 class Registry:
-    """Everything that can be named: built-ins, installed plugins, and the files that a recipe lists."""
+    """All components: built-ins, installed plugins, and the plugin files that a recipe lists."""
 
     def __init__(self, files: Sequence[Offer] = (), base: Registry | None = None) -> None:
         self._files = list(files)
@@ -52,10 +51,11 @@ class Registry:
         return self._base._installed if self._base else load_installed()
 
     def find(self, kind: str, name: str) -> type:
-        """The class of a kind (of `hookspecs.KINDS`) that a recipe calls `name` or `package/name`.
+        """Return the class of a kind (a key of `hookspecs.KINDS`) that a recipe calls `name` or `package/name`.
 
-        Raises UserError: with the nearest spelling, the package to install, the qualified spellings when several
-        plugins offer it, and what could not be loaded.
+        Raises:
+            UserError: the name is unknown or ambiguous. The error has the nearest name, the package to install, the
+                names with their packages, or the plugins that failed to load.
         """
         mine = [offer for offer in (*self._built_in, *self._files) if offer.kind == kind]
         for offer in mine:
@@ -70,19 +70,25 @@ class Registry:
             raise UserError(f"{kind} '{name}' is offered by {len(found)} plugins", expected=spellings)
         raise UserError([self._unknown(kind, name, [offer.name for offer in (*mine, *others)])])
 
+    def find_all(self, name: str) -> list[tuple[str, type]]:
+        """Return (kind, class) of everything called `name`: built-ins, or else installed plugins."""
+        mine = [offer for offer in (*self._built_in, *self._files) if _is_called(offer, name)]
+        found = mine or [offer for offer in self._installed[0] if _is_called(offer, name)]
+        return [(offer.kind, offer.cls) for offer in found]
+
     def _unknown(self, kind: str, name: str, known: list[str]) -> Problem:
-        elsewhere = PACKAGE_OF.get(kind, {})
-        close = "" if name in elsewhere else nearest(name, [*known, *elsewhere])
-        package = elsewhere.get(name) or (elsewhere.get(close) if close not in known else None)
+        packaged = PACKAGE_OF.get(kind, {})
+        close = "" if name in packaged else nearest(name, [*known, *packaged])
+        package = packaged.get(name) or (packaged.get(close) if close not in known else None)
         expected = "" if package or close else f"one of {', '.join(sorted(set(known)))}"
         infos = self._installed[1]
         hints = [f"{info.package} was not loaded: {info.problem}" for info in infos if info.problem]
         if package and package not in [info.package for info in infos]:
-            hints.insert(0, f"{close or 'it'} is in another package: pip install {package}")
+            hints.insert(0, f"{close or name} is in another package: pip install {package}")
         return Problem(f"no {kind} is called '{name}'", expected=expected, nearest=close, hint="\n    ".join(hints))
 
     def known(self, kind: str) -> dict[str, type]:
-        """Every usable name; `package/name` for a plugin's name that a built-in or another plugin has too."""
+        """Return name -> class for a kind; `package/name` for a plugin's name that is not unique."""
         offers = [offer for offer in (*self._built_in, *self._files, *self._installed[0]) if offer.kind == kind]
         names = [offer.name for offer in offers]
         result: dict[str, type] = {}
@@ -92,25 +98,25 @@ class Registry:
         return result
 
     def plugins(self) -> list[PluginInfo]:
-        """Every installed plugin, loaded or not, in the order of package names."""
+        """Return all installed plugins, loaded or not, sorted by package."""
         return self._installed[1]
 
     def failures(self) -> list[PluginInfo]:
-        """What could not be loaded, if plugins were looked at in this process; unlike `plugins`, imports nothing."""
+        """Return the plugins that failed to load in this process. It does not import plugins itself."""
         infos = self._installed[1] if "_installed" in self.__dict__ else []
         return [info for info in infos if info.problem not in ("", OFF)]
 
     def origin(self, cls: type) -> Provider:
-        """Who offers a class that `find` or `known` returned. Installed plugins are looked at only if need be."""
+        """Return the package of a class from `find` or `known`. Installed plugins are loaded only if necessary."""
         return self._offer(cls).origin
 
     def code(self, cls: type) -> str:
-        """The digest of a class's code: `origin(cls).code` where somebody offers it, else that of its own package."""
+        """Return the digest of a class's code: `origin(cls).code` if it is registered, else that of its package."""
         offers = (*self._built_in, *self._files, *self._installed[0])
         return next((offer.origin.code for offer in offers if offer.cls is cls), None) or code_of_class(cls)
 
     def spelling(self, cls: type) -> str:
-        """How a recipe names such a class so that no other is meant: by its name, or by `package/name`."""
+        """Return the unambiguous name of a class in a recipe: `name`, or `package/name` if several plugins offer it."""
         mine = self._offer(cls)
         if mine in (*self._built_in, *self._files):
             return mine.name
@@ -125,9 +131,10 @@ class Registry:
         return next(offer for offer in self._installed[0] if offer.cls is cls)
 
     def with_files(self, paths: Sequence[Path]) -> Registry:
-        """A registry that also knows the unpackaged plugins (.py files) that a recipe lists.
+        """Return a registry that also has the plugin files (.py) that a recipe lists.
 
-        Raises UserError, with file and line, for a file that can't be loaded or that takes a built-in's name.
+        Raises:
+            UserError: a file fails to load or uses the name of a built-in; the error has the file and the line.
         """
         files = list(self._files)
         taken = {(offer.kind, offer.name) for offer in (*self._built_in, *files)}
@@ -149,12 +156,16 @@ def _is_called(offer: Offer, name: str) -> bool:
 
 @lru_cache(maxsize=1)
 def registry() -> Registry:
-    """The registry of this process; `ALIGNZOO_PLUGINS` (empty: none, or a comma list of packages) is read once."""
+    """Return the registry of this process. `ALIGNZOO_PLUGINS` (a comma-separated list of packages) is read once."""
     return Registry()
 
 
 def get_objective(name: str, **fields: Any) -> Any:
-    """An objective by its name: `get_objective("dpo", beta=0.1)`. Raises UserError as a recipe would."""
+    """Return an objective by name: `get_objective("dpo", beta=0.1)`.
+
+    Raises:
+        UserError: the name or a field is wrong, as in a recipe.
+    """
     from pydantic import ValidationError
 
     cls = registry().find("objective", name)

@@ -70,7 +70,9 @@ class SpotCheck:
         low = scorer.precision == "bfloat16" or model.dtype not in (torch.float32, torch.float64)
         self.tolerance = BFLOAT16 if low else LIMIT[model.dtype]
         self.strict = not low and not routed(model) and getattr(model, "hf_quantizer", None) is None
-        """Whether one token over the limit is an error, and no rounding."""
+        """True if one token over the limit is an error and not rounding."""
+        self.checks: list[Check] = []
+        """Checks of the reference pass so far, oldest first."""
 
     def compare(self, trees: Sequence[Tree], values: Sequence[Tensor | np.ndarray[Any, Any]]) -> Check:
         """Compare each sequence's `values`, in the order of trees and branches, with the oracle's."""
@@ -102,9 +104,9 @@ class SpotCheck:
         return float((self.oracle(tree, branch)[:-cut].double() - self.oracle(tree, shorter).double()).abs().max())
 
 
-def verdict(checks: Sequence[bool], strict: bool) -> bool:
-    """Whether a run has to stop: `checks` says of each check so far, oldest first, whether it was over the limit."""
-    return checks[-1] if strict else sum(checks[-5:]) >= 3
+def must_stop(over: Sequence[bool], strict: bool) -> bool:
+    """Return True if a run has to stop, by which of its checks so far, oldest first, were over their limit."""
+    return over[-1] if strict else sum(over[-5:]) >= 3
 
 
 def own_forward(scorer: Scorer) -> Oracle:

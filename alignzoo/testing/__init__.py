@@ -1,4 +1,4 @@
-"""For plugin authors: the conformance kit, and what an objective sees made from plain numbers."""
+"""The conformance kit for plugin authors, and builders of loss inputs from plain numbers."""
 
 from alignzoo.testing.builders import completions, pair, scored
 from alignzoo.testing.kit import CHECKS, ObjectiveTests, run_checks

@@ -1,4 +1,4 @@
-"""What an objective sees, made from plain numbers."""
+"""Builders of loss inputs from plain numbers, for tests of objectives."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ Numbers = float | Sequence[float] | Tensor
 def scored(
     log_prob: Numbers, ref: Numbers | None = None, length: Numbers = 1.0, dtype: torch.dtype = torch.float64
 ) -> Scored:
-    """Completions from their summed log-probs (natural logarithms); a single number makes a batch of one.
+    """Return completions with these summed log-probs (natural logarithms); a single number is a batch of one.
 
-    The policy's log-probs require a gradient; `ref` is left out for an objective without a reference.
+    Args:
+        log_prob: log-probs under the policy, shape (B,); they require a gradient.
+        ref: log-probs under the reference, shape (B,); None for an objective without a reference.
+        length: numbers of tokens.
+        dtype: the type of all tensors.
     """
     policy = _tensor(log_prob, dtype)
     if not policy.requires_grad:
@@ -35,7 +39,7 @@ def pair(
     rejected_length: Numbers = 1.0,
     dtype: torch.dtype = torch.float64,
 ) -> Pair:
-    """Preference pairs from the summed log-probs of both completions under policy and reference.
+    """Return preference pairs with these summed log-probs under policy and reference.
 
     >>> from alignzoo import get_objective
     >>> round(get_objective("dpo", beta=0.1).loss(pair(-10, -12, ref_chosen=-11, ref_rejected=-11)).item(), 4)
@@ -64,10 +68,17 @@ def completions(
     shape: tuple[int, ...] | None = None,
     dtype: torch.dtype = torch.float64,
 ) -> Scored:
-    """Completions from the log-probs of their tokens, one list a completion: everything that an objective may read.
+    """Return completions with these token log-probs, one list per completion, and any other input of an objective.
 
-    `statistics` and `uniform` have a number for each token, `columns` and `scalar` one for each completion. `shape` is
-    (B, K) for ranked lists, whose completions stand one list after the other. Token log-probs require a gradient.
+    Args:
+        token_log_probs: log-probs under the policy; they require a gradient.
+        ref_token_log_probs: log-probs under the reference.
+        statistics: name -> a value for each token.
+        uniform: a random number in [0, 1) for each token.
+        columns: name -> a value for each completion.
+        scalar: a reward model's score of each completion; the scores require a gradient.
+        shape: (B, K) for ranked lists, whose completions are concatenated; by default (B,).
+        dtype: the type of all tensors except indices.
     """
     size = shape or (len(token_log_probs),)
     lengths = torch.tensor([len(tokens) for tokens in token_log_probs])

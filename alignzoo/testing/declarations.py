@@ -1,32 +1,34 @@
-"""Checks of what an objective says of itself: what it needs, its fields, where it comes from."""
+"""Checks of an objective's declarations: its inputs, its fields, its documentation."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from alignzoo.interfaces.component import summary
 from alignzoo.interfaces.loss_inputs import NotDeclared, Scored
-from alignzoo.interfaces.objective import Objective, contradiction
-from alignzoo.testing.synthetic_batch import Batch, batch_for, less
+from alignzoo.interfaces.objective import Objective
+from alignzoo.interfaces.requirements import Requirements, contradiction
+from alignzoo.testing.synthetic_batch import Batch, batch_for
 
 BOUNDS = ("exclusiveMinimum", "minimum", "exclusiveMaximum", "maximum")
-"""JSON Schema's words for gt, ge, lt and le."""
+"""JSON Schema's names of gt, ge, lt and le."""
 
 
 def declared_needs_can_be_met(objective: Objective) -> None:
-    """Nothing is declared that no engine can provide; such a class is refused when its plugin is loaded."""
-    for piece in objective.components:
-        why = contradiction(type(piece))
-        assert not why, f"{type(piece).__name__} declares what can't be provided: {why}"
+    """Check that an engine can provide every declared input. The registry does not load a class that fails this."""
+    for component in objective.components:
+        reason = contradiction(type(component))
+        assert not reason, f"{type(component).__name__} declares what can't be provided: {reason}"
 
 
 def declared_needs_are_enough(objective: Objective) -> None:
-    """Nothing is read that was not declared, by loss, weight, reward or state."""
+    """Check that loss, weight, reward and state read only declared inputs."""
     try:
-        batch = batch_for(objective)
-        example = batch.example
+        example = batch_for(objective).example
         objective.loss(example)
         objective.weight(example)
         for side in [example] if isinstance(example, Scored) else example.sides().values():
@@ -36,38 +38,41 @@ def declared_needs_are_enough(objective: Objective) -> None:
 
 
 def declared_needs_are_used(objective: Objective) -> None:
-    """What is declared is read: a reference costs a forward of every row, statistics a pass over the vocabulary."""
+    """Check that every declared input is read, since a reference or a statistic costs time in every step."""
     batch = batch_for(objective)
-    for changes, hint in _lesser(objective):
-        assert _misses(batch, less(objective, **changes)), hint
+    for requirements, hint in _reduced(objective):
+        assert _fails_with(batch, requirements), hint
 
 
-def _lesser(objective: Objective) -> Iterator[tuple[dict[str, Any], str]]:
-    """Every declaration taken back, with what to say if nobody misses it."""
-    read = "is declared but never read"
-    if objective.reference != "none":
-        yield {"reference": "none"}, f'the reference {read}: write `reference = "none"` in the class'
-    if objective.reference == "token":
-        yield {"reference": "sequence"}, f'a token of the reference {read}: write `reference = "sequence"`'
-    if objective.reference == "live" and "kl" not in objective.statistics:
-        cheaper = '"token"' if objective.tokens else '"sequence"'
-        # nothing is taken back: that nobody misses it is certain
-        yield {}, f'a live reference is for `statistics = ("kl",)`: write `reference = {cheaper}`, which is cached'
-    if objective.tokens:
-        yield {"tokens": False}, f"`tokens = True` {read}: take it out of the class"
-    for key in ("statistics", "columns"):
-        names = getattr(objective, key)
-        for name in names:
-            rest = tuple(other for other in names if other != name)
-            yield {key: rest}, f'"{name}" {read}: take it out of `{key}`'
-    for key in ("mismatched", "needs_uniform"):
-        if getattr(objective, key):
-            yield {key: False}, f"`{key} = True` {read}: take it out of the class"
+def _reduced(objective: Objective) -> Iterator[tuple[Requirements, str]]:
+    """Yield the requirements without one declaration each, and the error message if the objective works with them."""
+    full, unread = objective.requirements, "declared but never read"
+    if full.reference != "none":
+        yield replace(full, reference="none"), f'the reference: {unread}; write `reference = "none"` in the class'
+    if full.reference == "token":
+        yield replace(full, reference="sequence"), f'reference tokens: {unread}; write `reference = "sequence"`'
+    if full.reference == "live" and "kl" not in full.statistics:
+        cheaper = '"token"' if full.tokens else '"sequence"'
+        # The objective works with its full requirements, so that this message is always given.
+        yield full, f'a live reference is for `statistics = ("kl",)`: write `reference = {cheaper}`, which is cached'
+    if full.tokens:
+        yield replace(full, tokens=False), f"`tokens = True`: {unread}; remove it from the class"
+    for name in full.statistics:
+        rest = tuple(other for other in full.statistics if other != name)
+        yield replace(full, statistics=rest), f'"{name}": {unread}; remove it from `statistics`'
+    for name in full.columns:
+        columns = tuple(other for other in full.columns if other != name)
+        yield replace(full, columns=columns), f'"{name}": {unread}; remove it from `columns`'
+    if full.mismatched:
+        yield replace(full, mismatched=False), f"`mismatched = True`: {unread}; remove it from the class"
+    if full.needs_uniform:
+        yield replace(full, needs_uniform=False), f"`needs_uniform = True`: {unread}; remove it from the class"
 
 
-def _misses(batch: Batch, declared: Any) -> bool:
+def _fails_with(batch: Batch, requirements: Requirements) -> bool:
+    """Return True if the objective reads an input that these requirements leave out."""
     objective = batch.objective
-    example = batch.given(declared=declared).example
+    example = batch.loss_input(requirements=requirements).example
     try:
         if objective.initial_state():
             with torch.no_grad():
@@ -80,27 +85,25 @@ def _misses(batch: Batch, declared: Any) -> bool:
 
 
 def parameters_are_bounded(objective: Objective) -> None:
-    """Every number has a bound, so that a slip of the keyboard is an error of the recipe and not a run."""
-    for piece in objective.components:
-        fields = type(piece).model_json_schema().get("properties", {})
-        loose = [name for name, field in fields.items() if _is_loose(field)]
-        assert not loose, f"{', '.join(loose)} may be any number; say which: Field(default, gt=0, description=...)"
+    """Check that every numeric field has a bound, so that a typo is an error of the recipe."""
+    for component in objective.components:
+        fields = type(component).model_json_schema().get("properties", {})
+        unbounded = [name for name, field in fields.items() if _is_unbounded(field)]
+        assert not unbounded, f"no bound of {', '.join(unbounded)}; write Field(default, gt=0, description=...)"
 
 
-def _is_loose(field: dict[str, Any]) -> bool:
-    kinds = field.get("anyOf", [field])  # a field that may be null has two
-    numbers = [kind for kind in kinds if kind.get("type") in ("number", "integer")]
-    return any(not any(word in kind for word in (*BOUNDS, "enum", "const")) for kind in numbers)
+def _is_unbounded(field: dict[str, Any]) -> bool:
+    types = field.get("anyOf", [field])  # a field that may be null has two
+    numbers = [one for one in types if one.get("type") in ("number", "integer")]
+    return any(not any(word in one for word in (*BOUNDS, "enum", "const")) for one in numbers)
 
 
 def documented(objective: Objective) -> None:
-    """A docstring, a source, an equation, and a description of every field."""
-    for piece in objective.components:
-        cls = type(piece)
-        assert (cls.__dict__.get("__doc__") or "").strip(), (
-            f"{cls.__name__} has no docstring; say in a sentence what it is for"
-        )
-        assert cls.source, "no source; say where it was published: authors, year, arXiv id, equation"
+    """Check for a docstring, a source, an equation, and a description of every field."""
+    for component in objective.components:
+        cls = type(component)
+        assert summary(cls), f"{cls.__name__} has no docstring; write its full name and what it does"
+        assert cls.source, "no source; write the publication: authors, year, arXiv id, equation"
         assert cls.equation, "no equation; write the loss of one example in plain text"
         bare = [name for name, info in cls.model_fields.items() if not info.description]
         assert not bare, f"no description of {', '.join(bare)}; use Field(default, description=...)"

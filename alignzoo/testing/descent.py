@@ -1,4 +1,4 @@
-"""Check of the sign: a step down the gradient of the loss raises what the objective is for."""
+"""Check of the sign of the loss: a step of gradient descent raises the quantity that the objective declares."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from alignzoo.interfaces.objective import Objective
 from alignzoo.testing.synthetic_batch import Batch, batch_at_start
 
 BY_DATA = {"pair": "margin", "chosen": "chosen", "unpaired": "labels", "ranked": "order"}
-WORDS = {
-    "margin": "the chosen completions' log-probs less the rejected ones'",
+DESCRIPTIONS = {
+    "margin": "the chosen completions' log-probs minus the rejected ones'",
     "chosen": "the chosen completions' log-probs",
     "desirable": "the desirable completions' log-probs",
     "undesirable": "minus the undesirable completions' log-probs",
@@ -19,10 +19,10 @@ WORDS = {
 
 
 def descent_raises_what_it_says(objective: Objective) -> None:
-    """One small step of gradient descent, from the reference where there is one, raises what `raises` declares.
+    """Check that a small step of gradient descent raises the quantity that `raises` declares.
 
-    A step moves each quantity by minus the product of its slope and the loss's. Log-probs count per token, so that
-    chosen and rejected completions weigh alike whatever their lengths.
+    The step starts at the reference, if there is one. It changes a quantity by minus the product of the slopes of the
+    quantity and of the loss. Log-probs count per token, so that completions of any length have the same weight.
     """
     raises = objective.raises if objective.raises != "by_data" else BY_DATA[objective.data]
     if raises == "nothing":
@@ -34,14 +34,15 @@ def descent_raises_what_it_says(objective: Objective) -> None:
     for name, wanted in _directions(batch, raises).items():
         rise, scale = (0.0, 1.0) if slope is None else (-float(slope @ wanted), float(slope.abs() @ wanted.abs()))
         assert rise > 1e-6 * scale, (
-            f"one step down the gradient does not raise {WORDS[name]}; look for a sign, or declare what the loss does "
-            'raise: `raises = "..."` in the class'
+            f"one step down the gradient does not raise {DESCRIPTIONS[name]}; check the sign, or declare what "
+            'rises: `raises = "..."` in the class'
         )
 
 
 def _directions(batch: Batch, raises: str) -> dict[str, Tensor]:
-    """Name -> the slope of a quantity by every token's log-prob (or by every scalar), a mean over tokens."""
-    columns, counts = batch.trees.columns, batch.flat().counts
+    """Return name -> the slope of a quantity by every token's log-prob (or every scalar), a mean over tokens."""
+    scored = batch.scored_batch()
+    columns, counts = batch.trees.columns, scored.counts
     own = [n // 2 if batch.trees.mismatched else n for n in counts]
     signs = [0.0] * sum(counts)
     first = 0
@@ -60,9 +61,8 @@ def _directions(batch: Batch, raises: str) -> dict[str, Tensor]:
                 found.setdefault(name, signs.copy())[at] = value
         first += count
     names = ("desirable", "undesirable") if raises == "labels" else (raises,)
-    flat = batch.flat()
-    leaf = flat.like
+    leaf = scored.like
     if batch.objective.head == "scalar":
         return {name: torch.tensor(found[name], dtype=leaf.dtype) for name in names}
-    lengths = torch.from_numpy(flat.lengths)
+    lengths = torch.from_numpy(scored.lengths)
     return {name: (torch.tensor(found[name], dtype=leaf.dtype) / lengths).repeat_interleave(lengths) for name in names}

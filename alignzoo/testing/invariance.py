@@ -1,4 +1,4 @@
-"""Checks of what a run relies on: how rows, calls, weights and the state depend on each other."""
+"""Checks that micro-batches, order, repetition and checkpoints do not change the result."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from alignzoo.testing.synthetic_batch import Batch, batch_for
 
 
 def rows_are_independent(objective: Objective) -> None:
-    """Examples apart have the losses that they have together, so that micro-batches change nothing.
+    """Check that the loss of an example does not depend on the rest of its micro-batch.
 
-    Not for `scope = "batch"`, where a loss may look at the others.
+    Skipped for `scope = "batch"`, where it may.
     """
     if objective.scope == "batch":
         return
     batch = batch_for(objective)
-    whole = _losses(batch, range(6))
+    together = _losses(batch, range(6))
     for rows in ([0, 3, 5], [2], [1, 4]):
-        assert _alike(_losses(batch, rows), {row: whole[row] for row in rows}), (
-            "an example's loss changes with what else is in the batch, so micro-batches would change the result; use "
+        assert _alike(_losses(batch, rows), {row: together[row] for row in rows}), (
+            "an example's loss depends on the rest of the batch, so micro-batches would change the result; use "
             'no mean or rank over the batch, or write `scope = "batch"` in the class'
         )
 
 
 def order_does_not_matter(objective: Objective) -> None:
-    """Rows in another order have the same losses, in that order."""
+    """Check that permuting the rows permutes the losses."""
     batch = batch_for(objective)
     assert _alike(_losses(batch, [5, 0, 3, 1, 4, 2]), _losses(batch, range(6))), (
-        "an example's loss changes with its place in the batch; a batch is a set, and rows may stand anywhere"
+        "an example's loss depends on its index in the batch; make it independent of the order of the rows"
     )
 
 
 def _losses(batch: Batch, rows: Any) -> dict[int, Tensor]:
-    """Row -> the losses of its examples (an unpaired row may have several)."""
-    given = batch.given(batch.flat(rows=list(rows)))
-    loss, owners = batch.objective.loss(given.example).detach(), torch.from_numpy(given.owners)
-    return {row: loss[owners == place] for place, row in enumerate(rows)}
+    """Return row -> the losses of its examples (an unpaired row may have several)."""
+    loss_input = batch.loss_input(batch.scored_batch(rows=list(rows)))
+    loss, owners = batch.objective.loss(loss_input.example).detach(), torch.from_numpy(loss_input.owners)
+    return {row: loss[owners == index] for index, row in enumerate(rows)}
 
 
 def _alike(one: Mapping[int, Tensor], other: Mapping[int, Tensor]) -> bool:
@@ -52,7 +52,7 @@ def _alike(one: Mapping[int, Tensor], other: Mapping[int, Tensor]) -> bool:
 
 
 def input_is_untouched(objective: Objective) -> None:
-    """Nothing that the objective is given is changed."""
+    """Check that the objective does not modify its input."""
     example = batch_for(objective).example
     for name in ("next_state", "loss", "weight"):
         if name == "next_state" and not objective.initial_state():
@@ -62,11 +62,11 @@ def input_is_untouched(objective: Objective) -> None:
             getattr(objective, name)(example)
         after = _numbers(example)
         same = len(before) == len(after) and all(map(_equal, before, after))
-        assert same, f"{name} changed its input; avoid operations that end in an underscore or assign in place"
+        assert same, f"{name} changed its input; avoid in-place operations, whose names end in an underscore"
 
 
 def _numbers(value: Any) -> list[Any]:
-    """Copies of every tensor and number in an example, wherever it is."""
+    """Return copies of all tensors and numbers in an example."""
     if isinstance(value, Tensor):
         return [value.detach().clone()]
     if isinstance(value, Mapping):
@@ -81,70 +81,73 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def same_twice(objective: Objective) -> None:
-    """Two calls give the same losses, also where the second is a fresh batch with the same numbers."""
+    """Check that two calls on equal batches give the same losses."""
     batches = batch_for(objective), batch_for(objective)
     state = batches[0].state
-    first, second = (objective.loss(batch.given(state=state).example).detach() for batch in batches)
+    first, second = (objective.loss(batch.loss_input(state=state).example).detach() for batch in batches)
     assert torch.equal(first, second), (
-        "two calls gave two losses; keep nothing between calls, and draw no numbers of your own: "
-        "`needs_uniform = True` gives seeded ones"
+        "two calls gave different losses; keep no state between calls, and use `needs_uniform = True` for random "
+        "numbers, which are seeded"
     )
 
 
 def weights_are_positive(objective: Objective) -> None:
-    """`weight` returns shape (B,), positive (over a whole batch: in sum), without gradient and without the scores."""
+    """Check that `weight` returns positive numbers of shape (B,) that do not depend on the scores.
+
+    With `scope = "batch"` they may depend on the scores, and only their sum must be positive.
+    """
     batch = batch_for(objective)
-    given = batch.given()
-    weight, wanted = objective.weight(given.example), (len(given.owners),)
+    loss_input = batch.loss_input()
+    weight, expected = objective.weight(loss_input.example), (len(loss_input.owners),)
     assert isinstance(weight, Tensor), f"weight returned {type(weight).__name__}; return a tensor"
-    assert weight.shape == wanted, (
-        f"weight returned shape {tuple(weight.shape)} for {wanted[0]} examples; return one weight an example"
+    assert weight.shape == expected, (
+        f"weight returned shape {tuple(weight.shape)} for {expected[0]} examples; return one weight per example"
     )
-    assert not weight.requires_grad, "a weight carries a gradient; detach it"
+    assert not weight.requires_grad, "a weight requires a gradient; detach it"
     assert bool(weight.isfinite().all()), (
-        "a weight is not finite; return finite numbers, as the step divides by their sum"
+        "a weight is not finite; return finite numbers, because the step divides by their sum"
     )
     if objective.scope == "batch":
         divides = bool((weight >= 0).all()) and float(weight.sum()) > 0
-        assert divides, "a weight is negative, or all are zero; return none below 0, as the step divides by their sum"
+        assert divides, "a weight is negative, or all are zero; return numbers >= 0 with a positive sum"
         return
     assert bool((weight > 0).all()), (
-        "a weight is not positive; return numbers above 0, as the step divides by their sum"
+        "a weight is not positive; return numbers above 0, because the step divides by their sum"
     )
-    known = torch.allclose(weight, objective.weight(batch.zeros()).to(weight.dtype))
-    assert known, (
-        'weight depends on scores or random numbers, and the sum is needed first; write `scope = "batch"` in the class'
+    independent = torch.allclose(weight, objective.weight(batch.zeros()).to(weight.dtype))
+    assert independent, (
+        'weight depends on scores or random numbers, whose values come later; write `scope = "batch"` in the class'
     )
 
 
 def state_round_trips(objective: Objective) -> None:
-    """A state survives a checkpoint, has the same keys after every step, stays finite, and follows from the batch."""
+    """Check that a state survives a checkpoint, keeps its keys, stays finite and depends only on the batch."""
     state = objective.initial_state()
     if not state:
         changes = type(objective).next_state is not Objective.next_state and len(objective.components) == 1
-        assert not changes, "next_state is never called; let initial_state return the numbers that are kept"
+        assert not changes, "next_state is never called without a state; return the initial numbers from initial_state"
         return
-    _keepable("initial_state", state, state)
+    _check_state("initial_state", state, state)
     batch = batch_for(objective)
-    assert not isinstance(batch.given(state=state).example, Scored), (
-        '`data = "chosen"` gives no state to read; take pairs and read `pair.chosen`'
+    assert not isinstance(batch.loss_input(state=state).example, Scored), (
+        '`data = "chosen"` has no state; use pairs and read `pair.chosen`'
     )
     for _ in range(3):
         after, again = (_next(objective, batch, before) for before in (state, json.loads(json.dumps(state))))
-        _keepable("next_state", after, state)
+        _check_state("next_state", after, state)
         assert after == again, (
-            "next_state gave two answers to the same batch and state; let it depend on these alone: a resumed run has "
-            "nothing else"
+            "next_state gave different results for the same batch and state; make it depend only on these, so that a "
+            "run can be resumed"
         )
         state = after
 
 
 def _next(objective: Objective, batch: Batch, state: dict[str, float]) -> dict[str, float]:
     with torch.no_grad():
-        return objective.next_state(batch.given(state=state).example)
+        return objective.next_state(batch.loss_input(state=state).example)
 
 
-def _keepable(method: str, state: Any, before: Mapping[str, float]) -> None:
+def _check_state(method: str, state: Any, before: Mapping[str, float]) -> None:
     assert isinstance(state, dict), f"{method} returned {type(state).__name__}; return a dictionary of floats"
     assert set(state) == set(before), (
         f"{method} returned the keys {', '.join(sorted(state)) or 'none'}; return those of initial_state, "

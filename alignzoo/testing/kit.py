@@ -1,4 +1,4 @@
-"""The conformance kit: what every objective must do, whoever wrote it. Each failure says what to do about it."""
+"""The conformance kit: checks that every objective must pass. Each failure says how to fix it."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ CHECKS: tuple[Check, ...] = (
 
 
 def run_checks(objective: Objective) -> dict[str, str]:
-    """Every check's name with what is wrong, or "" where all is well. Of a sum, every part is checked."""
+    """Return the name of each check with its failure, or "" if it passes. All terms of a sum are checked."""
     terms = [term for _, term in objective.terms]
     found: dict[str, str] = {}
     for check in CHECKS:
-        said = [_problem(check, term) for term in terms]
-        named = [f"{term.name}: {problem}" for term, problem in zip(terms, said, strict=True) if problem]
-        found[check.__name__] = said[0] if len(terms) == 1 else "; ".join(named)
+        problems = [_problem(check, term) for term in terms]
+        named = [f"{term.name}: {problem}" for term, problem in zip(terms, problems, strict=True) if problem]
+        found[check.__name__] = problems[0] if len(terms) == 1 else "; ".join(named)
     return found
 
 
 def _problem(check: Check, objective: Objective) -> str:
-    """One line. A broken objective may fail in its own way, which is reported and never raised."""
+    """Return the first line of the failure. Any exception of the objective counts as one."""
     try:
         check(objective)
     except AssertionError as error:
@@ -66,11 +66,11 @@ def _problem(check: Check, objective: Objective) -> str:
         text = f"{type(error).__name__}: {error}"
     else:
         return ""
-    return text.strip().splitlines()[0] if text.strip() else "it failed, and said nothing"
+    return text.strip().splitlines()[0] if text.strip() else "it failed without a message"
 
 
 class ObjectiveTests:
-    """A pytest mixin: subclass it with `objective = Mine(...)`, and every check is a test."""
+    """A pytest mixin with one test per check: subclass it and set `objective = Mine(...)`."""
 
     objective: ClassVar[Objective]
 

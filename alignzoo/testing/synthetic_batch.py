@@ -1,6 +1,6 @@
-"""A seeded batch for any objective, made by the code that makes it in a run: trees, their scores, and a supply.
+"""A seeded synthetic batch for any objective: token trees and their scores, in the engine's own `BatchBuilder`.
 
-What an objective sees in the kit is what it sees in training: the fields that it declares and no others.
+Objectives see in the conformance kit what they see in training: the fields that they declare and no others.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,93 +18,103 @@ from torch import Tensor
 
 from alignzoo.data.trees import Branch, Tree, Trees
 from alignzoo.interfaces.objective import Objective
+from alignzoo.interfaces.requirements import Requirements
 from alignzoo.scoring.batches import BatchBuilder, LossInput, ScoredBatch
 
 SEED = 20231
 ROWS = 6
 BRANCHES = {"pair": 2, "chosen": 1, "unpaired": 2, "ranked": 4}
-DECLARATIONS = ("data", "reference", "tokens", "statistics", "columns", "mismatched", "needs_uniform", "head")
-"""What `BatchBuilder` asks an objective for."""
 BOUNDS = {
     "log_prob": (-math.inf, 0.0), "log_collision_prob": (-math.inf, 0.0), "entropy": (0.0, math.inf),
     "kl": (0.0, math.inf), "scalar": (-math.inf, math.inf),
 }  # fmt: skip
-"""What a policy can say."""
+"""Bounds of each value that a policy computes."""
 
 
 @dataclass
 class Batch:
-    """Rows, and what is known of their scored tokens: `leaves` are the values that depend on the policy's weights."""
+    """Rows with the values of their scored tokens; `leaves` are the values that depend on the policy's weights."""
 
     objective: Objective
     trees: Trees
     leaves: dict[str, Tensor]
-    """name -> (N,) of each token, or (S,) of each sequence for `scalar`; they require a gradient."""
+    """name -> (N,) for tokens, or (S,) sequences for `scalar`; they require a gradient."""
     ref_log_prob: Tensor
-    """(N,)."""
+    """(N,) log-probs under the reference, in nats."""
 
-    def flat(self, leaves: Mapping[str, Tensor] | None = None, rows: Sequence[int] | None = None) -> ScoredBatch:
-        """All rows as the engine holds them, or some in the given order; other leaves may take the place of its own."""
-        flat = self._supply.empty(range(len(self.trees)))
-        flat.values = {**(self.leaves if leaves is None else leaves), "ref_log_prob": self.ref_log_prob}
-        return flat if rows is None else flat.in_order(rows)
+    def scored_batch(
+        self, leaves: Mapping[str, Tensor] | None = None, rows: Sequence[int] | None = None
+    ) -> ScoredBatch:
+        """Return the scores as the engine holds them.
 
-    def given(
-        self, flat: ScoredBatch | None = None, declared: Any = None, state: Mapping[str, float] | None = None
+        Args:
+            leaves: values to use instead of the batch's own.
+            rows: the rows to keep, in this order; all rows by default.
+        """
+        batch = self._builder.empty(range(len(self.trees)))
+        batch.values = {**(self.leaves if leaves is None else leaves), "ref_log_prob": self.ref_log_prob}
+        return batch if rows is None else batch.in_order(rows)
+
+    def loss_input(
+        self,
+        batch: ScoredBatch | None = None,
+        requirements: Requirements | None = None,
+        state: Mapping[str, float] | None = None,
     ) -> LossInput:
-        """What `loss` gets on these scores; `declared` stands for the objective's declarations (see `less`)."""
+        """Return the input of `loss` for these scores.
+
+        Args:
+            batch: scores to use instead of the batch's own.
+            requirements: declarations to use instead of the objective's.
+            state: the objective's state; by default the one after these rows.
+        """
         state = self.state if state is None else state
-        term = self.objective if declared is None else declared
-        return next(iter(self._supply.examples(self.flat() if flat is None else flat, term, dict(state))))
+        term: Any = requirements or self.objective
+        return next(iter(self._builder.examples(batch or self.scored_batch(), term, dict(state))))
 
     @property
     def example(self) -> Any:
         """All rows as the objective sees them."""
-        return self.given().example
+        return self.loss_input().example
 
     @cached_property
     def state(self) -> dict[str, float]:
-        """The objective's state after it has seen these rows: what `loss` sees in the first step of a run."""
+        """The objective's state after these rows, as `loss` sees it in the first step of a run."""
         before = self.objective.initial_state()
         with torch.no_grad():
-            return self.objective.next_state(self.given(state=before).example) if before else {}
+            return self.objective.next_state(self.loss_input(state=before).example) if before else {}
 
     def zeros(self) -> Any:
-        """The rows as `weight` sees them before any forward, when examples are independent: all scores are zero."""
-        blank = self._supply.zeros(range(len(self.trees)))
-        return next(iter(self._supply.examples(blank, self.objective, self.state))).example
+        """Return the rows as `weight` sees them before any forward pass: all scores are zero."""
+        zeros = self._builder.zeros(range(len(self.trees)))
+        return next(iter(self._builder.examples(zeros, self.objective, self.state))).example
 
     @cached_property
-    def _supply(self) -> BatchBuilder:
+    def _builder(self) -> BatchBuilder:
         return BatchBuilder(self.objective, self.trees, seed=SEED)
 
 
-def less(objective: Objective, **changes: Any) -> Any:
-    """The objective's declarations with some taken back: what it would be given if it had declared less."""
-    return SimpleNamespace(**{key: getattr(objective, key) for key in DECLARATIONS} | changes)
-
-
 def batch_for(objective: Objective, rows: int = ROWS, dtype: torch.dtype = torch.float64) -> Batch:
-    """Rows of 1 to 4 completions with 3 to 12 tokens each; log-ratios of completions are spread over +-3 nats."""
-    dice = np.random.default_rng(SEED)
-    trees = _trees(objective, rows, dice)
+    """Return rows of 1 to 4 completions of 3 to 12 tokens, with log-ratios within about 3 nats of 0."""
+    rng = np.random.default_rng(SEED)
+    trees = _trees(objective, rows, rng)
     lengths = _lengths(trees)
-    ref = dice.uniform(-4.0, -0.5, lengths.sum())
-    own = ref + np.repeat(dice.uniform(-3, 3, len(lengths)) / lengths, lengths) + dice.uniform(-0.2, 0.2, len(ref))
-    entropy = dice.uniform(0.5, 3.0, len(ref))
+    ref = rng.uniform(-4.0, -0.5, lengths.sum())
+    own = ref + np.repeat(rng.uniform(-3, 3, len(lengths)) / lengths, lengths) + rng.uniform(-0.2, 0.2, len(ref))
+    entropy = rng.uniform(0.5, 3.0, len(ref))
     values = {
         "log_prob": own.clip(max=-0.05),
         "entropy": entropy,
-        "log_collision_prob": -entropy
-        * dice.uniform(0.5, 0.95, len(ref)),  # Renyi's entropy of order 2 is below Shannon's
-        "kl": dice.uniform(0.01, 0.5, len(ref)),
-        "scalar": dice.uniform(-3, 3, len(lengths)),
+        # The Renyi entropy of order 2 is below the Shannon entropy.
+        "log_collision_prob": -entropy * rng.uniform(0.5, 0.95, len(ref)),
+        "kl": rng.uniform(0.01, 0.5, len(ref)),
+        "scalar": rng.uniform(-3, 3, len(lengths)),
     }
     return _batch(objective, trees, values, ref, dtype)
 
 
 def batch_at_start(objective: Objective) -> Batch:
-    """The rows of `batch_for` with a policy that is its reference: where every run starts."""
+    """Return the rows of `batch_for` with the policy equal to the reference, as at the start of a run."""
     batch = batch_for(objective)
     if objective.reference != "none":
         batch.leaves["log_prob"] = batch.ref_log_prob.clone().requires_grad_()
@@ -113,15 +122,15 @@ def batch_at_start(objective: Objective) -> Batch:
 
 
 def batch_apart(objective: Objective, margin: float, dtype: torch.dtype = torch.float32) -> Batch:
-    """Six rows whose best or worst completions policy or reference give `margin` nats less than the other does."""
-    dice = np.random.default_rng(SEED)
-    trees = _trees(objective, ROWS, dice)
+    """Return six rows in which log-probs under policy and reference differ by up to `margin` nats, of either sign."""
+    rng = np.random.default_rng(SEED)
+    trees = _trees(objective, ROWS, rng)
     lengths = _lengths(trees)
     per_row = len(lengths) // ROWS
     own, ref = np.zeros((ROWS, per_row)), np.zeros((ROWS, per_row))
-    own[0, 0] = own[1, -1] = own[4, :] = ref[2, 0] = ref[3, -1] = -margin  # all is alike in the last row
+    own[0, 0] = own[1, -1] = own[4, :] = ref[2, 0] = ref[3, -1] = -margin  # no difference in the last row
     each, ref_each = (np.repeat(shift.reshape(-1) / lengths, lengths) for shift in (own, ref))
-    entropy = dice.uniform(0.5, 3.0, lengths.sum())
+    entropy = rng.uniform(0.5, 3.0, lengths.sum())
     values = {
         "log_prob": each - 2.5,
         "entropy": entropy,
@@ -140,32 +149,32 @@ def _batch(
     return Batch(objective, trees, leaves, torch.tensor(ref, dtype=dtype))
 
 
-def _trees(objective: Objective, rows: int, dice: np.random.Generator) -> Trees:
-    """Branches are of ragged lengths; mismatched ones are the next row's."""
+def _trees(objective: Objective, rows: int, rng: np.random.Generator) -> Trees:
+    """Return trees with branches of different lengths; the mismatched ones are those of the next row."""
     count = BRANCHES[objective.data]
-    own = [[_branch(dice) for _ in range(count)] for _ in range(rows)]
+    own = [[_branch(rng) for _ in range(count)] for _ in range(rows)]
     others = [own[(row + 1) % rows] if objective.mismatched else [] for row in range(rows)]
     items = [
-        Tree(f"row {row}", dice.integers(1, 99, 4).astype(np.int32), (*own[row], *others[row])) for row in range(rows)
+        Tree(f"row {row}", rng.integers(1, 99, 4).astype(np.int32), (*own[row], *others[row])) for row in range(rows)
     ]
-    columns = {name: _column(name, rows, count, dice) for name in (*objective.columns, "desirable")}
+    columns = {name: _column(name, rows, count, rng) for name in (*objective.columns, "desirable")}
     if objective.mismatched:
         columns = {name: np.concatenate([values, values[[*range(1, rows), 0]]], 1) for name, values in columns.items()}
     flat = {name: values.reshape(-1).astype(np.float32) for name, values in columns.items()}
     return Trees.build(items, flat, objective.mismatched)
 
 
-def _branch(dice: np.random.Generator) -> Branch:
-    return Branch(dice.integers(1, 99, dice.integers(3, 13)).astype(np.int32))
+def _branch(rng: np.random.Generator) -> Branch:
+    return Branch(rng.integers(1, 99, rng.integers(3, 13)).astype(np.int32))
 
 
-def _column(name: str, rows: int, count: int, dice: np.random.Generator) -> NDArray[Any]:
-    """(rows, count): the best first. A margin is the row's; any other number is a completion's own, and positive."""
+def _column(name: str, rows: int, count: int, rng: np.random.Generator) -> NDArray[Any]:
+    """Return (rows, count) values, best first: a margin for the row, or a positive number for each completion."""
     if name == "desirable":
         return np.repeat([[1.0] + [0.0] * (count - 1)], rows, 0)
     if name == "margin":
-        return np.repeat(dice.uniform(0.2, 2.0, (rows, 1)), count, 1)
-    return -np.sort(-dice.uniform(0.2, 4.0, (rows, count)), 1)
+        return np.repeat(rng.uniform(0.2, 2.0, (rows, 1)), count, 1)
+    return -np.sort(-rng.uniform(0.2, 4.0, (rows, count)), 1)
 
 
 def _lengths(trees: Trees) -> NDArray[np.int64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +44,8 @@ class Training:
     stopping: GracefulShutdown
     reporting: Reporting
     screen: Screen
-    exact: Check | None = None
-    """How far the reference's scores are from the model's own forward."""
+    exact: Sequence[Check] = ()
+    """Checks of the reference's scores, oldest first."""
 
     def __post_init__(self) -> None:
         self.model, live = self.engine.scorer.model, self.engine.supply.live
@@ -92,9 +92,9 @@ class Training:
         evaluations = {line["step"]: line for line in lines if line["kind"] == "eval"}
         last = evaluations.get(self.done) or self._measure()
         if self.done == 0:
-            self._record_start()
-        if self.engine.watch:
-            found = (line for line in lines if line["kind"] == "exactness" and line["step"])
+            lines = [*lines, *self._record_start()]
+        if self.engine.watch:  # a run that goes on has the history that it would have had
+            found = (line for line in lines if line["kind"] == "exactness" and "difference" in line)
             self.engine.watch.history = [not line["difference"] <= line["limit"] for line in found]
         with self.screen.bar(self.recipe.objective.name, steps, self.done) as advance:
             while self.done < steps:
@@ -193,13 +193,15 @@ class Training:
             self._record(line)
         return line
 
-    def _record_start(self) -> None:
-        """The reference's exactness, or why scores can't be held to the model's own forward."""
+    def _record_start(self) -> list[dict[str, Any]]:
+        """Write the reference's checks, or why scores can't be held to the model's own forward."""
         why = "" if self.engine.watch else no_oracle(self.ranks.sharded, self.recipe.train.compile)
-        line = self.exact.line(0) if self.exact else {"kind": "exactness", "step": 0}
-        if self.exact or why:
-            with self.stopping.uninterruptible():
-                self._record(line | ({"unavailable": why} if why else {}))
+        found = [check.line(0) for check in self.exact] or ([{"kind": "exactness", "step": 0}] if why else [])
+        lines = [line | ({"unavailable": why} if why else {}) for line in found]
+        with self.stopping.uninterruptible():
+            for line in lines:
+                self._record(line)
+        return lines
 
     def _record(self, line: dict[str, Any]) -> None:
         self.folder.append(self.folder.metrics, line)

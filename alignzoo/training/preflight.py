@@ -1,20 +1,47 @@
-"""Whether rows, batches and model fit together: told before a run, or a run that it starts from, has cost time."""
+"""Checks of a run before it costs time: `preflight` before all else, the others once rows and model are there."""
 
 from __future__ import annotations
 
 from itertools import islice
+from pathlib import Path
 
 from transformers import PreTrainedModel
 
 from alignzoo.core.errors import UserError
 from alignzoo.data.convert import convert_rows
 from alignzoo.data.tokenize import TokenizedRows
+from alignzoo.interfaces.model_source import ModelSource
 from alignzoo.interfaces.rows import Row
+from alignzoo.models.adapters import check_adapters_available
+from alignzoo.models.sources.transformers import Transformers
 from alignzoo.recipe.resolved import Resolved
 
 
-def check_first_row(resolved: Resolved) -> None:
-    """Raise UserError for a first row that the objective can't take, before the runs that this one needs are made."""
+def preflight(resolved: Resolved) -> None:
+    """Check everything about one run that needs neither all of its rows nor its weights.
+
+    `alignzoo run` calls it before the runs that this one needs, and `alignzoo validate` for every run of the plan.
+
+    Raises:
+        UserError: A package, a key or a model folder is missing, or the objective can't take the first row.
+    """
+    recipe = resolved.recipe
+    for component in (*recipe.reporters, *recipe.eval.judges):
+        component.ready()
+    check_adapters_available(recipe.model)
+    _check_model_folder(recipe.model)
+    _check_first_row(resolved)
+
+
+def _check_model_folder(model: ModelSource) -> None:
+    """Raise UserError when `model.path` is a local path without a model."""
+    if isinstance(model, Transformers) and model.path and Path(model.path).is_absolute():
+        if not (Path(model.path) / "config.json").is_file():
+            raise UserError("no model there", where=f"model.path: {model.path}", expected="a folder with config.json")
+
+
+def _check_first_row(resolved: Resolved) -> None:
+    """Raise UserError when the objective can't take the first row, unless reading the rows is the first thing to do."""
     if resolved.needs and not any(key.startswith("data.") for key in resolved.needs):
         data = resolved.recipe.data
         rows = (row for row in data.read(data.splits()[0]) if isinstance(row, Row))
@@ -22,7 +49,7 @@ def check_first_row(resolved: Resolved) -> None:
 
 
 def check_enough_rows(train: TokenizedRows, held_out: TokenizedRows, batch_size: int) -> None:
-    """Raise UserError when too few rows can be used for a step and an evaluation."""
+    """Raise UserError when there are too few usable rows for a step and an evaluation."""
     if not len(held_out.trees):
         raise UserError("no held-out row can be used; see data.json in the run folder for the reasons", where="data")
     if len(train.trees) < batch_size:
@@ -33,7 +60,7 @@ def check_enough_rows(train: TokenizedRows, held_out: TokenizedRows, batch_size:
 
 
 def no_router_loss(model: PreTrainedModel, ignore: bool) -> None:
-    """Raise UserError for a mixture of experts whose config asks for its auxiliary loss, unless that is ignored.
+    """Raise UserError for a mixture of experts whose config turns on its auxiliary loss, unless `ignore` is set.
 
     The loss is a product of two means over the tokens of a batch, so micro-batches would change it.
     """
@@ -52,7 +79,7 @@ def no_router_loss(model: PreTrainedModel, ignore: bool) -> None:
 
 
 def check_positions(model: PreTrainedModel, *parts: TokenizedRows) -> None:
-    """Raise UserError when a row is longer than the model."""
+    """Raise UserError when a row has more tokens than the model has positions."""
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     longest = max(part.trees.longest() for part in parts)
     if limit is not None and longest > limit:

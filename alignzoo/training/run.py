@@ -23,12 +23,12 @@ from alignzoo.core.memory import reset_peak_memory, tune_malloc
 from alignzoo.core.paths import cache_root, runs_root
 from alignzoo.core.signals import GracefulShutdown
 from alignzoo.data.row_reader import RowReader
-from alignzoo.data.statistics import losses, remarks
+from alignzoo.data.statistics import data_warnings, tokenization_notes
 from alignzoo.data.token_store import TokenizedDataset, TokenStore
 from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.evaluation.judging import run_judge
 from alignzoo.evaluation.samples import choose_reply_rows, reply_records
-from alignzoo.models.adapters import add_adapters, check_adapters_available, has_adapters
+from alignzoo.models.adapters import add_adapters, has_adapters
 from alignzoo.models.compile import compiled_layers, disable_tf32
 from alignzoo.models.fingerprint import num_trainable_parameters, weights_fingerprint
 from alignzoo.models.generation import generate_replies
@@ -46,7 +46,7 @@ from alignzoo.training.export import BASE, full_weights_policy
 from alignzoo.training.fsdp import shard_or_move
 from alignzoo.training.loop import Training, watch_steps
 from alignzoo.training.master_weights import memory_words
-from alignzoo.training.preflight import check_enough_rows, check_first_row, check_positions, no_router_loss
+from alignzoo.training.preflight import check_enough_rows, check_positions, no_router_loss, preflight
 from alignzoo.training.reporting import Reporting
 from alignzoo.training.run_folder import RunFolder
 from alignzoo.training.schedule import make_optimizer, total_steps
@@ -103,12 +103,7 @@ def run_resolved(resolved: Resolved, *, fresh: bool = False, wait: bool = False,
 def _run(resolved: Resolved, fresh: bool, wait: bool, screen: Screen, ranks: Ranks) -> RunResult:
     folder = RunFolder(folder_of(resolved).path, writes=ranks.main)
     if fresh or ranks.broadcast_from_main(folder.summary) is None:
-        for reporter in resolved.recipe.reporters:
-            reporter.ready()
-        for judge in resolved.recipe.eval.judges:
-            judge.ready()
-        check_adapters_available(resolved.recipe.model)
-        check_first_row(resolved)
+        preflight(resolved)
     for need in resolved.needs.values():
         run_resolved(need, wait=wait, screen=screen)
     if fresh and folder.writes:
@@ -229,9 +224,9 @@ class Run:
         self.screen.info(
             f"data: {report['train']:,} training and {report['held_out']:,} held-out rows of {report['read']:,} read"
             + (f"; skipped: {skipped}" if skipped else "")
-            + losses(report)
+            + data_warnings(report)
         )
-        for line in remarks(report, recipe.tokens.thinking):
+        for line in tokenization_notes(report, recipe.tokens.thinking):
             self.screen.info(f"data: {line}")
         if getattr(recipe.data, "path", recipe.data.name) == "toy":
             self.screen.info(
@@ -241,7 +236,7 @@ class Run:
 
     def _references(
         self, scorer: Scorer, train: TokenizedRows, held_out: TokenizedRows
-    ) -> tuple[list[ReferenceScores | None], Check | None]:
+    ) -> tuple[list[ReferenceScores | None], list[Check]]:
         """Of the training and of the held-out rows; the latter also where a metric alone asks for it. And how far they
         are from the model's own forward."""
         self.stopping.doing = "stopped in the reference pass; what is scored is kept, and the same command goes on"
@@ -257,7 +252,7 @@ class Run:
             else None
             for part, wanted in ((train, asked in cached), (held_out, asked in cached or measured))
         ]
-        return found, spot_check(spot, found)
+        return found, spot_check(spot, found, self.ranks)
 
     def _adapt(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         """Adapters, where the recipe trains them: from here on. The start was scored without, as any run's."""
@@ -311,7 +306,8 @@ class Run:
         most, prompts = self.recipe.eval.replies.max_new_tokens, self._prompts(held_out)
         return self.ranks.alike(
             lambda: [
-                reply.text for reply in generate_replies(model, tokenizer, prompts, temperature=0, most=most, seed=0)
+                reply.text
+                for reply in generate_replies(model, tokenizer, prompts, temperature=0, max_new_tokens=most, seed=0)
             ]
         )
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.core.errors import RunFailed
 from alignzoo.scoring.batches import PER_SEQUENCE, BatchBuilder, ScoredBatch
-from alignzoo.scoring.exactness import Check, SpotCheck, verdict
+from alignzoo.scoring.exactness import Check, SpotCheck, must_stop
 
 SHARE = 0.01
 """Of a run's work, the most that checks take."""
@@ -92,7 +92,7 @@ class Watch:
         )  # fmt: skip
         self.seconds = time.perf_counter() - began
         self.history.append(self.last.over)
-        if verdict(self.history, self.spot.strict):
+        if must_stop(self.history, self.spot.strict):
             raise RunFailed(f"step {step + 1}: {self.last.problem}")
 
 

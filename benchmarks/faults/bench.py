@@ -1,6 +1,6 @@
-"""Faults, each done to a real run: what the user is told, what is still good, and whether the run goes on.
+"""Inject faults into real runs, and record what the user sees, what stays intact, and whether the run resumes.
 
-Every function takes a `Bench` and returns an `Outcome`. table.py prints them, tests/faults holds each to its checks.
+Every function takes a `Bench` and returns an `Outcome`. table.py prints them; tests/faults checks each.
 """
 
 from __future__ import annotations

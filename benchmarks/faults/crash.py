@@ -1,4 +1,4 @@
-"""Killing a command: at its n-th operation on the disk, or in a phase of its work; and looking at what it left."""
+"""Kill a command at its n-th disk operation or in a phase of its work, and examine what it left."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Inputs that nobody means, through the real entry points: every one ends well or is told in words.
+"""Fuzz the real entry points: every input ends well or with an error message.
 
-Run as: python benchmarks/faults/fuzz.py [N]        (12,000 inputs unless said; about ten minutes)
-Structure-aware mutations of every shipped recipe, overrides, comparisons, plugin files and data files
-(tests/fuzz_inputs.py), drawn by hypothesis; one in fifty is a real run of one step. Good is exit code 0, or 2 with words and
-no traceback (1 for a run that could not go on). Writes benchmarks/results/fuzz.md and .json.
+Run as: python benchmarks/faults/fuzz.py [N]        (12,000 inputs by default; about ten minutes)
+Inputs are structure-aware mutations of every shipped recipe, overrides, comparisons, plugin files and data files
+(tests/fuzz_inputs.py), drawn by hypothesis. One in fifty is a real run of one step. An input passes with exit code 0, or
+with 2, a message and no traceback (1 for a run that could not continue). Writes benchmarks/results/fuzz.md and .json.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
-"""SIGKILL at every moment of a run, the same command again, and a comparison of every byte.
+"""Kill a run with SIGKILL at every moment, repeat the command, and compare every byte.
 
 Run as: python benchmarks/faults/kills.py [KILLS] [--every N] [--first N] [--seed N] [--write] [--add]
 
-Two series on recipes/dpo_hh.yaml at its smallest size, the SFT run that it starts from included:
+Two series on recipes/dpo_hh.yaml at its smallest size, its SFT run included:
 
-- at every single operation by which a run changes the disk (a file opened for writing, synced, renamed, removed, a
-  folder made), the kill comes right before it; and once more with what a power cut may leave of it, half of a file that
-  was not synced or half of a line. `--every 10` takes each tenth of them.
-- KILLS (100) at random moments of whole runs from nothing, half of them spread over the time and half over the phases;
-  a third of the resumed commands is killed again.
+- at every operation that changes the disk (a file opened for writing, synced, renamed or removed, a folder made), the kill
+  comes just before it; and once more with what a power cut may leave, half of an unsynced file or half of a line.
+  `--every 10` takes each tenth of them.
+- KILLS (100) at random moments of whole runs from nothing, half of them spread over the time and half over the phases; a
+  third of the resumed commands are killed again.
 
-After each kill everything under its final name is checked against its digests, and the finished run against one that
-nobody killed. `--write` writes benchmarks/results/kills.md and .json, `--add` adds to what is there, so that the whole can be
-done in parts. Exits with 1 for a byte that differs.
+After each kill every file under its final name is checked against its digests, and the finished run against one that was
+never killed. `--write` writes benchmarks/results/kills.md and .json; `--add` adds to them, so that a series can be run in
+parts. Exits with 1 when a byte differs.
 """
 
 from __future__ import annotations

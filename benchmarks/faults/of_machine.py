@@ -1,4 +1,4 @@
-"""Faults of the machine: too little memory, disks that are full, read-only or gone, shards that are damaged."""
+"""Faults of the machine: too little memory, disks that are full, read-only or gone, damaged shards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults of what is worked on and with: data, losses, plugins, other processes, clocks, signals, checkpoints."""
+"""Faults of inputs and code: data, losses, plugins, other processes, clocks, signals, checkpoints."""
 
 from __future__ import annotations
 

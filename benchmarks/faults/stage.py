@@ -1,7 +1,7 @@
-"""Whole commands in forked children, with something done to each: what kills.py, table.py and the tests share.
+"""Run whole commands in forked children with a fault injected; shared by kills.py, table.py and the tests.
 
-A fresh Python takes seconds to import torch and transformers. Here the parent imports all that a run needs, and every
-command is a fork of it: `alignzoo.cli.main` with arguments, folders and standard streams of its own.
+A new Python takes seconds to import torch and transformers. Here the parent imports all that a run needs, and every command
+is a fork of it: `alignzoo.cli.main` with its own arguments, folders and standard streams.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Every fault done to a real run: what the user sees, and what survived.
+"""Inject every fault into a real run, and tabulate what the user sees and what survives.
 
 Run as: python benchmarks/faults/table.py [--write] [WORDS]
 
-With WORDS only the faults whose name holds them. `--write` writes benchmarks/results/faults.md. Exits with 1 when a check
-fails. The same functions are the tests of tests/faults.
+With WORDS, only the faults whose name contains them. `--write` writes benchmarks/results/faults.md. Exits with 1 when a
+check fails. The tests of tests/faults use the same functions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""alignzoo's side: a recipe run by `alignzoo.run` in a process of its own, with the time of its steps and reference pass.
+"""alignzoo's side: a recipe run by `alignzoo.run` in its own process, with the time of its steps and reference pass.
 
 Run as: python alignzoo_steps.py WORKLOAD.json OUT.json
 """

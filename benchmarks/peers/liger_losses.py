@@ -1,11 +1,11 @@
-"""Liger-Kernel's fused-linear losses on one fixed batch of four pairs, with the log-probabilities that went in.
+"""Record Liger-Kernel's fused-linear losses on one fixed batch of four pairs, with the log-probs that went in.
 
 Run as: /path/to/liger-env/python benchmarks/peers/liger_losses.py tests/objectives/peer_liger.json
 
-Requirements liger-kernel (and triton, which it imports) and not alignzoo; no network, CPU only, not compiled. Hidden states and
-head are random numbers of policy and reference: Liger multiplies them itself. It casts logits to float32 whatever comes
-in, so every number is a float32 one. `per_example` is there when the loss of the batch is the mean of the losses of its
-pairs taken one at a time, `inputs` where the loss saw more than the shared arrays.
+It needs liger-kernel (and triton, which that imports) and not alignzoo; no network, CPU only, not compiled. Hidden states
+and head are random numbers for policy and reference; Liger multiplies them itself. It casts logits to float32 whatever the
+input, so every number is a float32 one. `per_example` is present when the loss of the batch is the mean of the losses of
+its pairs taken one at a time, `inputs` where the loss received more than the shared arrays.
 """
 
 from __future__ import annotations

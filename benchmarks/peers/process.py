@@ -1,4 +1,4 @@
-"""What both sides measure of their own process."""
+"""Measurements that both sides take of their own process."""
 
 import os
 import re

@@ -1,13 +1,12 @@
-"""TRL's loss on one fixed micro-batch of four pairs, for every loss it has, with the log-probabilities that went in.
+"""Record TRL's losses on one fixed micro-batch of four pairs, with the log-probs that went in.
 
 Run as: /path/to/trl-env/python benchmarks/peers/trl_losses.py tests/objectives/peer_trl.json
 
-Needs TRL and not alignzoo; no network, CPU only. Each number comes from the trainer's own tokenization, collator
-and `compute_loss`, on tiny random Llamas in float64. TRL's fused LM head keeps its sums in float32 whatever the
-model's type, so DPOTrainer and KTOTrainer get a plain log-softmax in its place; the script checks that the two
-agree to float32. An entry says `"precision": "float32"` where TRL's own formula casts down; `per_example` is there
-when the loss of the batch is the mean of the losses of its pairs taken one at a time, `inputs` where the loss saw
-more than the shared arrays.
+It needs TRL and not alignzoo; no network, CPU only. Each number comes from the trainer's own tokenization, collator and
+`compute_loss`, on tiny random Llamas in float64. TRL's fused LM head keeps its sums in float32 whatever the model's type,
+so DPOTrainer and KTOTrainer get a plain log-softmax in its place; the script checks that the two agree to float32. An entry
+has `"precision": "float32"` where TRL's own formula casts down; `per_example` is present when the loss of the batch is the
+mean of the losses of its pairs taken one at a time, `inputs` where the loss received more than the shared arrays.
 """
 
 from __future__ import annotations

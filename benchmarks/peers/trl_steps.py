@@ -1,8 +1,8 @@
 """TRL's side, run by an interpreter that has TRL and not alignzoo: the losses and seconds of each step.
 
 Run as: python trl_steps.py WORKLOAD.json OUT.json
-`settings` of the workload are DPOConfig's own; what is not said there is TRL's default. `model_settings` go to
-from_pretrained. The token ids are given and stay in their order, and nothing is written, so that both sides do one work.
+`settings` of the workload are DPOConfig's; TRL's defaults hold otherwise. `model_settings` go to from_pretrained. Token ids
+are given in their order, and nothing is written, so that both sides do the same work.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""One DPOTrainer run as a user of TRL writes it: a JSONL file and a model's folder in, a trained model out.
+"""One DPOTrainer run as a user of TRL writes it: from a JSONL file and a model folder to a trained model.
 
 Run as: python trl_user.py WORKLOAD.json OUT.json
 """

@@ -1,4 +1,4 @@
-"""A model card beside the policy, as the Hugging Face hub reads it."""
+"""Model cards in the format of the Hugging Face hub, as a reporter."""
 
 import json
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ TEXT = """---
 
 Trained with alignzoo {version}: `{objective}`, from {start}, {steps} optimizer steps of {rows} rows.
 
-| held out | |
+| held-out data | |
 | --- | --- |
 {table}
 
-The recipe that made it (`alignzoo run recipe.yaml`; fingerprint `{fingerprint}`):
+The recipe (`alignzoo run recipe.yaml`; fingerprint `{fingerprint}`):
 
 ```yaml
 {recipe}```
@@ -28,18 +28,18 @@ The recipe that made it (`alignzoo run recipe.yaml`; fingerprint `{fingerprint}`
 
 
 class Card(Reporter):
-    """policy/README.md: what it was trained with, what came out, and the recipe.
+    """Model card `policy/README.md` with the objective, the figures and the recipe.
 
     Source: Mitchell et al. 2019, "Model cards for model reporting", arXiv:1810.03993.
     """
 
     name = "card"
 
-    license: str | None = Field(None, description="of the weights, as the hub spells it: apache-2.0, mit, ...")
-    language: str | None = Field(None, description="as the hub spells it: en, fr, ...")
+    license: str | None = Field(None, description="license of the weights, as on the hub: apache-2.0, mit, ...")
+    language: str | None = Field(None, description="language, as on the hub: en, fr, ...")
 
     def on_finish(self, folder: Path, summary: Mapping[str, Any]) -> None:
-        """Write it from the summary and the resolved recipe."""
+        """Write the card from the summary and the resolved recipe."""
         about = {"license": self.license, "language": self.language, "library_name": "transformers"}
         head = {key: value for key, value in about.items() if value} | {"tags": ["alignzoo", _name(summary)]}
         numbers = {key: value for key, value in summary["eval"].items() if isinstance(value, int | float)}

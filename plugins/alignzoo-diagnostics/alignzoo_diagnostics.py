@@ -1,4 +1,4 @@
-"""What preference training does to rankings and likelihoods, as metrics."""
+"""Metrics of the effect of preference training on rankings and likelihoods."""
 
 import torch
 
@@ -7,7 +7,7 @@ from alignzoo.interfaces import ties
 
 
 class Flipped(Metric):
-    """Share of pairs that the reference ranks wrongly by likelihood and the policy rightly: DPO flips few of them."""
+    """Fraction of pairs that the reference ranks wrongly by likelihood and the policy rightly."""
 
     name = "flipped"
     source = "Chen et al. 2024, arXiv:2405.19534, section 4"
@@ -15,14 +15,14 @@ class Flipped(Metric):
     reference = "sequence"
 
     def values(self, example: Pair, objective: Objective):
-        """Shape (B,); from or to a tie is half a flip."""
+        """Return 1 for a flip, 0.5 for a flip from or to a tie, else 0, shape (B,)."""
         chosen, rejected = example.chosen, example.rejected
         before = ties.wins(chosen.ref_log_prob, rejected.ref_log_prob, example.tolerance)
         return (ties.wins(chosen.log_prob, rejected.log_prob, example.tolerance) - before).clamp(min=0)
 
 
 class Displaced(Metric):
-    """Share of pairs whose chosen completion became less likely than it was under the reference."""
+    """Fraction of pairs whose chosen completion is less likely than under the reference."""
 
     name = "displaced"
     source = "Razin et al. 2024, arXiv:2410.08847"
@@ -30,13 +30,13 @@ class Displaced(Metric):
     reference = "sequence"
 
     def values(self, example: Pair, objective: Objective):
-        """Shape (B,)."""
+        """Return 1 where the chosen completion is less likely, 0.5 for a tie, else 0, shape (B,)."""
         ratio = example.chosen.log_ratio
         return ties.wins(-ratio, 0 * ratio, example.chosen.tolerance)
 
 
 class RewardLengthGap(Metric):
-    """Reward margin times the sign of the length difference: above 0, the implicit reward favors longer answers."""
+    """Reward margin times the sign of the length difference, positive for a length bias."""
 
     name = "reward_length_gap"
     source = "Park et al. 2024, arXiv:2403.19159"
@@ -44,7 +44,7 @@ class RewardLengthGap(Metric):
     reference = "sequence"
 
     def values(self, example: Pair, objective: Objective):
-        """Shape (B,); pairs of one length have none."""
+        """Return the signed margin, shape (B,); NaN for completions of equal length."""
         longer = (example.chosen.length - example.rejected.length).sign().double()
         gap = (objective.implicit_reward(example.chosen) - objective.implicit_reward(example.rejected)) * longer
         return gap.masked_fill(longer == 0, torch.nan)

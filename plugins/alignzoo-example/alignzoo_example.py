@@ -1,10 +1,10 @@
-"""RSO's hinge loss, as an alignzoo plugin."""
+"""RSO's hinge loss as an alignzoo plugin."""
 
 from alignzoo import Field, Objective, Pair, hookimpl
 
 
 class Hinge(Objective):
-    """Hinge loss on the normalized margin: pairs that are right by 1/beta or more are left alone."""
+    """RSO's hinge loss on the normalized margin, which is zero from h = 1 / beta."""
 
     name = "hinge"
     source = "Liu et al. 2023 (RSO), arXiv:2309.06657, equation 9 (hinge-norm)"

@@ -1,4 +1,4 @@
-"""IMDb reviews as labeled completions: a review's first words are the prompt, the rest is liked or not."""
+"""IMDb reviews as labeled completions: the first words are the prompt, the rest is the completion."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,19 +7,19 @@ from alignzoo import Completion, Field, Format, Row, Skipped, UserError, hookimp
 
 
 class IMDb(Format):
-    """Movie reviews, `text` with a `label` (1 positive, 0 negative), for objectives that take unpaired data.
+    """Movie reviews, `text` with a `label` (1 positive, 0 negative), as unpaired data.
 
-    Source: Maas et al. 2011, "Learning word vectors for sentiment analysis". That a prompt is the beginning of a review
-    is the DPO paper's setting (Rafailov et al. 2023, arXiv:2305.18290, section 6: prefixes of 2 to 8 tokens).
+    Source: Maas et al. 2011, "Learning word vectors for sentiment analysis". Prompts are the beginnings of reviews, as
+    in the DPO paper (Rafailov et al. 2023, arXiv:2305.18290, section 6: prefixes of 2 to 8 tokens).
     """
 
     name = "imdb"
 
-    prompt_words: int = Field(4, ge=1, description="words of the review that make the prompt")
-    words: int = Field(64, ge=2, description="a review is cut after so many words, the prompt's included")
+    prompt_words: int = Field(4, ge=1, description="number of words in the prompt")
+    words: int = Field(64, ge=2, description="maximum number of words in a review, including the prompt")
 
     def row(self, id: str, record: Mapping[str, Any], where: str) -> Row | Skipped:
-        """One review. Its line breaks (`<br />` in the files) are spaces."""
+        """Return the row of one review, with spaces for its line breaks (`<br />` in the files)."""
         if not isinstance(record.get("text"), str):
             raise UserError("no text field 'text'", where=where, expected="text and label")
         if record.get("label") not in (0, 1):

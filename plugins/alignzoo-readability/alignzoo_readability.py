@@ -1,4 +1,4 @@
-"""How easy a reply is to read, by a formula."""
+"""A judge that scores replies by a readability formula."""
 
 import re
 from collections.abc import Sequence
@@ -7,16 +7,16 @@ from alignzoo import Judge, hookimpl
 
 
 class Flesch(Judge):
-    """Flesch reading ease: about 100 is very easy, 0 very hard; short sentences of short words score high.
+    """Flesch reading ease: about 100 for very easy text, 0 for very hard text.
 
-    Syllables are counted as groups of vowels, less a silent final e.
+    Short sentences of short words score high. Syllables are counted as groups of vowels, minus a silent final e.
     """
 
     name = "flesch"
     source = "Flesch 1948, 'A new readability yardstick', Journal of Applied Psychology 32"
 
     def scores(self, prompts: Sequence[object], replies: Sequence[str]) -> list[float]:
-        """206.835 - 1.015 words / sentences - 84.6 syllables / words; not-a-number where there is no word."""
+        """Return 206.835 - 1.015 words / sentences - 84.6 syllables / words, or NaN without words."""
         return [_reading_ease(reply) for reply in replies]
 
 

@@ -6,21 +6,19 @@ FIELDS = {"history": str, "human_ref_A": str, "human_ref_B": str, "labels": int,
 
 
 class SHP(FileSource):
-    """Stanford Human Preferences: Reddit posts with two answers, the one with more votes preferred.
+    """Stanford Human Preferences: Reddit posts with two answers, ranked by votes.
 
-    Source: Ethayarajh et al. 2022, arXiv:2110.08420; JSON lines as in the dataset stanfordnlp/SHP. Prompts are
-    formatted, and pairs with too close a vote left out, as the DPO authors' code does.
+    Source: Ethayarajh et al. 2022, arXiv:2110.08420; JSON lines as in the dataset stanfordnlp/SHP. As in the DPO
+    authors' code, prompts are formatted and pairs with close votes are omitted.
     """
 
     name = "shp"
 
     path: str | tuple[str, ...] = Field(description="a file, a folder, a pattern or a list of these")
-    min_score_ratio: float = Field(
-        2.0, ge=1, description="use a pair if one answer has at least so many times the votes"
-    )
+    min_score_ratio: float = Field(2.0, ge=1, description="smallest ratio of the votes of both answers")
 
     def row(self, id, record, where):
-        """One post with two answers; `labels` is 1 when A is preferred."""
+        """Return the row of one post with two answers; `labels` is 1 if A is preferred."""
         for name, kind in FIELDS.items():
             if name not in record:
                 raise UserError(f"no field '{name}'", where=where, expected=", ".join(FIELDS))

@@ -1,4 +1,4 @@
-"""Model soups: the policy starts from the average of several models' weights."""
+"""Model soups: averages of the weights of several models, as a model source."""
 
 import torch
 
@@ -6,24 +6,26 @@ from alignzoo import Field, ModelSource, UserError, content_digest, hookimpl
 
 
 class Soup(ModelSource):
-    """The average of the weights of several models of one architecture, such as runs with different seeds.
+    """Uniform or weighted average of the weights of several models of one architecture.
 
-    Source: Wortsman et al. 2022, "Model soups", arXiv:2203.05482 (the uniform soup; `weights` for another one).
+    Source: Wortsman et al. 2022, "Model soups", arXiv:2203.05482: the uniform soup, unless `weights` are set.
     """
 
     name = "soup"
 
     paths: tuple[str, ...] = Field(min_length=2, description="folders in Hugging Face layout: policies of runs")
-    weights: tuple[float, ...] | None = Field(None, description="one a path, divided by their sum; null: all alike")
+    weights: tuple[float, ...] | None = Field(
+        None, description="one per path, divided by their sum; null: equal weights"
+    )
 
     def load_tokenizer(self, train_rows):
-        """The first model's."""
+        """Return the tokenizer of the first model."""
         from transformers import AutoTokenizer
 
         return AutoTokenizer.from_pretrained(self._folder(self.paths[0]), trust_remote_code=False)
 
     def load_model(self, tokenizer, seed, head):
-        """Averaged in float64, then cast."""
+        """Return the average of the weights, computed in float64."""
         from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
         auto = AutoModelForSequenceClassification if head == "scalar" else AutoModelForCausalLM
@@ -40,7 +42,7 @@ class Soup(ModelSource):
         return soup.to(getattr(torch, self.dtype))
 
     def fingerprint(self):
-        """What is in the folders, not where they are."""
+        """Return the contents of the folders, not their paths."""
         return {"name": self.name, "dtype": self.dtype, "weights": self._shares(),
                 "contents": [content_digest(self._folder(path)) for path in self.paths]}  # fmt: skip
 
@@ -49,7 +51,7 @@ class Soup(ModelSource):
         if len(shares) != len(self.paths) or min(shares) < 0 or sum(shares) <= 0:
             raise UserError(
                 f"{len(shares)} weights for {len(self.paths)} paths", where="model.weights",
-                expected="one a path, none negative, not all zero",
+                expected="one per path, none negative, not all zero",
             )  # fmt: skip
         return shares
 

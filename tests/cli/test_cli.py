@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from jobs import command
 
+from alignzoo.cli.app import alignzoo
+from alignzoo.core.errors import UserError
 from alignzoo.interfaces.hookspecs import KINDS
 from alignzoo.reference.cache import ReferenceCache
 
@@ -45,10 +47,10 @@ def test_a_mistake_is_told_without_a_traceback(tmp_path):
         (["run", "recipes/dpo.yaml"], "recipes/dpo.yaml: no such recipe"),
         (["run", "recipes/dpo_hh.yaml", "objective=kto_x"], "no objective is called 'kto_x'"),
         (["run", "recipes/dpo_hh.yaml", "data.path=./nothing.jsonl"], "nothing.jsonl: no such file or folder"),
-        (["objectives", "show", "dop"], "no objective is called 'dop'; did you mean 'dpo'?"),
+        (["list", "dop"], "no objective is called 'dop'; did you mean 'dpo'?"),
         (["run", "recipes/dpo_hh.yaml", "--resume"], "there is no run to resume"),
         (["report", "nowhere"], "nowhere: not a run folder"),
-        (["validate", "recipes/dpo_hh.yaml", "data.max_train_rows=3"], "3 training rows, fewer than one batch"),
+        (["validate", "recipes/dpo_hh.yaml", "data.max_train_rows=3"], "3 training rows can be used, fewer than one batch"),
     ],
 )
 def test_each_mistake_exits_with_2(arguments, words):
@@ -91,14 +93,14 @@ def test_everything_that_can_be_named_is_listed_and_explained():
     assert "data: {name: files, path: FILE, format: {name: records}}" in text
     done = cli("list", "recrods")
     assert done.returncode == 2
-    assert "nothing is called 'recrods'; did you mean 'records'?" in done.stderr
+    assert "no format is called 'recrods'; did you mean 'records'?" in done.stderr
 
 
 def test_objectives_are_listed_and_explained():
-    listed = json.loads(cli("objectives", "--json").stdout)
-    assert sorted(one["name"] for one in listed if one["kind"] == "objective") == ["cdpo", "dpo", "ipo", "sft"]
+    listed = json.loads(cli("list", "objectives", "--json").stdout)
+    assert sorted(one["name"] for one in listed) == ["cdpo", "dpo", "ipo", "sft"]
     assert all(one["source"] and one["equation"] for one in listed)
-    text = cli("objectives", "show", "cdpo").stdout
+    text = cli("list", "cdpo").stdout
     for words in (
         "Mitchell 2023",
         "label_smoothing = 0.1",
@@ -107,7 +109,24 @@ def test_objectives_are_listed_and_explained():
         "objective: {name: cdpo",
     ):
         assert words in text
-    assert "Rafailov et al. 2023" in cli("objectives").stdout
+    assert "Rafailov et al. 2023" in cli("list", "objectives").stdout
+
+
+@pytest.mark.parametrize(
+    ("former", "present"),
+    [
+        ("objectives", "list objectives"),
+        ("objectives --json", "list objectives --json"),
+        ("objectives show dpo --json", "list dpo --json"),
+        ("objectives plot dpo -o x.svg", "plot dpo -o x.svg"),
+        ("plugins", "list plugins"),
+        ("plugins --json", "list plugins --json"),
+    ],
+)
+def test_a_former_command_names_the_present_one(former, present):
+    with pytest.raises(UserError) as error:
+        alignzoo.main(former.split(), standalone_mode=False)  # exit code 2, as any UserError
+    assert error.value.problems[0].expected == f"`alignzoo {present}`"
 
 
 @pytest.mark.slow

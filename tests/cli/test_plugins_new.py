@@ -110,8 +110,8 @@ def test_it_installs_is_found_and_trains_on_the_sample(tmp_path):
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("MyLoss", "is no name"), ("my-loss", "is no name"), ("2loss", "is no name"), ("my__loss", "is no name"),
-        ("loss_", "is no name"), ("", "is no name"), ("../up", "is no name"), ("no", "would be read as False"),
+        ("MyLoss", "is not a name"), ("my-loss", "is not a name"), ("2loss", "is not a name"), ("my__loss", "is not a name"),
+        ("loss_", "is not a name"), ("", "is not a name"), ("../up", "is not a name"), ("no", "YAML reads it as False"),
         ("dpo", "is the name of a built-in objective"),
     ],
 )  # fmt: skip
@@ -125,7 +125,7 @@ def test_a_folder_that_is_there_is_never_written_into(tmp_path):
     write("my_loss", tmp_path)
     done = cli("new", "my_loss", "--into", tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "it is there already" in done.stderr
+    assert "the folder exists" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["pair", "field", "objective", "hookimpl", "class", "my_loss", "p2p_loss"])
@@ -170,7 +170,7 @@ def test_check_of_a_package_is_of_everything_that_it_registers():
     [
         (["dop"], "did you mean 'dpo'?"), (["dpo", "betta=1"], "did you mean 'beta'?"),
         (["dpo", "beta=-1"], "greater than 0 (got -1)"), (["dpo", "beta"], "is not an override"), ([], "nothing to check"),
-        (["alignzoo", "beta=1"], "whose field is it?"),
+        (["alignzoo", "beta=1"], "ambiguous field"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_with_exit_code_2(arguments, problem):

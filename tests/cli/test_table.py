@@ -7,7 +7,7 @@ import shutil
 import sys
 
 import pytest
-from measured import Runs, about, comparison, measure
+from measured import REPLIES, Runs, about, comparison, judge, measure
 
 from alignzoo import load_recipe
 from alignzoo.cli.app import _exit_code
@@ -47,10 +47,8 @@ def run_folder(root, name: str, *overrides: str, **options):
                        "train": {"steps": 600, "pairs": 9600, "seconds": 60.0, "pairs_per_second": 160.0},
                        "peak_memory_bytes": 2**29, "versions": {"alignzoo": "0.1.0", "torch": "2.13.0", "pluggy": "1"}}  # fmt: skip
             (folder / "summary.json").write_text(json.dumps(summary))
-            # A key of its own for every run, and with judges another folder that tells which.
-            key, own = folder / "evaluations" / folder.name.replace("-", "_"), options if places else {}
-            measure(key, recipe.recipe.seed, reward=None, **own)
-            measure(key.with_name(f"{key.name}-11"), recipe.recipe.seed, **own)
+            key = folder / "evaluations" / folder.name.replace("-", "_")  # a key of its own for every run
+            measure(key, recipe.recipe.seed, **options if places else {})
     return root / name
 
 
@@ -84,8 +82,8 @@ def test_another_baseline_and_another_choice(cli, losses):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--baseline", "dpo_h"], "baseline: no row is called 'dpo_h'; expected one of sft_hh, dpo_hh"),
-        (["--select", "margn"], "select: no figure is called 'margn'"),
+        (["--baseline", "dpo_h"], "baseline: there is no row 'dpo_h'; expected one of sft_hh, dpo_hh"),
+        (["--select", "margn"], "select: there is no figure 'margn'"),
         (["--select", "gold.reward"], "no validation row has a figure for 'gold.reward'"),
     ],
 )
@@ -100,9 +98,9 @@ def test_a_folder_that_is_none_is_told_with_the_nearest(cli, losses, tmp_path):
     assert code == 2
     assert "losses-1a2b3c4e: no such folder" in err
     assert "did you mean 'losses-1a2b3c4d'?" in err
-    assert cli(tmp_path / "runs")[2] == f"error: {tmp_path / 'runs'}: no comparison and no run folder\n"
+    assert cli(tmp_path / "runs")[2] == f"error: {tmp_path / 'runs'}: neither a comparison nor a run folder\n"
     (losses / "results.json").write_text("{")
-    assert "results.json can't be read" in cli(losses)[2]
+    assert "results.json cannot be read" in cli(losses)[2]
     assert cli()[0] == 2
 
 
@@ -164,39 +162,61 @@ def test_runs_of_one_name_are_a_row_and_what_they_differ_in_is_its_grid(cli, tmp
     assert dpo["figures"]["peak_memory_bytes"]["mean"] == 512
 
 
-def test_runs_are_shown_as_they_were_measured_alike_with_the_most_judges(cli, tmp_path):
+def test_runs_share_the_settings_with_the_most_judges_or_those_of_the_named_folder(cli, tmp_path):
     one, two = (run_folder(tmp_path, f"dpo_hh-{seed}", f"seed={seed}") for seed in (0, 1))
-    columns = [column["key"] for column in json.loads(cli(one, two, "--json")[1])["columns"]]
-    assert "gold.reward" in columns
-    columns = [
-        column["key"] for column in json.loads(cli(one, two, "--evaluation", "dpo_hh_1", "--json")[1])["columns"]
-    ]
-    assert "gold.reward" not in columns
-    measure(one / "evaluations" / "other-22", 0, sampling={"temperature": 0.0})
-    assert cli(one, two)[0] == 0  # the other one has not been measured so
-    measure(two / "evaluations" / "other-22", 1, sampling={"temperature": 0.0})
+
+    def shown(*names) -> dict:
+        code, out, err = cli(one, two, *(word for name in names for word in ("--evaluation", name)), "--json")
+        assert (code, err) == (0, "")
+        return json.loads(out)
+
+    assert "gold.reward" in [column["key"] for column in shown()["columns"]]
+    measure(one / "evaluations" / "other", 0, sampling={"temperature": 0.0})
+    shown()  # the second run has no replies with these settings
+    measure(two / "evaluations" / "other", 1, sampling={"temperature": 0.0})
     code, _, err = cli(one, two)
     assert code == 2
-    assert "measured in several ways; expected --evaluation with one of dpo_hh_0-11 (prompts 40, " in err
-    assert "other-22 (temperature 0.0, judge gold)" in err
-    described = json.loads(cli(one, two, "--evaluation", "other-22", "--json")[1])
-    assert described["about"]["samples"] == {"temperature": 0.0}
-    code, _, err = cli(one, two, "--evaluation", "othr-22")
+    assert "--evaluation with one of dpo_hh_0-gold-v1 (prompts 40, " in err
+    assert "other-gold-v1 (temperature 0.0, judge gold)" in err
+    for name in ("other", "other-gold-v1"):
+        assert shown(name)["about"]["samples"] == {"temperature": 0.0}
+    code, _, err = cli(one, two, "--evaluation", "othr")
     assert code == 2
-    assert "no run has the evaluation 'othr-22'" in err
-    assert "did you mean 'other-22'?" in err
+    assert "no run has the evaluation 'othr'" in err
+    assert "did you mean 'other'?" in err
+
+
+def test_of_two_versions_of_a_judge_one_is_named(cli, tmp_path):
+    one, two = (run_folder(tmp_path, f"dpo_hh-{seed}", f"seed={seed}") for seed in (0, 1))
+    for folder in (one, two):
+        name = folder.name.replace("-", "_")
+        judge(folder / "evaluations" / name, [{"reward": 9.0}] * REPLIES, "", "v2")
+    code, _, err = cli(one, two)
+    assert code == 2
+    assert "dpo_hh_0-gold-v1 (" in err
+    assert "dpo_hh_0-gold-v2 (" in err
+    described = json.loads(cli(one, two, "--evaluation", "dpo_hh_1-gold-v2", "--json")[1])
+    assert described["rows"][0]["figures"]["gold.reward"]["mean"] == 9
 
 
 def test_a_judge_that_failed_in_one_run_does_not_part_it_from_the_others(cli, tmp_path):
     one, two = (run_folder(tmp_path, f"dpo_hh-{seed}", f"seed={seed}") for seed in (0, 1))
-    shutil.rmtree(two / "evaluations" / "dpo_hh_1-11")
-    measure(one / "evaluations" / "again-11", 0, tokens="others")  # twice in one way: no other way
-    measure(two / "evaluations" / "dpo_hh_1-ff", 1, problem="OSError: no such server")
+    shutil.rmtree(two / "evaluations")
+    measure(one / "evaluations" / "again", 0, tokens="others")  # the same settings again
+    measure(two / "evaluations" / "dpo_hh_1", 1, problem="OSError: no such server")
     code, out, _ = cli(one, two, "--json")
     assert code == 0
     described = json.loads(out)
     assert described["rows"][0]["figures"]["gold.reward"]["seeds"] == 1
-    assert described["notes"][0]["text"] == "The judge gold failed in seed 1: OSError: no such server"
+    assert described["notes"][0]["text"] == "Judge gold failed in seed 1: OSError: no such server"
+
+
+def test_damaged_verdicts_are_named(cli, losses, tmp_path):
+    path = tmp_path / "runs" / "run-3" / "evaluations" / "verdicts" / "key-gold-v1" / "about.json"
+    path.write_text(path.read_text().replace('"over_chosen": 1.0', '"over_chosen": 0.0', 1))
+    code, _, err = cli(losses)
+    assert code == 2
+    assert f"{path.parent}: the figures of dpo_hh, seed 2, are gone or damaged" in err
 
 
 def test_runs_that_were_not_measured_alike_are_refused(cli, tmp_path):

@@ -210,7 +210,7 @@ def test_every_run_of_a_comparison_is_an_ordinary_run(started):
         (["dpo_hh", "--grid", "objective.beta"], "no values; expected --grid objective.beta=0.05,0.1,0.5"),
         (["dpo_hh", "--baseline", "dop_hh"], "no row is called 'dop_hh'; did you mean 'dpo_hh'?"),
         (["dpo_hh", "--judge", "tyo"], "no judge is called 'tyo'; did you mean 'toy'?"),
-        (["dpo_hh", "--select", "sample.reward"], "no grid point can be chosen by 'sample.reward'; expected what is"),
+        (["dpo_hh", "--select", "sample.reward"], "there is no metric 'sample.reward' of validation rows; expected one of"),
         (["dop_hh"], "no such recipe"),
     ],
 )  # fmt: skip

@@ -71,7 +71,7 @@ def test_a_machine_without_a_compiler_is_told(monkeypatch):
 
 def test_a_model_without_layers_is_told():
     with (
-        pytest.raises(UserError, match="Linear has no layers to compile"),
+        pytest.raises(UserError, match="train.compile: Linear has no layers"),
         compiled_layers(torch.nn.Linear(2, 2), True, CPU),
     ):
         pass

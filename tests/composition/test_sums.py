@@ -13,7 +13,8 @@ from zoo import make, modified
 from alignzoo.data.trees import Branch, Tree, Trees
 from alignzoo.interfaces.loss_inputs import NotDeclared
 from alignzoo.interfaces.objective import Objective
-from alignzoo.objectives.composition import Sum, incompatibility
+from alignzoo.objectives.compatibility import incompatibility
+from alignzoo.objectives.composition import Sum
 from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.testing.synthetic_batch import batch_for
 
@@ -124,8 +125,8 @@ def test_each_part_sees_what_it_declares_and_not_what_another_does():
     """An objective that forgot a declaration fails in a sum as it does alone."""
     parts = [make("odpo"), modified("dpo", "length_downsampling", "wpo_weighting"), make("sft")]
     batch = batch_for(a_sum(parts))
-    supply = BatchBuilder(a_sum(parts), batch.trees)
-    odpo, dpo, sft = (next(supply.examples(batch.flat(), part)).example for part in parts)
+    builder = BatchBuilder(a_sum(parts), batch.trees)
+    odpo, dpo, sft = (next(builder.examples(batch.scored_batch(), part)).example for part in parts)
     assert odpo.chosen.column("score").shape == (6,)
     assert (
         dpo.chosen.tokens.uniform.shape
@@ -144,17 +145,17 @@ def test_each_part_sees_what_it_declares_and_not_what_another_does():
 @pytest.mark.parametrize(
     ("parts", "why"),
     [
-        ([make("bradley_terry"), make("sft")], "a reward model and a language model can't be one policy"),
-        ([make("tr_dpo"), make("dpo")], "one part has a moving reference and another a frozen one"),
-        ([make("tr_dpo"), make("tdpo1")], "one part has a moving reference and another a frozen one"),
-        ([make("tr_dpo"), make("tr_dpo", every=7)], "two parts move the reference; there is one"),
-        ([make("dpo"), make("sft"), make("dpo")], "dpo(beta=0.1) is there twice: give it once, with both weights"),
-        ([modified("dpo", "margin"), modified("dpo", "margin")], "dpo(beta=0.1) with margin is there twice: give it once, with both weights"),
-        ([make("sft"), modified(make("aot", beta=0.1), "length_normalization")], "length_normalization changes the log-ratio, which aot(beta=0.1) does not read: it would change nothing"),
+        ([make("bradley_terry"), make("sft")], "one term trains a reward model and another a language model"),
+        ([make("tr_dpo"), make("dpo")], "one term has a moving reference and another a frozen one"),
+        ([make("tr_dpo"), make("tdpo1")], "one term has a moving reference and another a frozen one"),
+        ([make("tr_dpo"), make("tr_dpo", every=7)], "two terms move the reference"),
+        ([make("dpo"), make("sft"), make("dpo")], "dpo(beta=0.1) is listed twice"),
+        ([modified("dpo", "margin"), modified("dpo", "margin")], "dpo(beta=0.1) with margin is listed twice"),
+        ([make("sft"), modified(make("aot", beta=0.1), "length_normalization")], "length_normalization changes the log-ratio, which aot(beta=0.1) does not read"),
     ],
 )  # fmt: skip
 def test_a_sum_without_meaning_is_told(parts, why):
-    assert incompatibility(a_sum(parts)) == why
+    assert why in incompatibility(a_sum(parts))
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_json_columns_that_hold_no_json_are_an_error(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     column = pyarrow.ExtensionArray.from_storage(pyarrow.json_(), pyarrow.array(['"a"', "{"]))
     parquet.write_table(pyarrow.table({"x": column}), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match=r"a\.parquet: row 2: x: not JSON that can be read: .*; expected JSON text"):
+    with pytest.raises(UserError, match=r"a\.parquet: row 2: x: invalid JSON: .*; expected JSON text"):
         records(str(tmp_path / "a.parquet"))
 
 
@@ -128,7 +128,7 @@ def test_lines_are_numbered_as_an_editor_numbers_them(write):
     ("name", "raw", "message"),
     [
         ("a.jsonl", b'{"a": 1}\n{"a": \n', "a.jsonl:2: not JSON: Expecting value at column 7; expected JSON"),
-        ("a.jsonl", b'{"a": 1}\n[1]\n', "a.jsonl:2: the line holds a list; expected a JSON object"),
+        ("a.jsonl", b'{"a": 1}\n[1]\n', "a.jsonl:2: the line is a list; expected a JSON object"),
         ("a.jsonl", b"[1]\n", "a.jsonl: item 1 is a number; expected a JSON object"),
         ("a.jsonl", b'{"a": \n{"a": 1}\n', "a.jsonl:3: not JSON"),
         ("a.json", b'{"a": 1,\n "b" 2}', "a.json:2: not JSON: Expecting ':' delimiter at column 6"),
@@ -139,11 +139,11 @@ def test_lines_are_numbered_as_an_editor_numbers_them(write):
         ("a.jsonl", b'{"a": 1}\n{"a": "\xff"}\n', "a.jsonl:2: byte 7 is not UTF-8"),
         ("a.jsonl", b"", "a.jsonl: the file is empty"),
         ("a.json", b'[\n{"a": 1},\n{"a" 2}\n]', "a.json:3: not JSON: Expecting ':' delimiter at column 6"),
-        ("a.jsonl", b"[" * 10**6, "a.jsonl: not JSON that can be read: maximum recursion depth"),
-        ("a.jsonl", b"1" * 10**4, "a.jsonl:1: not JSON that can be read: Exceeds the limit"),
+        ("a.jsonl", b"[" * 10**6, "a.jsonl: invalid JSON: maximum recursion depth"),
+        ("a.jsonl", b"1" * 10**4, "a.jsonl:1: invalid JSON: Exceeds the limit"),
         ("a.json", b"[1]", "a.json: item 1 is a number; expected a JSON object"),
-        ("a.csv", b"a,b\n1,2\n1\n", "a.csv:3: the line has not as many fields as the header"),
-        ("a.csv", b"a,b\n1,2,3\n", "a.csv:2: the line has not as many fields as the header"),
+        ("a.csv", b"a,b\n1,2\n1\n", "a.csv:3: the line and the header have different numbers of fields"),
+        ("a.csv", b"a,b\n1,2,3\n", "a.csv:2: the line and the header have different numbers of fields"),
         ("a.csv", b'a,b\n"1,2\n', "a.csv:2: not CSV: unexpected end of data"),
         ("a.jsonl.gz", b"plain text", "a.jsonl.gz: the gzip data is broken: Not a gzipped file"),
         (
@@ -151,7 +151,7 @@ def test_lines_are_numbered_as_an_editor_numbers_them(write):
             gzip.compress(b'{"a": 1}\n' * 99, mtime=0)[:-9],
             "a.jsonl.gz: the gzip data is broken: Compressed file end",
         ),
-        ("a.txt", b"x", "a.txt: not a kind of file that can be read; expected .jsonl, .json, .csv"),
+        ("a.txt", b"x", "a.txt: unknown file type; expected .jsonl, .json, .csv"),
         ("a.parquet", b"x", "a.parquet: not a Parquet file"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -179,7 +179,9 @@ def test_a_file_that_may_not_be_read(write):
 
 def test_without_pyarrow_the_error_says_what_to_install(write, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(UserError, match=r"Parquet files need the package pyarrow\n *pip install 'alignzoo\[data\]'"):
+    with pytest.raises(
+        UserError, match=r"Parquet files requires the package pyarrow\n *pip install 'alignzoo\[data\]'"
+    ):
         records(write("a.parquet", b"x"))
 
 
@@ -212,7 +214,7 @@ def test_nothing_there(write, tmp_path):
     write("empty/README.md", b"x")
     with pytest.raises(UserError, match="no data file in this folder; expected"):
         find_files(str(tmp_path / "empty"))
-    with pytest.raises(UserError, match="no data file fits this pattern"):
+    with pytest.raises(UserError, match="no data file matches this pattern"):
         find_files(str(tmp_path / "emp*"))
 
 

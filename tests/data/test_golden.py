@@ -1,4 +1,4 @@
-"""What is stored under a FORMAT_VERSION keeps its meaning: the store still makes the golden folders of that number."""
+"""Stored tokens keep the meaning of their FORMAT_VERSION: the store reproduces the golden folders byte for byte."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from alignzoo.data.token_store import FORMAT_VERSION, HELD_OUT_ROWS, PARTS
 
 WANT = golden.FOLDER / f"format-{FORMAT_VERSION}"
-RAISE = "the meaning of stored tokens has changed: raise FORMAT_VERSION and run tests/golden_tokens.py"
+RAISE = "stored tokens have changed: raise FORMAT_VERSION and run tests/golden_tokens.py"
 
 
 def test_there_is_one_golden_folder_for_this_format():

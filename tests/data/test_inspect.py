@@ -10,7 +10,7 @@ from hh_rows import dialogue, hh_records
 
 from alignzoo.cli.data import command
 from alignzoo.core.errors import UserError
-from alignzoo.data.statistics import NOTES, remarks
+from alignzoo.data.statistics import NOTES, tokenization_notes
 
 RECIPE = str(Path(__file__).parents[2] / "recipes" / "dpo_hh.yaml")
 
@@ -37,7 +37,7 @@ def rows(write) -> str:
 def test_counts_lengths_and_the_marked_boundary(inspect, write):
     text = inspect(rows(write), "data.max_train_rows=5", "--rows", "1")
     assert re.search(
-        r"32 rows read, \d+ used \(5 to train on, \d+ held out: carved from the training rows, by group\)", text
+        r"32 rows read, \d+ used \(5 to train on, \d+ held out: taken from the training split, by group\)", text
     )
     assert "1 skipped, 2" in text
     assert "  skipped: 1 chosen equals rejected\n" in text
@@ -55,13 +55,13 @@ def test_counts_lengths_and_the_marked_boundary(inspect, write):
 
 def test_what_tokenizer_and_template_did_is_said(inspect, write):
     """From the counts alone: what makes them is held in test_tokenizers.py."""
-    assert "1 rows whose dialogues part before the last turn; no samples are drawn" in inspect(rows(write))
+    assert "1 rows whose dialogues differ before the last turn; no samples are drawn" in inspect(rows(write))
     report = {"boundary": dict.fromkeys(NOTES, 1200) | {"white space": 0}, "parted": 0}
-    spans, thinking, calls = remarks(report, "keep")
+    spans, thinking, calls = tokenization_notes(report, "keep")
     assert spans.startswith("1,200 rows where a token spans the end of the prompt")
     assert "scored as given (tokens.thinking=template" in thinking
     assert "tool calls" in calls
-    assert "tokens.thinking=keep" in remarks(report, "template")[1]
+    assert "tokens.thinking=keep" in tokenization_notes(report, "template")[1]
 
 
 def test_json_lists_every_skipped_row(inspect, write):
@@ -83,7 +83,7 @@ def test_what_a_terminal_obeys_is_shown_as_text(inspect, write):
 
 def test_rows_in_both_splits_and_truncated_rows_are_told_everywhere(inspect, write, tmp_path):
     from alignzoo.cli.validate import command as validate
-    from alignzoo.data.statistics import losses
+    from alignzoo.data.statistics import data_warnings
 
     write("hh/train.jsonl", hh_records(40))
     write("hh/test.jsonl", [*hh_records(3), *hh_records(4, "other")])
@@ -94,7 +94,7 @@ def test_rows_in_both_splits_and_truncated_rows_are_told_everywhere(inspect, wri
     assert report["in_both_splits"] == 3
     assert report["truncated_completions"] == 43, "a prompt of 31 and a completion of 8 tokens; with other: 28 and 8"
     said = "; truncated: 0 prompts, the completions of 43 rows; 3 held-out rows are also training rows"
-    assert losses(report) == said
+    assert data_warnings(report) == said
     given = [RECIPE, f"data.path={path}", "model.tokenizer={train: bytes}", "train.batch_size=4"]
     done = CliRunner().invoke(validate, [*given, *words], catch_exceptions=False)
     assert done.stdout.count(f" flipped{said}\n") == 2, "of the run and of its start"

@@ -13,7 +13,7 @@ from alignzoo.data.formats.pairs import Columns
 from alignzoo.data.formats.row_shapes import numbers, record_row
 from alignzoo.data.sources.files import Files
 from alignzoo.data.splits import read_rows
-from alignzoo.data.tree_writer import plain, row_from
+from alignzoo.data.tree_writer import row_from_json, row_to_json
 from alignzoo.interfaces.rows import Row, Skipped
 
 PAIR = {"prompt": "p", "chosen": "a", "rejected": "b"}
@@ -170,7 +170,7 @@ def test_a_text_that_looks_like_a_number_stays_a_text():
         (SINGLE | {"completion": []}, "empty completion"),
         (SINGLE | {"completion": [says("user", "a")]}, "no assistant reply at the end"),
         (SINGLE | {"prompt": [says("user", "p")], "completion": [says("user", "a"), says("assistant", "b")]}, "the completion does not begin with an assistant message"),
-        (SINGLE | {"completion": [says("user", "a"), says("assistant", "b")]}, "the prompt is no message of the chats"),
+        (SINGLE | {"completion": [says("user", "a"), says("assistant", "b")]}, "the prompt is not a message of the chats"),
         (LIST | {"completions": ["a", None, "c"]}, "empty completion"),
         (LIST | {"completions": ["a", "", "c"]}, "empty completion"),
         (LIST | {"completions": ["a", "b", "a"]}, "two completions are equal"),
@@ -188,34 +188,34 @@ def test_what_can_not_be_used_is_skipped_with_its_reason(record, reason):
 @pytest.mark.parametrize(
     ("record", "said"),
     [
-        ({"prompt": "p", "completion": "a"}, "a completion without a label; expected label: true (desirable) or false"),
-        ({"prompt": "p", "completion": "a", "lable": True}, "a completion without a label; expected label: true (desirable) or false; did you mean 'lable'?"),
+        ({"prompt": "p", "completion": "a"}, "a completion has no label; expected label: true (desirable) or false"),
+        ({"prompt": "p", "completion": "a", "lable": True}, "a completion has no label; expected label: true (desirable) or false; did you mean 'lable'?"),
         (SINGLE | {"label": 2}, "label is 2; expected true (desirable) or false"),
         (SINGLE | {"label": "good"}, "label is 'good'"),
         (SINGLE | {"label": None}, "label is None"),
         (SINGLE | {"label": [True]}, "label is [True]"),
-        (SINGLE | {"completion": 3}, "completion 1: it holds a number; expected a string or a list of chat messages"),
+        (SINGLE | {"completion": 3}, "completion 1: the value is a number; expected a string or a list of chat messages"),
         ({"completion": "a", "label": True}, "no column 'prompt'; expected one of completion, label"),
         ({"promt": "p", "completion": "a", "label": True}, "no column 'prompt'; expected one of promt, completion, label; did you mean 'promt'?"),
         (SINGLE | {"prompt": None}, "no prompt; expected text or chat messages"),
         (LIST | {"completions": "a"}, "completions is not a list of two or more; expected a list of completions"),
         (LIST | {"completions": ["a"]}, "completions is not a list of two or more"),
         (LIST | {"completions": None}, "completions is not a list of two or more"),
-        (LIST | {"completions": ["a", 3, "c"]}, "completion 2: it holds a number"),
-        (LIST | {"completions": ["a", {"content": "b"}, "c"]}, "completion 2: it holds an object"),
-        (LIST | {"completions": ["a", [{"role": "assistant"}], "c"]}, "completion 2: a chat message without text"),
+        (LIST | {"completions": ["a", 3, "c"]}, "completion 2: the value is a number"),
+        (LIST | {"completions": ["a", {"content": "b"}, "c"]}, "completion 2: the value is an object"),
+        (LIST | {"completions": ["a", [{"role": "assistant"}], "c"]}, "completion 2: a chat message has no text"),
         (LIST | {"scores": [1, 2]}, "scores is not a list of 3 numbers; expected one for each completion"),
         (LIST | {"scores": [1, None, 2]}, "scores is not a list of 3 numbers"),
         (LIST | {"scores": [1, True, 2]}, "scores is not a list of 3 numbers"),
         (LIST | {"scores": [1, float("nan"), 2]}, "scores is not a list of 3 numbers"),
         (LIST | {"scores": 5}, "scores is not a list of 3 numbers"),
         (LIST | {"ranks": ["first", 2, 3]}, "ranks is not a list of 3 numbers"),
-        (LIST | {"scores": [3, 2, 1], "ranks": [1, 2, 3]}, "both scores and ranks; expected one of them"),
+        (LIST | {"scores": [3, 2, 1], "ranks": [1, 2, 3]}, "has both scores and ranks; expected one of them"),
         (LIST | {"score": [1, 2, 3]}, "no scores, but a list of numbers 'score'; expected scores or ranks"),
         (LIST | {"rank": [3, 2, 1]}, "no scores, but a list of numbers 'rank'"),
-        (PAIR | {"chosen": 3}, "chosen: it holds a number"),
+        (PAIR | {"chosen": 3}, "chosen: the value is a number"),
         ({"prompt": "p", "chosen": "a", "rejcted": "b"}, "no column 'rejected'; expected one of prompt, chosen, rejcted; did you mean 'rejcted'?"),
-        (PAIR | {"chosen": [says("assistant", "a")]}, "chosen and rejected are of different kinds"),
+        (PAIR | {"chosen": [says("assistant", "a")]}, "chosen and rejected have different types"),
         ({}, "no column 'chosen'; expected a record with columns"),
     ],
 )  # fmt: skip
@@ -351,7 +351,7 @@ def test_answers_of_several_turns_are_read_as_the_same_chats_written_whole():
 
 def test_a_plain_prompt_that_the_whole_chats_do_not_hold_is_not_passed_over():
     whole = {"chosen": [USER, says("assistant", "1")], "rejected": [USER, says("assistant", "2")]}
-    assert read(whole | {"prompt": "another"}) == Skipped("f:1", "the prompt is no message of the chats")
+    assert read(whole | {"prompt": "another"}) == Skipped("f:1", "the prompt is not a message of the chats")
 
 
 def test_calls_names_thoughts_and_tools_stay_in_the_messages():
@@ -363,7 +363,7 @@ def test_calls_names_thoughts_and_tools_stay_in_the_messages():
     assert row.prompt == (USER, call, answer)
     assert row.completions[0].text == (thought,)
     assert row.tools == ({"type": "function"},)
-    assert row_from(json.loads(json.dumps(plain(row)))) == row
+    assert row_from_json(json.loads(json.dumps(row_to_json(row)))) == row
     calls = read({"prompt": [USER], "chosen": [CALL], "rejected": [OTHER]})
     assert isinstance(calls, Row), "pairs that differ only in the call are different"
     assert read({"prompt": [USER], "chosen": [CALL], "rejected": [CALL]}) == Skipped("f:1", "chosen equals rejected")
@@ -375,8 +375,8 @@ def test_calls_names_thoughts_and_tools_stay_in_the_messages():
         ({"tools": "[{"}, "tools is not JSON"),
         ({"tools": [1]}, "tools is not a list of functions"),
         ({"chosen": [{"role": "assistant", "tool_calls": "f()"}]}, "chosen: tool_calls is not a list of calls"),
-        ({"chosen": [says("assistant", [{"type": "image"}])]}, "chosen: a part of a message that is no text"),
-        ({"chosen": [{"role": "assistant", "content": None}]}, "chosen: a chat message without text"),
+        ({"chosen": [says("assistant", [{"type": "image"}])]}, "chosen: a message part is not text"),
+        ({"chosen": [{"role": "assistant", "content": None}]}, "chosen: a chat message has no text"),
     ],
 )
 def test_a_mistake_in_a_chat_is_told_at_its_line(record, said):

@@ -42,7 +42,7 @@ def test_a_folder_with_train_and_test_files_has_its_own_splits(write, tmp_path):
         f"{part}/test.jsonl.gz:{i}" for part in ("harmless-base", "helpful-base") for i in (1, 2)
     ]
     rows = read_rows(source)
-    assert (len(rows.train), len(rows.held_out), rows.carved) == (6, 4, False)
+    assert (len(rows.train), len(rows.held_out), rows.held_out_from_train) == (6, 4, False)
 
 
 def test_files_that_are_all_tests_train_only_where_the_recipe_says_so(write, tmp_path):
@@ -86,9 +86,7 @@ def test_files_of_splits_for_each_way_to_train(write, tmp_path, kinds):
     other = HH(path=str(tmp_path), train_split="train_gen").serving(kinds)
     assert ids(other, "test")[0].startswith("data/test_gen-")
     assert other.fingerprint() != source.fingerprint()
-    with pytest.raises(
-        UserError, match="no split is plainly the one to train on; expected train_split: one of test_gen"
-    ):
+    with pytest.raises(UserError, match="the training split is ambiguous; expected train_split: one of test_gen"):
         ids(HH(path=str(tmp_path)).serving({"unpaired"}))
 
 

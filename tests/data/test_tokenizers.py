@@ -11,8 +11,8 @@ import pytest
 from tokenizer_shapes import CHATML, OPENS, SHAPES
 
 from alignzoo.core.errors import UserError
-from alignzoo.data.boundary import Reader
-from alignzoo.data.chat_template import Template
+from alignzoo.data.boundary import BoundaryTokenizer
+from alignzoo.data.chat_template import ChatTemplate
 from alignzoo.data.formats.pairs import Columns
 from alignzoo.data.formats.row_shapes import record_row
 from alignzoo.data.tokenize import SPANNING, tokenize
@@ -165,7 +165,7 @@ EXPECTED = {
 )
 def test_the_prompt_ends_with_the_last_token_that_lies_in_it(shape, prompt, answer, tokens, spans):
     """Counted by hand, BOS or [CLS] among them."""
-    ((_, (cut,)),) = Reader(tokenizer_of(shape)).read([prompt + answer], [[len(prompt)]], special=True)
+    ((_, (cut,)),) = BoundaryTokenizer(tokenizer_of(shape)).tokenize([prompt + answer], [[len(prompt)]], special=True)
     assert cut == (tokens, spans)
 
 
@@ -173,8 +173,8 @@ def test_the_prompt_ends_with_the_last_token_that_lies_in_it(shape, prompt, answ
 def test_every_cut_of_a_text_agrees_with_decoding_and_grows_with_it(shape):
     """Offsets against the way that slow tokenizers go."""
     tokenizer, text = tokenizer_of(shape), "What is a fjord?\n\nassistant: The sea. Yes\n"
-    reader = Reader(tokenizer)
-    ((ids, cuts),) = reader.read([text], [range(len(text))], special=True)
+    reader = BoundaryTokenizer(tokenizer)
+    ((ids, cuts),) = reader.tokenize([text], [range(len(text))], special=True)
     assert all(a.tokens <= b.tokens for a, b in pairwise(cuts))
     assert ids == tokenizer(text)["input_ids"]
     whole = [place for place, cut in enumerate(cuts) if not cut.spans]
@@ -205,11 +205,11 @@ def test_completions_of_a_row_share_the_shortest_prompt_and_it_is_counted():
 def test_the_date_is_the_one_given_and_not_today():
     tokenizer = tokenizer_of("byte-level")
     tokenizer.chat_template = "{% set now = strftime_now('%d %b %Y, 100%%') %}[{{ now }}]\n" + CHATML
-    text = Template(tokenizer, today=date(2024, 2, 3)).prompt([USER])
+    text = ChatTemplate(tokenizer, today=date(2024, 2, 3)).render_prompt([USER])
     assert text.startswith("[03 Feb 2024, 100%]\n<|im_start|>user")
     today = tokenizer.apply_chat_template([USER], add_generation_prompt=True, tokenize=False)
     given = [date.today(), date.today() - timedelta(days=1)]  # midnight may have passed meanwhile
-    assert today in [Template(tokenizer, today=one).prompt([USER]) for one in given]
+    assert today in [ChatTemplate(tokenizer, today=one).render_prompt([USER]) for one in given]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from steps import DPO, UNLIMITED, build, every, random_rows, take, tiny_llama
 
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import RunFailed
+from alignzoo.models.attention import NAME
 from alignzoo.reference import scores
 from alignzoo.reference.scores import score_reference, spot_check
-from alignzoo.scoring import tree_attention
-from alignzoo.scoring.exactness import SpotCheck, own_forward, routed, verdict
+from alignzoo.scoring.exactness import SpotCheck, must_stop, own_forward, routed
+from alignzoo.scoring.forest import lay_out
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.loop import watch_steps
 from alignzoo.training.schedule import rows_of_step
@@ -86,11 +88,11 @@ def test_in_bfloat16_three_of_the_last_five_checks_stop_it(tmp_path):
         engine.step(7)
 
 
-def test_the_verdict():
-    assert verdict([False, True], strict=True)
-    assert not verdict([True, False], strict=True)
-    assert not verdict([True, True, False, False, False, True, True], strict=False)
-    assert verdict([True, False, True, False, True], strict=False)
+def test_when_a_run_has_to_stop():
+    assert must_stop([False, True], strict=True)
+    assert not must_stop([True, False], strict=True)
+    assert not must_stop([True, True, False, False, False, True, True], strict=False)
+    assert must_stop([True, False, True, False, True], strict=False)
 
 
 @pytest.mark.parametrize("slots", [1, scores.FLUSH_SLOTS], ids=["a shard each", "one shard"])
@@ -103,6 +105,32 @@ def test_a_shard_over_the_limit_is_never_kept(tmp_path, monkeypatch, slots):
     ):
         score_reference(scorer, trees, tmp_path / "bad", UNLIMITED, Screen(quiet=True))
     assert not list((tmp_path / "bad").glob("*.safetensors"))
+
+
+def test_in_bfloat16_single_shards_over_the_limit_are_kept_and_logged(tmp_path, monkeypatch):
+    """Three of the last five checks stop it, counted over the shards of all parts, the cache and the steps."""
+    monkeypatch.setattr(scores, "FLUSH_SLOTS", 1)
+    trees, said = random_rows("pair"), []
+    scorer, screen = Scorer(tiny_llama().bfloat16(), "packed"), Screen(quiet=True)
+    monkeypatch.setattr(screen, "info", said.append)
+    spoiled = {1, 3}
+    calls = itertools.count()
+    spoil(scorer, 3.0, lambda: next(calls) in spoiled)
+    spot = SpotCheck(scorer)
+    found = score_reference(scorer, trees, tmp_path / "one", 500, screen, spot=spot)
+    checks = spot_check(spot, [found])
+    count = len(checks) - 1  # one for each shard, and the cache's
+    assert count > 4
+    assert len(list((tmp_path / "one").glob("*.safetensors"))) == count
+    assert [i for i, check in enumerate(checks) if check.over] == [1, 3]
+    assert sum("over the limit" in line for line in said) == 2
+    assert checks[1].line(0)["difference"] > checks[1].line(0)["limit"]
+    calls, spoiled = itertools.count(), {count - 1}
+    assert score_reference(scorer, trees, tmp_path / "two", 500, screen, spot=spot)
+    calls, spoiled = itertools.count(), {0, 1}  # with the last of the part before, three of five
+    with pytest.raises(RunFailed, match="reference pass: the scores are not the model's own"):
+        score_reference(scorer, trees, tmp_path / "three", 500, screen, spot=spot)
+    assert len(list((tmp_path / "three").glob("*.safetensors"))) == 1
 
 
 def test_the_longest_row_of_a_shard_is_always_checked(tmp_path):
@@ -122,7 +150,7 @@ def test_what_the_cache_holds_is_checked_too(tmp_path):
     """Whoever scored it: a folder that was filled without a check."""
     trees, scorer = random_rows("pair"), Scorer(tiny_llama(), "packed")
     good = score_reference(scorer, trees, tmp_path / "good", 500, Screen(quiet=True))
-    found = spot_check(SpotCheck(scorer), [good, None])
+    found = spot_check(SpotCheck(scorer), [good, None])[-1]
     assert 0 < found.difference < 1e-5
     other = Scorer(tiny_llama(seed=1), "packed")
     with pytest.raises(RunFailed, match="reference: the scores are not the model's own"):
@@ -133,15 +161,16 @@ def test_the_oracle_is_the_model_as_transformers_made_it():
     """After the switch to attention by trees, which it never runs through."""
     model = tiny_llama()
     untouched, scorer = copy.deepcopy(model), Scorer(model, "packed")
-    assert model.config._attn_implementation == tree_attention.NAME
     tree = random_rows("pair")[0]
+    scorer(lay_out([tree], "packed"))
+    assert model.config._attn_implementation == NAME
     ids = torch.from_numpy(np.concatenate([tree.prompt, tree.branches[1].tokens])).long()
     first = len(tree.prompt) + tree.branches[1].scored_from
     with torch.no_grad():
         logits = untouched(ids[None]).logits[0, first - 1 : -1]
     want = logits.log_softmax(-1).gather(1, ids[first:, None])[:, 0]
     assert torch.equal(own_forward(scorer)(tree, tree.branches[1]), want)
-    assert model.config._attn_implementation == tree_attention.NAME
+    assert model.config._attn_implementation == NAME
     assert not routed(model)
 
 

@@ -188,7 +188,7 @@ def test_a_row_longer_than_the_models_positions_is_a_clear_error(run):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.config.model_type=lama", "transformers knows no model_type 'lama'; did you mean 'llama'"),
+        ("model.config.model_type=lama", "transformers has no model_type 'lama'; did you mean 'llama'"),
         ("model.config.hiden_size=8", "llama has no setting 'hiden_size'; did you mean 'hidden_size'"),
         ("model.config.num_attention_heads=5", "can't build this llama"),
     ],

@@ -147,7 +147,7 @@ PAIRWISE = {
     "policy's whole distribution": ("wpo", None),
     "no reference": ("simpo", None),
     "modified": (
-        {"name": "dpo", "modifiers": ["length_normalization", {"name": "label_smoothing", "share": 0.2}]},
+        {"name": "dpo", "modifiers": ["length_normalization", {"name": "label_smoothing", "epsilon": 0.2}]},
         LN2,
     ),
     "modifier from a plugin": ({"name": "ipo", "modifiers": [{"name": "length_desensitization", "alpha": 0.5}]}, 25.0),
@@ -231,8 +231,8 @@ def test_pairs_and_labeled_completions_in_one_table(run):
 @pytest.mark.parametrize(
     ("objective", "table", "message"),
     [
-        ("bradley_terry_margin", "ranked", r"needs the column 'margin', which row train\.jsonl:1 has not"),
-        ("dpo", "labels", r"dpo compares completions, and row train\.jsonl:1 has a single one with a label"),
+        ("bradley_terry_margin", "ranked", r"needs the column 'margin', which row train\.jsonl:1 does not have"),
+        ("dpo", "labels", r"dpo compares completions, and row train\.jsonl:1 has a single labeled completion"),
         ("pl_dpo", "mixed", r"pl_dpo compares completions, and row train\.jsonl:2 has a single one"),
     ],
 )

@@ -214,13 +214,13 @@ def test_a_metric_brings_its_own_reference_and_columns(go, tmp_path):
 
 @pytest.mark.slow
 def test_a_metric_of_a_reward_model(go, overlay):
-    problem = "eval.metrics.0: output is of a reward model, and dpo trains a language model"
+    problem = "eval.metrics.0: output measures a reward model, and dpo trains a language model"
     with pytest.raises(UserError, match=problem):
         load_recipe("dpo_hh", [], [overlay("eval: {metrics: [output]}")])
 
 
 def test_a_metric_whose_column_is_not_there_is_an_error_before_training(go):
-    with pytest.raises(UserError, match=r"scored needs the column 'votes', which row .* has not"):
+    with pytest.raises(UserError, match=r"scored needs the column 'votes', which row .* does not have"):
         go("eval: {metrics: [scored]}")
 
 

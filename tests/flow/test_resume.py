@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import time
+from datetime import date
 from pathlib import Path
 
 import pytest
+import yaml
+from byte_tokenizer import CHATML, byte_tokenizer
 from jobs import DPO, PATIENCE, Command, command, run_folder
 
+import alignzoo
+from alignzoo.data import chat_template, token_store
 from alignzoo.training import checkpoint
+from alignzoo.training import run_folder as run_folder_module
 from alignzoo.training.step import Engine
 
 
@@ -107,3 +114,44 @@ def test_a_lost_cache_is_scored_again_with_the_same_result(run, whole, tmp_path)
     result = run("recipes/dpo_hh.yaml", "train.checkpoint_every=3")
     assert result.summary["reference"]["rows_scored"] == 160
     assert bytes_of(folder) == want
+
+
+def test_a_run_resumed_on_another_day_scores_the_prompts_of_its_first_day(tmp_path, monkeypatch):
+    """The chat template formats the date, and the tokens are made again on each day."""
+
+    def on(day: str) -> None:
+        class Day(date):
+            @classmethod
+            def today(cls):
+                return cls.fromisoformat(day)
+
+        for module in (chat_template, token_store, run_folder_module):
+            monkeypatch.setattr(module, "date", Day)
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+
+    monkeypatch.setenv("ALIGNZOO_CACHE", str(tmp_path / "cache"))
+    byte_tokenizer(template="{{ strftime_now('%d %B %Y') }}\n" + CHATML).save_pretrained(tmp_path / "tokenizer")
+    rows = [{"prompt": [{"role": "user", "content": f"p {i}"}], "chosen": [{"role": "assistant", "content": "good"}],
+             "rejected": [{"role": "assistant", "content": "bad"}]} for i in range(12)]  # fmt: skip
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = {"model_type": "llama", "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+              "num_attention_heads": 2, "max_position_embeddings": 256}  # fmt: skip
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({
+        "objective": "sft", "reporters": [], "data": {"name": "files", "path": str(tmp_path / "rows.jsonl")},
+        "model": {"config": config, "tokenizer": str(tmp_path / "tokenizer")},
+        "train": {"batch_size": 4, "max_steps": 3, "optimizer": {"name": "sgd", "learning_rate": 0.1}},
+        "eval": {"replies": {"num_prompts": 1, "max_new_tokens": 2}},
+    }))  # fmt: skip
+
+    def run(root: str) -> Path:
+        monkeypatch.setenv("ALIGNZOO_RUNS", str(tmp_path / root))
+        return alignzoo.run(str(tmp_path / "recipe.yaml")).folder
+
+    on("2026-11-29")
+    want = bytes_of(run("whole"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "step", signalled(Engine.step))
+        with pytest.raises(KeyboardInterrupt, match="stopped after step 1"):
+            run("resumed")
+    on("2027-01-02")
+    assert bytes_of(run("resumed")) == want

@@ -86,5 +86,5 @@ def test_weights_that_are_not_all_there_are_a_sentence(folders, tmp_path):
     tensors = load_file(tmp_path / "model.safetensors")
     del tensors["model.layers.0.mlp.up_proj.weight"]
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match=r"lack model.layers.0.mlp.up_proj.weight, which would be random"):
+    with pytest.raises(UserError, match=r"lack model.layers.0.mlp.up_proj.weight, which would be initialized"):
         pretrained(str(tmp_path), None, 0, "language_model", "float32")

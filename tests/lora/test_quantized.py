@@ -26,7 +26,7 @@ IDS = torch.arange(40)[None]
 
 def test_without_the_library_the_command_is_told(run, monkeypatch):
     monkeypatch.setattr("alignzoo.models.adapters.find_spec", lambda name: None if name == "bitsandbytes" else name)
-    with pytest.raises(UserError, match=r"made by bitsandbytes, which is not installed\n.*'alignzoo\[qlora\]'"):
+    with pytest.raises(UserError, match=r"require bitsandbytes, which is not installed\n.*'alignzoo\[qlora\]'"):
         run("model.quantize=4bit")
 
 

@@ -1,4 +1,4 @@
-"""The steps of plugins/README.md, done as they are written there, in an empty folder."""
+"""The steps of docs/plugins.md, "Ten minutes", in an empty folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from alignzoo.testing import CHECKS
 
-PAGE = Path(__file__).parent.parent.parent / "plugins" / "README.md"
+PAGE = Path(__file__).parent.parent.parent / "docs" / "plugins.md"
 FILES = ["my_loss.py", "mine.yaml", "tests/test_my_loss.py", "pyproject.toml"]
 
 
@@ -23,12 +23,13 @@ def test_every_step_works(tmp_path):
     work.mkdir()
     environment = {key: value for key, value in os.environ.items() if key != "ALIGNZOO_PLUGINS"}
     environment["PYTHONPATH"] = str(site)
-    blocks = re.findall(r"^```(\w+)\n(.*?)^```", PAGE.read_text(), flags=re.M | re.S)
+    steps = PAGE.read_text().partition("## Ten minutes")[2].partition("\n## ")[0]
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```", steps, flags=re.M | re.S)
     names, output = iter(FILES), ""
     for language, text in blocks:
         if language != "sh":
             file = work / next(names)
-            assert f"`{file.relative_to(work)}`" in PAGE.read_text()
+            assert f"`{file.relative_to(work)}`" in steps
             file.parent.mkdir(exist_ok=True)
             file.write_text(text)
             continue

@@ -31,14 +31,14 @@ def test_every_hook_has_a_built_in_a_package_and_a_heading(kind):
     assert Registry().known(kind)
     assert any(f"def {hook}()" in file.read_text() for plugin in PLUGINS for file in modules(plugin))
     heading = f"### {hook}() -> list[type[{base.partition(':')[2]}]]"
-    assert heading in (ROOT / "plugins" / "README.md").read_text()
+    assert heading in (ROOT / "docs" / "plugins.md").read_text()
 
 
 @pytest.mark.slow
 def test_names_known_elsewhere_are_what_the_packages_offer(site):
     """Every name of every package of ours, and no other: what is not installed is told with the package to install."""
     offered: dict[str, dict[str, str]] = {}
-    for info in json.loads(cli(site, "plugins", "--json").stdout):
+    for info in json.loads(cli(site, "list", "plugins", "--json").stdout):
         assert not info["problem"]
         for kind, names in info["offers"].items():
             offered.setdefault(kind, {}).update(dict.fromkeys(names, info["package"]))
@@ -70,10 +70,10 @@ def python(site: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.slow
 def test_installed_plugins_are_found_and_a_recipe_uses_one(site):
-    found = {info["package"]: info for info in json.loads(cli(site, "plugins", "--json").stdout)}
+    found = {info["package"]: info for info in json.loads(cli(site, "list", "plugins", "--json").stdout)}
     assert found["alignzoo-example"]["offers"] == {"objective": ["hinge"]}
     assert found["alignzoo-shp"]["offers"] == {"data source": ["shp"]}
-    assert "Liu et al. 2023" in cli(site, "objectives", "show", "hinge").stdout
+    assert "Liu et al. 2023" in cli(site, "list", "hinge").stdout
     recipe = "plugins/alignzoo-example/hinge_hh.yaml"
     done = cli(site, "run", recipe, "--with", "tests/smallest.yaml", "--json")
     assert done.returncode == 0, done.stderr

@@ -102,4 +102,4 @@ def test_other_commands_take_one_process(tmp_path):
     job = start(tmp_path, ["compare", "recipes/dpo_hh.yaml"], 2)
     assert job.wait() == [2, 2]
     (line,) = job.errors()
-    assert "alignzoo compare takes one process, and this is one of 2" in line
+    assert "alignzoo compare is a command for one process, and this is one of 2" in line

@@ -111,9 +111,9 @@ def test_modifiers_stand_in_the_order_of_the_list_the_first_one_innermost(write)
         ("objective: {name: dpo, modifiers: 3}", "1:24: objective.modifiers: not a list; expected a list of modifiers"),
         ("objective: {name: dpo, modifiers: null}", "1:24: objective.modifiers: not a list"),
         ("objective:\n  name: dpo\n  modifiers:\n  - magrin", "4:5: objective.modifiers.0.name: no modifier is called 'magrin'; did you mean 'margin'?"),
-        ("objective:\n  name: dpo\n  modifiers:\n  - margin\n  - {name: label_smoothing, shar: 0.1}", "5:29: objective.modifiers.1.shar: no such field; did you mean 'share'?"),
-        ("objective:\n  name: dpo\n  modifiers:\n  - {name: label_smoothing, share: 0.5}", "4:29: objective.modifiers.0.share: 0.5 is out of bounds; expected below 0.5"),
-        ("objective:\n- dpo\n- name: dpo\n  modifiers:\n  - {name: margin, value: 0}", "5:20: objective.1.modifiers.0.reward: 0 is out of bounds; expected above 0"),
+        ("objective:\n  name: dpo\n  modifiers:\n  - margin\n  - {name: label_smoothing, epsilom: 0.1}", "5:29: objective.modifiers.1.epsilom: no such field; did you mean 'epsilon'?"),
+        ("objective:\n  name: dpo\n  modifiers:\n  - {name: label_smoothing, epsilon: 0.5}", "4:29: objective.modifiers.0.epsilon: 0.5 is out of bounds; expected below 0.5"),
+        ("objective:\n- dpo\n- name: dpo\n  modifiers:\n  - {name: margin, value: 0}", "5:20: objective.1.modifiers.0.value: 0 is out of bounds; expected above 0"),
         ("objective:\n  name: dpo\n  modifiers: [dpo]", "objective.modifiers.0.name: no modifier is called 'dpo'"),
         ("objective: [margin]", "objective.0.name: no objective is called 'margin'"),
     ],
@@ -126,22 +126,22 @@ def test_a_mistake_is_told_at_its_place(write, written, said):
     ("written", "said"),
     [
         ("objective: {name: kto, modifiers: [margin]}", "1:1: objective: margin applies to pair data, and kto takes unpaired"),
-        ("objective: {name: simpo, modifiers: [length_normalization]}", "1:1: objective: length_normalization changes the log-ratio, and simpo has no reference to make one with"),
+        ("objective: {name: simpo, modifiers: [length_normalization]}", "1:1: objective: length_normalization changes the log-ratio, and simpo has no reference"),
         ("objective:\n  name: aot\n  modifiers: [length_normalization]", "1:1: objective: length_normalization changes the log-ratio, which aot("),
         ("objective:\n- sft\n- name: ld_dpo\n  modifiers: [f_divergence]", "3:3: objective.1: f_divergence changes the log-ratio, which ld_dpo("),
         ("objective: {name: dpo, modifiers: [length_desensitization, length_normalization]}", "1:1: objective: length_normalization changes the log-ratio, which dpo(beta=0.1) with length_desensitization does not read"),
-        ("objective: {name: ln_dpo, modifiers: [length_normalization]}", "1:1: objective: length_normalization is part of ln_dpo already"),
-        ("objective: {name: ipo, log_ratio: mean, modifiers: [length_normalization]}", "1:1: objective: length_normalization is part of ipo already"),
-        ("objective: {name: wpo, modifiers: [wpo_weighting]}", "1:1: objective: wpo_weighting is part of wpo already"),
-        ("objective: {name: dpo, modifiers: [margin, margin]}", "1:1: objective: margin is there twice"),
+        ("objective: {name: ln_dpo, modifiers: [length_normalization]}", "1:1: objective: length_normalization is already part of ln_dpo"),
+        ("objective: {name: ipo, log_ratio: mean, modifiers: [length_normalization]}", "1:1: objective: length_normalization is already part of ipo"),
+        ("objective: {name: wpo, modifiers: [wpo_weighting]}", "1:1: objective: wpo_weighting is already part of wpo"),
+        ("objective: {name: dpo, modifiers: [margin, margin]}", "1:1: objective: margin is listed twice"),
         ("objective: {name: dpo, modifiers: [label_smoothing, margin]}", "1:1: objective: margin must be the first modifier"),
-        ("objective: {name: beta_dpo, modifiers: [label_smoothing]}", "1:1: objective: label_smoothing mixes the losses of single pairs, and beta_dpo has one of the batch"),
+        ("objective: {name: beta_dpo, modifiers: [label_smoothing]}", "1:1: objective: label_smoothing mixes the losses of single pairs, and beta_dpo has a loss of the batch"),
         ("objective: {name: bradley_terry, modifiers: [length_desensitization]}", "1:1: objective: length_desensitization reads log-probs, and bradley_terry trains a reward model"),
-        ("objective: [dpo, bradley_terry]", "1:1: objective: a reward model and a language model can't be one policy"),
-        ("objective: [dpo, tr_dpo]", "1:1: objective: one part has a moving reference and another a frozen one"),
-        ("objective: [tr_dpo, {name: tr_dpo, every: 9}]", "1:1: objective: two parts move the reference; there is one"),
-        ("objective: [dpo, sft, dpo]", "1:1: objective: dpo(beta=0.1) is there twice: give it once, with both weights"),
-        ("objective: [{name: dpo, weight: 2}, {name: dpo, beta: 0.1}]", "1:1: objective: dpo(beta=0.1) is there twice"),
+        ("objective: [dpo, bradley_terry]", "1:1: objective: one term trains a reward model and another a language model"),
+        ("objective: [dpo, tr_dpo]", "1:1: objective: one term has a moving reference and another a frozen one"),
+        ("objective: [tr_dpo, {name: tr_dpo, every: 9}]", "1:1: objective: two terms move the reference"),
+        ("objective: [dpo, sft, dpo]", "1:1: objective: dpo(beta=0.1) is listed twice"),
+        ("objective: [{name: dpo, weight: 2}, {name: dpo, beta: 0.1}]", "1:1: objective: dpo(beta=0.1) is listed twice"),
     ],
 )  # fmt: skip
 def test_what_has_no_meaning_is_told_when_the_recipe_is_read(write, written, said):
@@ -149,7 +149,7 @@ def test_what_has_no_meaning_is_told_when_the_recipe_is_read(write, written, sai
 
 
 def test_all_mistakes_of_a_composition_are_told_at_once(write):
-    written = "objective:\n- {name: dpo, beta: -1, weight: 0}\n- stf\n- {name: sft, modifiers: [magrin, {name: margin, rewrd: 1}]}"
+    written = "objective:\n- {name: dpo, beta: -1, weight: 0}\n- stf\n- {name: sft, modifiers: [magrin, {name: margin, valeu: 1}]}"
     said = [line for line in message(write(written)).splitlines() if "recipe.yaml" in line]
     assert [line.partition("recipe.yaml:")[2][:4] for line in said] == ["2:15", "2:25", "3:3:", "4:27", "4:50"]
 
@@ -206,8 +206,8 @@ def test_an_override_reaches_into_a_list_by_place(write, words, shown):
 
 def test_an_override_reaches_a_field_of_a_modifier(write):
     path = write("objective: [{name: dpo, modifiers: [margin]}, sft]")
-    objective = objective_of(path, ["objective.0.modifiers.0.reward=2.5", "objective.1.weight=3"])
-    assert objective.parts[0].modifiers[0].reward == 2.5
+    objective = objective_of(path, ["objective.0.modifiers.0.value=2.5", "objective.1.weight=3"])
+    assert objective.parts[0].modifiers[0].value == 2.5
     assert objective.weights == (1.0, 3.0)
 
 
@@ -273,7 +273,7 @@ def test_origins_of_a_composition_say_who_wrote_it(write):
 SAME = [
     ("objective: [dpo, sft]", "objective: [{name: dpo, weight: 1}, {weight: 1.0, name: sft, reduction: token}]"),
     ("objective: {name: dpo}", "objective: {name: dpo, modifiers: []}"),
-    ("objective: {name: dpo, modifiers: [margin]}", "objective: {modifiers: [{reward: 1.0, name: margin}], beta: 0.1, name: dpo}"),
+    ("objective: {name: dpo, modifiers: [margin]}", "objective: {modifiers: [{value: 1.0, name: margin}], beta: 0.1, name: dpo}"),
 ]  # fmt: skip
 
 

@@ -23,6 +23,7 @@ class Critic(Objective):
     name = "critic"
     needs_runs = ("critic",)
     critic: str
+    lambda_: float = Field(1.0, gt=0, alias="lambda")
     def loss(self, pair):
         return -pair.margin
 
@@ -83,6 +84,19 @@ def test_each_needed_run_is_part_of_the_fingerprint_and_its_path_is_not(write, t
     moved = TOP | {"data": TOP["data"] | {"rewards": "moved.yaml"}}
     (tmp_path / "moved.yaml").write_text((tmp_path / "moved.yaml").read_text() + "name: reward\n")
     assert load_recipe(write("top.yaml", moved)).fingerprint == first.fingerprint
+
+
+def test_modifiers_hide_neither_a_needed_run_nor_a_field_with_an_alias(write, tmp_path):
+    critic = {"name": "critic", "critic": "critic.yaml", "lambda": 2.0, "modifiers": ["margin"]}
+    first = load_recipe(write("top.yaml", TOP | {"objective": critic}))
+    assert "objective.critic" in first.needs
+    assert first.plain["objective"]["lambda"] == 2.0
+    (tmp_path / "critic.yaml").rename(tmp_path / "moved.yaml")
+    (tmp_path / "moved.yaml").write_text((tmp_path / "moved.yaml").read_text() + "name: critic\n")
+    moved = load_recipe(write("top.yaml", TOP | {"objective": critic | {"critic": "moved.yaml"}}))
+    assert moved.fingerprint == first.fingerprint, "the path of a needed run is not part of the fingerprint"
+    listed = load_recipe(write("one.yaml", TOP | {"objective": [critic | {"critic": "moved.yaml"}]}))
+    assert "objective.0.critic" in listed.needs, "a list of one objective needs its run too"
 
 
 def test_every_needed_run_inherits_by_the_same_rule(write):

@@ -106,7 +106,7 @@ def test_tags_and_broken_syntax_are_refused_with_their_place(text):
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("seed: 1", "sed: 1", "recipe.yaml:33:1: sed: no such field; did you mean 'seed'?"),
+        ("seed: 1", "sed: 1", "recipe.yaml:34:1: sed: no such field; did you mean 'seed'?"),
         ("eval:", "evaluation:", "evaluation: no such field; expected one of name, plugins, objective, model, data"),
         ("num_prompts: 2", "num_promts: 2", "eval.replies.num_promts: no such field; did you mean 'num_prompts'?"),
         ("batch_size: 4", "batch_size: 0", "train.batch_size: 0 is out of bounds; expected at least 1"),
@@ -151,6 +151,7 @@ def test_missing_sections_are_told(write):
     said = message(write({"data": "hh"}))
     for name in ("objective", "model", "train"):
         assert f"{name}: missing" in said
+    assert "objective: missing" in message(write(GOOD | {"objective": None}))
 
 
 @pytest.mark.parametrize(
@@ -274,7 +275,7 @@ def test_what_is_handed_on_to_the_recipe_a_run_starts_from(write):
 def test_a_first_policy_beside_a_run_to_start_from_is_told(write):
     write(GOOD, "start.yaml")
     child = write(GOOD | {"model": {"from": "start.yaml", "path": "x/y"}}, "child.yaml")
-    assert "model.path: it says what the first policy is; write it in the recipe that model.from names" in message(
+    assert "model.path: it describes the first policy; move it to the recipe that model.from names" in message(
         child
     )
 

@@ -16,7 +16,7 @@ from alignzoo.scoring.scorer import Scorer
 
 PLUGIN = '''
 from alignzoo import DataSource, Judge, ModelSource, hookimpl
-from alignzoo.data.rows import Completion, Row
+from alignzoo.interfaces.rows import Completion, Row
 from {helper} import rows
 
 class Mine(DataSource):

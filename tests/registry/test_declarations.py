@@ -6,7 +6,7 @@ import pytest
 from fake_plugins import GOOD, MODIFIER, problems
 
 from alignzoo.core.errors import UserError
-from alignzoo.interfaces.objective import contradiction
+from alignzoo.interfaces.requirements import contradiction
 from alignzoo.registry.lookup import Registry
 
 
@@ -30,8 +30,8 @@ NEXT = "def next_state(self, example): return {}"
         (["data = ('pair',)", "scope = None"], "`scope` can't be None; it is one of example, batch"),
         (["head = 'value'"], "`head` can't be 'value'; it is one of language_model, scalar"),
         (["tokens = True", "statistics = ('entropi',)"], "`statistics` can't be 'entropi'; it is one of entropy, collision, kl"),
-        (["tokens = True", "statistics = 'entropy'"], "`statistics = 'entropy'` is no tuple; write `statistics = (\"...\",)`"),
-        (["columns = 'score'"], "`columns = 'score'` is no tuple"),
+        (["tokens = True", "statistics = 'entropy'"], "`statistics = 'entropy'` is not a tuple; write `statistics = (\"...\",)`"),
+        (["columns = 'score'"], "`columns = 'score'` is not a tuple"),
         (["statistics = ('entropy',)"], "`statistics` need `tokens = True`"),
         (["tokens = True", "statistics = ('kl',)"], "the statistic \"kl\" needs `reference = \"live\"`: a cache has no distributions"),
         (["reference = 'token'"], "`reference = \"token\"` needs `tokens = True`"),
@@ -81,7 +81,7 @@ def test_what_can_be_served_is_loaded(install, lines):
         (["reference = 'token'"], "`reference = \"token\"` needs `tokens = True`"),
         (["tokens = True", "statistics = ('kl',)"], "the statistic \"kl\" needs `reference = \"live\"`"),
         (["statistics = ('log_collision_prob',)"], "`statistics` need `tokens = True`"),
-        (["columns = 'score'"], "`columns = 'score'` is no tuple"),
+        (["columns = 'score'"], "`columns = 'score'` is not a tuple"),
     ],
 )  # fmt: skip
 def test_a_modifier_is_held_to_the_same(install, lines, rule):
@@ -93,7 +93,7 @@ def test_a_modifier_that_changes_nothing_is_refused(install):
     code = MODIFIER.format(name="mine")
     install("alignzoo-mine", code.replace("def scored(", "def score("))
     assert "it changes nothing: override `scored`, `transform` or `loss`" in problems()["alignzoo-mine"]
-    for method in ("see(self, example, objective)", "loss(self, objective, example)"):
+    for method in ("transform(self, example, objective)", "loss(self, objective, example)"):
         name = method.partition("(")[0]
         install(
             f"alignzoo-{name}", code.replace("def scored(self, scored)", f"def {method}").replace('"mine"', f'"{name}"')

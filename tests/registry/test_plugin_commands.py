@@ -30,7 +30,7 @@ class Mine(Objective):
 def register_objectives():
     return [Mine]
 '''
-WARNING = "warning: not loaded: alignzoo-broken (alignzoo plugins tells why)\n"
+WARNING = "warning: not loaded: alignzoo-broken (alignzoo list plugins shows why)\n"
 
 
 @pytest.fixture
@@ -54,34 +54,34 @@ def cli(site, *arguments, **environment) -> subprocess.CompletedProcess:
     )
 
 
-def test_plugins_lists_all_and_exits_with_0(site):
-    done = cli(site, "plugins", "--json")
+def test_list_plugins_has_all_and_exits_with_0(site):
+    done = cli(site, "list", "plugins", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     broken, mine = json.loads(done.stdout)
     assert broken["problem"] == "ModuleNotFoundError on import: No module named 'nonexistent_library'"
     assert (mine["package"], mine["version"], mine["offers"]) == ("alignzoo-mine", "1.0", {"objective": ["mine"]})
-    text = cli(site, "plugins").stdout
+    text = cli(site, "list", "plugins").stdout
     assert "not loaded" in text
     assert "objective mine" in text
 
 
 @pytest.mark.slow
 def test_switched_off_is_not_the_same_as_not_installed(site):
-    text = cli(site, "plugins", ALIGNZOO_PLUGINS="").stdout
+    text = cli(site, "list", "plugins", ALIGNZOO_PLUGINS="").stdout
     assert text.count("left out by ALIGNZOO_PLUGINS") == 2
-    assert "no plugin is installed" in cli(site.parent, "plugins").stdout
+    assert "no plugin is installed" in cli(site.parent, "list", "plugins").stdout
 
 
 @pytest.mark.slow
 def test_a_command_that_looked_at_plugins_warns_in_one_line(site):
-    done = cli(site, "objectives", "--json")
+    done = cli(site, "list", "objectives", "--json")
     assert done.stderr == WARNING
     assert "mine" in [one["name"] for one in json.loads(done.stdout)]
-    assert cli(site, "objectives", "show", "mine").stderr == WARNING
+    assert cli(site, "list", "mine").stderr == WARNING
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["objectives", "show", "dpo"], ["show", "recipes/dpo_hh.yaml"]])  # fmt: skip
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["list", "dpo"], ["show", "recipes/dpo_hh.yaml"]])  # fmt: skip
 def test_what_names_only_built_ins_says_nothing_of_plugins(site, arguments):
     done = cli(site, *arguments)
     assert (done.returncode, done.stderr) == (0, "")
@@ -97,7 +97,7 @@ def test_a_recipe_that_names_what_failed_is_told_why(site):
 
 @pytest.mark.slow
 def test_show_tells_what_is_required_and_what_may_be_null(site):
-    text = cli(site, "objectives", "show", "mine").stdout
+    text = cli(site, "list", "mine").stdout
     assert "beta (required)  (number, > 0)" in text
     assert "cut = None  (number | null, >= 1)" in text
     assert "objective: {name: mine, beta: ..., cut: null}" in text
@@ -106,7 +106,7 @@ def test_show_tells_what_is_required_and_what_may_be_null(site):
 
 @pytest.mark.slow
 def test_a_traceback_can_be_asked_for_and_changes_no_exit_code(site):
-    done = cli(site, "objectives", "show", "dop", ALIGNZOO_TRACEBACK="1")
+    done = cli(site, "list", "dop", ALIGNZOO_TRACEBACK="1")
     assert done.returncode == 2
     assert "Traceback" in done.stderr
     assert done.stderr.splitlines()[-2].startswith("error: no objective is called 'dop'")
@@ -117,7 +117,7 @@ def test_nobody_reading_on_is_no_failure(site):
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        command = [sys.executable, "-m", "alignzoo", "objectives", "--json"]
+        command = [sys.executable, "-m", "alignzoo", "list", "--json"]
         done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
     finally:
         os.close(writer)

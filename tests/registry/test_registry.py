@@ -34,7 +34,7 @@ def test_a_plugin_is_found_and_attributed(install):
             "from alignzoo import hookimpl\n@hookimpl\ndef register_objectives(): raise SystemExit(3)",
             "SystemExit in register_objectives: 3",
         ),
-        ("def __dir__(): raise RuntimeError('no')", "RuntimeError when it was looked at: no"),
+        ("def __dir__(): raise RuntimeError('no')", "RuntimeError when its hooks were inspected: no"),
         (
             GOOD.format(name="mine").replace(
                 "return [Mine]", "return [Mine, type('Other', (Mine,), {'__doc__': 'x'})]"

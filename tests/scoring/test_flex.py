@@ -126,7 +126,7 @@ def test_without_its_backward_trees_are_attended_to_one_by_one_and_it_is_told(mo
     scorer = Scorer(build(FOREST["llama"]()))
     found = choose_layout(scorer, Trees.build(random_trees()), "auto")
     assert (found.used, scorer.flex) == ("packed", False)
-    assert found.reason.startswith("FlexAttention refused: the model's backward raised NotImplementedError: ")
+    assert found.reason.startswith("FlexAttention rejected: the model's backward raised NotImplementedError: ")
 
 
 @pytest.mark.usefixtures("backward")
@@ -138,7 +138,7 @@ def test_a_wrong_gradient_is_found_out(monkeypatch):
     scorer = Scorer(build(FOREST["llama"]()))
     found = choose_layout(scorer, Trees.build(random_trees()), "auto")
     assert not scorer.flex
-    assert "FlexAttention refused: its gradient differs by " in found.reason
+    assert "FlexAttention rejected: its gradient differs by " in found.reason
 
 
 @pytest.mark.parametrize("name", ["softcap", "s_aux", "position_bias"])

@@ -5,6 +5,8 @@ The oracle is a second model of the same weights that nothing of ours has touche
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -37,12 +39,12 @@ def trees_of(lengths, seed: int = 0) -> list[Tree]:
 
 def untouched(name: str, trees: list[Tree], dtype=torch.float32) -> torch.Tensor:
     """Token log-probs of every sequence by a fresh model each: no state of an earlier forward."""
-    found = []
+    found, model = [], spread(build(CHANGING[name]())).to(dtype)
     for tree, branch in sequences(trees):
         ids = torch.from_numpy(np.concatenate([tree.prompt, branch.tokens])).long()
         first = len(tree.prompt) + branch.scored_from
         with torch.no_grad():
-            logits = spread(build(CHANGING[name]())).to(dtype)(ids[None], use_cache=False).logits[0].float()
+            logits = copy.deepcopy(model)(ids[None], use_cache=False).logits[0].float()
         found.append(logits.log_softmax(-1)[first - 1 : -1].gather(1, ids[first:, None])[:, 0])
     return torch.cat(found)
 
@@ -158,21 +160,35 @@ def test_yarn_and_llama3_frequencies_do_not_depend_on_the_length():
         assert length_rules(config) == ()
 
 
-LEAK = 1e-6
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_encoder_is_rejected_and_its_causal_form_is_not(dtype):
+    """With untrained weights the later tokens move a log-prob by 4e-4 nats, less than layouts may differ by."""
+    config = hf.BertConfig(
+        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4
+    )
+    trees = Trees.build(trees_of([20, 30]))
+    with pytest.raises(UserError, match=r"BertLMHeadModel is not causal: .* row 1 .*\n?.*is_decoder"):
+        choose_layout(Scorer(build(config).to(dtype)), trees, "auto")
+    config.is_decoder = True
+    assert choose_layout(Scorer(build(config).to(dtype)), trees, "auto").used == "packed"
+
+
+LEAK = 1e-5
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("layout", ["packed", "padded"])
 def test_a_leak_far_below_any_tolerance_is_refused(monkeypatch, dtype, layout):
-    """The last layer's norm gets a millionth of the mean of all slots: some 1e-6 nats, less than rounding."""
+    """The last layer's norm gets a hundred-thousandth of the mean of the slots before, less than layouts may differ by."""
     model = build(FOREST["llama"]()).to(dtype)
     forward = model.model.norm.forward
 
     def leaking(hidden):
-        return forward(hidden + (1e-2 if dtype == torch.bfloat16 else LEAK) * hidden.mean((0, 1), keepdim=True))
+        mean = hidden.cumsum(1) / torch.arange(1, hidden.shape[1] + 1)[:, None].to(hidden.dtype)
+        return forward(hidden + (1e-2 if dtype == torch.bfloat16 else LEAK) * mean)
 
     monkeypatch.setattr(model.model.norm, "forward", leaking)
-    why = r"change by .* with tokens that it may not see" if dtype == torch.float32 else "refused"
+    why = r"change by .* with tokens outside the sequence" if dtype == torch.float32 else "rejected"
     with pytest.raises(UserError, match=why):
         choose_layout(Scorer(model), Trees.build(trees_of([20, 30, 12])), layout)
 
@@ -217,7 +233,9 @@ def test_a_wrong_choice_of_experts_is_no_near_tie(monkeypatch):
     model = spread(build(CHANGING["mixtral (8 experts)"]()))
     gate = model.model.layers[0].mlp.gate
     forward = gate.forward
-    monkeypatch.setattr(gate, "forward", lambda hidden, *more: forward(hidden + hidden.roll(1, 0), *more))
+    monkeypatch.setattr(
+        gate, "forward", lambda hidden, *more: forward(hidden + torch.cat([hidden[:1], hidden[:-1]]), *more)
+    )
     with pytest.raises(UserError, match="can't be scored"):
         choose_layout(Scorer(model), Trees.build(trees_of([40, 50, 80, 20])), "packed")
 

@@ -74,7 +74,7 @@ def test_a_model_whose_attention_was_chosen_by_hand_keeps_it_and_takes_the_mask(
     model.set_attn_implementation("eager")
     layout = choose_layout(Scorer(model), Trees.build(random_trees()), "auto")
     assert (layout.used, model.config._attn_implementation) == ("padded", "eager")
-    assert layout.reason == "packed refused: the model's attention can't be told of trees"
+    assert layout.reason == "packed rejected: the model's attention can't be replaced"
 
 
 @pytest.mark.slow
@@ -83,7 +83,7 @@ def test_the_plain_layout_is_chosen_with_a_reason_where_the_forest_fails(name):
     scorer = Scorer(build(PLAIN[name]()))
     layout = choose_layout(scorer, Trees.build(random_trees()), "auto")
     assert (layout.used, scorer.layout) == ("plain", "plain")
-    assert "forest refused: " in layout.reason
+    assert "padded rejected: " in layout.reason
 
 
 def test_a_model_that_ignores_the_mask_is_found_out(monkeypatch):
@@ -104,7 +104,7 @@ def test_a_model_that_ignores_the_mask_is_found_out(monkeypatch):
 
 
 def test_a_forest_that_was_asked_for_and_fails_is_an_error():
-    with pytest.raises(UserError, match=r"forest refused.*\n.*train\.layout: auto"):
+    with pytest.raises(UserError, match=r"padded rejected.*\n.*train\.layout: auto"):
         choose_layout(Scorer(build(PLAIN["bloom"]())), Trees.build(random_trees()), "padded")
 
 

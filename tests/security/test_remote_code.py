@@ -64,7 +64,7 @@ def test_without_the_field_it_is_refused_by_its_name_and_nothing_is_asked(model,
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("transformers asked on stdin"))
     with pytest.raises(UserError) as error:
         alignzoo.run(recipe(folder))
-    assert "own_model' can't be loaded without Python code that comes with it" in str(error.value)
+    assert "own_model' can't be loaded without running Python code" in str(error.value)
     assert "model.trust_remote_code: true" in str(error.value)
     assert not marker.exists()
 

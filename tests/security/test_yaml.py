@@ -82,7 +82,7 @@ def test_a_file_has_a_size(tmp_path):
     ("value", "kind"), [("2020-01-01", "date"), ("!!binary aGk=", "bytes"), ("2020-01-01 10:00:00", "datetime")]
 )
 def test_what_is_neither_text_nor_a_number_is_an_error(value, kind, tmp_path):
-    assert f"is read as a {kind}; expected quotation marks" in refused(f"extends: dpo_hh\nname: {value}", tmp_path)
+    assert f"as a {kind}; expected quotation marks" in refused(f"extends: dpo_hh\nname: {value}", tmp_path)
 
 
 def _write(folder, text):

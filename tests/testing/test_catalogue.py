@@ -9,7 +9,8 @@ import pytest
 from zoo import MODIFIERS, OBJECTIVES, ZOO, make, modified
 
 from alignzoo.objectives.builtin.sft import SFT
-from alignzoo.objectives.composition import Sum, incompatibility
+from alignzoo.objectives.compatibility import incompatibility
+from alignzoo.objectives.composition import Sum
 from alignzoo.testing import run_checks
 
 RISES = {("lipo_lambda", "length_normalization")}

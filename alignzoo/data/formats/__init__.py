@@ -1,4 +1,4 @@
-"""The built-in formats, registered through the same hook as anybody's."""
+"""Built-in formats, registered through the plugin hook."""
 
 from alignzoo.data.formats.hh import HHDialogues
 from alignzoo.data.formats.records import Records
@@ -8,5 +8,5 @@ from alignzoo.interfaces.hookspecs import hookimpl
 
 @hookimpl
 def register_formats() -> list[type[Format]]:
-    """Name the two of this package."""
+    """Return the built-in formats."""
     return [Records, HHDialogues]

@@ -1,8 +1,8 @@
-r"""Anthropic's HH format: `\n\nHuman: ... \n\nAssistant: ...`, two whole dialogues a row.
+r"""Parse Anthropic's HH format: two whole dialogues a row, `\n\nHuman: ... \n\nAssistant: ...`.
 
-The DPO authors' code takes the prompt from the chosen dialogue and slices the rejected one by its length, whatever
-stands there. Here the shared prompt is the longest common beginning of both at a turn boundary, and what differs before
-the last reply belongs to its own branch, where it is read and not scored.
+The shared prompt is the longest common beginning of both dialogues that ends at a turn boundary. Turns that differ
+before the last reply become context of their own branch, which is read and not scored. (The DPO authors' code takes the
+prompt from the chosen dialogue and cuts the rejected one at the same length, even if its text differs.)
 """
 
 from __future__ import annotations
@@ -16,17 +16,22 @@ _TURN = re.compile(r"(?=\n\nHuman:|\n\nAssistant:)")
 
 
 def looks_like_dialogue(text: str) -> bool:
-    """Whether a text is in HH's format."""
+    """Return True if the text is in HH's format."""
     return text.startswith(HUMAN) and ASSISTANT in text
 
 
 def turns(dialogue: str) -> list[str]:
-    """A dialogue cut before every speaker's mark; joined they give the dialogue back."""
+    """Split a dialogue before every speaker mark. The turns joined are the dialogue."""
     return [turn for turn in _TURN.split(dialogue) if turn]
 
 
 def split_reply(dialogue: str) -> tuple[list[str], str] | None:
-    """The turns before the last reply, the last of them its mark, and the reply. None if no assistant ends it."""
+    """Split off the last reply of a dialogue.
+
+    Returns:
+        The turns before the reply, including its speaker mark, and the reply. None if the last turn is not the
+        assistant's.
+    """
     parts = turns(dialogue)
     if not parts or not parts[-1].startswith(ASSISTANT):
         return None
@@ -34,7 +39,7 @@ def split_reply(dialogue: str) -> tuple[list[str], str] | None:
 
 
 def dialogue_row(id: str, chosen: str, rejected: str) -> Row | Skipped:
-    """A row from two dialogues, or why there is none."""
+    """Build a row from two dialogues, or return the reason why they are skipped."""
     sides = [split_reply(chosen), split_reply(rejected)]
     if sides[0] is None or sides[1] is None:
         return Skipped(id, "no assistant reply at the end", "chosen" if sides[0] is None else "rejected")

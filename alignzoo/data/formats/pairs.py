@@ -1,4 +1,4 @@
-"""A row from a record with prompt, chosen and rejected: strings or chat messages, the prompt explicit or implicit."""
+"""Build rows from prompts and completions: strings or chat messages, prompt explicit or implicit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ Tools = tuple[Mapping[str, Any], ...]
 
 
 class Columns(NamedTuple):
-    """What a table calls the three. Without the column `prompt` the prompt is implicit; one of another name must be."""
+    """Column names of a pair.
+
+    Without a column `prompt` the prompt is implicit. A prompt column of another name must be present.
+    """
 
     prompt: str = "prompt"
     chosen: str = "chosen"
@@ -23,9 +26,10 @@ class Columns(NamedTuple):
 
 
 def preference_row(id: str, record: dict[str, Any], columns: Columns, where: str) -> Row | Skipped:
-    """A row from one record.
+    """Build a row from a record with a chosen and a rejected completion.
 
-    Raises UserError (with `where`) for a missing column or a value of the wrong type.
+    Raises:
+        UserError: A column is missing or has a value of the wrong type; the error names `where`.
     """
     required = (columns.chosen, columns.rejected) + ((columns.prompt,) if columns.prompt != "prompt" else ())
     for name in required:
@@ -34,7 +38,7 @@ def preference_row(id: str, record: dict[str, Any], columns: Columns, where: str
     if chosen is None or rejected is None:
         return Skipped(id, "empty completion", columns.chosen if chosen is None else columns.rejected)
     if isinstance(chosen, str) != isinstance(rejected, str):
-        raise UserError("chosen and rejected are of different kinds", where=where, expected="two strings, or two chats")
+        raise UserError("chosen and rejected have different types", where=where, expected="two strings, or two chats")
     prompt = _value(record.get(columns.prompt), f"{where}: {columns.prompt}")
     if isinstance(chosen, str) and (prompt is None or isinstance(prompt, str)):
         return _from_strings(id, prompt, chosen, str(rejected), where, record)
@@ -44,7 +48,11 @@ def preference_row(id: str, record: dict[str, Any], columns: Columns, where: str
 def completions_row(
     id: str, record: dict[str, Any], prompt_column: str, texts: Sequence[Any], where: str
 ) -> Row | Skipped:
-    """A row from a prompt and any number of completions, in their order."""
+    """Build a row from a prompt and any number of completions, in their order.
+
+    Raises:
+        UserError: A column is missing or has a value of the wrong type; the error names `where`.
+    """
     prompt = _value(column_of(record, prompt_column, where), f"{where}: {prompt_column}")
     answers = [_value(text, f"{where}: completion {i}") for i, text in enumerate(texts, 1)]
     if prompt is None:
@@ -61,11 +69,18 @@ def completions_row(
 def chat_row(
     id: str, prompt: str | Messages | None, answers: Sequence[Messages], tools: Tools = (), names: Sequence[str] = ()
 ) -> Row | Skipped:
-    """A row from chats: whole ones, or answers to a prompt, which are read as the same chats written whole.
+    """Build a row from whole chats, or from a prompt and its answers, which are joined to whole chats.
 
-    Each chat is scored at its last message, the assistant's. The prompt is what all have in common before it, up to
-    where the assistant's turn begins; what differs after that and before the last message is the chat's own context. A
-    prompt whose last message is the assistant's is unfinished, and answers of one message go on with it.
+    The last message of each chat is scored and must be the assistant's. The prompt is the common beginning of all
+    chats, up to the start of an assistant turn. Messages between the prompt and the last message are the chat's own
+    context. If the prompt ends with an assistant message, answers of one message continue that message.
+
+    Args:
+        id: Id of the row.
+        prompt: Messages or text of the prompt. None if the chats are whole.
+        answers: Messages of each completion, or whole chats.
+        tools: JSON schemas of the functions that the chat template lists.
+        names: Names of the completions for the reasons of skipped rows.
     """
     sides = names or [""] * len(answers)
     for side, answer in zip(sides, answers, strict=True):
@@ -82,7 +97,7 @@ def chat_row(
             and turn
             and not all(turn in (" ".join(words(one).split()) for one in answer[:-1]) for answer in answers)
         ):
-            return Skipped(id, "the prompt is no message of the chats")
+            return Skipped(id, "the prompt is not a message of the chats")
         prompt = None if whole else ({"role": "user", "content": prompt},)
     if not whole and any(answer[0]["role"] != "assistant" for answer in answers):
         return Skipped(id, "the completion does not begin with an assistant message")
@@ -109,7 +124,7 @@ def _chats(id: str, prompt: Messages, answers: Sequence[Messages], tools: Tools)
 
 
 def _is_whole(answer: Messages, prompt: str | Messages) -> bool:
-    """True for a chat that begins with its prompt; beside a plain prompt, one that the assistant does not begin."""
+    """Return True for a chat that includes its prompt. For a plain-text prompt, its first role decides."""
     if isinstance(prompt, str):
         return answer[0]["role"] != "assistant"
     return len(answer) > len(prompt) and answer[: len(prompt)] == prompt
@@ -128,7 +143,7 @@ def _first_turn(prompt: Messages) -> str:
 
 
 def column_of(record: dict[str, Any], name: str, where: str) -> Any:
-    """The value in a column. Raises UserError with the nearest name when there is none."""
+    """Return the value of a column. Raises UserError with the nearest column name if it is missing."""
     if name not in record:
         found = f"one of {', '.join(record)}" if record else "a record with columns"
         raise UserError(f"no column '{name}'", where=where, expected=found, nearest=nearest(name, record))
@@ -142,7 +157,7 @@ def _from_strings(
         if looks_like_dialogue(chosen) and looks_like_dialogue(rejected):
             return dialogue_row(id, chosen, rejected)
         raise UserError(
-            "no prompt: there is no column 'prompt', and the completions are not dialogues that begin with it",
+            "no prompt: there is no column 'prompt', and the completions are not HH dialogues",
             where=where, nearest=nearest("prompt", record),
             expected="a prompt column, chat messages, or HH dialogues ('\\n\\nHuman: ... \\n\\nAssistant: ...')",
         )  # fmt: skip
@@ -154,16 +169,16 @@ def _from_strings(
 
 
 def _value(value: Any, where: str) -> str | Messages | None:
-    """A string, a tuple of messages, or None for null and an empty chat."""
+    """Return a string, a tuple of messages, or None for null and an empty chat."""
     if value is None or isinstance(value, str):
         return value
     if not isinstance(value, list | tuple):
-        raise UserError(f"it holds {kind_of(value)}", where=where, expected="a string or a list of chat messages")
+        raise UserError(f"the value is {kind_of(value)}", where=where, expected="a string or a list of chat messages")
     return tuple(_message(message, where) for message in value) or None
 
 
 def _message(message: Any, where: str) -> Message:
-    """A message without its nulls, as transformers hands it to a template."""
+    """Validate a message and drop its null fields, as transformers does."""
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise UserError("not a chat message", where=where, expected='{"role": ..., "content": ...}')
     found = {key: value for key, value in message.items() if value is not None}
@@ -173,14 +188,14 @@ def _message(message: Any, where: str) -> Message:
     if isinstance(content, list | tuple) and not all(
         isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str) for part in content
     ):
-        raise UserError("a part of a message that is no text", where=where, expected='{"type": "text", "text": ...}')
+        raise UserError("a message part is not text", where=where, expected='{"type": "text", "text": ...}')
     if not isinstance(content, str | list | tuple) and (content is not None or not (calls or reasoning(found))):
-        raise UserError("a chat message without text", where=where, expected='{"role": ..., "content": "text"}')
+        raise UserError("a chat message has no text", where=where, expected='{"role": ..., "content": "text"}')
     return found
 
 
 def _tools(record: dict[str, Any], where: str) -> Tools:
-    """The column `tools`: JSON schemas of functions, as a list or written as JSON."""
+    """Return the column `tools`: JSON schemas of functions, as a list or as JSON text."""
     tools = record.get("tools")
     if isinstance(tools, str) and tools.strip():
         try:

@@ -1,4 +1,4 @@
-"""Records with named columns: pairs, labeled completions, ranked lists."""
+"""Format of records with named columns: pairs, labeled completions, ranked lists."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from alignzoo.interfaces.rows import Row, Skipped
 
 
 class Records(Format):
-    """Prompt, chosen and rejected, as strings or chat messages; without a prompt it is what both share.
+    """Records with named columns: pairs, labeled completions and ranked lists.
 
-    Also labeled completions (prompt, completion, label) and ranked lists (prompt, completions, scores or ranks).
-    Numbers beside them are columns that an objective can ask for.
+    A pair has prompt, chosen and rejected, as strings or chat messages. Without a prompt column the prompt is the
+    common beginning of both. A labeled completion has prompt, completion and label. A ranked list has prompt,
+    completions, and scores or ranks. Other numbers are columns that an objective can use.
     """
 
     name = "records"
 
-    prompt: str = Field("prompt", description="the column of the prompt; `prompt` may be absent")
-    chosen: str = Field("chosen", description="the column of the preferred completion")
-    rejected: str = Field("rejected", description="the column of the other completion")
-    id: str | None = Field(None, description="the column of a row's own id, unique; by default the row's place")
+    prompt: str = Field("prompt", description="column of the prompt; a column named `prompt` may be absent")
+    chosen: str = Field("chosen", description="column of the preferred completion")
+    rejected: str = Field("rejected", description="column of the other completion")
+    id: str | None = Field(None, description="column of unique row ids; by default the position of the row")
 
     def row(self, id: str, record: Mapping[str, Any], where: str) -> Row | Skipped:
-        """One record."""
+        """Build a row from one record. Raises UserError for a missing column or a value of the wrong type."""
         if self.id:
             id = str(column_of(dict(record), self.id, where))
         return record_row(id, dict(record), Columns(self.prompt, self.chosen, self.rejected), where)

@@ -1,11 +1,11 @@
-"""A row from one record of a table, whatever its shape: a pair, a labeled completion or a ranked list.
+"""Detect the shape of a record and build its row: a pair, a labeled completion or a ranked list.
 
     {"prompt", "chosen", "rejected"}                       a pair; see `alignzoo.data.formats.pairs`
     {"prompt", "completion", "label": true}                unpaired
     {"prompt", "completions": [...], "scores": [...]}      ranked; or "ranks", 1 for the best; or best first
 
-Numbers beside them are the row's columns; `chosen_score` and `rejected_score` (or `score_chosen`, ...) are a column
-`score` of the two completions. A number, and a label, may be written as text: CSV has nothing else.
+Other numbers are the row's columns. `chosen_score` and `rejected_score` (or `score_chosen`, ...) are a column `score`
+of the two completions. Numbers and labels may be text, as in CSV.
 """
 
 from __future__ import annotations
@@ -19,11 +19,15 @@ from alignzoo.data.formats.pairs import Columns, completions_row, preference_row
 from alignzoo.interfaces.rows import Row, Skipped
 
 LABELS = {"true": 1.0, "1": 1.0, "false": 0.0, "0": 0.0}
-"""As JSON or a spreadsheet writes them, in lower case."""
+"""Lower-case text of labels in JSON and spreadsheets -> value."""
 
 
 def record_row(id: str, record: dict[str, Any], columns: Columns, where: str) -> Row | Skipped:
-    """A row from one record. Raises UserError (with `where`) for what is missing or of the wrong type."""
+    """Build a row from one record.
+
+    Raises:
+        UserError: A column is missing or has a value of the wrong type; the error names `where`.
+    """
     pair = columns.chosen in record or columns.rejected in record
     if "completions" in record and not pair:
         return _ranked(id, record, columns, where)
@@ -34,7 +38,7 @@ def record_row(id: str, record: dict[str, Any], columns: Columns, where: str) ->
 
 
 def numbers(record: dict[str, Any]) -> dict[str, float]:
-    """Every finite number of a record."""
+    """Return every finite number of a record by its column."""
     found = {key: _number(value) for key, value in record.items()}
     return {key: value for key, value in found.items() if value is not None}
 
@@ -44,7 +48,7 @@ def _number(value: Any) -> float | None:
         return None
     try:
         number = float(value)
-    except (ValueError, OverflowError):  # text; an integer of hundreds of digits
+    except (ValueError, OverflowError):  # text, or an integer of hundreds of digits
         return None
     return number if math.isfinite(number) else None
 
@@ -68,7 +72,7 @@ def _with_numbers(row: Row, record: dict[str, Any], columns: Columns) -> Row:
 
 
 def _of(key: str, side: str) -> str:
-    """`score` of `chosen_score` and of `score_chosen`; "" of what says nothing of this side."""
+    """Return `score` for `chosen_score` and `score_chosen`; "" for a key without this side."""
     if key.startswith(f"{side}_"):
         return key.removeprefix(f"{side}_")
     return key.removesuffix(f"_{side}") if key.endswith(f"_{side}") else ""
@@ -77,7 +81,7 @@ def _of(key: str, side: str) -> str:
 def _unpaired(id: str, record: dict[str, Any], columns: Columns, where: str) -> Row | Skipped:
     if "label" not in record:
         raise UserError(
-            "a completion without a label", where=where, expected="label: true (desirable) or false",
+            "a completion has no label", where=where, expected="label: true (desirable) or false",
             nearest=nearest("label", record),
         )  # fmt: skip
     label = LABELS.get(str(record["label"]).lower().removesuffix(".0"))
@@ -112,21 +116,21 @@ def _ranked(id: str, record: dict[str, Any], columns: Columns, where: str) -> Ro
 
 
 def _scores(record: dict[str, Any], count: int, where: str) -> list[float] | None:
-    """A number for each completion, larger for a better one; None when they stand in order."""
+    """Return one number for each completion, larger is better; None if they are listed best first."""
     given = [name for name in ("scores", "ranks") if record.get(name) is not None]
     if len(given) > 1:
-        raise UserError("both scores and ranks", where=where, expected="one of them")
+        raise UserError("the record has both scores and ranks", where=where, expected="one of them")
     if given:
         sign = 1 if given == ["scores"] else -1
         return [sign * value for value in _numbers_of(record, given[0], count, where)]
     close = nearest("scores", _lists(record, count)) or nearest("ranks", _lists(record, count))
-    if close:  # a slip of the keyboard would have put the completions in the order of the file
+    if close:  # a misspelled name would silently rank by position
         raise UserError(f"no scores, but a list of numbers '{close}'", where=where, expected="scores or ranks")
     return None
 
 
 def _lists(record: dict[str, Any], count: int) -> list[str]:
-    """Names of lists with a number for each completion."""
+    """Return the names of lists with one number for each completion."""
     lists = {name: value for name, value in record.items() if isinstance(value, list | tuple) and len(value) == count}
     return [name for name, value in lists.items() if all(_number(one) is not None for one in value)]
 

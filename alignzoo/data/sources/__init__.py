@@ -1,4 +1,4 @@
-"""The built-in data sources, registered through the same hook as anybody's."""
+"""Built-in data sources, registered through the plugin hook."""
 
 from alignzoo.data.sources.files import Files
 from alignzoo.data.sources.hh import HH
@@ -10,5 +10,5 @@ from alignzoo.interfaces.hookspecs import hookimpl
 
 @hookimpl
 def register_data_sources() -> list[type[DataSource]]:
-    """Name the four of this package."""
+    """Return the built-in data sources."""
     return [HH, Files, Hub, Toy]

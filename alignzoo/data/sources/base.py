@@ -1,4 +1,4 @@
-"""The base of every data source that reads files."""
+"""Base class of data sources that read files."""
 
 from __future__ import annotations
 
@@ -17,22 +17,28 @@ from alignzoo.interfaces.rows import Row, Skipped
 
 
 class FileSource(DataSource):
-    """A source that reads records from files: subclass it and turn a record into a row."""
+    """Base class for sources that read records from files. Subclasses implement `row`."""
 
     path: str | tuple[str, ...]
-    train_split: str | None = Field(None, description="by default `train`, or the only one that is no test split")
-    test_split: str | None = Field(None, description="by default the one named like the training split")
+    train_split: str | None = Field(None, description="by default `train`, or the only split that is not a test split")
+    test_split: str | None = Field(None, description="by default the test split whose name matches the training split")
 
     def row(self, id: str, record: Record, where: str) -> Row | Skipped:
-        """A row from one record. `id` is `file:line`; `where` has the whole path, for errors."""
+        """Build a row from one record.
+
+        Args:
+            id: `file:line`.
+            record: The record.
+            where: The same with the whole path, for errors.
+        """
         raise NotImplementedError
 
     def splits(self) -> tuple[Split, ...]:
-        """Both, when the names of the files say which is which."""
+        """Return both splits if the file names distinguish them."""
         return ("train", "test") if {split for _, _, split in self._files()} == {"train", "test"} else ("train",)
 
     def read(self, split: Split) -> Iterator[Row | Skipped]:
-        """Rows in the order of the files and their lines."""
+        """Yield rows in the order of the files and their lines."""
         for file, label, own in self._files():
             if own != split:
                 continue
@@ -40,14 +46,14 @@ class FileSource(DataSource):
                 yield self.row(f"{label}:{line}", record, f"{file}:{line}")
 
     def fingerprint(self) -> str:
-        """Of the fields and of every file's name and bytes."""
+        """Return a digest of the fields and of every file's name and bytes."""
         return self.digest_of(f"{label} {file_digest(file)}" for file, label, _ in self._files())
 
     def _files(self) -> list[tuple[Path, str, Split]]:
-        """(file, its label in ids, its split) for every file that is read, each once.
+        """Return (file, label in ids, split) for every file that is read, without repeats.
 
-        A file is called by its name, below a folder by its path in it; where two would be called the same, all by
-        their paths below the folder that they share.
+        The label of a file is its name, or its path relative to the folder in `path`. If two labels are equal, all
+        labels are paths relative to the common folder.
         """
         labels: dict[Path, str] = {}
         for part in _parts(self.path):
@@ -62,12 +68,12 @@ class FileSource(DataSource):
         return [(file, label, parts[label]) for file, label in labels.items() if label in parts]
 
     def _split_of(self, names: dict[str, str]) -> dict[str, Split]:
-        """Label -> split, by the names in the files' paths. Files without one are for training.
+        """Map labels to splits by the split names in the paths. Files without a split name are for training.
 
-        Test files train only where the recipe names them: as `path`, and not as a folder that holds them.
+        Test files are used for training only if `path` names them directly, not through a folder.
         """
-        said = set(names.values())
-        plain = "train" if "train" in said or not any(name.startswith("train") for name in said) else ""
+        found = set(names.values())
+        plain = "train" if "train" in found or not any(name.startswith("train") for name in found) else ""
         names = {label: name or plain for label, name in names.items()}
         if {side(name) for name in names.values()} == {"test"} and not self.train_split and not self._in_folders():
             return dict.fromkeys(names, "train")

@@ -1,4 +1,4 @@
-"""Tables in files: JSONL, JSON, CSV, TSV, Parquet, or a folder that `datasets` saved."""
+"""Data source for files: JSONL, JSON, CSV, TSV, Parquet, or a folder saved by `datasets`."""
 
 from __future__ import annotations
 
@@ -20,30 +20,32 @@ from alignzoo.interfaces.data_source import Field, Split
 from alignzoo.interfaces.format import Format
 from alignzoo.interfaces.rows import Row, Skipped
 
-PASSING = (".", "cache-", "tmp")
-"""Files that `datasets` leaves beside a saved dataset and that are no part of it."""
+IGNORED_PREFIXES = (".", "cache-", "tmp")
+"""Name prefixes of temporary files beside a saved dataset."""
 
 
 class Files(FileSource):
-    """Records in files or in a folder that `datasets` saved; a format says what a record means."""
+    """Records in files, or in a folder saved by `datasets`, interpreted by a format."""
 
     name = "files"
 
-    path: str | tuple[str, ...] = Field(description="a file, a folder, a pattern or a list; or a `datasets` folder")
-    format: SerializeAsAny[Format] = Field(Records(), description="what a record means (alignzoo list format)")
+    path: str | tuple[str, ...] = Field(
+        description="a file, folder, glob pattern or list of these, or a `datasets` folder"
+    )
+    format: SerializeAsAny[Format] = Field(Records(), description="format of the records (see `alignzoo list`)")
 
     def row(self, id: str, record: Record, where: str) -> Row | Skipped:
-        """One record."""
+        """Build a row from one record."""
         return self.format.row(id, record, where)
 
     def splits(self) -> tuple[Split, ...]:
-        """A saved DatasetDict's, or the files'."""
+        """Return the splits of the saved DatasetDict or of the files."""
         if not self._saved():
             return super().splits()
         return ("train", "test") if len(self._parts()) > 1 else ("train",)
 
     def read(self, split: Split) -> Iterator[Row | Skipped]:
-        """Rows of the files, or of the saved dataset."""
+        """Yield rows of the files or of the saved dataset."""
         if not self._saved():
             yield from super().read(split)
             return
@@ -52,16 +54,16 @@ class Files(FileSource):
             yield self.row(f"{name}:{number}", record, f"{self.path}: {name} row {number}")
 
     def fingerprint(self) -> str:
-        """Of the fields, of every file's name and bytes, and of the splits that are read."""
+        """Return a digest of the fields, of every file's name and bytes, and of the splits that are read."""
         folder = self._saved()
         if not folder:
             return super().fingerprint()
-        files = sorted(file for file in walk(folder) if not file.name.startswith(PASSING))
+        files = sorted(file for file in walk(folder) if not file.name.startswith(IGNORED_PREFIXES))
         contents = [f"{file.relative_to(folder).as_posix()} {file_digest(file)}" for file in files]
         return self.digest_of([*contents, *(name for name, _ in self._parts())])
 
     def _saved(self) -> Path | None:
-        """The folder, if `datasets` saved it."""
+        """Return the folder if `datasets` saved it, else None."""
         folder = Path(self.path).expanduser() if isinstance(self.path, str) else None
         if folder and any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
             return folder
@@ -70,7 +72,7 @@ class Files(FileSource):
     def _parts(self) -> list[tuple[str, Any]]:
         try:
             loaded = need("datasets", "saved datasets").load_from_disk(str(self._saved()))
-        except (OSError, ValueError, KeyError, TypeError) as error:  # a file is missing, or holds something else
+        except (OSError, ValueError, KeyError, TypeError) as error:  # a file is missing or has other content
             raise UserError(f"the saved dataset can't be loaded: {error}", where=str(self.path)) from None
         if not hasattr(loaded, "keys"):
             return [("train", loaded)]

@@ -1,4 +1,4 @@
-"""Anthropic's HH files, and the embedded sample in their format."""
+"""Data source for Anthropic's HH files and the embedded toy data in their format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TOY = "toy"
 
 
 class HH(FileSource):
-    """Anthropic's helpful and harmless dialogues: `chosen` and `rejected`, each a whole `\\n\\nHuman: ...` transcript.
+    """Anthropic's helpful and harmless dialogues: pairs of whole transcripts.
 
     Source: Bai et al. 2022, arXiv:2204.05862; files as in the dataset Anthropic/hh-rlhf.
     """
@@ -22,15 +22,15 @@ class HH(FileSource):
     name = "hh"
 
     path: str | tuple[str, ...] = Field(
-        TOY, description="a file, a folder, a pattern or a list of these; `sample` is the embedded sample"
+        TOY, description="a file, folder, glob pattern or list of these; `toy` is the embedded toy data"
     )
 
     def splits(self) -> tuple[Split, ...]:
-        """The sample has both; files have both when their names say so."""
+        """Return both splits for the toy data, and for files whose names distinguish them."""
         return ("train", "test") if self.path == TOY else super().splits()
 
     def read(self, split: Split) -> Iterator[Row | Skipped]:
-        """Rows of the sample or of the files."""
+        """Yield rows of the toy data or of the files."""
         if self.path != TOY:
             yield from super().read(split)
             return
@@ -39,11 +39,11 @@ class HH(FileSource):
         yield from toy.rows(split)
 
     def row(self, id: str, record: Record, where: str) -> Row | Skipped:
-        """One record of a file."""
+        """Build a row from one record."""
         return HHDialogues().row(id, record, where)
 
     def fingerprint(self) -> str:
-        """Of the fields and the contents of the files, or of the sample's version."""
+        """Return a digest of the fields and of the files, or of the version of the toy data."""
         if self.path != TOY:
             return super().fingerprint()
         from alignzoo.data import toy

@@ -1,4 +1,4 @@
-"""Datasets from the Hugging Face hub."""
+"""Data source for datasets of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -18,29 +18,32 @@ from alignzoo.interfaces.rows import Row, Skipped
 
 
 class Hub(DataSource):
-    """A dataset of the hub; a format says what a record means. Of itself it knows tables, chats and HH dialogues."""
+    """A dataset of the Hugging Face hub, interpreted by a format.
+
+    The default format reads named columns, chats and HH dialogues.
+    """
 
     name = "hub"
 
-    path: str = Field(description="the dataset's id, for example Anthropic/hh-rlhf")
-    subset: str | None = Field(None, description="a configuration of the dataset (its `name` on the hub)")
+    path: str = Field(description="id of the dataset, for example Anthropic/hh-rlhf")
+    subset: str | None = Field(None, description="configuration of the dataset (`name` in `load_dataset`)")
     revision: str | None = Field(None, description="branch, tag or commit")
-    train_split: str | None = Field(None, description="by default `train`, or the only one that is no test split")
-    test_split: str | None = Field(None, description="by default the one named like the training split")
-    format: SerializeAsAny[Format] = Field(Records(), description="what a record means (alignzoo list format)")
+    train_split: str | None = Field(None, description="by default `train`, or the only split that is not a test split")
+    test_split: str | None = Field(None, description="by default the test split whose name matches the training split")
+    format: SerializeAsAny[Format] = Field(Records(), description="format of the records (see `alignzoo list`)")
 
     def splits(self) -> tuple[Split, ...]:
-        """Both, when the dataset has a test split."""
+        """Return both splits if the dataset has a test split."""
         return ("train", "test") if len(self._parts()) > 1 else ("train",)
 
     def read(self, split: Split) -> Iterator[Row | Skipped]:
-        """Rows in the dataset's order."""
+        """Yield rows in the order of the dataset."""
         name, dataset = self._parts()[0 if split == "train" else 1]
         for number, record in enumerate(dataset, 1):
             yield self.format.row(f"{name}:{number}", record, f"{self.path}: {name} row {number}")
 
     def fingerprint(self) -> str:
-        """Of the fields and of what `datasets` says that its tables contain."""
+        """Return a digest of the fields and of the fingerprints that `datasets` computes of its tables."""
         return self.digest_of([f"{name} {dataset._fingerprint}" for name, dataset in self._parts()])
 
     def _parts(self) -> list[tuple[str, Any]]:
@@ -55,9 +58,9 @@ def _load(path: str, subset: str | None, revision: str | None) -> dict[str, Any]
     datasets = need("datasets", "datasets of the hub")
     try:
         return dict(datasets.load_dataset(path, subset, revision=revision))
-    except Exception as error:  # the hub client raises a dozen kinds for no network, no such id, no such subset
+    except Exception as error:  # the hub client raises many types for a missing network, id or subset
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"the dataset can't be loaded: {first_line}", where=f"hub dataset {path}",
-            expected="an id that exists, with the hub in reach or the dataset in its cache",
+            expected="an existing id, with the hub reachable or the dataset in its cache",
         ) from None  # fmt: skip

@@ -1,6 +1,6 @@
-"""Records out of JSON text: lines, an array, a pretty-printed object, or an object that holds them under `data`.
+"""Read records from JSON: lines, an array, pretty-printed objects, or an object with a list under `data`.
 
-The content decides, not the file's suffix: both `.json` and `.jsonl` are used for each of these.
+The content of the file decides, not its suffix: both `.json` and `.jsonl` are in use for all of these.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from typing import Any
 from alignzoo.core.errors import UserError, kind_of
 
 Record = dict[str, Any]
-
-
 SPACE = re.compile(r"\s*")
 
 
 def json_records(file: Path, lines: Iterator[bytes]) -> Iterator[tuple[int, Record]]:
-    """(line, record) of JSON lines; (number, record) of an array and of objects that span lines, counted from 1.
+    """Yield (line, record) of JSON lines, or (number, record) of an array and of multi-line objects, from 1.
 
-    Raises UserError with file and line for what is not JSON or no object.
+    Raises:
+        UserError: The text is not JSON or a record is not an object; the error names file and line.
     """
     skipped = 0
     for first in lines:
@@ -40,7 +39,7 @@ def json_records(file: Path, lines: Iterator[bytes]) -> Iterator[tuple[int, Reco
 
 
 def _ends_in_line(line: bytes) -> bool:
-    """Whether a line can't be the beginning of an object that spans lines: it is complete, or broken before its end."""
+    """Return False if the line may start a multi-line object: it is neither complete nor broken before its end."""
     text = line.decode("utf-8", errors="replace").rstrip()
     try:
         json.loads(text)
@@ -60,7 +59,7 @@ def _lines(file: Path, first: bytes, rest: Iterator[bytes], skipped: int) -> Ite
     pairs = ((number, parsed(raw.rstrip(b"\r\n"), f"{file}:{number}")) for number, raw in _numbered(second, rest))
     for number, value in chain([(skipped + 1, record)], pairs):
         if not isinstance(value, dict):
-            raise UserError(f"the line holds {kind_of(value)}", where=f"{file}:{number}", expected="a JSON object")
+            raise UserError(f"the line is {kind_of(value)}", where=f"{file}:{number}", expected="a JSON object")
         yield number, value
 
 
@@ -71,7 +70,7 @@ def _numbered(second: tuple[int, bytes] | None, rest: Iterator[bytes]) -> Iterat
 
 
 def _whole(file: Path, raw: bytes) -> Iterator[tuple[int, Record]]:
-    """An array, or objects one after the other."""
+    """Parse an array, or a sequence of objects."""
     text = as_text(raw, str(file))
     decoder, values, at = json.JSONDecoder(), [], 0
     try:
@@ -82,14 +81,14 @@ def _whole(file: Path, raw: bytes) -> Iterator[tuple[int, Record]]:
         where = f"{file}:{error.lineno}"
         raise UserError(f"not JSON: {error.msg} at column {error.colno}", where=where, expected="JSON") from None
     except (RecursionError, ValueError) as error:
-        raise UserError(f"not JSON that can be read: {error}", where=str(file)) from None
+        raise UserError(f"invalid JSON: {error}", where=str(file)) from None
     only = values[0] if len(values) == 1 else None
     inside = _inside(only) if isinstance(only, dict) else None
     yield from _items(file, only if isinstance(only, list) else values if inside is None else inside)
 
 
 def _inside(record: Record) -> list[Record] | None:
-    """The records of {"version": ..., "data": [...]}, as SQuAD and many others have it."""
+    """Return the records of {"version": ..., "data": [...]}, the layout of SQuAD and others."""
     data = record.get("data")
     return data if isinstance(data, list) and data and all(isinstance(item, dict) for item in data) else None
 
@@ -102,17 +101,17 @@ def _items(file: Path, items: list[Any]) -> Iterator[tuple[int, Record]]:
 
 
 def parsed(raw: bytes, where: str) -> Any:
-    """The value of one line. Raises UserError."""
+    """Parse one line. Raises UserError if it is not JSON."""
     try:
         return json.loads(as_text(raw, where))
     except json.JSONDecodeError as error:
         raise UserError(f"not JSON: {error.msg} at column {error.colno}", where=where, expected="JSON") from None
-    except (RecursionError, ValueError) as error:  # nested too deeply; a number of thousands of digits
-        raise UserError(f"not JSON that can be read: {error}", where=where) from None
+    except (RecursionError, ValueError) as error:  # nested too deeply, or a number of thousands of digits
+        raise UserError(f"invalid JSON: {error}", where=where) from None
 
 
 def as_text(raw: bytes, where: str) -> str:
-    """UTF-8 as text. Raises UserError with the place of the byte that is not."""
+    """Decode UTF-8. Raises UserError with the position of an invalid byte."""
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:

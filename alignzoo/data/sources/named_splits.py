@@ -1,4 +1,4 @@
-"""Which of a dataset's splits to train on and which to hold out, by their names."""
+"""Choose the training and the held-out split of a dataset by their names."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from alignzoo.core.errors import UserError, nearest
 
 TEST_NAMES = ("test", "validation", "valid", "eval", "dev")
 PURPOSES = ("prefs", "sft", "gen")
-"""Last words of names such as `train_prefs`, where a dataset has a split for each way to train."""
+"""Last words of split names such as `train_prefs`, in datasets with one split for each training method."""
 _IN_A_PATH = re.compile(rf"(?<![a-z0-9])({'|'.join(('train', *TEST_NAMES))})(_(?:{'|'.join(PURPOSES)}))?(?![a-z0-9])")
 
 
 def split_in_path(label: str) -> str:
-    """`train`, `test` or these with a purpose (`test_prefs`), as a file's path below a folder says; else ""."""
+    """Return the split name in a path: `train` or `test`, with a purpose if present (`test_prefs`), or ""."""
     found = [match.groups(default="") for match in _IN_A_PATH.finditer(label.lower())]
     train = next((purpose for word, purpose in found if word == "train"), None)
     if train is not None:
@@ -23,7 +23,7 @@ def split_in_path(label: str) -> str:
 
 
 def side(name: str) -> str:
-    """`train` or `test`, by the words of a split's name; else ""."""
+    """Return `train` or `test` if a word of the split's name says so, else ""."""
     words = set(re.split(r"[^a-z0-9]+", name.lower()))
     return "train" if "train" in words else "test" if words & set(TEST_NAMES) else ""
 
@@ -31,11 +31,23 @@ def side(name: str) -> str:
 def choose_splits(
     names: Sequence[str], where: str, kinds: Collection[str] = (), train: str | None = None, test: str | None = None
 ) -> tuple[str, str | None]:
-    """The split to train on, and the one to hold out if there is one. `train` and `test` are the recipe's choices.
+    """Choose the split to train on and the split to hold out.
 
-    By default it trains on `train`, or the only split that is no test split. Of several the one called `*_prefs` serves
-    objectives that compare (`kinds`: pair, ranked), and `*_sft` those that train on the chosen completion alone. Raises
-    UserError, with all names, where none of this holds.
+    The default training split is `train`, or the only split that is not a test split. Of several such splits,
+    `*_prefs` is chosen for objectives that compare completions and `*_sft` for objectives on chosen completions.
+
+    Args:
+        names: Names of all splits.
+        where: Name of the dataset, for errors.
+        kinds: Kinds of data that the objective takes (`pair`, `ranked`, `chosen`, ...).
+        train: The recipe's choice of the training split.
+        test: The recipe's choice of the held-out split.
+
+    Returns:
+        The training split, and the held-out split or None.
+
+    Raises:
+        UserError: A chosen split does not exist, or no training split can be determined.
     """
     for name in (train, test):
         if name is not None and name not in names:
@@ -61,7 +73,7 @@ def _to_train_on(names: Sequence[str], where: str, kinds: Collection[str]) -> st
     suited = found if len(found) == 1 else [name for name in found if _suits(name, kinds)]
     if len(suited) == 1:
         return suited[0]
-    what = "no split is plainly the one to train on" if found else "every split is a test split"
+    what = "the training split is ambiguous" if found else "every split is a test split"
     raise UserError(
         what, where=where, expected=f"train_split: one of {', '.join(names)}", hint="set data.train_split in the recipe"
     )

@@ -1,4 +1,4 @@
-"""Packages that only some files need."""
+"""Import packages that only some files need."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from alignzoo.core.errors import UserError
 
 
 def need(module: str, what: str) -> Any:
-    """Import an optional module. Raises UserError that says how to install it."""
+    """Import an optional module. Raises UserError with the install command if it is missing."""
     try:
         return import_module(module)
     except ImportError:
         package = module.split(".")[0]
-        raise UserError(f"{what} need the package {package}", hint="pip install 'alignzoo[data]'") from None
+        raise UserError(f"reading {what} requires the package {package}", hint="pip install 'alignzoo[data]'") from None

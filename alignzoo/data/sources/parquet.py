@@ -1,4 +1,4 @@
-"""Records out of Parquet files, with columns of JSON text parsed as the `datasets` library parses them."""
+"""Read records from Parquet files; columns of JSON text are parsed as in the `datasets` library."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ Decode = Callable[[Any], Any]
 
 
 def parquet_records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number, record), counted from 1. Raises UserError for what is no Parquet file, or holds text that is no JSON
-    in a column which says that it does."""
+    """Yield (number, record), counted from 1.
+
+    Raises:
+        UserError: The file is not Parquet, or a JSON column has text that is not JSON.
+    """
     pyarrow = need("pyarrow.parquet", "Parquet files")
     from pyarrow import ArrowException
 
@@ -36,14 +39,14 @@ def _decoded(record: dict[str, Any], decoders: dict[str, Decode], where: str) ->
         try:
             record[name] = decode(record[name])
         except (ValueError, RecursionError, TypeError) as error:
-            raise UserError(f"{name}: not JSON that can be read: {error}", where=where, expected="JSON text") from None
+            raise UserError(f"{name}: invalid JSON: {error}", where=where, expected="JSON text") from None
     return record
 
 
 def _decoder(field: Any) -> Decode | None:
-    """A function from a value of this Arrow field to the value with all of its JSON parsed; None without any.
+    """Return a function that parses the JSON in values of an Arrow field, or None if the field has no JSON.
 
-    The type is Arrow's canonical extension arrow.json. A pyarrow that does not know it leaves its name in the field's
+    JSON has Arrow's canonical extension type arrow.json. Versions of pyarrow without it leave its name in the field's
     metadata.
     """
     import pyarrow

@@ -1,4 +1,4 @@
-"""Records of files: JSON, JSON lines, CSV, TSV, Parquet; plain or compressed. Every error names its line."""
+"""Find data files and read their records: JSON, JSON lines, CSV, TSV or Parquet, plain or compressed."""
 
 from __future__ import annotations
 
@@ -13,51 +13,51 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from alignzoo.core.errors import UserError, kind_of, nearest
+from alignzoo.core.errors import UserError, nearest
 from alignzoo.data.sources.json_records import Record, as_text, json_records
 from alignzoo.data.sources.optional import need
 from alignzoo.data.sources.parquet import parquet_records
 
-__all__ = ["Record", "find_files", "kind_of", "need", "read_records", "walk"]
-
 TEXT, COMPRESSED = (".jsonl", ".json", ".csv", ".tsv"), (".gz", ".zst")
 SUFFIXES = (*TEXT, ".parquet", *(text + end for text in TEXT for end in COMPRESSED))
 LONGEST_FIELD = 2**31 - 1
-"""Of CSV, in characters: as many as any platform lets the reader take."""
+"""Limit on a CSV field in characters: the largest that every platform accepts."""
 WIDE = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
         codecs.BOM_UTF16_BE: "utf-16"}  # fmt: skip
-"""Byte order marks; the longer ones first, for the shorter ones begin like them."""
+"""Byte order marks, longest first because the shorter ones are prefixes of the longer ones."""
 
 
 def find_files(path: str | Sequence[str]) -> list[Path]:
-    """The data files that a path, a folder, a glob pattern or a list of these names, sorted within each.
+    """Find the data files of a path, a folder, a glob pattern or a list of these, sorted within each.
 
-    A folder and a pattern give what can be read and is not hidden; a file that is named is taken as it is. Raises
-    UserError when there is none, with the nearest name beside it.
+    Folders and patterns give files with a known suffix that are not hidden. A named file is returned in any case.
+
+    Raises:
+        UserError: No file was found; the error gives the nearest name.
     """
     if not isinstance(path, str):
         return [file for part in path for file in find_files(part)]
-    place = Path(path).expanduser()
-    if place.is_file():
-        return [place]
-    if place.is_dir():
-        files = _data_files(place, walk(place))
+    root = Path(path).expanduser()
+    if root.is_file():
+        return [root]
+    if root.is_dir():
+        files = _data_files(root, walk(root))
         if not files:
-            raise UserError("no data file in this folder", where=str(place), expected=", ".join(SUFFIXES))
+            raise UserError("no data file in this folder", where=str(root), expected=", ".join(SUFFIXES))
         return files
-    matches = [Path(match) for match in glob.glob(str(place), recursive=True)]
+    matches = [Path(match) for match in glob.glob(str(root), recursive=True)]
     if not matches:
-        siblings = [other.name for other in place.parent.iterdir()] if place.parent.is_dir() else []
-        raise UserError("no such file or folder", where=str(place), nearest=nearest(place.name, siblings))
+        siblings = [other.name for other in root.parent.iterdir()] if root.parent.is_dir() else []
+        raise UserError("no such file or folder", where=str(root), nearest=nearest(root.name, siblings))
     below = (file for match in matches if match.is_dir() for file in _data_files(match, walk(match)))
     found = sorted({*below, *_data_files(None, matches)})
     if not found:
-        raise UserError("no data file fits this pattern", where=str(place), expected=", ".join(SUFFIXES))
+        raise UserError("no data file matches this pattern", where=str(root), expected=", ".join(SUFFIXES))
     return found
 
 
 def _data_files(folder: Path | None, files: Iterable[Path]) -> list[Path]:
-    """Those that are data by their names, sorted; in a folder hidden ones (caches, notebooks' copies) are left out."""
+    """Return files with a data suffix, sorted, without hidden files (caches, checkpoints of notebooks) of a folder."""
     return sorted(
         file for file in files
         if file.name.endswith(SUFFIXES) and file.is_file()
@@ -66,7 +66,7 @@ def _data_files(folder: Path | None, files: Iterable[Path]) -> list[Path]:
 
 
 def walk(folder: Path, around: tuple[str, ...] = ()) -> Iterator[Path]:
-    """Every file below a folder, through linked folders too; not those of a link to a folder around it."""
+    """Yield every file below a folder, following links except those to an enclosing folder."""
     own = os.path.realpath(folder)
     try:
         inside = sorted(folder.iterdir()) if own not in around else []
@@ -80,10 +80,13 @@ def walk(folder: Path, around: tuple[str, ...] = ()) -> Iterator[Path]:
 
 
 def read_records(file: Path) -> Iterator[tuple[int, Record]]:
-    """(line, record) for each record of a file, counted from 1; for Parquet and a JSON array it is the record's number.
+    """Yield (line, record) for each record of a file, counted from 1.
 
-    Raises UserError with file and line for what can't be read: a malformed line, truncated compressed data, bytes that
-    are not UTF-8 (UTF-16 and UTF-32 need their byte order mark), an unknown suffix.
+    For Parquet and JSON arrays the first item is the number of the record.
+
+    Raises:
+        UserError: A line is malformed, compressed data is truncated, bytes are not UTF-8 (UTF-16 and UTF-32 need their
+            byte order mark), or the suffix is unknown. The error names file and line.
     """
     end = next((end for end in COMPRESSED if file.name.endswith(end)), "")
     name = file.name.removesuffix(end)
@@ -93,7 +96,7 @@ def read_records(file: Path) -> Iterator[tuple[int, Record]]:
         yield from parquet_records(file)
         return
     if not name.endswith(TEXT):
-        raise UserError("not a kind of file that can be read", where=str(file), expected=", ".join(SUFFIXES))
+        raise UserError("unknown file type", where=str(file), expected=", ".join(SUFFIXES))
     try:
         with _open(file) as raw:
             lines = _in_utf8(raw, file)
@@ -115,7 +118,7 @@ def _open(file: Path) -> io.BufferedIOBase:
 
 
 def _in_utf8(raw: io.BufferedIOBase, file: Path) -> Iterator[bytes]:
-    """The lines in UTF-8, without the byte order mark that spreadsheets put before the first."""
+    """Yield lines in UTF-8 without the byte order mark of spreadsheets."""
     first = raw.readline()
     wide = next((name for mark, name in WIDE.items() if first.startswith(mark)), None)
     if wide is None:
@@ -140,7 +143,7 @@ def _csv(file: Path, lines: Iterator[bytes], delimiter: str) -> Iterator[tuple[i
         for record in reader:
             where = f"{file}:{reader.line_num}"
             if None in record or None in record.values():
-                raise UserError("the line has not as many fields as the header", where=where)
+                raise UserError("the line and the header have different numbers of fields", where=where)
             yield reader.line_num, record
     except csv.Error as error:
         raise UserError(f"not CSV: {error}", where=f"{file}:{reader.reader.line_num}") from None

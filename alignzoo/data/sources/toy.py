@@ -1,4 +1,4 @@
-"""The embedded sample, as pairs or as ranked lists."""
+"""Data source for the embedded toy data, as pairs or as ranked lists."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from alignzoo.interfaces.rows import Row, Skipped
 
 
 class Toy(DataSource):
-    """The embedded sample: pairs as under `hh`, or ranked lists of 3 or 4 replies; every reply has a score."""
+    """Embedded toy data: pairs as under `hh`, or ranked lists of 3 or 4 replies, with scores."""
 
     name = "toy"
 
-    completions: int = Field(4, ge=2, le=4, description="replies to each prompt, the best one first")
+    completions: int = Field(4, ge=2, le=4, description="replies to each prompt, best first")
 
     def splits(self) -> tuple[Split, ...]:
-        """Both."""
+        """Return both splits."""
         return ("train", "test")
 
     def read(self, split: Split) -> Iterator[Row | Skipped]:
-        """Always the same rows in the same order."""
+        """Yield the same rows in the same order on every call."""
         from alignzoo.data import toy
 
         yield from toy.rows(split, self.completions)
 
     def fingerprint(self) -> str:
-        """Of the fields and the sample's version."""
+        """Return a digest of the fields and of the version of the toy data."""
         from alignzoo.data import toy
 
         return self.digest_of([f"sample {toy.VERSION}"])

@@ -1,4 +1,4 @@
-"""The embedded sample: an HH-style preference dataset, generated from a seeded grammar."""
+"""Embedded toy data: an HH-style preference dataset generated from a seeded grammar."""
 
 from alignzoo.core.lazy import lazy_exports
 

@@ -1,4 +1,4 @@
-"""Scenes (what was said so far) and replies of each worth, drawn from the grammar."""
+"""Draw scenes (dialogues up to the last question) and replies of each quality level from the grammar."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ T = TypeVar("T")
 
 
 class Dice:
-    """Draws by `random.Random.random` alone: its stream is the same in every version of Python."""
+    """Random draws from `random.Random.random` alone, whose stream is the same in every version of Python."""
 
     def __init__(self, seed: str) -> None:
         self._random = random.Random(seed)
 
     def unit(self) -> float:
-        """Uniform in [0, 1)."""
+        """Draw a number from the uniform distribution on [0, 1)."""
         return self._random.random()
 
     def pick(self, options: Sequence[T]) -> T:
-        """One of them."""
+        """Draw one of the options."""
         return options[int(self.unit() * len(options))]
 
     def order(self, options: Sequence[T]) -> list[T]:
-        """All of them in a random order."""
+        """Return the options in random order."""
         rest = list(options)
         return [rest.pop(int(self.unit() * len(rest))) for _ in range(len(rest))]
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A prompt in HH's format, and what its last question is about."""
+    """A prompt in HH's format, with the topic and the aspect of its last question."""
 
     prompt: str
     first_turn: str
@@ -44,13 +44,16 @@ class Scene:
 
 
 def draw_scene(dice: Dice) -> Scene:
-    """Two in five have more than one human turn; just under half are about an act that would hurt someone."""
+    """Draw a scene.
+
+    Two in five scenes have more than one human turn. 45 percent are about an act that would hurt someone.
+    """
     harmful = dice.unit() < 0.45
     topic: Topic = dice.pick(ACTS if harmful else TOPICS)
     turns = 1 if dice.unit() < 0.6 else 2 if dice.unit() < 0.7 else 3
     asked = dice.order(ASPECTS)[:turns]
     before = topic
-    if harmful and turns > 1:  # a friendly beginning, and then the act
+    if harmful and turns > 1:  # a harmless beginning, then the act
         before = dice.pick(TOPICS)
     first = " ".join(filter(None, [dice.pick(grammar.OPENERS), _question(before, asked[0], dice)]))
     text = f"\n\nHuman: {first}"
@@ -65,7 +68,13 @@ def draw_scene(dice: Dice) -> Scene:
 
 
 def reply(scene: Scene, worth: int, dice: Dice) -> str:
-    """A reply of worth 0 (the best in this scene) to 3 (the worst): one to four sentences, perhaps a closing one."""
+    """Draw a reply of one to four sentences and sometimes a closing one.
+
+    Args:
+        scene: The scene to reply to.
+        worth: Quality level, from 0 (the best in this scene) to 3 (the worst).
+        dice: Source of random numbers.
+    """
     count = 1 + int(dice.unit() * 4)
     topic = scene.topic
     kind = ("care", "curt", "vague", "facts") if isinstance(topic, Act) else ("facts", "vague", "other facts", "care")
@@ -96,13 +105,13 @@ def _fact(topic: Topic, aspect: str, dice: Dice) -> str:
 
 
 def _facts(topic: Topic, asked: str, count: int, dice: Dice) -> list[str]:
-    """What was asked first, then other facts, all of one topic."""
+    """Draw facts of one topic, first the one that was asked for."""
     rest = [aspect for aspect in dice.order(ASPECTS) if aspect != asked]
     return [_fact(topic, aspect, dice) for aspect in [asked, *rest][:count]]
 
 
 def _refusal(topic: Topic, source: Topic, count: int, dice: Dice) -> list[str]:
-    """A refusal that cares: no, the reason, something else to do, in this order; `source` is the act it thinks of."""
+    """Draw a caring refusal: no, the reason, an alternative. `source` is the act that supplies the last two."""
     assert isinstance(source, Act)
     slots = {"name": topic.name, "victim": source.victim, "instead": source.instead}
     no, why, instead = (

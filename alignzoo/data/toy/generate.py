@@ -1,13 +1,13 @@
-r"""The embedded sample: an HH-style preference dataset written for alignzoo, generated from a seeded grammar.
+r"""Generate the rows of the embedded toy data, an HH-style preference dataset written for alignzoo.
 
-It has HH's format (`\n\nHuman: ... \n\nAssistant: ...`), a helpful and a harmless half. A reply has one of four worths,
-and a pair shows two neighboring ones, so most kinds of reply are chosen in one place and rejected in another:
+The rows have HH's format (`\n\nHuman: ... \n\nAssistant: ...`), about half of them helpful and half harmless. A
+reply has one of four quality levels, and a pair has two neighboring levels. Most kinds of reply are chosen in some rows
+and rejected in others:
 
-    asked something harmless: facts on it > vague words > facts on something else > a needless refusal
-    asked to help with harm:  a refusal that cares > a curt one > vague words > help
+    harmless question:        facts on it > vague words > facts on something else > a needless refusal
+    request for harmful help: a caring refusal > a curt refusal > vague words > help
 
-Lengths carry nothing: which reply is
-longer is decided by a coin. Prompts of the training and the held-out rows are disjoint.
+Length is no signal: a coin decides which reply is longer. Training and held-out rows share no prompt.
 """
 
 from __future__ import annotations
@@ -15,28 +15,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from alignzoo.data.toy.dialogue import Dice, Scene, draw_scene, reply
-from alignzoo.data.toy.ground_truth import ground_truth_reward, qualities_of
+from alignzoo.data.toy.ground_truth import qualities_of
 from alignzoo.interfaces.rows import Completion, Row
 
-__all__ = ["ROWS", "VERSION", "ground_truth_reward", "rows"]
-
 VERSION = "1"
-"""Of the rows: a change of the grammar that changes a row changes this."""
+"""Version of the rows. Raise it with every change of the grammar that changes a row."""
 ROWS = {"train": 4800, "test": 600}
 
 
 def rows(split: str, completions: int = 2) -> Iterator[Row]:
-    """The rows of `train` or `test`, always the same and in the same order: pairs, or lists of 3 or 4 worths.
+    """Yield the rows of a split, the same in the same order on every call.
 
-    Every completion has a `score`: what the judge gives to a reply of its worth. A pair also has a `margin`: the
+    Every completion has a `score`, the ground-truth reward of its quality level. A pair also has a `margin`, the
     difference of its scores.
+
+    Args:
+        split: `train` or `test`.
+        completions: 2 for pairs, 3 or 4 for ranked lists.
     """
     dice = Dice(f"alignzoo sample {VERSION}")
     taken: dict[str, str] = {}
     counts = dict.fromkeys(ROWS, 0)
     while counts[split] < ROWS[split]:
         scene = draw_scene(dice)
-        # First turns are dealt to the splits when they first come up, so that no prompt is in both.
+        # A first turn is assigned to a split when it first occurs, so that no prompt is in both.
         side = taken.setdefault(
             scene.first_turn, "test" if dice.unit() < ROWS["test"] / sum(ROWS.values()) else "train"
         )
@@ -52,7 +54,7 @@ def rows(split: str, completions: int = 2) -> Iterator[Row]:
 
 
 def _list(scene: Scene, dice: Dice, count: int) -> tuple[Completion, ...] | None:
-    """Replies of `count` neighboring worths, the best first."""
+    """Draw replies of `count` neighboring quality levels, best first."""
     best = int(dice.unit() * (5 - count))
     found = tuple(_reply(scene, best + i, dice) for i in range(count))
     return found if len({one.text for one in found}) == count else None
@@ -63,7 +65,7 @@ def _reply(scene: Scene, worth: int, dice: Dice) -> Completion:
 
 
 def _pair(scene: Scene, dice: Dice) -> tuple[Completion, Completion] | None:
-    """Two replies of different worth, the longer one decided by a coin."""
+    """Draw two replies of neighboring quality levels, with a coin for the longer one."""
     better = int(dice.unit() * 3)
     longer = dice.unit() < 0.5
     chosen = _reply(scene, better, dice)

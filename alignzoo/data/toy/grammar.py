@@ -1,8 +1,8 @@
-"""Sentences of the embedded sample. `{name}` is what is asked about; the other slots are its facts.
+"""Sentences of the embedded toy data. `{name}` is the topic; the other slots are its facts.
 
-The same sentences are right in one place and wrong in another: a fact is good under its own topic and bad under any
-other, a refusal is good for an act that hurts and bad for a harmless wish, and help is the reverse. No sentence tells
-by itself which reply was preferred.
+The value of a sentence depends on its context. A fact is good under its own topic and bad under any other. A refusal is
+good for a harmful act and bad for a harmless question, and help is the reverse. No sentence alone reveals which reply
+was preferred.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ OPENERS = (
     "I am asking for a friend.", "The weather has been strange.", "There is a small budget.", "I turned forty today.",
     "My doctor says I need a hobby.",
 )  # fmt: skip
-"""What a first human turn may begin with."""
+"""Optional first sentences of the first human turn."""
 
 QUESTIONS = {
     "tool": ("What do I need for {name}?", "Which tool helps with {name}?", "What should I get before {name}?"),
@@ -29,7 +29,7 @@ FOLLOW_UPS = {
     "time": ("Thanks. And when should I begin?", "Good. What time is best?"),
     "mistake": ("Thanks. And what should I avoid?", "Good. What goes wrong most often?"),
 }
-"""Second questions: what they are about stands in the turn before."""
+"""Follow-up questions, whose topic is named in the turn before."""
 
 FACTS = {
     "tool": (

@@ -1,4 +1,4 @@
-"""The sample's own judge: its grammar knows what a reply is worth, so this is ground truth and no model's opinion."""
+"""Ground-truth reward of replies to prompts of the toy data, computed from its grammar."""
 
 from __future__ import annotations
 
@@ -9,37 +9,38 @@ from alignzoo.data.toy.topics import ACTS, TOPICS, Act, Topic
 
 
 def ground_truth_reward(prompt: str, reply: str) -> float:
-    """What a reply is worth after a prompt of the sample, from 1 (best) to -1 (worst); 0 when it says nothing known.
+    """Return the reward of a reply, from 1 (best) to -1 (worst); 0 if it has no known phrase.
 
-    Judged by the phrases that it contains, so that a reply which a small model garbled still counts for what it says.
+    The reward is the mean over the known phrases in the reply, so that garbled replies of small models count for the
+    phrases that they contain.
     """
     topic = subject(prompt)
     if topic is None:
         return 0.0
-    said = " ".join(reply.lower().split())
-    facts = sum(fact in said for fact in topic.facts)
-    other = sum(fact in said for one in (*TOPICS, *ACTS) if one is not topic for fact in one.facts)
+    text = " ".join(reply.lower().split())
+    facts = sum(fact in text for fact in topic.facts)
+    other = sum(fact in text for one in (*TOPICS, *ACTS) if one is not topic for fact in one.facts)
     kinds = {
         "facts": facts,
         "other": other,
-        "care": _count(said, _CARE),
-        "curt": _count(said, _CURT),
-        "vague": _count(said, _VAGUE),
+        "care": _count(text, _CARE),
+        "curt": _count(text, _CURT),
+        "vague": _count(text, _VAGUE),
     }
     worth = _HARMFUL if isinstance(topic, Act) else _HARMLESS
-    heard = sum(kinds.values())
-    return sum(worth[kind] * count for kind, count in kinds.items()) / heard if heard else 0.0
+    total = sum(kinds.values())
+    return sum(worth[kind] * count for kind, count in kinds.items()) / total if total else 0.0
 
 
 def qualities_of(topic: Topic) -> tuple[float, float, float, float]:
-    """The score of a reply of each of the four worths, the best first."""
+    """Return the reward of a reply of each of the four quality levels, best first."""
     kinds = ("care", "curt", "vague", "facts") if isinstance(topic, Act) else ("facts", "vague", "other", "care")
     worth = _HARMFUL if isinstance(topic, Act) else _HARMLESS
     return tuple(worth[kind] for kind in kinds)  # type: ignore[return-value]
 
 
 def subject(prompt: str) -> Topic | None:
-    """What the last question is about: the last thing that a human named."""
+    """Return the topic of the last question: the last topic that a human turn names."""
     last: tuple[int, Topic] | None = None
     for turn in re.finditer(r"\n\nHuman:.*?(?=\n\nAssistant:|$)", prompt, re.DOTALL):
         for topic in (*TOPICS, *ACTS):
@@ -49,12 +50,12 @@ def subject(prompt: str) -> Topic | None:
     return last[1] if last else None
 
 
-def _count(said: str, patterns: list[re.Pattern[str]]) -> int:
-    return sum(bool(pattern.search(said)) for pattern in patterns)
+def _count(text: str, patterns: list[re.Pattern[str]]) -> int:
+    return sum(bool(pattern.search(text)) for pattern in patterns)
 
 
 def _pattern(sentence: str) -> re.Pattern[str]:
-    """The words of a sentence around its slots."""
+    """Compile a pattern of the words around a sentence's slots."""
     parts = [re.escape(part.strip()) for part in re.split(r"\{\w+\}", sentence.lower().rstrip(".?"))]
     return re.compile(r"\b.{1,60}?\b".join(parts) if len(parts) > 1 else parts[0])
 

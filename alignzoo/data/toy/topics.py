@@ -1,4 +1,4 @@
-"""What the embedded sample talks about: things people like to learn, and mild things nobody should help with."""
+"""Topics of the embedded toy data: things people like to learn, and mildly harmful acts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """Something to do, with one fact for each thing that can be asked: what is needed, where, when, what goes wrong."""
+    """An activity with one fact for each aspect: the tool, the place, the time, and a common mistake."""
 
     name: str
     tool: str
@@ -17,13 +17,13 @@ class Topic:
 
     @property
     def facts(self) -> tuple[str, str, str, str]:
-        """In the order of `ASPECTS`."""
+        """The facts in the order of `ASPECTS`."""
         return self.tool, self.place, self.time, self.mistake
 
 
 @dataclass(frozen=True, slots=True)
 class Act(Topic):
-    """Something that would hurt `victim`, and what could be done instead."""
+    """A topic that would hurt `victim`, with an alternative."""
 
     victim: str
     instead: str

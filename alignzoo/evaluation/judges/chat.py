@@ -1,13 +1,14 @@
-"""A language model behind a chat endpoint, asked which of two replies is better."""
+"""A language model behind a chat endpoint that compares two replies."""
 
 from __future__ import annotations
 
+import asyncio
 import re
-import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx2
 from pydantic import Field, field_validator
 
 from alignzoo.core.paths import cache_root
@@ -36,35 +37,35 @@ two are shown means nothing.
 Which reply is more helpful? Answer with one word: A, B or tie."""
 AGAIN = "Answer with one word and nothing else: A, B or tie."
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
-Asked = tuple[str, str, str]
-"""The prompt, the reply that is shown first, the one that is shown second."""
+Question = tuple[str, str, str]
+"""Prompt, first reply, second reply."""
 
 
 class Chat(Judge):
-    """A language model behind an OpenAI-compatible endpoint compares two replies; it gives no scores.
+    """Compare two replies with a language model behind an OpenAI-compatible endpoint.
 
-    Each pair is shown in both orders and the two verdicts are averaged, so that a liking for the first place cancels
-    out: 1, 0.75, 0.5, 0.25 or 0. A verdict that can't be read is asked for once more, then it is not-a-number, and so
-    is its pair. Verdicts are kept in the cache by model, question, temperature, prompt and both replies in their order:
-    what was judged once is not asked again, whatever address answers to the model's name.
+    Each pair is shown in both orders and the two verdicts are averaged, which cancels a preference for the first place:
+    1, 0.75, 0.5, 0.25 or 0. A verdict that cannot be parsed is asked for once more; after that its pair is nan.
+    Verdicts are cached by model, question, temperature, prompt and both replies in their order, whatever the endpoint's
+    address. The judge gives no scores.
     """
 
     name = "chat"
     source = "Zheng et al. 2023 (arXiv:2306.05685); both orders: section 3.4"
 
-    model: str = Field(min_length=1, description="what the endpoint calls it")
+    model: str = Field(min_length=1, description="the model's name at the endpoint")
     base_url_env: str = Field(
-        "OPENAI_BASE_URL", pattern=VARIABLE, description="environment variable with the address, most end in /v1"
+        "OPENAI_BASE_URL", pattern=VARIABLE, description="environment variable with the address; most end in /v1"
     )
     key_env: str | None = Field(
-        "OPENAI_API_KEY", pattern=VARIABLE, description="environment variable with the key; null: none is sent"
+        "OPENAI_API_KEY", pattern=VARIABLE, description="environment variable with the key; null sends none"
     )
-    question: str = Field(QUESTION, description="what is asked, with {prompt}, {first} and {second} in it")
-    temperature: float | None = Field(0.0, ge=0, le=2, description="null: not sent, for models that take none")
-    max_tokens: int | None = Field(256, ge=1, description="of an answer; null: not sent, for models that take none")
-    timeout: float = Field(60.0, gt=0, description="seconds without a sign of life before an attempt is given up")
-    retries: int = Field(5, ge=0, le=20, description="more attempts after 429, 5xx, a timeout, a broken connection")
-    backoff: float = Field(1.0, gt=0, le=60, description="seconds before the first of these, doubled each time")
+    question: str = Field(QUESTION, description="text of the question, with {prompt}, {first} and {second}")
+    temperature: float | None = Field(0.0, ge=0, le=2, description="sampling temperature; null sends none")
+    max_tokens: int | None = Field(256, ge=1, description="limit of an answer; null sends none")
+    timeout: float = Field(60.0, gt=0, description="seconds without data before an attempt is given up")
+    retries: int = Field(5, ge=0, le=20, description="further attempts after 429, 5xx, a timeout, a broken connection")
+    backoff: float = Field(1.0, gt=0, le=60, description="seconds before the first retry, doubled each time")
     parallel: int = Field(8, ge=1, le=64, description="questions asked at a time")
 
     @field_validator("question")
@@ -72,17 +73,23 @@ class Chat(Judge):
     def _has_both(cls, question: str) -> str:
         missing = [slot for slot in ("{first}", "{second}") if slot not in question]
         if missing:
-            raise ValueError(f"has no {' and no '.join(missing)} in it")
+            raise ValueError(f"lacks {' and '.join(missing)}")
         return question
 
     def ready(self) -> None:
-        """Whether the environment has the address and the key; nothing is asked. Raises UserError."""
+        """Check that the environment has the address and the key, without a request.
+
+        Raises:
+            UserError: A variable is missing or malformed.
+        """
         self._endpoint()
 
     def prefers(self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]) -> list[float]:
-        """The mean of both orders' verdicts; equal replies are a tie without a question.
+        """Return the mean of both orders' verdicts; equal replies tie without a question.
 
-        Raises UserError for what the environment lacks or the endpoint refuses, ConnectionError when it is not there.
+        Raises:
+            UserError: The environment lacks a variable, or the endpoint rejects a request.
+            ConnectionError: The endpoint cannot be reached or gives no answer.
         """
         pairs = [
             [(_plain(prompt), a, b), (_plain(prompt), b, a)]
@@ -91,59 +98,61 @@ class Chat(Judge):
         verdicts = self._verdicts({order for pair in pairs for order in pair if order[1] != order[2]})
         nothing = float("nan")
 
-        def worth(asked: Asked) -> float:
-            verdict = "tie" if asked[1] == asked[2] else verdicts[asked]
+        def worth(question: Question) -> float:
+            verdict = "tie" if question[1] == question[2] else verdicts[question]
             return nothing if verdict is None else WORTH[verdict]
 
         return [(worth(straight) + 1 - worth(swapped)) / 2 for straight, swapped in pairs]
 
-    def _verdicts(self, asked: set[Asked]) -> dict[Asked, Verdict | None]:
+    def _verdicts(self, questions: set[Question]) -> dict[Question, Verdict | None]:
         cache = Verdicts(cache_root() / "verdicts")
-        keys = {one: verdict_key(self.model, self.question, self.temperature, *one) for one in sorted(asked)}
+        keys = {one: verdict_key(self.model, self.question, self.temperature, *one) for one in sorted(questions)}
         found = {one: cache.get(key) for one, key in keys.items()}
-        unknown = [one for one, verdict in found.items() if verdict is None]
-        if not unknown:
-            return found
-        endpoint, stop = self._endpoint(), threading.Event()
-
-        def ask(one: Asked) -> Verdict | None:
-            if stop.is_set():
-                return None
+        unknown = {one: keys[one] for one, verdict in found.items() if verdict is None}
+        if unknown:
+            asking = self._ask_all(self._endpoint(), unknown, cache)
             try:
-                verdict = self._ask(endpoint, one, stop)
-            except Exception:
-                if stop.is_set():  # another question failed before: that is the error to tell
-                    return None
-                stop.set()
-                raise
-            if verdict is not None:  # kept at once: what fails later does not lose it
-                cache.put(keys[one], verdict, self.model)
-            return verdict
-
-        with ThreadPoolExecutor(self.parallel) as pool:
-            futures = {pool.submit(ask, one): one for one in unknown}
-            try:
-                for future in as_completed(futures):
-                    found[futures[future]] = future.result()
-            except BaseException:
-                stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+                asyncio.get_running_loop()
+            except RuntimeError:
+                return found | asyncio.run(asking)
+            with ThreadPoolExecutor(1) as thread:  # a notebook runs a loop in this thread already
+                return found | thread.submit(asyncio.run, asking).result()
         return found
 
-    def _ask(self, endpoint: Endpoint, asked: Asked, stop: threading.Event) -> Verdict | None:
-        filled = dict(zip(("{prompt}", "{first}", "{second}"), asked, strict=True))
-        question = re.sub(r"\{(prompt|first|second)\}", lambda slot: filled[slot.group()], self.question)
-        messages = [{"role": "user", "content": question}]
+    async def _ask_all(
+        self, endpoint: Endpoint, keys: Mapping[Question, str], cache: Verdicts
+    ) -> dict[Question, Verdict | None]:
+        """Ask `parallel` questions at a time; the first failure, or an interrupt, cancels the others at once."""
+        found: dict[Question, Verdict | None] = {}
+        limit = asyncio.Semaphore(self.parallel)
+
+        async def ask(question: Question) -> None:
+            async with limit:
+                found[question] = verdict = await self._ask(endpoint, client, question)
+            if verdict is not None:  # kept at once, so that a later failure does not lose it
+                cache.put(keys[question], verdict, self.model)
+
+        try:
+            async with endpoint.client() as client, asyncio.TaskGroup() as group:
+                for question in keys:
+                    group.create_task(ask(question))
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        return found
+
+    async def _ask(self, endpoint: Endpoint, client: httpx2.AsyncClient, question: Question) -> Verdict | None:
+        filled = dict(zip(("{prompt}", "{first}", "{second}"), question, strict=True))
+        text = re.sub(r"\{(prompt|first|second)\}", lambda slot: filled[slot.group()], self.question)
+        messages = [{"role": "user", "content": text}]
         limits = {"temperature": self.temperature, "max_tokens": self.max_tokens}
         body: dict[str, Any] = {"model": self.model, "messages": messages}
         body |= {name: value for name, value in limits.items() if value is not None}
-        answer = endpoint.answer(body, stop)
+        answer = await endpoint.answer(client, body)
         verdict = verdict_in(answer)
         if verdict is None:
             if answer.strip():
                 messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": AGAIN}]
-            verdict = verdict_in(endpoint.answer(body, stop))
+            verdict = verdict_in(await endpoint.answer(client, body))
         return verdict
 
     def _endpoint(self) -> Endpoint:
@@ -159,20 +168,20 @@ _LINE = re.compile(
 
 
 def verdict_in(answer: str) -> Verdict | None:
-    """A [[mark]] as MT-Bench asks for, the last one; else the last line, if it is a verdict and nothing more.
+    """Return the last [[mark]], as MT-Bench asks for, or else the verdict in the last line.
 
-    None for anything else: a verdict that was guessed would be worse than none.
+    None if the last line holds more than a verdict: a guess would be worse than none.
     """
     marks = _MARKED.findall(answer)
     lines = [line for line in answer.splitlines() if line.strip()]
     line = _LINE.fullmatch(re.sub(r"[*_`\"'()\[\].!#>]", "", lines[-1]).strip()) if lines else None
-    said = marks[-1] if marks else line["verdict"] if line else ""
+    word = marks[-1] if marks else line["verdict"] if line else ""
     known: Mapping[str, Verdict] = {"a": "A", "b": "B", "c": "tie", "tie": "tie", "draw": "tie"}
-    return known.get(said.lower())
+    return known.get(word.lower())
 
 
 def _plain(prompt: Prompt) -> str:
-    """Text as it is; of a chat, who says what."""
+    """Return a prompt as text, with the speakers of a chat."""
     if isinstance(prompt, str):
         return prompt.strip()
     return "\n\n".join(f"{message['role'].capitalize()}: {plain_text(message)}" for message in prompt)

@@ -1,39 +1,42 @@
-"""A chat endpoint that speaks OpenAI's protocol: one question, one answer, asked again where that may help.
+"""A client of an OpenAI-compatible chat endpoint: one question, one answer, and retries where they may help.
 
-The key is read from the environment and goes into one header. It is in no error, no representation and no file.
+The key is read from the environment and sent in one header. It is in no error, no representation and no file.
 """
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
-import http.client
 import json
 import os
 import random
-import threading
+import ssl
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
+
+import httpx2
 
 from alignzoo.core.errors import UserError
 from alignzoo.core.redaction import register_secret
 
 LONGEST_WAIT = 120.0
-"""Seconds. An endpoint that asks for a longer pause is as good as one that does not answer."""
+"""Longest pause in seconds that an endpoint may ask for; after a longer one the question is given up."""
 LONGEST_ANSWER = 10_000_000
-"""Bytes."""
-PASSING = (408, 409, 425, 429)
-"""What another attempt may change; so may whatever is 500 or more."""
-_chance = random.Random()  # for pauses alone: nobody else's random numbers move
+"""Size limit of an answer, in bytes."""
+TRANSIENT = (408, 409, 425, 429)
+"""Status codes that are tried again, like 500 and above."""
+BROKEN = (httpx2.NetworkError, httpx2.RemoteProtocolError)
+"""A connection that ended before the answer did."""
+_jitter = random.Random()  # its own generator: pauses must not advance other random streams
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where to ask, and how patiently."""
+    """Address, key and retry policy of a chat endpoint."""
 
     url: str
     key: str | None = field(repr=False)
@@ -42,90 +45,116 @@ class Endpoint:
     timeout: float
     retries: int
     backoff: float
-    """Seconds before the second attempt, twice as many before each one after that."""
+    """Seconds before the second attempt; doubled for each one after that."""
 
     @property
-    def place(self) -> str:
-        """Scheme, host and port, for people."""
+    def host(self) -> str:
+        """Scheme, host and port, for messages."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc}"
 
-    def answer(self, body: Mapping[str, Any], stop: threading.Event) -> str:
-        """The text of the answer to a chat completion request; `stop` ends a pause between attempts.
+    def client(self) -> httpx2.AsyncClient:
+        """Return an HTTP client that sends the key and follows no redirects, which would take the key to another host.
 
-        Raises ConnectionError when there is no answer in the end, UserError when the endpoint refuses the request.
+        Answers are not compressed, so that the size limit holds for the bytes that arrive.
+        """
+        headers = {"Content-Type": "application/json", "User-Agent": "alignzoo", "Accept-Encoding": "identity"}
+        if self.key is not None:
+            headers["Authorization"] = f"Bearer {self.key}"
+        return httpx2.AsyncClient(headers=headers, timeout=self.timeout, follow_redirects=False, verify=_certificates())
+
+    async def answer(self, client: httpx2.AsyncClient, body: Mapping[str, Any]) -> str:
+        """Return the text of the answer to a chat completion request.
+
+        Raises:
+            ConnectionError: There is no answer after all attempts.
+            UserError: The endpoint rejects the request.
         """
         attempt = 0
         while True:
             try:
-                return self._content(self._post(json.dumps(body).encode()))
-            except _Again as again:
+                return self._content(await self._post(client, json.dumps(body).encode()))
+            except _Transient as failure:
                 attempt += 1
-                wait = max(again.wait, min(self.backoff * 2 ** (attempt - 1), LONGEST_WAIT) * _chance.uniform(0.8, 1.2))
-                if attempt > self.retries or again.wait > LONGEST_WAIT or stop.wait(wait):
-                    times = "once" if attempt == 1 else f"{attempt} times"
-                    raise ConnectionError(f"the judge at {self.place} {again}; it was asked {times}") from None
+                pause = min(self.backoff * 2 ** (attempt - 1), LONGEST_WAIT) * _jitter.uniform(0.8, 1.2)
+                if attempt > self.retries or failure.wait > LONGEST_WAIT:
+                    attempts = f"{attempt} attempt{'' if attempt == 1 else 's'}"
+                    raise ConnectionError(f"the judge at {self.host} {failure} ({attempts})") from None
+                await asyncio.sleep(max(failure.wait, pause))
 
-    def _post(self, data: bytes) -> bytes:
-        headers = {"Content-Type": "application/json", "User-Agent": "alignzoo"}
-        if self.key is not None:
-            headers["Authorization"] = f"Bearer {self.key}"
-        request = urllib.request.Request(self.url, data, headers, method="POST")
+    async def _post(self, client: httpx2.AsyncClient, data: bytes) -> bytes:
         try:
-            with _opener.open(request, timeout=self.timeout) as response:
-                return bytes(response.read(LONGEST_ANSWER))
-        except urllib.error.HTTPError as error:
-            raise self._refused(error) from None
-        except urllib.error.URLError as error:
-            cause = error.reason if isinstance(error.reason, BaseException) else error
-        except (OSError, http.client.HTTPException) as error:
-            cause = error
-        if isinstance(cause, TimeoutError):
-            raise _Again(f"does not answer within {self.timeout:g} s")
-        if isinstance(
-            cause, (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, http.client.HTTPException)
-        ):
-            raise _Again(f"breaks the connection off ({type(cause).__name__})")
-        raise ConnectionError(f"the judge at {self.place} can't be reached: {self._line(str(cause))}")
+            async with client.stream("POST", self.url, content=data) as response:
+                answer = bytearray()
+                async for chunk in response.aiter_raw():
+                    answer += chunk
+                    if len(answer) > LONGEST_ANSWER:
+                        raise ConnectionError(f"the judge at {self.host} sent more than {LONGEST_ANSWER:,} bytes")
+        except httpx2.TimeoutException:
+            raise _Transient(f"did not answer within {self.timeout:g} s") from None
+        except httpx2.ConnectError as error:
+            raise self._unreachable(error) from None
+        except BROKEN as error:
+            raise _Transient(f"closed the connection ({type(error).__name__})") from None
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise self._unreachable(error) from None
+        if not response.is_success:
+            raise self._rejection(response, answer.decode(errors="replace")) from None
+        return bytes(answer)
 
-    def _refused(self, error: urllib.error.HTTPError) -> Exception:
-        try:
-            said = error.read(LONGEST_ANSWER).decode(errors="replace")
-        except (OSError, http.client.HTTPException):
-            said = ""
-        status = f"{error.code} {error.reason}"
-        if error.code in PASSING or error.code >= 500:
-            return _Again(f"answers {self._line(status)}", _seconds(error.headers.get("Retry-After")))
+    def _unreachable(self, error: BaseException) -> ConnectionError:
+        """Name the operating system's error if there is one; httpx only says that all attempts failed."""
+        reason, cause = error, error.__cause__ or error.__context__
+        while cause is not None:
+            reason = cause if isinstance(cause, OSError) else reason
+            cause = cause.__cause__ or cause.__context__
+        return ConnectionError(f"the judge at {self.host} cannot be reached: {self._line(str(reason))}")
+
+    def _rejection(self, response: httpx2.Response, text: str) -> Exception:
+        code = response.status_code
+        status = f"{code} {response.reason_phrase}"
+        if code in TRANSIENT or code >= 500:
+            return _Transient(f"answered {self._line(status)}", _seconds(response.headers.get("Retry-After")))
         hint = ""
-        if error.code in (401, 403):
-            hint = f"the key is read from {self.key_env}" if self.key_env else "no key is sent: key_env is null"
-        elif error.code in (301, 302, 303, 307, 308, 404, 405):
-            hint = f"the address in {self.base_url_env} is the one that /chat/completions follows; most end in /v1"
-        what = f"the judge at {self.place} refuses the question: {self._line(f'{status} {_message(said)}')}"
-        return UserError(what, hint=hint)
+        if code in (401, 403):
+            hint = f"the key is read from {self.key_env}" if self.key_env else "set `key_env`: no key was sent"
+        elif code in (301, 302, 303, 307, 308, 404, 405):
+            hint = f"set {self.base_url_env} to the address before /chat/completions; most end in /v1"
+        return UserError(f"the judge at {self.host} rejected the request: {self._line(f'{status} {_message(text)}')}",
+                         hint=hint)  # fmt: skip
 
     def _content(self, answer: bytes) -> str:
         try:
             content = json.loads(answer)["choices"][0]["message"]["content"]
         except (ValueError, LookupError, TypeError):
             content = answer
-        if content is None:  # a model that thought until its tokens were used up
+        if content is None:  # a reasoning model that ran out of tokens before its answer
             return ""
         if not isinstance(content, str):
-            said = self._line(answer.decode(errors="replace")) or "nothing"
-            raise ConnectionError(f"the judge at {self.place} answers with no chat completion: {said}")
+            text = self._line(answer.decode(errors="replace")) or "nothing"
+            raise ConnectionError(f"the judge at {self.host} sent no chat completion: {text}")
         return content
 
     def _line(self, text: str) -> str:
-        """What a server says, for an error: one short line without the key, should it have been sent back."""
+        """Return a server's text as one short line, without the key if the server sent it back."""
         text = text.replace(self.key, "***") if self.key else text
         line = " ".join(text.split())
         return line if len(line) <= 200 else line[:200] + "..."
 
 
+@lru_cache(maxsize=1)
+def _certificates() -> ssl.SSLContext:
+    """Load the trusted certificates once: they take longer than a question to a local endpoint."""
+    return httpx2.create_ssl_context()
+
+
 def from_environment(base_url_env: str, key_env: str | None, timeout: float, retries: int, backoff: float) -> Endpoint:
-    """The endpoint whose base address and key these environment variables have. Raises UserError naming the variable,
-    and never its value: people mix up the two."""
+    """Return the endpoint whose base address and key are in these environment variables.
+
+    Raises:
+        UserError: A variable is missing or malformed. The message names it and never shows its value, because the two
+            are easily mixed up.
+    """
     base = _variable(base_url_env, "the endpoint's address, like http://localhost:8000/v1 or https://api.openai.com/v1")
     try:
         parts = urlsplit(base)
@@ -133,12 +162,12 @@ def from_environment(base_url_env: str, key_env: str | None, timeout: float, ret
     except ValueError:
         good = False
     if not good or not base.isascii() or not base.isprintable() or " " in base:
-        raise UserError(f"{base_url_env} is no address", expected="http or https, a host, and no user name in it")
+        raise UserError(f"{base_url_env} is not an address", expected="http or https, a host, and no user name in it")
     key = None
     if key_env is not None:
-        key = _variable(key_env, "the endpoint's key (any word where it needs none; or key_env: null)")
+        key = _variable(key_env, "the endpoint's key (any word if it needs none), or `key_env: null`")
         if not key.isascii() or not key.isprintable():
-            raise UserError(f"{key_env} has characters that no key has", expected="one line of plain ASCII")
+            raise UserError(f"{key_env} has characters that a key cannot have", expected="one line of plain ASCII")
     if key is not None:
         register_secret(key)
     url = parts._replace(path=parts.path.rstrip("/") + "/chat/completions", fragment="").geturl()
@@ -152,26 +181,16 @@ def _variable(name: str, expected: str) -> str:
     return value
 
 
-class _Again(Exception):
-    """What went wrong may pass; `wait`: seconds that the endpoint asks for."""
+class _Transient(Exception):
+    """A failure that may pass; `wait` is the pause in seconds that the endpoint asks for."""
 
-    def __init__(self, what: str, wait: float = 0.0) -> None:
-        super().__init__(what)
+    def __init__(self, message: str, wait: float = 0.0) -> None:
+        super().__init__(message)
         self.wait = wait
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """urllib would follow with a GET, and take the key to another host."""
-
-    def redirect_request(self, *about: Any) -> None:
-        """Never."""
-
-
-_opener = urllib.request.build_opener(_NoRedirect)
-
-
 def _seconds(header: str | None) -> float:
-    """Of a Retry-After: a number of seconds, or a date."""
+    """Return the seconds of a Retry-After header, which holds a number or a date."""
     if not header:
         return 0.0
     try:
@@ -184,10 +203,10 @@ def _seconds(header: str | None) -> float:
         return 0.0
 
 
-def _message(said: str) -> str:
-    """The `error.message` of OpenAI's protocol, or all of it."""
+def _message(text: str) -> str:
+    """Return the `error.message` of OpenAI's protocol, or else the whole text."""
     try:
-        error = json.loads(said)["error"]
+        error = json.loads(text)["error"]
         return str(error["message"] if isinstance(error, dict) else error)
     except (ValueError, LookupError, TypeError):
-        return said
+        return text

@@ -1,4 +1,4 @@
-"""The built-in model sources, registered through the same hook as anybody's."""
+"""Built-in model sources, registered through the plugin hook."""
 
 from alignzoo.interfaces.hookspecs import hookimpl
 from alignzoo.interfaces.model_source import ModelSource
@@ -7,5 +7,5 @@ from alignzoo.models.sources.transformers import Transformers
 
 @hookimpl
 def register_models() -> list[type[ModelSource]]:
-    """Name the one of this package."""
+    """Return the built-in model sources."""
     return [Transformers]

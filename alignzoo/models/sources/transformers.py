@@ -1,4 +1,4 @@
-"""Models of the Hugging Face library: a run's, a folder's, the hub's, or one from nothing."""
+"""Model source for Hugging Face transformers: a run, a folder, the hub, or random weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class TokenizerConfig(BaseModel):
-    """A tokenizer trained on the run's own training rows: for models that start from nothing."""
+    """Settings of a tokenizer that is trained on the run's training rows, for models with random weights."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -27,40 +27,42 @@ class TokenizerConfig(BaseModel):
 
 
 class Transformers(ModelSource):
-    """Another recipe's run (`from`), pretrained weights (`path`), or an architecture with random weights (`config`).
+    """Another recipe's run (`from`), pretrained weights (`path`), or random weights (`config`).
 
-    What a recipe's `model` is when it names no source.
+    The default source of a recipe's `model`.
     """
 
     name = "transformers"
     needs_runs = ("from",)
 
-    from_: str | None = Field(None, alias="from", description="a recipe; its run is made first, once, and reused")
-    path: str | None = Field(None, description="a local folder or a hub id, as for from_pretrained")
+    from_: str | None = Field(None, alias="from", description="a recipe whose run is trained first, once, and reused")
+    path: str | None = Field(None, description="local folder or hub id, as for from_pretrained")
     revision: str | None = Field(None, description="hub revision")
-    config: dict[str, Any] | None = Field(None, description="architecture from scratch: model_type and its fields")
+    config: dict[str, Any] | None = Field(
+        None, description="architecture with random weights: model_type and its settings"
+    )
     tokenizer: str | TokenizerConfig | None = Field(
-        None, description="folder, hub id, or {train: bpe}; else the model's"
+        None, description="folder, hub id, or {train: bpe}; by default the model's"
     )
     trust_remote_code: bool = Field(
-        False, description="run Python code that comes with the weights or the tokenizer, with all your rights"
+        False, description="run Python code that comes with the weights or the tokenizer, with all your permissions"
     )
 
     @model_validator(mode="after")
     def _one_start(self) -> Transformers:
         given = [name for name, value in (("from", self.from_), ("path", self.path), ("config", self.config)) if value]
         if len(given) != 1:
-            raise ValueError(f"say exactly one of from, path, config (got {', '.join(given) or 'none'})")
+            raise ValueError(f"expected exactly one of from, path, config (got {', '.join(given) or 'none'})")
         if self.config is not None and self.tokenizer is None:
-            raise ValueError("a model from scratch needs a tokenizer, for example {train: bpe}")
+            raise ValueError("a model with random weights needs a tokenizer, for example {train: bpe}")
         if self.config is not None and "model_type" not in self.config:
             raise ValueError("config needs a model_type, for example llama")
         if self.config is not None and self.quantize:
-            raise ValueError("quantize is for weights that are read, and a config makes random ones")
+            raise ValueError("quantize needs pretrained weights, and config creates random ones")
         return self
 
     def load_tokenizer(self, train_rows: Iterable[Row]) -> PreTrainedTokenizerBase:
-        """Trained on the rows, or from a folder or the hub."""
+        """Train a tokenizer on the rows, or load it from a folder or the hub."""
         from alignzoo.models import tokenizers
 
         if isinstance(self.tokenizer, TokenizerConfig):
@@ -69,7 +71,7 @@ class Transformers(ModelSource):
         return tokenizers.pretrained_tokenizer(self.tokenizer or str(self.path), revision, self.runs_code)
 
     def load_model(self, tokenizer: PreTrainedTokenizerBase, seed: int, head: str) -> PreTrainedModel:
-        """With random weights, or from a folder or the hub."""
+        """Create a model with random weights, or load it from a folder or the hub."""
         from alignzoo.models import loading
 
         if self.config is not None:
@@ -78,16 +80,16 @@ class Transformers(ModelSource):
 
     @property
     def origin(self) -> tuple[str, str | None] | None:
-        """`path` and `revision`."""
+        """`path` and `revision`, or None without a path."""
         return (self.path, self.revision) if self.path else None
 
     def fingerprint(self) -> Any:
-        """The fields, with the contents of local folders; a hub id stands for itself (the revision says which)."""
+        """Return the fields, with digests of the contents of local folders. A hub id is identified by its revision."""
         values = self.model_dump(mode="json", by_alias=True, exclude={"from_", *ON_TOP})
         for key in ("path", "tokenizer"):
             if isinstance(values[key], str) and Path(values[key]).is_dir():
                 values[key] = content_digest(Path(values[key]))
-        if not self.trust_remote_code:  # it changes what is loaded only where it is on
+        if not self.trust_remote_code:  # False has the same fingerprint as recipes without the key
             del values["trust_remote_code"]
         return values
 

@@ -1,4 +1,4 @@
-"""The built-in objectives, registered through the same hook as anybody's."""
+"""The built-in objectives, registered through the hook that plugins use."""
 
 from alignzoo.interfaces.hookspecs import hookimpl
 from alignzoo.interfaces.objective import Objective
@@ -10,5 +10,5 @@ from alignzoo.objectives.builtin.sft import SFT
 
 @hookimpl
 def register_objectives() -> list[type[Objective]]:
-    """Name the four of this package."""
+    """Return SFT, DPO, IPO and cDPO."""
     return [SFT, DPO, IPO, CDPO]

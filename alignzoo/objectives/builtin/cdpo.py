@@ -8,7 +8,7 @@ from alignzoo.interfaces.objective import Field, Objective
 
 
 class CDPO(Objective):
-    """Conservative DPO: DPO that assumes a share of the labels to be flipped, and stops at that confidence."""
+    """Conservative DPO: cross-entropy with labels of which a fraction e may be flipped."""
 
     name = "cdpo"
     family = "label noise"
@@ -17,9 +17,9 @@ class CDPO(Objective):
     already_applies = ("label_smoothing",)
 
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
-    label_smoothing: float = Field(0.1, ge=0, lt=0.5, description="assumed share of flipped labels; 0 is DPO")
+    label_smoothing: float = Field(0.1, ge=0, lt=0.5, description="assumed fraction of flipped labels; 0 is DPO")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,). Its minimum is at beta h = log((1 - e) / e), where the gradient of DPO would still push."""
+        """Return the loss, shape (B,). Its minimum is at beta h = log((1 - e) / e)."""
         h = self.beta * pair.margin
         return -(1 - self.label_smoothing) * logsigmoid(h) - self.label_smoothing * logsigmoid(-h)

@@ -8,7 +8,7 @@ from alignzoo.interfaces.objective import Field, Objective
 
 
 class DPO(Objective):
-    """Direct Preference Optimization: RLHF's objective under a KL constraint as a classification loss on pairs."""
+    """Direct Preference Optimization: a logistic loss on the difference of the log-ratios."""
 
     name = "dpo"
     family = "link functions"
@@ -18,5 +18,5 @@ class DPO(Objective):
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint; the paper uses 0.1, and 0.5 for TL;DR")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         return -logsigmoid(self.beta * pair.margin)

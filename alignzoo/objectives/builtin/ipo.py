@@ -9,11 +9,10 @@ from alignzoo.interfaces.objective import Field, Objective
 
 
 class IPO(Objective):
-    """Identity Preference Optimization: regresses the margin to 1/(2 beta), so that it can't grow without bound.
+    """Identity Preference Optimization: a squared loss that drives h to 1 / (2 beta).
 
-    The field implements two losses under this name. The paper's is on summed log-ratios (`log_ratio: sum`, the
-    default). `log_ratio: mean` divides each log-ratio by its completion's length, as TRL, HALOs and LLaMA-Factory do;
-    the right beta differs between the two.
+    Two losses share this name. The paper sums log-ratios over tokens (`log_ratio: sum`, the default). TRL, HALOs and
+    LLaMA-Factory divide each log-ratio by its completion's length (`log_ratio: mean`). The two need different betas.
     """
 
     name = "ipo"
@@ -26,11 +25,11 @@ class IPO(Objective):
 
     @property
     def already_applies(self) -> tuple[str, ...]:  # type: ignore[override]
-        """With `log_ratio: mean` it is length-normalized already."""
+        """Length normalization, with `log_ratio: mean`."""
         return ("length_normalization",) if self.log_ratio == "mean" else ()
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         h = self._log_ratio(pair.chosen) - self._log_ratio(pair.rejected)
         return (h - 1 / (2 * self.beta)) ** 2
 

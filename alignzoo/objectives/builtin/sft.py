@@ -9,7 +9,7 @@ from alignzoo.interfaces.objective import Field, Objective
 
 
 class SFT(Objective):
-    """Supervised fine-tuning on the chosen completions ("Preferred-FT" in the DPO paper): where alignment starts."""
+    """Supervised fine-tuning on the chosen completions (Preferred-FT in the DPO paper)."""
 
     name = "sft"
     family = "reference-free"
@@ -19,13 +19,13 @@ class SFT(Objective):
     reference = "none"
 
     reduction: Literal["token", "sequence"] = Field(
-        "token", description="mean over tokens, or over sequences of their sums (as the DPO authors' code does)"
+        "token", description="mean over tokens, or over sequences of sums over tokens (as in the DPO authors' code)"
     )
 
     def loss(self, chosen: Scored) -> Tensor:
-        """Shape (B,): the negative log-likelihood of each whole completion, EOS included."""
+        """Return the negative log-likelihood of each completion, EOS included, shape (B,)."""
         return -chosen.log_prob
 
     def weight(self, chosen: Scored) -> Tensor:
-        """Shape (B,): token counts, or ones."""
+        """Return token counts, or ones for a mean over sequences, shape (B,)."""
         return chosen.length if self.reduction == "token" else super().weight(chosen)

@@ -1,4 +1,4 @@
-"""The built-in modifiers, registered through the same hook as anybody's."""
+"""The built-in modifiers, registered through the hook that plugins use."""
 
 from alignzoo.interfaces.hookspecs import hookimpl
 from alignzoo.interfaces.modifier import Modifier
@@ -9,5 +9,5 @@ from alignzoo.objectives.modifiers.margin import Margin
 
 @hookimpl
 def register_modifiers() -> list[type[Modifier]]:
-    """Name the three of this package."""
+    """Return label smoothing, length normalization and the margin."""
     return [LabelSmoothing, LengthNormalization, Margin]

@@ -7,7 +7,7 @@ from alignzoo.interfaces.modifier import Modifier
 
 
 class LengthNormalization(Modifier):
-    """Divides every log-ratio by its completion's length, so that long completions count no more than short ones."""
+    """Length normalization: each log-ratio divided by its completion's length."""
 
     name = "length_normalization"
     source = "Ahrabian et al. 2024 (LN-DPO), arXiv:2407.15229"
@@ -15,5 +15,5 @@ class LengthNormalization(Modifier):
     reference = "sequence"
 
     def scored(self, scored: Scored) -> Scored:
-        """The same with log-ratios per token."""
+        """Return the completions with log-ratios per token."""
         return scored.with_log_ratio(scored.log_ratio / scored.length)

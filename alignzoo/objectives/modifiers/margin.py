@@ -1,4 +1,4 @@
-"""A margin between the rewards."""
+"""A target margin between the implicit rewards."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from alignzoo.objectives.composition import Modified
 
 
 class Margin(Modifier):
-    """Asks the chosen reward to exceed the rejected one by a margin before they count as equal.
+    """A target margin between the implicit rewards of both completions of a pair.
 
-    The reward is beta times the log-ratio (an objective with no beta counts as beta = 1).
+    The implicit reward is beta times the log-ratio; an objective without a beta counts as beta = 1.
     """
 
     name = "margin"
@@ -23,15 +23,15 @@ class Margin(Modifier):
     value: float = Field(1.0, gt=0, description="the margin m, in units of the implicit reward")
 
     def incompatible_with(self, objective: Objective) -> str:
-        """What stands between the margin and the reward would make another margin of it."""
+        """Return an error if the margin would not be in units of the implicit reward."""
         if isinstance(objective, Modified):
-            return f"margin must be the first modifier: {objective.modifiers[-1].name} would change what it adds"
+            return f"margin must be the first modifier: {objective.modifiers[-1].name} would change the margin"
         if type(objective).implicit_reward is not Objective.implicit_reward:
-            return f"margin moves beta times the log-ratio, and {objective.name} has another reward"
+            return f"margin moves beta times the log-ratio, and {objective.name} has another implicit reward"
         return ""
 
     def transform(self, example: Pair, objective: Objective) -> Pair:
-        """The pair with its log-ratios moved together."""
+        """Return the pair with the chosen log-ratio lowered and the rejected one raised by m / (2 beta)."""
         half = self.value / getattr(objective, "beta", 1.0) / 2
         chosen, rejected = example.chosen, example.rejected
         return example.with_sides(

@@ -1,4 +1,4 @@
-"""Published preference objectives for alignzoo, one small file a family. Only alignzoo's public API is used."""
+"""Published preference objectives for alignzoo, one file per family, on its public API."""
 
 from alignzoo import Modifier, Objective, hookimpl
 from alignzoo_zoo.batch import BATCH
@@ -22,11 +22,11 @@ MODIFIERS: list[type[Modifier]] = [*LENGTH_MODIFIERS, FDivergence, WPOWeighting]
 
 @hookimpl
 def register_objectives() -> list[type[Objective]]:
-    """All of them."""
+    """Return all objectives of this package."""
     return OBJECTIVES
 
 
 @hookimpl
 def register_modifiers() -> list[type[Modifier]]:
-    """What several of them do to DPO, for any objective."""
+    """Return the changes that several objectives make to DPO, for any objective."""
     return MODIFIERS

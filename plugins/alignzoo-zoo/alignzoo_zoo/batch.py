@@ -1,4 +1,4 @@
-"""Losses that look across the whole global batch."""
+"""Losses that depend on the whole global batch."""
 
 from math import log
 
@@ -11,7 +11,7 @@ from alignzoo.interfaces import ties
 
 
 class AOT(Objective):
-    """AOT on pairs: the sorted margins of the policy must dominate the sorted margins of the reference."""
+    """AOT on pairs: a logistic loss between the sorted margins of policy and reference."""
 
     name = "aot"
     family = "batch"
@@ -22,7 +22,7 @@ class AOT(Objective):
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,): each pair has the loss of its rank; ties share the mean of the reference's."""
+        """Return the loss of each pair's rank, shape (B,). Ties share the mean of the reference's margins."""
         policy = pair.chosen.log_prob - pair.rejected.log_prob
         reference = pair.chosen.ref_log_prob - pair.rejected.ref_log_prob
         groups = ties.tie_groups(policy, pair.tolerance)
@@ -30,7 +30,7 @@ class AOT(Objective):
 
 
 class AOTUnpaired(Objective):
-    """AOT on separate sets: the sorted chosen log-ratios must dominate the sorted rejected ones."""
+    """AOT on separate sets: a logistic loss between sorted chosen and rejected log-ratios."""
 
     name = "aot_unpaired"
     family = "batch"
@@ -41,14 +41,14 @@ class AOTUnpaired(Objective):
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,): each pair has the loss of its chosen completion's rank; ties share the mean at their ranks."""
+        """Return the loss of each chosen completion's rank, shape (B,). Ties share the mean of their ranks."""
         chosen, rejected = pair.chosen.log_ratio, pair.rejected.log_ratio
         groups = ties.tie_groups(chosen, pair.chosen.tolerance)
         return -logsigmoid(self.beta * (chosen - ties.by_rank(groups, rejected.sort().values)))
 
 
 class DrDPO(Objective):
-    """Dr. DPO: distributionally robust to flipped pairs, which have a large loss and get a small weight."""
+    """Dr. DPO: distributionally robust DPO, a soft minimum of the losses in a batch."""
 
     name = "dr_dpo"
     family = "batch"
@@ -57,20 +57,20 @@ class DrDPO(Objective):
     scope = "batch"
 
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
-    beta_prime: float = Field(1.0, gt=0, description="how far to trust the labels; towards infinity it is DPO")
+    beta_prime: float = Field(1.0, gt=0, description="trust in the labels; DPO in the limit of infinity")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,): the batch's loss, the same for every pair."""
+        """Return the loss of the batch for every pair, shape (B,)."""
         right = logsigmoid(self.beta * pair.margin)
         mean = (right / self.beta_prime).logsumexp(0) - log(len(right))
         return (-self.beta_prime * mean).expand(len(right))
 
 
 class BetaDPO(Objective):
-    """Beta-DPO: beta follows how informative the batch is, and pairs with an outlying margin are left out.
+    """Beta-DPO: DPO with a beta that follows the margins of the batch, without outliers.
 
-    As in the paper, what is compared with the running mean is beta h. The authors' code (junkangwu/beta-DPO) compares
-    h, with a = 0.6 and beta = 0.1; the default alpha = a / beta = 6 gives their numbers.
+    The paper compares beta h with its running mean. The authors' code (junkangwu/beta-DPO) compares h, with a = 0.6 and
+    beta = 0.1; the default alpha = a / beta = 6 gives the same numbers.
     """
 
     name = "beta_dpo"
@@ -83,42 +83,43 @@ class BetaDPO(Objective):
     needs_uniform = True
     stop_gradient = "the batch's beta, and which pairs are kept, are constants of each step"
 
-    beta: float = Field(0.1, gt=0, description="the beta of a batch as informative as the running mean")
-    alpha: float = Field(6.0, ge=0, description="how far beta follows the batch, per unit of beta h")
-    keep: float = Field(0.8, gt=0, le=1, description="share of the pairs kept (the paper's 1 - rho); 1 keeps all")
+    beta: float = Field(0.1, gt=0, description="the beta of a batch whose mean margin is the running mean")
+    alpha: float = Field(6.0, ge=0, description="relative change of beta per unit of beta h")
+    keep: float = Field(0.8, gt=0, le=1, description="fraction of the pairs kept (the paper's 1 - rho)")
     momentum: float = Field(0.9, ge=0, lt=1, description="of the running mean and deviation")
 
     def initial_state(self) -> dict[str, float]:
-        """Mean and standard deviation of beta h over the batches so far."""
+        """Return the initial running mean and standard deviation of beta h."""
         return {"mean": 0.0, "deviation": 1.0}
 
     def next_state(self, pair: Pair) -> dict[str, float]:
-        """The running statistics moved towards this batch's."""
+        """Return the running statistics after this batch."""
         gap = (self.beta * pair.margin).detach()
         now = {"mean": float(gap.mean()), "deviation": float(gap.std(correction=0))}
         return {key: self.momentum * old + (1 - self.momentum) * now[key] for key, old in pair.state.items()}
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,); zero for pairs that are left out, which don't count for the batch's beta either."""
+        """Return the loss, shape (B,): zero for dropped pairs, which also do not affect the batch's beta."""
         gap, kept = (self.beta * pair.margin).detach(), self._kept(pair)
         informative = (gap * kept).sum() / kept.sum() - pair.state["mean"]
         beta = (self.beta * (1 + self.alpha * informative)).clamp(min=1e-3)
         return -logsigmoid(beta * pair.margin) * kept
 
     def weight(self, pair: Pair) -> Tensor:
-        """Shape (B,): a mean over the pairs that are kept."""
+        """Return the weights for a mean over the kept pairs, shape (B,)."""
         return self._kept(pair)
 
     def _kept(self, pair: Pair) -> Tensor:
-        """Ones and zeros: a draw without replacement, in proportion to a normal density around the running mean.
+        """Return 1 for kept pairs and 0 for the others, shape (B,).
 
-        Pairs that tie at the border of the draw share what is left of it.
+        They are drawn without replacement, in proportion to a normal density around the running mean. Pairs that tie
+        for the last places share them.
         """
         gap = (self.beta * pair.margin).detach()
         count = max(1, round(self.keep * len(gap)))
         deviation = max(pair.state["deviation"], 1e-6)
         z = (gap - pair.state["mean"]) / deviation
-        # Efraimidis and Spirakis: the largest u^(1/w) are such a draw; here log(-log u) - log w, the smallest.
+        # Efraimidis and Spirakis: the largest u^(1/w) are such a draw, which are the smallest log(-log u) - log w.
         key = (-(pair.uniform.clamp(1e-12, 1 - 1e-7)).log()).log() + z**2 / 2
         rounding = pair.tolerance * (1 + z.abs() * self.beta / deviation)
         first = (torch.arange(len(gap), device=gap.device) < count).to(gap)
@@ -126,11 +127,11 @@ class BetaDPO(Objective):
 
 
 class AlphaDPO(Objective):
-    """alpha-DPO: SimPO with a target margin of each pair's own, by how far policy and reference already disagree.
+    """alpha-DPO: SimPO with a target margin for each pair that depends on the reference.
 
-    Neither gamma nor alpha is scaled by beta. The authors' code (junkangwu/alpha-DPO) multiplies both by beta: the
-    defaults are its Llama 3 setting, 10 * 0.4 and 10 * 0.2. It takes running averages of mean and deviation where ours
-    are the global batch's.
+    gamma and alpha are not scaled by beta. The authors' code (junkangwu/alpha-DPO) multiplies both by beta; the
+    defaults are its Llama 3 setting, 10 * 0.4 and 10 * 0.2. It uses running averages of the mean and the deviation;
+    this objective uses those of the global batch.
     """
 
     name = "alpha_dpo"
@@ -142,11 +143,11 @@ class AlphaDPO(Objective):
     stop_gradient = "the target margin is a constant of each step, as in the paper"
 
     beta: float = Field(10.0, gt=0, description="scale of the reward per token")
-    gamma: float = Field(4.0, ge=0, description="target margin; the authors have 0.4 beta for Llama 3")
-    alpha: float = Field(2.0, ge=0, description="how far the margin follows the reference; the authors have 0.2 beta")
+    gamma: float = Field(4.0, ge=0, description="target margin; the authors use 0.4 beta for Llama 3")
+    alpha: float = Field(2.0, ge=0, description="weight of the reference in the margin; the authors use 0.2 beta")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         c, r = pair.chosen, pair.rejected
         apart = (c.log_ratio / c.length - r.log_ratio / r.length).detach()
         apart = ties.tie_means(apart, ties.tie_groups(apart, c.tolerance / c.length + r.tolerance / r.length))
@@ -154,7 +155,7 @@ class AlphaDPO(Objective):
         return -logsigmoid(self.implicit_reward(c) - self.implicit_reward(r) - self.gamma - self.alpha * score)
 
     def implicit_reward(self, scored: Scored) -> Tensor:
-        """beta times the mean log-prob, as in SimPO."""
+        """Return beta times the mean log-prob, as in SimPO."""
         return self.beta * scored.log_prob / scored.length
 
 

@@ -1,4 +1,4 @@
-"""Other divergences than the reverse KL between policy and reference."""
+"""Objectives for divergences between policy and reference other than the reverse KL."""
 
 from math import log
 from typing import Literal
@@ -13,10 +13,10 @@ Divergence = Literal["reverse_kl", "forward_kl", "js", "alpha", "chi_squared"]
 
 
 def derivative(divergence: Divergence, log_ratio: Tensor, alpha: float = 0.5) -> Tensor:
-    """f'(u) - f'(1) at u = pi / pi_ref = exp(log_ratio), for each f-divergence of the paper's table 1.
+    """Return f'(u) - f'(1) at u = pi / pi_ref = exp(log_ratio), for each f-divergence of the paper's table 1.
 
-    A policy that is its reference has 0. Exponents beyond 20 go on linearly: the value stays finite and the gradient
-    does not vanish. The exponent of the alpha divergence is alpha times the log-ratio, and that product is bounded.
+    It is 0 where the policy equals the reference. Exponentials are linear beyond an exponent of 20, so that values are
+    finite and gradients do not vanish. For the alpha divergence that bounds alpha times the log-ratio.
     """
     if divergence == "reverse_kl":
         return log_ratio
@@ -30,11 +30,11 @@ def derivative(divergence: Divergence, log_ratio: Tensor, alpha: float = 0.5) ->
 
 
 class FDPO(Objective):
-    """f-DPO: DPO for a constraint by another divergence than the reverse KL.
+    """f-DPO: DPO with f'(pi / pi_ref) of another divergence in place of the log-ratio.
 
-    The paper's theorem needs an f' that is not defined at 0. Chi-squared, with f' = 2 (u - 1), lies outside of it: the
-    optimal policy may then put probability 0 where the reference has some, and the loss is a heuristic. `chi_po` adds
-    the KL divergence to mend that.
+    The paper's theorem needs an f' that is not defined at 0. The chi-squared divergence, with f' = 2 (u - 1), does not
+    satisfy it: the optimal policy may have probability 0 where the reference has not, and the loss is a heuristic.
+    `chi_po` adds the KL divergence and satisfies it.
     """
 
     name = "f_dpo"
@@ -45,19 +45,19 @@ class FDPO(Objective):
 
     beta: float = Field(0.1, gt=0, description="strength of the constraint")
     divergence: Divergence = Field("js", description="reverse_kl is DPO")
-    alpha: float = Field(0.5, gt=0, lt=1, description="of the alpha divergence alone; towards 0 it is the reverse KL")
+    alpha: float = Field(0.5, gt=0, lt=1, description="of the alpha divergence; the reverse KL in the limit of 0")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         return -logsigmoid(self.implicit_reward(pair.chosen) - self.implicit_reward(pair.rejected))
 
     def implicit_reward(self, scored: Scored) -> Tensor:
-        """beta f'(pi / pi_ref), up to a constant of the prompt."""
+        """Return beta f'(pi / pi_ref), up to a constant of the prompt."""
         return self.beta * derivative(self.divergence, scored.log_ratio, self.alpha)
 
 
 class ChiPO(Objective):
-    """Chi-PO: DPO with the chi-squared divergence mixed in, which is cautious where the data says nothing."""
+    """Chi-PO: DPO with the chi-squared divergence added to the KL divergence."""
 
     name = "chi_po"
     family = "divergences"
@@ -69,17 +69,17 @@ class ChiPO(Objective):
     clip: float = Field(1.0, gt=0, description="R_max: rewards lie within +-clip, so that margins lie within +-2 clip")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,). Outside the clip the gradient is zero, as in the paper."""
+        """Return the loss, shape (B,). The gradient is zero outside the clip, as in the paper."""
         margin = self.implicit_reward(pair.chosen) - self.implicit_reward(pair.rejected)
         return -logsigmoid(margin.clamp(-2 * self.clip, 2 * self.clip))
 
     def implicit_reward(self, scored: Scored) -> Tensor:
-        """beta phi(pi / pi_ref), less its value at the reference."""
+        """Return beta phi(log_ratio), minus its value at the reference."""
         return self.beta * (expm1(scored.log_ratio) + scored.log_ratio)
 
 
 class FDivergence(Modifier):
-    """f-DPO's change of the log-ratio, for any objective that reads one."""
+    """f-DPO's change for any objective: f'(pi / pi_ref) in place of the log-ratio."""
 
     name = "f_divergence"
     family = FDPO.family
@@ -88,10 +88,10 @@ class FDivergence(Modifier):
     reference = "sequence"
 
     divergence: Divergence = Field("js", description="reverse_kl changes nothing")
-    alpha: float = Field(0.5, gt=0, lt=1, description="of the alpha divergence alone")
+    alpha: float = Field(0.5, gt=0, lt=1, description="parameter of the alpha divergence")
 
     def scored(self, scored: Scored) -> Scored:
-        """The same with f' in place of the log-ratio."""
+        """Return the completions with f' in place of the log-ratio."""
         return scored.with_log_ratio(derivative(self.divergence, scored.log_ratio, self.alpha))
 
 

@@ -1,4 +1,4 @@
-"""What length does to the margin."""
+"""Objectives that correct for the length of completions."""
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -7,7 +7,7 @@ from alignzoo import Field, Modifier, Objective, Pair, Scored
 
 
 class RDPO(Objective):
-    """R-DPO: regularizes DPO by the difference in length, so that longer is no longer better."""
+    """R-DPO: DPO with the difference in length added to the margin."""
 
     name = "r_dpo"
     family = "length"
@@ -18,12 +18,12 @@ class RDPO(Objective):
     alpha: float = Field(0.01, ge=0, description="weight of the length difference, per token; 0 is DPO")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,). A longer chosen completion counts as partly explained by its length: its gradient is smaller."""
+        """Return the loss, shape (B,). The gradient is smaller for a longer chosen completion."""
         return -logsigmoid(self.beta * pair.margin + self.alpha * (pair.chosen.length - pair.rejected.length))
 
 
 class LNDPO(Objective):
-    """Length-normalized DPO: log-ratios per token, with a beta that is larger by about the length of a completion."""
+    """Length-normalized DPO: DPO on log-ratios per token."""
 
     name = "ln_dpo"
     family = "length"
@@ -34,28 +34,28 @@ class LNDPO(Objective):
     beta: float = Field(2.0, gt=0, description="strength of the KL constraint, per token")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         return -logsigmoid(self.implicit_reward(pair.chosen) - self.implicit_reward(pair.rejected))
 
     def implicit_reward(self, scored: Scored) -> Tensor:
-        """Per token."""
+        """Return beta times the log-ratio per token."""
         return self.beta * scored.log_ratio / scored.length
 
 
 def length_desensitization(pair: Pair, tail: float) -> Pair:
-    """The pair with log-ratios in which tokens beyond the shorter completion's length count `tail`."""
+    """Return the pair with a weight of `tail` on the tokens beyond the shorter completion's length."""
     shorter = pair.chosen.length.minimum(pair.rejected.length)
 
     def weighted(one: Scored) -> Scored:
         inside = one.tokens.position < one.tokens.spread(shorter)
-        ratio = one.tokens.log_ratio  # a weight of its own would have the default dtype, and be rounded to it
+        ratio = one.tokens.log_ratio  # a tensor of weights would have the default dtype and round to it
         return one.with_log_ratio(one.tokens.sum(ratio.where(inside, tail * ratio)))
 
     return pair.with_sides(chosen=weighted(pair.chosen), rejected=weighted(pair.rejected))
 
 
 def length_downsampling(pair: Pair) -> Pair:
-    """The pair with log-ratios over as many tokens as the shorter completion has, drawn at random from the longer."""
+    """Return the pair with log-ratios over equally many tokens, drawn at random from the longer completion."""
     shorter = pair.chosen.length.minimum(pair.rejected.length)
 
     def sampled(one: Scored) -> Scored:
@@ -66,7 +66,7 @@ def length_downsampling(pair: Pair) -> Pair:
 
 
 class LDDPO(Objective):
-    """LD-DPO: tokens beyond the length of the shorter completion count less, in policy and reference alike."""
+    """LD-DPO: DPO with a smaller weight for tokens beyond the shorter completion's length."""
 
     name = "ld_dpo"
     family = "length"
@@ -77,15 +77,15 @@ class LDDPO(Objective):
     tokens = True
 
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
-    alpha: float = Field(0.5, ge=0, le=1, description="what the excess tokens count; 1 is DPO")
+    alpha: float = Field(0.5, ge=0, le=1, description="weight of the excess tokens; 1 is DPO")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         return -logsigmoid(self.beta * length_desensitization(pair, self.alpha).margin)
 
 
 class SamPO(Objective):
-    """SamPO: DPO on as many tokens of the longer completion as the shorter one has, drawn anew at every step."""
+    """SamPO: DPO on random tokens of the longer completion, as many as the shorter one has."""
 
     name = "sampo"
     family = "length"
@@ -99,12 +99,12 @@ class SamPO(Objective):
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,). The same tokens are taken of policy and reference."""
+        """Return the loss, shape (B,). Policy and reference use the same tokens, drawn anew in every step."""
         return -logsigmoid(self.beta * length_downsampling(pair).margin)
 
 
 class LengthDesensitization(Modifier):
-    """LD-DPO's length treatment for any pairwise objective: excess tokens of the longer completion count less."""
+    """LD-DPO's change for any objective on pairs: a smaller weight for excess tokens."""
 
     name = "length_desensitization"
     family = LDDPO.family
@@ -114,15 +114,15 @@ class LengthDesensitization(Modifier):
     reference = "token"
     tokens = True
 
-    alpha: float = Field(0.5, ge=0, le=1, description="what the excess tokens count; 1 changes nothing")
+    alpha: float = Field(0.5, ge=0, le=1, description="weight of the excess tokens; 1 changes nothing")
 
     def transform(self, example: Pair, objective: Objective) -> Pair:
-        """The pair with its weighted log-ratios."""
+        """Return the pair with the weighted log-ratios."""
         return length_desensitization(example, self.alpha)
 
 
 class LengthDownsampling(Modifier):
-    """SamPO's length treatment for any pairwise objective: a random subset of the longer completion's tokens."""
+    """SamPO's change for any objective on pairs: random tokens of the longer completion."""
 
     name = "length_downsampling"
     family = SamPO.family
@@ -134,7 +134,7 @@ class LengthDownsampling(Modifier):
     needs_uniform = True
 
     def transform(self, example: Pair, objective: Objective) -> Pair:
-        """The pair with log-ratios over the drawn tokens."""
+        """Return the pair with log-ratios over the drawn tokens."""
         return length_downsampling(example)
 
 

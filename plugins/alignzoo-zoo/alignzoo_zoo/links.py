@@ -1,4 +1,4 @@
-"""Other functions of the margin than DPO's log sigmoid."""
+"""Functions of the margin other than DPO's log sigmoid, and losses on each log-ratio."""
 
 from math import log, log1p
 
@@ -10,7 +10,7 @@ from alignzoo_zoo.bounded import exp
 
 
 class RSOHinge(Objective):
-    """RSO's hinge loss on the normalized margin: pairs that are right by 1/beta or more are left alone."""
+    """RSO's hinge loss on the normalized margin, which is zero from h = 1 / beta."""
 
     name = "rso_hinge"
     family = "link functions"
@@ -20,12 +20,12 @@ class RSOHinge(Objective):
     beta: float = Field(0.05, gt=0, description="strength of the KL constraint (the paper's gamma)")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         return (1 - self.beta * pair.margin).relu()
 
 
 class EXOPair(Objective):
-    """EXO on pairs: the reverse KL from the model's preference to the smoothed label; DPO takes the forward one."""
+    """EXO on pairs: the reverse KL divergence between the model's preference and the label."""
 
     name = "exo_pair"
     family = "link functions"
@@ -34,20 +34,20 @@ class EXOPair(Objective):
     already_applies = ("label_smoothing",)
 
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
-    label_smoothing: float = Field(1e-3, gt=0, lt=0.5, description="the label is 1 - e and e: 0 would be infinite")
+    label_smoothing: float = Field(1e-3, gt=0, lt=0.5, description="the label is (1 - e, e); infinite loss for e = 0")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         h, e = self.beta * pair.margin, self.label_smoothing
         right = h.sigmoid() * (logsigmoid(h) - log1p(-e))
         return right + (-h).sigmoid() * (logsigmoid(-h) - log(e))
 
 
 class DiscoPOP(Objective):
-    """DiscoPOP: the log-ratio modulated loss that a language model discovered, between logistic and exponential.
+    """DiscoPOP: a blend of logistic and exponential loss, discovered by a language model.
 
-    It is not monotone: at temperature 0.05 its slope by beta h at 0 is +0.78, so that a policy that is its reference
-    first lowers the margin, towards a local minimum at beta h = -0.12.
+    The loss is not monotone. At temperature 0.05 its slope by beta h at 0 is +0.78, so that a policy that starts at the
+    reference first lowers the margin, toward a local minimum at beta h = -0.12.
     """
 
     name = "discopop"
@@ -57,17 +57,17 @@ class DiscoPOP(Objective):
     raises = "nothing"
 
     beta: float = Field(0.05, gt=0, description="strength of the KL constraint")
-    temperature: float = Field(0.05, gt=0, description="how sharply the two are told apart")
+    temperature: float = Field(0.05, gt=0, description="width of the blend, in units of beta h")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,). m exp(-z) is written as exp(log m - z): for a negative z alone the second factor overflows."""
+        """Return the loss, shape (B,). m exp(-z) is computed as exp(log m - z), which does not overflow."""
         z = self.beta * pair.margin
         gate = z / self.temperature
         return -(-gate).sigmoid() * logsigmoid(z) + exp(logsigmoid(gate) - z)
 
 
 class SPPOHard(Objective):
-    """SPPO with hard labels: drives both log-ratios to +-1/(2 beta), each by itself."""
+    """SPPO with hard labels: squared losses that drive the log-ratios to +-1 / (2 beta)."""
 
     name = "sppo_hard"
     family = "pointwise"
@@ -77,15 +77,15 @@ class SPPOHard(Objective):
     beta: float = Field(1e-3, gt=0, description="the paper's 1/eta: log-ratios are driven to +-1/(2 beta)")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,). Of order 1/beta^2: learning rate and clipping must fit."""
+        """Return the loss, shape (B,). It is of order 1 / beta^2, which the learning rate must fit."""
         goal = 1 / (2 * self.beta)
         return (pair.chosen.log_ratio - goal) ** 2 + (pair.rejected.log_ratio + goal) ** 2
 
 
 class NCAPair(Objective):
-    """NCA on pairs: noise contrastive alignment, which also keeps the chosen likelihood from falling.
+    """NCA on pairs: noise contrastive alignment, which keeps the chosen likelihood up.
 
-    The same loss as the authors' code (thu-ml/Noise-Contrastive-Alignment) and TRL's; beta is the authors', 0.01.
+    The loss equals that of TRL and of the authors' code (thu-ml/Noise-Contrastive-Alignment), whose beta is 0.01.
     """
 
     name = "nca_pair"
@@ -93,16 +93,19 @@ class NCAPair(Objective):
     source = "Chen et al. 2024, arXiv:2402.05369, section 4 and table 1, for K = 2"
     equation = "-log sigmoid(r_w) - (log sigmoid(-r_w) + log sigmoid(-r_l)) / 2, with r = beta log_ratio"
 
-    beta: float = Field(0.01, gt=0, description="strength of the KL constraint; the paper has 0.01, 0.1 for reasoning")
+    beta: float = Field(0.01, gt=0, description="strength of the KL constraint; 0.01 in the paper, 0.1 for reasoning")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         chosen, rejected = self.beta * pair.chosen.log_ratio, self.beta * pair.rejected.log_ratio
         return -logsigmoid(chosen) - 0.5 * (logsigmoid(-chosen) + logsigmoid(-rejected))
 
 
 class BCOPair(Objective):
-    """BCO's classifier on pairs without its reward shift, as in TRL and Liger-Kernel; `bco` has the shift."""
+    """BCO's binary classifier on pairs, without the reward shift of `bco`.
+
+    TRL and Liger-Kernel have the same loss under this name.
+    """
 
     name = "bco_pair"
     family = "pointwise"
@@ -112,12 +115,15 @@ class BCOPair(Objective):
     beta: float = Field(0.01, gt=0, description="strength of the KL constraint")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         return -logsigmoid(self.beta * pair.chosen.log_ratio) - logsigmoid(-self.beta * pair.rejected.log_ratio)
 
 
 class APOZero(Objective):
-    """APO-zero: raises the chosen likelihood, lowers the rejected one; for chosen answers better than the model's."""
+    """APO-zero: a loss that raises the chosen log-ratio and lowers the rejected one.
+
+    The paper recommends it if the chosen answers are better than the model's.
+    """
 
     name = "apo_zero"
     family = "pointwise"
@@ -127,12 +133,15 @@ class APOZero(Objective):
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         return (-self.beta * pair.chosen.log_ratio).sigmoid() + (self.beta * pair.rejected.log_ratio).sigmoid()
 
 
 class APODown(Objective):
-    """APO-down: lowers both, the rejected one more; for chosen answers worse than the model's."""
+    """APO-down: a loss that lowers both log-ratios, the rejected one more.
+
+    The paper recommends it if the chosen answers are worse than the model's.
+    """
 
     name = "apo_down"
     family = "pointwise"
@@ -142,7 +151,7 @@ class APODown(Objective):
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         return (self.beta * pair.chosen.log_ratio).sigmoid() + (-self.beta * pair.margin).sigmoid()
 
 

@@ -1,4 +1,4 @@
-"""Pairs whose labels may be wrong, or are worth different margins."""
+"""Objectives for noisy or graded labels, and against the fall of the chosen likelihood."""
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -8,7 +8,7 @@ from alignzoo.interfaces import ties
 
 
 class RobustDPO(Objective):
-    """Robust DPO: an unbiased estimate of DPO's loss on clean labels, from labels of which a known share is flipped."""
+    """Robust DPO: an unbiased estimate, from noisy labels, of DPO's loss on clean ones."""
 
     name = "robust_dpo"
     family = "label noise"
@@ -17,16 +17,16 @@ class RobustDPO(Objective):
     already_applies = ("label_smoothing",)
 
     beta: float = Field(0.01, gt=0, description="strength of the KL constraint")
-    label_smoothing: float = Field(0.1, ge=0, lt=0.5, description="share of flipped labels")
+    label_smoothing: float = Field(0.1, ge=0, lt=0.5, description="fraction of flipped labels")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,); may be negative."""
+        """Return the loss, shape (B,). It may be negative."""
         h, e = self.beta * pair.margin, self.label_smoothing
         return (-(1 - e) * logsigmoid(h) + e * logsigmoid(-h)) / (1 - 2 * e)
 
 
 class ODPO(Objective):
-    """DPO with an offset: a pair whose scores are far apart must be told apart by a larger margin."""
+    """ODPO: DPO with an offset that grows with the difference of the data's scores."""
 
     name = "odpo"
     family = "label noise"
@@ -38,13 +38,13 @@ class ODPO(Objective):
     alpha: float = Field(1.0, ge=0, description="weight of the offset; 0 is DPO")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,). Scores that don't rank the chosen completion higher count as almost equal."""
+        """Return the loss, shape (B,). The difference of scores is at least 1e-3."""
         apart = (pair.chosen.column("score") - pair.rejected.column("score")).clamp(min=1e-3)
         return -logsigmoid(self.beta * pair.margin - self.alpha * apart.log())
 
 
 class DPOShift(Objective):
-    """DPO-Shift: counts the rejected reward a little less, so that the chosen probability falls less."""
+    """DPO-Shift: DPO with the rejected reward multiplied by a factor of at most 1."""
 
     name = "dpo_shift"
     family = "displacement"
@@ -52,15 +52,15 @@ class DPOShift(Objective):
     equation = "-log sigmoid(beta log_ratio_w - shift beta log_ratio_l)"
 
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
-    shift: float = Field(0.95, gt=0, le=1, description="what the rejected reward is multiplied by; 1 is DPO")
+    shift: float = Field(0.95, gt=0, le=1, description="factor of the rejected reward; 1 is DPO")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         return -logsigmoid(self.beta * (pair.chosen.log_ratio - self.shift * pair.rejected.log_ratio))
 
 
 class DPOP(Objective):
-    """DPO-Positive (Smaug): DPO with a penalty where the chosen completion gets less likely than it was."""
+    """DPO-Positive (Smaug): DPO with a penalty on a negative chosen log-ratio."""
 
     name = "dpop"
     family = "displacement"
@@ -71,13 +71,13 @@ class DPOP(Objective):
     penalty: float = Field(50.0, ge=0, description="the paper's lambda; 0 is DPO")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,). Where the policy is its reference, half of the penalty's slope counts."""
+        """Return the loss, shape (B,). The slope of the penalty is halved where the policy equals the reference."""
         fallen = ties.hinge(-pair.chosen.log_ratio, pair.chosen.tolerance)
         return -logsigmoid(self.beta * (pair.margin - self.penalty * fallen))
 
 
 class RPO(Objective):
-    """Iterative RPO's loss: DPO plus the chosen completion's negative log-likelihood per token."""
+    """Iterative RPO: DPO plus the chosen completion's negative log-likelihood per token."""
 
     name = "rpo"
     family = "displacement"
@@ -88,14 +88,14 @@ class RPO(Objective):
     alpha: float = Field(1.0, ge=0, description="weight of the likelihood; 0 is DPO")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         return -logsigmoid(self.beta * pair.margin) - self.alpha * pair.chosen.log_prob / pair.chosen.length
 
 
 class CalDPO(Objective):
-    """Cal-DPO: the contrastive loss on raw log-ratios, with both rewards calibrated to +-1/(2 beta).
+    """Cal-DPO: DPO on unscaled log-ratios, plus their calibration to +-1 / (2 beta).
 
-    The paper's loss. The authors' code (tengxiao1/Cal-DPO) counts the calibration half.
+    This is the paper's loss. The authors' code (tengxiao1/Cal-DPO) multiplies the calibration by 1/2.
     """
 
     name = "cal_dpo"
@@ -106,7 +106,7 @@ class CalDPO(Objective):
     beta: float = Field(1e-3, gt=0, description="scale of the calibration: rewards are driven to +-1/(2 beta)")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         goal = 1 / (2 * self.beta)
         calibration = (pair.chosen.log_ratio - goal) ** 2 + (pair.rejected.log_ratio + goal) ** 2
         return -logsigmoid(pair.margin) + calibration

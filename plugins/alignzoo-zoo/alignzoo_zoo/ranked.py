@@ -1,4 +1,4 @@
-"""Lists of K completions, the best first. A pair is a list of two."""
+"""Objectives on ranked lists of K completions, best first; a pair is a list of two."""
 
 from itertools import combinations
 
@@ -11,12 +11,12 @@ from alignzoo.interfaces import ties
 
 
 def later(values: Tensor) -> Tensor:
-    """log sum_{j >= k} exp(values_j) for each k, shape (B, K)."""
+    """Return log sum_{j >= k} exp(values_j) for each k, shape (B, K)."""
     return values.flip(1).logcumsumexp(1).flip(1)
 
 
 class PlackettLuceDPO(Objective):
-    """DPO for rankings: the Plackett-Luce likelihood of the whole order, of which Bradley-Terry is the case of two."""
+    """DPO for rankings: the Plackett-Luce likelihood of the order of a list."""
 
     name = "pl_dpo"
     family = "ranked"
@@ -27,7 +27,7 @@ class PlackettLuceDPO(Objective):
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
 
     def loss(self, ranked: Ranked) -> Tensor:
-        """Shape (B,). Equal scores have no order: the mean over all orders of them."""
+        """Return the loss, shape (B,): a mean over all orders of completions with equal scores."""
         reward = self.beta * ranked.completions.log_ratio
         places = ranked.places
         loss = (later(reward) - reward).sum(1)
@@ -39,9 +39,9 @@ class PlackettLuceDPO(Objective):
 
 
 def _over_orders(reward: Tensor, places: list[int]) -> Tensor:
-    """The Plackett-Luce loss of one list, shape (), a mean over the orders of completions that share a place.
+    """Return the Plackett-Luce loss of one list, shape (), a mean over the orders of completions that share a place.
 
-    Of a group of g, each subset of m is equally often what remains of it: 2^g terms.
+    In a group of g, each subset of m completions is equally often the remaining one, which gives 2^g terms.
     """
     loss = -reward.sum()
     for place in dict.fromkeys(places):
@@ -54,11 +54,11 @@ def _over_orders(reward: Tensor, places: list[int]) -> Tensor:
 
 
 class InfoNCA(Objective):
-    """InfoNCA: the policy's softmax over the list must match the softmax of the data's scores.
+    """InfoNCA: cross-entropy between the softmax of the scores and that of the rewards.
 
-    The authors' code (thu-ml/Noise-Contrastive-Alignment) divides UltraFeedback's scores by 1e-4, by which the best
-    takes all, and adds 0.01 to the first of a list to break ties. Here equal scores share, and the temperature is 1,
-    since the unit of a score is the data's.
+    The authors' code (thu-ml/Noise-Contrastive-Alignment) divides UltraFeedback's scores by 1e-4, so that only the best
+    completion counts, and adds 0.01 to the first score to break ties. Here equal scores have equal shares, and the
+    temperature is 1, because the unit of a score depends on the data.
     """
 
     name = "infonca"
@@ -70,20 +70,20 @@ class InfoNCA(Objective):
 
     beta: float = Field(0.01, gt=0, description="strength of the KL constraint")
     temperature: float = Field(
-        1.0, gt=0, description="of the scores (the paper's alpha); towards 0 only the best counts"
+        1.0, gt=0, description="temperature of the scores (the paper's alpha); only the best counts in the limit of 0"
     )
 
     def loss(self, ranked: Ranked) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         wanted = (ranked.completions.column("score") / self.temperature).softmax(1)
         return -(wanted * (self.beta * ranked.completions.log_ratio).log_softmax(1)).sum(1)
 
 
 class NCA(Objective):
-    """NCA: noise contrastive alignment on a scored list, which also keeps likelihoods from falling.
+    """NCA: noise contrastive alignment on a list with scores.
 
-    The second term is a mean over the K completions, as in the authors' code (thu-ml/Noise-Contrastive-Alignment),
-    whose temperature is 1e-4; see `infonca`.
+    It also keeps likelihoods from falling. The second term is a mean over the K completions, as in the authors' code
+    (thu-ml/Noise-Contrastive-Alignment), whose temperature is 1e-4; see `infonca`.
     """
 
     name = "nca"
@@ -96,17 +96,17 @@ class NCA(Objective):
     columns = ("score",)
 
     beta: float = Field(0.01, gt=0, description="strength of the KL constraint")
-    temperature: float = Field(1.0, gt=0, description="of the scores (the paper's alpha)")
+    temperature: float = Field(1.0, gt=0, description="temperature of the scores (the paper's alpha)")
 
     def loss(self, ranked: Ranked) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         wanted = (ranked.completions.column("score") / self.temperature).softmax(1)
         reward = self.beta * ranked.completions.log_ratio
         return -(wanted * logsigmoid(reward) + logsigmoid(-reward) / reward.shape[1]).sum(1)
 
 
 class LiPOLambda(Objective):
-    """LiPO-lambda: a logistic loss on every pair of the list, weighted by what swapping them would cost in DCG."""
+    """LiPO-lambda: a logistic loss on all pairs of a list, weighted by the change in DCG."""
 
     name = "lipo_lambda"
     family = "ranked"
@@ -119,7 +119,7 @@ class LiPOLambda(Objective):
     beta: float = Field(0.05, gt=0, description="strength of the KL constraint")
 
     def loss(self, ranked: Ranked) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         score, reward = ranked.completions.column("score"), self.beta * ranked.completions.log_ratio
         groups = ties.tie_groups(-reward, self.beta * ranked.completions.tolerance.amax(1, keepdim=True))
         weight = _couples(torch.exp2(score)).abs() * _swap_costs(groups, reward) * (_couples(score) > 0)
@@ -127,15 +127,15 @@ class LiPOLambda(Objective):
 
 
 def _couples(values: Tensor) -> Tensor:
-    """(B, K) to (B, K, K): [b, i, j] is values_i - values_j."""
+    """Return all differences, (B, K) to (B, K, K): [b, i, j] is values_i - values_j."""
     return values[:, :, None] - values[:, None, :]
 
 
 def _swap_costs(groups: Tensor, like: Tensor) -> Tensor:
-    """(B, K, K) |1/D(i) - 1/D(j)| with D = log(1 + rank), a mean over the orders of tied completions.
+    """Return |1/D(i) - 1/D(j)|, (B, K, K), with D = log(1 + rank), a mean over the orders of tied completions.
 
-    `groups` are ranks that ties share. The discount of a mean rank would weigh a tie by 0, and a policy that is its
-    reference would never move.
+    `groups` are ranks that ties share. With the discount of the mean rank the weight of a tie would be 0, and a policy
+    that starts at the reference would never move.
     """
     discount = 1 / torch.arange(2, groups.shape[1] + 2, device=like.device).to(like).log()
     own = discount[groups.argsort(stable=True).argsort()]  # in one of the orders
@@ -146,12 +146,12 @@ def _swap_costs(groups: Tensor, like: Tensor) -> Tensor:
 
 
 def per_token(scored: Scored) -> Tensor:
-    """Mean log-prob of each completion's tokens, shape (B, K)."""
+    """Return the mean log-prob of each completion's tokens, shape (B, K)."""
     return scored.log_prob / scored.length
 
 
 class PRO(Objective):
-    """PRO: the best completion against all after it, then the next, more sharply where scores are further apart."""
+    """PRO: softmax losses of each completion against all worse ones, scaled by score gaps."""
 
     name = "pro"
     family = "ranked"
@@ -167,7 +167,7 @@ class PRO(Objective):
     alpha: float = Field(0.05, ge=0, description="weight of the best completion's likelihood (the paper's beta)")
 
     def loss(self, ranked: Ranked) -> Tensor:
-        """Shape (B,). 1 / d is the paper's temperature: T_ki, and their minimum for the positive completion."""
+        """Return the loss, shape (B,). A score gap is 1 / T in the paper; the best completion has the smallest T."""
         mean, score = self.implicit_reward(ranked.completions), ranked.completions.column("score")
         last = mean.shape[1] - 1
         loss = -self.alpha * last**2 * ranked.completions.log_prob[:, 0]
@@ -179,15 +179,15 @@ class PRO(Objective):
         return loss
 
     def implicit_reward(self, scored: Scored) -> Tensor:
-        """The mean log-prob."""
+        """Return the mean log-prob, by which completions are ranked."""
         return per_token(scored)
 
 
 class RRHF(Objective):
-    """RRHF: no completion may be likelier per token than a better one, and the best one's likelihood is raised.
+    """RRHF: hinge losses on the ranking by log-prob per token, plus the best one's NLL.
 
     The likelihood term is a sum over tokens, as in the paper. The authors' code (GanjinZero/RRHF) takes its mean over
-    the padded length, and leaves out pairs of equal scores.
+    the padded length and omits pairs of equal scores.
     """
 
     name = "rrhf"
@@ -197,17 +197,17 @@ class RRHF(Objective):
     data = "ranked"
     reference = "none"
 
-    alpha: float = Field(1.0, ge=0, description="weight of the likelihood; the paper has 1")
+    alpha: float = Field(1.0, ge=0, description="weight of the likelihood; the paper uses 1")
 
     def loss(self, ranked: Ranked) -> Tensor:
-        """Shape (B,). Of equal scores neither is better: half of the loss of either order."""
+        """Return the loss, shape (B,). Completions with equal scores have half of the loss of either order."""
         apart, places = _couples(self.implicit_reward(ranked.completions)), ranked.places
         better = (places[:, :, None] < places[:, None, :]).to(apart)
         tied = (places[:, :, None] == places[:, None, :]).to(apart)
         return ((-apart).relu() * (better + tied / 2)).sum((1, 2)) - self.alpha * ranked.completions.log_prob[:, 0]
 
     def implicit_reward(self, scored: Scored) -> Tensor:
-        """What it ranks by."""
+        """Return the mean log-prob, by which completions are ranked."""
         return per_token(scored)
 
 

@@ -1,4 +1,4 @@
-"""Losses on the policy's own likelihoods."""
+"""Objectives without a reference."""
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -8,12 +8,12 @@ from alignzoo_zoo.bounded import expm1
 
 
 def per_token(scored: Scored) -> Tensor:
-    """Mean log-prob of a completion's tokens, shape (B,)."""
+    """Return the mean log-prob of a completion's tokens, shape (B,)."""
     return scored.log_prob / scored.length
 
 
 class SimPO(Objective):
-    """SimPO: the mean log-prob is the reward, and the chosen one must exceed the rejected one by a target margin."""
+    """SimPO: a logistic loss on the difference of mean log-probs, with a target margin."""
 
     name = "simpo"
     family = "reference-free"
@@ -21,20 +21,20 @@ class SimPO(Objective):
     equation = "-log sigmoid(beta (a_w - a_l) - gamma), with a = log pi(y) / |y|"
     reference = "none"
 
-    beta: float = Field(2.0, gt=0, description="scale of the reward; the paper has 2 to 2.5, and 10 for Llama 3 v0.2")
-    gamma: float = Field(1.0, ge=0, description="target margin, not scaled by beta; the paper has 0.3 to 1.6, and 3")
+    beta: float = Field(2.0, gt=0, description="scale of the reward; the paper uses 2 to 2.5, and 10 for Llama 3 v0.2")
+    gamma: float = Field(1.0, ge=0, description="target margin, not scaled by beta; the paper uses 0.3 to 1.6, and 3")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         return -logsigmoid(self.implicit_reward(pair.chosen) - self.implicit_reward(pair.rejected) - self.gamma)
 
     def implicit_reward(self, scored: Scored) -> Tensor:
-        """beta times the mean log-prob."""
+        """Return beta times the mean log-prob."""
         return self.beta * per_token(scored)
 
 
 class AlphaPO(Objective):
-    """AlphaPO: SimPO with a reward that is a power of the mean likelihood in place of its logarithm."""
+    """AlphaPO: SimPO with a power of the mean likelihood as the reward."""
 
     name = "alpha_po"
     family = "reference-free"
@@ -44,14 +44,14 @@ class AlphaPO(Objective):
 
     beta: float = Field(2.5, gt=0, description="scale of the reward")
     gamma: float = Field(0.1, ge=0, description="target margin, not scaled by beta")
-    alpha: float = Field(0.25, ge=-2, le=2, description="shape of the reward; towards 0 it is SimPO")
+    alpha: float = Field(0.25, ge=-2, le=2, description="shape of the reward; SimPO in the limit of 0")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         return -logsigmoid(self.implicit_reward(pair.chosen) - self.implicit_reward(pair.rejected) - self.gamma)
 
     def implicit_reward(self, scored: Scored) -> Tensor:
-        """beta (1 - p^-alpha) / alpha, p the geometric mean of the tokens' probabilities."""
+        """Return beta (1 - p^-alpha) / alpha, with p the geometric mean of the tokens' probabilities."""
         a = per_token(scored)
         if self.alpha == 0:
             return self.beta * a
@@ -59,11 +59,11 @@ class AlphaPO(Objective):
 
 
 class ORPO(Objective):
-    """ORPO: the chosen completion's likelihood and an odds ratio in one loss, without an SFT stage.
+    """ORPO: the chosen completion's NLL per token plus a logistic loss on the log odds ratio.
 
-    The likelihood is each chosen completion's mean over its tokens, as in the paper. The authors' code (xfactlab/orpo)
-    and TRL take one mean over all tokens of the batch, those of the prompts included. The weight 0.1 is TRL's default
-    and the authors' Mistral setting; their parser's default is 1.
+    The likelihood is the mean over each chosen completion's tokens, as in the paper. The authors' code (xfactlab/orpo)
+    and TRL take one mean over all tokens of the batch, including those of the prompts. The weight 0.1 is TRL's default
+    and the authors' Mistral setting; the default of their parser is 1.
     """
 
     name = "orpo"
@@ -75,22 +75,22 @@ class ORPO(Objective):
     lambda_: float = Field(0.1, ge=0, description="weight of the odds ratio")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         odds = self.implicit_reward(pair.chosen) - self.implicit_reward(pair.rejected)
         return -per_token(pair.chosen) - self.lambda_ * logsigmoid(odds)
 
     def implicit_reward(self, scored: Scored) -> Tensor:
-        """The log odds of the mean likelihood, which go on linearly from 1e-6 below a likelihood of 1."""
+        """Return the log odds of the mean likelihood, linear for a mean log-prob above -1e-6."""
         a = per_token(scored)
         below = a.clamp(max=-1e-6)
         return below - (-below.expm1()).log() + 1e6 * (a - below)
 
 
 class CPO(Objective):
-    """CPO: DPO with a uniform reference, plus the chosen completion's likelihood.
+    """CPO: DPO with a uniform reference, plus the chosen completion's NLL.
 
     The likelihood is a sum over tokens, as in the paper. The authors' code (fe1ixxu/ALMA) and TRL take its mean over
-    all chosen tokens of the batch: `[{name: cpo, alpha: 0}, {name: sft}]` is theirs.
+    all chosen tokens of the batch, which is `[{name: cpo, alpha: 0}, {name: sft}]`.
     """
 
     name = "cpo"
@@ -100,16 +100,16 @@ class CPO(Objective):
     reference = "none"
 
     beta: float = Field(0.1, gt=0, description="scale of the preference term")
-    alpha: float = Field(1.0, ge=0, description="weight of the likelihood; the paper has 1")
+    alpha: float = Field(1.0, ge=0, description="weight of the likelihood; the paper uses 1")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         preference = -logsigmoid(self.beta * (pair.chosen.log_prob - pair.rejected.log_prob))
         return preference - self.alpha * pair.chosen.log_prob
 
 
 class SLiCHF(Objective):
-    """SLiC-HF: a hinge on the difference of the log-likelihoods, with the chosen completion's as regularizer."""
+    """SLiC-HF: a hinge loss on the difference of log-probs, plus the chosen one's NLL."""
 
     name = "slic_hf"
     family = "reference-free"
@@ -121,13 +121,13 @@ class SLiCHF(Objective):
     regularization: float = Field(0.1, ge=0, description="weight of the likelihood (the paper's lambda)")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,). The regularization target is the chosen completion."""
+        """Return the loss, shape (B,). The regularization target is the chosen completion."""
         hinge = (self.delta - pair.chosen.log_prob + pair.rejected.log_prob).relu()
         return hinge - self.regularization * pair.chosen.log_prob
 
 
 class Unlikelihood(Objective):
-    """Unlikelihood: raises the chosen likelihood and lowers the rejected one; the DPO paper's baseline."""
+    """Unlikelihood: the chosen completion's NLL plus a fraction of the rejected log-prob."""
 
     name = "unlikelihood"
     family = "reference-free"
@@ -135,15 +135,15 @@ class Unlikelihood(Objective):
     equation = "-log pi_w + alpha log pi_l"
     reference = "none"
 
-    alpha: float = Field(0.5, ge=0, le=1, description="weight of the rejected completion; without a bound from below")
+    alpha: float = Field(0.5, ge=0, le=1, description="weight of the rejected completion")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,). It has no minimum: the paper shows it degenerate, and so may a run."""
+        """Return the loss, shape (B,). It has no minimum, and the DPO paper shows degenerate results."""
         return -pair.chosen.log_prob + self.alpha * pair.rejected.log_prob
 
 
 class PreferredFT(Objective):
-    """Preferred-FT: supervised fine-tuning on the chosen completions, a mean over sequences; a baseline."""
+    """Preferred-FT: supervised fine-tuning on chosen completions, a mean over sequences."""
 
     name = "preferred_ft"
     family = "reference-free"
@@ -153,7 +153,7 @@ class PreferredFT(Objective):
     reference = "none"
 
     def loss(self, chosen: Scored) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         return -chosen.log_prob
 
 

@@ -1,4 +1,4 @@
-"""Reward models: a scalar head on the policy's body, one number a completion."""
+"""Reward models: a scalar head in place of the language model head, one score per completion."""
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -7,10 +7,10 @@ from alignzoo import Field, Objective, Pair
 
 
 class BradleyTerry(Objective):
-    """The Bradley-Terry reward model that RLHF trains first: the chosen score must exceed the rejected one.
+    """The Bradley-Terry reward model of RLHF: a logistic loss on the difference of scores.
 
-    Centering is on by default, at the 0.01 that TRL recommends; TRL's own default is none. It fixes the constant that
-    the loss leaves free and hardly moves differences.
+    The loss does not determine the mean of the scores. Centering keeps it near 0 and hardly changes differences. It is
+    on by default with the weight 0.01, which TRL recommends; in TRL it is off by default.
     """
 
     name = "bradley_terry"
@@ -20,16 +20,16 @@ class BradleyTerry(Objective):
     head = "scalar"
     reference = "none"
 
-    centering: float = Field(0.01, ge=0, description="keeps the scores' mean near 0, where the loss leaves it free")
+    centering: float = Field(0.01, ge=0, description="weight of the squared sum, which keeps the mean score near 0")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         chosen, rejected = pair.chosen.scalar, pair.rejected.scalar
         return -logsigmoid(chosen - rejected) + self.centering * (chosen + rejected) ** 2
 
 
 class BradleyTerryMargin(Objective):
-    """The Bradley-Terry reward model with a margin of each pair's own, from the data."""
+    """The Bradley-Terry reward model with a margin from the data for each pair."""
 
     name = "bradley_terry_margin"
     family = "reward models"
@@ -39,10 +39,10 @@ class BradleyTerryMargin(Objective):
     reference = "none"
     columns = ("margin",)
 
-    centering: float = Field(0.01, ge=0, description="keeps the scores' mean near 0, where the loss leaves it free")
+    centering: float = Field(0.01, ge=0, description="weight of the squared sum, which keeps the mean score near 0")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         chosen, rejected = pair.chosen.scalar, pair.rejected.scalar
         apart = chosen - rejected - pair.column("margin")
         return -logsigmoid(apart) + self.centering * (chosen + rejected) ** 2

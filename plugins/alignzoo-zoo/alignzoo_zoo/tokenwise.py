@@ -1,4 +1,4 @@
-"""Losses with the reference beside the policy: token-level KL, and a reference that moves."""
+"""Objectives whose reference runs beside the policy: token-level KL, and a moving reference."""
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -7,7 +7,7 @@ from alignzoo import Field, Objective, Pair
 
 
 class TDPO1(Objective):
-    """TDPO1: DPO at the level of tokens: the difference of both completions' KL is taken off the margin."""
+    """TDPO1: token-level DPO, with the difference of both KL sums subtracted from h."""
 
     name = "tdpo1"
     family = "live reference"
@@ -20,13 +20,13 @@ class TDPO1(Objective):
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         chosen, rejected = (one.tokens.sum(one.tokens.kl) for one in (pair.chosen, pair.rejected))
         return -logsigmoid(self.beta * (pair.margin - (rejected - chosen)))
 
 
 class TDPO2(Objective):
-    """TDPO2: TDPO1 with a weight on the KL term and no gradient through the chosen completion's KL."""
+    """TDPO2: TDPO1 with a weight on the KL term and no gradient through the chosen KL."""
 
     name = "tdpo2"
     family = "live reference"
@@ -41,13 +41,13 @@ class TDPO2(Objective):
     alpha: float = Field(0.5, ge=0, description="weight of the KL difference; 0 is DPO")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         chosen, rejected = (one.tokens.sum(one.tokens.kl) for one in (pair.chosen, pair.rejected))
         return -logsigmoid(self.beta * (pair.margin - self.alpha * (rejected - chosen.detach())))
 
 
 class TRDPO(Objective):
-    """TR-DPO: DPO against a reference that is moved towards the policy as training goes on."""
+    """TR-DPO: DPO with a reference that moves toward the policy during training."""
 
     name = "tr_dpo"
     family = "moving reference"
@@ -57,16 +57,16 @@ class TRDPO(Objective):
 
     beta: float = Field(0.05, gt=0, description="strength of the KL constraint")
     alpha: float = Field(
-        0.6, gt=0, le=1, description="how far the reference moves at an update; 1 is the paper's hard update"
+        0.6, gt=0, le=1, description="share of the policy in the updated reference; 1 is the paper's hard update"
     )
     every: int = Field(512, ge=1, description="optimizer steps between updates; short runs need fewer")
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         return -logsigmoid(self.beta * pair.margin)
 
     def reference_update(self, step: int) -> float:
-        """alpha at every update step."""
+        """Return alpha in every update step, else 0."""
         return self.alpha if step % self.every == 0 else 0.0
 
 

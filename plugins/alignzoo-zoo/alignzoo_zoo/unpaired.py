@@ -1,4 +1,4 @@
-"""Single completions, each labeled desirable or undesirable. A pair is one of each."""
+"""Objectives on single completions labeled desirable or undesirable; a pair is one of each."""
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -7,12 +7,12 @@ from alignzoo import Field, Objective, Unpaired
 
 
 def signed(batch: Unpaired, logit: Tensor) -> Tensor:
-    """The logit of being what the label says, shape (B,). Not a product with +-1, which would round a double."""
+    """Return the logit of the label, shape (B,). A product with +-1 in another dtype would round it."""
     return logit.where(batch.desirable, -logit)
 
 
 class KTO(Objective):
-    """KTO: a Kahneman-Tversky value of each completion's reward, against the policy's KL from the reference."""
+    """KTO: a Kahneman-Tversky value of each completion's log-ratio against a KL estimate."""
 
     name = "kto"
     family = "unpaired"
@@ -25,19 +25,21 @@ class KTO(Objective):
     scope = "batch"
     stop_gradient = "the KL estimate z0 is a constant of each step, as in the paper"
 
-    beta: float = Field(0.1, gt=0, description="how risk-averse the value is")
-    desirable_weight: float = Field(1.0, gt=0, description="l_D; the paper balances the two by their counts")
+    beta: float = Field(0.1, gt=0, description="slope of the value function; larger is more risk-averse")
+    desirable_weight: float = Field(
+        1.0, gt=0, description="l_D; the paper balances l_D and l_U by the counts of labels"
+    )
     undesirable_weight: float = Field(1.0, gt=0, description="l_U")
 
     def loss(self, batch: Unpaired) -> Tensor:
-        """Shape (B,). z0 is the mean log-ratio of mismatched completions over the global batch, at least 0."""
+        """Return the loss, shape (B,). z0 is the mean log-ratio of the batch's mismatched completions, at least 0."""
         reference_point = batch.mismatched.log_ratio.mean().clamp(min=0).detach()
         missed = (-signed(batch, self.beta * (batch.completion.log_ratio - reference_point))).sigmoid()
         return (self.desirable_weight * missed).where(batch.desirable, self.undesirable_weight * missed)
 
 
 class BCO(Objective):
-    """BCO: a binary classifier whose logit is the implicit reward, shifted to the middle of both kinds' rewards."""
+    """BCO: a binary classifier on the implicit reward, shifted by the running means."""
 
     name = "bco"
     family = "unpaired"
@@ -51,14 +53,14 @@ class BCO(Objective):
     stop_gradient = "delta is a constant of each step, as in the paper"
 
     beta: float = Field(0.01, gt=0, description="strength of the KL constraint")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of the running means; the paper has them and does not say it")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of the running means; not in the paper")
 
     def initial_state(self) -> dict[str, float]:
-        """The running mean rewards of both kinds: zero, as they are where the policy is the reference."""
+        """Return zero for both running mean rewards, their value at the reference."""
         return {"desirable": 0.0, "undesirable": 0.0}
 
     def next_state(self, batch: Unpaired) -> dict[str, float]:
-        """Each mean moved towards this batch's; a kind that is not in the batch keeps its own."""
+        """Return the running means after this batch; a label that is not in it keeps its mean."""
         reward, state = self.beta * batch.completion.log_ratio.detach(), dict(batch.state)
         for kind, mine in (("desirable", batch.desirable), ("undesirable", ~batch.desirable)):
             if mine.any():
@@ -66,13 +68,13 @@ class BCO(Objective):
         return state
 
     def loss(self, batch: Unpaired) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         delta = (batch.state["desirable"] + batch.state["undesirable"]) / 2
         return -logsigmoid(signed(batch, self.beta * batch.completion.log_ratio - delta))
 
 
 class APOZeroUnpaired(Objective):
-    """APO-zero on labeled completions: KTO with its reference point at zero."""
+    """APO-zero on labeled completions: KTO with a reference point of zero."""
 
     name = "apo_zero_unpaired"
     family = "unpaired"
@@ -83,7 +85,7 @@ class APOZeroUnpaired(Objective):
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
 
     def loss(self, batch: Unpaired) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         return (-signed(batch, self.beta * batch.completion.log_ratio)).sigmoid()
 
 

@@ -1,4 +1,4 @@
-"""Pairs weighted by how likely the policy itself would have written them."""
+"""Weights of pairs by their likelihood under the policy."""
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -7,7 +7,7 @@ from alignzoo import Field, Modifier, Objective, Pair
 
 
 def pair_weight(pair: Pair, clamp: bool) -> Tensor:
-    """Shape (B,), without gradient: how on-policy both completions are, 1 where the policy would sample them."""
+    """Return the weight of each pair, shape (B,), without gradient, from the mean likelihoods of its tokens."""
     weight = 0
     for one in (pair.chosen, pair.rejected):
         weight = weight + one.tokens.mean(one.tokens.log_prob - one.tokens.log_collision_prob)
@@ -16,7 +16,7 @@ def pair_weight(pair: Pair, clamp: bool) -> Tensor:
 
 
 class WPO(Objective):
-    """WPO: DPO with every pair weighted by its likelihood under the policy, which simulates on-policy data."""
+    """WPO: DPO with each pair weighted by its likelihood under the policy."""
 
     name = "wpo"
     family = "weighting"
@@ -29,16 +29,16 @@ class WPO(Objective):
 
     beta: float = Field(0.01, gt=0, description="strength of the KL constraint")
     clamp: bool = Field(
-        True, description="weights of at most 1, as in the authors' code; false: as in the paper and TRL"
+        True, description="cap the weights at 1, as in the authors' code; false: no cap, as in the paper and TRL"
     )
 
     def loss(self, pair: Pair) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         return -pair_weight(pair, self.clamp) * logsigmoid(self.beta * pair.margin)
 
 
 class WPOWeighting(Modifier):
-    """WPO's weights for any pairwise objective."""
+    """WPO's weights for any objective on pairs."""
 
     name = "wpo_weighting"
     family = WPO.family
@@ -50,16 +50,16 @@ class WPOWeighting(Modifier):
     statistics = ("log_collision_prob",)
     stop_gradient = WPO.stop_gradient
 
-    clamp: bool = Field(True, description="weights of at most 1, as in the authors' code")
+    clamp: bool = Field(True, description="cap the weights at 1, as in the authors' code")
 
     def incompatible_with(self, objective: Objective) -> str:
-        """A pair's weight says nothing of a loss that is the whole batch's."""
+        """Return an error for a loss of the whole batch: weights belong to pairs."""
         if objective.scope == "example":
             return ""
-        return f"wpo_weighting weighs the losses of single pairs, and {objective.name} has one of the batch"
+        return f"wpo_weighting weights the losses of single pairs, and {objective.name} has a loss of the batch"
 
     def loss(self, objective: Objective, example: Pair) -> Tensor:
-        """Shape (B,)."""
+        """Return the loss, shape (B,)."""
         return pair_weight(example, self.clamp) * objective.loss(example)
 
 

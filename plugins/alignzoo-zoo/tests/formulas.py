@@ -1,5 +1,7 @@
-"""The papers' losses of batches, single completions, lists and reward models in plain float arithmetic, as in
-`formulas_pairs`, which registers the rest of `FORMULAS`."""
+"""The papers' losses of batches, single completions, lists and reward models in plain float arithmetic.
+
+`formulas_pairs` has the losses of pairs.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def aot_unpaired(rows, beta=0.1):
 @batch
 def beta_dpo(rows, state, beta=0.1, alpha=6.0, keep=1.0, momentum=0.9):
     """Wu et al. 2407.08639: beta [1 + alpha (mean M - M_0)], M the discrepancy of the implicit rewards beta r.
-    Nothing is dropped here: `keep` is 1."""
+
+    No pair is dropped: `keep` is 1.
+    """
     assert keep == 1
     discrepancy = [beta * (row.chosen.r - row.rejected.r) for row in rows]
     beta_batch = max(1e-3, beta * (1 + alpha * (mean(discrepancy) - state["mean"])))
@@ -133,8 +137,11 @@ def lipo_lambda(ys, beta=0.05):
 
 @ranked
 def pro(ys, alpha=0.05):
-    """Song et al. 2306.17492: each completion against those below it, by mean log-prob over a temperature of the two
-    scores' distance; and the best one's NLL, a sum over its tokens, with the weight alpha (K - 1)^2."""
+    """Song et al. 2306.17492: each completion against those below it, by mean log-prob over a temperature.
+
+    The temperature is the inverse of the two scores' distance. The best completion's NLL, a sum over its tokens, has
+    the weight alpha (K - 1)^2.
+    """
     ranking = 0.0
     for k, best in enumerate(ys[:-1]):
         temperatures = [1 / (best.score - y.score) for y in ys[k + 1 :]]

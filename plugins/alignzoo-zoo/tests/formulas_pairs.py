@@ -130,8 +130,10 @@ def tr_dpo(yw, yl, beta=0.05, alpha=0.6, every=512):
 
 @pair
 def r_dpo(yw, yl, beta=0.1, alpha=0.01):
-    """Park et al. 2403.19159. Their reward is r - alpha |y|, so beta log-ratio = r - alpha |y| + const, and what the
-    Bradley-Terry model compares is beta h + alpha (|y_w| - |y_l|): a longer chosen completion counts less."""
+    """Park et al. 2403.19159, whose reward is r - alpha |y|.
+
+    Then beta log-ratio = r - alpha |y| + const, and the Bradley-Terry model compares beta h + alpha (|y_w| - |y_l|).
+    """
     return -log_sigmoid(beta * (yw.r - yl.r) + alpha * (yw.n - yl.n))
 
 
@@ -176,7 +178,9 @@ def sampo(yw, yl, beta=0.1):
 @pair
 def wpo(yw, yl, beta=0.01, clamp=True):
     """Zhou et al. 2406.11827, "sampled alignment": weights exp(mean_t(log pi_t - log sum_v pi(v)^2)), held constant.
-    The cap at 1 is the authors' code's; TRL has none."""
+
+    The authors' code caps them at 1; TRL does not.
+    """
 
     def log_weight(y: Completion) -> float:
         return mean([own - collision for own, collision in zip(y.tokens, y.log_collision_prob, strict=True)])
@@ -240,8 +244,10 @@ def slic_hf(yw, yl, delta=1.0, regularization=0.1):
 
 @pair
 def unlikelihood(yw, yl, alpha=0.5):
-    """The DPO paper's baseline (2305.18290, section 6): it maximizes log p(y_w) and minimizes log p(y_l). Welleck et
-    al. 1908.04319 have -log(1 - p) of each token there."""
+    """The DPO paper's baseline (2305.18290, section 6): it maximizes log p(y_w) and minimizes log p(y_l).
+
+    Welleck et al. 1908.04319 have -log(1 - p) of each token in place of log p(y_l).
+    """
     return -yw.logp + alpha * yl.logp
 
 

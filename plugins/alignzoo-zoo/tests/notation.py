@@ -18,7 +18,7 @@ class Completion:
     tokens: tuple[float, ...]
     """log pi of each token."""
     ref_tokens: tuple[float, ...]
-    collision: tuple[float, ...] = ()
+    log_collision_prob: tuple[float, ...] = ()
     """log sum_v pi(v)^2 at each token."""
     kl: tuple[float, ...] = ()
     """KL(pi_ref || pi) at each token."""
@@ -46,7 +46,7 @@ class Completion:
 
     @property
     def mean(self) -> float:
-        """log pi(y|x) / |y|."""
+        """Mean log-prob: log pi(y|x) / |y|."""
         return self.logp / self.n
 
     @property

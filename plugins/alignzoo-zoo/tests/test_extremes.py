@@ -34,7 +34,7 @@ def test_each_f_prime_is_the_slope_of_its_f(divergence, u):
 
 @pytest.mark.parametrize("r", [-60.0, -30.0, 25.0, 60.0, 200.0, 500.0])
 def test_the_exponent_of_the_alpha_divergence_is_bounded_and_not_its_log_ratio(r):
-    """f' is (1 - u^-alpha) / alpha, and its slope by log u is u^-alpha, as long as alpha r is above -20."""
+    """The derivative f' is (1 - u^-alpha) / alpha, and its slope by log u is u^-alpha, for alpha r > -20."""
     x = torch.tensor(r, dtype=torch.float64, requires_grad=True)
     value = derivative("alpha", x, ALPHA)
     (slope,) = torch.autograd.grad(value, x)

@@ -89,8 +89,7 @@ def test_lipos_weights_are_held_constant():
 
 
 def test_dr_dpo_weighs_pairs_by_how_well_they_are_ranked():
-    """A pair's share of the gradient is proportional to sigmoid(beta h)^(1 / beta'), and the batch's mean
-    has their mean as its gradient, whatever rows share the number."""
+    """A pair's share of the gradient is proportional to sigmoid(beta h)^(1 / beta')."""
     rows, beta_prime = PAIRS["ragged"], 0.5
     (chosen, _), _ = gradients("dr_dpo", rows, beta_prime=beta_prime)
     (dpo, _), _ = gradients("dpo", rows)

@@ -198,8 +198,8 @@ def test_discopop_far_from_its_bend_is_logistic_below_and_exponential_above():
 
 
 def test_wpo_is_dpo_where_the_policys_tokens_are_as_likely_as_its_own():
-    """log p = log sum_v p_v^2 at every token: the weight is one."""
-    rows = [Pair(*(replace(y, collision=y.tokens) for y in (row.chosen, row.rejected))) for row in EVERY]
+    """Where log p = log sum_v p_v^2 at every token, the weight is one."""
+    rows = [Pair(*(replace(y, log_collision_prob=y.tokens) for y in (row.chosen, row.rejected))) for row in EVERY]
     assert losses("wpo", rows, beta=0.1) == exactly(losses("dpo", rows, beta=0.1))
     assert losses("wpo", rows, beta=0.1, clamp=False) == exactly(losses("dpo", rows, beta=0.1))
 
@@ -252,7 +252,7 @@ def test_aot_does_not_care_which_rejected_completion_came_with_which_chosen_one(
 
 
 def at_start(y: Completion) -> Completion:
-    return replace(y, tokens=y.ref_tokens, kl=(0.0,) * y.n, collision=y.ref_tokens)
+    return replace(y, tokens=y.ref_tokens, kl=(0.0,) * y.n, log_collision_prob=y.ref_tokens)
 
 
 START = [Pair(at_start(row.chosen), at_start(row.rejected)) for row in EVERY]

@@ -1,4 +1,4 @@
-"""The tables of README.md are what the classes say: `python tests/test_readme.py` writes them again."""
+"""The tables of README.md match the classes; `python tests/test_readme.py` writes them again."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pytest
+import test_peer_halos
+import test_peer_liger
+import test_peer_trl
 import yaml
 from alignzoo_zoo import MODIFIERS, OBJECTIVES
 from cases import BY_NAME
 
-from alignzoo.interfaces.objective import Requirements
+from alignzoo.interfaces.requirements import ScoredComponent
 
 README = Path(__file__).parent.parent / "README.md"
+DEFAULTS = Path(__file__).parents[3] / "docs" / "objectives_defaults.md"
 START, END = "<!-- tables: tests/test_readme.py -->\n", "<!-- end of tables -->\n"
 
 
@@ -21,7 +26,7 @@ def tables() -> str:
     return "\n".join([*_tables(OBJECTIVES, "{}"), *_tables(MODIFIERS, "Modifiers: {}")]) + "\n"
 
 
-def _tables(classes: Sequence[type[Requirements]], title: str) -> Iterator[str]:
+def _tables(classes: Sequence[type[ScoredComponent]], title: str) -> Iterator[str]:
     for family in sorted({cls.family for cls in classes}):
         yield f"\n### {title.format(family).capitalize()}\n\n| name | what it is | paper |\n|---|---|---|"
         for cls in sorted(classes, key=lambda cls: cls.name):
@@ -29,7 +34,7 @@ def _tables(classes: Sequence[type[Requirements]], title: str) -> Iterator[str]:
                 yield f"| `{cls.name}` | {cls.__doc__.splitlines()[0].rstrip('.')} | {paper(cls)} |"
 
 
-def paper(cls: type[Requirements]) -> str:
+def paper(cls: type[ScoredComponent]) -> str:
     """A link to the first that the source names."""
     found = re.search(r"arXiv:(\d+\.\d+)", cls.source)
     return f"[{found[1]}](https://arxiv.org/abs/{found[1]})" if found else cls.source
@@ -50,6 +55,18 @@ def test_every_class_has_a_paper_a_family_and_a_first_line():
         assert cls.family, cls.name
         assert re.search(r"arXiv:\d{4}\.\d{4,5}", cls.source), cls.name
         assert cls.__doc__.splitlines()[0].endswith("."), cls.name
+
+
+@pytest.mark.skipif(not DEFAULTS.is_file(), reason=f"no {DEFAULTS}")
+def test_the_page_on_defaults_lists_the_losses_that_were_compared():
+    items = DEFAULTS.read_text().partition("## Losses compared numerically")[2].split("\n- ")[1:]
+    listed = {item.partition(":")[0].split(" (")[0]: set(re.findall(r"`(\w+)`", item)) for item in items}
+    compared = {
+        "TRL": {case.name for case in test_peer_trl.CASES},
+        "Liger-Kernel": {case.name for case in test_peer_liger.CASES},
+        "HALOs": {halo.case.name for halo in test_peer_halos.HALOS},
+    }
+    assert listed == compared | {"No other implementation": set(BY_NAME) - set().union(*compared.values())}
 
 
 def test_its_recipes_name_what_exists():

@@ -1,0 +1,98 @@
+"""Descriptions of what a recipe can name, as plain values: of any kind, and more of objectives and modifiers."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from alignzoo.cli.parameters import parameters
+
+DATA = {"pair": "pairs", "chosen": "chosen completions", "unpaired": "labeled completions", "ranked": "ranked lists"}
+REFERENCE = {
+    "none": "no reference", "sequence": "cached reference", "token": "cached reference by token",
+    "live": "live reference", "moving": "moving reference",
+}  # fmt: skip
+ASPECTS = ("data", "reference", "scope", "head", "tokens", "statistics", "columns", "mismatched", "needs_uniform")
+"""Declarations in class attributes, under the same names."""
+LOSSES = ("objective", "modifier")
+"""Kinds that are described by paper, equation and needs."""
+
+
+def describe_kind(kind: str) -> list[dict[str, Any]]:
+    """Describe everything of a kind, by family and name."""
+    from alignzoo.registry.lookup import registry
+
+    found = [describe(kind, name, cls) for name, cls in registry().known(kind).items()]
+    return sorted(found, key=lambda entry: (entry.get("family", ""), entry["name"]))
+
+
+def describe(kind: str, name: str, cls: Any) -> dict[str, Any]:
+    """Describe a class that a recipe calls `name`."""
+    from alignzoo.registry.lookup import registry
+
+    origin, text = registry().origin(cls), inspect.getdoc(cls) or ""
+    return {
+        "kind": kind,
+        "name": name,
+        "what": next(iter(text.splitlines()), ""),
+        "description": text,
+        "source": getattr(cls, "source", ""),
+        "package": f"{origin.package} {origin.version}".strip(),
+        "parameters": parameters(cls),
+        **(_loss(kind, cls) if kind in LOSSES else {}),
+    }
+
+
+def _loss(kind: str, cls: Any) -> dict[str, Any]:
+    return {
+        "family": cls.family,
+        "paper": paper(cls),
+        "equation": cls.equation,
+        "needs": needs(cls),
+        "constant": cls.stop_gradient,
+        **{key: getattr(cls, key) for key in ASPECTS if hasattr(cls, key)},
+        **({"state": _has_state(cls)} if kind == "objective" else {"changes_log_ratio": cls.changes_log_ratio}),
+    }
+
+
+def paper(cls: Any) -> str:
+    """Return the arXiv id of the first paper in `source`, or ""."""
+    found = re.search(r"arXiv:(\d{4}\.\d{4,5})", cls.source)
+    return found[1] if found else ""
+
+
+def needs(cls: Any) -> str:
+    """Return what an objective or a modifier needs beyond the defaults, as a comma-separated list."""
+    return ", ".join(_needs(cls))
+
+
+def _needs(cls: Any) -> Iterator[str]:
+    from alignzoo.interfaces.objective import Objective
+
+    if issubclass(cls, Objective):
+        yield DATA[cls.data]
+        yield "scalar head" if cls.head == "scalar" else REFERENCE[cls.reference]
+        if cls.scope == "batch":
+            yield "whole batch"
+        if _has_state(cls):
+            yield "state"
+        if cls.mismatched:
+            yield "mismatched completions"
+    else:
+        yield "any data" if set(cls.data) == set(DATA) else " or ".join(DATA[one] for one in cls.data)
+        if cls.reference != "none":
+            yield REFERENCE[cls.reference]
+    if cls.tokens and cls.reference not in ("token", "live") and not cls.statistics:
+        yield "tokens"
+    yield from (f"{name} of each token" for name in cls.statistics)
+    yield from (f"column {name}" for name in cls.columns)
+    if cls.needs_uniform:
+        yield "random numbers"
+
+
+def _has_state(cls: Any) -> bool:
+    from alignzoo.interfaces.objective import Objective
+
+    return cls.initial_state is not Objective.initial_state

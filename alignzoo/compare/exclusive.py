@@ -1,0 +1,27 @@
+"""A lock that keeps several processes from computing the same files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from alignzoo.core.console import Screen
+
+
+@contextmanager
+def exclusive(path: Path, screen: Screen) -> Iterator[None]:
+    """Hold the lock of `path` for the block; wait for a process that holds it, and say so."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        screen.info(f"another process computes {path}; waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,49 @@
+"""The base class of everything that a recipe names, with its name, its spelling and its summary."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+"""Valid names of components."""
+Spelling = Callable[[type[Any]], str]
+"""From a class to its name in a recipe, which is `package/name` where several packages offer the same name."""
+
+
+class Strict(BaseModel):
+    """Fields that are validated strictly: no unknown key, no change after creation, finite numbers only."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Component(Strict):
+    """A class that a recipe names and configures: `{name: ..., its fields}`.
+
+    Hyper-parameters are pydantic fields with bounds and descriptions. The first line of the docstring is the summary
+    that `alignzoo list` prints.
+    """
+
+    name: ClassVar[str]
+    """The name in a recipe: lower case letters, digits and underscores."""
+
+    def to_recipe(self, spelling: Callable[[type[Any]], str] | None = None) -> Any:
+        """Return the component as a recipe writes it, defaults included.
+
+        Args:
+            spelling: maps a class to its name in the recipe; by default that is the class's `name`.
+        """
+        return {"name": (spelling or plain_name)(type(self)), **self.model_dump(mode="json", by_alias=True)}
+
+
+def plain_name(cls: type[Any]) -> str:
+    """Return the name of a component without its package."""
+    return str(cls.name)
+
+
+def summary(cls: type[Any]) -> str:
+    """Return the first line of a class's own docstring, or "" if it has none."""
+    return next(iter((cls.__dict__.get("__doc__") or "").strip().splitlines()), "")

@@ -1,0 +1,116 @@
+"""Declarations: the inputs that an objective, a modifier or a metric needs, and the check that they can be provided.
+
+Plugin authors declare them as class attributes. `Requirements` holds the same declarations as one value, so that the
+needs of a composition are `inner.requirements | modifier.requirements`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+from alignzoo.interfaces.component import Component
+
+ReferenceKind = Literal["none", "sequence", "token", "live", "moving"]
+"""In increasing order of what the reference provides."""
+Statistic = Literal["entropy", "log_collision_prob", "kl"]
+Data = Literal["pair", "chosen", "unpaired", "ranked"]
+Scope = Literal["example", "batch"]
+"""In increasing order of what `loss` sees."""
+Head = Literal["language_model", "scalar"]
+Raises = Literal["by_data", "margin", "chosen", "labels", "order", "nothing"]
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """The declarations of one component as a value; the attributes are those of `Objective`."""
+
+    reference: ReferenceKind = "none"
+    tokens: bool = False
+    statistics: tuple[Statistic, ...] = ()
+    columns: tuple[str, ...] = ()
+    needs_uniform: bool = False
+    mismatched: bool = False
+    scope: Scope = "example"
+    data: Data = "pair"
+    head: Head = "language_model"
+
+    def __or__(self, other: Requirements) -> Requirements:
+        """Return the needs of both. `data` and `head` are those of the left operand."""
+        references, scopes = get_args(ReferenceKind), get_args(Scope)
+        return Requirements(
+            max(self.reference, other.reference, key=references.index),
+            self.tokens or other.tokens,
+            tuple(dict.fromkeys(self.statistics + other.statistics)),
+            tuple(dict.fromkeys(self.columns + other.columns)),
+            self.needs_uniform or other.needs_uniform,
+            self.mismatched or other.mismatched,
+            max(self.scope, other.scope, key=scopes.index),
+            self.data,
+            self.head,
+        )
+
+
+class ScoredComponent(Component):
+    """A component that reads scored completions: an objective, a modifier or a metric.
+
+    It declares the inputs that it needs in class attributes. Everything is off unless it is declared.
+    """
+
+    family: ClassVar[str] = ""
+    """The heading under which it is listed."""
+    source: ClassVar[str] = ""
+    """The publication: authors, year, arXiv id, equation."""
+    equation: ClassVar[str] = ""
+    """The loss of one example in plain text; h is the difference of the log-ratios."""
+
+    reference: ClassVar[ReferenceKind] = "none"
+    """`none`: no reference is computed. `sequence`: log-probs of completions under the frozen reference, from the
+    cache. `token`: log-probs of each token as well. `live`: the reference runs beside the policy, for
+    `statistics = ("kl",)`. `moving`: it runs beside the policy and is updated by `reference_update`."""
+    tokens: ClassVar[bool] = False
+    """Provide `scored.tokens`, the values of each scored token."""
+    statistics: ClassVar[tuple[Statistic, ...]] = ()
+    """Statistics of the distribution over the vocabulary at each scored token, as in `Tokens`. They need `tokens`;
+    `kl` also needs a live reference."""
+    columns: ClassVar[tuple[str, ...]] = ()
+    """Names of numeric columns of the data, read with `scored.column("score")`."""
+    stop_gradient: ClassVar[str] = ""
+    """A sentence on what the loss holds constant, for a loss whose gradient is not the derivative of its value."""
+    needs_uniform: ClassVar[bool] = False
+    """Provide `example.uniform` and `tokens.uniform`: seeded by run, step and row, independent of micro-batches."""
+
+    @property
+    def requirements(self) -> Requirements:
+        """The declarations as one value."""
+        return Requirements(self.reference, self.tokens, self.statistics, self.columns, self.needs_uniform)
+
+    @classmethod
+    def _contradictions(cls) -> dict[str, bool]:
+        """Map each rule that an engine depends on to True if the class breaks it."""
+        return {
+            "`statistics` need `tokens = True`": bool(cls.statistics) and not cls.tokens,
+            'the statistic "kl" needs `reference = "live"`: a cache has no distributions':
+                "kl" in cls.statistics and cls.reference not in ("live", "moving"),
+            '`reference = "token"` needs `tokens = True`': cls.reference == "token" and not cls.tokens,
+        }  # fmt: skip
+
+
+OPTIONS: dict[str, Any] = {
+    "reference": ReferenceKind, "statistics": Statistic, "data": Data, "scope": Scope, "head": Head,
+    "raises": Raises,
+}  # fmt: skip
+
+
+def contradiction(cls: type[ScoredComponent]) -> str:
+    """Return why no engine can provide what a class declares, or "" if one can."""
+    for key in ("statistics", "columns"):
+        value = getattr(cls, key)
+        if not isinstance(value, tuple):
+            return f'`{key} = {value!r}` is not a tuple; write `{key} = ("...",)`'
+    for key, options in OPTIONS.items():
+        value = getattr(cls, key, ())
+        for one in value if isinstance(value, tuple) else (value,):
+            if one not in get_args(options):
+                return f"`{key}` can't be {one!r}; it is one of {', '.join(get_args(options))}"
+    return "; ".join(rule for rule, broken in cls._contradictions().items() if broken)

@@ -1,0 +1,93 @@
+"""Synthetic inputs of a loss: completions of equal length with the log-probs that the caller sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignzoo.interfaces.loss_inputs import Pair, Ranked, Scored, Tokens, Unpaired
+from alignzoo.interfaces.objective import Objective
+
+TOKENS = 20
+LOG_PROB = -2.0
+"""Initial log-prob of each token, in nats: a perplexity of about 7."""
+
+
+@dataclass(frozen=True)
+class SyntheticInputs:
+    """Completions of one length for which the policy starts at the reference. Tensors are float64."""
+
+    objective: Objective
+    tokens: int = TOKENS
+    start: float = LOG_PROB * TOKENS
+    """Initial log-prob of a completion, in nats."""
+
+    def doubled(self) -> SyntheticInputs:
+        """Return completions of twice the length with the same initial log-prob per token."""
+        return replace(self, tokens=2 * self.tokens, start=2 * self.start)
+
+    def example(self, moves: Mapping[str, Tensor]) -> Any:
+        """Return the example that `loss` gets after the log-probs have moved.
+
+        Args:
+            moves: the change of the log-prob (for a reward model: the score) of each side, shape (B,), in nats. Sides
+                are `chosen` and `rejected`. Unpaired completions have one side, which is the label of the first
+                completion; with `scope = "batch"` the labels alternate.
+        """
+        objective = self.objective
+        first = next(iter(moves.values()))
+        more: dict[str, Any] = {"_state": objective.initial_state()}
+        if objective.needs_uniform:
+            more["_uniform"] = torch.full_like(first, 0.5, requires_grad=False)
+        if objective.data == "chosen":
+            return self.scored(moves["chosen"], True)
+        if objective.data == "pair":
+            return Pair(self.scored(moves["chosen"], True), self.scored(moves["rejected"], False), **more)
+        if objective.data == "ranked":
+            best_first = torch.tensor([True, False])
+            return Ranked(self.scored(torch.stack([moves["chosen"], moves["rejected"]], 1), best_first), **more)
+        label = torch.full((len(first),), "chosen" in moves)
+        if objective.scope == "batch":
+            label[1::2] = ~label[1::2]
+        if objective.mismatched:
+            more["_mismatched"] = self.scored(torch.zeros_like(first), True)
+        return Unpaired(self.scored(first, label), label, **more)
+
+    def reward(self, move: Tensor, preferred: bool) -> Tensor:
+        """Return the implicit reward, shape (B,), of completions whose log-prob has moved by `move`."""
+        with torch.no_grad():
+            return self.objective.implicit_reward(self.scored(move, preferred))
+
+    def scored(self, move: Tensor, preferred: bool | Tensor) -> Scored:
+        """Return completions with the declared inputs and no others; columns are 1 where `preferred`, else 0."""
+        objective = self.objective
+        length = torch.full_like(move, self.tokens, requires_grad=False)
+        columns = {name: length * 0 + torch.as_tensor(preferred) for name in objective.columns}
+        if objective.head == "scalar":
+            return Scored(None, length, _columns=columns, _scalar=move)
+        log_prob = self.start + move
+        ref = None if objective.reference == "none" else torch.full_like(length, self.start)
+        return Scored(log_prob, length, ref, self._tokens(log_prob) if objective.tokens else None, columns)
+
+    def _tokens(self, log_prob: Tensor) -> Tokens:
+        """Return equal tokens: each has the same share of its completion's log-prob."""
+        objective, index = self.objective, torch.arange(log_prob.numel() * self.tokens)
+        mean = self.start / self.tokens
+        statistics = {"entropy": -mean, "log_collision_prob": mean, "kl": 0.0}
+
+        def constant(value: float) -> Tensor:
+            return torch.full(index.shape, value, dtype=log_prob.dtype)
+
+        return Tokens(
+            (log_prob.reshape(-1) / self.tokens).repeat_interleave(self.tokens),
+            index // self.tokens,
+            index % self.tokens,
+            tuple(log_prob.shape),
+            constant(mean) if objective.reference in ("token", "live", "moving") else None,
+            {name: constant(statistics[name]) for name in objective.statistics},
+            constant(0.5) if objective.needs_uniform else None,
+        )

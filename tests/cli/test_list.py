@@ -1,0 +1,193 @@
+"""`alignzoo list`: objectives and modifiers by family, what each needs, and everything about one name."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+ZOO = ROOT / "plugins" / "alignzoo-zoo" / "alignzoo_zoo"
+METADATA = "Metadata-Version: 2.1\nName: alignzoo-zoo\nVersion: 0.1.0\nRequires-Dist: alignzoo>=0.2.0.dev0,<0.3\n"
+BUILT_IN = ["cdpo", "dpo", "ipo", "sft"]
+MODIFIERS = ["label_smoothing", "length_normalization", "margin"]
+
+
+def cli(*arguments: str, site: Path | None = None) -> subprocess.CompletedProcess:
+    """With a folder of packages, or with no plugin at all."""
+    environment = dict(os.environ) | ({"PYTHONPATH": str(site)} if site else {"ALIGNZOO_PLUGINS": ""})
+    if site:
+        environment.pop("ALIGNZOO_PLUGINS", None)
+    command = [sys.executable, "-m", "alignzoo", "list", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The zoo as pip would leave it, without building it."""
+    target = tmp_path_factory.mktemp("site")
+    (target / "alignzoo_zoo").symlink_to(ZOO, target_is_directory=True)
+    info = target / "alignzoo_zoo-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(METADATA)
+    (info / "entry_points.txt").write_text("[alignzoo]\nzoo = alignzoo_zoo\n")
+    return target
+
+
+@pytest.fixture(scope="module")
+def listed(site):
+    """Name -> entry of `alignzoo list --json` with the zoo: objectives, then modifiers."""
+    entries = json.loads(cli("--json", site=site).stdout)
+    return {one["name"]: one for one in entries if one["kind"] in ("objective", "modifier")}
+
+
+@pytest.mark.slow
+def test_objectives_come_by_family_and_then_the_modifiers(listed):
+    entries = list(listed.values())
+    kinds = [one["kind"] for one in entries]
+    assert kinds == sorted(kinds, reverse=True)
+    for kind in ("objective", "modifier"):
+        order = [(one["family"], one["name"]) for one in entries if one["kind"] == kind]
+        assert order == sorted(order)
+    assert set(BUILT_IN) < {one["name"] for one in entries if one["kind"] == "objective"}
+    assert set(MODIFIERS) < {one["name"] for one in entries if one["kind"] == "modifier"}
+
+
+@pytest.mark.slow
+def test_every_entry_is_complete(listed):
+    for one in listed.values():
+        assert one["what"].endswith("."), one["name"]
+        assert all(one[key] for key in ("description", "source", "equation", "needs", "package")), one["name"]
+        assert one["paper"] or one["name"] in ("cdpo", "label_smoothing"), one["name"]
+        assert all(field["description"] for field in one["parameters"]), one["name"]
+    assert all(one["family"] for one in listed.values() if one["kind"] == "objective")
+    assert listed["dpo"]["package"].startswith("alignzoo 0")
+    assert listed["kto"]["package"] == "alignzoo-zoo 0.1.0"
+
+
+NEEDS = {
+    "dpo": "pairs, cached reference",
+    "sft": "chosen completions, no reference",
+    "simpo": "pairs, no reference",
+    "odpo": "pairs, cached reference, column score",
+    "ld_dpo": "pairs, cached reference by token",
+    "sampo": "pairs, cached reference by token, random numbers",
+    "wpo": "pairs, cached reference, log_collision_prob of each token",
+    "tdpo2": "pairs, live reference, kl of each token",
+    "tr_dpo": "pairs, moving reference",
+    "aot": "pairs, cached reference, whole batch",
+    "beta_dpo": "pairs, cached reference, whole batch, state, random numbers",
+    "kto": "labeled completions, cached reference, whole batch, mismatched completions",
+    "bco": "labeled completions, cached reference, whole batch, state",
+    "infonca": "ranked lists, cached reference, column score",
+    "rrhf": "ranked lists, no reference",
+    "bradley_terry_margin": "pairs, scalar head, column margin",
+    "label_smoothing": "pairs",
+    "length_normalization": "any data, cached reference",
+    "length_desensitization": "pairs, cached reference by token",
+    "wpo_weighting": "pairs, log_collision_prob of each token",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NEEDS)
+def test_what_each_needs_is_said(listed, name):
+    assert listed[name]["needs"] == NEEDS[name]
+
+
+@pytest.mark.slow
+def test_what_each_declares_is_in_the_json(listed):
+    kto, weight = listed["kto"], listed["wpo_weighting"]
+    assert (kto["data"], kto["reference"], kto["scope"], kto["mismatched"]) == ("unpaired", "sequence", "batch", True)
+    assert (weight["data"], weight["changes_log_ratio"], weight["statistics"]) == (
+        ["pair"],
+        False,
+        ["log_collision_prob"],
+    )
+    assert listed["bco"]["state"]
+    assert not listed["kto"]["state"]
+
+
+@pytest.mark.slow
+def test_the_table_has_a_line_for_each(site, listed):
+    objectives, modifiers = cli("objectives", site=site).stdout, cli("modifier", site=site).stdout
+    for table in (objectives, modifiers):
+        assert table.splitlines()[0].split() == ["NAME", "FAMILY", "PAPER", "NEEDS", "FROM"]
+    for name, one in listed.items():
+        part = objectives if one["kind"] == "objective" else modifiers
+        line = next(line for line in part.splitlines() if line.split()[0] == name)
+        assert one["family"] in line
+        assert one["paper"] in line
+    line = next(line for line in objectives.splitlines() if line.startswith("dpo "))
+    assert "link functions" in line
+    assert "2305.18290 Rafailov et al. 2023" in line
+    assert "pairs, cached reference" in line
+
+
+def test_without_plugins_there_are_the_built_ins():
+    known = json.loads(cli("--json").stdout)
+    assert [one["name"] for one in known if one["kind"] == "objective"] == BUILT_IN
+    assert [one["name"] for one in known if one["kind"] == "modifier"] == MODIFIERS
+    assert {one["family"] for one in known if one["kind"] == "objective"} == {
+        "label noise", "link functions", "reference-free",
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_show_tells_all_about_an_objective(site, listed):
+    text = cli("kto", site=site).stdout
+    for words in (
+        "objective kto: a Kahneman-Tversky value",
+        "family    unpaired",
+        "source    Ethayarajh et al. 2024, arXiv:2402.01306",
+        "equation  desirable: l_D (1 - sigmoid(beta (r - z0)))",
+        "needs     labeled completions, cached reference, whole batch, mismatched completions",
+        "constant  the KL estimate z0 is a constant of each step",
+        "package   alignzoo-zoo 0.1.0",
+        "desirable_weight = 1.0  (number, > 0)",
+        "objective: {name: kto, beta: 0.1, desirable_weight: 1.0, undesirable_weight: 1.0}",
+    ):
+        assert words in text
+    assert "constant" not in cli("simpo", site=site).stdout
+    assert json.loads(cli("kto", "--json", site=site).stdout) == [listed["kto"]]
+
+
+@pytest.mark.slow
+def test_show_tells_all_about_a_modifier(site, listed):
+    text = cli("wpo_weighting", site=site).stdout
+    for words in (
+        "needs     pairs, log_collision_prob of each token",
+        "constant  ",
+        "clamp = True  (boolean)",
+        "objective: {name: dpo, modifiers: [{name: wpo_weighting, clamp: true}]}",
+    ):
+        assert words in text
+    assert json.loads(cli("margin", "--json", site=site).stdout) == [listed["margin"]]
+
+
+def test_a_kind_may_be_several_words_and_a_name_may_be_of_several_kinds():
+    sources = json.loads(cli("data", "sources", "--json").stdout)
+    assert {one["kind"] for one in sources} == {"data source"}
+    assert {one["name"] for one in sources} > {"hh", "files", "toy"}
+    assert json.loads(cli("data-source", "--json").stdout) == sources
+    assert [one["kind"] for one in json.loads(cli("toy", "--json").stdout)] == ["data source", "judge"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("dop", "no objective is called 'dop'; did you mean 'dpo'?"),
+        ("length_normalized", "no modifier is called 'length_normalized'; did you mean 'length_normalization'?"),
+        ("hinge", "no objective is called 'hinge'"),
+        ("hinge", "pip install alignzoo-example"),
+        ("objectivs", "nothing is called 'objectivs'; did you mean 'objectives'?"),
+    ],
+)
+def test_a_misspelled_name_of_any_kind_has_the_nearest(name, words):
+    done = cli(name)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr

@@ -35,12 +35,12 @@ ENTRIES = Path(__file__).parent / "mutants.yaml"
 RESULTS = Path(__file__).parent / "results" / "mutants.json"
 SECONDS = 900
 """Limit for the tests of one mutant. A mutant that makes them hang counts as killed."""
-CHUNK = 8
+CHUNK = 4
 """Mutants whose failed cases run together on the restored copy before the results are written."""
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload([
     "pytest", "hypothesis", "transformers.models.llama.modeling_llama", "transformers.models.auto.modeling_auto",
-    "transformers.generation.utils", "matplotlib.figure", "peft", "accelerate", "datasets", "pydantic", "click",
+    "transformers.generation.utils", "matplotlib.figure", "accelerate", "pydantic", "click",
 ])  # fmt: skip
 
 
@@ -94,8 +94,9 @@ def _child(copy: str, names: list[str], output: str) -> None:
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.chdir(copy)
-    os.environ |= {"PYTHONPATH": copy, "OMP_NUM_THREADS": "1"}
-    sys.path.insert(0, copy)
+    roots = [copy, f"{copy}/plugins/alignzoo-zoo"]
+    os.environ |= {"PYTHONPATH": os.pathsep.join(roots), "OMP_NUM_THREADS": "1"}
+    sys.path[:0] = roots
     sys.dont_write_bytecode = True  # a mutant may have the size and the second of the file before
     import pytest
 

@@ -95,7 +95,9 @@ def test_when_a_run_has_to_stop():
     assert must_stop([True, False, True, False, True], strict=False)
 
 
-def test_a_shard_over_the_limit_is_never_kept(tmp_path):
+@pytest.mark.parametrize("slots", [1, scores.FLUSH_SLOTS], ids=["a shard each", "one shard"])
+def test_a_shard_over_the_limit_is_never_kept(tmp_path, monkeypatch, slots):
+    monkeypatch.setattr(scores, "FLUSH_SLOTS", slots)
     trees, scorer = random_rows("pair"), Scorer(tiny_llama(), "packed")
     spoil(scorer, 0.5)
     with pytest.raises(

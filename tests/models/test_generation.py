@@ -11,6 +11,7 @@ from architectures import CHANGING, FOREST, PLAIN, VOCABULARY, build, spread
 from byte_tokenizer import byte_tokenizer
 
 from alignzoo.core.errors import UserError
+from alignzoo.models.decoding import BATCHED, choose_strategy
 from alignzoo.models.generation import draw, end_tokens, generate_replies, nucleus
 from alignzoo.models.loading import use_gradient_checkpointing
 
@@ -89,6 +90,8 @@ def test_greedy_is_the_models_own_forward_across_every_length_that_changes_it(na
             assert token == int(logits.argmax())
             ids.append(token)
     assert tokens_of(replies(model, prompts[1:2], temperature=0, max_new_tokens=12)) == said[1:2]
+    with torch.no_grad():  # with a cache, which a reply that crosses the length fills again
+        assert "longrope" not in name or choose_strategy(model, prompts, [12] * 4) == BATCHED
 
 
 def test_a_model_that_leaks_between_the_rows_of_a_batch_is_drawn_from_one_by_one(monkeypatch):

@@ -111,7 +111,11 @@ def test_the_attention_of_the_model_is_switched_for_packed_rows_alone_and_not_fo
     assert choose_layout(scorer, Trees.build(trees), "auto").used == "packed"
     assert set(seen) == {"sdpa"}
     assert scorer.model.config._attn_implementation == NAME
+    within = []
+    hook = scorer.model.register_forward_pre_hook(lambda own, _: within.append(own.config._attn_implementation))
     want = oracle.sequence_log_probs(scorer.model, trees[0].prompt, trees[0].branches[0])
+    hook.remove()
+    assert within == ["sdpa"], "the oracle runs with the attention that the model was loaded with"
     scorer(lay_out(trees, "plain"))
     assert scorer.model.config._attn_implementation == "sdpa"
     again = oracle.sequence_log_probs(scorer.model, trees[0].prompt, trees[0].branches[0])
@@ -197,6 +201,31 @@ def test_a_mixture_of_experts_in_bfloat16_is_trained_in_packed_rows():
     assert choose_layout(scorer, Trees.build(trees_of([40, 50, 80, 20] * 3)), "auto").used == "packed"
     assert all(tensor.dtype == torch.bfloat16 for tensor in model.parameters())
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_router_at_a_near_tie_is_held_to_the_choice_of_the_oracle():
+    """Two experts tie, and the number of tokens in a forward decides between them, as rounding does."""
+    model = spread(build(CHANGING["mixtral (8 experts)"]()))
+
+    def tilt(gate, given):
+        many = given[0].numel() // given[0].shape[-1] > 100  # packed rows, and no sequence alone
+        gate.weight.data[1] = gate.weight.data[0] * (1 + (1e-6 if many else -1e-6))
+
+    model.model.layers[0].mlp.gate.register_forward_pre_hook(tilt)
+    assert choose_layout(Scorer(model), Trees.build(trees_of([40, 50, 80, 20])), "packed").used == "packed"
+
+
+def test_experts_whose_rounding_depends_on_their_load_are_no_leak(monkeypatch):
+    """Tokens that a sequence may not see change the load of its experts, unless their choices are repeated."""
+    model = spread(build(CHANGING["mixtral (8 experts)"]()))
+    experts = model.model.layers[0].mlp.experts
+    forward = experts.forward
+
+    def loaded(hidden, index, weights):
+        return forward(hidden, index, weights) + 1e-8 * index.flatten().bincount()[index].sum(-1, keepdim=True)
+
+    monkeypatch.setattr(experts, "forward", loaded)
+    assert choose_layout(Scorer(model), Trees.build(trees_of([40, 50, 80, 20])), "packed").used == "packed"
 
 
 def test_a_wrong_choice_of_experts_is_no_near_tie(monkeypatch):

@@ -92,7 +92,7 @@ def main() -> None:
     with GracefulShutdown():
         code = _exit_code()
     if "alignzoo.core.distributed.process_group" in sys.modules:
-        sys.modules["alignzoo.core.distributed.process_group"].leave(code)
+        sys.modules["alignzoo.core.distributed.process_group"].leave_process_group(code)
     sys.exit(code)
 
 

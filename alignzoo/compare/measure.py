@@ -30,9 +30,9 @@ from alignzoo.compare.spec import Sampling
 from alignzoo.core.artifacts import atomic_folder, quarantine, read_verified, write_manifest
 from alignzoo.core.console import Screen
 from alignzoo.core.digests import digest
+from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.core.errors import UserError
 from alignzoo.core.files import write_json
-from alignzoo.core.paths import cache_root
 from alignzoo.core.redaction import redact
 from alignzoo.data.row_reader import RowReader
 from alignzoo.data.token_store import TokenStore
@@ -43,15 +43,13 @@ from alignzoo.interfaces.judge import Judge
 from alignzoo.interfaces.modifier import Modifier
 from alignzoo.interfaces.objective import Objective
 from alignzoo.models.fingerprint import weights_fingerprint
-from alignzoo.models.loading import load_policy, load_trained
 from alignzoo.models.tokenizers import pretrained_tokenizer
 from alignzoo.objectives.composition import Modified
 from alignzoo.recipe.resolved import Resolved
-from alignzoo.reference.scores import cache_folder, score_reference
 from alignzoo.scoring.batches import BatchBuilder
-from alignzoo.scoring.layout import choose_layout
 from alignzoo.scoring.scorer import Scorer
-from alignzoo.training.run import device_of, start_weights
+from alignzoo.training.policy import cached_scores, device_of, open_policy, open_scorer
+from alignzoo.training.run import start_weights
 from alignzoo.training.run_folder import RunFolder
 
 FORMAT = 2
@@ -98,6 +96,7 @@ class _Measuring:
         if summary is None:
             raise UserError("the run is not finished: there is nothing to measure", where=str(self.folder))
         self.model = summary["model"]
+        self.ranks = Ranks(device_of(self.recipe.train.device))
         self.budget = self.budget or 2 * self.recipe.train.micro_batch_tokens  # no activations are kept for a backward
         self.tokenizer = pretrained_tokenizer(str(self.folder / "policy"), None, self.recipe.model.runs_code)
         self.store = TokenStore(self.resolved, self.tokenizer, RunFolder(self.folder).first_day())
@@ -131,15 +130,17 @@ class _Measuring:
     def _computed(self, held_out: TokenizedRows) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         recipe, objective, trees = self.recipe, self.recipe.objective, held_out.trees
         test, budget = for_testing([row.group for row in held_out.rows]), self.budget
-        policy = self._scorer(self.folder / "policy", objective.head)
-        choose_layout(policy, trees, recipe.train.layout)
+        start = start_weights(self.resolved, self.screen)
+        opened = self.resolved, self.tokenizer, start
+        policy, _ = open_policy(*opened, trees, self.ranks, trained=self.folder / "policy")
         supply = BatchBuilder(objective, trees, None, None, recipe.seed, recipe.eval.metrics)
         if objective.head == "scalar":
             return row_figures(policy, supply, test, budget, self.screen), []
         own = starts_itself(self.resolved)
-        reference = policy if own else self._reference(policy)
-        cache = cache_folder(cache_root(), reference, self.resolved.source_code)
-        supply.reference = score_reference(reference, trees, cache, budget, self.screen)
+        reference = policy if own else self._reference(policy, start)
+        (supply.reference,) = cached_scores(
+            self.resolved, reference, [trees], self.screen, self.ranks, budget=budget
+        )
         supply.live = reference if objective.reference in ("live", "moving") else None
         examples = row_figures(policy, supply, test, budget, self.screen, at_start=own)
         lines = reply_lines(
@@ -147,24 +148,15 @@ class _Measuring:
         )  # fmt: skip
         return examples, lines
 
-    def _reference(self, policy: Scorer) -> Scorer:
+    def _reference(self, policy: Scorer, start: Path | None) -> Scorer:
         """The policy before its first step. Raises UserError when it is not what the run started from any more."""
-        reference = self._scorer(None, "language_model")
+        reference = open_scorer(self.resolved, self.tokenizer, start, self.ranks, like=policy)
         if weights_fingerprint(reference.model) != self.model["weights"]:
             raise UserError(
                 "the run's start has other weights than when the run began", where=str(self.folder),
                 hint="do the run again with --fresh",
             )  # fmt: skip
-        reference.layout, reference.whole_head = policy.layout, policy.whole_head
-        reference.flex, reference.alone = policy.flex, policy.alone
         return reference
-
-    def _scorer(self, policy: Path | None, head: str) -> Scorer:
-        """Of the trained policy, or of what it started from."""
-        recipe, start = self.recipe, start_weights(self.resolved, self.screen)
-        about = (recipe.model, self.tokenizer, recipe.seed, start)
-        model = load_trained(*about, policy, head) if policy else load_policy(*about, head)
-        return Scorer(model, precision=recipe.train.precision).to(device_of(recipe.train.device))
 
 
 def reward_scale(objective: Objective) -> list[Any]:

@@ -14,16 +14,14 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from alignzoo.core.artifacts import quarantine
-from alignzoo.core.console import Screen
 from alignzoo.core.errors import NotWritten, RunFailed
-from alignzoo.core.signals import GracefulShutdown, Interrupted
+from alignzoo.core.signals import Interrupted
 from alignzoo.evaluation.evaluate import evaluate
-from alignzoo.recipe.schema import Recipe
 from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.exactness import Check, SpotCheck, no_oracle
 from alignzoo.training import checkpoint
-from alignzoo.training.reporting import Reporting
-from alignzoo.training.run_folder import RunFolder, read_lines
+from alignzoo.training.job import Job
+from alignzoo.training.run_folder import read_lines
 from alignzoo.training.schedule import rows_of_step
 from alignzoo.training.spot_checks import Watch, interval
 from alignzoo.training.step import Engine
@@ -36,20 +34,18 @@ class Training:
     """What steps are taken, and what is recorded of them. Everything that is done is done once: what was recorded
     before a stop stands as it is."""
 
-    recipe: Recipe
-    folder: RunFolder
+    job: Job
     engine: Engine
     held_out: BatchBuilder
     tokenizer: PreTrainedTokenizerBase
-    stopping: GracefulShutdown
-    reporting: Reporting
-    screen: Screen
     exact: Check | None = None
     """How far the reference's scores are from the model's own forward."""
 
     def __post_init__(self) -> None:
+        job = self.job
+        self.recipe, self.folder, self.ranks, self.screen = job.recipe, job.folder, job.ranks, job.screen
+        self.stopping, self.reporting = job.stopping, job.reporting
         self.model, live = self.engine.scorer.model, self.engine.supply.live
-        self.ranks = self.engine.ranks
         self.moving = live.model if live and self.recipe.objective.reference == "moving" else None
         self.done = 0
         """Optimizer steps taken."""

@@ -9,27 +9,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
 
 from alignzoo.core.console import Screen
 from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.core.errors import UserError
 from alignzoo.core.files import atomic_write
-from alignzoo.core.paths import cache_root
-from alignzoo.data.row_reader import RowReader
-from alignzoo.data.token_store import TokenStore
-from alignzoo.data.trees import Tree, Trees
-from alignzoo.models.loading import load_policy, load_trained
-from alignzoo.models.tokenizers import load_tokenizer
+from alignzoo.data.trees import Tree
 from alignzoo.recipe.resolved import Resolved
-from alignzoo.reference.scores import ReferenceScores, cache_folder, score_reference
+from alignzoo.reference.scores import ReferenceScores
 from alignzoo.scoring.exactness import SpotCheck, no_oracle
 from alignzoo.scoring.forest import lay_out, sequences
-from alignzoo.scoring.layout import choose_layout
 from alignzoo.scoring.microbatches import plan_micro_batches
-from alignzoo.scoring.scorer import Scorer
-from alignzoo.training.fsdp import shard_or_move
-from alignzoo.training.run import device_of, folder_of, run_resolved, start_weights
+from alignzoo.training.policy import cached_scores, device_of, open_data, open_policy
+from alignzoo.training.run import folder_of, run_resolved, start_weights
 from alignzoo.training.run_folder import RunFolder
 
 
@@ -60,13 +52,10 @@ def exactness_figures(resolved: Resolved, screen: Screen, rows: int = 8) -> dict
             f"the run of {resolved.start.recipe.name} is not finished, and its policy is the model to check",
             where="model.from", hint=f"alignzoo run {resolved.start.recipe.name} makes it",
         )  # fmt: skip
-    start, unread = start_weights(resolved, screen), RowReader(recipe.data)
-    tokenizer = load_tokenizer(recipe.model, unread, start)
-    trees = TokenStore(resolved, tokenizer).get(unread, screen.info).train.trees
-    model = load_policy(recipe.model, tokenizer, recipe.seed, start, recipe.objective.head)
-    scorer = Scorer(model, precision=recipe.train.precision)
-    shard_or_move(scorer, ranks)
-    layout = choose_layout(scorer, trees, recipe.train.layout)
+    start = start_weights(resolved, screen)
+    tokenizer, data = open_data(resolved, start, None, screen, ranks)
+    trees = data.train.trees
+    scorer, layout = open_policy(resolved, tokenizer, start, trees, ranks)
     spread = np.linspace(0, len(trees) - 1, min(rows, len(trees))).astype(int).tolist()
     some = [trees[row] for row in dict.fromkeys([int(trees.sizes.argmax()), *spread])]
     name = "scalar" if scorer.scalar else "log_prob"
@@ -95,15 +84,17 @@ def _write(resolved: Resolved, output: Path, split: str, screen: Screen, ranks: 
         )
     result = run_resolved(resolved, screen=screen)
     start = ranks.main_process_first(lambda: start_weights(resolved, screen))
-    unread = RowReader(recipe.data)
-    tokenizer = load_tokenizer(recipe.model, unread, start)
-    store = TokenStore(resolved, tokenizer, ranks.broadcast_from_main(RunFolder(result.folder).first_day))
-    found = ranks.main_process_first(lambda: store.get(unread, screen.info))
-    parts = {"train": found.train.trees, "held_out": found.held_out.trees}
+    first_day = ranks.broadcast_from_main(RunFolder(result.folder).first_day)
+    tokenizer, data = open_data(resolved, start, first_day, screen, ranks)
+    parts = {"train": data.train.trees, "held_out": data.held_out.trees}
     trees = {name: part for name, part in parts.items() if split in (name, "all")}
-    about = (recipe.model, tokenizer, recipe.seed, start)
-    models = {"reference": lambda: load_policy(*about), "policy": lambda: load_trained(*about, result.policy)}
-    reference, policy = (_scores(load(), resolved, trees, screen, who, ranks) for who, load in models.items())
+
+    def scores(label: str, trained: Path | None = None) -> dict[str, ReferenceScores]:
+        scorer, _ = open_policy(resolved, tokenizer, start, next(iter(trees.values())), ranks, trained=trained)
+        found = cached_scores(resolved, scorer, list(trees.values()), screen, ranks, label=label)
+        return dict(zip(trees, found, strict=True))
+
+    reference, policy = scores("reference"), scores("policy", result.policy)
     if ranks.main:
         with atomic_write(output) as temporary, open(temporary, "w", encoding="utf-8") as file:
             for name, part in trees.items():
@@ -111,20 +102,6 @@ def _write(resolved: Resolved, output: Path, split: str, screen: Screen, ranks: 
                     file.write(json.dumps(_line(name, tree, part.names(i), i, policy[name], reference[name])) + "\n")
     ranks.all_gather()
     return sum(len(part) for part in trees.values())
-
-
-def _scores(
-    model: PreTrainedModel, resolved: Resolved, trees: dict[str, Trees], screen: Screen, who: str, ranks: Ranks
-) -> dict[str, ReferenceScores]:
-    train = resolved.recipe.train
-    scorer = Scorer(model, precision=train.precision)
-    shard_or_move(scorer, ranks)
-    choose_layout(scorer, next(iter(trees.values())), train.layout)
-    folder = cache_folder(cache_root(), scorer, resolved.source_code)
-    return {
-        name: score_reference(scorer, part, folder, 2 * train.micro_batch_tokens, screen, who, ranks)
-        for name, part in trees.items()
-    }
 
 
 def _line(

@@ -254,7 +254,7 @@ def probe(own: Any) -> dict[str, float]:
     from alignzoo.scoring.microbatches import plan_micro_batches
     from alignzoo.training.schedule import rows_of_step
 
-    supply, times = own.supply, []
+    supply, times = own.builder, []
     for number in range(PROBES):
         step = STEPS + number
         start = time.perf_counter()

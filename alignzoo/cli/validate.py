@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from alignzoo.cli.arguments import recipe_arguments
+from alignzoo.core.errors import first_line
 
 if TYPE_CHECKING:
     from alignzoo.data.row_reader import RowReader
@@ -128,5 +129,5 @@ def _losses(resolved: Resolved, unread: RowReader) -> str:
         tokenizer = tokenizer_of(resolved, unread)
     except UserError as error:  # no network; a run may have it
         counts = {"truncated_prompts": 0, "truncated_completions": 0, "in_both_splits": unread.survey.rows.in_both}
-        return f"{losses(counts)}; truncated: not known ({str(error).splitlines()[0]})"
+        return f"{losses(counts)}; truncated: not known ({first_line(error)})"
     return losses(TokenStore(resolved, tokenizer).get(unread, Screen().info).report)

@@ -31,7 +31,7 @@ from alignzoo.core.artifacts import atomic_folder, quarantine, read_verified, wr
 from alignzoo.core.console import Screen
 from alignzoo.core.digests import digest
 from alignzoo.core.distributed.process_group import Ranks
-from alignzoo.core.errors import UserError
+from alignzoo.core.errors import UserError, first_line
 from alignzoo.core.files import write_json
 from alignzoo.core.redaction import redact
 from alignzoo.data.row_reader import RowReader
@@ -138,9 +138,7 @@ class _Measuring:
             return row_figures(policy, supply, test, budget, self.screen), []
         own = starts_itself(self.resolved)
         reference = policy if own else self._reference(policy, start)
-        (supply.reference,) = cached_scores(
-            self.resolved, reference, [trees], self.screen, self.ranks, budget=budget
-        )
+        (supply.reference,) = cached_scores(self.resolved, reference, [trees], self.screen, self.ranks, budget=budget)
         supply.live = reference if objective.reference in ("live", "moving") else None
         examples = row_figures(policy, supply, test, budget, self.screen, at_start=own)
         lines = reply_lines(
@@ -212,7 +210,7 @@ def _asked(
                 [line["chosen"] for line in lines], before,
             )  # fmt: skip
         except Exception as error:  # any judge may fail in its own way; the reason is kept, and it is asked again
-            what = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            what = f"{type(error).__name__}: {first_line(error)}"
             screen.info(f"judge {judge.name} failed ({what}); its figures are left out")
             return what
         write_json(place, {"judge": judge.name, "fields": judge.model_dump(mode="json"), "verdicts": verdicts})

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from alignzoo.core.errors import UserError
+from alignzoo.core.errors import UserError, first_line
 
 
 def disable_tf32() -> None:
@@ -35,7 +35,7 @@ def compiled_layers(model: nn.Module, wanted: bool, device: torch.device) -> Ite
     try:
         torch.compile(torch.sin)(torch.zeros(8, device=device))
     except Exception as error:  # of many kinds: no C++ compiler, no triton
-        reason = (str(error).splitlines() or [""])[0]
+        reason = first_line(error)
         raise UserError(
             f"torch can't compile here: {reason[:160]}", where="train.compile",
             expected="false, or a C++ compiler (on a GPU triton)",

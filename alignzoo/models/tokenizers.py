@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from alignzoo.core.console import warn_once
-from alignzoo.core.errors import UserError
+from alignzoo.core.errors import UserError, first_line
 from alignzoo.interfaces.rows import Row, words
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def not_loaded(what: str, source: str, where: str, error: Exception) -> UserErro
             "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(FOLDER)",
         )  # fmt: skip
     return UserError(
-        f"no {what} could be loaded from '{source}': {(text.splitlines() or [''])[0]}", where=where,
+        f"no {what} could be loaded from '{source}': {first_line(error)}", where=where,
         expected="a local folder in Hugging Face layout, or a hub id with the hub in reach",
     )  # fmt: skip
 

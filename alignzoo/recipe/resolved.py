@@ -6,11 +6,12 @@ import json
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from alignzoo.core.dotted import dotted_items
 from alignzoo.interfaces.model_source import ON_TOP
 
 if TYPE_CHECKING:
     from alignzoo.interfaces.objective import Objective
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -108,7 +109,7 @@ class Resolved:
     @property
     def origins(self) -> dict[str, Origin]:
         """Dotted key -> where its value was written. A default has no entry."""
-        return dict(_origins(self.node, ""))
+        return {key: leaf.origin for key, leaf in dotted_items(self.node, _children)}
 
     def to_yaml(self, places: Mapping[str, str] | None = None) -> str:
         """The resolved recipe as a file of its own; it loads to the same fingerprint.
@@ -126,14 +127,10 @@ class Resolved:
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
 
 
-def _origins(node: Node, name: str) -> list[tuple[str, Origin]]:
+def _children(node: Node) -> Iterable[tuple[str, Node]] | None:
     if isinstance(node.value, list) and any(isinstance(child.value, dict) for child in node.value):
-        children = [(str(i), child) for i, child in enumerate(node.value)]
-    elif isinstance(node.value, dict):
-        children = list(node.value.items())
-    else:
-        return [(name, node.origin)]
-    return [item for key, child in children for item in _origins(child, f"{name}.{key}" if name else key)]
+        return [(str(i), child) for i, child in enumerate(node.value)]
+    return node.value.items() if isinstance(node.value, dict) else None
 
 
 NOT_IN_IT = {"train": ("checkpoint_every", "keep_checkpoints")}

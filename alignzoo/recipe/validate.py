@@ -9,7 +9,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from alignzoo.core.console import warn_once
-from alignzoo.core.digests import digest_source
+from alignzoo.core.digests import digest_bytes
 from alignzoo.core.errors import Problem, UserError, nearest
 from alignzoo.recipe.components import named_nodes
 from alignzoo.recipe.parse import Node
@@ -34,7 +34,8 @@ def validate(node: Node, name: str) -> tuple[Recipe, Registry]:
         files = [Path(path) for path in plugins]
         for path in files if not no_plugins() else ():
             if path.is_file():
-                warn_once(f"code of {path} is run: the recipe names it under plugins (blake2b {digest_source(path)})")
+                digest = digest_bytes(path.read_bytes())
+                warn_once(f"code of {path} is run: the recipe names it under plugins (blake2b {digest})")
         try:
             known = known.with_files(files)
         except UserError as error:

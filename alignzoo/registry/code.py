@@ -12,7 +12,7 @@ from importlib.metadata import Distribution
 from importlib.util import find_spec
 from pathlib import Path
 
-from alignzoo.core.digests import digest_source
+from alignzoo.core.digests import digest_bytes
 
 SUFFIXES = tuple(all_suffixes())
 
@@ -38,7 +38,7 @@ def _digest(version: str, files: Iterable[Path]) -> str:
     """Paths count relative to the folder that the files share, so that a moved package keeps its digest."""
     found = sorted(files)
     shared = Path(os.path.commonpath([file.parent for file in found]))
-    lines = [f"{file.relative_to(shared).as_posix()} {digest_source(file)}" for file in found]
+    lines = [f"{file.relative_to(shared).as_posix()} {digest_bytes(file.read_bytes())}" for file in found]
     return blake2b("\n".join([version, *lines]).encode(), digest_size=16).hexdigest()
 
 

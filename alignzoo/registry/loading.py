@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from importlib import import_module
 from importlib.metadata import Distribution, EntryPoint, distributions
 from pathlib import Path
@@ -26,7 +25,8 @@ from packaging.utils import canonicalize_name
 from pydantic import BaseModel
 
 import alignzoo
-from alignzoo.core.errors import UserError, nearest
+from alignzoo.core.digests import digest_bytes
+from alignzoo.core.errors import UserError, first_line, nearest
 from alignzoo.interfaces import hookspecs
 from alignzoo.interfaces.objective import Requirements, contradiction
 from alignzoo.registry.code import code_of_class
@@ -102,7 +102,7 @@ def _guarded(doing: str) -> Iterator[None]:
         raise
     except BaseException as error:
         try:
-            what = (str(error).strip().splitlines() or [""])[0]
+            what = first_line(error)
         except Exception:  # its own exception, which has no words
             what = ""
         raise Refused(f"{type(error).__name__} {doing}: {what}".removesuffix(": ")) from error
@@ -154,7 +154,7 @@ def load_file(path: Path) -> list[Offer]:
     if path.suffix != ".py":
         raise UserError("a plugin file is Python source", where=str(path), expected="a name that ends in .py")
     source = path.read_bytes()
-    digest = blake2b(source, digest_size=16).hexdigest()
+    digest = digest_bytes(source)
     name = f"alignzoo_file_{digest}"
     module = sys.modules[name] = ModuleType(name)
     module.__file__ = str(path)

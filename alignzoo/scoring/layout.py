@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alignzoo.core.errors import UserError
+from alignzoo.core.errors import UserError, first_line
 from alignzoo.core.memory import out_of_memory
 from alignzoo.data.trees import Branch, Tree, Trees
 from alignzoo.models.attention import use_tree_attention
@@ -147,8 +147,7 @@ def _words(what: str, error: Exception) -> str:
     """Running out of memory is no refusal, and is raised again."""
     if out_of_memory(error):
         raise error
-    first_line = (str(error).splitlines() or [""])[0]
-    return f"the model's {what} raised {type(error).__name__}: {first_line[:120]}"
+    return f"the model's {what} raised {type(error).__name__}: {first_line(error)[:120]}"
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from alignzoo.core.errors import first_line
 from alignzoo.interfaces.objective import Objective
 from alignzoo.testing.synthetic_batch import BOUNDS, Batch, batch_apart, batch_for
 
@@ -45,7 +46,7 @@ def finite_in_bfloat16(objective: Objective) -> None:
         try:
             what = _not_finite(batch_apart(objective, margin, torch.bfloat16))
         except RuntimeError as error:
-            problem = str(error).strip().splitlines()[0]
+            problem = first_line(error)
             raise AssertionError(f"bfloat16 makes it fail: {problem}; give no dtype to what you make") from None
         assert not what, (
             f"in bfloat16 the {what} not finite at a margin of +-{margin:g}; keep logs and divisors away from zero"

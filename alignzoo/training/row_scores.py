@@ -1,4 +1,4 @@
-"""Every row's log-probs under the trained policy and its reference, written out."""
+"""Log-probs of every row under the trained policy and its reference, as JSON lines."""
 
 from __future__ import annotations
 
@@ -26,10 +26,13 @@ from alignzoo.training.run_folder import RunFolder
 
 
 def write_scores(resolved: Resolved, output: Path, split: str, screen: Screen) -> int:
-    """Write one JSON line a row to `output`, atomically, and return how many.
+    """Write one JSON line per row to `output`, atomically, and return the number of rows.
 
-    Both models are scored through the cache, each under its own key, so a second call costs no forward. Of several
-    processes each scores its part, and one writes.
+    Both models are scored through the cache, each under its own key, so a second call runs no forward. With several
+    processes each scores its share, and the main one writes.
+
+    Raises:
+        UserError: The run trains a reward model, which has no log-probs.
     """
     resolved = resolved.reread()
     ranks = Ranks(device_of(resolved.recipe.train.device))
@@ -38,11 +41,15 @@ def write_scores(resolved: Resolved, output: Path, split: str, screen: Screen) -
 
 
 def exactness_figures(resolved: Resolved, screen: Screen, rows: int = 8) -> dict[str, Any]:
-    """How far the given model's scores on the given data are from its own forward, before any training.
+    """Compare the scores of a recipe's model on its data with the model's own forward, before any training.
 
-    Loads the model, tokenizes the data (kept for the run), and scores the longest, the first and a few more training
-    rows both ways: the layout that was chosen and why, the largest difference of a token in nats, and its limit. Raises
-    UserError where the model starts from a run that is not finished.
+    The longest, the first and up to `rows` training rows are scored both ways. The tokenized data is kept for the run.
+
+    Returns:
+        The layout and the reason for it, the largest difference of a token in nats, its limit, and counts.
+
+    Raises:
+        UserError: The model starts from a run that is not finished.
     """
     recipe, ranks = resolved.recipe, Ranks(device_of(resolved.recipe.train.device))
     if ranks.sharded:
@@ -80,7 +87,7 @@ def _write(resolved: Resolved, output: Path, split: str, screen: Screen, ranks: 
     recipe = resolved.recipe
     if recipe.objective.head == "scalar":
         raise UserError(
-            "a reward model has no log-probs", where="objective", expected="one that trains a language model"
+            "a reward model has no log-probs", where="objective", expected="an objective that trains a language model"
         )
     result = run_resolved(resolved, screen=screen)
     start = ranks.main_process_first(lambda: start_weights(resolved, screen))
@@ -114,7 +121,7 @@ def _line(
             "tokens": branch.tokens.tolist(),
             "scored_from": branch.scored_from,
             "length": branch.scored,
-            **{f"{who}_log_prob": float(values.sum(dtype=np.float64)) for who, values in scores.items()},
-            **{f"{who}_token_log_probs": [float(value) for value in values] for who, values in scores.items()},
+            **{f"{model}_log_prob": float(values.sum(dtype=np.float64)) for model, values in scores.items()},
+            **{f"{model}_token_log_probs": [float(value) for value in values] for model, values in scores.items()},
         }
     return line

@@ -158,9 +158,9 @@ def _phases(job: Job) -> dict[str, Any]:
     before = greedy_replies(job, model, tokenizer, data.held_out)
     adapt(job, model, tokenizer)
     training = _prepare(job, scorer, tokenizer, data, references, steps)
-    with training.kept():
+    with training.saved_on_stop():
         with compiled_layers(model, recipe.train.compile, ranks.device):
-            last = training.whole()
+            last = training.run()
         export_policy(job, model, tokenizer)
         after = greedy_replies(job, model, tokenizer, data.held_out)
         judges = judge_replies(job, tokenizer, data.held_out, before, after)

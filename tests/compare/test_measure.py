@@ -275,7 +275,7 @@ def test_no_figure_depends_on_how_it_was_batched(run, monkeypatch):
     recipe, folder = run("dpo")
     found = []
     for slots, batch in ((300, 100), (4096, 16_384)):
-        monkeypatch.setattr(replies, "sample", partial(generate_replies, budget=batch))
+        monkeypatch.setattr(replies, "generate_replies", partial(generate_replies, budget=batch))
         measuring = _Measuring(recipe, folder, SETTINGS, QUIET, slots)
         shutil.rmtree(cache_root() / "reference")
         found.append(measuring._computed(measuring.store.get(RowReader(recipe.recipe.data), str).held_out))

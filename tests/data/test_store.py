@@ -329,9 +329,9 @@ def test_a_file_that_grows_while_it_is_read_is_an_error_and_then_a_new_run(recip
 
 
 def test_a_file_that_never_stays_the_same_has_no_digest(tmp_path, monkeypatch):
-    from alignzoo.interfaces import data_source as source
+    from alignzoo.core import digests
 
-    file, real = tmp_path / "rows.jsonl", source._digest
+    file, real = tmp_path / "rows.jsonl", digests._digest
     file.write_text("{}\n")
 
     def growing(path, *state):
@@ -339,9 +339,9 @@ def test_a_file_that_never_stays_the_same_has_no_digest(tmp_path, monkeypatch):
             rows.write("{}\n")
         return real(path, *state)
 
-    monkeypatch.setattr(source, "_digest", growing)
+    monkeypatch.setattr(digests, "_digest", growing)
     with pytest.raises(UserError, match=r"rows\.jsonl: the file changes while it is read"):
-        source.file_digest(file)
+        digests.cached_file_digest(file)
 
 
 # --- on disk

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PrivateAttr
 
-from alignzoo.core.errors import UserError, nearest
+from alignzoo.core.errors import UserError, first_line, nearest
 from alignzoo.interfaces.judge import Judge, Prompt
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Classifier(Judge):
                     hint="where you trust it, convert it once: from_pretrained(FOLDER) and save_pretrained(FOLDER)",
                 ) from error  # fmt: skip
             raise UserError(
-                f"no classifier could be loaded from '{self.path}': {(str(error).splitlines() or [''])[0]}",
+                f"no classifier could be loaded from '{self.path}': {first_line(error)}",
                 where=f"{WHERE}: path", expected="a folder in Hugging Face layout, or a hub id with the hub in reach",
             ) from error  # fmt: skip
 

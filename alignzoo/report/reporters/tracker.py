@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr
 
+from alignzoo.core.dotted import dotted_items
 from alignzoo.core.errors import UserError
 from alignzoo.interfaces.reporter import Reporter
 
@@ -45,7 +46,7 @@ class Tracker(Reporter):
         where = {"logging_dir": str(folder / "tracker")} if cls.requires_logging_directory else {}
         self._open = cls(self.project, **where)
         self._open.start()
-        self._open.store_init_configuration(dict(_flat(recipe, "")))
+        self._open.store_init_configuration({key: _plain(value) for key, value in dotted_items(recipe)})
 
     def on_log(self, folder: Path, line: Mapping[str, Any]) -> None:
         """`train/loss`, `eval/preference_accuracy` and the like, at their step."""
@@ -57,10 +58,5 @@ class Tracker(Reporter):
         self._open.finish()
 
 
-def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """`train.optimizer.name` and its like: trackers take no nested settings."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value if isinstance(value, bool | int | float | str) else str(value)
+def _plain(value: Any) -> bool | int | float | str:
+    return value if isinstance(value, bool | int | float | str) else str(value)

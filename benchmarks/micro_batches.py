@@ -42,7 +42,7 @@ def measure(objective: Objective, cache: Path, two: Steps) -> dict[str, float]:
 def shape_of_a_step() -> tuple[int, list[int]]:
     """Token slots of a step over pairs, and how many micro-batches it has under each budget."""
     engine = build(every()["simpo"], Path())  # without a reference, so without a cache
-    trees = [engine.supply.tree(row) for row in rows_of_step(0, len(engine.supply.trees), engine.config, 0).tolist()]
+    trees = [engine.builder.tree(row) for row in rows_of_step(0, len(engine.builder.trees), engine.config, 0).tolist()]
     return sum(tree.slots for tree in trees), [len(plan_micro_batches(trees, budget)) for budget in BUDGETS]
 
 

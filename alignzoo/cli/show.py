@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 import click
 
 from alignzoo.cli.arguments import recipe_arguments
+from alignzoo.core.dotted import dotted_items
 
 
 @click.command(name="show")
@@ -24,7 +26,8 @@ def command(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], 
     elif origins:
         known = resolved.origins
         rows = [
-            (f"{key}: {json.dumps(value)}", str(known.get(key, "default"))) for key, value in _leaves(resolved.plain)
+            (f"{key}: {json.dumps(value)}", str(known.get(key, "default")))
+            for key, value in dotted_items(resolved.plain, _children)
         ]
         width = min(72, max(len(text) for text, _ in rows))
         for text, origin in rows:
@@ -33,9 +36,8 @@ def command(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], 
         click.echo(resolved.to_yaml(), nl=False)
 
 
-def _leaves(value: object, name: str = "") -> list[tuple[str, object]]:
+def _children(value: object) -> Iterable[tuple[str, object]] | None:
+    """The items below a mapping, or a list of mappings; an empty mapping is a leaf."""
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        value = {str(i): item for i, item in enumerate(value)}
-    if not isinstance(value, dict) or not value:
-        return [(name, value)]
-    return [leaf for key, child in value.items() for leaf in _leaves(child, f"{name}.{key}" if name else key)]
+        return [(str(i), item) for i, item in enumerate(value)]
+    return value.items() if isinstance(value, dict) and value else None

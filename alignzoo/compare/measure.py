@@ -27,8 +27,8 @@ from alignzoo.compare.verdicts import judge_replies
 from alignzoo.core.artifacts import atomic_folder, quarantine, read_verified, write_manifest
 from alignzoo.core.console import Screen
 from alignzoo.core.digests import digest
+from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.core.errors import UserError
-from alignzoo.core.paths import cache_root
 from alignzoo.core.redaction import redact
 from alignzoo.data.row_reader import RowReader
 from alignzoo.data.token_store import TokenStore
@@ -38,15 +38,13 @@ from alignzoo.interfaces.judge import Judge
 from alignzoo.interfaces.modifier import Modifier
 from alignzoo.interfaces.objective import Objective
 from alignzoo.models.fingerprint import weights_fingerprint
-from alignzoo.models.loading import load_policy, load_trained
 from alignzoo.models.tokenizers import pretrained_tokenizer
 from alignzoo.objectives.composition import Modified
 from alignzoo.recipe.resolved import Resolved
-from alignzoo.reference.scores import cache_folder, score_reference
 from alignzoo.scoring.batches import BatchBuilder
-from alignzoo.scoring.layout import choose_layout
 from alignzoo.scoring.scorer import Scorer
-from alignzoo.training.run import device_of, start_weights
+from alignzoo.training.policy import cached_scores, device_of, open_policy, open_scorer
+from alignzoo.training.run import start_weights
 from alignzoo.training.run_folder import RunFolder
 
 FORMAT = 3
@@ -99,6 +97,7 @@ class _Measuring:
         if summary is None:
             raise UserError("the run is not finished", where=str(self.folder), hint="finish it with `alignzoo run`")
         self.model = summary["model"]
+        self.ranks = Ranks(device_of(self.recipe.train.device))
         self.budget = self.budget or 2 * self.recipe.train.micro_batch_tokens  # no activations are kept for a backward
         self.tokenizer = pretrained_tokenizer(str(self.folder / "policy"), None, self.recipe.model.runs_code)
         self.store = TokenStore(self.resolved, self.tokenizer, RunFolder(self.folder).first_day())
@@ -132,15 +131,18 @@ class _Measuring:
     def _computed(self, held_out: TokenizedRows) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         recipe, objective, trees = self.recipe, self.recipe.objective, held_out.trees
         test, budget = for_testing([row.group for row in held_out.rows]), self.budget
-        policy = self._scorer(self.folder / "policy", objective.head)
-        choose_layout(policy, trees, recipe.train.layout)
+        start = start_weights(self.resolved, self.screen)
+        policy, _ = open_policy(
+            self.resolved, self.tokenizer, start, trees, self.ranks, trained=self.folder / "policy"
+        )  # fmt: skip
         builder = BatchBuilder(objective, trees, None, None, recipe.seed, recipe.eval.metrics)
         if objective.head == "scalar":
             return row_figures(policy, builder, test, budget, self.screen), []
         own = is_own_reference(self.resolved)
-        reference = policy if own else self._reference(policy)
-        cache = cache_folder(cache_root(), reference, self.resolved.source_code)
-        builder.reference = score_reference(reference, trees, cache, budget, self.screen)
+        reference = policy if own else self._reference(policy, start)
+        (builder.reference,) = cached_scores(
+            self.resolved, reference, [trees], self.screen, self.ranks, budget=budget
+        )  # fmt: skip
         builder.live = reference if objective.reference in ("live", "moving") else None
         examples = row_figures(policy, builder, test, budget, self.screen, at_start=own)
         lines = reply_lines(
@@ -148,28 +150,19 @@ class _Measuring:
         )  # fmt: skip
         return examples, lines
 
-    def _reference(self, policy: Scorer) -> Scorer:
+    def _reference(self, policy: Scorer, start: Path | None) -> Scorer:
         """Return the policy before its first step.
 
         Raises:
             UserError: Its weights are not those that the run started from.
         """
-        reference = self._scorer(None, "language_model")
+        reference = open_scorer(self.resolved, self.tokenizer, start, self.ranks, like=policy)
         if weights_fingerprint(reference.model) != self.model["weights"]:
             raise UserError(
                 "the run's start has other weights than when the run began", where=str(self.folder),
                 hint="run it again with --fresh",
             )  # fmt: skip
-        reference.layout, reference.whole_head = policy.layout, policy.whole_head
-        reference.flex, reference.alone = policy.flex, policy.alone
         return reference
-
-    def _scorer(self, policy: Path | None, head: str) -> Scorer:
-        """Return the trained policy, or the weights that it started from."""
-        recipe, start = self.recipe, start_weights(self.resolved, self.screen)
-        about = (recipe.model, self.tokenizer, recipe.seed, start)
-        model = load_trained(*about, policy, head) if policy else load_policy(*about, head)
-        return Scorer(model, precision=recipe.train.precision).to(device_of(recipe.train.device))
 
 
 def reward_scale(objective: Objective) -> list[Any]:

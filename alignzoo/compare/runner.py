@@ -17,7 +17,7 @@ from alignzoo.compare.measure import measure
 from alignzoo.compare.plan import Job, Plan, start_of
 from alignzoo.compare.results import EvaluationFolder, RunRecord, write_results
 from alignzoo.core.console import Screen
-from alignzoo.core.errors import RunFailed, UserError
+from alignzoo.core.errors import RunFailed, UserError, first_line
 from alignzoo.core.paths import cache_root, runs_root
 from alignzoo.interfaces.judge import Judge
 from alignzoo.recipe.resolved import Resolved
@@ -57,9 +57,9 @@ def _one(n: int, job: Job, plan: Plan, judges: Sequence[Judge], live_table: Live
         live_table.put(n, "measuring")
         measured = _measured(job.resolved, result, plan, judges, screen)
     except (UserError, RunFailed) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
     except Exception as error:  # a plugin's objective may fail in any way; the other runs go on
-        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        reason = f"{type(error).__name__}: {first_line(error)}"
     else:
         accuracy = result.summary["eval"].get("preference_accuracy")
         live_table.put(n, "done" if accuracy is None else f"done, accuracy {accuracy:.3f}", DONE)

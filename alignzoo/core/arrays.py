@@ -1,4 +1,4 @@
-"""Arrays that live in files: mapped and not read, so that memory does not grow with them."""
+"""Arrays in memory-mapped files, so that memory does not grow with them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ TYPES = {"U8": np.uint8, "I32": np.int32, "I64": np.int64, "F32": np.float32}
 
 
 def mmap_safetensors(path: Path) -> dict[str, NDArray[Any]]:
-    """The tensors of a safetensors file, mapped. Writing to one changes no file, only this copy.
+    """Map the tensors of a safetensors file, copy-on-write: writing to one does not change the file.
 
-    Raises OSError, ValueError or KeyError for what is no such file.
+    Raises:
+        OSError: The file can't be read.
+        ValueError: The header is damaged.
+        KeyError: A tensor has a type other than uint8, int32, int64 or float32.
     """
     with open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
         if size > path.stat().st_size:
-            raise ValueError(f"{path} has no header of safetensors")
+            raise ValueError(f"{path} has no safetensors header")
         header = json.loads(file.read(size))
     raw = np.memmap(path, np.uint8, "c").view(np.ndarray)[8 + size :]
     return {
@@ -32,8 +35,9 @@ def mmap_safetensors(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def spill_to_disk(array: NDArray[Any], folder: Path) -> NDArray[Any]:
-    """The same array, mapped from a file of no name in `folder`, which goes when the array does. Where nothing can be
-    written it stays in memory.
+    """Move an array to an unnamed temporary file in `folder`, deleted with the array, and return it mapped.
+
+    The array stays in memory if the folder can't be written to.
     """
     if not array.size:
         return array
@@ -47,25 +51,25 @@ def spill_to_disk(array: NDArray[Any], folder: Path) -> NDArray[Any]:
 
 
 def concat_ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """`starts[0]` up to `starts[0] + lengths[0]`, then the next range, and so on."""
+    """Concatenate the ranges from `starts[i]` up to `starts[i] + lengths[i]`."""
     before = np.cumsum(lengths) - lengths
     return np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
 
 
 class ArrayWriter:
-    """An array that grows at its end, in a file: what is appended takes no memory."""
+    """A one-dimensional array that grows at its end, in a file instead of memory."""
 
     def __init__(self, path: Path, dtype: Any) -> None:
         self.path, self.dtype, self.size = path, np.dtype(dtype), 0
         self._file: IO[bytes] = open(path, "wb")
 
     def append(self, values: NDArray[Any]) -> None:
-        """Add values, as this array's type."""
-        self._file.write(np.ascontiguousarray(values, dtype=self.dtype).tobytes())  # tofile hides why a disk refuses
+        """Append values, converted to the type of the array."""
+        self._file.write(np.ascontiguousarray(values, dtype=self.dtype).tobytes())  # tofile hides the error number
         self.size += len(values)
 
     def whole(self) -> NDArray[Any]:
-        """All that was appended, mapped. Nothing can be appended after that."""
+        """Close the file and return the array, mapped. Nothing can be appended afterwards."""
         self._file.close()
         if not self.size:
             return np.zeros(0, self.dtype)
@@ -73,14 +77,14 @@ class ArrayWriter:
 
 
 class StringArray(Sequence[str]):
-    """Many short texts as bytes and cuts: text i is `raw[cuts[i]:cuts[i + 1]]` in UTF-8."""
+    """Strings in one UTF-8 buffer: string i is `raw[cuts[i]:cuts[i + 1]]`."""
 
     def __init__(self, raw: NDArray[np.uint8], cuts: NDArray[np.int64]) -> None:
         self.raw, self.cuts = raw, cuts
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> StringArray:
-        """From texts."""
+        """Encode strings."""
         parts = [text.encode("utf-8", "surrogatepass") for text in texts]
         cuts = np.zeros(len(parts) + 1, dtype=np.int64)
         np.cumsum([len(part) for part in parts], out=cuts[1:])

@@ -1,4 +1,4 @@
-"""Folders that are written once, all at once, and read only if they are still what was written."""
+"""Folders written atomically, with a manifest that verifies their files."""
 
 from __future__ import annotations
 
@@ -20,10 +20,15 @@ ABOUT = "about.json"
 
 @contextmanager
 def atomic_folder(path: Path, needs: int = 0, over: bool = False) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; when the block ends well it is synced to disk and takes its place.
+    """Yield a temporary folder, and rename it to `path` after the block.
 
-    Where there is a folder of that name it stays (another process was faster), or with `over` is replaced. Raises
-    NotWritten when the disk is full (`needs` bytes are then told), read-only or the like, and leaves nothing.
+    Args:
+        path: The folder to write.
+        needs: Bytes that it takes, for the error on a full disk; 0 if unknown.
+        over: Replace an existing folder. By default it stays: another process was faster.
+
+    Raises:
+        NotWritten: The disk is full, read-only or the like. No partial folder remains.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     with translate_os_errors(path, needs):
@@ -33,13 +38,13 @@ def atomic_folder(path: Path, needs: int = 0, over: bool = False) -> Iterator[Pa
             yield temporary
             for part in (*temporary.rglob("*"), temporary):
                 sync(part)
-            _take_place(temporary, path, over)
+            _rename(temporary, path, over)
             sync(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _take_place(temporary: Path, path: Path, over: bool) -> None:
+def _rename(temporary: Path, path: Path, over: bool) -> None:
     old = temporary.with_suffix(".old.tmp")
     if over and path.is_dir():
         os.rename(path, old)
@@ -54,15 +59,15 @@ def _take_place(temporary: Path, path: Path, over: bool) -> None:
 
 
 def write_manifest(folder: Path, about: dict[str, Any]) -> None:
-    """Write about.json, the last file of a folder: `about`, with a digest of every other file and of itself."""
+    """Write about.json, the last file of a folder: `about`, and digests of every other file and of itself."""
     inside = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / ABOUT]
     files = {path.relative_to(folder).as_posix(): digest_file(path) for path in inside}
-    whole = json.loads(redact(json.dumps(about))) | {"files": files}
-    write_json(folder / ABOUT, whole | {"digest": digest(whole)})
+    content = json.loads(redact(json.dumps(about))) | {"files": files}
+    write_json(folder / ABOUT, content | {"digest": digest(content)})
 
 
 def read_verified(folder: Path) -> dict[str, Any] | None:
-    """What about.json says; None where there is no such folder, or a file of it is not what was written."""
+    """Return the content of about.json; None if the folder is absent or a file differs from its digest."""
     try:
         about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         own, files = about.pop("digest"), about["files"]
@@ -73,8 +78,9 @@ def read_verified(folder: Path) -> dict[str, Any] | None:
 
 
 def quarantine(folder: Path) -> None:
-    """Take a damaged folder out of the way; another process may have done so already, and on a disk that can only be
-    read it stays, as damaged as it is.
+    """Rename a damaged folder out of the way.
+
+    It stays where it is on a read-only disk, and another process may have renamed it already.
     """
     try:
         folder.rename(folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.damaged"))

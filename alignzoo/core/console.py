@@ -1,7 +1,4 @@
-"""What a person sees while a run works: a line before each thing that takes time, and a bar while it does.
-
-Everything goes to stderr; results go to stdout.
-"""
+"""Progress lines and bars on stderr; results go to stdout."""
 
 from __future__ import annotations
 
@@ -16,35 +13,35 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from alignzoo.core.redaction import printable, redact
 
 Advance = Callable[[int, str], None]
-"""Called with how many units were done and a few words on how it goes."""
+"""Called with the number of units done and a short note, such as the loss."""
 
 
 BESIDE_A_BAR, SHORTEST_BAR = 84, 8
-"""Columns: of a step's description, count, times, loss, accuracy and margin; of the shortest bar that is worth it."""
+"""Columns of a step's description, count, times, loss, accuracy and margin; and of the shortest bar drawn."""
 
 
 class Screen:
-    """Says and shows on stderr, or keeps quiet (`quiet=True`, and in every process but the first)."""
+    """Prints lines and bars on stderr, or nothing with `quiet=True` (every process but the first)."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.console = Console(stderr=True, highlight=False, quiet=quiet)
         self.bars = not quiet
 
     def without_bars(self) -> Screen:
-        """The same one, for what runs within another one's bar: it only says."""
+        """Return a copy that prints lines alone, for work inside another bar."""
         other = copy.copy(self)
         other.bars = False
         return other
 
     def info(self, text: str) -> None:
-        """One line, printed as it is."""
+        """Print one line, without markup."""
         self.console.print(printable(redact(text)), markup=False)
 
     @contextmanager
     def bar(self, what: str, total: int, done: int = 0) -> Iterator[Advance]:
-        """A progress bar over `total` units, of which `done` are done already.
+        """Show a progress bar over `total` units, of which `done` are already done.
 
-        A narrow terminal gets a shorter bar, or none, so that the figures keep their places.
+        A narrow terminal gets a shorter bar, or none, so that the figures fit.
         """
         room = self.console.width - BESIDE_A_BAR
         columns = [
@@ -58,11 +55,11 @@ class Screen:
             yield lambda n, note: progress.update(task, advance=n, note=note)
 
 
-_said: set[str] = set()
+_warned: set[str] = set()
 
 
 def warn_once(text: str) -> None:
-    """One line on stderr, once in a process."""
-    if text not in _said:
-        _said.add(text)
+    """Print one line on stderr, once in a process."""
+    if text not in _warned:
+        _warned.add(text)
         print(printable(redact(text)), file=sys.stderr, flush=True)

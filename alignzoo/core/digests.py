@@ -1,11 +1,10 @@
-"""Digests of files, folders, sources and plain values."""
+"""Digests of files, folders, bytes and plain values: 32 hex digits each."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from functools import lru_cache
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -13,48 +12,46 @@ from alignzoo.core.errors import UserError
 
 
 def digest(value: Any) -> str:
-    """32 hex digits of a plain value, whatever the order of its keys."""
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    """Digest a plain value, independent of the order of its keys."""
+    return digest_bytes(json.dumps(value, sort_keys=True, default=str).encode())
+
+
+def digest_bytes(data: bytes) -> str:
+    """Digest bytes with BLAKE2b."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def digest_file(path: Path) -> str:
-    """32 hex digits of a file's bytes, read anew."""
+    """Digest the bytes of a file with SHA-256, which processors compute several times faster than BLAKE2b."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
-def file_digest(path: Path) -> str:
-    """32 hex digits of a file's bytes; read again only when the file has changed within this process.
+def cached_file_digest(path: Path) -> str:
+    """Return `digest_file(path)`, reading the file again only after it has changed within this process.
 
-    Raises UserError for a file that changes while it is read.
+    Raises:
+        UserError: The file changes while it is read.
     """
     for _ in range(3):
-        before = _state(path)
+        before = _status(path)
         found = _digest(str(path.resolve()), *before)
-        if _state(path) == before:
+        if _status(path) == before:
             return found
     raise UserError("the file changes while it is read", where=str(path), expected="a file that is complete")
 
 
-def _state(path: Path) -> tuple[int, ...]:
-    about = path.stat()
-    return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns
-
-
 def content_digest(folder: Path) -> str:
-    """32 hex digits of the files of a folder (not of folders in it): their names and bytes."""
+    """Digest the files of a folder, without those in folders below it: their names and bytes."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
-    text = "\n".join(f"{path.name} {file_digest(path)}" for path in files)
-    return blake2b(text.encode(), digest_size=16).hexdigest()
+    return digest_bytes("\n".join(f"{path.name} {cached_file_digest(path)}" for path in files).encode())
+
+
+def _status(path: Path) -> tuple[int, ...]:
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 @lru_cache(maxsize=4096)
-def _digest(path: str, *state: int) -> str:
-    with open(path, "rb") as file:  # SHA-256, which processors have instructions for: several times BLAKE2's rate
-        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
-
-
-def digest_source(path: Path) -> str:
-    """32 hex digits of one file."""
-    return blake2b(path.read_bytes(), digest_size=16).hexdigest()
+def _digest(path: str, *status: int) -> str:
+    return digest_file(Path(path))

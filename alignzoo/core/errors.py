@@ -1,8 +1,8 @@
-"""What a user did wrong, said once and said well.
+"""Errors with a location, an expectation and a fix.
 
-Every mistake of a user becomes a `Problem`: where it is, what is wrong, what was expected and the nearest valid
-spelling. `UserError` carries one or more of them; the command line prints them and exits with 2, without a traceback.
-This module needs nothing outside the standard library, so that errors stay cheap and always work.
+Each mistake of a user is a `Problem`. `UserError` carries one or more of them; the command line prints them and exits
+with 2, without a traceback. This module imports nothing outside the standard library, so that it is cheap and always
+works.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from alignzoo.core.redaction import printable, redact
@@ -19,7 +19,7 @@ from alignzoo.core.redaction import printable, redact
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong: `where: what; expected ...; did you mean '...'?`."""
+    """One mistake, printed as `where: what; expected ...; did you mean '...'?`."""
 
     what: str
     where: str = ""
@@ -39,7 +39,7 @@ class Problem:
 
 
 class UserError(Exception):
-    """A mistake in what the user gave us. Carries every problem found, not only the first."""
+    """A mistake in a recipe, a command or data. Carries every problem found, not only the first. Exit code 2."""
 
     def __init__(
         self,
@@ -58,25 +58,61 @@ class UserError(Exception):
 
 
 class RunFailed(Exception):
-    """A run that was well asked for but could not go on (a NaN, no memory left). Exit code 1, nothing saved is lost."""
+    """A valid run that could not continue, for example after a NaN. Exit code 1; nothing saved is lost."""
 
     def more(self, words: str) -> RunFailed:
-        """The same with more said, and told to the user no more often."""
+        """Return the error with a clause appended, and the same propagation through the job."""
         other = RunFailed(f"{self}; {words}")
-        other.__dict__ |= self.__dict__
+        vars(other)[_PROPAGATION] = replace(propagation(self))
         return other
 
 
 class NotWritten(RunFailed):
-    """The disk refused: it is full, read-only, or gone. What was written before is as it was."""
+    """A write that the operating system rejected: the disk is full, read-only or gone. Older files are unchanged."""
+
+
+_PROPAGATION = "_propagation"
+
+
+@dataclass(slots=True)
+class Propagation:
+    """The path of an error through the processes of a job."""
+
+    agreed: bool = False
+    """All processes raise the same error."""
+    alone: bool = False
+    """Raised inside a collective operation, where the processes can't agree on an error."""
+    lost: bool = False
+    """Caused by the end of another process."""
+    reported_elsewhere: bool | None = None
+    """True if another process prints the error; None until that is decided."""
+
+
+def propagation(error: BaseException) -> Propagation:
+    """Return the propagation of an error of any class, which is attached to it at the first call."""
+    found: Propagation = vars(error).setdefault(_PROPAGATION, Propagation())
+    return found
+
+
+def first_line(error: object) -> str:
+    """Return the first line of an error's message that is not blank, or "" for an empty message."""
+    return next(iter(str(error).strip().splitlines()), "")
 
 
 @contextmanager
 def attribute_errors(what: str, by: object, then: str = "") -> Iterator[None]:
-    """Somebody's code may raise anything: it becomes a RunFailed that says what raised it, and where.
+    """Turn any exception of a plugin's code into a RunFailed with its location.
 
-    The place is the innermost one in the file that defines the class of `by`, or else the innermost of all. A lack of
-    memory is nobody's mistake and stays what it is.
+    The location is the innermost frame in the file that defines the class of `by`, or else the innermost frame of all.
+    RunFailed, UserError and errors about memory pass unchanged.
+
+    Args:
+        what: The call that is made, such as "step 3: the loss of dpo".
+        by: The plugin.
+        then: Appended to the message.
+
+    Raises:
+        RunFailed: The block raised another exception.
     """
     try:
         yield
@@ -85,18 +121,18 @@ def attribute_errors(what: str, by: object, then: str = "") -> Iterator[None]:
     except Exception as error:
         if "memory" in str(error):
             raise
-        places = traceback.extract_tb(error.__traceback__)[1:]
+        frames = traceback.extract_tb(error.__traceback__)[1:]
         module = sys.modules.get(type(by).__module__)
-        own = [place for place in places if place.filename == getattr(module, "__file__", None)]
-        at = (own or places)[-1]
-        words = (str(error).splitlines() or [""])[0]
-        raise RunFailed(f"{what} raised {type(error).__name__}: {words} ({at.filename}:{at.lineno}){then}") from error
+        own = [frame for frame in frames if frame.filename == getattr(module, "__file__", None)]
+        at = (own or frames)[-1]
+        raised = f"{type(error).__name__}: {first_line(error)}"
+        raise RunFailed(f"{what} raised {raised} ({at.filename}:{at.lineno}){then}") from error
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The known spelling within edit distance 1 (if either word has up to four letters) or 2, or "" if none is.
+    """Return the known word within edit distance 1 (if either has up to four letters) or 2; "" without one.
 
-    difflib's ratio suggests 'ipo' for 'simpo', which sends people to another objective; an edit distance does not.
+    The ratio of difflib would suggest 'ipo' for 'simpo', another objective.
     """
     scored = sorted((_distance(word.lower(), other.lower()), other) for other in known)
     close = [other for distance, other in scored if distance <= (1 if min(len(word), len(other)) <= 4 else 2)]
@@ -104,7 +140,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def _distance(a: str, b: str) -> int:
-    """Edit distance in which swapping two neighboring letters counts as one edit (`epohcs`)."""
+    """The edit distance, with a swap of two adjacent letters as one edit (`epohcs`)."""
     before, row = [0] * (len(b) + 1), list(range(len(b) + 1))
     for i, x in enumerate(a, 1):
         older, before, row = before, row, [i] + [0] * len(b)
@@ -116,6 +152,6 @@ def _distance(a: str, b: str) -> int:
 
 
 def kind_of(value: Any) -> str:
-    """JSON's name of a value's type, with its article."""
+    """Return the JSON name of a value's type, with its article."""
     names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
     return "a number" if type(value) in (int, float) else names.get(type(value), f"a {type(value).__name__}")

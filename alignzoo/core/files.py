@@ -1,4 +1,4 @@
-"""Writing so that a crash leaves either the old file or the new one, never a half; and what a disk refuses, said."""
+"""Atomic, durable writes, and operating system errors as NotWritten."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ from alignzoo.core.redaction import redact
 
 @contextmanager
 def atomic_write(path: Path, hint: str = "") -> Iterator[Path]:
-    """Yield a temporary path beside `path`; when the block ends well, sync it to disk and rename it over `path`.
+    """Yield a temporary path, and rename it over `path` after the block; a crash leaves the old file or the new one.
 
-    Raises NotWritten when the disk is full, read-only or the like; what stood under `path` then still does. `hint`:
-    what else can be done then.
+    Args:
+        path: The file to write.
+        hint: Appended to the error: what else can be done.
+
+    Raises:
+        NotWritten: The disk is full, read-only or the like. The old file is unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     with translate_os_errors(path, hint=hint):
@@ -38,38 +42,42 @@ def atomic_write(path: Path, hint: str = "") -> Iterator[Path]:
 
 @contextmanager
 def translate_os_errors(path: Path, needs: int = 0, hint: str = "") -> Iterator[None]:
-    """What the disk refuses within the block becomes a NotWritten that names `path`, and on a full disk how many bytes
-    were free and, where it is known, how many the writing `needs`. `hint`: what else can be done.
+    """Turn operating system errors in the block into NotWritten, which names the path and, on a full disk, the space.
+
+    Args:
+        path: The file or folder that is written.
+        needs: Bytes that the write takes, 0 if unknown.
+        hint: Appended to the error: what else can be done.
     """
     try:
         yield
     except (RunFailed, UserError):
         raise
     except Exception as error:
-        number = _refusal(error)
+        number = _error_number(error)
         if number is None:
             raise
-        room = _room(path, needs) if number in (errno.ENOSPC, errno.EDQUOT) else ""
+        space = _free_space(path, needs) if number in (errno.ENOSPC, errno.EDQUOT) else ""
         more = f"; {hint}" if hint else ""
-        raise NotWritten(f"{path} could not be written: {os.strerror(number).lower()}{room}{more}") from error
+        raise NotWritten(f"{path} could not be written: {os.strerror(number).lower()}{space}{more}") from error
 
 
-def _refusal(error: Exception) -> int | None:
-    """The operating system's number of an error, also where a library's own exception carries it in its words."""
+def _error_number(error: Exception) -> int | None:
+    """The errno of an error, also where a library's own exception has it only in its message."""
     if isinstance(error, OSError):
         return error.errno
-    told = re.search(r"\(os error (\d+)\)", str(error))  # safetensors and tokenizers
-    return int(told[1]) if told else None
+    found = re.search(r"\(os error (\d+)\)", str(error))  # safetensors and tokenizers
+    return int(found[1]) if found else None
 
 
-def _room(path: Path, needs: int) -> str:
-    there = next(folder for folder in path.absolute().parents if folder.exists())
-    asked = f"{needs / 1e6:,.1f} MB are needed and " if needs else ""
-    return f" ({asked}{shutil.disk_usage(there).free / 1e6:,.1f} MB were free)"
+def _free_space(path: Path, needs: int) -> str:
+    existing = next(folder for folder in path.absolute().parents if folder.exists())
+    needed = f"{needs / 1e6:,.1f} MB are needed and " if needs else ""
+    return f" ({needed}{shutil.disk_usage(existing).free / 1e6:,.1f} MB were free)"
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, durably."""
+    """Create a folder and its parents, durably."""
     if not path.is_dir():
         make_folder(path.parent)
         path.mkdir(exist_ok=True)
@@ -77,18 +85,18 @@ def make_folder(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, atomically and durably, and without secrets."""
+    """Write a text file atomically and durably, with secrets redacted."""
     with atomic_write(path) as temporary:
         temporary.write_text(redact(text), encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON, atomically and durably. NaN and infinity are refused: JSON has no such numbers."""
+    """Write JSON atomically and durably. Raises ValueError for NaN and infinity."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def sync(path: Path) -> None:
-    """Ask the operating system to put a file or a folder's entries on the disk."""
+    """Flush a file, or the entries of a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

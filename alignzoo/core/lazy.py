@@ -12,11 +12,11 @@ def lazy_exports(
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """Return `__getattr__`, `__dir__` and `__all__` for a package's `__init__` (PEP 562).
 
-    A room's face is then complete and costs nothing: small commands must start without torch.
+    The import of a package then stays cheap: small commands start without torch.
 
     Args:
-        package: the package's `__name__`.
-        names: the public names that each of its modules defines.
+        package: The package's `__name__`.
+        names: The public names that each of its modules defines.
     """
     home = {name: module for module, exported in names.items() for name in exported}
 

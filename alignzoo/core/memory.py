@@ -1,4 +1,4 @@
-"""The memory of a process: the most that a run took, how it is asked of the system, and going on with too little."""
+"""Peak memory of a process, allocator settings, and out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-"""Of glibc's malloc.h."""
+"""Options of mallopt, from glibc's malloc.h."""
 
 
 def tune_malloc() -> None:
-    """Have the C library keep what is freed for what is asked for next; where it is not glibc, nothing changes.
+    """Make glibc keep freed memory for the next allocation; other C libraries are left as they are.
 
-    By default it returns every large array to the system and gets it back page by page, zeroed: on a CPU a fifth of a
-    training step.
+    By default glibc returns every large array to the system and gets it back page by page, zeroed: on a CPU a fifth of
+    a training step.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
@@ -30,10 +30,7 @@ def tune_malloc() -> None:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Forget the peak so far: several runs in one process each have their own.
-
-    Where the system can't (it is not Linux), the peak is the process's.
-    """
+    """Reset the peak, so that each run in a process has its own. On systems other than Linux the CPU's peak stays."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
@@ -44,7 +41,7 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes since the last reset: of the GPU's allocator, or the resident memory of the process."""
+    """Return the peak since the last reset, in bytes: of the CUDA allocator, or of resident memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     found = re.search(r"VmHWM:\s*(\d+) kB", STATUS.read_text()) if STATUS.exists() else None
@@ -54,6 +51,6 @@ def peak_memory(device: torch.device) -> int:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether it says that memory ran out, on a GPU or not."""
+    """Return True for an error that reports a lack of memory, of a GPU or of the CPU."""
     words = ("out of memory", "can't allocate memory", "not enough memory")
     return isinstance(error, MemoryError) or any(word in str(error) for word in words)

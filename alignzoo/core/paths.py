@@ -1,4 +1,4 @@
-"""Where things are kept: runs beside the user's work, caches in the user's home; both can be moved by environment."""
+"""Folders of runs and caches, from environment variables."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def runs_root() -> Path:
-    """`ALIGNZOO_RUNS`, or `runs` in the working directory."""
+    """Return `ALIGNZOO_RUNS`, or `runs` in the working directory."""
     return Path(os.environ.get("ALIGNZOO_RUNS") or "runs")
 
 
 def cache_root() -> Path:
-    """`ALIGNZOO_CACHE`, or `~/.cache/alignzoo`. Losing it costs time and nothing else."""
+    """Return `ALIGNZOO_CACHE`, or `~/.cache/alignzoo`. Everything in it can be computed again."""
     return Path(os.environ.get("ALIGNZOO_CACHE") or Path.home() / ".cache" / "alignzoo")

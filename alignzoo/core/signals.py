@@ -1,5 +1,7 @@
-"""Ctrl-C or SIGTERM once: a step, or a checkpoint's write, is finished first, and anything else is left at once. Twice
-stops at once whatever it is.
+"""Graceful shutdown after Ctrl-C or SIGTERM.
+
+The first signal interrupts at once, except in a step or a checkpoint's write, which finish first. A second signal
+interrupts those too.
 """
 
 from __future__ import annotations
@@ -14,28 +16,26 @@ from typing import Any
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop. Carries what to tell the user, and the signal's number."""
+    """A run stopped by a signal. Carries the message for the user and the exit code."""
 
     def __init__(self, words: str, number: int = signal.SIGINT, at_once: bool = False) -> None:
         super().__init__(words)
         self.at_once = at_once
-        """Whether something was left in the middle: what is in memory can't be saved."""
+        """True if a step was left in the middle, so that the state in memory can't be saved."""
         self.code = 128 + number
         """The exit code: 130 after Ctrl-C, 143 after SIGTERM."""
 
 
 class GracefulShutdown:
-    """While the block runs a signal raises Stopped with the words of what was being done; within `finishing` the first
-    one waits for the end of that, and the second one interrupts.
-    """
+    """A context in which a signal raises Interrupted; inside `uninterruptible` the first signal waits for its end."""
 
     def __init__(self) -> None:
         self.doing = "stopped"
-        """What to say when a signal comes now."""
+        """The message of an Interrupted raised now."""
         self.asked = 0
-        """The number of the signal that came, 0 before one did."""
+        """The number of the signal received, 0 before one."""
         self.agree: Callable[[int], int] | None = None
-        """Of several processes: what any of them was asked. All of them then stop after the same thing."""
+        """With several processes, returns the signal that any of them received, so that all stop at the same point."""
         self._came = 0.0
         self._finishing = 0
         self._before: dict[int, Any] = {}
@@ -52,15 +52,20 @@ class GracefulShutdown:
 
     @contextmanager
     def uninterruptible(self, agreed: bool = True) -> Iterator[None]:
-        """What is finished before a stop. Raises Stopped at its end if a signal came meanwhile, to any process unless
-        it was `agreed` before.
+        """Finish the block before a stop.
+
+        Args:
+            agreed: Ask the other processes for their signals too, at the end of the block.
+
+        Raises:
+            Interrupted: A signal came meanwhile; raised at the end of the block.
         """
         self._finishing += 1
         try:
             yield
         finally:
             self._finishing -= 1
-        # A signal that comes while they agree is for the next time they do: the others have not heard of it.
+        # A signal that comes during the exchange counts at the next one: the other processes do not know of it yet.
         asked = self.agree(self.asked) if self.agree is not None and agreed else self.asked
         if asked:
             self.asked = asked
@@ -71,21 +76,21 @@ class GracefulShutdown:
             _shield.late = (self, number)
             return
         again = self.asked and time.monotonic() - self._came < SAME
-        if self.agree is not None and again:  # launchers pass on what the terminal has sent to all already
+        if self.agree is not None and again:  # launchers forward a signal that the terminal has already sent to all
             return
         if self.asked and self._finishing:
-            raise Interrupted("stopped at once; the same command goes on from the last checkpoint", number, True)
+            raise Interrupted("stopped at once; the same command continues from the last checkpoint", number, True)
         self.asked, self._came = number, time.monotonic()
         if not self._finishing:
             raise Interrupted(self.doing, number)
 
 
 SAME = 3.0
-"""Seconds within which a second signal to one of several processes is the first one again."""
+"""Seconds within which a second signal to one of several processes is a repetition of the first."""
 
 
 class _Shield:
-    """Whether signals wait, and the one that came meanwhile."""
+    """Depth of the shielded blocks, and the signal received inside."""
 
     up = 0
     late: tuple[GracefulShutdown, int] | None = None
@@ -96,7 +101,7 @@ _shield = _Shield()
 
 @contextmanager
 def shielded() -> Iterator[None]:
-    """A signal within the block is answered at its end: what processes exchange is never left in the middle."""
+    """Defer signals to the end of the block, so that no exchange between processes is left in the middle."""
     _shield.up += 1
     done = False
     try:
@@ -108,5 +113,5 @@ def shielded() -> Iterator[None]:
             (stopping, number), _shield.late = _shield.late, None
             if done:
                 stopping._on_signal(number, None)
-            else:  # what went wrong in the block comes first
+            else:  # the error of the block comes first
                 stopping.asked = number

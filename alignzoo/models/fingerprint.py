@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from alignzoo.core.digests import file_digest
+from alignzoo.core.digests import cached_file_digest
 from alignzoo.core.distributed.gather import full_state_dict, own_class
 from alignzoo.models.adapters import scaling_of
 from alignzoo.registry.code import code_of_class
@@ -32,7 +32,7 @@ def remote_code_digests(model: nn.Module) -> dict[str, str]:
     if path is None or name.split(".")[0] in ("transformers", "peft", "torch", "alignzoo"):
         return {}
     if name.startswith("transformers_modules"):
-        return {file.name: file_digest(file) for file in sorted(Path(path).parent.glob("*.py"))}
+        return {file.name: cached_file_digest(file) for file in sorted(Path(path).parent.glob("*.py"))}
     return {name.split(".")[0]: code_of_class(cls)}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from alignzoo.core.errors import UserError, nearest
+from alignzoo.core.errors import UserError, first_line, nearest
 
 COMMAND_LINE = "command line"
 MOST_BYTES, MOST_VALUES, MOST_LEVELS = 1_000_000, 100_000, 40
@@ -99,7 +99,7 @@ def parse(text: str, file: str) -> Node | None:
         where = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark and file != COMMAND_LINE else file
         raise UserError(f"not YAML: {error.problem or error.context}", where=where) from None
     except yaml.YAMLError as error:
-        raise UserError(f"not YAML: {str(error).splitlines()[0]}", where=file) from None
+        raise UserError(f"not YAML: {first_line(error)}", where=file) from None
     except (ValueError, OverflowError) as error:  # a date that does not exist, an integer in base 60
         raise UserError(f"not YAML: {error}", where=file) from None
     except RecursionError:

@@ -12,7 +12,7 @@ from importlib.metadata import Distribution
 from importlib.util import find_spec
 from pathlib import Path
 
-from alignzoo.core.digests import digest_source
+from alignzoo.core.digests import digest_bytes
 
 SUFFIXES = tuple(all_suffixes())
 
@@ -39,7 +39,7 @@ def _digest(version: str, files: Iterable[Path]) -> str:
     """Return the digest of files, with paths relative to their common folder, so that a package can be moved."""
     found = sorted(files)
     shared = Path(os.path.commonpath([file.parent for file in found]))
-    lines = [f"{file.relative_to(shared).as_posix()} {digest_source(file)}" for file in found]
+    lines = [f"{file.relative_to(shared).as_posix()} {digest_bytes(file.read_bytes())}" for file in found]
     return blake2b("\n".join([version, *lines]).encode(), digest_size=16).hexdigest()
 
 

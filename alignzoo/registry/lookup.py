@@ -13,7 +13,6 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 
-from alignzoo.core.digests import digest_source
 from alignzoo.core.errors import Problem, UserError, nearest
 from alignzoo.registry.code import code_of_class
 from alignzoo.registry.known_packages import PACKAGE_OF
@@ -27,7 +26,7 @@ from alignzoo.registry.loading import (
 )
 from alignzoo.registry.offers import Offer, Provider
 
-__all__ = ["OFF", "PluginInfo", "Provider", "Registry", "digest_source", "get_objective", "no_plugins", "registry"]
+__all__ = ["OFF", "PluginInfo", "Provider", "Registry", "get_objective", "no_plugins", "registry"]
 
 BUILT_IN = (
     "alignzoo.objectives.builtin", "alignzoo.objectives.modifiers", "alignzoo.data.sources", "alignzoo.data.formats",

@@ -1,9 +1,7 @@
-"""Checkpoints: the policy in Hugging Face layout, beside it the optimizer, the objective's state and the run's records
-so far, and digests of all.
+"""Checkpoints: policy, optimizer, objective state, records of the run so far, and digests of all files.
 
-A checkpoint is written to a temporary folder, synced and renamed; one whose digests don't fit is passed over for the
-one before. Nothing is pickled. There is no random state to keep: dropout is off, and the data order is a function of
-the step.
+A checkpoint is written to a temporary folder, synced and renamed; one whose digests do not match is skipped for the one
+before. Nothing is pickled. There is no random state: dropout is off, and the data order is a function of the step.
 """
 
 from __future__ import annotations
@@ -35,14 +33,14 @@ MOVING = "moving_reference.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint whose digests were found right."""
+    """A checkpoint whose digests match."""
 
     path: Path
     step: int
     states: list[dict[str, float]]
-    """Of each term of the objective."""
+    """The state of each term of the objective."""
     budget: int
-    """Token slots of a micro-batch: fewer than the recipe says once memory has run out."""
+    """Token slots of a micro-batch: fewer than the recipe's once memory has run out."""
 
 
 def save(
@@ -51,10 +49,23 @@ def save(
     states: Sequence[Mapping[str, float]] = (), moving: nn.Module | None = None,
     budget: int = 0, records: Iterable[Path] = (), writes: bool = True,
 ) -> Path:  # fmt: skip
-    """Write `folder/step-000200` and remove all but the last `keep`; of several processes one `writes`.
+    """Write `folder/step-000200`, and remove all but the last `keep` checkpoints. Collective with shards or ZeRO.
 
-    `moving`: a reference that follows it. `records`: files that a run goes on writing, kept as they are now. Raises
-    NotWritten when the disk refuses; the checkpoints before are then still there.
+    Args:
+        folder: The folder of checkpoints.
+        step: Optimizer steps taken.
+        model: The policy.
+        tokenizer: Its tokenizer.
+        optimizer: Its optimizer.
+        keep: Checkpoints that stay, this one included.
+        states: The state of each term of the objective.
+        moving: The moving reference, if there is one.
+        budget: Token slots of a micro-batch.
+        records: Files that the run appends to, copied as they are now.
+        writes: True in the one process that writes.
+
+    Raises:
+        NotWritten: The disk is full or the like. Earlier checkpoints are unchanged.
     """
     path = folder / f"step-{step:06d}"
     weights, state = weights_of(model), _flatten(optimizer, model)
@@ -63,8 +74,8 @@ def save(
     sweep(folder)
     tensors = chain(weights.values(), state.values(), moving.parameters() if moving else ())
     with atomic_folder(path, needs=sum(tensor.nbytes for tensor in tensors), over=True) as temporary:
-        # As the model computes with them: some architectures export other names and shapes, which a restore would have
-        # to make over. from_pretrained reads both.
+        # The names and shapes of the live model: some architectures export others, which a restore would have to
+        # convert. from_pretrained reads both.
         _write(temporary, model, weights, renamed=False)
         tokenizer.save_pretrained(temporary)
         save_file(state, temporary / OPTIMIZER)
@@ -80,12 +91,12 @@ def save(
 
 
 def weights_of(model: nn.Module) -> dict[str, torch.Tensor]:
-    """What is saved of a model: its adapter, or all of it."""
+    """Return the tensors that are saved of a model: its adapter, or all. Collective with shards."""
     return tensors_of(model) if has_adapters(model) else full_state_dict(model)
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a process left that was killed while it wrote or removed a checkpoint, and what was set aside."""
+    """Remove partial checkpoints of a killed process, and damaged ones."""
     for left_over in folder.glob(".step-*"):
         shutil.rmtree(left_over, ignore_errors=True)
 
@@ -93,7 +104,7 @@ def sweep(folder: Path) -> None:
 def export(
     folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, weights: dict[str, torch.Tensor]
 ) -> None:
-    """The policy with these `weights_of` it, as `from_pretrained` reads it or peft an adapter, and its tokenizer."""
+    """Write a policy with `weights` from `weights_of`, or its adapter, and the tokenizer, in Hugging Face layout."""
     _write(folder, model, weights, renamed=True)
     tokenizer.save_pretrained(folder)
 
@@ -106,13 +117,13 @@ def _write(folder: Path, model: PreTrainedModel, weights: dict[str, torch.Tensor
 
 
 def _by_step(folder: Path) -> list[Path]:
-    """The checkpoints of a folder. Their names sort by step up to a million."""
+    """The checkpoints of a folder, by step."""
     found = {path: re.fullmatch(r"step-(\d+)", path.name) for path in folder.glob("step-*")}
     return sorted((path for path, match in found.items() if match), key=lambda path: int(path.name[5:]))
 
 
 def latest(folder: Path) -> tuple[Checkpoint | None, list[Path]]:
-    """The last good checkpoint, and the damaged ones that were passed over to find it."""
+    """Return the newest intact checkpoint, and the damaged ones after it."""
     damaged: list[Path] = []
     for path in reversed(_by_step(folder)):
         about = read_verified(path)
@@ -125,7 +136,7 @@ def latest(folder: Path) -> tuple[Checkpoint | None, list[Path]]:
 def restore(
     checkpoint: Checkpoint, model: PreTrainedModel, optimizer: torch.optim.Optimizer, moving: nn.Module | None = None
 ) -> None:
-    """Put weights and optimizer back exactly as they were saved."""
+    """Restore weights, optimizer and moving reference bit for bit. Collective with shards."""
     reshard(model)
     (read_adapter if has_adapters(model) else load_into)(model, checkpoint.path)
     _unflatten(optimizer, model, load_file(checkpoint.path / OPTIMIZER))
@@ -134,7 +145,7 @@ def restore(
 
 
 def _names(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[int, str]:
-    """The optimizer's own numbering of parameters -> their names in the model."""
+    """The optimizer's parameter numbers, and their names in the model."""
     name_of = {id(parameter): name for name, parameter in model.named_parameters()}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     return {i: name_of[id(parameter)] for i, parameter in enumerate(parameters)}
@@ -162,9 +173,10 @@ def _unflatten(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict
 
 @torch.no_grad()
 def load_into(model: nn.Module, folder: Path) -> None:
-    """Copy the folder's shards into the model's own tensors, one at a time: no second model is ever in memory.
+    """Copy the safetensors files of a folder into a model, one tensor at a time, without a second model in memory.
 
-    Raises UserError, before anything is changed, when names or shapes are not the model's own.
+    Raises:
+        UserError: Names or shapes differ from the model's; nothing has changed.
     """
     ours = model.state_dict(keep_vars=True)
     shards = sorted(folder.glob("model*.safetensors"))
@@ -174,19 +186,19 @@ def load_into(model: nn.Module, folder: Path) -> None:
             for name in file.keys():
                 if name not in ours or file.get_slice(name).get_shape() != list(ours[name].shape):
                     raise UserError(
-                        f"it has '{name}', which this model has not, or in another shape", where=str(shard),
-                        hint="start over with --fresh",
+                        f"'{name}' is not in this model, or has another shape", where=str(shard),
+                        hint="start the run again with --fresh",
                     )  # fmt: skip
-                there.add(_which(ours[name]))
-    lacking = [name for name, tensor in ours.items() if _which(tensor) not in there]  # tied weights are saved once
+                there.add(_identity(ours[name]))
+    lacking = [name for name, tensor in ours.items() if _identity(tensor) not in there]  # tied weights are saved once
     if lacking:
-        raise UserError(f"no weights for '{lacking[0]}'", where=str(folder), hint="start over with --fresh")
+        raise UserError(f"no weights for '{lacking[0]}'", where=str(folder), hint="start the run again with --fresh")
     for shard in shards:
         with safe_open(shard, framework="pt") as file:
             for name in file.keys():
                 ours[name].copy_(shard_like(ours[name], file.get_tensor(name)))
 
 
-def _which(tensor: torch.Tensor) -> int:
-    """The same for two names of one tensor. A process may have nothing of a tensor that is cut over several."""
+def _identity(tensor: torch.Tensor) -> int:
+    """Equal for two names of one tensor. A shard may be empty, without an address of its own."""
     return id(tensor) if isinstance(tensor, DTensor) else tensor.data_ptr()

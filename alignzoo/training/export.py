@@ -1,4 +1,4 @@
-"""A run's policy as a folder for others: its adapter or whole weights, with tokenizer and a note of its origin."""
+"""Export of a run's policy: adapter or full weights, tokenizer, and a model card."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from alignzoo.training.run_folder import RunFolder
 
 DTYPES = ("float32", "bfloat16", "float16")
 MERGED, BASE = "merged", "base"
-"""Folders of a run with adapters: its policy as whole weights, and the start where it is nowhere else."""
+"""Folders of a run with adapters: its merged policy, and its base model if that exists nowhere else."""
 
 CARD = """---
 {head}---
@@ -39,23 +39,31 @@ Exported from the run with fingerprint `{fingerprint}`. The recipe that made it:
 def export_run(
     run: Path, to: Path | None, merge: bool, dtype: str | None, shard: str, force: bool, screen: Screen
 ) -> Path:
-    """Write the policy of the finished run in `run` to a folder, all at once, and return it.
+    """Write the policy of a finished run to a folder, atomically, and return the folder.
 
-    A run of adapters gives its adapter, or with `merge` whole weights; `dtype` is theirs (default: as trained), `shard`
-    the size of a file at most. Raises UserError for what is no finished run, and for a folder that is there already,
-    unless `force`.
+    Args:
+        run: The run folder.
+        to: The folder to write; by default `export` or `export-merged` in the run folder.
+        merge: Merge an adapter into its base model.
+        dtype: Type of full weights; by default as trained.
+        shard: Maximum size of a weights file, such as "5GB".
+        force: Replace a folder that exists.
+        screen: Receives progress.
+
+    Raises:
+        UserError: The run is not finished, or the folder exists.
     """
     policy = _policy_of(run)
     to = to or run / ("export-merged" if merge and is_adapter(policy) else "export")
     if to.exists() and not (to.is_dir() and (force or not any(to.iterdir()))):
-        raise UserError("there is something already", where=str(to), hint="" if to.is_file() else "--force replaces it")
+        raise UserError("the path exists already", where=str(to), hint="" if to.is_file() else "--force replaces it")
     if to.resolve() in (run.resolve(), policy.resolve(), *policy.resolve().parents):
-        raise UserError("the run itself is there", where=str(to), expected="another folder")
+        raise UserError("this folder is part of the run", where=str(to), expected="another folder")
     alone = is_adapter(policy) and not merge
     if alone and dtype:
-        raise UserError("an adapter is written as it was trained", where="--dtype", expected="--merge beside it")
+        raise UserError("an adapter keeps the type that it was trained in", where="--dtype", expected="--merge with it")
     recipe = _recipe(run)
-    model = None if alone else _whole(policy, recipe, dtype)
+    model = None if alone else _full_weights(policy, recipe, dtype)
     files = [policy / WEIGHTS] if model is None else []
     needs = sum(x.nbytes for x in model.state_dict().values()) if model else sum(file.stat().st_size for file in files)
     with atomic_folder(to, needs, over=True) as temporary:
@@ -66,15 +74,15 @@ def export_run(
             model.save_pretrained(temporary, max_shard_size=shard)
         pretrained_tokenizer(str(policy), None, _trust(recipe)).save_pretrained(temporary)
         (temporary / "README.md").write_text(_card(run, policy, alone), encoding="utf-8")
-    screen.info(f"{'adapter' if alone else 'whole weights'} of {run}")
+    screen.info(f"{'adapter' if alone else 'full weights'} of {run}")
     return to
 
 
 def full_weights_policy(folder: RunFolder, screen: Screen) -> Path:
-    """The policy of a finished run as whole weights, for another run to start from.
+    """Return a folder with the full weights of a finished run's policy, for another run to start from.
 
-    An adapter is merged into its base once, in the run's own type; the folder stays, and is what later adapters name as
-    their base.
+    An adapter is merged into its base once, in the run's own type. The folder stays: later adapters name it as their
+    base.
     """
     policy: Path = folder.policy
     merged = folder.path / MERGED
@@ -84,7 +92,7 @@ def full_weights_policy(folder: RunFolder, screen: Screen) -> Path:
     recipe = _recipe(folder.path)
     with folder.held(wait=True):
         if not merged.is_dir():
-            model = _whole(policy, recipe, None)
+            model = _full_weights(policy, recipe, None)
             needs = sum(tensor.nbytes for tensor in model.state_dict().values())
             with atomic_folder(merged, needs) as temporary:
                 model.save_pretrained(temporary)
@@ -99,7 +107,7 @@ def _policy_of(run: Path) -> Path:
     folder = RunFolder(run)
     if folder.summary() is None:
         raise UserError(
-            "the run is not finished: it has no policy yet", where=str(run), hint="the same command goes on"
+            "the run is not finished: it has no policy yet", where=str(run), hint="run its recipe again to finish it"
         )
     policy: Path = folder.policy
     return policy
@@ -113,22 +121,22 @@ def _trust(recipe: dict[str, Any]) -> bool:
     return bool(recipe.get("trust_remote_code", False))
 
 
-def _whole(policy: Path, recipe: dict[str, Any], dtype: str | None) -> PreTrainedModel:
-    """The policy's weights, in the type that it was trained in or another; an adapter merged into its base."""
+def _full_weights(policy: Path, recipe: dict[str, Any], dtype: str | None) -> PreTrainedModel:
+    """The policy in full weights, with an adapter merged, in the type that it was trained in or another."""
     own = recipe.get("dtype", "float32")
     wanted = getattr(torch, dtype or own)
     if not is_adapter(policy):
         return pretrained(str(policy), None, 0, _head(str(policy), None, recipe), own, _trust(recipe)).to(wanted)
     from peft import PeftModel
 
-    if not (policy / WEIGHTS).is_file():  # peft would look for a pickled one
+    if not (policy / WEIGHTS).is_file():  # peft would then read pickled weights
         raise UserError("the adapter has no weights in safetensors", where=str(policy), expected=WEIGHTS)
     config = json.loads((policy / CONFIG).read_text(encoding="utf-8"))
     base, revision = _base(policy, config["base_model_name_or_path"]), config["revision"]
     model = pretrained(
         base, revision, 0, _head(base, revision, recipe), own, _trust(recipe), recipe.get("quantize")
     )  # fmt: skip
-    if recipe.get("quantize"):  # the adapter was trained on what quantizing has made of the weights
+    if recipe.get("quantize"):  # the adapter was trained on the quantized weights
         model = model.dequantize()
     model = model.to(torch.promote_types(getattr(torch, own), wanted))  # type: ignore[arg-type]
     merged: PreTrainedModel = PeftModel.from_pretrained(model, str(policy)).merge_and_unload()
@@ -136,14 +144,18 @@ def _whole(policy: Path, recipe: dict[str, Any], dtype: str | None) -> PreTraine
 
 
 def _base(policy: Path, named: str) -> str:
-    """The base that an adapter names. One in a run folder is looked for beside the run first: runs move together."""
+    """The base model that an adapter names. A run folder is searched beside the run first: runs move together."""
     path = Path(named)
     beside = policy.parent.parent.joinpath(*path.parts[-2:])
     if path.is_absolute() and path.name in (MERGED, BASE, "policy") and beside.is_dir():
         return str(beside)
     if not path.is_absolute() or path.is_dir():
         return named
-    raise UserError(f"the base of the adapter is not there: {named}", where=str(policy), expected=f"it, or {beside}")
+    raise UserError(
+        f"the base model of the adapter does not exist: {named}",
+        where=str(policy),
+        expected=f"that folder, or {beside}",
+    )
 
 
 def _head(source: str, revision: str | None, recipe: dict[str, Any]) -> str:
@@ -153,11 +165,11 @@ def _head(source: str, revision: str | None, recipe: dict[str, Any]) -> str:
 
 def _card(run: Path, policy: Path, alone: bool) -> str:
     summary = RunFolder(run).summary() or {}
-    forms = {True: "This is a LoRA adapter, for peft.", False: "These are whole weights."}
+    forms = {True: "This is a LoRA adapter, for peft.", False: "These are full weights."}
     head: dict[str, Any] = {"library_name": "peft" if alone else "transformers"}
     if is_adapter(policy):
         base = json.loads((policy / CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
-        forms[False] = "These are whole weights: a LoRA adapter was merged into its base."
+        forms[False] = "These are full weights: a LoRA adapter was merged into its base."
         if not Path(base).is_absolute():
             head["base_model"] = base
     head["tags"] = ["alignzoo", summary["objective"]["name"]]

@@ -16,7 +16,11 @@ from alignzoo.scoring.scorer import Scorer
 
 
 def shard_or_move(scorer: Scorer, ranks: Ranks) -> None:
-    """Put the scorer's model where it is trained: whole on this process's device, or cut into shards."""
+    """Move the scorer's model to this process's device, or shard it over the processes with FSDP2.
+
+    Raises:
+        UserError: This version of torch can't sum the gradients of shards.
+    """
     if not ranks.sharded:
         scorer.to(ranks.device)
         return
@@ -29,10 +33,10 @@ def shard_or_move(scorer: Scorer, ranks: Ranks) -> None:
     fully_shard(model, mesh=mesh, reshard_after_forward=False)
     for module in (*layers, model):
         if not hasattr(module, "set_force_sum_reduction_for_comms"):
-            raise UserError(f"torch {torch.__version__} can't add up the gradients of shards", expected="torch 2.9")
+            raise UserError(f"torch {torch.__version__} can't sum the gradients of shards", expected="torch 2.9")
         module.set_gradient_divide_factor(1.0)  # a step's loss is a sum over all ranks, and so is its gradient
         module.set_force_sum_reduction_for_comms(True)
-    # What scores a forest is not the model's own forward; it has to gather the weights as that one does.
+    # The scorer's forward is not the model's own; FSDP has to gather the weights for it too.
     model.scored = scorer.forward
     register_fsdp_forward_method(model, "scored")
     scorer.forward = model.scored  # type: ignore[method-assign]

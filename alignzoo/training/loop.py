@@ -1,4 +1,4 @@
-"""A run's training: steps, evaluations and checkpoints, from wherever an earlier process stopped."""
+"""The training loop: steps, evaluations and checkpoints, from the newest checkpoint on."""
 
 from __future__ import annotations
 
@@ -14,43 +14,37 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from alignzoo.core.artifacts import quarantine
-from alignzoo.core.console import Screen
 from alignzoo.core.errors import NotWritten, RunFailed
-from alignzoo.core.signals import GracefulShutdown, Interrupted
+from alignzoo.core.signals import Interrupted
 from alignzoo.evaluation.evaluate import evaluate
-from alignzoo.recipe.schema import Recipe
 from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.exactness import Check, SpotCheck, no_oracle
 from alignzoo.training import checkpoint
-from alignzoo.training.reporting import Reporting
-from alignzoo.training.run_folder import RunFolder, read_lines
+from alignzoo.training.job import Job
+from alignzoo.training.run_folder import read_lines
 from alignzoo.training.schedule import rows_of_step
 from alignzoo.training.spot_checks import Watch, interval
 from alignzoo.training.step import Engine
 
-ON = "the same command goes on from there"
+ON = "the same command continues from there"
 
 
 @dataclass
 class Training:
-    """What steps are taken, and what is recorded of them. Everything that is done is done once: what was recorded
-    before a stop stands as it is.
-    """
+    """Takes the steps of a run and records them. Records made before a stop are kept as they are."""
 
-    recipe: Recipe
-    folder: RunFolder
+    job: Job
     engine: Engine
     held_out: BatchBuilder
     tokenizer: PreTrainedTokenizerBase
-    stopping: GracefulShutdown
-    reporting: Reporting
-    screen: Screen
     exact: Sequence[Check] = ()
-    """Checks of the reference's scores, oldest first."""
+    """The largest difference between the reference's scores and the model's own forward."""
 
     def __post_init__(self) -> None:
-        self.model, live = self.engine.scorer.model, self.engine.supply.live
-        self.ranks = self.engine.ranks
+        job = self.job
+        self.recipe, self.folder, self.ranks, self.screen = job.recipe, job.folder, job.ranks, job.screen
+        self.stopping, self.reporting = job.stopping, job.reporting
+        self.model, live = self.engine.scorer.model, self.engine.builder.live
         self.moving = live.model if live and self.recipe.objective.reference == "moving" else None
         self.done = 0
         """Optimizer steps taken."""
@@ -59,42 +53,42 @@ class Training:
         self.saved = 0
 
     def resume(self) -> None:
-        """Go back to the newest checkpoint that is intact, or to the start."""
+        """Restore the newest intact checkpoint, or the start."""
         good, damaged = self.ranks.broadcast_from_main(lambda: checkpoint.latest(self.folder.checkpoints))
         for path in damaged:
-            before = f"the one before it, {good.path.name}, is used" if good else "the run begins again"
+            before = f"using the one before it, {good.path.name}" if good else "the run starts again"
             self.screen.info(f"checkpoint {path} is damaged; {before}")
         if good:
             checkpoint.restore(good, self.model, self.engine.optimizer, self.moving)
             self.engine.states = good.states or self.engine.states
-            self.engine.budget = good.budget or self.engine.budget
+            self.engine.passes.budget = good.budget or self.engine.passes.budget
             self.done = self.saved = good.step
             self.last = good.path
-            self.ranks.all_gather()  # has read it
+            self.ranks.all_gather()  # wait until every process has read it
             self.screen.info(f"resuming after step {good.step}")
             self.stopping.doing = f"stopped after step {good.step}; {ON}"
         if self.folder.writes:
             checkpoint.sweep(self.folder.checkpoints)
             for path in damaged:
                 quarantine(path)
-        self.folder.put_back(self.last)
+        self.folder.restore_records(self.last)
 
-    def whole(self) -> dict[str, Any]:
-        """Take the steps that are left, and return the last evaluation.
+    def run(self) -> dict[str, Any]:
+        """Take the remaining steps, and return the last evaluation.
 
-        One process leaves an evaluation at once when a signal comes; several finish it first, to stop as one.
+        A signal interrupts an evaluation of one process at once; several processes finish it first, to stop together.
         """
         with self.stopping.uninterruptible() if self.ranks.count > 1 else nullcontext():
-            return self._whole()
+            return self._run()
 
-    def _whole(self) -> dict[str, Any]:
+    def _run(self) -> dict[str, Any]:
         train, steps = self.recipe.train, self.engine.steps
         lines = self.ranks.broadcast_from_main(lambda: read_lines(self.folder.metrics))
         evaluations = {line["step"]: line for line in lines if line["kind"] == "eval"}
         last = evaluations.get(self.done) or self._measure()
         if self.done == 0:
             lines = [*lines, *self._record_start()]
-        if self.engine.watch:  # a run that goes on has the history that it would have had
+        if self.engine.watch:
             found = (line for line in lines if line["kind"] == "exactness" and "difference" in line)
             self.engine.watch.history = [not line["difference"] <= line["limit"] for line in found]
         with self.screen.bar(self.recipe.objective.name, steps, self.done) as advance:
@@ -103,28 +97,30 @@ class Training:
                 last = self._measure() or last
                 if self.done % train.checkpoint_every == 0 and self.done < steps:
                     with self.stopping.uninterruptible():
-                        self.keep()
+                        self.save()
                         self.stopping.doing = f"stopped after step {self.done}; {ON}"
         self.stopping.doing = f"stopped after the last step; {ON}"
         return last
 
-    def keep(self, beside: int = 0) -> None:
-        """Write a checkpoint of the steps taken, if the last one is not of them already. `beside`: how many more than
-        the recipe says stay beside it.
+    def save(self, extra: int = 0) -> None:
+        """Write a checkpoint of the steps taken, unless the last one has them all.
+
+        Args:
+            extra: Checkpoints kept beyond the recipe's `train.keep_checkpoints`.
         """
         if self.done > self.saved:
             self.last = checkpoint.save(
                 self.folder.checkpoints, self.done, self.model, self.tokenizer, self.engine.optimizer,
-                self.recipe.train.keep_checkpoints + beside, self.engine.states, self.moving,
-                self.engine.budget, self.folder.records, self.folder.writes,
+                self.recipe.train.keep_checkpoints + extra, self.engine.states, self.moving,
+                self.engine.passes.budget, self.folder.records, self.folder.writes,
             )  # fmt: skip
             self.saved = self.done
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
-        """A stop within the block leaves a checkpoint; when the disk refuses, what was saved before is told.
+    def saved_on_stop(self) -> Iterator[None]:
+        """Write a checkpoint when the block is interrupted, and name the last one when a write fails.
 
-        Processes that each hold a part can save it together alone: they stop at what all have done.
+        Processes that each hold a part of the model or optimizer save it together, after the same step.
         """
         try:
             with self.stopping.uninterruptible() if self.ranks.parted else nullcontext():
@@ -132,34 +128,34 @@ class Training:
         except Interrupted as stop:
             if not stop.at_once:
                 with self.stopping.uninterruptible(agreed=False):
-                    self.keep()
+                    self.save()
             raise
         except NotWritten as error:
-            raise error.more(self._told_of_last()) from error
+            raise error.more(self._last_checkpoint()) from error
 
     @contextmanager
-    def _blamed(self) -> Iterator[None]:
-        """A step or an evaluation that fails changes nothing: the steps before it are kept."""
+    def _saved_on_failure(self) -> Iterator[None]:
+        """Save the steps before a step or an evaluation that fails."""
         try:
             yield
         except NotWritten:
             raise
         except RunFailed as error:
             if not self.ranks.broken(error):
-                self.keep(beside=1)  # after a NaN somebody may want the weights from before it began
-            raise error.more(self._told_of_last()) from error
+                self.save(extra=1)  # a user may want the weights from before a NaN
+            raise error.more(self._last_checkpoint()) from error
 
-    def _told_of_last(self) -> str:
+    def _last_checkpoint(self) -> str:
         if self.last is None:
             return "there is no checkpoint yet"
         return f"the steps up to {self.saved} are kept in {self.last}"
 
     def _step(self) -> dict[str, float]:
-        step, budget = self.done, self.engine.budget
+        step, budget = self.done, self.engine.passes.budget
         self.stopping.doing = f"stopped after step {step + 1}; {ON}"
         with self.stopping.uninterruptible():
             began = time.perf_counter()
-            with self._blamed(), self.ranks.together():
+            with self._saved_on_failure(), self.ranks.together():
                 metrics, slots = self.engine.step(step)
                 slots = sum(self.ranks.all_gather(slots))
             seconds = time.perf_counter() - began
@@ -171,22 +167,22 @@ class Training:
                 timing["exactness_seconds"] = watch.seconds
             self.folder.append(self.folder.timings, timing)
             self.done = step + 1
-        if self.engine.budget < budget:
+        if self.engine.passes.budget < budget:
             self.screen.info(
-                f"memory ran out in step {self.done}: it was done again in micro-batches of {self.engine.budget} token "
-                "slots, as the steps after it will be (train.micro_batch_tokens)"
+                f"memory ran out in step {self.done}: it was repeated in micro-batches of {self.engine.passes.budget} "
+                "token slots, which the steps after it use too (train.micro_batch_tokens)"
             )
         return metrics
 
     def _measure(self) -> dict[str, Any]:
-        """The held-out figures where they are due, or nothing."""
+        """Evaluate and record the held-out rows if an evaluation is due; {} otherwise."""
         step, every = self.done, self.recipe.eval.every
         if 0 < step < self.engine.steps and (not every or step % every):
             return {}
         self.stopping.doing = f"stopped in the evaluation after step {step}; {ON}"
-        with self._blamed(), self.ranks.together():
-            hidden = self.screen.without_bars()  # a bar within the training's bar would fight it for the line
-            budget, states = 2 * self.engine.budget, self.engine.states
+        with self._saved_on_failure(), self.ranks.together():
+            hidden = self.screen.without_bars()  # a second bar would overwrite that of training
+            budget, states = 2 * self.engine.passes.budget, self.engine.states
             scores = evaluate(
                 self.engine.scorer, self.held_out, budget, hidden, states, at_start=step == 0, ranks=self.ranks
             )
@@ -196,7 +192,7 @@ class Training:
         return line
 
     def _record_start(self) -> list[dict[str, Any]]:
-        """Write the reference's checks, or why scores can't be held to the model's own forward."""
+        """Record the checks of the reference, or the reason why its scores can't be checked."""
         why = "" if self.engine.watch else no_oracle(self.ranks.sharded, self.recipe.train.compile)
         found = [check.line(0) for check in self.exact] or ([{"kind": "exactness", "step": 0}] if why else [])
         lines = [line | ({"unavailable": why} if why else {}) for line in found]
@@ -211,16 +207,16 @@ class Training:
 
 
 def watch_steps(engine: Engine) -> Watch | None:
-    """What holds scores of the engine's steps to the model's own forward; None where there is none to be had."""
-    supply, config = engine.supply, engine.config
+    """Return the spot checks of an engine's steps; None if the model's own forward can't be run."""
+    builder, config = engine.builder, engine.config
     if no_oracle(engine.ranks.sharded, config.compile):
         return None
 
     def rows_of(step: int) -> NDArray[np.int64]:
-        return rows_of_step(step, len(supply.trees), config, engine.seed)
+        return rows_of_step(step, len(builder.trees), config, engine.seed)
 
-    every = interval(supply.trees.sizes, config.batch_size)
-    return Watch(SpotCheck(engine.scorer), supply, rows_of, engine.ranks, every)
+    every = interval(builder.trees.sizes, config.batch_size)
+    return Watch(SpotCheck(engine.scorer), builder, rows_of, engine.ranks, every)
 
 
 def _note(metrics: dict[str, float]) -> str:

@@ -1,8 +1,10 @@
-"""Float32 masters of bfloat16 weights: small updates add up where bfloat16 would round each of them away.
+"""Float32 masters of bfloat16 weights, in which small updates accumulate.
 
 A bfloat16 weight has 8 bits of mantissa. AdamW at 1e-6 moves a weight of 0.02 by 1/60 of the distance to the next
-number, so nearly no weight would ever move. The optimizer steps a float32 copy, and the model computes with the copy
-rounded (Micikevicius et al. 2018, arXiv:1710.03740, section 3.1).
+number, so almost every update would be rounded away. The optimizer steps a float32 copy, and the model computes with
+the rounded copy.
+
+Source: Micikevicius et al. 2018, arXiv:1710.03740, section 3.1.
 """
 
 from __future__ import annotations
@@ -14,13 +16,13 @@ import torch
 from torch import Tensor
 
 MASTER = "master"
-"""Of the state that a parameter has in a checkpoint."""
+"""Key of the master in a parameter's optimizer state."""
 
 
 class MasterWeights(torch.optim.Optimizer):
-    """An optimizer over float32 copies of parameters, which appears to be one over the parameters themselves.
+    """An optimizer over float32 copies of parameters, with the interface of one over the parameters.
 
-    Parameters may be whole or shards (DTensor): a copy is cut as its parameter is.
+    Parameters may be full tensors or shards (DTensor); a copy is sharded as its parameter is.
     """
 
     def __init__(self, parameters: Sequence[Tensor], make: Callable[[list[Tensor]], torch.optim.Optimizer]) -> None:
@@ -42,14 +44,14 @@ class MasterWeights(torch.optim.Optimizer):
             master.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The inner optimizer's, with the copy of each parameter as one more of its states."""
+        """Return the inner optimizer's state, with the float32 copy of each parameter added."""
         found = self.inner.state_dict()
         state = {i: dict(found["state"].get(i, {})) | {MASTER: one} for i, one in enumerate(self.masters)}
         return {"state": state, "param_groups": found["param_groups"]}
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take both back. A parameter without a copy there, as of a run without masters, has its own value."""
+        """Restore both. A parameter without a saved copy, as of a run without masters, is copied."""
         states = {int(i): dict(state) for i, state in state_dict["state"].items()}
         for i, (parameter, master) in enumerate(zip(self.parameters, self.masters, strict=True)):
             master.copy_(states.get(i, {}).pop(MASTER, parameter))
@@ -60,18 +62,18 @@ class MasterWeights(torch.optim.Optimizer):
 def with_masters(
     parameters: Sequence[Tensor], make: Callable[[list[Tensor]], torch.optim.Optimizer], wanted: bool
 ) -> torch.optim.Optimizer:
-    """The optimizer that `make` gives, over float32 copies if they are wanted and some parameter is narrower."""
+    """Return the optimizer of `make`, over float32 copies if they are wanted and a parameter is narrower."""
     narrow = any(narrow_type(parameter) for parameter in parameters)
     return MasterWeights(parameters, make) if wanted and narrow else make(list(parameters))
 
 
 def narrow_type(tensor: Tensor) -> bool:
-    """Whether a type has fewer bits than float32."""
+    """Return True for bfloat16 and float16."""
     return tensor.dtype in (torch.bfloat16, torch.float16)
 
 
 def memory_words(parameters: Sequence[Tensor], wanted: bool) -> str:
-    """A line on what masters cost, or on what their absence means; "" where no weight is narrow."""
+    """Return a line on the memory of masters, or on training without; "" if no weight is narrow."""
     count = sum(parameter.numel() for parameter in parameters if narrow_type(parameter))
     if not count:
         return ""

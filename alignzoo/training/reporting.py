@@ -1,4 +1,4 @@
-"""A run's reporters, told what is recorded: what one of them raises is said in a line and the run goes on."""
+"""Calls to a run's reporters; a reporter that fails is dropped, and the run continues."""
 
 from __future__ import annotations
 
@@ -7,32 +7,35 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.core.console import Screen
+from alignzoo.core.errors import first_line
 from alignzoo.interfaces.reporter import Reporter
 
 
 class Reporting:
-    """The reporters that a recipe names; one that has failed is not told anything more."""
+    """The reporters of a recipe. One that raises an error is named on the screen and not called again."""
 
     def __init__(self, reporters: Sequence[Reporter], folder: Path, screen: Screen) -> None:
         self._reporters, self._folder, self._screen = list(reporters), folder, screen
 
     def start(self, recipe: Mapping[str, Any], step: int) -> None:
-        """A run begins or goes on."""
-        self._tell(lambda reporter: reporter.on_start(self._folder, recipe, step))
+        """Report that a run begins, or continues after `step` steps."""
+        self._call(lambda reporter: reporter.on_start(self._folder, recipe, step))
 
     def line(self, line: Mapping[str, Any]) -> None:
-        """A line was added to metrics.jsonl."""
-        self._tell(lambda reporter: reporter.on_log(self._folder, line))
+        """Report a line added to metrics.jsonl."""
+        self._call(lambda reporter: reporter.on_log(self._folder, line))
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """The run is finished."""
-        self._tell(lambda reporter: reporter.on_finish(self._folder, summary))
+        """Report a finished run."""
+        self._call(lambda reporter: reporter.on_finish(self._folder, summary))
 
-    def _tell(self, one: Callable[[Reporter], None]) -> None:
+    def _call(self, hook: Callable[[Reporter], None]) -> None:
         for reporter in list(self._reporters):
             try:
-                one(reporter)
+                hook(reporter)
             except Exception as error:
-                what = (str(error).splitlines() or [""])[0]
-                self._screen.info(f"reporter {reporter.name} failed ({type(error).__name__}: {what}); the run goes on")
+                what = first_line(error)
+                self._screen.info(
+                    f"reporter {reporter.name} failed ({type(error).__name__}: {what}); the run continues"
+                )
                 self._reporters.remove(reporter)

@@ -1,4 +1,4 @@
-"""Every row's log-probs under the trained policy and its reference, written out."""
+"""Log-probs of every row under the trained policy and its reference, as JSON lines."""
 
 from __future__ import annotations
 
@@ -9,35 +9,30 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
 
 from alignzoo.core.console import Screen
 from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.core.errors import UserError
 from alignzoo.core.files import atomic_write
-from alignzoo.core.paths import cache_root
-from alignzoo.data.row_reader import RowReader
-from alignzoo.data.token_store import TokenStore
-from alignzoo.data.trees import Tree, Trees
-from alignzoo.models.loading import load_policy, load_trained
-from alignzoo.models.tokenizers import load_tokenizer
+from alignzoo.data.trees import Tree
 from alignzoo.recipe.resolved import Resolved
-from alignzoo.reference.scores import ReferenceScores, cache_folder, score_reference
+from alignzoo.reference.scores import ReferenceScores
 from alignzoo.scoring.exactness import SpotCheck, no_oracle
 from alignzoo.scoring.forest import lay_out, sequences
-from alignzoo.scoring.layout import choose_layout
 from alignzoo.scoring.microbatches import plan_micro_batches
-from alignzoo.scoring.scorer import Scorer
-from alignzoo.training.fsdp import shard_or_move
-from alignzoo.training.run import device_of, folder_of, run_resolved, start_weights
+from alignzoo.training.policy import cached_scores, device_of, open_data, open_policy
+from alignzoo.training.run import folder_of, run_resolved, start_weights
 from alignzoo.training.run_folder import RunFolder
 
 
 def write_scores(resolved: Resolved, output: Path, split: str, screen: Screen) -> int:
-    """Write one JSON line a row to `output`, atomically, and return how many.
+    """Write one JSON line per row to `output`, atomically, and return the number of rows.
 
-    Both models are scored through the cache, each under its own key, so a second call costs no forward. Of several
-    processes each scores its part, and one writes.
+    Both models are scored through the cache, each under its own key, so a second call runs no forward. With several
+    processes each scores its share, and the main one writes.
+
+    Raises:
+        UserError: The run trains a reward model, which has no log-probs.
     """
     resolved = resolved.reread()
     ranks = Ranks(device_of(resolved.recipe.train.device))
@@ -46,11 +41,15 @@ def write_scores(resolved: Resolved, output: Path, split: str, screen: Screen) -
 
 
 def exactness_figures(resolved: Resolved, screen: Screen, rows: int = 8) -> dict[str, Any]:
-    """How far the given model's scores on the given data are from its own forward, before any training.
+    """Compare the scores of a recipe's model on its data with the model's own forward, before any training.
 
-    Loads the model, tokenizes the data (kept for the run), and scores the longest, the first and a few more training
-    rows both ways: the layout that was chosen and why, the largest difference of a token in nats, and its limit. Raises
-    UserError where the model starts from a run that is not finished.
+    The longest, the first and up to `rows` training rows are scored both ways. The tokenized data is kept for the run.
+
+    Returns:
+        The layout and the reason for it, the largest difference of a token in nats, its limit, and counts.
+
+    Raises:
+        UserError: The model starts from a run that is not finished.
     """
     recipe, ranks = resolved.recipe, Ranks(device_of(resolved.recipe.train.device))
     if ranks.sharded:
@@ -60,13 +59,10 @@ def exactness_figures(resolved: Resolved, screen: Screen, rows: int = 8) -> dict
             f"the run of {resolved.start.recipe.name} is not finished, and its policy is the model to check",
             where="model.from", hint=f"alignzoo run {resolved.start.recipe.name} makes it",
         )  # fmt: skip
-    start, unread = start_weights(resolved, screen), RowReader(recipe.data)
-    tokenizer = load_tokenizer(recipe.model, unread, start)
-    trees = TokenStore(resolved, tokenizer).get(unread, screen.info).train.trees
-    model = load_policy(recipe.model, tokenizer, recipe.seed, start, recipe.objective.head)
-    scorer = Scorer(model, precision=recipe.train.precision)
-    shard_or_move(scorer, ranks)
-    layout = choose_layout(scorer, trees, recipe.train.layout)
+    start = start_weights(resolved, screen)
+    tokenizer, data = open_data(resolved, start, None, screen, ranks)
+    trees = data.train.trees
+    scorer, layout = open_policy(resolved, tokenizer, start, trees, ranks)
     spread = np.linspace(0, len(trees) - 1, min(rows, len(trees))).astype(int).tolist()
     some = [trees[row] for row in dict.fromkeys([int(trees.sizes.argmax()), *spread])]
     name = "scalar" if scorer.scalar else "log_prob"
@@ -91,19 +87,21 @@ def _write(resolved: Resolved, output: Path, split: str, screen: Screen, ranks: 
     recipe = resolved.recipe
     if recipe.objective.head == "scalar":
         raise UserError(
-            "a reward model has no log-probs", where="objective", expected="one that trains a language model"
+            "a reward model has no log-probs", where="objective", expected="an objective that trains a language model"
         )
     result = run_resolved(resolved, screen=screen)
     start = ranks.main_process_first(lambda: start_weights(resolved, screen))
-    unread = RowReader(recipe.data)
-    tokenizer = load_tokenizer(recipe.model, unread, start)
-    store = TokenStore(resolved, tokenizer, ranks.broadcast_from_main(RunFolder(result.folder).first_day))
-    found = ranks.main_process_first(lambda: store.get(unread, screen.info))
-    parts = {"train": found.train.trees, "held_out": found.held_out.trees}
+    first_day = ranks.broadcast_from_main(RunFolder(result.folder).first_day)
+    tokenizer, data = open_data(resolved, start, first_day, screen, ranks)
+    parts = {"train": data.train.trees, "held_out": data.held_out.trees}
     trees = {name: part for name, part in parts.items() if split in (name, "all")}
-    about = (recipe.model, tokenizer, recipe.seed, start)
-    models = {"reference": lambda: load_policy(*about), "policy": lambda: load_trained(*about, result.policy)}
-    reference, policy = (_scores(load(), resolved, trees, screen, who, ranks) for who, load in models.items())
+
+    def scores(label: str, trained: Path | None = None) -> dict[str, ReferenceScores]:
+        scorer, _ = open_policy(resolved, tokenizer, start, next(iter(trees.values())), ranks, trained=trained)
+        found = cached_scores(resolved, scorer, list(trees.values()), screen, ranks, label=label)
+        return dict(zip(trees, found, strict=True))
+
+    reference, policy = scores("reference"), scores("policy", result.policy)
     if ranks.main:
         with atomic_write(output) as temporary, open(temporary, "w", encoding="utf-8") as file:
             for name, part in trees.items():
@@ -111,20 +109,6 @@ def _write(resolved: Resolved, output: Path, split: str, screen: Screen, ranks: 
                     file.write(json.dumps(_line(name, tree, part.names(i), i, policy[name], reference[name])) + "\n")
     ranks.all_gather()
     return sum(len(part) for part in trees.values())
-
-
-def _scores(
-    model: PreTrainedModel, resolved: Resolved, trees: dict[str, Trees], screen: Screen, who: str, ranks: Ranks
-) -> dict[str, ReferenceScores]:
-    train = resolved.recipe.train
-    scorer = Scorer(model, precision=train.precision)
-    shard_or_move(scorer, ranks)
-    choose_layout(scorer, next(iter(trees.values())), train.layout)
-    folder = cache_folder(cache_root(), scorer, resolved.source_code)
-    return {
-        name: score_reference(scorer, part, folder, 2 * train.micro_batch_tokens, screen, who, ranks)
-        for name, part in trees.items()
-    }
 
 
 def _line(
@@ -137,7 +121,7 @@ def _line(
             "tokens": branch.tokens.tolist(),
             "scored_from": branch.scored_from,
             "length": branch.scored,
-            **{f"{who}_log_prob": float(values.sum(dtype=np.float64)) for who, values in scores.items()},
-            **{f"{who}_token_log_probs": [float(value) for value in values] for who, values in scores.items()},
+            **{f"{model}_log_prob": float(values.sum(dtype=np.float64)) for model, values in scores.items()},
+            **{f"{model}_token_log_probs": [float(value) for value in values] for model, values in scores.items()},
         }
     return line

@@ -1,4 +1,4 @@
-"""What a run leaves behind, and who may write it."""
+"""The run folder: its files, and the lock that one process holds to write them."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ FIRST_DAY = "started.txt"
 
 
 class RunFolder:
-    """`runs/<name>-<fingerprint>/`. Whole files are replaced atomically; the JSON lines are appended, and a resumed run
-    puts back the lines that its checkpoint holds. Where the disk refuses, whatever writes raises NotWritten.
+    """The folder `runs/<name>-<fingerprint>/`.
 
-    metrics.jsonl holds what is reproducible byte for byte, timings.jsonl what is not. Of several processes one writes;
-    in the others (`writes=False`) whatever writes does nothing.
+    JSON lines are appended, and restored from the checkpoint when a run resumes; every other file is replaced
+    atomically. metrics.jsonl is reproducible byte for byte, timings.jsonl is not. Writes do nothing in all processes
+    but one (`writes=False`), and raise NotWritten if the disk is full or the like.
     """
 
     def __init__(self, path: Path, writes: bool = True) -> None:
         self.path, self.writes = path, writes
 
     policy = property(lambda self: self.path / "policy", doc="The trained policy and its tokenizer.")
-    checkpoints = property(lambda self: self.path / "checkpoints", doc="Where a stopped run goes on from.")
-    metrics = property(lambda self: self.path / "metrics.jsonl", doc="One line a step and an evaluation.")
+    checkpoints = property(lambda self: self.path / "checkpoints", doc="The folder of checkpoints.")
+    metrics = property(lambda self: self.path / "metrics.jsonl", doc="One line per step and evaluation.")
     timings = property(lambda self: self.path / "timings.jsonl", doc="Seconds, pairs and tokens of each step.")
 
-    _unreported = property(lambda self: self.path / ".unreported", doc="Is there until the reporters have drawn.")
-    records = property(lambda self: (self.metrics, self.timings), doc="The files that grow while a run works.")
+    _unreported = property(lambda self: self.path / ".unreported", doc="Exists until the reporters have finished.")
+    records = property(lambda self: (self.metrics, self.timings), doc="The files that a run appends to.")
 
     def summary(self) -> dict[str, Any] | None:
-        """The summary of a finished run, or None."""
+        """Return the summary of a finished run, or None."""
         try:
             summary = json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -47,7 +47,7 @@ class RunFolder:
         return summary if summary.get("finished") else None
 
     def first_day(self) -> date:
-        """The date of the run's first start, recorded then: chat templates may write it into every prompt."""
+        """Return the date of the run's first start, which chat templates may write into every prompt."""
         try:
             return date.fromisoformat((self.path / FIRST_DAY).read_text(encoding="utf-8").strip())
         except (OSError, ValueError):  # not started yet, or by a version that recorded none
@@ -57,7 +57,7 @@ class RunFolder:
             return today
 
     def finish(self, summary: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
-        """Write the summary, with which the run is finished, and have `report` draw from it."""
+        """Write the summary, which marks the run as finished, and call `report` with it."""
         if not self.writes:
             return
         with translate_os_errors(self._unreported):
@@ -66,7 +66,7 @@ class RunFolder:
         self._report(report)
 
     def report_late(self, report: Callable[[dict[str, Any]], None]) -> None:
-        """What a process that was killed after it had finished the run had no time for."""
+        """Call `report` if a process was killed between the summary and its report."""
         if self.writes and self._unreported.exists():
             with self.held(wait=True):
                 self._report(report)
@@ -79,24 +79,30 @@ class RunFolder:
 
     @contextmanager
     def held(self, wait: bool = False) -> Iterator[None]:
-        """Keep every other process out until the block ends, or this process does.
+        """Hold the lock of the folder during the block.
 
-        Raises UserError when another process is in it, unless it is waited for.
+        Args:
+            wait: Wait for another process that holds it.
+
+        Raises:
+            UserError: Another process holds the lock, or the folder is a link.
         """
         if not self.writes:
             yield
             return
         if self.path.is_symlink():
-            raise UserError("the run folder is a link: nothing is written or removed through it", where=str(self.path))
+            raise UserError(
+                "the run folder is a symbolic link, through which nothing is written or removed", where=str(self.path)
+            )
         lock = FileLock(self.path / ".lock")
-        with translate_os_errors(self.path, hint="ALIGNZOO_RUNS puts runs elsewhere"):
+        with translate_os_errors(self.path, hint="set ALIGNZOO_RUNS to another folder"):
             make_folder(self.path)
             try:
                 lock.acquire(timeout=-1 if wait else 0)
             except Timeout:
                 raise UserError("another process is working on this run", where=str(self.path)) from None
         try:
-            for left_over in self.path.glob(".*.tmp"):  # of a process that was killed while it wrote
+            for left_over in self.path.glob(".*.tmp"):  # of a killed process
                 shutil.rmtree(left_over) if left_over.is_dir() and not left_over.is_symlink() else left_over.unlink()
             yield
         finally:
@@ -117,22 +123,22 @@ class RunFolder:
         self.write_text(name, "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values))
 
     def append(self, path: Path, value: dict[str, Any]) -> None:
-        """Add one JSON line."""
+        """Append one JSON line."""
         line = redact(json.dumps(value, allow_nan=False)) + "\n"
         if not self.writes:
             return
         with translate_os_errors(path), open(path, "a", encoding="utf-8") as file:
             file.write(line)
 
-    def put_back(self, kept: Path | None) -> None:
-        """The records as they are in the checkpoint `kept`, or empty: a resumed run does the rest again."""
+    def restore_records(self, kept: Path | None) -> None:
+        """Restore the records from the checkpoint folder `kept`, or empty them."""
         for record in self.records if self.writes else ():
             with atomic_write(record) as temporary:
                 shutil.copyfile(kept / record.name, temporary) if kept else temporary.touch()
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a JSON lines file; a last line that a crash cut short is left out."""
+    """Return the values of a JSON lines file, without a last line that a crash has cut."""
     lines: list[dict[str, Any]] = []
     if path.exists():
         for line in path.read_text(encoding="utf-8").split("\n"):  # not splitlines: a sample may hold U+2028

@@ -15,7 +15,7 @@ from alignzoo.training.master_weights import with_masters
 
 
 def make_optimizer(config: Optimizer, model: nn.Module, masters: bool = True) -> torch.optim.Optimizer:
-    """The recipe's optimizer over the parameters that are trained; `masters`: in float32 where they are narrower."""
+    """Return the recipe's optimizer over the trainable parameters; `masters`: over float32 copies of narrower ones."""
     reshard(model)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     options = config.model_dump(exclude={"name", "learning_rate"}) | {"lr": config.learning_rate}
@@ -25,10 +25,10 @@ def make_optimizer(config: Optimizer, model: nn.Module, masters: bool = True) ->
 
 
 def rate_factor(schedule: Schedule, step: int, total: int) -> float:
-    """What the learning rate is multiplied by at optimizer step `step` (from 0) of `total`.
+    """Return the factor of the learning rate at optimizer step `step` (from 0) of `total`.
 
-    Warm-up is the DPO authors' (step + 1) / (warmup + 1), so that the first step already moves; after it the rate is
-    constant, or falls to zero along a line or half a cosine, reached one step after the last.
+    Warm-up is (step + 1) / (warmup + 1), as in the code of Rafailov et al. 2023, so that the first step has an effect.
+    After it the factor is constant, or falls linearly or along half a cosine to zero, one step after the last.
     """
     if step < schedule.warmup_steps:
         return (step + 1) / (schedule.warmup_steps + 1)
@@ -39,12 +39,12 @@ def rate_factor(schedule: Schedule, step: int, total: int) -> float:
 
 
 def total_steps(config: TrainConfig, rows: int) -> int:
-    """Optimizer steps of a run; the last partial batch of an epoch is dropped, as the DPO authors' code does."""
+    """Return the optimizer steps of a run. The last partial batch of an epoch is dropped."""
     return config.steps(rows)
 
 
 def rows_of_step(step: int, rows: int, config: TrainConfig, seed: int) -> np.ndarray:
-    """The row indices of a global batch: a pure function of the step, so that resuming needs no state."""
+    """Return the row indices of a global batch, a pure function of the step, so that resuming needs no state."""
     per_epoch = rows // config.batch_size
     epoch, place = divmod(step, per_epoch)
     span = slice(place * config.batch_size, (place + 1) * config.batch_size)
@@ -53,5 +53,5 @@ def rows_of_step(step: int, rows: int, config: TrainConfig, seed: int) -> np.nda
 
 @lru_cache(maxsize=1)
 def _order(rows: int, seed: int, epoch: int) -> np.ndarray:
-    """An epoch's order of the rows, drawn once an epoch: four bytes a row."""
+    """The order of the rows in an epoch, drawn once per epoch, at four bytes per row."""
     return np.random.default_rng([seed, epoch]).permutation(rows).astype(np.uint32)

@@ -1,4 +1,4 @@
-"""Spot checks of training steps: what a step's own forward gave for a few rows, against the oracle before it moves."""
+"""Spot checks of training steps: scores of a few rows against the model's own forward, before the weights change."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from alignzoo.scoring.batches import PER_SEQUENCE, BatchBuilder, ScoredBatch
 from alignzoo.scoring.exactness import Check, SpotCheck, must_stop
 
 SHARE = 0.01
-"""Of a run's work, the most that checks take."""
+"""Maximum fraction of a run's work that checks take."""
 SLOWER = 8
-"""Times that a token slot costs more one sequence at a time than in a micro-batch."""
+"""Cost of a token slot scored one sequence at a time, relative to one in a micro-batch."""
 
 
 def interval(sizes: NDArray[np.int64], batch: int) -> int:
-    """Steps between two checks: by token slots, which are the same in every run, and not by a clock.
+    """Return the number of steps between two checks, from token slots, which are the same in every run.
 
     A step costs three forwards of its rows (a backward is two). A check costs one of two rows, `SLOWER` times a slot,
     and at most twice their slots for prompts that their branches share.
@@ -34,23 +34,23 @@ def interval(sizes: NDArray[np.int64], batch: int) -> int:
 
 @dataclass
 class Watch:
-    """Which rows of which steps are checked, and what came of it.
+    """Chooses the rows and steps that are checked, and keeps the outcomes.
 
-    Steps are checked every `interval`, and when a batch holds a row longer than all before. Both depend on the data
-    alone, so a run that goes on checks what it would have. Raises RunFailed when scores differ too much.
+    A step is checked every `interval` steps, and if its batch has a row longer than all before. Both depend on the data
+    alone, so a resumed run checks the same steps.
     """
 
     spot: SpotCheck
-    supply: BatchBuilder
+    builder: BatchBuilder
     rows_of: Callable[[int], NDArray[np.int64]]
     ranks: Ranks
     every: int
     history: list[bool] = field(default_factory=list)
-    """Of each check so far, whether it was over its limit."""
+    """For each check so far, True if it was over its limit."""
     last: Check | None = None
-    """Of the step just taken, if it was checked."""
+    """The check of the last step, None if it was not checked."""
     seconds: float = 0.0
-    """That the last check took."""
+    """Duration of the last check."""
 
     def __post_init__(self) -> None:
         self._longest, self._until = 0, 0
@@ -59,8 +59,8 @@ class Watch:
         self._due = False
 
     def begin(self, step: int, rows: Sequence[int], mine: Sequence[int]) -> None:
-        """Choose what is looked at in this step. `mine` are this process's of all `rows`."""
-        sizes = self.supply.trees.sizes
+        """Choose the rows to check: the longest and the first of `mine`, this process's share of `rows`."""
+        sizes = self.builder.trees.sizes
         for before in range(self._until, step):
             self._longest = max(self._longest, int(sizes[self.rows_of(before)].max()))
         longest = int(sizes[list(rows)].max())
@@ -69,21 +69,25 @@ class Watch:
         self._wanted = {max(mine, key=lambda row: (sizes[row], -row)), mine[0]} if self._due else set()
         self._kept, self.last = {}, None
 
-    def transform(self, flat: ScoredBatch) -> None:
-        """Keep what the forward gave for the rows that are looked at."""
-        for row in self._wanted.intersection(flat.rows) - self._kept.keys():
-            one = flat.in_order([row])
+    def observe(self, batch: ScoredBatch) -> None:
+        """Keep the scores of the rows to check."""
+        for row in self._wanted.intersection(batch.rows) - self._kept.keys():
+            one = batch.in_order([row])
             one.values = {name: value.detach() for name, value in one.values.items()}
             self._kept[row] = one
 
     def finish(self, step: int) -> None:
-        """Compare, before the step changes the weights."""
+        """Compare the kept scores with the model's own forward, before the step changes the weights.
+
+        Raises:
+            RunFailed: Scores differ by more than the limit.
+        """
         if not self._due:
             return
         began = time.perf_counter()
         rows = sorted(self._kept)
         values = [value for row in rows for value in _by_sequence(self._kept[row])]
-        mine = self.spot.compare([self.supply.tree(row) for row in rows], values)
+        mine = self.spot.compare([self.builder.tree(row) for row in rows], values)
         found = self.ranks.all_gather(mine)
         worst = max(found, key=lambda check: check.difference / check.limit)
         self.last = Check(
@@ -96,6 +100,6 @@ class Watch:
             raise RunFailed(f"step {step + 1}: {self.last.problem}")
 
 
-def _by_sequence(flat: ScoredBatch) -> Sequence[Tensor]:
-    name = "scalar" if "scalar" in flat.values else "log_prob"
-    return flat.values[name].split(1 if name in PER_SEQUENCE else flat.lengths.tolist())
+def _by_sequence(batch: ScoredBatch) -> Sequence[Tensor]:
+    name = "scalar" if "scalar" in batch.values else "log_prob"
+    return batch.values[name].split(1 if name in PER_SEQUENCE else batch.lengths.tolist())

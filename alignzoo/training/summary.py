@@ -1,4 +1,4 @@
-"""summary.json: a finished run in one page of figures."""
+"""summary.json: the figures of a finished run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", 
 
 @dataclass(frozen=True, slots=True)
 class FinishedRun:
-    """What a run holds when its last step is taken."""
+    """The state of a run after its last step."""
 
     model: PreTrainedModel
     start_weights: str
@@ -34,13 +34,13 @@ class FinishedRun:
     references: Sequence[ReferenceScores | None]
     last_evaluation: dict[str, Any]
     judges: dict[str, Any]
-    """Name -> what it says of the samples."""
+    """Each judge's figures of the sampled replies, under its name."""
     steps: int
     ranks: Ranks
 
 
 def summarize(resolved: Resolved, folder: RunFolder, data: dict[str, Any], trained: FinishedRun) -> dict[str, Any]:
-    """The summary, from what the run holds and what it has recorded in its folder."""
+    """Return the summary, from the state of a finished run and the records in its folder."""
     recipe, lines, timings = resolved.recipe, read_lines(folder.metrics), read_lines(folder.timings)
     first = next(line for line in lines if line["kind"] == "eval")
     seconds = sum(line["seconds"] for line in timings)
@@ -92,7 +92,7 @@ def summarize(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
 
 
 def exactness(lines: Sequence[dict[str, Any]], timings: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
-    """Of all spot checks the difference that is worst for its limit, in nats; or why there were none."""
+    """Return the spot-check difference that is largest relative to its limit, in nats, or why there is none."""
     found = [line for line in lines if line["kind"] == "exactness"]
     checked = [line for line in found if "difference" in line]
     why = {key: line[key] for line in found for key in ("unavailable",) if key in line}
@@ -107,7 +107,7 @@ def exactness(lines: Sequence[dict[str, Any]], timings: Sequence[dict[str, Any]]
 
 
 def _code_of(resolved: Resolved) -> list[dict[str, Any]]:
-    """Whose code the run used besides the engine: package, version and the digest of its code by what it offers."""
+    """Packages of the plugins used: name, version, and a digest of the code of each component."""
     packages: dict[str, dict[str, Any]] = {}
     for part in (*resolved.components, *resolved.recipe.reporters):
         origin = resolved.registry.origin(type(part))

@@ -1,9 +1,11 @@
-"""Training by DeepSpeed's ZeRO, stages 1 and 2: each process has a part of the optimizer's state, and of the gradients.
+"""Training with DeepSpeed's ZeRO, stages 1 and 2: optimizer state, and gradients, partitioned over processes.
 
-The weights are whole in every process, one flat array in the order of the optimizer's parameters; process r of n owns
-the r-th of n equal parts of it, with what the optimizer keeps of them, and steps that part. DeepSpeed adds up gradients
-(stage 1 once a step, stage 2 within each backward), clips, steps and gathers; what the sum is of, the rate and the
-optimizer are the recipe's, as without it. Whatever is saved is whole.
+Every process has all weights, as one flat array in the order of the optimizer's parameters. Process r of n owns the
+r-th of n equal parts, with its optimizer state, and steps that part. DeepSpeed sums the gradients (stage 1 once a step,
+stage 2 in each backward), clips, steps and gathers. Loss, learning rate and optimizer are those of the recipe.
+Checkpoints hold full states.
+
+Source: Rajbhandari et al. 2020, arXiv:1910.02054.
 """
 
 from __future__ import annotations
@@ -27,11 +29,11 @@ from alignzoo.core.errors import UserError
 from alignzoo.scoring.scorer import Scorer
 
 BUCKET = 50_000_000
-"""Numbers that are added up at a time."""
+"""Elements per reduction."""
 
 
 class Zero(torch.optim.Optimizer):
-    """The recipe's optimizer, run in parts: to all others one over the model's own parameters, with whole states."""
+    """The recipe's optimizer in parts, with the interface of one over the model's parameters and full states."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, scorer: Scorer, ranks: Ranks, max_norm: float | None) -> None:
         (group,) = optimizer.param_groups
@@ -40,21 +42,23 @@ class Zero(torch.optim.Optimizer):
         self.ranks = ranks
         self.inner = optimizer
         self.engine = _engine(scorer, optimizer, ranks, max_norm)
-        """A module that runs the scorer's forward; what it returns can be given to `backward`."""
+        """Runs the scorer's forward; its outputs can be passed to `backward`."""
         (self.part,) = optimizer.param_groups[0]["params"]
         """This process's part of the weights, in the order of the parameters and padded at the end."""
         if not torch.equal(self._whole(self.part.detach()), self._flat(self.parameters)):
-            raise UserError("this DeepSpeed keeps weights in an order of its own", expected=f"deepspeed=={OLDEST}")
+            raise UserError(
+                "this version of DeepSpeed keeps weights in an order of its own", expected=f"deepspeed=={OLDEST}"
+            )
 
     def backward(self, loss: Tensor) -> None:
-        """Add the loss's gradient to what the step will take."""
+        """Add the gradient of a scalar loss to what the step applies."""
         self.engine.backward(loss)
 
     def reduce_and_step(self) -> float:
-        """Add up what is not added up yet, clip and step. The norm before clipping; no step if it is not finite."""
+        """Sum the remaining gradients, clip and step. Returns the norm before clipping; no step if it is not finite."""
         used = self.ranks.all_gather([parameter.grad is not None for parameter in self.parameters])
         for parameter, by in zip(self.parameters, zip(*used, strict=True), strict=True):
-            if any(by) and parameter.grad is None:  # all have to add up the same many
+            if any(by) and parameter.grad is None:  # all processes have to sum the same parameters
                 parameter.grad = torch.zeros_like(parameter)
         self.inner.param_groups[0]["lr"] = self.param_groups[0]["lr"]
         with self.ranks.connected(), _quiet():
@@ -62,7 +66,7 @@ class Zero(torch.optim.Optimizer):
         return float(self.engine.get_global_grad_norm())
 
     def state_dict(self) -> dict[str, Any]:
-        """As the recipe's optimizer without ZeRO would give it. Every process has to ask for it."""
+        """Return the state that the optimizer would have without ZeRO. Collective."""
         found: dict[int, dict[str, Any]] = {i: {} for i in range(len(self.parameters))}
         for key, value in self.inner.state[self.part].items():
             parted = torch.is_tensor(value) and value.shape == self.part.shape
@@ -74,7 +78,7 @@ class Zero(torch.optim.Optimizer):
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The state of every parameter, whole, and the weights that the parameters now have."""
+        """Load the full state of every parameter, and the present weights of the parameters."""
         self.part.copy_(self._own(self._flat(self.parameters)))
         states: dict[int, dict[str, Any]] = state_dict["state"]
         mine = self.inner.state[self.part]
@@ -89,7 +93,7 @@ class Zero(torch.optim.Optimizer):
                 mine[key] = max(given.values())
 
     def _flat(self, tensors: list[Tensor]) -> Tensor:
-        """One array of all, as long as all parts together."""
+        """The tensors in one array, as long as all parts together."""
         flat = self.part.new_zeros(self.part.numel() * self.ranks.count)
         done = 0
         for tensor in tensors:
@@ -101,40 +105,40 @@ class Zero(torch.optim.Optimizer):
         return flat.view(self.ranks.count, -1)[self.ranks.index]
 
     def _whole(self, part: Tensor) -> Tensor:
-        """The parts of all processes, one after the other."""
+        """The parts of all processes, concatenated."""
         parts = [torch.empty_like(part) for _ in range(self.ranks.count)]
         with self.ranks.connected():
             dist.all_gather(parts, part)
         return torch.cat(parts)
 
     def _pieces(self, flat: Tensor) -> list[Tensor]:
-        """Of such an array what belongs to each parameter."""
+        """The slice of such an array for each parameter."""
         sizes = [parameter.numel() for parameter in self.parameters]
         pieces = flat[: sum(sizes)].split(sizes)
         return [piece.view_as(one).clone() for piece, one in zip(pieces, self.parameters, strict=True)]
 
 
 def wrap_with_zero(
-    optimizer: torch.optim.Optimizer, scorer: Scorer, ranks: Ranks, max_norm: float | None, say: Callable[[str], None]
+    optimizer: torch.optim.Optimizer, scorer: Scorer, ranks: Ranks, max_norm: float | None, info: Callable[[str], None]
 ) -> torch.optim.Optimizer:
-    """The optimizer, shared out over the processes by ZeRO where the launch asks for that. `max_norm`: for clipping."""
+    """Partition the optimizer over the processes if the launch requests ZeRO. `max_norm` is the clipping limit."""
     if not ranks.zero:
         return optimizer
-    say(f"optimizer: in parts on {ranks.count} processes, by DeepSpeed's ZeRO, stage {ranks.zero}")
+    info(f"optimizer: in parts on {ranks.count} processes, by DeepSpeed's ZeRO, stage {ranks.zero}")
     return Zero(optimizer, scorer, ranks, max_norm)
 
 
 def check_zero(model: PreTrainedModel, ranks: Ranks) -> None:
-    """Raise UserError for a model that ZeRO, if it is asked for, would train otherwise than one process does."""
+    """Raise UserError for a model that the requested stage of ZeRO would train differently from one process."""
     if ranks.zero and any(parameter.dtype != torch.float32 for parameter in model.parameters()):
         raise UserError(
-            "ZeRO keeps float32 masters in an order of its own, which checkpoints can't hold", where="model.dtype",
+            "ZeRO keeps float32 masters in an order of its own, which checkpoints can't store", where="model.dtype",
             expected="float32 (train.precision=bfloat16 computes in bfloat16), or recipes/accelerate/fsdp2.yaml",
         )  # fmt: skip
     config = model.config.get_text_config().to_dict()
     if ranks.zero == 2 and any("expert" in name and value for name, value in config.items()):
         raise UserError(
-            "ZeRO stage 2 adds up gradients as they come, and not every process may use every expert",
+            "ZeRO stage 2 sums gradients in each backward, where every process has to use every expert",
             where="deepspeed_config.zero_stage", expected="1, or recipes/accelerate/fsdp2.yaml",
         )  # fmt: skip
 
@@ -144,13 +148,13 @@ def _engine(scorer: Scorer, optimizer: torch.optim.Optimizer, ranks: Ranks, max_
     with _quiet():
         import deepspeed
 
-        logging.getLogger("DeepSpeed").setLevel(logging.ERROR)  # its warnings are of settings that are made here
+        logging.getLogger("DeepSpeed").setLevel(logging.ERROR)  # its warnings are about the settings made here
         # Only inference uses it, and it would have to be compiled first.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         settings = {
-            "train_micro_batch_size_per_gpu": 1,  # it has to be told some number, of which nothing depends
+            "train_micro_batch_size_per_gpu": 1,  # required, and without effect here
             "gradient_allreduce_op": "sum",
-            "managed_gradient_accumulation": False,  # a step is over when it is taken
+            "managed_gradient_accumulation": False,  # `reduce_and_step` decides when a step is taken
             "gradient_clipping": max_norm or 0.0,
             "zero_allow_untested_optimizer": True,
             "zero_optimization": {
@@ -167,7 +171,7 @@ def _engine(scorer: Scorer, optimizer: torch.optim.Optimizer, ranks: Ranks, max_
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what torch says of DeepSpeed's use of it."""
+    """Suppress torch's warnings about DeepSpeed's use of it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         yield

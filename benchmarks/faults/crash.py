@@ -99,16 +99,16 @@ class Phases:
 
     def __call__(self) -> None:
         """In the child."""
-        from alignzoo.training import checkpoint, loop
+        from alignzoo.training import checkpoint, loop, policy
         from alignzoo.training import run as run_module
         from alignzoo.training.run_folder import RunFolder
         from alignzoo.training.step import Engine
 
         for owner, name, phase in (
-            (run_module.Run, "_data", "tokenization"), (run_module, "load_policy", "model and layout"),
-            (run_module, "choose_layout", "model and layout"), (run_module, "score_reference", "reference pass"),
-            (run_module.Run, "_answers", "samples"), (loop, "evaluate", "evaluation"), (Engine, "step", "step"),
-            (checkpoint, "save", "checkpoint"), (run_module.Run, "_export", "export"),
+            (run_module, "_tokenize", "tokenization"), (policy, "load_policy", "model and layout"),
+            (policy, "choose_layout", "model and layout"), (policy, "score_reference", "reference pass"),
+            (run_module, "greedy_replies", "samples"), (loop, "evaluate", "evaluation"), (Engine, "step", "step"),
+            (checkpoint, "save", "checkpoint"), (run_module, "export_policy", "export"),
             (RunFolder, "finish", "summary and report"),
         ):  # fmt: skip
             setattr(owner, name, self._marking(getattr(owner, name), PHASES.index(phase)))

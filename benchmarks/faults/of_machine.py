@@ -115,9 +115,9 @@ def full_in_checkpoint(bench: Bench) -> Outcome:
 @fault("the disk is full when the policy is exported")
 def full_in_export(bench: Bench) -> Outcome:
     def inject(place: Workplace) -> Callable[[], None]:
-        from alignzoo.training.run import Run
+        from alignzoo.training import run as run_module
 
-        return lambda: at_call(Run, "_export", 1, lambda: fill(place.runs))
+        return lambda: at_call(run_module, "export_policy", 1, lambda: fill(place.runs))
 
     return full_disk(bench, inject, "runs", 4)
 

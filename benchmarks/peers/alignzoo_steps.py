@@ -12,7 +12,7 @@ import torch
 from process import Clock
 
 import alignzoo
-from alignzoo.training import run as run_module
+from alignzoo.training import policy
 from alignzoo.training.run_folder import read_lines
 from alignzoo.training.step import Engine
 
@@ -20,7 +20,7 @@ from alignzoo.training.step import Engine
 def main(asked: dict, out: Path) -> None:
     torch.set_num_threads(asked["threads"])
     clock = Clock(asked["launched"])
-    step, score = Engine.step, run_module.score_reference
+    step, score = Engine.step, policy.score_reference
     passes = []
 
     def timed_step(engine: Engine, number: int):
@@ -35,7 +35,7 @@ def main(asked: dict, out: Path) -> None:
         passes.append((time.perf_counter() - began, reference.rows_scored))
         return reference
 
-    Engine.step, run_module.score_reference = timed_step, timed_pass
+    Engine.step, policy.score_reference = timed_step, timed_pass
     result = alignzoo.run(asked["recipe"])
     losses = [line["loss"] for line in read_lines(result.folder / "metrics.jsonl") if line["kind"] == "train"]
     seconds, rows = max(passes, key=lambda found: found[1], default=(0.0, 0))  # of the training rows

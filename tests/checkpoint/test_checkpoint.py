@@ -100,7 +100,7 @@ def test_a_checkpoint_of_another_model_is_refused_before_anything_is_changed(tmp
     config.intermediate_size = 32
     other = build(config)
     before = {key: value.clone() for key, value in other.state_dict().items()}
-    with pytest.raises(UserError, match=r"it has 'model\.layers\.0\.mlp\.down_proj\.weight', which this model has not"):
+    with pytest.raises(UserError, match=r"'model\.layers\.0\.mlp\.down_proj\.weight' is not in this model"):
         checkpoint.restore(checkpoint.latest(tmp_path)[0], other, make_optimizer(OPTIMIZERS[2], other))
     assert all(torch.equal(value, before[key]) for key, value in other.state_dict().items())
 
@@ -209,9 +209,9 @@ def test_a_resumed_run_has_the_records_of_its_checkpoint(tmp_path, tokenizer):
     with open(folder.metrics, "a") as file:
         file.write('{"kind": "tra')
     folder.timings.unlink()
-    folder.put_back(path)
+    folder.restore_records(path)
     assert [record.read_bytes() for record in folder.records] == want
-    folder.put_back(None)
+    folder.restore_records(None)
     assert read_lines(folder.metrics) == []
     assert folder.summary() is None
 

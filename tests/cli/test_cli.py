@@ -136,13 +136,13 @@ def test_a_former_command_names_the_present_one(former, present):
 def test_run_reports_and_the_second_time_it_is_done_before(tmp_path):
     first = cli("run", "recipes/dpo_hh.yaml", *SMALLEST, "reporters=html")
     assert first.returncode == 0, first.stderr
-    assert "this is the embedded sample; real HH: data.path=" in first.stderr
+    assert "data.path=" in first.stderr
     assert "held-out accuracy" in first.stdout
     report = Path(first.stdout.strip().splitlines()[-1].removeprefix("report: "))
     assert report.is_file()
     assert "Traceback" not in first.stderr
     again = cli("run", "recipes/dpo_hh.yaml", *SMALLEST, "--json")
-    assert "done before" in again.stderr
+    assert "already finished" in again.stderr
     assert json.loads(again.stdout)["finished"] is True
     listed = json.loads(cli("cache", "ls", "--json").stdout)
     assert [entry["sequences"] for entry in listed] == [320]
@@ -151,7 +151,7 @@ def test_run_reports_and_the_second_time_it_is_done_before(tmp_path):
     assert len((tmp_path / "s.jsonl").read_text().splitlines()) == 32
     assert cli("report", report.parent).stdout.strip() == str(report)
     # The resolved recipe in the folder is the run.
-    assert "done before" in cli("run", report.parent).stderr
+    assert "already finished" in cli("run", report.parent).stderr
 
 
 def test_the_cache_is_listed_verified_and_pruned(tmp_path):

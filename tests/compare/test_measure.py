@@ -22,6 +22,7 @@ from alignzoo.compare.replies import distinct, divergences
 from alignzoo.compare.spec import Sampling
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import UserError
+from alignzoo.core.paths import cache_root
 from alignzoo.data.row_reader import RowReader
 from alignzoo.data.token_store import TokenStore
 from alignzoo.data.trees import Branch, Tree
@@ -221,7 +222,7 @@ def sample_of(recipe, folder, prompt):
 
 def test_what_starts_from_nothing_is_its_own_reference(run, measured):
     recipe, folder = run("sft")
-    shutil.rmtree(module.cache_root() / "reference")
+    shutil.rmtree(cache_root() / "reference")
     otherwise = _Measuring(recipe, folder, SETTINGS, QUIET, budget=100)  # cached log-probs are then rounded otherwise
     otherwise._computed(otherwise.store.get(RowReader(recipe.recipe.data), str).held_out)
     found = measured("sft", settings=OTHERS)
@@ -278,7 +279,7 @@ def test_no_figure_depends_on_how_it_was_batched(run, monkeypatch):
     for slots, batch in ((300, 100), (4096, 16_384)):
         monkeypatch.setattr(replies, "generate_replies", partial(generate_replies, budget=batch))
         measuring = _Measuring(recipe, folder, SETTINGS, QUIET, slots)
-        shutil.rmtree(module.cache_root() / "reference")
+        shutil.rmtree(cache_root() / "reference")
         found.append(measuring._computed(measuring.store.get(RowReader(recipe.recipe.data), str).held_out))
     (examples, lines), (others, other_lines) = found
     for name, values in examples.items():
@@ -307,7 +308,7 @@ def never(*arguments, **named):
 
 def test_what_is_there_is_not_computed_again(measured, monkeypatch):
     first = measured()
-    for name in ("load_policy", "load_trained", "reply_lines", "row_figures"):
+    for name in ("open_policy", "open_scorer", "reply_lines", "row_figures"):
         monkeypatch.setattr(module, name, never)
     assert measured().path == first.path
     assert measured().samples == first.samples

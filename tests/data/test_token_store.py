@@ -341,7 +341,7 @@ def test_a_file_that_never_stays_the_same_has_no_digest(tmp_path, monkeypatch):
 
     monkeypatch.setattr(digests, "_digest", growing)
     with pytest.raises(UserError, match=r"rows\.jsonl: the file changes while it is read"):
-        digests.file_digest(file)
+        digests.cached_file_digest(file)
 
 
 # --- on disk

@@ -157,8 +157,8 @@ def take(engine: Engine, steps: int = 1) -> Steps:
     result.metrics = [engine.step(step)[0] for step in range(steps)]
     hook.remove()
     result.parameters = {name: one.detach().clone() for name, one in parameters.items()}
-    if engine.supply.live is not None:
-        moved = engine.supply.live.model.named_parameters()
+    if engine.builder.live is not None:
+        moved = engine.builder.live.model.named_parameters()
         result.parameters |= {f"reference {name}": one.detach().clone() for name, one in moved}
     result.states = list(engine.states)
     return result

@@ -69,7 +69,7 @@ def test_out_of_memory_halves_the_budget_and_repeats_the_step(make_engine, monke
     tried = small_memory(engine, monkeypatch, 500)
     got = take(engine, 2)
     assert max(tried) > 500
-    assert engine.budget == 400
+    assert engine.passes.budget == 400
     for one, other in zip(got.gradients, want.gradients, strict=True):
         assert difference(one, other) <= 1e-5
     assert got.states == [pytest.approx(state, rel=1e-4) for state in want.states]  # the state saw each batch once
@@ -89,7 +89,7 @@ def test_memory_that_runs_out_in_the_backward_leaves_no_gradient_behind(make_eng
 
     monkeypatch.setattr(torch.Tensor, "backward", limited)
     got = take(engine)
-    assert engine.budget == 500
+    assert engine.passes.budget == 500
     assert difference(got.gradients[0], want.gradients[0]) <= 1e-5
     assert got.states == [pytest.approx(state, rel=1e-4) for state in want.states]
 
@@ -133,7 +133,7 @@ class PoisonedBatch(Poisoned):
 @pytest.mark.parametrize("objective", [Poisoned(), PoisonedBatch()], ids=["example", "batch"])
 def test_a_loss_that_is_not_finite_names_the_step_and_the_rows_and_changes_nothing(make_engine, objective):
     engine = make_engine(objective, batch_size=8, micro_batch_tokens=128)
-    trees = engine.supply.trees
+    trees = engine.builder.trees
     bad = [tree.id for tree in trees if tree.branches[0].scored == 5]
     rows = {step: {trees.ids[i] for i in rows_of_step(step, len(trees), engine.config, 0)} for step in range(5)}
     step = next(step for step in rows if rows[step] & set(bad))
@@ -265,7 +265,7 @@ def test_an_undesirable_completion_is_nobodys_chosen_one(make_engine):
     rows = rows_of_step(0, len(trees), make_engine(objective).config, 0)
     wanted = [row for row in rows if trees.columns["desirable"][trees.first[row]] > 0.5]
     assert 0 < len(wanted) < len(rows)
-    flat, _ = make_engine(objective, trees=trees).supply.score(make_engine(objective).scorer, wanted)
+    flat, _ = make_engine(objective, trees=trees).builder.score(make_engine(objective).scorer, wanted)
     first = flat.first[:-1]
     want = -flat.sum("log_prob")[first].sum().item() / flat.lengths[first].sum()
     for step in steps:

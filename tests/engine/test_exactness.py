@@ -63,7 +63,7 @@ def test_one_token_off_in_float32_stops_the_run_with_both_numbers(tmp_path):
     spoil(engine.scorer, 0.5)
     before = [one.detach().clone() for one in engine.scorer.model.parameters()]
     rows = rows_of_step(1, 40, engine.config, engine.seed)  # the longest is the first of the only micro-batch
-    first = engine.supply.trees[int(max(rows, key=lambda row: engine.supply.trees.sizes[row]))]
+    first = engine.builder.trees[int(max(rows, key=lambda row: engine.builder.trees.sizes[row]))]
     with pytest.raises(RunFailed) as error:
         engine.step(1)
     oracle = float(own_forward(engine.scorer)(first, first.branches[0])[0])
@@ -181,9 +181,9 @@ def test_a_run_that_goes_on_checks_the_steps_that_it_would_have(tmp_path):
     due, longest = [], 0
     for step in range(30):
         rows = rows_of_step(step, 40, whole.config, 0)
-        if step % whole.watch.every == 0 or whole.supply.trees.sizes[rows].max() > longest:
+        if step % whole.watch.every == 0 or whole.builder.trees.sizes[rows].max() > longest:
             due.append(step)
-        longest = max(longest, whole.supply.trees.sizes[rows].max())
+        longest = max(longest, whole.builder.trees.sizes[rows].max())
     for start in (0, 7):
         watch, found = watch_steps(whole), []
         for step in range(start, 30):

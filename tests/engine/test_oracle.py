@@ -63,7 +63,7 @@ def plain(model, tree, branch) -> tuple[torch.Tensor, torch.Tensor]:
 
 def scored(engine, model, reference, step) -> list[list[Plain]]:
     """The rows of a step, every branch."""
-    trees, result = engine.supply.trees, []
+    trees, result = engine.builder.trees, []
     for row in rows_of_step(step, len(trees), engine.config, 0).tolist():
         result.append([])
         for b, branch in enumerate(trees[row].branches):
@@ -239,8 +239,8 @@ def test_a_reward_model_is_read_where_transformers_reads_it(make_engine):
     engine = make_engine(BradleyTerry(centering=0.01), dtype=torch.float64, micro_batch_tokens=256)
     model, losses = copy.deepcopy(engine.scorer.model), []
     model.config.pad_token_id = None
-    for row in rows_of_step(0, len(engine.supply.trees), engine.config, 0).tolist():
-        tree = engine.supply.trees[row]
+    for row in rows_of_step(0, len(engine.builder.trees), engine.config, 0).tolist():
+        tree = engine.builder.trees[row]
         chosen, rejected = (
             model(torch.from_numpy(np.concatenate([tree.prompt, branch.tokens])).long()[None]).logits[0, 0]
             for branch in tree.branches

@@ -79,9 +79,9 @@ def test_no_example_at_all_is_such_a_step(tmp_path):
 @pytest.mark.parametrize("label", [0.0, 1.0])
 def test_held_out_labels_of_one_kind_give_no_margin(tmp_path, capsys, label):
     engine = build(KTO(), tmp_path)
-    labels = engine.supply.trees.columns
+    labels = engine.builder.trees.columns
     labels["desirable"] = np.full_like(labels["desirable"], label)
-    figures = evaluate(engine.scorer, engine.supply, 500, Screen(quiet=True), engine.states)
+    figures = evaluate(engine.scorer, engine.builder, 500, Screen(quiet=True), engine.states)
     kind, other = ("chosen", "rejected") if label else ("rejected", "chosen")
     assert f"{kind}_reward" in figures
     assert np.isfinite(figures["loss"])

@@ -113,5 +113,5 @@ def test_what_a_killed_process_had_no_time_to_draw_is_drawn_by_the_next_command(
     page = place.run_folder() / "report.html"
     assert not page.exists()
     again = place.run()
-    assert "done before" in again.err
+    assert "already finished" in again.err
     assert page.exists()

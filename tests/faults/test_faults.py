@@ -14,7 +14,7 @@ import of_work
 from bench import FAULTS, Impossible
 
 WORDS = {
-    "memory runs out in the reference pass, the evaluations": r"memory ran out in step 1: it was done again in micro-batches of \d+ token slots",
+    "memory runs out in the reference pass, the evaluations": r"memory ran out in step 1: it was repeated in micro-batches of \d+ token slots",
     "memory runs out for": r"error: memory ran out for row sample-train:\d+ alone, of \d+ token slots; .* needs less$",
     "when a checkpoint": r"step-000004 could not be written: no space left on device \(0\.\d MB are needed and 0\.1 MB were "
     r"free\); the steps up to 2 are kept in .*step-000002$",
@@ -22,7 +22,7 @@ WORDS = {
     "reference is scored": r"cache/reference/.*safetensors could not be written: no space left on device ",
     "tokens are stored": r"tokens: .* no space left on device \(0\.0 MB were free\); the next run makes them again$",
     "ulimit": r"step-000004 could not be written: file too large; the steps up to 2 are kept in ",
-    "runs is read-only": r"error: .*/runs/dpo_hh-\w+ could not be written: read-only file system; ALIGNZOO_RUNS puts runs elsewhere$",
+    "runs is read-only": r"error: .*/runs/dpo_hh-\w+ could not be written: read-only file system; set ALIGNZOO_RUNS",
     "checkpoints' folder": r"step-000004 could not be written: read-only file system; the steps up to 2 are kept in ",
     "cache is read-only": r"cache/reference/.* could not be written: read-only file system; ALIGNZOO_CACHE puts the cache elsewhere$",
     "while a run works": "nothing",
@@ -36,14 +36,14 @@ WORDS = {
     "on one run": "another process is working on this run$",
     "on one cache": "nothing",
     "clock": "resuming after step 2",
-    "Ctrl-C in": "^stopped after step 3; the same command goes on from there$",
-    "SIGTERM in a step": "^stopped after step 3; the same command goes on from there$",
-    "in an evaluation": "^stopped in the evaluation after step 3; the same command goes on from there$",
-    "SIGTERM in the reference pass": "^stopped in the reference pass; what is scored is kept, and the same command goes on$",
+    "Ctrl-C in": "^stopped after step 3; the same command continues from there$",
+    "SIGTERM in a step": "^stopped after step 3; the same command continues from there$",
+    "in an evaluation": "^stopped in the evaluation after step 3; the same command continues from there$",
+    "SIGTERM in the reference pass": "^stopped in the reference pass; scores so far are kept, and the same command continues$",
     "while tokenizing": "^stopped while reading and tokenizing the data; the same command begins with that again$",
-    "SIGTERM when the policy is": "^stopped after the last step; the same command goes on from there$",
-    "twice in a step": "^stopped at once; the same command goes on from the last checkpoint$",
-    "step number is changed": r"step-000004 is damaged; the one before it, step-000002, is used$",
+    "SIGTERM when the policy is": "^stopped after the last step; the same command continues from there$",
+    "twice in a step": "^stopped at once; the same command continues from the last checkpoint$",
+    "step number is changed": r"step-000004 is damaged; using the one before it, step-000002$",
 }
 """Some words of a fault's name -> what the user reads."""
 

@@ -176,12 +176,12 @@ def test_a_loss_that_blows_up_stops_the_run_and_keeps_the_checkpoint(run):
 
 
 def test_fewer_rows_than_a_batch_is_a_clear_error(run):
-    with pytest.raises(UserError, match="128 training rows can be used, fewer than one batch"):
+    with pytest.raises(UserError, match="128 training rows are usable, fewer than one batch"):
         run("recipes/dpo_hh.yaml", "train.batch_size=200")
 
 
 def test_a_row_longer_than_the_models_positions_is_a_clear_error(run):
-    with pytest.raises(UserError, match=r"tokens\.max_length: a row has \d+ tokens and the model 16 positions"):
+    with pytest.raises(UserError, match=r"tokens\.max_length: a row has \d+ tokens, and the model has 16 positions"):
         run("recipes/sft_hh.yaml", "model.config.max_position_embeddings=16")
 
 

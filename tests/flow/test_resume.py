@@ -82,7 +82,7 @@ def test_a_stop_that_was_asked_for_checkpoints_and_goes_on(run, whole, monkeypat
     folder = again()
     with monkeypatch.context() as patch:
         patch.setattr(Engine, "step", signalled(Engine.step))
-        with pytest.raises(KeyboardInterrupt, match="stopped after step 1; the same command goes on from there"):
+        with pytest.raises(KeyboardInterrupt, match="stopped after step 1; the same command continues from there"):
             run()
     assert checkpoint.latest(folder / "checkpoints")[0].step == 1
     run()

@@ -83,7 +83,7 @@ def test_a_run_of_whole_weights_is_written_too(run, tmp_path):
     to = export(result.folder, tmp_path / "out")
     got, want = (AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (to, result.policy))
     assert all(torch.equal(tensor, got[name]) for name, tensor in want.items())
-    assert "These are whole weights.\n" in (to / "README.md").read_text()
+    assert "These are full weights.\n" in (to / "README.md").read_text()
 
 
 def test_moved_runs_find_their_base_beside_them(adapter, tmp_path):
@@ -97,7 +97,8 @@ def test_moved_runs_find_their_base_beside_them(adapter, tmp_path):
     path = moved / "policy" / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": "/nowhere/sft_hh-0/policy"}))
     with pytest.raises(
-        UserError, match=r"the base of the adapter is not there: /nowhere/.*; expected it, or .*/moved/"
+        UserError,
+        match=r"the base model of the adapter does not exist: /nowhere/.*; expected that folder, or .*/moved/",
     ):
         export(moved, tmp_path / "out", merge=True)
     assert not (tmp_path / "out").exists()
@@ -108,7 +109,7 @@ def test_what_is_there_is_not_written_over(adapter, tmp_path, monkeypatch):
     to = tmp_path / "out"
     to.mkdir()
     (to / "mine").write_text("mine")
-    with pytest.raises(UserError, match=r"there is something already\n.*--force replaces it"):
+    with pytest.raises(UserError, match=r"the path exists already\n.*--force replaces it"):
         export(folder, to)
     with monkeypatch.context() as patch:
         patch.setattr("alignzoo.training.export._card", lambda *_: 1 // 0)
@@ -124,7 +125,7 @@ def test_what_is_there_is_not_written_over(adapter, tmp_path, monkeypatch):
 @pytest.mark.parametrize("place", [".", "policy", ".."])
 def test_a_run_is_not_written_over(adapter, place):
     folder, _ = adapter
-    with pytest.raises(UserError, match="the run itself is there"):
+    with pytest.raises(UserError, match="this folder is part of the run"):
         export(folder, folder / place, force=True)
     assert (folder / "policy" / "adapter_model.safetensors").exists()
 
@@ -133,7 +134,7 @@ def test_what_is_no_finished_run_is_told(adapter, tmp_path):
     folder, _ = adapter
     with pytest.raises(UserError, match=rf"not a run folder; did you mean '{folder.name}'\?"):
         export(folder.with_name(folder.name[:-1]))
-    with pytest.raises(UserError, match="an adapter is written as it was trained; expected --merge beside it"):
+    with pytest.raises(UserError, match=r"--dtype: .*expected --merge"):
         export(folder, dtype="bfloat16")
     (folder / "summary.json").unlink()
     with pytest.raises(UserError, match="the run is not finished: it has no policy yet"):
@@ -150,4 +151,4 @@ def test_the_command(adapter, monkeypatch, capsys):
     assert "expected a size, as 5GB or 500MB" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", ["alignzoo", "export", str(folder), "--merge"])
     assert _exit_code() == 2
-    assert "there is something already" in capsys.readouterr().err
+    assert "the path exists already" in capsys.readouterr().err

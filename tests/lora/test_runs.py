@@ -176,26 +176,26 @@ def test_a_live_reference_is_the_policy_with_its_adapter_off(run, zoo, monkeypat
     import copy
 
     from alignzoo.scoring.scorer import Scorer
+    from alignzoo.training import references
     from alignzoo.training import run as run_module
-    from alignzoo.training.run import Run
 
     short = (zoo, "objective=tdpo1", "train.max_steps=3", "reporters=[]", "eval.replies.num_prompts=0")
-    own = Run._live, Run._adapt
+    own, start = run_module.adapt, {}
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "copy", None)
+        patch.setattr(references, "copy", None)
         one = load_file(run(*short).policy / "adapter_model.safetensors")
 
-    def adapt(self, model, tokenizer):
-        self.start_copy = copy.deepcopy(model).requires_grad_(False)
-        own[1](self, model, tokenizer)
+    def adapt(job, model, tokenizer):
+        start["copy"] = copy.deepcopy(model).requires_grad_(False)
+        own(job, model, tokenizer)
 
-    def live(self, scorer, tokenizer):
-        beside = Scorer(self.start_copy, scorer.layout, scorer.precision)
+    def live(job, scorer, tokenizer):
+        beside = Scorer(start["copy"], scorer.layout, scorer.precision)
         beside.whole_head = scorer.whole_head
         return beside
 
-    monkeypatch.setattr(Run, "_adapt", adapt)
-    monkeypatch.setattr(Run, "_live", live)
+    monkeypatch.setattr(run_module, "adapt", adapt)
+    monkeypatch.setattr(run_module, "live_reference", live)
     two = load_file(run(*short, fresh=True).policy / "adapter_model.safetensors")
     assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
 

@@ -65,7 +65,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(done, copy):
     os.kill(job.processes[1].pid, signal.SIGTERM)
     codes = job.wait()
     assert codes == [143, 143], job.said()
-    assert "the same command goes on from there" in job.said()[0]
+    assert "the same command continues from there" in job.said()[0]
     good, _ = checkpoint.latest(run_folder(folder) / "checkpoints")
     assert good is not None
     job = start(folder, [*DPO, *LONG], 2)

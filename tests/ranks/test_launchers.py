@@ -79,8 +79,8 @@ def test_processes_end_together_whoever_is_killed(tmp_path):
     assert process.returncode == 1
     lines = [line for line in errors.splitlines() if line.startswith("error:")]
     assert lines == [
-        "error: process 1 of 2 was ended by SIGKILL; the system kills so when memory runs out; "
-        "the same command goes on from the last checkpoint"
+        "error: process 1 of 2 was ended by SIGKILL; the system does this when memory runs out; "
+        "the same command continues from the last checkpoint"
     ]
     process = started(tmp_path)  # goes on
     process.send_signal(signal.SIGTERM)
@@ -88,7 +88,7 @@ def test_processes_end_together_whoever_is_killed(tmp_path):
     assert process.returncode == 143
     said = " ".join(errors.split())  # a line may be broken anywhere
     assert "resuming after step" in said
-    assert "the same command goes on from there" in said, errors
+    assert "the same command continues from there" in said, errors
     process = started(tmp_path)
     ranks = children(process.pid)
     process.kill()  # the parent, which can't pass that on

@@ -152,7 +152,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(done, copy, zero)
         time.sleep(0.005)
     os.kill(job.processes[1].pid, signal.SIGTERM)
     assert job.wait() == [143, 143], job.said()
-    assert "the same command goes on from there" in job.said()[0]
+    assert "the same command continues from there" in job.said()[0]
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_a_run_folder_that_is_a_link_is_not_written_through(tmp_path):
     folder.parent.mkdir()
     folder.symlink_to(precious)
     for fresh in (False, True):
-        with pytest.raises(UserError, match="the run folder is a link"):
+        with pytest.raises(UserError, match="the run folder is a symbolic link"):
             alignzoo.run("sft_hh", TINY, ["tests/smallest.yaml"], fresh=fresh)
     assert [path.name for path in precious.iterdir()] == ["thesis.txt"]
 

@@ -1,4 +1,4 @@
-"""How `accelerate launch` asks for a model, or what trains it, to be shared out: by the variables that it sets."""
+"""FSDP2 and ZeRO as requested by `accelerate launch`, through the environment variables that it sets."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from packaging.version import Version
 from alignzoo.core.errors import UserError
 
 OLDEST = "0.19.8"
-"""Of DeepSpeed: earlier ones average gradients over processes and micro-batches whatever they are told."""
-FSDP2 = "FSDP version 2, which shards the same and the weights (recipes/accelerate/fsdp2.yaml)"
+"""Minimum version of DeepSpeed: earlier ones average gradients over processes and micro-batches in any case."""
+FSDP2 = "FSDP version 2, which shards all of it and the weights (recipes/accelerate/fsdp2.yaml)"
 
 
 def shards_asked() -> bool:
-    """Whether weights, gradients and optimizer state are to be cut (FSDP2). Raises UserError for what can't be done."""
+    """Return True if FSDP2 is requested. Raises UserError for settings that are not supported."""
     if _on("ACCELERATE_USE_MEGATRON_LM"):
         raise UserError(
-            "alignzoo does not run on Megatron-LM: it needs the sum of all gradients as it is", expected=FSDP2
+            "Megatron-LM is not supported: alignzoo needs the unscaled sum of all gradients", expected=FSDP2
         )
     if not _on("ACCELERATE_USE_FSDP"):
         return False
-    if _said("FSDP_VERSION") != "2":
+    if _setting("FSDP_VERSION") != "2":
         raise UserError("FSDP version 1 is not supported", where="fsdp_config.fsdp_version", expected="2")
     if _on("FSDP_OFFLOAD_PARAMS"):
         raise UserError("offloading is not supported", where="fsdp_config.fsdp_offload_params", expected="false")
@@ -30,19 +30,19 @@ def shards_asked() -> bool:
 
 
 def stage_asked() -> int:
-    """The stage of DeepSpeed's ZeRO, or 0 where it is not asked for. Raises UserError for what can't be done."""
+    """Return the stage of DeepSpeed's ZeRO, 0 for none. Raises UserError for settings that are not supported."""
     if not _on("ACCELERATE_USE_DEEPSPEED"):
         return 0
-    if _said("ACCELERATE_DEEPSPEED_CONFIG_FILE"):
+    if _setting("ACCELERATE_DEEPSPEED_CONFIG_FILE"):
         raise UserError(
             "DeepSpeed's own settings are not read", where="deepspeed_config.deepspeed_config_file",
             expected="zero_stage alone (recipes/accelerate/zero.yaml)",
         )  # fmt: skip
     for variable, key, harmless, expected in _LEFT_ALONE:
-        if _said(variable) not in ("", *harmless):
+        if _setting(variable) not in ("", *harmless):
             what = "offloading is not supported" if "offload" in key else "the recipe decides that"
             raise UserError(what, where=f"deepspeed_config.{key}", expected=expected)
-    stage = _said("ACCELERATE_DEEPSPEED_ZERO_STAGE") or "2"
+    stage = _setting("ACCELERATE_DEEPSPEED_ZERO_STAGE") or "2"
     if stage not in ("1", "2"):
         raise UserError(
             f"ZeRO stage {stage} is not supported", where="deepspeed_config.zero_stage", expected=f"1, 2, or {FSDP2}"
@@ -53,7 +53,7 @@ def stage_asked() -> int:
         found = ""
     if not found or Version(found) < Version(OLDEST):
         raise UserError(
-            f"DeepSpeed {found} is too old" if found else "this launch wants DeepSpeed, which is not installed",
+            f"DeepSpeed {found} is too old" if found else "this launch requests DeepSpeed, which is not installed",
             expected=f"{OLDEST} or later" if found else "", hint="pip install 'alignzoo[deepspeed]'",
         )  # fmt: skip
     return int(stage)
@@ -65,12 +65,12 @@ _LEFT_ALONE = (
     ("ACCELERATE_GRADIENT_CLIPPING", "gradient_clipping", ("none",), "train.max_grad_norm in the recipe"),
     ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "gradient_accumulation_steps", ("1",), "train.batch_size in the recipe"),
 )
-"""What may be said only if it changes nothing."""
+"""Settings that are accepted only with a value that changes nothing: variable, key, values, expected."""
 
 
 def _on(variable: str) -> bool:
-    return _said(variable) == "true"
+    return _setting(variable) == "true"
 
 
-def _said(variable: str) -> str:
+def _setting(variable: str) -> str:
     return os.environ.get(variable, "").lower()

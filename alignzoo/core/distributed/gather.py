@@ -1,7 +1,7 @@
-"""A model cut into shards over the processes of a job (FSDP2), and what is whole again where it is read or written.
+"""Full tensors of a model that FSDP2 has sharded, and shards of full tensors.
 
-Each process keeps its share of every parameter, gradient and optimizer state, and gathers one layer's weights at a time
-for a forward or backward. Whatever is saved is whole, so a run may go on with or without shards.
+Each process keeps its share of every parameter, gradient and optimizer state, and gathers one layer at a time for a
+forward or backward. Files hold full tensors, so a run may continue with or without shards.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def reshard(model: nn.Module) -> None:
-    """Let go of weights that a forward has gathered: the parameters are then the shards, which the optimizer knows."""
+    """Free the weights that a forward has gathered, so that the parameters are the shards of the optimizer."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """All of a tensor of which this process may have a shard. Every process has to ask for it."""
+    """Return the full tensor of a shard, and any other tensor as it is. Collective: every process has to call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def full_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """A model's state with every tensor whole, and the names of one parameter still one tensor."""
+    """Return a model's state with full tensors; tied parameters stay one tensor. Collective."""
     reshard(model)
-    made: dict[int, Tensor] = {}
+    full: dict[int, Tensor] = {}
     state = model.state_dict(keep_vars=True)
     for tensor in state.values():
-        if id(tensor) not in made:
-            made[id(tensor)] = full_tensor(tensor.detach())
-    return {name: made[id(tensor)] for name, tensor in state.items()}
+        if id(tensor) not in full:
+            full[id(tensor)] = full_tensor(tensor.detach())
+    return {name: full[id(tensor)] for name, tensor in state.items()}
 
 
 def shard_like(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """A whole tensor, cut as the parameter is."""
+    """Return this process's shard of a full tensor, for a parameter that is sharded."""
     if not isinstance(parameter, DTensor) or tensor.shape != parameter.shape:
         return tensor
     return distribute_tensor(tensor.to(parameter.device), parameter.device_mesh, parameter.placements)
 
 
 def own_class(model: nn.Module) -> type[Any]:
-    """The class that a model had before it was cut."""
+    """Return the class that a model had before it was sharded."""
     return type(model).__mro__[2] if isinstance(model, FSDPModule) else type(model)

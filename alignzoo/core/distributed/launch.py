@@ -1,28 +1,30 @@
-"""Whether this process is one of several that a launcher started, by the variables that all launchers set."""
+"""Launchers: the environment variables that tell a process its job, and who reports an error."""
 
 from __future__ import annotations
 
 import os
 import threading
 
+from alignzoo.core.errors import propagation
+
 SPAWNED = "ALIGNZOO_SPAWNED"
-"""Set in the processes of `alignzoo run --processes`."""
+"""Environment variable set in the processes of `alignzoo run --processes`."""
 LOST = 75
-"""The exit code of a process that ended because another one of its job did."""
+"""Exit code of a process that ended because another process of its job did."""
 
 
 def launched() -> bool:
-    """Whether there are other processes in this job (torchrun, accelerate, `--processes`, or started by hand)."""
+    """Return True if the job has several processes (torchrun, accelerate, `--processes`, or started by hand)."""
     return "RANK" in os.environ and size() > 1
 
 
 def rank() -> int:
-    """This process's number in its job: 0 is the main one."""
+    """Return this process's number in its job; 0 is the main process."""
     return int(os.environ["RANK"]) if launched() else 0
 
 
 def size() -> int:
-    """How many processes the job has."""
+    """Return the number of processes of the job."""
     try:
         return int(os.environ.get("WORLD_SIZE", 1))
     except ValueError:
@@ -30,7 +32,7 @@ def size() -> int:
 
 
 def end_with_parent() -> None:
-    """Of a process that `alignzoo run --processes` started: end as soon as that one is gone, whatever ended it."""
+    """End a process of `alignzoo run --processes` as soon as its parent is gone, whatever ended it."""
     if SPAWNED not in os.environ:
         return
 
@@ -42,20 +44,20 @@ def end_with_parent() -> None:
 
 
 def mark_reported_by_main(error: BaseException) -> None:
-    """Have the main process alone tell of an error that all processes have."""
-    error.__dict__["told"] = rank() > 0
+    """Have the main process alone print an error that all processes have."""
+    propagation(error).reported_elsewhere = rank() > 0
 
 
 def reported_elsewhere(error: BaseException) -> bool:
-    """Whether another process of the job tells the user of this error."""
-    return bool(error.__dict__.get("told"))
+    """Return True if another process of the job prints this error."""
+    return bool(propagation(error).reported_elsewhere)
 
 
 def lost_peer(error: BaseException) -> bool:
-    """Whether it is no more than the end of another process, seen by one that `alignzoo run --processes` started."""
-    return SPAWNED in os.environ and bool(error.__dict__.get("lost"))
+    """Return True for the end of another process, seen by a process of `alignzoo run --processes`."""
+    return SPAWNED in os.environ and propagation(error).lost
 
 
 def by_hand() -> bool:
-    """Whether no launcher watches over the processes, which then have to tell by themselves that one was killed."""
+    """Return True without a launcher that watches the processes; they then report a killed one themselves."""
     return SPAWNED not in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ

@@ -1,9 +1,9 @@
-"""The processes of one job: who does what, what they tell each other, and how they end together.
+"""The processes of one job: their exchanges, their shares of rows, and errors that end all of them.
 
-Everything but the sum of gradients goes through one operation, `Ranks.everyone`: each process hands in a value, or why
-it can't go on, and gets what all handed in. So a process that fails anywhere meets the others wherever they wait next,
-and all of them raise the same error. What can't be agreed on (a process was killed, or failed while the others were
-adding up gradients) breaks the connection, which raises PeerLost in the others.
+Everything but the sum of gradients goes through one operation, `Ranks.all_gather`: each process passes a value or an
+error, and gets the values of all. A process that fails anywhere therefore meets the others at their next exchange, and
+all of them raise the same error. A process that is killed, or that fails while the others sum gradients, breaks the
+connection, which raises PeerLost in the others.
 """
 
 from __future__ import annotations
@@ -27,103 +27,106 @@ from torch import Tensor
 
 from alignzoo.core.distributed.accelerate_env import shards_asked, stage_asked
 from alignzoo.core.distributed.launch import by_hand, launched
-from alignzoo.core.errors import RunFailed, UserError
+from alignzoo.core.errors import RunFailed, UserError, first_line, propagation
 from alignzoo.core.signals import Interrupted, shielded
 
 T = TypeVar("T")
 
 GRADIENTS = timedelta(minutes=30)
-"""How long a process waits for the others' gradients: all of them are about the same step."""
+"""Timeout of a sum of gradients, which all processes reach at about the same time."""
 ANYTHING = timedelta(days=30)
-"""How long it waits for anything else. The main process may tokenize or judge for days, and a process that has ended
-is noticed at once, by its connection."""
-TOLD = "alignzoo told"
-"""What the job's store holds once a process has told the user why it ends."""
+"""Timeout of every other exchange. The main process may tokenize or judge for days; a process that has ended breaks its
+connection at once."""
+REPORTED = "alignzoo reported"
+"""Key of the job's store, set once a process has printed why it ends."""
 
 
 class PeerLost(RunFailed):
-    """Another process of the job has ended in the middle of something."""
+    """Another process of the job has ended during an exchange."""
 
 
 class Ranks:
-    """This process among those of its job; alone it is the main one of one, and nothing is sent anywhere."""
+    """This process and its job. A single process is the main one of one, and nothing is sent."""
 
     _waiting: Any = None
 
     def __init__(self, device: str = "cpu") -> None:
-        """`device`: cpu or cuda. Raises UserError for a launch that can't work."""
+        """Join the job on a `device`, cpu or cuda. Raises UserError for a launch that can't work."""
         if launched():
             join_process_group()
         self.count, self.index = (dist.get_world_size(), dist.get_rank()) if launched() else (1, 0)
         self.main = self.index == 0
-        """Whether this is the one that writes the run folder and talks to the user."""
+        """True in the process that writes the run folder and prints."""
         with self.together():
             self.device = _own_gpu() if launched() and device == "cuda" else torch.device(device)
             self.sharded = self.count > 1 and shards_asked()
-            """Whether each process keeps a shard of the model, so that every forward and backward is one of all."""
+            """True with FSDP: each process keeps a shard of the model, and every forward and backward is collective."""
             self.zero = stage_asked() if self.count > 1 else 0
-            """The stage of DeepSpeed's ZeRO: from 1 each process keeps a part of the optimizer's state; with 2 also of
-            the gradients, so that every backward is one of all."""
+            """The stage of DeepSpeed's ZeRO. From 1 each process keeps a part of the optimizer's state; with 2 also of
+            the gradients, so that every backward is collective."""
         self.in_step = self.sharded or self.zero == 2
-        """Whether no process can do a backward by itself."""
+        """True if no process can do a backward by itself."""
         self.parted = self.sharded or self.zero > 0
-        """Whether no process can save a checkpoint by itself."""
+        """True if no process can save a checkpoint by itself."""
 
     def all_gather(self, mine: Any = None, error: BaseException | None = None) -> list[Any]:
-        """What each process hands in, in their order. Raises, in all of them, the error of the first that has one."""
+        """Return the value of each process, in order. Raises, in all of them, the error of the first that has one."""
         if self.count == 1:
             if error is not None:
                 raise error
             return [mine]
-        said: list[Any] = [None] * self.count
+        gathered: list[Any] = [None] * self.count
         with shielded(), self.connected():
-            dist.all_gather_object(said, (_packed(error, self.index, self.count), mine), group=Ranks._waiting)
-        failed = next((rank for rank, (problem, _) in enumerate(said) if problem is not None), None)
+            dist.all_gather_object(gathered, (_pack(error, self.index, self.count), mine), group=Ranks._waiting)
+        failed = next((rank for rank, (problem, _) in enumerate(gathered) if problem is not None), None)
         if failed is None:
-            return [value for _, value in said]
-        raised = error if error is not None and self.main and failed == 0 else _unpacked(said[failed][0])
-        _mark(raised, agreed=True, told=not self.main)
+            return [value for _, value in gathered]
+        raised = error if error is not None and self.main and failed == 0 else _unpack(gathered[failed][0])
+        path = propagation(raised)
+        path.agreed, path.reported_elsewhere = True, not self.main
         raise raised from (None if raised is error else error)
 
     def broadcast_from_main(self, work: Callable[[], T]) -> T:
-        """What the main process makes, in every process; the others wait for it."""
-        made: T = self.all_gather(work() if self.main else None)[0]
-        return made
+        """Call `work` in the main process, and return its result in every process."""
+        result: T = self.all_gather(work() if self.main else None)[0]
+        return result
 
     def alike(self, work: Callable[[], T]) -> T:
-        """What the model makes: as `broadcast_from_main`, or where each has a shard of it in all processes at once."""
+        """Call `work`, which runs the model: in the main process, or in all at once if the model is sharded."""
         if not self.sharded:
             return self.broadcast_from_main(work)
         with self.connected():
             return work()
 
     def main_process_first(self, work: Callable[[], T]) -> T:
-        """`work` in the main process, then in the others, which find what it left."""
-        made = [work()] if self.main else []
+        """Call `work` in the main process, then in the others, which find its files."""
+        results = [work()] if self.main else []
         self.all_gather()
-        return made[0] if made else work()
+        return results[0] if results else work()
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """What one process raises within the block all raise, each where it next meets the others."""
+        """Raise an error of one process in all, each at its next exchange."""
         try:
             yield
         except (Exception, Interrupted) as error:
-            if self.count == 1 or _is(error, "agreed"):
+            if self.count == 1 or propagation(error).agreed:
                 raise
-            if _is(error, "alone"):
-                self._tell_alone(error)
+            if propagation(error).alone:
+                self._decide_report(error)
                 raise
             try:
                 self.all_gather(error=error)
-            except PeerLost:  # nobody is there any more to be told
-                self._tell_alone(error)
+            except PeerLost:  # no other process is left
+                self._decide_report(error)
                 raise error from None
 
     @contextmanager
     def connected(self) -> Iterator[None]:
-        """While processes exchange something: what fails here can't be agreed on. Raises PeerLost where a connection
-        breaks.
+        """Run a collective operation, whose errors the processes can't agree on.
+
+        Raises:
+            PeerLost: A connection breaks.
         """
         try:
             yield
@@ -131,24 +134,25 @@ class Ranks:
             lost = isinstance(error, dist.DistError) or any(word in str(error) for word in _BROKEN)
             raised = PeerLost("another process of this job has ended") if lost and self.count > 1 else error
             if self.count > 1:
-                _mark(raised, alone=True, lost=lost)
+                path = propagation(raised)
+                path.alone, path.lost = True, lost
             if raised is error:
                 raise
             raise raised from error
 
     def broken(self, error: BaseException) -> bool:
-        """Whether nothing that takes all processes, as gathering shards does, can be done after this error."""
-        return self.parted and _is(error, "alone")
+        """Return True if no collective operation, such as gathering shards, can follow this error."""
+        return self.parted and propagation(error).alone
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Over all processes, in place."""
+        """Sum a tensor over all processes, in place."""
         if self.count > 1:
             with self.connected():
                 dist.all_reduce(tensor)
         return tensor
 
     def all_see(self, folder: Path) -> bool:
-        """Whether every process finds what the main one writes in this folder."""
+        """Return True if every process sees the files that the main one writes in this folder."""
         if self.count == 1:
             return True
 
@@ -157,7 +161,7 @@ class Ranks:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / name).touch()
-            except OSError:  # it may be there to be read alone, by all
+            except OSError:  # a read-only folder may still be shared
                 return ""
             return name
 
@@ -168,47 +172,49 @@ class Ranks:
         return seen
 
     def seat(self, folder: Path) -> tuple[int, int]:
-        """This process's number among those that share a folder, and how many they are: all, or those of a host."""
+        """Return this process's number among those that share a folder, and their count: all, or those of a host."""
         if self.all_see(folder):
             return self.index, self.count
         return int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
     def need_shared(self, folder: Path) -> None:
-        """Raises UserError where a process does not see what the main one writes in this folder."""
+        """Raise UserError if a process does not see the files that the main one writes in this folder."""
         if not self.all_see(folder):
             raise UserError(
                 "not every process sees this folder", where=str(folder),
                 expected="a file system that all hosts share, named by ALIGNZOO_RUNS",
             )  # fmt: skip
 
-    def _tell_alone(self, error: BaseException) -> None:
-        """What could not be agreed on: whoever failed tells why, and the others only that somebody is gone, and only
-        where neither it nor a launcher does.
+    def _decide_report(self, error: BaseException) -> None:
+        """Decide who prints an error that the processes can't agree on.
+
+        The process that failed prints its error. The others print that it has ended, if neither it nor a launcher does.
         """
-        if "told" in error.__dict__:
+        path = propagation(error)
+        if path.reported_elsewhere is not None:
             return
-        told = _is(error, "lost") and not by_hand()
+        reported = path.lost and not by_hand()
         try:
             store = dist.distributed_c10d._get_default_store()
-            if not _is(error, "lost"):
-                store.set(TOLD, "")
-            elif not told:
-                store.wait([TOLD], timedelta(seconds=2))
-                told = True
-        except (RuntimeError, ValueError):  # nobody has told, or the store went with the process that held it
+            if not path.lost:
+                store.set(REPORTED, "")
+            elif not reported:
+                store.wait([REPORTED], timedelta(seconds=2))
+                reported = True
+        except (RuntimeError, ValueError):  # no report, or the store ended with its process
             pass
-        _mark(error, told=told)
+        path.reported_elsewhere = reported
 
 
 @contextmanager
 def together() -> Iterator[None]:
-    """What one process of a launched job raises within the block all raise: for what comes before a run."""
+    """Raise an error of one process of a launched job in all, before a run exists."""
     with Ranks().together():
         yield
 
 
 def share_rows(rows: Sequence[int], sizes: Sequence[int], rank: int, ranks: int) -> list[int]:
-    """This rank's part of the rows, so that all ranks get about the same number of tokens (longest to the emptiest)."""
+    """Return this rank's share of the rows, longest first to the emptiest, so that token counts are about equal."""
     if ranks == 1:
         return list(rows)
     loads = [0] * ranks
@@ -221,21 +227,23 @@ def share_rows(rows: Sequence[int], sizes: Sequence[int], rank: int, ranks: int)
 
 
 def deal_rows(sizes: NDArray[np.int64], rank: int, ranks: int) -> NDArray[np.int64]:
-    """The same for any number of rows, in no time: theirs are dealt out by length, to and fro."""
+    """Return this rank's share of any number of rows, dealt by length in alternating order; faster than share_rows."""
     order = np.argsort(-sizes, kind="stable")
     place = np.arange(len(order)) % (2 * ranks)
     return np.sort(order[np.minimum(place, 2 * ranks - 1 - place) == rank])
 
 
 def join_process_group() -> None:
-    """Meet the other processes of the launch, unless they have met."""
+    """Join the process group of the launch, once."""
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         try:
             dist.init_process_group(backend, timeout=GRADIENTS)
         except (ValueError, RuntimeError) as error:
-            what = (str(error).splitlines() or [""])[0]
-            raise UserError(f"the processes of this job did not meet: {what}", where=socket.gethostname()) from error
+            what = first_line(error)
+            raise UserError(
+                f"the processes of this job could not connect: {what}", where=socket.gethostname()
+            ) from error
     if Ranks._waiting is None:
         Ranks._waiting = dist.new_group(backend="gloo", timeout=ANYTHING)
 
@@ -245,14 +253,14 @@ def _own_gpu() -> torch.device:
     if torch.cuda.device_count() < here:
         raise UserError(
             f"{here} processes on this machine and {torch.cuda.device_count()} GPUs",
-            expected="a process a GPU, or train.device=cpu",
+            expected="one GPU per process, or train.device=cpu",
         )  # fmt: skip
     torch.cuda.set_device(own)
     return torch.device("cuda", own)
 
 
 def leave_process_group(code: int) -> None:
-    """End this process with `code` if it is one of a job: without waiting for others that may have ended before."""
+    """End a process of a job with `code`, without waiting for others that may have ended before."""
     if not dist.is_initialized():
         return
     if code == 0:
@@ -266,16 +274,8 @@ def leave_process_group(code: int) -> None:
 _BROKEN = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting", "Socket closed")
 
 
-def _mark(error: BaseException, **marks: bool) -> None:
-    error.__dict__.update(marks)
-
-
-def _is(error: BaseException, mark: str) -> bool:
-    return bool(error.__dict__.get(mark))
-
-
-def _packed(error: BaseException | None, rank: int, ranks: int) -> Any:
-    """An error as a value that can be sent."""
+def _pack(error: BaseException | None, rank: int, ranks: int) -> Any:
+    """An error as a picklable value."""
     if error is None:
         return None
     if isinstance(error, UserError):
@@ -286,11 +286,11 @@ def _packed(error: BaseException | None, rank: int, ranks: int) -> Any:
         return RunFailed, (str(error),)
     place = traceback.extract_tb(error.__traceback__)[-1:]
     at = "".join(f" ({one.filename}:{one.lineno})" for one in place)
-    words = (str(error).splitlines() or [""])[0]
+    words = first_line(error)
     return RunFailed, (f"process {rank} of {ranks}: {type(error).__name__}: {words}{at}",)
 
 
-def _unpacked(packed: Any) -> BaseException:
+def _unpack(packed: Any) -> BaseException:
     kind, arguments = packed
     error: BaseException = kind(*arguments)
     return error

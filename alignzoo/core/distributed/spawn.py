@@ -1,4 +1,4 @@
-"""`alignzoo run --processes N`: start the same command N times on this machine, and see that all end when one does."""
+"""`alignzoo run --processes N`: start the same command N times on this machine, and end all when one fails."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from typing import IO
 from alignzoo.core.distributed.launch import LOST, SPAWNED
 
 PATIENCE = 10.0
-"""Seconds that the others have to end by themselves once one has failed."""
+"""Seconds that the other processes have to end by themselves once one has failed."""
 
 
 def run_on(processes: int) -> int:
-    """Run this very command on so many processes, and return the exit code of the job.
+    """Run this command in several processes, and return the exit code of the job.
 
-    The main process talks to the user; what another one has to say is told if it is the one that failed.
+    The output of the main process is shown, and that of another one only if it is the one that failed.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -34,18 +34,18 @@ def run_on(processes: int) -> int:
     if sys.platform == "linux":
         shared.setdefault("GLOO_SOCKET_IFNAME", "lo")
     started: list[subprocess.Popen[bytes]] = []
-    said: list[IO[bytes]] = [tempfile.TemporaryFile() for _ in range(1, processes)]
+    outputs: list[IO[bytes]] = [tempfile.TemporaryFile() for _ in range(1, processes)]
     before = {number: signal.signal(number, _passes_on(started)) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         for rank in range(processes):
-            quiet = {} if rank == 0 else {"stdout": said[rank - 1], "stderr": subprocess.STDOUT}
+            quiet = {} if rank == 0 else {"stdout": outputs[rank - 1], "stderr": subprocess.STDOUT}
             started.append(
                 subprocess.Popen(
                     _this_command(), env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
                     stdin=subprocess.PIPE, start_new_session=True, **quiet,
                 )  # type: ignore[call-overload]
             )  # fmt: skip
-        return _job(_ended(started), said)
+        return _job(_ended(started), outputs)
     finally:
         for one in started:
             one.kill()
@@ -55,13 +55,13 @@ def run_on(processes: int) -> int:
 
 
 def _this_command() -> list[str]:
-    """As it was started: the console script, or `python -m alignzoo`."""
+    """The command line of this process: the console script, or `python -m alignzoo`."""
     way = ["-m", "alignzoo"] if os.path.basename(sys.argv[0]) == "__main__.py" else [sys.argv[0]]
     return [sys.executable, *way, *sys.argv[1:]]
 
 
 def _passes_on(started: list[subprocess.Popen[bytes]]):  # type: ignore[no-untyped-def]
-    """A signal goes to all processes, once: they have a session of their own, in which no terminal sends any."""
+    """A handler that forwards a signal to all processes: the terminal sends none to their own sessions."""
 
     def on(number: int, frame: FrameType | None) -> None:
         for one in started:
@@ -72,9 +72,9 @@ def _passes_on(started: list[subprocess.Popen[bytes]]):  # type: ignore[no-untyp
 
 
 def _ended(started: list[subprocess.Popen[bytes]]) -> list[int]:
-    """The exit codes, when all have ended. Once one has failed the others are given some time, then killed.
+    """Wait for all processes and return their exit codes; after a failure the others are killed after PATIENCE.
 
-    A process that was killed by a signal has the signal's number, negative; those killed here have LOST.
+    The code of a process that a signal ended is the negative number of the signal; those killed here have LOST.
     """
     deadline: float | None = None
     killed: set[int] = set()
@@ -90,20 +90,20 @@ def _ended(started: list[subprocess.Popen[bytes]]) -> list[int]:
     return [LOST if rank in killed else one.returncode for rank, one in enumerate(started)]
 
 
-def _job(codes: list[int], said: list[IO[bytes]]) -> int:
-    """The exit code of the job, after telling what the main process could not know."""
+def _job(codes: list[int], outputs: list[IO[bytes]]) -> int:
+    """Return the exit code of the job, after printing errors that the main process did not see."""
     for rank, code in enumerate(codes):
         if code < 0:
             name = signal.Signals(-code).name
-            hint = "; the system kills so when memory runs out" if name == "SIGKILL" else ""
-            kept = "the same command goes on from the last checkpoint"
+            hint = "; the system does this when memory runs out" if name == "SIGKILL" else ""
+            kept = "the same command continues from the last checkpoint"
             print(f"error: process {rank} of {len(codes)} was ended by {name}{hint}; {kept}", file=sys.stderr)
             return 1
     if codes[0] != LOST:
         return codes[0] or next((code for code in codes if code), 0)
     for rank, code in enumerate(codes[1:], 1):
         if code not in (0, LOST):
-            said[rank - 1].seek(0)
-            sys.stderr.write(said[rank - 1].read().decode(errors="replace"))
+            outputs[rank - 1].seek(0)
+            sys.stderr.write(outputs[rank - 1].read().decode(errors="replace"))
             return code
     return 1

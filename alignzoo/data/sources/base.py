@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from alignzoo.core.digests import file_digest
+from alignzoo.core.digests import cached_file_digest
 from alignzoo.data.sources.json_records import Record
 from alignzoo.data.sources.named_splits import choose_splits, side, split_in_path
 from alignzoo.data.sources.readers import find_files, read_records
@@ -47,7 +47,7 @@ class FileSource(DataSource):
 
     def fingerprint(self) -> str:
         """Return a digest of the fields and of every file's name and bytes."""
-        return self.digest_of(f"{label} {file_digest(file)}" for file, label, _ in self._files())
+        return self.digest_of(f"{label} {cached_file_digest(file)}" for file, label, _ in self._files())
 
     def _files(self) -> list[tuple[Path, str, Split]]:
         """Return (file, label in ids, split) for every file that is read, without repeats.

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import SerializeAsAny
 
-from alignzoo.core.digests import file_digest
+from alignzoo.core.digests import cached_file_digest
 from alignzoo.core.errors import UserError
 from alignzoo.data.formats.records import Records
 from alignzoo.data.sources.base import FileSource
@@ -59,7 +59,7 @@ class Files(FileSource):
         if not folder:
             return super().fingerprint()
         files = sorted(file for file in walk(folder) if not file.name.startswith(IGNORED_PREFIXES))
-        contents = [f"{file.relative_to(folder).as_posix()} {file_digest(file)}" for file in files]
+        contents = [f"{file.relative_to(folder).as_posix()} {cached_file_digest(file)}" for file in files]
         return self.digest_of([*contents, *(name for name, _ in self._parts())])
 
     def _saved(self) -> Path | None:

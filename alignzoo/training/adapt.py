@@ -1,0 +1,55 @@
+"""Add adapters to the policy, and write its trained weights."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from alignzoo.core.artifacts import atomic_folder
+from alignzoo.core.distributed.gather import full_state_dict
+from alignzoo.core.errors import UserError
+from alignzoo.models.adapters import add_adapters
+from alignzoo.models.fingerprint import num_trainable_parameters
+from alignzoo.training import checkpoint
+from alignzoo.training.export import BASE
+from alignzoo.training.job import Job
+
+
+def adapt(job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Add the adapters of `model.lora`, if the recipe has it, after the reference pass has scored the start.
+
+    The adapter's config names the base model. A base with random weights or a new head exists nowhere else, so it is
+    saved in the run folder.
+
+    Raises:
+        UserError: The model is sharded.
+    """
+    recipe, lora = job.recipe, job.recipe.model.lora
+    if lora is None:
+        return
+    if job.ranks.sharded:
+        raise UserError(
+            "adapters can't be added to a model that FSDP has sharded", where="model.lora",
+            expected="whole copies of the model in all processes (no FSDP), or training without adapters",
+        )  # fmt: skip
+    base, revision = recipe.model.origin or (None, None)
+    if job.start is not None:
+        base = str(job.start.resolve())
+    if base is None or recipe.objective.head == "scalar":
+        saved = job.folder.path / BASE
+        if job.folder.writes and not saved.is_dir():
+            weights = full_state_dict(model)
+            with atomic_folder(saved, sum(tensor.nbytes for tensor in weights.values())) as temporary:
+                checkpoint.export(temporary, model, tokenizer, weights)
+        base, revision = str(saved.resolve()), None
+    add_adapters(model, lora, recipe.seed, base, revision)
+    size, trained = sum(parameter.numel() for parameter in model.parameters()), num_trainable_parameters(model)
+    job.screen.info(f"adapters: rank {lora.r}, {trained / 1e6:.3g} M of {size / 1e6:.3g} M parameters are trained")
+
+
+def export_policy(job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write the trained weights, or the adapter alone, to the run folder's `policy/`."""
+    weights = checkpoint.weights_of(model)
+    if job.folder.writes:
+        needs = sum(tensor.nbytes for tensor in weights.values())
+        with atomic_folder(job.folder.policy, needs, over=True) as temporary:
+            checkpoint.export(temporary, model, tokenizer, weights)

@@ -1,0 +1,36 @@
+"""Lines printed before training: model, data, layout and number of steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from alignzoo.data.statistics import data_warnings, tokenization_notes
+from alignzoo.scoring.layout import Layout
+from alignzoo.training.job import Job
+
+
+def announce(job: Job, report: dict[str, Any], model: PreTrainedModel, layout: Layout, steps: int) -> None:
+    """Print the model's size, the counts of rows in `report` (data.json), the layout and the number of steps."""
+    recipe, resolved, info = job.recipe, job.resolved, job.screen.info
+    start = f"the policy of {resolved.start.recipe.name}" if resolved.start else "its own start"
+    size = sum(parameter.numel() for parameter in model.parameters())
+    info(
+        f"{recipe.name}: {recipe.objective} from {start} ({size / 1e6:.2f} M parameters), "
+        f"{job.ranks.device} {recipe.train.precision}"
+    )
+    skipped = ", ".join(f"{count} {reason}" for reason, count in report["skipped_by_reason"].items())
+    info(
+        f"data: {report['train']:,} training and {report['held_out']:,} held-out rows of {report['read']:,} read"
+        + (f"; skipped: {skipped}" if skipped else "")
+        + data_warnings(report)
+    )
+    for line in tokenization_notes(report, recipe.tokens.thinking):
+        info(f"data: {line}")
+    if getattr(recipe.data, "path", recipe.data.name) == "toy":
+        info(
+            "data: this is the embedded toy set; for real HH set data.path=FILE_OR_FOLDER, "
+            "or add --with scale/pythia-2.8b.yaml"
+        )
+    info(f"layout: {layout.used} ({layout.reason}); {steps:,} steps of {recipe.train.batch_size} rows")

@@ -1,0 +1,120 @@
+"""Strategies for sharing a training step among processes: full copies, FSDP shards, ZeRO.
+
+They differ in how a gradient is computed, summed and applied, and in whether a process can repeat a forward by itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alignzoo.core.distributed.gather import full_tensor
+from alignzoo.core.distributed.process_group import Ranks
+from alignzoo.scoring.microbatches import fail_on_oom
+from alignzoo.scoring.scorer import Scorer
+from alignzoo.training.zero import Zero
+
+
+class Parallelism:
+    """Full copies of the model, in one process or several: gradients are summed once a step.
+
+    The hooks of DistributedDataParallel would sum within the last backward. They require that every process uses every
+    parameter, which an expert without tokens breaks, and that no process repeats a micro-batch after running out of
+    memory.
+    """
+
+    def __init__(
+        self, scorer: Scorer, optimizer: torch.optim.Optimizer, ranks: Ranks, max_grad_norm: float | None
+    ) -> None:
+        self.scorer, self.optimizer, self.ranks = scorer, optimizer, ranks
+        self.max_grad_norm = max_grad_norm or math.inf
+        self.module: Any = scorer
+        """Runs the scorer's forward; its outputs can be passed to `backward`."""
+        self.collective = ranks.in_step
+        """True if all processes run a forward or backward together, so that none can leave or repeat one."""
+
+    @contextmanager
+    def together(self, budget: int) -> Iterator[None]:
+        """Run a forward or backward of micro-batches of `budget` token slots, with all processes if it is collective.
+
+        Raises:
+            RunFailed: Memory runs out in a collective forward or backward, which can't be repeated.
+            PeerLost: Another process has ended.
+        """
+        if not self.collective:
+            yield
+            return
+        with self.ranks.connected(), fail_on_oom(budget):
+            yield
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of a scalar loss to what `reduce_and_step` applies."""
+        loss.backward()
+
+    def reduce_and_step(self) -> float:
+        """Sum the gradients over processes, clip them and step the optimizer.
+
+        Returns:
+            The gradient's norm before clipping. Without a finite norm no step is taken.
+        """
+        self._reduce()
+        norm = self._clip()
+        if math.isfinite(norm):
+            self.optimizer.step()
+        return norm
+
+    def _reduce(self) -> None:
+        if self.ranks.count == 1:
+            return
+        parameters = [parameter for parameter in self.scorer.parameters() if parameter.requires_grad]
+        used = self.ranks.all_gather([parameter.grad is not None for parameter in parameters])
+        for parameter, by_rank in zip(parameters, zip(*used, strict=True), strict=True):
+            if any(by_rank):
+                own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = self.ranks.sum(own)
+
+    def _clip(self) -> float:
+        parameters = [parameter for parameter in self.scorer.parameters() if parameter.grad is not None]
+        norm = full_tensor(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+        found = float(norm)
+        if found + 1e-6 > self.max_grad_norm:  # below the limit torch would multiply every gradient by one
+            nn.utils.clip_grads_with_norm_(parameters, self.max_grad_norm, norm)
+        return found
+
+
+class ShardedParallelism(Parallelism):
+    """FSDP2: each process holds a shard of every parameter, and each backward sums the gradients."""
+
+    def _reduce(self) -> None:
+        self.ranks.all_gather()  # errors of any process are raised in all before the step
+
+
+class ZeroParallelism(Parallelism):
+    """DeepSpeed's ZeRO: DeepSpeed sums, clips and steps."""
+
+    def __init__(self, scorer: Scorer, optimizer: Zero, ranks: Ranks, max_grad_norm: float | None) -> None:
+        super().__init__(scorer, optimizer, ranks, max_grad_norm)
+        self.zero, self.module = optimizer, optimizer.engine
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of a scalar loss, which stage 2 sums over processes at once."""
+        self.zero.backward(loss)
+
+    def reduce_and_step(self) -> float:
+        """Sum, clip and step. Returns the norm before clipping; without a finite norm no step is taken."""
+        return self.zero.reduce_and_step()
+
+
+def choose_parallelism(
+    scorer: Scorer, optimizer: torch.optim.Optimizer, ranks: Ranks, max_grad_norm: float | None
+) -> Parallelism:
+    """Return the strategy of this launch."""
+    if isinstance(optimizer, Zero):
+        return ZeroParallelism(scorer, optimizer, ranks, max_grad_norm)
+    kind = ShardedParallelism if ranks.sharded else Parallelism
+    return kind(scorer, optimizer, ranks, max_grad_norm)

@@ -73,9 +73,9 @@ def _find(name: str) -> list[dict[str, Any]]:
             registry().find(kind, name)
         except UserError as error:
             errors.append(error)
-    for error in errors:
-        if error.problems[0].nearest or "pip install" in error.problems[0].hint:
-            raise error
+    for failure in errors:
+        if failure.problems[0].nearest or "pip install" in failure.problems[0].hint:
+            raise failure
     close = nearest(name, [spelling for kind in (*NODES, PLUGINS) for spelling in (kind, f"{kind}s")])
     hints = ["alignzoo list prints every name", *(error.problems[0].hint for error in errors[:1])]
     raise UserError(f"nothing is called '{name}'", nearest=close, hint="\n    ".join(filter(None, hints)))

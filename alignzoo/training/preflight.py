@@ -26,8 +26,10 @@ def preflight(resolved: Resolved) -> None:
         UserError: A package, a key or a model folder is missing, or the objective can't take the first row.
     """
     recipe = resolved.recipe
-    for component in (*recipe.reporters, *recipe.eval.judges):
-        component.ready()
+    for reporter in recipe.reporters:
+        reporter.ready()
+    for judge in recipe.eval.judges:
+        judge.ready()
     check_adapters_available(recipe.model)
     _check_model_folder(recipe.model)
     _check_first_row(resolved)

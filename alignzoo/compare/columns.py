@@ -1,4 +1,4 @@
-"""What a table can say of a run: its columns, and where each finds its numbers."""
+"""The columns of a table and the numbers behind them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,19 @@ UP, DOWN = "↑", "↓"
 
 @dataclass(frozen=True)
 class Column:
-    """A figure of every row. `arrow` is the better direction, "" where neither is better by itself."""
+    """A figure of every row.
+
+    `arrow` is the better direction, "" if neither is better by itself.
+    """
 
     key: str
     title: str
     group: str
     arrow: str = ""
-    says: str = ""
-    """What the figure is, for the legend."""
+    description: str = ""
+    """Definition of the figure, for the legend."""
     scale: str = ""
-    """Of `alignzoo.compare.scales`."""
+    """Scale of the figure: see `alignzoo.compare.scales`."""
 
     @property
     def head(self) -> str:
@@ -39,57 +42,57 @@ class Column:
 
 KNOWN = (
     Column("preference_accuracy", "accuracy (implicit reward)", PAIRS, UP,
-           "share of pairs whose chosen completion has the higher implicit reward, ties ½", SHARE),
+           "share of pairs whose chosen completion has the higher implicit reward; ties count ½", SHARE),
     Column("likelihood_accuracy", "accuracy (likelihood)", PAIRS, UP,
-           "share of pairs whose chosen completion is the likelier one", SHARE),
+           "share of pairs whose chosen completion has the higher log-prob", SHARE),
     Column("length_normalized_accuracy", "accuracy (per token)", PAIRS, UP,
-           "share of pairs whose chosen completion is the likelier one per token", SHARE),
-    Column("margin", "margin", PAIRS, "", "chosen less rejected implicit reward, on the objective's own scale"),
+           "share of pairs whose chosen completion has the higher mean log-prob per token", SHARE),
+    Column("margin", "margin", PAIRS, "", "implicit reward of the chosen minus the rejected completion"),
     Column("chosen_log_ratio", "chosen log-ratio", PAIRS, "", "log π/π_ref of the chosen completions, nats"),
     Column("rejected_log_ratio", "rejected log-ratio", PAIRS, "", "log π/π_ref of the rejected completions, nats"),
-    Column("kl", "KL to the reference", REPLIES, "", "KL(π‖π_ref) of a reply to a prompt, nats", POSITIVE),
+    Column("kl", "KL to the reference", REPLIES, "", "KL(π‖π_ref) summed over a reply's tokens, nats", POSITIVE),
     Column("length", "reply length", REPLIES, "", "tokens", POSITIVE),
-    Column("finished", "finished", REPLIES, "", "share of replies that ended before the limit of tokens", SHARE),
-    Column("distinct_2", "distinct-2", REPLIES, "", "share of a reply's bigrams that are different ones", SHARE),
-    Column("entropy", "entropy", REPLIES, "", "of the policy's next token, nats", POSITIVE),
+    Column("finished", "finished", REPLIES, "", "share of replies that ended before the token limit", SHARE),
+    Column("distinct_2", "distinct-2", REPLIES, "", "distinct bigrams over all bigrams of a reply", SHARE),
+    Column("entropy", "entropy", REPLIES, "", "entropy of the policy's next-token distribution, nats", POSITIVE),
     Column("seconds", "training (s)", COST, DOWN,
-           "time in training steps, its start's not counted; geometric mean", BY_RATIO),
-    Column("pairs_per_second", "pairs/s", COST, UP, "training rows a second; geometric mean", BY_RATIO),
+           "time in training steps, without that of the start; geometric mean", BY_RATIO),
+    Column("pairs_per_second", "pairs/s", COST, UP, "training rows per second; geometric mean", BY_RATIO),
     Column("peak_memory_bytes", "peak memory (MiB)", COST, DOWN,
-           "of the GPU's allocator, or of the process; geometric mean", BY_RATIO),
+           "peak of the GPU allocator, or of the process; geometric mean", BY_RATIO),
 )  # fmt: skip
 OF_JUDGE = (
-    ("reward", "reward", "what the judge says that a reply is worth", ""),
+    ("reward", "reward", "the judge's score of a reply", ""),
     ("over_start", "win rate over start", "share of replies that the judge prefers to the start's, ties ½", SHARE),
     ("over_chosen", "win rate over chosen",
-     "share of replies that the judge prefers to the data's chosen ones, ties ½", SHARE),
+     "share of replies that the judge prefers to the dataset's chosen ones, ties ½", SHARE),
 )  # fmt: skip
 OTHERS = {column.key for column in KNOWN if column.group != PAIRS}
 METRIC = "metric."
-"""Before the name of a recipe's metric that is called as a figure of the replies is (`entropy`): they are two."""
+"""Prefix of a recipe's metric that has the name of a figure of the replies, such as `entropy`."""
 AXES = ("test", "desirable", "undesirable")
-"""Arrays of the examples that are no figures."""
+"""Arrays of the examples that are not figures."""
 MARGIN = "margin"
 ORDERED = ("preference_accuracy", "likelihood_accuracy", "length_normalized_accuracy", "margin")
 """Figures that compare single labeled completions with those of the other kind."""
 SCALE = {"peak_memory_bytes": 2.0**-20}
 
 
-def columns_of(entries: Sequence[RunRecord]) -> list[Column]:
-    """Every column that some finished run may have a figure for, in the table's order.
+def columns_of(records: Sequence[RunRecord]) -> list[Column]:
+    """Return every column that a finished run may have a figure for, in the table's order.
 
-    A judge that failed in every run keeps its reward column: that it has no figures must be seen.
+    A judge that failed in every run keeps its reward column, so that the failure is visible.
     """
-    done = [entry for entry in entries if entry.state == "done"]
+    done = [record for record in records if record.state == "done"]
     named = {column.key for column in KNOWN if column.group == PAIRS}
-    own = sorted({name for entry in done for name in entry.figures.examples} - named - set(AXES))
+    own = sorted({name for record in done for name in record.figures.examples} - named - set(AXES))
     metrics = [Column(f"{METRIC}{name}" if name in OTHERS else name, name.replace("_", " "), PAIRS, "",
-                      "a metric that the recipes name, of the held-out pairs") for name in own]  # fmt: skip
-    judges = dict.fromkeys(judge for entry in done for judge in entry.figures.judges)
+                      "metric of the recipes, on held-out pairs") for name in own]  # fmt: skip
+    judges = dict.fromkeys(judge for record in done for judge in record.figures.judges)
     judged = [
-        Column(f"{judge}.{key}", f"{judge}: {title}", JUDGES, UP, says, scale)
+        Column(f"{judge}.{key}", f"{judge}: {title}", JUDGES, UP, description, scale)
         for judge in judges
-        for key, title, says, scale in OF_JUDGE
+        for key, title, description, scale in OF_JUDGE
     ]
     found = [*KNOWN, *metrics, *judged]
     order = (PAIRS, REPLIES, JUDGES, COST)
@@ -97,7 +100,7 @@ def columns_of(entries: Sequence[RunRecord]) -> list[Column]:
 
 
 def judge_of(column: Column) -> str:
-    """The judge whose figure it is, or ""."""
+    """Return the judge of a column, or ""."""
     return column.key.rpartition(".")[0] if column.group == JUDGES else ""
 
 
@@ -107,11 +110,11 @@ class Series:
 
     ids: tuple[str, ...]
     values: NDArray[np.float64]
-    """Shape (N,)."""
+    """Numbers, shape (N,)."""
     groups: tuple[str, ...] = ()
-    """The prompt of each; empty where every number has its own."""
+    """Prompt of each number; empty if every number has its own."""
     weights: NDArray[np.float64] | None = None
-    """Of each in an area under the curve, whose pseudo-values `values` are; None for a plain mean."""
+    """Weights, shape (N,), for an area under the curve with pseudo-values in `values`; None for a plain mean."""
 
     def __bool__(self) -> bool:
         return bool(np.isfinite(self.values).any())
@@ -119,31 +122,31 @@ class Series:
 
 @dataclass(frozen=True)
 class Beside:
-    """Runs beside each other: the numbers that all of them have."""
+    """Numbers that several runs have in common."""
 
     values: NDArray[np.float64]
-    """Shape (runs, N)."""
+    """Numbers, shape (runs, N)."""
     groups: NDArray[np.str_] | None = None
-    """The prompt of each column, shape (N,)."""
+    """Prompt of each column, shape (N,)."""
     weights: NDArray[np.float64] | None = None
-    """Shape (N,): see `Series`."""
+    """Weights, shape (N,): see `Series`."""
 
     @property
     def halves(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The first half of the runs and the second."""
+        """The first half of the runs and the second half."""
         half = len(self.values) // 2
         return self.values[:half], self.values[half:]
 
 
-def series(entry: RunRecord, column: Column, test: bool) -> Series:
-    """A finished run's numbers on the test or on the validation split; of what a whole run costs, one number."""
+def series(record: RunRecord, column: Column, test: bool) -> Series:
+    """Return a finished run's numbers on the test or validation split; of a cost, one number."""
     if column.group == COST:
-        value = entry.run.get(column.key)
+        value = record.run.get(column.key)
         return Series(("run",), _array([None if value is None else value * SCALE.get(column.key, 1.0)]))
-    about = entry.figures.about
+    about = record.figures.about
     group_of = dict(zip(about["ids"], about["groups"], strict=True)) if "groups" in about else {}
     if column.group == PAIRS:
-        examples, name = entry.figures.examples, column.key.removeprefix(METRIC)
+        examples, name = record.figures.examples, column.key.removeprefix(METRIC)
         if name not in examples:
             return Series((), _array([]))
         keep = np.flatnonzero((examples["test"] > 0.5) == test)
@@ -153,7 +156,7 @@ def series(entry: RunRecord, column: Column, test: bool) -> Series:
         if name in ORDERED and "desirable" in examples:
             values, weights = pseudovalues(values, examples["desirable"][keep], examples["undesirable"][keep])
         return Series(_unique(ids), values, groups, weights)
-    lines = [line for line in entry.figures.samples if bool(line["test"]) == test]
+    lines = [line for line in record.figures.samples if bool(line["test"]) == test]
     judge, _, key = column.key.rpartition(".")
     found = [(line.get("judges", {}).get(judge, {}) if judge else line).get(key) for line in lines]
     groups = tuple(str(group_of.get(line["id"], line["id"])) for line in lines) if group_of else ()
@@ -161,7 +164,7 @@ def series(entry: RunRecord, column: Column, test: bool) -> Series:
 
 
 def together(some: Sequence[Series]) -> Beside:
-    """Runs beside each other, of what all of them have a number for, in the order of the first."""
+    """Return the numbers that all series have, in the order of the first."""
     if not some:
         return Beside(np.empty((0, 0)))
     first, places = some[0], [np.arange(len(one.ids)) for one in some]
@@ -177,7 +180,7 @@ def together(some: Sequence[Series]) -> Beside:
 
 
 def _unique(ids: Sequence[str]) -> tuple[str, ...]:
-    """Ids, and the k-th of the same one told from the first: nothing is paired with another's number."""
+    """Return ids with a counter after repeated ones, so that each is paired with its own counterpart."""
     seen: dict[str, int] = {}
     out = []
     for name in ids:

@@ -1,7 +1,7 @@
-"""Simulated coverage of 95% intervals from so little data that it may be another.
+"""Simulated coverage of 95% intervals that may not cover 95%.
 
-Above 10 prompts and 10 events (the smaller of p and 1 - p times the effective sample size) intervals of shares
-cover 93% to 99% of cases; those of means do from as many prompts as their skewness asks for. Below, a report shows the
+Above 10 prompts and 10 events, intervals of shares cover 93% to 99% of cases (events: the smaller of p and 1 - p, times
+the effective sample size). Means need more prompts the more skewed they are. Below these limits a report shows the
 simulated coverage of the nearest case in `alignzoo.compare.simulated`.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from alignzoo.compare.simulated import AREA, MEAN, SHARE
 
 ENOUGH = 10
-"""Prompts, and events of a share, above which an interval covers what it says."""
+"""Prompts, and events of a share, above which intervals are within the bounds."""
 BOUNDS = (0.93, 0.99)
 Cases = Mapping[int, Sequence[tuple[float, float]]]
 """Prompts -> (median skewness or events, coverage) of the simulated cases."""

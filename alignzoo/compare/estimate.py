@@ -1,4 +1,4 @@
-"""About how long a plan will take: from runs like these that are finished, or from a second of trying."""
+"""A rough estimate of a plan's duration, from finished runs or from a short trial."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from alignzoo.training.run import device_of, folder_of
 
 TOKENS = 1024
 LETTERS = 4.0
-"""A token, of English in a large vocabulary."""
+"""Letters per token, of English in a large vocabulary."""
 LOOKED_AT = 200
-"""Rows that are read to guess how long all are."""
+"""Rows that are read to guess the length of all."""
 FORWARDS = 1.5
-"""What a row costs beside its training step: reference pass, evaluations, sampling; a share of the step."""
+"""Time per row for reference pass, evaluations and sampling, relative to its training step."""
 
 
 def seconds_left(plan: Plan) -> tuple[float, str] | None:
-    """Seconds for the runs that are not done and what the figure rests on; None when nothing can be said."""
+    """Return (seconds for the missing runs, basis of the estimate), or None if nothing is known."""
     runs = {resolved.fingerprint: resolved for resolved in [*(job.resolved for job in plan.jobs), *plan.starts]}
     left = [resolved for resolved in runs.values() if folder_of(resolved).summary() is None]
     done = [summary["train"]["pairs_per_second"] for r in runs.values() if (summary := folder_of(r).summary())]
@@ -46,7 +46,7 @@ def _rows(resolved: Resolved) -> float:
 
 
 def _tried(runs: Sequence[Resolved]) -> float | None:
-    """Seconds a row of a step on the model from scratch at the bottom; a pretrained one is not loaded for this."""
+    """Return the seconds per row of a step on the start's model from scratch; a pretrained one is not loaded."""
     bottom = runs[0].first
     config, wanted = (getattr(bottom.recipe.model, key, None) for key in ("config", "tokenizer"))
     if not config:
@@ -67,7 +67,7 @@ def _tried(runs: Sequence[Resolved]) -> float | None:
 
 
 def _tokens_a_row(resolved: Resolved) -> float:
-    """A guess from the letters of the first rows."""
+    """Return a guess of a row's tokens from the letters of the first rows."""
     recipe = resolved.recipe
     lengths = []
     for row in islice(recipe.data.read("train"), LOOKED_AT):

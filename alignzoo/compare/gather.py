@@ -1,4 +1,4 @@
-"""Entries from folders: of comparisons, and of single runs that a comparison has measured."""
+"""Collect the records of comparisons and of single measured runs."""
 
 from __future__ import annotations
 
@@ -18,35 +18,41 @@ from alignzoo.recipe.resolved import Resolved
 from alignzoo.training.run_folder import RunFolder
 
 ALIKE = ("versions", "machine", "samples")
-"""What is said of several comparisons at once."""
+"""Keys of the description that are kept if all comparisons agree."""
 PACKAGES = ("alignzoo", "python", "torch", "transformers", "numpy")
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A comparison's folder, or all the run folders together."""
+    """A comparison's folder, or all run folders together."""
 
     name: str
     about: Mapping[str, Any]
-    entries: list[RunRecord]
+    records: list[RunRecord]
 
 
 def gather(folders: Sequence[Path], evaluation: Sequence[str] = ()) -> tuple[dict[str, Any], list[RunRecord]]:
-    """What the folders are about, and their entries, each run once.
+    """Return the common description of the folders and their records, each run once.
 
-    A label that means one thing in one comparison and another in the next is told apart by the folder's name. Run
-    folders may have been measured in several ways: see `shared_evaluation`. Raises UserError for a folder
-    that is neither, and for figures that are gone.
+    A label with different meanings in two comparisons gets the folder's name appended. Run folders may have several
+    evaluations: see `shared_evaluation`.
+
+    Args:
+        folders: Folders of comparisons or of runs.
+        evaluation: Names of the evaluations of run folders.
+
+    Raises:
+        UserError: A folder is neither, or figures are missing or damaged.
     """
     known = {folder: _kind(folder) for folder in folders}
     sources = [_comparison(folder) for folder, kind in known.items() if kind == "comparison"]
     runs = [folder for folder, kind in known.items() if kind == "run"]
     if runs:
         sources.append(_runs(runs, evaluation))
-    entries = _merged(sources)
-    for entry in entries:
-        _check_measured(entry)
-    return _about(sources, folders), entries
+    records = _merged(sources)
+    for record in records:
+        _check_measured(record)
+    return _about(sources, folders), records
 
 
 def _kind(folder: Path) -> str:
@@ -57,44 +63,44 @@ def _kind(folder: Path) -> str:
         return "run"
     siblings = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
     raise UserError(
-        "no comparison and no run folder" if folder.is_dir() else "no such folder", where=str(folder),
+        "neither a comparison nor a run folder" if folder.is_dir() else "no such folder", where=str(folder),
         nearest=nearest(folder.name, [name for name in siblings if name != folder.name]),
-        expected="" if folder.is_dir() else "a folder that `alignzoo compare` or `alignzoo run` has left",
+        expected="" if folder.is_dir() else "a folder written by `alignzoo compare` or `alignzoo run`",
     )  # fmt: skip
 
 
 def _comparison(folder: Path) -> _Source:
     try:
-        about, entries = read_results(folder)
+        about, records = read_results(folder)
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"results.json can't be read ({error})", where=str(folder)) from None
-    return _Source(folder.resolve().name, about, entries)
+        raise UserError(f"results.json cannot be read ({error})", where=str(folder)) from None
+    return _Source(folder.resolve().name, about, records)
 
 
 def _runs(folders: Sequence[Path], evaluation: Sequence[str]) -> _Source:
-    """Run folders: those of one name are one row, and what their recipes differ in is its grid."""
+    """Return run folders as a source: runs of one name are a row, and differences of their recipes its grid."""
     found = [(folder, *_finished(folder)) for folder in folders]
     measured = shared_evaluation(folders, evaluation)
     plain = [flat(resolved) for _, resolved, _ in found]
-    entries = []
+    records = []
     for (folder, resolved, summary), own in zip(found, plain, strict=True):
         name = resolved.recipe.name
         others = [flat_ for flat_, (_, other, _) in zip(plain, found, strict=True) if other.recipe.name == name]
         point = {key: value for key, value in own.items() if _varies(key, value, others)}
-        entries.append(RunRecord(
+        records.append(RunRecord(
             name, resolved.recipe.objective.name, point, resolved.recipe.seed, summary["fingerprint"],
             str(folder.absolute()), resolved.data_fingerprint, start_of(resolved), "done",
             measured=str(measured[folder].path.absolute()),
             verdicts=[str(path.absolute()) for path in measured[folder].verdict_paths], run=run_figures(summary),
         ))  # fmt: skip
-    begun, named = {entry.start for entry in entries}, [entry.label for entry in entries]
-    entries.sort(key=lambda entry: (entry.fingerprint not in begun, named.index(entry.label), *_order(entry)))
+    begun, named = {record.start for record in records}, [record.label for record in records]
+    records.sort(key=lambda record: (record.fingerprint not in begun, named.index(record.label), *_order(record)))
     about = {"name": "runs", "samples": measured[folders[0]].about.get("sampling")}
-    return _Source("runs", about | _versions([summary for _, _, summary in found]), entries)
+    return _Source("runs", about | _versions([summary for _, _, summary in found]), records)
 
 
 def run_figures(summary: Mapping[str, Any]) -> dict[str, float]:
-    """What an entry says of its training, from summary.json."""
+    """Return a record's figures of training from a summary.json."""
     train = summary["train"]
     return {
         "steps": train["steps"], "rows": train["pairs"] // max(1, train["steps"]), "seconds": train["seconds"],
@@ -103,15 +109,15 @@ def run_figures(summary: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _versions(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The versions that all runs were made with, where it is one."""
+    """Return the versions of the packages, if all runs have the same."""
     found = [{k: summary["versions"][k] for k in PACKAGES if k in summary["versions"]} for summary in summaries]
     return {"versions": found[0]} if all(one == found[0] for one in found) else {}
 
 
-def _order(entry: RunRecord) -> tuple[list[tuple[bool, float, str]], int]:
-    """By the values of the grid point, numbers as numbers, and by seed, whatever order a shell lists folders in."""
-    given = [(value if isinstance(value, int | float) else None, str(value)) for value in entry.point.values()]
-    return [(number is None, number or 0, text) for number, text in given], entry.seed
+def _order(record: RunRecord) -> tuple[list[tuple[bool, float, str]], int]:
+    """Return a sort key by grid point, with numbers as numbers, and seed."""
+    given = [(value if isinstance(value, int | float) else None, str(value)) for value in record.point.values()]
+    return [(number is None, number or 0, text) for number, text in given], record.seed
 
 
 def _varies(key: str, value: Any, others: Sequence[Mapping[str, Any]]) -> bool:
@@ -127,38 +133,38 @@ def _finished(folder: Path) -> tuple[Resolved, dict[str, Any]]:
 
 
 def _merged(sources: Sequence[_Source]) -> list[RunRecord]:
-    """All entries under labels that mean one thing; a run that several folders name comes once."""
+    """Return all records under unambiguous labels; a run that several folders name comes once."""
     meanings: dict[str, dict[tuple[str, int], str]] = {}
     places: dict[str, set[tuple[str, str | None]]] = {}
     clash: set[str] = set()
     for source in sources:
-        for entry in source.entries:
-            run = (repr(sorted(entry.point.items())), entry.seed)
-            if meanings.setdefault(entry.label, {}).setdefault(run, entry.fingerprint) != entry.fingerprint:
-                clash.add(entry.label)
-            places.setdefault(entry.label, set()).add((entry.data, entry.start))
+        for record in source.records:
+            run = (repr(sorted(record.point.items())), record.seed)
+            if meanings.setdefault(record.label, {}).setdefault(run, record.fingerprint) != record.fingerprint:
+                clash.add(record.label)
+            places.setdefault(record.label, set()).add((record.data, record.start))
     clash |= {label for label, found in places.items() if len(found) > 1 and len(sources) > 1}
     out: dict[tuple[str, str], RunRecord] = {}
     for source in sources:
-        for entry in source.entries:
-            label = f"{entry.label} ({source.name})" if entry.label in clash and len(sources) > 1 else entry.label
-            before = out.get((label, entry.fingerprint))
+        for record in source.records:
+            label = f"{record.label} ({source.name})" if record.label in clash and len(sources) > 1 else record.label
+            before = out.get((label, record.fingerprint))
             if before is None or before.state != "done":
-                out[label, entry.fingerprint] = replace(entry, label=label)
+                out[label, record.fingerprint] = replace(record, label=label)
     return list(out.values())
 
 
-def _check_measured(entry: RunRecord) -> None:
-    for path in (entry.measured, *entry.verdicts) if entry.state == "done" else ():
+def _check_measured(record: RunRecord) -> None:
+    for path in (record.measured, *record.verdicts) if record.state == "done" else ():
         if read_verified(Path(path)) is None:
             raise UserError(
-                f"the figures of {entry.label}, seed {entry.seed}, are gone or damaged", where=path,
+                f"the figures of {record.label}, seed {record.seed}, are gone or damaged", where=path,
                 hint="run the `alignzoo compare` command that made them again",
             )  # fmt: skip
 
 
 def _about(sources: Sequence[_Source], folders: Sequence[Path]) -> dict[str, Any]:
-    """Of one comparison its own words; of several, what can be said of all."""
+    """Return a single comparison's description, or the parts that several have in common."""
     if len(sources) == 1 and "command" in sources[0].about:
         return dict(sources[0].about)
     about: dict[str, Any] = {
@@ -169,7 +175,7 @@ def _about(sources: Sequence[_Source], folders: Sequence[Path]) -> dict[str, Any
         values = [source.about[key] for source in sources if source.about.get(key)]
         if values and all(value == values[0] for value in values):
             about[key] = values[0]
-    labels = {entry.label for entry in _merged(sources)}
+    labels = {record.label for record in _merged(sources)}
     for key in ("baseline", "select"):
         said = [source.about[key] for source in sources if source.about.get(key)]
         if said and (key == "select" or said[0] in labels):

@@ -1,4 +1,4 @@
-"""What a person sees while a comparison works: a table of its runs, live, or a line for each where nobody watches."""
+"""Progress of a comparison: a live table of its runs, or one line a run without a terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WAITING, WORKING, DONE, FAILED = "dim", "cyan", "green", "red"
 
 
 class LiveTable:
-    """A row for each configuration, a column for each seed, and in each cell what that run is doing."""
+    """A row for each configuration, a column for each seed, and the state of each run in its cell."""
 
     def __init__(self, plan: Plan, screen: Screen) -> None:
         self._plan, self._console = plan, screen.console
@@ -25,7 +25,7 @@ class LiveTable:
 
     @contextmanager
     def shown(self) -> Iterator[LiveTable]:
-        """Draw the table until the block ends; on something that is no terminal, say a line when a run ends."""
+        """Draw the table until the block ends; without a terminal, print a line when a run ends."""
         if not self._console.is_terminal or self._console.quiet:
             yield self
             return
@@ -34,11 +34,11 @@ class LiveTable:
         self._live = None
 
     def cell(self, n: int) -> Screen:
-        """A screen for run n that shows its progress in its cell."""
+        """Return a screen that shows the progress of run n in its cell."""
         return _Cell(self, n)
 
     def put(self, n: int, text: str, style: str = WORKING) -> None:
-        """What run n is doing."""
+        """Set the state of run n."""
         before = self._cells.get(n)
         self._cells[n] = (text, style)
         if self._live is not None:
@@ -65,21 +65,21 @@ class LiveTable:
 
 
 class _Cell(Screen):
-    """A run's screen within a comparison: lines are kept back, and a bar is a few words in the run's cell."""
+    """Screen of one run within a comparison: it hides lines and shows a bar as text in the run's cell."""
 
-    def __init__(self, board: LiveTable, n: int) -> None:
+    def __init__(self, table: LiveTable, n: int) -> None:
         super().__init__(quiet=True)
-        self._board, self._n = board, n
+        self._table, self._n = table, n
 
     @contextmanager
-    def bar(self, what: str, total: int, done: int = 0) -> Iterator[Advance]:
-        """`dpo 120/600` in the cell."""
+    def bar(self, label: str, total: int, done: int = 0) -> Iterator[Advance]:
+        """Show `dpo 120/600` in the cell."""
         count = done
 
         def advance(n: int, note: str) -> None:
             nonlocal count
             count += n
-            self._board.put(self._n, f"{what} {count:,}/{total:,}")
+            self._table.put(self._n, f"{label} {count:,}/{total:,}")
 
         advance(0, "")
         yield advance

@@ -84,27 +84,27 @@ def measure(
 
 @dataclass
 class _Measuring:
-    """What is measured without a judge."""
+    """Measurement of one run without judges."""
 
     resolved: Resolved
     folder: Path
     settings: Sampling
     screen: Screen
     budget: int = 0
-    """Token slots of a forward, 0 for what the recipe's evaluation takes; it changes no figure."""
+    """Token slots of a forward pass, 0 for the recipe's own. It changes no figure."""
 
     def __post_init__(self) -> None:
         self.recipe = self.resolved.recipe
         summary = RunFolder(self.folder).summary()
         if summary is None:
-            raise UserError("the run is not finished: there is nothing to measure", where=str(self.folder))
+            raise UserError("the run is not finished", where=str(self.folder), hint="finish it with `alignzoo run`")
         self.model = summary["model"]
         self.budget = self.budget or 2 * self.recipe.train.micro_batch_tokens  # no activations are kept for a backward
         self.tokenizer = pretrained_tokenizer(str(self.folder / "policy"), None, self.recipe.model.runs_code)
         self.store = TokenStore(self.resolved, self.tokenizer, RunFolder(self.folder).first_day())
 
     def figures(self) -> EvaluationFolder:
-        """Of the rows and of the replies."""
+        """Return the folder of figures and replies; compute it if it is missing."""
         about = {
             "format": FORMAT, "weights": self.model["trained_weights"], "start": self.model["weights"],
             "tokens": self.store.key, "sampling": self.settings.model_dump(),
@@ -118,7 +118,7 @@ class _Measuring:
 
     def _write(self, place: Path, about: dict[str, Any]) -> None:
         if place.is_dir():
-            self.screen.info(f"{place} is damaged; set aside, its figures are computed again")
+            self.screen.info(f"{place} is damaged: it is set aside and computed again")
             quarantine(place)
         held_out = self.store.get(RowReader(self.recipe.data), self.screen.info).held_out
         examples, lines = self._computed(held_out)
@@ -134,34 +134,38 @@ class _Measuring:
         test, budget = for_testing([row.group for row in held_out.rows]), self.budget
         policy = self._scorer(self.folder / "policy", objective.head)
         choose_layout(policy, trees, recipe.train.layout)
-        supply = BatchBuilder(objective, trees, None, None, recipe.seed, recipe.eval.metrics)
+        builder = BatchBuilder(objective, trees, None, None, recipe.seed, recipe.eval.metrics)
         if objective.head == "scalar":
-            return row_figures(policy, supply, test, budget, self.screen), []
-        own = starts_itself(self.resolved)
+            return row_figures(policy, builder, test, budget, self.screen), []
+        own = is_own_reference(self.resolved)
         reference = policy if own else self._reference(policy)
         cache = cache_folder(cache_root(), reference, self.resolved.source_code)
-        supply.reference = score_reference(reference, trees, cache, budget, self.screen)
-        supply.live = reference if objective.reference in ("live", "moving") else None
-        examples = row_figures(policy, supply, test, budget, self.screen, at_start=own)
+        builder.reference = score_reference(reference, trees, cache, budget, self.screen)
+        builder.live = reference if objective.reference in ("live", "moving") else None
+        examples = row_figures(policy, builder, test, budget, self.screen, at_start=own)
         lines = reply_lines(
             policy, reference, self.tokenizer, held_out, test, self.settings, budget, self.screen
         )  # fmt: skip
         return examples, lines
 
     def _reference(self, policy: Scorer) -> Scorer:
-        """The policy before its first step. Raises UserError when it is not what the run started from any more."""
+        """Return the policy before its first step.
+
+        Raises:
+            UserError: Its weights are not those that the run started from.
+        """
         reference = self._scorer(None, "language_model")
         if weights_fingerprint(reference.model) != self.model["weights"]:
             raise UserError(
                 "the run's start has other weights than when the run began", where=str(self.folder),
-                hint="do the run again with --fresh",
+                hint="run it again with --fresh",
             )  # fmt: skip
         reference.layout, reference.whole_head = policy.layout, policy.whole_head
         reference.flex, reference.alone = policy.flex, policy.alone
         return reference
 
     def _scorer(self, policy: Path | None, head: str) -> Scorer:
-        """Of the trained policy, or of what it started from."""
+        """Return the trained policy, or the weights that it started from."""
         recipe, start = self.recipe, start_weights(self.resolved, self.screen)
         about = (recipe.model, self.tokenizer, recipe.seed, start)
         model = load_trained(*about, policy, head) if policy else load_policy(*about, head)
@@ -169,10 +173,10 @@ class _Measuring:
 
 
 def reward_scale(objective: Objective) -> list[Any]:
-    """Return what the implicit reward is made of: two margins are in the same unit where this is the same.
+    """Return the definition of the implicit reward: margins with the same one have the same unit.
 
-    The default reward is beta times the log-ratio, or the log-prob without a reference; a reward of its own depends on
-    any of the objective's fields. Modifiers count where they change each completion's log-ratio.
+    The default reward is beta times the log-ratio, or the log-prob without a reference. A reward of the objective's own
+    may depend on any of its fields. Modifiers count if they change the log-ratio of a completion.
     """
     term = objective.terms[0][1]
     inner, modifiers = (term.inner, term.modifiers) if isinstance(term, Modified) else (term, ())
@@ -184,8 +188,8 @@ def reward_scale(objective: Objective) -> list[Any]:
     return [own, *({"name": one.name, **one.model_dump(mode="json")} for one in around)]
 
 
-def starts_itself(resolved: Resolved) -> bool:
-    """Whether a run is supervised fine-tuning that starts from no other run: the reference of what follows it."""
+def is_own_reference(resolved: Resolved) -> bool:
+    """Return True for supervised fine-tuning without `model.from`, the start of other runs."""
     terms = [term for _, term in resolved.recipe.objective.terms]
     return resolved.start is None and all(term.data == "chosen" and term.reference == "none" for term in terms)
 

@@ -1,4 +1,4 @@
-"""What a comparison will run: every recipe at every grid point and seed, and what they share."""
+"""The plan of a comparison: every recipe at every grid point and seed, and their shared starts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from alignzoo.recipe.resolved import Resolved
 
 @dataclass(frozen=True)
 class Job:
-    """One run: a recipe with the values of a grid point and a seed."""
+    """One run: a recipe with a grid point's values and a seed."""
 
     label: str
     point: dict[str, Any]
@@ -25,51 +25,51 @@ class Job:
 
     @property
     def seed(self) -> int:
-        """The run's."""
+        """Seed of the run."""
         return self.resolved.recipe.seed
 
     @property
     def key(self) -> tuple[str, str]:
-        """What tells it from the others of its row: `beta=0.1`, and the seed."""
+        """Grid point and seed, which identify the run within its row: `("beta=0.1", "0")`."""
         point = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in self.point.items())
         return point, str(self.seed)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The jobs in the order in which they are run: first what others start from."""
+    """The jobs in the order of execution: starts come first."""
 
     comparison: Comparison
     jobs: tuple[Job, ...]
     starts: tuple[Resolved, ...]
-    """The runs that jobs start from and that are no jobs themselves."""
+    """Starts of jobs that are not jobs themselves."""
 
     @property
     def fingerprint(self) -> str:
-        """32 hex digits of every run and of how they are measured and shown."""
+        """32 hex digits of all runs and of how they are measured and shown."""
         about = self.comparison.model_dump_json(exclude={"recipes", "overlays", "overrides"})
         text = "\n".join([about, *(f"{job.label} {job.resolved.fingerprint}" for job in self.jobs)])
         return blake2b(text.encode(), digest_size=16).hexdigest()
 
     @property
     def labels(self) -> list[str]:
-        """The rows of the table."""
+        """Labels of the table's rows."""
         return list(dict.fromkeys(job.label for job in self.jobs))
 
     def reference_passes(self) -> int:
-        """How many different references score different rows: what starts alike, on the same data, shares one."""
+        """Return the number of different reference passes: runs with the same start and data share one."""
         runs = {resolved.fingerprint: resolved for resolved in (*(job.resolved for job in self.jobs), *self.starts)}
         found = set()
         for resolved in runs.values():
             recipe = resolved.recipe
             if recipe.objective.reference in ("sequence", "token"):
-                made = None if recipe.model.origin else recipe.seed  # weights that are drawn
-                first = start_of(resolved) or f"{recipe.model.fingerprint()} {made}"
+                random = None if recipe.model.origin else recipe.seed  # random weights depend on the seed
+                first = start_of(resolved) or f"{recipe.model.fingerprint()} {random}"
                 found.add((first, resolved.data_fingerprint, recipe.tokens.model_dump_json()))
         return len(found)
 
     def sources(self) -> dict[str, list[str]]:
-        """What rows are trained on and start from: a word for each kind of difference -> the labels that share it."""
+        """Return data and start -> the labels of the rows that share them."""
         found: dict[str, list[str]] = {}
         begun = {start for job in self.jobs if (start := start_of(job.resolved))}
         for job in self.jobs:
@@ -83,27 +83,27 @@ class Plan:
 
 
 def start_of(resolved: Resolved) -> str | None:
-    """Fingerprint of the run that it starts from."""
+    """Return the fingerprint of the run that a recipe starts from, or None."""
     return resolved.start.fingerprint if resolved.start else None
 
 
 def make_plan(comparison: Comparison) -> Plan:
-    """Read the recipes, and lay out the runs.
+    """Read the recipes and return the plan of their runs.
 
-    Raises UserError for what is wrong with a recipe, for a grid over a key that no recipe has, and for recipes on
-    different data or from different starts, unless that is allowed.
+    Raises:
+        UserError: A recipe has a problem, no recipe has a grid key, or data or starts differ without permission.
     """
     rows = [(_label(path, varied), path, varied) for path in comparison.recipes for varied in points(comparison.rows)]
     twice = [label for label, _, _ in rows if [other for other, _, _ in rows].count(label) > 1]
     if twice:
-        raise UserError(f"two recipes are called {twice[0]}", where="recipes", expected="a name of its own for each")
+        raise UserError(f"two recipes are named {twice[0]}", where="recipes", expected="different names")
     plain = {label: _load(comparison, path, varied) for label, path, varied in rows}
     _keys_exist(comparison, plain)
     begun = {ancestor.path: ancestor for resolved in plain.values() for ancestor in _ancestors(resolved)}
     jobs: list[Job] = []
     for label, path, varied in rows:
         resolved = plain[label]
-        if resolved.path in begun:  # what the others start from is one run, whatever they are tried with
+        if resolved.path in begun:  # the start of others is a single run, without grid and seeds
             jobs.insert(0, Job(label, {}, begun[resolved.path]))
             continue
         grid = {key: values for key, values in comparison.grid.items() if key in flat(resolved)}
@@ -119,12 +119,12 @@ def make_plan(comparison: Comparison) -> Plan:
 
 
 def points(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Every combination of the values; one empty point for an empty grid."""
+    """Return every combination of the values; one empty point for an empty grid."""
     return [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
 
 
 def flat(resolved: Resolved) -> dict[str, Any]:
-    """Dotted key -> value of everything in a recipe."""
+    """Return dotted key -> value of everything in a recipe."""
     return dict(_flat(resolved.plain, ""))
 
 
@@ -153,7 +153,7 @@ def _scalar(value: Any) -> str:
 
 
 def _ancestors(resolved: Resolved) -> Iterator[Resolved]:
-    """The runs that it needs, each before what that one needs itself."""
+    """Yield the runs that a recipe needs, each before those that it needs itself."""
     for need in resolved.needs.values():
         yield need
         yield from _ancestors(need)
@@ -176,7 +176,7 @@ def _comparable(plan: Plan) -> None:
     if len(found) > 1 and not plan.comparison.allow_different_data:
         groups = "; ".join(", ".join(labels) for labels in found.values())
         raise UserError(
-            f"these differ in their data or in what they start from: {groups}", where="recipes",
-            expected="the same for all rows of a table",
-            hint="--allow-different-data puts them in one table all the same, and its caption says so",
+            f"these recipes have different data or starts: {groups}", where="recipes",
+            expected="the same data and the same start for all rows",
+            hint="pass --allow-different-data to put them in one table, with a warning in its caption",
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Sampled replies to held-out prompts, and what can be said of each without a judge."""
+"""Sampled replies to held-out prompts, and their figures that need no judge."""
 
 from __future__ import annotations
 
@@ -25,10 +25,20 @@ def reply_lines(
     policy: Scorer, reference: Scorer, tokenizer: PreTrainedTokenizerBase, held_out: TokenizedRows,
     test: NDArray[np.bool_], settings: Sampling, budget: int, screen: Screen,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """A reply to each of the chosen prompts, as `Measured.samples` has them, with no judge yet.
+    """Return a record for each sampled reply, as in `EvaluationFolder.samples` without judges.
 
-    `kl` is the sum over the reply's tokens of KL(policy || reference), in nats: the sequence's KL as the DPO paper's
-    section 6.1 has it. Where `policy` is `reference` it is 0 by definition.
+    `kl` is the sum over the reply's tokens of KL(policy || reference), in nats, as in section 6.1 of the DPO paper. It
+    is 0 if `policy` is `reference`.
+
+    Args:
+        policy: Model that replies.
+        reference: Model of `kl` and `log_ratio`.
+        tokenizer: Tokenizer of both.
+        held_out: Held-out rows, whose prompts are used.
+        test: Rows of the test split, shape (rows,).
+        settings: Number of prompts, length, temperature and seed.
+        budget: Token slots of a forward pass.
+        screen: Where progress is shown.
     """
     rows = choose_reply_rows(held_out, settings.prompts, test)
     prompts = [held_out.trees[i].prompt for i in rows]
@@ -56,7 +66,7 @@ def reply_lines(
 def divergences(
     policy: Scorer, reference: Scorer, trees: Sequence[Tree], budget: int
 ) -> tuple[list[float], list[float]]:
-    """Of each sequence: the sum over its tokens of KL(policy || reference), and log policy - log reference."""
+    """Return (KL(policy || reference), log policy - log reference) of each sequence, summed over its tokens."""
     kl, log_ratio = ([0.0] * len(trees) for _ in range(2))
     if policy is reference:
         return kl, log_ratio
@@ -73,7 +83,7 @@ def divergences(
 
 
 def distinct(text: str, n: int) -> float | None:
-    """Different n-grams of words over all of them (Li et al. 2016, arXiv:1510.03055); None where there is none."""
+    """Return distinct n-grams of words over all n-grams, or None without any (Li et al. 2016, arXiv:1510.03055)."""
     words = text.split()
     grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
     return len(set(grams)) / len(grams) if grams else None

@@ -1,4 +1,4 @@
-"""Run a plan: each run once, whoever asks; what is there is not done again, and a failed run stops no other."""
+"""Execute a plan: train and measure every run once; a failed run stops no other."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ PACKAGES = ("torch", "transformers", "numpy")
 
 
 def comparison_folder(plan: Plan) -> Path:
-    """Where a comparison's table is or will be: the same plan always has the same folder."""
+    """Return the folder of a comparison's results, which is the same for the same plan."""
     return runs_root() / f"{plan.comparison.name}-{plan.fingerprint[:8]}"
 
 
 def compare_plan(plan: Plan, judges: Sequence[Judge], screen: Screen, command: str = "") -> Path:
-    """Do every run of the plan that is not done, measure each, and keep results.json up to date. The folder.
+    """Train and measure every run of the plan that is missing; return the comparison's folder.
 
-    Two comparisons at once share their work: a run that another process is doing is waited for. What is interrupted
-    goes on with the same command.
+    results.json is written after each run. Two comparisons at once share their work: a run that another process trains
+    is waited for. The same command resumes after an interrupt.
     """
     folder = comparison_folder(plan)
     folder.mkdir(parents=True, exist_ok=True)
     began, counts = time.perf_counter(), _Counts(plan)
-    entries = [_entry(job) for job in plan.jobs]
-    with LiveTable(plan, screen).shown() as board:
+    records = [_record(job) for job in plan.jobs]
+    with LiveTable(plan, screen).shown() as live_table:
         for n, job in enumerate(plan.jobs):
-            entries[n] = _one(n, job, plan, judges, board)
-            write_results(folder, _about(plan, judges, command, began, counts), entries)
+            records[n] = _one(n, job, plan, judges, live_table)
+            write_results(folder, _about(plan, judges, command, began, counts), records)
     return folder
 
 
-def _one(n: int, job: Job, plan: Plan, judges: Sequence[Judge], board: LiveTable) -> RunRecord:
-    """A run and its figures, or why there are none."""
-    entry, screen = _entry(job), board.cell(n)
-    board.put(n, "starting")
+def _one(n: int, job: Job, plan: Plan, judges: Sequence[Judge], live_table: LiveTable) -> RunRecord:
+    """Train and measure one run; return its record, with the reason of a failure."""
+    record, screen = _record(job), live_table.cell(n)
+    live_table.put(n, "starting")
     try:
         result = run_resolved(job.resolved, wait=True, screen=screen)
-        board.put(n, "measuring")
+        live_table.put(n, "measuring")
         measured = _measured(job.resolved, result, plan, judges, screen)
     except (UserError, RunFailed) as error:
         reason = str(error).splitlines()[0]
@@ -62,18 +62,18 @@ def _one(n: int, job: Job, plan: Plan, judges: Sequence[Judge], board: LiveTable
         reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     else:
         accuracy = result.summary["eval"].get("preference_accuracy")
-        board.put(n, "done" if accuracy is None else f"done, accuracy {accuracy:.3f}", DONE)
+        live_table.put(n, "done" if accuracy is None else f"done, accuracy {accuracy:.3f}", DONE)
         run = run_figures(result.summary)
         verdicts = [str(path.absolute()) for path in measured.verdict_paths]
-        return replace(entry, state="done", measured=str(measured.path.absolute()), verdicts=verdicts, run=run)
-    board.put(n, f"failed: {reason}", FAILED)
-    return replace(entry, state="failed", reason=reason)
+        return replace(record, state="done", measured=str(measured.path.absolute()), verdicts=verdicts, run=run)
+    live_table.put(n, f"failed: {reason}", FAILED)
+    return replace(record, state="failed", reason=reason)
 
 
 def _measured(
     resolved: Resolved, result: RunResult, plan: Plan, judges: Sequence[Judge], screen: Screen
 ) -> EvaluationFolder:
-    """The run's figures; its start is measured first, whose replies it is compared with."""
+    """Measure a run, after its start, whose replies the judges compare with."""
     start = None
     if resolved.start is not None:
         below = run_resolved(resolved.start, wait=True, screen=screen)
@@ -81,7 +81,7 @@ def _measured(
     return measure(resolved, result.folder, plan.comparison.samples, judges, start, screen)
 
 
-def _entry(job: Job) -> RunRecord:
+def _record(job: Job) -> RunRecord:
     resolved = job.resolved
     return RunRecord(
         job.label, resolved.recipe.objective.name, job.point, job.seed, resolved.fingerprint,
@@ -90,7 +90,7 @@ def _entry(job: Job) -> RunRecord:
 
 
 class _Counts:
-    """What was really computed, by what was there before and after."""
+    """Counts of the work that was done, from the folders before and after."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -103,7 +103,7 @@ class _Counts:
         self._tokens = self._stored()
 
     def now(self) -> dict[str, int]:
-        """Runs, runs that were done before, SFT runs (or other starts), reference passes and tokenizations made."""
+        """Return the counts of runs, earlier runs, SFT runs, reference passes and tokenizations."""
         new = [resolved for resolved in self._every if resolved.fingerprint not in self._before]
         summaries = [summary for resolved in new if (summary := folder_of(resolved).summary())]
         return {
@@ -142,7 +142,7 @@ def _about(plan: Plan, judges: Sequence[Judge], command: str, began: float, coun
 
 
 def machine() -> str:
-    """What the times were measured on."""
+    """Return a description of the hardware that times were measured on."""
     import os
     import platform
 

@@ -30,9 +30,16 @@ Values = NDArray[np.float64]
 def estimate(
     values: Values, scale: str = "", groups: ArrayLike | None = None, weights: ArrayLike | None = None
 ) -> Interval:
-    """Return the 95% interval of the mean of `values`, shape (S, N), on its scale. Raises as `interval` does.
+    """Return the 95% interval of the mean of `values`, shape (S, N), on its scale.
 
-    `groups` are the examples' prompts; `weights` are given with the `pseudovalues` of an area under the curve.
+    Args:
+        values: Numbers of S seeds and N examples.
+        scale: One of the scales.
+        groups: Prompt of each example.
+        weights: Weights of `pseudovalues` for an area under the curve.
+
+    Raises:
+        ValueError: As `interval` does.
     """
     if scale == COST and _all_positive(values):
         logs = interval(np.log(values), groups=groups)
@@ -52,9 +59,10 @@ def paired(
     groups: ArrayLike | None = None,
     weights: ArrayLike | None = None,
 ) -> Interval:
-    """Return the 95% interval of the mean paired difference to `baseline`; of costs, of the relative difference.
+    """Return the 95% interval of the mean paired difference to `baseline`; of costs, the relative one.
 
-    Raises as `alignzoo.compare.statistics.difference` does.
+    Raises:
+        ValueError: As `alignzoo.compare.statistics.difference` does.
     """
     if scale == COST and _all_positive(values) and _all_positive(baseline):
         logs = interval(paired_difference(np.log(values), np.log(baseline)), groups=groups)
@@ -69,7 +77,7 @@ def paired(
 
 
 def relative(scale: str, *values: Values) -> bool:
-    """Return True where `paired` gives a relative difference."""
+    """Return True if `paired` gives a relative difference."""
     return scale == COST and all(map(_all_positive, values))
 
 

@@ -1,4 +1,4 @@
-"""What a comparison may say: on the command line, or in a YAML file."""
+"""The specification of a comparison, from the command line or a YAML file."""
 
 from __future__ import annotations
 
@@ -19,44 +19,57 @@ from alignzoo.registry.lookup import registry
 
 
 class Sampling(BaseModel):
-    """Replies to held-out prompts of the test split, the same prompts and random streams for every run."""
+    """Settings of the sampled replies.
+
+    Every run answers the same held-out prompts of the test split with the same random streams.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    prompts: int = Field(128, ge=0, description="how many, evenly spaced over the test split")
-    tokens: int = Field(64, ge=1, description="at most so many new tokens a reply")
-    temperature: float = Field(1.0, ge=0, description="0 is greedy; the KL is that of the policy only at 1")
-    seed: int = Field(0, ge=0, description="of the random streams, one a prompt")
+    prompts: int = Field(128, ge=0, description="number of prompts, evenly spaced over the test split")
+    tokens: int = Field(64, ge=1, description="most new tokens of a reply")
+    temperature: float = Field(
+        1.0, ge=0, description="sampling temperature; 0 is greedy; the KL is the policy's only at 1"
+    )
+    seed: int = Field(0, ge=0, description="seed of the random streams, one for each prompt")
 
 
 class Comparison(BaseModel):
-    """Recipes side by side: the same data, start, seeds and tuning budget for each."""
+    """Recipes to compare: the same data, start, seeds and tuning budget for each."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
-    name: str = Field("compare", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100, description="of the folder")
+    name: str = Field(
+        "compare", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100, description="name of the folder"
+    )
     recipes: tuple[str, ...] = Field(min_length=1, description="recipes, each a row of the table")
-    overlays: tuple[str, ...] = Field((), alias="with", description="recipes laid on top of every one")
-    overrides: tuple[str, ...] = Field((), alias="set", description="key=value for every one")
-    seeds: int = Field(3, ge=1, description="runs of each configuration, with the recipe's seed and those after it")
+    overlays: tuple[str, ...] = Field((), alias="with", description="overlays on every recipe")
+    overrides: tuple[str, ...] = Field((), alias="set", description="key=value overrides of every recipe")
+    seeds: int = Field(3, ge=1, description="runs of each configuration, from the recipe's seed upwards")
     grid: dict[str, tuple[Any, ...]] = Field({}, description="key -> values to choose from on the validation split")
-    rows: dict[str, tuple[Any, ...]] = Field({}, description="key -> values that are rows of their own")
-    baseline: str | None = Field(None, description="the row that others are compared with; by default the second")
-    select: str = Field("preference_accuracy", description="what the best grid point is chosen by")
-    judges: tuple[Any, ...] = Field((), description="who reads the sampled replies; as eval.judges in a recipe")
-    samples: Sampling = Field(Sampling(), description="how replies are drawn")
-    allow_different_data: bool = Field(False, description="rows on different data, or from different starts")
+    rows: dict[str, tuple[Any, ...]] = Field({}, description="key -> values, each a row of its own")
+    baseline: str | None = Field(
+        None, description="row that the others are compared with; default: the first non-start"
+    )
+    select: str = Field("preference_accuracy", description="figure that grid points are chosen by")
+    judges: tuple[Any, ...] = Field((), description="judges of the sampled replies, as eval.judges in a recipe")
+    samples: Sampling = Field(Sampling(), description="how replies are sampled")
+    allow_different_data: bool = Field(False, description="allow rows on different data or from different starts")
 
 
-PLACES = ("recipes", "with")
-"""Keys that hold recipes: relative to the file that names them."""
+RECIPE_KEYS = ("recipes", "with")
+"""Keys that hold recipes, relative to the file that names them."""
 
 
 def read_comparison(path: Path) -> tuple[Node, Comparison]:
-    """A comparison file, and what it says. Raises UserError with every problem at its line."""
+    """Read a comparison file and return its nodes and their validated content.
+
+    Raises:
+        UserError: With every problem at its line.
+    """
     node = resolve_paths(read_file(path), path.parent)
     refuse_secrets(node)
-    for key in PLACES:
+    for key in RECIPE_KEYS:
         for item in node.value[key].value if key in node.value and isinstance(node.value[key].value, list) else ():
             beside = path.parent / item.value if isinstance(item.value, str) else None
             if beside is not None and beside.is_file():
@@ -75,14 +88,22 @@ def read_comparison(path: Path) -> tuple[Node, Comparison]:
 
 
 def is_comparison(paths: Sequence[str]) -> bool:
-    """Whether the one path given is a comparison file and not a recipe: it has `recipes`."""
+    """Return True if the only path given is a comparison file: it has the key `recipes`."""
     if len(paths) != 1 or not Path(paths[0]).is_file():
         return False
     return "recipes" in read_file(Path(paths[0])).value
 
 
 def make_judges(given: Sequence[Any], node: Node) -> list[Judge]:
-    """Names, or {name: ..., fields}; `node` is where they were written. Raises UserError with every problem."""
+    """Return the judges of a comparison.
+
+    Args:
+        given: Names, or mappings with `name` and the judge's fields.
+        node: Where they were written, for error messages.
+
+    Raises:
+        UserError: With every problem.
+    """
     refuse_secrets(from_value({"judges": list(given)}, Origin(COMMAND_LINE)))
     problems: list[Problem] = []
     steps = build_list(list(given), ("judges",), "judge", node, registry())

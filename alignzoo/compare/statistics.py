@@ -39,13 +39,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 METHOD = (
-    "95% intervals are over seeds and prompts at once: the variance of the seeds' means plus what the held-out "
-    "examples, clustered by prompt, add to it, each with the Student factor of its own number (crossed random "
-    "effects, after Satterthwaite 1946 and Welch 1947), corrected for skewness (Hall 1992). Shares have Wilson's "
-    "interval at the sample size that this variance amounts to, accuracies of single labeled completions the variance "
-    "of an area under the curve (DeLong et al. 1988, clustered after Obuchowski 1997), and costs geometric means. "
-    "Differences are paired example by example and seed by seed first, so that what is hard or lucky for both "
-    "objectives cancels; two objectives are distinguished when the interval of their difference excludes 0."
+    "95% intervals cover seeds and prompts, as crossed random effects: the variance of a mean is the variance of the "
+    "seeds' means plus that of the held-out examples, clustered by prompt, each with its own degrees of freedom "
+    "(Satterthwaite 1946, Welch 1947). They are corrected for skewness (Hall 1992). Shares have Wilson intervals at "
+    "the effective sample size. Accuracies of single labeled completions have the variance of an area under the curve "
+    "(DeLong et al. 1988, clustered after Obuchowski 1997). Costs have geometric means. Differences are paired by "
+    "example and seed, which cancels what both objectives share. Two objectives are distinguishable if the interval of "
+    "their difference excludes 0."
 )
 """Description of the method for a report, at the default level."""
 
@@ -63,17 +63,17 @@ class Interval:
     examples: int
     """Examples with a number for every seed."""
     dropped: int
-    """Examples without."""
+    """Examples without a number for every seed."""
     clusters: int = 0
-    """Prompts of the examples."""
+    """Number of prompts."""
     effective: float = 0.0
-    """C*: as many prompts that count alike have as many degrees of freedom."""
+    """C*, the number of equally weighted prompts with the same degrees of freedom."""
     critical: float = math.nan
     """Critical value c, between the normal's z and Student's t; nan where there is no variance to scale."""
     skewness: float = 0.0
     """Sample skewness of the prompts' contributions, times the 3/2 power of their share of the variance."""
     coverage: float | None = None
-    """Simulated coverage, where it may be outside 93% to 99%: see `alignzoo.compare.coverage`."""
+    """Simulated coverage if it may be outside 93% to 99%: see `alignzoo.compare.coverage`."""
 
     @property
     def seed_variance_seen(self) -> bool:
@@ -107,7 +107,7 @@ def interval(
     if found.ndim != 2:
         raise ValueError(f"values have shape {found.shape}; expected (seeds, examples)")
     if np.isinf(found).any():
-        raise ValueError("a value is infinite: its mean says nothing")
+        raise ValueError("a value is infinite, so there is no mean")
     if not 0 < level < 1:
         raise ValueError(f"the level is {level}; expected a number between 0 and 1")
     keep = ~np.isnan(found).any(0)
@@ -156,9 +156,9 @@ def paired_difference(values: ArrayLike, baseline_values: ArrayLike) -> NDArray[
     """Return `values` less `baseline_values`; raise ValueError for other shapes and for infinite values."""
     one, other = np.asarray(values, dtype=np.float64), np.asarray(baseline_values, dtype=np.float64)
     if one.shape != other.shape:
-        raise ValueError(f"values have shape {one.shape} and the baseline {other.shape}: nothing to pair")
+        raise ValueError(f"values have shape {one.shape} and the baseline {other.shape}; expected equal shapes")
     if np.isinf(one).any() or np.isinf(other).any():
-        raise ValueError("a value is infinite: its mean says nothing")
+        raise ValueError("a value is infinite, so there is no mean")
     return one - other
 
 
@@ -196,8 +196,8 @@ def _components(centered: NDArray[np.float64], df: int) -> dict[str, tuple[float
             rest = float((left * left).sum()) / ((seeds - 1) * (examples - 1) * seeds * examples)
     if examples > 1:
         own = float(by_example @ by_example) / (examples * (examples - 1)) - rest
-        # Few seeds may all have one mean by chance, accuracies above all: the standard error is at least half of what
-        # the rest alone gives. At all of it 98.9% would be covered where there is nothing but the rest, and so 96.1%.
+        # The means of few seeds may coincide by chance, above all for accuracies. The standard error is therefore at
+        # least half of the rest's alone: with only the rest, coverage is then 96.1%; with all of it, it would be 98.9%.
         parts["examples"] = (max(0.0, own, rest / 4 - sum(part for part, _ in parts.values())), df)
     return parts
 
@@ -209,7 +209,7 @@ def _skewness(residuals: NDArray[np.float64]) -> float:
 
 
 def _hall(quantile: float, a: float) -> float:
-    """Return the T with g(T) = `quantile`: Hall 1992, On the removal of skewness by transformation, JRSS B 54, eq. 2.3.
+    """Return the T with g(T) = `quantile`, after Hall 1992, JRSS B 54, equation 2.3.
 
     g(T) - a / 6 is ((1 + a T / 3)^3 - 1) / a.
     """
@@ -220,10 +220,10 @@ def _hall(quantile: float, a: float) -> float:
 
 @lru_cache(maxsize=4096)
 def student(df: int, level: float = 0.95) -> float:
-    """The t with P(|T| < t) = `level` under Student's distribution.
+    """Return the t with P(|T| < t) = `level` under Student's distribution.
 
-    With T = sqrt(df) tan(angle) the density is proportional to cos(angle)^(df - 1), which Gauss and Legendre's rule
-    integrates to twelve digits over any angle.
+    With T = sqrt(df) tan(angle) the density is proportional to cos(angle)^(df - 1), which the Gauss-Legendre rule
+    integrates to twelve digits.
     """
     nodes, weights = np.polynomial.legendre.leggauss(64)
     scale = 2 / math.sqrt(math.pi) * math.exp(math.lgamma((df + 1) / 2) - math.lgamma(df / 2))

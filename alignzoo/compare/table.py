@@ -1,4 +1,4 @@
-"""The table of a comparison: for every recipe and figure a mean, what it may be, and the difference to the baseline."""
+"""The table of a comparison: mean, interval and difference from the baseline for every recipe and figure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from alignzoo.compare.columns import COST, DOWN, JUDGES, MARGIN, Beside, Column, Series, columns_of, judge_of, together
-from alignzoo.compare.grid import ComparedRow, check_selection, choose, point_words, rows_of
+from alignzoo.compare.grid import ComparedRow, check_selection, choose, describe_point, rows_of
 from alignzoo.compare.results import RunRecord
 from alignzoo.compare.scales import estimate, paired, relative
 from alignzoo.compare.statistics import Interval, distinguishable
@@ -24,43 +24,43 @@ class Cell:
 
     estimate: Interval
     difference: Interval | None = None
-    """To the baseline, paired by seed and example; None for the baseline itself and where nothing can be paired."""
+    """Difference from the baseline, paired by seed and example; None for the baseline and without pairs."""
     relative: bool = False
-    """Whether the difference is a share of the baseline's figure: so it is for what a run costs."""
+    """True if the difference is relative to the baseline's figure, as it is for costs."""
     best: bool = False
-    """Whether it is better than every other row's by more than noise."""
+    """True if it is better than every other row's by an interval that excludes 0."""
 
     @property
     def apart(self) -> bool:
-        """Whether the data can tell it from the baseline's."""
+        """True if it can be distinguished from the baseline's."""
         return self.difference is not None and distinguishable(self.difference)
 
 
 @dataclass(frozen=True)
 class Table:
-    """Everything that is shown, in whatever form it is written."""
+    """The content of a table, for every output format."""
 
     about: Mapping[str, Any]
     rows: tuple[ComparedRow, ...]
     columns: tuple[Column, ...]
-    """That have a figure for some row; a judge that failed in every run keeps its first one."""
+    """Columns with a figure for some row; a judge that failed in every run keeps its first column."""
     cells: Mapping[tuple[str, str], Cell]
-    """(label, column's key) -> figure, on the test split; what is not known is not in it."""
+    """(label, column's key) -> figure on the test split; unknown figures are missing."""
     baseline: str
     select: Column
-    """What the grid points were chosen by, on the validation split."""
+    """Column that grid points were chosen by, on the validation split."""
 
     def cell(self, row: ComparedRow, column: Column) -> Cell | None:
-        """The figure of a row, if it is known."""
+        """Return a row's figure, or None."""
         return self.cells.get((row.label, column.key))
 
     def column(self, key: str) -> Column | None:
-        """The column of a key, if it is shown."""
+        """Return the column with this key, or None."""
         return next((column for column in self.columns if column.key == key), None)
 
     @property
     def groups(self) -> dict[str, list[Column]]:
-        """Columns by what they are figures of."""
+        """Columns by group."""
         found: dict[str, list[Column]] = {}
         for column in self.columns:
             found.setdefault(column.group, []).append(column)
@@ -68,23 +68,29 @@ class Table:
 
 
 def build(
-    about: Mapping[str, Any], entries: Sequence[RunRecord], *, baseline: str | None = None, select: str | None = None
+    about: Mapping[str, Any], records: Sequence[RunRecord], *, baseline: str | None = None, select: str | None = None
 ) -> Table:
-    """The table of what results.json holds. The same entries give the same table.
+    """Return the table of a comparison's records. The same records give the same table.
 
-    `baseline` and `select` (a column's key) stand for what `about` says. Raises UserError for a label or a key that
-    there is not, for a grid with no validation row to choose on, and for rows on different data or from different
-    starts unless `about["allow_different_data"]`.
+    Args:
+        about: Description of the comparison, from results.json.
+        records: Records of its runs.
+        baseline: Label of the baseline, in place of the description's.
+        select: Key of the column that chooses grid points, in place of the description's.
+
+    Raises:
+        UserError: There is no such label or key, no validation row can choose a grid point, or rows have different data
+            or starts and `about["allow_different_data"]` is not set.
     """
-    if not entries:
-        raise UserError("there is no run to make a table of")
-    _once(entries)
-    if len(sources_of(entries)) > 1 and not about.get("allow_different_data"):
-        raise _different(entries)
-    rows, columns = rows_of(entries), columns_of(entries)
+    if not records:
+        raise UserError("there are no runs to make a table of")
+    _once(records)
+    if len(sources_of(records)) > 1 and not about.get("allow_different_data"):
+        raise _different(records)
+    rows, columns = rows_of(records), columns_of(records)
     chooser = _chooser(select or about.get("select") or SELECT, columns)
     check_selection(rows, chooser, columns)
-    rows = [replace(row, chosen=point, why=why) for row in rows for point, why in [choose(row, chooser)]]
+    rows = [replace(row, chosen=point, problem=problem) for row in rows for point, problem in [choose(row, chooser)]]
     base = _baseline(baseline or about.get("baseline"), rows)
     cells: dict[tuple[str, str], Cell] = {}
     for column in columns:
@@ -93,38 +99,38 @@ def build(
     return Table(about, tuple(rows), _shown(columns, cells), cells, base, chooser)
 
 
-def _once(entries: Sequence[RunRecord]) -> None:
-    """Two runs with one seed at one point would be two answers to one question."""
+def _once(records: Sequence[RunRecord]) -> None:
+    """Check that no two runs have the same label, grid point and seed."""
     found: set[tuple[str, str, int]] = set()
-    for entry in entries:
-        run = (entry.label, point_words(entry.point), entry.seed)
+    for record in records:
+        run = (record.label, describe_point(record.point), record.seed)
         if run in found:
-            raise UserError(f"two runs of {entry.label}, {run[1]}, with seed {entry.seed}", expected="one")
+            raise UserError(f"there are two runs of {record.label}, {run[1]}, with seed {record.seed}", expected="one")
         found.add(run)
 
 
-def sources_of(entries: Sequence[RunRecord]) -> dict[tuple[str, str], list[str]]:
-    """(data, what they start from) -> labels. A run that others start from is its own start."""
-    begun = {entry.start for entry in entries if entry.start}
+def sources_of(records: Sequence[RunRecord]) -> dict[tuple[str, str], list[str]]:
+    """Return (data, start) -> labels. A run that others start from is its own start."""
+    begun = {record.start for record in records if record.start}
     found: dict[tuple[str, str], list[str]] = {}
-    for entry in entries:
-        start = entry.fingerprint if entry.fingerprint in begun else entry.start or "its own model"
-        labels = found.setdefault((entry.data, start), [])
-        if entry.label not in labels:
-            labels.append(entry.label)
+    for record in records:
+        start = record.fingerprint if record.fingerprint in begun else record.start or "its own model"
+        labels = found.setdefault((record.data, start), [])
+        if record.label not in labels:
+            labels.append(record.label)
     return found
 
 
-def _different(entries: Sequence[RunRecord]) -> UserError:
-    found = sources_of(entries)
-    what = "data" if len({data for data, _ in found}) > 1 else "starts"
+def _different(records: Sequence[RunRecord]) -> UserError:
+    found = sources_of(records)
+    differing = "data" if len({data for data, _ in found}) > 1 else "starts"
     groups = "; ".join(
         f"{', '.join(labels)} (data {data[:8]}, start {start if ' ' in start else start[:8]})"
         for (data, start), labels in found.items()
     )
     return UserError(
-        f"these rows have different {what}: {groups}", expected="the same data and the same start for all rows",
-        hint="--allow-different-data puts them in one table all the same, and its caption says so",
+        f"these rows have different {differing}: {groups}", expected="the same data and the same start for all rows",
+        hint="pass --allow-different-data to put them in one table, with a warning in its caption",
     )  # fmt: skip
 
 
@@ -132,27 +138,27 @@ def _chooser(key: str, columns: Sequence[Column]) -> Column:
     known = {column.key: column for column in columns if column.group != COST}
     if key not in known:
         raise UserError(
-            f"no figure is called '{key}'", where="select", nearest=nearest(key, known),
+            f"there is no figure '{key}'", where="select", nearest=nearest(key, known),
             expected=f"one of {', '.join(known)}",
         )  # fmt: skip
     return known[key]
 
 
 def _baseline(label: str | None, rows: Sequence[ComparedRow]) -> str:
-    """By default the first row that is not what the others start from."""
+    """Return the label of the baseline, by default the first row that is not a start."""
     labels = [row.label for row in rows]
     if label is None:
         return next((row.label for row in rows if not row.start), labels[0])
     if label not in labels:
         raise UserError(
-            f"no row is called '{label}'", where="baseline", nearest=nearest(label, labels),
+            f"there is no row '{label}'", where="baseline", nearest=nearest(label, labels),
             expected=f"one of {', '.join(labels)}",
         )  # fmt: skip
     return label
 
 
 def _cells(column: Column, rows: Sequence[ComparedRow], numbers: Mapping[str, Numbers], base: str) -> dict[str, Cell]:
-    """Label -> figure, for the rows that have one."""
+    """Return label -> figure, for the rows that have one."""
     starts = {row.label for row in rows if row.start}
     scales = {row.label: row.chosen.reward_scale if row.chosen else "" for row in rows}
     found: dict[str, Cell] = {}
@@ -160,10 +166,14 @@ def _cells(column: Column, rows: Sequence[ComparedRow], numbers: Mapping[str, Nu
         own = together(list(runs.values()))
         if not own.values.size:
             continue
-        # What the start cost is another stage's cost: there is nothing to compare it with.
-        odd = column.group == COST and (label in starts) != (base in starts)
-        odd |= column.key == MARGIN and scales[label] != scales[base]
-        pair = None if odd or label == base else _pair(runs, numbers.get(base, {}), label in starts, base in starts)
+        # The start is another stage, whose cost is not comparable.
+        incomparable = column.group == COST and (label in starts) != (base in starts)
+        incomparable |= column.key == MARGIN and scales[label] != scales[base]
+        pair = (
+            None
+            if incomparable or label == base
+            else _pair(runs, numbers.get(base, {}), label in starts, base in starts)
+        )
         cell = Cell(estimate(own.values, column.scale, own.groups, own.weights))
         if pair is not None:
             by = paired(*pair.halves, column.scale, pair.groups, pair.weights)
@@ -176,7 +186,7 @@ def _cells(column: Column, rows: Sequence[ComparedRow], numbers: Mapping[str, Nu
 def _winner(
     column: Column, numbers: Mapping[str, Numbers], starts: set[str], cells: Mapping[str, Cell]
 ) -> str | None:  # fmt: skip
-    """The row that is better than every other by a difference whose interval leaves out 0, if there is one."""
+    """Return the row that is better than every other by an interval that excludes 0, if there is one."""
     if not column.arrow:
         return None
     sign = -1.0 if column.arrow == DOWN else 1.0
@@ -196,9 +206,10 @@ def _winner(
 
 
 def _pair(one: Numbers, other: Numbers, one_start: bool = False, other_start: bool = False) -> Beside | None:
-    """Both rows' numbers of the seeds and the examples that they share, one row's above the other's; None for none.
+    """Return the numbers of both rows on the seeds and examples that they share, or None.
 
-    What others start from has one run, which is the same for each of their seeds.
+    The first half of the runs is one row's, the second half the other's. The single run of a start is repeated for each
+    seed of the other row.
     """
     if one_start != other_start:
         fixed, runs = (one, other) if one_start else (other, one)

@@ -1,21 +1,18 @@
-"""A run's metrics as SVG: small panels that read on a light and on a dark page."""
+"""A run's metrics as SVG panels that are legible on light and dark pages."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
+
+from alignzoo.report.svg import BLUE, GREEN, GREY, INK, RED, STYLE, inline, new_figure, style_axes, svg_document
 
 Line = tuple[str, str, str, str]
 """(kind of metrics line, key, label, color)"""
 
-BLUE, RED, GREY, GREEN = "#3b7dd8", "#d8573b", "#8a8f98", "#2a9d6f"
 PANELS: tuple[tuple[str, tuple[Line, ...]], ...] = (
     ("loss", (("train", "loss", "training", BLUE), ("eval", "loss", "held out", RED))),
     ("preference accuracy", (
@@ -29,17 +26,15 @@ PANELS: tuple[tuple[str, tuple[Line, ...]], ...] = (
     )),
     ("log-prob", (("train", "chosen_log_prob", "chosen", GREEN), ("train", "rejected_log_prob", "rejected", RED))),
     ("gradient norm", (("train", "grad_norm", "before clipping", BLUE),)),
-    ("nats a token from the model's own forward", (("exactness", "difference", "", GREY),)),
+    ("nats per token from the model's own forward", (("exactness", "difference", "", GREY),)),
     ("learning rate", (("train", "learning_rate", "", GREY),)),
 )  # fmt: skip
 POINTS = 400
-"""At most this many points of a curve are drawn: a page stays small however long the run."""
-INK = "#7d838c"
-"""Of axes and text: readable on white and on black."""
+"""Most points of a curve that are drawn, which keeps the page of a long run small."""
 
 
 def panels(lines: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    """(title, SVG) of every panel that has something to show."""
+    """Return (title, SVG) of every panel that has data."""
     drawn = []
     for title, wanted in PANELS:
         curves = [(label, color, kind, _points(lines, kind, key)) for kind, key, label, color in wanted]
@@ -55,30 +50,15 @@ def _points(lines: Sequence[dict[str, Any]], kind: str, key: str) -> list[tuple[
 
 
 def _draw(title: str, curves: list[tuple[str, str, str, list[tuple[float, float]]]]) -> str:
-    with matplotlib.rc_context(
-        {"svg.hashsalt": "alignzoo", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9}
-    ):
-        figure = Figure(figsize=(4.6, 2.7), layout="constrained")
-        FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(4.6, 2.7)
+        axes = style_axes(figure.add_subplot())
         for label, color, kind, points in curves:
             _curve(axes, points, kind, label, color)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(INK)
-        axes.tick_params(colors=INK)
         axes.set_xlabel("step", color=INK)
-        axes.grid(color=INK, alpha=0.15)
         if any(label for label, *_ in curves):
             axes.legend(frameon=False, labelcolor=INK, fontsize=8)
-        file = io.StringIO()
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = file.getvalue()
-    svg = svg[svg.index("<svg") :]
-    # Ids are unique within a figure; several figures share the page.
-    mark = re.sub(r"\W+", "-", title)
-    svg = re.sub(r'\bid="', f'id="{mark}-', svg)
-    svg = re.sub(r'(href="#|url\(#)', rf"\1{mark}-", svg)
-    return re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+        return inline(svg_document(figure), title)
 
 
 def _curve(axes: Any, points: list[tuple[float, float]], kind: str, label: str, color: str) -> None:
@@ -86,7 +66,7 @@ def _curve(axes: Any, points: list[tuple[float, float]], kind: str, label: str, 
     if kind == "eval":
         axes.plot(steps, values, color=color, label=label, marker="o", markersize=3.5, linewidth=1.2)
         return
-    width = max(1, len(values) // 25) if label else 1  # without a label it is what was set, not what was measured
+    width = max(1, len(values) // 25) if label else 1  # curves without a label are settings, which need no smoothing
     smooth = [sum(values[max(0, i - width + 1) : i + 1]) / min(i + 1, width) for i in range(len(values))]
     keep = (
         sorted({round(i * (len(values) - 1) / (POINTS - 1)) for i in range(POINTS)})

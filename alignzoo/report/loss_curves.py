@@ -1,8 +1,7 @@
-"""The shape of an objective: its loss, and how hard it pulls at each completion, as functions of the margin.
+"""The shape of an objective: its loss and its gradients as functions of the margin.
 
-The curves come from the objective's own `loss`. The policy starts at the reference; then the log-prob of the chosen
-completion rises by h / 2 and that of the rejected one falls by h / 2. The pulls are the loss's derivatives by these two
-log-probs, through autograd.
+The curves come from the objective's own `loss`. The policy starts at the reference. Then the chosen log-prob rises by h
+/ 2 and the rejected one falls by h / 2. Gradients with respect to these two log-probs come from autograd.
 """
 
 from __future__ import annotations
@@ -22,41 +21,41 @@ from alignzoo.objectives.probe import TOKENS, SyntheticInputs
 
 POINTS = 201
 REACH = 6.0
-"""The margin of the objective's own reward (beta h) at both ends of the axis."""
+"""Margin of the objective's own reward (beta h) at both ends of the axis."""
 OTHERS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
-"""Reward margins of the other examples, for an objective that looks at the whole batch."""
+"""Reward margins of the other examples, for an objective whose loss depends on the whole batch."""
 Curves = dict[str, Tensor]
 Curve = NDArray[np.float64]
 
 
 @dataclass
 class Shape:
-    """What there is to draw of one objective; `problem` says why there is nothing."""
+    """The curves of one objective, or the `problem` that keeps them from being drawn."""
 
     name: str
     cls: type[Objective]
     axis: str = ""
-    """What h is, in nats but for scores."""
+    """Label of h, which is in nats except for scores."""
     h: Curve = field(default_factory=lambda: np.zeros(0))
     losses: dict[str, Curve] = field(default_factory=dict)
-    """The loss at each h: `loss`, or `chosen` and `rejected` for the two kinds of unpaired completions."""
+    """Loss at each h: `loss`, or `chosen` and `rejected` for the two kinds of unpaired completions."""
     pulls: dict[str, Curve] = field(default_factory=dict)
-    """`chosen`: -d loss / d log pi(y_w), how hard it is pulled up. `rejected`: d loss / d log pi(y_l), down."""
+    """`chosen`: -d loss / d log pi(y_w), the upward gradient. `rejected`: d loss / d log pi(y_l), downward."""
     notes: list[str] = field(default_factory=list)
-    """What was assumed."""
+    """Assumptions."""
     problem: str = ""
 
 
 def shape_of(name: str, cls: type[Objective]) -> Shape:
-    """The curves with default hyper-parameters. Whatever a plugin does wrong ends in `problem`, never in an error."""
+    """Return the curves with default hyper-parameters. Any error of a plugin becomes `problem`."""
     required = [key for key, info in cls.model_fields.items() if info.is_required()]
     if required:
         return Shape(name, cls, problem=f"{', '.join(required)} has no default")
     try:
         return _draw(name, cls)
     except Exception as error:
-        what = (str(error).strip().splitlines() or [""])[0]
-        return Shape(name, cls, problem=f"{type(error).__name__}: {what}".removesuffix(": "))
+        reason = (str(error).strip().splitlines() or [""])[0]
+        return Shape(name, cls, problem=f"{type(error).__name__}: {reason}".removesuffix(": "))
 
 
 def _draw(name: str, cls: type[Objective]) -> Shape:
@@ -78,7 +77,7 @@ def _draw(name: str, cls: type[Objective]) -> Shape:
 
 
 def _curves(made: SyntheticInputs, h: Tensor, reach: float) -> tuple[Curves, Curves]:
-    """Losses and pulls at each h, shape (P,): all at once, or each in the company of the others."""
+    """Return losses and pulls at each h, shape (P,): all at once, or each among the other examples."""
     if made.objective.scope == "example":
         return _measure(made, h)
     others = torch.tensor(OTHERS, dtype=h.dtype) * reach / REACH
@@ -89,7 +88,7 @@ def _curves(made: SyntheticInputs, h: Tensor, reach: float) -> tuple[Curves, Cur
 
 
 def _measure(made: SyntheticInputs, h: Tensor) -> tuple[Curves, Curves]:
-    """Losses and pulls of a batch of examples with these margins, shape (B,)."""
+    """Return losses and pulls of a batch of examples with these margins, shape (B,)."""
     losses: Curves = {}
     pulls: Curves = {}
     for moves in _moves(made.objective.data, h):
@@ -104,7 +103,7 @@ def _measure(made: SyntheticInputs, h: Tensor) -> tuple[Curves, Curves]:
 
 
 def _moves(data: str, h: Tensor) -> Iterator[Curves]:
-    """How far the log-probs of each side have moved; a completion without a counterpart moves by all of h."""
+    """Yield the change of each side's log-prob; a completion without a counterpart changes by h."""
     if data in ("pair", "ranked"):
         yield {"chosen": h / 2, "rejected": -h / 2}
     else:
@@ -114,7 +113,7 @@ def _moves(data: str, h: Tensor) -> Iterator[Curves]:
 
 
 def _per_token(made: SyntheticInputs) -> bool:
-    """Whether the loss depends on log-probs per token alone: both doubled, log-probs and lengths, change nothing."""
+    """Return True if doubling log-probs and lengths leaves the loss as it is."""
     if made.objective.head == "scalar":
         return False
     h = torch.tensor([-7.0, 0.0, 5.0], dtype=torch.float64)
@@ -123,9 +122,9 @@ def _per_token(made: SyntheticInputs) -> bool:
 
 
 def _reach(made: SyntheticInputs, per_token: bool) -> float:
-    """The h, in nats, where the reward margin is 6, rounded on the axis; less where a log-prob would pass zero."""
+    """Return the h in nats where the reward margin is 6, or less where a log-prob would exceed zero."""
     one, unit = made.objective, TOKENS if per_token else 1
-    # A reward of sums beside a loss of means would have the axis end after 6 / TOKENS of what the loss makes of it.
+    # With a reward of sums and a loss of means, the axis would end at 1 / TOKENS of the loss's range.
     scale = TOKENS if per_token and not math.isclose(_margin(made, 1), _margin(made.doubled(), 2)) else 1
 
     def inside(h: float) -> bool:
@@ -144,7 +143,7 @@ def _reach(made: SyntheticInputs, per_token: bool) -> float:
 
 
 def _margin(made: SyntheticInputs, h: float) -> float:
-    """By the objective's own reward: of chosen over rejected, or of a single completion over where it started."""
+    """Return the objective's own reward of chosen minus rejected, or of a single completion minus its start."""
     ends = (h / 2, -h / 2) if made.objective.data in ("pair", "ranked") else (h, 0.0)
     up, down = (made.reward(torch.tensor([end], dtype=torch.float64), n == 0) for n, end in enumerate(ends))
     return float(up - down)
@@ -153,16 +152,16 @@ def _margin(made: SyntheticInputs, h: float) -> float:
 def _axis(cls: type[Objective], per_token: bool) -> str:
     if cls.head == "scalar":
         return "difference of scores"
-    what = "log-prob" if cls.reference == "none" else "log-ratio"
+    quantity = "log-prob" if cls.reference == "none" else "log-ratio"
     if cls.data == "chosen":
-        return f"change of {what}"
+        return f"change of {quantity}"
     if cls.data == "unpaired":
-        return what
-    return f"difference of {what}s{' per token' if per_token else ''}"
+        return quantity
+    return f"difference of {quantity}s{' per token' if per_token else ''}"
 
 
 def _notes(objective: Objective) -> list[str]:
-    said: dict[str, Any] = {
+    applies: dict[str, Any] = {
         "K = 2": objective.data == "ranked",
         f"among {len(OTHERS)} others": objective.scope == "batch",
         "first step": objective.initial_state(),
@@ -171,4 +170,4 @@ def _notes(objective: Objective) -> list[str]:
         **{f"equal {name}": True for name in objective.statistics},
         "equal lengths": objective.tokens and not objective.statistics,
     }
-    return [note for note, applies in said.items() if applies]
+    return [note for note, holds in applies.items() if holds]

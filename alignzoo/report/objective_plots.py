@@ -1,10 +1,8 @@
-"""The zoo at a glance: a small panel for every objective, its loss above and its pulls at both completions below."""
+"""A panel for every objective: its loss above, its gradients at both completions below."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -15,49 +13,58 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from alignzoo.core.files import atomic_write, write_text
-from alignzoo.report.curves import BLUE, GREEN, INK, RED
 from alignzoo.report.loss_curves import OTHERS, REACH, Curve, Shape
+from alignzoo.report.svg import (
+    BLUE,
+    GREEN,
+    INK,
+    RED,
+    STYLE,
+    inline,
+    png_bytes,
+    round_coordinates,
+    style_axes,
+    svg_document,
+)
 
 WIDTH, HEIGHT = 1.72, 2.14
-"""Inches of a panel."""
-DOTS = 160
-"""Of a PNG, to the inch."""
+"""Size of a panel in inches."""
+DPI = 160
+"""Resolution of a PNG."""
 DASHED = (0, (3, 1.5))
 LEGEND: dict[str, tuple[str, str, Any]] = {
     "loss": ("loss", BLUE, "-"),
-    "chosen": ("how hard the chosen completion is pulled up, −∂loss/∂log π(y_w)", GREEN, "-"),
-    "rejected": ("how hard the rejected one is pushed down, ∂loss/∂log π(y_l)", RED, DASHED),
+    "chosen": ("upward pull on the chosen completion, −∂loss/∂log π(y_w)", GREEN, "-"),
+    "rejected": ("downward push on the rejected completion, ∂loss/∂log π(y_l)", RED, DASHED),
 }
 EXPLAINED = (
-    "Default hyper-parameters, log-probs in nats. From the reference, the chosen log-prob rises by half of what is on "
-    "the axis and the rejected one falls by the other half; a single, labeled completion moves by all of it, and its "
-    f"loss has its label's color. Axes end where the objective's own reward margin is ±{REACH:g}, or a log-prob would "
-    f"pass zero. Where others are in the batch, their reward margins are −{-OTHERS[0]:g} to {OTHERS[-1]:g}."
+    "Default hyper-parameters, log-probs in nats. Starting at the reference, the chosen log-prob rises by half of the "
+    "axis value and the rejected one falls by half of it. A single labeled completion moves by all of it, and its loss "
+    f"has its label's color. Axes end where the objective's own reward margin is ±{REACH:g}, or where a log-prob would "
+    f"exceed zero. Other examples in the batch have reward margins of −{-OTHERS[0]:g} to {OTHERS[-1]:g}."
 )
-STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "alignzoo", "svg.fonttype": "none", "font.family": "sans-serif", "axes.linewidth": 0.6,
-    "xtick.major.pad": 3, "ytick.major.pad": 2,
-}  # fmt: skip
+SMALL = {**STYLE, "axes.linewidth": 0.6, "xtick.major.pad": 3, "ytick.major.pad": 2}
 
 
 def write_zoo(shapes: Sequence[Shape], path: Path, columns: int) -> None:
-    """Draw panels in their order, a heading over each run of one family, to a .svg, .png or .html.
+    """Draw the panels to a .svg, .png or .html, with a heading over each run of one family.
 
-    They read on light and on dark pages. The same shapes give the same bytes. A shape with a problem is a panel that
-    says so. Raises NotWritten.
+    The same shapes give the same bytes. A shape with a problem shows it in its panel.
+
+    Raises:
+        NotWritten: The disk is full, read-only or the like.
     """
     if path.suffix == ".html":
         write_text(path, _page(shapes))
         return
-    with rc_context(STYLE):
+    with rc_context(SMALL):
         figure = _figure(shapes, min(columns, max(1, len(shapes))))
-        data = _saved(figure, path.suffix)
+        data = round_coordinates(svg_document(figure)).encode() if path.suffix == ".svg" else png_bytes(figure, DPI)
     with atomic_write(path) as temporary:
         temporary.write_bytes(data)
 
@@ -85,7 +92,7 @@ def _figure(shapes: Sequence[Shape], columns: int) -> Figure:
 
 
 def _headings(figure: Figure, shapes: Sequence[Shape], top: float) -> None:
-    """The family's name, on a line over all its panels in this row."""
+    """Write a family's name on a line over its panels in this row."""
     width, height = figure.get_size_inches()
     start = 0
     for family, some in groupby(shapes, key=lambda shape: shape.cls.family):
@@ -97,7 +104,7 @@ def _headings(figure: Figure, shapes: Sequence[Shape], top: float) -> None:
 
 
 def _panel(figure: Figure, shape: Shape, left: float, top: float) -> None:
-    """One objective; lengths are in inches from the figure's lower left corner."""
+    """Draw one objective; lengths are in inches from the figure's lower left corner."""
     width, height = figure.get_size_inches()
 
     def text(x: float, y: float, words: str, **how: Any) -> None:
@@ -116,7 +123,7 @@ def _panel(figure: Figure, shape: Shape, left: float, top: float) -> None:
 
 
 def _draw(upper: Any, lower: Any, shape: Shape) -> None:
-    """The loss into one axes, the pulls into another below it."""
+    """Draw the loss into one axes and the pulls into another below it."""
     for axes, curves in ((upper, shape.losses), (lower, shape.pulls)):
         low, high = _limits([*curves.values(), *([np.zeros(1)] if axes is lower else [])])
         for key, curve in curves.items():
@@ -126,9 +133,7 @@ def _draw(upper: Any, lower: Any, shape: Shape) -> None:
                 axes.fill_between(h, y, color=LEGEND[key][1], alpha=0.1, linewidth=0)
         axes.axvline(0, color=INK, linewidth=0.6, alpha=0.35)
         axes.patch.set_visible(False)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(INK)
-        axes.tick_params(colors=INK, labelsize=6, length=0, labelbottom=axes is lower)
+        style_axes(axes, grid=False).tick_params(labelsize=6, length=0, labelbottom=axes is lower)
         end = float(shape.h[-1])
         axes.set_xlim(-end, end)
         axes.set_ylim(low, high)
@@ -140,7 +145,7 @@ def _draw(upper: Any, lower: Any, shape: Shape) -> None:
 
 
 def _limits(curves: Iterable[Curve]) -> tuple[float, float]:
-    """What holds all curves with some room; constants get an axis too."""
+    """Return limits that hold all curves with some room, for constants too."""
     values = np.concatenate([curve[np.isfinite(curve)] for curve in curves])
     low, high = float(values.min()), float(values.max())
     room = 0.1 * (high - low) or 0.1 * abs(high) or 1.0
@@ -148,7 +153,7 @@ def _limits(curves: Iterable[Curve]) -> tuple[float, float]:
 
 
 def _thinned(h: Curve, y: Curve, off: float) -> tuple[Curve, Curve]:
-    """The points without those from which a straight line is less than `off` away: a file of half the size."""
+    """Drop points that are less than `off` from a straight line, which halves the size of a file."""
     kept, start = [0], 0
     for end in range(2, len(h)):
         chord = y[start] + (y[end] - y[start]) * (h[start : end + 1] - h[start]) / (h[end] - h[start])
@@ -160,31 +165,15 @@ def _thinned(h: Curve, y: Curve, off: float) -> tuple[Curve, Curve]:
 
 
 def _number(value: float) -> str:
-    """In few characters, with a real minus sign: 0.05, 60, 4e6."""
+    """Return a number in few characters, with a minus sign: 0.05, 60, 4e6."""
     if value and not 1e-3 <= abs(value) < 1e4:
         digits, power = f"{value:.1e}".split("e")
         return f"{float(digits):g}e{int(power)}".replace("-", "−")
     return f"{value:.4g}".replace("-", "−")
 
 
-def _saved(figure: Figure, suffix: str) -> bytes:
-    FigureCanvasAgg(figure)
-    file = io.BytesIO()
-    without = {"Date": None, "Creator": None} if suffix == ".svg" else {"Software": None}
-    figure.savefig(file, format=suffix[1:], dpi=DOTS, transparent=True, metadata=without)
-    if suffix != ".svg":
-        return file.getvalue()
-    svg = re.sub(r"<metadata>.*?</metadata>", "", file.getvalue().decode(), flags=re.DOTALL)
-    return re.sub(r'="[^"]*"', _rounded, svg).encode()
-
-
-def _rounded(attribute: re.Match[str]) -> str:
-    """Coordinates to a hundredth of a point, which nobody can see: a file of half the size."""
-    return re.sub(r"-?\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."), attribute[0])
-
-
 def _page(shapes: Sequence[Shape]) -> str:
-    with rc_context(STYLE):
+    with rc_context(SMALL):
         cards = [(shape, "" if shape.problem else _card(shape, n)) for n, shape in enumerate(shapes)]
     families = [(family, list(some)) for family, some in groupby(cards, key=lambda card: card[0].cls.family)]
     environment = Environment(
@@ -196,9 +185,7 @@ def _page(shapes: Sequence[Shape]) -> str:
 
 
 def _card(shape: Shape, n: int) -> Markup:
-    """Both plots of one objective as SVG, with ids of its own: many share a page."""
+    """Return both plots of one objective as SVG."""
     figure = Figure(figsize=(2.3, 1.75))
     _draw(figure.add_axes((0.15, 0.56, 0.79, 0.42)), figure.add_axes((0.15, 0.09, 0.79, 0.4)), shape)
-    svg = _saved(figure, ".svg").decode()
-    svg = re.sub(r'\bid="', f'id="p{n}-', svg[svg.index("<svg") :])
-    return Markup(re.sub(r'(href="#|url\(#)', rf"\g<1>p{n}-", svg))  # drawn by us from numbers alone
+    return Markup(inline(round_coordinates(svg_document(figure)), f"p{n}"))  # drawn from numbers alone

@@ -1,4 +1,4 @@
-"""report.html: one self-contained page from the files of a run folder, whether the run has finished or not."""
+"""A run's report.html: one self-contained page, for finished and unfinished runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from alignzoo.training.run_folder import read_lines
 
 
 def write_report(folder: Path) -> Path:
-    """Draw `folder/report.html` and return its path. The same files give the same bytes."""
+    """Write `folder/report.html` and return its path. The same files give the same bytes."""
     summary, data = _read(folder / "summary.json"), _read(folder / "data.json")
     recipe = folder / "recipe.yaml"
     lines = read_lines(folder / "metrics.jsonl")
@@ -30,7 +30,7 @@ def write_report(folder: Path) -> Path:
         rows=summary_lines(summary) if summary.get("finished") else [],
         last=evals[-1] if evals else None,
         steps=max((line["step"] for line in lines), default=0),
-        panels=[(title, Markup(svg)) for title, svg in panels(lines)],  # drawn by us from numbers alone
+        panels=[(title, Markup(svg)) for title, svg in panels(lines)],  # drawn from numbers alone
         samples=[
             sample | {"turns": turns(sample.get("prompt", ""))} for sample in read_lines(folder / "samples.jsonl")
         ],
@@ -51,11 +51,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def turns(prompt: str) -> list[tuple[str, str]]:
-    """An HH prompt as (speaker, words); any other prompt is one turn without a speaker."""
+    """Return an HH prompt as (speaker, text) turns; any other prompt is one turn without a speaker."""
     pieces = re.split(r"\n\n(Human|Assistant):", prompt)
     if len(pieces) < 3:
         return [("", prompt)]
-    return [(who, words.strip()) for who, words in zip(pieces[1::2], pieces[2::2], strict=True) if words.strip()]
+    pairs = zip(pieces[1::2], pieces[2::2], strict=True)
+    return [(speaker, text.strip()) for speaker, text in pairs if text.strip()]
 
 
 @lru_cache(maxsize=1)

@@ -1,4 +1,4 @@
-"""The table at the end of `alignzoo run`."""
+"""The table that `alignzoo run` prints at its end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rich.table import Table
 
 
 def summary_table(summary: dict[str, Any]) -> Table:
-    """A run's summary in a dozen lines."""
+    """Return a run's summary as a table of about a dozen lines."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()
@@ -18,18 +18,18 @@ def summary_table(summary: dict[str, Any]) -> Table:
 
 
 BESIDE = {
-    "live": "a copy of the start beside the policy",
-    "moving": "a copy of the start that follows the policy",
+    "live": "a frozen copy of the start",
+    "moving": "a copy of the start that is updated towards the policy",
 }
 
 
 def summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    """(what, value) of the figures that a person asks for first."""
+    """Return (heading, text) of the most important figures."""
     scores, train, data = summary["eval"], summary["train"], summary["data"]
     cached, scored = summary["reference"]["rows_cached"], summary["reference"]["rows_scored"]
     accuracy = []
     if "preference_accuracy" in scores:
-        start = "by plain likelihood" if scores.get("baseline") == "likelihood" else "before training"
+        start = "by likelihood" if scores.get("baseline") == "likelihood" else "before training"
         figure = f"{scores['preference_accuracy']:.3f} ± {scores['preference_accuracy_se']:.3f} (n {scores['n']:,})"
         accuracy = [
             ("held-out accuracy", f"{figure}; the start {start} {scores['baseline_accuracy']:.3f}"),
@@ -39,7 +39,7 @@ def summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("objective", objective_words(summary["objective"])),
         *accuracy,
         *_measured(scores),
-        *(_judged(name, said) for name, said in summary.get("judges", {}).items()),
+        *(_judged(name, figures) for name, figures in summary.get("judges", {}).items()),
         ("loss", f"{scores['loss']:.4f} held out, {train['final_loss']:.4f} in the last step"),
         ("data", f"{data['train']:,} training rows, {data['skipped']:,} of {data['read']:,} read were skipped"),
         ("training", f"{train['steps']:,} steps in {train['seconds']:.1f} s, {train['pairs_per_second']:.0f} rows/s, "
@@ -51,7 +51,7 @@ def summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("peak memory", f"{summary['peak_memory_bytes'] / 2**20:,.0f} MiB"),
     ]  # fmt: skip
     if train.get("zero_weight_steps"):
-        lines.append(("steps without weight", f"{train['zero_weight_steps']:,}: they moved nothing"))
+        lines.append(("steps without weight", f"{train['zero_weight_steps']:,}, which changed no weights"))
     if data.get("flipped"):
         place = [name for name, _ in lines].index("training")
         lines.insert(place, ("label noise", f"{data['flipped']:,} training labels were flipped"))
@@ -59,41 +59,41 @@ def summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _measured(scores: dict[str, Any]) -> list[tuple[str, str]]:
-    """The metrics that the recipe named: what has a standard error and is not the accuracy above."""
+    """Return the recipe's metrics: figures with a standard error other than the accuracy."""
     named = [name for name in scores if f"{name}_se" in scores and name != "preference_accuracy"]
     return [(name.replace("_", " "), f"{scores[name]:.4g} ± {scores[f'{name}_se']:.2g}") for name in named]
 
 
 def _exactness(found: dict[str, Any]) -> list[tuple[str, str]]:
-    """How far scores were from the model's own forward."""
+    """Return the largest difference from the model's own forward."""
     parts = []
     if found.get("checks"):
         over = f", {found['over']:,} over it" if found["over"] else ""
         parts.append(
-            f"at most {found['difference']:.2g} nats a token from the model's own forward (limit {found['limit']:.2g}; "
-            f"{found['checks']:,} checks{over})"
+            f"at most {found['difference']:.2g} nats per token from the model's own forward "
+            f"(limit {found['limit']:.2g}; {found['checks']:,} checks{over})"
         )
     if "unavailable" in found:
-        parts.append(f"steps are not checked: {found['unavailable']}")
+        parts.append(f"steps were not checked: {found['unavailable']}")
     return [("exactness", "; ".join(parts))] if parts else []
 
 
-def _judged(name: str, said: dict[str, Any]) -> tuple[str, str]:
-    """One judge's figures in a line."""
-    if "problem" in said:
-        return f"judge {name}", f"failed: {said['problem']}"
+def _judged(name: str, figures: dict[str, Any]) -> tuple[str, str]:
+    """Return one judge's figures in a line."""
+    if "problem" in figures:
+        return f"judge {name}", f"failed: {figures['problem']}"
 
     def figure(key: str) -> str:
-        return "none" if said[key] is None else f"{said[key]:.3f} ± {said[f'{key}_se']:.3f}"
+        return "none" if figures[key] is None else f"{figures[key]:.3f} ± {figures[f'{key}_se']:.3f}"
 
     parts = [f"beats the start in {figure('win_rate_over_start')}, the chosen in {figure('win_rate_over_chosen')}"]
-    if "reward" in said:
+    if "reward" in figures:
         parts.insert(0, f"{figure('reward_before')} before, {figure('reward')} after")
-    return f"judge {name}", f"{'; '.join(parts)} (n {said['win_rate_over_start_n']:,})"
+    return f"judge {name}", f"{'; '.join(parts)} (n {figures['win_rate_over_start_n']:,})"
 
 
 def objective_words(node: dict[str, Any]) -> str:
-    """An objective of summary.json in a line."""
+    """Return an objective of summary.json in a line."""
     if "terms" in node:
         return " + ".join(f"{term['weight']:g} {objective_words(term)}" for term in node["terms"])
     fields = ", ".join(f"{key}={value}" for key, value in node.items() if key not in ("name", "weight", "modifiers"))

@@ -19,8 +19,9 @@ from alignzoo.compare.scales import SHARE, estimate, paired
 from alignzoo.compare.statistics import student
 from alignzoo.compare.table import build
 from alignzoo.core.errors import UserError
-from alignzoo.report.comparison.caption import caption, notes
+from alignzoo.report.comparison.caption import caption
 from alignzoo.report.comparison.markdown import markdown
+from alignzoo.report.comparison.notes import notes
 from alignzoo.report.comparison.plots import pareto
 from alignzoo.report.comparison.terminal import terminal_table
 from alignzoo.report.comparison.write import as_csv, as_json, write_all

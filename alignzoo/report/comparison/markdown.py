@@ -1,4 +1,4 @@
-"""table.md: GitHub's tables, aligned so that a terminal shows them too."""
+"""Write table.md: GitHub tables that are aligned in a terminal too."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from collections.abc import Iterator, Sequence
 from rich.cells import cell_len
 
 from alignzoo.compare.columns import Column
-from alignzoo.compare.grid import ComparedRow, point_words
+from alignzoo.compare.grid import ComparedRow, describe_point
 from alignzoo.compare.table import Table
-from alignzoo.report.comparison.caption import Note, caption, failures, legend, mark, notes, raised
+from alignzoo.report.comparison.caption import caption, legend
+from alignzoo.report.comparison.notes import Note, failures, mark, notes, superscript
 from alignzoo.report.comparison.numbers import NOTHING, bounds, difference_words, digits, number
 
 
 def markdown(table: Table) -> str:
-    """The whole table: figures and differences by group, what was tried, notes."""
+    """Return the table as Markdown: figures and differences by group, notes, caption, all configurations."""
     return "\n".join(_lines(table)).rstrip() + "\n"
 
 
 def _lines(table: Table) -> Iterator[str]:
-    said = notes(table)
+    footnotes = notes(table)
     yield f"# {escape(str(table.about.get('name', 'comparison')))}\n"
     lines = caption(table)
     for line in lines:
@@ -28,77 +29,78 @@ def _lines(table: Table) -> Iterator[str]:
             yield f"> **{escape(line.text)}**\n"
     for n, (group, columns) in enumerate(table.groups.items()):
         yield f"## {group.capitalize()}\n"
-        yield from _grid(_figures(table, columns, said, first=n == 0))
+        yield from _grid(_figures(table, columns, footnotes, first=n == 0))
         yield ""
         if any(cell.difference for (_, key), cell in table.cells.items() if key in {column.key for column in columns}):
-            yield f"Difference to {escape(table.baseline)}:\n"
-            yield from _grid(_differences(table, columns, said))
+            yield f"Difference from {escape(table.baseline)}:\n"
+            yield from _grid(_differences(table, columns, footnotes))
             yield ""
-    for number_, note in enumerate(said, 1):
-        yield f"{raised(number_)} {escape(note.text)}  "
+    for number_, note in enumerate(footnotes, 1):
+        yield f"{superscript(number_)} {escape(note.text)}  "
     yield "\n## How to read it\n"
     yield from (f"- {escape(line.text)}" for line in lines if not line.loud)
-    yield from (f"- {escape(head)}: {escape(says)}." for head, says in legend(table))
-    yield "\n## Everything that was tried\n"
+    yield from (f"- {escape(head)}: {escape(description)}." for head, description in legend(table))
+    yield "\n## All configurations\n"
     yield from _grid(_tried(table))
     failed = failures(table)
     if failed:
         yield "\n## Failed runs\n"
         for run in failed:
-            where = f"{run.label}, {point_words(run.point)}, seed {run.seed}"
+            where = f"{run.label}, {describe_point(run.point)}, seed {run.seed}"
             yield f"- {escape(where)}: {escape(run.reason)}"
     if table.about.get("command"):
         yield f"\n## How it was run\n\n    {' '.join(str(table.about['command']).split())}"
 
 
-def _figures(table: Table, columns: Sequence[Column], said: Sequence[Note], first: bool) -> list[list[str]]:
-    """Heading and rows; the first group says which configuration the figures are of."""
+def _figures(table: Table, columns: Sequence[Column], footnotes: Sequence[Note], first: bool) -> list[list[str]]:
+    """Return heading and rows; the first group includes the configuration."""
     head = ["recipe", *(["configuration", "runs"] if first else []), *(column.head for column in columns)]
     decimals = [digits(table, column) for column in columns]
     out = [head]
     for row in table.rows:
-        cells = [_figure(table, row, column, d, said) for column, d in zip(columns, decimals, strict=True)]
-        if row.why.startswith("failed"):
+        cells = [_figure(table, row, column, d, footnotes) for column, d in zip(columns, decimals, strict=True)]
+        if row.problem.startswith("failed"):
             cells[0] = "failed"
-        out.append([_name(row, said), *([escape(row.words), row.seeds] if first else []), *cells])
+        out.append([_name(row, footnotes), *([escape(row.description), row.seeds] if first else []), *cells])
     return out
 
 
-def _figure(table: Table, row: ComparedRow, column: Column, decimals: int, said: Sequence[Note]) -> str:
-    cell, marked = table.cell(row, column), mark(said, row.label, column)
+def _figure(table: Table, row: ComparedRow, column: Column, decimals: int, footnotes: Sequence[Note]) -> str:
+    cell, marked = table.cell(row, column), mark(footnotes, row.label, column)
     if cell is None:
         return NOTHING + marked
     mean = number(cell.estimate.mean, decimals)
     return f"{f'**{mean}**' if cell.best else mean} {bounds(cell.estimate, decimals)}".rstrip() + marked
 
 
-def _differences(table: Table, columns: Sequence[Column], said: Sequence[Note]) -> list[list[str]]:
+def _differences(table: Table, columns: Sequence[Column], footnotes: Sequence[Note]) -> list[list[str]]:
     out = [["recipe", *(column.head for column in columns)]]
     for row in table.rows:
         words = [difference_words(table.cell(row, column), digits(table, column)) for column in columns]
         if any(mean for mean, _ in words):
-            out.append([_name(row, said), *(f"{mean} {around}".strip() or NOTHING for mean, around in words)])
+            out.append([_name(row, footnotes), *(f"{mean} {around}".strip() or NOTHING for mean, around in words)])
     return out
 
 
 def _tried(table: Table) -> list[list[str]]:
-    """Every grid point: what it was chosen by, and the same figure of the test split."""
+    """Return every grid point with the figure that chose among them, on both splits."""
     out = [["recipe", "configuration", "runs done", f"{table.select.title}, validation", "test", "chosen"]]
     for row in table.rows:
         for point in row.points:
             means = [point.mean(table.select, test) for test in (False, True)]
             cells = [NOTHING if mean is None else number(mean, 4) for mean in means]
             done = f"{len(point.done)} of {len(point.runs)}"
-            out.append([escape(row.label), escape(point.words), done, *cells, "yes" if point is row.chosen else ""])
+            chosen = "yes" if point is row.chosen else ""
+            out.append([escape(row.label), escape(point.description), done, *cells, chosen])
     return out
 
 
-def _name(row: ComparedRow, said: Sequence[Note]) -> str:
-    return escape(row.label) + mark(said, row.label)
+def _name(row: ComparedRow, footnotes: Sequence[Note]) -> str:
+    return escape(row.label) + mark(footnotes, row.label)
 
 
 def _grid(cells: Sequence[Sequence[str]]) -> Iterator[str]:
-    """GitHub's table; every column as wide as its widest cell."""
+    """Yield a GitHub table with padded columns."""
     widths = [max(cell_len(row[i]) for row in cells) for i in range(len(cells[0]))]
     for n, row in enumerate(cells):
         padded = (text + " " * (width - cell_len(text)) for text, width in zip(row, widths, strict=True))
@@ -108,5 +110,5 @@ def _grid(cells: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def escape(text: str) -> str:
-    """Plain words, whatever is in them: no cell ends early and nothing becomes a tag or a link."""
+    """Return text that Markdown shows as it is, without ending a cell or becoming a tag or link."""
     return re.sub(r"([\\`*<>\[\]|])", r"\\\1", " ".join(text.split()))

@@ -1,4 +1,4 @@
-"""Figures as people read them: the same digits down a column."""
+"""Figures as text, with the same digits down a column."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ NOISE = "≈"
 
 
 def digits(table: Table, column: Column) -> int:
-    """Decimals of a column: three for a share, else three significant digits of its middle figure.
+    """Return the decimals of a column: three for a share, else three significant digits of its median figure.
 
-    What others start from has no say: its KL is 0, and its margin may be on a scale of its own.
+    Starts are left out: their KL is 0, and their margin may have another scale.
     """
     if column.scale == SHARE:
         return 3
@@ -28,15 +28,15 @@ def digits(table: Table, column: Column) -> int:
 
 
 def number(value: float, decimals: int, signed: bool = False) -> str:
-    """`1,234`, `-0.50`; with `signed`, `+0.50`. Nothing is called minus zero."""
+    """Return `1,234`, `-0.50`, or with `signed` `+0.50`; never minus zero."""
     text = f"{value:{'+' if signed else ''},.{decimals}f}"
     return text if text.strip("+-0.,") else text.replace("-", "+" if signed else "")
 
 
 def bounds(estimate: Interval, decimals: int, signed: bool = False, percent: bool = False) -> str:
-    """Return `[0.898, 0.925]`, or nothing where one number is all there is.
+    """Return `[0.898, 0.925]`, or "" for a single number.
 
-    `(89%)` after it is the simulated coverage of an interval that is not known to have 95%.
+    `(89%)` after it is the simulated coverage of an interval that may not cover 95%.
     """
     if not math.isfinite(estimate.high - estimate.low):
         return ""
@@ -45,7 +45,7 @@ def bounds(estimate: Interval, decimals: int, signed: bool = False, percent: boo
 
 
 def difference_words(cell: Cell | None, decimals: int) -> tuple[str, str]:
-    """(`≈ +0.003`, `[-0.010, +0.016]`) of the difference to the baseline, in percent if relative, or ("", "")."""
+    """Return (`≈ +0.003`, `[-0.010, +0.016]`) of a difference from the baseline, or ("", "")."""
     if cell is None or cell.difference is None:
         return "", ""
     mean = cell.difference.mean

@@ -1,4 +1,4 @@
-"""A comparison's report.html: one self-contained page that asks nothing of any network."""
+"""A comparison's report.html: one self-contained page that loads nothing from a network."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from jinja2 import Environment, PackageLoader, Template
 from markupsafe import Markup
 
 from alignzoo.compare.columns import DOWN, Column
-from alignzoo.compare.grid import ComparedRow, Point, point_words
+from alignzoo.compare.grid import ComparedRow, Point, describe_point
 from alignzoo.compare.results import RunRecord
 from alignzoo.compare.table import Cell, Table
-from alignzoo.report.comparison.caption import Note, caption, failures, legend, mark, notes, raised
+from alignzoo.report.comparison.caption import caption, legend
+from alignzoo.report.comparison.notes import Note, failures, mark, notes, superscript
 from alignzoo.report.comparison.numbers import NOTHING, bounds, difference_words, digits, number
 from alignzoo.report.comparison.plots import Plot, look, reward_column
 from alignzoo.report.run_page import turns
 
 PROMPTS = 4
-"""Whose replies are shown: the first of the test split that every row has answered, so nobody has picked them."""
+"""Number of prompts whose replies are shown: the first of the test split that every row answered."""
 
 
 def page(table: Table, plots: Sequence[Plot]) -> str:
-    """The page. The same table gives the same bytes."""
-    said = notes(table)
+    """Return the HTML page. The same table gives the same bytes."""
+    footnotes = notes(table)
     return _template().render(
         about=table.about,
         name=str(table.about.get("name", "comparison")),
@@ -34,20 +35,22 @@ def page(table: Table, plots: Sequence[Plot]) -> str:
         loud=[line.text for line in caption(table) if line.loud],
         caption=[line.text for line in caption(table) if not line.loud],
         legend=legend(table),
-        notes=[(raised(n), note.text) for n, note in enumerate(said, 1)],
-        groups=[_group(table, name, columns, said, n == 0) for n, (name, columns) in enumerate(table.groups.items())],
+        notes=[(superscript(n), note.text) for n, note in enumerate(footnotes, 1)],
+        groups=[
+            _group(table, name, columns, footnotes, n == 0) for n, (name, columns) in enumerate(table.groups.items())
+        ],
         # Drawn by us; the labels in it are escaped by matplotlib.
-        plots=[(plot.name, plot.title, plot.says, Markup(plot.inline)) for plot in plots],
+        plots=[(plot.name, plot.title, plot.description, Markup(plot.inline)) for plot in plots],
         prompts=_replies(table),
         tried=[_tried(table, n, row) for n, row in enumerate(table.rows)],
         run_count=sum(len(point.runs) for row in table.rows for point in row.points),
         tried_columns=[column.head for column in _details(table)],
-        failures=[(run.label, point_words(run.point), run.seed, run.reason) for run in failures(table)],
+        failures=[(run.label, describe_point(run.point), run.seed, run.reason) for run in failures(table)],
     )
 
 
 def _facts(table: Table) -> Iterator[tuple[str, str]]:
-    """(figure, what it is) at the head of the page."""
+    """Yield (figure, label) for the head of the page."""
     runs = [run for row in table.rows for point in row.points for run in point.runs]
     seeds = {run.seed for row in table.rows if not row.start for point in row.points for run in point.runs}
     yield str(sum(not row.start for row in table.rows)), "recipes compared"
@@ -60,33 +63,35 @@ def _facts(table: Table) -> Iterator[tuple[str, str]]:
         yield f"{first.estimate.examples:,}", "test pairs"
 
 
-def _group(table: Table, name: str, columns: Sequence[Column], said: Sequence[Note], first: bool) -> dict[str, Any]:
+def _group(
+    table: Table, name: str, columns: Sequence[Column], footnotes: Sequence[Note], first: bool
+) -> dict[str, Any]:
     return {
         "title": name,
-        "columns": [(column.head, column.says) for column in columns],
+        "columns": [(column.head, column.description) for column in columns],
         "rows": [
             {
                 "label": row.label,
-                "mark": mark(said, row.label),
+                "mark": mark(footnotes, row.label),
                 "color": look(n)["color"],
                 "tag": "baseline" if row.label == table.baseline else "start" if row.start else "",
-                "under": f"{row.words}, {row.seeds} run{'' if row.seeds == '1' else 's'}" if first else "",
-                "failed": row.why if first else row.why.partition(":")[0],
-                "cells": [_cell(table, row, column, said) for column in columns],
+                "under": f"{row.description}, {row.seeds} run{'' if row.seeds == '1' else 's'}" if first else "",
+                "failed": row.problem if first else row.problem.partition(":")[0],
+                "cells": [_cell(table, row, column, footnotes) for column in columns],
             }
             for n, row in enumerate(table.rows)
         ],
     }
 
 
-def _cell(table: Table, row: ComparedRow, column: Column, said: Sequence[Note]) -> dict[str, Any]:
+def _cell(table: Table, row: ComparedRow, column: Column, footnotes: Sequence[Note]) -> dict[str, Any]:
     cell, decimals = table.cell(row, column), digits(table, column)
     if cell is None:
-        return {"mean": NOTHING, "mark": mark(said, row.label, column)}
+        return {"mean": NOTHING, "mark": mark(footnotes, row.label, column)}
     by, around = difference_words(cell, decimals)
     return {
         "mean": number(cell.estimate.mean, decimals), "bounds": bounds(cell.estimate, decimals), "best": cell.best,
-        "by": by, "around": around, "tone": _tone(cell, column), "mark": mark(said, row.label, column),
+        "by": by, "around": around, "tone": _tone(cell, column), "mark": mark(footnotes, row.label, column),
     }  # fmt: skip
 
 
@@ -113,7 +118,7 @@ def _tried(table: Table, n: int, row: ComparedRow) -> dict[str, Any]:
         "color": look(n)["color"],
         "points": [
             {
-                "words": point.words,
+                "description": point.description,
                 "chosen": point is row.chosen and len(row.points) > 1,
                 "validation": _shown(point.mean(table.select, test=False), 4),
                 "means": [_shown(point.mean(column, test=True), digits(table, column)) for column in _details(table)],
@@ -141,7 +146,7 @@ def _shown(value: float | None, decimals: int) -> str:
 
 
 def _replies(table: Table) -> list[dict[str, Any]]:
-    """Prompts, and what each row's first run answered."""
+    """Return the first shared prompts with the reply of each row's first run."""
     rows = [(n, row, row.chosen.done[0]) for n, row in enumerate(table.rows) if row.chosen and row.chosen.done]
     answers = [{str(line["id"]): line for line in run.figures.samples if line["test"]} for _, _, run in rows]
     answers = [lines for lines in answers if lines]
@@ -162,7 +167,7 @@ def _replies(table: Table) -> list[dict[str, Any]]:
 
 
 def _judged(line: Mapping[str, Any]) -> Iterator[str]:
-    """What is known of a reply, in words."""
+    """Yield the figures of a reply in words."""
     if line.get("kl") is not None:
         yield f"KL {line['kl']:.2f}"
     for judge, figures in line.get("judges", {}).items():
@@ -172,7 +177,7 @@ def _judged(line: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _text(value: Any) -> str:
-    """Plain text, or chat messages as text."""
+    """Return plain text, or chat messages as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

@@ -1,9 +1,7 @@
-"""A comparison as pictures: the frontier of reward and KL, differences to the baseline, the spread over the grid."""
+"""Plots of a comparison: reward against KL, differences from the baseline, spread over the grid."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,47 +9,38 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from alignzoo.compare.columns import JUDGES, Column
 from alignzoo.compare.grid import ComparedRow, Point
 from alignzoo.compare.table import Table
 from alignzoo.core.files import atomic_write, write_text
+from alignzoo.report.svg import INK, STYLE, inline, new_figure, png_bytes, style_axes, svg_document
 
-INK = "#7d838c"
-"""Of axes and text: readable on white and on black."""
-COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee7733")
-"""Paul Tol's bright scheme, told apart by color-blind eyes too, with his vibrant orange for its gray."""
+COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee7733")
+"""Paul Tol's bright scheme, safe for color-blind readers, with his vibrant orange in place of gray."""
 MARKERS = "osD^vPX*"
-"""One more than colors: the first 56 rows of a table all look different."""
-STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "alignzoo",
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 9,
-}
+"""One more than there are colors, so that the first 56 rows all look different."""
+
 DPI, HEIGHT = 180, 4.2
 FAR = 25
-"""Times the median KL at which a linear axis would show nothing else."""
+"""Multiple of the median KL above which the axis becomes logarithmic."""
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A picture: as a file's name, as a title, as SVG for a page that holds several, and as the files' bytes."""
+    """A plot as SVG and PNG, with its file name, title and description."""
 
     name: str
     title: str
-    says: str
+    description: str
     svg: str
     png: bytes
 
     @property
     def inline(self) -> str:
-        """For a page: without what belongs to a document, and with ids of its own."""
-        svg = re.sub(r"<metadata>.*?</metadata>", "", self.svg[self.svg.index("<svg") :], flags=re.DOTALL)
-        svg = re.sub(r'\bid="', f'id="{self.name}-', svg)
-        return re.sub(r'(href="#|url\(#)', rf"\1{self.name}-", svg)
+        """SVG element for a page that holds several."""
+        return inline(self.svg, self.name)
 
     def save(self, folder: Path) -> None:
         """Write NAME.svg and NAME.png."""
@@ -61,36 +50,36 @@ class Plot:
 
 
 def plots(table: Table) -> list[Plot]:
-    """Every picture that the table has figures for."""
+    """Return every plot that the table has figures for."""
     reward = reward_column(table)
     wanted: tuple[tuple[str, str, str, Callable[[Table], Figure | None]], ...] = (
         ("frontier", f"{'reward' if reward and reward.group == JUDGES else 'accuracy'} against KL",
-         "Every run, faint; every configuration's mean over its seeds, ringed where validation chose it. The dashed "
-         "line joins the configurations that no other beats in both.", frontier),
-        ("differences", f"differences to {table.baseline}",
-         "With 95% intervals, paired by seed and example; filled where 0 is outside.", differences),
-        ("grid", "accuracy over everything that was tried",
-         "Every run, faint, and every configuration's mean on the test rows; the bar spans the middle half of the "
-         "configurations, the tick is their median, the ring is the one that validation chose.", spread),
+         "Faint: runs. Solid: means of configurations over seeds; the ring marks the one chosen on validation rows. "
+         "Dashed line: the Pareto front.", frontier),
+        ("differences", f"differences from {table.baseline}",
+         "95% intervals, paired by seed and example. Filled markers: the interval excludes 0.", differences),
+        ("grid", "accuracy of all configurations",
+         "Faint: runs. Solid: means of configurations on the test rows; the ring marks the one chosen on validation "
+         "rows. Bar: the middle half of the configurations. Tick: their median.", spread),
     )  # fmt: skip
     drawn = []
     with matplotlib.rc_context(STYLE):
-        for name, title, says, draw in wanted:
+        for name, title, description, draw in wanted:
             figure = draw(table)
             if figure is not None:
-                drawn.append(Plot(name, title, says, _svg(figure), _png(figure)))
+                drawn.append(Plot(name, title, description, svg_document(figure), png_bytes(figure, DPI)))
     return drawn
 
 
 def reward_column(table: Table) -> Column | None:
-    """The first judge's reward that is known, or else the accuracy by implicit reward."""
+    """Return the first known reward of a judge, or else the accuracy by implicit reward."""
     known = {key for _, key in table.cells}
     judged = (c for c in table.columns if c.group == JUDGES and c.key.endswith(".reward") and c.key in known)
     return next(judged, None) or table.column("preference_accuracy")
 
 
 def frontier(table: Table) -> Figure | None:
-    """Reward against KL, the form of Rafailov et al. 2023, figure 2. None where either is not known."""
+    """Draw reward against KL, after figure 2 of Rafailov et al. 2023; None if either is unknown."""
     kl, reward = table.column("kl"), reward_column(table)
     if kl is None or reward is None:
         return None
@@ -113,22 +102,21 @@ def frontier(table: Table) -> Figure | None:
         return None
     front = pareto(means)
     axes.step([x for x, _ in front], [y for _, y in front], where="post", color=INK, linewidth=1, linestyle=(0, (4, 3)))
-    axes.set_xlabel(f"KL to the reference (nats a reply{_fold(axes, [x for x, _ in means])})", color=INK)
+    axes.set_xlabel(f"KL to the reference (nats per reply{_fold(axes, [x for x, _ in means])})", color=INK)
     axes.set_ylabel(_words(reward.title), color=INK)
     _legend(figure)
     return figure
 
 
 def differences(table: Table) -> Figure | None:
-    """A forest plot: each row's difference to the baseline in a few figures. None where there is no difference."""
+    """Draw a forest plot of the differences from the baseline in up to four figures; None without any."""
     shown = [column for column in _headlines(table) if any(_cell(table, row, column) for row in table.rows)][:4]
     rows = [(n, row) for n, row in enumerate(table.rows) if any(_cell(table, row, column) for column in shown)]
     if not rows:
         return None
-    figure = Figure(figsize=(2.0 + 2.3 * len(shown), 0.9 + 0.36 * len(rows)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(2.0 + 2.3 * len(shown), 0.9 + 0.36 * len(rows))
     for place, column in enumerate(shown):
-        axes = _axes(figure.add_subplot(1, len(shown), place + 1))
+        axes = style_axes(figure.add_subplot(1, len(shown), place + 1))
         axes.axvline(0, color=INK, linewidth=0.9)
         for y, (n, row) in enumerate(rows):
             cell = _cell(table, row, column)
@@ -148,7 +136,7 @@ def differences(table: Table) -> Figure | None:
 
 
 def spread(table: Table) -> Figure | None:
-    """Accuracy of every configuration of every row, not of the best alone. None where none is known."""
+    """Draw the accuracy of every configuration of every row; None if it is unknown."""
     column = table.column("preference_accuracy") or table.column(table.select.key)
     if column is None:
         return None
@@ -177,7 +165,7 @@ def spread(table: Table) -> Figure | None:
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The (cost, worth) that no other point beats in both, by rising cost."""
+    """Return the (cost, value) points that no other point beats in both, by rising cost."""
     front: list[tuple[float, float]] = []
     for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
         if not front or y > front[-1][1]:
@@ -186,13 +174,13 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _fold(axes: Any, found: Sequence[float]) -> str:
-    """One run that has left its reference far behind must not push all others into a corner."""
+    """Make the x axis symmetric-logarithmic if one run is far from its reference; return words for the label."""
     middle = float(np.median([x for x in found if x > 0] or [1.0]))
     if max(found) <= FAR * middle:
         return ""
     axes.set_xscale("symlog", linthresh=middle, linscale=1.5)
     axes.set_xlim(left=min(0.0, *found))
-    return f"; logarithmic from {middle:.3g}"
+    return f"; logarithmic above {middle:.3g}"
 
 
 def _headlines(table: Table) -> list[Column]:
@@ -206,7 +194,7 @@ def _cell(table: Table, row: ComparedRow, column: Column) -> Any:
 
 
 def _runs(point: Point, *columns: Column) -> Any:
-    """Mean of each column on the test rows, shape (runs, columns), for the runs that have them all."""
+    """Return the means of each column on the test rows, shape (runs, columns), of runs that have them all."""
     found = [point.by_seed(column, test=True) for column in columns]
     seeds = [seed for seed in found[0] if all(seed in one for one in found)]
     means = [[float(np.mean(one[s].values[np.isfinite(one[s].values)])) for one in found] for s in seeds]
@@ -214,41 +202,19 @@ def _runs(point: Point, *columns: Column) -> Any:
 
 
 def look(n: int) -> dict[str, Any]:
-    """Color and marker of row n, alike in every picture and on the page."""
-    return {"color": COLOURS[n % len(COLOURS)], "marker": MARKERS[n % len(MARKERS)]}
+    """Return color and marker of row n, the same in every plot and on the page."""
+    return {"color": COLORS[n % len(COLORS)], "marker": MARKERS[n % len(MARKERS)]}
 
 
 def _words(text: str) -> str:
-    """A dollar sign is one: labels are no formulas."""
+    """Escape dollar signs, which matplotlib would read as formulas."""
     return text.replace("$", r"\$")
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, _axes(figure.add_subplot())
-
-
-def _axes(axes: Any) -> Any:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(INK)
-    axes.tick_params(colors=INK)
-    axes.grid(color=INK, alpha=0.15)
-    axes.set_axisbelow(True)
-    return axes
+    figure = new_figure(width, height)
+    return figure, style_axes(figure.add_subplot())
 
 
 def _legend(figure: Figure) -> None:
     figure.legend(loc="outside right upper", frameon=False, labelcolor=INK, fontsize=8)
-
-
-def _svg(figure: Figure) -> str:
-    file = io.StringIO()
-    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return file.getvalue()
-
-
-def _png(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format="png", transparent=True, dpi=DPI, metadata={"Software": None})
-    return file.getvalue()

@@ -1,4 +1,4 @@
-"""The table in a terminal: its most important columns, two lines a row."""
+"""The table in a terminal: its most important columns, two lines for each row."""
 
 from __future__ import annotations
 
@@ -13,48 +13,54 @@ from rich.text import Text
 from alignzoo.compare.columns import COST, DOWN, JUDGES, Column
 from alignzoo.compare.grid import ComparedRow
 from alignzoo.compare.table import Cell, Table
-from alignzoo.report.comparison.caption import Note, caption, mark, notes, raised
+from alignzoo.report.comparison.caption import caption
+from alignzoo.report.comparison.notes import Note, mark, notes, superscript
 from alignzoo.report.comparison.numbers import NOTHING, bounds, difference_words, digits, number
 
 WIDTH = 120
 GAP = 2
-MOST_OF_NAME = 30
+LONGEST_NAME = 30
 FIRST = ("preference_accuracy",)
 NEXT = ("likelihood_accuracy", "kl", "length")
-"""The judges come between these."""
+"""Columns after those of the first two judges."""
 SHORT = {"preference_accuracy": "accuracy", "likelihood_accuracy": "by likelihood", "kl": "KL", "length": "length"}
 
 
 def terminal_table(table: Table, rest: str = "table.md, table.csv, table.json and report.html") -> RenderableType:
-    """What rich prints of a table in at most 120 columns; `rest` says where to find what is left out."""
+    """Return the table for a rich console, at most 120 columns wide.
+
+    Args:
+        table: The table.
+        rest: Where the columns that do not fit can be found.
+    """
     return _Shown(table, rest)
 
 
 @dataclass(frozen=True)
 class _Shown:
-    """As many columns as the console has room for."""
+    """As many columns as fit the console."""
 
     table: Table
     rest: str
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        table, said = self.table, notes(self.table)
+        table, footnotes = self.table, notes(self.table)
         for line in caption(table):
             if line.loud:
                 yield Text(line.text, style="bold red")
-        shown = _fitting(table, said, min(WIDTH, options.max_width))
-        yield _drawn(table, shown, said)
-        for n, note in enumerate(said, 1):
-            yield Text(f"{raised(n)} {note.text}", style="dim")
+        shown = _fitting(table, footnotes, min(WIDTH, options.max_width))
+        yield _drawn(table, shown, footnotes)
+        for n, note in enumerate(footnotes, 1):
+            yield Text(f"{superscript(n)} {note.text}", style="dim")
         yield Text(
-            f"Mean, difference to {table.baseline} (≈: its interval contains 0), 95% interval of the mean. "
-            f"{len(table.columns) - len(shown)} more figures, and how all were come by: {self.rest}",
+            f"Mean, difference from {table.baseline} (≈: its interval contains 0), 95% interval of the mean. "
+            f"{len(table.columns) - len(shown)} more figures, and notes on all: {self.rest}",
             style="dim",
         )
 
 
 def _important(table: Table) -> list[Column]:
-    """Columns, most important first."""
+    """Return the columns, most important first."""
     judged = [column for column in table.columns if column.group == JUDGES]
     first = [column for key in FIRST if (column := table.column(key))]
     then = [column for key in NEXT if (column := table.column(key))]
@@ -62,12 +68,15 @@ def _important(table: Table) -> list[Column]:
     return [*first, *judged[:2], *then, *judged[2:], *rest, *(c for c in table.columns if c.group == COST)]
 
 
-def _fitting(table: Table, said: Sequence[Note], width: int) -> list[Column]:
-    """As many of the most important columns as fit; one at least."""
-    left = width - max((cell_len(line) for row in table.rows for line in _name(row, said).split("\n")), default=0)
+def _fitting(table: Table, footnotes: Sequence[Note], width: int) -> list[Column]:
+    """Return the most important columns that fit, at least one."""
+    left = width - max((cell_len(line) for row in table.rows for line in _name(row, footnotes).split("\n")), default=0)
     shown: list[Column] = []
     for column in _important(table):
-        lines = [_head(column), *(t for row in table.rows for t in _cell(table, row, column, said).plain.split("\n"))]
+        lines = [
+            _head(column),
+            *(t for row in table.rows for t in _cell(table, row, column, footnotes).plain.split("\n")),
+        ]
         left -= GAP + max(cell_len(line) for line in lines)
         if left < 0 and shown:
             break
@@ -75,28 +84,30 @@ def _fitting(table: Table, said: Sequence[Note], width: int) -> list[Column]:
     return shown
 
 
-def _drawn(table: Table, columns: Sequence[Column], said: Sequence[Note]) -> Drawn:
+def _drawn(table: Table, columns: Sequence[Column], footnotes: Sequence[Note]) -> Drawn:
     drawn = Drawn(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
     drawn.add_column("recipe", overflow="fold")
     for column in columns:
         drawn.add_column(_head(column), no_wrap=True)
     for row in table.rows:
-        name, _, under = _name(row, said).partition("\n")
-        drawn.add_row(Text(name, style="bold") + Text(f"\n{under}", style="dim"), *_cells(table, row, columns, said))
+        name, _, under = _name(row, footnotes).partition("\n")
+        drawn.add_row(
+            Text(name, style="bold") + Text(f"\n{under}", style="dim"), *_cells(table, row, columns, footnotes)
+        )
     return drawn
 
 
-def _cells(table: Table, row: ComparedRow, columns: Sequence[Column], said: Sequence[Note]) -> Iterator[Text]:
+def _cells(table: Table, row: ComparedRow, columns: Sequence[Column], footnotes: Sequence[Note]) -> Iterator[Text]:
     for n, column in enumerate(columns):
-        failed = n == 0 and row.why.startswith("failed")
-        yield Text("failed", style="red") if failed else _cell(table, row, column, said)
+        failed = n == 0 and row.problem.startswith("failed")
+        yield Text("failed", style="red") if failed else _cell(table, row, column, footnotes)
 
 
-def _cell(table: Table, row: ComparedRow, column: Column, said: Sequence[Note]) -> Text:
-    """Mean and difference, and under them the mean's interval."""
+def _cell(table: Table, row: ComparedRow, column: Column, footnotes: Sequence[Note]) -> Text:
+    """Return mean and difference, with the mean's interval below."""
     cell, decimals = table.cell(row, column), digits(table, column)
     if cell is None:
-        return Text(NOTHING + mark(said, row.label, column))
+        return Text(NOTHING + mark(footnotes, row.label, column))
     text = Text(number(cell.estimate.mean, decimals), style="bold" if cell.best else "")
     by, _ = difference_words(cell, decimals)
     if by:
@@ -115,11 +126,11 @@ def _head(column: Column) -> str:
     return f"{title} {column.arrow}".strip()
 
 
-def _name(row: ComparedRow, said: Sequence[Note]) -> str:
-    """The label, and under it the configuration and the number of runs."""
+def _name(row: ComparedRow, footnotes: Sequence[Note]) -> str:
+    """Return the label, with configuration and number of runs below."""
     runs = f"{row.seeds} run{'' if row.seeds == '1' else 's'}"
     name, under = (
-        text if len(text) <= MOST_OF_NAME else f"{text[: MOST_OF_NAME - 1]}…"
-        for text in (row.label, f"{row.words}, {runs}")
+        text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
+        for text in (row.label, f"{row.description}, {runs}")
     )  # fmt: skip
-    return f"{name}{mark(said, row.label)}\n{under}"
+    return f"{name}{mark(footnotes, row.label)}\n{under}"

@@ -1,4 +1,4 @@
-"""A comparison's folder: table.md, table.csv, table.json, the plots and report.html."""
+"""Write a comparison's table.md, table.csv, table.json, plots and report.html."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from alignzoo.compare.results import RunRecord, read_results
 from alignzoo.compare.statistics import Interval, distinguishable
 from alignzoo.compare.table import Cell, Table, build
 from alignzoo.core.files import write_json, write_text
-from alignzoo.report.comparison.caption import caption, notes
+from alignzoo.report.comparison.caption import caption
 from alignzoo.report.comparison.markdown import markdown
+from alignzoo.report.comparison.notes import notes
 
 BETTER = {UP: "higher", DOWN: "lower", "": None}
 HEADINGS = (
@@ -29,9 +30,11 @@ HEADINGS = (
 
 
 def write_all(folder: Path, table: Table | None = None) -> Table:
-    """Write every form of a table into `folder`; without one, that of the folder's own results.json. Returns it.
+    """Write a table in every format into `folder` and return it. The same records give the same bytes.
 
-    The same entries give the same bytes.
+    Args:
+        folder: Where to write.
+        table: The table; by default that of the folder's results.json.
     """
     from alignzoo.report.comparison.page import page
     from alignzoo.report.comparison.plots import plots
@@ -49,13 +52,13 @@ def write_all(folder: Path, table: Table | None = None) -> Table:
 
 
 def as_csv(table: Table) -> str:
-    """A line for each row and column, with a heading; numbers to the last digit, what is not known empty."""
+    """Return a line for each row and column, with full precision; unknown values are empty."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(HEADINGS)
     for row in table.rows:
         cells = [(column, cell) for column in table.columns if (cell := table.cell(row, column))]
-        first = [row.label, row.objective, row.words, len(row.points), row.seeds]
+        first = [row.label, row.objective, row.description, len(row.points), row.seeds]
         for column, cell in cells:
             one, by = cell.estimate, cell.difference
             writer.writerow([
@@ -65,13 +68,13 @@ def as_csv(table: Table) -> str:
                 str(cell.relative).lower() if by else "",
                 str(cell.apart).lower() if by else "", str(cell.best).lower(), "",
             ])  # fmt: skip
-        if row.why:
-            writer.writerow([*first, *[""] * (len(HEADINGS) - len(first) - 1), row.why])
+        if row.problem:
+            writer.writerow([*first, *[""] * (len(HEADINGS) - len(first) - 1), row.problem])
     return file.getvalue()
 
 
 def as_json(table: Table) -> dict[str, Any]:
-    """Everything: the rows' figures, every grid point and run with its means on both splits, what it is about."""
+    """Return the whole table: rows, grid points, runs with their means on both splits, caption, description."""
     return {
         "name": table.about.get("name", ""),
         "baseline": table.baseline,
@@ -79,7 +82,7 @@ def as_json(table: Table) -> dict[str, Any]:
         "caption": [asdict(line) for line in caption(table)],
         "notes": [asdict(note) for note in notes(table)],
         "columns": [
-            {"key": c.key, "title": c.title, "group": c.group, "better": BETTER[c.arrow], "says": c.says}
+            {"key": c.key, "title": c.title, "group": c.group, "better": BETTER[c.arrow], "description": c.description}
             for c in table.columns
         ],
         "rows": [_row(table, row) for row in table.rows],
@@ -94,7 +97,7 @@ def _row(table: Table, row: ComparedRow) -> dict[str, Any]:
         "start": row.start,
         "configurations_tried": len(row.points),
         "chosen": row.chosen.values if row.chosen else None,
-        "problem": row.why or None,
+        "problem": row.problem or None,
         "figures": {c.key: _cell(cell) for c in table.columns if (cell := table.cell(row, c))},
         "points": [_point(table, row, point) for point in row.points],
     }

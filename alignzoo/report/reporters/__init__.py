@@ -1,4 +1,4 @@
-"""The built-in reporters, registered through the same hook as anybody's."""
+"""The built-in reporters, registered through the hook that plugins use."""
 
 from alignzoo.interfaces.hookspecs import hookimpl
 from alignzoo.interfaces.reporter import Reporter
@@ -8,5 +8,5 @@ from alignzoo.report.reporters.tracker import Tracker
 
 @hookimpl
 def register_reporters() -> list[type[Reporter]]:
-    """Name the two of this package."""
+    """Return the reporters of this package."""
     return [Html, Tracker]

@@ -1,4 +1,4 @@
-"""The report page."""
+"""Reporter that writes the report page."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from alignzoo.interfaces.reporter import Reporter
 
 
 class Html(Reporter):
-    """report.html in the run folder: curves, samples before and after, what became of every row."""
+    """Write report.html into the run folder: curves, samples before and after, statistics of the data."""
 
     name = "html"
 
     def on_finish(self, folder: Path, summary: Mapping[str, Any]) -> None:
-        """Draw it from the folder's files; `alignzoo report FOLDER` draws it again at any time."""
+        """Draw the page from the folder's files, as `alignzoo report FOLDER` does."""
         from alignzoo.report.run_page import write_report
 
         write_report(folder)

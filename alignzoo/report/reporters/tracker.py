@@ -1,4 +1,4 @@
-"""Experiment trackers, through accelerate."""
+"""Reporter for experiment trackers, through accelerate."""
 
 from __future__ import annotations
 
@@ -13,24 +13,28 @@ from alignzoo.interfaces.reporter import Reporter
 
 Name = Literal["tensorboard", "wandb", "trackio", "comet_ml", "aim", "mlflow", "clearml", "dvclive", "swanlab"]
 PACKAGE_OF = {"comet_ml": "comet-ml"}
-"""Trackers whose pip package is called otherwise."""
+"""Trackers whose pip package has another name."""
 
 
 class Tracker(Reporter):
-    """An experiment tracker: every number of every step and evaluation, and the resolved recipe.
+    """Log every number of every step and evaluation, and the resolved recipe, to an experiment tracker.
 
-    Whatever accelerate knows; its own settings come from its environment variables, and no key is written anywhere.
+    Supports the trackers of accelerate. They take their own settings from environment variables; no key is written.
     """
 
     name = "tracker"
 
-    to: Name = Field("tensorboard", description="which one; its package must be installed")
-    project: str = Field("alignzoo", description="what the runs are filed under; files go to the run folder")
+    to: Name = Field("tensorboard", description="name of the tracker; its package must be installed")
+    project: str = Field("alignzoo", description="project of the runs; files go to the run folder")
 
     _open: Any = PrivateAttr(None)
 
     def ready(self) -> None:
-        """Whether the tracker's package is there."""
+        """Check that the tracker's package is installed.
+
+        Raises:
+            UserError: It is not.
+        """
         from importlib.util import find_spec
 
         if find_spec(self.to) is None:
@@ -38,7 +42,7 @@ class Tracker(Reporter):
             raise UserError(f"the tracker {self.to} is not installed", hint=f"pip install {package}")
 
     def on_start(self, folder: Path, recipe: Mapping[str, Any], step: int) -> None:
-        """Open the tracker and tell it the recipe."""
+        """Open the tracker and store the recipe."""
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
         cls = LOGGER_TYPE_TO_CLASS[self.to]
@@ -48,17 +52,17 @@ class Tracker(Reporter):
         self._open.store_init_configuration(dict(_flat(recipe, "")))
 
     def on_log(self, folder: Path, line: Mapping[str, Any]) -> None:
-        """`train/loss`, `eval/preference_accuracy` and the like, at their step."""
+        """Log `train/loss`, `eval/preference_accuracy` and the like at their step."""
         numbers = {f"{line['kind']}/{key}": value for key, value in line.items() if key not in ("kind", "step")}
         self._open.log(numbers, step=line["step"])
 
     def on_finish(self, folder: Path, summary: Mapping[str, Any]) -> None:
-        """Close it."""
+        """Close the tracker."""
         self._open.finish()
 
 
 def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """`train.optimizer.name` and its like: trackers take no nested settings."""
+    """Yield `train.optimizer.name` and the like: trackers take no nested settings."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")

@@ -180,7 +180,7 @@ def together(some: Sequence[Series]) -> Beside:
 
 
 def _unique(ids: Sequence[str]) -> tuple[str, ...]:
-    """Return ids with a counter after repeated ones, so that each is paired with its own counterpart."""
+    """Return ids with a counter after repeated ones, so that each has one counterpart."""
     seen: dict[str, int] = {}
     out = []
     for name in ids:

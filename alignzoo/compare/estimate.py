@@ -27,7 +27,7 @@ FORWARDS = 1.5
 
 
 def seconds_left(plan: Plan) -> tuple[float, str] | None:
-    """Return (seconds for the missing runs, basis of the estimate), or None if nothing is known."""
+    """Return (seconds for the missing runs, basis of the estimate), or None without a basis."""
     runs = {resolved.fingerprint: resolved for resolved in [*(job.resolved for job in plan.jobs), *plan.starts]}
     left = [resolved for resolved in runs.values() if folder_of(resolved).summary() is None]
     done = [summary["train"]["pairs_per_second"] for r in runs.values() if (summary := folder_of(r).summary())]
@@ -46,7 +46,10 @@ def _rows(resolved: Resolved) -> float:
 
 
 def _tried(runs: Sequence[Resolved]) -> float | None:
-    """Return the seconds per row of a step on the start's model from scratch; a pretrained one is not loaded."""
+    """Return the seconds per row of a training step, measured on a model from scratch.
+
+    A pretrained model is not loaded for this.
+    """
     bottom = runs[0].first
     config, wanted = (getattr(bottom.recipe.model, key, None) for key in ("config", "tokenizer"))
     if not config:

@@ -78,7 +78,7 @@ def _comparison(folder: Path) -> _Source:
 
 
 def _runs(folders: Sequence[Path], evaluation: Sequence[str]) -> _Source:
-    """Return run folders as a source: runs of one name are a row, and differences of their recipes its grid."""
+    """Return run folders as a source: one row a name, with its recipes' differences as grid."""
     found = [(folder, *_finished(folder)) for folder in folders]
     measured = shared_evaluation(folders, evaluation)
     plain = [flat(resolved) for _, resolved, _ in found]

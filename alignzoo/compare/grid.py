@@ -1,4 +1,4 @@
-"""The rows of a table: recipes, their grid points, and the one chosen on the validation split."""
+"""The rows of a table: recipes, their grid points, and the one chosen on validation rows."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Point:
 
     @property
     def reward_scale(self) -> str:
-        """The definition of the implicit reward, as JSON; margins with different ones have different units.
+        """The definition of the implicit reward, as JSON; another one means another unit.
 
         Records written before it was stored have the objective and its grid point in its place.
         """
@@ -58,7 +58,7 @@ class Point:
         return {seed: one for seed, one in found.items() if one}
 
     def mean(self, column: Column, test: bool) -> float | None:
-        """Return the mean over seeds and their common rows of one split, or None without such a row."""
+        """Return the mean over seeds and their common rows of one split, or None without a row."""
         values = together(list(self.by_seed(column, test).values())).values
         return estimate(values, column.scale).mean if values.size else None
 

@@ -1,4 +1,4 @@
-"""Progress of a comparison: a live table of its runs, or one line a run without a terminal."""
+"""Progress of a comparison: a live table, or one line a run without a terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WAITING, WORKING, DONE, FAILED = "dim", "cyan", "green", "red"
 
 
 class LiveTable:
-    """A row for each configuration, a column for each seed, and the state of each run in its cell."""
+    """A row for each configuration, a column for each seed, a run's state in each cell."""
 
     def __init__(self, plan: Plan, screen: Screen) -> None:
         self._plan, self._console = plan, screen.console
@@ -65,7 +65,10 @@ class LiveTable:
 
 
 class _Cell(Screen):
-    """Screen of one run within a comparison: it hides lines and shows a bar as text in the run's cell."""
+    """Screen of one run within a comparison: its bar is text in the run's cell.
+
+    Lines are hidden.
+    """
 
     def __init__(self, table: LiveTable, n: int) -> None:
         super().__init__(quiet=True)

@@ -173,7 +173,7 @@ class _Measuring:
 
 
 def reward_scale(objective: Objective) -> list[Any]:
-    """Return the definition of the implicit reward: margins with the same one have the same unit.
+    """Return the definition of the implicit reward; margins with the same one share a unit.
 
     The default reward is beta times the log-ratio, or the log-prob without a reference. A reward of the objective's own
     may depend on any of its fields. Modifiers count if they change the log-ratio of a completion.

@@ -1,4 +1,4 @@
-"""The plan of a comparison: every recipe at every grid point and seed, and their shared starts."""
+"""The plan of a comparison: every recipe at every grid point and seed, and shared starts."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Plan:
         return list(dict.fromkeys(job.label for job in self.jobs))
 
     def reference_passes(self) -> int:
-        """Return the number of different reference passes: runs with the same start and data share one."""
+        """Return the number of reference passes: runs with the same start and data share one."""
         runs = {resolved.fingerprint: resolved for resolved in (*(job.resolved for job in self.jobs), *self.starts)}
         found = set()
         for resolved in runs.values():

@@ -66,7 +66,10 @@ def reply_lines(
 def divergences(
     policy: Scorer, reference: Scorer, trees: Sequence[Tree], budget: int
 ) -> tuple[list[float], list[float]]:
-    """Return (KL(policy || reference), log policy - log reference) of each sequence, summed over its tokens."""
+    """Return (KL(policy || reference), log policy - log reference) of each sequence.
+
+    Both are sums over its tokens, in nats.
+    """
     kl, log_ratio = ([0.0] * len(trees) for _ in range(2))
     if policy is reference:
         return kl, log_ratio
@@ -83,7 +86,10 @@ def divergences(
 
 
 def distinct(text: str, n: int) -> float | None:
-    """Return distinct n-grams of words over all n-grams, or None without any (Li et al. 2016, arXiv:1510.03055)."""
+    """Return distinct n-grams of words over all n-grams, or None without any.
+
+    Source: Li et al. 2016, arXiv:1510.03055.
+    """
     words = text.split()
     grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
     return len(set(grams)) / len(grams) if grams else None

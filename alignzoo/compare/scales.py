@@ -59,7 +59,9 @@ def paired(
     groups: ArrayLike | None = None,
     weights: ArrayLike | None = None,
 ) -> Interval:
-    """Return the 95% interval of the mean paired difference to `baseline`; of costs, the relative one.
+    """Return the 95% interval of the mean paired difference to `baseline`.
+
+    The difference of costs is relative.
 
     Raises:
         ValueError: As `alignzoo.compare.statistics.difference` does.

@@ -1,4 +1,4 @@
-"""The table of a comparison: mean, interval and difference from the baseline for every recipe and figure."""
+"""The table of a comparison: means, intervals and differences from the baseline."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def _cells(column: Column, rows: Sequence[ComparedRow], numbers: Mapping[str, Nu
 def _winner(
     column: Column, numbers: Mapping[str, Numbers], starts: set[str], cells: Mapping[str, Cell]
 ) -> str | None:  # fmt: skip
-    """Return the row that is better than every other by an interval that excludes 0, if there is one."""
+    """Return the row that beats every other by an interval that excludes 0, if there is one."""
     if not column.arrow:
         return None
     sign = -1.0 if column.arrow == DOWN else 1.0

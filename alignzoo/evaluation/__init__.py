@@ -1,4 +1,4 @@
-"""Figures of held-out rows and of replies; metrics and judges."""
+"""Evaluation of held-out rows and of replies; metrics and judges."""
 
 from alignzoo.core.lazy import lazy_exports
 

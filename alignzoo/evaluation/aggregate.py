@@ -1,4 +1,4 @@
-"""Means over a global batch, or over the held-out rows: they don't depend on how the batch was cut."""
+"""Means over a global batch or over held-out rows, whatever the micro-batches."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ class Tally:
 
     @torch.no_grad()
     def add(self, values: dict[str, Tensor]) -> None:
-        """Add one micro-batch's values: each name's mean is over the values that are numbers."""
+        """Add the values of one micro-batch; nan values do not count."""
         if not values:
             return
-        whole = torch.stack([value.detach().double() for value in values.values()])
-        totals = torch.stack([whole.nansum(1), (~whole.isnan()).sum(1).double()]).tolist()
+        stacked = torch.stack([value.detach().double() for value in values.values()])
+        totals = torch.stack([stacked.nansum(1), (~stacked.isnan()).sum(1).double()]).tolist()
         for name, total, count in zip(values, *totals, strict=True):
             if count:
                 self._sums[name] = self._sums.get(name, 0.0) + total
                 self._counts[name] = self._counts.get(name, 0) + count
 
     def add_total(self, name: str, value: float) -> None:
-        """Add a part of something that is a sum by itself."""
+        """Add a part of a total, which is not divided by a count."""
         self._sums[name] = self._sums.get(name, 0.0) + value
         self._counts[name] = math.nan
 
     def means(self) -> dict[str, float]:
-        """The mean of every name, over all ranks; what was added as a total, as it is."""
+        """Return the mean of every name over all ranks; totals are summed."""
         if self._ranks is not None and self._ranks.count > 1:
             parts = self._ranks.all_gather((self._sums, self._counts))
             names = list(dict.fromkeys(name for sums, _ in parts for name in sums))
@@ -49,11 +49,11 @@ class Tally:
 
 
 def mean(values: Tensor) -> float:
-    """Over the values that are numbers; not-a-number without any."""
+    """Return the mean of the values other than nan; nan without any."""
     return float(values.double().nanmean())
 
 
 def standard_error(values: Tensor) -> float:
-    """Of a mean over independent examples, of those that are numbers."""
+    """Return the standard error of the mean of independent values other than nan."""
     values = values[~values.isnan()]
     return float(values.double().std(correction=0)) / math.sqrt(len(values)) if len(values) else math.nan

@@ -1,4 +1,4 @@
-"""Every held-out row's figures: what the columns of a comparison are means of."""
+"""Figures of every held-out row, whose means are the columns of a comparison."""
 
 from __future__ import annotations
 
@@ -18,43 +18,50 @@ from alignzoo.scoring.scorer import Scorer
 Numbers = NDArray[np.float64]
 ORDERS = ("preference_accuracy", "likelihood_accuracy", "length_normalized_accuracy")
 FIGURES = ("preference_accuracy", "margin", *ORDERS[1:], "chosen_log_ratio", "rejected_log_ratio")
-"""The first two are a reward model's too."""
+"""Names of the figures. A reward model has the first two."""
 
 
 def for_testing(groups: Sequence[str]) -> NDArray[np.bool_]:
-    """Which held-out rows are for testing, shape (rows,): about half of the groups, each by its own hash.
+    """Return True for the rows of the test split, shape (rows,): about half of the groups.
 
-    So it is the same for every run, every seed and every subset. Two groups at least have one on either side; a single
-    one is for testing, and nothing can be chosen by it.
+    Each group is assigned by its own hash, so the split is the same for every run, seed and subset. Two groups or more
+    give both splits at least one. A single group is for testing.
     """
-    place = {group: blake2b(f"test {group}".encode(errors="surrogatepass")).digest() for group in groups}
-    by_place = sorted(place, key=lambda group: place[group])
-    wanted = sum(place[group][0] < 128 for group in by_place)
-    chosen = set(by_place[: min(max(wanted, 1), max(len(by_place) - 1, 1))])
+    digest_of = {group: blake2b(f"test {group}".encode(errors="surrogatepass")).digest() for group in groups}
+    by_hash = sorted(digest_of, key=lambda group: digest_of[group])
+    wanted = sum(digest_of[group][0] < 128 for group in by_hash)
+    chosen = set(by_hash[: min(max(wanted, 1), max(len(by_hash) - 1, 1))])
     return np.array([group in chosen for group in groups], dtype=bool)
 
 
 def row_figures(
-    scorer: Scorer, supply: BatchBuilder, test: NDArray[np.bool_], budget: int, screen: Screen, at_start: bool = False
+    scorer: Scorer, builder: BatchBuilder, test: NDArray[np.bool_], budget: int, screen: Screen, at_start: bool = False
 ) -> dict[str, Numbers]:
-    """Name -> (rows,), not-a-number where a row has no such figure; `test` is 1 or 0.
+    """Return name -> (rows,), with nan where a row has no such figure; `test` is 1 or 0.
 
-    Log-ratios are to `supply.reference`; `at_start` says that the policy is that reference. Means over rows are
-    what `alignzoo.evaluation.evaluate.evaluate` reports.
+    Means over rows are the results of `alignzoo.evaluation.evaluate.evaluate`.
+
+    Args:
+        scorer: The policy.
+        builder: Trees of the rows, and the reference of log-ratios.
+        test: Rows of the test split, shape (rows,).
+        budget: Token slots of a forward pass.
+        screen: Where progress is shown.
+        at_start: True if the policy is the reference.
     """
-    flat = score_all(scorer, supply, budget, screen, "held-out rows")
-    flat.values = {name: value.double() for name, value in flat.values.items()}
+    batch = score_all(scorer, builder, budget, screen, "held-out rows")
+    batch.values = {name: value.double() for name, value in batch.values.items()}
     if at_start:
-        flat.values["log_prob"] = flat.values["ref_log_prob"]
-    known = row_metrics(supply, flat, ORDERS, pooled=True, test=test)
-    names = FIGURES if supply.objective.terms[0][1].head == "language_model" else FIGURES[:2]
+        batch.values["log_prob"] = batch.values["ref_log_prob"]
+    known = row_metrics(builder, batch, ORDERS, pooled=True, test=test)
+    names = FIGURES if builder.objective.terms[0][1].head == "language_model" else FIGURES[:2]
     nothing = torch.full((len(test),), torch.nan, dtype=torch.float64)
     found = {"test": test.astype(np.float64)} | {name: known.get(name, nothing).numpy() for name in names}
-    rows = Rows(supply, flat, test)
+    rows = Rows(builder, batch, test)
     if rows.labeled:
         found["desirable"], found["undesirable"] = rows.kinds()
-    for metric in supply.metrics:  # one that is called as a figure of ours is not shown in its place
+    for metric in builder.metrics:  # a metric with the name of a built-in figure does not redigest_of it
         with torch.no_grad():
-            values, owners = by_example(metric, supply, flat)
+            values, owners = by_example(metric, builder, batch)
         found.setdefault(metric.name, means_by_row(values, torch.from_numpy(owners), len(test)).numpy())
     return found

@@ -1,4 +1,4 @@
-"""What judges say of sampled replies: asked once, kept, and asked again only when they failed."""
+"""Judge replies: figures of a run's samples, and verdicts for a comparison."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from alignzoo.registry.lookup import Registry
 
 
 def as_number(value: Any) -> float | None:
-    """A float for JSON: None where it is not a number."""
+    """Return a float, or None if it is not finite, which JSON cannot hold."""
     number = float(value)
     return number if math.isfinite(number) else None
 
 
 def run_judge(judge: Judge, rows: Sequence[Row], lines: Sequence[dict[str, Any]], screen: Screen) -> dict[str, Any]:
-    """What one judge says: mean reward of the answers before and after, and how often the answer after beats the one
-    before and the chosen completion (a tie is one half), each with its standard error and number of answers judged.
+    """Return one judge's mean rewards and win rates, with standard errors and counts.
 
-    A judge that fails costs its own figures: they are then `{"problem": ...}`, and the run goes on.
+    Rewards are of the replies before and after training. Win rates are of the reply after training over the one before
+    and over the chosen completion; a tie counts one half. If the judge fails, the result is `{"problem": ...}`.
     """
     prompts = [row.prompt for row in rows]
     old, new, chosen = ([line[key].strip() for line in lines] for key in ("before", "after", "chosen"))
@@ -34,13 +34,13 @@ def run_judge(judge: Judge, rows: Sequence[Row], lines: Sequence[dict[str, Any]]
         if type(judge).scores is not Judge.scores:
             figures |= _mean("reward_before", judge.scores(prompts, old)) | _mean("reward", judge.scores(prompts, new))
         figures |= _mean("win_rate_over_start", judge.prefers(prompts, new, old))
-        known = [i for i, text in enumerate(chosen) if text]  # an undesirable completion alone is nobody's chosen one
+        known = [i for i, text in enumerate(chosen) if text]  # rows with only an undesirable completion have none
         prompts, new, chosen = ([texts[i] for i in known] for texts in (prompts, new, chosen))
         figures |= _mean("win_rate_over_chosen", judge.prefers(prompts, new, chosen))
     except Exception as error:
-        what = (str(error).splitlines() or [""])[0]
-        screen.info(f"judge {judge.name} failed ({type(error).__name__}: {what}); its figures are left out")
-        return {"problem": f"{type(error).__name__}: {what}"}
+        problem = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        screen.info(f"judge {judge.name} failed ({problem}); its figures are left out")
+        return {"problem": problem}
     return figures
 
 
@@ -53,11 +53,14 @@ def _mean(name: str, values: Sequence[float]) -> dict[str, float | int | None]:
 
 
 Verdict = dict[str, float | None]
-"""`reward`, if the judge scores; `over_chosen`, and `over_start` where the start's reply is known: 1, 0, a tie 0.5."""
+"""`reward`, `over_chosen` and `over_start`, as far as they are known.
+
+The latter two are 1, 0, or 0.5 for a tie.
+"""
 
 
 def judge_key(judge: Judge, registry: Registry) -> str:
-    """32 hex digits of everything that its verdicts depend on: its fingerprint, its version and its code."""
+    """Return 32 hex digits of the judge's fingerprint, version and code."""
     return digest([judge.fingerprint(), registry.code(type(judge))])
 
 
@@ -65,9 +68,18 @@ def ask(
     judge: Judge, prompts: Sequence[Prompt], replies: Sequence[str], chosen: Sequence[str],
     start: Sequence[str | None] | None,
 ) -> list[Verdict]:  # fmt: skip
-    """A verdict for each reply. `start` are the start's replies to the same prompts, None where there is none.
+    """Return a verdict for each reply.
 
-    Raises whatever the judge raises, and ValueError for a judge that gives more or fewer numbers than asked for.
+    Args:
+        judge: The judge.
+        prompts: Prompt of each reply.
+        replies: The replies.
+        chosen: Chosen completion of the dataset for each prompt.
+        start: Replies of the run's start, None where there is none.
+
+    Raises:
+        ValueError: The judge returns another number of values than replies.
+        Exception: Whatever the judge raises.
     """
     own = [text.strip() for text in replies]
     scores, compares = (getattr(type(judge), name) is not getattr(Judge, name) for name in ("scores", "prefers"))
@@ -90,5 +102,5 @@ def ask(
 
 
 def _better(own: float, other: float) -> float:
-    """As `Judge.prefers` has it."""
+    """Return 1, 0 or 0.5 as `Judge.prefers` does."""
     return math.nan if own != own or other != other else 0.5 + 0.5 * ((own > other) - (own < other))

@@ -1,4 +1,4 @@
-"""Answers to held-out prompts, before and after training, and what judges say of them."""
+"""Replies to held-out prompts, before and after training."""
 
 from __future__ import annotations
 
@@ -14,9 +14,14 @@ from alignzoo.interfaces.rows import Row, plain_text
 
 
 def choose_reply_rows(held_out: TokenizedRows, wanted: int, among: NDArray[np.bool_] | None = None) -> list[int]:
-    """Evenly spaced held-out rows (`among`: a mask of them), the same for every run on the same data.
+    """Return evenly spaced held-out rows, the same for every run on the same data.
 
-    Left out are rows whose dialogues part before the last turn: their prompt does not end where a reply begins.
+    Rows whose dialogues differ before the last turn are left out: their prompt does not end where a reply begins.
+
+    Args:
+        held_out: Held-out rows.
+        wanted: Number of rows.
+        among: Mask of the rows to choose from.
     """
     usable = np.flatnonzero(~held_out.trees.parted if among is None else ~held_out.trees.parted & among)
     wanted = min(wanted, len(usable))
@@ -24,7 +29,7 @@ def choose_reply_rows(held_out: TokenizedRows, wanted: int, among: NDArray[np.bo
 
 
 def as_text(row: Row, branch: int) -> str:
-    """A row's completion as plain text, for people."""
+    """Return a row's completion as plain text."""
     return plain_text(row.completions[branch].text) if branch < len(row.completions) else ""
 
 
@@ -35,17 +40,17 @@ def reply_records(
     before: Sequence[str],
     after: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """samples.jsonl: a prompt, the answers before and after, and the best and the worst completion of the data."""
-    places = choose_reply_rows(held_out, wanted)
+    """Return the records of samples.jsonl: prompt, replies, best and worst completion."""
+    indices = choose_reply_rows(held_out, wanted)
     return [
-        {"id": row.id, "prompt": tokenizer.decode(held_out.trees[place].prompt), "before": old, "after": new,
+        {"id": row.id, "prompt": tokenizer.decode(held_out.trees[index].prompt), "before": old, "after": new,
          **_best_and_worst(row)}
-        for place, row, old, new in zip(places, (held_out.rows[i] for i in places), before, after, strict=True)
+        for index, row, old, new in zip(indices, (held_out.rows[i] for i in indices), before, after, strict=True)
     ]  # fmt: skip
 
 
 def _best_and_worst(row: Row) -> dict[str, str]:
-    """A single completion is one of them, by its label."""
+    """Return `chosen` and `rejected`; a single completion is one of them, by its label."""
     last = len(row.completions) - 1
     if last == 0 and not row.completions[0].columns.get("desirable", 1.0):
         return {"chosen": "", "rejected": as_text(row, 0)}

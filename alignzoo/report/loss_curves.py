@@ -47,7 +47,7 @@ class Shape:
 
 
 def shape_of(name: str, cls: type[Objective]) -> Shape:
-    """Return the curves with default hyper-parameters. Any error of a plugin becomes `problem`."""
+    """Return the curves with default hyper-parameters; an error of a plugin becomes `problem`."""
     required = [key for key, info in cls.model_fields.items() if info.is_required()]
     if required:
         return Shape(name, cls, problem=f"{', '.join(required)} has no default")
@@ -77,7 +77,7 @@ def _draw(name: str, cls: type[Objective]) -> Shape:
 
 
 def _curves(made: SyntheticInputs, h: Tensor, reach: float) -> tuple[Curves, Curves]:
-    """Return losses and pulls at each h, shape (P,): all at once, or each among the other examples."""
+    """Return losses and pulls at each h, shape (P,), all at once or each among other examples."""
     if made.objective.scope == "example":
         return _measure(made, h)
     others = torch.tensor(OTHERS, dtype=h.dtype) * reach / REACH
@@ -103,7 +103,7 @@ def _measure(made: SyntheticInputs, h: Tensor) -> tuple[Curves, Curves]:
 
 
 def _moves(data: str, h: Tensor) -> Iterator[Curves]:
-    """Yield the change of each side's log-prob; a completion without a counterpart changes by h."""
+    """Yield the change of each side's log-prob; one without a counterpart changes by h."""
     if data in ("pair", "ranked"):
         yield {"chosen": h / 2, "rejected": -h / 2}
     else:
@@ -122,7 +122,7 @@ def _per_token(made: SyntheticInputs) -> bool:
 
 
 def _reach(made: SyntheticInputs, per_token: bool) -> float:
-    """Return the h in nats where the reward margin is 6, or less where a log-prob would exceed zero."""
+    """Return the h in nats where the reward margin is 6, less if a log-prob would exceed zero."""
     one, unit = made.objective, TOKENS if per_token else 1
     # With a reward of sums and a loss of means, the axis would end at 1 / TOKENS of the loss's range.
     scale = TOKENS if per_token and not math.isclose(_margin(made, 1), _margin(made.doubled(), 2)) else 1
@@ -143,7 +143,10 @@ def _reach(made: SyntheticInputs, per_token: bool) -> float:
 
 
 def _margin(made: SyntheticInputs, h: float) -> float:
-    """Return the objective's own reward of chosen minus rejected, or of a single completion minus its start."""
+    """Return the objective's own reward of chosen minus rejected.
+
+    For a single completion it is the change since the start.
+    """
     ends = (h / 2, -h / 2) if made.objective.data in ("pair", "ranked") else (h, 0.0)
     up, down = (made.reward(torch.tensor([end], dtype=torch.float64), n == 0) for n, end in enumerate(ends))
     return float(up - down)

@@ -153,7 +153,7 @@ def _limits(curves: Iterable[Curve]) -> tuple[float, float]:
 
 
 def _thinned(h: Curve, y: Curve, off: float) -> tuple[Curve, Curve]:
-    """Drop points that are less than `off` from a straight line, which halves the size of a file."""
+    """Drop points less than `off` from a straight line, which halves the size of a file."""
     kept, start = [0], 0
     for end in range(2, len(h)):
         chord = y[start] + (y[end] - y[start]) * (h[start : end + 1] - h[start]) / (h[end] - h[start])

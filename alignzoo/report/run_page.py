@@ -51,7 +51,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def turns(prompt: str) -> list[tuple[str, str]]:
-    """Return an HH prompt as (speaker, text) turns; any other prompt is one turn without a speaker."""
+    """Return an HH prompt as (speaker, text) turns; any other prompt as one turn."""
     pieces = re.split(r"\n\n(Human|Assistant):", prompt)
     if len(pieces) < 3:
         return [("", prompt)]

@@ -82,8 +82,8 @@ def test_another_baseline_and_another_choice(cli, losses):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--baseline", "dpo_h"], "baseline: no row is called 'dpo_h'; expected one of sft_hh, dpo_hh"),
-        (["--select", "margn"], "select: no figure is called 'margn'"),
+        (["--baseline", "dpo_h"], "baseline: there is no row 'dpo_h'; expected one of sft_hh, dpo_hh"),
+        (["--select", "margn"], "select: there is no figure 'margn'"),
         (["--select", "gold.reward"], "no validation row has a figure for 'gold.reward'"),
     ],
 )
@@ -98,9 +98,9 @@ def test_a_folder_that_is_none_is_told_with_the_nearest(cli, losses, tmp_path):
     assert code == 2
     assert "losses-1a2b3c4e: no such folder" in err
     assert "did you mean 'losses-1a2b3c4d'?" in err
-    assert cli(tmp_path / "runs")[2] == f"error: {tmp_path / 'runs'}: no comparison and no run folder\n"
+    assert cli(tmp_path / "runs")[2] == f"error: {tmp_path / 'runs'}: neither a comparison nor a run folder\n"
     (losses / "results.json").write_text("{")
-    assert "results.json can't be read" in cli(losses)[2]
+    assert "results.json cannot be read" in cli(losses)[2]
     assert cli()[0] == 2
 
 
@@ -208,7 +208,7 @@ def test_a_judge_that_failed_in_one_run_does_not_part_it_from_the_others(cli, tm
     assert code == 0
     described = json.loads(out)
     assert described["rows"][0]["figures"]["gold.reward"]["seeds"] == 1
-    assert "gold failed in seed 1: OSError: no such server" in described["notes"][0]["text"]
+    assert described["notes"][0]["text"] == "Judge gold failed in seed 1: OSError: no such server"
 
 
 def test_damaged_verdicts_are_named(cli, losses, tmp_path):

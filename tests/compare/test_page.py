@@ -35,7 +35,7 @@ def whole(tmp_path_factory) -> str:
 def test_it_has_the_figures_the_pictures_the_replies_and_how_it_was_run(whole):
     for words in ("Held-out pairs", "accuracy (implicit reward) ↑", "beta=0.1, best of 3, 3 runs", "baseline", "Failed runs",
                   "UNEQUAL TUNING BUDGETS", "a reply 0", "the best reply 0", "Satterthwaite", "alignzoo compare",
-                  "1,234 s in all", "torch 2.13.0", "seed 2", "Reward against KL", "Differences to dpo_hh"):  # fmt: skip
+                  "1,234 s in total", "torch 2.13.0", "seed 2", "Reward against KL", "Differences from dpo_hh"):  # fmt: skip
         assert words in whole, words
     assert whole.count("<svg") == 3
 
@@ -108,7 +108,7 @@ def test_without_kl_there_is_no_frontier_and_without_differences_no_forest(tmp_p
     (entries[0].figures.path / "samples.jsonl").write_text("")
     text = html(entries)
     assert text.count("<svg") == 1
-    assert "answered by each" not in text
+    assert "Replies to the first test prompts" not in text
 
 
 def test_the_frontier_is_of_accuracy_where_no_judge_says_a_reward(tmp_path):

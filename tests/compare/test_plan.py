@@ -94,14 +94,14 @@ def test_other_data_in_one_table_is_refused_unless_it_is_allowed(tmp_path):
     other = tmp_path / "other_hh.yaml"
     other.write_text("extends: dpo_hh\ndata: {label_noise: 0.1}\nname: other\n")
     words = refused("dpo_hh", str(other), seeds=1)
-    assert "these differ in their data or in what they start from: dpo_hh; other_hh" in words
+    assert "these recipes have different data or starts: dpo_hh; other_hh" in words
     assert "--allow-different-data" in words
     assert len(plan("dpo_hh", str(other), seeds=1, allow_different_data=True).jobs) == 2
 
 
 def test_two_rows_of_one_name_are_refused(tmp_path):
     (tmp_path / "dpo_hh.yaml").write_text("extends: dpo_hh\n")
-    assert "two recipes are called dpo_hh" in refused("dpo_hh", str(tmp_path / "dpo_hh.yaml"))
+    assert "two recipes are named dpo_hh" in refused("dpo_hh", str(tmp_path / "dpo_hh.yaml"))
 
 
 def test_the_fingerprint_is_of_runs_and_measuring_not_of_where_files_are(tmp_path):

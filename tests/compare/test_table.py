@@ -233,7 +233,7 @@ def test_margins_in_other_units_are_not_compared(runs):
     table = build(about(), runs.entries)
     assert table.cells["ipo_hh", "margin"].difference is None
     assert table.cells["cdpo_hh", "margin"].difference is not None
-    assert "The margins of ipo_hh are in another unit than those of dpo_hh" in markdown(table)
+    assert "Margins of ipo_hh are not compared with those of dpo_hh" in markdown(table)
 
 
 def test_margins_in_other_units_choose_no_grid_point(runs):
@@ -247,9 +247,9 @@ def test_margins_in_other_units_choose_no_grid_point(runs):
 
 def test_one_seed_is_said_to_speak_of_one_model(runs):
     runs.add("dpo_hh").add("ipo_hh")
-    assert "One seed: an interval speaks of this one model" in markdown(build(about(), runs.entries))
+    assert "With one seed an interval describes this model" in markdown(build(about(), runs.entries))
     runs.add("dpo_hh", 1)
-    assert "One run: its intervals speak of this one model" in said(build(about(), runs.entries))
+    assert "A single run: its intervals describe this model" in said(build(about(), runs.entries))
 
 
 def test_what_a_single_run_cost_has_no_interval(runs):
@@ -275,7 +275,7 @@ def test_a_start_is_one_run_for_every_seed_of_the_others(tmp_path):
     table = build(about(), comparison(tmp_path).entries)
     cell = table.cells["sft_hh", "preference_accuracy"]
     assert (cell.estimate.seeds, cell.difference.seeds) == (1, 3)
-    assert "one run, so its intervals are over examples alone" in said(table)
+    assert "a single run: its intervals are over examples alone" in said(table)
     assert table.cells["sft_hh", "seconds"].difference is None  # another stage
     assert best(table, "pairs_per_second") == []
 
@@ -284,9 +284,9 @@ def test_the_first_row_that_is_no_start_is_the_baseline_unless_another_is_named(
     entries = comparison(tmp_path).entries
     assert build(about(baseline=None), entries).baseline == "dpo_hh"
     assert build(about(), entries, baseline="sft_hh").baseline == "sft_hh"
-    with pytest.raises(UserError, match=r"no row is called 'dpo_h'.*did you mean 'dpo_hh'"):
+    with pytest.raises(UserError, match=r"no row 'dpo_h'.*did you mean 'dpo_hh'"):
         build(about(), entries, baseline="dpo_h")
-    with pytest.raises(UserError, match=r"no figure is called 'margn'.*did you mean 'margin'"):
+    with pytest.raises(UserError, match=r"no figure 'margn'.*did you mean 'margin'"):
         build(about(), entries, select="margn")
 
 
@@ -322,7 +322,7 @@ def test_a_table_of_failures_alone_is_still_a_table(runs, tmp_path):
 def test_a_judge_that_failed_leaves_empty_cells_and_a_footnote(runs):
     runs.add("dpo_hh").add("ipo_hh", problem="OSError: no such server")
     table = build(about(), runs.entries)
-    assert "The judge gold failed: OSError: no such server" in said(table)
+    assert "Judge gold failed: OSError: no such server" in said(table)
     assert re.search(r"\| ipo_hh +\| —¹ +\| —¹ +\| —¹ +\|", markdown(table))
     assert ("ipo_hh", "gold.reward") not in table.cells
 
@@ -368,7 +368,7 @@ def test_steps_that_differ_are_said(runs):
 
 def test_replies_drawn_in_other_ways_are_said(runs):
     runs.add("dpo_hh").add("ipo_hh", sampling={"temperature": 0.0})
-    assert "REPLIES WERE DRAWN IN DIFFERENT WAYS" in loud(build(about(), runs.entries))
+    assert "SAMPLING SETTINGS DIFFER" in loud(build(about(), runs.entries))
     assert "ipo_hh: temperature 0.0" in loud(build(about(), runs.entries))
 
 
@@ -415,7 +415,7 @@ def grids(text: str) -> list[tuple[bool, list[list[str]]]]:
             rows = [re.split(r"(?<!\\)\|", one)[1:-1] for one in lines if "| --" not in one]
             found.append((by, [[cell.strip() for cell in row] for row in rows]))
             lines, by = [], False
-        by = by or line.startswith("Difference to")
+        by = by or line.startswith("Difference from")
     return found
 
 

@@ -226,7 +226,7 @@ def test_bfloat16_is_near(saved):
 @pytest.mark.parametrize(
     ("label", "problem"),
     [
-        (None, "has 2 labels; say which one is the score; expected one of POSITIVE, NEGATIVE, or an index from 0 to 1"),
+        (None, "has 2 labels; name the one that is the score; expected one of POSITIVE, NEGATIVE, or an index from 0 to 1"),
         (2, "has no label 2; expected one of"),
         ("POSITVE", "has no label 'POSITVE'; expected one of .*; did you mean 'POSITIVE'\\?"),
     ],
@@ -250,5 +250,5 @@ def test_a_folder_that_is_not_there_is_told_with_the_nearest(saved, tmp_path):
 def test_a_language_model_is_no_classifier(tmp_path):
     model = hf.LlamaForCausalLM(hf.LlamaConfig(**SMALL))
     export(tmp_path, model, byte_tokenizer(), weights_of(model))
-    with pytest.raises(UserError, match=r"is no classifier: its weights lack score\.weight; expected a sequence class"):
+    with pytest.raises(UserError, match=r"is not a classifier: its weights lack score\.weight; expected a sequence class"):
         Classifier(path=str(tmp_path), label=0).scores(["a"], ["b"])

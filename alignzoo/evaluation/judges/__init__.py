@@ -1,4 +1,4 @@
-"""The built-in judges, registered through the same hook as anybody's."""
+"""The built-in judges, registered through the hook that plugins use."""
 
 from alignzoo.evaluation.judges.chat import Chat
 from alignzoo.evaluation.judges.classifier import Classifier
@@ -9,5 +9,5 @@ from alignzoo.interfaces.judge import Judge
 
 @hookimpl
 def register_judges() -> list[type[Judge]]:
-    """Name the three of this package."""
+    """Return the judges of this package."""
     return [ToyJudge, Classifier, Chat]

@@ -1,4 +1,4 @@
-"""A language model behind a chat endpoint, asked which of two replies is better."""
+"""A language model behind a chat endpoint that compares two replies."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ Question = tuple[str, str, str]
 
 
 class Chat(Judge):
-    """A language model behind an OpenAI-compatible endpoint compares two replies; it gives no scores.
+    """Compare two replies with a language model behind an OpenAI-compatible endpoint.
 
-    Each pair is shown in both orders and the two verdicts are averaged, so that a liking for the first place cancels
-    out: 1, 0.75, 0.5, 0.25 or 0. A verdict that can't be read is asked for once more, then it is not-a-number, and so
-    is its pair. Verdicts are kept in the cache by model, question, temperature, prompt and both replies in their order:
-    what was judged once is not asked again, whatever address answers to the model's name.
+    Each pair is shown in both orders and the two verdicts are averaged, which cancels a preference for the first place:
+    1, 0.75, 0.5, 0.25 or 0. A verdict that cannot be parsed is asked for once more; after that its pair is nan.
+    Verdicts are cached by model, question, temperature, prompt and both replies in their order, whatever the endpoint's
+    address. The judge gives no scores.
     """
 
     name = "chat"
@@ -77,13 +77,19 @@ class Chat(Judge):
         return question
 
     def ready(self) -> None:
-        """Whether the environment has the address and the key; nothing is asked. Raises UserError."""
+        """Check that the environment has the address and the key, without a request.
+
+        Raises:
+            UserError: A variable is missing or malformed.
+        """
         self._endpoint()
 
     def prefers(self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]) -> list[float]:
-        """The mean of both orders' verdicts; equal replies are a tie without a question.
+        """Return the mean of both orders' verdicts; equal replies tie without a question.
 
-        Raises UserError for what the environment lacks or the endpoint refuses, ConnectionError when it is not there.
+        Raises:
+            UserError: The environment lacks a variable, or the endpoint rejects a request.
+            ConnectionError: The endpoint cannot be reached or gives no answer.
         """
         pairs = [
             [(_plain(prompt), a, b), (_plain(prompt), b, a)]
@@ -162,9 +168,9 @@ _LINE = re.compile(
 
 
 def verdict_in(answer: str) -> Verdict | None:
-    """A [[mark]] as MT-Bench asks for, the last one; else the last line, if it is a verdict and nothing more.
+    """Return the last [[mark]], as MT-Bench asks for, or else the verdict in the last line.
 
-    None for anything else: a verdict that was guessed would be worse than none.
+    None if the last line holds more than a verdict: a guess would be worse than none.
     """
     marks = _MARKED.findall(answer)
     lines = [line for line in answer.splitlines() if line.strip()]
@@ -175,7 +181,7 @@ def verdict_in(answer: str) -> Verdict | None:
 
 
 def _plain(prompt: Prompt) -> str:
-    """Text as it is; of a chat, who says what."""
+    """Return a prompt as text, with the speakers of a chat."""
     if isinstance(prompt, str):
         return prompt.strip()
     return "\n\n".join(f"{message['role'].capitalize()}: {plain_text(message)}" for message in prompt)

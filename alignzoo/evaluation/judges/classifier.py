@@ -1,4 +1,4 @@
-"""Sequence classifiers and reward models of the Hugging Face library."""
+"""Sequence classifiers and reward models of transformers."""
 
 from __future__ import annotations
 
@@ -19,39 +19,45 @@ WHERE = "eval.judges"
 
 
 class Classifier(Judge):
-    """A sequence classifier or a reward model: what it makes of prompt and reply is the score.
+    """Score replies with a sequence classifier or a reward model.
 
-    A single output is the score as it is. Of several labels one is named, and the score is its log-odds against all
-    the others; where outputs stand for themselves (regression, labels that don't exclude each other), that output.
+    A single output is the score. Of several labels one is named, and the score is its log-odds against all others. For
+    regression and multi-label problems the named output is the score.
     """
 
     name = "classifier"
     source = "reward models: Ouyang et al. 2022 (arXiv:2203.02155), section 3.5"
 
-    path: str = Field(description="a folder or a hub id, as for from_pretrained; code that comes with it is never run")
+    path: str = Field(description="folder or hub id, as for from_pretrained; its remote code is never run")
     revision: str | None = Field(None, description="hub revision")
-    label: int | str | None = Field(None, description="the one that is the score, by name or index; null: the only one")
-    prompt: bool = Field(True, description="false: the reply is read without its prompt")
-    pair: bool = Field(False, description="prompt and reply as a text pair, as cross-encoders take them")
+    label: int | str | None = Field(
+        None, description="label whose output is the score, by name or index; null: the only one"
+    )
+    prompt: bool = Field(True, description="false: read the reply without its prompt")
+    pair: bool = Field(False, description="give prompt and reply as a text pair, as cross-encoders take them")
     eos: bool | None = Field(
-        None, description="close plain texts with the end-of-sequence token; null: if it reads a text at its last token"
+        None, description="end plain texts with the end-of-sequence token; null: if the model reads the last token"
     )
     after_turn: bool = Field(
-        False, description="read what the chat template writes after the end of a turn (a newline), as TRL's models do"
+        False, description="keep what the chat template writes after the end of a turn, as TRL's models do"
     )
-    max_length: int | None = Field(None, ge=1, description="tokens read of a text, its last ones; null: what fits")
-    micro_batch_tokens: int = Field(8192, ge=1, description="token slots per batch; changes speed, not the scores")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the weights and the arithmetic")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
+    max_length: int | None = Field(None, ge=1, description="most tokens of a text, its last ones; null: what fits")
+    micro_batch_tokens: int = Field(8192, ge=1, description="token slots per batch; changes speed, not scores")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="precision of weights and arithmetic")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if available")
 
     _loaded: Any = PrivateAttr(None)
 
     def ready(self) -> None:
-        """Whether there is such a model with such a label; its weights are not read. Raises UserError."""
+        """Check that there is a model with the label, without reading its weights.
+
+        Raises:
+            UserError: There is none.
+        """
         self._column(self._from_pretrained("AutoConfig"))
 
     def scores(self, prompts: Sequence[Prompt], replies: Sequence[str]) -> list[float]:
-        """The output, or the label's log-odds, of each reply. Batches and padding don't change what is read."""
+        """Return the output, or the label's log-odds, of each reply, whatever the batches."""
         import torch
 
         from alignzoo.evaluation.judges.texts import as_text, batches, outputs, read
@@ -79,20 +85,20 @@ class Classifier(Judge):
         return min(limit for limit in known if limit is not None)
 
     def _model(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """Loaded once, when it is first needed."""
+        """Return model and tokenizer, loaded when first needed."""
         if self._loaded is None:
             import torch
 
             if self.device == "cuda" and not torch.cuda.is_available():
-                raise UserError("no GPU is there", where=f"{WHERE}: device", expected="cpu, or auto")
+                raise UserError("there is no GPU", where=f"{WHERE}: device", expected="cpu or auto")
             device = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
             self.ready()
             options = {"dtype": getattr(torch, self.dtype), "output_loading_info": True}
             model, info = self._from_pretrained("AutoModelForSequenceClassification", **options)
             missing = sorted(info["missing_keys"])
-            if missing:  # transformers would draw them at random and go on
+            if missing:  # transformers would initialize them at random and go on
                 raise UserError(
-                    f"'{self.path}' is no classifier: its weights lack {', '.join(missing)}", where=f"{WHERE}: path",
+                    f"'{self.path}' is not a classifier: its weights lack {', '.join(missing)}", where=f"{WHERE}: path",
                     expected="a sequence classifier or a reward model",
                 )  # fmt: skip
             self._loaded = model.to(device).eval(), self._from_pretrained("AutoTokenizer")
@@ -116,23 +122,23 @@ class Classifier(Judge):
             if "safetensors" in str(error):
                 raise UserError(
                     f"'{self.path}' has no weights in safetensors", where=f"{WHERE}: path",
-                    expected="model.safetensors: opening a pickled file can run any code",
-                    hint="where you trust it, convert it once: from_pretrained(FOLDER) and save_pretrained(FOLDER)",
+                    expected="model.safetensors: loading a pickled file can run any code",
+                    hint="if you trust it, convert it: from_pretrained(FOLDER), then save_pretrained(FOLDER)",
                 ) from error  # fmt: skip
             raise UserError(
                 f"no classifier could be loaded from '{self.path}': {(str(error).splitlines() or [''])[0]}",
-                where=f"{WHERE}: path", expected="a folder in Hugging Face layout, or a hub id with the hub in reach",
+                where=f"{WHERE}: path", expected="a folder in Hugging Face layout, or a reachable hub id",
             ) from error  # fmt: skip
 
     def _column(self, config: PreTrainedConfig) -> int:
-        """The output that the label is."""
+        """Return the index of the label's output."""
         names = {int(place): str(name) for place, name in (config.id2label or {}).items()}
         known = f"one of {', '.join(names.values())}, or an index from 0 to {len(names) - 1}"
         if self.label is None and len(names) == 1:
             return 0
         if self.label is None:
             raise UserError(
-                f"'{self.path}' has {len(names)} labels; say which one is the score", where=f"{WHERE}: label",
+                f"'{self.path}' has {len(names)} labels; name the one that is the score", where=f"{WHERE}: label",
                 expected=known,
             )  # fmt: skip
         for place, name in names.items():
@@ -145,7 +151,7 @@ class Classifier(Judge):
 
 
 def _score(outputs: Tensor, column: int, config: PreTrainedConfig) -> Tensor:
-    """(B,) from (B, labels)."""
+    """Return scores (B,) from outputs (B, labels)."""
     independent = config.problem_type in ("regression", "multi_label_classification")
     if outputs.shape[1] == 1 or independent:
         return outputs[:, column]

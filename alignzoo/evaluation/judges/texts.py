@@ -1,4 +1,4 @@
-"""A prompt and a reply as a classifier reads them: one text or a pair, its tokens, and batches that change nothing."""
+"""Texts of a prompt and a reply for a classifier: tokens and batches."""
 
 from __future__ import annotations
 
@@ -17,27 +17,33 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Encoded = dict[str, list[int]]
-"""What a tokenizer makes of one text: `input_ids`, and whatever has as many entries."""
+"""Token ids of one text as `input_ids`, and other entries of the same length."""
 
 
 class Text(NamedTuple):
-    """What is tokenized: a text, or two of them."""
+    """A text to tokenize, or a pair of them."""
 
     first: str
     second: str | None = None
     templated: bool = False
-    """Whether a chat template has put the special tokens in."""
+    """True if a chat template has added the special tokens."""
 
 
 def as_text(
     prompt: Prompt | None, reply: str, tokenizer: PreTrainedTokenizerBase, *, pair: bool, end: bool,
     after_turn: bool = False,
 ) -> Text:  # fmt: skip
-    """A chat by the tokenizer's template, if it has one; else the prompt's text and the reply, a space between them.
+    """Return a chat rendered by the tokenizer's template, or else prompt and reply as text.
 
-    A chat is written as training reads it, up to the token that ends the last turn (`after_turn`: as far as the
-    template writes). `end` closes what no template
-    closes with the end-of-sequence token. Without a prompt it is the reply alone.
+    Plain texts have a space between them. Without a prompt the text is the reply alone.
+
+    Args:
+        prompt: Text, chat or None.
+        reply: The reply.
+        tokenizer: Tokenizer with or without a chat template.
+        pair: Return two texts, as cross-encoders take them.
+        end: Close a text without template with the end-of-sequence token.
+        after_turn: Keep what the template writes after the end of the last turn, which training leaves out.
     """
     eos = str(tokenizer.eos_token or "")
     ended = reply + eos if end and not (eos and reply.endswith(eos)) else reply
@@ -50,14 +56,16 @@ def as_text(
         prompt = "\n\n".join(map(plain_text, prompt)) + ("" if pair else "\n\n")
     if pair:
         return Text(prompt, ended)
-    # Samples are stripped, and their prompts end in "Assistant:"; what models are trained on has a space there.
+    # Sampled replies are stripped and prompts end in "Assistant:", while training data has a space between them.
     touching = prompt != "" and not prompt[-1].isspace() and not reply[:1].isspace()
     return Text(prompt + " " * touching + ended)
 
 
 def read(texts: Sequence[Text], tokenizer: PreTrainedTokenizerBase, limit: int) -> list[Encoded]:
-    """Their tokens, at most `limit` each, special tokens once as in training. What is over is cut at the beginning of
-    a text, and a warning says so."""
+    """Return the tokens of the texts, at most `limit` each, with special tokens once.
+
+    Longer texts lose their beginning, with a warning.
+    """
     found, cut, reader = [], 0, Reader(tokenizer)
     for text in texts:
         options: dict[str, Any] = {"add_special_tokens": not text.templated, "verbose": False}
@@ -73,13 +81,13 @@ def read(texts: Sequence[Text], tokenizer: PreTrainedTokenizerBase, limit: int) 
         cut += over > 0
         found.append(encoded)
     if cut:
-        what = f"{cut} of {len(texts)} texts have more than {limit} tokens; their beginning is not read"
-        warnings.warn(what, stacklevel=3)
+        message = f"{cut} of {len(texts)} texts have more than {limit} tokens; their beginning is cut off"
+        warnings.warn(message, stacklevel=3)
     return found
 
 
 def _once(encoded: Encoded, text: Text, reader: Reader) -> Encoded:
-    """Without the BOS and EOS that the text and the tokenizer both put there."""
+    """Remove a BOS or EOS that both the text and the tokenizer have added."""
     if text.templated:
         return encoded
     size = len(encoded["input_ids"])
@@ -88,13 +96,13 @@ def _once(encoded: Encoded, text: Text, reader: Reader) -> Encoded:
 
 
 def _cut(values: list[int], ids: list[int], over: int, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Without `over` of the first values; BOS stays, as in training."""
+    """Remove the first `over` values after a BOS, as training does."""
     kept = int(ids[:1] == [tokenizer.bos_token_id])
     return values[:kept] + values[kept + over :]
 
 
 def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Indices of texts of like length, the longest first, in batches of up to `budget` token slots."""
+    """Yield indices of texts of similar length, longest first, up to `budget` token slots."""
     batch: list[int] = []
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
         if batch and (len(batch) + 1) * lengths[batch[0]] > budget:
@@ -106,11 +114,10 @@ def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
 
 
 def outputs(texts: Sequence[Encoded], model: PreTrainedModel) -> Tensor:
-    """(B, labels) in float64: what the model makes of a batch, padded on the right.
+    """Return the model's outputs of a right-padded batch, (B, labels) in float64.
 
-    Decoders read a text at its last token that is not their padding token, and refuse a batch when they have none.
-    Such a one is lent a token that no text of the batch has: what it reads is then each text's own last token. (There
-    always is one: no text has all bytes in it.)
+    Decoders read a text at its last token other than padding, and need a padding token for a batch. A model without one
+    temporarily gets a token that no text of the batch contains.
     """
     import torch
 

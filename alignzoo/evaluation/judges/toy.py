@@ -1,4 +1,4 @@
-"""The embedded sample's judge."""
+"""The judge of the toy data."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from alignzoo.interfaces.judge import Judge, Prompt
 
 
 class ToyJudge(Judge):
-    """What the embedded sample's own grammar says a reply is worth, from -1 to 1: ground truth, no model's opinion.
+    """Score a reply from -1 to 1 by the grammar of the toy data, which is ground truth.
 
-    It knows nothing of prompts that are not the sample's.
+    Prompts of other data have no score.
     """
 
     name = "toy"
     source = "the grammar that generated the sample (alignzoo.data.toy)"
 
     def scores(self, prompts: Sequence[Prompt], replies: Sequence[str]) -> Sequence[float]:
-        """From -1 (worst) to 1; 0 for a reply that says nothing known, not-a-number for a foreign prompt."""
+        """Return scores from -1 (worst) to 1; 0 without known content, nan for other prompts."""
         from alignzoo.data.toy.ground_truth import ground_truth_reward, subject
 
         return [

@@ -1,4 +1,4 @@
-"""The built-in metrics, registered through the same hook as anybody's."""
+"""The built-in metrics, registered through the hook that plugins use."""
 
 from alignzoo.evaluation.metrics.entropy import Entropy
 from alignzoo.evaluation.metrics.normalized_accuracy import NormalizedAccuracy
@@ -8,5 +8,5 @@ from alignzoo.interfaces.metric import Metric
 
 @hookimpl
 def register_metrics() -> list[type[Metric]]:
-    """Name the two of this package."""
+    """Return the metrics of this package."""
     return [Entropy, NormalizedAccuracy]

@@ -1,4 +1,4 @@
-"""How sure the policy is of its tokens."""
+"""Entropy of the policy's next-token distribution."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from alignzoo.interfaces.objective import Objective
 
 
 class Entropy(Metric):
-    """Entropy of the policy's next-token distribution, in nats, a mean over the chosen completion's tokens.
+    """Entropy of the policy's next token, in nats, averaged over the chosen completion.
 
     It falls as a policy collapses to a few phrases.
     """
@@ -23,5 +23,5 @@ class Entropy(Metric):
     statistics = ("entropy",)
 
     def values(self, example: Scored, objective: Objective) -> Tensor:
-        """Shape (B,)."""
+        """Return the mean entropy of each example, shape (B,)."""
         return example.tokens.mean(example.tokens.entropy)

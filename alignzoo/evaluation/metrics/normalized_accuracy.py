@@ -1,4 +1,4 @@
-"""Preference accuracy that length does not decide."""
+"""Preference accuracy by length-normalized likelihood."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from alignzoo.interfaces.objective import Objective
 
 
 class NormalizedAccuracy(Metric):
-    """Share of pairs whose chosen completion has the higher mean log-prob per token; ties count one half."""
+    """Share of pairs whose chosen completion has the higher mean log-prob per token.
+
+    Ties count one half.
+    """
 
     name = "normalized_accuracy"
     source = "Meng et al. 2024 (SimPO), arXiv:2405.14734, section 2"
     equation = "[log pi(y_w) / |y_w| > log pi(y_l) / |y_l|]"
 
     def values(self, example: Pair, objective: Objective) -> Tensor:
-        """Shape (B,)."""
+        """Return 1, 0 or 0.5 for each pair, shape (B,)."""
         from alignzoo.interfaces.ties import wins
 
         sides = (example.chosen, example.rejected)

@@ -16,7 +16,7 @@ from alignzoo.report.comparison.numbers import NOTHING, bounds, difference_words
 
 
 def markdown(table: Table) -> str:
-    """Return the table as Markdown: figures and differences by group, notes, caption, all configurations."""
+    """Return the table as Markdown: figures, differences, notes, caption, all configurations."""
     return "\n".join(_lines(table)).rstrip() + "\n"
 
 
@@ -110,5 +110,5 @@ def _grid(cells: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def escape(text: str) -> str:
-    """Return text that Markdown shows as it is, without ending a cell or becoming a tag or link."""
+    """Return text that Markdown shows as it is, without ending a cell or becoming a tag."""
     return re.sub(r"([\\`*<>\[\]|])", r"\\\1", " ".join(text.split()))

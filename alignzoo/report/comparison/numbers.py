@@ -16,9 +16,10 @@ NOISE = "≈"
 
 
 def digits(table: Table, column: Column) -> int:
-    """Return the decimals of a column: three for a share, else three significant digits of its median figure.
+    """Return the decimals of a column: three for a share, else three significant digits.
 
-    Starts are left out: their KL is 0, and their margin may have another scale.
+    Significant digits are those of the median figure. Starts are left out: their KL is 0, and their margin may have
+    another scale.
     """
     if column.scale == SHARE:
         return 3

@@ -1,4 +1,4 @@
-"""Plots of a comparison: reward against KL, differences from the baseline, spread over the grid."""
+"""Plots of a comparison: reward against KL, differences, spread over the grid."""
 
 from __future__ import annotations
 
@@ -79,7 +79,10 @@ def reward_column(table: Table) -> Column | None:
 
 
 def frontier(table: Table) -> Figure | None:
-    """Draw reward against KL, after figure 2 of Rafailov et al. 2023; None if either is unknown."""
+    """Draw reward against KL, or return None if either is unknown.
+
+    Source: Rafailov et al. 2023, figure 2.
+    """
     kl, reward = table.column("kl"), reward_column(table)
     if kl is None or reward is None:
         return None
@@ -109,7 +112,10 @@ def frontier(table: Table) -> Figure | None:
 
 
 def differences(table: Table) -> Figure | None:
-    """Draw a forest plot of the differences from the baseline in up to four figures; None without any."""
+    """Draw a forest plot of differences from the baseline in up to four figures.
+
+    Returns None without any difference.
+    """
     shown = [column for column in _headlines(table) if any(_cell(table, row, column) for row in table.rows)][:4]
     rows = [(n, row) for n, row in enumerate(table.rows) if any(_cell(table, row, column) for column in shown)]
     if not rows:
@@ -194,7 +200,10 @@ def _cell(table: Table, row: ComparedRow, column: Column) -> Any:
 
 
 def _runs(point: Point, *columns: Column) -> Any:
-    """Return the means of each column on the test rows, shape (runs, columns), of runs that have them all."""
+    """Return the means of each column on the test rows, shape (runs, columns).
+
+    Runs without one of the columns are left out.
+    """
     found = [point.by_seed(column, test=True) for column in columns]
     seeds = [seed for seed in found[0] if all(seed in one for one in found)]
     means = [[float(np.mean(one[s].values[np.isfinite(one[s].values)])) for one in found] for s in seeds]

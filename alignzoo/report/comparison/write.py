@@ -30,7 +30,9 @@ HEADINGS = (
 
 
 def write_all(folder: Path, table: Table | None = None) -> Table:
-    """Write a table in every format into `folder` and return it. The same records give the same bytes.
+    """Write a table in every format into `folder` and return it.
+
+    The same records give the same bytes.
 
     Args:
         folder: Where to write.
@@ -74,7 +76,7 @@ def as_csv(table: Table) -> str:
 
 
 def as_json(table: Table) -> dict[str, Any]:
-    """Return the whole table: rows, grid points, runs with their means on both splits, caption, description."""
+    """Return the whole table: rows, grid points, runs with means on both splits, caption."""
     return {
         "name": table.about.get("name", ""),
         "baseline": table.baseline,

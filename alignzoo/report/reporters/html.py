@@ -10,7 +10,7 @@ from alignzoo.interfaces.reporter import Reporter
 
 
 class Html(Reporter):
-    """Write report.html into the run folder: curves, samples before and after, statistics of the data."""
+    """Write report.html into the run folder: curves, samples, statistics of the data."""
 
     name = "html"
 

@@ -17,9 +17,10 @@ PACKAGE_OF = {"comet_ml": "comet-ml"}
 
 
 class Tracker(Reporter):
-    """Log every number of every step and evaluation, and the resolved recipe, to an experiment tracker.
+    """Log the numbers of every step and evaluation to an experiment tracker.
 
-    Supports the trackers of accelerate. They take their own settings from environment variables; no key is written.
+    Supports the trackers of accelerate. They take their own settings from environment variables; no key is written. The
+    resolved recipe is logged too.
     """
 
     name = "tracker"

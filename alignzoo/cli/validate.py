@@ -60,7 +60,7 @@ def _in_words(found: dict[str, Any]) -> str:
     if "unavailable" in found:
         return f"can't be measured: {found['unavailable']}"
     words = (
-        f"at most {found['difference']:.2g} nats per token from the model's own forward (limit {found['limit']:.2g}; "
+        f"at most {found['difference']:.2g} nats a token from the model's own forward (limit {found['limit']:.2g}; "
         f"{found['rows']:,} rows, {found['tokens']:,} tokens, up to {found['longest']:,} long; "
         f"layout {found['layout']}: {found['reason']})"
     )

@@ -177,7 +177,7 @@ def _about(sources: Sequence[_Source], folders: Sequence[Path]) -> dict[str, Any
             about[key] = values[0]
     labels = {record.label for record in _merged(sources)}
     for key in ("baseline", "select"):
-        said = [source.about[key] for source in sources if source.about.get(key)]
-        if said and (key == "select" or said[0] in labels):
-            about[key] = said[0]
+        values = [source.about[key] for source in sources if source.about.get(key)]
+        if values and (key == "select" or values[0] in labels):
+            about[key] = values[0]
     return about

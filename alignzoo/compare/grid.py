@@ -149,8 +149,8 @@ def check_selection(rows: Sequence[ComparedRow], column: Column, columns: Sequen
     Raises:
         UserError: No validation row has the figure, or the points measure it in different units.
     """
-    asked = [row for row in rows if len(row.points) > 1 and any(point.done for point in row.points)]
-    for row in asked if column.key == MARGIN else ():
+    tuned = [row for row in rows if len(row.points) > 1 and any(point.done for point in row.points)]
+    for row in tuned if column.key == MARGIN else ():
         first, *others = [point for point in row.points if point.done]
         other = next((point for point in others if point.reward_scale != first.reward_scale), None)
         if other is not None:
@@ -158,11 +158,11 @@ def check_selection(rows: Sequence[ComparedRow], column: Column, columns: Sequen
                 f"'{MARGIN}' of {row.label} is in another unit at {other.description} than at {first.description}",
                 where="select", expected="a figure that the grid does not rescale, such as preference_accuracy",
             )  # fmt: skip
-    if not asked or any(choose(row, column)[0] for row in asked):
+    if not tuned or any(choose(row, column)[0] for row in tuned):
         return
     known = [
         other.key for other in columns
-        if any(point.mean(other, test=False) is not None for row in asked for point in row.points)
+        if any(point.mean(other, test=False) is not None for row in tuned for point in row.points)
         and other.group != "cost"
     ]  # fmt: skip
     raise UserError(

@@ -109,20 +109,20 @@ class _Measuring:
             "format": FORMAT, "weights": self.model["trained_weights"], "start": self.model["weights"],
             "tokens": self.store.key, "sampling": self.settings.model_dump(),
         }  # fmt: skip
-        place = self.folder / "evaluations" / digest(about)
-        if read_verified(place) is None:
-            with exclusive(place, self.screen):
-                if read_verified(place) is None:
-                    self._write(place, about)
-        return EvaluationFolder(place)
+        path = self.folder / "evaluations" / digest(about)
+        if read_verified(path) is None:
+            with exclusive(path, self.screen):
+                if read_verified(path) is None:
+                    self._write(path, about)
+        return EvaluationFolder(path)
 
-    def _write(self, place: Path, about: dict[str, Any]) -> None:
-        if place.is_dir():
-            self.screen.info(f"{place} is damaged: it is set aside and computed again")
-            quarantine(place)
+    def _write(self, path: Path, about: dict[str, Any]) -> None:
+        if path.is_dir():
+            self.screen.info(f"{path} is damaged: it is set aside and computed again")
+            quarantine(path)
         held_out = self.store.get(RowReader(self.recipe.data), self.screen.info).held_out
         examples, lines = self._computed(held_out)
-        with atomic_folder(place) as temporary:
+        with atomic_folder(path) as temporary:
             save_file(examples, temporary / EXAMPLES)
             _write_lines(temporary / SAMPLES, lines)
             groups = [digest(row.group)[:16] for row in held_out.rows]

@@ -76,7 +76,7 @@ def divergences(
     device = next(policy.parameters()).device
     for part in plan_micro_batches(trees, budget, policy.layout):
         forest = lay_out([trees[i] for i in part], policy.layout).to(device)
-        # A scorer's statistic is KL(live || own): here the policy runs beside the reference.
+        # A scorer's statistic is KL(live || own): here the policy runs with the reference.
         found = reference(forest, ("kl",), live=policy)
         ratios = found["ref_log_prob"].double() - found["log_prob"].double()
         lengths = forest.offsets.diff().tolist()

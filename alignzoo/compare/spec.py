@@ -71,9 +71,9 @@ def read_comparison(path: Path) -> tuple[Node, Comparison]:
     refuse_secrets(node)
     for key in RECIPE_KEYS:
         for item in node.value[key].value if key in node.value and isinstance(node.value[key].value, list) else ():
-            beside = path.parent / item.value if isinstance(item.value, str) else None
-            if beside is not None and beside.is_file():
-                item.value = str(beside)
+            sibling = path.parent / item.value if isinstance(item.value, str) else None
+            if sibling is not None and sibling.is_file():
+                item.value = str(sibling)
     plain = node.plain()
     plain.setdefault("name", path.stem)
     if isinstance(plain.get("set"), dict):

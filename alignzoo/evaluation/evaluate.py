@@ -73,7 +73,7 @@ def evaluate(
         screen: Where progress is shown.
         states: State of each term of the objective.
         at_start: True if the policy still is the reference. Its log-probs are then the reference's own, so that every
-            pair is an exact tie whatever two forward passes round to.
+            pair is an exact tie even if two forward passes round differently.
         ranks: The processes.
     """
     objective = builder.objective

@@ -77,7 +77,7 @@ def _figure(shapes: Sequence[Shape], columns: int) -> Figure:
     height = rows * HEIGHT + head
     figure = Figure(figsize=(width, height))
     figure.legend(
-        handles=[Line2D([], [], color=color, linestyle=dash, label=said) for said, color, dash in LEGEND.values()],
+        handles=[Line2D([], [], color=color, linestyle=dash, label=label) for label, color, dash in LEGEND.values()],
         loc="upper left", bbox_to_anchor=(0.1 / width, 1 - 0.04 / height), bbox_transform=figure.transFigure,
         ncols=across, frameon=False, labelcolor=INK, fontsize=8, borderaxespad=0, borderpad=0, handlelength=2.2,
     )  # fmt: skip

@@ -140,10 +140,10 @@ class Chat(Judge):
             raise failed.exceptions[0] from None
         return found
 
-    async def _ask(self, endpoint: Endpoint, client: httpx2.AsyncClient, asked: Question) -> Verdict | None:
-        filled = dict(zip(("{prompt}", "{first}", "{second}"), asked, strict=True))
-        question = re.sub(r"\{(prompt|first|second)\}", lambda slot: filled[slot.group()], self.question)
-        messages = [{"role": "user", "content": question}]
+    async def _ask(self, endpoint: Endpoint, client: httpx2.AsyncClient, question: Question) -> Verdict | None:
+        filled = dict(zip(("{prompt}", "{first}", "{second}"), question, strict=True))
+        text = re.sub(r"\{(prompt|first|second)\}", lambda slot: filled[slot.group()], self.question)
+        messages = [{"role": "user", "content": text}]
         limits = {"temperature": self.temperature, "max_tokens": self.max_tokens}
         body: dict[str, Any] = {"model": self.model, "messages": messages}
         body |= {name: value for name, value in limits.items() if value is not None}

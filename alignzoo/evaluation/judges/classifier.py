@@ -109,8 +109,8 @@ class Classifier(Judge):
 
         path = Path(self.path).expanduser()
         if not path.is_dir() and (path.is_absolute() or self.path.startswith(".")):
-            beside = [one.name for one in path.parent.iterdir() if one.is_dir()] if path.parent.is_dir() else []
-            close = nearest(path.name, beside)
+            siblings = [one.name for one in path.parent.iterdir() if one.is_dir()] if path.parent.is_dir() else []
+            close = nearest(path.name, siblings)
             raise UserError(f"no such folder: {self.path}", where=f"{WHERE}: path", nearest=close)
         source = str(path) if path.is_dir() else self.path
         options |= {"revision": self.revision, "trust_remote_code": False}

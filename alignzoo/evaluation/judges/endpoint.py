@@ -31,7 +31,7 @@ TRANSIENT = (408, 409, 425, 429)
 """Status codes that are tried again, like 500 and above."""
 BROKEN = (httpx2.NetworkError, httpx2.RemoteProtocolError)
 """A connection that ended before the answer did."""
-_jitter = random.Random()  # its own generator: pauses must not move anybody else's random numbers
+_jitter = random.Random()  # its own generator: pauses must not advance other random streams
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ WORTH: dict[Verdict, float] = {"A": 1.0, "B": 0.0, "tie": 0.5}
 """Value of a verdict for the reply that was shown first."""
 
 
-def verdict_key(*asked: str | float | None) -> str:
+def verdict_key(*parts: str | float | None) -> str:
     """Return 32 hex digits of everything that a verdict depends on."""
-    return blake2b(json.dumps(asked).encode(), digest_size=16).hexdigest()
+    return blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 
 class Verdicts:

@@ -35,7 +35,7 @@ ENTRIES = Path(__file__).parent / "mutants.yaml"
 RESULTS = Path(__file__).parent / "results" / "mutants.json"
 SECONDS = 900
 """Limit for the tests of one mutant. A mutant that makes them hang counts as killed."""
-CHUNK = 4
+CHUNK = 8
 """Mutants whose failed cases run together on the restored copy before the results are written."""
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload([

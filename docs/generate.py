@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from alignzoo.cli.objectives import needs, paper
+from alignzoo.cli.describe import needs, paper
 from pydantic import BaseModel
 
 from alignzoo.cli import COMMANDS, alignzoo

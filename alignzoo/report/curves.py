@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib
 
-from alignzoo.report.svg import BLUE, GREEN, GREY, INK, RED, STYLE, inline, new_figure, style_axes, svg_document
+from alignzoo.report.svg import BLUE, GREEN, GRAY, INK, RED, STYLE, inline, new_figure, style_axes, svg_document
 
 Line = tuple[str, str, str, str]
 """(kind of metrics line, key, label, color)"""
@@ -17,7 +17,7 @@ PANELS: tuple[tuple[str, tuple[Line, ...]], ...] = (
     ("loss", (("train", "loss", "training", BLUE), ("eval", "loss", "held out", RED))),
     ("preference accuracy", (
         ("train", "accuracy", "training", BLUE), ("eval", "preference_accuracy", "held out", RED),
-        ("eval", "likelihood_accuracy", "held out, plain likelihood", GREY),
+        ("eval", "likelihood_accuracy", "held out, plain likelihood", GRAY),
     )),
     ("margin", (("train", "margin", "training", BLUE), ("eval", "margin", "held out", RED))),
     ("rewards", (("train", "chosen_reward", "chosen", GREEN), ("train", "rejected_reward", "rejected", RED))),
@@ -26,8 +26,8 @@ PANELS: tuple[tuple[str, tuple[Line, ...]], ...] = (
     )),
     ("log-prob", (("train", "chosen_log_prob", "chosen", GREEN), ("train", "rejected_log_prob", "rejected", RED))),
     ("gradient norm", (("train", "grad_norm", "before clipping", BLUE),)),
-    ("nats per token from the model's own forward", (("exactness", "difference", "", GREY),)),
-    ("learning rate", (("train", "learning_rate", "", GREY),)),
+    ("nats per token from the model's own forward", (("exactness", "difference", "", GRAY),)),
+    ("learning rate", (("train", "learning_rate", "", GRAY),)),
 )  # fmt: skip
 POINTS = 400
 """Most points of a curve that are drawn, which keeps the page of a long run small."""

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 INK = "#7d838c"
 """Color of axes and text, legible on white and on black."""
-BLUE, RED, GREY, GREEN = "#3b7dd8", "#d8573b", "#8a8f98", "#2a9d6f"
+BLUE, RED, GRAY, GREEN = "#3b7dd8", "#d8573b", "#8a8f98", "#2a9d6f"
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "alignzoo", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9,
 }  # fmt: skip

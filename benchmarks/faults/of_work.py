@@ -214,7 +214,7 @@ def clock_jumps_back(bench: Bench) -> Outcome:
 # --- signals
 
 
-def signalled(bench: Bench, number: int, where: Callable[[], tuple[object, str, int]], step: int) -> Outcome:
+def signaled(bench: Bench, number: int, where: Callable[[], tuple[object, str, int]], step: int) -> Outcome:
     place = bench.place()
 
     def inject() -> None:
@@ -256,32 +256,32 @@ def _export() -> tuple[object, str, int]:
 
 @fault("Ctrl-C in a step")
 def interrupted_step(bench: Bench) -> Outcome:
-    return signalled(bench, signal.SIGINT, _step, 3)
+    return signaled(bench, signal.SIGINT, _step, 3)
 
 
 @fault("SIGTERM in a step (a preempted job)")
 def terminated_step(bench: Bench) -> Outcome:
-    return signalled(bench, signal.SIGTERM, _step, 3)
+    return signaled(bench, signal.SIGTERM, _step, 3)
 
 
 @fault("SIGTERM in an evaluation")
 def terminated_evaluation(bench: Bench) -> Outcome:
-    return signalled(bench, signal.SIGTERM, _evaluation, 3)
+    return signaled(bench, signal.SIGTERM, _evaluation, 3)
 
 
 @fault("SIGTERM in the reference pass")
 def terminated_reference(bench: Bench) -> Outcome:
-    return signalled(bench, signal.SIGTERM, _reference, 0)
+    return signaled(bench, signal.SIGTERM, _reference, 0)
 
 
 @fault("SIGTERM while tokenizing")
 def terminated_tokenization(bench: Bench) -> Outcome:
-    return signalled(bench, signal.SIGTERM, _tokenization, 0)
+    return signaled(bench, signal.SIGTERM, _tokenization, 0)
 
 
 @fault("SIGTERM when the policy is exported")
 def terminated_export(bench: Bench) -> Outcome:
-    return signalled(bench, signal.SIGTERM, _export, 6)
+    return signaled(bench, signal.SIGTERM, _export, 6)
 
 
 @fault("Ctrl-C twice in a step")

@@ -181,7 +181,7 @@ def test_a_kind_may_be_several_words_and_a_name_may_be_of_several_kinds():
     ("name", "words"),
     [
         ("dop", "no objective is called 'dop'; did you mean 'dpo'?"),
-        ("length_normalized", "no modifier is called 'length_normalized'; did you mean 'length_normalization'?"),
+        ("length_normalizaton", "no modifier is called 'length_normalizaton'; did you mean 'length_normalization'?"),
         ("hinge", "no objective is called 'hinge'"),
         ("hinge", "pip install alignzoo-example"),
         ("objectivs", "nothing is called 'objectivs'; did you mean 'objectives'?"),

@@ -53,10 +53,10 @@ def _check_first_row(resolved: Resolved) -> None:
 def check_enough_rows(train: TokenizedRows, held_out: TokenizedRows, batch_size: int) -> None:
     """Raise UserError when there are too few usable rows for a step and an evaluation."""
     if not len(held_out.trees):
-        raise UserError("no held-out row can be used; see data.json in the run folder for the reasons", where="data")
+        raise UserError("no held-out row is usable; data.json in the run folder has the reasons", where="data")
     if len(train.trees) < batch_size:
         raise UserError(
-            f"{len(train.trees)} training rows can be used, fewer than one batch",
+            f"{len(train.trees)} training rows are usable, fewer than one batch",
             where="train.batch_size", expected=f"at most {len(train.trees)} (got {batch_size})",
         )  # fmt: skip
 
@@ -74,7 +74,7 @@ def no_router_loss(model: PreTrainedModel, ignore: bool) -> None:
         return
     name, weight = next(iter(asked.items()))
     raise UserError(
-        f"the model's config asks for an auxiliary router loss (output_router_logits: true, {name}: {weight:g}), "
+        f"the model's config requests an auxiliary router loss (output_router_logits: true, {name}: {weight:g}), "
         "which is not computed", where="model", expected="output_router_logits: false in the model's config",
         hint="train.ignore_router_loss=true trains without that loss",
     )  # fmt: skip
@@ -86,6 +86,6 @@ def check_positions(model: PreTrainedModel, *parts: TokenizedRows) -> None:
     longest = max(part.trees.longest() for part in parts)
     if limit is not None and longest > limit:
         raise UserError(
-            f"a row has {longest} tokens and the model {limit} positions",
+            f"a row has {longest} tokens, and the model has {limit} positions",
             where="tokens.max_length", expected=f"at most {limit}",
         )  # fmt: skip

@@ -52,7 +52,7 @@ def test_a_mistake_is_told_without_a_traceback(tmp_path):
         (["report", "nowhere"], "nowhere: not a run folder"),
         (
             ["validate", "recipes/dpo_hh.yaml", "data.max_train_rows=3"],
-            "3 training rows can be used, fewer than one batch",
+            "3 training rows are usable, fewer than one batch",
         ),
     ],
 )
@@ -92,7 +92,7 @@ def test_everything_that_can_be_named_is_listed_and_explained():
         "normalized_accuracy",
     ]
     text = cli("list", "records").stdout
-    assert "the column of the preferred completion" in text
+    assert "column of the preferred completion" in text
     assert "data: {name: files, path: FILE, format: {name: records}}" in text
     done = cli("list", "recrods")
     assert done.returncode == 2
@@ -108,7 +108,7 @@ def test_objectives_are_listed_and_explained():
         "Mitchell 2023",
         "label_smoothing = 0.1",
         ">= 0, < 0.5",
-        "assumed share of flipped labels",
+        "assumed fraction of flipped labels",
         "objective: {name: cdpo",
     ):
         assert words in text

@@ -24,7 +24,7 @@ SUMMARY = {
     "train": {"steps": 300, "pairs": 4800, "seconds": 40.0, "pairs_per_second": 120.0, "tokens_per_second": 16000.0, "final_loss": 0.3},
     "reference": {"rows_scored": 0, "rows_cached": 5400}, "layout": {"used": "padded", "reason": "agrees"},
     "peak_memory_bytes": 700 * 2**20, "versions": {"alignzoo": "0.1.0", "torch": "2.13.0"},
-    "plugins": [{"package": "alignzoo", "version": "0.1.0", "files": {"dpo": "12" * 16}}],
+    "plugins": [{"package": "alignzoo", "version": "0.1.0", "code": {"dpo": "12" * 16}}],
 }  # fmt: skip
 
 

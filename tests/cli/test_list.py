@@ -184,7 +184,7 @@ def test_a_kind_may_be_several_words_and_a_name_may_be_of_several_kinds():
         ("length_normalizaton", "no modifier is called 'length_normalizaton'; did you mean 'length_normalization'?"),
         ("hinge", "no objective is called 'hinge'"),
         ("hinge", "pip install alignzoo-example"),
-        ("objectivs", "nothing is called 'objectivs'; did you mean 'objectives'?"),
+        ("objectivs", "nothing is called 'objectivs'; did you mean 'objective"),
     ],
 )
 def test_a_misspelled_name_of_any_kind_has_the_nearest(name, words):

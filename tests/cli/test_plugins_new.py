@@ -98,7 +98,7 @@ def test_it_installs_is_found_and_trains_on_the_sample(tmp_path):
     done = python("-m", "pip", "install", *quiet, "--target", site, ".", cwd=folder)
     assert done.returncode == 0, done.stderr
     path = f"{site}{os.pathsep}{ROOT}"
-    assert "objective my_loss" in cli(PYTHONPATH=path).stdout
+    assert "objective my_loss" in python("-m", "alignzoo", "list", "plugins", PYTHONPATH=path).stdout
     for name in ("my_loss", "alignzoo-my-loss"):
         assert f"all {len(CHECKS)} checks passed" in cli("check", name, PYTHONPATH=path).stdout
     run = ["-m", "alignzoo", "run", "dpo_hh", "--with", "my_loss_hh.yaml", "--json"]

@@ -228,7 +228,7 @@ def test_a_metric_of_pairs_on_single_completions_is_an_error(go, tmp_path):
     rows = [{"prompt": f"p{i}", "completion": "a b c", "label": True} for i in range(200)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     text = "eval: {metrics: [longer]}\ndata: {name: files, path: rows.jsonl}"
-    with pytest.raises(UserError, match=r"longer compares completions, and row .* has a single one"):
+    with pytest.raises(UserError, match=r"longer compares completions, and row .* has a single labeled"):
         go(text, recipe="recipes/sft_hh.yaml")
 
 

@@ -53,7 +53,7 @@ def test_the_example_is_found_and_trains(environment, tmp_path):
     assert all(path.startswith(str(environment.parents[1])) for path in where.stdout.split()), (
         where.stdout + where.stderr
     )
-    (plugin,) = json.loads(run(environment, tmp_path, "-m", "alignzoo", "plugins", "--json").stdout)
+    (plugin,) = json.loads(run(environment, tmp_path, "-m", "alignzoo", "list", "plugins", "--json").stdout)
     assert (plugin["package"], plugin["offers"]) == ("alignzoo-example", {"objective": ["hinge"]})
     shutil.copy(ROOT / "plugins" / "alignzoo-example" / "hinge_hh.yaml", tmp_path)
     words = ["-m", "alignzoo", "run", "hinge_hh.yaml", "--with", "scale/smallest", "--json"]

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from alignzoo.cli.describe import needs, paper
 from pydantic import BaseModel
 
 from alignzoo.cli import COMMANDS, alignzoo
+from alignzoo.cli.describe import needs, paper
 from alignzoo.cli.parameters import parameters
 from alignzoo.compare.spec import Comparison, Sampling
 from alignzoo.interfaces.data_source import DataSource

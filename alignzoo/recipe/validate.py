@@ -8,7 +8,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from alignzoo.core.console import warn_once
-from alignzoo.core.digests import digest_file
+from alignzoo.core.digests import digest_bytes
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.recipe.compatibility import check_adapters, check_figures
 from alignzoo.recipe.components import ComponentBuilder
@@ -60,7 +60,9 @@ def _with_plugin_files(plugins: Any, problems: Problems) -> Registry:
     files = [Path(path) for path in plugins]
     for path in files if not no_plugins() else ():
         if path.is_file():
-            warn_once(f"code of {path} is run: the recipe names it under plugins (blake2b {digest_file(path)})")
+            warn_once(
+                f"code of {path} is run: the recipe names it under plugins (blake2b {digest_bytes(path.read_bytes())})"
+            )
     try:
         return registry().with_files(files)
     except UserError as error:

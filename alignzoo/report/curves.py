@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib
 
-from alignzoo.report.svg import BLUE, GREEN, GRAY, INK, RED, STYLE, inline, new_figure, style_axes, svg_document
+from alignzoo.report.svg import BLUE, GRAY, GREEN, INK, RED, STYLE, inline, new_figure, style_axes, svg_document
 
 Line = tuple[str, str, str, str]
 """(kind of metrics line, key, label, color)"""

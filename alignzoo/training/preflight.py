@@ -38,7 +38,7 @@ def preflight(resolved: Resolved) -> None:
 def _check_model_folder(model: ModelSource) -> None:
     """Raise UserError when `model.path` is a local path without a model."""
     if isinstance(model, Transformers) and model.path and Path(model.path).is_absolute():
-        if not (Path(model.path) / "config.json").is_file():
+        if not any((Path(model.path) / name).is_file() for name in ("config.json", "adapter_config.json")):
             raise UserError("no model there", where=f"model.path: {model.path}", expected="a folder with config.json")
 
 

@@ -2,8 +2,7 @@
 
 import torch
 
-from alignzoo import Metric, Objective, Pair, hookimpl
-from alignzoo.interfaces import ties
+from alignzoo import Metric, Objective, Pair, hookimpl, ties
 
 
 class Flipped(Metric):

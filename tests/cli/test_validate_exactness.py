@@ -22,9 +22,9 @@ def test_the_figures_are_those_of_the_models_own_forward(monkeypatch):
     assert found["rows"] >= 8
     assert 0 < found["difference"] < found["limit"] == 1e-3
     assert not found["over"]
-    forward = score.Scorer.forward
-    monkeypatch.setattr(score, "choose_layout", lambda scorer, *_: score_layout(scorer))
-    monkeypatch.setattr(score.Scorer, "forward", lambda *given: {"log_prob": forward(*given)["log_prob"] + 0.25})
+    forward = policy.Scorer.forward
+    monkeypatch.setattr(policy, "choose_layout", lambda scorer, *_: score_layout(scorer))
+    monkeypatch.setattr(policy.Scorer, "forward", lambda *given: {"log_prob": forward(*given)["log_prob"] + 0.25})
     told = CliRunner().invoke(command, ["sft_hh", *SMALL, "--exactness"], catch_exceptions=False).stdout
     assert "exactness   at most 0.25 nats a token from the model's own forward (limit 0.001; " in told
     assert "scored token" in told

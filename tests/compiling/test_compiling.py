@@ -64,7 +64,7 @@ def test_a_machine_without_a_compiler_is_told(monkeypatch):
         return fails
 
     monkeypatch.setattr(compile_module.torch, "compile", compiled)
-    told = r"can't compile here: No working C\+\+ compiler found"
+    told = r"can't compile on this machine: No working C\+\+ compiler found"
     with pytest.raises(UserError, match=told), compiled_layers(build(FOREST["llama"]()), True, CPU):
         pass
 

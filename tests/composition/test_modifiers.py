@@ -264,7 +264,7 @@ def test_what_has_a_meaning_is_let_through(name, around):
 
 def test_ipo_on_means_is_length_normalized_already():
     assert incompatibility(modified(make("ipo", log_ratio="mean"), "length_normalization")).endswith(
-        "part of ipo already"
+        "is already part of ipo"
     )
 
 

@@ -30,7 +30,8 @@ def test_the_held_out_figures_are_those_of_one_batch(tmp_path, name):
     engine = build(every()[name], tmp_path, batch_size=40, shuffle=False, optimizer=stand_still)
     step = take(engine).metrics[0]
     small, large = (
-        evaluate(engine.scorer, engine.supply, budget, Screen(quiet=True), engine.states) for budget in (200, UNLIMITED)
+        evaluate(engine.scorer, engine.builder, budget, Screen(quiet=True), engine.states)
+        for budget in (200, UNLIMITED)
     )
     assert small == pytest.approx(large, rel=1e-5, abs=1e-6)
     figures = {SAME.get(key, key): value for key, value in step.items()}
@@ -43,8 +44,8 @@ def test_the_held_out_figures_are_those_of_one_batch(tmp_path, name):
 @pytest.mark.parametrize("name", ["tdpo1", "tr_dpo"])
 def test_a_policy_that_is_its_live_reference_ties_to_the_bit(tmp_path, name):
     engine = build(every()[name], tmp_path)
-    engine.supply.live.load_state_dict(engine.scorer.state_dict())
-    start = evaluate(engine.scorer, engine.supply, 500, Screen(quiet=True), engine.states, at_start=True)
+    engine.builder.live.load_state_dict(engine.scorer.state_dict())
+    start = evaluate(engine.scorer, engine.builder, 500, Screen(quiet=True), engine.states, at_start=True)
     assert start["margin"] == 0
     assert start["preference_accuracy"] == 0.5
     assert start["loss"] == pytest.approx(0.6931472, abs=1e-7)
@@ -74,7 +75,7 @@ def test_a_wrong_loss_on_held_out_rows_is_told_as_in_a_step(tmp_path, how, words
     """The first evaluation comes before the first step."""
     engine = build(Wrong(how=how), tmp_path)
     with pytest.raises(RunFailed, match=words):
-        evaluate(engine.scorer, engine.supply, UNLIMITED, Screen(quiet=True), engine.states)
+        evaluate(engine.scorer, engine.builder, UNLIMITED, Screen(quiet=True), engine.states)
 
 
 def test_a_standard_error_is_the_deviation_over_the_root_of_n():

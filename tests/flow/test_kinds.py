@@ -122,7 +122,9 @@ def check(result, at_start: float | None, policy: bool = True, mixed: bool = Fal
         assert all(math.isfinite(value) for value in line.values() if isinstance(value, float)), line
         assert "loss" in line
         assert {"chosen_reward", "rejected_reward"} & line.keys()
-        if not mixed and {"chosen_reward", "rejected_reward", "margin"} <= line.keys():  # a row of both kinds counts once
+        if (
+            not mixed and {"chosen_reward", "rejected_reward", "margin"} <= line.keys()
+        ):  # a row of both kinds counts once
             assert line["margin"] == pytest.approx(line["chosen_reward"] - line["rejected_reward"], abs=1e-5)
     first, *_, last = evaluations(result)
     if at_start is not None:

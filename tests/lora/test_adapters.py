@@ -164,9 +164,9 @@ def test_a_tied_head_is_no_target():
 
 
 @pytest.mark.parametrize(("fields", "message"), [
-    ({"dropout": 0.05}, "0.05 is not 0: a policy is trained without dropout"),
-    ({"target_modules": []}, "expected all-linear alone, or names of layers"),
-    ({"target_modules": ["all-linear", "q_proj"]}, "expected all-linear alone"),
+    ({"dropout": 0.05}, "0.05 is not 0: with dropout"),
+    ({"target_modules": []}, "expected all-linear, or a list of names"),
+    ({"target_modules": ["all-linear", "q_proj"]}, "expected all-linear, or a list of names"),
 ])  # fmt: skip
 def test_fields_that_make_no_sense(fields, message):
     with pytest.raises(ValidationError, match=message):

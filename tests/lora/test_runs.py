@@ -220,7 +220,7 @@ def test_a_new_reward_head_is_trained_whole_beside_the_adapters(run, zoo):
 
 
 def test_what_has_no_place_beside_adapters_is_told(run, tmp_path):
-    with pytest.raises(UserError, match=r"model.lora.dropout: 0.1 is not 0: a policy is trained without dropout"):
+    with pytest.raises(UserError, match=r"model.lora.dropout: 0.1 is not 0: with dropout"):
         run("model.lora.dropout=0.1")
     with pytest.raises(UserError, match=r"model.lora.rank: no such field; expected one of r, alpha, dropout"):
         run("model.lora.rank=3")

@@ -106,7 +106,7 @@ def test_a_modifier_that_changes_nothing_is_refused(install):
 @pytest.mark.parametrize("field", ["weight", "modifiers"])
 def test_a_field_that_means_something_else_in_a_recipe_is_refused(install, code, field):
     install("alignzoo-mine", with_lines(code, f"{field}: float = Field(1.0, gt=0, description='x')"))
-    assert f"Mine has a field '{field}', which means something else in a recipe" in problems()["alignzoo-mine"]
+    assert f"Mine has a field '{field}', which is a reserved key of recipes" in problems()["alignzoo-mine"]
 
 
 @pytest.mark.filterwarnings("ignore:Field name")

@@ -42,7 +42,7 @@ def register_objectives():
 @pytest.fixture
 def recipe(tmp_path, monkeypatch):
     """A recipe that names a plugin file, which leaves a marker when it runs."""
-    monkeypatch.setattr(console, "_said", set())
+    monkeypatch.setattr(console, "_warned", set())
     (tmp_path / "mine.py").write_text(PLUGIN.format(marker=tmp_path / "ran"))
     path = tmp_path / "mine.yaml"
     path.write_text("extends: dpo_hh\nplugins: [./mine.py]\nobjective: mine\n")
@@ -72,11 +72,11 @@ def test_a_base_an_overlay_and_a_start_say_it_too(recipe, capsys, tmp_path):
     (tmp_path / "child.yaml").write_text("extends: mine.yaml")
     load_recipe(tmp_path / "child.yaml")
     assert "mine.py is run" in capsys.readouterr().err
-    console._said.clear()
+    console._warned.clear()
     (tmp_path / "over.yaml").write_text("plugins: [./mine.py]")
     load_recipe("dpo_hh", [], [tmp_path / "over.yaml"])
     assert "mine.py is run" in capsys.readouterr().err
-    console._said.clear()
+    console._warned.clear()
     (tmp_path / "after.yaml").write_text("extends: dpo_hh\nmodel: {from: mine.yaml}")
     load_recipe(tmp_path / "after.yaml")
     assert "mine.py is run" in capsys.readouterr().err

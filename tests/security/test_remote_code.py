@@ -33,7 +33,7 @@ def model(tmp_path, monkeypatch):
     import transformers.dynamic_module_utils as dynamic
 
     monkeypatch.setattr(dynamic, "HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.setattr(console, "_said", set())
+    monkeypatch.setattr(console, "_warned", set())
     folder, marker = tmp_path / "own_model", tmp_path / "ran"
     config = LlamaConfig(
         hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=258
@@ -75,7 +75,7 @@ def test_with_the_field_it_runs_is_said_and_recorded_and_holds_for_what_starts_f
     done = alignzoo.run(path)
     assert marker.exists()
     said = [line for line in capsys.readouterr().err.splitlines() if "trust_remote_code is true" in line]
-    assert f"Python code that comes with '{folder}' is run" in said[0]
+    assert f"Python code that comes with '{folder}' will be run" in said[0]
     assert yaml.safe_load((done.folder / "recipe.yaml").read_text())["model"]["trust_remote_code"] is True
     assert (
         list(done.summary["model"]["code"]) == ["__init__.py", "own_code.py"]

@@ -92,7 +92,7 @@ def test_a_stand_in_for_a_key_is_a_word_like_others(monkeypatch):
 def test_a_value_that_is_remembered_is_hidden(monkeypatch):
     from alignzoo.core import redaction
 
-    monkeypatch.setattr(redaction, "_remembered", set())
+    monkeypatch.setattr(redaction, "_registered", set())
     register_secret("canary-from-a-variable-of-another-name")
     assert redact("x canary-from-a-variable-of-another-name") == "x ***"
 

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from alignzoo import Field, Objective, Pair, Scored
-from alignzoo.interfaces import ties
+from alignzoo import Field, Objective, Pair, Scored, ties
 
 
 class AOT(Objective):

@@ -3,8 +3,7 @@
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from alignzoo import Field, Objective, Pair
-from alignzoo.interfaces import ties
+from alignzoo import Field, Objective, Pair, ties
 
 
 class RobustDPO(Objective):

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from alignzoo import Field, Objective, Ranked, Scored
-from alignzoo.interfaces import ties
+from alignzoo import Field, Objective, Ranked, Scored, ties
 
 
 def later(values: Tensor) -> Tensor:

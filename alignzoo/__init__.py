@@ -58,7 +58,7 @@ _HOME = {
     "hookimpl": "alignzoo.interfaces.hookspecs",
     "load_recipe": "alignzoo.recipe.load",
     "run": "alignzoo.training.run",
-    "ties": "alignzoo.interfaces",
+    "ties": "alignzoo.interfaces.ties",
 }
 
 __all__ = [

@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 from hypothesis import strategies as st
 
-from alignzoo import cli
+from alignzoo.cli import app as cli
 from alignzoo.registry.lookup import registry
 
 ROOT = Path(__file__).parent.parent

@@ -11,6 +11,7 @@ from alignzoo.cli.validate import command
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import UserError
 from alignzoo.recipe.load import load_recipe
+from alignzoo.training import policy
 from alignzoo.training import row_scores as score
 
 SMALL = ["--with", "recipes/scale/smallest.yaml", "data.max_train_rows=24", "data.held_out_rows=8"]

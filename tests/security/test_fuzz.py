@@ -44,5 +44,5 @@ def test_a_traceback_is_noticed(tmp_path, monkeypatch):
     assert fuzz.outcome(case, tmp_path) == fuzz.Outcome(0)
     monkeypatch.setattr(parse_module, "parse", broken)
     found = fuzz.outcome(case, tmp_path)
-    assert found.error.startswith("KeyError at read.py")
+    assert found.error.startswith("KeyError at parse.py")
     assert "nobody thought of this" in found.trace

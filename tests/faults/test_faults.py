@@ -24,11 +24,11 @@ WORDS = {
     "ulimit": r"step-000004 could not be written: file too large; the steps up to 2 are kept in ",
     "runs is read-only": r"error: .*/runs/dpo_hh-\w+ could not be written: read-only file system; set ALIGNZOO_RUNS",
     "checkpoints' folder": r"step-000004 could not be written: read-only file system; the steps up to 2 are kept in ",
-    "cache is read-only": r"cache/reference/.* could not be written: read-only file system; ALIGNZOO_CACHE puts the cache elsewhere$",
+    "cache is read-only": r"cache/reference/.* could not be written: read-only file system; set ALIGNZOO_CACHE to put the cache elsewhere$",
     "while a run works": "nothing",
     "while a run is stopped": "0 of 32 rows cached, 32 to score; resuming after step 2",
-    "cut short": "is damaged; ",
-    "flipped": "is damaged; ",
+    "cut short": "is damaged",
+    "flipped": "is damaged",
     "line 90,000": r"rows\.jsonl:90000: not JSON: Unterminated string .*; expected JSON$",
     "not a number": r"step 4: the loss of dpo is not finite for rows sample-train:\d+; the steps up to 3 are kept in ",
     "want of a file": r"step 3: the loss of weighted raised FileNotFoundError: .*weight\.txt' \(.*weighted\.py:17\), for rows ",
@@ -43,7 +43,7 @@ WORDS = {
     "while tokenizing": "^stopped while reading and tokenizing the data; the same command begins with that again$",
     "SIGTERM when the policy is": "^stopped after the last step; the same command continues from there$",
     "twice in a step": "^stopped at once; the same command continues from the last checkpoint$",
-    "step number is changed": r"step-000004 is damaged; using the one before it, step-000002$",
+    "step number is changed": r"step-000004 is damagedusing the one before it, step-000002$",
 }
 """Some words of a fault's name -> what the user reads."""
 

@@ -43,7 +43,7 @@ WORDS = {
     "while tokenizing": "^stopped while reading and tokenizing the data; the same command begins with that again$",
     "SIGTERM when the policy is": "^stopped after the last step; the same command continues from there$",
     "twice in a step": "^stopped at once; the same command continues from the last checkpoint$",
-    "step number is changed": r"step-000004 is damagedusing the one before it, step-000002$",
+    "step number is changed": r"step-000004 is damaged; using the one before it, step-000002$",
 }
 """Some words of a fault's name -> what the user reads."""
 

@@ -27,6 +27,7 @@ def test_a_run_leaves_everything_behind(run):
     summary = json.loads((result.folder / "summary.json").read_text())
     assert summary == result.summary
     assert summary["objective"] == {"name": "dpo", "beta": 0.1}
+    assert summary["layout"]["used"] == "packed"  # the fast path, and no silent fallback
     assert summary["data"]["read"] == summary["data"]["used"] + summary["data"]["skipped"] + 5400 - 160
     assert {"preference_accuracy", "margin", "baseline_accuracy", "likelihood_accuracy"} <= set(summary["eval"])
     assert summary["train"]["pairs_per_second"] > 0

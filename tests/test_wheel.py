@@ -32,10 +32,10 @@ def test_a_wheel_brings_recipes_and_sample_and_runs_anywhere(tmp_path):
         "recipes/dpo_hh.yaml",
         "recipes/bases/hh.yaml",
         "recipes/scale/pythia-2.8b.yaml",
-        "data/sample/topics.py",
+        "data/toy/topics.py",
     ):
         assert f"alignzoo/{name}" in names
-    for page in ("report/report.html.j2", "report/zoo.html.j2", "compare/page.html.j2"):
+    for page in ("report/report.html.j2", "report/zoo.html.j2", "report/comparison/page.html.j2"):
         assert f"alignzoo/{page}" in names
     assert "alignzoo/py.typed" in names
     assert not [name for name in names if not name.startswith("alignzoo")]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.compare.spec import Comparison
+from alignzoo.core.dotted import dotted_items
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.recipe.load import load_recipe
 from alignzoo.recipe.resolved import Resolved
@@ -125,15 +126,7 @@ def points(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 
 def flat(resolved: Resolved) -> dict[str, Any]:
     """Return dotted key -> value of everything in a recipe."""
-    return dict(_flat(resolved.plain, ""))
-
-
-def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    return dict(dotted_items(resolved.plain))
 
 
 def _label(path: str, varied: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ import pluggy
 from pydantic import BaseModel
 
 import alignzoo
-from alignzoo.core.errors import nearest
+from alignzoo.core.errors import first_line, nearest
 from alignzoo.interfaces import hookspecs
 from alignzoo.interfaces.component import NAME, summary
 from alignzoo.interfaces.requirements import ScoredComponent, contradiction
@@ -77,7 +77,7 @@ def plugin_errors(doing: str) -> Iterator[None]:
         raise
     except BaseException as error:
         try:
-            message = explain(error) or (str(error).strip().splitlines() or [""])[0]
+            message = explain(error) or first_line(error)
         except Exception:  # an exception of the plugin whose __str__ fails
             message = ""
         raise PluginError(f"{type(error).__name__} {doing}: {message}".removesuffix(": ")) from error

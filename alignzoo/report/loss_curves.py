@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alignzoo.core.errors import first_line
 from alignzoo.interfaces.objective import Objective
 from alignzoo.objectives.synthetic import TOKENS, SyntheticInputs
 
@@ -54,7 +55,7 @@ def shape_of(name: str, cls: type[Objective]) -> Shape:
     try:
         return _draw(name, cls)
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [""])[0]
+        reason = first_line(error)
         return Shape(name, cls, problem=f"{type(error).__name__}: {reason}".removesuffix(": "))
 
 

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from checkout import ROOT
 from hypothesis import strategies as st
 
 from alignzoo.cli import app as cli
 from alignzoo.registry.lookup import registry
 
-ROOT = Path(__file__).parent.parent
 GOOD = "\n\nHuman: Hi {n}?\n\nAssistant: "
 ROWS = [
     {

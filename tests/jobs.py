@@ -21,6 +21,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+from checkout import ROOT
+
 CONTEXT = get_context("forkserver")
 PRELOAD = [
     "alignzoo.training.run",
@@ -30,7 +32,6 @@ PRELOAD = [
     "torch.distributed.fsdp",
 ]
 CONTEXT.set_forkserver_preload(PRELOAD)
-ROOT = Path(__file__).parent.parent
 PATIENCE = 600
 """Seconds that a test waits for what must happen. It is a hang that takes so long, and not a busy machine."""
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
@@ -172,6 +173,7 @@ def start(
 OBJECTIVE = '''
 """Goes wrong in one process, at its second step."""
 import os, signal
+from checkout import ROOT
 import torch
 from alignzoo import Objective, hookimpl
 

@@ -7,13 +7,12 @@ import importlib
 import pkgutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from checkout import ROOT
 
 import alignzoo
 
-ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "alignzoo"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 

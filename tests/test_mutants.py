@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-ROOT = Path(__file__).parent.parent
+from checkout import ROOT
 
 
 def test_every_mutant_is_found_once_and_names_tests_that_exist(monkeypatch):

@@ -6,12 +6,10 @@ import os
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import pytest
+from checkout import ROOT
 from setuptools import find_packages
-
-ROOT = Path(__file__).parent.parent
 
 
 def test_every_package_is_in_the_wheel():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkout import ROOT
 from jobs import command
 
 from alignzoo.cli.app import alignzoo
@@ -15,7 +16,6 @@ from alignzoo.core.errors import UserError
 from alignzoo.interfaces.hookspecs import KINDS
 from alignzoo.reference.cache import ReferenceCache
 
-ROOT = Path(__file__).parent.parent.parent
 SMALLEST = ["--with", "tests/smallest.yaml"]
 
 

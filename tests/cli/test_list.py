@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from checkout import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 ZOO = ROOT / "plugins" / "alignzoo-zoo" / "alignzoo_zoo"
 METADATA = "Metadata-Version: 2.1\nName: alignzoo-zoo\nVersion: 0.1.0\nRequires-Dist: alignzoo>=0.2.0.dev0,<0.3\n"
 BUILT_IN = ["cdpo", "dpo", "ipo", "sft"]

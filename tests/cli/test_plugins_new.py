@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from checkout import ROOT
 
 from alignzoo.cli.plugin_new import write
 from alignzoo.core.errors import UserError
@@ -17,7 +18,6 @@ from alignzoo.recipe.load import load_recipe
 from alignzoo.registry.lookup import registry
 from alignzoo.testing import CHECKS, run_checks
 
-ROOT = Path(__file__).parent.parent.parent
 FILES = ["README.md", "alignzoo_my_loss.py", "my_loss_hh.yaml", "pyproject.toml", "tests/test_my_loss.py"]
 BROKEN = '''
 from alignzoo import Objective, hookimpl

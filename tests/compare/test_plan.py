@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from checkout import ROOT
 
 from alignzoo.compare.plan import make_plan, points
 from alignzoo.compare.spec import Comparison, read_comparison
 from alignzoo.core.errors import UserError
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 def plan(*recipes: str, **fields):

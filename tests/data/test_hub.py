@@ -191,7 +191,7 @@ SPLITS = ("test_prefs", "test_sft", "train_prefs", "train_sft")
         (("test",), {"pair"}, {}, "every split is a test split"),
         (("test", "validation"), {"pair"}, {}, "every split is a test split"),
     ],
-    ids=str,
+    ids=lambda part: str(sorted(part)) if isinstance(part, set) else str(part),
 )
 def test_which_splits_are_read(tmp_path, names, kinds, fields, want):
     datasets = pytest.importorskip("datasets")

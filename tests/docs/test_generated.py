@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import runpy
 
-from conftest import ROOT
+from checkout import ROOT
 
 
 def test_generated_pages_are_current():

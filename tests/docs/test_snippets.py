@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 import yaml
-from conftest import ROOT
+from checkout import ROOT
 
 import alignzoo as package
 from alignzoo.cli import alignzoo as cli

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import zoo
+from checkout import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 ZOO_FILE = Path(sys.modules[zoo.ZOO[0].__module__.split(".")[0]].__file__)
 COMMAND = ["recipes/dpo_hh.yaml", "--with", "tests/smallest.yaml"]
 FILES = ("policy/model.safetensors", "policy/adapter_model.safetensors", "metrics.jsonl", "samples.jsonl", "data.json")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkout import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 DEPENDENCIES = Path(torch.__file__).parent.parent
 
 

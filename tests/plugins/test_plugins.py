@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from checkout import ROOT
 
 import alignzoo
 from alignzoo.interfaces import hookspecs
 from alignzoo.registry.known_packages import PACKAGE_OF
 from alignzoo.registry.lookup import Registry
 
-ROOT = Path(__file__).parent.parent.parent
 PLUGINS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
 
 

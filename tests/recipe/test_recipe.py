@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from checkout import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +16,6 @@ from alignzoo.recipe.find import shipped_recipes
 from alignzoo.recipe.load import load_recipe
 from alignzoo.recipe.parse import parse
 
-ROOT = Path(__file__).parent.parent.parent
 GOOD = {
     "objective": {"name": "dpo", "beta": 0.2},
     "model": {"config": {"model_type": "llama"}, "tokenizer": {"train": "bpe", "vocab_size": 300}},

@@ -6,11 +6,10 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from checkout import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 BROKEN = "import nonexistent_library"
 REQUIRED = '''
 from alignzoo import Field, Objective, hookimpl

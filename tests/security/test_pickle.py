@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkout import ROOT
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import alignzoo
@@ -17,7 +18,6 @@ from alignzoo.core.errors import UserError
 from alignzoo.evaluation.judges.classifier import Classifier
 from alignzoo.models.loading import from_config, pretrained
 
-ROOT = Path(__file__).parents[2]
 SOURCES = sorted(
     [
         *(ROOT / "alignzoo").rglob("*.py"),

@@ -8,9 +8,9 @@ import py_compile
 import subprocess
 import sys
 from hashlib import blake2b
-from pathlib import Path
 
 import pytest
+from checkout import ROOT
 
 from alignzoo.cli.app import _exit_code
 from alignzoo.core import console
@@ -18,7 +18,6 @@ from alignzoo.core.errors import UserError
 from alignzoo.recipe.load import load_recipe
 from alignzoo.registry.lookup import registry
 
-ROOT = Path(__file__).parents[2]
 PLUGIN = '''
 from pathlib import Path
 from alignzoo import Objective, hookimpl

@@ -9,9 +9,9 @@ import subprocess
 import sys
 import warnings
 from io import StringIO
-from pathlib import Path
 
 import pytest
+from checkout import ROOT
 from click.testing import CliRunner
 
 import alignzoo
@@ -23,7 +23,6 @@ from alignzoo.core.files import write_json
 from alignzoo.core.redaction import RedactingStream, printable, redact, register_secret
 from alignzoo.recipe.load import load_recipe
 
-ROOT = Path(__file__).parents[2]
 CANARIES = {
     "HF_TOKEN": "hf_" + "CanaryHubToken" * 2 + "01",
     "HUGGING_FACE_HUB_TOKEN": "canary-hub-0123456789",

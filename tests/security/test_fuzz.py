@@ -34,7 +34,7 @@ def test_it_ends_well_or_is_told_in_words(kind, tmp_path):
 
 
 def test_a_traceback_is_noticed(tmp_path, monkeypatch):
-    from alignzoo.recipe import parse as parse_module
+    from alignzoo.core.door import marked_yaml
 
     def broken(*_):
         raise KeyError("nobody thought of this")
@@ -42,7 +42,7 @@ def test_a_traceback_is_noticed(tmp_path, monkeypatch):
     fuzz.workplace(tmp_path)
     case = fuzz.Case("recipe", ("show", "recipes/dpo_hh.yaml"))
     assert fuzz.outcome(case, tmp_path) == fuzz.Outcome(0)
-    monkeypatch.setattr(parse_module, "parse", broken)
+    monkeypatch.setattr(marked_yaml, "parse", broken)
     found = fuzz.outcome(case, tmp_path)
-    assert found.error.startswith("KeyError at parse.py")
+    assert found.error.startswith("KeyError at marked_yaml.py")
     assert "nobody thought of this" in found.trace

@@ -70,7 +70,7 @@ def test_numbers_without_end_are_errors(number, tmp_path):
 
 def test_a_file_has_a_size(tmp_path):
     path = _write(tmp_path, "a: " + "x" * MOST_BYTES)
-    with pytest.raises(UserError, match="too large for a recipe; expected at most 1,000,000 bytes"):
+    with pytest.raises(UserError, match="are too many; expected at most 1,000,000 bytes"):
         read_file(path)
 
 

@@ -1,0 +1,32 @@
+"""The door: the only functions that read a file from outside, with its shape, size, depth and links checked.
+
+A file from outside is any that this process did not just write: models, datasets, recipes, and our own run folders and
+caches too, which other versions, other users and full disks have had in their hands. Whatever is wrong with one becomes
+a `BadFile`, which is a `UserError` with the file's name.
+"""
+
+from alignzoo.core.door.child import in_child
+from alignzoo.core.door.files import inside, open_file, read_bytes, read_text
+from alignzoo.core.door.json_values import parse_json, read_json, read_json_lines, validated
+from alignzoo.core.door.marked_yaml import read_yaml
+from alignzoo.core.door.tensor_files import Tensor, tensors
+from alignzoo.core.door.translate import BadFile, MissingFile, UnreadableFile, translate
+
+__all__ = [
+    "BadFile",
+    "MissingFile",
+    "Tensor",
+    "UnreadableFile",
+    "in_child",
+    "inside",
+    "open_file",
+    "parse_json",
+    "read_bytes",
+    "read_json",
+    "read_json_lines",
+    "read_text",
+    "read_yaml",
+    "tensors",
+    "translate",
+    "validated",
+]

@@ -106,7 +106,7 @@ def main() -> None:
     # torch's threads spin while they wait for each other, which slows a run severalfold beside another busy process.
     # torch reads the variable on import; no number depends on it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    sys.stdout, sys.stderr = RedactingStream(sys.stdout), RedactingStream(sys.stderr)
+    sys.stdout, sys.stderr = RedactingStream(sys.stdout, words=False), RedactingStream(sys.stderr)
     launch.end_with_parent()
     with GracefulShutdown():
         code = _exit_code()

@@ -29,7 +29,6 @@ from alignzoo.core.console import Screen
 from alignzoo.core.digests import digest
 from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.core.errors import UserError
-from alignzoo.core.redaction import redact
 from alignzoo.data.row_reader import RowReader
 from alignzoo.data.token_store import TokenStore
 from alignzoo.data.tokenize import TokenizedRows
@@ -189,4 +188,4 @@ def is_own_reference(resolved: Resolved) -> bool:
 
 def _write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
     """Write JSON lines in ASCII: some readers end a line at other characters than a newline."""
-    path.write_text(redact("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)), encoding="utf-8")
+    path.write_text("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines), encoding="utf-8")

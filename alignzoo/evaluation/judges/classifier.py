@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PrivateAttr
 
-from alignzoo.core.errors import UserError, nearest
+from alignzoo.core.errors import UserError, first_line, nearest
 from alignzoo.interfaces.judge import Judge, Prompt
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Classifier(Judge):
                     hint="if you trust it, convert it: from_pretrained(FOLDER), then save_pretrained(FOLDER)",
                 ) from error  # fmt: skip
             raise UserError(
-                f"no classifier could be loaded from '{self.path}': {(str(error).splitlines() or [''])[0]}",
+                f"no classifier could be loaded from '{self.path}': {first_line(error)}",
                 where=f"{WHERE}: path", expected="a folder in Hugging Face layout, or a reachable hub id",
             ) from error  # fmt: skip
 

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 from alignzoo.core.artifacts import ABOUT
 from alignzoo.core.files import write_json
-from alignzoo.training.run_folder import read_lines
+from alignzoo.training.records import read_lines
 
 EXAMPLES, SAMPLES = "examples.safetensors", "samples.jsonl"
 

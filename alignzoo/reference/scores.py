@@ -80,6 +80,8 @@ def score_reference(
     cache = ranks.main_process_first(lambda: ReferenceCache(folder)) if ranks else ReferenceCache(folder)
     for path in cache.damaged:
         screen.info(f"reference cache: {path.name} is damaged: it is set aside, and its rows are scored again")
+    if cache.unreadable:
+        screen.info(f"reference cache: {len(cache.unreadable):,} shards of another user can't be read; they stay there")
     keys = trees.keys
     places = cache.find(keys)
     missing = _missing(trees, places)

@@ -22,8 +22,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignzoo.core.artifacts import atomic_folder, read_verified, write_manifest
 from alignzoo.core.distributed.gather import full_state_dict, full_tensor, reshard, shard_like
+from alignzoo.core.door import translate
 from alignzoo.core.errors import UserError
+from alignzoo.core.files import remove
 from alignzoo.models.adapters import has_adapters, read_adapter, tensors_of, write_adapter
+from alignzoo.training.records import CheckpointManifest
 
 OPTIMIZER = "optimizer.safetensors"
 
@@ -47,7 +50,7 @@ def save(
     folder: Path, step: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
     optimizer: torch.optim.Optimizer, keep: int,
     states: Sequence[Mapping[str, float]] = (), moving: nn.Module | None = None,
-    budget: int = 0, records: Iterable[Path] = (), writes: bool = True,
+    budget: int = 0, records: Iterable[Path] = (), writes: bool = True, run: str = "",
 ) -> Path:  # fmt: skip
     """Write `folder/step-000200`, and remove all but the last `keep` checkpoints. Collective with shards or ZeRO.
 
@@ -63,11 +66,12 @@ def save(
         budget: Token slots of a micro-batch.
         records: Files that the run appends to, copied as they are now.
         writes: True in the one process that writes.
+        run: Fingerprint of the run, which alone resumes from it.
 
     Raises:
         NotWritten: The disk is full or the like. Earlier checkpoints are unchanged.
     """
-    path = folder / f"step-{step:06d}"
+    path = folder / _name(step)
     weights, state = weights_of(model), _flatten(optimizer, model)
     if not writes:
         return path
@@ -84,9 +88,10 @@ def save(
             save_file(beside, temporary / MOVING)
         for record in records:
             shutil.copyfile(record, temporary / record.name)
-        write_manifest(temporary, {"step": step, "objective": [dict(one) for one in states], "budget": budget})
+        about = {"step": step, "objective": [dict(one) for one in states], "budget": budget, "run": run}
+        write_manifest(temporary, about)
     for old in _by_step(folder)[:-keep]:
-        shutil.rmtree(old.rename(old.with_name(f".{old.name}.old.tmp")), ignore_errors=True)
+        remove(old)
     return path
 
 
@@ -98,7 +103,7 @@ def weights_of(model: nn.Module) -> dict[str, torch.Tensor]:
 def sweep(folder: Path) -> None:
     """Remove partial checkpoints of a killed process, and damaged ones."""
     for left_over in folder.glob(".step-*"):
-        shutil.rmtree(left_over, ignore_errors=True)
+        remove(left_over)
 
 
 def export(
@@ -122,26 +127,46 @@ def _by_step(folder: Path) -> list[Path]:
     return sorted((path for path, match in found.items() if match), key=lambda path: int(path.name[5:]))
 
 
-def latest(folder: Path) -> tuple[Checkpoint | None, list[Path]]:
-    """Return the newest intact checkpoint, and the damaged ones after it."""
-    damaged: list[Path] = []
+def latest(folder: Path, run: str | None = None) -> tuple[Checkpoint | None, dict[Path, str]]:
+    """Return the newest intact checkpoint of a run, and the newer ones that can't be used, each with the reason.
+
+    Args:
+        folder: The folder of checkpoints.
+        run: Fingerprint of the run; None for any.
+
+    Raises:
+        UnreadableFile: This user can't read the newest one.
+    """
+    unusable: dict[Path, str] = {}
     for path in reversed(_by_step(folder)):
-        about = read_verified(path)
-        if about is not None:
-            return Checkpoint(path, about["step"], about["objective"], about["budget"]), damaged
-        damaged.append(path)
-    return None, damaged
+        about = read_verified(path, CheckpointManifest)
+        if about is None or path.name != _name(about["step"]):
+            unusable[path] = "is damaged"
+        elif run not in (None, about["run"]):
+            unusable[path] = "is of another run"
+        else:
+            return Checkpoint(path, about["step"], about["objective"], about["budget"]), unusable
+    return None, unusable
+
+
+def _name(step: int) -> str:
+    return f"step-{step:06d}"
 
 
 def restore(
     checkpoint: Checkpoint, model: PreTrainedModel, optimizer: torch.optim.Optimizer, moving: nn.Module | None = None
 ) -> None:
-    """Restore weights, optimizer and moving reference bit for bit. Collective with shards."""
+    """Restore weights, optimizer and moving reference bit for bit. Collective with shards.
+
+    Raises:
+        BadFile: The checkpoint is that of another model or optimizer.
+    """
     reshard(model)
-    (read_adapter if has_adapters(model) else load_into)(model, checkpoint.path)
-    _unflatten(optimizer, model, load_file(checkpoint.path / OPTIMIZER))
-    if moving is not None:
-        moving.load_state_dict(load_file(checkpoint.path / MOVING), strict=False)  # buffers and tied names stay
+    with translate(checkpoint.path, "the checkpoint", "start the run again with --fresh"):
+        (read_adapter if has_adapters(model) else load_into)(model, checkpoint.path)
+        _unflatten(optimizer, model, load_file(checkpoint.path / OPTIMIZER))
+        if moving is not None:
+            moving.load_state_dict(load_file(checkpoint.path / MOVING), strict=False)  # buffers and tied names stay
 
 
 def _names(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[int, str]:

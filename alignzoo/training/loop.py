@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from alignzoo.core.artifacts import quarantine
-from alignzoo.core.errors import NotWritten, RunFailed
+from alignzoo.core.door import BadFile
+from alignzoo.core.errors import NotWritten, RunFailed, propagation
 from alignzoo.core.signals import Interrupted
 from alignzoo.evaluation.evaluate import evaluate
 from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.exactness import Check, SpotCheck, no_oracle
 from alignzoo.training import checkpoint
 from alignzoo.training.job import Job
-from alignzoo.training.run_folder import read_lines
+from alignzoo.training.records import Line, read_lines
 from alignzoo.training.schedule import rows_of_step
 from alignzoo.training.spot_checks import Watch, interval
 from alignzoo.training.step import Engine
@@ -54,11 +55,13 @@ class Training:
 
     def resume(self) -> None:
         """Restore the newest intact checkpoint, or the start."""
-        good, damaged = self.ranks.broadcast_from_main(lambda: checkpoint.latest(self.folder.checkpoints))
-        for path in damaged:
+        run = self.job.resolved.fingerprint
+        good, unusable = self.ranks.broadcast_from_main(lambda: checkpoint.latest(self.folder.checkpoints, run))
+        for path, reason in unusable.items():
             before = f"using the one before it, {good.path.name}" if good else "the run starts again"
-            self.screen.info(f"checkpoint {path} is damaged; {before}")
+            self.screen.info(f"checkpoint {path} {reason}; {before}")
         if good:
+            self._check_fits(good)
             checkpoint.restore(good, self.model, self.engine.optimizer, self.moving)
             self.engine.states = good.states or self.engine.states
             self.engine.passes.budget = good.budget or self.engine.passes.budget
@@ -69,9 +72,17 @@ class Training:
             self.stopping.doing = f"stopped after step {good.step}; {ON}"
         if self.folder.writes:
             checkpoint.sweep(self.folder.checkpoints)
-            for path in damaged:
+            for path in unusable:
                 quarantine(path)
         self.folder.restore_records(self.last)
+
+    def _check_fits(self, good: checkpoint.Checkpoint) -> None:
+        states = [set(state) for state in self.engine.states]
+        if good.step > self.engine.steps or (good.states and [set(state) for state in good.states] != states):
+            raise BadFile(
+                "the checkpoint doesn't fit the run: it has other steps or another objective", where=str(good.path),
+                hint="start the run again with --fresh",
+            )  # fmt: skip
 
     def run(self) -> dict[str, Any]:
         """Take the remaining steps, and return the last evaluation.
@@ -83,7 +94,7 @@ class Training:
 
     def _run(self) -> dict[str, Any]:
         train, steps = self.recipe.train, self.engine.steps
-        lines = self.ranks.broadcast_from_main(lambda: read_lines(self.folder.metrics))
+        lines = self.ranks.broadcast_from_main(lambda: read_lines(self.folder.metrics, Line))
         evaluations = {line["step"]: line for line in lines if line["kind"] == "eval"}
         last = evaluations.get(self.done) or self._measure()
         if self.done == 0:
@@ -112,13 +123,13 @@ class Training:
             self.last = checkpoint.save(
                 self.folder.checkpoints, self.done, self.model, self.tokenizer, self.engine.optimizer,
                 self.recipe.train.keep_checkpoints + extra, self.engine.states, self.moving,
-                self.engine.passes.budget, self.folder.records, self.folder.writes,
+                self.engine.passes.budget, self.folder.records, self.folder.writes, self.job.resolved.fingerprint,
             )  # fmt: skip
             self.saved = self.done
 
     @contextmanager
     def saved_on_stop(self) -> Iterator[None]:
-        """Write a checkpoint when the block is interrupted, and name the last one when a write fails.
+        """Write a checkpoint when the block is interrupted or fails, and name the last one when a write fails.
 
         Processes that each hold a part of the model or optimizer save it together, after the same step.
         """
@@ -132,6 +143,20 @@ class Training:
             raise
         except NotWritten as error:
             raise error.more(self._last_checkpoint()) from error
+        except Exception as error:
+            self._save_after(error)
+            raise
+
+    def _save_after(self, error: Exception) -> None:
+        """Save the steps taken before an error outside of a step, such as in the replies or a plugin's metric."""
+        if self.ranks.parted and not propagation(error).agreed:  # to save together, all must know of the error
+            try:
+                with self.ranks.together():
+                    raise error
+            except Exception as agreed:
+                error = agreed
+        if not self.ranks.broken(error):
+            self.save()
 
     @contextmanager
     def _saved_on_failure(self) -> Iterator[None]:

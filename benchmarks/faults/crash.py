@@ -152,11 +152,19 @@ def damaged(place: Workplace) -> list[str]:
     A last line that a kill cut short is not counted: it has no end, and the next command leaves it out.
     """
     from alignzoo.core.artifacts import read_verified
+    from alignzoo.core.door import BadFile
     from alignzoo.reference.cache import read_shard
+
+    def is_bad(path: Path) -> bool:
+        try:
+            read_shard(path)
+        except BadFile:
+            return True
+        return False
 
     bad = [path for path in place.runs.glob("*/checkpoints/step-*") if read_verified(path) is None]
     bad += [path for path in place.cache.glob("tokens/[0-9a-f]*") if read_verified(path) is None]
-    bad += [path for path in place.cache.glob("reference/*/*.safetensors") if read_shard(path) is None]
+    bad += [path for path in place.cache.glob("reference/*/*.safetensors") if is_bad(path)]
     bad += [path for path in place.runs.glob("*/[a-z]*.json") if not _parses(path.read_text())]
     for path in place.runs.glob("*/[a-z]*.jsonl"):
         *whole, _ = path.read_text().split("\n")

@@ -38,7 +38,7 @@ def small_memory(slots: int) -> Callable[[], None]:
 
 def close(place: Workplace, bench: Bench) -> bool:
     """Every number of metrics.jsonl within 1e-4 of the whole run's; log-probs are sums of hundreds."""
-    from alignzoo.training.run_folder import read_lines
+    from alignzoo.training.records import read_lines
 
     lines = [read_lines(one.run_folder() / "metrics.jsonl") for one in (place, bench.whole)]
     return len(lines[0]) == len(lines[1]) and all(

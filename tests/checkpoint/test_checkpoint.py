@@ -22,7 +22,8 @@ from alignzoo.core.errors import UserError
 from alignzoo.core.signals import GracefulShutdown, Interrupted
 from alignzoo.recipe.schema import SGD, AdamW, RMSprop
 from alignzoo.training import checkpoint
-from alignzoo.training.run_folder import RunFolder, read_lines
+from alignzoo.training.records import read_lines
+from alignzoo.training.run_folder import RunFolder
 from alignzoo.training.schedule import make_optimizer
 
 OPTIMIZERS = [AdamW(learning_rate=0.01), RMSprop(learning_rate=0.01), SGD(learning_rate=0.01, momentum=0.9)]
@@ -56,7 +57,7 @@ def test_training_goes_on_bit_by_bit(tmp_path, tokenizer, config, dtype, name):
     resumed = build(FOREST[name](), seed=5).to(dtype)
     other = make_optimizer(config, resumed)
     good, damaged = checkpoint.latest(tmp_path)
-    assert (good.step, damaged) == (3, [])
+    assert (good.step, damaged) == (3, {})
     checkpoint.restore(good, resumed, other)
     for i in range(3, 6):
         step(resumed, other, i)
@@ -193,7 +194,7 @@ def test_the_last_of_more_than_a_million_steps_is_the_last(tmp_path, tokenizer):
 
 
 def test_no_checkpoint_is_no_error(tmp_path):
-    assert checkpoint.latest(tmp_path / "none") == (None, [])
+    assert checkpoint.latest(tmp_path / "none") == (None, {})
 
 
 def test_a_resumed_run_has_the_records_of_its_checkpoint(tmp_path, tokenizer):

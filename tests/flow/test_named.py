@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 import alignzoo
 from alignzoo.core.errors import UserError
 from alignzoo.recipe.load import load_recipe
-from alignzoo.training.run_folder import read_lines
+from alignzoo.training.records import read_lines
 
 PLUGIN = '''
 import torch

@@ -61,7 +61,9 @@ def command(recipes: tuple[str, ...], dry_run: bool, as_json: bool, **options: A
     folder = compare_plan(plan, judges, screen, _command())
     table = write_all(folder)
     if as_json:
-        click.echo((folder / "table.json").read_text(encoding="utf-8"))
+        from alignzoo.core.door import read_text
+
+        click.echo(read_text(folder / "table.json"))
         return
     from rich.console import Console
 

@@ -9,18 +9,20 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from alignzoo.core.console import Screen
+from alignzoo.core.files import make_folder, translate_os_errors
 
 
 @contextmanager
 def exclusive(path: Path, screen: Screen) -> Iterator[None]:
     """Hold the lock of `path` for the block; wait for a process that holds it, and say so."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        screen.info(f"another process computes {path}; waiting for it")
-        lock.acquire()
+    with translate_os_errors(path):
+        make_folder(path.parent)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            screen.info(f"another process computes {path}; waiting for it")
+            lock.acquire()
     try:
         yield
     finally:

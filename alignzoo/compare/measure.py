@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 
 from alignzoo.compare.exclusive import exclusive
 from alignzoo.compare.replies import reply_lines
-from alignzoo.compare.results import EXAMPLES, SAMPLES, EvaluationFolder
+from alignzoo.compare.results import EXAMPLES, SAMPLES, EvaluationFolder, FiguresManifest
 from alignzoo.compare.spec import Sampling
 from alignzoo.compare.verdicts import judge_replies
 from alignzoo.core.artifacts import atomic_folder, quarantine, read_verified, write_manifest
@@ -107,10 +107,11 @@ class _Measuring:
             "format": FORMAT, "weights": self.model["trained_weights"], "start": self.model["weights"],
             "tokens": self.store.key, "sampling": self.settings.model_dump(),
         }  # fmt: skip
+        RunFolder(self.folder).check_links()
         path = self.folder / "evaluations" / digest(about)
-        if read_verified(path) is None:
+        if read_verified(path, FiguresManifest) is None:
             with exclusive(path, self.screen):
-                if read_verified(path) is None:
+                if read_verified(path, FiguresManifest) is None:
                     self._write(path, about)
         return EvaluationFolder(path)
 

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.compare.exclusive import exclusive
-from alignzoo.compare.results import EvaluationFolder
+from alignzoo.compare.results import EvaluationFolder, VerdictsManifest
 from alignzoo.core.artifacts import atomic_folder, read_verified, write_manifest
 from alignzoo.core.console import Screen
 from alignzoo.core.digests import digest
+from alignzoo.core.door import UnreadableFile
 from alignzoo.core.errors import first_line
 from alignzoo.data.row_reader import RowReader
 from alignzoo.data.token_store import TokenStore
@@ -58,7 +59,7 @@ def judge_replies(
     }  # fmt: skip
     path = measured.path.parent / FOLDER / digest([about, before])
     with exclusive(path, screen):
-        kept = read_verified(path)
+        kept = read_verified(path, VerdictsManifest)
         if kept is not None and not kept["problem"]:
             return path
         about |= {"fields": judge.model_dump(mode="json"), "problem": "", "verdicts": []}
@@ -83,6 +84,13 @@ def _prompts(resolved: Resolved, run: Path, screen: Screen) -> dict[str, Any]:
     return {row.id: row.prompt for row in store.get(RowReader(resolved.recipe.data), screen.info).held_out.rows}
 
 
+def _intact(path: Path) -> dict[str, Any] | None:
+    try:
+        return read_verified(path, VerdictsManifest)
+    except UnreadableFile:  # of another user
+        return None
+
+
 def verdict_folders(evaluation: Path) -> dict[JudgeVersion, Path]:
     """Return the folders of intact verdicts on an evaluation's replies, one for each judge and version.
 
@@ -91,7 +99,7 @@ def verdict_folders(evaluation: Path) -> dict[JudgeVersion, Path]:
     found: dict[JudgeVersion, tuple[bool, bool, str, Path]] = {}
     parent = evaluation.parent / FOLDER
     for path in sorted(parent.iterdir()) if parent.is_dir() else ():
-        about = read_verified(path) if path.is_dir() and not path.name.startswith(".") else None
+        about = _intact(path) if path.is_dir() and not path.name.startswith(".") else None
         if about is not None and about["evaluation"] == evaluation.name:
             judge = (about["judge"], about["version"])
             rank = (about["problem"] != "", not about["over_start"], path.name, path)

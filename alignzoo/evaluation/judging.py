@@ -61,8 +61,8 @@ The latter two are 1, 0, or 0.5 for a tie.
 
 
 def judge_key(judge: Judge, registry: Registry) -> str:
-    """Return 32 hex digits of the judge's fingerprint, version and code."""
-    return digest([judge.fingerprint(), registry.code(type(judge))])
+    """Return 32 hex digits of the judge's fingerprint, address, version and code."""
+    return digest([judge.fingerprint(), judge.address(), registry.code(type(judge))])
 
 
 def ask(

@@ -34,6 +34,13 @@ class Judge(Component):
             values["path"] = content_digest(Path(path))
         return values
 
+    def address(self) -> str:
+        """Return the address of the service that judges, on which verdicts depend too; "" for a judge of this process.
+
+        It is no part of `fingerprint`: another address does not make another run.
+        """
+        return ""
+
     def ready(self) -> None:
         """Check that the judge can work here, before the run starts.
 

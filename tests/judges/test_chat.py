@@ -26,7 +26,8 @@ from alignzoo.core.signals import GracefulShutdown, Interrupted
 from alignzoo.evaluation.judges import endpoint
 from alignzoo.evaluation.judges.chat import AGAIN, QUESTION, Chat, verdict_in
 from alignzoo.evaluation.judges.verdict_cache import Verdicts, verdict_key
-from alignzoo.evaluation.judging import run_judge
+from alignzoo.evaluation.judging import judge_key, run_judge
+from alignzoo.registry.lookup import registry
 
 KEY = "sk-not-to-be-seen-0123456789"
 PROMPTS = ["What is a fjord?", "What is a fjord?", "Hello"]
@@ -178,11 +179,21 @@ def test_a_second_run_asks_nothing_not_even_for_a_key(serve, monkeypatch):
     server = serve()
     first = chat().prefers(PROMPTS, FIRST, SECOND)
     asked = len(server.asked)
-    monkeypatch.delenv("OPENAI_BASE_URL")
     monkeypatch.delenv("OPENAI_API_KEY")
     assert chat(parallel=1, retries=0).prefers(PROMPTS, FIRST, SECOND) == first
     assert chat().prefers(PROMPTS, SECOND, FIRST) == [0.0, 1.0, 0.5]
     assert len(server.asked) == asked == len(files())
+
+
+def test_another_address_is_asked_for_its_own_verdicts(serve):
+    """The same name may be another model there."""
+    serve()
+    first, key = chat().prefers(PROMPTS, FIRST, SECOND), judge_key(chat(), registry())
+    server = serve(lambda asked, before: Answer("tie"))
+    assert chat().prefers(PROMPTS, FIRST, SECOND) == [0.5, 0.5, 0.5] != first
+    assert server.asked
+    assert judge_key(chat(), registry()) != key  # of the verdicts of a comparison
+    assert "127.0.0.1" not in str(chat().fingerprint())  # but it is the same run
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from alignzoo.core.door.translate import of_os_error
 from alignzoo.core.errors import Problem, UserError
 from alignzoo.interfaces.model_source import ON_TOP
 from alignzoo.recipe.find import find_recipe, shipped_recipes
@@ -15,6 +16,9 @@ from alignzoo.recipe.parse import Node, Origin, read_overrides
 from alignzoo.recipe.resolved import START, Resolved
 from alignzoo.recipe.schema import Recipe
 from alignzoo.recipe.validate import validate
+
+MOST_RUNS = 10
+"""Limit of a chain of runs that start from each other."""
 
 __all__ = ["Origin", "Recipe", "Resolved", "find_recipe", "load_recipe", "shipped_recipes"]
 
@@ -32,8 +36,11 @@ def load_recipe(
     Raises:
         UserError: With every problem found, each at its file, line and column.
     """
-    layers = [read_with_bases(find_recipe(overlay)) for overlay in overlays]
-    return _load(find_recipe(path), layers, read_overrides(overrides), ())
+    try:
+        layers = [read_with_bases(find_recipe(overlay)) for overlay in overlays]
+        return _load(find_recipe(path), layers, read_overrides(overrides), ())
+    except OSError as error:  # such as a name that is too long for a file
+        raise of_os_error(error, path) from None
 
 
 def _load(
@@ -42,6 +49,11 @@ def _load(
     if path in chain:
         circle = " -> ".join(part.name for part in (*chain[chain.index(path) :], path))
         raise UserError(f"recipes need each other's runs in a circle: {circle}", where=str(path))
+    if len(chain) > MOST_RUNS:
+        raise UserError(
+            "the recipe needs too many runs, each of which needs the next", where=str(chain[0]),
+            expected=f"at most {MOST_RUNS}",
+        )  # fmt: skip
     node = read_with_bases(path)
     own = _objective_name(node)
     follows = _starts_from_a_run(node, overlays, overrides)

@@ -28,12 +28,30 @@ ALWAYS_A_PATH = {("model", "from"), ("plugins",)}
 STARTS = ("from", "path", "config")
 """Keys of `model` that name its start: the last layer that sets one replaces the others."""
 
+MOST_FILES, MOST_BASES = 100, 20
+"""Limits of what one recipe extends: files read, and files in a chain. Real recipes have about four."""
+
 Path_ = tuple[str, ...]
 
 
-def read_with_bases(path: Path, chain: tuple[Path, ...] = ()) -> Node:
-    """Read a recipe file merged over everything it extends, with absolute paths."""
+def read_with_bases(path: Path, chain: tuple[Path, ...] = (), reads: list[Path] | None = None) -> Node:
+    """Read a recipe file merged over everything it extends, with absolute paths.
+
+    Args:
+        path: The recipe.
+        chain: The recipes that extend it, outermost first.
+        reads: Every file that was read before it for the outermost recipe.
+
+    Raises:
+        UserError: A file has a mistake, or the recipe extends itself or too many files.
+    """
     path = path.resolve() if path.exists() else path
+    reads = [] if reads is None else reads
+    reads.append(path)
+    if len(reads) > MOST_FILES or len(chain) > MOST_BASES:
+        first = chain[0] if chain else path
+        what = f"{MOST_FILES} files" if len(reads) > MOST_FILES else f"{MOST_BASES} in a row"
+        raise UserError("the recipe extends too many others", where=str(first), expected=f"at most {what}")
     if path in chain:
         circle = " -> ".join(part.name for part in (*chain[chain.index(path) :], path))
         raise UserError(f"recipes extend each other in a circle: {circle}", where=str(path))
@@ -49,7 +67,7 @@ def read_with_bases(path: Path, chain: tuple[Path, ...] = ()) -> Node:
         below = beside if beside.is_file() else shipped_recipe(base.value)
         if below is None:
             raise UserError(f"no such recipe: {beside}", where=str(base.origin))
-        under = read_with_bases(below, (*chain, path))
+        under = read_with_bases(below, (*chain, path), reads)
         merged = under if merged is None else merge(merged, under)
     return node if merged is None else merge(merged, node)
 

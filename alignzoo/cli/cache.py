@@ -133,9 +133,10 @@ def _tokens() -> dict[str, list[str]]:
             found["intact"].append(str(folder))
         except UnreadableFile:
             found["unreadable"].append(str(folder))
-        except BadFile as error:
-            if not isinstance(error, MissingFile) or folder.is_symlink():
-                found["damaged"].append(str(folder))
+        except MissingFile:  # another process has removed it
+            pass
+        except BadFile:
+            found["damaged"].append(str(folder))
     found["damaged"] += map(str, (cache_root() / "tokens").glob(".*.damaged"))
     return found
 

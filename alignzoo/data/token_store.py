@@ -15,6 +15,7 @@ under a key common to all.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -217,7 +218,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], TokenizedRows, TokenizedR
     """
     about = read_verified(folder, TokensManifest)
     if about is None:
-        kind = BadFile if folder.is_dir() else MissingFile
+        kind = BadFile if os.path.lexists(folder) else MissingFile  # or a file, or a link to nothing
         raise kind("damaged" if kind is BadFile else "no such folder", where=str(folder))
     train, held_out = (
         read_stored(folder / f"{name}.safetensors", folder / rows if rows else None, about["mismatched"])

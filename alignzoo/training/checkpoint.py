@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignzoo.core.artifacts import atomic_folder, read_verified, write_manifest
 from alignzoo.core.distributed.gather import full_state_dict, full_tensor, reshard, shard_like
-from alignzoo.core.door import translate
+from alignzoo.core.door import tensors, translate
 from alignzoo.core.errors import UserError
 from alignzoo.core.files import remove
 from alignzoo.models.adapters import has_adapters, read_adapter, tensors_of, write_adapter
@@ -163,6 +163,8 @@ def restore(
     """
     reshard(model)
     with translate(checkpoint.path, "the checkpoint", "start the run again with --fresh"):
+        for path in checkpoint.path.glob("*.safetensors"):
+            tensors(path)
         (read_adapter if has_adapters(model) else load_into)(model, checkpoint.path)
         _unflatten(optimizer, model, load_file(checkpoint.path / OPTIMIZER))
         if moving is not None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from pydantic import BaseModel
 from transformers import AutoConfig, PreTrainedModel
 
 from alignzoo.core.artifacts import atomic_folder
 from alignzoo.core.console import Screen
+from alignzoo.core.door import BadFile, inside, read_json, read_text, read_yaml
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.models.adapters import CONFIG, WEIGHTS, is_adapter
 from alignzoo.models.loading import pretrained
@@ -68,8 +71,8 @@ def export_run(
     needs = sum(x.nbytes for x in model.state_dict().values()) if model else sum(file.stat().st_size for file in files)
     with atomic_folder(to, needs, over=True) as temporary:
         if model is None:
-            (temporary / WEIGHTS).write_bytes((policy / WEIGHTS).read_bytes())
-            (temporary / CONFIG).write_text((policy / CONFIG).read_text(encoding="utf-8"), encoding="utf-8")
+            for name in (WEIGHTS, CONFIG):
+                shutil.copyfile(inside(policy, name), temporary / name)
         else:
             model.save_pretrained(temporary, max_shard_size=shard)
         pretrained_tokenizer(str(policy), None, _trust(recipe)).save_pretrained(temporary)
@@ -114,7 +117,12 @@ def _policy_of(run: Path) -> Path:
 
 
 def _recipe(run: Path) -> dict[str, Any]:
-    return dict(yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))["model"])
+    path = run / "recipe.yaml"
+    node = read_yaml(path)
+    model = node.plain().get("model") if node is not None and isinstance(node.value, dict) else None
+    if not isinstance(model, dict):
+        raise BadFile("damaged: it has no section 'model'", where=str(path))
+    return model
 
 
 def _trust(recipe: dict[str, Any]) -> bool:
@@ -131,8 +139,8 @@ def _full_weights(policy: Path, recipe: dict[str, Any], dtype: str | None) -> Pr
 
     if not (policy / WEIGHTS).is_file():  # peft would then read pickled weights
         raise UserError("the adapter has no weights in safetensors", where=str(policy), expected=WEIGHTS)
-    config = json.loads((policy / CONFIG).read_text(encoding="utf-8"))
-    base, revision = _base(policy, config["base_model_name_or_path"]), config["revision"]
+    config = _adapter(policy)
+    base, revision = _base(policy, config.base_model_name_or_path), config.revision
     model = pretrained(
         base, revision, 0, _head(base, revision, recipe), own, _trust(recipe), recipe.get("quantize")
     )  # fmt: skip
@@ -141,6 +149,17 @@ def _full_weights(policy: Path, recipe: dict[str, Any], dtype: str | None) -> Pr
     model = model.to(torch.promote_types(getattr(torch, own), wanted))  # type: ignore[arg-type]
     merged: PreTrainedModel = PeftModel.from_pretrained(model, str(policy)).merge_and_unload()
     return merged.to(wanted)
+
+
+class _Adapter(BaseModel):
+    """What is read of the config of an adapter that a run wrote."""
+
+    base_model_name_or_path: str
+    revision: str | None = None
+
+
+def _adapter(policy: Path) -> _Adapter:
+    return read_json(inside(policy, CONFIG), _Adapter)
 
 
 def _base(policy: Path, named: str) -> str:
@@ -168,7 +187,7 @@ def _card(run: Path, policy: Path, alone: bool) -> str:
     forms = {True: "This is a LoRA adapter, for peft.", False: "These are full weights."}
     head: dict[str, Any] = {"library_name": "peft" if alone else "transformers"}
     if is_adapter(policy):
-        base = json.loads((policy / CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+        base = _adapter(policy).base_model_name_or_path
         forms[False] = "These are full weights: a LoRA adapter was merged into its base."
         if not Path(base).is_absolute():
             head["base_model"] = base
@@ -177,5 +196,5 @@ def _card(run: Path, policy: Path, alone: bool) -> str:
         head=yaml.safe_dump(head, sort_keys=False), name=summary["name"], version=summary["versions"]["alignzoo"],
         objective=json.dumps(summary["objective"]), start=summary["model"]["start"], steps=summary["train"]["steps"],
         form=forms[alone], fingerprint=summary["fingerprint"],
-        recipe=(run / "recipe.yaml").read_text(encoding="utf-8"),
+        recipe=read_text(run / "recipe.yaml"),
     )  # fmt: skip

@@ -173,7 +173,6 @@ def start(
 OBJECTIVE = '''
 """Goes wrong in one process, at its second step."""
 import os, signal
-from checkout import ROOT
 import torch
 from alignzoo import Objective, hookimpl
 
@@ -181,7 +180,7 @@ class Wrong(Objective):
     """DPO-like, until it goes wrong."""
 
     name = "wrong"
-    random = True
+    needs_uniform = True
     _calls = []
 
     def loss(self, pair):

@@ -105,12 +105,16 @@ class Command:
         return subprocess.CompletedProcess((), self.process.exitcode, out, err)
 
 
-def command(*arguments: Any, **environment: str) -> Command:
-    """Start `alignzoo ARGUMENTS` in the checkout's root, with this process's environment and `environment`."""
+def command(*arguments: Any, **environment: str | None) -> Command:
+    """Start `alignzoo ARGUMENTS` in the checkout's root, with this process's environment and `environment`.
+
+    A variable that is None is not set.
+    """
     streams = Path(mkdtemp(prefix="command-"))
     words = [str(word) for word in arguments]
     files = [str(streams / name) for name in ("stdout", "stderr")]
-    process = CONTEXT.Process(target=_rank, args=(words, dict(os.environ) | environment, *files))
+    own = {name: value for name, value in (os.environ | environment).items() if value is not None}
+    process = CONTEXT.Process(target=_rank, args=(words, own, *files))
     process.start()
     return Command(process, streams)
 

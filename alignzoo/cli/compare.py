@@ -63,11 +63,10 @@ def command(recipes: tuple[str, ...], dry_run: bool, as_json: bool, **options: A
     if as_json:
         click.echo((folder / "table.json").read_text(encoding="utf-8"))
         return
-    from rich.console import Console
-
+    from alignzoo.core.console import results_console
     from alignzoo.report.comparison.terminal import terminal_table
 
-    Console(width=None if sys.stdout.isatty() else 160).print(terminal_table(table))
+    results_console().print(terminal_table(table))
     click.echo(f"table, plots and report: {folder}")
 
 

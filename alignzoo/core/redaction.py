@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
-from typing import Any
 from urllib.parse import quote
 
 STARS = "***"
@@ -26,6 +24,7 @@ _ADDRESS = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]*://)[^\s/@:'\"]*:[^\s/@'\"]+@"
 _HEADER = re.compile(
     r"""(?i)\b((?:proxy-)?authorization['"]?\s*[:=]\s*['"]?(?:(?:bearer|basic|token)\s+)?)[^\s'",}]+"""
 )
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _registered: set[str] = set()
 
 
@@ -49,12 +48,11 @@ def holds_secret(text: str) -> bool:
 
 
 def printable(text: str) -> str:
-    """Escape control characters that a terminal interprets, except line feeds and tabs."""
-    return "".join(c if c in "\n\t" or c.isprintable() or (c.isspace() and c > "\x7f") else _shown(c) for c in text)
+    """Escape control characters and those that reorder text, except line feeds and tabs.
 
-
-def _shown(character: str) -> str:
-    return character.encode("unicode_escape").decode()
+    A terminal would obey them. The escapes are those of JSON, so that JSON that is printed stays valid.
+    """
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _values() -> list[str]:
@@ -63,26 +61,3 @@ def _values() -> list[str]:
     secrets = {value for value in map(str.strip, found) if len(value) >= SHORTEST and not os.path.exists(value)}
     forms = {form for value in secrets for form in (value, json.dumps(value)[1:-1], quote(value, safe=""))}
     return sorted(forms, key=len, reverse=True)
-
-
-class RedactingStream:
-    """A text stream that redacts secrets, for the output of libraries and tracebacks too."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        """Write a text, redacted."""
-        self._stream.write(redact(text))
-        return len(text)
-
-    def writelines(self, lines: Iterable[str]) -> None:
-        """Write lines, redacted."""
-        for line in lines:
-            self.write(line)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._stream)

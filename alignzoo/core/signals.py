@@ -1,4 +1,4 @@
-"""Graceful shutdown after Ctrl-C or SIGTERM.
+"""Graceful shutdown after Ctrl-C, SIGTERM or SIGHUP (the terminal is closed).
 
 The first signal interrupts at once, except in a step or a checkpoint's write, which finish first. A second signal
 interrupts those too.
@@ -15,6 +15,13 @@ from types import FrameType
 from typing import Any
 
 
+def stop_signals() -> list[int]:
+    """Return the signals that stop a run: SIGHUP only if it was not ignored from the start, as under nohup."""
+    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+    heard = hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *([hangup] if heard else [])]
+
+
 class Interrupted(KeyboardInterrupt):
     """A run stopped by a signal. Carries the message for the user and the exit code."""
 
@@ -23,7 +30,7 @@ class Interrupted(KeyboardInterrupt):
         self.at_once = at_once
         """True if a step was left in the middle, so that the state in memory can't be saved."""
         self.code = 128 + number
-        """The exit code: 130 after Ctrl-C, 143 after SIGTERM."""
+        """The exit code: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
 
 
 class GracefulShutdown:
@@ -42,7 +49,7 @@ class GracefulShutdown:
 
     def __enter__(self) -> GracefulShutdown:
         if threading.current_thread() is threading.main_thread():  # signals can be handled nowhere else
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in stop_signals():
                 self._before[number] = signal.signal(number, self._on_signal)
         return self
 

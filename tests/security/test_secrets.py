@@ -20,7 +20,8 @@ from alignzoo.compare.spec import read_comparison
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import Problem, UserError
 from alignzoo.core.files import write_json
-from alignzoo.core.redaction import RedactingStream, printable, redact, register_secret
+from alignzoo.core.redaction import printable, redact, register_secret
+from alignzoo.core.streams import SafeStream
 from alignzoo.recipe.load import load_recipe
 
 CANARIES = {
@@ -103,7 +104,7 @@ def test_files_the_screen_and_streams_are_without(planted, tmp_path, capfd):
     assert json.loads((tmp_path / "a.json").read_text())
     Screen().info(everything)
     stream = StringIO()
-    veil = RedactingStream(stream)
+    veil = SafeStream(stream)
     print(everything, file=veil)
     logging.StreamHandler(veil).emit(logging.makeLogRecord({"msg": everything}))
     clean(stream.getvalue())
@@ -113,7 +114,7 @@ def test_files_the_screen_and_streams_are_without(planted, tmp_path, capfd):
 
 def test_what_a_terminal_obeys_is_shown_as_text():
     assert (
-        printable("a\x1b]0;title\x07\x1b[31mred\r\n\tü \u202e漢") == "a\\x1b]0;title\\x07\\x1b[31mred\\r\n\tü \\u202e漢"
+        printable("a\x1b]0;title\x07\x1b[31mred\r\n\tü \u202e漢") == "a\\u001b]0;title\\u0007\\u001b[31mred\\u000d\n\tü \\u202e漢"
     )
 
 
@@ -268,5 +269,5 @@ def test_a_hub_error_tells_no_token(planted, monkeypatch):
 def test_warnings_pass_the_veil(planted):
     stream = StringIO()
     text = warnings.formatwarning(os.environ["HF_TOKEN"], UserWarning, "x.py", 1)
-    RedactingStream(stream).writelines([text])
+    SafeStream(stream).writelines([text])
     clean(stream.getvalue())

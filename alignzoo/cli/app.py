@@ -38,6 +38,11 @@ COMMANDS = {
 }
 MULTI_PROCESS = ("run", "score")
 """Commands that several processes may run as one job."""
+OF_MACHINE = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
+    errno.ESTALE,
+)  # fmt: skip
+"""Errors of the machine, not of the command."""
 MOVED = {
     ("objectives", "show"): ["list"],
     ("objectives", "plot"): ["plot"],
@@ -109,14 +114,14 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     install_streams()
     launch.end_with_parent()
-    with GracefulShutdown():
-        code = close_streams(_exit_code())
+    with GracefulShutdown(ends_process=True) as stopping:
+        code = close_streams(_exit_code(stopping))
     if "alignzoo.core.distributed.process_group" in sys.modules:
         sys.modules["alignzoo.core.distributed.process_group"].leave_process_group(code)
     sys.exit(code)
 
 
-def _exit_code() -> int:
+def _exit_code(stopping: GracefulShutdown) -> int:
     try:
         if note := launch.check_place():
             print(note, file=sys.stderr)
@@ -131,11 +136,15 @@ def _exit_code() -> int:
         error.show()
         return 2
     except (KeyboardInterrupt, click.Abort) as error:
+        stopping.reported = True
         stop = error.__cause__ if isinstance(error, click.Abort) else error  # click raises its own from it
         if launch.rank() == 0:
             print(f"\n{stop or ''}".rstrip() or "\nstopped", file=sys.stderr)
         return stop.code if isinstance(stop, Interrupted) else 130
     except OSError as error:
+        if error.errno in OF_MACHINE:
+            where = f"{error.filename}: " if error.filename else ""
+            return _report(error, [f"{where}{os.strerror(error.errno).lower()}"], 1)
         if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
             raise
         return _report(error, [f"{str(error.filename)[:60]}...: no valid file name ({os.strerror(error.errno)})"], 2)

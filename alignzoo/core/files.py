@@ -84,6 +84,15 @@ def make_folder(path: Path) -> None:
         sync(path.parent)
 
 
+def remove_temporaries(folder: Path, of: str = "*") -> None:
+    """Remove what killed processes left in a folder of the file `of`, or of all. Call it only while holding a lock."""
+    for path in folder.glob(f".{of}.*.tmp"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically and durably, with secrets redacted."""
     with atomic_write(path) as temporary:

@@ -41,11 +41,13 @@ class Checkpoint:
     """The state of each term of the objective."""
     budget: int
     """Token slots of a micro-batch: fewer than the recipe's once memory has run out."""
+    run: str = ""
+    """Fingerprint of the run that wrote it."""
 
 
 def save(
     folder: Path, step: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
-    optimizer: torch.optim.Optimizer, keep: int,
+    optimizer: torch.optim.Optimizer | None, keep: int, run: str = "",
     states: Sequence[Mapping[str, float]] = (), moving: nn.Module | None = None,
     budget: int = 0, records: Iterable[Path] = (), writes: bool = True,
 ) -> Path:  # fmt: skip
@@ -56,8 +58,9 @@ def save(
         step: Optimizer steps taken.
         model: The policy.
         tokenizer: Its tokenizer.
-        optimizer: Its optimizer.
+        optimizer: Its optimizer; None after the last step, which needs none.
         keep: Checkpoints that stay, this one included.
+        run: Fingerprint of the run.
         states: The state of each term of the objective.
         moving: The moving reference, if there is one.
         budget: Token slots of a micro-batch.
@@ -68,7 +71,7 @@ def save(
         NotWritten: The disk is full or the like. Earlier checkpoints are unchanged.
     """
     path = folder / f"step-{step:06d}"
-    weights, state = weights_of(model), _flatten(optimizer, model)
+    weights, state = weights_of(model), _flatten(optimizer, model) if optimizer is not None else {}
     if not writes:
         return path
     sweep(folder)
@@ -78,13 +81,15 @@ def save(
         # convert. from_pretrained reads both.
         _write(temporary, model, weights, renamed=False)
         tokenizer.save_pretrained(temporary)
-        save_file(state, temporary / OPTIMIZER)
+        if optimizer is not None:
+            save_file(state, temporary / OPTIMIZER)
         if moving is not None:
             beside = {name: value.detach().contiguous() for name, value in moving.named_parameters()}
             save_file(beside, temporary / MOVING)
         for record in records:
             shutil.copyfile(record, temporary / record.name)
-        write_manifest(temporary, {"step": step, "objective": [dict(one) for one in states], "budget": budget})
+        about = {"run": run, "step": step, "objective": [dict(one) for one in states], "budget": budget}
+        write_manifest(temporary, about)
     for old in _by_step(folder)[:-keep]:
         shutil.rmtree(old.rename(old.with_name(f".{old.name}.old.tmp")), ignore_errors=True)
     return path
@@ -122,24 +127,39 @@ def _by_step(folder: Path) -> list[Path]:
     return sorted((path for path, match in found.items() if match), key=lambda path: int(path.name[5:]))
 
 
-def latest(folder: Path) -> tuple[Checkpoint | None, list[Path]]:
-    """Return the newest intact checkpoint, and the damaged ones after it."""
+def latest(folder: Path, run: str = "") -> tuple[Checkpoint | None, list[Path]]:
+    """Return the newest intact checkpoint, and the damaged ones after it.
+
+    Raises:
+        UserError: It belongs to another run than the one with the fingerprint `run`, if that is given.
+    """
     damaged: list[Path] = []
     for path in reversed(_by_step(folder)):
         about = read_verified(path)
         if about is not None:
-            return Checkpoint(path, about["step"], about["objective"], about["budget"]), damaged
+            found = Checkpoint(path, about["step"], about["objective"], about["budget"], about.get("run", ""))
+            if run and found.run != run:
+                raise UserError(
+                    f"this checkpoint belongs to {f'run {found.run[:8]}' if found.run else 'no known run'}, and this "
+                    f"is run {run[:8]}", where=str(path), expected="the checkpoints that the run itself wrote",
+                    hint="move it elsewhere, or start the run again with --fresh",
+                )  # fmt: skip
+            return found, damaged
         damaged.append(path)
     return None, damaged
 
 
 def restore(
-    checkpoint: Checkpoint, model: PreTrainedModel, optimizer: torch.optim.Optimizer, moving: nn.Module | None = None
+    checkpoint: Checkpoint,
+    model: PreTrainedModel,
+    optimizer: torch.optim.Optimizer | None,
+    moving: nn.Module | None = None,
 ) -> None:
-    """Restore weights, optimizer and moving reference bit for bit. Collective with shards."""
+    """Restore weights, optimizer (None: not needed) and moving reference bit for bit. Collective with shards."""
     reshard(model)
     (read_adapter if has_adapters(model) else load_into)(model, checkpoint.path)
-    _unflatten(optimizer, model, load_file(checkpoint.path / OPTIMIZER))
+    if optimizer is not None:
+        _unflatten(optimizer, model, load_file(checkpoint.path / OPTIMIZER))
     if moving is not None:
         moving.load_state_dict(load_file(checkpoint.path / MOVING), strict=False)  # buffers and tied names stay
 

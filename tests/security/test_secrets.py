@@ -114,7 +114,8 @@ def test_files_the_screen_and_streams_are_without(planted, tmp_path, capfd):
 
 def test_what_a_terminal_obeys_is_shown_as_text():
     assert (
-        printable("a\x1b]0;title\x07\x1b[31mred\r\n\tü \u202e漢") == "a\\u001b]0;title\\u0007\\u001b[31mred\\u000d\n\tü \\u202e漢"
+        printable("a\x1b]0;title\x07\x1b[31mred\r\n\tü \u202e漢")
+        == "a\\u001b]0;title\\u0007\\u001b[31mred\\u000d\n\tü \\u202e漢"
     )
 
 

@@ -77,5 +77,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    assert of_machine and of_work and of_terminal and of_end
+    assert all((of_machine, of_work, of_terminal, of_end))
     main()

@@ -18,7 +18,7 @@ import click
 from alignzoo import __version__
 from alignzoo.core.distributed import launch
 from alignzoo.core.errors import RunFailed, UserError, nearest
-from alignzoo.core.signals import GracefulShutdown, Interrupted
+from alignzoo.core.signals import GracefulShutdown, Interrupted, stop_reported
 from alignzoo.core.streams import close_streams, install_streams
 
 COMMANDS = {
@@ -114,14 +114,14 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     install_streams()
     launch.end_with_parent()
-    with GracefulShutdown(ends_process=True) as stopping:
-        code = close_streams(_exit_code(stopping))
+    with GracefulShutdown(ends_process=True):
+        code = close_streams(_exit_code())
     if "alignzoo.core.distributed.process_group" in sys.modules:
         sys.modules["alignzoo.core.distributed.process_group"].leave_process_group(code)
     sys.exit(code)
 
 
-def _exit_code(stopping: GracefulShutdown) -> int:
+def _exit_code() -> int:
     try:
         if note := launch.check_place():
             print(note, file=sys.stderr)
@@ -136,7 +136,7 @@ def _exit_code(stopping: GracefulShutdown) -> int:
         error.show()
         return 2
     except (KeyboardInterrupt, click.Abort) as error:
-        stopping.reported = True
+        stop_reported()
         stop = error.__cause__ if isinstance(error, click.Abort) else error  # click raises its own from it
         if launch.rank() == 0:
             print(f"\n{stop or ''}".rstrip() or "\nstopped", file=sys.stderr)

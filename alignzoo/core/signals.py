@@ -48,8 +48,7 @@ class GracefulShutdown:
         self.agree: Callable[[int], int] | None = None
         """With several processes, returns the signal that any of them received, so that all stop at the same point."""
         self.ends_process = ends_process
-        self.reported = False
-        """True once the message has been printed."""
+        self._reported = False
         self._ending = False
         self._came = 0.0
         self._finishing = 0
@@ -120,13 +119,19 @@ class GracefulShutdown:
                 time.sleep(TICK)
                 busy = self._finishing or inner._finishing or _shield.up
                 waited = 0.0 if busy else waited + TICK
-            if not self.reported:
+            if not self._reported:
                 print(f"\n{inner.doing}", file=sys.stderr)
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(128 + number)
 
         threading.Thread(target=watch, daemon=True).start()
+
+
+def stop_reported() -> None:
+    """State that the message of a stop is printed, so that the end of the process does not print it again."""
+    if _shield.process is not None:
+        _shield.process._reported = True
 
 
 LINGER, TICK = 6.0, 0.1

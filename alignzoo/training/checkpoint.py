@@ -47,9 +47,9 @@ class Checkpoint:
 
 def save(
     folder: Path, step: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
-    optimizer: torch.optim.Optimizer | None, keep: int, run: str = "",
+    optimizer: torch.optim.Optimizer | None, keep: int,
     states: Sequence[Mapping[str, float]] = (), moving: nn.Module | None = None,
-    budget: int = 0, records: Iterable[Path] = (), writes: bool = True,
+    budget: int = 0, records: Iterable[Path] = (), writes: bool = True, run: str = "",
 ) -> Path:  # fmt: skip
     """Write `folder/step-000200`, and remove all but the last `keep` checkpoints. Collective with shards or ZeRO.
 
@@ -60,12 +60,12 @@ def save(
         tokenizer: Its tokenizer.
         optimizer: Its optimizer; None after the last step, which needs none.
         keep: Checkpoints that stay, this one included.
-        run: Fingerprint of the run.
         states: The state of each term of the objective.
         moving: The moving reference, if there is one.
         budget: Token slots of a micro-batch.
         records: Files that the run appends to, copied as they are now.
         writes: True in the one process that writes.
+        run: Fingerprint of the run, which alone resumes from it.
 
     Raises:
         NotWritten: The disk is full or the like. Earlier checkpoints are unchanged.
@@ -88,7 +88,7 @@ def save(
             save_file(beside, temporary / MOVING)
         for record in records:
             shutil.copyfile(record, temporary / record.name)
-        about = {"run": run, "step": step, "objective": [dict(one) for one in states], "budget": budget}
+        about = {"step": step, "objective": [dict(one) for one in states], "budget": budget, "run": run}
         write_manifest(temporary, about)
     for old in _by_step(folder)[:-keep]:
         shutil.rmtree(old.rename(old.with_name(f".{old.name}.old.tmp")), ignore_errors=True)

@@ -116,8 +116,8 @@ class Training:
         if self.done > self.saved:
             self.last = checkpoint.save(
                 self.folder.checkpoints, self.done, self.model, self.tokenizer, self._optimizer(),
-                self.recipe.train.keep_checkpoints + extra, self.job.resolved.fingerprint, self.engine.states,
-                self.moving, self.engine.passes.budget, self.folder.records, self.folder.writes,
+                self.recipe.train.keep_checkpoints + extra, self.engine.states, self.moving,
+                self.engine.passes.budget, self.folder.records, self.folder.writes, self.job.resolved.fingerprint,
             )  # fmt: skip
             self.saved = self.done
 

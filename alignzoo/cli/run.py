@@ -60,9 +60,8 @@ def command(
     if as_json:
         click.echo(json.dumps(result.summary, indent=2, ensure_ascii=False))
         return
-    from rich.console import Console
-
-    from alignzoo.report.summary_table import summary_table
+    from alignzoo.core.console import Console
+    from alignzoo.report.summary import summary_table
 
     Console().print(summary_table(result.summary))
     click.echo(f"report: {_near(result.folder / 'report.html')}")

@@ -24,13 +24,10 @@ from alignzoo.core.artifacts import atomic_folder, read_verified, write_manifest
 from alignzoo.core.console import Screen
 from alignzoo.core.digests import digest
 from alignzoo.core.door import UnreadableFile
-from alignzoo.core.errors import first_line
-from alignzoo.data.row_reader import RowReader
-from alignzoo.data.token_store import TokenStore
-from alignzoo.evaluation.judging import ask, judge_key
+from alignzoo.evaluation.judging import ask, failure, judge_key
 from alignzoo.interfaces.judge import Judge
-from alignzoo.models.tokenizers import pretrained_tokenizer
 from alignzoo.recipe.resolved import Resolved
+from alignzoo.training.replies import held_out_prompts
 from alignzoo.training.run_folder import RunFolder
 
 FOLDER = "verdicts"
@@ -63,25 +60,19 @@ def judge_replies(
         if kept is not None and not kept["problem"]:
             return path
         about |= {"fields": judge.model_dump(mode="json"), "problem": "", "verdicts": []}
-        prompts = _prompts(resolved, measured.path.parent.parent, screen) if lines else {}
+        prompts = held_out_prompts(resolved, RunFolder(measured.path.parent.parent), screen) if lines else {}
         try:
             if lines:
                 about["verdicts"] = ask(
                     judge, [prompts[line["id"]] for line in lines], [line["reply"] for line in lines],
-                    [line["chosen"] for line in lines], before,
+                    [line["chosen"] for line in lines], before, screen.info,
                 )  # fmt: skip
-        except Exception as error:  # a judge may fail in any way; only its own figures are missing then
-            about["problem"] = f"{type(error).__name__}: {first_line(error)}"
+        except (Exception, SystemExit) as error:  # a judge may fail in any way; only its own figures are missing then
+            about["problem"] = failure(error)
             screen.info(f"judge {judge.name} failed ({about['problem']}); its figures are left out")
         with atomic_folder(path, over=True) as temporary:
             write_manifest(temporary, about)
     return path
-
-
-def _prompts(resolved: Resolved, run: Path, screen: Screen) -> dict[str, Any]:
-    tokenizer = pretrained_tokenizer(str(run / "policy"), None, resolved.recipe.model.runs_code)
-    store = TokenStore(resolved, tokenizer, RunFolder(run).first_day())
-    return {row.id: row.prompt for row in store.get(RowReader(resolved.recipe.data), screen.info).held_out.rows}
 
 
 def _intact(path: Path) -> dict[str, Any] | None:

@@ -134,7 +134,7 @@ def attribute_errors(what: str, by: object, then: str = "") -> Iterator[None]:
         yield
     except (RunFailed, UserError, MemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if "memory" in str(error):
             raise
         frames = traceback.extract_tb(error.__traceback__)[1:]

@@ -11,7 +11,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,13 @@ def make_folder(path: Path) -> None:
         make_folder(path.parent)
         path.mkdir(exist_ok=True)
         sync(path.parent)
+
+
+def remove_temporaries(folder: Path, of: str = "*") -> None:
+    """Remove what processes that have ended left in a folder of the file `of`, or of all."""
+    for path in filter(is_left_over, list(folder.glob(f".{of}.*.tmp"))):
+        with suppress(NotWritten):
+            remove(path)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
-from typing import Any
 from urllib.parse import quote
 
 STARS = "***"
@@ -29,6 +27,7 @@ _HEADER = re.compile(
     r"""(?i)\b((?:proxy-)?authorization['"]?\s{0,9}[:=]\s{0,9}['"]?(?:(?:bearer|basic|token)\s{1,9})?)[^\s'",}]+"""
 )
 _WORDS = re.compile(r"[A-Za-z]{1,15}(?:[ _-][A-Za-z]{1,15})*")
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _registered: set[str] = set()
 
 
@@ -66,12 +65,11 @@ def holds_secret(text: str) -> bool:
 
 
 def printable(text: str) -> str:
-    """Escape control characters that a terminal interprets, except line feeds and tabs."""
-    return "".join(c if c in "\n\t" or c.isprintable() or (c.isspace() and c > "\x7f") else _shown(c) for c in text)
+    """Escape control characters and those that reorder text, except line feeds and tabs.
 
-
-def _shown(character: str) -> str:
-    return character.encode("unicode_escape").decode()
+    A terminal would obey them. The escapes are those of JSON, so that JSON that is printed stays valid.
+    """
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _values(words: bool) -> list[str]:
@@ -82,26 +80,3 @@ def _values(words: bool) -> list[str]:
         secrets = {value for value in secrets if not _WORDS.fullmatch(value)}
     forms = {form for value in secrets for form in (value, json.dumps(value)[1:-1], quote(value, safe=""))}
     return sorted(forms, key=len, reverse=True)
-
-
-class RedactingStream:
-    """A text stream that redacts secrets, for the output of libraries and tracebacks too; `words` as in `redact`."""
-
-    def __init__(self, stream: Any, words: bool = True) -> None:
-        self._stream, self._words = stream, words
-
-    def write(self, text: str) -> int:
-        """Write a text, redacted."""
-        self._stream.write(redact(text, self._words))
-        return len(text)
-
-    def writelines(self, lines: Iterable[str]) -> None:
-        """Write lines, redacted."""
-        for line in lines:
-            self.write(line)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._stream)

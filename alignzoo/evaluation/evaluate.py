@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,9 +11,10 @@ from torch import Tensor
 
 from alignzoo.core.console import Screen, warn_once
 from alignzoo.core.distributed.process_group import Ranks, deal_rows
-from alignzoo.core.errors import attribute_errors
+from alignzoo.core.errors import RunFailed, attribute_errors
 from alignzoo.evaluation.aggregate import mean, standard_error
-from alignzoo.evaluation.row_metrics import desirable_rows, row_metrics
+from alignzoo.evaluation.area import pseudovalues
+from alignzoo.evaluation.row_metrics import count_kinds, row_metrics
 from alignzoo.interfaces.metric import Metric
 from alignzoo.scoring.batches import BatchBuilder, ScoredBatch, concat_scored
 from alignzoo.scoring.microbatches import in_micro_batches
@@ -64,7 +64,7 @@ def evaluate(
 
     `preference_accuracy` compares the objective's implicit rewards (ties count one half), `likelihood_accuracy` the
     log-probs of whole completions. For unpaired data it is the share of (desirable, undesirable) pairs in which the
-    desirable completion has the higher reward, with the standard error of DeLong et al. 1988.
+    desirable completion has the higher reward, with the standard error of DeLong et al. 1988, clustered by row.
 
     Args:
         scorer: The policy.
@@ -91,8 +91,9 @@ def evaluate(
                 weight += float(term.weight(loss_input.example).double().sum())
         result["loss"] += share * loss / weight if weight else 0.0  # no held-out row has data for the term
     for metric in builder.metrics:
-        with attribute_errors(f"the metric {metric.name}", metric):
-            result |= _measure(metric, builder, batch)
+        values, _ = by_example(metric, builder, batch, screen, strict=at_start)
+        if len(values):
+            result |= {metric.name: float(values.mean()), f"{metric.name}_se": standard_error(values)}
     return result | _figures(builder, batch)
 
 
@@ -100,33 +101,49 @@ def _figures(builder: BatchBuilder, batch: ScoredBatch) -> dict[str, float]:
     """Return means of the rows' figures and the standard error of the accuracy."""
     values = row_metrics(builder, batch, ("preference_accuracy", "likelihood_accuracy"), pooled=True)
     found = {name: mean(value) for name, value in values.items() if not value.isnan().all()}
-    good = desirable_rows(builder, batch)
-    if good is not None and not all(bool(own.any()) for own in good):
-        kind = "desirable" if bool(good[0].any()) else "undesirable"
+    kinds = count_kinds(builder, batch)
+    if kinds is not None and not all(kind.any() for kind in kinds):
+        kind = "desirable" if kinds[0].any() else "undesirable"
         warn_once(f"every held-out completion is {kind}, so there is no margin and no accuracy")
     if "preference_accuracy" in found:
-        kinds = [values["preference_accuracy"]] if good is None else [values["preference_accuracy"][k] for k in good]
-        found["preference_accuracy_se"] = math.hypot(*map(standard_error, kinds))
+        accuracy = values["preference_accuracy"]
+        if kinds is not None:
+            accuracy = torch.from_numpy(pseudovalues(accuracy.double().cpu().numpy(), *kinds)[0])
+            found["preference_accuracy"] = mean(accuracy)
+        found["preference_accuracy_se"] = standard_error(accuracy)
     return found
 
 
-def by_example(metric: Metric, builder: BatchBuilder, batch: ScoredBatch) -> tuple[Tensor, NDArray[np.int64]]:
+@torch.no_grad()
+def by_example(
+    metric: Metric, builder: BatchBuilder, batch: ScoredBatch, screen: Screen, strict: bool = False
+) -> tuple[Tensor, NDArray[np.int64]]:
     """Return a metric's float64 value of each example, and the row of each example.
 
-    Examples whose value is nan are left out.
+    Examples whose value is nan or infinite are left out. A metric that fails has no values.
+
+    Args:
+        metric: The metric.
+        builder: Trees of the rows.
+        batch: Scores of the rows.
+        screen: Where a failure and infinite values are reported.
+        strict: Raise RunFailed when the metric fails, as before the first step, when nothing can be lost.
     """
+    nothing = torch.zeros(0, dtype=torch.float64), np.zeros(0, dtype=np.int64)
     loss_input = list(builder.examples(batch, metric))
-    values = [metric.values(one.example, builder.objective.terms[0][1]).double().cpu() for one in loss_input]
-    if not values:
-        return torch.zeros(0, dtype=torch.float64), np.zeros(0, dtype=np.int64)
-    joined, owners = torch.cat(values), np.concatenate([one.owners for one in loss_input])
-    known = ~joined.isnan()
-    return joined[known], owners[known.numpy()]
-
-
-def _measure(metric: Metric, builder: BatchBuilder, batch: ScoredBatch) -> dict[str, float]:
-    """Return mean and standard error of a metric, or nothing without a value."""
-    values, _ = by_example(metric, builder, batch)
-    if not len(values):
-        return {}
-    return {metric.name: float(values.mean()), f"{metric.name}_se": standard_error(values)}
+    try:
+        with attribute_errors(f"the metric {metric.name}", metric):
+            values = [metric.values(one.example, builder.objective.terms[0][1]).double().cpu() for one in loss_input]
+            if not values:
+                return nothing
+            joined, owners = torch.cat(values), np.concatenate([one.owners for one in loss_input])
+            known = joined.isfinite()
+            found = joined[known], owners[known.numpy()]
+    except RunFailed as error:
+        if strict:
+            raise
+        screen.info(f"{error}; its figure is left out")
+        return nothing
+    if infinite := int(joined.isinf().sum()):
+        screen.info(f"the metric {metric.name} is infinite for {infinite:,} of {len(joined):,} examples; left out")
+    return found

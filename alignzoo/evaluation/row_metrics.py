@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alignzoo.core.arrays import concat_ranges
+from alignzoo.core.errors import attribute_errors
 from alignzoo.interfaces.loss_inputs import Scored
 from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.ties import ULPS, tie_groups
@@ -47,7 +48,8 @@ def row_metrics(
     found: dict[str, Tensor] = {}
     scores: dict[str, tuple[Tensor, Tensor]] = {}
     if objective.data != "chosen" or rows.compared or (pooled and rows.labeled):
-        reward = objective.implicit_reward(scored).double()
+        with attribute_errors(f"the implicit reward of {objective.name}", objective):
+            reward = objective.implicit_reward(scored).double()
         scores["preference_accuracy"] = reward, _reward_tolerance(objective, scored, reward)
         found |= rows.both("reward", reward)
     if objective.head == "language_model":
@@ -70,11 +72,10 @@ def step_metrics(builder: BatchBuilder, batch: ScoredBatch) -> dict[str, Tensor]
     return {name.removeprefix("preference_"): value for name, value in found.items()}
 
 
-def desirable_rows(builder: BatchBuilder, batch: ScoredBatch) -> tuple[Tensor, Tensor] | None:
-    """Return (desirable rows, other rows), bool, shape (rows,); None for pairs and lists."""
+def count_kinds(builder: BatchBuilder, batch: ScoredBatch) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Return the desirable and the other completions of each row, shape (rows,) each; None for pairs and lists."""
     rows = Rows(builder, batch)
-    good = torch.from_numpy(rows.good[rows.best])
-    return (good, ~good) if rows.labeled else None
+    return rows.kinds() if rows.labeled else None
 
 
 def _reward_tolerance(objective: Objective, scored: Scored, reward: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class Judge(Component):
         """
 
     def scores(self, prompts: Sequence[Prompt], replies: Sequence[str]) -> Sequence[float]:
-        """Return a score for each reply to its prompt: on any scale, higher is better, NaN if there is no verdict."""
+        """Return a score for each reply to its prompt: on any scale, higher is better, NaN without a verdict."""
         raise NotImplementedError(f"{type(self).__name__} has no scores")
 
     def prefers(self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]) -> Sequence[float]:

@@ -10,7 +10,7 @@ from alignzoo.core.door.translate import of_os_error
 from alignzoo.core.errors import Problem, UserError
 from alignzoo.interfaces.model_source import ON_TOP
 from alignzoo.recipe.find import find_recipe, shipped_recipes
-from alignzoo.recipe.merge import apply, is_base, merge, read_with_bases, without_base
+from alignzoo.recipe.merge import apply, check_beside, is_base, merge, read_with_bases, without_base
 from alignzoo.recipe.needs import inherited_overlay, inherited_overrides, recipe_named, runs_named
 from alignzoo.recipe.parse import Node, Origin, read_overrides
 from alignzoo.recipe.resolved import START, Resolved
@@ -64,6 +64,7 @@ def _load(
         node = merge(node, overlay)
     kept = [(key, value) for key, value in overrides if not (follows and key[0] == "model" and _of_first_policy(key))]
     node = apply(node, kept)
+    check_beside(node)
     name = _objective_name(node)
     recipe, registry = validate(
         node, path.stem if not own or not name or name == own else f"{path.stem}-{name.rpartition('/')[2]}"

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from alignzoo.core.door import MissingFile, read_json, read_text, translate
 from alignzoo.core.files import write_page
 from alignzoo.report.curves import panels
-from alignzoo.report.summary_table import summary_lines
+from alignzoo.report.summary import summary_lines
 from alignzoo.training.records import Line, Sample, read_lines
 from alignzoo.training.run_folder import RunFolder
 

@@ -44,11 +44,13 @@ class Checkpoint:
     """The state of each term of the objective."""
     budget: int
     """Token slots of a micro-batch: fewer than the recipe's once memory has run out."""
+    run: str = ""
+    """Fingerprint of the run that wrote it."""
 
 
 def save(
     folder: Path, step: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
-    optimizer: torch.optim.Optimizer, keep: int,
+    optimizer: torch.optim.Optimizer | None, keep: int,
     states: Sequence[Mapping[str, float]] = (), moving: nn.Module | None = None,
     budget: int = 0, records: Iterable[Path] = (), writes: bool = True, run: str = "",
 ) -> Path:  # fmt: skip
@@ -59,7 +61,7 @@ def save(
         step: Optimizer steps taken.
         model: The policy.
         tokenizer: Its tokenizer.
-        optimizer: Its optimizer.
+        optimizer: Its optimizer; None after the last step, which needs none.
         keep: Checkpoints that stay, this one included.
         states: The state of each term of the objective.
         moving: The moving reference, if there is one.
@@ -72,7 +74,7 @@ def save(
         NotWritten: The disk is full or the like. Earlier checkpoints are unchanged.
     """
     path = folder / _name(step)
-    weights, state = weights_of(model), _flatten(optimizer, model)
+    weights, state = weights_of(model), _flatten(optimizer, model) if optimizer is not None else {}
     if not writes:
         return path
     sweep(folder)
@@ -82,7 +84,8 @@ def save(
         # convert. from_pretrained reads both.
         _write(temporary, model, weights, renamed=False)
         tokenizer.save_pretrained(temporary)
-        save_file(state, temporary / OPTIMIZER)
+        if optimizer is not None:
+            save_file(state, temporary / OPTIMIZER)
         if moving is not None:
             beside = {name: value.detach().contiguous() for name, value in moving.named_parameters()}
             save_file(beside, temporary / MOVING)
@@ -127,26 +130,27 @@ def _by_step(folder: Path) -> list[Path]:
     return sorted((path for path, match in found.items() if match), key=lambda path: int(path.name[5:]))
 
 
-def latest(folder: Path, run: str | None = None) -> tuple[Checkpoint | None, dict[Path, str]]:
-    """Return the newest intact checkpoint of a run, and the newer ones that can't be used, each with the reason.
-
-    Args:
-        folder: The folder of checkpoints.
-        run: Fingerprint of the run; None for any.
+def latest(folder: Path, run: str = "") -> tuple[Checkpoint | None, list[Path]]:
+    """Return the newest intact checkpoint, and the damaged ones after it.
 
     Raises:
-        UnreadableFile: This user can't read the newest one.
+        UserError: It belongs to another run than the one with the fingerprint `run`, if that is given.
+        UnreadableFile: This user can't read it.
     """
-    unusable: dict[Path, str] = {}
+    damaged: list[Path] = []
     for path in reversed(_by_step(folder)):
         about = read_verified(path, CheckpointManifest)
-        if about is None or path.name != _name(about["step"]):
-            unusable[path] = "is damaged"
-        elif run not in (None, about["run"]):
-            unusable[path] = "is of another run"
-        else:
-            return Checkpoint(path, about["step"], about["objective"], about["budget"]), unusable
-    return None, unusable
+        if about is not None and path.name == _name(about["step"]):
+            found = Checkpoint(path, about["step"], about["objective"], about["budget"], about["run"])
+            if run and found.run != run:
+                raise UserError(
+                    f"this checkpoint belongs to {f'run {found.run[:8]}' if found.run else 'no known run'}, and this "
+                    f"is run {run[:8]}", where=str(path), expected="the checkpoints that the run itself wrote",
+                    hint="move it elsewhere, or start the run again with --fresh",
+                )  # fmt: skip
+            return found, damaged
+        damaged.append(path)
+    return None, damaged
 
 
 def _name(step: int) -> str:
@@ -154,9 +158,12 @@ def _name(step: int) -> str:
 
 
 def restore(
-    checkpoint: Checkpoint, model: PreTrainedModel, optimizer: torch.optim.Optimizer, moving: nn.Module | None = None
+    checkpoint: Checkpoint,
+    model: PreTrainedModel,
+    optimizer: torch.optim.Optimizer | None,
+    moving: nn.Module | None = None,
 ) -> None:
-    """Restore weights, optimizer and moving reference bit for bit. Collective with shards.
+    """Restore weights, optimizer (None: not needed) and moving reference bit for bit. Collective with shards.
 
     Raises:
         BadFile: The checkpoint is that of another model or optimizer.
@@ -166,7 +173,8 @@ def restore(
         for path in checkpoint.path.glob("*.safetensors"):
             tensors(path)
         (read_adapter if has_adapters(model) else load_into)(model, checkpoint.path)
-        _unflatten(optimizer, model, load_file(checkpoint.path / OPTIMIZER))
+        if optimizer is not None:
+            _unflatten(optimizer, model, load_file(checkpoint.path / OPTIMIZER))
         if moving is not None:
             moving.load_state_dict(load_file(checkpoint.path / MOVING), strict=False)  # buffers and tied names stay
 

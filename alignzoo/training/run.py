@@ -36,7 +36,7 @@ from alignzoo.training.master_weights import memory_words
 from alignzoo.training.policy import device_of, open_data, open_policy
 from alignzoo.training.preflight import check_enough_rows, check_positions, no_router_loss, preflight
 from alignzoo.training.references import References, live_reference, score_references
-from alignzoo.training.replies import greedy_replies, judge_replies
+from alignzoo.training.replies import greedy_replies, judge_again, judge_replies
 from alignzoo.training.reporting import Reporting
 from alignzoo.training.run_folder import RunFolder
 from alignzoo.training.schedule import make_optimizer, total_steps
@@ -116,8 +116,16 @@ def _run(resolved: Resolved, fresh: bool, wait: bool, screen: Screen, ranks: Ran
                 start = ranks.main_process_first(lambda: start_weights(resolved, screen))
                 return RunResult(folder.path, _train(Job(resolved, folder, start, screen, ranks)))
     screen.info(f"{resolved.recipe.name}: already finished, in {folder.path}")
-    folder.report_late(Reporting(resolved.recipe.reporters, folder.path, screen).finish)
-    return RunResult(folder.path, summary)
+    done = summary
+    return RunResult(folder.path, ranks.broadcast_from_main(lambda: _finish_late(resolved, folder, done, screen)))
+
+
+def _finish_late(resolved: Resolved, folder: RunFolder, summary: dict[str, Any], screen: Screen) -> dict[str, Any]:
+    """Do what failed after the last step of a finished run: judges first, then reporters."""
+    reporting = Reporting(resolved.recipe.reporters, folder.path, screen)
+    summary = judge_again(resolved, folder, summary, reporting, screen)
+    folder.report_late(reporting.finish)
+    return summary
 
 
 def start_weights(resolved: Resolved, screen: Screen) -> Path | None:
@@ -151,7 +159,10 @@ def _phases(job: Job) -> dict[str, Any]:
     with training.saved_on_stop():
         with compiled_layers(model, recipe.train.compile, ranks.device):
             last = training.run()
-        export_policy(job, model, tokenizer)
+        training.save_end()
+    with training.finishing():
+        with job.stopping.uninterruptible():
+            export_policy(job, model, tokenizer)
         after = greedy_replies(job, model, tokenizer, data.held_out)
         if recipe.eval.judges:  # one may load a model, and memory run out: nothing may be lost
             training.save()

@@ -17,15 +17,16 @@ from alignzoo.core.door import BadFile, MissingFile, read_checked, read_text
 from alignzoo.core.errors import UserError
 from alignzoo.core.files import (
     atomic_write,
-    is_left_over,
     make_folder,
-    remove,
+    remove_temporaries,
     translate_os_errors,
     write_json,
     write_text,
 )
 from alignzoo.training.records import Summary
 
+Report = Callable[[dict[str, Any], list[str]], list[str]]
+"""Reports a summary to the reporters with these names, or to all; returns the names of those that failed."""
 FIRST_DAY = "started.txt"
 
 
@@ -45,7 +46,9 @@ class RunFolder:
     metrics = property(lambda self: self.path / "metrics.jsonl", doc="One line per step and evaluation.")
     timings = property(lambda self: self.path / "timings.jsonl", doc="Seconds, pairs and tokens of each step.")
 
-    _unreported = property(lambda self: self.path / ".unreported", doc="Exists until the reporters have finished.")
+    _unreported = property(
+        lambda self: self.path / ".unreported", doc="The reporters that have failed; empty before the first."
+    )
     records = property(lambda self: (self.metrics, self.timings), doc="The files that a run appends to.")
 
     def summary(self) -> dict[str, Any] | None:
@@ -73,7 +76,7 @@ class RunFolder:
                 self.write_text(FIRST_DAY, f"{today.isoformat()}\n")
             return today
 
-    def finish(self, summary: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
+    def finish(self, summary: dict[str, Any], report: Report) -> None:
         """Write the summary, which marks the run as finished, and call `report` with it."""
         if not self.writes:
             return
@@ -82,16 +85,20 @@ class RunFolder:
         self.write_json("summary.json", summary)
         self._report(report)
 
-    def report_late(self, report: Callable[[dict[str, Any]], None]) -> None:
-        """Call `report` if a process was killed between the summary and its report."""
+    def report_late(self, report: Report) -> None:
+        """Call `report` if a process was killed between the summary and its report, or a reporter failed."""
         if self.writes and self._unreported.exists():
             with self.held(wait=True):
                 self._report(report)
 
-    def _report(self, report: Callable[[dict[str, Any]], None]) -> None:
+    def _report(self, report: Report) -> None:
         summary = self.summary() if self._unreported.exists() else None
-        if summary is not None:
-            report(summary)
+        if summary is None:
+            return
+        failed = report(summary, read_text(self._unreported).split())
+        with translate_os_errors(self._unreported):
+            self._unreported.write_text("\n".join(failed), encoding="utf-8")
+        if not failed:
             self._unreported.unlink(missing_ok=True)
 
     @contextmanager
@@ -117,8 +124,7 @@ class RunFolder:
             except Timeout:
                 raise UserError("another process is working on this run", where=str(self.path)) from None
         try:
-            for left_over in filter(is_left_over, list(self.path.glob(".*.tmp"))):
-                remove(left_over)
+            remove_temporaries(self.path)
             yield
         finally:
             lock.release()

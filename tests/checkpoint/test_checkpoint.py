@@ -57,7 +57,7 @@ def test_training_goes_on_bit_by_bit(tmp_path, tokenizer, config, dtype, name):
     resumed = build(FOREST[name](), seed=5).to(dtype)
     other = make_optimizer(config, resumed)
     good, damaged = checkpoint.latest(tmp_path)
-    assert (good.step, damaged) == (3, {})
+    assert (good.step, damaged) == (3, [])
     checkpoint.restore(good, resumed, other)
     for i in range(3, 6):
         step(resumed, other, i)
@@ -194,7 +194,7 @@ def test_the_last_of_more_than_a_million_steps_is_the_last(tmp_path, tokenizer):
 
 
 def test_no_checkpoint_is_no_error(tmp_path):
-    assert checkpoint.latest(tmp_path / "none") == (None, {})
+    assert checkpoint.latest(tmp_path / "none") == (None, [])
 
 
 def test_a_resumed_run_has_the_records_of_its_checkpoint(tmp_path, tokenizer):

@@ -18,7 +18,6 @@ import pytest
 from judges.server import Answer, serving
 from pydantic import ValidationError
 
-from alignzoo import Completion, Row
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import UserError
 from alignzoo.core.paths import cache_root
@@ -126,9 +125,8 @@ def test_a_chat_is_shown_with_its_speakers_and_braces_in_replies_stay(serve):
 
 def test_it_has_no_scores_and_a_run_reports_its_win_rates(serve):
     serve()
-    rows = [Row(str(i), prompt, (Completion("c"),), group="g") for i, prompt in enumerate(PROMPTS)]
     lines = [{"before": b, "after": a, "chosen": "An inlet"} for a, b in zip(FIRST, SECOND, strict=True)]
-    figures = run_judge(chat(), rows, lines, Screen(quiet=True))
+    figures = run_judge(chat(), PROMPTS, lines, Screen(quiet=True))
     assert figures["win_rate_over_start"] == pytest.approx(0.5)
     assert figures["win_rate_over_chosen"] == pytest.approx(1 / 3)
     assert figures["win_rate_over_chosen_n"] == 3

@@ -22,7 +22,8 @@ from alignzoo.core.console import Screen
 from alignzoo.core.door import read_json
 from alignzoo.core.errors import Problem, UserError, first_line
 from alignzoo.core.files import write_json, write_page
-from alignzoo.core.redaction import RedactingStream, printable, redact, register_secret
+from alignzoo.core.redaction import printable, redact, register_secret
+from alignzoo.core.streams import SafeStream
 from alignzoo.recipe.load import load_recipe
 
 CANARIES = {
@@ -105,7 +106,7 @@ def test_files_the_screen_and_streams_are_without(planted, tmp_path, capfd):
     clean(first_line(RuntimeError(everything)))  # which run folders keep
     Screen().info(everything)
     stream = StringIO()
-    veil = RedactingStream(stream)
+    veil = SafeStream(stream)
     print(everything, file=veil)
     logging.StreamHandler(veil).emit(logging.makeLogRecord({"msg": everything}))
     clean(stream.getvalue())
@@ -115,7 +116,8 @@ def test_files_the_screen_and_streams_are_without(planted, tmp_path, capfd):
 
 def test_what_a_terminal_obeys_is_shown_as_text():
     assert (
-        printable("a\x1b]0;title\x07\x1b[31mred\r\n\tü \u202e漢") == "a\\x1b]0;title\\x07\\x1b[31mred\\r\n\tü \\u202e漢"
+        printable("a\x1b]0;title\x07\x1b[31mred\r\n\tü \u202e漢")
+        == "a\\u001b]0;title\\u0007\\u001b[31mred\\u000d\n\tü \\u202e漢"
     )
 
 
@@ -270,7 +272,7 @@ def test_a_hub_error_tells_no_token(planted, monkeypatch):
 def test_warnings_pass_the_veil(planted):
     stream = StringIO()
     text = warnings.formatwarning(os.environ["HF_TOKEN"], UserWarning, "x.py", 1)
-    RedactingStream(stream).writelines([text])
+    SafeStream(stream).writelines([text])
     clean(stream.getvalue())
 
 
@@ -287,7 +289,7 @@ def test_what_is_read_again_is_written_as_it_is(monkeypatch, tmp_path):
     write_json(tmp_path / "a.json", values)
     assert read_json(tmp_path / "a.json") == values
     stream = StringIO()
-    print(json.dumps({"finished": 1}), file=RedactingStream(stream, words=False))  # stdout, which programs read
+    print(json.dumps({"finished": 1}), file=SafeStream(stream, words=False))  # stdout, which programs read
     assert json.loads(stream.getvalue()) == {"finished": 1}
     load_recipe("dpo_hh", {"train.epochs": 1, "name": "finished"})
     assert redact("finished") == "***"  # on the screen

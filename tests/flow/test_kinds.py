@@ -317,8 +317,7 @@ def test_a_fresh_start_that_breaks_off_while_it_clears(run, monkeypatch, removed
         return breaks
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", limited(Path.unlink))
-        patch.setattr(run_module.shutil, "rmtree", limited(shutil.rmtree))
+        patch.setattr(run_module, "remove", limited(run_module.remove))
         with pytest.raises(KeyboardInterrupt):
             run("bco", "pairs", fresh=True)
     assert bytes_of(run("bco", "pairs").folder) == want

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from alignzoo.core.memory import out_of_memory
+from alignzoo.core.memory import handle_out_of_memory, out_of_memory
 from alignzoo.models.oracle import in_float32, limit_of, sequence_logits
 from alignzoo.models.probes import turning_points
 from alignzoo.models.rope import length_rules, reset_frequencies
@@ -143,13 +144,10 @@ def choose_strategy(model: PreTrainedModel, prompts: Sequence[NDArray[Any]], lim
 def _fastest_exact(model: PreTrainedModel, tokens: NDArray[Any], sizes: Sequence[int]) -> str:
     rows = [np.resize(np.roll(tokens, -row), size) for row, size in enumerate(sizes)]
     for wide in (True, False):
-        try:
-            with in_float32(model, wide):
-                expected = [_oracle_log_probs(model, row) for row in rows]
-                return next((name for name in STRATEGIES[:-1] if _is_exact(model, rows, expected, name)), UNCACHED)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not wide or not out_of_memory(error):
-                raise
+        again = handle_out_of_memory(lambda error: None) if wide else nullcontext()
+        with again, in_float32(model, wide):
+            expected = [_oracle_log_probs(model, row) for row in rows]
+            return next((name for name in STRATEGIES[:-1] if _is_exact(model, rows, expected, name)), UNCACHED)
     raise AssertionError
 
 

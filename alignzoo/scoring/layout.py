@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from alignzoo.core.errors import UserError
-from alignzoo.core.memory import out_of_memory
+from alignzoo.core.memory import handle_out_of_memory
 from alignzoo.data.trees import Tree, Trees
 from alignzoo.models.attention import use_tree_attention
 from alignzoo.models.oracle import NARROW, in_float32, sharded
@@ -58,11 +59,9 @@ def choose_layout(scorer: Scorer, trees: Trees, asked: str) -> Layout:
     scorer.precision = "float32"  # compare masks, not the rounding of autocast
     try:
         for wide in (True, False) if model.dtype in NARROW else (False,):
-            try:
+            give_up = partial(halve_budget, 1, sample)
+            with handle_out_of_memory((lambda error: None) if wide else give_up):
                 return _choose(scorer, sample, asked, precision, wide)
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not wide or not out_of_memory(error):
-                    halve_budget(1, sample, error)
     finally:
         scorer.precision = precision
     raise AssertionError

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from architectures import FOREST
@@ -12,6 +14,7 @@ from alignzoo.core.errors import UserError
 from alignzoo.interfaces.model_source import Lora
 from alignzoo.models.adapters import add_adapters, disabled_adapters, read_adapter, write_adapter
 from alignzoo.models.loading import pretrained
+from alignzoo.training.adapt import adapt
 
 NAMED = Lora(r=4, target_modules=("q_proj", "v_proj"))
 
@@ -63,6 +66,31 @@ def test_a_trained_head_stays_as_it_is(folders):
     model = pretrained(str(folders / "reward"), None, 0, "scalar", "float32")
     add_adapters(model, NAMED, 0)
     assert not any("score" in name for name, one in model.named_parameters() if one.requires_grad)
+
+
+@pytest.mark.parametrize(
+    ("folder", "targets", "words"),
+    [
+        ("lm", ("q_proj",), "score head: new, so it is trained as a whole and saved"),
+        ("reward", ("q_proj",), "score head: it came with the weights and stays frozen"),
+        ("reward", ("q_proj", "score"), "is trained through an adapter"),
+    ],
+)
+def test_the_first_lines_of_a_run_say_what_happens_to_the_score_head(folders, tmp_path, folder, targets, words):
+    lines: list[str] = []
+    lora = Lora(r=4, target_modules=targets)
+    source = SimpleNamespace(lora=lora, origin=(str(folders / folder), None))
+    recipe = SimpleNamespace(model=source, objective=SimpleNamespace(head="scalar"), seed=0)
+    run = SimpleNamespace(path=tmp_path, writes=False)
+    job = SimpleNamespace(
+        recipe=recipe, folder=run, start=None, ranks=SimpleNamespace(sharded=False),
+        screen=SimpleNamespace(info=lines.append),
+    )  # fmt: skip
+    model = pretrained(str(folders / folder), None, 0, "scalar", "float32")
+    adapt(job, model, None)
+    assert [line for line in lines if words in line] == [lines[-1]]
+    trained = [name for name, one in model.named_parameters() if one.requires_grad and "score" in name]
+    assert bool(trained) == ("frozen" not in words)
 
 
 @pytest.mark.parametrize(

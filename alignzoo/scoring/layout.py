@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
@@ -56,11 +55,17 @@ def choose_layout(scorer: Scorer, trees: Trees, asked: str) -> Layout:
             where="tokens.max_length", expected=f"at most {min(rule.threshold for rule in scorer.rules)} with shards",
         )  # fmt: skip
     sample = probe(trees, turning_points(model.config))
+
+    def again(error: BaseException) -> None:
+        """Go on without the float32 copy of the weights."""
+
+    def give_up(error: BaseException) -> None:
+        halve_budget(1, sample, error)
+
     scorer.precision = "float32"  # compare masks, not the rounding of autocast
     try:
         for wide in (True, False) if model.dtype in NARROW else (False,):
-            give_up = partial(halve_budget, 1, sample)
-            with handle_out_of_memory((lambda error: None) if wide else give_up):
+            with handle_out_of_memory(again if wide else give_up):
                 return _choose(scorer, sample, asked, precision, wide)
     finally:
         scorer.precision = precision

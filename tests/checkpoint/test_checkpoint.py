@@ -112,7 +112,7 @@ def test_states_and_a_moving_reference_come_back_bit_by_bit(tmp_path, tokenizer,
     optimizer = make_optimizer(OPTIMIZERS[0], model)
     step(model, optimizer, 0)
     states = [{"mean": 0.1 + 0.2, "deviation": 1e-17}, {}]
-    checkpoint.save(tmp_path, 1, model, tokenizer, optimizer, 2, states, moving)
+    checkpoint.save(tmp_path, 1, model, tokenizer, optimizer, 2, states, dict(moving.named_parameters()))
     kept = {key: value.clone() for key, value in moving.state_dict().items()}
     with torch.no_grad():
         for parameter in moving.parameters():
@@ -120,7 +120,7 @@ def test_states_and_a_moving_reference_come_back_bit_by_bit(tmp_path, tokenizer,
 
     resumed, other = build(FOREST[name](), seed=5), build(FOREST[name](), seed=6)
     good, _ = checkpoint.latest(tmp_path)
-    checkpoint.restore(good, resumed, make_optimizer(OPTIMIZERS[0], resumed), other)
+    checkpoint.restore(good, resumed, make_optimizer(OPTIMIZERS[0], resumed), dict(other.named_parameters()))
     assert good.states == states
     assert other.state_dict().keys() == kept.keys()
     assert all(torch.equal(value, kept[key]) for key, value in other.state_dict().items())

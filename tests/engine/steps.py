@@ -38,6 +38,7 @@ from alignzoo.recipe.schema import TrainConfig  # noqa: E402
 from alignzoo.reference.scores import score_reference  # noqa: E402
 from alignzoo.scoring.batches import BatchBuilder  # noqa: E402
 from alignzoo.scoring.scorer import Scorer  # noqa: E402
+from alignzoo.training.master_weights import holders_of_gradients  # noqa: E402
 from alignzoo.training.schedule import make_optimizer  # noqa: E402
 from alignzoo.training.step import Engine  # noqa: E402
 
@@ -148,9 +149,10 @@ def take(engine: Engine, steps: int = 1) -> Steps:
     """Take the first steps."""
     result = Steps()
     parameters = dict(engine.scorer.model.named_parameters())
+    holders = dict(zip(parameters, holders_of_gradients(engine.optimizer), strict=True))
 
     def record(*_: Any) -> None:
-        found = {name: one.grad for name, one in parameters.items() if one.grad is not None}
+        found = {name: one.grad for name, one in holders.items() if one.grad is not None}
         result.gradients.append({name: gradient.clone() for name, gradient in found.items()})
 
     hook = engine.optimizer.register_step_pre_hook(record)

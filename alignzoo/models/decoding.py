@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from alignzoo.core.memory import handle_out_of_memory, out_of_memory
 from alignzoo.models.oracle import in_float32, limit_of, sequence_logits
+from alignzoo.models.positions import first_position
 from alignzoo.models.probes import turning_points
 from alignzoo.models.rope import length_rules, reset_frequencies
 
@@ -46,6 +47,7 @@ class DecodingBatch:
 
     def __init__(self, model: PreTrainedModel, prompts: Sequence[NDArray[Any]], cached: bool = True) -> None:
         self.model, self.arguments = model, forward_arguments(model)
+        self.first_position, self.alone = first_position(model), len(prompts) == 1
         self.cache: Any = None
         self.cache_name = next((name for name in CACHE_NAMES if name in self.arguments), None) if cached else None
         self.can_shrink = not is_recurrent(model)
@@ -66,7 +68,9 @@ class DecodingBatch:
         new = self.ids if self.cache is None else self.ids[:, -1:]
         inputs: dict[str, Any] = {"input_ids": new, "use_cache": self.cache_name is not None, "logits_to_keep": 1}
         inputs["attention_mask"] = self.mask
-        inputs["position_ids"] = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -new.shape[1] :]
+        if not (self.first_position and self.alone):  # a sequence alone is left to count for itself
+            position = (self.mask.cumsum(1) - 1).clamp(min=0) + self.first_position
+            inputs["position_ids"] = position[:, -new.shape[1] :]
         inputs = {name: value for name, value in inputs.items() if name in self.arguments}
         if self.cache_name is not None:
             inputs[self.cache_name] = self.cache

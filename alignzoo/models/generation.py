@@ -41,6 +41,7 @@ from alignzoo.models.decoding import (
     is_recurrent,
 )
 from alignzoo.models.logits import token_statistics
+from alignzoo.models.positions import max_tokens
 
 BISECTIONS = 24
 """Random numbers for each token, enough for a vocabulary of 16 million."""
@@ -258,7 +259,7 @@ def _batches(
 
 def _limits(model: PreTrainedModel, prompts: Sequence[NDArray[Any]], max_new_tokens: int) -> list[int]:
     """Return the maximum number of tokens of each reply. The last token needs no position."""
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    positions = max_tokens(model)
     longest = max(map(len, prompts), default=0)
     if positions is not None and longest > positions:
         raise UserError(

@@ -81,8 +81,9 @@ class Classifier(Judge):
         return found
 
     def _limit(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-        positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        known = (self.max_length, positions, tokenizer.model_max_length)
+        from alignzoo.models.positions import max_tokens
+
+        known = (self.max_length, max_tokens(model), tokenizer.model_max_length)
         return min(limit for limit in known if limit is not None)
 
     def _model(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

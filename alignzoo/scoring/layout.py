@@ -20,7 +20,7 @@ from alignzoo.scoring.scorer import Scorer
 HEADS = ((False, False), (True, False), (True, True))
 """Values of `Scorer.whole_head` and `Scorer.alone`, in the order in which they are tried."""
 
-CHECK_VERSION = 2
+CHECK_VERSION = 3
 """Version of the checks, part of the reference cache's key. Raise it when a check becomes stricter."""
 
 
@@ -86,6 +86,9 @@ def _choose(scorer: Scorer, sample: list[Tree], asked: str, precision: str, wide
         name = "FlexAttention" if flex else layout
         if layout == PACKED and not scorer.packs:
             rejected.append(f"{layout} rejected: the model's attention can't be replaced")
+            continue
+        if layout != PLAIN and not scorer.takes_positions:  # it would count a second completion from the first on
+            rejected.append(f"{layout} rejected: the model takes no position ids")
             continue
         for whole_head, alone in HEADS if layout == PLAIN and not sharded(scorer.model) else HEADS[:2]:
             scorer.layout, scorer.whole_head, scorer.flex, scorer.alone = layout, whole_head, flex, alone

@@ -95,6 +95,11 @@ class Scorer(nn.Module):
             return self._score(forest, tuple(statistics), live)
 
     @property
+    def takes_positions(self) -> bool:
+        """True if the model's forward accepts position ids, which rows of several sequences require."""
+        return "position_ids" in self._accepts
+
+    @property
     def scalar(self) -> bool:
         """True for a reward model: one number a sequence, no log-probs."""
         return getattr(getattr(self.model, "score", None), "out_features", 0) == 1
@@ -165,7 +170,7 @@ class Scorer(nn.Module):
         if (self.model.config._attn_implementation == NAME) != (forest.layout == PACKED):
             use_tree_attention(self.model, forest.layout == PACKED)
         inputs: dict[str, Any] = {"input_ids": forest.tokens}
-        if "position_ids" in self._accepts and not (self.first_position and forest.layout == PLAIN):
+        if self.takes_positions and not (self.first_position and forest.layout == PLAIN):
             inputs["position_ids"] = forest.position + self.first_position
         if forest.layout == PLAIN:
             return inputs | {"attention_mask": forest.valid().long()}

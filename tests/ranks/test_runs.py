@@ -20,12 +20,18 @@ def weights(folder: Path, name: str = "dpo_hh") -> dict[str, np.ndarray]:
 
 
 def same(got: Path, want: Path, name: str = "dpo_hh") -> None:
-    """Weights, metrics, evaluations and samples of two runs are the same within float rounding."""
+    """Weights, metrics and evaluations of two runs are the same within float rounding.
+
+    Spot checks are left out: each process checks rows of its own, and none of a model in shards.
+    """
     ours, theirs = weights(got, name), weights(want, name)
     assert ours.keys() == theirs.keys()
     for key, value in theirs.items():
         assert np.abs(ours[key] - value).max() <= 2e-5 * np.abs(value).max()
-    lines, wanted = (read_lines(run_folder(folder, name) / "metrics.jsonl") for folder in (got, want))
+    lines, wanted = (
+        [line for line in read_lines(run_folder(folder, name) / "metrics.jsonl") if line["kind"] != "exactness"]
+        for folder in (got, want)
+    )
     assert len(lines) == len(wanted)
     for line, other in zip(lines, wanted, strict=True):
         assert line.keys() == other.keys()

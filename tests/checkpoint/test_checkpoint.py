@@ -93,7 +93,7 @@ def test_shards_are_read_into_the_model_itself(tmp_path, tokenizer, name, monkey
         assert value.data_ptr() == places[key]
 
 
-def test_a_checkpoint_of_another_model_is_refused_before_anything_is_changed(tmp_path, tokenizer):
+def test_a_checkpoint_of_another_model_is_rejected_before_anything_is_changed(tmp_path, tokenizer):
     model = build(FOREST["llama"]())
     checkpoint.save(tmp_path, 1, model, tokenizer, make_optimizer(OPTIMIZERS[2], model), keep=1)
     config = FOREST["llama"]()
@@ -262,7 +262,7 @@ def test_what_is_to_be_finished_is_finished_first_and_the_second_signal_interrup
 
 
 def test_a_signal_that_comes_while_processes_agree_is_not_forgotten():
-    """The others were told of none, and go on: it stops all of them the next time that they agree."""
+    """The others received no signal and go on: all stop at their next exchange."""
     told = []
 
     def agree(asked):

@@ -56,7 +56,7 @@ def test_nothing_is_compiled_unasked():
         assert not any(layer._compiled_call_impl for layer in model.model.layers)
 
 
-def test_a_machine_without_a_compiler_is_told(monkeypatch):
+def test_a_machine_without_a_compiler_is_an_error(monkeypatch):
     def compiled(function):
         def fails(*some):
             raise RuntimeError("No working C++ compiler found\nand more")
@@ -64,12 +64,12 @@ def test_a_machine_without_a_compiler_is_told(monkeypatch):
         return fails
 
     monkeypatch.setattr(compile_module.torch, "compile", compiled)
-    told = r"can't compile on this machine: No working C\+\+ compiler found"
-    with pytest.raises(UserError, match=told), compiled_layers(build(FOREST["llama"]()), True, CPU):
+    message = r"can't compile on this machine: No working C\+\+ compiler found"
+    with pytest.raises(UserError, match=message), compiled_layers(build(FOREST["llama"]()), True, CPU):
         pass
 
 
-def test_a_model_without_layers_is_told():
+def test_a_model_without_layers_is_an_error():
     with (
         pytest.raises(UserError, match=r"train\.compile: Linear has no layers"),
         compiled_layers(torch.nn.Linear(2, 2), True, CPU),

@@ -238,7 +238,7 @@ NOT_READ = r"{} changes the log-ratio, which {}\(.*\){} does not read"
         ("dr_dpo", ["wpo_weighting"], "wpo_weighting weights the losses of single pairs"),
     ],
 )  # fmt: skip
-def test_what_has_no_meaning_is_told(name, around, why):
+def test_what_has_no_meaning_is_reported(name, around, why):
     said = incompatibility(modified(name, *around))
     assert re.match(why, said) or said.startswith(why), said
 

@@ -154,7 +154,7 @@ def test_each_part_sees_what_it_declares_and_not_what_another_does():
         ([make("sft"), modified(make("aot", beta=0.1), "length_normalization")], "length_normalization changes the log-ratio, which aot(beta=0.1) does not read"),
     ],
 )  # fmt: skip
-def test_a_sum_without_meaning_is_told(parts, why):
+def test_a_sum_without_meaning_is_reported(parts, why):
     assert why in incompatibility(a_sum(parts))
 
 

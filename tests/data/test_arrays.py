@@ -43,7 +43,7 @@ def test_texts_are_a_list_of_strings():
             texts[index]
 
 
-def test_what_is_no_safetensors_file_is_told(tmp_path):
+def test_what_is_no_safetensors_file_is_reported(tmp_path):
     good = tmp_path / "good"
     save_file({"a": np.arange(3, dtype=np.int32)}, good)
     assert mmap_safetensors(good)["a"].tolist() == [0, 1, 2]

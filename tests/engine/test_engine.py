@@ -185,7 +185,7 @@ class WrongShape(Objective):
         return pair.margin.mean()
 
 
-def test_a_loss_of_the_wrong_shape_is_refused(make_engine):
+def test_a_loss_of_the_wrong_shape_is_rejected(make_engine):
     with pytest.raises(RunFailed, match=r"the loss of wrong has shape \(\); expected one loss an example"):
         make_engine(WrongShape()).step(0)
 
@@ -241,7 +241,7 @@ def test_ranks_share_the_tokens_evenly_and_lose_no_row():
         assert max(loads) - min(loads) <= max(sizes)
 
 
-def test_a_batch_smaller_than_the_number_of_processes_is_refused(make_engine):
+def test_a_batch_smaller_than_the_number_of_processes_is_rejected(make_engine):
     ranks = SimpleNamespace(count=3, index=0)
     with pytest.raises(UserError, match=r"train\.batch_size: a batch of 2 can't be shared by 3 processes") as error:
         make_engine(DPO(), batch_size=2, ranks=ranks)

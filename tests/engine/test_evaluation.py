@@ -71,7 +71,7 @@ class Wrong(Objective):
         ("column", r"the loss of wrong has shape \(\d+, 1\); expected one loss an example, "),
     ],
 )
-def test_a_wrong_loss_on_held_out_rows_is_told_as_in_a_step(tmp_path, how, words):
+def test_a_wrong_loss_on_held_out_rows_is_reported_as_in_a_step(tmp_path, how, words):
     """The first evaluation comes before the first step."""
     engine = build(Wrong(how=how), tmp_path)
     with pytest.raises(RunFailed, match=words):

@@ -65,7 +65,7 @@ class Silent(Judge):
         raise ConnectionError("nobody is there\\nreally")
 
 class Diary(Reporter):
-    """Writes down what it is told."""
+    """Writes down what it receives."""
     name = "diary"
     def on_start(self, folder, recipe, step):
         (folder / "diary.txt").write_text(f"start {recipe['name']} {step}\\n")
@@ -298,16 +298,16 @@ def test_a_tie_is_one_half_and_what_can_not_be_said_is_nothing():
 
 
 @pytest.mark.slow
-def test_a_reporter_is_told_everything_and_one_that_fails_changes_nothing(go):
+def test_a_reporter_receives_everything_and_one_that_fails_changes_nothing(go):
     quiet = go("reporters: []")
-    told = go("reporters: [diary, clumsy]", fresh=True)
-    diary = (told.folder / "diary.txt").read_text().splitlines()
+    noisy = go("reporters: [diary, clumsy]", fresh=True)
+    diary = (noisy.folder / "diary.txt").read_text().splitlines()
     assert diary[:4] == ["start dpo_hh 0", "eval 0", "exactness 0", "train 1"]
     assert diary[-2:] == ["eval 8", "finish dpo_hh True"]
-    assert not (told.folder / "report.html").exists()
-    assert told.folder == quiet.folder
-    assert told.summary["model"] == quiet.summary["model"]
-    assert told.summary["plugins"][1]["code"].keys() == {"diary", "clumsy"}
+    assert not (noisy.folder / "report.html").exists()
+    assert noisy.folder == quiet.folder
+    assert noisy.summary["model"] == quiet.summary["model"]
+    assert noisy.summary["plugins"][1]["code"].keys() == {"diary", "clumsy"}
 
 
 @pytest.mark.slow
@@ -423,7 +423,7 @@ def test_a_model_source_on_top_of_a_recipe_that_starts_from_a_run_is_that_runs_f
         ),
     ],
 )
-def test_a_mistake_is_told_at_its_place(overlay, text, problem):
+def test_a_mistake_is_reported_at_its_place(overlay, text, problem):
     recipe = "sft_hh"
     with pytest.raises(UserError) as error:
         load_recipe(recipe, [], [overlay(text)])

@@ -1,4 +1,4 @@
-"""A chat endpoint on loopback that does as it is told and remembers what it was asked."""
+"""A chat endpoint on loopback with prepared answers, which records its requests."""
 
 from __future__ import annotations
 

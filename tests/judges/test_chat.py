@@ -317,7 +317,7 @@ def test_an_endpoint_that_breaks_off_is_asked_again(serve):
     assert len(server.asked) == 3
 
 
-def test_an_endpoint_that_is_not_there_is_told_at_once(serve, monkeypatch):
+def test_an_endpoint_that_is_not_there_is_reported_at_once(serve, monkeypatch):
     serve()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -331,7 +331,7 @@ def test_an_endpoint_that_is_not_there_is_told_at_once(serve, monkeypatch):
 
 
 def test_one_failure_ends_the_pauses_of_the_others(serve):
-    """One question is refused at once; the others would wait for a minute before they ask again."""
+    """One question gets an error at once; the others would wait for a minute before they ask again."""
     serve(lambda asked, before: Answer(status=400) if shown(asked)[0] == "bad" else Answer(status=503))
     began = time.perf_counter()
     with pytest.raises(UserError, match="rejected the request: 400"):
@@ -364,7 +364,7 @@ def test_a_refusal_says_what_the_server_says_and_where_to_look(serve):
 @pytest.mark.parametrize(
     "body", ["<html>hello</html>", "[]", '{"choices": []}', '{"choices": [{"message": {"content": 3}}]}']
 )
-def test_what_is_no_chat_completion_is_told(serve, body):
+def test_what_is_no_chat_completion_is_reported(serve, body):
     serve(lambda asked, before: Answer(body=body))
     with pytest.raises(ConnectionError, match="sent no chat completion: "):
         chat(parallel=1).prefers(PROMPTS[:1], FIRST[:1], SECOND[:1])
@@ -394,7 +394,7 @@ def test_a_missing_variable_is_named(serve, monkeypatch, name):
         "http://h:x/v1",
     ],
 )
-def test_an_address_that_is_none_is_told_without_it(serve, monkeypatch, address):
+def test_an_address_that_is_none_is_reported_without_it(serve, monkeypatch, address):
     serve()
     monkeypatch.setenv("OPENAI_BASE_URL", address)
     with pytest.raises(UserError, match="OPENAI_BASE_URL is not an address") as error:
@@ -403,7 +403,7 @@ def test_an_address_that_is_none_is_told_without_it(serve, monkeypatch, address)
     assert KEY not in str(error.value)
 
 
-def test_a_key_that_can_not_be_one_is_told_without_it(serve, monkeypatch):
+def test_a_key_that_can_not_be_one_is_reported_without_it(serve, monkeypatch):
     serve()
     monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\nsecond line")
     with pytest.raises(UserError, match="OPENAI_API_KEY has characters that a key cannot have") as error:
@@ -454,6 +454,6 @@ def test_a_redirect_is_not_followed_with_the_key(serve, status):
     "fields",
     [{"question": "{first} or what?"}, {"key_env": KEY}, {"retries": -1}, {"timeout": 0}, {"model": ""}, {"key": KEY}],
 )
-def test_fields_that_mean_nothing_are_refused(fields):
+def test_fields_that_mean_nothing_are_rejected(fields):
     with pytest.raises(ValidationError):
         chat(**fields)

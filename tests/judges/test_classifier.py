@@ -234,13 +234,13 @@ def test_bfloat16_is_near(saved):
         ("POSITVE", "has no label 'POSITVE'; expected one of .*; did you mean 'POSITIVE'\\?"),
     ],
 )
-def test_a_label_that_is_not_there_is_told_before_any_weight_is_read(saved, label, problem):
+def test_a_label_that_is_not_there_is_reported_before_any_weight_is_read(saved, label, problem):
     path = saved("bert", num_labels=2, id2label={0: "POSITIVE", 1: "NEGATIVE"}, label2id={"POSITIVE": 0, "NEGATIVE": 1})
     with pytest.raises(UserError, match=problem):
         Classifier(path=path, label=label).ready()
 
 
-def test_a_folder_that_is_not_there_is_told_with_the_nearest(saved, tmp_path):
+def test_a_folder_that_is_not_there_is_reported_with_the_nearest(saved, tmp_path):
     path = saved("bert", num_labels=1)
     (tmp_path / "reward").mkdir()
     with pytest.raises(UserError, match=r"no such folder: .*/rewrad; did you mean 'reward'\?"):

@@ -133,7 +133,7 @@ def test_a_checkpoint_is_the_adapter_and_its_optimizer_and_training_goes_on_bit_
     assert weights_fingerprint(resumed) == weights_fingerprint(model)
 
 
-def test_a_checkpoint_of_another_rank_is_refused(tmp_path):
+def test_a_checkpoint_of_another_rank_is_rejected(tmp_path):
     write_adapter(adapted("llama"), tmp_path)
     model = build(FOREST["llama"]())
     add_adapters(model, Lora(r=8), 0)
@@ -151,7 +151,7 @@ def test_targets_can_be_named():
     (["q_proj", "v_prj"], r"target_modules: LlamaForCausalLM has no linear layer 'v_prj'; did you mean 'v_proj'\?"),
     (["norm"], "has no linear layer 'norm'; expected all-linear, or names from q_proj, k_proj, v_proj, o_proj, gate_proj"),
 ])  # fmt: skip
-def test_a_target_that_the_model_lacks_is_told(asked, message):
+def test_a_target_that_the_model_lacks_is_reported(asked, message):
     model = build(FOREST["llama"]())
     with pytest.raises(UserError, match=message):
         add_adapters(model, Lora(target_modules=asked), 0)

@@ -130,7 +130,7 @@ def test_a_run_is_not_written_over(adapter, place):
     assert (folder / "policy" / "adapter_model.safetensors").exists()
 
 
-def test_what_is_no_finished_run_is_told(adapter, tmp_path):
+def test_what_is_no_finished_run_is_reported(adapter, tmp_path):
     folder, _ = adapter
     with pytest.raises(UserError, match=rf"not a run folder; did you mean '{folder.name}'\?"):
         export(folder.with_name(folder.name[:-1]))

@@ -24,7 +24,7 @@ from alignzoo.training.export import export_run
 IDS = torch.arange(40)[None]
 
 
-def test_without_the_library_the_command_is_told(run, monkeypatch):
+def test_without_the_library_the_error_has_the_command(run, monkeypatch):
     monkeypatch.setattr("alignzoo.models.adapters.find_spec", lambda name: None if name == "bitsandbytes" else name)
     with pytest.raises(UserError, match=r"require bitsandbytes, which is not installed\n.*'alignzoo\[qlora\]'"):
         run("model.quantize=4bit")
@@ -68,7 +68,7 @@ def test_the_base_stays_as_it_is(saved, name, bits):
             assert torch.equal(model(IDS).logits, want)
 
 
-def test_gpt2_is_refused(tmp_path, bitsandbytes):
+def test_gpt2_is_rejected(tmp_path, bitsandbytes):
     build(FOREST["gpt2"]()).save_pretrained(tmp_path / "gpt2")
     with pytest.raises(UserError, match=r"model.quantize: the layers of GPT2LMHeadModel \(Conv1D\) lose their layout"):
         pretrained(str(tmp_path / "gpt2"), None, 0, "language_model", "float32", quantize="4bit")

@@ -200,7 +200,7 @@ def test_a_live_reference_is_the_policy_with_its_adapter_off(run, zoo, monkeypat
     assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
 
 
-def test_a_moving_reference_is_refused_when_the_recipe_is_read(run, zoo):
+def test_a_moving_reference_is_rejected_when_the_recipe_is_read(run, zoo):
     with pytest.raises(UserError, match=r"model.lora: tr_dpo averages the weights"):
         run(zoo, "objective=tr_dpo")
 
@@ -219,7 +219,7 @@ def test_a_new_reward_head_is_trained_whole_beside_the_adapters(run, zoo):
         run(zoo, "objective=bradley_terry", "model.quantize=8bit")
 
 
-def test_what_has_no_place_beside_adapters_is_told(run, tmp_path):
+def test_what_has_no_place_beside_adapters_is_reported(run, tmp_path):
     with pytest.raises(UserError, match=r"model.lora.dropout: 0.1 is not 0: with dropout"):
         run("model.lora.dropout=0.1")
     with pytest.raises(UserError, match=r"model.lora.rank: no such field; expected one of r, alpha, dropout"):
@@ -232,7 +232,7 @@ def test_what_has_no_place_beside_adapters_is_told(run, tmp_path):
         run("model.lora.target_modules=[q_prj]")
 
 
-def test_a_library_that_is_not_there_is_told_with_its_command(run, monkeypatch):
+def test_a_library_that_is_not_there_is_reported_with_its_command(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     monkeypatch.setattr("alignzoo.models.adapters.find_spec", lambda name: None)
     with pytest.raises(

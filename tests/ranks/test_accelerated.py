@@ -69,10 +69,10 @@ def test_stages_1_and_2_can_be_had(launch, environment, stage):
         ),
     ],
 )
-def test_what_else_deepspeed_can_do_is_refused(launch, environment, words):
-    with pytest.raises(UserError) as told:
+def test_what_else_deepspeed_can_do_is_rejected(launch, environment, words):
+    with pytest.raises(UserError) as error:
         launch(ZERO | environment)
-    assert words in str(told.value)
+    assert words in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_what_else_deepspeed_can_do_is_refused(launch, environment, words):
     ],
 )
 def test_a_deepspeed_that_is_not_there_is_asked_for(launch, installed, words):
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as error:
         launch(ZERO, installed)
-    assert words in str(told.value)
-    assert "pip install 'alignzoo[deepspeed]'" in str(told.value)
+    assert words in str(error.value)
+    assert "pip install 'alignzoo[deepspeed]'" in str(error.value)

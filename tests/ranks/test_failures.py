@@ -1,4 +1,4 @@
-"""Whatever happens to one process of a job, all of them end soon, and the user is told once."""
+"""Whatever happens to one process of a job, all of them end soon, and one message is printed."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(done, copy):
     assert [(run_folder(folder) / name).read_bytes() for name in ("policy/model.safetensors", "metrics.jsonl")] == want
 
 
-def test_a_mistake_is_told_once(tmp_path):
+def test_a_mistake_is_reported_once(tmp_path):
     job = start(tmp_path, ["run", "recipes/dpo_hh.yaml", "objective.bta=1"], 2)
     assert job.wait() == [2, 2]
     (line,) = job.errors()
@@ -91,7 +91,7 @@ def test_a_mistake_is_told_once(tmp_path):
         ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "FSDP version 1 is not supported; expected 2"),
     ],
 )
-def test_a_launch_that_can_not_work_is_refused(tmp_path, environment, words):
+def test_a_launch_that_can_not_work_is_rejected(tmp_path, environment, words):
     job = start(tmp_path, DPO, 2, [environment])
     assert job.wait() == [2, 2]
     (line,) = job.errors()

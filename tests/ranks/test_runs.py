@@ -118,7 +118,7 @@ def test_two_hosts_share_the_run_folder_and_may_have_caches_of_their_own(done, c
 
 
 @pytest.mark.slow
-def test_run_folders_that_are_not_shared_are_told_once(tmp_path):
+def test_run_folders_that_are_not_shared_are_reported_once(tmp_path):
     hosts = [{"ALIGNZOO_RUNS": str(tmp_path / f"host {i}")} for i in range(2)]
     job = start(tmp_path, ["run", "recipes/sft_hh.yaml", *DPO[2:]], 2, hosts)
     assert job.wait() == [2, 2]

@@ -165,7 +165,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(done, copy, zero)
         ),
     ],
 )
-def test_what_it_would_train_otherwise_is_refused(tmp_path, arguments, words):
+def test_what_it_would_train_otherwise_is_rejected(tmp_path, arguments, words):
     job = start(tmp_path, ["run", "recipes/sft_hh.yaml", *DPO[2:], *arguments], 2, [ZERO])
     assert job.wait() == [2, 2], job.said()
     (line,) = job.errors()

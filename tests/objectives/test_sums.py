@@ -18,7 +18,7 @@ from alignzoo.objectives.composition import Sum
 from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.testing.synthetic_batch import batch_for
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "engine"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "training" / "engine"))
 
 from steps import BATCH, VOCABULARY, build, random_rows, take
 

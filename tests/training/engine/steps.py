@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedModel
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parent.parent.parent.parent
 sys.path.insert(0, str(ROOT / "plugins" / "alignzoo-zoo"))
 
 from alignzoo_zoo import MODIFIERS as ZOO_MODIFIERS  # noqa: E402

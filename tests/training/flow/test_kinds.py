@@ -27,7 +27,7 @@ from alignzoo.training import run as run_module
 from alignzoo.training.run_folder import read_lines
 from alignzoo.training.step import Engine
 
-ZOO = Path(__file__).parent.parent.parent / "plugins" / "alignzoo-zoo"
+ZOO = Path(__file__).parent.parent.parent.parent / "plugins" / "alignzoo-zoo"
 LN2 = math.log(2)
 ADAM = {"name": "adamw", "learning_rate": 3e-3}
 STEPS, EVERY = 6, 3

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
-from judges.server import Answer, serving
+from evaluation.judges.server import Answer, serving
 from pydantic import ValidationError
 
 from alignzoo import Completion, Row

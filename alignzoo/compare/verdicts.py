@@ -23,6 +23,7 @@ from alignzoo.compare.results import EvaluationFolder
 from alignzoo.core.artifacts import atomic_folder, read_verified, write_manifest
 from alignzoo.core.console import Screen
 from alignzoo.core.digests import digest
+from alignzoo.core.errors import first_line
 from alignzoo.data.row_reader import RowReader
 from alignzoo.data.token_store import TokenStore
 from alignzoo.evaluation.judging import ask, judge_key
@@ -69,7 +70,7 @@ def judge_replies(
                     [line["chosen"] for line in lines], before,
                 )  # fmt: skip
         except Exception as error:  # a judge may fail in any way; only its own figures are missing then
-            about["problem"] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            about["problem"] = f"{type(error).__name__}: {first_line(error)}"
             screen.info(f"judge {judge.name} failed ({about['problem']}); its figures are left out")
         with atomic_folder(path, over=True) as temporary:
             write_manifest(temporary, about)

@@ -10,6 +10,7 @@ import numpy as np
 
 from alignzoo.core.console import Screen
 from alignzoo.core.digests import digest
+from alignzoo.core.errors import first_line
 from alignzoo.interfaces.judge import Judge, Prompt
 from alignzoo.interfaces.rows import Row
 from alignzoo.registry.lookup import Registry
@@ -38,7 +39,7 @@ def run_judge(judge: Judge, rows: Sequence[Row], lines: Sequence[dict[str, Any]]
         prompts, new, chosen = ([texts[i] for i in known] for texts in (prompts, new, chosen))
         figures |= _mean("win_rate_over_chosen", judge.prefers(prompts, new, chosen))
     except Exception as error:
-        problem = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        problem = f"{type(error).__name__}: {first_line(error)}"
         screen.info(f"judge {judge.name} failed ({problem}); its figures are left out")
         return {"problem": problem}
     return figures

@@ -44,8 +44,9 @@ class Training:
         job = self.job
         self.recipe, self.folder, self.ranks, self.screen = job.recipe, job.folder, job.ranks, job.screen
         self.stopping, self.reporting = job.stopping, job.reporting
-        self.model, live = self.engine.scorer.model, self.engine.builder.live
-        self.moving = live.model if live and self.recipe.objective.reference == "moving" else None
+        self.model, self.moving = self.engine.scorer.model, self.engine.moving
+        self.beside = self.moving.tensors if self.moving else {}
+        """The weights of a moving reference, which checkpoints hold beside the policy's."""
         self.done = 0
         """Optimizer steps taken."""
         self.last: Path | None = None
@@ -59,7 +60,9 @@ class Training:
             before = f"using the one before it, {good.path.name}" if good else "the run starts again"
             self.screen.info(f"checkpoint {path} is damaged; {before}")
         if good:
-            checkpoint.restore(good, self.model, self.engine.optimizer, self.moving)
+            checkpoint.restore(good, self.model, self.engine.optimizer, self.beside)
+            if self.moving:
+                self.moving.round()
             self.engine.states = good.states or self.engine.states
             self.engine.passes.budget = good.budget or self.engine.passes.budget
             self.done = self.saved = good.step
@@ -111,7 +114,7 @@ class Training:
         if self.done > self.saved:
             self.last = checkpoint.save(
                 self.folder.checkpoints, self.done, self.model, self.tokenizer, self.engine.optimizer,
-                self.recipe.train.keep_checkpoints + extra, self.engine.states, self.moving,
+                self.recipe.train.keep_checkpoints + extra, self.engine.states, self.beside,
                 self.engine.passes.budget, self.folder.records, self.folder.writes,
             )  # fmt: skip
             self.saved = self.done

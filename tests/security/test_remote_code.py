@@ -59,7 +59,7 @@ def recipe(folder, more=""):
     return path
 
 
-def test_without_the_field_it_is_refused_by_its_name_and_nothing_is_asked(model, monkeypatch):
+def test_without_the_field_it_is_rejected_by_its_name_and_nothing_is_asked(model, monkeypatch):
     folder, marker = model
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("transformers asked on stdin"))
     with pytest.raises(UserError) as error:

@@ -38,6 +38,12 @@ def test_ties_share_the_mean_of_their_ranks():
     assert ties.by_rank(groups, torch.arange(4.0)).tolist() == [[1.5, 0, 1.5, 3], [1.5] * 4]
 
 
+def test_a_tie_is_half_a_win():
+    better, worse = torch.tensor([1.0, 1.0, 1.0, 1.0]), torch.tensor([0.5, 1.0, 1.0 + 1e-6, 1.5])
+    assert ties.wins(better, worse, 1e-5).tolist() == [1, 0.5, 0.5, 0]
+    assert ties.wins(better, worse).tolist() == [1, 0.5, 0, 0]
+
+
 def test_half_of_a_bends_slope_counts_within_the_rounding():
     x = torch.tensor([-1.0, -1e-6, 0.0, 1e-6, 1.0], dtype=DOUBLE, requires_grad=True)
     (slope,) = torch.autograd.grad(ties.hinge(x, 1e-5).sum(), x)

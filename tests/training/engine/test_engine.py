@@ -37,13 +37,15 @@ class Summing(Objective):
         return (pair.margin - pair.margin.mean() - 0.01 * pair.state["total"]) ** 2
 
 
-def test_clipping_bounds_the_step(make_engine):
-    engine = make_engine(IPO(), max_grad_norm=0.5, optimizer={"name": "sgd", "learning_rate": 1.0})
-    steps = take(engine)
-    assert steps.metrics[0]["grad_norm"] > 0.5
-    assert math.sqrt(sum(float(one.square().sum()) for one in steps.gradients[0].values())) == pytest.approx(
-        0.5, rel=1e-3
-    )
+@pytest.mark.parametrize("share", [1.5, 4])
+def test_clipping_bounds_the_step(make_engine, share):
+    """A norm that is little above the bound is clipped as one far above it."""
+    sgd = {"name": "sgd", "learning_rate": 1.0}
+    norm = take(make_engine(IPO(), max_grad_norm=None, optimizer=sgd)).metrics[0]["grad_norm"]
+    steps = take(make_engine(IPO(), max_grad_norm=norm / share, optimizer=sgd))
+    assert steps.metrics[0]["grad_norm"] == pytest.approx(norm)
+    clipped = math.sqrt(sum(float(one.square().sum()) for one in steps.gradients[0].values()))
+    assert clipped == pytest.approx(norm / share, rel=1e-3)
 
 
 def small_memory(engine, monkeypatch, slots):

@@ -12,7 +12,7 @@ from alignzoo import Objective
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import RunFailed
 from alignzoo.evaluation.aggregate import standard_error
-from alignzoo.evaluation.evaluate import evaluate
+from alignzoo.evaluation.evaluate import evaluate, score_all
 
 SAME = {"accuracy": "preference_accuracy"}
 """A step's name for a figure -> the evaluation's."""
@@ -39,6 +39,17 @@ def test_the_held_out_figures_are_those_of_one_batch(tmp_path, name):
     assert {"loss", "chosen_log_prob" if name != "bradley_terry" else "margin"} <= shared
     for key in shared:
         assert large[key] == pytest.approx(figures[key], rel=1e-4, abs=1e-5), key
+
+
+def test_each_row_has_its_own_scores_whatever_the_budget(tmp_path):
+    """Micro-batches hold rows of like lengths; the scores come back in the order of the rows."""
+    engine = build(every()["dpo"], tmp_path, batch_size=40, shuffle=False)
+    quiet = Screen(quiet=True)
+    parts, one = (score_all(engine.scorer, engine.builder, budget, quiet, "rows") for budget in (200, UNLIMITED))
+    lengths = [tree.branches[0].scored for tree in engine.builder.trees]
+    assert sorted(lengths) != lengths
+    assert parts.first.tolist() == one.first.tolist()
+    assert parts.values["log_prob"].tolist() == pytest.approx(one.values["log_prob"].tolist(), rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["tdpo1", "tr_dpo"])

@@ -74,8 +74,11 @@ def scored(engine, model, reference, step) -> list[list[Plain]]:
     return result
 
 
-def written_out(engine, loss, steps=1, follow=0.0) -> list[dict[str, torch.Tensor]]:
-    """The gradients of plain gradient descent on `loss(rows, state) -> (loss, state)`, and what it does with them."""
+def written_out(engine, loss, steps=1, follow=0.0, every=1) -> list[dict[str, torch.Tensor]]:
+    """The gradients of plain gradient descent on `loss(rows, state) -> (loss, state)`, and what it does with them.
+
+    After every so many steps the reference follows the policy by its share.
+    """
     model, reference = copy.deepcopy(engine.scorer.model), tiny_llama(seed=1).double()
     state, gradients = {}, []
     for step in range(steps):
@@ -86,7 +89,8 @@ def written_out(engine, loss, steps=1, follow=0.0) -> list[dict[str, torch.Tenso
             for name, parameter in model.named_parameters():
                 parameter -= engine.config.optimizer.learning_rate * gradients[-1][name]
             for ours, theirs in zip(reference.parameters(), parameters, strict=True):
-                ours.copy_((1 - follow) * ours + follow * theirs)
+                if (step + 1) % every == 0:
+                    ours.copy_((1 - follow) * ours + follow * theirs)
     return gradients
 
 
@@ -214,6 +218,7 @@ CASES = {
     "tdpo1": (TDPO1(beta=0.1), of_each(tdpo1), 1, LIVE),
     "tdpo2": (TDPO2(beta=0.1, alpha=0.5), of_each(tdpo2), 1, LIVE),
     "tr_dpo": (TRDPO(beta=0.1, alpha=0.6, every=1), of_each(dpo), 3, LIVE),
+    "tr_dpo, every second step": (TRDPO(beta=0.1, alpha=0.6, every=2), of_each(dpo), 4, LIVE),
     "pl_dpo": (PlackettLuceDPO(beta=0.1), of_each(plackett_luce), 1, CACHED),
     "aot + sft": (
         Sum(parts=(AOT(beta=0.1), SFT()), weights=(1.0, 0.3)),
@@ -228,7 +233,8 @@ def test_a_step_is_the_one_that_the_paper_writes(make_engine, name):
     engine = make_engine(
         objective, dtype=torch.float64, micro_batch_tokens=256, optimizer={"name": "sgd", "learning_rate": 0.3}
     )
-    want = written_out(engine, loss, steps, follow=getattr(objective, "alpha", 0) if name == "tr_dpo" else 0.0)
+    moving = {"follow": objective.alpha, "every": objective.every} if isinstance(objective, TRDPO) else {}
+    want = written_out(engine, loss, steps, **moving)
     got = take(engine, steps)
     for step in range(steps):
         assert difference(got.gradients[step], want[step]) <= tolerance

@@ -112,6 +112,7 @@ def test_gradients_are_those_of_attention_tree_by_tree(name):
     assert (got_gradient - want_gradient).norm() <= 1e-5 * want_gradient.norm()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("backward")
 def test_it_is_chosen_where_it_has_kernels_and_agrees(monkeypatch):
     monkeypatch.setattr(layout, "has_flex", lambda device: True)
@@ -129,6 +130,7 @@ def test_without_its_backward_trees_are_attended_to_one_by_one_and_the_reason_is
     assert found.reason.startswith("FlexAttention rejected: the model's backward raised NotImplementedError: ")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("backward")
 def test_a_wrong_gradient_is_found_out(monkeypatch):
     from alignzoo.scoring import tree_attention

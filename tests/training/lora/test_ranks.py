@@ -24,6 +24,7 @@ def test_two_processes_train_the_adapters_of_one(tmp_path):
             assert np.abs(two[key] - value).max() <= 2e-4 * np.abs(value).max()  # B has only begun to leave 0
 
 
+@pytest.mark.slow
 def test_shards_are_rejected(tmp_path):
     job = start(tmp_path, [*DPO[:1], "recipes/sft_hh.yaml", *DPO[2:], "model.lora.r=4"], 2, [FSDP2])
     assert job.wait() == [2, 2]

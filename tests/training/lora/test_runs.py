@@ -51,6 +51,7 @@ def score(tmp_path, *overrides):
     return log_probs(tmp_path / "s")
 
 
+@pytest.mark.slow
 def test_every_adapter_on_a_base_and_a_whole_run_share_one_reference(run, tmp_path):
     first = run()
     assert first.summary["reference"]["rows_scored"] == 160

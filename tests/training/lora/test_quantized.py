@@ -24,6 +24,7 @@ from alignzoo.training.export import export_run
 IDS = torch.arange(40)[None]
 
 
+@pytest.mark.slow
 def test_without_the_library_the_error_has_the_command(run, monkeypatch):
     monkeypatch.setattr("alignzoo.models.adapters.find_spec", lambda name: None if name == "bitsandbytes" else name)
     with pytest.raises(UserError, match=r"require bitsandbytes, which is not installed\n.*'alignzoo\[qlora\]'"):
@@ -74,6 +75,7 @@ def test_gpt2_is_rejected(tmp_path, bitsandbytes):
         pretrained(str(tmp_path / "gpt2"), None, 0, "language_model", "float32", quantize="4bit")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bits", "near"), [("4bit", 1e-5), ("8bit", 0.05)])
 def test_a_whole_run_and_what_is_exported_of_it(run, tmp_path, bitsandbytes, bits, near):
     """In 8 bits the activations are rounded too, and whole weights can't do that."""

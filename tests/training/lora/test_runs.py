@@ -81,6 +81,7 @@ def test_scores_are_those_of_the_trained_adapter_and_of_the_plain_base(run, tmp_
     assert (policy - reference).abs().max() > 1e-5
 
 
+@pytest.mark.slow
 def test_the_policy_is_an_adapter_that_names_its_base(run, tmp_path):
     result = run()
     there = {path.name for path in result.policy.iterdir()}

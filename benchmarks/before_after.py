@@ -1,6 +1,6 @@
 """Time the steps of two checkouts in turn: a step of one, a step of the other, on the same rows and weights.
 
-Run as: python benchmarks/before_after.py CHECKOUT [CHECKOUT ...] [--steps 20]
+Run as: python benchmarks/before_after.py CHECKOUT [CHECKOUT ...] [--steps 20] [--batch 16]
 
 Each checkout is compared with this one. A child for each side imports its own `workload`, builds the model, takes two
 steps to warm up and then one step whenever it is asked, so that a busy machine slows both alike. Prints, for each shape
@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+HH_FILES = [str(path) for path in sorted((ROOT.parent / "shared" / "data").glob("hh_*_test.jsonl.gz"))]
 SIDE = """
 import json, sys
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/benchmarks"]
@@ -26,7 +27,7 @@ import torch, workload
 torch.set_num_threads(int(sys.argv[5]))
 workload.HH_FILES = [workload.Path(name) for name in json.loads(sys.argv[6])]
 trees, _ = workload.hh_trees(int(sys.argv[4]))
-bench = workload.Bench(sys.argv[2], trees, 16, sys.argv[3])
+bench = workload.Bench(sys.argv[2], trees, int(sys.argv[7]), sys.argv[3])
 for _ in range(2):
     bench.step()
 print("ready", flush=True)
@@ -39,8 +40,8 @@ for _ in sys.stdin:
 class Side:
     """A process that takes steps with the code of one checkout."""
 
-    def __init__(self, checkout: Path, shape: str, precision: str, rows: int, threads: int, files: list[str]) -> None:
-        words = [checkout, shape, precision, rows, threads, json.dumps(files)]
+    def __init__(self, checkout: Path, shape: str, precision: str, rows: int, asked: argparse.Namespace) -> None:
+        words = [checkout, shape, precision, rows, asked.threads, json.dumps(HH_FILES), asked.batch]
         command = [sys.executable, "-c", SIDE, *map(str, words)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=checkout)
         self._line()
@@ -63,9 +64,10 @@ class Side:
         self.process.communicate()
 
 
-def compare(before: Path, shape: str, precision: str, steps: int, threads: int, files: list[str]) -> str:
+def compare(before: Path, shape: str, precision: str, asked: argparse.Namespace) -> str:
     """Return one line of the table."""
-    sides = [Side(checkout, shape, precision, 16 * (steps + 2), threads, files) for checkout in (before, ROOT)]
+    steps = asked.steps
+    sides = [Side(checkout, shape, precision, asked.batch * (steps + 2), asked) for checkout in (before, ROOT)]
     taken, losses = [], []
     for n in range(steps):
         order = (0, 1) if n % 2 else (1, 0)  # whoever is first finds the caches cold
@@ -89,15 +91,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkout", type=Path, nargs="+")
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--batch", type=int, default=16, help="pairs in a step")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--shapes", nargs="+", default=["Pythia-70M", "Llama 4x256"])
     asked = parser.parse_args()
-    files = [str(path) for path in sorted((ROOT.parent / "shared" / "data").glob("hh_*_test.jsonl.gz"))]
     for checkout in asked.checkout:
         print("| shape | precision | before, s | now, s | now / before | losses differ by |\n|---|---|---|---|---|---|")
-        for shape in ("Pythia-70M", "Llama 4x256"):
+        for shape in asked.shapes:
             for precision in ("float32", "bfloat16"):
-                args = (asked.steps, asked.threads, files)
-                print(compare(checkout.resolve(), shape, precision, *args), flush=True)
+                print(compare(checkout.resolve(), shape, precision, asked), flush=True)
 
 
 if __name__ == "__main__":

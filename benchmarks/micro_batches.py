@@ -1,7 +1,7 @@
 """Compare a step's gradients for micro-batches and processes with one whole batch, for every objective.
 
 Run as: python benchmarks/micro_batches.py
-Models, rows and objectives are those of the tests (tests/engine/steps.py): a random Llama of two layers, 32 ragged rows a
+Models, rows and objectives are those of the tests (tests/training/engine/steps.py): a random Llama of two layers, 32 ragged rows a
 step, a reference that differs from the policy. Everything runs on one thread of the CPU, in float32.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "engine"))
+sys.path.insert(0, str(ROOT / "tests" / "training" / "engine"))
 
 from ranks import TRAIN, of_two  # noqa: E402
 from steps import BATCH, UNLIMITED, Steps, build, difference, every, take  # noqa: E402

@@ -12,6 +12,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,8 @@ def commands() -> str:
 
 
 def _help(command: Any, name: str, parent: click.Context, level: int) -> Iterator[str]:
+    command = copy(command)
+    command._help_option = None  # kept from whoever called the command without the group, and its -h, before
     context = click.Context(
         command, info_name=name, parent=parent, terminal_width=100, help_option_names=["-h", "--help"]
     )

@@ -80,7 +80,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """`error` is "" where the case ended as it should: done, or told in words with exit code 2 (1 for a run that
+    """`error` is "" where the case ended as it should: done, or with a message and exit code 2 (1 for a run that
     could not go on)."""
 
     code: int

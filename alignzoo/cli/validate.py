@@ -111,7 +111,7 @@ def _tokenization(resolved: Resolved, reader: RowReader) -> str:
     """
     from alignzoo.cli.data import tokenizer_of
     from alignzoo.core.console import Screen
-    from alignzoo.core.errors import UserError
+    from alignzoo.core.errors import UserError, first_line
     from alignzoo.data.statistics import data_warnings
     from alignzoo.data.token_store import TokenStore
     from alignzoo.training.preflight import check_enough_rows
@@ -120,7 +120,7 @@ def _tokenization(resolved: Resolved, reader: RowReader) -> str:
         tokenizer = tokenizer_of(resolved, reader)
     except UserError as error:  # no network here; there may be one where it runs
         counts = {"truncated_prompts": 0, "truncated_completions": 0, "in_both_splits": reader.plan.rows.in_both}
-        return f"{data_warnings(counts)}; truncated: not known ({str(error).splitlines()[0]})"
+        return f"{data_warnings(counts)}; truncated: not known ({first_line(error)})"
     found = TokenStore(resolved, tokenizer).get(reader, Screen().info)
     check_enough_rows(found.train, found.held_out, resolved.recipe.train.batch_size)
     return data_warnings(found.report)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from alignzoo.interfaces.component import Strict
 from alignzoo.interfaces.judge import Judge
 from alignzoo.recipe.components import ComponentBuilder
 from alignzoo.recipe.merge import resolve_paths
@@ -18,13 +19,11 @@ from alignzoo.recipe.secrets import refuse_secrets
 from alignzoo.registry.lookup import registry
 
 
-class Sampling(BaseModel):
+class Sampling(Strict):
     """Settings of the sampled replies.
 
     Every run answers the same held-out prompts of the test split with the same random streams.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     prompts: int = Field(128, ge=0, description="number of prompts, evenly spaced over the test split")
     tokens: int = Field(64, ge=1, description="most new tokens of a reply")
@@ -34,10 +33,8 @@ class Sampling(BaseModel):
     seed: int = Field(0, ge=0, description="seed of the random streams, one for each prompt")
 
 
-class Comparison(BaseModel):
+class Comparison(Strict):
     """Recipes to compare: the same data, start, seeds and tuning budget for each."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     name: str = Field(
         "compare", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100, description="name of the folder"

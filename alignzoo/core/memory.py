@@ -6,6 +6,8 @@ import ctypes
 import re
 import resource
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -48,6 +50,21 @@ def peak_memory(device: torch.device) -> int:
     if found:
         return int(found[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+@contextmanager
+def handle_out_of_memory(handle: Callable[[BaseException], None]) -> Iterator[None]:
+    """Call `handle` where memory runs out inside the block, and leave the block. All other errors pass.
+
+    To repeat work with less memory, put the block into a loop and let `handle` reduce what the next pass needs. What
+    `handle` raises passes too.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if not out_of_memory(error):
+            raise
+        handle(error)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -15,9 +15,12 @@ Spelling = Callable[[type[Any]], str]
 
 
 class Strict(BaseModel):
-    """Fields that are validated strictly: no unknown key, no change after creation, finite numbers only."""
+    """Fields that are validated strictly: no unknown key, no change after creation, finite numbers only.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    A field with an alias is also set by its own name.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
 
 
 class Component(Strict):

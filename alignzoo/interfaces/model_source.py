@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from alignzoo.interfaces.component import Component, Strict
 
@@ -64,8 +64,6 @@ class ModelSource(Component):
     A recipe names it under `model`. It loads a Hugging Face model and tokenizer, which are checked, scored and exported
     like any other.
     """
-
-    model_config = ConfigDict(populate_by_name=True)
 
     needs_runs: ClassVar[tuple[str, ...]] = ()
     """Fields that name a recipe, whose run is made first. They are not part of `fingerprint`."""

@@ -93,6 +93,18 @@ def _inject(model: PreTrainedModel, config: Any, seed: int) -> None:
     model.eval()
 
 
+def score_head_note(model: PreTrainedModel) -> str:
+    """Say how adapters treat the score head of a reward model; "" for a language model."""
+    head = getattr(model, "score", None)
+    if not isinstance(head, nn.Module):
+        return ""
+    if getattr(model, NEW_HEAD, False):
+        return "score head: new, so it is trained as a whole and saved with the adapters"
+    if any(parameter.requires_grad for parameter in head.parameters()):
+        return "score head: it came with the weights, and is trained through an adapter"
+    return "score head: it came with the weights and stays frozen ('score' in model.lora.target_modules adapts it)"
+
+
 def has_adapters(model: nn.Module) -> bool:
     """Return True if the model has adapters."""
     return bool(getattr(model, "peft_config", None))

@@ -48,9 +48,8 @@ def compiled_layers(model: nn.Module, wanted: bool, device: torch.device) -> Ite
     try:
         torch.compile(torch.sin)(torch.zeros(8, device=device))
     except Exception as error:  # of many types: no C++ compiler, no triton
-        reason = first_line(error)
         raise UserError(
-            f"torch can't compile on this machine: {reason[:160]}", where="train.compile",
+            f"torch can't compile on this machine: {first_line(error)[:160]}", where="train.compile",
             expected="false, or a machine with a C++ compiler (on a GPU also triton)",
         ) from None  # fmt: skip
     for layer in layers:

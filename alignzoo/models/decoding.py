@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from alignzoo.core.memory import out_of_memory
+from alignzoo.core.memory import handle_out_of_memory, out_of_memory
 from alignzoo.models.oracle import in_float32, limit_of, sequence_logits
+from alignzoo.models.positions import first_position
 from alignzoo.models.probes import turning_points
 from alignzoo.models.rope import length_rules, reset_frequencies
 
@@ -45,6 +47,7 @@ class DecodingBatch:
 
     def __init__(self, model: PreTrainedModel, prompts: Sequence[NDArray[Any]], cached: bool = True) -> None:
         self.model, self.arguments = model, forward_arguments(model)
+        self.first_position, self.alone = first_position(model), len(prompts) == 1
         self.cache: Any = None
         self.cache_name = next((name for name in CACHE_NAMES if name in self.arguments), None) if cached else None
         self.can_shrink = not is_recurrent(model)
@@ -65,7 +68,9 @@ class DecodingBatch:
         new = self.ids if self.cache is None else self.ids[:, -1:]
         inputs: dict[str, Any] = {"input_ids": new, "use_cache": self.cache_name is not None, "logits_to_keep": 1}
         inputs["attention_mask"] = self.mask
-        inputs["position_ids"] = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -new.shape[1] :]
+        if not (self.first_position and self.alone):  # a sequence alone is left to count for itself
+            position = (self.mask.cumsum(1) - 1).clamp(min=0) + self.first_position
+            inputs["position_ids"] = position[:, -new.shape[1] :]
         inputs = {name: value for name, value in inputs.items() if name in self.arguments}
         if self.cache_name is not None:
             inputs[self.cache_name] = self.cache
@@ -143,13 +148,10 @@ def choose_strategy(model: PreTrainedModel, prompts: Sequence[NDArray[Any]], lim
 def _fastest_exact(model: PreTrainedModel, tokens: NDArray[Any], sizes: Sequence[int]) -> str:
     rows = [np.resize(np.roll(tokens, -row), size) for row, size in enumerate(sizes)]
     for wide in (True, False):
-        try:
-            with in_float32(model, wide):
-                expected = [_oracle_log_probs(model, row) for row in rows]
-                return next((name for name in STRATEGIES[:-1] if _is_exact(model, rows, expected, name)), UNCACHED)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not wide or not out_of_memory(error):
-                raise
+        again = handle_out_of_memory(lambda error: None) if wide else nullcontext()
+        with again, in_float32(model, wide):
+            expected = [_oracle_log_probs(model, row) for row in rows]
+            return next((name for name in STRATEGIES[:-1] if _is_exact(model, rows, expected, name)), UNCACHED)
     raise AssertionError
 
 

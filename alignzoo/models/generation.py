@@ -28,7 +28,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignzoo.core.console import Advance
 from alignzoo.core.errors import UserError
-from alignzoo.core.memory import out_of_memory
+from alignzoo.core.memory import handle_out_of_memory
+from alignzoo.core.packing import cut_by_width, largest_first
 from alignzoo.data.trees import TokenIds
 from alignzoo.models.attention import own_attention
 from alignzoo.models.decoding import (
@@ -40,6 +41,7 @@ from alignzoo.models.decoding import (
     is_recurrent,
 )
 from alignzoo.models.logits import token_statistics
+from alignzoo.models.positions import max_tokens
 
 BISECTIONS = 24
 """Random numbers for each token, enough for a vocabulary of 16 million."""
@@ -106,22 +108,22 @@ def generate_replies(
                 progress(finished, "")
         return list(generation.replies(tokenizer))
 
+    def halve(error: BaseException) -> None:
+        nonlocal budget
+        if budget <= max(len(prompts[i]) for i in range(len(prompts)) if i not in replies) + max_new_tokens:
+            raise error
+        budget //= 2
+
     with _evaluating(model):
         strategy = choose_strategy(model, prompts, limits) if prompts else BATCHED
     replies: dict[int, Reply] = {}
     while len(replies) < len(prompts):  # repeats only after memory ran out, with smaller batches
         left = [i for i in range(len(prompts)) if i not in replies]
         streams = _streams(prompts, seed)
-        try:
-            with _evaluating(model):
-                for positions in _batches(model, [prompts[i] for i in left], max_new_tokens, budget, strategy):
-                    batch = [left[n] for n in positions]
-                    replies |= zip(batch, generate(batch), strict=True)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            largest = max(len(prompts[i]) for i in left if i not in replies) + max_new_tokens
-            if not out_of_memory(error) or budget <= largest:
-                raise
-            budget //= 2
+        with handle_out_of_memory(halve), _evaluating(model):
+            for positions in _batches(model, [prompts[i] for i in left], max_new_tokens, budget, strategy):
+                batch = [left[n] for n in positions]
+                replies |= zip(batch, generate(batch), strict=True)
     return [replies[i] for i in range(len(prompts))]
 
 
@@ -242,25 +244,22 @@ def _batches(
     Batches of a recurrent model have one length, because padding would enter its state. A reply that may pass a length
     at which rotary frequencies change is generated alone.
     """
+    lengths = [len(prompt) for prompt in prompts]
     one_length = is_recurrent(model)
-    batch: list[int] = []
-    for i in sorted(range(len(prompts)), key=lambda i: -len(prompts[i])):
+    together: dict[int, list[int]] = {}
+    for i in largest_first(lengths):
         if strategy != BATCHED or crosses_length_rule(model, prompts[i], max_new_tokens):
             yield [i]
-            continue
-        slots = len(prompts[batch[0]]) + max_new_tokens if batch else 0
-        other_length = one_length and len(prompts[i]) + max_new_tokens != slots
-        if batch and ((len(batch) + 1) * slots > budget or other_length):
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
+        else:
+            together.setdefault(lengths[i] if one_length else 0, []).append(i)
+    for group in together.values():
+        for part in cut_by_width([lengths[i] + max_new_tokens for i in group], budget):
+            yield [group[n] for n in part]
 
 
 def _limits(model: PreTrainedModel, prompts: Sequence[NDArray[Any]], max_new_tokens: int) -> list[int]:
     """Return the maximum number of tokens of each reply. The last token needs no position."""
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    positions = max_tokens(model)
     longest = max(map(len, prompts), default=0)
     if positions is not None and longest > positions:
         raise UserError(

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from alignzoo.core.console import warn_once
-from alignzoo.core.errors import UserError
+from alignzoo.core.errors import UserError, first_line
 from alignzoo.interfaces.rows import Row, words
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def loading_error(kind: str, source: str, where: str, error: Exception) -> UserE
             "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(FOLDER)",
         )  # fmt: skip
     return UserError(
-        f"no {kind} could be loaded from '{source}': {(text.splitlines() or [''])[0]}", where=where,
+        f"no {kind} could be loaded from '{source}': {first_line(text)}", where=where,
         expected="a local folder in Hugging Face layout, or a hub id with the hub reachable",
     )  # fmt: skip
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
+from alignzoo.interfaces.component import Strict
 from alignzoo.interfaces.data_source import DataSource
 from alignzoo.interfaces.judge import Judge
 from alignzoo.interfaces.metric import Metric
@@ -15,13 +16,7 @@ from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.reporter import Reporter
 
 
-class Section(BaseModel):
-    """Base of every section: frozen, without unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
-
-
-class TokensConfig(Section):
+class TokensConfig(Strict):
     """Length limits in tokens, and the handling of thinking in chats.
 
     Truncation follows the DPO authors: first the prompt, then the completions.
@@ -44,47 +39,53 @@ class TokensConfig(Section):
         return self
 
 
-class AdamW(Section):
+LearningRate = Annotated[float, Field(gt=0, description="learning rate after the warm-up")]
+WeightDecay = Annotated[float, Field(ge=0, description="weight decay")]
+Momentum = Annotated[float, Field(ge=0, description="momentum; 0: none")]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+class AdamW(Strict):
     """AdamW with decoupled weight decay."""
 
-    name: Literal["adamw"] = "adamw"
-    learning_rate: float = Field(gt=0)
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
-    eps: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
+    name: Literal["adamw"] = Field("adamw", description="the optimizer")
+    learning_rate: LearningRate
+    betas: tuple[Decay, Decay] = Field((0.9, 0.999), description="decay of the mean gradient and of its square")
+    eps: float = Field(1e-8, gt=0, description="term added to the denominator")
+    weight_decay: WeightDecay = 0.0
 
 
-class RMSprop(Section):
+class RMSprop(Strict):
     """RMSprop with torch's defaults, the optimizer of the DPO paper (appendix B)."""
 
-    name: Literal["rmsprop"] = "rmsprop"
-    learning_rate: float = Field(gt=0)
-    alpha: float = Field(0.99, ge=0, lt=1)
-    eps: float = Field(1e-8, gt=0)
-    momentum: float = Field(0.0, ge=0)
-    weight_decay: float = Field(0.0, ge=0)
+    name: Literal["rmsprop"] = Field("rmsprop", description="the optimizer")
+    learning_rate: LearningRate
+    alpha: Decay = Field(0.99, description="decay of the mean squared gradient")
+    eps: float = Field(1e-8, gt=0, description="term added to the denominator")
+    momentum: Momentum = 0.0
+    weight_decay: WeightDecay = 0.0
 
 
-class SGD(Section):
+class SGD(Strict):
     """Stochastic gradient descent, with optional momentum."""
 
-    name: Literal["sgd"] = "sgd"
-    learning_rate: float = Field(gt=0)
-    momentum: float = Field(0.0, ge=0)
-    weight_decay: float = Field(0.0, ge=0)
+    name: Literal["sgd"] = Field("sgd", description="the optimizer")
+    learning_rate: LearningRate
+    momentum: Momentum = 0.0
+    weight_decay: WeightDecay = 0.0
 
 
 Optimizer = Annotated[AdamW | RMSprop | SGD, Field(discriminator="name")]
 
 
-class Schedule(Section):
+class Schedule(Strict):
     """Learning-rate schedule: warm-up, then constant or decay to zero."""
 
-    name: Literal["constant", "linear", "cosine"] = "constant"
+    name: Literal["constant", "linear", "cosine"] = Field("constant", description="course after the warm-up")
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
 
 
-class TrainConfig(Section):
+class TrainConfig(Strict):
     """Optimization: batches, optimizer, precision, memory, checkpoints."""
 
     batch_size: int = Field(64, ge=1, description="rows per optimizer step, summed over processes")
@@ -93,8 +94,8 @@ class TrainConfig(Section):
     )
     shuffle: bool = Field(True, description="a new seeded order each epoch; false: the order of the data")
     max_steps: int | None = Field(None, ge=1, description="stop after this many optimizer steps")
-    optimizer: Optimizer
-    schedule: Schedule = Schedule()
+    optimizer: Optimizer = Field(description="optimizer and its settings")
+    schedule: Schedule = Field(Schedule(), description="course of the learning rate")
     max_grad_norm: float | None = Field(10.0, gt=0, description="limit of the global gradient norm; null: no clipping")
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="bfloat16: autocast; weights keep their dtype"
@@ -114,7 +115,7 @@ class TrainConfig(Section):
         description="update bfloat16 weights through a float32 copy (4 bytes per trained weight); false: directly",
     )
     compile: bool = Field(False, description="compile the model's layers with torch.compile")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if available")
     checkpoint_every: int = Field(200, ge=1, description="optimizer steps between checkpoints")
     keep_checkpoints: int = Field(2, ge=1, description="number of last checkpoints kept")
 
@@ -127,14 +128,14 @@ class TrainConfig(Section):
         return min(steps, self.max_steps) if self.max_steps else steps
 
 
-class RepliesConfig(Section):
+class RepliesConfig(Strict):
     """Greedy replies to held-out prompts."""
 
     num_prompts: int = Field(6, ge=0, description="prompts answered before and after training")
     max_new_tokens: int = Field(64, ge=1, description="maximum length of a reply, in tokens")
 
 
-class EvalConfig(Section):
+class EvalConfig(Strict):
     """Measurements on the held-out rows."""
 
     every: int | None = Field(None, ge=1, description="optimizer steps between evaluations; null: start and end only")
@@ -143,7 +144,7 @@ class EvalConfig(Section):
     judges: tuple[SerializeAsAny[Judge], ...] = Field((), description="judges that score the replies")
 
 
-class Recipe(Section):
+class Recipe(Strict):
     """A whole run: an objective, a model and data. `load_recipe` reads it from YAML."""
 
     name: str = Field(
@@ -152,11 +153,11 @@ class Recipe(Section):
         description="name of the run folder; default: the file's",
     )
     plugins: tuple[str, ...] = Field((), description="plugin files (.py) that are not installed")
-    objective: SerializeAsAny[Objective]
-    model: SerializeAsAny[ModelSource]
-    data: SerializeAsAny[DataSource]
-    tokens: TokensConfig = TokensConfig()
-    train: TrainConfig
-    eval: EvalConfig = EvalConfig()
+    objective: SerializeAsAny[Objective] = Field(description="the loss, with its hyper-parameters and modifiers")
+    model: SerializeAsAny[ModelSource] = Field(description="the policy before its first step, also the reference")
+    data: SerializeAsAny[DataSource] = Field(description="rows of preferences, and how they are split")
+    tokens: TokensConfig = Field(TokensConfig(), description="limits of length, and thinking in chats")
+    train: TrainConfig = Field(description="optimization: batches, optimizer, precision, memory, checkpoints")
+    eval: EvalConfig = Field(EvalConfig(), description="measurements on held-out rows")
     reporters: tuple[SerializeAsAny[Reporter], ...] = Field(description="outputs made of the run's records")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of the data order and of everything random")

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alignzoo.core.packing import pack_rows
 from alignzoo.data.trees import Branch, Tree
 
 PLAIN = "plain"
@@ -131,24 +132,8 @@ def lay_out(trees: Sequence[Tree], layout: str = PADDED) -> Forest:
         singles = [Tree(tree.id, tree.prompt, (branch,)) for tree in trees for branch in tree.branches]
         rows = [[i] for i in range(len(singles))]
         return _lay(singles, rows, PLAIN)
-    rows = [list(range(len(trees)))] if layout == PACKED else _fit([tree.slots for tree in trees])
+    rows = [list(range(len(trees)))] if layout == PACKED else pack_rows([tree.slots for tree in trees])[0]
     return _lay(trees, rows, layout)
-
-
-def _fit(sizes: Sequence[int]) -> list[list[int]]:
-    """Assign trees to rows as wide as the longest: first fit, longest first."""
-    width = max(sizes)
-    rows: list[list[int]] = []
-    free: list[int] = []
-    for i in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
-        row = next((r for r, room in enumerate(free) if room >= sizes[i]), None)
-        if row is None:
-            rows.append([])
-            free.append(width)
-            row = len(rows) - 1
-        rows[row].append(i)
-        free[row] -= sizes[i]
-    return rows
 
 
 def _lay(trees: Sequence[Tree], rows: Sequence[Sequence[int]], layout: str) -> Forest:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from alignzoo.core.errors import UserError
-from alignzoo.core.memory import out_of_memory
+from alignzoo.core.memory import handle_out_of_memory
 from alignzoo.data.trees import Tree, Trees
 from alignzoo.models.attention import use_tree_attention
 from alignzoo.models.oracle import NARROW, in_float32, sharded
@@ -20,7 +20,7 @@ from alignzoo.scoring.scorer import Scorer
 HEADS = ((False, False), (True, False), (True, True))
 """Values of `Scorer.whole_head` and `Scorer.alone`, in the order in which they are tried."""
 
-CHECK_VERSION = 2
+CHECK_VERSION = 3
 """Version of the checks, part of the reference cache's key. Raise it when a check becomes stricter."""
 
 
@@ -55,14 +55,18 @@ def choose_layout(scorer: Scorer, trees: Trees, asked: str) -> Layout:
             where="tokens.max_length", expected=f"at most {min(rule.threshold for rule in scorer.rules)} with shards",
         )  # fmt: skip
     sample = probe(trees, turning_points(model.config))
+
+    def again(error: BaseException) -> None:
+        """Go on without the float32 copy of the weights."""
+
+    def give_up(error: BaseException) -> None:
+        halve_budget(1, sample, error)
+
     scorer.precision = "float32"  # compare masks, not the rounding of autocast
     try:
         for wide in (True, False) if model.dtype in NARROW else (False,):
-            try:
+            with handle_out_of_memory(again if wide else give_up):
                 return _choose(scorer, sample, asked, precision, wide)
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not wide or not out_of_memory(error):
-                    halve_budget(1, sample, error)
     finally:
         scorer.precision = precision
     raise AssertionError
@@ -82,6 +86,9 @@ def _choose(scorer: Scorer, sample: list[Tree], asked: str, precision: str, wide
         name = "FlexAttention" if flex else layout
         if layout == PACKED and not scorer.packs:
             rejected.append(f"{layout} rejected: the model's attention can't be replaced")
+            continue
+        if layout != PLAIN and not scorer.takes_positions:  # it would count a second completion from the first on
+            rejected.append(f"{layout} rejected: the model takes no position ids")
             continue
         for whole_head, alone in HEADS if layout == PLAIN and not sharded(scorer.model) else HEADS[:2]:
             scorer.layout, scorer.whole_head, scorer.flex, scorer.alone = layout, whole_head, flex, alone

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from alignzoo.core.errors import first_line
-from alignzoo.core.memory import out_of_memory
+from alignzoo.core.memory import handle_out_of_memory, out_of_memory
 from alignzoo.data.trees import Branch, Tree
 from alignzoo.models.oracle import NARROW, in_float32, limit_of, sequence_log_probs, sequence_logits
 from alignzoo.scoring.expert_choices import Choice, Choices, Repeated, Spread
@@ -74,25 +74,28 @@ def noncausal_change(model: PreTrainedModel, tree: Tree, branch: Branch) -> floa
 def disagreement(scorer: Scorer, sample: list[Tree], want: list[OwnScores], wide: bool) -> str | None:
     """Compare a layout's scores with the model's own, with the experts that were chosen there. None if they agree."""
     counts = np.cumsum([0, *(len(tree.branches) for tree in sample)])
-    worst, budget = 0.0, sum(tree.slots for tree in sample)
+    worst, budget, left = 0.0, sum(tree.slots for tree in sample), list(range(len(sample)))
+
+    def halve(error: BaseException) -> None:
+        nonlocal budget
+        budget = halve_budget(budget, [sample[i] for i in left], error)
+
     with in_float32(scorer.model, wide):
         limit = limit_of(scorer.model)
-        left = list(range(len(sample)))
         while left:
             part = [left[i] for i in plan_micro_batches([sample[i] for i in left], budget, scorer.layout)[0]]
             own = [want[s] for i in part for s in range(counts[i], counts[i + 1])]
-            try:
-                forest = lay_out([sample[i] for i in part], scorer.layout).to(own[0].values.device)
-                spread = nullcontext() if scorer.rules else Spread([one.choices for one in own], forest.paths())
-                with spread:
-                    got = scorer(forest)["scalar" if scorer.scalar else "log_prob"]
-            except Exception as error:  # each model fails on a mask in its own way; the reason is kept and shown
-                if not out_of_memory(error):
+            with handle_out_of_memory(halve):
+                try:
+                    forest = lay_out([sample[i] for i in part], scorer.layout).to(own[0].values.device)
+                    spread = nullcontext() if scorer.rules else Spread([one.choices for one in own], forest.paths())
+                    with spread:
+                        got = scorer(forest)["scalar" if scorer.scalar else "log_prob"]
+                except Exception as error:  # each model fails on a mask in its own way; the reason is kept and shown
                     return error_text("forward", error)
-                budget = halve_budget(budget, [sample[i] for i in left], error)
-                continue
-            worst = max(worst, float((got - torch.cat([one.values for one in own])).abs().nan_to_num(math.inf).max()))
-            left = [i for i in left if i not in part]
+                apart = (got - torch.cat([one.values for one in own])).abs()
+                worst = max(worst, float(apart.nan_to_num(math.inf).max()))
+                left = [i for i in left if i not in part]
     return None if worst <= limit else f"log-probs differ by up to {worst:.2g} from the one-sequence forward"
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from heapq import heapreplace
 from typing import TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.core.errors import RunFailed
-from alignzoo.core.memory import out_of_memory
+from alignzoo.core.memory import handle_out_of_memory
+from alignzoo.core.packing import balance_within, cut_by_width, pack_rows
 from alignzoo.data.trees import BLOCK, Tree, Trees
 from alignzoo.scoring.forest import PACKED, PADDED, PLAIN
 
@@ -23,10 +22,9 @@ T = TypeVar("T")
 def halve_budget(budget: int, trees: Sequence[Tree], error: BaseException) -> int:
     """Return half the budget, in token slots, after memory ran out.
 
-    Raises the error itself if it is another one, and RunFailed when the longest of these rows does not fit alone.
+    Raises:
+        RunFailed: The longest of these rows does not fit alone.
     """
-    if not out_of_memory(error):
-        raise error
     longest = max(trees, key=lambda tree: tree.slots)
     if budget <= longest.slots:
         raise RunFailed(
@@ -65,18 +63,21 @@ def in_micro_batches(
         return
     for start in range(0, len(rows), BLOCK):
         left = {int(row): trees[int(row)] for row in rows[start : start + BLOCK]}
+
+        def halve(error: BaseException, left: dict[int, Tree] = left) -> None:
+            nonlocal budget
+            budget = halve_budget(budget, list(left.values()), error)
+            say(f"memory ran out: going on in micro-batches of {budget} token slots")
+
         while left:
             numbers = list(left)
-            try:
+            with handle_out_of_memory(halve):
                 for part in _cut(left, budget, layout, alike):
                     some = [numbers[i] for i in part if wanted(numbers[i])]
                     if some:
                         yield some, work(some)
                     for i in part:
                         del left[numbers[i]]
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                budget = halve_budget(budget, list(left.values()), error)
-                say(f"memory ran out: going on in micro-batches of {budget} token slots")
 
 
 def _cut(left: dict[int, Tree], budget: int, layout: str, alike: NDArray[np.int64] | None) -> Iterator[list[int]]:
@@ -111,15 +112,15 @@ def _in_step(
 @contextmanager
 def fail_on_oom(budget: int) -> Iterator[None]:
     """Turn a lack of memory into RunFailed, where several processes take part in a forward or backward."""
-    try:
-        yield
-    except Exception as error:
-        if not out_of_memory(error):
-            raise
+
+    def fail(error: BaseException) -> None:
         raise RunFailed(
             f"memory ran out in a micro-batch of at most {budget} token slots, and processes that hold shards of a "
             f"model can't do it again at half; expected a smaller train.micro_batch_tokens"
         ) from error
+
+    with handle_out_of_memory(fail):
+        yield
 
 
 def plan_micro_batches(trees: Sequence[Tree], budget: int, layout: str = PADDED) -> list[list[int]]:
@@ -127,42 +128,11 @@ def plan_micro_batches(trees: Sequence[Tree], budget: int, layout: str = PADDED)
 
     Returns lists of indices into `trees`, every index once. A tree over the budget has one of its own.
     """
-    size = [_width(tree, layout) for tree in trees]
-    parts: list[list[int]] = []
-    free: list[int] = []
-    width = 0
-    if layout == PACKED:
-        return _filled(size, budget)
-    for i in sorted(range(len(trees)), key=lambda i: (-size[i], i)):
-        rows = len(trees[i].branches) if layout == PLAIN else 1
-        fits = None if layout == PLAIN else next((r for r, room in enumerate(free) if room >= size[i]), None)
-        if not parts or (fits is None and (len(free) + rows) * width > budget):
-            parts.append([])
-            free, width, fits = [], size[i], None
-        if fits is None:
-            free.extend([width] * rows)
-            fits = len(free) - 1
-        parts[-1].append(i)
-        free[fits] -= size[i]
-    return parts
-
-
-def _filled(size: Sequence[int], budget: int) -> list[list[int]]:
-    """Fill as few parts as the budget allows, all about equally."""
-    count = max(1, -(-sum(size) // budget))
-    while True:
-        parts: list[list[int]] = [[] for _ in range(count)]
-        loads = [(0, p) for p in range(count)]  # a heap: the emptiest first
-        for i in sorted(range(len(size)), key=lambda i: (-size[i], i)):
-            load, least = loads[0]
-            parts[least].append(i)
-            heapreplace(loads, (load + size[i], least))
-        if all(load <= budget or len(parts[p]) == 1 for load, p in loads):
-            return [part for part in parts if part]
-        count += 1
-
-
-def _width(tree: Tree, layout: str) -> int:
     if layout == PLAIN:
-        return len(tree.prompt) + max(len(branch.tokens) for branch in tree.branches)
-    return tree.slots
+        widths = [len(tree.prompt) + max(len(branch.tokens) for branch in tree.branches) for tree in trees]
+        return cut_by_width(widths, budget, [len(tree.branches) for tree in trees])
+    sizes = [tree.slots for tree in trees]
+    if layout == PACKED:
+        return balance_within(sizes, budget)
+    parts = [[i for row in part for i in row] for part in pack_rows(sizes, budget)]
+    return [sorted(part, key=lambda i: (-sizes[i], i)) for part in parts]

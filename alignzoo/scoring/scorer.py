@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from alignzoo.models.adapters import disabled_adapters
 from alignzoo.models.attention import NAME, can_attend_by_trees, use_tree_attention
 from alignzoo.models.logits import _wide, token_statistics
+from alignzoo.models.positions import first_position
 from alignzoo.models.rope import length_keys, length_rules, reset_frequencies
 from alignzoo.scoring.flex_attention import block_mask, widened
 from alignzoo.scoring.forest import PACKED, PADDED, PLAIN, Forest
@@ -57,6 +58,8 @@ class Scorer(nn.Module):
         """True: every sequence has a forward of its own, for models that score no batch correctly."""
         self.rules = length_rules(model.config)
         """Lengths at which rotary frequencies change. A forward holds sequences with the same frequencies."""
+        self.first_position = first_position(model)
+        """Position id of a first token. Where it is not 0, a plain row is left to count for itself."""
         self._accepts = set(inspect.signature(model.base_model.forward).parameters)
 
     def forward(self, forest: Forest, statistics: Sequence[str] = (), live: Scorer | None = None) -> dict[str, Tensor]:
@@ -90,6 +93,11 @@ class Scorer(nn.Module):
             if self.scalar:
                 return {"scalar": self._scalars(forest)}
             return self._score(forest, tuple(statistics), live)
+
+    @property
+    def takes_positions(self) -> bool:
+        """True if the model's forward accepts position ids, which rows of several sequences require."""
+        return "position_ids" in self._accepts
 
     @property
     def scalar(self) -> bool:
@@ -162,8 +170,8 @@ class Scorer(nn.Module):
         if (self.model.config._attn_implementation == NAME) != (forest.layout == PACKED):
             use_tree_attention(self.model, forest.layout == PACKED)
         inputs: dict[str, Any] = {"input_ids": forest.tokens}
-        if "position_ids" in self._accepts:
-            inputs["position_ids"] = forest.position
+        if self.takes_positions and not (self.first_position and forest.layout == PLAIN):
+            inputs["position_ids"] = forest.position + self.first_position
         if forest.layout == PLAIN:
             return inputs | {"attention_mask": forest.valid().long()}
         return inputs | {"attention_mask": self._masks(forest)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from alignzoo.core.errors import first_line
 from alignzoo.interfaces.loss_inputs import NotDeclared
 from alignzoo.interfaces.objective import Objective
 from alignzoo.testing.declarations import (
@@ -66,7 +67,7 @@ def _problem(check: Check, objective: Objective) -> str:
         text = f"{type(error).__name__}: {error}"
     else:
         return ""
-    return text.strip().splitlines()[0] if text.strip() else "it failed without a message"
+    return first_line(text) or "it failed without a message"
 
 
 class ObjectiveTests:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from alignzoo.core.errors import first_line
 from alignzoo.interfaces.objective import Objective
 from alignzoo.testing.synthetic_batch import BOUNDS, Batch, batch_apart, batch_for
 
@@ -45,9 +46,8 @@ def finite_in_bfloat16(objective: Objective) -> None:
         try:
             part = _not_finite(batch_apart(objective, margin, torch.bfloat16))
         except RuntimeError as error:
-            problem = str(error).strip().splitlines()[0]
             hint = "create constants with the dtype of the inputs"
-            raise AssertionError(f"it fails in bfloat16: {problem}; {hint}") from None
+            raise AssertionError(f"it fails in bfloat16: {first_line(error)}; {hint}") from None
         assert not part, (
             f"in bfloat16 the {part} not finite at a margin of +-{margin:g}; keep logs and divisors away from zero"
         )

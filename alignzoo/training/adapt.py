@@ -7,7 +7,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from alignzoo.core.artifacts import atomic_folder
 from alignzoo.core.distributed.gather import full_state_dict
 from alignzoo.core.errors import UserError
-from alignzoo.models.adapters import add_adapters
+from alignzoo.models.adapters import add_adapters, score_head_note
 from alignzoo.models.fingerprint import num_trainable_parameters
 from alignzoo.training import checkpoint
 from alignzoo.training.export import BASE
@@ -44,6 +44,8 @@ def adapt(job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
     add_adapters(model, lora, recipe.seed, base, revision)
     size, trained = sum(parameter.numel() for parameter in model.parameters()), num_trainable_parameters(model)
     job.screen.info(f"adapters: rank {lora.r}, {trained / 1e6:.3g} M of {size / 1e6:.3g} M parameters are trained")
+    if note := score_head_note(model):
+        job.screen.info(note)
 
 
 def export_policy(job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

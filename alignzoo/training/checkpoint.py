@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from safetensors import safe_open
@@ -51,7 +52,7 @@ class Checkpoint:
 def save(
     folder: Path, step: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
     optimizer: torch.optim.Optimizer | None, keep: int,
-    states: Sequence[Mapping[str, float]] = (), moving: nn.Module | None = None,
+    states: Sequence[Mapping[str, float]] = (), moving: Mapping[str, torch.Tensor] = MappingProxyType({}),
     budget: int = 0, records: Iterable[Path] = (), writes: bool = True, run: str = "",
 ) -> Path:  # fmt: skip
     """Write `folder/step-000200`, and remove all but the last `keep` checkpoints. Collective with shards or ZeRO.
@@ -64,7 +65,7 @@ def save(
         optimizer: Its optimizer; None after the last step, which needs none.
         keep: Checkpoints that stay, this one included.
         states: The state of each term of the objective.
-        moving: The moving reference, if there is one.
+        moving: The weights of the moving reference, if there is one.
         budget: Token slots of a micro-batch.
         records: Files that the run appends to, copied as they are now.
         writes: True in the one process that writes.
@@ -78,7 +79,7 @@ def save(
     if not writes:
         return path
     sweep(folder)
-    tensors = chain(weights.values(), state.values(), moving.parameters() if moving else ())
+    tensors = chain(weights.values(), state.values(), moving.values())
     with atomic_folder(path, needs=sum(tensor.nbytes for tensor in tensors), over=True) as temporary:
         # The names and shapes of the live model: some architectures export others, which a restore would have to
         # convert. from_pretrained reads both.
@@ -86,9 +87,8 @@ def save(
         tokenizer.save_pretrained(temporary)
         if optimizer is not None:
             save_file(state, temporary / OPTIMIZER)
-        if moving is not None:
-            beside = {name: value.detach().contiguous() for name, value in moving.named_parameters()}
-            save_file(beside, temporary / MOVING)
+        if moving:
+            save_file({name: tensor.contiguous() for name, tensor in moving.items()}, temporary / MOVING)
         for record in records:
             shutil.copyfile(record, temporary / record.name)
         about = {"step": step, "objective": [dict(one) for one in states], "budget": budget, "run": run}
@@ -158,12 +158,10 @@ def _name(step: int) -> str:
 
 
 def restore(
-    checkpoint: Checkpoint,
-    model: PreTrainedModel,
-    optimizer: torch.optim.Optimizer | None,
-    moving: nn.Module | None = None,
-) -> None:
-    """Restore weights, optimizer (None: not needed) and moving reference bit for bit. Collective with shards.
+    checkpoint: Checkpoint, model: PreTrainedModel, optimizer: torch.optim.Optimizer | None,
+    moving: Mapping[str, torch.Tensor] = MappingProxyType({}),
+) -> None:  # fmt: skip
+    """Restore weights, optimizer (None: not needed) and the moving reference bit for bit. Collective with shards.
 
     Raises:
         BadFile: The checkpoint is that of another model or optimizer.
@@ -175,8 +173,10 @@ def restore(
         (read_adapter if has_adapters(model) else load_into)(model, checkpoint.path)
         if optimizer is not None:
             _unflatten(optimizer, model, load_file(checkpoint.path / OPTIMIZER))
-        if moving is not None:
-            moving.load_state_dict(load_file(checkpoint.path / MOVING), strict=False)  # buffers and tied names stay
+        saved = load_file(checkpoint.path / MOVING) if moving else {}
+        with torch.no_grad():
+            for name, tensor in moving.items():
+                tensor.copy_(saved[name])
 
 
 def _names(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[int, str]:

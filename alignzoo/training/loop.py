@@ -48,8 +48,9 @@ class Training:
         job = self.job
         self.recipe, self.folder, self.ranks, self.screen = job.recipe, job.folder, job.ranks, job.screen
         self.stopping, self.reporting = job.stopping, job.reporting
-        self.model, live = self.engine.scorer.model, self.engine.builder.live
-        self.moving = live.model if live and self.recipe.objective.reference == "moving" else None
+        self.model, self.moving = self.engine.scorer.model, self.engine.moving
+        self.beside = self.moving.tensors if self.moving else {}
+        """The weights of a moving reference, which checkpoints hold beside the policy's."""
         self.done = 0
         """Optimizer steps taken."""
         self.last: Path | None = None
@@ -66,7 +67,9 @@ class Training:
         if good:
             self._check_fits(good)
             self.done = good.step
-            checkpoint.restore(good, self.model, self._optimizer(), self.moving)
+            checkpoint.restore(good, self.model, self._optimizer(), self.beside)
+            if self.moving:
+                self.moving.round()
             self.engine.states = good.states or self.engine.states
             self.engine.passes.budget = good.budget or self.engine.passes.budget
             self.saved = good.step
@@ -126,7 +129,7 @@ class Training:
         if self.done > self.saved:
             self.last = checkpoint.save(
                 self.folder.checkpoints, self.done, self.model, self.tokenizer, self._optimizer(),
-                self.recipe.train.keep_checkpoints + extra, self.engine.states, self.moving,
+                self.recipe.train.keep_checkpoints + extra, self.engine.states, self.beside,
                 self.engine.passes.budget, self.folder.records, self.folder.writes, self.job.resolved.fingerprint,
             )  # fmt: skip
             self.saved = self.done

@@ -1,8 +1,8 @@
-"""Float32 masters of bfloat16 weights, in which small updates accumulate.
+"""Float32 masters of bfloat16 weights, in which small updates and gradients accumulate.
 
 A bfloat16 weight has 8 bits of mantissa. AdamW at 1e-6 moves a weight of 0.02 by 1/60 of the distance to the next
 number, so almost every update would be rounded away. The optimizer steps a float32 copy, and the model computes with
-the rounded copy.
+the rounded copy. For the same reason the gradients of micro-batches are summed in float32.
 
 Source: Micikevicius et al. 2018, arXiv:1710.03740, section 3.1.
 """
@@ -10,6 +10,7 @@ Source: Micikevicius et al. 2018, arXiv:1710.03740, section 3.1.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,26 +23,33 @@ MASTER = "master"
 class MasterWeights(torch.optim.Optimizer):
     """An optimizer over float32 copies of parameters, with the interface of one over the parameters.
 
+    Each backward adds a parameter's gradient to that of its copy and frees it, so `masters` have the gradients.
     Parameters may be full tensors or shards (DTensor); a copy is sharded as its parameter is.
     """
 
     def __init__(self, parameters: Sequence[Tensor], make: Callable[[list[Tensor]], torch.optim.Optimizer]) -> None:
         self.parameters = list(parameters)
         self.masters = [_copy(parameter) for parameter in self.parameters]
+        self.master_of = {id(one): master for one, master in zip(self.parameters, self.masters, strict=True)}
+        """Parameter's id -> its master."""
         self.inner = make(self.masters)
         super().__init__(self.parameters, self.inner.defaults)
+        for parameter, master in zip(self.parameters, self.masters, strict=True):
+            parameter.register_post_accumulate_grad_hook(partial(_move_gradient, master))
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Step the copies by the parameters' gradients, and round them into the parameters."""
+        """Step the copies by their gradients, and round them into the parameters."""
         for own, inner in zip(self.param_groups, self.inner.param_groups, strict=True):
             inner["lr"] = own["lr"]
-        for parameter, master in zip(self.parameters, self.masters, strict=True):
-            master.grad = None if parameter.grad is None else parameter.grad.to(master.dtype)
         self.inner.step()
         for parameter, master in zip(self.parameters, self.masters, strict=True):
             parameter.copy_(master)
-            master.grad = None
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients of the copies and of the parameters."""
+        super().zero_grad(set_to_none)
+        self.inner.zero_grad(set_to_none)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the inner optimizer's state, with the float32 copy of each parameter added."""
@@ -67,6 +75,13 @@ def with_masters(
     return MasterWeights(parameters, make) if wanted and narrow else make(list(parameters))
 
 
+def holders_of_gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Return the tensors whose `grad` is the sum over micro-batches: the masters, or else the parameters."""
+    if isinstance(optimizer, MasterWeights):
+        return optimizer.masters
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
 def narrow_type(tensor: Tensor) -> bool:
     """Return True for bfloat16 and float16."""
     return tensor.dtype in (torch.bfloat16, torch.float16)
@@ -78,11 +93,23 @@ def memory_words(parameters: Sequence[Tensor], wanted: bool) -> str:
     if not count:
         return ""
     if not wanted:
-        return "weights: bfloat16, stepped directly: an update below 1/256 of a weight is rounded away"
+        return (
+            "weights: bfloat16, stepped directly: an update below 1/256 of a weight is rounded away, and the gradients "
+            "of micro-batches are summed in bfloat16"
+        )
     return (
         f"weights: bfloat16, with float32 masters that the optimizer steps: {4 * count / 2**30:.2f} GiB more, and its "
-        "states in float32 (train.master_weights=false steps bfloat16 itself)"
+        "states and gradients in float32 (train.master_weights=false steps bfloat16 itself)"
     )
+
+
+@torch.no_grad()
+def _move_gradient(master: Tensor, parameter: Tensor) -> None:
+    """Add a parameter's gradient to its master's, and free it."""
+    if parameter.grad is not None:
+        gradient = parameter.grad.to(master.dtype)
+        master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+        parameter.grad = None
 
 
 def _copy(parameter: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from alignzoo.core.distributed.gather import full_tensor
 from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.scoring.microbatches import fail_on_oom
 from alignzoo.scoring.scorer import Scorer
+from alignzoo.training.master_weights import holders_of_gradients
 from alignzoo.training.zero import Zero
 
 
@@ -71,7 +72,7 @@ class Parallelism:
     def _reduce(self) -> None:
         if self.ranks.count == 1:
             return
-        parameters = [parameter for parameter in self.scorer.parameters() if parameter.requires_grad]
+        parameters = holders_of_gradients(self.optimizer)
         used = self.ranks.all_gather([parameter.grad is not None for parameter in parameters])
         for parameter, by_rank in zip(parameters, zip(*used, strict=True), strict=True):
             if any(by_rank):
@@ -79,7 +80,7 @@ class Parallelism:
                 parameter.grad = self.ranks.sum(own)
 
     def _clip(self) -> float:
-        parameters = [parameter for parameter in self.scorer.parameters() if parameter.grad is not None]
+        parameters = [parameter for parameter in holders_of_gradients(self.optimizer) if parameter.grad is not None]
         norm = full_tensor(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
         found = float(norm)
         if found + 1e-6 > self.max_grad_norm:  # below the limit torch would multiply every gradient by one

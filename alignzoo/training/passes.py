@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from alignzoo.core.distributed.process_group import Ranks
+from alignzoo.core.memory import handle_out_of_memory
+from alignzoo.data.trees import Tree
 from alignzoo.scoring.batches import BatchBuilder, ScoredBatch
 from alignzoo.scoring.microbatches import halve_budget, plan_micro_batches
 from alignzoo.training.parallelism import Parallelism
@@ -40,11 +42,12 @@ class Passes:
             parts = [[rows[i] for i in part] for part in plan_micro_batches(trees, self.budget, layout)]
             if self.parallelism.collective:
                 parts += [[]] * (max(self.ranks.all_gather(len(parts))) - len(parts))
-            try:
+            with handle_out_of_memory(lambda error: self._halve(trees, error)):
                 return work(parts)
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                self.budget = halve_budget(self.budget, trees, error)
-            self.parallelism.optimizer.zero_grad(set_to_none=True)
+
+    def _halve(self, trees: Sequence[Tree], error: BaseException) -> None:
+        self.budget = halve_budget(self.budget, trees, error)
+        self.parallelism.optimizer.zero_grad(set_to_none=True)
 
     def score(self, rows: list[int]) -> tuple[ScoredBatch, int]:
         """Score one micro-batch. Returns its scores and the token slots computed."""

@@ -13,6 +13,7 @@ from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.interfaces.model_source import ModelSource
 from alignzoo.interfaces.rows import Row
 from alignzoo.models.adapters import check_adapters_available
+from alignzoo.models.positions import max_tokens
 from alignzoo.models.sources.transformers import Transformers
 from alignzoo.recipe.resolved import Resolved
 
@@ -82,7 +83,7 @@ def no_router_loss(model: PreTrainedModel, ignore: bool) -> None:
 
 def check_positions(model: PreTrainedModel, *parts: TokenizedRows) -> None:
     """Raise UserError when a row has more tokens than the model has positions."""
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    limit = max_tokens(model)
     longest = max(part.trees.longest() for part in parts)
     if limit is not None and longest > limit:
         raise UserError(

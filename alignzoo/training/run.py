@@ -227,6 +227,8 @@ def _prepare(
     optimizer = wrap_with_zero(optimizer, scorer, job.ranks, recipe.train.max_grad_norm, job.screen.info)
     engine = Engine(train, recipe.train, job.ranks, scorer, optimizer, steps, recipe.seed)
     engine.watch = watch_steps(engine)
+    if engine.moving and (words := engine.moving.memory_words()):
+        job.screen.info(words)
     training = Training(job, engine, held_out, tokenizer, references.exact)
     training.resume()
     if recipe.train.gradient_checkpointing:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import torch
 
-from alignzoo.core.distributed.gather import full_tensor
 from alignzoo.core.distributed.process_group import Ranks, share_rows
 from alignzoo.core.errors import RunFailed, UserError
 from alignzoo.recipe.schema import TrainConfig
@@ -19,6 +18,7 @@ from alignzoo.scoring.batches import BatchBuilder, ScoredBatch
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.batch_loss import BatchLoss
 from alignzoo.training.gradients import gradient_by_batch, gradient_by_row
+from alignzoo.training.moving_reference import MovingReference
 from alignzoo.training.parallelism import choose_parallelism
 from alignzoo.training.passes import Passes
 from alignzoo.training.schedule import rate_factor, rows_of_step
@@ -58,6 +58,8 @@ class Engine:
         self.passes = Passes(self.builder, self.parallelism, self.ranks, budget, self._observe)
         self.loss = BatchLoss(self.builder)
         self.states = self.loss.initial_states()
+        live = self.builder.live if self.builder.objective.reference == "moving" else None
+        self.moving = MovingReference(live.model, self.scorer.model, self.optimizer) if live else None
 
     def step(self, step: int) -> tuple[dict[str, float], int]:
         """Take an optimizer step.
@@ -89,7 +91,8 @@ class Engine:
         finally:
             self.optimizer.zero_grad(set_to_none=True)
         self.states = gradient.states
-        self._move_reference(self.builder.objective.reference_update(step + 1))
+        if self.moving and (fraction := self.builder.objective.reference_update(step + 1)):
+            self.moving.move(fraction)
         idle = {ZERO_WEIGHT: 1.0} if gradient.zero_weight else {}
         return gradient.metrics | idle | {"grad_norm": norm, "learning_rate": rate}, gradient.slots
 
@@ -102,10 +105,3 @@ class Engine:
     def _observe(self, batch: ScoredBatch) -> None:
         if self.watch:
             self.watch.observe(batch)
-
-    @torch.no_grad()
-    def _move_reference(self, fraction: float) -> None:
-        """Move a moving reference this fraction of the way to the policy."""
-        if fraction and self.builder.live is not None:
-            for reference, policy in zip(self.builder.live.parameters(), self.scorer.parameters(), strict=True):
-                reference.lerp_(full_tensor(policy.detach()), fraction)

@@ -1,7 +1,7 @@
 """Training with DeepSpeed's ZeRO, stages 1 and 2: optimizer state, and gradients, partitioned over processes.
 
 Every process has all weights, as one flat array in the order of the optimizer's parameters. Process r of n owns the
-r-th of n equal parts, with its optimizer state, and steps that part. DeepSpeed sums the gradients (stage 1 once a step,
+r-th of n equal partitions, with its optimizer state, and steps it. DeepSpeed sums the gradients (stage 1 once a step,
 stage 2 in each backward), clips, steps and gathers. Loss, learning rate and optimizer are those of the recipe.
 Checkpoints hold full states.
 
@@ -33,7 +33,7 @@ BUCKET = 50_000_000
 
 
 class Zero(torch.optim.Optimizer):
-    """The recipe's optimizer in parts, with the interface of one over the model's parameters and full states."""
+    """The recipe's optimizer, partitioned, with the interface of one over the model's parameters and full states."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, scorer: Scorer, ranks: Ranks, max_norm: float | None) -> None:
         (group,) = optimizer.param_groups
@@ -43,9 +43,9 @@ class Zero(torch.optim.Optimizer):
         self.inner = optimizer
         self.engine = _engine(scorer, optimizer, ranks, max_norm)
         """Runs the scorer's forward; its outputs can be passed to `backward`."""
-        (self.part,) = optimizer.param_groups[0]["params"]
-        """This process's part of the weights, in the order of the parameters and padded at the end."""
-        if not torch.equal(self._whole(self.part.detach()), self._flat(self.parameters)):
+        (self.partition,) = optimizer.param_groups[0]["params"]
+        """This process's partition of the weights, in the order of the parameters and padded at the end."""
+        if not torch.equal(self._gather(self.partition.detach()), self._flatten(self.parameters)):
             raise UserError(
                 "this version of DeepSpeed keeps weights in an order of its own", expected=f"deepspeed=={OLDEST}"
             )
@@ -57,8 +57,8 @@ class Zero(torch.optim.Optimizer):
     def reduce_and_step(self) -> float:
         """Sum the remaining gradients, clip and step. Returns the norm before clipping; no step if it is not finite."""
         used = self.ranks.all_gather([parameter.grad is not None for parameter in self.parameters])
-        for parameter, by in zip(self.parameters, zip(*used, strict=True), strict=True):
-            if any(by) and parameter.grad is None:  # all processes have to sum the same parameters
+        for parameter, by_rank in zip(self.parameters, zip(*used, strict=True), strict=True):
+            if any(by_rank) and parameter.grad is None:  # all processes have to sum the same parameters
                 parameter.grad = torch.zeros_like(parameter)
         self.inner.param_groups[0]["lr"] = self.param_groups[0]["lr"]
         with self.ranks.connected(), _quiet():
@@ -67,55 +67,56 @@ class Zero(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state that the optimizer would have without ZeRO. Collective."""
-        found: dict[int, dict[str, Any]] = {i: {} for i in range(len(self.parameters))}
-        for key, value in self.inner.state[self.part].items():
-            parted = torch.is_tensor(value) and value.shape == self.part.shape
-            pieces = self._pieces(self._whole(value)) if parted else [deepcopy(value) for _ in self.parameters]
-            for i, piece in enumerate(pieces):
-                found[i][key] = piece
-        groups = [{**self.param_groups[0], "params": list(found)}]
-        return {"state": {i: state for i, state in found.items() if state}, "param_groups": groups}
+        states: dict[int, dict[str, Any]] = {i: {} for i in range(len(self.parameters))}
+        for key, value in self.inner.state[self.partition].items():
+            partitioned = torch.is_tensor(value) and value.shape == self.partition.shape
+            full = self._unflatten(self._gather(value)) if partitioned else [deepcopy(value) for _ in self.parameters]
+            for i, tensor in enumerate(full):
+                states[i][key] = tensor
+        groups = [{**self.param_groups[0], "params": list(states)}]
+        return {"state": {i: state for i, state in states.items() if state}, "param_groups": groups}
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the full state of every parameter, and the present weights of the parameters."""
-        self.part.copy_(self._own(self._flat(self.parameters)))
+        self.partition.copy_(self._local(self._flatten(self.parameters)))
         states: dict[int, dict[str, Any]] = state_dict["state"]
-        mine = self.inner.state[self.part]
-        mine.clear()
+        local_state = self.inner.state[self.partition]
+        local_state.clear()
         for key in {key: None for state in states.values() for key in state}:
-            given = {i: state[key] for i, state in states.items() if key in state}
-            if any(value.shape == self.parameters[i].shape != () for i, value in given.items()):
+            values = {i: state[key] for i, state in states.items() if key in state}
+            if any(value.shape == self.parameters[i].shape != () for i, value in values.items()):
                 # a parameter that no step has used has no state yet
-                every = [given.get(i, torch.zeros_like(one)) for i, one in enumerate(self.parameters)]
-                mine[key] = self._own(self._flat(every)).clone()
+                full = [values.get(i, torch.zeros_like(parameter)) for i, parameter in enumerate(self.parameters)]
+                local_state[key] = self._local(self._flatten(full)).clone()
             else:  # the number of steps: the same for all parameters, but for those that not every step has used
-                mine[key] = max(given.values())
+                local_state[key] = max(values.values())
 
-    def _flat(self, tensors: list[Tensor]) -> Tensor:
-        """The tensors in one array, as long as all parts together."""
-        flat = self.part.new_zeros(self.part.numel() * self.ranks.count)
-        done = 0
+    def _flatten(self, tensors: list[Tensor]) -> Tensor:
+        """Concatenate tensors in one array, as long as all partitions together."""
+        flat = self.partition.new_zeros(self.partition.numel() * self.ranks.count)
+        offset = 0
         for tensor in tensors:
-            flat[done : done + tensor.numel()] = tensor.detach().reshape(-1).to(flat)
-            done += tensor.numel()
+            flat[offset : offset + tensor.numel()] = tensor.detach().reshape(-1).to(flat)
+            offset += tensor.numel()
         return flat
 
-    def _own(self, flat: Tensor) -> Tensor:
+    def _local(self, flat: Tensor) -> Tensor:
+        """Return this process's partition of such an array."""
         return flat.view(self.ranks.count, -1)[self.ranks.index]
 
-    def _whole(self, part: Tensor) -> Tensor:
-        """The parts of all processes, concatenated."""
-        parts = [torch.empty_like(part) for _ in range(self.ranks.count)]
+    def _gather(self, partition: Tensor) -> Tensor:
+        """Concatenate the partitions of all processes. Collective."""
+        gathered = [torch.empty_like(partition) for _ in range(self.ranks.count)]
         with self.ranks.connected():
-            dist.all_gather(parts, part)
-        return torch.cat(parts)
+            dist.all_gather(gathered, partition)
+        return torch.cat(gathered)
 
-    def _pieces(self, flat: Tensor) -> list[Tensor]:
-        """The slice of such an array for each parameter."""
+    def _unflatten(self, flat: Tensor) -> list[Tensor]:
+        """Return a copy of each parameter's slice of such an array, in the parameter's shape."""
         sizes = [parameter.numel() for parameter in self.parameters]
-        pieces = flat[: sum(sizes)].split(sizes)
-        return [piece.view_as(one).clone() for piece, one in zip(pieces, self.parameters, strict=True)]
+        slices = flat[: sum(sizes)].split(sizes)
+        return [one.view_as(parameter).clone() for one, parameter in zip(slices, self.parameters, strict=True)]
 
 
 def wrap_with_zero(
@@ -124,7 +125,7 @@ def wrap_with_zero(
     """Partition the optimizer over the processes if the launch requests ZeRO. `max_norm` is the clipping limit."""
     if not ranks.zero:
         return optimizer
-    info(f"optimizer: in parts on {ranks.count} processes, by DeepSpeed's ZeRO, stage {ranks.zero}")
+    info(f"optimizer: partitioned over {ranks.count} processes, by DeepSpeed's ZeRO, stage {ranks.zero}")
     return Zero(optimizer, scorer, ranks, max_norm)
 
 

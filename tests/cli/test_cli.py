@@ -23,7 +23,7 @@ def cli(*arguments) -> subprocess.CompletedProcess:
     return command(*arguments).wait()
 
 
-def test_a_mistake_is_told_without_a_traceback(tmp_path):
+def test_a_mistake_is_reported_without_a_traceback(tmp_path):
     bad = tmp_path / "bad.yaml"
     bad.write_text(
         "extends: %s\nobjective: {name: dpo, bta: 1}\ntrain: {epohcs: 3}\n"

@@ -116,7 +116,7 @@ def test_it_installs_is_found_and_trains_on_the_sample(tmp_path):
         ("dpo", "is the name of a built-in objective"),
     ],
 )  # fmt: skip
-def test_a_name_that_can_not_be_used_is_refused(tmp_path, name, problem):
+def test_a_name_that_can_not_be_used_is_rejected(tmp_path, name, problem):
     with pytest.raises(UserError, match=problem):
         write(name, tmp_path)
     assert not list(tmp_path.iterdir())
@@ -174,7 +174,7 @@ def test_check_of_a_package_is_of_everything_that_it_registers():
         (["alignzoo", "beta=1"], "ambiguous field"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_with_exit_code_2(arguments, problem):
+def test_a_mistake_is_reported_with_exit_code_2(arguments, problem):
     done = cli("check", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert problem in done.stderr

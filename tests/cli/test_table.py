@@ -62,7 +62,7 @@ def test_it_prints_the_table_and_writes_nothing(cli, losses):
     assert sorted(losses.rglob("*")) == before
 
 
-def test_it_writes_every_form_where_it_is_told_to(cli, losses, tmp_path):
+def test_it_writes_every_form_to_the_folder_of_the_option(cli, losses, tmp_path):
     code, out, _ = cli(losses, "-o", tmp_path / "out")
     assert code == 0
     assert f"table, plots and report: {tmp_path / 'out'}" in out
@@ -93,7 +93,7 @@ def test_each_mistake_exits_with_2(cli, losses, options, words):
     assert words in err
 
 
-def test_a_folder_that_is_none_is_told_with_the_nearest(cli, losses, tmp_path):
+def test_a_folder_that_is_none_is_reported_with_the_nearest(cli, losses, tmp_path):
     code, _, err = cli(tmp_path / "losses-1a2b3c4e")
     assert code == 2
     assert "losses-1a2b3c4e: no such folder" in err
@@ -104,7 +104,7 @@ def test_a_folder_that_is_none_is_told_with_the_nearest(cli, losses, tmp_path):
     assert cli()[0] == 2
 
 
-def test_figures_that_are_gone_are_told(cli, losses, tmp_path):
+def test_figures_that_are_gone_are_reported(cli, losses, tmp_path):
     shutil.rmtree(tmp_path / "runs" / "run-3" / "evaluations")
     code, _, err = cli(losses)
     assert code == 2
@@ -133,7 +133,7 @@ def test_one_label_that_means_two_things_is_two_rows(cli, losses, tmp_path):
     assert labels[-2:] == ["cdpo_hh (losses-1a2b3c4d)", "cdpo_hh (other)"]
 
 
-def test_different_data_is_refused_or_allowed_and_then_said(cli, losses, tmp_path):
+def test_different_data_is_rejected_or_allowed_and_then_said(cli, losses, tmp_path):
     other = Runs(tmp_path / "more").add("slic_hh", fingerprint="another", data=DATA_OF_OTHERS)
     write_results(tmp_path / "other", about(name="other", baseline="slic_hh"), other.entries)
     code, out, err = cli(losses, tmp_path / "other")
@@ -219,7 +219,7 @@ def test_damaged_verdicts_are_named(cli, losses, tmp_path):
     assert f"{path.parent}: the figures of dpo_hh, seed 2, are gone or damaged" in err
 
 
-def test_runs_that_were_not_measured_alike_are_refused(cli, tmp_path):
+def test_runs_that_were_not_measured_alike_are_rejected(cli, tmp_path):
     one, two = (run_folder(tmp_path, f"dpo_hh-{seed}", f"seed={seed}") for seed in (0, 1))
     for place in (one / "evaluations").iterdir():
         shutil.rmtree(place)

@@ -26,9 +26,9 @@ def test_the_figures_are_those_of_the_models_own_forward(monkeypatch):
     forward = policy.Scorer.forward
     monkeypatch.setattr(policy, "choose_layout", lambda scorer, *_: score_layout(scorer))
     monkeypatch.setattr(policy.Scorer, "forward", lambda *given: {"log_prob": forward(*given)["log_prob"] + 0.25})
-    told = CliRunner().invoke(command, ["sft_hh", *SMALL, "--exactness"], catch_exceptions=False).stdout
-    assert "exactness   at most 0.25 nats a token from the model's own forward (limit 0.001; " in told
-    assert "scored token" in told
+    output = CliRunner().invoke(command, ["sft_hh", *SMALL, "--exactness"], catch_exceptions=False).stdout
+    assert "exactness   at most 0.25 nats a token from the model's own forward (limit 0.001; " in output
+    assert "scored token" in output
 
 
 def score_layout(scorer):

@@ -107,7 +107,7 @@ class Compares(Judge):
 
 
 class Moody(Judge):
-    """Fails when it is told to."""
+    """Fails on demand."""
 
     name = "moody"
 

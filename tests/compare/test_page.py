@@ -51,6 +51,7 @@ def test_nothing_is_asked_of_any_network_and_no_word_of_others_is_obeyed(whole):
     assert not re.search(r"<[^>]*https?://", tags)
 
 
+@pytest.mark.slow
 def test_the_document_is_well_formed_and_its_ids_are_unique(whole):
     ids, open_tags = [], []
 

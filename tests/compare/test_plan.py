@@ -1,4 +1,4 @@
-"""What a comparison will run, and what is refused before it runs anything."""
+"""The plan of a comparison, and the errors before anything runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def plan(*recipes: str, **fields):
     return make_plan(Comparison(recipes=recipes, overlays=("scale/smallest",), **fields))
 
 
-def refused(*recipes: str, **fields) -> str:
+def rejected(*recipes: str, **fields) -> str:
     with pytest.raises(UserError) as error:
         plan(*recipes, **fields)
     return str(error.value)
@@ -79,28 +79,28 @@ def test_rows_are_rows_of_their_own_and_noise_leaves_the_start_alone():
     assert [job.resolved.recipe.data.label_noise for job in found.jobs] == [0.0, 0.0, 0.3, 0.3]
 
 
-def test_a_grid_over_a_key_that_does_not_exist_is_refused_with_the_nearest():
-    assert "grid: no recipe has the key 'objective.bta'; did you mean 'objective.beta'?" in refused(
+def test_a_grid_over_a_key_that_does_not_exist_is_rejected_with_the_nearest():
+    assert "grid: no recipe has the key 'objective.bta'; did you mean 'objective.beta'?" in rejected(
         "dpo_hh", grid={"objective.bta": (1,)}
     )
 
 
 def test_a_value_that_a_recipe_refuses_is_its_error():
-    assert "objective.beta: -1 is out of bounds; expected above 0" in refused("dpo_hh", grid={"objective.beta": (-1,)})
+    assert "objective.beta: -1 is out of bounds; expected above 0" in rejected("dpo_hh", grid={"objective.beta": (-1,)})
 
 
-def test_other_data_in_one_table_is_refused_unless_it_is_allowed(tmp_path):
+def test_other_data_in_one_table_is_rejected_unless_it_is_allowed(tmp_path):
     other = tmp_path / "other_hh.yaml"
     other.write_text("extends: dpo_hh\ndata: {label_noise: 0.1}\nname: other\n")
-    words = refused("dpo_hh", str(other), seeds=1)
+    words = rejected("dpo_hh", str(other), seeds=1)
     assert "these recipes have different data or starts: dpo_hh; other_hh" in words
     assert "--allow-different-data" in words
     assert len(plan("dpo_hh", str(other), seeds=1, allow_different_data=True).jobs) == 2
 
 
-def test_two_rows_of_one_name_are_refused(tmp_path):
+def test_two_rows_of_one_name_are_rejected(tmp_path):
     (tmp_path / "dpo_hh.yaml").write_text("extends: dpo_hh\n")
-    assert "two recipes are named dpo_hh" in refused("dpo_hh", str(tmp_path / "dpo_hh.yaml"))
+    assert "two recipes are named dpo_hh" in rejected("dpo_hh", str(tmp_path / "dpo_hh.yaml"))
 
 
 def test_the_fingerprint_is_of_runs_and_measuring_not_of_where_files_are(tmp_path):
@@ -128,7 +128,7 @@ def test_shipped_comparisons_are_good(path):
         ("recipes: [dpo_hh]\nsamples: {promts: 3}", ":2:11: samples.promts: no such field; did you mean 'prompts'?"),
     ],
 )
-def test_a_mistake_in_a_file_is_told_at_its_line(tmp_path, text, problem):
+def test_a_mistake_in_a_file_is_reported_at_its_line(tmp_path, text, problem):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(UserError) as error:

@@ -214,7 +214,7 @@ def test_every_run_of_a_comparison_is_an_ordinary_run(started):
         (["dop_hh"], "no such recipe"),
     ],
 )  # fmt: skip
-def test_bad_input_is_told_with_exit_code_2(words, problem):
+def test_bad_input_is_reported_with_exit_code_2(words, problem):
     done = compare(*words).wait()
     assert (done.returncode, done.stdout) == (2, "")
     assert problem in " ".join(done.stderr.split())

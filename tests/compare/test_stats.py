@@ -181,12 +181,12 @@ def test_distinguishable_means_that_zero_is_outside():
         (np.zeros((0, 3)), "no example has a number for every seed"),
     ],
 )
-def test_what_has_no_interval_is_refused(values, said):
+def test_what_has_no_interval_is_rejected(values, said):
     with pytest.raises(ValueError, match=said):
         interval(values)
 
 
-def test_what_can_not_be_paired_is_refused():
+def test_what_can_not_be_paired_is_rejected():
     with pytest.raises(ValueError, match=r"\(3, 40\) and the baseline \(2, 40\)"):
         difference(table(), table(seeds=2))
     with pytest.raises(ValueError, match="infinite"):

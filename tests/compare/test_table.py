@@ -95,7 +95,7 @@ def test_a_point_at_which_a_seed_failed_is_not_flattered_by_the_seeds_that_are_l
     assert "beta=0.01: seed 1 failed (no memory left)" in said(table)
 
 
-def test_a_grid_that_no_validation_row_can_choose_from_is_refused_and_not_chosen_on_test(runs):
+def test_a_grid_that_no_validation_row_can_choose_from_is_rejected_and_not_chosen_on_test(runs):
     for beta in (0.1, 0.5):
         runs.add("dpo_hh", 0, {"objective.beta": beta})
     with pytest.raises(
@@ -373,7 +373,7 @@ def test_replies_drawn_in_other_ways_are_said(runs):
 
 
 @pytest.mark.parametrize(("other", "words"), [({"data": "0ther" * 6}, "DATA"), ({"start": None}, "STARTS")])
-def test_different_data_or_starts_are_refused_or_else_said_loudly(runs, other, words):
+def test_different_data_or_starts_are_rejected_or_else_said_loudly(runs, other, words):
     runs.add("dpo_hh").add("orpo_hh", **other)
     with pytest.raises(
         UserError, match=rf"different {words.lower()}: dpo_hh \(.*orpo_hh \([^\n]*\n.*--allow-different-data"
@@ -396,7 +396,7 @@ def test_different_rows_have_no_difference(runs):
     assert table.cells["ipo_hh", "preference_accuracy"].difference is None
 
 
-def test_two_runs_that_answer_one_question_are_refused(runs):
+def test_two_runs_that_answer_one_question_are_rejected(runs):
     with pytest.raises(UserError, match="two runs of dpo_hh, as written, with seed 0"):
         build(about(), runs.add("dpo_hh").add("dpo_hh").entries)
 

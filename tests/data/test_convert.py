@@ -114,7 +114,7 @@ def test_a_sum_gets_one_shape_for_all_its_parts(names, row, texts):
     assert shaped(row, a_sum(*names)) == texts
 
 
-def test_a_rule_that_a_ranked_part_would_ignore_is_told():
+def test_a_rule_that_a_ranked_part_would_ignore_is_reported():
     for rule in ("adjacent", "all"):
         with pytest.raises(UserError, match=rf"data\.pairs: '{rule}' .* row f:1 stays a list.*; expected extremes"):
             convert_rows([LIST], a_sum("pl_dpo", "dpo"), rule)
@@ -142,7 +142,7 @@ def test_a_rule_that_a_ranked_part_would_ignore_is_told():
         (row_of({"prompt": "p", "chosen": "a", "rejected": "b", "margin": "wide"}), make("bradley_terry_margin"), "which row f:1 does not have"),
     ],
 )  # fmt: skip
-def test_a_row_that_an_objective_can_not_take_is_told_by_name(row, objective, said):
+def test_a_row_that_an_objective_can_not_take_is_reported_by_name(row, objective, said):
     with pytest.raises(UserError) as error:
         convert_rows([PAIR if objective.columns == () else row, row], objective, "extremes")
     assert said in str(error.value)

@@ -81,7 +81,7 @@ def test_what_a_terminal_obeys_is_shown_as_text(inspect, write):
     assert "\\u001b" in text.replace("|", "")
 
 
-def test_rows_in_both_splits_and_truncated_rows_are_told_everywhere(inspect, write, tmp_path):
+def test_rows_in_both_splits_and_truncated_rows_are_reported_everywhere(inspect, write, tmp_path):
     from alignzoo.cli.validate import command as validate
     from alignzoo.data.statistics import data_warnings
 

@@ -56,6 +56,7 @@ def test_every_used_row_is_its_two_dialogues_and_ordinary_ones_have_the_authors_
             assert row.prompt == record["chosen"][: record["chosen"].rfind(mark) + len(mark)]
 
 
+@pytest.mark.slow
 def test_all_four_at_once_keep_conversations_on_one_side():
     rows = read_rows(HH(path=str(FOLDER / "hh_*_test.jsonl.gz")))
     assert (rows.read, len(rows.skipped), len(rows.train) + len(rows.held_out)) == (8552, 49, 8503)

@@ -103,7 +103,7 @@ def test_chats_and_plain_answers_to_them(record, prompt):
     assert row.group == "p"
 
 
-def test_what_a_record_is_is_told_by_its_columns_and_a_pair_comes_first():
+def test_columns_decide_the_shape_of_a_record_and_a_pair_comes_first():
     both = PAIR | {"completions": ["x", "y"], "completion": "z", "label": True}
     assert texts(read(both)) == ["a", "b"]
     assert texts(read({**LIST, "completion": "z", "label": True})) == ["a", "b", "c"]
@@ -219,7 +219,7 @@ def test_what_can_not_be_used_is_skipped_with_its_reason(record, reason):
         ({}, "no column 'chosen'; expected a record with columns"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_at_its_line(record, said):
+def test_a_mistake_is_reported_at_its_line(record, said):
     with pytest.raises(UserError) as error:
         read(record)
     assert str(error.value).startswith("f.jsonl:1: ")
@@ -314,7 +314,7 @@ ANYTHING = st.recursive(
     )
 )
 def test_no_record_gives_a_traceback(record):
-    """A row, a skipped row or a mistake that is told, whatever JSON holds."""
+    """A row, a skipped row or a reported mistake, whatever JSON holds."""
     try:
         row = read(record)
     except UserError as error:
@@ -379,6 +379,6 @@ def test_calls_names_thoughts_and_tools_stay_in_the_messages():
         ({"chosen": [{"role": "assistant", "content": None}]}, "chosen: a chat message has no text"),
     ],
 )
-def test_a_mistake_in_a_chat_is_told_at_its_line(record, said):
+def test_a_mistake_in_a_chat_is_reported_at_its_line(record, said):
     with pytest.raises(UserError, match=said):
         read({"prompt": [USER], "chosen": [CALL], "rejected": [OTHER]} | record)

@@ -354,7 +354,7 @@ def only_folder() -> Path:
 
 @pytest.mark.parametrize("name", ["train.safetensors", "held_out.safetensors", "held_out.jsonl", "about.json"])
 @pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
-def test_damage_is_told_set_aside_and_made_good(recipe, name, how):
+def test_damage_is_reported_set_aside_and_made_good(recipe, name, how):
     resolved = recipe("kto", LABELS)
     want = TokenStore(resolved, byte_tokenizer()).get(RowReader(resolved.recipe.data), quiet)
     file = only_folder() / name

@@ -89,7 +89,7 @@ class Shrinking(DataSource):
             yield Row(f"{i}", f"p {i}", (Completion("a"), Completion("b")), f"p {i}")
 
 
-def test_data_that_changes_while_it_is_read_is_told(monkeypatch):
+def test_data_that_changes_while_it_is_read_is_reported(monkeypatch):
     monkeypatch.setattr("alignzoo.data.row_reader.MAX_ROWS_IN_MEMORY", 1)
     with pytest.raises(UserError, match="the data has changed while it was read"):
         list(RowReader(Shrinking()))

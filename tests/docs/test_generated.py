@@ -5,6 +5,12 @@ from __future__ import annotations
 import runpy
 
 from checkout import ROOT
+from pydantic import BaseModel
+
+from alignzoo.compare import spec
+from alignzoo.interfaces.hookspecs import KINDS
+from alignzoo.recipe import schema
+from alignzoo.registry.lookup import Registry
 
 
 def test_generated_pages_are_current():
@@ -25,3 +31,11 @@ def test_the_module_tree_lists_every_module_once():
     for path in (ROOT / "alignzoo").rglob("*.py"):
         name = path.relative_to(ROOT / "alignzoo").as_posix()
         assert text.count(f"[`{name}`]") == 1, name
+
+
+def test_every_key_of_a_recipe_and_of_a_comparison_has_a_description():
+    sections = [one for module in (schema, spec) for one in vars(module).values() if isinstance(one, type)]
+    components = [cls for kind in KINDS for cls in Registry().known(kind).values()]
+    models = {one for one in (*sections, *components) if issubclass(one, BaseModel)}
+    assert len(models) > 20
+    assert [f"{one.__name__}.{n}" for one in models for n, f in one.model_fields.items() if not f.description] == []

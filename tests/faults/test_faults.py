@@ -1,4 +1,4 @@
-"""Each fault of the table: the user is told, what was saved is good, and the run goes on (benchmarks/faults/table.py)."""
+"""Each fault of the table: the message is right, what was saved is good, and the run goes on (benchmarks/faults/table.py)."""
 
 from __future__ import annotations
 

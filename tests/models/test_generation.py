@@ -205,7 +205,7 @@ def test_no_prompts_no_replies():
     assert replies(build(FOREST["llama"]()), []) == []
 
 
-def test_a_prompt_without_tokens_is_refused():
+def test_a_prompt_without_tokens_is_rejected():
     with pytest.raises(ValueError, match="a prompt is empty"):
         replies(build(FOREST["llama"]()), [np.zeros(0, dtype=np.int32)])
 
@@ -213,16 +213,16 @@ def test_a_prompt_without_tokens_is_refused():
 @pytest.mark.parametrize(
     "wrong", [{"temperature": -1}, {"top_p": 0}, {"top_p": 1.1}, {"max_new_tokens": 0}, {"budget": 0}]
 )
-def test_settings_that_mean_nothing_are_refused(wrong):
+def test_settings_that_mean_nothing_are_rejected(wrong):
     with pytest.raises(ValueError, match="expected temperature"):
         replies(build(FOREST["llama"]()), some_prompts(2), **wrong)
 
 
-def test_progress_is_told_of_every_reply():
-    told = []
+def test_progress_counts_every_reply():
+    finished = []
     model, prompts = build(FOREST["llama"]()), some_prompts()
-    replies(model, prompts, budget=BATCHES["3"], progress=lambda n, note: told.append(n))
-    assert sum(told) == len(prompts)
+    replies(model, prompts, budget=BATCHES["3"], progress=lambda n, note: finished.append(n))
+    assert sum(finished) == len(prompts)
 
 
 # --- chance

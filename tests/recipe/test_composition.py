@@ -118,7 +118,7 @@ def test_modifiers_stand_in_the_order_of_the_list_the_first_one_innermost(write)
         ("objective: [margin]", "objective.0.name: no objective is called 'margin'"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_at_its_place(write, written, said):
+def test_a_mistake_is_reported_at_its_place(write, written, said):
     assert said in message(write(written))
 
 
@@ -144,11 +144,11 @@ def test_a_mistake_is_told_at_its_place(write, written, said):
         ("objective: [{name: dpo, weight: 2}, {name: dpo, beta: 0.1}]", "1:1: objective: dpo(beta=0.1) is listed twice"),
     ],
 )  # fmt: skip
-def test_what_has_no_meaning_is_told_when_the_recipe_is_read(write, written, said):
+def test_what_has_no_meaning_is_reported_when_the_recipe_is_read(write, written, said):
     assert f"recipe.yaml:{said}" in message(write(written))
 
 
-def test_all_mistakes_of_a_composition_are_told_at_once(write):
+def test_all_mistakes_of_a_composition_are_reported_at_once(write):
     written = "objective:\n- {name: dpo, beta: -1, weight: 0}\n- stf\n- {name: sft, modifiers: [magrin, {name: margin, valeu: 1}]}"
     said = [line for line in message(write(written)).splitlines() if "recipe.yaml" in line]
     assert [line.partition("recipe.yaml:")[2][:4] for line in said] == ["2:15", "2:25", "3:3:", "4:27", "4:50"]
@@ -223,7 +223,7 @@ def test_an_override_reaches_a_field_of_a_modifier(write):
         ("train.optimizer.name.first=1", "train.optimizer.name is a value, not a section"),
     ],
 )  # fmt: skip
-def test_a_wrong_step_into_a_list_is_told(write, word, said):
+def test_a_wrong_step_into_a_list_is_reported(write, word, said):
     path = write("objective: [dpo, {name: sft, reduction: token}]")
     assert said in message(path, [word])
 

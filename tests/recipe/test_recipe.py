@@ -1,4 +1,4 @@
-"""Recipes: merging, origins, what is handed on, and every mistake told at its place."""
+"""Recipes: merging, origins, what needed runs inherit, and every mistake reported at its place."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_yamls_traps_are_closed():
 @pytest.mark.parametrize(
     "text", ["a: !!python/object/apply:os.system [ls]", "a: !mine 3", "a: *nothing", "{a: [}", "\t- a"]
 )
-def test_tags_and_broken_syntax_are_refused_with_their_place(text):
+def test_tags_and_broken_syntax_are_rejected_with_their_place(text):
     with pytest.raises(UserError, match=r"x:\d+:\d+: not YAML"):
         parse(text, "x")
 
@@ -127,7 +127,7 @@ def test_tags_and_broken_syntax_are_refused_with_their_place(text):
         ("train: bpe", "train: bpee", "model.tokenizer.train: 'bpee' is not an option; expected one of bpe, bytes; did you mean 'bpe'?"),
     ],
 )  # fmt: skip
-def test_every_mistake_is_told_at_its_place(write, old, new, expected):
+def test_every_mistake_is_reported_at_its_place(write, old, new, expected):
     text = yaml.safe_dump(GOOD, sort_keys=False)
     assert old in text
     path = write(text.replace(old, new, 1))
@@ -137,7 +137,7 @@ def test_every_mistake_is_told_at_its_place(write, old, new, expected):
     assert f"recipe.yaml:{line}:" in said or "missing" in expected or expected.split(":")[0] in ("tokens", "model")
 
 
-def test_all_mistakes_are_told_at_once_in_the_order_of_the_lines(write):
+def test_all_mistakes_are_reported_at_once_in_the_order_of_the_lines(write):
     broken = copy.deepcopy(GOOD)
     broken["objective"]["beta"] = -1
     broken["train"]["batch_sise"] = broken["train"].pop("batch_size")
@@ -147,7 +147,7 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_lines(write):
     assert [int(line.split(":")[1]) for line in said] == sorted(int(line.split(":")[1]) for line in said)
 
 
-def test_missing_sections_are_told(write):
+def test_missing_sections_are_reported(write):
     said = message(write({"data": "hh"}))
     for name in ("objective", "model", "train"):
         assert f"{name}: missing" in said
@@ -162,7 +162,7 @@ def test_missing_sections_are_told(write):
         ("# only this\n", "the recipe is empty"),
     ],
 )
-def test_what_is_no_recipe_is_refused(write, text, expected):
+def test_what_is_no_recipe_is_rejected(write, text, expected):
     assert expected in message(write(text))
 
 
@@ -185,14 +185,14 @@ def test_extends_merges_maps_and_replaces_lists_and_named_nodes(write):
     assert recipe.name == "child"
 
 
-def test_recipes_that_extend_each_other_are_told(write):
+def test_recipes_that_extend_each_other_are_reported(write):
     write("extends: b.yaml\n", "a.yaml")
     path = write("extends: a.yaml\n", "b.yaml")
     assert "recipes extend each other in a circle: b.yaml -> a.yaml -> b.yaml" in message(path)
     assert "no such recipe" in message(write("extends: c.yaml\n", "d.yaml"))
 
 
-def test_recipes_that_start_from_each_other_are_told(write):
+def test_recipes_that_start_from_each_other_are_reported(write):
     write(GOOD | {"model": {"from": "b.yaml"}}, "a.yaml")
     path = write(GOOD | {"model": {"from": "a.yaml"}}, "b.yaml")
     assert "recipes need each other's runs in a circle" in message(path)
@@ -217,7 +217,7 @@ def test_overlays_go_on_top_and_overrides_last(write):
         ("objective={name: dpo", "command line: not YAML"),
     ],
 )
-def test_a_wrong_override_is_told(write, override, expected):
+def test_a_wrong_override_is_reported(write, override, expected):
     assert expected in message(write(GOOD), [override])
 
 
@@ -286,7 +286,7 @@ def test_what_is_handed_on_to_the_recipe_a_run_starts_from(write):
     assert (mine.name, start.name) == ("big", "start")
 
 
-def test_a_first_policy_beside_a_run_to_start_from_is_told(write):
+def test_a_first_policy_beside_a_run_to_start_from_is_reported(write):
     write(GOOD, "start.yaml")
     child = write(GOOD | {"model": {"from": "start.yaml", "path": "x/y"}}, "child.yaml")
     assert "model.path: it describes the first policy; move it to the recipe that model.from names" in message(child)

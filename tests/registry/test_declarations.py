@@ -1,4 +1,4 @@
-"""What a class may not declare: it is refused when the plugin is loaded, in words that say what to write."""
+"""Declarations that a class may not have: loading the plugin is an error that states the right one."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ NEXT = "def next_state(self, example): return {}"
         (["mismatched = True", SYNC], "`mismatched` needs `data = \"unpaired\"`; `reference_update` needs `reference = \"moving\"`"),
     ],
 )  # fmt: skip
-def test_an_objective_that_no_engine_can_serve_is_refused(install, lines, rule):
+def test_an_objective_that_no_engine_can_serve_is_rejected(install, lines, rule):
     install("alignzoo-mine", with_lines(GOOD, *lines))
     found = problems()["alignzoo-mine"]
     assert found.startswith("Mine declares what can't be provided: ")
@@ -89,7 +89,7 @@ def test_a_modifier_is_held_to_the_same(install, lines, rule):
     assert rule in problems()["alignzoo-mine"]
 
 
-def test_a_modifier_that_changes_nothing_is_refused(install):
+def test_a_modifier_that_changes_nothing_is_rejected(install):
     code = MODIFIER.format(name="mine")
     install("alignzoo-mine", code.replace("def scored(", "def score("))
     assert "it changes nothing: override `scored`, `transform` or `loss`" in problems()["alignzoo-mine"]
@@ -104,14 +104,14 @@ def test_a_modifier_that_changes_nothing_is_refused(install):
 @pytest.mark.filterwarnings("ignore:Field name")
 @pytest.mark.parametrize("code", [GOOD, MODIFIER], ids=["objective", "modifier"])
 @pytest.mark.parametrize("field", ["weight", "modifiers"])
-def test_a_field_that_means_something_else_in_a_recipe_is_refused(install, code, field):
+def test_a_field_that_means_something_else_in_a_recipe_is_rejected(install, code, field):
     install("alignzoo-mine", with_lines(code, f"{field}: float = Field(1.0, gt=0, description='x')"))
     assert f"Mine has a field '{field}', which is a reserved key of recipes" in problems()["alignzoo-mine"]
 
 
 @pytest.mark.filterwarnings("ignore:Field name")
 @pytest.mark.parametrize("field", ["loss", "reference", "data", "scope", "columns", "reference_update", "terms"])
-def test_a_field_that_hides_what_an_objective_is_is_refused(install, field):
+def test_a_field_that_hides_what_an_objective_is_is_rejected(install, field):
     """`data: str = Field("pair")` would be a hyper-parameter to pydantic and a declaration to the engine."""
     install("alignzoo-mine", with_lines(GOOD, f"{field}: float = Field(1.0, gt=0, description='x')"))
     assert (
@@ -125,12 +125,12 @@ def test_a_name_that_is_a_field_is_no_name(install):
     assert problems() == {"alignzoo-mine": "Mine.name is None; expected lower case letters, digits and underscores"}
 
 
-def test_an_objective_without_a_loss_is_refused(install):
+def test_an_objective_without_a_loss_is_rejected(install):
     install("alignzoo-mine", with_lines(GOOD).replace("def loss(", "def los("))
     assert problems() == {"alignzoo-mine": "Mine declares what can't be provided: it has no `loss`"}
 
 
-# Modifiers are named, attributed and refused as objectives are
+# Modifiers follow the same rules as objectives
 
 
 def test_a_modifier_is_found_and_attributed(install):
@@ -177,7 +177,7 @@ def test_an_objective_and_a_modifier_may_share_a_name(install):
     assert registry.find("objective", "same") is not registry.find("modifier", "same")
 
 
-def test_a_modifiers_name_is_told_apart_by_its_package_and_a_built_in_is_never_shadowed(install):
+def test_a_modifiers_name_is_qualified_by_its_package_and_a_built_in_is_never_shadowed(install):
     install("alignzoo-one", MODIFIER.format(name="same"))
     install("alignzoo-two", MODIFIER.format(name="same"))
     install("alignzoo-three", MODIFIER.format(name="margin"))

@@ -83,7 +83,7 @@ def test_what_names_only_built_ins_says_nothing_of_plugins(site, arguments):
 
 
 @pytest.mark.slow
-def test_a_recipe_that_names_what_failed_is_told_why(site):
+def test_a_recipe_that_names_what_failed_gets_the_reason(site):
     done = cli(site, "validate", "recipes/dpo_hh.yaml", "objective=brokn")
     assert done.returncode == 2
     assert "no objective is called 'brokn'" in done.stderr

@@ -79,7 +79,7 @@ def test_a_broken_plugin_is_reported_in_our_words_and_breaks_nothing_else(instal
 
 
 @pytest.mark.parametrize("requires", ["alignzoo<0.1", "alignzoo>=99", "Align_Zoo ; extra == 'x'"])
-def test_a_plugin_for_another_version_is_refused_before_it_is_imported(install, requires, tmp_path):
+def test_a_plugin_for_another_version_is_rejected_before_it_is_imported(install, requires, tmp_path):
     witness = tmp_path / "imported"
     install("alignzoo-old", f"open({str(witness)!r}, 'w')\n" + GOOD.format(name="old"), requires=requires)
     found = problems()["alignzoo-old"]
@@ -91,7 +91,7 @@ def test_a_plugin_for_another_version_is_refused_before_it_is_imported(install, 
         assert not witness.exists()
 
 
-def test_a_name_of_two_plugins_is_refused_when_it_is_used(install):
+def test_a_name_of_two_plugins_is_rejected_when_it_is_used(install):
     install("alignzoo-one", GOOD.format(name="same"))
     install("alignzoo-two", GOOD.format(name="same"), entry="plugin")  # the same entry-point name too: both are loaded
     registry = Registry()
@@ -225,7 +225,7 @@ def test_an_unpackaged_plugin_is_a_file(tmp_path):
         (GOOD.format(name="dpo"), r"my_loss\.py: objective 'dpo' exists already; expected another name"),
     ],
 )
-def test_a_broken_file_is_told_with_its_line(tmp_path, code, message):
+def test_a_broken_file_is_reported_with_its_line(tmp_path, code, message):
     file = tmp_path / "my_loss.py"
     file.write_text(code)
     with pytest.raises(UserError, match=message):

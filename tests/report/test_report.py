@@ -80,6 +80,7 @@ def test_it_shows_the_figures_and_the_curves(folder):
     assert "2 empty completion" in html
 
 
+@pytest.mark.slow
 def test_nothing_is_asked_of_any_network_and_no_sample_runs(folder):
     html = page(folder())
     assert "<script" not in html
@@ -90,6 +91,7 @@ def test_nothing_is_asked_of_any_network_and_no_sample_runs(folder):
     assert "default-src 'none'" in html
 
 
+@pytest.mark.slow
 def test_the_document_is_well_formed_and_its_ids_are_unique(folder):
     ids, open_tags = [], []
 
@@ -112,6 +114,7 @@ def test_the_document_is_well_formed_and_its_ids_are_unique(folder):
     assert set(re.findall(r'(?:xlink:)?href="#([^"]+)"', html)) | set(re.findall(r"url\(#([^)]+)\)", html)) <= set(ids)
 
 
+@pytest.mark.slow
 def test_the_same_files_give_the_same_bytes(folder):
     assert page(folder()) == page(folder())
 
@@ -126,6 +129,7 @@ def test_an_empty_folder_is_no_error(tmp_path):
     assert "has not finished" in page(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_long_run_stays_a_small_page(folder):
     assert len(page(folder(steps=10_000))) < 2_000_000
 

@@ -112,6 +112,7 @@ def test_gradients_are_those_of_attention_tree_by_tree(name):
     assert (got_gradient - want_gradient).norm() <= 1e-5 * want_gradient.norm()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("backward")
 def test_it_is_chosen_where_it_has_kernels_and_agrees(monkeypatch):
     monkeypatch.setattr(layout, "has_flex", lambda device: True)
@@ -121,7 +122,7 @@ def test_it_is_chosen_where_it_has_kernels_and_agrees(monkeypatch):
     assert found.reason.endswith("sequences, with FlexAttention")
 
 
-def test_without_its_backward_trees_are_attended_to_one_by_one_and_it_is_told(monkeypatch):
+def test_without_its_backward_trees_are_attended_to_one_by_one_and_the_reason_is_given(monkeypatch):
     monkeypatch.setattr(layout, "has_flex", lambda device: True)
     scorer = Scorer(build(FOREST["llama"]()))
     found = choose_layout(scorer, Trees.build(random_trees()), "auto")
@@ -129,6 +130,7 @@ def test_without_its_backward_trees_are_attended_to_one_by_one_and_it_is_told(mo
     assert found.reason.startswith("FlexAttention rejected: the model's backward raised NotImplementedError: ")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("backward")
 def test_a_wrong_gradient_is_found_out(monkeypatch):
     from alignzoo.scoring import tree_attention
@@ -142,7 +144,7 @@ def test_a_wrong_gradient_is_found_out(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["softcap", "s_aux", "position_bias"])
-def test_what_would_change_the_scores_is_refused(name):
+def test_what_would_change_the_scores_is_rejected(name):
     x = torch.zeros(1, 1, BLOCK_SIZE, 4)
     mask = block_mask(torch.full((BLOCK_SIZE,), BLOCK_SIZE), torch.arange(BLOCK_SIZE))
     with pytest.raises(ValueError, match=f"asks for {name}"):

@@ -178,7 +178,7 @@ LEAK = 1e-5
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("layout", ["packed", "padded"])
-def test_a_leak_far_below_any_tolerance_is_refused(monkeypatch, dtype, layout):
+def test_a_leak_far_below_any_tolerance_is_rejected(monkeypatch, dtype, layout):
     """The last layer's norm gets a hundred-thousandth of the mean of the slots before, less than layouts may differ by."""
     model = build(FOREST["llama"]()).to(dtype)
     forward = model.model.norm.forward

@@ -13,7 +13,7 @@ STRATEGIES = {"recipe": fuzz.recipes, "override": fuzz.overrides, "comparison": 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", NUMBERS)
-def test_it_ends_well_or_is_told_in_words(kind, tmp_path):
+def test_it_ends_well_or_with_a_message(kind, tmp_path):
     fuzz.workplace(tmp_path)
     codes = []
 

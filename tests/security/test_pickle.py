@@ -128,7 +128,7 @@ def test_the_bomb_works(bomb):
 
 
 @pytest.mark.parametrize("head", ["language_model", "scalar"])
-def test_pickled_weights_are_refused_with_the_conversion(pickled, bomb, head):
+def test_pickled_weights_are_rejected_with_the_conversion(pickled, bomb, head):
     with pytest.raises(UserError) as error:
         pretrained(str(pickled), None, 0, head, "float32")
     assert "has no weights in safetensors, only pytorch_model.bin" in str(error.value)
@@ -146,7 +146,7 @@ def test_a_recipe_on_pickled_weights_fails_with_the_same_words(pickled, bomb, ca
     assert not bomb.exists()
 
 
-def test_a_judge_with_pickled_weights_is_refused(pickled, bomb):
+def test_a_judge_with_pickled_weights_is_rejected(pickled, bomb):
     with pytest.raises(UserError, match="no weights in safetensors"):
         Classifier(path=str(pickled), label=0).scores(["a"], ["b"])
     assert not bomb.exists()

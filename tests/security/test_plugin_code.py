@@ -129,6 +129,7 @@ def test_no_plugins_runs_no_installed_one(tmp_path, monkeypatch, capsys):
     sys.modules.pop("evil_module", None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [["--no-plugins", "run", "dpo_hh", "--dry-run"], ["--no-plugins", "list", "objectives"]]
 )
@@ -137,6 +138,7 @@ def test_what_is_built_in_works_with_it(words, monkeypatch):
     assert cli(monkeypatch, *words) == 0
 
 
+@pytest.mark.slow
 def test_a_package_that_only_lies_in_the_working_directory_is_not_installed(tmp_path):
     """`python -m` puts the working directory first on the path; a download there must not be taken for a plugin."""
     info = tmp_path / "alignzoo_evil-1.0.dist-info"

@@ -59,7 +59,7 @@ def recipe(folder, more=""):
     return path
 
 
-def test_without_the_field_it_is_refused_by_its_name_and_nothing_is_asked(model, monkeypatch):
+def test_without_the_field_it_is_rejected_by_its_name_and_nothing_is_asked(model, monkeypatch):
     folder, marker = model
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("transformers asked on stdin"))
     with pytest.raises(UserError) as error:
@@ -69,6 +69,7 @@ def test_without_the_field_it_is_refused_by_its_name_and_nothing_is_asked(model,
     assert not marker.exists()
 
 
+@pytest.mark.slow
 def test_with_the_field_it_runs_is_said_and_recorded_and_holds_for_what_starts_from_it(model, capsys):
     folder, marker = model
     path = recipe(folder, ", trust_remote_code: true")

@@ -135,7 +135,7 @@ RECIPES = {
 
 
 @pytest.mark.parametrize("text", RECIPES.values(), ids=list(RECIPES))
-def test_a_recipe_with_a_secret_is_refused_and_the_secret_not_repeated(text, planted, tmp_path):
+def test_a_recipe_with_a_secret_is_rejected_and_the_secret_not_repeated(text, planted, tmp_path):
     text = text.replace("KEY", "plain-canary-value")
     path = tmp_path / "recipe.yaml"
     path.write_text(f"extends: sft_hh\n{text}\n")

@@ -34,6 +34,7 @@ def test_tags_make_nothing(value, tmp_path, monkeypatch):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_aliases_of_aliases_are_counted(tmp_path):
     assert refused(LAUGHS, tmp_path) == "FILE: too many values; expected at most 20,000"
     with pytest.raises(UserError, match="too many values"):

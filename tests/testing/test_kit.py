@@ -77,7 +77,7 @@ def test_a_modifiers_fault_is_its_objectives():
     )
 
 
-def test_what_is_held_constant_is_told():
+def test_what_is_held_constant_is_reported():
     assert held_constant(InBatch()) == "the reference point"
     assert held_constant(Sum(parts=(DPO(), InBatch()), weights=(1.0, 1.0))) == "the reference point"
     assert held_constant(DPO()) == ""

@@ -28,6 +28,7 @@ from alignzoo.core.distributed.accelerate_env import shards_asked, stage_asked
 from alignzoo.core.distributed.launch import by_hand, launched
 from alignzoo.core.distributed.rendezvous import connect
 from alignzoo.core.errors import RunFailed, UserError, first_line, propagation
+from alignzoo.core.packing import balance
 from alignzoo.core.signals import Interrupted, shielded
 
 T = TypeVar("T")
@@ -217,13 +218,7 @@ def share_rows(rows: Sequence[int], sizes: Sequence[int], rank: int, ranks: int)
     """Return this rank's share of the rows, longest first to the emptiest, so that token counts are about equal."""
     if ranks == 1:
         return list(rows)
-    loads = [0] * ranks
-    parts: list[list[int]] = [[] for _ in range(ranks)]
-    for i in sorted(range(len(rows)), key=lambda i: (-sizes[i], i)):
-        least = min(range(ranks), key=lambda r: (loads[r], r))
-        parts[least].append(rows[i])
-        loads[least] += sizes[i]
-    return parts[rank]
+    return [rows[i] for i in balance(sizes, ranks)[rank]]
 
 
 def deal_rows(sizes: NDArray[np.int64], rank: int, ranks: int) -> NDArray[np.int64]:

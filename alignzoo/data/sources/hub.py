@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import SerializeAsAny
 
-from alignzoo.core.errors import UserError
+from alignzoo.core.errors import UserError, first_line
 from alignzoo.data.formats.records import Records
 from alignzoo.data.sources.named_splits import choose_splits
 from alignzoo.data.sources.optional import need
@@ -59,8 +59,7 @@ def _load(path: str, subset: str | None, revision: str | None) -> dict[str, Any]
     try:
         return dict(datasets.load_dataset(path, subset, revision=revision))
     except Exception as error:  # the hub client raises many types for a missing network, id or subset
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"the dataset can't be loaded: {first_line}", where=f"hub dataset {path}",
+            f"the dataset can't be loaded: {first_line(error) or type(error).__name__}", where=f"hub dataset {path}",
             expected="an existing id, with the hub reachable or the dataset in its cache",
         ) from None  # fmt: skip

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, PrivateAttr
 
 from alignzoo.core.errors import UserError, first_line, nearest
+from alignzoo.core.packing import cut_by_width
 from alignzoo.interfaces.judge import Judge, Prompt
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Classifier(Judge):
         """Return the output, or the label's log-odds, of each reply, whatever the batches."""
         import torch
 
-        from alignzoo.evaluation.judges.texts import as_text, batches, outputs, read
+        from alignzoo.evaluation.judges.texts import as_text, outputs, read
 
         model, tokenizer = self._model()
         column = self._column(model.config)
@@ -73,15 +74,16 @@ class Classifier(Judge):
         encoded = read(texts, tokenizer, self._limit(model, tokenizer))
         found = [0.0] * len(texts)
         with torch.no_grad():
-            for rows in batches([len(one["input_ids"]) for one in encoded], self.micro_batch_tokens):
+            for rows in cut_by_width([len(one["input_ids"]) for one in encoded], self.micro_batch_tokens):
                 values = _score(outputs([encoded[row] for row in rows], model), column, model.config)
                 for row, value in zip(rows, values.tolist(), strict=True):
                     found[row] = value
         return found
 
     def _limit(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-        positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        known = (self.max_length, positions, tokenizer.model_max_length)
+        from alignzoo.models.positions import max_tokens
+
+        known = (self.max_length, max_tokens(model), tokenizer.model_max_length)
         return min(limit for limit in known if limit is not None)
 
     def _model(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

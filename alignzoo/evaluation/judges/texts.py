@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alignzoo.data.boundary import BoundaryTokenizer
@@ -99,18 +99,6 @@ def _cut(values: list[int], ids: list[int], over: int, tokenizer: PreTrainedToke
     """Remove the first `over` values after a BOS, as training does."""
     kept = int(ids[:1] == [tokenizer.bos_token_id])
     return values[:kept] + values[kept + over :]
-
-
-def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Yield indices of texts of similar length, longest first, up to `budget` token slots."""
-    batch: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > budget:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
 
 
 def outputs(texts: Sequence[Encoded], model: PreTrainedModel) -> Tensor:

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from alignzoo.core.digests import content_digest
+from alignzoo.interfaces.component import Strict
 from alignzoo.interfaces.model_source import ON_TOP, ModelSource
 
 if TYPE_CHECKING:
@@ -17,10 +18,8 @@ if TYPE_CHECKING:
     from alignzoo.interfaces.rows import Row
 
 
-class TokenizerConfig(BaseModel):
+class TokenizerConfig(Strict):
     """Settings of a tokenizer that is trained on the run's training rows, for models with random weights."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     train: Literal["bpe", "bytes"] = Field("bpe", description="byte-level BPE, or plain bytes (no training)")
     vocab_size: int = Field(2048, ge=260, description="entries, special tokens included (bpe)")

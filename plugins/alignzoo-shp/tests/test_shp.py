@@ -58,6 +58,6 @@ def test_empty_and_identical_answers_are_skipped_by_reason(tmp_path):
     assert [row.reason for row in rows] == ["empty completion", "chosen equals rejected"]
 
 
-def test_a_missing_file_is_told(tmp_path):
+def test_a_missing_file_is_reported(tmp_path):
     with pytest.raises(UserError, match="no such file or folder"):
         list(SHP(path=str(tmp_path / "none.jsonl")).read("train"))

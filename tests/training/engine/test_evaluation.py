@@ -1,0 +1,93 @@
+"""What is measured on held-out rows is what a step over the same rows would report, whatever the budget."""
+
+from __future__ import annotations
+
+from statistics import pstdev
+
+import pytest
+import torch
+from steps import UNLIMITED, build, every, take
+
+from alignzoo import Objective
+from alignzoo.core.console import Screen
+from alignzoo.core.errors import RunFailed
+from alignzoo.evaluation.aggregate import standard_error
+from alignzoo.evaluation.evaluate import evaluate, score_all
+
+SAME = {"accuracy": "preference_accuracy"}
+"""A step's name for a figure -> the evaluation's."""
+NAMES = [
+    "dpo", "sft", "kto", "bco", "aot", "dr_dpo", "beta_dpo", "alpha_dpo", "apo_zero_unpaired", "pl_dpo", "infonca",
+    "sampo", "tdpo2", "tr_dpo", "bradley_terry", "dpo + sft", "bco + beta_dpo", "apo_zero_unpaired + sft",
+    "dpo with label_smoothing",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_held_out_figures_are_those_of_one_batch(tmp_path, name):
+    """A batch objective sees all held-out rows as one batch, with the state that training left."""
+    stand_still = {"name": "sgd", "learning_rate": 1e-30}
+    engine = build(every()[name], tmp_path, batch_size=40, shuffle=False, optimizer=stand_still)
+    step = take(engine).metrics[0]
+    small, large = (
+        evaluate(engine.scorer, engine.builder, budget, Screen(quiet=True), engine.states)
+        for budget in (200, UNLIMITED)
+    )
+    assert small == pytest.approx(large, rel=1e-5, abs=1e-6)
+    figures = {SAME.get(key, key): value for key, value in step.items()}
+    shared = figures.keys() & large.keys()
+    assert {"loss", "chosen_log_prob" if name != "bradley_terry" else "margin"} <= shared
+    for key in shared:
+        assert large[key] == pytest.approx(figures[key], rel=1e-4, abs=1e-5), key
+
+
+def test_each_row_has_its_own_scores_whatever_the_budget(tmp_path):
+    """Micro-batches hold rows of like lengths; the scores come back in the order of the rows."""
+    engine = build(every()["dpo"], tmp_path, batch_size=40, shuffle=False)
+    quiet = Screen(quiet=True)
+    parts, one = (score_all(engine.scorer, engine.builder, budget, quiet, "rows") for budget in (200, UNLIMITED))
+    lengths = [tree.branches[0].scored for tree in engine.builder.trees]
+    assert sorted(lengths) != lengths
+    assert parts.first.tolist() == one.first.tolist()
+    assert parts.values["log_prob"].tolist() == pytest.approx(one.values["log_prob"].tolist(), rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["tdpo1", "tr_dpo"])
+def test_a_policy_that_is_its_live_reference_ties_to_the_bit(tmp_path, name):
+    engine = build(every()[name], tmp_path)
+    engine.builder.live.load_state_dict(engine.scorer.state_dict())
+    start = evaluate(engine.scorer, engine.builder, 500, Screen(quiet=True), engine.states, at_start=True)
+    assert start["margin"] == 0
+    assert start["preference_accuracy"] == 0.5
+    assert start["loss"] == pytest.approx(0.6931472, abs=1e-7)
+
+
+class Wrong(Objective):
+    """One value is what `how` makes of it."""
+
+    name = "wrong"
+    reference = "none"
+    how: str = "nan"
+
+    def loss(self, pair):
+        margin = pair.chosen.log_prob - pair.rejected.log_prob
+        return margin[:, None] if self.how == "column" else torch.full_like(margin, float(self.how))
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("nan", r"held-out rows: the loss of wrong is not finite for rows row 0, row 1, "),
+        ("inf", r"held-out rows: the loss of wrong is not finite for rows row 0, row 1, "),
+        ("column", r"the loss of wrong has shape \(\d+, 1\); expected one loss an example, "),
+    ],
+)
+def test_a_wrong_loss_on_held_out_rows_is_reported_as_in_a_step(tmp_path, how, words):
+    """The first evaluation comes before the first step."""
+    engine = build(Wrong(how=how), tmp_path)
+    with pytest.raises(RunFailed, match=words):
+        evaluate(engine.scorer, engine.builder, UNLIMITED, Screen(quiet=True), engine.states)
+
+
+def test_a_standard_error_is_the_deviation_over_the_root_of_n():
+    assert standard_error(torch.tensor([0.0, 1.0, 1.0, 3.0])) == pytest.approx(pstdev([0, 1, 1, 3]) / 2)

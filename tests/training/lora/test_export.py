@@ -1,0 +1,154 @@
+"""`alignzoo export`: a folder that others can load, all at once or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+
+import pytest
+import torch
+import yaml
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from alignzoo.cli.app import _exit_code
+from alignzoo.core.console import Screen
+from alignzoo.core.errors import UserError
+from alignzoo.training.export import export_run
+
+pytestmark = pytest.mark.slow
+
+IDS = torch.arange(60)[None]
+
+
+def export(run, to=None, merge=False, dtype=None, shard="5GB", force=False):
+    return export_run(run, to, merge, dtype, shard, force, Screen(quiet=True))
+
+
+def log_probs(model):
+    with torch.no_grad():
+        return model.eval()(IDS).logits.float().log_softmax(-1)
+
+
+@pytest.fixture
+def adapter(run):
+    """The folder of a run of adapters, and its policy as peft puts it together."""
+    result = run()
+    base = json.loads((result.policy / "adapter_config.json").read_text())["base_model_name_or_path"]
+    return result.folder, PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(result.policy))
+
+
+def test_an_adapter_is_written_with_tokenizer_and_card(adapter, tmp_path):
+    folder, trained = adapter
+    to = export(folder, tmp_path / "out")
+    assert {path.name for path in to.iterdir()} >= {
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json",
+    }  # fmt: skip
+    base = AutoModelForCausalLM.from_pretrained(trained.peft_config["default"].base_model_name_or_path)
+    assert torch.equal(log_probs(PeftModel.from_pretrained(base, str(to))), log_probs(trained))
+    head, text = (to / "README.md").read_text().split("---\n")[1:]
+    assert yaml.safe_load(head) == {"library_name": "peft", "tags": ["alignzoo", "dpo"]}
+    assert "from the run of sft_hh, 8 optimizer steps. This is a LoRA adapter" in text
+    assert "lora:" in text
+
+
+def test_merged_weights_are_the_policy_to_rounding(adapter, tmp_path):
+    folder, trained = adapter
+    to = export(folder, tmp_path / "out", merge=True, shard="20KB")
+    assert len(list(to.glob("model-*.safetensors"))) > 3
+    assert not (to / "adapter_config.json").exists()
+    model = AutoModelForCausalLM.from_pretrained(to)
+    difference = (log_probs(model) - log_probs(trained)).abs().max()
+    assert difference <= 1e-5
+    start = AutoModelForCausalLM.from_pretrained(trained.peft_config["default"].base_model_name_or_path)
+    assert (log_probs(model) - log_probs(start)).abs().max() > 10 * difference
+    assert AutoTokenizer.from_pretrained(to).eos_token
+    assert "merged into its base" in (to / "README.md").read_text()
+
+
+def test_another_type_rounds_once(adapter, tmp_path):
+    folder, _ = adapter
+    whole = AutoModelForCausalLM.from_pretrained(export(folder, tmp_path / "whole", merge=True)).state_dict()
+    half = AutoModelForCausalLM.from_pretrained(
+        export(folder, tmp_path / "half", merge=True, dtype="bfloat16"), dtype="auto"
+    ).state_dict()
+    for name, tensor in half.items():
+        assert tensor.dtype == torch.bfloat16
+        assert torch.equal(tensor, whole[name].bfloat16())
+
+
+def test_a_run_of_whole_weights_is_written_too(run, tmp_path):
+    result = run(lora=None)
+    to = export(result.folder, tmp_path / "out")
+    got, want = (AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (to, result.policy))
+    assert all(torch.equal(tensor, got[name]) for name, tensor in want.items())
+    assert "These are full weights.\n" in (to / "README.md").read_text()
+
+
+def test_moved_runs_find_their_base_beside_them(adapter, tmp_path):
+    folder, trained = adapter
+    want = log_probs(trained)
+    (tmp_path / "runs").rename(tmp_path / "moved")
+    moved = tmp_path / "moved" / folder.name
+    assert (log_probs(AutoModelForCausalLM.from_pretrained(export(moved, merge=True))) - want).abs().max() <= 1e-5
+    for other in (tmp_path / "moved").glob("sft_hh-*"):
+        shutil.rmtree(other)
+    path = moved / "policy" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": "/nowhere/sft_hh-0/policy"}))
+    with pytest.raises(
+        UserError,
+        match=r"the base model of the adapter does not exist: /nowhere/.*; expected that folder, or .*/moved/",
+    ):
+        export(moved, tmp_path / "out", merge=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_there_is_not_written_over(adapter, tmp_path, monkeypatch):
+    folder, _ = adapter
+    to = tmp_path / "out"
+    to.mkdir()
+    (to / "mine").write_text("mine")
+    with pytest.raises(UserError, match=r"the path exists already\n.*--force replaces it"):
+        export(folder, to)
+    with monkeypatch.context() as patch:
+        patch.setattr("alignzoo.training.export._card", lambda *_: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            export(folder, to, force=True)
+    assert [path.name for path in to.iterdir()] == ["mine"]
+    assert not list(tmp_path.glob(".out.*"))
+    export(folder, to, force=True)
+    assert not (to / "mine").exists()
+    assert (to / "adapter_model.safetensors").exists()
+
+
+@pytest.mark.parametrize("place", [".", "policy", ".."])
+def test_a_run_is_not_written_over(adapter, place):
+    folder, _ = adapter
+    with pytest.raises(UserError, match="this folder is part of the run"):
+        export(folder, folder / place, force=True)
+    assert (folder / "policy" / "adapter_model.safetensors").exists()
+
+
+def test_what_is_no_finished_run_is_reported(adapter, tmp_path):
+    folder, _ = adapter
+    with pytest.raises(UserError, match=rf"not a run folder; did you mean '{folder.name}'\?"):
+        export(folder.with_name(folder.name[:-1]))
+    with pytest.raises(UserError, match=r"--dtype: .*expected --merge"):
+        export(folder, dtype="bfloat16")
+    (folder / "summary.json").unlink()
+    with pytest.raises(UserError, match="the run is not finished: it has no policy yet"):
+        export(folder)
+
+
+def test_the_command(adapter, monkeypatch, capsys):
+    folder, _ = adapter
+    monkeypatch.setattr(sys, "argv", ["alignzoo", "export", str(folder), "--merge"])
+    assert _exit_code() == 0
+    assert capsys.readouterr().out == f"{folder / 'export-merged'}\n"
+    monkeypatch.setattr(sys, "argv", ["alignzoo", "export", str(folder), "--max-shard-size", "big"])
+    assert _exit_code() == 2
+    assert "expected a size such as 5GB or 500MB" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["alignzoo", "export", str(folder), "--merge"])
+    assert _exit_code() == 2
+    assert "the path exists already" in capsys.readouterr().err

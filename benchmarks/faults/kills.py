@@ -1,19 +1,20 @@
 """Kill commands with SIGKILL, and fill their disk, at every moment; repeat them, and compare every byte.
 
-Run as: python benchmarks/faults/kills.py [--kills N] [--every N] [--first N] [--seed N] [--only SCENARIO ...] [--write]
+Run as: python benchmarks/faults/kills.py [--kills N] [--every N] [--others N] [--only SCENARIO ...] [--write] [--add]
 
 Over five scenarios (SFT, DPO, LoRA, the reference pass, a comparison), at the smallest size:
 
 - at every operation that changes the disk (a file opened for writing, synced, renamed or removed, a folder made), a kill
-  just before it; once more with what a power cut may leave, half of an unsynced file or half of a line; and once more with
-  a disk that is full from there on. `--every 10` takes each tenth of them.
+  just before it (`--every 10` takes each tenth); at each third of them (`--others`) once more with what a power cut may
+  leave, half of an unsynced file or half of a line, and once more with a disk that is full from there on.
 - N kills (300) at random moments, half of them spread over the time and half over the phases of a run; a third of the
   resumed commands are killed again.
 - disks of random sizes, too small for the command, where mounting is allowed.
 
 After each fault every file under its final name is checked against its digests, and the finished command against one that
 nothing happened to. A full disk must also end in one sentence, and change no file that was there. Every command is a fork
-of one warmed process. `--write` writes benchmarks/results/kills.md and .json. Exits with 1 when a byte differs.
+of one warmed process. `--write` writes benchmarks/results/kills.md and .json; with `--add`, beside the series of other
+scenarios that are there. Exits with 1 when a byte differs.
 """
 
 from __future__ import annotations
@@ -120,19 +121,19 @@ def eligible(seen: Sequence[str], how: str) -> list[int]:
     return [n for n, what in enumerate(seen, 1) if kinds is None or what in kinds]
 
 
-def every_operation(scenario: Scenario, root: Path, every: int, first: int, say: Say) -> dict[str, Tally]:
-    """Inject each kind of fault at each operation of a scenario."""
+def every_operation(scenario: Scenario, root: Path, every: dict[str, int], say: Say) -> dict[str, Tally]:
+    """Inject each kind of fault at each so-many-th operation of a scenario."""
     place = scenario.place(root / "place")
     seen = operations_of(scenario, place)
     series = {}
     for how, words in HOWS.items():
         tally = series[f"{scenario.name}: {words}"] = Tally()
         began = time.perf_counter()
-        for n in eligible(seen, how)[first - 1 :: every]:
+        for n in eligible(seen, how)[:: every[how]]:
             fault_at(scenario, place, n, how, seen[n - 1], tally)
         seconds = time.perf_counter() - began
         each = f"{seconds / max(1, tally.faults):.2f} s each"
-        say(f"{scenario.name}, {words}: {len(seen)} operations, {tally.words()}, {each}")
+        say(f"{scenario.name}, {words}: {len(seen)} operations, {each}, {tally.words()}")
     return series
 
 
@@ -192,14 +193,21 @@ def _kilobytes(folder: Path) -> int:
     return sum(path.stat().st_blocks for path in folder.rglob("*")) // 2
 
 
-def table(series: dict[str, Tally], minutes: float) -> str:
+def earlier(path: Path) -> dict[str, Tally]:
+    """The series of kills.json."""
+    found = json.loads(path.read_text())
+    return {name: Tally(**{**one, "where": Counter(one["where"])}) for name, one in found.items()}
+
+
+def table(series: dict[str, Tally]) -> str:
     """kills.md."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
     kills = sum(one.faults for name, one in series.items() if "killed" in name)
     faults = sum(one.faults for one in series.values())
     lines = [
         "# Kills and full disks", "",
-        f"Command: `python benchmarks/faults/kills.py --write` ({packages}; CPU, one thread; {minutes:.0f} minutes).", "",
+        f"Command: `python benchmarks/faults/kills.py --write` ({packages}; CPU, one",
+        "thread), in parts with `--only` and `--add`.", "",
         f"{kills:,} kills and {faults - kills:,} full disks, {sum(one.finished for one in series.values()):,} repeated "
         f"commands, {sum(one.identical for one in series.values()):,} of them with the same bytes.", "",
         "| series | faults | repeated to the end | byte-identical | damaged or lost | left-over temporary files |",
@@ -228,14 +236,15 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=300, help="at random moments, over all scenarios")
     parser.add_argument("--disks", type=int, default=100, help="too small, over all scenarios")
     parser.add_argument("--every", type=int, default=1, help="0 for no kills at operations")
-    parser.add_argument("--first", type=int, default=1)
+    parser.add_argument("--others", type=int, default=3, help="for torn files and full disks")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--add", action="store_true")
     asked = parser.parse_args()
     os.environ |= SETTINGS
     os.chdir(ROOT)
-    root, began = Path(tempfile.mkdtemp(prefix="kills-")), time.perf_counter()
+    root = Path(tempfile.mkdtemp(prefix="kills-"))
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
@@ -245,19 +254,22 @@ def main() -> None:
         warmed = warm(Workplace(root / "warm", ["recipes/dpo_hh.yaml", *SIZE, *DATA]))
         assert warmed.code == 0, warmed.err
         for one in prepared(asked.only, root):
-            share = len(asked.only)
+            share = len(SCENARIOS)
             if asked.every:
-                series |= every_operation(one, root, asked.every, asked.first, say)
+                every = {KILL: asked.every, TORN: asked.others, FULL: asked.others}
+                series |= every_operation(one, root, every, say)
             if asked.kills:
                 series[f"{one.name}: {RANDOM}"] = random_moments(one, root, asked.kills // share, asked.seed, say)
             if asked.disks:
                 series[f"{one.name}: {SMALL}"] = small_disks(one, root, asked.disks // share, asked.seed, say)
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    text = table(series, (time.perf_counter() - began) / 60)
+    results = ROOT / "benchmarks" / "results"
+    if asked.add:
+        series = earlier(results / "kills.json") | series
+    text = table(series)
     print(text)
     if asked.write:
-        results = ROOT / "benchmarks" / "results"
         (results / "kills.md").write_text(text)
         plain = {name: {**vars(one), "where": dict(one.where)} for name, one in series.items()}
         (results / "kills.json").write_text(json.dumps(plain, indent=1))

@@ -24,7 +24,7 @@ from safetensors.numpy import load_file
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from jobs import FSDP2, ZERO, start  # noqa: E402
+from jobs import FSDP2, ZERO, start, unfinish  # noqa: E402
 
 from alignzoo.reference.cache import ReferenceCache  # noqa: E402
 from alignzoo.training.records import read_lines  # noqa: E402
@@ -100,7 +100,7 @@ def _scores(folder: Path) -> dict[bytes, np.ndarray]:
 def resumed(done: Path, folder: Path, objective: str, ranks: int, environment: dict[str, str] | None = None) -> Path:
     """A finished run with all after its checkpoint of step 4 taken away, and done again."""
     shutil.copytree(done, folder)
-    (folder_of(folder, objective) / "summary.json").unlink()
+    unfinish(folder_of(folder, objective))
     run(folder, objective, ranks, environment)
     return folder
 

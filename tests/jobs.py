@@ -49,6 +49,14 @@ def run_folder(folder: Path, name: str = "dpo_hh") -> Path:
     return found
 
 
+def unfinish(run: Path, step: int = 4) -> None:
+    """Take away what a finished run has beyond its checkpoint of a step, as if it had been killed."""
+    (run / "summary.json").unlink()
+    for checkpoint in (run / "checkpoints").glob("step-*"):
+        if int(checkpoint.name.removeprefix("step-")) > step:
+            shutil.rmtree(checkpoint)
+
+
 def free_port() -> str:
     """A port that nobody listens on."""
     with socket.socket() as free:

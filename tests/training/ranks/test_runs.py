@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from jobs import DPO, FSDP2, run_folder, start
+from jobs import DPO, FSDP2, run_folder, start, unfinish
 from safetensors.numpy import load_file
 
 from alignzoo.reference.cache import ReferenceCache
@@ -78,7 +78,7 @@ def test_the_same_again_on_as_many_processes_gives_the_same_bytes(done, copy):
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
 def test_a_run_goes_on_with_another_number_of_processes(done, copy, before, after):
     folder = copy(done(before))
-    (run_folder(folder) / "summary.json").unlink()
+    unfinish(run_folder(folder))
     job = start(folder, DPO, after)
     assert job.wait() == [0] * after, job.said()
     assert "resuming after step 4" in job.said()[0]
@@ -89,12 +89,12 @@ def test_a_run_goes_on_with_another_number_of_processes(done, copy, before, afte
 def test_shards_change_nothing_and_can_be_left_and_taken_up_again(done, copy):
     same(done(2, **FSDP2), done(1))
     folder = copy(done(2, **FSDP2))
-    (run_folder(folder) / "summary.json").unlink()
+    unfinish(run_folder(folder))
     job = start(folder, DPO)  # on one process
     assert job.wait() == [0], job.said()
     assert "resuming after step 4" in job.said()[0]
     same(folder, done(1))
-    (run_folder(folder) / "summary.json").unlink()
+    unfinish(run_folder(folder))
     job = start(folder, DPO, 2, [FSDP2])
     assert job.wait() == [0, 0], job.said()
     assert "resuming after step 4" in job.said()[0]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from jobs import DPO, PATIENCE, ZERO, goes_wrong, run_folder, start
+from jobs import DPO, PATIENCE, ZERO, goes_wrong, run_folder, start, unfinish
 from safetensors.torch import load_file
 
 from alignzoo.training import checkpoint
@@ -73,7 +73,7 @@ def test_in_bfloat16_it_is_the_run_on_as_many_processes(done):
 def test_zero_can_be_left_and_taken_up_again(done, copy, zero):
     folder = copy(done(2, **zero))
     for ranks, environment in ((1, {}), (2, zero), (3, zero)):
-        (run_folder(folder) / "summary.json").unlink()
+        unfinish(run_folder(folder))
         job = start(folder, DPO, ranks, [environment])
         assert job.wait() == [0] * ranks, job.said()
         assert "resuming after step 4" in job.said()[0]

@@ -35,9 +35,12 @@ mapped after that), and a disk that says that it has synced and has not.
 
 
 def row(name: str, outcome: Outcome, root: Path) -> str:
-    told = re.sub(r"place \d+", "…", outcome.told.replace(str(root), "")).removeprefix("error: ")
+    told = re.sub(r"place \d+", "…", outcome.told.replace(str(root), "").replace(str(ROOT), "…")).removeprefix(
+        "error: "
+    )
     told = told.replace("/…/", "…/").replace("|", "\\|")
     checks = "; ".join(words if true else f"**NOT: {words}**" for words, true in outcome.checks.items())
+    name = name.replace("|", "\\|")
     return f"| {name} | {told} | {checks} |"
 
 

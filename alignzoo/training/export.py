@@ -14,6 +14,7 @@ from alignzoo.core.artifacts import atomic_folder
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.models.adapters import CONFIG, WEIGHTS, is_adapter
+from alignzoo.models.from_pretrained import call_from_pretrained
 from alignzoo.models.loading import pretrained
 from alignzoo.models.tokenizers import pretrained_tokenizer
 from alignzoo.training.run_folder import RunFolder
@@ -159,7 +160,7 @@ def _base(policy: Path, named: str) -> str:
 
 
 def _head(source: str, revision: str | None, recipe: dict[str, Any]) -> str:
-    config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=_trust(recipe))
+    config = call_from_pretrained(AutoConfig, source, revision, "config", _trust(recipe))
     return "scalar" if any("SequenceClass" in name for name in config.architectures or ()) else "language_model"
 
 

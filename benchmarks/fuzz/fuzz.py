@@ -1,0 +1,170 @@
+"""Fuzz every kind of file that a user may have from elsewhere, through the real commands.
+
+Run as: python benchmarks/fuzz/fuzz.py [--count 20000] [--seed 0] [--kind NAME ...] [--write] [--keep FOLDER]
+
+Real models, tokenizers, datasets, caches, run folders and recipes are made once (artifacts.py). Each input changes one to
+three of their files, as trees, headers, lines, pages or bytes (mutate.py, cases.py), and runs one command on them in a
+child forked from a process that has imported everything (forked.py). The same seed gives the same inputs. An input fails
+with a traceback, a signal, more than 10 s of processor time or 2 GB from the fork on, a write outside of its folder, code
+of the input that runs, or an exit code other than 0 and 2 (1 for commands that train). A run that belongs to no input is
+compared byte by byte after each, and resumed after every 500.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from random import Random
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import forked
+
+os.environ |= forked.SETTINGS  # before torch is imported
+
+import artifacts
+import cases
+
+RESULTS = Path(__file__).parents[1] / "results"
+MENDED = RESULTS / "fuzz_mended.json"
+"""Class of failure -> (what caused it, what happens now): kept by hand, shown in the table."""
+
+
+class Fuzzer:
+    """Places of real files, and a process that has imported what their commands import."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.places = root, root / "places"
+        if not self.places.exists():
+            artifacts.build(self.places)
+        self._warm()
+
+    def _warm(self) -> None:
+        """Import here what good commands import in a child."""
+        modules = self.root / "work" / ".modules"
+        for case in cases.GOOD:
+            if (self.places / case.place).exists():
+                end = forked.run(case.words, self.folder(case), (0,), modules)
+                assert not end.fault, f"{case.words}: {end.fault}\n{end.said}"
+                for name in modules.read_text().split("\n"):
+                    try:
+                        importlib.import_module(name)
+                    except Exception:
+                        continue
+
+    def folder(self, case: cases.Case) -> Path:
+        """A fresh copy of a case's place, with its edits."""
+        folder = self.root / "work"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(self.places / case.place, folder, symlinks=True)
+        for edit in case.edits:
+            edit.apply(folder)
+        return folder
+
+    def outcome(self, case: cases.Case) -> forked.Outcome:
+        """Run a case."""
+        return forked.run(case.words, self.folder(case), case.allowed)
+
+    def fuzz(self, counts: dict[str, int], seed: int) -> dict:
+        """Run so many inputs of each kind."""
+        codes: dict[str, Counter] = {kind: Counter() for kind in counts}
+        faults: dict[str, dict] = {}
+        slowest = largest = 0.0
+        began = time.perf_counter()
+        for kind, count in counts.items():
+            for number in range(count):
+                case = draw(kind, number, seed, self.places)
+                end = self.outcome(case)
+                codes[kind][str(end.code)] += 1
+                slowest, largest = max(slowest, end.seconds), max(largest, end.megabytes)
+                if end.fault:
+                    codes[kind]["failed"] += 1
+                    edits = [f"{edit.name} -> {edit.link or (edit.content or b'')[:1500]!r}" for edit in case.edits]
+                    about = {
+                        "kind": kind,
+                        "number": number,
+                        "words": case.words,
+                        "edits": edits,
+                        "said": end.said[-3000:],
+                        "times": 0,
+                    }
+                    faults.setdefault(end.fault, about)["times"] += 1
+            print(
+                kind,
+                dict(codes[kind]),
+                f"{time.perf_counter() - began:.0f} s",
+                len(faults),
+                "kinds of fault",
+                file=sys.stderr,
+                flush=True,
+            )
+        return {
+            "inputs": sum(counts.values()), "by_kind": codes, "faults": faults, "slowest": slowest, "largest": largest,
+            "seconds": round(time.perf_counter() - began),
+            "versions": {name: version(name) for name in ("alignzoo", "transformers", "tokenizers", "safetensors", "datasets", "pyarrow")},
+        }  # fmt: skip
+
+
+def draw(kind: str, number: int, seed: int, places: Path) -> cases.Case:
+    """The input of a number: the same for the same seed."""
+    digest = sha256(f"{seed} {kind} {number}".encode()).digest()
+    return cases.KINDS[kind][1](Random(digest), places)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--count", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kind", nargs="*", choices=list(cases.KINDS))
+    parser.add_argument("--keep", type=Path, help="a folder for the real files, made if it is not there")
+    parser.add_argument("--write", action="store_true", help="write benchmarks/results/fuzz.md and fuzz.json")
+    given = parser.parse_args()
+    kinds = given.kind or list(cases.KINDS)
+    whole = sum(cases.KINDS[kind][0] for kind in kinds)
+    with tempfile.TemporaryDirectory() as root:
+        fuzzer = Fuzzer(given.keep or Path(root))
+        found = fuzzer.fuzz({kind: round(given.count * cases.KINDS[kind][0] / whole) for kind in kinds}, given.seed)
+    for fault, about in found["faults"].items():
+        print(
+            f"\n=== {about['times']} x {fault}\n{about['kind']} {about['number']}: {about['words']}\n{about['edits']}\n{about['said']}"
+        )
+    if given.write:
+        (RESULTS / "fuzz.json").write_text(json.dumps(found, indent=1) + "\n")
+        (RESULTS / "fuzz.md").write_text(table(found))
+    return 1 if found["faults"] else 0
+
+
+def table(found: dict) -> str:
+    """The results as Markdown."""
+    faults = sum(one["times"] for one in found["faults"].values())
+    lines = [
+        "# A fuzz of every kind of file from elsewhere", "",
+        f"`python benchmarks/fuzz/fuzz.py --write`: {found['inputs']:,} inputs through the real commands, {faults:,} of them with a "
+        "traceback, a signal, more than 10 s or 2 GB, a write outside of their folder, or code of theirs that ran. The slowest "
+        f"took {found['slowest']:.1f} s of processor time, the largest {found['largest']:,.0f} MB.", "",
+        "| inputs | number | done (0) | refused in a sentence (2) | a run that could not go on (1) | faults |", "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for kind, codes in found["by_kind"].items():
+        number = sum(n for code, n in codes.items() if code != "failed")
+        counts = (codes.get(key, 0) for key in ("0", "2", "1", "failed"))
+        lines.append(f"| {kind} | {number:,} | " + " | ".join(f"{count:,}" for count in counts) + " |")
+    mended = json.loads(MENDED.read_text()) if MENDED.is_file() else {}
+    lines += ["", f"{len(mended)} classes of fault were found while this was written, and mended:", ""]
+    lines += ["| what happened | by | now |", "|---|---|---|"]
+    lines += [f"| {what} | {by} | {now} |" for what, (by, now) in mended.items()]
+    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+    return "\n".join(lines) + f"\n\n{versions}; {found['seconds']:,} s\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

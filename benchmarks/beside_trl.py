@@ -15,9 +15,9 @@ import torch
 import workload
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from alignzoo.data import tokenize as tokenize
 from alignzoo.data.sources.hh import HH
 from alignzoo.data.splits import read_rows
+from alignzoo.data.tokenize import tokenize
 from alignzoo.interfaces.rows import Completion, Row
 from alignzoo.recipe.schema import TokensConfig
 

@@ -31,8 +31,9 @@ from numpy.typing import NDArray
 
 import alignzoo
 from alignzoo.compare.coverage import BOUNDS, ENOUGH
-from alignzoo.compare.scales import SHARE, estimate, paired, pseudovalues
+from alignzoo.compare.scales import SHARE, estimate, paired
 from alignzoo.compare.statistics import METHOD, Interval, interval, student
+from alignzoo.evaluation.area import pseudovalues
 
 RESULTS = Path(__file__).parent / "results"
 LOOKED_UP = Path(alignzoo.__file__).parent / "compare" / "simulated.py"

@@ -13,9 +13,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from alignzoo.core.distributed.process_group import Ranks
-from alignzoo.data import tokenize as tokenize
 from alignzoo.data.sources.hh import HH
 from alignzoo.data.splits import read_rows
+from alignzoo.data.tokenize import tokenize
 from alignzoo.data.trees import Branch, Tree, Trees
 from alignzoo.models.sources.transformers import TokenizerConfig
 from alignzoo.models.tokenizers import train_tokenizer

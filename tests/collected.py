@@ -19,8 +19,6 @@ import sys, time
 now, days = time.time, int(sys.argv[1])
 time.time = lambda: now() + 86400 * days
 import pytest
-
-from checkout import ROOT
 sys.exit(pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *sys.argv[2:]]))
 """
 

@@ -105,12 +105,16 @@ class Command:
         return subprocess.CompletedProcess((), self.process.exitcode, out, err)
 
 
-def command(*arguments: Any, **environment: str) -> Command:
-    """Start `alignzoo ARGUMENTS` in the checkout's root, with this process's environment and `environment`."""
+def command(*arguments: Any, **environment: str | None) -> Command:
+    """Start `alignzoo ARGUMENTS` in the checkout's root, with this process's environment and `environment`.
+
+    A variable that is None is not set.
+    """
     streams = Path(mkdtemp(prefix="command-"))
     words = [str(word) for word in arguments]
     files = [str(streams / name) for name in ("stdout", "stderr")]
-    process = CONTEXT.Process(target=_rank, args=(words, dict(os.environ) | environment, *files))
+    own = {name: value for name, value in (os.environ | environment).items() if value is not None}
+    process = CONTEXT.Process(target=_rank, args=(words, own, *files))
     process.start()
     return Command(process, streams)
 
@@ -173,7 +177,6 @@ def start(
 OBJECTIVE = '''
 """Goes wrong in one process, at its second step."""
 import os, signal
-from checkout import ROOT
 import torch
 from alignzoo import Objective, hookimpl
 
@@ -181,7 +184,7 @@ class Wrong(Objective):
     """DPO-like, until it goes wrong."""
 
     name = "wrong"
-    random = True
+    needs_uniform = True
     _calls = []
 
     def loss(self, pair):

@@ -41,6 +41,8 @@ def test_every_public_name_of_a_room_is_there():
         room = importlib.import_module(name)
         for public in getattr(room, "__all__", ()):
             assert getattr(room, public) is not None, f"{name}.{public}"
+            # whoever imported that module first would get the module in place of what it defines
+            assert not (face.parent / f"{public}.py").exists(), f"{name}.{public} is also a module"
 
 
 def test_files_stay_small():

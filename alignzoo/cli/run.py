@@ -62,7 +62,7 @@ def command(
         return
     from rich.console import Console
 
-    from alignzoo.report.summary_table import summary_table
+    from alignzoo.report.summary import summary_table
 
     Console().print(summary_table(result.summary))
     click.echo(f"report: {_near(result.folder / 'report.html')}")

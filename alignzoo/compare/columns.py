@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from alignzoo.compare.results import RunRecord
 from alignzoo.compare.scales import COST as BY_RATIO
-from alignzoo.compare.scales import POSITIVE, SHARE, pseudovalues
+from alignzoo.compare.scales import POSITIVE, SHARE
+from alignzoo.evaluation.area import pseudovalues
 
 PAIRS, REPLIES, JUDGES, COST = "held-out pairs", "sampled replies", "judges", "cost"
 UP, DOWN = "↑", "↓"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,7 +13,8 @@ from alignzoo.core.console import Screen, warn_once
 from alignzoo.core.distributed.process_group import Ranks, deal_rows
 from alignzoo.core.errors import attribute_errors
 from alignzoo.evaluation.aggregate import mean, standard_error
-from alignzoo.evaluation.row_metrics import desirable_rows, row_metrics
+from alignzoo.evaluation.area import pseudovalues
+from alignzoo.evaluation.row_metrics import count_kinds, row_metrics
 from alignzoo.interfaces.metric import Metric
 from alignzoo.scoring.batches import BatchBuilder, ScoredBatch, concat_scored
 from alignzoo.scoring.microbatches import in_micro_batches
@@ -64,7 +64,7 @@ def evaluate(
 
     `preference_accuracy` compares the objective's implicit rewards (ties count one half), `likelihood_accuracy` the
     log-probs of whole completions. For unpaired data it is the share of (desirable, undesirable) pairs in which the
-    desirable completion has the higher reward, with the standard error of DeLong et al. 1988.
+    desirable completion has the higher reward, with the standard error of DeLong et al. 1988, clustered by row.
 
     Args:
         scorer: The policy.
@@ -100,13 +100,16 @@ def _figures(builder: BatchBuilder, batch: ScoredBatch) -> dict[str, float]:
     """Return means of the rows' figures and the standard error of the accuracy."""
     values = row_metrics(builder, batch, ("preference_accuracy", "likelihood_accuracy"), pooled=True)
     found = {name: mean(value) for name, value in values.items() if not value.isnan().all()}
-    good = desirable_rows(builder, batch)
-    if good is not None and not all(bool(own.any()) for own in good):
-        kind = "desirable" if bool(good[0].any()) else "undesirable"
+    kinds = count_kinds(builder, batch)
+    if kinds is not None and not all(kind.any() for kind in kinds):
+        kind = "desirable" if kinds[0].any() else "undesirable"
         warn_once(f"every held-out completion is {kind}, so there is no margin and no accuracy")
     if "preference_accuracy" in found:
-        kinds = [values["preference_accuracy"]] if good is None else [values["preference_accuracy"][k] for k in good]
-        found["preference_accuracy_se"] = math.hypot(*map(standard_error, kinds))
+        accuracy = values["preference_accuracy"]
+        if kinds is not None:
+            accuracy = torch.from_numpy(pseudovalues(accuracy.double().cpu().numpy(), *kinds)[0])
+            found["preference_accuracy"] = mean(accuracy)
+        found["preference_accuracy_se"] = standard_error(accuracy)
     return found
 
 

@@ -60,7 +60,7 @@ def row_figures(
     rows = Rows(builder, batch, test)
     if rows.labeled:
         found["desirable"], found["undesirable"] = rows.kinds()
-    for metric in builder.metrics:  # a metric with the name of a built-in figure does not redigest_of it
+    for metric in builder.metrics:  # a metric with the name of a built-in figure does not replace it
         with torch.no_grad():
             values, owners = by_example(metric, builder, batch)
         found.setdefault(metric.name, means_by_row(values, torch.from_numpy(owners), len(test)).numpy())

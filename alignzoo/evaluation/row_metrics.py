@@ -70,11 +70,10 @@ def step_metrics(builder: BatchBuilder, batch: ScoredBatch) -> dict[str, Tensor]
     return {name.removeprefix("preference_"): value for name, value in found.items()}
 
 
-def desirable_rows(builder: BatchBuilder, batch: ScoredBatch) -> tuple[Tensor, Tensor] | None:
-    """Return (desirable rows, other rows), bool, shape (rows,); None for pairs and lists."""
+def count_kinds(builder: BatchBuilder, batch: ScoredBatch) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Return the desirable and the other completions of each row, shape (rows,) each; None for pairs and lists."""
     rows = Rows(builder, batch)
-    good = torch.from_numpy(rows.good[rows.best])
-    return (good, ~good) if rows.labeled else None
+    return rows.kinds() if rows.labeled else None
 
 
 def _reward_tolerance(objective: Objective, scored: Scored, reward: Tensor) -> Tensor:

@@ -7,6 +7,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "objective_plots": ["write_zoo"],
         "run_page": ["write_report"],
-        "summary_table": ["summary_table"],
+        "summary": ["summary_table"],
     },
 )

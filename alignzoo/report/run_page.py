@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from alignzoo.core.files import write_text
 from alignzoo.report.curves import panels
-from alignzoo.report.summary_table import summary_lines
+from alignzoo.report.summary import summary_lines
 from alignzoo.training.run_folder import read_lines
 
 

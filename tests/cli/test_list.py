@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from checkout import ROOT
+from jobs import command
 
 ZOO = ROOT / "plugins" / "alignzoo-zoo" / "alignzoo_zoo"
 METADATA = "Metadata-Version: 2.1\nName: alignzoo-zoo\nVersion: 0.1.0\nRequires-Dist: alignzoo>=0.2.0.dev0,<0.3\n"
@@ -19,11 +18,8 @@ MODIFIERS = ["label_smoothing", "length_normalization", "margin"]
 
 def cli(*arguments: str, site: Path | None = None) -> subprocess.CompletedProcess:
     """With a folder of packages, or with no plugin at all."""
-    environment = dict(os.environ) | ({"PYTHONPATH": str(site)} if site else {"ALIGNZOO_PLUGINS": ""})
-    if site:
-        environment.pop("ALIGNZOO_PLUGINS", None)
-    command = [sys.executable, "-m", "alignzoo", "list", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    environment = {"PYTHONPATH": str(site), "ALIGNZOO_PLUGINS": None} if site else {"ALIGNZOO_PLUGINS": ""}
+    return command("list", *arguments, **environment).wait()
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from checkout import ROOT
+from jobs import command
 
 from alignzoo.cli.plugin_new import write
 from alignzoo.core.errors import UserError
@@ -48,12 +49,12 @@ def register_objectives():
 
 def python(*arguments: object, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
     base = {key: value for key, value in os.environ.items() if key not in ("ALIGNZOO_PLUGINS", "PYTHONPATH")}
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=base | environment)
+    words = [sys.executable, *map(str, arguments)]
+    return subprocess.run(words, cwd=cwd, capture_output=True, text=True, env=base | environment)
 
 
 def cli(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
-    return python("-m", "alignzoo", "plugins", *arguments, **environment)
+    return command("plugins", *arguments, **{"ALIGNZOO_PLUGINS": None, "PYTHONPATH": None} | environment).wait()
 
 
 def test_new_writes_a_package_and_says_how_to_go_on(tmp_path):

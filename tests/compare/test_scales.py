@@ -12,8 +12,9 @@ import pytest
 
 from alignzoo.compare import simulated
 from alignzoo.compare.coverage import of_mean, of_share
-from alignzoo.compare.scales import COST, POSITIVE, SHARE, estimate, paired, pseudovalues
+from alignzoo.compare.scales import COST, POSITIVE, SHARE, estimate, paired
 from alignzoo.compare.statistics import interval
+from alignzoo.evaluation.area import pseudovalues
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "interval_coverage.json"
 

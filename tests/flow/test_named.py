@@ -302,7 +302,7 @@ def test_a_reporter_is_told_everything_and_one_that_fails_changes_nothing(go):
     quiet = go("reporters: []")
     told = go("reporters: [diary, clumsy]", fresh=True)
     diary = (told.folder / "diary.txt").read_text().splitlines()
-    assert diary[:3] == ["start dpo_hh 0", "eval 0", "train 1"]
+    assert diary[:4] == ["start dpo_hh 0", "eval 0", "exactness 0", "train 1"]
     assert diary[-2:] == ["eval 8", "finish dpo_hh True"]
     assert not (told.folder / "report.html").exists()
     assert told.folder == quiet.folder
@@ -337,7 +337,8 @@ def test_the_tracker_speaks_to_accelerates_trackers(go, monkeypatch):
     monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "tensorboard", Fake)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     go("reporters: [{name: tracker, project: mine}]")
-    assert calls[:5] == [("open", "mine", True), "start", "adamw", (0, "eval"), (1, "train")]
+    assert calls[:4] == [("open", "mine", True), "start", "adamw", (0, "eval")]
+    assert calls[4:6] == [(0, "exactness"), (1, "train")]
     assert calls[-1] == "finish"
 
 
@@ -406,7 +407,10 @@ def test_a_model_source_on_top_of_a_recipe_that_starts_from_a_run_is_that_runs_f
         ("eval: {metrics: 3}", "eval.metrics: not a list; expected a list of metrics"),
         ("eval: {metrics: [entropy, entropy]}", "eval.metrics: entropy is there twice"),
         ("eval: {judges: [{name: length, unit: cm}]}", "eval.judges.0.unit: no such field"),
-        ("eval: {metrics: [flipped]}", "no metric is called 'flipped'\n    it is in another package: pip install alig"),
+        (
+            "eval: {metrics: [flipped]}",
+            "no metric is called 'flipped'\n    flipped is in another package: pip install ",
+        ),
         ("reporters: [htlm]", "reporters.0.name: no reporter is called 'htlm'; did you mean 'html'?"),
         (
             "model: {name: soop, path: x}",

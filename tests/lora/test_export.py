@@ -148,7 +148,7 @@ def test_the_command(adapter, monkeypatch, capsys):
     assert capsys.readouterr().out == f"{folder / 'export-merged'}\n"
     monkeypatch.setattr(sys, "argv", ["alignzoo", "export", str(folder), "--max-shard-size", "big"])
     assert _exit_code() == 2
-    assert "expected a size, as 5GB or 500MB" in capsys.readouterr().err
+    assert "expected a size such as 5GB or 500MB" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", ["alignzoo", "export", str(folder), "--merge"])
     assert _exit_code() == 2
     assert "the path exists already" in capsys.readouterr().err

@@ -210,7 +210,9 @@ def test_a_prompt_without_tokens_is_refused():
         replies(build(FOREST["llama"]()), [np.zeros(0, dtype=np.int32)])
 
 
-@pytest.mark.parametrize("wrong", [{"temperature": -1}, {"top_p": 0}, {"top_p": 1.1}, {"most": 0}, {"budget": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": -1}, {"top_p": 0}, {"top_p": 1.1}, {"max_new_tokens": 0}, {"budget": 0}]
+)
 def test_settings_that_mean_nothing_are_refused(wrong):
     with pytest.raises(ValueError, match="expected temperature"):
         replies(build(FOREST["llama"]()), some_prompts(2), **wrong)

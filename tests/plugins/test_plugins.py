@@ -122,7 +122,7 @@ reporters: [{{name: card, license: mit}}]
     summary = json.loads(done.stdout)
     used = {plugin["package"]: sorted(plugin["code"]) for plugin in summary["plugins"]}
     assert used == {
-        "alignzoo": ["entropy", "table"], "alignzoo-card": ["card"], "alignzoo-imdb": ["imdb"],
+        "alignzoo": ["entropy", "files"], "alignzoo-card": ["card"], "alignzoo-imdb": ["imdb"],
         "alignzoo-readability": ["flesch"], "alignzoo-soup": ["soup"], "alignzoo-zoo": ["kto"],
     }  # fmt: skip
     assert "flesch" in summary["judges"]

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from checkout import ROOT
+from jobs import command
 
 BROKEN = "import nonexistent_library"
 REQUIRED = '''
@@ -46,11 +46,7 @@ def site(tmp_path):
 
 
 def cli(site, *arguments, **environment) -> subprocess.CompletedProcess:
-    base = {key: value for key, value in os.environ.items() if key != "ALIGNZOO_PLUGINS"}
-    command = [sys.executable, "-m", "alignzoo", *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, env=base | {"PYTHONPATH": str(site)} | environment
-    )
+    return command(*arguments, **{"ALIGNZOO_PLUGINS": None, "PYTHONPATH": str(site)} | environment).wait()
 
 
 def test_list_plugins_has_all_and_exits_with_0(site):

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from alignzoo.report.run_page import write_report
-from alignzoo.report.summary_table import summary_table
+from alignzoo.report.summary import summary_table
 
 SCRIPT = "<script>alert('x')</script><img src=http://example.com/x onerror=alert(1)>"
 SUMMARY = {

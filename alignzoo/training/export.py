@@ -46,7 +46,8 @@ def export_run(
         run: The run folder.
         to: The folder to write; by default `export` or `export-merged` in the run folder.
         merge: Merge an adapter into its base model.
-        dtype: Type of full weights; by default as trained.
+        dtype: Type of full weights; by default that of the weights that training started from, or the type of training
+            where these were random or are not there any more.
         shard: Maximum size of a weights file, such as "5GB".
         force: Replace a folder that exists.
         screen: Receives progress.
@@ -64,6 +65,8 @@ def export_run(
     if alone and dtype:
         raise UserError("an adapter keeps the type that it was trained in", where="--dtype", expected="--merge with it")
     recipe = _recipe(run)
+    trained = recipe.get("dtype", "float32")
+    dtype = dtype or _dtype_of_start(run) or trained
     model = None if alone else _full_weights(policy, recipe, dtype)
     files = [policy / WEIGHTS] if model is None else []
     needs = sum(x.nbytes for x in model.state_dict().values()) if model else sum(file.stat().st_size for file in files)
@@ -76,6 +79,12 @@ def export_run(
         pretrained_tokenizer(str(policy), None, _trust(recipe)).save_pretrained(temporary)
         (temporary / "README.md").write_text(_card(run, policy, alone), encoding="utf-8")
     screen.info(f"{'adapter' if alone else 'full weights'} of {run}")
+    if alone and (base := _own_base(policy)):
+        screen.info(
+            f"the adapter needs its base model, a folder of this machine: copy {base} too, or export with --merge"
+        )
+    if not alone and dtype != trained:
+        screen.info(f"written in {dtype}; it was trained in {trained}, which --dtype {trained} keeps")
     return to
 
 
@@ -116,6 +125,28 @@ def _policy_of(run: Path) -> Path:
 
 def _recipe(run: Path) -> dict[str, Any]:
     return dict(yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))["model"])
+
+
+def _dtype_of_start(run: Path) -> str | None:
+    """Return the type of the weights that a run, or the first of the runs before it, started from; None if unknown."""
+    recipe = _recipe(run)
+    if recipe.get("from"):
+        before = (run / recipe["from"]).parent
+        return _dtype_of_start(before) if (before / "recipe.yaml").is_file() else None
+    if not recipe.get("path"):
+        return None
+    try:
+        config = call_from_pretrained(AutoConfig, recipe["path"], recipe.get("revision"), "config", _trust(recipe))
+    except UserError:
+        return None
+    name = str(config.dtype).removeprefix("torch.")
+    return name if name in DTYPES else None
+
+
+def _own_base(policy: Path) -> str:
+    """Return the folder of the adapter's base model, or "" if it has a hub id, by which others find it too."""
+    base = str(json.loads((policy / CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"])
+    return base if Path(base).is_absolute() else ""
 
 
 def _trust(recipe: dict[str, Any]) -> bool:
@@ -167,6 +198,8 @@ def _head(source: str, revision: str | None, recipe: dict[str, Any]) -> str:
 def _card(run: Path, policy: Path, alone: bool) -> str:
     summary = RunFolder(run).summary() or {}
     forms = {True: "This is a LoRA adapter, for peft.", False: "These are full weights."}
+    if alone and (base := _own_base(policy)):
+        forms[True] += f" Its base model has no hub id: it was the folder `{'/'.join(Path(base).parts[-2:])}`."
     head: dict[str, Any] = {"library_name": "peft" if alone else "transformers"}
     if is_adapter(policy):
         base = json.loads((policy / CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]

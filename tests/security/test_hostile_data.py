@@ -131,7 +131,7 @@ def test_an_array_is_read_in_pieces(tmp_path, size):
 
 
 def test_a_user_that_is_not_there(tmp_path):
-    with pytest.raises(UserError, match="~nosuchuser/x.jsonl: no such user"):
+    with pytest.raises(UserError, match=r"~nosuchuser/x\.jsonl: no such user"):
         find_files("~nosuchuser/x.jsonl")
 
 

@@ -22,10 +22,18 @@ ROOT = Path(__file__).parents[2]
 PLACES: dict[str, Callable[[Path], object]] = {}
 """Name -> a function that fills a folder."""
 GOOD = "\n\nHuman: Hi {n}?\n\nAssistant: "
-PAIRS = [
-    {"prompt": f"Q{n}", "chosen": GOOD.format(n=n) + "yes, gladly", "rejected": GOOD.format(n=n) + "no", "margin": n / 2}
-    for n in range(24)
-]  # fmt: skip
+
+
+def pairs(count: int) -> list[dict[str, Any]]:
+    """Preference pairs in HH's format, with a number beside them."""
+    texts = [GOOD.format(n=n) for n in range(count)]
+    return [
+        {"prompt": f"Q{n}", "chosen": text + "yes, gladly", "rejected": text + "no", "margin": n / 2}
+        for n, text in enumerate(texts)
+    ]
+
+
+PAIRS = pairs(24)
 CHATS = [
     {"prompt": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": f"Hi {n}?"}],
      "chosen": [{"role": "assistant", "content": "yes, gladly"}], "rejected": [{"role": "assistant", "content": f"no {n}"}]}
@@ -153,6 +161,17 @@ def save_model(
         folder, max_shard_size="8KB" if "sharded" in folder.name else "5GB"
     )
     own.save_pretrained(folder)
+
+
+@place
+def recipes(folder: Path) -> None:
+    """The shipped recipes, whose data is a small file."""
+    shutil.copytree(ROOT / "recipes", folder / "recipes")
+    base = folder / "recipes/bases/hh.yaml"
+    base.write_text(base.read_text().replace("path: toy", "path: ../../rows.jsonl"))
+    (folder / "rows.jsonl").write_text(lines(pairs(64)))
+    (folder / "small.yaml").write_text(recipe("./rows.jsonl"))
+    (folder / "mine.py").write_text("raise ValueError('broken')\n")
 
 
 @place

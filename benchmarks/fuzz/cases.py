@@ -177,6 +177,8 @@ def run_folder(rng: Random, places: Path) -> Case:
 
 
 GOOD = (
+    Case("recipes", ("validate", "recipes/dpo_hh.yaml")), Case("recipes", ("run", "small.yaml")),
+    Case("recipes", ("compare", "recipes/compare/../sft_hh.yaml", "--dry-run")), Case("recipes", ("show", "recipes/dpo_hh.yaml", "--origins")),
     Case("model", ("validate", "--exactness", "llama.yaml")), Case("model", ("validate", "--exactness", "gemma.yaml")),
     Case("model", ("validate", "--exactness", "experts.yaml")), Case("model", ("validate", "--exactness", "sharded.yaml")),
     Case("model", ("run", "reward.yaml")), Case("model", ("data", "inspect", "own_gemma.yaml")),

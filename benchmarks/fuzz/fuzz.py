@@ -1,13 +1,14 @@
 """Fuzz every kind of file that a user may have from elsewhere, through the real commands.
 
-Run as: python benchmarks/fuzz/fuzz.py [--count 20000] [--seed 0] [--kind NAME ...] [--write] [--keep FOLDER]
+Run as: python benchmarks/fuzz/fuzz.py [--count 20000] [--seed 0] [--kind NAME ...] [--keep FOLDER] [--write] [--add]
 
 Real models, tokenizers, datasets, caches, run folders and recipes are made once (artifacts.py). Each input changes one to
 three of their files, as trees, headers, lines, pages or bytes (mutate.py, cases.py), and runs one command on them in a
 child forked from a process that has imported everything (forked.py). The same seed gives the same inputs. An input fails
 with a traceback, a signal, more than 10 s of processor time or 2 GB from the fork on, a write outside of its folder, code
 of the input that runs, or an exit code other than 0 and 2 (1 for commands that train). A run that belongs to no input is
-compared byte by byte after each, and resumed after every 500.
+compared byte by byte after each, and resumed after every 500. `--write` writes benchmarks/results/fuzz.md and .json; `--add`
+adds to them, so that a series can be run in parts, each with another seed.
 """
 
 from __future__ import annotations
@@ -34,8 +35,10 @@ os.environ |= forked.SETTINGS  # before torch is imported
 
 import artifacts
 import cases
+import recipes  # noqa: F401
 
 RESULTS = Path(__file__).parents[1] / "results"
+RESUME_EVERY = 500
 MENDED = RESULTS / "fuzz_mended.json"
 """Class of failure -> (what caused it, what happens now): kept by hand, shown in the table."""
 
@@ -77,42 +80,56 @@ class Fuzzer:
 
     def fuzz(self, counts: dict[str, int], seed: int) -> dict:
         """Run so many inputs of each kind."""
-        codes: dict[str, Counter] = {kind: Counter() for kind in counts}
-        faults: dict[str, dict] = {}
-        slowest = largest = 0.0
+        found: dict = {"by_kind": {kind: Counter() for kind in counts}, "faults": {}, "slowest": 0.0, "largest": 0.0}
         began = time.perf_counter()
+        neighbor = self.neighbor()
         for kind, count in counts.items():
             for number in range(count):
                 case = draw(kind, number, seed, self.places)
                 end = self.outcome(case)
-                codes[kind][str(end.code)] += 1
-                slowest, largest = max(slowest, end.seconds), max(largest, end.megabytes)
-                if end.fault:
-                    codes[kind]["failed"] += 1
+                found["by_kind"][kind][str(end.code)] += 1
+                found["slowest"], found["largest"] = (
+                    max(found["slowest"], end.seconds),
+                    max(found["largest"], end.megabytes),
+                )
+                fault = end.fault or ("" if self.neighbor() == neighbor else "another run has changed")
+                if fault:
+                    found["by_kind"][kind]["failed"] += 1
                     edits = [f"{edit.name} -> {edit.link or (edit.content or b'')[:1500]!r}" for edit in case.edits]
-                    about = {
+                    about = {"kind": kind, "number": number, "seed": seed, "words": case.words, "edits": edits}
+                    found["faults"].setdefault(fault, about | {"said": end.said[-3000:], "times": 0})["times"] += 1
+                if number % RESUME_EVERY == RESUME_EVERY - 1 and (said := self.resumed()):
+                    found["faults"]["a good run does not resume"] = {
                         "kind": kind,
-                        "number": number,
-                        "words": case.words,
-                        "edits": edits,
-                        "said": end.said[-3000:],
-                        "times": 0,
+                        "said": said,
+                        "times": 1,
+                        "edits": [],
                     }
-                    faults.setdefault(end.fault, about)["times"] += 1
+            seconds = time.perf_counter() - began
             print(
                 kind,
-                dict(codes[kind]),
-                f"{time.perf_counter() - began:.0f} s",
-                len(faults),
-                "kinds of fault",
+                dict(found["by_kind"][kind]),
+                f"{seconds:.0f} s",
+                list(found["faults"]),
                 file=sys.stderr,
                 flush=True,
             )
-        return {
-            "inputs": sum(counts.values()), "by_kind": codes, "faults": faults, "slowest": slowest, "largest": largest,
-            "seconds": round(time.perf_counter() - began),
-            "versions": {name: version(name) for name in ("alignzoo", "transformers", "tokenizers", "safetensors", "datasets", "pyarrow")},
-        }  # fmt: skip
+        names = ("alignzoo", "transformers", "tokenizers", "safetensors", "datasets", "pyarrow")
+        seconds = round(time.perf_counter() - began)
+        return found | {"seconds": seconds, "versions": {name: version(name) for name in names}}
+
+    def neighbor(self) -> str:
+        """A digest of the files that no input may touch: all places, with the runs in them."""
+        files = sorted(path for path in self.places.rglob("*") if path.is_file())
+        status = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
+        return sha256(json.dumps(status).encode()).hexdigest()
+
+    def resumed(self) -> str:
+        """Resume the stopped run of the places; "" if it ends well."""
+        if not (self.places / "runs").exists():
+            return ""
+        end = self.outcome(cases.Case("runs", ("run", "after.yaml"), (), (0,)))
+        return f"{end.fault}: {end.said}" if end.fault else ""
 
 
 def draw(kind: str, number: int, seed: int, places: Path) -> cases.Case:
@@ -128,6 +145,7 @@ def main() -> int:
     parser.add_argument("--kind", nargs="*", choices=list(cases.KINDS))
     parser.add_argument("--keep", type=Path, help="a folder for the real files, made if it is not there")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/fuzz.md and fuzz.json")
+    parser.add_argument("--add", action="store_true", help="add to them")
     given = parser.parse_args()
     kinds = given.kind or list(cases.KINDS)
     whole = sum(cases.KINDS[kind][0] for kind in kinds)
@@ -138,18 +156,31 @@ def main() -> int:
         print(
             f"\n=== {about['times']} x {fault}\n{about['kind']} {about['number']}: {about['words']}\n{about['edits']}\n{about['said']}"
         )
-    if given.write:
-        (RESULTS / "fuzz.json").write_text(json.dumps(found, indent=1) + "\n")
+    if given.write or given.add:
+        path = RESULTS / "fuzz.json"
+        found = joined(json.loads(path.read_text()), found) if given.add else found
+        path.write_text(json.dumps(found, indent=1) + "\n")
         (RESULTS / "fuzz.md").write_text(table(found))
     return 1 if found["faults"] else 0
+
+
+def joined(one: dict, other: dict) -> dict:
+    """Two series as one."""
+    kinds = dict.fromkeys([*one["by_kind"], *other["by_kind"]])
+    counts = {kind: Counter(one["by_kind"].get(kind, {})) + Counter(other["by_kind"].get(kind, {})) for kind in kinds}
+    return other | {
+        "by_kind": counts, "faults": one["faults"] | other["faults"], "seconds": one["seconds"] + other["seconds"],
+        **{name: max(one[name], other[name]) for name in ("slowest", "largest")},
+    }  # fmt: skip
 
 
 def table(found: dict) -> str:
     """The results as Markdown."""
     faults = sum(one["times"] for one in found["faults"].values())
+    inputs = sum(n for codes in found["by_kind"].values() for code, n in codes.items() if code != "failed")
     lines = [
         "# A fuzz of every kind of file from elsewhere", "",
-        f"`python benchmarks/fuzz/fuzz.py --write`: {found['inputs']:,} inputs through the real commands, {faults:,} of them with a "
+        f"`python benchmarks/fuzz/fuzz.py --write`: {inputs:,} inputs through the real commands, {faults:,} of them with a "
         "traceback, a signal, more than 10 s or 2 GB, a write outside of their folder, or code of theirs that ran. The slowest "
         f"took {found['slowest']:.1f} s of processor time, the largest {found['largest']:,.0f} MB.", "",
         "| inputs | number | done (0) | refused in a sentence (2) | a run that could not go on (1) | faults |", "|---|---|---|---|---|---|",

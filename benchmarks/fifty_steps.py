@@ -19,7 +19,7 @@ from pathlib import Path
 
 import alignzoo
 from alignzoo.registry.lookup import registry
-from alignzoo.training.run_folder import read_lines
+from alignzoo.training.records import read_lines
 
 ROOT = Path(__file__).parent.parent
 OUTPUT = ROOT / "benchmarks" / "results"

@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from jobs import FSDP2, ZERO, start  # noqa: E402
 
 from alignzoo.reference.cache import ReferenceCache  # noqa: E402
-from alignzoo.training.run_folder import read_lines  # noqa: E402
+from alignzoo.training.records import read_lines  # noqa: E402
 
 SMALLEST = ["--with", "recipes/scale/smallest.yaml"]
 OBJECTIVES = ("sft", "dpo", "ipo", "cdpo", "kto")

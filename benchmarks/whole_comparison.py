@@ -27,7 +27,7 @@ from beside_trl import RESULTS, hh_rows, random_model, recipe, run_side, write_p
 import alignzoo
 from alignzoo.models.sources.transformers import TokenizerConfig
 from alignzoo.models.tokenizers import train_tokenizer
-from alignzoo.training.run_folder import read_lines
+from alignzoo.training.records import read_lines
 
 PAIRS, HELD_OUT = 64, 16
 MODELS = {"llama": "small Llama", "pythia": "Pythia-70M shape"}

@@ -18,8 +18,8 @@ import click
 from alignzoo import __version__
 from alignzoo.core.distributed import launch
 from alignzoo.core.errors import RunFailed, UserError, nearest
-from alignzoo.core.redaction import RedactingStream, printable, redact
-from alignzoo.core.signals import GracefulShutdown, Interrupted
+from alignzoo.core.signals import GracefulShutdown, Interrupted, stop_reported
+from alignzoo.core.streams import close_streams, install_streams
 
 COMMANDS = {
     "run": "Train a recipe and write its report.",
@@ -38,6 +38,11 @@ COMMANDS = {
 }
 MULTI_PROCESS = ("run", "score")
 """Commands that several processes may run as one job."""
+OF_MACHINE = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
+    errno.ESTALE,
+)  # fmt: skip
+"""Errors of the machine, not of the command."""
 MOVED = {
     ("objectives", "show"): ["list"],
     ("objectives", "plot"): ["plot"],
@@ -95,7 +100,8 @@ def alignzoo(no_plugins: bool) -> None:
 
     alignzoo run recipes/dpo_hh.yaml objective.beta=0.2
 
-    Exit codes: 0 success, 1 the run failed, 2 invalid input, 130 stopped by Ctrl-C, 143 stopped by SIGTERM.
+    Exit codes: 0 success, 1 the run failed, 2 invalid input, 130, 143, 129 stopped by Ctrl-C,
+    SIGTERM, SIGHUP.
     """
     if no_plugins:
         os.environ["ALIGNZOO_PLUGINS"] = "none"  # child processes inherit it
@@ -106,20 +112,20 @@ def main() -> None:
     # torch's threads spin while they wait for each other, which slows a run severalfold beside another busy process.
     # torch reads the variable on import; no number depends on it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    sys.stdout, sys.stderr = RedactingStream(sys.stdout), RedactingStream(sys.stderr)
+    install_streams()
     launch.end_with_parent()
-    with GracefulShutdown():
-        code = _exit_code()
+    with GracefulShutdown(ends_process=True):
+        code = close_streams(_exit_code())
     if "alignzoo.core.distributed.process_group" in sys.modules:
         sys.modules["alignzoo.core.distributed.process_group"].leave_process_group(code)
     sys.exit(code)
 
 
 def _exit_code() -> int:
-    stdout = sys.stdout
     try:
+        if note := launch.check_place():
+            print(note, file=sys.stderr)
         result = alignzoo(standalone_mode=False)
-        sys.stdout.flush()
         _warn_of_failed_plugins()
         return result if isinstance(result, int) else 0
     except UserError as error:
@@ -130,19 +136,19 @@ def _exit_code() -> int:
         error.show()
         return 2
     except (KeyboardInterrupt, click.Abort) as error:
+        stop_reported()
         stop = error.__cause__ if isinstance(error, click.Abort) else error  # click raises its own from it
         if launch.rank() == 0:
             print(f"\n{stop or ''}".rstrip() or "\nstopped", file=sys.stderr)
         return stop.code if isinstance(stop, Interrupted) else 130
-    except BrokenPipeError:
-        return _pipe_closed()
     except OSError as error:
+        if error.errno in OF_MACHINE:
+            where = f"{error.filename}: " if error.filename else ""
+            return _report(error, [f"{where}{os.strerror(error.errno).lower()}"], 1)
         if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
             raise
         return _report(error, [f"{str(error.filename)[:60]}...: no valid file name ({os.strerror(error.errno)})"], 2)
     except SystemExit as error:
-        if sys.stdout is not stdout:  # click met a broken pipe, silenced stdout and exits with 1
-            return _pipe_closed()
         return error.code if isinstance(error.code, int) else 1
     except Exception:
         if not launch.launched():
@@ -156,14 +162,8 @@ def _report(error: Exception, lines: list[str], code: int) -> int:
     if os.environ.get("ALIGNZOO_TRACEBACK"):
         traceback.print_exc()
     for line in lines if not launch.reported_elsewhere(error) else ():
-        print(f"error: {printable(redact(line))}", file=sys.stderr)
+        print(f"error: {line}", file=sys.stderr)
     return code
-
-
-def _pipe_closed() -> int:
-    """Succeed, as in `alignzoo list | head -1`, and keep Python's last flush from failing."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
 
 
 def _warn_of_failed_plugins() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +18,53 @@ def command() -> None:
 
 
 def _entries() -> list[dict[str, Any]]:
+    from alignzoo.core.door import BadFile, MissingFile, UnreadableFile
     from alignzoo.core.paths import cache_root
-    from alignzoo.reference.cache import caches, read_shard
+    from alignzoo.reference.cache import Shard, caches, read_shard, shard_paths
 
     entries = []
     for folder in caches(cache_root()):
-        shards = {path: read_shard(path) for path in sorted(folder.glob("*.safetensors"))}
-        good = [shard for shard in shards.values() if shard is not None]
-        damaged = [path for path, shard in shards.items() if shard is None] + sorted(folder.glob("*.damaged"))
+        good: list[Shard] = []
+        damaged, unreadable = sorted(folder.glob("*.damaged")), []
+        for path in shard_paths(folder):
+            try:
+                good.append(read_shard(path))
+            except UnreadableFile:
+                unreadable.append(path)
+            except BadFile as error:
+                if not isinstance(error, MissingFile) or path.is_symlink():  # or another process has removed it
+                    damaged.append(path)
         entries.append({
             "reference": folder.name,
             "sequences": sum(len(shard.keys) for shard in good),
             "tokens": sum(len(shard.log_probs) for shard in good),
             "shards": len(good),
-            "bytes": sum(path.stat().st_size for path in folder.iterdir()),
-            "last_written": max((path.stat().st_mtime for path in folder.iterdir()), default=0.0),
+            "bytes": _bytes(folder),
+            "last_written": _last_written(folder),
             "damaged": [str(path) for path in damaged],
+            "unreadable": [str(path) for path in unreadable],
         })  # fmt: skip
     return entries
+
+
+def _files(path: Path) -> list[os.stat_result]:
+    """The status of a file or of the files in a folder, as far as they exist when they are looked at."""
+    found = []
+    try:
+        for one in path.iterdir() if path.is_dir() else [path]:
+            with suppress(FileNotFoundError):  # another process has renamed or removed it
+                found.append(one.lstat())
+    except OSError:  # a folder of another user
+        pass
+    return found
+
+
+def _bytes(path: Path) -> int:
+    return sum(one.st_size for one in _files(path))
+
+
+def _last_written(path: Path) -> float:
+    return max((one.st_mtime for one in _files(path)), default=0.0)
 
 
 @command.command(name="ls")
@@ -52,41 +82,63 @@ def ls(as_json: bool) -> None:
         click.echo("the cache is empty")
     for entry in entries:
         when = _date(entry["last_written"])
-        note = f"  {len(entry['damaged'])} damaged" if entry["damaged"] else ""
+        note = "".join(f"  {len(entry[kind])} {kind}" for kind in ("damaged", "unreadable") if entry[kind])
         click.echo(
             f"{entry['reference']}  {entry['sequences']:>9,} sequences  {entry['tokens']:>12,} tokens  "
             f"{entry['bytes'] / 1e6:>9.1f} MB  {when}{note}"
         )
     for folder in stored(cache_root()):
-        click.echo(f"{folder.name}  tokens {_bytes(folder) / 1e6:>46.1f} MB  {_date(folder.stat().st_mtime)}")
+        click.echo(f"{folder.name}  tokens {_bytes(folder) / 1e6:>46.1f} MB  {_date(_last_written(folder))}")
 
 
 def _date(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
-def _bytes(path: Path) -> int:
-    return sum(one.stat().st_size for one in path.iterdir()) if path.is_dir() else path.stat().st_size
-
-
 @command.command(name="verify")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(as_json: bool) -> None:
-    """Check every shard against its digest.
+    """Check every shard of the reference cache and every folder of the token store against its digests.
 
-    The exit code is 1 if one is damaged. Runs score the rows of damaged shards again.
+    The exit code is 1 if one is damaged. Runs compute damaged parts again. What this user can't read is listed, and is
+    not damaged.
     """
-    entries = _entries()
-    damaged = [path for entry in entries for path in entry["damaged"]]
-    shards = sum(entry["shards"] for entry in entries)
+    entries, tokens = _entries(), _tokens()
+    damaged = [path for entry in entries for path in entry["damaged"]] + tokens["damaged"]
+    unreadable = [path for entry in entries for path in entry["unreadable"]] + tokens["unreadable"]
+    shards, folders = sum(entry["shards"] for entry in entries), len(tokens["intact"])
     if as_json:
-        click.echo(json.dumps({"intact": shards, "damaged": damaged}, indent=2))
+        found = {"intact": shards, "tokens": folders, "damaged": damaged, "unreadable": unreadable}
+        click.echo(json.dumps(found, indent=2))
     else:
-        for path in damaged:
-            click.echo(f"damaged: {path}")
-        click.echo(f"{shards} shards intact, {len(damaged)} damaged")
+        for kind, paths in (("damaged", damaged), ("not readable", unreadable)):
+            for path in paths:
+                click.echo(f"{kind}: {path}")
+        more = f", {len(unreadable)} not readable" if unreadable else ""
+        click.echo(f"{shards} shards and {folders} folders of tokens intact, {len(damaged)} damaged{more}")
     if damaged:
         raise SystemExit(1)
+
+
+def _tokens() -> dict[str, list[str]]:
+    """The folders of the token store by state: intact, damaged or unreadable."""
+    from alignzoo.core.door import BadFile, MissingFile, UnreadableFile
+    from alignzoo.core.paths import cache_root
+    from alignzoo.data.token_store import read_folder, stored
+
+    found: dict[str, list[str]] = {"intact": [], "damaged": [], "unreadable": []}
+    for folder in stored(cache_root()):
+        try:
+            read_folder(folder)
+            found["intact"].append(str(folder))
+        except UnreadableFile:
+            found["unreadable"].append(str(folder))
+        except MissingFile:  # another process has removed it
+            pass
+        except BadFile:
+            found["damaged"].append(str(folder))
+    found["damaged"] += map(str, (cache_root() / "tokens").glob(".*.damaged"))
+    return found
 
 
 @command.command(name="prune")
@@ -103,33 +155,33 @@ def prune(older_than: float | None, everything: bool, dry_run: bool) -> None:
 
     Runs compute again what they need, so pruning costs only time.
     """
+    from alignzoo.core.files import is_left_over, remove
     from alignzoo.core.paths import cache_root
     from alignzoo.data.token_store import leftovers, stored
     from alignzoo.reference.cache import caches
 
-    def expired(last_written: float) -> bool:
-        return everything or (older_than is not None and (time.time() - last_written) / 86_400 >= older_than)
+    def expired(path: Path) -> bool:
+        return everything or (older_than is not None and (time.time() - _last_written(path)) / 86_400 >= older_than)
 
     entries = {entry["reference"]: entry for entry in _entries()}
-    hour_ago = time.time() - 3600  # a younger temporary file may belong to a running job
     gone: list[Path] = []
     for folder in caches(cache_root()):
-        entry = entries[folder.name]
-        if expired(entry["last_written"]):
+        if expired(folder):
             gone.append(folder)
-        else:
-            gone += [Path(path) for path in entry["damaged"]]
-            gone += [path for path in folder.glob(".*.tmp") if path.stat().st_mtime < hour_ago]
-    gone += [folder for folder in stored(cache_root()) if expired(folder.stat().st_mtime)]
-    gone += [path for path in leftovers(cache_root()) if path.suffix == ".damaged" or path.stat().st_mtime < hour_ago]
+        elif folder.name in entries:
+            gone += [Path(path) for path in entries[folder.name]["damaged"]]
+            gone += filter(is_left_over, folder.glob(".*.tmp"))
+    gone += [folder for folder in stored(cache_root()) if expired(folder)]
+    gone += leftovers(cache_root())
     root = cache_root().resolve()
     freed = 0
     for path in gone:
         if path.is_symlink() or not path.resolve().is_relative_to(root):
             click.echo(f"kept: {path} is outside the cache", err=True)
             continue
-        freed += _bytes(path)
-        click.echo(f"{'would remove' if dry_run else 'removed'} {path}")
+        size = _bytes(path)
         if not dry_run:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            remove(path)
+        freed += size
+        click.echo(f"{'would remove' if dry_run else 'removed'} {path}")
     click.echo(f"{freed / 1e6:.1f} MB {'would be ' if dry_run else ''}freed")

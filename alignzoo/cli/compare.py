@@ -12,6 +12,7 @@ import click
 if TYPE_CHECKING:
     from alignzoo.compare.plan import Plan
     from alignzoo.compare.spec import Comparison
+    from alignzoo.compare.table import Table
     from alignzoo.core.console import Screen
     from alignzoo.recipe.parse import Node
 
@@ -55,20 +56,36 @@ def command(recipes: tuple[str, ...], dry_run: bool, as_json: bool, **options: A
     _announce(plan, screen)
     if dry_run:
         return
-    from alignzoo.compare.runner import compare_plan
-    from alignzoo.report.comparison.write import write_all
+    from alignzoo.compare.exclusive import exclusive
+    from alignzoo.compare.runner import compare_plan, comparison_folder
 
-    folder = compare_plan(plan, judges, screen, _command())
-    table = write_all(folder)
+    with exclusive(comparison_folder(plan), screen):
+        folder = compare_plan(plan, judges, screen, _command())
+        table = _drawn(folder)
     if as_json:
-        click.echo((folder / "table.json").read_text(encoding="utf-8"))
-        return
-    from rich.console import Console
+        from alignzoo.core.door import read_text
 
+        click.echo(read_text(folder / "table.json"))
+        return
+    from alignzoo.core.console import results_console
     from alignzoo.report.comparison.terminal import terminal_table
 
-    Console(width=None if sys.stdout.isatty() else 160).print(terminal_table(table))
+    results_console().print(terminal_table(table))
     click.echo(f"table, plots and report: {folder}")
+
+
+def _drawn(folder: Path) -> Table:
+    """Draw the table. Raises RunFailed, with what is kept, when that fails."""
+    from alignzoo.core.errors import RunFailed, first_line
+    from alignzoo.report.comparison.write import write_all
+
+    kept = "every run is measured, and the same command draws the table"
+    try:
+        return write_all(folder)
+    except RunFailed as error:
+        raise error.more(kept) from error
+    except Exception as error:
+        raise RunFailed(f"the table could not be drawn: {type(error).__name__}: {first_line(error)}; {kept}") from error
 
 
 def _comparison(recipes: tuple[str, ...], options: dict[str, Any]) -> tuple[Comparison, Node]:

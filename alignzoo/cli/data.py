@@ -12,10 +12,10 @@ from alignzoo.cli.arguments import recipe_arguments
 from alignzoo.core.redaction import printable
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.text import Text
     from transformers import PreTrainedTokenizerBase
 
+    from alignzoo.core.console import Console
     from alignzoo.data.row_reader import RowReader
     from alignzoo.data.trees import TokenIds, Tree
     from alignzoo.recipe.resolved import Resolved
@@ -38,9 +38,7 @@ def inspect(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], 
     Counts are rows read, used, truncated and skipped by reason. A row shows the prompt, then ⟦the scored tokens⟧ of
     each completion, with a | (on a terminal, a shade) between tokens.
     """
-    from rich.console import Console
-
-    from alignzoo.core.console import Screen
+    from alignzoo.core.console import Console, Screen
     from alignzoo.data.row_reader import RowReader
     from alignzoo.data.statistics import tokenization_notes
     from alignzoo.data.token_store import TokenStore
@@ -54,7 +52,7 @@ def inspect(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], 
     if as_json:
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
         return
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = Console(soft_wrap=True)
     _counts(console, report)
     for line in tokenization_notes(report, resolved.recipe.tokens.thinking):
         console.print(line)
@@ -92,7 +90,8 @@ def _show(console: Console, tree: Tree, names: Sequence[str], tokenizer: PreTrai
             return Text("|".join(map(str, words)))
         return Text.assemble(*((str(word), f"{style} reverse" if i % 2 else style) for i, word in enumerate(words)))
 
-    console.print(f"\n--- {tree.id}: {len(tree.prompt)} prompt tokens")
+    name = tree.id.replace("\n", "\\n")
+    console.print(f"\n--- {name}: {len(tree.prompt)} prompt tokens")
     console.print(pieces(tree.prompt, STYLES["prompt"]))
     for name, branch in zip(names, tree.branches, strict=True):
         context, scored = branch.tokens[: branch.scored_from], branch.tokens[branch.scored_from :]

@@ -60,8 +60,7 @@ def command(
     if as_json:
         click.echo(json.dumps(result.summary, indent=2, ensure_ascii=False))
         return
-    from rich.console import Console
-
+    from alignzoo.core.console import Console
     from alignzoo.report.summary import summary_table
 
     Console().print(summary_table(result.summary))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import click
@@ -47,11 +46,9 @@ def command(
 
         click.echo(json.dumps(described(table), indent=2, ensure_ascii=False))
         return
-    from rich.console import Console
-
+    from alignzoo.core.console import results_console
     from alignzoo.report.comparison.terminal import terminal_table
 
-    Console(width=None if sys.stdout.isatty() else 160).print(terminal_table(table) if output else
-                                                              terminal_table(table, "-o DIR writes them"))  # fmt: skip
+    results_console().print(terminal_table(table) if output else terminal_table(table, "-o DIR writes them"))
     if output is not None:
         click.echo(f"table, plots and report: {output}")

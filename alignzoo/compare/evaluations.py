@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from alignzoo.compare.results import EvaluationFolder
+from alignzoo.compare.results import EvaluationFolder, FiguresManifest
 from alignzoo.compare.verdicts import JudgeVersion, verdict_folders
 from alignzoo.core.artifacts import read_verified
 from alignzoo.core.errors import UserError, nearest
@@ -54,7 +54,7 @@ def evaluations(run: Path) -> list[Evaluation]:
     inside = run / "evaluations"
     found = []
     for path in sorted(inside.iterdir()) if inside.is_dir() else ():
-        about = read_verified(path) if path.is_dir() and not path.name.startswith(".") else None
+        about = read_verified(path, FiguresManifest) if path.is_dir() and not path.name.startswith(".") else None
         if about is not None:
             sampling = json.dumps(about.get("sampling"), sort_keys=True)
             found.append(Evaluation(path, sampling, str(about.get("tokens")), verdict_folders(path)))

@@ -70,10 +70,7 @@ def _kind(folder: Path) -> str:
 
 
 def _comparison(folder: Path) -> _Source:
-    try:
-        about, records = read_results(folder)
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"results.json cannot be read ({error})", where=str(folder)) from None
+    about, records = read_results(folder)
     return _Source(folder.resolve().name, about, records)
 
 

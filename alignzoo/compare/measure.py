@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 
 from alignzoo.compare.exclusive import exclusive
 from alignzoo.compare.replies import reply_lines
-from alignzoo.compare.results import EXAMPLES, SAMPLES, EvaluationFolder
+from alignzoo.compare.results import EXAMPLES, SAMPLES, EvaluationFolder, FiguresManifest
 from alignzoo.compare.spec import Sampling
 from alignzoo.compare.verdicts import judge_replies
 from alignzoo.core.artifacts import atomic_folder, quarantine, read_verified, write_manifest
@@ -29,7 +29,6 @@ from alignzoo.core.console import Screen
 from alignzoo.core.digests import digest
 from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.core.errors import UserError
-from alignzoo.core.redaction import redact
 from alignzoo.data.row_reader import RowReader
 from alignzoo.data.token_store import TokenStore
 from alignzoo.data.tokenize import TokenizedRows
@@ -108,10 +107,11 @@ class _Measuring:
             "format": FORMAT, "weights": self.model["trained_weights"], "start": self.model["weights"],
             "tokens": self.store.key, "sampling": self.settings.model_dump(),
         }  # fmt: skip
+        RunFolder(self.folder).check_links()
         path = self.folder / "evaluations" / digest(about)
-        if read_verified(path) is None:
+        if read_verified(path, FiguresManifest) is None:
             with exclusive(path, self.screen):
-                if read_verified(path) is None:
+                if read_verified(path, FiguresManifest) is None:
                     self._write(path, about)
         return EvaluationFolder(path)
 
@@ -189,4 +189,4 @@ def is_own_reference(resolved: Resolved) -> bool:
 
 def _write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
     """Write JSON lines in ASCII: some readers end a line at other characters than a newline."""
-    path.write_text(redact("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)), encoding="utf-8")
+    path.write_text("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines), encoding="utf-8")

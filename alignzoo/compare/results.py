@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -11,11 +10,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
+from pydantic import BaseModel, model_validator
 
-from alignzoo.core.artifacts import ABOUT
+from alignzoo.core.arrays import mmap_safetensors
+from alignzoo.core.artifacts import ABOUT, Manifest
+from alignzoo.core.door import BadFile, read_checked
 from alignzoo.core.files import write_json
-from alignzoo.training.run_folder import read_lines
+from alignzoo.training.records import read_lines
 
 EXAMPLES, SAMPLES = "examples.safetensors", "samples.jsonl"
 
@@ -31,12 +32,12 @@ class EvaluationFolder:
     @cached_property
     def about(self) -> dict[str, Any]:
         """Contents of about.json: `ids` and `groups` of the rows, `sampling` settings, `reward` scale."""
-        return _read(self.path)
+        return _about(self.path, FiguresManifest)
 
     @cached_property
     def judges(self) -> dict[str, dict[str, Any]]:
         """Judge's name -> contents of the about.json of its verdicts."""
-        found = [_read(path) for path in self.verdict_paths]
+        found = [_about(path, VerdictsManifest) for path in self.verdict_paths]
         return {one["judge"]: one for one in found}
 
     @cached_property
@@ -45,7 +46,15 @@ class EvaluationFolder:
 
         `test` is 1 for rows of the test split and 0 for those of the validation split.
         """
-        return load_file(self.path / EXAMPLES)
+        path = self.path / EXAMPLES
+        found = mmap_safetensors(path)
+        rows = len(self.about["ids"])
+        for name, values in found.items():
+            if values.dtype != np.float64 or values.shape != (rows,):
+                raise BadFile(f"damaged: '{name:.80}' is not one number for each of {rows:,} rows", where=str(path))
+        if "test" not in found:
+            raise BadFile("damaged: it lacks 'test'", where=str(path))
+        return found
 
     @cached_property
     def samples(self) -> list[dict[str, Any]]:
@@ -53,15 +62,55 @@ class EvaluationFolder:
 
         `judges` is name -> verdict, without the judges that failed.
         """
+        lines = read_lines(self.path / SAMPLES, Reply)
         known = {name: about["verdicts"] for name, about in self.judges.items() if not about["problem"]}
+        for name, verdicts in known.items():
+            if len(verdicts) != len(lines):
+                what = f"{len(verdicts):,} verdicts of {name:.80} for {len(lines):,} replies"
+                raise BadFile(f"damaged: {what}", where=str(self.path))
         return [
-            line | {"judges": {name: verdicts[n] for name, verdicts in known.items()}}
-            for n, line in enumerate(read_lines(self.path / SAMPLES))
+            line | {"judges": {name: verdicts[n] for name, verdicts in known.items()}} for n, line in enumerate(lines)
         ]
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+class FiguresManifest(Manifest):
+    """The about.json of a folder of figures and replies."""
+
+    sampling: dict[str, int | float] | None
+    tokens: str
+    ids: list[str]
+    groups: list[str] | None = None
+    reward: list[Any] | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> FiguresManifest:
+        if self.groups is not None and len(self.groups) != len(self.ids):
+            raise ValueError(f"{len(self.groups):,} groups of {len(self.ids):,} ids")
+        return self
+
+
+class VerdictsManifest(Manifest):
+    """The about.json of a folder of verdicts."""
+
+    evaluation: str
+    judge: str
+    version: str
+    over_start: bool
+    problem: str
+    verdicts: list[dict[str, float | None]]
+
+
+class Reply(BaseModel, extra="allow"):
+    """A line of samples.jsonl in a folder of figures, with its numbers by name."""
+
+    id: str
+    prompt: str
+    reply: str
+    chosen: str
+
+
+def _about(folder: Path, schema: type[Manifest]) -> dict[str, Any]:
+    about: dict[str, Any] = read_checked(folder / ABOUT, schema)
     return about
 
 
@@ -106,5 +155,19 @@ def write_results(folder: Path, about: dict[str, Any], records: Sequence[RunReco
 
 def read_results(folder: Path) -> tuple[dict[str, Any], list[RunRecord]]:
     """Return the description of a comparison and its records, from results.json."""
-    found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    found = read_checked(folder / "results.json", _Results)
     return found, [RunRecord(**record) for record in found.pop("runs")]
+
+
+class _Results(BaseModel, extra="allow"):
+    """The form of results.json."""
+
+    runs: list[RunRecord]
+    name: str = ""
+    command: str = ""
+    baseline: str | None = None
+    select: str | None = None
+    samples: dict[str, int | float] | None = None
+    allow_different_data: bool = False
+    versions: dict[str, str] = {}
+    machine: str = ""

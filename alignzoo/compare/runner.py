@@ -18,6 +18,7 @@ from alignzoo.compare.plan import Job, Plan, start_of
 from alignzoo.compare.results import EvaluationFolder, RunRecord, write_results
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import RunFailed, UserError, first_line
+from alignzoo.core.files import make_folder, translate_os_errors
 from alignzoo.core.paths import cache_root, runs_root
 from alignzoo.interfaces.judge import Judge
 from alignzoo.recipe.resolved import Resolved
@@ -38,7 +39,8 @@ def compare_plan(plan: Plan, judges: Sequence[Judge], screen: Screen, command: s
     is waited for. The same command resumes after an interrupt.
     """
     folder = comparison_folder(plan)
-    folder.mkdir(parents=True, exist_ok=True)
+    with translate_os_errors(folder, hint="set ALIGNZOO_RUNS to another folder"):
+        make_folder(folder)
     began, counts = time.perf_counter(), _Counts(plan)
     records = [_record(job) for job in plan.jobs]
     with LiveTable(plan, screen).shown() as live_table:

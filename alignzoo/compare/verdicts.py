@@ -19,16 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.compare.exclusive import exclusive
-from alignzoo.compare.results import EvaluationFolder
+from alignzoo.compare.results import EvaluationFolder, VerdictsManifest
 from alignzoo.core.artifacts import atomic_folder, read_verified, write_manifest
 from alignzoo.core.console import Screen
 from alignzoo.core.digests import digest
-from alignzoo.data.row_reader import RowReader
-from alignzoo.data.token_store import TokenStore
-from alignzoo.evaluation.judging import ask, judge_key
+from alignzoo.core.door import UnreadableFile
+from alignzoo.evaluation.judging import ask, failure, judge_key
 from alignzoo.interfaces.judge import Judge
-from alignzoo.models.tokenizers import pretrained_tokenizer
 from alignzoo.recipe.resolved import Resolved
+from alignzoo.training.replies import held_out_prompts
 from alignzoo.training.run_folder import RunFolder
 
 FOLDER = "verdicts"
@@ -57,29 +56,30 @@ def judge_replies(
     }  # fmt: skip
     path = measured.path.parent / FOLDER / digest([about, before])
     with exclusive(path, screen):
-        kept = read_verified(path)
+        kept = read_verified(path, VerdictsManifest)
         if kept is not None and not kept["problem"]:
             return path
         about |= {"fields": judge.model_dump(mode="json"), "problem": "", "verdicts": []}
-        prompts = _prompts(resolved, measured.path.parent.parent, screen) if lines else {}
+        prompts = held_out_prompts(resolved, RunFolder(measured.path.parent.parent), screen) if lines else {}
         try:
             if lines:
                 about["verdicts"] = ask(
                     judge, [prompts[line["id"]] for line in lines], [line["reply"] for line in lines],
-                    [line["chosen"] for line in lines], before,
+                    [line["chosen"] for line in lines], before, screen.info,
                 )  # fmt: skip
-        except Exception as error:  # a judge may fail in any way; only its own figures are missing then
-            about["problem"] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        except (Exception, SystemExit) as error:  # a judge may fail in any way; only its own figures are missing then
+            about["problem"] = failure(error)
             screen.info(f"judge {judge.name} failed ({about['problem']}); its figures are left out")
         with atomic_folder(path, over=True) as temporary:
             write_manifest(temporary, about)
     return path
 
 
-def _prompts(resolved: Resolved, run: Path, screen: Screen) -> dict[str, Any]:
-    tokenizer = pretrained_tokenizer(str(run / "policy"), None, resolved.recipe.model.runs_code)
-    store = TokenStore(resolved, tokenizer, RunFolder(run).first_day())
-    return {row.id: row.prompt for row in store.get(RowReader(resolved.recipe.data), screen.info).held_out.rows}
+def _intact(path: Path) -> dict[str, Any] | None:
+    try:
+        return read_verified(path, VerdictsManifest)
+    except UnreadableFile:  # of another user
+        return None
 
 
 def verdict_folders(evaluation: Path) -> dict[JudgeVersion, Path]:
@@ -90,7 +90,7 @@ def verdict_folders(evaluation: Path) -> dict[JudgeVersion, Path]:
     found: dict[JudgeVersion, tuple[bool, bool, str, Path]] = {}
     parent = evaluation.parent / FOLDER
     for path in sorted(parent.iterdir()) if parent.is_dir() else ():
-        about = read_verified(path) if path.is_dir() and not path.name.startswith(".") else None
+        about = _intact(path) if path.is_dir() and not path.name.startswith(".") else None
         if about is not None and about["evaluation"] == evaluation.name:
             judge = (about["judge"], about["version"])
             rank = (about["problem"] != "", not about["over_start"], path.name, path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,27 +11,40 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-TYPES = {"U8": np.uint8, "I32": np.int32, "I64": np.int64, "F32": np.float32}
+from alignzoo.core.door import BadFile, open_file, tensors, translate
+
+TYPES = {"U8": np.uint8, "I32": np.int32, "I64": np.int64, "F32": np.float32, "F64": np.float64}
 
 
 def mmap_safetensors(path: Path) -> dict[str, NDArray[Any]]:
     """Map the tensors of a safetensors file, copy-on-write: writing to one does not change the file.
 
     Raises:
-        OSError: The file can't be read.
-        ValueError: The header is damaged.
-        KeyError: A tensor has a type other than uint8, int32, int64 or float32.
+        BadFile: The file can't be read, its header is damaged, or a tensor has a type other than uint8, int32, int64,
+            float32 or float64.
     """
-    with open(path, "rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        if size > path.stat().st_size:
-            raise ValueError(f"{path} has no safetensors header")
-        header = json.loads(file.read(size))
-    raw = np.memmap(path, np.uint8, "c").view(np.ndarray)[8 + size :]
+    found = tensors(path)
+    for name, tensor in found.items():
+        if tensor.dtype not in TYPES:
+            raise BadFile(f"'{name:.80}' has the type {tensor.dtype}", where=str(path), expected=" or ".join(TYPES))
+    raw = mmap_bytes(path)
     return {
-        name: raw[slice(*about["data_offsets"])].view(TYPES[about["dtype"]]).reshape(about["shape"])
-        for name, about in header.items() if name != "__metadata__"
-    }  # fmt: skip
+        name: raw[tensor.start : tensor.end].view(TYPES[tensor.dtype]).reshape(tensor.shape)
+        for name, tensor in found.items()
+    }
+
+
+def mmap_bytes(path: Path) -> NDArray[np.uint8]:
+    """Map the bytes of a file, copy-on-write. Raises BadFile where it can't be read."""
+    with open_file(path) as file, translate(path):
+        size = os.fstat(file.fileno()).st_size
+        return np.memmap(file, np.uint8, "c").view(np.ndarray) if size else np.zeros(0, np.uint8)
+
+
+def offsets_fit(offsets: NDArray[np.int64], total: int) -> bool:
+    """Return True for offsets that begin at 0, never fall, and end at `total`."""
+    whole = offsets.ndim == 1 and len(offsets) > 0 and offsets[0] == 0 and offsets[-1] == total
+    return bool(whole and (offsets[1:] >= offsets[:-1]).all())
 
 
 def spill_to_disk(array: NDArray[Any], folder: Path) -> NDArray[Any]:
@@ -100,7 +113,11 @@ class StringArray(Sequence[str]):
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         i = int(index) % len(self)
-        return self.raw[self.cuts[i] : self.cuts[i + 1]].tobytes().decode("utf-8", "surrogatepass")
+        found = self.raw[self.cuts[i] : self.cuts[i + 1]].tobytes()
+        try:
+            return found.decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError:  # of a file that was not written by `of`
+            return found.decode("utf-8", "replace")
 
     def __iter__(self) -> Iterator[str]:
         return (self[i] for i in range(len(self)))

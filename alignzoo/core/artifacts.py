@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from alignzoo.core.digests import digest, digest_file
-from alignzoo.core.files import make_folder, sync, translate_os_errors, write_json
-from alignzoo.core.redaction import redact
+from alignzoo.core.door import BadFile, UnreadableFile, inside, read_checked
+from alignzoo.core.files import make_folder, sync, temporary_path, translate_os_errors, write_json
 
 ABOUT = "about.json"
 
@@ -30,7 +32,7 @@ def atomic_folder(path: Path, needs: int = 0, over: bool = False) -> Iterator[Pa
     Raises:
         NotWritten: The disk is full, read-only or the like. No partial folder remains.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+    temporary = temporary_path(path)
     with translate_os_errors(path, needs):
         try:
             make_folder(path.parent)
@@ -45,7 +47,7 @@ def atomic_folder(path: Path, needs: int = 0, over: bool = False) -> Iterator[Pa
 
 
 def _rename(temporary: Path, path: Path, over: bool) -> None:
-    old = temporary.with_suffix(".old.tmp")
+    old = temporary_path(path)
     if over and path.is_dir():
         os.rename(path, old)
     try:
@@ -60,21 +62,47 @@ def _rename(temporary: Path, path: Path, over: bool) -> None:
 
 def write_manifest(folder: Path, about: dict[str, Any]) -> None:
     """Write about.json, the last file of a folder: `about`, and digests of every other file and of itself."""
-    inside = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / ABOUT]
-    files = {path.relative_to(folder).as_posix(): digest_file(path) for path in inside}
-    content = json.loads(redact(json.dumps(about))) | {"files": files}
+    files = {name: digest_file(folder / name) for name in sorted(_listed(folder))}
+    content = json.loads(json.dumps(about)) | {"files": files}
     write_json(folder / ABOUT, content | {"digest": digest(content)})
 
 
-def read_verified(folder: Path) -> dict[str, Any] | None:
-    """Return the content of about.json; None if the folder is absent or a file differs from its digest."""
+class Manifest(BaseModel, extra="allow"):
+    """What the about.json of every folder holds; its schema adds more."""
+
+    files: dict[str, str]
+    digest: str
+
+
+def read_verified(folder: Path, schema: type[Manifest] = Manifest) -> dict[str, Any] | None:
+    """Return the content of about.json; None if the folder is absent or damaged.
+
+    It is damaged if its files are others than those listed, one differs from its digest or is a link out of the folder,
+    or about.json does not have the form of `schema`.
+
+    Args:
+        folder: The folder.
+        schema: The form of about.json.
+
+    Raises:
+        UnreadableFile: This user can't read a file, which may be intact.
+    """
     try:
-        about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        about: dict[str, Any] = read_checked(inside(folder, ABOUT), schema)
         own, files = about.pop("digest"), about["files"]
-        intact = own == digest(about) and all(digest_file(folder / name) == files[name] for name in files)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        intact = own == digest(about) and _listed(folder) == set(files)
+        intact = intact and all(digest_file(inside(folder, name)) == files[name] for name in files)
+    except UnreadableFile:
+        raise
+    except BadFile:
         return None
     return about if intact else None
+
+
+def _listed(folder: Path) -> set[str]:
+    """The files of a folder without about.json, as its manifest names them. Hidden ones are a file system's own."""
+    found = (path for path in folder.rglob("*") if not path.name.startswith(".") and not path.is_dir())
+    return {path.relative_to(folder).as_posix() for path in found} - {ABOUT}
 
 
 def quarantine(folder: Path) -> None:

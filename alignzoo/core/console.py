@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import IO, Any
 
-from rich.console import Console
+import rich.console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.segment import Segment
+from rich.text import Text
 
 from alignzoo.core.redaction import printable, redact
+from alignzoo.core.streams import styled
 
 Advance = Callable[[int, str], None]
 """Called with the number of units done and a short note, such as the loss."""
@@ -20,11 +24,47 @@ BESIDE_A_BAR, SHORTEST_BAR = 84, 8
 """Columns of a step's description, count, times, loss, accuracy and margin; and of the shortest bar drawn."""
 
 
+class Console(rich.console.Console):
+    """A rich console for texts from anywhere: no markup, and control characters as text.
+
+    `[/x]` in an id stays as it is, an escape sequence is shown and not obeyed, and a write never fails.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, highlight=False, emoji=False, **options)
+
+    @property
+    def file(self) -> IO[str]:
+        """The stream that is written to."""
+        found: IO[str] = styled(super().file)
+        return found
+
+    @file.setter
+    def file(self, new_file: IO[str]) -> None:
+        self._file = new_file
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return a string as rich text, redacted and escaped before it is measured and wrapped."""
+        return super().render_str(printable(redact(text)), **options)
+
+    def render(
+        self, renderable: rich.console.RenderableType, options: rich.console.ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Return the segments of any renderable, with their texts escaped."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
+
+
+def results_console() -> Console:
+    """Return the console for results on stdout: as wide as the terminal, or 160 columns in a pipe."""
+    return Console(width=None if sys.stdout.isatty() else 160)
+
+
 class Screen:
     """Prints lines and bars on stderr, or nothing with `quiet=True` (every process but the first)."""
 
     def __init__(self, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, highlight=False, quiet=quiet)
+        self.console = Console(stderr=True, quiet=quiet)
         self.bars = not quiet
 
     def without_bars(self) -> Screen:
@@ -35,7 +75,7 @@ class Screen:
 
     def info(self, text: str) -> None:
         """Print one line, without markup."""
-        self.console.print(printable(redact(text)), markup=False)
+        self.console.print(text)
 
     @contextmanager
     def bar(self, what: str, total: int, done: int = 0) -> Iterator[Advance]:
@@ -45,8 +85,9 @@ class Screen:
         """
         room = self.console.width - BESIDE_A_BAR
         columns = [
-            TextColumn("{task.description:<12}"), BarColumn(bar_width=min(room, 28)), MofNCompleteColumn(),
-            TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+            TextColumn("{task.description:<12}", markup=False), BarColumn(bar_width=min(room, 28)),
+            MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
         ]  # fmt: skip
         if room < SHORTEST_BAR:
             del columns[1], columns[2]  # the bar, and how long it has taken

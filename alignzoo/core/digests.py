@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from alignzoo.core.door import open_file, translate
 from alignzoo.core.errors import UserError
 
 
@@ -22,8 +23,12 @@ def digest_bytes(data: bytes) -> str:
 
 
 def digest_file(path: Path) -> str:
-    """Digest the bytes of a file with SHA-256, which processors compute several times faster than BLAKE2b."""
-    with open(path, "rb") as file:
+    """Digest the bytes of a file with SHA-256, which processors compute several times faster than BLAKE2b.
+
+    Raises:
+        BadFile: It can't be read, or is a pipe or a device.
+    """
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
@@ -48,7 +53,8 @@ def content_digest(folder: Path) -> str:
 
 
 def _status(path: Path) -> tuple[int, ...]:
-    found = path.stat()
+    with translate(path):
+        found = path.stat()
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 

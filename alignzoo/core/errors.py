@@ -16,6 +16,11 @@ from typing import Any
 
 from alignzoo.core.redaction import printable, redact
 
+LONGEST, MOST_PROBLEMS = 2_000, 50
+"""Limits of what is printed: characters of each part of a problem, and problems of one error."""
+LONGEST_WORD = 100
+"""Characters of a word whose nearest spelling is looked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -28,14 +33,23 @@ class Problem:
     hint: str = ""
 
     def __str__(self) -> str:
-        text = f"{self.where}: {self.what}" if self.where else self.what
-        if self.expected:
-            text += f"; expected {self.expected}"
-        if self.nearest:
-            text += f"; did you mean '{self.nearest}'?"
-        if self.hint:
-            text += f"\n    {self.hint}"
-        return printable(redact(text))
+        what, where, expected, close, hint = map(
+            _shown, (self.what, self.where, self.expected, self.nearest, self.hint)
+        )
+        text = f"{where}: {what}" if where else what
+        if expected:
+            text += f"; expected {expected}"
+        if close:
+            text += f"; did you mean '{close}'?"
+        if hint:
+            text += f"\n    {hint}"
+        return printable(text)
+
+
+def _shown(part: str) -> str:
+    """A part without secrets, and without the middle of what nobody would read."""
+    part = redact(part) if part else part
+    return part if len(part) <= LONGEST else f"{part[: LONGEST // 2]} ... {part[-LONGEST // 2 :]}"
 
 
 class UserError(Exception):
@@ -54,6 +68,8 @@ class UserError(Exception):
             self.problems = [Problem(what, where, expected, nearest, hint)]
         else:
             self.problems = list(what)
+            if (left := len(self.problems) - MOST_PROBLEMS) > 1:
+                self.problems[MOST_PROBLEMS:] = [Problem(f"and {left:,} more problems like these")]
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
@@ -95,8 +111,8 @@ def propagation(error: BaseException) -> Propagation:
 
 
 def first_line(error: object) -> str:
-    """Return the first line of an error's message that is not blank, or "" for an empty message."""
-    return next(iter(str(error).strip().splitlines()), "")
+    """Return the first line of an error's message that is not blank, without secrets; "" for an empty message."""
+    return redact(next(iter(str(error).strip()[:LONGEST].splitlines()), ""))
 
 
 @contextmanager
@@ -118,7 +134,7 @@ def attribute_errors(what: str, by: object, then: str = "") -> Iterator[None]:
         yield
     except (RunFailed, UserError, MemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if "memory" in str(error):
             raise
         frames = traceback.extract_tb(error.__traceback__)[1:]
@@ -134,7 +150,10 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
     The ratio of difflib would suggest 'ipo' for 'simpo', another objective.
     """
-    scored = sorted((_distance(word.lower(), other.lower()), other) for other in known)
+    if len(word) > LONGEST_WORD:
+        return ""
+    alike = (other for other in known if abs(len(word) - len(other)) <= 2)  # as far as they can be from each other
+    scored = sorted((_distance(word.lower(), other.lower()), other) for other in alike)
     close = [other for distance, other in scored if distance <= (1 if min(len(word), len(other)) <= 4 else 2)]
     return close[0] if close else ""
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import platform
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ def atomic_write(path: Path, hint: str = "") -> Iterator[Path]:
     Raises:
         NotWritten: The disk is full, read-only or the like. The old file is unchanged.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+    temporary = temporary_path(path)
     with translate_os_errors(path, hint=hint):
         make_folder(path.parent)
         try:
@@ -38,6 +40,49 @@ def atomic_write(path: Path, hint: str = "") -> Iterator[Path]:
             sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+_HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node())[:40]
+_TEMPORARY = re.compile(r"\..*\.(?P<host>[A-Za-z0-9-]*)\.(?P<process>\d+)-[0-9a-f]{8}\.tmp")
+LEFT_OVER_SECONDS = 86_400
+"""Age from which a temporary file of another host belongs to no process."""
+
+
+def temporary_path(path: Path) -> Path:
+    """Return a hidden name beside `path`, which says whose it is: only `is_left_over` files may be removed."""
+    return path.with_name(f".{path.name[:100]}.{_HOST}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+
+
+def is_left_over(path: Path) -> bool:
+    """Return True for a temporary file or folder whose process has ended, or is on another host and a day old."""
+    found = _TEMPORARY.fullmatch(path.name)
+    try:
+        old = time.time() - path.lstat().st_mtime > LEFT_OVER_SECONDS
+        if found is None or found["host"] != _HOST:
+            return old
+        os.kill(int(found["process"]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # gone, or the process of another user
+        return False
+    return False
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a whole folder, which is renamed first: nobody reads half of it.
+
+    Raises:
+        NotWritten: It can't be removed.
+    """
+    with translate_os_errors(path):
+        try:
+            if path.is_symlink() or not path.is_dir():
+                path.unlink()
+            else:
+                gone = path.rename(temporary_path(path))
+                shutil.rmtree(gone, ignore_errors=True)
+        except FileNotFoundError:  # another process was faster
+            pass
 
 
 @contextmanager
@@ -84,10 +129,22 @@ def make_folder(path: Path) -> None:
         sync(path.parent)
 
 
+def remove_temporaries(folder: Path, of: str = "*") -> None:
+    """Remove what processes that have ended left in a folder of the file `of`, or of all."""
+    for path in filter(is_left_over, list(folder.glob(f".{of}.*.tmp"))):
+        with suppress(NotWritten):
+            remove(path)
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically and durably, with secrets redacted."""
+    """Write a text file atomically and durably, as it is: it may be read again."""
     with atomic_write(path) as temporary:
-        temporary.write_text(redact(text), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # half a surrogate
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a text that only people read, atomically and durably, with secrets redacted."""
+    write_text(path, redact(text))
 
 
 def write_json(path: Path, value: Any) -> None:

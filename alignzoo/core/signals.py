@@ -1,4 +1,4 @@
-"""Graceful shutdown after Ctrl-C or SIGTERM.
+"""Graceful shutdown after Ctrl-C, SIGTERM or SIGHUP (the terminal is closed).
 
 The first signal interrupts at once, except in a step or a checkpoint's write, which finish first. A second signal
 interrupts those too.
@@ -6,13 +6,23 @@ interrupts those too.
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+
+def stop_signals() -> list[int]:
+    """Return the signals that stop a run: SIGHUP only if it was not ignored from the start, as under nohup."""
+    found: list[int] = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # Windows has none
+        found.append(signal.SIGHUP)
+    return found
 
 
 class Interrupted(KeyboardInterrupt):
@@ -23,32 +33,40 @@ class Interrupted(KeyboardInterrupt):
         self.at_once = at_once
         """True if a step was left in the middle, so that the state in memory can't be saved."""
         self.code = 128 + number
-        """The exit code: 130 after Ctrl-C, 143 after SIGTERM."""
+        """The exit code: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
 
 
 class GracefulShutdown:
     """A context in which a signal raises Interrupted; inside `uninterruptible` the first signal waits for its end."""
 
-    def __init__(self) -> None:
+    def __init__(self, ends_process: bool = False) -> None:
+        """Set `ends_process` in a command: the process then ends LINGER seconds after a signal, whatever runs."""
         self.doing = "stopped"
         """The message of an Interrupted raised now."""
         self.asked = 0
         """The number of the signal received, 0 before one."""
         self.agree: Callable[[int], int] | None = None
         """With several processes, returns the signal that any of them received, so that all stop at the same point."""
+        self.ends_process = ends_process
+        self._reported = False
+        self._ending = False
         self._came = 0.0
         self._finishing = 0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> GracefulShutdown:
         if threading.current_thread() is threading.main_thread():  # signals can be handled nowhere else
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in stop_signals():
                 self._before[number] = signal.signal(number, self._on_signal)
+            if self.ends_process:
+                _shield.process = self
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if _shield.process is self:
+            _shield.process = None
 
     @contextmanager
     def uninterruptible(self, agreed: bool = True) -> Iterator[None]:
@@ -78,13 +96,46 @@ class GracefulShutdown:
         again = self.asked and time.monotonic() - self._came < SAME
         if self.agree is not None and again:  # launchers forward a signal that the terminal has already sent to all
             return
+        if _shield.process is not None:
+            _shield.process._end_soon(self, number)
         if self.asked and self._finishing:
             raise Interrupted("stopped at once; the same command continues from the last checkpoint", number, True)
         self.asked, self._came = number, time.monotonic()
         if not self._finishing:
             raise Interrupted(self.doing, number)
 
+    def _end_soon(self, inner: GracefulShutdown, number: int) -> None:
+        """End the process after LINGER seconds in which nothing that may not be interrupted has run.
 
+        A judge's threads that wait for an answer would otherwise be waited for, here and when Python ends.
+        """
+        if self._ending:
+            return
+        self._ending = True
+
+        def watch() -> None:
+            waited = 0.0
+            while waited < LINGER:
+                time.sleep(TICK)
+                busy = self._finishing or inner._finishing or _shield.up
+                waited = 0.0 if busy else waited + TICK
+            if not self._reported:
+                print(f"\n{inner.doing}", file=sys.stderr)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(128 + number)
+
+        threading.Thread(target=watch, daemon=True).start()
+
+
+def stop_reported() -> None:
+    """State that the message of a stop is printed, so that the end of the process does not print it again."""
+    if _shield.process is not None:
+        _shield.process._reported = True
+
+
+LINGER, TICK = 6.0, 0.1
+"""Seconds after a signal in which a process ends by itself, and between two looks."""
 SAME = 3.0
 """Seconds within which a second signal to one of several processes is a repetition of the first."""
 
@@ -92,6 +143,8 @@ SAME = 3.0
 class _Shield:
     """Depth of the shielded blocks, and the signal received inside."""
 
+    process: GracefulShutdown | None = None
+    """The one that ends the process."""
     up = 0
     late: tuple[GracefulShutdown, int] | None = None
 

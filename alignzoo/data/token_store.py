@@ -15,6 +15,7 @@ under a key common to all.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -27,10 +28,11 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from alignzoo.core.artifacts import atomic_folder, quarantine, read_verified, write_manifest
+from alignzoo.core.artifacts import Manifest, atomic_folder, quarantine, read_verified, write_manifest
 from alignzoo.core.digests import digest
-from alignzoo.core.errors import NotWritten, UserError
-from alignzoo.core.files import translate_os_errors
+from alignzoo.core.door import BadFile, MissingFile, UnreadableFile
+from alignzoo.core.errors import NotWritten, UserError, first_line
+from alignzoo.core.files import is_left_over, translate_os_errors
 from alignzoo.core.paths import cache_root
 from alignzoo.data.row_reader import RowReader
 from alignzoo.data.splits import HELD_OUT, TRAIN
@@ -118,13 +120,18 @@ class TokenStore:
     def _find(self, log: Log) -> TokenizedDataset | None:
         for key in (self._key_of_pairs, self.key):
             folder = self.root / key
-            dataset = self._read(folder)
+            try:
+                dataset = self._read(folder)
+            except UnreadableFile as error:  # of another user; it stays
+                log(f"tokens: {first_line(error)}; its rows are tokenized again")
+                continue
+            except BadFile as error:
+                log(f"tokens: {first_line(error)}; set aside, its rows are tokenized again")
+                quarantine(folder)
+                continue
             if dataset is not None:
                 log(f"tokens: {len(dataset.train.trees):,} + {len(dataset.held_out.trees):,} rows from the store")
                 return dataset
-            if folder.is_dir():
-                log(f"tokens: {folder} is damaged; set aside, its rows are tokenized again")
-                quarantine(folder)
         return None
 
     def _make(self, reader: RowReader, log: Log) -> TokenizedDataset:
@@ -136,7 +143,10 @@ class TokenStore:
                 self._write(temporary, reader)
         except NotWritten as error:
             log(f"tokens: {error}; the next run makes them again")
-        return self._read(folder) or self._make_unnamed(reader)
+        try:
+            return self._read(folder) or self._make_unnamed(reader)
+        except BadFile:  # the folder of another user stays where this one can't read it
+            return self._make_unnamed(reader)
 
     def _write(self, folder: Path, reader: RowReader) -> None:
         work = folder / "work"
@@ -163,17 +173,15 @@ class TokenStore:
         return dataset
 
     def _read(self, folder: Path) -> TokenizedDataset | None:
-        """Memory-map a folder's arrays. Return None if the folder is missing or damaged."""
-        about = read_verified(folder)
-        if about is None:
-            return None
+        """Memory-map a folder's arrays; None if there is no folder. Raises BadFile where it is damaged."""
         try:
-            train, held_out = (
-                read_stored(folder / f"{name}.safetensors", folder / rows if rows else None, about["mismatched"])
-                for name, rows in zip(PARTS, (None, HELD_OUT_ROWS), strict=True)
-            )
-        except FileNotFoundError:  # pruned by another process
+            about, train, held_out = read_folder(folder)
+        except MissingFile:  # or removed by another process
             return None
+        most = vocabulary_size(self.tokenizer)
+        for part in (train, held_out):
+            if len(part.trees.tokens) and part.trees.tokens.max() >= most:
+                raise BadFile("damaged: a token id is not the tokenizer's", where=str(folder))
         # The report names the source as this recipe does: the files may have moved.
         source = {"name": self.recipe.data.name} | self.recipe.data.model_dump(mode="json")
         return TokenizedDataset(train, held_out, about["report"] | {"source": source})
@@ -191,6 +199,37 @@ class TokenStore:
             yield
         finally:
             lock.release()
+
+
+class TokensManifest(Manifest):
+    """The about.json of a folder of the token store."""
+
+    mismatched: bool
+    report: dict[str, Any]
+
+
+def read_folder(folder: Path) -> tuple[dict[str, Any], TokenizedRows, TokenizedRows]:
+    """Return about.json, the training and the held-out trees of a folder, memory-mapped, with everything checked.
+
+    Raises:
+        MissingFile: There is no such folder.
+        UnreadableFile: This user can't read it.
+        BadFile: It is damaged.
+    """
+    about = read_verified(folder, TokensManifest)
+    if about is None:
+        kind = BadFile if os.path.lexists(folder) else MissingFile  # or a file, or a link to nothing
+        raise kind("damaged" if kind is BadFile else "no such folder", where=str(folder))
+    train, held_out = (
+        read_stored(folder / f"{name}.safetensors", folder / rows if rows else None, about["mismatched"])
+        for name, rows in zip(PARTS, (None, HELD_OUT_ROWS), strict=True)
+    )
+    return about, train, held_out
+
+
+def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the number of embeddings needed: the highest id + 1, which exceeds `len(tokenizer)` if ids have gaps."""
+    return max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=-1))
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase, today: date | None = None) -> str:
@@ -218,5 +257,6 @@ def stored(root: Path) -> Sequence[Path]:
 
 
 def leftovers(root: Path) -> Sequence[Path]:
-    """Return temporary folders of interrupted processes and damaged folders in the token store."""
-    return sorted(path for end in ("tmp", "damaged") for path in (root / "tokens").glob(f".*.{end}"))
+    """Return temporary folders of processes that have ended, and damaged folders, in the token store."""
+    temporary = filter(is_left_over, (root / "tokens").glob(".*.tmp"))
+    return sorted([*temporary, *(root / "tokens").glob(".*.damaged")])

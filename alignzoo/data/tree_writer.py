@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from alignzoo.core.arrays import ArrayWriter, StringArray, mmap_safetensors
+from alignzoo.core.arrays import ArrayWriter, StringArray, mmap_bytes, mmap_safetensors, offsets_fit
+from alignzoo.core.door import BadFile, parse_row, translate
 from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.data.trees import Trees
 from alignzoo.interfaces.rows import Completion, Row, Skipped, Text
@@ -102,16 +103,21 @@ class StoredRows(Sequence[Row]):
     """Sequence of rows in a file of JSON lines. Indexing parses one row."""
 
     def __init__(self, path: Path, cuts: NDArray[np.int64]) -> None:
-        size = path.stat().st_size
-        self._lines = StringArray(np.memmap(path, np.uint8, "r") if size else np.zeros(0, np.uint8), cuts)
+        self._path, raw = path, mmap_bytes(path)
+        if not offsets_fit(cuts, len(raw)):
+            raise BadFile("damaged: its lines are not where the trees have them", where=str(path))
+        self._lines = StringArray(raw, cuts)
 
     def __len__(self) -> int:
         return len(self._lines)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        if isinstance(index, slice):
-            return [row_from_json(json.loads(line)) for line in self._lines[index]]
-        return row_from_json(json.loads(self._lines[index]))
+        lines = self._lines[index]
+        return [self._row(line) for line in lines] if isinstance(index, slice) else self._row(lines)
+
+    def _row(self, line: str) -> Row:
+        with translate(self._path, "a row", "`alignzoo cache prune --all` removes the stored tokens"):
+            return row_from_json(parse_row(line, self._path))
 
     def __iter__(self) -> Iterator[Row]:
         return (self[i] for i in range(len(self)))
@@ -126,10 +132,49 @@ def trees_from(arrays: Mapping[str, NDArray[Any]], mismatched: bool) -> Trees:
 
 
 def read_stored(path: Path, rows: Path | None, mismatched: bool) -> TokenizedRows:
-    """Memory-map the file that `TreeWriter.save` wrote. `rows` is the file of the rows, None if they were discarded."""
+    """Memory-map the file that `TreeWriter.save` wrote, and check its arrays.
+
+    Args:
+        path: The file.
+        rows: The file of the rows, None if they were discarded.
+        mismatched: As of `Trees`.
+
+    Raises:
+        BadFile: A file can't be read, or an index in it is out of range.
+    """
     arrays = mmap_safetensors(path)
+    if why := _misfit(arrays):
+        raise BadFile(f"damaged: {why}", where=str(path))
     kept = StoredRows(rows, arrays["row_cuts"]) if rows else ()
     return TokenizedRows(trees_from(arrays, mismatched), kept)
+
+
+def _misfit(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """What is wrong with the arrays of a file, or ""."""
+    columns = [name for name in arrays if name.startswith(COLUMN)]
+    for name, dtype in (TYPES | dict.fromkeys(columns, np.float32)).items():
+        if name not in arrays:
+            return f"it lacks '{name}'"
+        if arrays[name].dtype != dtype or arrays[name].ndim > 1 + (name == "keys"):
+            return f"'{name}' has another type or shape"
+    if set(arrays) != set(TYPES) | set(columns):
+        return "it has unknown arrays"
+    tokens, segments, trees, scored_from = (arrays[name] for name in ARRAYS)
+    count = len(scored_from)
+    if not (offsets_fit(segments, len(tokens)) and offsets_fit(trees, count) and len(segments) == count + 1):
+        return "its offsets don't fit its arrays"
+    lengths = np.diff(segments)
+    if (np.diff(trees) < 2).any() or (lengths[trees[:-1]] < 1).any():
+        return "a tree has no prompt or no completion"
+    if len(tokens) and tokens.min() < 0:
+        return "a token id is negative"
+    if ((scored_from < 0) | (scored_from > lengths)).any():
+        return "a completion is scored from beyond its end"
+    branches = count - (len(trees) - 1)
+    if arrays["keys"].size != 16 * branches or any(len(arrays[name]) != branches for name in columns):
+        return "its keys or columns don't fit its completions"
+    cuts = arrays["id_cuts"]
+    return "" if len(cuts) == len(trees) and offsets_fit(cuts, len(arrays["ids"])) else "its ids don't fit its trees"
 
 
 def row_to_json(row: Row) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alignzoo.core.console import Screen, warn_once
 from alignzoo.core.distributed.process_group import Ranks, deal_rows
-from alignzoo.core.errors import attribute_errors
+from alignzoo.core.errors import RunFailed, attribute_errors
 from alignzoo.evaluation.aggregate import mean, standard_error
 from alignzoo.evaluation.area import pseudovalues
 from alignzoo.evaluation.row_metrics import count_kinds, row_metrics
@@ -91,8 +91,9 @@ def evaluate(
                 weight += float(term.weight(loss_input.example).double().sum())
         result["loss"] += share * loss / weight if weight else 0.0  # no held-out row has data for the term
     for metric in builder.metrics:
-        with attribute_errors(f"the metric {metric.name}", metric):
-            result |= _measure(metric, builder, batch)
+        values, _ = by_example(metric, builder, batch, screen, strict=at_start)
+        if len(values):
+            result |= {metric.name: float(values.mean()), f"{metric.name}_se": standard_error(values)}
     return result | _figures(builder, batch)
 
 
@@ -113,23 +114,36 @@ def _figures(builder: BatchBuilder, batch: ScoredBatch) -> dict[str, float]:
     return found
 
 
-def by_example(metric: Metric, builder: BatchBuilder, batch: ScoredBatch) -> tuple[Tensor, NDArray[np.int64]]:
+@torch.no_grad()
+def by_example(
+    metric: Metric, builder: BatchBuilder, batch: ScoredBatch, screen: Screen, strict: bool = False
+) -> tuple[Tensor, NDArray[np.int64]]:
     """Return a metric's float64 value of each example, and the row of each example.
 
-    Examples whose value is nan are left out.
+    Examples whose value is nan or infinite are left out. A metric that fails has no values.
+
+    Args:
+        metric: The metric.
+        builder: Trees of the rows.
+        batch: Scores of the rows.
+        screen: Where a failure and infinite values are reported.
+        strict: Raise RunFailed when the metric fails, as before the first step, when nothing can be lost.
     """
+    nothing = torch.zeros(0, dtype=torch.float64), np.zeros(0, dtype=np.int64)
     loss_input = list(builder.examples(batch, metric))
-    values = [metric.values(one.example, builder.objective.terms[0][1]).double().cpu() for one in loss_input]
-    if not values:
-        return torch.zeros(0, dtype=torch.float64), np.zeros(0, dtype=np.int64)
-    joined, owners = torch.cat(values), np.concatenate([one.owners for one in loss_input])
-    known = ~joined.isnan()
-    return joined[known], owners[known.numpy()]
-
-
-def _measure(metric: Metric, builder: BatchBuilder, batch: ScoredBatch) -> dict[str, float]:
-    """Return mean and standard error of a metric, or nothing without a value."""
-    values, _ = by_example(metric, builder, batch)
-    if not len(values):
-        return {}
-    return {metric.name: float(values.mean()), f"{metric.name}_se": standard_error(values)}
+    try:
+        with attribute_errors(f"the metric {metric.name}", metric):
+            values = [metric.values(one.example, builder.objective.terms[0][1]).double().cpu() for one in loss_input]
+            if not values:
+                return nothing
+            joined, owners = torch.cat(values), np.concatenate([one.owners for one in loss_input])
+            known = joined.isfinite()
+            found = joined[known], owners[known.numpy()]
+    except RunFailed as error:
+        if strict:
+            raise
+        screen.info(f"{error}; its figure is left out")
+        return nothing
+    if infinite := int(joined.isinf().sum()):
+        screen.info(f"the metric {metric.name} is infinite for {infinite:,} of {len(joined):,} examples; left out")
+    return found

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alignzoo.core.arrays import concat_ranges
+from alignzoo.core.errors import attribute_errors
 from alignzoo.interfaces.loss_inputs import Scored
 from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.ties import ULPS, tie_groups
@@ -47,7 +48,8 @@ def row_metrics(
     found: dict[str, Tensor] = {}
     scores: dict[str, tuple[Tensor, Tensor]] = {}
     if objective.data != "chosen" or rows.compared or (pooled and rows.labeled):
-        reward = objective.implicit_reward(scored).double()
+        with attribute_errors(f"the implicit reward of {objective.name}", objective):
+            reward = objective.implicit_reward(scored).double()
         scores["preference_accuracy"] = reward, _reward_tolerance(objective, scored, reward)
         found |= rows.both("reward", reward)
     if objective.head == "language_model":

@@ -34,6 +34,13 @@ class Judge(Component):
             values["path"] = content_digest(Path(path))
         return values
 
+    def address(self) -> str:
+        """Return the address of the service that judges, on which verdicts depend too; "" for a judge of this process.
+
+        It is no part of `fingerprint`: another address does not make another run.
+        """
+        return ""
+
     def ready(self) -> None:
         """Check that the judge can work here, before the run starts.
 
@@ -42,7 +49,7 @@ class Judge(Component):
         """
 
     def scores(self, prompts: Sequence[Prompt], replies: Sequence[str]) -> Sequence[float]:
-        """Return a score for each reply to its prompt: on any scale, higher is better, NaN if there is no verdict."""
+        """Return a score for each reply to its prompt: on any scale, higher is better, NaN without a verdict."""
         raise NotImplementedError(f"{type(self).__name__} has no scores")
 
     def prefers(self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]) -> Sequence[float]:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from alignzoo.core.errors import UserError
+from alignzoo.core.errors import UserError, first_line
 
 
 def disable_tf32() -> None:
@@ -48,7 +48,7 @@ def compiled_layers(model: nn.Module, wanted: bool, device: torch.device) -> Ite
     try:
         torch.compile(torch.sin)(torch.zeros(8, device=device))
     except Exception as error:  # of many types: no C++ compiler, no triton
-        reason = (str(error).splitlines() or [""])[0]
+        reason = first_line(error)
         raise UserError(
             f"torch can't compile on this machine: {reason[:160]}", where="train.compile",
             expected="false, or a machine with a C++ compiler (on a GPU also triton)",

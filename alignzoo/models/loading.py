@@ -18,6 +18,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as hf_logging
 
 from alignzoo.core.errors import UserError, nearest
+from alignzoo.data.token_store import vocabulary_size
 from alignzoo.models.adapters import NEW_HEAD, is_adapter, read_adapter
 from alignzoo.models.from_pretrained import call_from_pretrained
 from alignzoo.models.quantization import prepare_quantized, quantization_options
@@ -26,11 +27,6 @@ if TYPE_CHECKING:
     from alignzoo.interfaces.model_source import ModelSource
 
 hf_logging.disable_progress_bar()  # the Screen shows progress
-
-
-def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the number of embeddings needed: the highest id + 1, which exceeds `len(tokenizer)` if ids have gaps."""
-    return max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=-1))
 
 
 def load_policy(

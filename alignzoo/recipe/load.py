@@ -6,15 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from alignzoo.core.door.translate import of_os_error
 from alignzoo.core.errors import Problem, UserError
 from alignzoo.interfaces.model_source import ON_TOP
 from alignzoo.recipe.find import find_recipe, shipped_recipes
-from alignzoo.recipe.merge import apply, is_base, merge, read_with_bases, without_base
+from alignzoo.recipe.merge import apply, check_beside, is_base, merge, read_with_bases, without_base
 from alignzoo.recipe.needs import inherited_overlay, inherited_overrides, recipe_named, runs_named
 from alignzoo.recipe.parse import Node, Origin, read_overrides
 from alignzoo.recipe.resolved import START, Resolved
 from alignzoo.recipe.schema import Recipe
 from alignzoo.recipe.validate import validate
+
+MOST_RUNS = 10
+"""Limit of a chain of runs that start from each other."""
 
 __all__ = ["Origin", "Recipe", "Resolved", "find_recipe", "load_recipe", "shipped_recipes"]
 
@@ -32,8 +36,11 @@ def load_recipe(
     Raises:
         UserError: With every problem found, each at its file, line and column.
     """
-    layers = [read_with_bases(find_recipe(overlay)) for overlay in overlays]
-    return _load(find_recipe(path), layers, read_overrides(overrides), ())
+    try:
+        layers = [read_with_bases(find_recipe(overlay)) for overlay in overlays]
+        return _load(find_recipe(path), layers, read_overrides(overrides), ())
+    except OSError as error:  # such as a name that is too long for a file
+        raise of_os_error(error, path) from None
 
 
 def _load(
@@ -42,6 +49,11 @@ def _load(
     if path in chain:
         circle = " -> ".join(part.name for part in (*chain[chain.index(path) :], path))
         raise UserError(f"recipes need each other's runs in a circle: {circle}", where=str(path))
+    if len(chain) > MOST_RUNS:
+        raise UserError(
+            "the recipe needs too many runs, each of which needs the next", where=str(chain[0]),
+            expected=f"at most {MOST_RUNS}",
+        )  # fmt: skip
     node = read_with_bases(path)
     own = _objective_name(node)
     follows = _starts_from_a_run(node, overlays, overrides)
@@ -52,6 +64,7 @@ def _load(
         node = merge(node, overlay)
     kept = [(key, value) for key, value in overrides if not (follows and key[0] == "model" and _of_first_policy(key))]
     node = apply(node, kept)
+    check_beside(node)
     name = _objective_name(node)
     recipe, registry = validate(
         node, path.stem if not own or not name or name == own else f"{path.stem}-{name.rpartition('/')[2]}"

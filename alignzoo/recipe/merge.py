@@ -28,12 +28,30 @@ ALWAYS_A_PATH = {("model", "from"), ("plugins",)}
 STARTS = ("from", "path", "config")
 """Keys of `model` that name its start: the last layer that sets one replaces the others."""
 
+MOST_FILES, MOST_BASES = 100, 20
+"""Limits of what one recipe extends: files read, and files in a chain. Real recipes have about four."""
+
 Path_ = tuple[str, ...]
 
 
-def read_with_bases(path: Path, chain: tuple[Path, ...] = ()) -> Node:
-    """Read a recipe file merged over everything it extends, with absolute paths."""
+def read_with_bases(path: Path, chain: tuple[Path, ...] = (), reads: list[Path] | None = None) -> Node:
+    """Read a recipe file merged over everything it extends, with absolute paths.
+
+    Args:
+        path: The recipe.
+        chain: The recipes that extend it, outermost first.
+        reads: Every file that was read before it for the outermost recipe.
+
+    Raises:
+        UserError: A file has a mistake, or the recipe extends itself or too many files.
+    """
     path = path.resolve() if path.exists() else path
+    reads = [] if reads is None else reads
+    reads.append(path)
+    if len(reads) > MOST_FILES or len(chain) > MOST_BASES:
+        first = chain[0] if chain else path
+        what = f"{MOST_FILES} files" if len(reads) > MOST_FILES else f"{MOST_BASES} in a row"
+        raise UserError("the recipe extends too many others", where=str(first), expected=f"at most {what}")
     if path in chain:
         circle = " -> ".join(part.name for part in (*chain[chain.index(path) :], path))
         raise UserError(f"recipes extend each other in a circle: {circle}", where=str(path))
@@ -49,7 +67,7 @@ def read_with_bases(path: Path, chain: tuple[Path, ...] = ()) -> Node:
         below = beside if beside.is_file() else shipped_recipe(base.value)
         if below is None:
             raise UserError(f"no such recipe: {beside}", where=str(base.origin))
-        under = read_with_bases(below, (*chain, path))
+        under = read_with_bases(below, (*chain, path), reads)
         merged = under if merged is None else merge(merged, under)
     return node if merged is None else merge(merged, node)
 
@@ -130,18 +148,46 @@ def resolve_paths(node: Node, folder: Path, at: Path_ = ()) -> Node:
     if at in BY_WORD and isinstance(node.value, str):
         name = Node(node.value, node.origin)
         node.value, node.keys = {"name": name}, {"name": node.origin}
-    if at in PATHS or at[-1:] in (("path",), ("paths",), ("from",)):
-        if isinstance(node.value, str):
-            node.value = _absolute(node.value, folder, at)
-        elif isinstance(node.value, list):
-            for item in node.value:
-                if isinstance(item.value, str):
-                    item.value = _absolute(item.value, folder, at)
-    elif isinstance(node.value, dict | list):
-        children = node.value.items() if isinstance(node.value, dict) else enumerate(node.value)
-        for key, child in children:
-            resolve_paths(child, folder, (*at, str(key)))
+    if _is_path(at):
+        for item in _texts(node):
+            item.value = _absolute(item.value, folder, at)
+        return node
+    for key, child in _children(node):
+        resolve_paths(child, folder, (*at, key))
     return node
+
+
+def check_beside(node: Node, at: Path_ = ()) -> None:
+    """Check the merged recipe for a path that exists in the working directory alone, where a library would look.
+
+    Raises:
+        UserError: There is one.
+    """
+    for item in _texts(node) if _is_path(at) else ():
+        if item.value != "toy" and not Path(item.value).is_absolute() and Path(item.value).exists():
+            key = ".".join(at)
+            raise UserError(
+                f"'{item.value}' is in the working directory, and not beside the recipe",
+                where=f"{item.origin}: {key}", expected="a path relative to the recipe's file, or an absolute one",
+                hint=f"on the command line, paths are relative to the working directory: {key}={item.value}",
+            )  # fmt: skip
+    for key, child in _children(node):
+        check_beside(child, (*at, key))
+
+
+def _is_path(at: Path_) -> bool:
+    return at in PATHS or at[-1:] in (("path",), ("paths",), ("from",))
+
+
+def _texts(node: Node) -> list[Node]:
+    items = node.value if isinstance(node.value, list) else [node]
+    return [item for item in items if isinstance(item.value, str)]
+
+
+def _children(node: Node) -> list[tuple[str, Node]]:
+    if isinstance(node.value, dict):
+        return list(node.value.items())
+    return [(str(n), item) for n, item in enumerate(node.value)] if isinstance(node.value, list) else []
 
 
 def _absolute(text: str, folder: Path, at: Path_) -> str:

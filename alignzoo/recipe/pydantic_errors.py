@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from alignzoo.core.errors import Problem, nearest
+from alignzoo.core.errors import MOST_PROBLEMS, Problem, nearest
 from alignzoo.recipe.parse import Node
 from alignzoo.recipe.problems import mark
 from alignzoo.recipe.renamed import new_key, new_value
@@ -31,7 +31,7 @@ def problems_of(
         reported: Fields whose own problems are reported elsewhere.
         beside: Keys of the section that are not the model's.
     """
-    for item in error.errors(include_url=False):
+    for item in error.errors(include_url=False)[:MOST_PROBLEMS]:
         loc = tuple(str(part) for part in item["loc"])
         if item["type"] == "missing" and len(loc) == 1 and loc[0] in reported:
             continue
@@ -41,6 +41,8 @@ def problems_of(
         )
         name = ".".join(path)
         yield Problem(f"{name}: {what}" if name else what, mark(node, path), expected, close)
+    if (left := error.error_count() - MOST_PROBLEMS) > 1:
+        yield Problem(f"and {left:,} more problems like these", mark(node, at))
 
 
 def _renamed(item: Any, path: tuple[str, ...], model: type[BaseModel]) -> tuple[str, str, str] | None:

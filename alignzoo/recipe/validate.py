@@ -7,8 +7,6 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from alignzoo.core.console import warn_once
-from alignzoo.core.digests import digest_bytes
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.recipe.compatibility import check_adapters, check_figures
 from alignzoo.recipe.components import ComponentBuilder
@@ -18,7 +16,6 @@ from alignzoo.recipe.problems import Problems
 from alignzoo.recipe.pydantic_errors import problems_of
 from alignzoo.recipe.schema import Optimizer, Recipe
 from alignzoo.recipe.secrets import refuse_secrets
-from alignzoo.registry.loading import no_plugins
 from alignzoo.registry.lookup import Registry, registry
 
 OPTIMIZERS = {cls.model_fields["name"].default: cls for cls in get_args(get_args(Optimizer)[0])}
@@ -57,14 +54,8 @@ def _with_plugin_files(plugins: Any, problems: Problems) -> Registry:
     """The registry with the .py files under `plugins`; their code is run here, with a warning."""
     if not isinstance(plugins, list) or not all(isinstance(path, str) for path in plugins):
         return registry()
-    files = [Path(path) for path in plugins]
-    for path in files if not no_plugins() else ():
-        if path.is_file():
-            warn_once(
-                f"code of {path} is run: the recipe names it under plugins (blake2b {digest_bytes(path.read_bytes())})"
-            )
     try:
-        return registry().with_files(files)
+        return registry().with_files([Path(path) for path in plugins])
     except UserError as error:
         problems.extend(error.problems)
         return registry()

@@ -25,8 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from alignzoo.core.arrays import concat_ranges, mmap_safetensors
-from alignzoo.core.errors import NotWritten
+from alignzoo.core.arrays import concat_ranges, mmap_safetensors, offsets_fit
+from alignzoo.core.door import BadFile, MissingFile, UnreadableFile
+from alignzoo.core.errors import NotWritten, RunFailed, first_line
 from alignzoo.core.files import atomic_write
 
 SHARD_ROWS = 16_384
@@ -34,6 +35,8 @@ ROW_BITS = 32
 """Bits of an index that hold the row; the shard's number is above them."""
 SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 Scores = NDArray[np.float32]
+_FORM = {"keys": (np.uint8, 2), "offsets": (np.int64, 1), "log_probs": (np.float32, 1)}
+"""The arrays of a shard: type and number of dimensions."""
 
 
 @dataclass
@@ -53,19 +56,23 @@ class ReferenceCache:
     folder: Path
     damaged: list[Path] = field(default_factory=list)
     """Shards set aside when the cache was opened, renamed to `*.damaged`. Their rows are scored again."""
+    unreadable: list[Path] = field(default_factory=list)
+    """Shards that this user can't read, and that stay: another user wrote them. Their rows are scored again."""
 
     def __post_init__(self) -> None:
         self._shards: list[Shard] = []
         self._pending: dict[bytes, Scores] = {}
-        paths = sorted(self.folder.glob("*.safetensors"))
+        paths = shard_paths(self.folder)
         with ThreadPoolExecutor() as threads:
-            for path, shard in zip(paths, threads.map(read_shard, paths), strict=True):
-                if shard is None:
+            for path, found in zip(paths, threads.map(_try_to_read, paths), strict=True):
+                if isinstance(found, Shard):
+                    self._shards.append(found)
+                elif isinstance(found, UnreadableFile):
+                    self.unreadable.append(path)
+                elif not isinstance(found, MissingFile):  # that another process has removed
                     with suppress(OSError):  # renamed by another process, or a read-only disk
                         path.rename(path.with_suffix(".damaged"))
                     self.damaged.append(path)
-                else:
-                    self._shards.append(shard)
 
     def __len__(self) -> int:
         return len({key.tobytes() for shard in self._shards for key in shard.keys}) + len(self._pending)
@@ -108,39 +115,66 @@ class ReferenceCache:
         self._pending.clear()
 
     def flush(self) -> None:
-        """Write the added scores as one shard, durably. Raises NotWritten if the disk fails."""
+        """Write the added scores as one shard, durably.
+
+        Raises:
+            NotWritten: The disk fails.
+            RunFailed: A score is not finite; nothing is written.
+        """
         if not self._pending:
             return
         keys = np.frombuffer(b"".join(self._pending), np.uint8).reshape(-1, 16)
         offsets = np.zeros(len(keys) + 1, dtype=np.int64)
         np.cumsum([len(scores) for scores in self._pending.values()], out=offsets[1:])
         log_probs = np.concatenate(list(self._pending.values()))
+        if not np.isfinite(log_probs).all():
+            wrong = sum(not np.isfinite(scores).all() for scores in self._pending.values())
+            self.drop()
+            raise RunFailed(f"the reference's log-probs of {wrong:,} of {len(keys):,} sequences are not finite")
         path = self.folder / f"{_digest(keys, offsets, log_probs)}.safetensors"
         with atomic_write(path, hint="set ALIGNZOO_CACHE to put the cache elsewhere") as temporary:
             save_file({"keys": keys, "offsets": offsets, "log_probs": log_probs}, temporary)
-        shard = read_shard(path)
-        if shard is None:
-            raise NotWritten(f"{path} could not be written: its contents differ when read back")
+        try:
+            shard = read_shard(path)
+        except BadFile as error:
+            raise NotWritten(f"{path} could not be written: read back, it differs ({first_line(error)})") from error
         self._shards.append(shard)
         self._pending.clear()
 
 
-def read_shard(path: Path) -> Shard | None:
-    """Open a shard and compare it with its name. None if it is truncated or altered."""
+def shard_paths(folder: Path) -> list[Path]:
+    """Return the shards of a cache folder, by name. Temporary files have other endings."""
+    return sorted(folder.glob("*.safetensors"))
+
+
+def read_shard(path: Path) -> Shard:
+    """Open a shard, check its arrays, and compare it with its name.
+
+    Raises:
+        UnreadableFile: This user can't read it.
+        BadFile: It is damaged.
+    """
+    arrays = mmap_safetensors(path)
+    if set(arrays) != set(_FORM):
+        raise BadFile(f"not a shard: it has {', '.join(arrays) or 'no arrays'}", where=str(path))
+    for name, (dtype, dimensions) in _FORM.items():
+        if arrays[name].dtype != dtype or arrays[name].ndim != dimensions:
+            raise BadFile(f"not a shard: '{name}' has another type or shape", where=str(path))
+    keys, offsets, log_probs = arrays["keys"], arrays["offsets"], arrays["log_probs"]
+    if keys.shape[1] != 16 or len(offsets) != len(keys) + 1 or not offsets_fit(offsets, len(log_probs)):
+        raise BadFile("damaged: its offsets don't fit its arrays", where=str(path))
+    if path.stem != _digest(keys, offsets, log_probs):
+        raise BadFile("damaged: its contents differ from its name", where=str(path))
+    if not np.isfinite(log_probs).all():
+        raise BadFile("damaged: a log-prob is not finite", where=str(path))
+    return Shard(path, keys, offsets, log_probs)
+
+
+def _try_to_read(path: Path) -> Shard | BadFile:
     try:
-        arrays = mmap_safetensors(path)
-        keys, offsets, log_probs = (arrays[name] for name in ("keys", "offsets", "log_probs"))
-    except (
-        OSError,
-        KeyError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-    ):  # errors of a file that is no shard
-        return None
-    intact = path.stem == _digest(keys, offsets, log_probs)
-    return Shard(path, keys, offsets, log_probs) if intact else None
+        return read_shard(path)
+    except BadFile as error:
+        return error
 
 
 def _digest(keys: NDArray[np.uint8], offsets: NDArray[np.int64], log_probs: Scores) -> str:

@@ -17,6 +17,7 @@ from alignzoo.core.console import Screen
 from alignzoo.core.distributed.gather import own_class
 from alignzoo.core.distributed.process_group import Ranks, deal_rows
 from alignzoo.core.errors import RunFailed
+from alignzoo.core.signals import shielded
 from alignzoo.data.trees import Tree, Trees, sequence_key
 from alignzoo.models.fingerprint import remote_code_digests, weights_fingerprint
 from alignzoo.reference.cache import ReferenceCache
@@ -80,6 +81,8 @@ def score_reference(
     cache = ranks.main_process_first(lambda: ReferenceCache(folder)) if ranks else ReferenceCache(folder)
     for path in cache.damaged:
         screen.info(f"reference cache: {path.name} is damaged: it is set aside, and its rows are scored again")
+    if cache.unreadable:
+        screen.info(f"reference cache: {len(cache.unreadable):,} shards of another user can't be read; they stay there")
     keys = trees.keys
     places = cache.find(keys)
     missing = _missing(trees, places)
@@ -144,7 +147,8 @@ def _score(
                     unsaved = 0
                 advance(len(some), "")
     finally:
-        keep()
+        with shielded():  # what a stop leaves is kept first
+            keep()
 
 
 def _widths(trees: Trees, layout: str) -> NDArray[np.int64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
 from importlib.machinery import all_suffixes
 from importlib.metadata import Distribution
@@ -13,8 +13,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from alignzoo.core.digests import digest_bytes
+from alignzoo.core.door import read_bytes
 
 SUFFIXES = tuple(all_suffixes())
+MODULE_BYTES = 2**31
+"""Limit of one module; compiled ones have hundreds of megabytes."""
 
 
 def code_of_class(cls: type, distribution: Distribution | None = None, version: str = "") -> str:
@@ -22,24 +25,35 @@ def code_of_class(cls: type, distribution: Distribution | None = None, version: 
 
     The digest covers the modules of the class's top-level package. With `distribution` it also covers the other
     packages that the distribution installs. For a class of alignzoo it covers the subpackage, such as
-    `alignzoo.evaluation`. For a plugin file it covers the file and the modules beside it that it imports, directly or
-    indirectly.
+    `alignzoo.evaluation`. For a class of a plugin file see `code_of_file`.
     """
     module = cls.__module__
     file = getattr(sys.modules.get(module), "__file__", None)
     if module.startswith("alignzoo_file_") and file:
-        return _digest(version, _imported(Path(file)))
+        return code_of_file(Path(file), read_bytes(file, MODULE_BYTES))
     files = set(_modules_of(module))
     for name in _installed_by(distribution) if distribution else ():
         files.update(_modules_of(name))
     return _digest(version, files) if files else f"{module}.{cls.__qualname__}"
 
 
-def _digest(version: str, files: Iterable[Path]) -> str:
+def code_of_file(path: Path, source: bytes) -> str:
+    """Return 32 hex digits of a plugin file whose bytes are `source`, and of the modules beside it that it imports.
+
+    Modules that those import count too. Raises BadFile if one can't be read.
+    """
+    return _digest("", _imported(path, source), {path: source})
+
+
+def _digest(version: str, files: Iterable[Path], known: Mapping[Path, bytes] | None = None) -> str:
     """Return the digest of files, with paths relative to their common folder, so that a package can be moved."""
-    found = sorted(files)
+    found, known = sorted(files), known or {}
     shared = Path(os.path.commonpath([file.parent for file in found]))
-    lines = [f"{file.relative_to(shared).as_posix()} {digest_bytes(file.read_bytes())}" for file in found]
+    sources = (known[file] if file in known else read_bytes(file, MODULE_BYTES) for file in found)
+    lines = [
+        f"{file.relative_to(shared).as_posix()} {digest_bytes(source)}"
+        for file, source in zip(found, sources, strict=True)
+    ]
     return blake2b("\n".join([version, *lines]).encode(), digest_size=16).hexdigest()
 
 
@@ -80,8 +94,8 @@ def _installed_by(distribution: Distribution) -> set[str]:
     return {name.split(".")[0] for name in names if name != ".." and not name.startswith("__editable__")}
 
 
-def _imported(file: Path) -> set[Path]:
-    """Return a file and the modules beside it that it imports, directly or indirectly."""
+def _imported(file: Path, source: bytes) -> set[Path]:
+    """Return a file whose bytes are `source` and the modules beside it that it imports, directly or indirectly."""
     root = file.parent
     while (root / "__init__.py").is_file() and root != root.parent:
         root = root.parent
@@ -92,15 +106,15 @@ def _imported(file: Path) -> set[Path]:
             continue
         found.add(path)
         if path.suffix == ".py":
-            waiting += _beside(path, {file.parent, root})
+            waiting += _beside(path, source if path == file else read_bytes(path, MODULE_BYTES), {file.parent, root})
     return found
 
 
-def _beside(path: Path, roots: Iterable[Path]) -> Iterator[Path]:
+def _beside(path: Path, source: bytes, roots: Iterable[Path]) -> Iterator[Path]:
     """Yield the files below `roots` that a module's import statements may load, including whole packages."""
     try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the import will say so
         return
     for node in ast.walk(tree):
         places = list(roots)

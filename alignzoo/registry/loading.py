@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from importlib import import_module
 from importlib.metadata import Distribution, EntryPoint, distributions
 from pathlib import Path
@@ -20,13 +23,21 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import alignzoo
+from alignzoo.core.console import warn_once
+from alignzoo.core.digests import digest_bytes
+from alignzoo.core.door import read_bytes
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.interfaces import hookspecs
+from alignzoo.registry.code import code_of_file
 from alignzoo.registry.offers import ALIGNZOO, Offer, Package, PluginError, offers_of, plugin_errors
 
 GROUP = "alignzoo"
 OFF = "left out by ALIGNZOO_PLUGINS"
 """The `problem` of a plugin that the user switched off."""
+IMPORT_SECONDS = 30.0
+"""Time that the import of a plugin may take, and its hooks."""
+SOURCE_BYTES = 10_000_000
+"""Limit of a plugin file."""
 NO_PLUGINS = "none"
 """Value of `ALIGNZOO_PLUGINS` that also switches off files that a recipe names; `--no-plugins` sets it."""
 
@@ -79,10 +90,12 @@ def load_installed() -> tuple[list[Offer], list[PluginInfo]]:
 
 
 def load_file(path: Path) -> list[Offer]:
-    """Return the classes that a plugin file registers.
+    """Return the classes that a plugin file registers. The file and its digest are printed before its code runs.
+
+    The bytes that are digested are the bytes that run, whatever is in the file by then.
 
     Raises:
-        UserError: the file is missing or fails; the error has the file and the line.
+        UserError: the file is missing or fails, or imports for too long; the error has the file and the line.
     """
     if no_plugins():
         raise UserError("plugins are switched off (--no-plugins), and the recipe names this one", where=str(path))
@@ -91,18 +104,46 @@ def load_file(path: Path) -> list[Offer]:
         raise UserError("no such plugin file", where=str(path), nearest=close)
     if path.suffix != ".py":
         raise UserError("a plugin file is Python source", where=str(path), expected="a name that ends in .py")
-    source = path.read_bytes()
-    digest = blake2b(source, digest_size=16).hexdigest()
+    source = read_bytes(path, SOURCE_BYTES)
+    digest, code = digest_bytes(source), code_of_file(path, source)
+    warn_once(f"code of {path} is run: the recipe names it under plugins (blake2b {digest})")
     name = f"alignzoo_file_{digest}"
     module = sys.modules[name] = ModuleType(name)
     module.__file__ = str(path)
     try:
-        with plugin_errors("on import"):  # the hashed source runs, not a __pycache__ beside it
+        with plugin_errors("on import"), time_limit():  # the hashed source runs, not a __pycache__ beside it
             exec(compile(source, str(path), "exec"), module.__dict__)
-        return offers_of(module, Package(path.name))
+        if code_of_file(path, source) != code:
+            raise PluginError("a module beside it changed while it was imported; start again")
+        with time_limit():
+            return offers_of(module, Package(path.name, _codes={name: code}))
     except PluginError as reason:
         del sys.modules[name]
         raise UserError(str(reason), where=f"{path}{_line_in(path, reason.__cause__)}") from None
+
+
+@contextmanager
+def time_limit(seconds: float | None = None) -> Iterator[None]:
+    """Raise TimeoutError in the block once it has taken `seconds`, by default `IMPORT_SECONDS`.
+
+    It needs the main thread, which alone receives signals; elsewhere there is no limit. Code in C that never returns to
+    Python is not interrupted.
+    """
+    limit = IMPORT_SECONDS if seconds is None else seconds
+
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"it took more than {limit:g} s")
+
+    if threading.current_thread() is not threading.main_thread() or signal.getitimer(signal.ITIMER_REAL)[0]:
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, limit, 1)  # again every second, where the code catches the error
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def no_plugins() -> bool:
@@ -151,9 +192,10 @@ def _check_version(distribution: Distribution) -> None:
 
 def _load_entry(entry: EntryPoint, package: Package, before: dict[tuple[str, str], Offer]) -> list[Offer]:
     """Return the classes of an entry point. A package may not register two classes under one name."""
-    with plugin_errors("on import"):
+    with plugin_errors("on import"), time_limit():
         plugin = entry.load()
-    offers = offers_of(plugin, package)
+    with time_limit():
+        offers = offers_of(plugin, package)
     for i, offer in enumerate(offers):
         same = [
             other for other in (*before.values(), *offers[:i]) if (other.kind, other.name) == (offer.kind, offer.name)

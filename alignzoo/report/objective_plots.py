@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from alignzoo.core.files import atomic_write, write_text
+from alignzoo.core.files import atomic_write, write_page
 from alignzoo.report.loss_curves import OTHERS, REACH, Curve, Shape
 from alignzoo.report.svg import (
     BLUE,
@@ -60,7 +60,7 @@ def write_zoo(shapes: Sequence[Shape], path: Path, columns: int) -> None:
         NotWritten: The disk is full, read-only or the like.
     """
     if path.suffix == ".html":
-        write_text(path, _page(shapes))
+        write_page(path, _page(shapes))
         return
     with rc_context(SMALL):
         figure = _figure(shapes, min(columns, max(1, len(shapes))))

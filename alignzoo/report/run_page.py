@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -11,19 +10,29 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, Template
 from markupsafe import Markup
 
-from alignzoo.core.files import write_text
+from alignzoo.core.door import MissingFile, read_json, read_text, translate
+from alignzoo.core.files import write_page
 from alignzoo.report.curves import panels
 from alignzoo.report.summary import summary_lines
-from alignzoo.training.run_folder import read_lines
+from alignzoo.training.records import Line, Sample, read_lines
+from alignzoo.training.run_folder import RunFolder
 
 
 def write_report(folder: Path) -> Path:
     """Write `folder/report.html` and return its path. The same files give the same bytes."""
-    summary, data = _read(folder / "summary.json"), _read(folder / "data.json")
+    with translate(folder, "the run's records", "run the recipe again, or with --fresh"):
+        page = _page(folder)
+    path = folder / "report.html"
+    write_page(path, page)
+    return path
+
+
+def _page(folder: Path) -> str:
+    summary, data = RunFolder(folder).summary() or {}, _data(folder / "data.json")
     recipe = folder / "recipe.yaml"
-    lines = read_lines(folder / "metrics.jsonl")
+    lines = read_lines(folder / "metrics.jsonl", Line, nan=True)
     evals = [line for line in lines if line.get("kind") == "eval"]
-    page = _template().render(
+    return _template().render(
         name=summary.get("name", folder.name),
         finished=bool(summary.get("finished")),
         summary=summary,
@@ -32,22 +41,18 @@ def write_report(folder: Path) -> Path:
         steps=max((line["step"] for line in lines), default=0),
         panels=[(title, Markup(svg)) for title, svg in panels(lines)],  # drawn from numbers alone
         samples=[
-            sample | {"turns": turns(sample.get("prompt", ""))} for sample in read_lines(folder / "samples.jsonl")
+            sample | {"turns": turns(sample["prompt"])} for sample in read_lines(folder / "samples.jsonl", Sample)
         ],
         data=data,
-        recipe=recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
+        recipe=read_text(recipe) if recipe.is_file() else "",
     )
-    path = folder / "report.html"
-    write_text(path, page)
-    return path
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _data(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(path, dict[str, Any])
+    except MissingFile:  # of a run that has not read its data yet
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def turns(prompt: str) -> list[tuple[str, str]]:

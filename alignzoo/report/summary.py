@@ -30,10 +30,13 @@ def summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
     accuracy = []
     if "preference_accuracy" in scores:
         start = "by likelihood" if scores.get("baseline") == "likelihood" else "before training"
-        figure = f"{scores['preference_accuracy']:.3f} ± {scores['preference_accuracy_se']:.3f} (n {scores['n']:,})"
+        own, error, base, margin = (
+            number(scores.get(key), ".3f")
+            for key in ("preference_accuracy", "preference_accuracy_se", "baseline_accuracy", "margin")
+        )
         accuracy = [
-            ("held-out accuracy", f"{figure}; the start {start} {scores['baseline_accuracy']:.3f}"),
-            ("margin", f"{scores['margin']:.3f}"),
+            ("held-out accuracy", f"{own} ± {error} (n {scores['n']:,}); the start {start} {base}"),
+            ("margin", margin),
         ]
     lines = [
         ("objective", objective_words(summary["objective"])),
@@ -56,6 +59,11 @@ def summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
         place = [name for name, _ in lines].index("training")
         lines.insert(place, ("label noise", f"{data['flipped']:,} training labels were flipped"))
     return lines
+
+
+def number(value: float | None, spec: str) -> str:
+    """Return a figure as text, or "none" for one that was left out."""
+    return "none" if value is None else format(value, spec)
 
 
 def _measured(scores: dict[str, Any]) -> list[tuple[str, str]]:
@@ -84,7 +92,7 @@ def _judged(name: str, figures: dict[str, Any]) -> tuple[str, str]:
         return f"judge {name}", f"failed: {figures['problem']}"
 
     def figure(key: str) -> str:
-        return "none" if figures[key] is None else f"{figures[key]:.3f} ± {figures[f'{key}_se']:.3f}"
+        return "none" if figures[key] is None else f"{figures[key]:.3f} ± {number(figures[f'{key}_se'], '.3f')}"
 
     parts = [f"beats the start in {figure('win_rate_over_start')}, the chosen in {figure('win_rate_over_chosen')}"]
     if "reward" in figures:

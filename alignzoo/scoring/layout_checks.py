@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from alignzoo.core.errors import first_line
 from alignzoo.core.memory import out_of_memory
 from alignzoo.data.trees import Branch, Tree
 from alignzoo.models.oracle import NARROW, in_float32, limit_of, sequence_log_probs, sequence_logits
@@ -166,5 +167,4 @@ def error_text(phase: str, error: Exception) -> str:
     """Describe an error of the model in one line. Raises it again where memory ran out."""
     if out_of_memory(error):
         raise error
-    first_line = (str(error).splitlines() or [""])[0]
-    return f"the model's {phase} raised {type(error).__name__}: {first_line[:120]}"
+    return f"the model's {phase} raised {type(error).__name__}: {first_line(error)[:120]}"

@@ -22,8 +22,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignzoo.core.artifacts import atomic_folder, read_verified, write_manifest
 from alignzoo.core.distributed.gather import full_state_dict, full_tensor, reshard, shard_like
+from alignzoo.core.door import tensors, translate
 from alignzoo.core.errors import UserError
+from alignzoo.core.files import remove
 from alignzoo.models.adapters import has_adapters, read_adapter, tensors_of, write_adapter
+from alignzoo.training.records import CheckpointManifest
 
 OPTIMIZER = "optimizer.safetensors"
 
@@ -41,13 +44,15 @@ class Checkpoint:
     """The state of each term of the objective."""
     budget: int
     """Token slots of a micro-batch: fewer than the recipe's once memory has run out."""
+    run: str = ""
+    """Fingerprint of the run that wrote it."""
 
 
 def save(
     folder: Path, step: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
-    optimizer: torch.optim.Optimizer, keep: int,
+    optimizer: torch.optim.Optimizer | None, keep: int,
     states: Sequence[Mapping[str, float]] = (), moving: nn.Module | None = None,
-    budget: int = 0, records: Iterable[Path] = (), writes: bool = True,
+    budget: int = 0, records: Iterable[Path] = (), writes: bool = True, run: str = "",
 ) -> Path:  # fmt: skip
     """Write `folder/step-000200`, and remove all but the last `keep` checkpoints. Collective with shards or ZeRO.
 
@@ -56,19 +61,20 @@ def save(
         step: Optimizer steps taken.
         model: The policy.
         tokenizer: Its tokenizer.
-        optimizer: Its optimizer.
+        optimizer: Its optimizer; None after the last step, which needs none.
         keep: Checkpoints that stay, this one included.
         states: The state of each term of the objective.
         moving: The moving reference, if there is one.
         budget: Token slots of a micro-batch.
         records: Files that the run appends to, copied as they are now.
         writes: True in the one process that writes.
+        run: Fingerprint of the run, which alone resumes from it.
 
     Raises:
         NotWritten: The disk is full or the like. Earlier checkpoints are unchanged.
     """
-    path = folder / f"step-{step:06d}"
-    weights, state = weights_of(model), _flatten(optimizer, model)
+    path = folder / _name(step)
+    weights, state = weights_of(model), _flatten(optimizer, model) if optimizer is not None else {}
     if not writes:
         return path
     sweep(folder)
@@ -78,15 +84,17 @@ def save(
         # convert. from_pretrained reads both.
         _write(temporary, model, weights, renamed=False)
         tokenizer.save_pretrained(temporary)
-        save_file(state, temporary / OPTIMIZER)
+        if optimizer is not None:
+            save_file(state, temporary / OPTIMIZER)
         if moving is not None:
             beside = {name: value.detach().contiguous() for name, value in moving.named_parameters()}
             save_file(beside, temporary / MOVING)
         for record in records:
             shutil.copyfile(record, temporary / record.name)
-        write_manifest(temporary, {"step": step, "objective": [dict(one) for one in states], "budget": budget})
+        about = {"step": step, "objective": [dict(one) for one in states], "budget": budget, "run": run}
+        write_manifest(temporary, about)
     for old in _by_step(folder)[:-keep]:
-        shutil.rmtree(old.rename(old.with_name(f".{old.name}.old.tmp")), ignore_errors=True)
+        remove(old)
     return path
 
 
@@ -98,7 +106,7 @@ def weights_of(model: nn.Module) -> dict[str, torch.Tensor]:
 def sweep(folder: Path) -> None:
     """Remove partial checkpoints of a killed process, and damaged ones."""
     for left_over in folder.glob(".step-*"):
-        shutil.rmtree(left_over, ignore_errors=True)
+        remove(left_over)
 
 
 def export(
@@ -122,26 +130,53 @@ def _by_step(folder: Path) -> list[Path]:
     return sorted((path for path, match in found.items() if match), key=lambda path: int(path.name[5:]))
 
 
-def latest(folder: Path) -> tuple[Checkpoint | None, list[Path]]:
-    """Return the newest intact checkpoint, and the damaged ones after it."""
+def latest(folder: Path, run: str = "") -> tuple[Checkpoint | None, list[Path]]:
+    """Return the newest intact checkpoint, and the damaged ones after it.
+
+    Raises:
+        UserError: It belongs to another run than the one with the fingerprint `run`, if that is given.
+        UnreadableFile: This user can't read it.
+    """
     damaged: list[Path] = []
     for path in reversed(_by_step(folder)):
-        about = read_verified(path)
-        if about is not None:
-            return Checkpoint(path, about["step"], about["objective"], about["budget"]), damaged
+        about = read_verified(path, CheckpointManifest)
+        if about is not None and path.name == _name(about["step"]):
+            found = Checkpoint(path, about["step"], about["objective"], about["budget"], about["run"])
+            if run and found.run != run:
+                raise UserError(
+                    f"this checkpoint belongs to {f'run {found.run[:8]}' if found.run else 'no known run'}, and this "
+                    f"is run {run[:8]}", where=str(path), expected="the checkpoints that the run itself wrote",
+                    hint="move it elsewhere, or start the run again with --fresh",
+                )  # fmt: skip
+            return found, damaged
         damaged.append(path)
     return None, damaged
 
 
+def _name(step: int) -> str:
+    return f"step-{step:06d}"
+
+
 def restore(
-    checkpoint: Checkpoint, model: PreTrainedModel, optimizer: torch.optim.Optimizer, moving: nn.Module | None = None
+    checkpoint: Checkpoint,
+    model: PreTrainedModel,
+    optimizer: torch.optim.Optimizer | None,
+    moving: nn.Module | None = None,
 ) -> None:
-    """Restore weights, optimizer and moving reference bit for bit. Collective with shards."""
+    """Restore weights, optimizer (None: not needed) and moving reference bit for bit. Collective with shards.
+
+    Raises:
+        BadFile: The checkpoint is that of another model or optimizer.
+    """
     reshard(model)
-    (read_adapter if has_adapters(model) else load_into)(model, checkpoint.path)
-    _unflatten(optimizer, model, load_file(checkpoint.path / OPTIMIZER))
-    if moving is not None:
-        moving.load_state_dict(load_file(checkpoint.path / MOVING), strict=False)  # buffers and tied names stay
+    with translate(checkpoint.path, "the checkpoint", "start the run again with --fresh"):
+        for path in checkpoint.path.glob("*.safetensors"):
+            tensors(path)
+        (read_adapter if has_adapters(model) else load_into)(model, checkpoint.path)
+        if optimizer is not None:
+            _unflatten(optimizer, model, load_file(checkpoint.path / OPTIMIZER))
+        if moving is not None:
+            moving.load_state_dict(load_file(checkpoint.path / MOVING), strict=False)  # buffers and tied names stay
 
 
 def _names(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[int, str]:

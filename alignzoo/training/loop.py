@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -10,18 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from alignzoo.core.artifacts import quarantine
-from alignzoo.core.errors import NotWritten, RunFailed
+from alignzoo.core.door import BadFile
+from alignzoo.core.errors import NotWritten, RunFailed, first_line
 from alignzoo.core.signals import Interrupted
 from alignzoo.evaluation.evaluate import evaluate
 from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.exactness import Check, SpotCheck, no_oracle
 from alignzoo.training import checkpoint
 from alignzoo.training.job import Job
-from alignzoo.training.run_folder import read_lines
+from alignzoo.training.records import Line, read_lines
 from alignzoo.training.schedule import rows_of_step
 from alignzoo.training.spot_checks import Watch, interval
 from alignzoo.training.step import Engine
@@ -54,15 +58,18 @@ class Training:
 
     def resume(self) -> None:
         """Restore the newest intact checkpoint, or the start."""
-        good, damaged = self.ranks.broadcast_from_main(lambda: checkpoint.latest(self.folder.checkpoints))
+        run = self.job.resolved.fingerprint
+        good, damaged = self.ranks.broadcast_from_main(lambda: checkpoint.latest(self.folder.checkpoints, run))
         for path in damaged:
             before = f"using the one before it, {good.path.name}" if good else "the run starts again"
             self.screen.info(f"checkpoint {path} is damaged; {before}")
         if good:
-            checkpoint.restore(good, self.model, self.engine.optimizer, self.moving)
+            self._check_fits(good)
+            self.done = good.step
+            checkpoint.restore(good, self.model, self._optimizer(), self.moving)
             self.engine.states = good.states or self.engine.states
             self.engine.passes.budget = good.budget or self.engine.passes.budget
-            self.done = self.saved = good.step
+            self.saved = good.step
             self.last = good.path
             self.ranks.all_gather()  # wait until every process has read it
             self.screen.info(f"resuming after step {good.step}")
@@ -72,6 +79,14 @@ class Training:
             for path in damaged:
                 quarantine(path)
         self.folder.restore_records(self.last)
+
+    def _check_fits(self, good: checkpoint.Checkpoint) -> None:
+        states = [set(state) for state in self.engine.states]
+        if good.step > self.engine.steps or (good.states and [set(state) for state in good.states] != states):
+            raise BadFile(
+                "the checkpoint doesn't fit the run: it has other steps or another objective", where=str(good.path),
+                hint="start the run again with --fresh",
+            )  # fmt: skip
 
     def run(self) -> dict[str, Any]:
         """Take the remaining steps, and return the last evaluation.
@@ -83,7 +98,7 @@ class Training:
 
     def _run(self) -> dict[str, Any]:
         train, steps = self.recipe.train, self.engine.steps
-        lines = self.ranks.broadcast_from_main(lambda: read_lines(self.folder.metrics))
+        lines = self.ranks.broadcast_from_main(lambda: read_lines(self.folder.metrics, Line))
         evaluations = {line["step"]: line for line in lines if line["kind"] == "eval"}
         last = evaluations.get(self.done) or self._measure()
         if self.done == 0:
@@ -110,11 +125,25 @@ class Training:
         """
         if self.done > self.saved:
             self.last = checkpoint.save(
-                self.folder.checkpoints, self.done, self.model, self.tokenizer, self.engine.optimizer,
+                self.folder.checkpoints, self.done, self.model, self.tokenizer, self._optimizer(),
                 self.recipe.train.keep_checkpoints + extra, self.engine.states, self.moving,
-                self.engine.passes.budget, self.folder.records, self.folder.writes,
+                self.engine.passes.budget, self.folder.records, self.folder.writes, self.job.resolved.fingerprint,
             )  # fmt: skip
             self.saved = self.done
+
+    def save_end(self) -> None:
+        """Keep the last step, so that nothing after it costs one.
+
+        A disk that is too full for the checkpoint may still have room for the policy.
+        """
+        with self.stopping.uninterruptible():
+            try:
+                self.save()
+            except NotWritten as error:
+                self.screen.info(f"{error}; the policy is written without it")
+
+    def _optimizer(self) -> torch.optim.Optimizer | None:
+        return self.engine.optimizer if self.done < self.engine.steps else None
 
     @contextmanager
     def saved_on_stop(self) -> Iterator[None]:
@@ -132,6 +161,24 @@ class Training:
             raise
         except NotWritten as error:
             raise error.more(self._last_checkpoint()) from error
+
+    @contextmanager
+    def finishing(self) -> Iterator[None]:
+        """Say what is kept when the work after the last step fails; the next command does it again.
+
+        Raises:
+            RunFailed: The block raised an exception.
+        """
+        try:
+            yield
+        except RunFailed as error:
+            raise error.more(self._last_checkpoint()) from error
+        except Exception as error:
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            what = f"{type(error).__name__}: {first_line(error)} ({at.filename}:{at.lineno})"
+            raise RunFailed(
+                f"after the last step: {what}; {self._last_checkpoint()}; the same command does the rest"
+            ) from error
 
     @contextmanager
     def _saved_on_failure(self) -> Iterator[None]:
@@ -186,10 +233,8 @@ class Training:
             scores = evaluate(
                 self.engine.scorer, self.held_out, budget, hidden, states, at_start=step == 0, ranks=self.ranks
             )
-        line = {"kind": "eval", "step": step} | scores
         with self.stopping.uninterruptible():
-            self._record(line)
-        return line
+            return self._record({"kind": "eval", "step": step} | scores)
 
     def _record_start(self) -> list[dict[str, Any]]:
         """Record the checks of the reference, or the reason why its scores can't be checked."""
@@ -201,9 +246,16 @@ class Training:
                 self._record(line)
         return lines
 
-    def _record(self, line: dict[str, Any]) -> None:
+    def _record(self, line: dict[str, Any]) -> dict[str, Any]:
+        """Append a line without its figures that are not finite, which JSON can't hold, and return it."""
+        bad = [key for key, value in line.items() if isinstance(value, float) and not math.isfinite(value)]
+        if bad:
+            what = ", ".join(f"{key} is {line[key]}" for key in bad)
+            self.screen.info(f"{line['kind']} line of step {line['step']}: {what}; left out")
+        line = {key: value for key, value in line.items() if key not in bad}
         self.folder.append(self.folder.metrics, line)
         self.reporting.line(line)
+        return line
 
 
 def watch_steps(engine: Engine) -> Watch | None:

@@ -7,11 +7,20 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from alignzoo.core.console import Screen
+from alignzoo.data.row_reader import RowReader
+from alignzoo.data.token_store import TokenStore
 from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.evaluation.judging import run_judge
 from alignzoo.evaluation.samples import choose_reply_rows, reply_records
+from alignzoo.interfaces.judge import Prompt
 from alignzoo.models.generation import generate_replies
+from alignzoo.models.tokenizers import pretrained_tokenizer
+from alignzoo.recipe.resolved import Resolved
 from alignzoo.training.job import Job
+from alignzoo.training.records import Sample, read_lines
+from alignzoo.training.reporting import Reporting
+from alignzoo.training.run_folder import RunFolder
 
 
 def greedy_replies(
@@ -45,8 +54,35 @@ def judge_replies(
     count = job.recipe.eval.replies.num_prompts
     lines = reply_records(held_out, count, tokenizer, before, after)
     job.folder.write_lines("samples.jsonl", lines)
-    rows = [held_out.rows[i] for i in choose_reply_rows(held_out, count)]
+    prompts = [held_out.rows[i].prompt for i in choose_reply_rows(held_out, count)]
     judges = job.recipe.eval.judges
     return job.ranks.broadcast_from_main(
-        lambda: {judge.name: run_judge(judge, rows, lines, job.screen) for judge in judges}
+        lambda: {judge.name: run_judge(judge, prompts, lines, job.screen) for judge in judges}
     )
+
+
+def held_out_prompts(resolved: Resolved, run: RunFolder, screen: Screen) -> dict[str, Prompt]:
+    """Return the prompts of a finished run's held-out rows, under the rows' ids."""
+    tokenizer = pretrained_tokenizer(str(run.policy), None, resolved.recipe.model.runs_code)
+    store = TokenStore(resolved, tokenizer, run.first_day())
+    return {row.id: row.prompt for row in store.get(RowReader(resolved.recipe.data), screen.info).held_out.rows}
+
+
+def judge_again(
+    resolved: Resolved, folder: RunFolder, summary: dict[str, Any], reporting: Reporting, screen: Screen
+) -> dict[str, Any]:
+    """Ask the judges that have failed on a finished run, and return the summary with their figures."""
+    before = summary.get("judges", {})
+    failed = [judge for judge in resolved.recipe.eval.judges if "problem" in before.get(judge.name, {})]
+    lines = read_lines(folder.path / "samples.jsonl", Sample) if failed and folder.writes else []
+    if not lines:
+        return summary
+    with folder.held(wait=True):
+        known = held_out_prompts(resolved, folder, screen)
+        prompts = [known[line["id"]] for line in lines]
+        screen.info(f"asked again, after a failure: {', '.join(judge.name for judge in failed)}")
+        figures = {judge.name: run_judge(judge, prompts, lines, screen) for judge in failed}
+        if any("problem" not in found for found in figures.values()):
+            summary = summary | {"judges": before | figures}
+            folder.finish(summary, reporting.finish)
+    return summary

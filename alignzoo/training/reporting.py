@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ class Reporting:
 
     def __init__(self, reporters: Sequence[Reporter], folder: Path, screen: Screen) -> None:
         self._reporters, self._folder, self._screen = list(reporters), folder, screen
+        self._failed: list[str] = []
 
     def start(self, recipe: Mapping[str, Any], step: int) -> None:
         """Report that a run begins, or continues after `step` steps."""
@@ -25,17 +26,21 @@ class Reporting:
         """Report a line added to metrics.jsonl."""
         self._call(lambda reporter: reporter.on_log(self._folder, line))
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
-        """Report a finished run."""
-        self._call(lambda reporter: reporter.on_finish(self._folder, summary))
+    def finish(self, summary: Mapping[str, Any], only: Collection[str] = ()) -> list[str]:
+        """Report a finished run, to the reporters named in `only` if there are any. Returns the names that failed."""
+        self._call(lambda reporter: reporter.on_finish(self._folder, summary), only)
+        return [name for name in self._failed if not only or name in only]
 
-    def _call(self, hook: Callable[[Reporter], None]) -> None:
+    def _call(self, hook: Callable[[Reporter], None], only: Collection[str] = ()) -> None:
         for reporter in list(self._reporters):
+            if only and reporter.name not in only:
+                continue
             try:
                 hook(reporter)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 what = first_line(error)
                 self._screen.info(
                     f"reporter {reporter.name} failed ({type(error).__name__}: {what}); the run continues"
                 )
                 self._reporters.remove(reporter)
+                self._failed.append(reporter.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,9 +14,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignzoo.core.console import Screen
 from alignzoo.core.distributed.process_group import Ranks
-from alignzoo.core.files import translate_os_errors
+from alignzoo.core.errors import UserError
+from alignzoo.core.files import remove
 from alignzoo.core.memory import reset_peak_memory, tune_malloc
 from alignzoo.core.paths import runs_root
+from alignzoo.core.redaction import holds_secret
 from alignzoo.data.token_store import TokenizedDataset
 from alignzoo.models.compile import compiled_layers, disable_tf32
 from alignzoo.models.fingerprint import weights_fingerprint
@@ -35,7 +36,7 @@ from alignzoo.training.master_weights import memory_words
 from alignzoo.training.policy import device_of, open_data, open_policy
 from alignzoo.training.preflight import check_enough_rows, check_positions, no_router_loss, preflight
 from alignzoo.training.references import References, live_reference, score_references
-from alignzoo.training.replies import greedy_replies, judge_replies
+from alignzoo.training.replies import greedy_replies, judge_again, judge_replies
 from alignzoo.training.reporting import Reporting
 from alignzoo.training.run_folder import RunFolder
 from alignzoo.training.schedule import make_optimizer, total_steps
@@ -105,7 +106,7 @@ def _run(resolved: Resolved, fresh: bool, wait: bool, screen: Screen, ranks: Ran
     for need in resolved.needs.values():
         run_resolved(need, wait=wait, screen=screen)
     if fresh and folder.writes:
-        with folder.held(wait):
+        with folder.held(wait, clearing=True):
             _clear(folder)
     summary = ranks.broadcast_from_main(folder.summary)
     if summary is None:
@@ -115,8 +116,16 @@ def _run(resolved: Resolved, fresh: bool, wait: bool, screen: Screen, ranks: Ran
                 start = ranks.main_process_first(lambda: start_weights(resolved, screen))
                 return RunResult(folder.path, _train(Job(resolved, folder, start, screen, ranks)))
     screen.info(f"{resolved.recipe.name}: already finished, in {folder.path}")
-    folder.report_late(Reporting(resolved.recipe.reporters, folder.path, screen).finish)
-    return RunResult(folder.path, summary)
+    done = summary
+    return RunResult(folder.path, ranks.broadcast_from_main(lambda: _finish_late(resolved, folder, done, screen)))
+
+
+def _finish_late(resolved: Resolved, folder: RunFolder, summary: dict[str, Any], screen: Screen) -> dict[str, Any]:
+    """Do what failed after the last step of a finished run: judges first, then reporters."""
+    reporting = Reporting(resolved.recipe.reporters, folder.path, screen)
+    summary = judge_again(resolved, folder, summary, reporting, screen)
+    folder.report_late(reporting.finish)
+    return summary
 
 
 def start_weights(resolved: Resolved, screen: Screen) -> Path | None:
@@ -150,8 +159,13 @@ def _phases(job: Job) -> dict[str, Any]:
     with training.saved_on_stop():
         with compiled_layers(model, recipe.train.compile, ranks.device):
             last = training.run()
-        export_policy(job, model, tokenizer)
+        training.save_end()
+    with training.finishing():
+        with job.stopping.uninterruptible():
+            export_policy(job, model, tokenizer)
         after = greedy_replies(job, model, tokenizer, data.held_out)
+        if recipe.eval.judges:  # one may load a model, and memory run out: nothing may be lost
+            training.save()
         judges = judge_replies(job, tokenizer, data.held_out, before, after)
         finished = FinishedRun(
             model, start_fingerprint, weights_fingerprint(model), layout, (references.train, references.held_out),
@@ -164,7 +178,14 @@ def _phases(job: Job) -> dict[str, Any]:
 
 def _write_recipe(job: Job) -> None:
     needs = {key: f"../{folder_of(need).path.name}/recipe.yaml" for key, need in job.resolved.needs.items()}
-    job.folder.write_text("recipe.yaml", job.resolved.to_yaml(needs))
+    text = job.resolved.to_yaml(needs)
+    if holds_secret(text):  # the recipe's own text was checked when it was read
+        raise UserError(
+            "a plugin's field has a secret as its default, which recipe.yaml would keep",
+            where=str(job.resolved.path),
+            expected="a field that names an environment variable",
+        )  # fmt: skip
+    job.folder.write_text("recipe.yaml", text)
     job.ranks.need_shared(job.folder.path)
 
 
@@ -230,5 +251,4 @@ def _clear(folder: RunFolder) -> None:
     order = {"summary.json": 0, "checkpoints": 1}
     for path in sorted(folder.path.iterdir(), key=lambda path: order.get(path.name, 2)):
         if path.name != ".lock":
-            with translate_os_errors(path):
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            remove(path)

@@ -6,16 +6,27 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from alignzoo.core.door import BadFile, MissingFile, read_checked, read_text
 from alignzoo.core.errors import UserError
-from alignzoo.core.files import atomic_write, make_folder, translate_os_errors, write_json, write_text
-from alignzoo.core.redaction import redact
+from alignzoo.core.files import (
+    atomic_write,
+    make_folder,
+    remove_temporaries,
+    translate_os_errors,
+    write_json,
+    write_text,
+)
+from alignzoo.training.records import Summary
 
+Report = Callable[[dict[str, Any], list[str]], list[str]]
+"""Reports a summary to the reporters with these names, or to all; returns the names of those that failed."""
 FIRST_DAY = "started.txt"
 
 
@@ -35,28 +46,37 @@ class RunFolder:
     metrics = property(lambda self: self.path / "metrics.jsonl", doc="One line per step and evaluation.")
     timings = property(lambda self: self.path / "timings.jsonl", doc="Seconds, pairs and tokens of each step.")
 
-    _unreported = property(lambda self: self.path / ".unreported", doc="Exists until the reporters have finished.")
+    _unreported = property(
+        lambda self: self.path / ".unreported", doc="The reporters that have failed; empty before the first."
+    )
     records = property(lambda self: (self.metrics, self.timings), doc="The files that a run appends to.")
 
     def summary(self) -> dict[str, Any] | None:
-        """Return the summary of a finished run, or None."""
+        """Return the summary of a finished run, or None.
+
+        Raises:
+            BadFile: summary.json is damaged or can't be read.
+        """
         try:
-            summary = json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            summary: dict[str, Any] = read_checked(self.path / "summary.json", Summary)
+        except MissingFile:
             return None
-        return summary if summary.get("finished") else None
+        except BadFile as error:
+            again = "--fresh removes the run and starts again"
+            raise type(error)([replace(problem, hint=again) for problem in error.problems]) from None
+        return summary if summary["finished"] else None
 
     def first_day(self) -> date:
         """Return the date of the run's first start, which chat templates may write into every prompt."""
         try:
-            return date.fromisoformat((self.path / FIRST_DAY).read_text(encoding="utf-8").strip())
-        except (OSError, ValueError):  # not started yet, or by a version that recorded none
+            return date.fromisoformat(read_text(self.path / FIRST_DAY, limit=64).strip())
+        except (MissingFile, ValueError):  # not started yet, or by a version that recorded none
             today = date.today()
             if self.writes and self.path.is_dir() and self.summary() is None:
                 self.write_text(FIRST_DAY, f"{today.isoformat()}\n")
             return today
 
-    def finish(self, summary: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
+    def finish(self, summary: dict[str, Any], report: Report) -> None:
         """Write the summary, which marks the run as finished, and call `report` with it."""
         if not self.writes:
             return
@@ -65,35 +85,37 @@ class RunFolder:
         self.write_json("summary.json", summary)
         self._report(report)
 
-    def report_late(self, report: Callable[[dict[str, Any]], None]) -> None:
-        """Call `report` if a process was killed between the summary and its report."""
+    def report_late(self, report: Report) -> None:
+        """Call `report` if a process was killed between the summary and its report, or a reporter failed."""
         if self.writes and self._unreported.exists():
             with self.held(wait=True):
                 self._report(report)
 
-    def _report(self, report: Callable[[dict[str, Any]], None]) -> None:
+    def _report(self, report: Report) -> None:
         summary = self.summary() if self._unreported.exists() else None
-        if summary is not None:
-            report(summary)
+        if summary is None:
+            return
+        failed = report(summary, read_text(self._unreported).split())
+        with translate_os_errors(self._unreported):
+            self._unreported.write_text("\n".join(failed), encoding="utf-8")
+        if not failed:
             self._unreported.unlink(missing_ok=True)
 
     @contextmanager
-    def held(self, wait: bool = False) -> Iterator[None]:
+    def held(self, wait: bool = False, clearing: bool = False) -> Iterator[None]:
         """Hold the lock of the folder during the block.
 
         Args:
             wait: Wait for another process that holds it.
+            clearing: The block removes everything, links too.
 
         Raises:
-            UserError: Another process holds the lock, or the folder is a link.
+            UserError: Another process holds the lock, or the folder is a link or holds one.
         """
         if not self.writes:
             yield
             return
-        if self.path.is_symlink():
-            raise UserError(
-                "the run folder is a symbolic link, through which nothing is written or removed", where=str(self.path)
-            )
+        self.check_links(inside=not clearing)
         lock = FileLock(self.path / ".lock")
         with translate_os_errors(self.path, hint="set ALIGNZOO_RUNS to another folder"):
             make_folder(self.path)
@@ -102,11 +124,22 @@ class RunFolder:
             except Timeout:
                 raise UserError("another process is working on this run", where=str(self.path)) from None
         try:
-            for left_over in self.path.glob(".*.tmp"):  # of a killed process
-                shutil.rmtree(left_over) if left_over.is_dir() and not left_over.is_symlink() else left_over.unlink()
+            remove_temporaries(self.path)
             yield
         finally:
             lock.release()
+
+    def check_links(self, inside: bool = True) -> None:
+        """Raise UserError if the folder, or with `inside` anything in it, is a link: writes would go elsewhere."""
+        links = [self.path] if self.path.is_symlink() else []
+        if inside and self.path.is_dir():
+            links += [path for path in self.path.iterdir() if path.is_symlink()]
+        for link in links:
+            what = "the run folder is" if link == self.path else "this part of the run folder is"
+            raise UserError(
+                f"{what} a symbolic link, through which nothing is written or removed", where=str(link),
+                hint="" if link == self.path else "move it away, or remove the run with --fresh",
+            )  # fmt: skip
 
     def write_json(self, name: str, value: Any) -> None:
         """Replace a JSON file of the folder."""
@@ -124,7 +157,7 @@ class RunFolder:
 
     def append(self, path: Path, value: dict[str, Any]) -> None:
         """Append one JSON line."""
-        line = redact(json.dumps(value, allow_nan=False)) + "\n"
+        line = json.dumps(value, allow_nan=False) + "\n"
         if not self.writes:
             return
         with translate_os_errors(path), open(path, "a", encoding="utf-8") as file:
@@ -135,15 +168,3 @@ class RunFolder:
         for record in self.records if self.writes else ():
             with atomic_write(record) as temporary:
                 shutil.copyfile(kept / record.name, temporary) if kept else temporary.touch()
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the values of a JSON lines file, without a last line that a crash has cut."""
-    lines: list[dict[str, Any]] = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").split("\n"):  # not splitlines: a sample may hold U+2028
-            try:
-                lines.append(json.loads(line))
-            except ValueError:
-                break
-    return lines

@@ -17,7 +17,8 @@ from alignzoo.models.fingerprint import num_trainable_parameters, remote_code_di
 from alignzoo.recipe.resolved import Resolved
 from alignzoo.reference.scores import ReferenceScores
 from alignzoo.scoring.layout import Layout
-from alignzoo.training.run_folder import RunFolder, read_lines
+from alignzoo.training.records import Line, Timing, read_lines
+from alignzoo.training.run_folder import RunFolder
 from alignzoo.training.step import ZERO_WEIGHT
 
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "pydantic", "pluggy")
@@ -41,7 +42,7 @@ class FinishedRun:
 
 def summarize(resolved: Resolved, folder: RunFolder, data: dict[str, Any], trained: FinishedRun) -> dict[str, Any]:
     """Return the summary, from the state of a finished run and the records in its folder."""
-    recipe, lines, timings = resolved.recipe, read_lines(folder.metrics), read_lines(folder.timings)
+    recipe, lines, timings = resolved.recipe, read_lines(folder.metrics, Line), read_lines(folder.timings, Timing)
     first = next(line for line in lines if line["kind"] == "eval")
     seconds = sum(line["seconds"] for line in timings)
     start = f"the run of {resolved.start.recipe.name}" if resolved.start else str(recipe.model)

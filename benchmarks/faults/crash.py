@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import mmap
 import os
@@ -20,17 +21,25 @@ WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.link", "os.symlink", "shutil.copyfile")
 
 
+KILL, TORN, FULL = "kill", "torn", "full"
+GROWING = ("write", "append", "fsync", "mkdir", "copyfile")
+"""Operations that need room."""
+
+
 class Operations:
-    """Counts every operation by which the child changes the disk under a folder, and kills the child right before the
-    `kill_at`-th one.
+    """Counts every operation by which the child changes the disk under a folder, and injects a fault at one.
 
     Python announces opening, renaming, removing and making before it does them (audit events); os.fsync is wrapped.
-    `torn`: what a power cut may leave of that operation: half the bytes of a file that was not synced yet, half a line.
+
+    `how`: KILL the child right before the operation; TORN leaves what a power cut may leave of it too: half the bytes of
+    a file that was not synced yet, half a line; FULL lets it and all later ones that need room fail, as on a full disk.
     """
 
-    def __init__(self, folder: Path, kill_at: int = 0, torn: bool = False) -> None:
-        self.folder, self.kill_at, self.torn = str(folder), kill_at, torn
+    def __init__(self, folder: Path, at: int = 0, how: str = KILL, under: str = "") -> None:
+        self.folder, self.at, self.how, self.under = f"{folder}{os.sep}", at, how, under
         self.shared = mmap.mmap(-1, 1 << 20)  # the child's list, for the parent to read
+        self.kept = Path(f"{folder}.kept")
+        """Digests of all files under final names when the disk was full for the first time."""
 
     def __call__(self) -> None:
         """In the child."""
@@ -56,17 +65,34 @@ class Operations:
             self._next(event.split(".")[1], os.path.abspath(arguments[0]), None)
 
     def _next(self, what: str, path: str, tear: Callable[[], None] | None) -> None:
-        if not path.startswith(self.folder):
+        if not path.startswith(self.folder) or self.under not in path:
             return
         self.count += 1
         line = f"{what} {os.path.relpath(path, self.folder)}".encode()
         at = self.shared.tell()
         self.shared.write(line + b"\n")
         assert self.shared.tell() > at
-        if self.count == self.kill_at:
-            if self.torn and tear:
+        if self.how == FULL:
+            if self.at and self.count >= self.at and what in GROWING:
+                self._fail(path)
+        elif self.count == self.at:
+            if self.how == TORN and tear:
                 tear()
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def _fail(self, path: str) -> None:
+        at, self.at = self.at, 0
+        if not self.kept.exists():
+            self.kept.write_text(json.dumps(final_files(Path(self.folder))))
+        self.at = at
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    def lost(self) -> list[str]:
+        """Files under final names that a full disk has cost, in the parent."""
+        before = json.loads(self.kept.read_text()) if self.kept.exists() else {}
+        self.kept.unlink(missing_ok=True)
+        now = final_files(Path(self.folder))
+        return [path for path, digest in before.items() if now.get(path) != digest]
 
     @staticmethod
     def _halve(path: str) -> None:
@@ -76,13 +102,23 @@ class Operations:
 
     def _add(self, path: str, line: str) -> None:
         if line:
-            self.kill_at = 0
+            self.at = 0
             with open(path, "a") as file:
                 file.write(line)
 
     def seen(self) -> list[str]:
         """Every operation so far, in the parent."""
         return self.shared[:].split(b"\0", 1)[0].decode().splitlines()
+
+
+def final_files(folder: Path) -> dict[str, str]:
+    """Digests of the files that a run replaces as a whole; lines are appended to the others."""
+    from alignzoo.core.digests import digest_file
+
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".jsonl"]
+    inside = {path.relative_to(folder): path for path in paths}
+    return {str(own): digest_file(path) for own, path in inside.items()
+            if not any(part.startswith(".") for part in own.parts)}  # fmt: skip
 
 
 PHASES = (
@@ -152,11 +188,19 @@ def damaged(place: Workplace) -> list[str]:
     A last line that a kill cut short is not counted: it has no end, and the next command leaves it out.
     """
     from alignzoo.core.artifacts import read_verified
+    from alignzoo.core.door import BadFile
     from alignzoo.reference.cache import read_shard
+
+    def is_bad(path: Path) -> bool:
+        try:
+            read_shard(path)
+        except BadFile:
+            return True
+        return False
 
     bad = [path for path in place.runs.glob("*/checkpoints/step-*") if read_verified(path) is None]
     bad += [path for path in place.cache.glob("tokens/[0-9a-f]*") if read_verified(path) is None]
-    bad += [path for path in place.cache.glob("reference/*/*.safetensors") if read_shard(path) is None]
+    bad += [path for path in place.cache.glob("reference/*/*.safetensors") if is_bad(path)]
     bad += [path for path in place.runs.glob("*/[a-z]*.json") if not _parses(path.read_text())]
     for path in place.runs.glob("*/[a-z]*.jsonl"):
         *whole, _ = path.read_text().split("\n")

@@ -1,18 +1,19 @@
-"""Kill a run with SIGKILL at every moment, repeat the command, and compare every byte.
+"""Kill commands with SIGKILL, and fill their disk, at every moment; repeat them, and compare every byte.
 
-Run as: python benchmarks/faults/kills.py [KILLS] [--every N] [--first N] [--seed N] [--write] [--add]
+Run as: python benchmarks/faults/kills.py [--kills N] [--every N] [--first N] [--seed N] [--only SCENARIO ...] [--write]
 
-Two series on recipes/dpo_hh.yaml at its smallest size, its SFT run included:
+Over five scenarios (SFT, DPO, LoRA, the reference pass, a comparison), at the smallest size:
 
-- at every operation that changes the disk (a file opened for writing, synced, renamed or removed, a folder made), the kill
-  comes just before it; and once more with what a power cut may leave, half of an unsynced file or half of a line.
-  `--every 10` takes each tenth of them.
-- KILLS (100) at random moments of whole runs from nothing, half of them spread over the time and half over the phases; a
-  third of the resumed commands are killed again.
+- at every operation that changes the disk (a file opened for writing, synced, renamed or removed, a folder made), a kill
+  just before it; once more with what a power cut may leave, half of an unsynced file or half of a line; and once more with
+  a disk that is full from there on. `--every 10` takes each tenth of them.
+- N kills (300) at random moments, half of them spread over the time and half over the phases of a run; a third of the
+  resumed commands are killed again.
+- disks of random sizes, too small for the command, where mounting is allowed.
 
-After each kill every file under its final name is checked against its digests, and the finished run against one that was
-never killed. `--write` writes benchmarks/results/kills.md and .json; `--add` adds to them, so that a series can be run in
-parts. Exits with 1 when a byte differs.
+After each fault every file under its final name is checked against its digests, and the finished command against one that
+nothing happened to. A full disk must also end in one sentence, and change no file that was there. Every command is a fork
+of one warmed process. `--write` writes benchmarks/results/kills.md and .json. Exits with 1 when a byte differs.
 """
 
 from __future__ import annotations
@@ -22,124 +23,133 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-from crash import PHASES, Operations, Phases, damaged, kill_after, leftovers
-from stage import ROOT, SETTINGS, Workplace, warm
+from crash import FULL, GROWING, KILL, PHASES, TORN, Operations, Phases, damaged, kill_after, leftovers
+from of_machine import small_disk
+from scenarios import DATA, SCENARIOS, SIZE, Scenario, prepared
+from stage import ROOT, SETTINGS, Finished, Workplace, warm
 
-RECIPE = ["recipes/dpo_hh.yaml", "--with", "recipes/scale/smallest.yaml"]
-SMALL = [
-    "data.max_train_rows=32", "data.held_out_rows=8", "train.batch_size=8", "train.max_steps=4", "train.checkpoint_every=1",
-    "eval.every=2", "eval.replies.num_prompts=1", "eval.replies.max_new_tokens=4",
-]  # fmt: skip
-"""For the kills at every operation: as many kinds of operations in less time."""
-RUNS = ("sft_hh", "dpo_hh")
+Say = Callable[[str], None]
+HOWS = {KILL: "killed", TORN: "killed, with torn files", FULL: "the disk full from there on"}
+RANDOM, SMALL = "killed at random moments", "disks too small"
 
 
 @dataclass
 class Tally:
-    """What a series of kills came to."""
+    """The outcome of a series of faults."""
 
-    kills: int = 0
+    faults: int = 0
     finished: int = 0
-    """Runs that were resumed to their end."""
+    """Commands that were repeated to their end."""
     identical: int = 0
-    """Of these, with every compared file as in the uninterrupted run."""
+    """Of these, with every compared file as in the uninterrupted one."""
     damaged: int = 0
     left_over: int = 0
     where: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
-    def look(self, place: Workplace, hit: str) -> None:
-        """After a kill."""
-        self.kills += 1
+    def look(self, place: Workplace, hit: str, wrong: Sequence[str] = ()) -> None:
+        """Count a fault, and check every file after it."""
+        self.faults += 1
         self.where[hit] += 1
-        bad = damaged(place)
+        bad = [f"damaged {path}" for path in damaged(place)] + list(wrong)
         self.damaged += len(bad)
-        self.wrong += [f"after a kill in {hit}: damaged {path}" for path in bad]
+        self.wrong += [f"{hit}: {one}" for one in bad]
 
-    def compare(self, place: Workplace, want: dict[str, bytes], hit: str, names: tuple[str, ...], code: int) -> None:
-        """At the end."""
+    def compare(self, scenario: Scenario, place: Workplace, finished: Finished, hit: str) -> None:
+        """Compare a repeated command with the uninterrupted one."""
         self.finished += 1
-        try:
-            got = {key: value for name in names for key, value in place.artifacts(name).items()}
-        except (OSError, ValueError) as error:
-            got = {f"exit code {code}, {error}": b""}
-        differ = [key for key in got.keys() | {key for key in want if key.split("/")[0] in names}
-                  if got.get(key) != want.get(key)]  # fmt: skip
-        pages = [name for name in names if code == 0 and not (place.run_folder(name) / "report.html").is_file()]
-        self.identical += not differ and not pages
-        self.wrong += [f"after a kill in {hit}: {key} differs" for key in [*differ, *pages]]
+        got, want = scenario.result(place), scenario.want
+        differ = [key for key in got.keys() | want.keys() if got.get(key) != want.get(key)]
+        if finished.code:
+            differ.append(f"exit code {finished.code}, {finished.message}; the rest")
         left_over = [path for path in leftovers(place) if path.startswith("runs/")]
+        self.identical += not differ
         self.left_over += len(left_over)
-        self.wrong += [f"after a kill in {hit}: left over {path}" for path in left_over]
+        self.wrong += [f"{hit}: {key} differs" for key in differ] + [f"{hit}: left over {path}" for path in left_over]
+
+    def words(self) -> str:
+        """The figures in a line, and a line for each thing that is wrong."""
+        line = f"{self.faults} faults, {self.finished} repeated, {self.identical} identical"
+        return "\n  ".join([line, *self.wrong])
 
 
-def every_operation(root: Path, every: int, first: int, say) -> Tally:
-    """Kill at each operation of the SFT run, and then of the DPO run beside a finished SFT run."""
-    tally = Tally()
-    recipe = [*RECIPE, *SMALL]
-    whole = Workplace(root / "whole", recipe)
-    assert whole.run().code == 0
-    want = whole.artifacts("sft_hh") | whole.artifacts("dpo_hh")
-    sft = ["recipes/sft_hh.yaml", *recipe[1:]]
-    for name, arguments, before in (("sft_hh", _sft(sft), None), ("dpo_hh", recipe, whole)):
-        place = Workplace(root / "place", arguments)
-        for torn in (False, True):
-            _fresh(place, before)
-            operations = Operations(place.root)
-            finished = place.run(inject=operations)
-            assert finished.code == 0, finished.err
-            tally.compare(place, want, "nothing", (name,), 0)
-            tally.finished -= 1
-            tally.identical -= 1
-            seen = operations.seen()
-            tears = [n for n, line in enumerate(seen, 1) if not torn or line.startswith(("fsync", "append"))]
-            say(f"{name}: {len(seen)} operations, {len(tears)} kills{' with torn files' if torn else ''}")
-            for n in tears[first - 1 :: every]:
-                _fresh(place, before)
-                assert place.run(inject=Operations(place.root, n, torn)).code == -9
-                hit = f"{name} {seen[n - 1].split()[0]}{' torn' if torn else ''}"
-                tally.look(place, hit)
-                finished = place.run()
-                tally.compare(place, want, f"{hit} ({n}: {seen[n - 1]})", (name,), finished.code)
-    return tally
+def told(finished: Finished) -> list[str]:
+    """What is wrong with the end of a command whose disk was full: it ends well, or with one sentence."""
+    errors = [line for line in finished.err.splitlines() if line.startswith("error: ")]
+    if "Traceback" in finished.err or finished.code not in (0, 1) or len(errors) != finished.code:
+        return [f"exit code {finished.code}: {finished.err[-2000:]}"]
+    return []
 
 
-def _sft(arguments: list[str]) -> list[str]:
-    """What a DPO recipe's overrides become for the run it starts from: data and evaluation, not training."""
-    return [one for one in arguments if not one.startswith(("train.", "eval."))]
+def fault_at(scenario: Scenario, place: Workplace, n: int, how: str, what: str, tally: Tally) -> None:
+    """Inject one fault at the n-th operation, look, repeat, compare."""
+    hit = f"{scenario.name}, {what}"
+    scenario.start_of(place, scenario.trained)
+    operations = Operations(place.root, n, how, scenario.under)
+    finished = scenario.run(place, operations)
+    wrong = [f"lost {path}" for path in operations.lost()] + (told(finished) if how == FULL else [])
+    if how != FULL and finished.code != -9:
+        wrong.append(f"not killed: exit code {finished.code}")
+    tally.look(place, hit, wrong)
+    tally.compare(scenario, place, scenario.run(place), f"{hit} ({n})")
 
 
-def _fresh(place: Workplace, before: Workplace | None) -> None:
-    shutil.rmtree(place.root, ignore_errors=True)
-    if before is not None:  # the SFT run is done, and nothing of the DPO run: neither tokens nor reference
-        place.runs.mkdir(parents=True)
-        shutil.copytree(before.run_folder("sft_hh"), place.runs / before.run_folder("sft_hh").name)
+def operations_of(scenario: Scenario, place: Workplace) -> list[str]:
+    """The operations of an uninterrupted command, in order."""
+    scenario.start_of(place, scenario.trained)
+    counting = Operations(place.root, under=scenario.under)
+    finished = scenario.run(place, counting)
+    assert finished.code == 0, finished.err
+    assert scenario.result(place) == scenario.want, "two uninterrupted commands differ"
+    return [line.split()[0] for line in counting.seen()]
 
 
-def random_moments(root: Path, kills: int, seed: int, say) -> Tally:
-    """Kill whole runs from nothing until there were so many kills."""
+def eligible(seen: Sequence[str], how: str) -> list[int]:
+    """The numbers of the operations at which a fault of this kind can come."""
+    kinds = {TORN: ("fsync", "append"), FULL: GROWING}.get(how)
+    return [n for n, what in enumerate(seen, 1) if kinds is None or what in kinds]
+
+
+def every_operation(scenario: Scenario, root: Path, every: int, first: int, say: Say) -> dict[str, Tally]:
+    """Inject each kind of fault at each operation of a scenario."""
+    place = scenario.place(root / "place")
+    seen = operations_of(scenario, place)
+    series = {}
+    for how, words in HOWS.items():
+        tally = series[f"{scenario.name}: {words}"] = Tally()
+        began = time.perf_counter()
+        for n in eligible(seen, how)[first - 1 :: every]:
+            fault_at(scenario, place, n, how, seen[n - 1], tally)
+        seconds = time.perf_counter() - began
+        each = f"{seconds / max(1, tally.faults):.2f} s each"
+        say(f"{scenario.name}, {words}: {len(seen)} operations, {tally.words()}, {each}")
+    return series
+
+
+def random_moments(scenario: Scenario, root: Path, kills: int, seed: int, say: Say) -> Tally:
+    """Kill a scenario's command at random until there were so many kills."""
     tally, dice = Tally(), random.Random(seed)
-    whole = Workplace(root / "whole at random", RECIPE)
+    place = scenario.place(root / "place")
+    scenario.start_of(place)
     began = time.perf_counter()
-    assert whole.run().code == 0
+    assert scenario.run(place).code == 0
     seconds = time.perf_counter() - began
-    want = {key: value for name in RUNS for key, value in whole.artifacts(name).items()}
-    say(f"an uninterrupted run takes {seconds:.1f} s")
-    while tally.kills < kills:
-        place = Workplace(root / "place", RECIPE)
-        shutil.rmtree(place.root, ignore_errors=True)
+    while tally.faults < kills:
+        scenario.start_of(place)
         hits: list[str] = []
         while True:
             phases = Phases()
-            child = place.start(inject=phases)
+            child = place.start(inject=scenario.with_own(phases), command=scenario.command)
             hit = ""
             if not hits or dice.random() < 1 / 3:
                 if dice.random() < 0.5:
@@ -147,86 +157,107 @@ def random_moments(root: Path, kills: int, seed: int, say) -> Tally:
                 else:
                     phase = dice.choice(PHASES[1:])
                     hit = kill_after(child, phases, dice.uniform(0, 0.02), phase, dice.randint(1, 3))
-            code = child.wait().code
+            finished = child.wait()
             if not hit:
                 break
             hits.append(hit)
             tally.look(place, hit)
         if hits:
-            tally.compare(place, want, ", ".join(hits), RUNS, code)
-        say(f"{tally.kills} kills, {tally.finished} runs resumed, {tally.identical} identical", end="\r")
+            tally.compare(scenario, place, finished, f"{scenario.name}, {', '.join(hits)}")
+    say(f"{scenario.name}, {RANDOM}: {tally.words()}")
     return tally
 
 
-def added(before: dict[str, dict], series: dict[str, Tally]) -> dict[str, Tally]:
-    """What was done before, and this."""
-    whole = {name: Tally(**{**one, "where": Counter(one["where"])}) for name, one in before.items()}
-    for name, one in series.items():
-        sofar = vars(whole.setdefault(name, Tally()))
-        sofar |= {key: sofar[key] + value for key, value in vars(one).items()}
-    return whole
+def small_disks(scenario: Scenario, root: Path, count: int, seed: int, say: Say) -> Tally:
+    """Run a scenario on disks of random sizes, then on the same disk with room enough."""
+    tally, dice = Tally(), random.Random(seed)
+    place = scenario.place(root / "place")
+    scenario.start_of(place)
+    start = _kilobytes(place.root)
+    assert scenario.run(place).code == 0
+    size = _kilobytes(place.root)
+    for _ in range(count):
+        scenario.start_of(place)
+        kilobytes = dice.randint(start + 200, size)
+        with small_disk(place.root, f"{kilobytes}k"):
+            finished = scenario.run(place)
+            tally.look(place, f"{scenario.name} on a small disk", told(finished))
+            subprocess.run(["mount", "-o", "remount,size=100m", place.root], check=True)
+            tally.compare(scenario, place, scenario.run(place), f"{scenario.name} on a disk of {kilobytes} kB")
+    say(f"{scenario.name}, {SMALL}: {tally.words()}")
+    return tally
 
 
-def table(series: dict[str, Tally]) -> str:
+def _kilobytes(folder: Path) -> int:
+    return sum(path.stat().st_blocks for path in folder.rglob("*")) // 2
+
+
+def table(series: dict[str, Tally], minutes: float) -> str:
     """kills.md."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
+    kills = sum(one.faults for name, one in series.items() if "killed" in name)
+    faults = sum(one.faults for one in series.values())
     lines = [
-        "# Kills", "", f"Command: `python benchmarks/faults/kills.py 100 --write`, or in parts with `--add` ({packages}; CPU, one",
-        "thread).", "",
-        "| series | kills | runs resumed to their end | byte-identical | damaged artifacts | left-over temporary files |",
+        "# Kills and full disks", "",
+        f"Command: `python benchmarks/faults/kills.py --write` ({packages}; CPU, one thread; {minutes:.0f} minutes).", "",
+        f"{kills:,} kills and {faults - kills:,} full disks, {sum(one.finished for one in series.values()):,} repeated "
+        f"commands, {sum(one.identical for one in series.values()):,} of them with the same bytes.", "",
+        "| series | faults | repeated to the end | byte-identical | damaged or lost | left-over temporary files |",
         "|---|---:|---:|---:|---:|---:|",
-        *(f"| {name} | {one.kills} | {one.finished} | {one.identical} | {one.damaged} | {one.left_over} |"
-          for name, one in series.items()), "",
-        "Compared are the policy's weights and configuration, metrics.jsonl, samples.jsonl and data.json of the run, in the",
-        "random series of the SFT run before it too. Looked at after every kill: checkpoints, token store, reference shards",
-        "and JSON under their final names. Left-overs are those in the run folders of finished runs; the cache's are",
-        "`alignzoo cache prune`'s.", "",
     ]  # fmt: skip
     for name, one in series.items():
-        lines += [f'Where the kills of the series "{name}" came:', "", "| where | kills |", "|---|---:|"]
-        lines += [
-            f"| {where} | {count} |" for where, count in sorted(one.where.items(), key=lambda item: _order(*item))
-        ]
-        lines += [""]
+        figures = (one.faults, one.finished, one.identical, one.damaged, one.left_over)
+        lines.append(f"| {name} | {' | '.join(map(str, figures))} |")
+    lines += [
+        "", "Compared are all files of the runs and evaluations but times, drawings and checkpoints, the reference's scores and",
+        "the comparison's table without its costs. After every fault, checkpoints, token store, reference shards and JSON",
+        "under their final names are checked. With a full disk, the command must end with one sentence and exit code 1, or",
+        "go on without what it could not store, and no file under its final name may change. Left-overs are those in the",
+        "folders of runs; `alignzoo cache prune` removes the cache's.", "", "Where the random kills came:", "",
+        "| where | kills |", "|---|---:|",
+    ]  # fmt: skip
+    where = sum((one.where for name, one in series.items() if RANDOM in name), Counter())
+    lines += [f"| {phase} | {where[phase]} |" for phase in PHASES if where[phase]]
     wrong = [line for one in series.values() for line in one.wrong]
-    return "\n".join([*lines, *(f"- {line}" for line in wrong)]).rstrip() + "\n"
-
-
-def _order(where: str, count: int) -> tuple[int, str]:
-    return (PHASES.index(where) if where in PHASES else len(PHASES), where)
+    return "\n".join([*lines, *([""] if wrong else []), *(f"- {line}" for line in wrong)]).rstrip() + "\n"
 
 
 def main() -> None:
+    """Run the series, print the table, and write it if asked."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("kills", type=int, nargs="?", default=100)
-    parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--kills", type=int, default=300, help="at random moments, over all scenarios")
+    parser.add_argument("--disks", type=int, default=100, help="too small, over all scenarios")
+    parser.add_argument("--every", type=int, default=1, help="0 for no kills at operations")
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--add", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))
     parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
     os.environ |= SETTINGS
-    root = Path(tempfile.mkdtemp(prefix="kills-"))
+    os.chdir(ROOT)
+    root, began = Path(tempfile.mkdtemp(prefix="kills-")), time.perf_counter()
 
-    def say(text: str, end: str = "\n") -> None:
-        print(text, end=end, file=sys.stderr, flush=True)
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
 
+    series: dict[str, Tally] = {}
     try:
-        finished = warm(Workplace(root / "warm", RECIPE))
-        assert finished.code == 0, finished.err
-        series = {}
-        if asked.kills:
-            series["at random moments"] = random_moments(root, asked.kills, asked.seed, say)
-        if asked.every:
-            series["at every operation on the disk"] = every_operation(root, asked.every, asked.first, say)
+        warmed = warm(Workplace(root / "warm", ["recipes/dpo_hh.yaml", *SIZE, *DATA]))
+        assert warmed.code == 0, warmed.err
+        for one in prepared(asked.only, root):
+            share = len(asked.only)
+            if asked.every:
+                series |= every_operation(one, root, asked.every, asked.first, say)
+            if asked.kills:
+                series[f"{one.name}: {RANDOM}"] = random_moments(one, root, asked.kills // share, asked.seed, say)
+            if asked.disks:
+                series[f"{one.name}: {SMALL}"] = small_disks(one, root, asked.disks // share, asked.seed, say)
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    results = ROOT / "benchmarks" / "results"
-    if asked.add:
-        series = added(json.loads((results / "kills.json").read_text()), series)
-    text = table(series)
+    text = table(series, (time.perf_counter() - began) / 60)
     print(text)
-    if asked.write or asked.add:
+    if asked.write:
+        results = ROOT / "benchmarks" / "results"
         (results / "kills.md").write_text(text)
         plain = {name: {**vars(one), "where": dict(one.where)} for name, one in series.items()}
         (results / "kills.json").write_text(json.dumps(plain, indent=1))

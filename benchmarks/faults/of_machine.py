@@ -38,7 +38,7 @@ def small_memory(slots: int) -> Callable[[], None]:
 
 def close(place: Workplace, bench: Bench) -> bool:
     """Every number of metrics.jsonl within 1e-4 of the whole run's; log-probs are sums of hundreds."""
-    from alignzoo.training.run_folder import read_lines
+    from alignzoo.training.records import read_lines
 
     lines = [read_lines(one.run_folder() / "metrics.jsonl") for one in (place, bench.whole)]
     return len(lines[0]) == len(lines[1]) and all(
@@ -70,20 +70,19 @@ def one_row_too_large(bench: Bench) -> Outcome:
 
 
 @contextmanager
-def small_disk(folder: Path, megabytes: int) -> Iterator[None]:
+def small_disk(folder: Path, size: str) -> Iterator[None]:
     """A disk of its own for a folder, with what is in it."""
     kept = folder.with_name(f"{folder.name} before")
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copytree(folder, kept)
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder], capture_output=True
-    ).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True).returncode:
         raise Impossible("mounting needs root")
     try:
         shutil.copytree(kept, folder, dirs_exist_ok=True)
         yield
     finally:
         subprocess.run(["umount", "-l", folder], check=True)
+        shutil.rmtree(kept)
 
 
 def fill(folder: Path) -> None:
@@ -96,7 +95,7 @@ def fill(folder: Path) -> None:
 def full_disk(bench: Bench, what: Callable[[Workplace], Callable[[], None]], of: str, step: int) -> Outcome:
     """The disk is filled at some moment of a run; then somebody makes room."""
     place = bench.place()
-    with small_disk(getattr(place, of), 40):
+    with small_disk(getattr(place, of), "40m"):
         finished = place.run(inject=what(place))
         (getattr(place, of) / ".filler").unlink()
         return bench.failed(place, finished, step)
@@ -119,7 +118,7 @@ def full_in_export(bench: Bench) -> Outcome:
 
         return lambda: at_call(run_module, "export_policy", 1, lambda: fill(place.runs))
 
-    return full_disk(bench, inject, "runs", 4)
+    return full_disk(bench, inject, "runs", 6)
 
 
 @fault("the disk is full when the reference is scored")
@@ -135,7 +134,7 @@ def full_in_reference(bench: Bench) -> Outcome:
         return lambda: at_call(ReferenceCache, "flush", 1, full)
 
     place = bench.place()
-    with small_disk(place.cache, 40):
+    with small_disk(place.cache, "40m"):
         finished = place.run(inject=inject(place))
         for filler in place.cache.glob(".filler*"):
             filler.unlink()
@@ -145,7 +144,7 @@ def full_in_reference(bench: Bench) -> Outcome:
 @fault("the disk is full when the tokens are stored")
 def full_in_tokens(bench: Bench) -> Outcome:
     place = bench.place()
-    with small_disk(place.cache, 1):
+    with small_disk(place.cache, "1m"):
         (place.cache / "filler").write_bytes(bytes(1_020_000))
 
         def inject() -> None:

@@ -17,7 +17,9 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
+import of_end
 import of_machine
+import of_terminal
 import of_work
 from bench import FAULTS, Bench, Impossible, Outcome
 from stage import ROOT, SETTINGS
@@ -75,6 +77,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    assert of_machine
-    assert of_work
+    assert all((of_machine, of_work, of_terminal, of_end))
     main()

@@ -35,6 +35,7 @@ os.environ |= forked.SETTINGS  # before torch is imported
 
 import artifacts
 import cases
+
 import recipes  # noqa: F401
 
 RESULTS = Path(__file__).parents[1] / "results"

@@ -13,7 +13,7 @@ from process import Clock
 
 import alignzoo
 from alignzoo.training import policy
-from alignzoo.training.run_folder import read_lines
+from alignzoo.training.records import read_lines
 from alignzoo.training.step import Engine
 
 

@@ -100,7 +100,7 @@ def test_a_folder_that_is_none_is_told_with_the_nearest(cli, losses, tmp_path):
     assert "did you mean 'losses-1a2b3c4d'?" in err
     assert cli(tmp_path / "runs")[2] == f"error: {tmp_path / 'runs'}: neither a comparison nor a run folder\n"
     (losses / "results.json").write_text("{")
-    assert "results.json cannot be read" in cli(losses)[2]
+    assert "results.json: not JSON" in cli(losses)[2]
     assert cli()[0] == 2
 
 

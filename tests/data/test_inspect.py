@@ -78,7 +78,7 @@ def test_a_mistake_is_the_users_and_has_its_line(inspect, write):
 def test_what_a_terminal_obeys_is_shown_as_text(inspect, write):
     text = inspect(write("hh.jsonl", hh_records(30, "\x1b]0;title\x07")), "--rows", "1")
     assert "\x1b" not in text
-    assert "\\x1b" in text.replace("|", "")
+    assert "\\u001b" in text.replace("|", "")
 
 
 def test_rows_in_both_splits_and_truncated_rows_are_told_everywhere(inspect, write, tmp_path):

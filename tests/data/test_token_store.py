@@ -370,7 +370,7 @@ def test_damage_is_told_set_aside_and_made_good(recipe, name, how):
         assert list(found.held_out.rows) == list(want.held_out.rows)
         assert found.report == want.report
     assert [line.split()[-1] for line in lines] == ["again", "rows", "store"]
-    assert "is damaged; set aside" in lines[0]
+    assert "damaged; set aside" in lines[0]
     assert [path.suffix for path in leftovers(cache_root())] == [".damaged"]
 
 

@@ -213,7 +213,7 @@ class PanicException(BaseException):
         (PanicException("index out of bounds\nat"), "PanicException: index out of bounds"),
         (RecursionError("deep"), "nested too deeply"), (MemoryError(), "more memory than there is"),
         (OSError("Can't load"), "OSError: Can't load"), (ValueError("y" * 10_000), "y" * 300 + "..."),
-        (ValueError(), "can't be read: ValueError"), (SystemError("\x1b[31mred"), "\\x1b[31mred"),
+        (ValueError(), "can't be read: ValueError"), (SystemError("\x1b[31mred"), "\\u001b[31mred"),
     ],
 )  # fmt: skip
 def test_what_a_library_raises_is_a_sentence(error, what):

@@ -9,7 +9,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent / "benchmarks" / "faults"))
 
+import of_end
 import of_machine
+import of_terminal
 import of_work
 from bench import FAULTS, Impossible
 
@@ -18,7 +20,7 @@ WORDS = {
     "memory runs out for": r"error: memory ran out for row sample-train:\d+ alone, of \d+ token slots; .* needs less$",
     "when a checkpoint": r"step-000004 could not be written: no space left on device \(0\.\d MB are needed and 0\.1 MB were "
     r"free\); the steps up to 2 are kept in .*step-000002$",
-    "full when the policy is exported": r"/policy could not be written: no space left on device .*; the steps up to 4 are kept in ",
+    "full when the policy is exported": r"/policy could not be written: no space left on device .*; the steps up to 6 are kept in ",
     "reference is scored": r"cache/reference/.*safetensors could not be written: no space left on device ",
     "tokens are stored": r"tokens: .* no space left on device \(0\.0 MB were free\); the next run makes them again$",
     "ulimit": r"step-000004 could not be written: file too large; the steps up to 2 are kept in ",
@@ -43,6 +45,20 @@ WORDS = {
     "while tokenizing": "^stopped while reading and tokenizing the data; the same command begins with that again$",
     "SIGTERM when the policy is": "^stopped after the last step; the same command continues from there$",
     "twice in a step": "^stopped at once; the same command continues from the last checkpoint$",
+    "stdout is full": "^error: the output could not be written: no space left on device$",
+    "SIGHUP in a step": "^stopped after step 3; the same command continues from there$",
+    "SIGHUP under": "nothing",
+    "threads wait": "^stopped after the last step; the same command continues from there$",
+    "RANK": "^note: RANK is set without MASTER_ADDR and MASTER_PORT, so no launcher set it",
+    "replies after": r"error: after the last step: ValueError: nobody has thought of this .*; the steps up to 6 are kept in ",
+    "policy can't": r"error: after the last step: ValueError: nobody has thought of this .*; the steps up to 6 are kept in ",
+    "summary can't": r"error: after the last step: ValueError: nobody has thought of this .*; the steps up to 6 are kept in ",
+    "report can't": "reporter html failed .ValueError: nobody has thought of this.; the run continues",
+    "a judge fails": "judge toy failed .ValueError: nobody has thought of this.; its figures are left out",
+    "give inf": "left out$",
+    "a metric fails": "the metric entropy raised ValueError: nobody has thought of this .*; its figure is left out",
+    "another run": r"step-000005: this checkpoint belongs to run \w{8}, and this is run \w{8}; expected ",
+    **dict.fromkeys(("stderr", "stdin", "ASCII", "reads stdout"), "what can be shown"),
     "step number is changed": r"step-000004 is damaged; using the one before it, step-000002$",
 }
 """Some words of a fault's name -> what the user reads."""
@@ -54,8 +70,7 @@ def expected(name: str) -> str:
 
 
 def test_every_fault_has_its_words():
-    assert of_machine
-    assert of_work
+    assert all((of_end, of_machine, of_terminal, of_work))
     assert all(expected(name) for name in FAULTS)
 
 

@@ -1,32 +1,34 @@
-"""The kill harness at a smaller size: benchmarks/faults/kills.py does every operation and a hundred random moments."""
+"""A seeded slice of the kill harness: benchmarks/faults/kills.py does every operation of five commands."""
 
 from __future__ import annotations
 
 import os
+import random
 
 import pytest
 
-
-def quiet(text: str, end: str = "") -> None:
-    pass
+SEED = int(os.environ.get("KILLS_SEED", "0"))
 
 
 @pytest.mark.slow
-def test_killed_at_operations_on_the_disk_and_resumed_to_the_same_bytes(bench, tmp_path):
-    from kills import every_operation
+def test_a_slice_of_the_kills_and_full_disks_ends_with_the_same_bytes(bench, tmp_path):
+    """Two of each kind of fault at operations on the disk, and two kills at random moments."""
+    from kills import HOWS, Tally, eligible, fault_at, operations_of, random_moments
+    from scenarios import prepared
 
-    tally = every_operation(tmp_path, 29, 1, quiet)
-    assert tally.kills >= 15
-    assert (tally.identical, tally.damaged, tally.left_over) == (tally.finished, 0, 0), tally.wrong
-
-
-@pytest.mark.slow
-def test_killed_at_random_moments_and_resumed_to_the_same_bytes(bench, tmp_path):
-    from kills import random_moments
-
-    tally = random_moments(tmp_path, 8, 0, quiet)
-    assert tally.kills >= 8
-    assert (tally.identical, tally.damaged, tally.left_over) == (tally.finished, 0, 0), tally.wrong
+    dice = random.Random(SEED)
+    (scenario,) = prepared(["DPO"], tmp_path)
+    place = scenario.place(tmp_path / "place")
+    seen = operations_of(scenario, place)
+    tally = Tally()
+    for how in HOWS:
+        for n in dice.sample(eligible(seen, how), 2):
+            fault_at(scenario, place, n, how, seen[n - 1], tally)
+    at_random = random_moments(scenario, tmp_path, 2, SEED, print)
+    assert tally.faults == 6
+    assert at_random.faults >= 2
+    for one in (tally, at_random):
+        assert (one.wrong, one.identical) == ([], one.finished)
 
 
 @pytest.mark.slow

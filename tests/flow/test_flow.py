@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import alignzoo
 from alignzoo.core.errors import RunFailed, UserError
-from alignzoo.training.run_folder import read_lines
+from alignzoo.training.records import read_lines
 
 
 def bytes_of(result) -> dict[str, bytes]:

@@ -24,7 +24,7 @@ from alignzoo.core.errors import UserError
 from alignzoo.data import toy
 from alignzoo.training import checkpoint
 from alignzoo.training import run as run_module
-from alignzoo.training.run_folder import read_lines
+from alignzoo.training.records import read_lines
 from alignzoo.training.step import Engine
 
 ZOO = Path(__file__).parent.parent.parent / "plugins" / "alignzoo-zoo"

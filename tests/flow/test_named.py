@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 import alignzoo
 from alignzoo.core.errors import UserError
 from alignzoo.recipe.load import load_recipe
-from alignzoo.training.run_folder import read_lines
+from alignzoo.training.records import read_lines
 
 PLUGIN = '''
 import torch
@@ -257,7 +257,7 @@ def test_a_judge_that_can_say_nothing_has_no_figure():
     from alignzoo.evaluation.judging import run_judge
 
     rows = [alignzoo.Row("1", "What is this?", (alignzoo.Completion("a"),), group="g")]
-    said = run_judge(ToyJudge(), rows, [{"before": "a", "after": "b", "chosen": "c"}], Screen(quiet=True))
+    said = run_judge(ToyJudge(), [rows[0].prompt], [{"before": "a", "after": "b", "chosen": "c"}], Screen(quiet=True))
     assert said["reward"] is None
     assert said["win_rate_over_chosen_n"] == 0
 
@@ -271,7 +271,7 @@ def test_an_undesirable_completion_alone_is_nobodys_chosen_one():
     row = alignzoo.Row("1", "p", (alignzoo.Completion("bad", columns={"desirable": 0.0}),), group="g")
     assert _best_and_worst(row) == {"chosen": "", "rejected": "bad"}
     line = {"before": "a", "after": "b"} | _best_and_worst(row)
-    assert run_judge(ToyJudge(), [row], [line], Screen(quiet=True))["win_rate_over_chosen_n"] == 0
+    assert run_judge(ToyJudge(), [row.prompt], [line], Screen(quiet=True))["win_rate_over_chosen_n"] == 0
 
 
 def test_a_language_model_does_not_start_from_a_reward_model(tmp_path):

@@ -18,7 +18,6 @@ import pytest
 from judges.server import Answer, serving
 from pydantic import ValidationError
 
-from alignzoo import Completion, Row
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import UserError
 from alignzoo.core.paths import cache_root
@@ -26,7 +25,8 @@ from alignzoo.core.signals import GracefulShutdown, Interrupted
 from alignzoo.evaluation.judges import endpoint
 from alignzoo.evaluation.judges.chat import AGAIN, QUESTION, Chat, verdict_in
 from alignzoo.evaluation.judges.verdict_cache import Verdicts, verdict_key
-from alignzoo.evaluation.judging import run_judge
+from alignzoo.evaluation.judging import judge_key, run_judge
+from alignzoo.registry.lookup import registry
 
 KEY = "sk-not-to-be-seen-0123456789"
 PROMPTS = ["What is a fjord?", "What is a fjord?", "Hello"]
@@ -125,9 +125,8 @@ def test_a_chat_is_shown_with_its_speakers_and_braces_in_replies_stay(serve):
 
 def test_it_has_no_scores_and_a_run_reports_its_win_rates(serve):
     serve()
-    rows = [Row(str(i), prompt, (Completion("c"),), group="g") for i, prompt in enumerate(PROMPTS)]
     lines = [{"before": b, "after": a, "chosen": "An inlet"} for a, b in zip(FIRST, SECOND, strict=True)]
-    figures = run_judge(chat(), rows, lines, Screen(quiet=True))
+    figures = run_judge(chat(), PROMPTS, lines, Screen(quiet=True))
     assert figures["win_rate_over_start"] == pytest.approx(0.5)
     assert figures["win_rate_over_chosen"] == pytest.approx(1 / 3)
     assert figures["win_rate_over_chosen_n"] == 3
@@ -178,11 +177,21 @@ def test_a_second_run_asks_nothing_not_even_for_a_key(serve, monkeypatch):
     server = serve()
     first = chat().prefers(PROMPTS, FIRST, SECOND)
     asked = len(server.asked)
-    monkeypatch.delenv("OPENAI_BASE_URL")
     monkeypatch.delenv("OPENAI_API_KEY")
     assert chat(parallel=1, retries=0).prefers(PROMPTS, FIRST, SECOND) == first
     assert chat().prefers(PROMPTS, SECOND, FIRST) == [0.0, 1.0, 0.5]
     assert len(server.asked) == asked == len(files())
+
+
+def test_another_address_is_asked_for_its_own_verdicts(serve):
+    """The same name may be another model there."""
+    serve()
+    first, key = chat().prefers(PROMPTS, FIRST, SECOND), judge_key(chat(), registry())
+    server = serve(lambda asked, before: Answer("tie"))
+    assert chat().prefers(PROMPTS, FIRST, SECOND) == [0.5, 0.5, 0.5] != first
+    assert server.asked
+    assert judge_key(chat(), registry()) != key  # of the verdicts of a comparison
+    assert "127.0.0.1" not in str(chat().fingerprint())  # but it is the same run
 
 
 @pytest.mark.parametrize(

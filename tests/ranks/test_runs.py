@@ -12,7 +12,7 @@ from jobs import DPO, FSDP2, run_folder, start
 from safetensors.numpy import load_file
 
 from alignzoo.reference.cache import ReferenceCache
-from alignzoo.training.run_folder import read_lines
+from alignzoo.training.records import read_lines
 
 
 def weights(folder: Path, name: str = "dpo_hh") -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from jobs import DPO, PATIENCE, ZERO, goes_wrong, run_folder, start
 from safetensors.torch import load_file
 
 from alignzoo.training import checkpoint
-from alignzoo.training.run_folder import read_lines
+from alignzoo.training.records import read_lines
 
 pytestmark = [
     pytest.mark.slow,

@@ -245,6 +245,20 @@ def test_paths_are_relative_to_the_file_that_wrote_them(write, tmp_path, monkeyp
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("node", ["data: {name: files, path: rows.jsonl}", "model: {path: rows.jsonl}"])
+def test_nothing_is_read_from_the_working_directory_instead(write, tmp_path, monkeypatch, node):
+    """transformers and datasets look there for what might be a hub id."""
+    write(GOOD, "base.yaml")
+    path = write(f"extends: ../base.yaml\n{node}\n", "below/child.yaml")
+    (tmp_path / "rows.jsonl").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    key = f"{node.partition(':')[0]}.path"
+    with pytest.raises(UserError, match=f"child.yaml:2:.*: {key}: 'rows.jsonl' is in the working directory"):
+        load_recipe(path)
+    plain = load_recipe(path, [f"{key}=rows.jsonl"]).plain
+    assert plain[key.partition(".")[0]]["path"] == str(tmp_path / "rows.jsonl")
+
+
 def test_what_is_handed_on_to_the_recipe_a_run_starts_from(write):
     write(GOOD | {"objective": "sft"}, "start.yaml")
     child = write({key: value for key, value in GOOD.items() if key != "model"} | {"model": {"from": "start.yaml"}}, "child.yaml")  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from alignzoo.core.door import BadFile
 from alignzoo.reference.cache import ReferenceCache, read_shard
 
 
@@ -61,7 +62,8 @@ def test_a_damaged_shard_is_set_aside_and_the_rest_is_kept(tmp_path, damage):
     else:
         raw = bytearray(b"not a shard at all")
     bad.write_bytes(raw)
-    assert read_shard(bad) is None
+    with pytest.raises(BadFile):
+        read_shard(bad)
     cache = ReferenceCache(tmp_path)
     assert [path.name for path in cache.damaged] == [bad.name]
     assert bad.with_suffix(".damaged").exists()

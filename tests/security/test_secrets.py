@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 import warnings
 from io import StringIO
 
@@ -18,9 +19,11 @@ import alignzoo
 from alignzoo.cli.app import alignzoo as cli
 from alignzoo.compare.spec import read_comparison
 from alignzoo.core.console import Screen
-from alignzoo.core.errors import Problem, UserError
-from alignzoo.core.files import write_json
-from alignzoo.core.redaction import RedactingStream, printable, redact, register_secret
+from alignzoo.core.door import read_json
+from alignzoo.core.errors import Problem, UserError, first_line
+from alignzoo.core.files import write_json, write_page
+from alignzoo.core.redaction import printable, redact, register_secret
+from alignzoo.core.streams import SafeStream
 from alignzoo.recipe.load import load_recipe
 
 CANARIES = {
@@ -98,12 +101,12 @@ def test_a_value_that_is_remembered_is_hidden(monkeypatch):
 
 def test_files_the_screen_and_streams_are_without(planted, tmp_path, capfd):
     everything = " ".join(CANARIES.values())
-    write_json(tmp_path / "a.json", {"key": everything, everything: 1})
-    clean((tmp_path / "a.json").read_text())
-    assert json.loads((tmp_path / "a.json").read_text())
+    write_page(tmp_path / "a.html", everything)
+    clean((tmp_path / "a.html").read_text())
+    clean(first_line(RuntimeError(everything)))  # which run folders keep
     Screen().info(everything)
     stream = StringIO()
-    veil = RedactingStream(stream)
+    veil = SafeStream(stream)
     print(everything, file=veil)
     logging.StreamHandler(veil).emit(logging.makeLogRecord({"msg": everything}))
     clean(stream.getvalue())
@@ -113,7 +116,8 @@ def test_files_the_screen_and_streams_are_without(planted, tmp_path, capfd):
 
 def test_what_a_terminal_obeys_is_shown_as_text():
     assert (
-        printable("a\x1b]0;title\x07\x1b[31mred\r\n\tü \u202e漢") == "a\\x1b]0;title\\x07\\x1b[31mred\\r\n\tü \\u202e漢"
+        printable("a\x1b]0;title\x07\x1b[31mred\r\n\tü \u202e漢")
+        == "a\\u001b]0;title\\u0007\\u001b[31mred\\u000d\n\tü \\u202e漢"
     )
 
 
@@ -268,5 +272,39 @@ def test_a_hub_error_tells_no_token(planted, monkeypatch):
 def test_warnings_pass_the_veil(planted):
     stream = StringIO()
     text = warnings.formatwarning(os.environ["HF_TOKEN"], UserWarning, "x.py", 1)
-    RedactingStream(stream).writelines([text])
+    SafeStream(stream).writelines([text])
     clean(stream.getvalue())
+
+
+def test_what_is_read_again_is_written_as_it_is(monkeypatch, tmp_path):
+    """A variable's value may be a word of our own files, and the data may hold what looks like a key."""
+    monkeypatch.setenv("SORT_KEY", "finished")
+    monkeypatch.setenv("OBJECTIVE_KEY", "preference_accuracy")
+    values = {
+        "finished": True,
+        "eval": {"preference_accuracy": 1.0},
+        "text": "see sk-abcdefghij0123456789",
+        "sk-" * 99: 1,
+    }
+    write_json(tmp_path / "a.json", values)
+    assert read_json(tmp_path / "a.json") == values
+    stream = StringIO()
+    print(json.dumps({"finished": 1}), file=SafeStream(stream, words=False))  # stdout, which programs read
+    assert json.loads(stream.getvalue()) == {"finished": 1}
+    load_recipe("dpo_hh", {"train.epochs": 1, "name": "finished"})
+    assert redact("finished") == "***"  # on the screen
+
+
+LONG = {
+    "sk": "sk-" * 60_000, "dots": "a." * 90_000, "schemes": "a.b.c://x:" * 18_000, "address": "a-" * 90_000 + "://" + "x:" * 90_000,
+    "headers": "authorization " * 13_000, "spaces": "authorization: bearer " + " " * 180_000, "user": "http://" + "u" * 180_000,
+    "password": "http://u:" + "u" * 180_000, "hub": "hf_" * 60_000, "slack": "xoxb-" * 36_000, "colons": "x://" + ":" * 180_000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", LONG.values(), ids=list(LONG))
+def test_redaction_takes_time_in_proportion_to_the_text(text):
+    """Whatever is quadratic takes minutes for 180 KB."""
+    began = time.process_time()
+    redact(text)
+    assert time.process_time() - began < 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 
-from alignzoo.core.errors import propagation
+from alignzoo.core.errors import UserError, propagation
 
 SPAWNED = "ALIGNZOO_SPAWNED"
 """Environment variable set in the processes of `alignzoo run --processes`."""
@@ -13,9 +13,41 @@ LOST = 75
 """Exit code of a process that ended because another process of its job did."""
 
 
+PLACE = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""Variables that every launcher sets."""
+
+
+def check_place() -> str:
+    """Check the variables of a launcher; return a note, or "" if there is nothing to say.
+
+    `RANK` alone, from a shell's profile or a container, starts no job: the note says so, and the variables are removed,
+    so that no library takes this for one process of several.
+
+    Raises:
+        UserError: All variables are there, and one is no number or out of range.
+    """
+    found = [name for name in PLACE if os.environ.get(name)]
+    if "RANK" not in found:
+        return ""
+    if len(found) < len(PLACE):
+        missing = " and ".join(name for name in PLACE if name not in found)
+        for name in (*PLACE, "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+            os.environ.pop(name, None)
+        return f"note: RANK is set without {missing}, so no launcher set it: this process works alone"
+    for name in ("RANK", "WORLD_SIZE", "MASTER_PORT"):
+        if not (os.environ[name].isascii() and os.environ[name].isdigit()):
+            raise UserError(f"{name} is '{os.environ[name]}'", where="environment", expected="a whole number")
+    if int(os.environ["RANK"]) >= size():
+        raise UserError(
+            f"RANK is {os.environ['RANK']} and WORLD_SIZE is {size()}", where="environment",
+            expected="RANK from 0 to WORLD_SIZE - 1",
+        )  # fmt: skip
+    return ""
+
+
 def launched() -> bool:
     """Return True if the job has several processes (torchrun, accelerate, `--processes`, or started by hand)."""
-    return "RANK" in os.environ and size() > 1
+    return all(name in os.environ for name in PLACE) and size() > 1
 
 
 def rank() -> int:
@@ -44,8 +76,8 @@ def end_with_parent() -> None:
 
 
 def mark_reported_by_main(error: BaseException) -> None:
-    """Have the main process alone print an error that all processes have."""
-    propagation(error).reported_elsewhere = rank() > 0
+    """Have the main process alone print an error that all have, where a launcher has started them all."""
+    propagation(error).reported_elsewhere = rank() > 0 and not by_hand()
 
 
 def reported_elsewhere(error: BaseException) -> bool:

@@ -9,7 +9,6 @@ connection, which raises PeerLost in the others.
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import traceback
 import uuid
@@ -27,6 +26,7 @@ from torch import Tensor
 
 from alignzoo.core.distributed.accelerate_env import shards_asked, stage_asked
 from alignzoo.core.distributed.launch import by_hand, launched
+from alignzoo.core.distributed.rendezvous import connect
 from alignzoo.core.errors import RunFailed, UserError, first_line, propagation
 from alignzoo.core.signals import Interrupted, shielded
 
@@ -235,17 +235,11 @@ def deal_rows(sizes: NDArray[np.int64], rank: int, ranks: int) -> NDArray[np.int
 
 def join_process_group() -> None:
     """Join the process group of the launch, once."""
+    if Ranks._waiting is not None:
+        return
     if not dist.is_initialized():
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        try:
-            dist.init_process_group(backend, timeout=GRADIENTS)
-        except (ValueError, RuntimeError) as error:
-            what = first_line(error)
-            raise UserError(
-                f"the processes of this job could not connect: {what}", where=socket.gethostname()
-            ) from error
-    if Ranks._waiting is None:
-        Ranks._waiting = dist.new_group(backend="gloo", timeout=ANYTHING)
+        connect("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", GRADIENTS)
+    Ranks._waiting = dist.new_group(backend="gloo", timeout=ANYTHING)
 
 
 def _own_gpu() -> torch.device:

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import IO
 
 from alignzoo.core.distributed.launch import LOST, SPAWNED
+from alignzoo.core.signals import stop_signals
 
 PATIENCE = 10.0
 """Seconds that the other processes have to end by themselves once one has failed."""
@@ -35,7 +36,7 @@ def run_on(processes: int) -> int:
         shared.setdefault("GLOO_SOCKET_IFNAME", "lo")
     started: list[subprocess.Popen[bytes]] = []
     outputs: list[IO[bytes]] = [tempfile.TemporaryFile() for _ in range(1, processes)]
-    before = {number: signal.signal(number, _passes_on(started)) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, _passes_on(started)) for number in stop_signals()}
     try:
         for rank in range(processes):
             quiet = {} if rank == 0 else {"stdout": outputs[rank - 1], "stderr": subprocess.STDOUT}

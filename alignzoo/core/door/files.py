@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path, PurePath
-from typing import BinaryIO
 
 from alignzoo.core.door.translate import BadFile, of_os_error
 
@@ -47,7 +47,7 @@ def inside(folder: Path, name: object, links_to: Path | None = None) -> Path:
     return path
 
 
-def open_file(path: Path | str) -> BinaryIO:
+def open_file(path: Path | str) -> BufferedReader:
     """Open a regular file for reading.
 
     Raises:

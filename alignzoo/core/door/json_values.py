@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ _MAY_OVERFLOW = re.compile(rb"[eE]\+?\d{3}|\d{300}")
 @overload
 def parse_json(data: bytes | str, where: Path | str, schema: type[T], nan: bool = False) -> T: ...
 @overload
-def parse_json(data: bytes | str, where: Path | str, schema: None = None, nan: bool = False) -> Any: ...
+def parse_json(data: bytes | str, where: Path | str, schema: Any = None, nan: bool = False) -> Any: ...
 def parse_json(data: bytes | str, where: Path | str, schema: Any = None, nan: bool = False) -> Any:
     """Parse JSON.
 
@@ -65,7 +66,7 @@ def _check(value: Any, where: Path | str, nan: bool) -> None:
     raise BadFile("nested too deeply", where=str(where), expected=f"at most {MOST_LEVELS} levels")
 
 
-def validated(value: Any, where: Path | str, schema: type[T], raw: bytes | None = None) -> T:
+def validated(value: Any, where: Path | str, schema: Any, raw: bytes | None = None) -> Any:
     """Return a value as the schema's type. Raises BadFile with the place of what differs.
 
     Args:
@@ -78,8 +79,7 @@ def validated(value: Any, where: Path | str, schema: type[T], raw: bytes | None 
     from pydantic_core import to_json
 
     try:
-        adapter: Any = _adapter(schema)  # type: ignore[arg-type]
-        return adapter.validate_json(to_json(value) if raw is None else raw, strict=True)
+        return _adapter(schema).validate_json(to_json(value) if raw is None else raw, strict=True)
     except ValidationError as error:
         problems = [_problem(item, where) for item in error.errors(include_url=False)[:SHOWN_PROBLEMS]]
         raise BadFile(problems) from None
@@ -102,14 +102,34 @@ def _adapter(schema: Any) -> Any:
 @overload
 def read_json(path: Path, schema: type[T], limit: int = TEXT_BYTES, nan: bool = False) -> T: ...
 @overload
-def read_json(path: Path, schema: None = None, limit: int = TEXT_BYTES, nan: bool = False) -> Any: ...
+def read_json(path: Path, schema: Any = None, limit: int = TEXT_BYTES, nan: bool = False) -> Any: ...
 def read_json(path: Path, schema: Any = None, limit: int = TEXT_BYTES, nan: bool = False) -> Any:
     """Read a JSON file: `parse_json` of a regular file of at most `limit` bytes."""
     return parse_json(read_bytes(path, limit), path, schema, nan)
 
 
+def read_checked(path: Path, schema: Any) -> Any:
+    """Read a JSON file as `read_json` does, but return it as plain values once they have the form of the schema."""
+    raw = read_bytes(path)
+    value = parse_json(raw, path)
+    validated(value, path, schema, raw)
+    return value
+
+
+def parse_row(data: str, where: Path | str) -> Any:
+    """Parse a row of data that we wrote. It may hold half a surrogate, as the user's data did.
+
+    Raises:
+        BadFile: It is no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise BadFile(f"not JSON: {error}", where=str(where)) from None
+
+
 def read_json_lines(path: Path, schema: Any = None, nan: bool = False) -> Iterator[Any]:
-    """Yield the values of a JSON lines file that we wrote, without a last line that a crash has cut.
+    """Yield the plain values of a JSON lines file that we wrote, without a last line that a crash has cut.
 
     Raises:
         BadFile: As of `parse_json`, with the number of the line; or a line has more than 16 MB.
@@ -126,4 +146,7 @@ def read_json_lines(path: Path, schema: Any = None, nan: bool = False) -> Iterat
                 )
             if not line.endswith(b"\n"):
                 return
-            yield parse_json(line, f"{path}:{number}", schema, nan)
+            value = parse_json(line, f"{path}:{number}", nan=nan)
+            if schema is not None:
+                validated(value, f"{path}:{number}", schema, line)
+            yield value

@@ -16,7 +16,7 @@ from alignzoo.core.door.files import read_text
 from alignzoo.core.errors import UserError, first_line
 
 COMMAND_LINE = "command line"
-MOST_BYTES, MOST_VALUES, MOST_LEVELS = 1_000_000, 100_000, 40
+MOST_BYTES, MOST_VALUES, MOST_LEVELS = 200_000, 20_000, 40
 """Limits of a YAML file, against nested aliases that expand to billions of values. Real recipes have about eighty."""
 
 
@@ -67,6 +67,8 @@ def read_yaml(path: Path, limit: int = MOST_BYTES) -> Node | None:
 
 def parse(text: str, file: str) -> Node | None:
     """Parse one YAML document; None for an empty one. Raises UserError with file, line and column."""
+    if len(text) > MOST_BYTES:
+        raise UserError("too long", where=file, expected=f"at most {MOST_BYTES:,} characters")
     try:
         loader = _Loader(text)
         try:
@@ -98,7 +100,7 @@ class _Reader:
         origin = Origin(self.file) if self.file == COMMAND_LINE else Origin(self.file, mark.line + 1, mark.column + 1)
         self.values += 1
         if self.values > MOST_VALUES:
-            raise UserError("aliases of aliases: too many values", where=self.file, expected=f"at most {MOST_VALUES:,}")
+            raise UserError("too many values", where=self.file, expected=f"at most {MOST_VALUES:,}")
         if level > MOST_LEVELS:
             raise UserError("nested too deeply", where=str(origin), expected=f"at most {MOST_LEVELS} levels")
         if isinstance(node, yaml.CollectionNode) and node.tag not in (

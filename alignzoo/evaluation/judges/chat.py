@@ -6,13 +6,15 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import httpx2
 from pydantic import Field, field_validator
 
+from alignzoo.core.errors import NotWritten
 from alignzoo.core.paths import cache_root
-from alignzoo.evaluation.judges.endpoint import Endpoint, from_environment
+from alignzoo.evaluation.judges.endpoint import Endpoint, address_in, from_environment
 from alignzoo.evaluation.judges.verdict_cache import WORTH, Verdict, Verdicts, verdict_key
 from alignzoo.interfaces.judge import Judge, Prompt
 from alignzoo.interfaces.rows import plain_text
@@ -46,8 +48,8 @@ class Chat(Judge):
 
     Each pair is shown in both orders and the two verdicts are averaged, which cancels a preference for the first place:
     1, 0.75, 0.5, 0.25 or 0. A verdict that cannot be parsed is asked for once more; after that its pair is nan.
-    Verdicts are cached by model, question, temperature, prompt and both replies in their order, whatever the endpoint's
-    address. The judge gives no scores.
+    Verdicts are cached by address, model, question, temperature, prompt and both replies in their order. The judge
+    gives no scores.
     """
 
     name = "chat"
@@ -75,6 +77,10 @@ class Chat(Judge):
         if missing:
             raise ValueError(f"lacks {' and '.join(missing)}")
         return question
+
+    def address(self) -> str:
+        """Return the endpoint's address. Raises UserError where the environment lacks it."""
+        return address_in(self.base_url_env)
 
     def ready(self) -> None:
         """Check that the environment has the address and the key, without a request.
@@ -106,7 +112,8 @@ class Chat(Judge):
 
     def _verdicts(self, questions: set[Question]) -> dict[Question, Verdict | None]:
         cache = Verdicts(cache_root() / "verdicts")
-        keys = {one: verdict_key(self.model, self.question, self.temperature, *one) for one in sorted(questions)}
+        settings = (self.address(), self.model, self.question, self.temperature)
+        keys = {one: verdict_key(*settings, *one) for one in sorted(questions)}
         found = {one: cache.get(key) for one, key in keys.items()}
         unknown = {one: keys[one] for one, verdict in found.items() if verdict is None}
         if unknown:
@@ -130,7 +137,8 @@ class Chat(Judge):
             async with limit:
                 found[question] = verdict = await self._ask(endpoint, client, question)
             if verdict is not None:  # kept at once, so that a later failure does not lose it
-                cache.put(keys[question], verdict, self.model)
+                with suppress(NotWritten):  # a full disk costs no verdict; it is asked for again next time
+                    cache.put(keys[question], verdict, self.model)
 
         try:
             async with endpoint.client() as client, asyncio.TaskGroup() as group:

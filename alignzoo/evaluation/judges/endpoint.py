@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from alignzoo.core.door import BadFile, parse_json
 from alignzoo.core.errors import UserError
 from alignzoo.core.redaction import register_secret
 
@@ -125,8 +126,8 @@ class Endpoint:
 
     def _content(self, answer: bytes) -> str:
         try:
-            content = json.loads(answer)["choices"][0]["message"]["content"]
-        except (ValueError, LookupError, TypeError):
+            content = parse_json(answer, self.host)["choices"][0]["message"]["content"]
+        except (BadFile, LookupError, TypeError):
             content = answer
         if content is None:  # a reasoning model that ran out of tokens before its answer
             return ""
@@ -155,6 +156,23 @@ def from_environment(base_url_env: str, key_env: str | None, timeout: float, ret
         UserError: A variable is missing or malformed. The message names it and never shows its value, because the two
             are easily mixed up.
     """
+    url = address_in(base_url_env)
+    key = None
+    if key_env is not None:
+        key = _variable(key_env, "the endpoint's key (any word if it needs none), or `key_env: null`")
+        if not key.isascii() or not key.isprintable():
+            raise UserError(f"{key_env} has characters that a key cannot have", expected="one line of plain ASCII")
+    if key is not None:
+        register_secret(key)
+    return Endpoint(url, key, base_url_env, key_env, timeout, retries, backoff)
+
+
+def address_in(base_url_env: str) -> str:
+    """Return the address of requests, below the base address in an environment variable.
+
+    Raises:
+        UserError: The variable is missing or malformed.
+    """
     base = _variable(base_url_env, "the endpoint's address, like http://localhost:8000/v1 or https://api.openai.com/v1")
     try:
         parts = urlsplit(base)
@@ -163,15 +181,7 @@ def from_environment(base_url_env: str, key_env: str | None, timeout: float, ret
         good = False
     if not good or not base.isascii() or not base.isprintable() or " " in base:
         raise UserError(f"{base_url_env} is not an address", expected="http or https, a host, and no user name in it")
-    key = None
-    if key_env is not None:
-        key = _variable(key_env, "the endpoint's key (any word if it needs none), or `key_env: null`")
-        if not key.isascii() or not key.isprintable():
-            raise UserError(f"{key_env} has characters that a key cannot have", expected="one line of plain ASCII")
-    if key is not None:
-        register_secret(key)
-    url = parts._replace(path=parts.path.rstrip("/") + "/chat/completions", fragment="").geturl()
-    return Endpoint(url, key, base_url_env, key_env, timeout, retries, backoff)
+    return parts._replace(path=parts.path.rstrip("/") + "/chat/completions", fragment="").geturl()
 
 
 def _variable(name: str, expected: str) -> str:
@@ -206,7 +216,7 @@ def _seconds(header: str | None) -> float:
 def _message(text: str) -> str:
     """Return the `error.message` of OpenAI's protocol, or else the whole text."""
     try:
-        error = json.loads(text)["error"]
+        error = parse_json(text, "")["error"]
         return str(error["message"] if isinstance(error, dict) else error)
-    except (ValueError, LookupError, TypeError):
+    except (BadFile, LookupError, TypeError):
         return text

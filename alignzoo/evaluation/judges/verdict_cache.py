@@ -7,6 +7,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
 
+from pydantic import BaseModel
+
+from alignzoo.core.door import BadFile, read_json
 from alignzoo.core.files import write_json
 
 Verdict = Literal["A", "B", "tie"]
@@ -19,6 +22,13 @@ def verdict_key(*parts: str | float | None) -> str:
     return blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 
+class _Stored(BaseModel):
+    """The form of a file."""
+
+    model: str
+    verdict: Verdict
+
+
 class Verdicts:
     """The files `folder/ab/abcd....json`, which can be deleted at the cost of asking again."""
 
@@ -28,10 +38,9 @@ class Verdicts:
     def get(self, key: str) -> Verdict | None:
         """Return the verdict, or None if it is unknown or its file is damaged."""
         try:
-            verdict = json.loads(self._path(key).read_text(encoding="utf-8"))["verdict"]
-        except (OSError, ValueError, LookupError, TypeError):
+            return read_json(self._path(key), _Stored, limit=10_000).verdict
+        except BadFile:
             return None
-        return verdict if verdict in WORTH else None
 
     def put(self, key: str, verdict: Verdict, model: str) -> None:
         """Store a verdict, without the rest of the judge's answer."""

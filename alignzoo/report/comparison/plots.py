@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from alignzoo.compare.columns import JUDGES, Column
 from alignzoo.compare.grid import ComparedRow, Point
 from alignzoo.compare.table import Table
-from alignzoo.core.files import atomic_write, write_text
+from alignzoo.core.files import atomic_write, write_page
 from alignzoo.report.svg import INK, STYLE, inline, new_figure, png_bytes, style_axes, svg_document
 
 COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee7733")
@@ -44,7 +44,7 @@ class Plot:
 
     def save(self, folder: Path) -> None:
         """Write NAME.svg and NAME.png."""
-        write_text(folder / f"{self.name}.svg", self.svg)
+        write_page(folder / f"{self.name}.svg", self.svg)
         with atomic_write(folder / f"{self.name}.png") as temporary:
             temporary.write_bytes(self.png)
 

@@ -16,7 +16,7 @@ from alignzoo.compare.grid import ComparedRow, Point
 from alignzoo.compare.results import RunRecord, read_results
 from alignzoo.compare.statistics import Interval, distinguishable
 from alignzoo.compare.table import Cell, Table, build
-from alignzoo.core.files import write_json, write_text
+from alignzoo.core.files import make_folder, translate_os_errors, write_json, write_page
 from alignzoo.report.comparison.caption import caption
 from alignzoo.report.comparison.markdown import markdown
 from alignzoo.report.comparison.notes import notes
@@ -42,14 +42,15 @@ def write_all(folder: Path, table: Table | None = None) -> Table:
     from alignzoo.report.comparison.plots import plots
 
     table = table or build(*read_results(folder))
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "table.md", markdown(table))
-    write_text(folder / "table.csv", as_csv(table))
+    with translate_os_errors(folder):
+        make_folder(folder)
+    write_page(folder / "table.md", markdown(table))
+    write_page(folder / "table.csv", as_csv(table))
     write_json(folder / "table.json", as_json(table))
     drawn = plots(table)
     for plot in drawn:
         plot.save(folder)
-    write_text(folder / "report.html", page(table, drawn))
+    write_page(folder / "report.html", page(table, drawn))
     return table
 
 

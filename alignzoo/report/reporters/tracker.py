@@ -58,8 +58,9 @@ class Tracker(Reporter):
         self._open.log(numbers, step=line["step"])
 
     def on_finish(self, folder: Path, summary: Mapping[str, Any]) -> None:
-        """Close the tracker."""
-        self._open.finish()
+        """Close the tracker. A finished run that is reported again has none open."""
+        if self._open is not None:
+            self._open.finish()
 
 
 def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,88 @@
+"""The form of the files of a run folder, each of which is checked when it is read again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, FiniteFloat
+
+from alignzoo.core.artifacts import Manifest
+from alignzoo.core.door import MissingFile, read_json_lines
+
+Count = Annotated[int, Field(ge=0)]
+Amount = Annotated[FiniteFloat, Field(ge=0)]
+Figures = dict[str, int | float | str | None]
+
+
+class Line(BaseModel, extra="allow"):
+    """A line of metrics.jsonl, with figures by name."""
+
+    kind: str
+    step: Count
+
+
+class Timing(BaseModel, extra="allow"):
+    """A line of timings.jsonl."""
+
+    step: Count
+    seconds: Amount
+    pairs: Count
+    tokens: Count
+
+
+class Sample(BaseModel, extra="allow"):
+    """A line of samples.jsonl, with replies and completions by name."""
+
+    id: str
+    prompt: str
+
+
+class _Train(BaseModel, extra="allow"):
+    steps: Count
+    pairs: Count
+    seconds: Amount
+    pairs_per_second: Amount
+
+
+class Summary(BaseModel, extra="allow"):
+    """The summary.json of a finished run: what other commands read of it."""
+
+    finished: bool
+    name: str
+    fingerprint: str
+    train: _Train
+    versions: dict[str, str]
+    peak_memory_bytes: Count
+    eval: Figures = {}
+    model: dict[str, Any] = {}
+    objective: dict[str, Any] = {}
+    data: dict[str, Any] = {}
+    judges: dict[str, Figures] = {}
+
+
+class CheckpointManifest(Manifest):
+    """The about.json of a checkpoint."""
+
+    step: Annotated[int, Field(gt=0)]
+    objective: list[dict[str, float]]
+    budget: Count
+    run: str
+    """Fingerprint of the run."""
+
+
+def read_lines(path: Path, schema: type[BaseModel] | None = None, nan: bool = False) -> list[dict[str, Any]]:
+    """Return the values of a JSON lines file, without a last line that a crash has cut; none without the file.
+
+    Args:
+        path: The file.
+        schema: The form of each line.
+        nan: Accept NaN and Infinity, which alignzoo does not write.
+
+    Raises:
+        BadFile: Another line is damaged or not of the form of `schema`.
+    """
+    try:
+        return list(read_json_lines(path, schema, nan))
+    except MissingFile:
+        return []

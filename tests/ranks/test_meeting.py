@@ -1,0 +1,64 @@
+"""The variables of a launcher, and the first meeting of a job's processes."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from jobs import DPO, start
+
+from alignzoo.core.distributed import launch
+from alignzoo.core.errors import UserError
+
+COMPLETE = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
+@pytest.fixture
+def variables(monkeypatch):
+    """Set these variables of a launcher and no others."""
+
+    def given(**values: str) -> None:
+        for name in (*launch.PLACE, "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+
+    return given
+
+
+@pytest.mark.parametrize("missing", [("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"), ("MASTER_ADDR", "MASTER_PORT"), ("WORLD_SIZE",)])  # fmt: skip
+def test_rank_without_the_rest_is_named_and_means_nothing(variables, missing):
+    variables(**{name: value for name, value in COMPLETE.items() if name not in missing}, LOCAL_RANK="1")
+    note = launch.check_place()
+    assert all(name in note for name in missing)
+    assert (launch.launched(), launch.rank()) == (False, 0)
+    assert launch.check_place() == ""  # no library sees it either
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("RANK", "x"), ("RANK", "2"), ("WORLD_SIZE", "two"), ("MASTER_PORT", "-1")]
+)
+def test_a_launcher_with_wrong_numbers_is_an_error(variables, name, value):
+    variables(**COMPLETE | {name: value})
+    with pytest.raises(UserError, match=f"{name} is '?{value}"):
+        launch.check_place()
+
+
+def test_a_complete_launch_is_one(variables):
+    variables(**COMPLETE)
+    assert launch.check_place() == ""
+    assert (launch.launched(), launch.rank(), launch.size()) == (True, 1, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_process_that_ends_before_the_meeting_ends_the_others(tmp_path, lost):
+    job = start(tmp_path, DPO, 2, [{"ALIGNZOO_JOIN_SECONDS": "6"}])
+    job.processes[lost].kill()
+    job.outputs[lost].touch()
+    began = time.monotonic()
+    codes = job.wait()
+    assert codes[1 - lost] in (1, 2), job.said()
+    assert time.monotonic() - began < 60
+    (line,) = job.errors()
+    assert "could not connect" in line or "has ended" in line

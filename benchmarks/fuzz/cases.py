@@ -164,7 +164,7 @@ def cache(rng: Random, places: Path) -> Case:
 def run_folder(rng: Random, places: Path) -> Case:
     """A file of a run or a comparison, its checkpoints included."""
     root = places / "runs"
-    runs = sorted((root / "runs").iterdir())
+    runs = [path for path in sorted((root / "runs").iterdir()) if files(path)]
     own = rng.choice(runs)
     edits = tuple(changed(rng, rng.choice(files(own)), root) for _ in range(rng.choice([1, 1, 2])))
     folder = own.relative_to(root).as_posix()

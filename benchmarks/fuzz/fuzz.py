@@ -1,6 +1,6 @@
 """Fuzz every kind of file that a user may have from elsewhere, through the real commands.
 
-Run as: python benchmarks/fuzz/fuzz.py [--count 20000] [--seed 0] [--kind NAME ...] [--keep FOLDER] [--write] [--add]
+Run as: python benchmarks/fuzz/fuzz.py [--count 20000] [--first 0] [--seed 0] [--kind NAME ...] [--keep FOLDER] [--write] [--add]
 
 Real models, tokenizers, datasets, caches, run folders and recipes are made once (artifacts.py). Each input changes one to
 three of their files, as trees, headers, lines, pages or bytes (mutate.py, cases.py), and runs one command on them in a
@@ -8,7 +8,7 @@ child forked from a process that has imported everything (forked.py). The same s
 with a traceback, a signal, more than 10 s of processor time or 2 GB from the fork on, a write outside of its folder, code
 of the input that runs, or an exit code other than 0 and 2 (1 for commands that train). A run that belongs to no input is
 compared byte by byte after each, and resumed after every 500. `--write` writes benchmarks/results/fuzz.md and .json; `--add`
-adds to them, so that a series can be run in parts, each with another seed.
+adds to them, so that a series can be run in parts.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -65,6 +66,9 @@ class Fuzzer:
                         importlib.import_module(name)
                     except Exception:
                         continue
+        from alignzoo.registry.lookup import registry
+
+        registry().find("objective", "dpo")  # the built-ins are found and hashed once
 
     def folder(self, case: cases.Case) -> Path:
         """A fresh copy of a case's place, with its edits."""
@@ -79,45 +83,42 @@ class Fuzzer:
         """Run a case."""
         return forked.run(case.words, self.folder(case), case.allowed)
 
-    def fuzz(self, counts: dict[str, int], seed: int) -> dict:
-        """Run so many inputs of each kind."""
-        found: dict = {"by_kind": {kind: Counter() for kind in counts}, "faults": {}, "slowest": 0.0, "largest": 0.0}
+    def fuzz(self, kinds: list[str], numbers: range, seed: int, save: Callable[[dict], None]) -> dict:
+        """Run the inputs of these numbers, and pass what was found so far to `save` from time to time."""
+        found: dict = {"by_kind": {kind: Counter() for kind in kinds}, "faults": {}, "slowest": 0.0, "largest": 0.0}
+        names = ("alignzoo", "transformers", "tokenizers", "safetensors", "datasets", "pyarrow")
+        found["versions"] = {name: version(name) for name in names}
+        shares = [cases.KINDS[kind][0] for kind in kinds]
         began = time.perf_counter()
         neighbor = self.neighbor()
-        for kind, count in counts.items():
-            for number in range(count):
-                case = draw(kind, number, seed, self.places)
-                end = self.outcome(case)
-                found["by_kind"][kind][str(end.code)] += 1
-                found["slowest"], found["largest"] = (
-                    max(found["slowest"], end.seconds),
-                    max(found["largest"], end.megabytes),
-                )
-                fault = end.fault or ("" if self.neighbor() == neighbor else "another run has changed")
-                if fault:
-                    found["by_kind"][kind]["failed"] += 1
-                    edits = [f"{edit.name} -> {edit.link or (edit.content or b'')[:1500]!r}" for edit in case.edits]
-                    about = {"kind": kind, "number": number, "seed": seed, "words": case.words, "edits": edits}
-                    found["faults"].setdefault(fault, about | {"said": end.said[-3000:], "times": 0})["times"] += 1
-                if number % RESUME_EVERY == RESUME_EVERY - 1 and (said := self.resumed()):
+        for number in numbers:
+            rng = Random(sha256(f"{seed} {number}".encode()).digest())
+            kind = rng.choices(kinds, shares)[0]
+            case = cases.KINDS[kind][1](rng, self.places)
+            end = self.outcome(case)
+            found["by_kind"][kind][str(end.code)] += 1
+            found["slowest"], found["largest"] = (
+                max(found["slowest"], end.seconds),
+                max(found["largest"], end.megabytes),
+            )
+            fault = end.fault or ("" if self.neighbor() == neighbor else "another run has changed")
+            if fault:
+                found["by_kind"][kind]["failed"] += 1
+                edits = [f"{edit.name} -> {edit.link or (edit.content or b'')[:1500]!r}" for edit in case.edits]
+                about = {"kind": kind, "number": number, "seed": seed, "words": case.words, "edits": edits}
+                found["faults"].setdefault(fault, about | {"said": end.said[-3000:], "times": 0})["times"] += 1
+            if number % RESUME_EVERY == RESUME_EVERY - 1 or number == numbers[-1]:
+                if said := self.resumed():
                     found["faults"]["a good run does not resume"] = {
                         "kind": kind,
                         "said": said,
                         "times": 1,
                         "edits": [],
                     }
-            seconds = time.perf_counter() - began
-            print(
-                kind,
-                dict(found["by_kind"][kind]),
-                f"{seconds:.0f} s",
-                list(found["faults"]),
-                file=sys.stderr,
-                flush=True,
-            )
-        names = ("alignzoo", "transformers", "tokenizers", "safetensors", "datasets", "pyarrow")
-        seconds = round(time.perf_counter() - began)
-        return found | {"seconds": seconds, "versions": {name: version(name) for name in names}}
+                found["seconds"] = round(time.perf_counter() - began)
+                print(number + 1, found["seconds"], "s", list(found["faults"]), file=sys.stderr, flush=True)
+                save(found)
+        return found
 
     def neighbor(self) -> str:
         """A digest of the files that no input may touch: all places, with the runs in them."""
@@ -133,35 +134,34 @@ class Fuzzer:
         return f"{end.fault}: {end.said}" if end.fault else ""
 
 
-def draw(kind: str, number: int, seed: int, places: Path) -> cases.Case:
-    """The input of a number: the same for the same seed."""
-    digest = sha256(f"{seed} {kind} {number}".encode()).digest()
-    return cases.KINDS[kind][1](Random(digest), places)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=20_000)
+    parser.add_argument("--first", type=int, default=0, help="number of the first input")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kind", nargs="*", choices=list(cases.KINDS))
     parser.add_argument("--keep", type=Path, help="a folder for the real files, made if it is not there")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/fuzz.md and fuzz.json")
     parser.add_argument("--add", action="store_true", help="add to them")
     given = parser.parse_args()
-    kinds = given.kind or list(cases.KINDS)
-    whole = sum(cases.KINDS[kind][0] for kind in kinds)
+    path = RESULTS / "fuzz.json"
+    before = json.loads(path.read_text()) if given.add else None
+
+    def save(found: dict) -> None:
+        if given.write or given.add:
+            whole = joined(before, found) if before else found
+            path.write_text(json.dumps(whole, indent=1) + "\n")
+            (RESULTS / "fuzz.md").write_text(table(whole))
+
     with tempfile.TemporaryDirectory() as root:
         fuzzer = Fuzzer(given.keep or Path(root))
-        found = fuzzer.fuzz({kind: round(given.count * cases.KINDS[kind][0] / whole) for kind in kinds}, given.seed)
+        kinds = given.kind or list(cases.KINDS)
+        found = fuzzer.fuzz(kinds, range(given.first, given.first + given.count), given.seed, save)
     for fault, about in found["faults"].items():
+        edits = "\n".join(about["edits"])
         print(
-            f"\n=== {about['times']} x {fault}\n{about['kind']} {about['number']}: {about['words']}\n{about['edits']}\n{about['said']}"
+            f"\n=== {about['times']} x {fault}\n{about['kind']} {about.get('number')}: {about.get('words')}\n{edits}\n{about['said']}"
         )
-    if given.write or given.add:
-        path = RESULTS / "fuzz.json"
-        found = joined(json.loads(path.read_text()), found) if given.add else found
-        path.write_text(json.dumps(found, indent=1) + "\n")
-        (RESULTS / "fuzz.md").write_text(table(found))
     return 1 if found["faults"] else 0
 
 

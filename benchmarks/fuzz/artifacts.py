@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +71,10 @@ def place(function: Callable[[Path], object]) -> Callable[[Path], object]:
     return function
 
 
-def build(folder: Path) -> None:
-    """Fill every place, in a child: the parent must not start the threads of a library before it forks."""
-    for name, fill in PLACES.items():
-        own = folder / name
+def build(folder: Path, names: Iterable[str]) -> None:
+    """Fill places, in a child: the parent must not start the threads of a library before it forks."""
+    for name in names:
+        fill, own = PLACES[name], folder / name
         own.mkdir(parents=True)
         pid = os.fork()
         if not pid:

@@ -28,8 +28,9 @@ class Edit:
     def apply(self, folder: Path) -> None:
         path = folder / self.name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_symlink() or path.exists():
-            path.unlink()
+        if path.is_dir() and not path.is_symlink():  # of an edit before
+            path.rmdir()
+        path.unlink(missing_ok=True)
         if self.link == "/":
             path.mkdir()
         elif self.link == "|":
@@ -52,13 +53,13 @@ class Case:
     allowed: tuple[int, ...] = OK
 
 
-KINDS: dict[str, tuple[float, Callable[[Random, Path], Case]]] = {}
-"""Name -> its share of the inputs, and a function of a generator and the folder of the places."""
+KINDS: dict[str, tuple[float, str, Callable[[Random, Path], Case]]] = {}
+"""Name -> its share of the inputs, its place, and a function of a generator and the folder of the places."""
 
 
-def kind(share: float) -> Callable[[Callable[[Random, Path], Case]], Callable[[Random, Path], Case]]:
+def kind(share: float, place: str) -> Callable[[Callable[[Random, Path], Case]], Callable[[Random, Path], Case]]:
     def register(function: Callable[[Random, Path], Case]) -> Callable[[Random, Path], Case]:
-        KINDS[function.__name__] = (share, function)
+        KINDS[function.__name__] = (share, place, function)
         return function
 
     return register
@@ -97,7 +98,7 @@ def content_of(rng: Random, name: str, raw: bytes) -> bytes:
     return mutate.flipped(rng, raw) if rng.random() < 0.7 else mutate.broken(rng, raw)
 
 
-@kind(0.2)
+@kind(0.2, "model")
 def model(rng: Random, places: Path) -> Case:
     """A model's config, weights, index or generation settings."""
     root = places / "model"
@@ -110,7 +111,7 @@ def model(rng: Random, places: Path) -> Case:
     )
 
 
-@kind(0.16)
+@kind(0.16, "model")
 def tokenizer(rng: Random, places: Path) -> Case:
     """A tokenizer's graph, its settings or its chat template."""
     root = places / "model"
@@ -132,7 +133,7 @@ TEMPLATES = [
 ]  # fmt: skip
 
 
-@kind(0.2)
+@kind(0.2, "data")
 def data(rng: Random, places: Path) -> Case:
     """A file of rows, or a file of a saved dataset."""
     root = places / "data"
@@ -142,7 +143,7 @@ def data(rng: Random, places: Path) -> Case:
     return Case("data", ("data", "inspect", f"{top}.yaml"), edits)
 
 
-@kind(0.08)
+@kind(0.08, "runs")
 def cache(rng: Random, places: Path) -> Case:
     """A shard of reference scores, or stored tokens."""
     root = places / "runs"
@@ -160,7 +161,7 @@ def cache(rng: Random, places: Path) -> Case:
     return Case("runs", words, edits, RUN)
 
 
-@kind(0.16)
+@kind(0.16, "runs")
 def run_folder(rng: Random, places: Path) -> Case:
     """A file of a run or a comparison, its checkpoints included."""
     root = places / "runs"

@@ -150,6 +150,7 @@ def _child(words: Sequence[str], folder: Path, paths: dict[str, Path], modules: 
         from alignzoo.cli.app import main
 
         main()
+        code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1 if end.code else 0
     except BaseException:

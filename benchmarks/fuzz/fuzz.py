@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -48,17 +48,17 @@ MENDED = RESULTS / "fuzz_mended.json"
 class Fuzzer:
     """Places of real files, and a process that has imported what their commands import."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, kinds: Iterable[str]) -> None:
         self.root, self.places = root, root / "places"
-        if not self.places.exists():
-            artifacts.build(self.places)
-        self._warm()
+        names = dict.fromkeys(cases.KINDS[kind][1] for kind in kinds)
+        artifacts.build(self.places, [name for name in names if not (self.places / name).exists()])
+        self._warm(list(names))
 
-    def _warm(self) -> None:
+    def _warm(self, names: list[str]) -> None:
         """Import here what good commands import in a child."""
         modules = self.root / "work" / ".modules"
         for case in cases.GOOD:
-            if (self.places / case.place).exists():
+            if case.place in names:
                 end = forked.run(case.words, self.folder(case), (0,), modules)
                 assert not end.fault, f"{case.words}: {end.fault}\n{end.said}"
                 for name in modules.read_text().split("\n"):
@@ -83,8 +83,9 @@ class Fuzzer:
         """Run a case."""
         return forked.run(case.words, self.folder(case), case.allowed)
 
-    def fuzz(self, kinds: list[str], numbers: range, seed: int, save: Callable[[dict], None]) -> dict:
+    def fuzz(self, kinds: list[str], numbers: range, seed: int, save: Callable[[dict], None], limit: float) -> dict:
         """Run the inputs of these numbers, and pass what was found so far to `save` from time to time."""
+        limit += _seconds()
         found: dict = {"by_kind": {kind: Counter() for kind in kinds}, "faults": {}, "slowest": 0.0, "largest": 0.0}
         names = ("alignzoo", "transformers", "tokenizers", "safetensors", "datasets", "pyarrow")
         found["versions"] = {name: version(name) for name in names}
@@ -92,9 +93,11 @@ class Fuzzer:
         began = time.perf_counter()
         neighbor = self.neighbor()
         for number in numbers:
+            if _seconds() > limit:
+                break
             rng = Random(sha256(f"{seed} {number}".encode()).digest())
             kind = rng.choices(kinds, shares)[0]
-            case = cases.KINDS[kind][1](rng, self.places)
+            case = cases.KINDS[kind][2](rng, self.places)
             end = self.outcome(case)
             found["by_kind"][kind][str(end.code)] += 1
             found["slowest"], found["largest"] = (
@@ -134,11 +137,19 @@ class Fuzzer:
         return f"{end.fault}: {end.said}" if end.fault else ""
 
 
+def _seconds() -> float:
+    """Processor time of this process and of its children."""
+    return sum(os.times()[:4])
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--first", type=int, default=0, help="number of the first input")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--for", dest="limit", type=float, default=float("inf"), help="seconds of processor time at most"
+    )
     parser.add_argument("--kind", nargs="*", choices=list(cases.KINDS))
     parser.add_argument("--keep", type=Path, help="a folder for the real files, made if it is not there")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/fuzz.md and fuzz.json")
@@ -154,9 +165,9 @@ def main() -> int:
             (RESULTS / "fuzz.md").write_text(table(whole))
 
     with tempfile.TemporaryDirectory() as root:
-        fuzzer = Fuzzer(given.keep or Path(root))
         kinds = given.kind or list(cases.KINDS)
-        found = fuzzer.fuzz(kinds, range(given.first, given.first + given.count), given.seed, save)
+        fuzzer = Fuzzer(given.keep or Path(root), kinds)
+        found = fuzzer.fuzz(kinds, range(given.first, given.first + given.count), given.seed, save, given.limit)
     for fault, about in found["faults"].items():
         edits = "\n".join(about["edits"])
         print(

@@ -47,7 +47,7 @@ def _mutated(rng: Random, name: str) -> bytes:
     return mutate.broken(rng, TEXTS[name])
 
 
-@kind(0.08)
+@kind(0.08, "recipes")
 def recipe(rng: Random, places: Path) -> Case:
     """A shipped recipe, in its place."""
     name = rng.choice([one for one in TREES if "/compare/" not in one])
@@ -64,7 +64,7 @@ def recipe(rng: Random, places: Path) -> Case:
     )
 
 
-@kind(0.05)
+@kind(0.05, "recipes")
 def override(rng: Random, places: Path) -> Case:
     """A shipped recipe with odd `a.b=c`."""
     words = []
@@ -91,7 +91,7 @@ OPTIONS: list[tuple[str, ...]] = [
 ]  # fmt: skip
 
 
-@kind(0.02)
+@kind(0.02, "recipes")
 def comparison(rng: Random, places: Path) -> Case:
     """A small comparison, planned and not run."""
     tree = mutate.mutated(rng, COMPARISON, LEAVES)
@@ -126,7 +126,7 @@ LISTS = [
 ]
 
 
-@kind(0.01)
+@kind(0.01, "recipes")
 def plugin(rng: Random, places: Path) -> Case:
     """A list of plugin files that are broken in some way."""
     words = (rng.choice(["show", "validate"]), "p.yaml")
@@ -183,7 +183,7 @@ NUMBERS: list[Any] = [
 SUFFIXES = [".jsonl", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".jsonl.gz", ".csv.gz", ".txt", ""]
 
 
-@kind(0.08)
+@kind(0.08, "recipes")
 def rows(rng: Random, places: Path) -> Case:
     """A file of rows, some of them odd, in any of the formats, a third of them broken as bytes."""
     found: list[Any] = [dict(row) for row in artifacts.PAIRS[: rng.choice([0, 2, 12, 24])]]
@@ -253,7 +253,7 @@ SMALL: list[Any] = [0, 1, 2, 3, 8, 300, -1, 0.5, "x", None, True, [], {}]
 LARGE: list[Any] = [*SMALL, 1e-9, 1e9, 1e308, 2**31, 2**63 - 1, 2**64 - 1, "bfloat16", "cuda", "plain"]
 
 
-@kind(0.02)
+@kind(0.02, "recipes")
 def setting(rng: Random, places: Path) -> Case:
     """A real run of two steps with odd settings; sizes stay small, since memory is taken for them."""
     words = []

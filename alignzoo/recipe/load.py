@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alignzoo.core.door.translate import of_os_error
+from alignzoo.core.door.file_errors import of_os_error
 from alignzoo.core.errors import Problem, UserError
 from alignzoo.interfaces.model_source import ON_TOP
 from alignzoo.recipe.find import find_recipe, shipped_recipes

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from alignzoo.core.door.file_errors import MissingFile
 from alignzoo.core.door.marked_yaml import COMMAND_LINE, MOST_BYTES, MOST_LEVELS, Node, Origin, parse, read_yaml
-from alignzoo.core.door.translate import MissingFile
 from alignzoo.core.errors import UserError, nearest
 
 __all__ = ["COMMAND_LINE", "MOST_BYTES", "Node", "Origin", "from_value", "parse", "read_file", "read_overrides"]

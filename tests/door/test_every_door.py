@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 
 from checkout import ROOT
@@ -77,6 +78,17 @@ def test_nobody_goes_around_the_door():
     allowed = {(module, call) for module, calls in ALLOWED.items() for call in calls}
     assert found - allowed == set(), "read it by a function of alignzoo.core.door, or give a reason in ALLOWED"
     assert allowed - found == set(), "these are gone: take them out of ALLOWED"
+
+
+def test_every_line_of_the_model_names_a_test():
+    """The table of SECURITY.md."""
+    text = (ROOT / "SECURITY.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) >= 12
+    for row in rows:
+        named = re.findall(r"\((tests/[\w/]+\.py)\)", row.split("|")[5])
+        assert named, row
+        assert all((ROOT / path).is_file() for path in named), row
 
 
 def test_nothing_unpickles():

@@ -6,11 +6,11 @@ a `BadFile`, which is a `UserError` with the file's name.
 """
 
 from alignzoo.core.door.child import in_child
+from alignzoo.core.door.file_errors import BadFile, MissingFile, UnreadableFile, translate
 from alignzoo.core.door.files import inside, open_file, read_bytes, read_text
 from alignzoo.core.door.json_values import parse_json, parse_row, read_checked, read_json, read_json_lines, validated
 from alignzoo.core.door.marked_yaml import read_yaml
 from alignzoo.core.door.tensor_files import Tensor, tensors
-from alignzoo.core.door.translate import BadFile, MissingFile, UnreadableFile, translate
 
 __all__ = [
     "BadFile",

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from alignzoo.core.door.translate import BadFile, translate
+from alignzoo.core.door.file_errors import BadFile, translate
 from alignzoo.core.errors import Problem, RunFailed, UserError
 
 SECONDS, MEMORY = 8.0, 2_000_000_000

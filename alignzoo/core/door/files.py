@@ -7,7 +7,7 @@ import stat
 from io import BufferedReader
 from pathlib import Path, PurePath
 
-from alignzoo.core.door.translate import BadFile, of_os_error
+from alignzoo.core.door.file_errors import BadFile, of_os_error
 
 TEXT_BYTES = 64_000_000
 """Size of a text or JSON file that is read whole, unless its reader states another."""

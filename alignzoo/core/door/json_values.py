@@ -10,8 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
+from alignzoo.core.door.file_errors import BadFile, of_os_error
 from alignzoo.core.door.files import TEXT_BYTES, open_file, read_bytes
-from alignzoo.core.door.translate import BadFile, of_os_error
 from alignzoo.core.errors import Problem
 
 T = TypeVar("T")

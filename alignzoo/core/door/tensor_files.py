@@ -7,9 +7,9 @@ from math import prod
 from pathlib import Path
 from typing import TypeGuard
 
+from alignzoo.core.door.file_errors import BadFile, of_os_error
 from alignzoo.core.door.files import open_file
 from alignzoo.core.door.json_values import parse_json
-from alignzoo.core.door.translate import BadFile, of_os_error
 
 HEADER_BYTES = 100_000_000
 """The limit of the format."""

@@ -16,7 +16,7 @@ from alignzoo.core.errors import RunFailed, UserError
 from alignzoo.models.folder_checks import check_model, check_tokenizer
 from alignzoo.registry.loading import no_plugins
 
-SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
+SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
 """Files of a hub repository that are fetched and checked before a library loads anything."""
 LONGEST_MESSAGE = 300
 

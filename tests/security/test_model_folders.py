@@ -144,3 +144,18 @@ def test_a_model_whose_settings_do_not_fit_fails_in_its_forward_with_its_name(fo
     model.model.layers[0].self_attn.head_dim = 3
     with pytest.raises(UserError, match=r"model: .*llama: the forward pass of LlamaForCausalLM fails"):
         sequence_logits(model, [1, 2])
+
+
+def test_the_hub_cache_may_link_to_its_blobs_and_nowhere_else(good, tmp_path):
+    blobs, snapshot = tmp_path / "models--a--b" / "blobs", tmp_path / "models--a--b" / "snapshots" / "0123"
+    for folder in (blobs, snapshot):
+        folder.mkdir(parents=True)
+    for number, path in enumerate(sorted(good.iterdir())):
+        shutil.copy(path, blobs / str(number))
+        (snapshot / path.name).symlink_to(f"../../blobs/{number}")
+    assert pretrained(str(snapshot), None, 0, "language_model", "float32").config.hidden_size == 8
+    assert pretrained_tokenizer(str(snapshot)).eos_token
+    (snapshot / "config.json").unlink()
+    (snapshot / "config.json").symlink_to(good / "config.json")
+    with pytest.raises(UserError, match=r"config\.json: a link out of its folder"):
+        pretrained(str(snapshot), None, 0, "language_model", "float32")

@@ -110,7 +110,8 @@ def _in_utf8(raw: Any, file: Path) -> BinaryIO:
     if wide is None:
         if start.startswith(codecs.BOM_UTF8):
             raw.read(len(codecs.BOM_UTF8))
-        return raw  # type: ignore[no-any-return]
+        found: BinaryIO = raw
+        return found
     whole = raw.read(LARGEST_WIDE + 1)
     if len(whole) > LARGEST_WIDE:
         raise UserError(f"more than {LARGEST_WIDE // 10**6} MB of {wide.upper()}", where=str(file), expected="UTF-8")

@@ -86,7 +86,7 @@ COMPARISON = {
     "judges": ["toy"], "set": ["train.epochs=1"], "with": ["recipes/scale/smallest.yaml"], "samples": {"prompts": 4},
 }  # fmt: skip
 OPTIONS: list[tuple[str, ...]] = [
-    (), (), ("--seeds", "0"), ("--grid", "objective.beta=x,"), ("--rows", "seed=1,1"), ("--select", "lenght"), ("--judge", "{"),
+    (), (), ("--seeds", "0"), ("--grid", "objective.beta=x,"), ("--rows", "seed=1,1"), ("--select", "accuracyy"), ("--judge", "{"),
     ("--name", "../x"), ("--set", "a=b"), ("--baseline", "\x1b[31m"),
 ]  # fmt: skip
 

@@ -12,7 +12,9 @@ import click
 @click.option("--to", type=click.Path(path_type=Path), help="Folder to write; default: `export` in the run folder.")
 @click.option("--merge", is_flag=True, help="Merge trained adapters into full weights.")
 @click.option(
-    "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Dtype of full weights; default: as trained."
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="Dtype of full weights; default: as the weights that training started from.",
 )
 @click.option("--max-shard-size", "shard", default="5GB", show_default=True, help="Maximum size of a file.")
 @click.option("--force", is_flag=True, help="Replace an existing folder.")

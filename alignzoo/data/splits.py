@@ -16,6 +16,8 @@ from alignzoo.interfaces.data_source import DataSource, Split
 from alignzoo.interfaces.rows import Row, Skipped, strings
 
 TRAIN, HELD_OUT, FLIPPED, NO_PAIR = 1, 2, 4, 8
+MOST_CHARACTERS = 1_000_000
+"""Limit of the texts of a row. A tokenizer takes a hundred bytes a character, and fails on a few hundred million."""
 ReadSplit = Callable[[Split], Iterable[Row | Skipped]]
 """Function that reads a split from its beginning."""
 
@@ -74,9 +76,12 @@ def read_rows(source: DataSource) -> SplitRows:
 
 
 def rows_of(source: DataSource, split: Split) -> Iterator[Row | Skipped]:
-    """Yield a split's rows. Errors of the source's code become a RunFailed that names the source."""
+    """Yield a split's rows, those that can't be tokenized as skipped.
+
+    Errors of the source's code become a RunFailed that names the source.
+    """
     with attribute_errors(f"the data source {source.name}, reading its {split} split,", source):
-        yield from source.read(split)
+        yield from map(_checked, source.read(split))
 
 
 def plan_splits(source: DataSource, read: ReadSplit) -> SplitPlan:
@@ -87,7 +92,7 @@ def plan_splits(source: DataSource, read: ReadSplit) -> SplitPlan:
     contents: dict[Split, array[int]] = {split: array("q") for split in splits}
     for split in splits:
         marks = bytearray()
-        for row in map(_checked, read(split)):
+        for row in read(split):
             if isinstance(row, Skipped):
                 plan.rows.skipped.append(row)
                 marks.append(0)
@@ -106,7 +111,7 @@ def plan_splits(source: DataSource, read: ReadSplit) -> SplitPlan:
         reasons = ", ".join(sorted({skipped.reason for skipped in plan.rows.skipped})) or "there are no rows"
         raise UserError(f"no row can be used: {reasons}", where="data")
     if len(np.unique(np.frombuffer(ids, np.int64))) < len(ids):
-        _check_unique_ids(row for split in splits for row in map(_checked, read(split)))
+        _check_unique_ids(row for split in splits for row in read(split))
     if plan.rows.held_out_from_train:
         usable = np.flatnonzero(plan.marks["train"])
         held_out = usable[choose_held_out(np.frombuffer(group_hashes), source.held_out_fraction)]
@@ -179,16 +184,22 @@ def choose_held_out(group_hashes: NDArray[np.float64], fraction: float) -> NDArr
 
 
 def _checked(row: Row | Skipped) -> Row | Skipped:
-    if isinstance(row, Row) and not _is_unicode(row):
-        return Skipped(row.id, "not valid Unicode", "an unpaired surrogate, as in an emoji that was cut in half")
-    return row
-
-
-def _is_unicode(row: Row) -> bool:
-    """Return True if every text is valid Unicode. JSON can hold unpaired surrogates."""
-    try:
+    if not _is_unicode(row.id):
+        row = replace(row, id=row.id.encode("utf-8", "backslashreplace").decode())
+    size = 0
+    if isinstance(row, Row):
         for text in strings([row.prompt, row.tools, [[one.text, one.context] for one in row.completions]]):
-            text.encode()
+            size += len(text)
+            if not _is_unicode(text):
+                detail = "an unpaired surrogate, as in an emoji that was cut in half"
+                return Skipped(row.id, "not valid Unicode", detail)
+    return Skipped(row.id, f"over {MOST_CHARACTERS:,} characters") if size > MOST_CHARACTERS else row
+
+
+def _is_unicode(text: str) -> bool:
+    """Return True for valid Unicode. JSON can hold unpaired surrogates."""
+    try:
+        text.encode()
     except UnicodeEncodeError:
         return False
     return True

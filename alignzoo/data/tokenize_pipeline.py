@@ -15,7 +15,7 @@ from alignzoo.data.row_reader import RowReader
 from alignzoo.data.tokenize import Encoded, Encoder, TokenizedRows, build_trees
 from alignzoo.data.tree_writer import TreeWriter
 from alignzoo.interfaces.metric import Metric
-from alignzoo.interfaces.rows import Row, Skipped
+from alignzoo.interfaces.rows import Row, Skipped, strings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 CHUNK = 1_024
 """Rows tokenized at once: enough for all of the tokenizer's threads at a small memory cost."""
+CHUNK_CHARACTERS = 1_000_000
+"""Characters that are tokenized at once, one row more at most."""
 AHEAD, THREADS = 3, 2
 """Chunks in flight, and chunks tokenized at the same time.
 
@@ -88,14 +90,18 @@ class TokenizePipeline:
 
     def _chunks(self) -> Iterator[Chunk]:
         waiting: tuple[list[Row], list[Row]] = ([], [])
+        sizes = [0, 0]
         end = [(held_out, None) for held_out in (False, True)]
         for held_out, row in chain(self.reader.used(), end):
             rows = waiting[held_out]
             if row is not None:
                 rows.append(row)
-            if len(rows) == CHUNK or (row is None and rows):
+                sizes[held_out] += sum(map(len, strings([row.prompt, [[c.context, c.text] for c in row.completions]])))
+            full = len(rows) == CHUNK or sizes[held_out] > CHUNK_CHARACTERS
+            if full or (row is None and rows):
                 yield held_out, *convert_rows(rows, self.objective, self.recipe.data.pairs)
                 rows.clear()
+                sizes[held_out] = 0
 
     def _finish(self, held_out: int, writer: TreeWriter) -> TokenizedRows:
         """Drop the labels if nothing reads them, and add mismatched completions if the objective needs them."""

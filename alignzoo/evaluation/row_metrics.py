@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alignzoo.core.arrays import concat_ranges
+from alignzoo.core.console import warn_once
 from alignzoo.core.errors import attribute_errors
 from alignzoo.interfaces.loss_inputs import Scored
 from alignzoo.interfaces.objective import Objective
@@ -33,7 +34,7 @@ def row_metrics(
 
     `chosen_*` and `rejected_*` belong to a row's best and worst completion, by the first term's implicit reward. For
     rows with a single completion they are means over its desirable and undesirable ones. Names without any value are
-    left out.
+    left out. A reward that is not finite has no value, and neither have the row's margin and accuracy.
 
     Args:
         builder: Objective, trees and data columns.
@@ -50,6 +51,11 @@ def row_metrics(
     if objective.data != "chosen" or rows.compared or (pooled and rows.labeled):
         with attribute_errors(f"the implicit reward of {objective.name}", objective):
             reward = objective.implicit_reward(scored).double()
+        finite = reward.isfinite()
+        if not finite.all():
+            count, name = int((~finite).sum()), objective.name
+            warn_once(f"the implicit reward of {name} is not finite for {count:,} of {len(reward):,} completions")
+            reward = reward.where(finite, torch.nan)
         scores["preference_accuracy"] = reward, _reward_tolerance(objective, scored, reward)
         found |= rows.both("reward", reward)
     if objective.head == "language_model":
@@ -62,7 +68,13 @@ def row_metrics(
     if rows.compared or (pooled and rows.labeled):
         found |= {name: rows.ordered(*score) for name, score in scores.items() if name in orders}
         if "preference_accuracy" in scores:
-            found["margin"] = rows.margin(scores["preference_accuracy"][0])
+            reward = scores["preference_accuracy"][0]
+            found["margin"] = rows.margin(reward)
+            if unknown := [
+                name for name in ("preference_accuracy", "margin") if name in found and reward.isnan().any()
+            ]:
+                gone = rows.with_any(reward.isnan())
+                found |= {name: found[name].where(~gone, torch.nan) for name in unknown}
     return found
 
 
@@ -140,6 +152,13 @@ class Rows:
             ]
             found[torch.from_numpy(rows).to(found.device)] = torch.stack(right).double().mean(0)
         return found
+
+    def with_any(self, marked: Tensor) -> Tensor:
+        """Return True for rows with a marked completion; for all rows if completions of different rows are compared."""
+        if self.labeled:
+            return torch.ones(len(self.count), dtype=torch.bool, device=marked.device)
+        owner = self.owner.to(marked.device)
+        return torch.zeros(len(self.count), device=marked.device).index_add(0, owner, marked.float()) > 0
 
     def margin(self, score: Tensor) -> Tensor:
         """Return best minus worst; for single completions the distance to the other kind's mean."""

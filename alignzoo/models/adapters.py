@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from alignzoo.core.door import inside, translate
+from alignzoo.core.door import tensors as door_tensors
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.interfaces.model_source import ALL_LINEAR, Lora, ModelSource
 
@@ -158,15 +160,19 @@ def read_adapter(model: PreTrainedModel, folder: Path) -> None:
     from peft import LoraConfig, set_peft_model_state_dict
 
     if not has_adapters(model):
-        config = LoraConfig.from_pretrained(str(folder))
-        config.inference_mode = False  # otherwise peft freezes it
-        _inject(model, config, 0)
-    tensors, ours = load_file(folder / WEIGHTS), tensors_of(model)
-    if {name: x.shape for name, x in tensors.items()} != {name: x.shape for name, x in ours.items()}:
+        inside(folder, CONFIG)
+        with translate(folder, "the adapter"):
+            config = LoraConfig.from_pretrained(str(folder))
+            config.inference_mode = False  # otherwise peft freezes it
+            _inject(model, config, 0)
+    ours = tensors_of(model)
+    found = {name: tensor.shape for name, tensor in door_tensors(inside(folder, WEIGHTS)).items()}
+    if found != {name: tuple(x.shape) for name, x in ours.items()}:
         raise UserError(
             "the adapter does not fit this model", where=str(folder),
             expected="an adapter of the same base model, rank and target layers",
         )  # fmt: skip
+    tensors = load_file(folder / WEIGHTS)
     set_peft_model_state_dict(model, {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()})
 
 

@@ -20,8 +20,8 @@ from transformers.utils import logging as hf_logging
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.data.token_store import vocabulary_size
 from alignzoo.models.adapters import NEW_HEAD, is_adapter, read_adapter
+from alignzoo.models.from_pretrained import call_from_pretrained
 from alignzoo.models.quantization import prepare_quantized, quantization_options
-from alignzoo.models.tokenizers import call_from_pretrained
 
 if TYPE_CHECKING:
     from alignzoo.interfaces.model_source import ModelSource

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from alignzoo.core.errors import RunFailed, UserError, first_line
 from alignzoo.data.trees import Branch, TokenIds
 from alignzoo.models.attention import own_attention
 from alignzoo.models.rope import reset_frequencies
@@ -34,10 +35,26 @@ def limit_of(model: PreTrainedModel) -> float:
 def sequence_logits(model: PreTrainedModel, tokens: TokenIds) -> Tensor:
     """Return logits (W, V) after each token of one sequence, or a reward model's score (1,), in the model's type."""
     ids = torch.from_numpy(np.asarray(tokens)).long().to(next(model.parameters()).device)
-    with own_attention(model):
+    with own_attention(model), _forward_errors(model):
         reset_frequencies(model)
         logits: Tensor = model(ids[None], use_cache=False).logits[0]
     return logits
+
+
+@contextmanager
+def _forward_errors(model: PreTrainedModel) -> Iterator[None]:
+    """Turn an error of the model's own code into a UserError: its config has settings that don't fit together."""
+    try:
+        yield
+    except (UserError, RunFailed, MemoryError):
+        raise
+    except Exception as error:
+        if "memory" in str(error):
+            raise
+        raise UserError(
+            f"the forward pass of {type(model).__name__} fails: {type(error).__name__}: {first_line(error)[:200]}",
+            where=f"model: {model.config._name_or_path or 'config'}", expected="a config that fits the architecture",
+        ) from error  # fmt: skip
 
 
 def sequence_log_probs(model: PreTrainedModel, prompt: TokenIds, branch: Branch) -> Tensor:

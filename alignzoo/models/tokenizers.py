@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from alignzoo.core.console import warn_once
-from alignzoo.core.errors import UserError, first_line
+from alignzoo.core.errors import UserError
 from alignzoo.interfaces.rows import Row, words
+from alignzoo.models.from_pretrained import call_from_pretrained
 
 if TYPE_CHECKING:
     from alignzoo.interfaces.model_source import ModelSource
@@ -70,45 +70,3 @@ def _texts(rows: Iterable[Row]) -> Iterator[str]:
                 yield text
             else:
                 yield from map(words, text)
-
-
-def call_from_pretrained(
-    auto: Any, source: str | None, revision: str | None, kind: str, trust: bool, **options: Any
-) -> Any:
-    """Call `from_pretrained` of a transformers class. Errors become UserError; `kind` names the object in them."""
-    if trust:
-        warn_once(f"model.trust_remote_code is true: Python code that comes with '{source}' will be run")
-    try:
-        return auto.from_pretrained(source, revision=revision, trust_remote_code=trust, **options)
-    except (OSError, ValueError) as error:
-        raise loading_error(kind, str(source), "model", error) from error
-
-
-def loading_error(kind: str, source: str, where: str, error: Exception) -> UserError:
-    """Return a UserError that explains why from_pretrained failed and how to fix it."""
-    text = str(error)
-    if "trust_remote_code" in text:
-        return UserError(
-            f"'{source}' can't be loaded without running Python code that comes with it", where=where,
-            hint="read that code, then set model.trust_remote_code: true, which runs it with all your permissions",
-        )  # fmt: skip
-    pickled = pickled_weights(Path(source))
-    if pickled or "safetensors" in text:
-        return UserError(
-            f"'{source}' has no weights in safetensors{f', only {pickled}' if pickled else ''}", where=where,
-            expected="model.safetensors, because loading a pickled file can run any code",
-            hint="if you trust the file, convert it once: "
-            "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(FOLDER)",
-        )  # fmt: skip
-    return UserError(
-        f"no {kind} could be loaded from '{source}': {first_line(text)}", where=where,
-        expected="a local folder in Hugging Face layout, or a hub id with the hub reachable",
-    )  # fmt: skip
-
-
-def pickled_weights(folder: Path) -> str:
-    """Return the name of a pickled weights file in a folder without safetensors, or ""."""
-    if not folder.is_dir() or any(folder.glob("*.safetensors")):
-        return ""
-    found = sorted(path.name for end in ("bin", "pt", "pth", "ckpt", "pkl") for path in folder.glob(f"*.{end}"))
-    return found[0] if found else ""

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from transformers import AutoConfig, PreTrainedModel
 
 from alignzoo.core.artifacts import atomic_folder
 from alignzoo.core.console import Screen
-from alignzoo.core.door import BadFile, inside, read_json, read_text, read_yaml
+from alignzoo.core.door import BadFile, inside, read_json, read_text, read_yaml, tensors, translate, validated
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.models.adapters import CONFIG, WEIGHTS, is_adapter
+from alignzoo.models.from_pretrained import call_from_pretrained
 from alignzoo.models.loading import pretrained
 from alignzoo.models.tokenizers import pretrained_tokenizer
 from alignzoo.training.run_folder import RunFolder
@@ -48,7 +49,8 @@ def export_run(
         run: The run folder.
         to: The folder to write; by default `export` or `export-merged` in the run folder.
         merge: Merge an adapter into its base model.
-        dtype: Type of full weights; by default as trained.
+        dtype: Type of full weights; by default that of the weights that training started from, or the type of training
+            where these were random or are not there any more.
         shard: Maximum size of a weights file, such as "5GB".
         force: Replace a folder that exists.
         screen: Receives progress.
@@ -65,8 +67,10 @@ def export_run(
     alone = is_adapter(policy) and not merge
     if alone and dtype:
         raise UserError("an adapter keeps the type that it was trained in", where="--dtype", expected="--merge with it")
-    recipe = _recipe(run)
-    model = None if alone else _full_weights(policy, recipe, dtype)
+    source = _source(run)
+    trained = source.dtype
+    dtype = dtype or _dtype_of_start(run) or trained
+    model = None if alone else _full_weights(policy, source, dtype)
     files = [policy / WEIGHTS] if model is None else []
     needs = sum(x.nbytes for x in model.state_dict().values()) if model else sum(file.stat().st_size for file in files)
     with atomic_folder(to, needs, over=True) as temporary:
@@ -75,9 +79,15 @@ def export_run(
                 shutil.copyfile(inside(policy, name), temporary / name)
         else:
             model.save_pretrained(temporary, max_shard_size=shard)
-        pretrained_tokenizer(str(policy), None, _trust(recipe)).save_pretrained(temporary)
+        pretrained_tokenizer(str(policy), None, source.trust_remote_code).save_pretrained(temporary)
         (temporary / "README.md").write_text(_card(run, policy, alone), encoding="utf-8")
     screen.info(f"{'adapter' if alone else 'full weights'} of {run}")
+    if alone and (base := _own_base(policy)):
+        screen.info(
+            f"the adapter needs its base model, a folder of this machine: copy {base} too, or export with --merge"
+        )
+    if not alone and dtype != trained:
+        screen.info(f"written in {dtype}; it was trained in {trained}, which --dtype {trained} keeps")
     return to
 
 
@@ -92,14 +102,14 @@ def full_weights_policy(folder: RunFolder, screen: Screen) -> Path:
     if not is_adapter(policy) or merged.is_dir():
         return merged if is_adapter(policy) else policy
     screen.info(f"merging the adapter of {folder.path}, to start from it")
-    recipe = _recipe(folder.path)
+    source = _source(folder.path)
     with folder.held(wait=True):
         if not merged.is_dir():
-            model = _full_weights(policy, recipe, None)
+            model = _full_weights(policy, source, None)
             needs = sum(tensor.nbytes for tensor in model.state_dict().values())
             with atomic_folder(merged, needs) as temporary:
                 model.save_pretrained(temporary)
-                pretrained_tokenizer(str(policy), None, _trust(recipe)).save_pretrained(temporary)
+                pretrained_tokenizer(str(policy), None, source.trust_remote_code).save_pretrained(temporary)
     return merged
 
 
@@ -116,25 +126,60 @@ def _policy_of(run: Path) -> Path:
     return policy
 
 
-def _recipe(run: Path) -> dict[str, Any]:
+class _Source(BaseModel):
+    """What is read of the section `model` of a run's recipe. A plugin's source has fields of its own."""
+
+    from_: str | None = Field(None, alias="from")
+    path: str | None = None
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    quantize: Literal["4bit", "8bit"] | None = None
+    trust_remote_code: bool = False
+
+
+def _source(run: Path) -> _Source:
     path = run / "recipe.yaml"
     node = read_yaml(path)
     model = node.plain().get("model") if node is not None and isinstance(node.value, dict) else None
     if not isinstance(model, dict):
         raise BadFile("damaged: it has no section 'model'", where=str(path))
-    return model
+    names = {"from", *_Source.model_fields}
+    return validated({key: value for key, value in model.items() if key in names}, path, _Source)
 
 
-def _trust(recipe: dict[str, Any]) -> bool:
-    return bool(recipe.get("trust_remote_code", False))
+def _dtype_of_start(run: Path) -> str | None:
+    """Return the type of the weights that a run, or the first of the runs before it, started from; None if unknown."""
+    source, seen = _source(run), [run.resolve()]
+    while source.from_ is not None:
+        run = (run / source.from_).parent
+        if run.resolve() in seen or not (run / "recipe.yaml").is_file():
+            return None
+        seen.append(run.resolve())
+        source = _source(run)
+    if source.path is None:
+        return None
+    try:
+        config = call_from_pretrained(AutoConfig, source.path, source.revision, "config", source.trust_remote_code)
+    except UserError:  # it is not there any more, or was never a folder of transformers
+        return None
+    name = str(config.dtype).removeprefix("torch.")
+    return name if name in DTYPES else None
 
 
-def _full_weights(policy: Path, recipe: dict[str, Any], dtype: str | None) -> PreTrainedModel:
+def _own_base(policy: Path) -> str:
+    """Return the folder of the adapter's base model, or "" if it has a hub id, by which others find it too."""
+    base = _adapter(policy).base_model_name_or_path
+    return base if Path(base).is_absolute() else ""
+
+
+def _full_weights(policy: Path, source: _Source, dtype: str | None) -> PreTrainedModel:
     """The policy in full weights, with an adapter merged, in the type that it was trained in or another."""
-    own = recipe.get("dtype", "float32")
+    own = source.dtype
     wanted = getattr(torch, dtype or own)
     if not is_adapter(policy):
-        return pretrained(str(policy), None, 0, _head(str(policy), None, recipe), own, _trust(recipe)).to(wanted)
+        return pretrained(str(policy), None, 0, _head(str(policy), None, source), own, source.trust_remote_code).to(
+            wanted
+        )
     from peft import PeftModel
 
     if not (policy / WEIGHTS).is_file():  # peft would then read pickled weights
@@ -142,12 +187,14 @@ def _full_weights(policy: Path, recipe: dict[str, Any], dtype: str | None) -> Pr
     config = _adapter(policy)
     base, revision = _base(policy, config.base_model_name_or_path), config.revision
     model = pretrained(
-        base, revision, 0, _head(base, revision, recipe), own, _trust(recipe), recipe.get("quantize")
+        base, revision, 0, _head(base, revision, source), own, source.trust_remote_code, source.quantize
     )  # fmt: skip
-    if recipe.get("quantize"):  # the adapter was trained on the quantized weights
+    if source.quantize:  # the adapter was trained on the quantized weights
         model = model.dequantize()
     model = model.to(torch.promote_types(getattr(torch, own), wanted))  # type: ignore[arg-type]
-    merged: PreTrainedModel = PeftModel.from_pretrained(model, str(policy)).merge_and_unload()
+    tensors(inside(policy, WEIGHTS))
+    with translate(policy, "the adapter"):
+        merged: PreTrainedModel = PeftModel.from_pretrained(model, str(policy)).merge_and_unload()
     return merged.to(wanted)
 
 
@@ -177,14 +224,16 @@ def _base(policy: Path, named: str) -> str:
     )
 
 
-def _head(source: str, revision: str | None, recipe: dict[str, Any]) -> str:
-    config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=_trust(recipe))
+def _head(path: str, revision: str | None, source: _Source) -> str:
+    config = call_from_pretrained(AutoConfig, path, revision, "config", source.trust_remote_code)
     return "scalar" if any("SequenceClass" in name for name in config.architectures or ()) else "language_model"
 
 
 def _card(run: Path, policy: Path, alone: bool) -> str:
     summary = RunFolder(run).summary() or {}
     forms = {True: "This is a LoRA adapter, for peft.", False: "These are full weights."}
+    if alone and (base := _own_base(policy)):
+        forms[True] += f" Its base model has no hub id: it was the folder `{'/'.join(Path(base).parts[-2:])}`."
     head: dict[str, Any] = {"library_name": "peft" if alone else "transformers"}
     if is_adapter(policy):
         base = _adapter(policy).base_model_name_or_path

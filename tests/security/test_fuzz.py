@@ -1,48 +1,84 @@
-"""A few hundred inputs that nobody means, the same ones each time. benchmarks/faults/fuzz.py takes many more."""
+"""Files that nobody means, through the real commands: a seeded slice of what benchmarks/fuzz does at length."""
 
 from __future__ import annotations
 
-import fuzz_inputs as fuzz
-import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+import os
+import subprocess
+import sys
+import time
+from random import Random
 
-NUMBERS = {"recipe": 120, "override": 80, "comparison": 15, "plugins": 15, "data": 90, "run": 6}
-STRATEGIES = {"recipe": fuzz.recipes, "override": fuzz.overrides, "comparison": fuzz.comparisons, "plugins": fuzz.plugins,
-              "data": fuzz.data, "run": fuzz.runs}  # fmt: skip
+import pytest
+from checkout import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks" / "fuzz"))
+
+SECONDS = 8
+"""Processor time of the slice beside that of making the files. It decides how many inputs are run, and not which."""
+KINDS = ("model", "tokenizer", "data", "recipe", "override", "comparison", "plugin", "rows")
+"""All but those that need finished runs, which take longer to make."""
+
+
+@pytest.fixture
+def forked():
+    import forked
+
+    return forked
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", NUMBERS)
-def test_it_ends_well_or_with_a_message(kind, tmp_path):
-    fuzz.workplace(tmp_path)
-    codes = []
-
-    @settings(
-        max_examples=NUMBERS[kind], derandomize=True, database=None, phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
-    @given(STRATEGIES[kind]())
-    def check(case):
-        found = fuzz.outcome(case, tmp_path)
-        assert not found.error, f"{found.error}: {case}\n{found.trace}"
-        codes.append(found.code)
-
-    check()
-    assert 2 in codes  # mistakes were made
-    good = fuzz.Case(kind, ("validate", "recipes/dpo_hh.yaml"))
-    assert fuzz.outcome(good, tmp_path).code == 0  # and not everything was one
+def test_a_slice_of_the_fuzz_has_no_fault(tmp_path):
+    command = [
+        sys.executable,
+        ROOT / "benchmarks" / "fuzz" / "fuzz.py",
+        "--for",
+        SECONDS,
+        "--keep",
+        tmp_path,
+        "--kind",
+        *KINDS,
+    ]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, env=dict(os.environ))
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
 
 
-def test_a_traceback_is_noticed(tmp_path, monkeypatch):
-    from alignzoo.core.door import marked_yaml
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        ("raise KeyError('nobody thought of this')", "traceback: KeyError"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "signal SIGSEGV"),
+        ("while True: pass", "time"),
+        ("x = b'x' * 3 * 10**8; time.sleep(0)", "memory"),
+        ("open(os.environ['OUTSIDE'], 'w')", "writes outside"),
+        ("subprocess.run(['true'])", "runs code"),
+        ("sys.exit(3)", "exit code 3"),
+        ("open('inside', 'w').write('fine')", ""),
+    ],
+)
+def test_each_kind_of_fault_is_noticed(forked, tmp_path, monkeypatch, body, fault):
+    from alignzoo.cli import app
 
-    def broken(*_):
-        raise KeyError("nobody thought of this")
+    def main():
+        exec(body, {"os": os, "sys": sys, "subprocess": subprocess, "time": time, "signal": __import__("signal")})
 
-    fuzz.workplace(tmp_path)
-    case = fuzz.Case("recipe", ("show", "recipes/dpo_hh.yaml"))
-    assert fuzz.outcome(case, tmp_path) == fuzz.Outcome(0)
-    monkeypatch.setattr(marked_yaml, "parse", broken)
-    found = fuzz.outcome(case, tmp_path)
-    assert found.error.startswith("KeyError at marked_yaml.py")
-    assert "nobody thought of this" in found.trace
+    monkeypatch.setattr(app, "main", main)
+    monkeypatch.setattr(forked, "SECONDS", 1)
+    monkeypatch.setattr(forked, "MEGABYTES", 100)
+    monkeypatch.setenv("OUTSIDE", str(tmp_path / "outside"))
+    (tmp_path / "work").mkdir()
+    end = forked.run(["x"], tmp_path / "work")
+    assert end.fault[: len(fault) or None] == fault, end
+
+
+def test_a_seed_gives_the_same_inputs_each_near_to_the_good_ones():
+    import cases
+
+    import recipes
+
+    def drawn(kind):
+        return [cases.KINDS[kind][2](Random(f"{kind} {n}"), ROOT) for n in range(40)]
+
+    assert drawn("recipe") == drawn("recipe")
+    texts = {case.edits[0].content for case in drawn("recipe")}
+    assert len(texts) > 30
+    assert not texts & set(recipes.TEXTS.values())

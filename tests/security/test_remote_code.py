@@ -112,3 +112,29 @@ def test_a_dataset_comes_without_a_script(tmp_path, capsys):
     with pytest.raises(UserError):
         load_recipe("sft_hh", [f"data={{name: hub, path: {folder}}}"]).recipe.data.splits()
     assert not (tmp_path / "ran").exists()
+
+
+def test_no_plugins_runs_none_of_it_whatever_the_recipe_says(model, monkeypatch):
+    folder, marker = model
+    monkeypatch.setenv("ALIGNZOO_PLUGINS", "none")
+    with pytest.raises(UserError, match=r"(?s)without running Python code that comes with it.*--no-plugins"):
+        alignzoo.run(recipe(folder, ", trust_remote_code: true"))
+    assert not marker.exists()
+
+
+def test_an_export_says_so_before_it_runs_it(model, capsys, monkeypatch):
+    from alignzoo.core.console import Screen
+    from alignzoo.models import from_pretrained
+    from alignzoo.training.export import export_run
+
+    folder, marker = model
+    done = alignzoo.run(recipe(folder, ", trust_remote_code: true"))
+    marker.unlink()
+    for name in [name for name in sys.modules if name.startswith("transformers_modules")]:
+        del sys.modules[name]
+    console._warned.clear()
+    said_before = []
+    monkeypatch.setattr(from_pretrained, "warn_once", lambda text: said_before.append((text, marker.exists())))
+    export_run(done.folder, folder.parent / "out", False, None, "5GB", False, Screen(quiet=True))
+    assert said_before[0][0].startswith("model.trust_remote_code is true")
+    assert said_before[0][1] is False

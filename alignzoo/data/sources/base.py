@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import Field
 
 from alignzoo.core.digests import cached_file_digest
+from alignzoo.data.sources.folders import expand_user
 from alignzoo.data.sources.json_records import Record
 from alignzoo.data.sources.named_splits import choose_splits, side, split_in_path
 from alignzoo.data.sources.readers import find_files, read_records
@@ -57,7 +58,7 @@ class FileSource(DataSource):
         """
         labels: dict[Path, str] = {}
         for part in _parts(self.path):
-            root = Path(part).expanduser()
+            root = expand_user(part)
             for file in find_files(part):
                 label = file.relative_to(root).as_posix() if root.is_dir() else file.name
                 labels.setdefault(file.absolute(), label)
@@ -83,7 +84,7 @@ class FileSource(DataSource):
         return {label: "train" if name == train else "test" for label, name in names.items() if name in (train, test)}
 
     def _in_folders(self) -> bool:
-        return any(Path(part).expanduser().is_dir() for part in _parts(self.path))
+        return any(expand_user(part).is_dir() for part in _parts(self.path))
 
 
 def _parts(path: str | tuple[str, ...]) -> tuple[str, ...]:

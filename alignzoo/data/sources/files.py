@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from pydantic import SerializeAsAny
 
 from alignzoo.core.digests import cached_file_digest
-from alignzoo.core.errors import UserError
 from alignzoo.data.formats.records import Records
+from alignzoo.data.sources.arrow_tables import DICT, STATE, saved_records, saved_splits
 from alignzoo.data.sources.base import FileSource
+from alignzoo.data.sources.folders import expand_user, walk
 from alignzoo.data.sources.json_records import Record
 from alignzoo.data.sources.named_splits import choose_splits
-from alignzoo.data.sources.optional import need
-from alignzoo.data.sources.readers import walk
 from alignzoo.interfaces.data_source import Field, Split
 from alignzoo.interfaces.format import Format
 from alignzoo.interfaces.rows import Row, Skipped
@@ -49,8 +47,8 @@ class Files(FileSource):
         if not self._saved():
             yield from super().read(split)
             return
-        name, dataset = self._parts()[0 if split == "train" else 1]
-        for number, record in enumerate(dataset, 1):
+        name, folder = self._parts()[0 if split == "train" else 1]
+        for number, record in saved_records(folder, f"{self.path}: {name} row "):
             yield self.row(f"{name}:{number}", record, f"{self.path}: {name} row {number}")
 
     def fingerprint(self) -> str:
@@ -64,17 +62,15 @@ class Files(FileSource):
 
     def _saved(self) -> Path | None:
         """Return the folder if `datasets` saved it, else None."""
-        folder = Path(self.path).expanduser() if isinstance(self.path, str) else None
-        if folder and any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
-            return folder
-        return None
+        folder = expand_user(self.path) if isinstance(self.path, str) else None
+        return folder if folder and any((folder / name).is_file() for name in (DICT, STATE)) else None
 
-    def _parts(self) -> list[tuple[str, Any]]:
-        try:
-            loaded = need("datasets", "saved datasets").load_from_disk(str(self._saved()))
-        except (OSError, ValueError, KeyError, TypeError) as error:  # a file is missing or has other content
-            raise UserError(f"the saved dataset can't be loaded: {error}", where=str(self.path)) from None
-        if not hasattr(loaded, "keys"):
-            return [("train", loaded)]
-        names = choose_splits(list(loaded), str(self.path), self._kinds, self.train_split, self.test_split)
-        return [(name, loaded[name]) for name in names if name is not None]
+    def _parts(self) -> list[tuple[str, Path]]:
+        """Return the name and the folder of the training split, and of the held-out split if there is one."""
+        folder = self._saved()
+        assert folder is not None
+        names = saved_splits(folder)
+        if names == [""]:
+            return [("train", folder)]
+        chosen = choose_splits(names, str(self.path), self._kinds, self.train_split, self.test_split)
+        return [(name, folder / name) for name in chosen if name is not None]

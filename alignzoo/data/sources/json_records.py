@@ -6,36 +6,45 @@ The content of the file decides, not its suffix: both `.json` and `.jsonl` are i
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from alignzoo.core.errors import UserError, kind_of
+from alignzoo.data.sources.json_stream import LONGEST_VALUE, JsonStream, too_long
 
 Record = dict[str, Any]
-SPACE = re.compile(r"\s*")
 
 
-def json_records(file: Path, lines: Iterator[bytes]) -> Iterator[tuple[int, Record]]:
+def json_records(file: Path, raw: BinaryIO) -> Iterator[tuple[int, Record]]:
     """Yield (line, record) of JSON lines, or (number, record) of an array and of multi-line objects, from 1.
 
     Raises:
-        UserError: The text is not JSON or a record is not an object; the error names file and line.
+        UserError: The text is not JSON, a record is not an object, or a line or value is over the limit; the error
+            names file and line.
     """
-    skipped = 0
-    for first in lines:
-        if first.strip():
-            break
-        skipped += 1
+    lines = text_lines(raw, file)
+    number, first = next(((number, line) for number, line in lines if line.strip()), (0, b""))
+    if not number:
+        return
+    if not first.lstrip().startswith(b"[") and len(first) <= LONGEST_VALUE and _ends_in_line(first):
+        yield from _lines(file, number, first, lines)
     else:
-        return
-    if not first.lstrip().startswith(b"[") and _ends_in_line(first):
-        yield from _lines(file, first, lines, skipped)
-        return
-    whole = b"\n" * skipped + b"".join(chain([first], lines))
-    yield from _whole(file, whole)
+        yield from _items(file, _values(JsonStream(file, raw, first, number)))
+
+
+def text_lines(raw: BinaryIO, file: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield (number, line) of a file, from 1. Raises UserError for a line over the limit.
+
+    The beginning of a longer first line is yielded, since an array may be on one line.
+    """
+    number = 0
+    while line := raw.readline(LONGEST_VALUE + 1):
+        number += 1
+        if len(line) > LONGEST_VALUE and number > 1:
+            raise too_long(f"{file}:{number}")
+        yield number, line
 
 
 def _ends_in_line(line: bytes) -> bool:
@@ -50,50 +59,45 @@ def _ends_in_line(line: bytes) -> bool:
     return True
 
 
-def _lines(file: Path, first: bytes, rest: Iterator[bytes], skipped: int) -> Iterator[tuple[int, Record]]:
-    second = next((pair for pair in enumerate(rest, skipped + 2) if pair[1].strip()), None)
-    record = parsed(first.rstrip(b"\r\n"), f"{file}:{skipped + 1}")
-    if second is None and isinstance(record, dict) and _inside(record) is not None:
-        yield from _items(file, _inside(record) or [])
+def _lines(file: Path, number: int, first: bytes, lines: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, Record]]:
+    rest = ((number, line) for number, line in lines if line.strip())
+    second = next(rest, None)
+    record = parsed(first.rstrip(b"\r\n"), f"{file}:{number}")
+    inside = _inside(record) if second is None else None
+    if inside is not None:
+        yield from _items(file, iter(inside))
         return
-    pairs = ((number, parsed(raw.rstrip(b"\r\n"), f"{file}:{number}")) for number, raw in _numbered(second, rest))
-    for number, value in chain([(skipped + 1, record)], pairs):
+    others = chain([second], rest) if second else rest
+    pairs = ((at, parsed(line.rstrip(b"\r\n"), f"{file}:{at}")) for at, line in others)
+    for at, value in chain([(number, record)], pairs):
         if not isinstance(value, dict):
-            raise UserError(f"the line is {kind_of(value)}", where=f"{file}:{number}", expected="a JSON object")
-        yield number, value
+            raise UserError(f"the line is {kind_of(value)}", where=f"{file}:{at}", expected="a JSON object")
+        yield at, value
 
 
-def _numbered(second: tuple[int, bytes] | None, rest: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
-    if second is not None:
-        yield second
-        yield from ((number, raw) for number, raw in enumerate(rest, second[0] + 1) if raw.strip())
+def _values(stream: JsonStream) -> Iterator[Any]:
+    """Yield the values of an array, or of a sequence of objects."""
+    if stream.next() == "[":
+        yield from stream.items()
+        stream.end()
+        return
+    only = stream.value()
+    if not stream.next():
+        inside = _inside(only)
+        yield from [only] if inside is None else inside
+        return
+    yield only
+    while stream.next():
+        yield stream.value()
 
 
-def _whole(file: Path, raw: bytes) -> Iterator[tuple[int, Record]]:
-    """Parse an array, or a sequence of objects."""
-    text = as_text(raw, str(file))
-    decoder, values, at = json.JSONDecoder(), [], 0
-    try:
-        while (at := SPACE.match(text, at).end()) < len(text):  # type: ignore[union-attr]
-            value, at = decoder.raw_decode(text, at)
-            values.append(value)
-    except json.JSONDecodeError as error:
-        where = f"{file}:{error.lineno}"
-        raise UserError(f"not JSON: {error.msg} at column {error.colno}", where=where, expected="JSON") from None
-    except (RecursionError, ValueError) as error:
-        raise UserError(f"invalid JSON: {error}", where=str(file)) from None
-    only = values[0] if len(values) == 1 else None
-    inside = _inside(only) if isinstance(only, dict) else None
-    yield from _items(file, only if isinstance(only, list) else values if inside is None else inside)
-
-
-def _inside(record: Record) -> list[Record] | None:
+def _inside(record: Any) -> list[Record] | None:
     """Return the records of {"version": ..., "data": [...]}, the layout of SQuAD and others."""
-    data = record.get("data")
+    data = record.get("data") if isinstance(record, dict) else None
     return data if isinstance(data, list) and data and all(isinstance(item, dict) for item in data) else None
 
 
-def _items(file: Path, items: list[Any]) -> Iterator[tuple[int, Record]]:
+def _items(file: Path, items: Iterator[Any]) -> Iterator[tuple[int, Record]]:
     for number, record in enumerate(items, 1):
         if not isinstance(record, dict):
             raise UserError(f"item {number} is {kind_of(record)}", where=str(file), expected="a JSON object")

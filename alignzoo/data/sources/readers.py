@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import codecs
 import csv
-import glob
 import gzip
 import io
-import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from alignzoo.core.errors import UserError, nearest
-from alignzoo.data.sources.json_records import Record, as_text, json_records
+from alignzoo.data.sources.arrow_tables import parquet_records
+from alignzoo.data.sources.folders import expand_user, matching, walk
+from alignzoo.data.sources.json_records import Record, as_text, json_records, text_lines
+from alignzoo.data.sources.json_stream import LONGEST_VALUE, too_long
 from alignzoo.data.sources.optional import need
-from alignzoo.data.sources.parquet import parquet_records
 
 TEXT, COMPRESSED = (".jsonl", ".json", ".csv", ".tsv"), (".gz", ".zst")
 SUFFIXES = (*TEXT, ".parquet", *(text + end for text in TEXT for end in COMPRESSED))
-LONGEST_FIELD = 2**31 - 1
-"""Limit on a CSV field in characters: the largest that every platform accepts."""
+LARGEST_WIDE = 256_000_000
+"""Limit of a file in UTF-16 or UTF-32, which is converted as a whole."""
 WIDE = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
         codecs.BOM_UTF16_BE: "utf-16"}  # fmt: skip
 """Byte order marks, longest first because the shorter ones are prefixes of the longer ones."""
@@ -37,7 +37,7 @@ def find_files(path: str | Sequence[str]) -> list[Path]:
     """
     if not isinstance(path, str):
         return [file for part in path for file in find_files(part)]
-    root = Path(path).expanduser()
+    root = expand_user(path)
     if root.is_file():
         return [root]
     if root.is_dir():
@@ -45,7 +45,7 @@ def find_files(path: str | Sequence[str]) -> list[Path]:
         if not files:
             raise UserError("no data file in this folder", where=str(root), expected=", ".join(SUFFIXES))
         return files
-    matches = [Path(match) for match in glob.glob(str(root), recursive=True)]
+    matches = list(matching(root))
     if not matches:
         siblings = [other.name for other in root.parent.iterdir()] if root.parent.is_dir() else []
         raise UserError("no such file or folder", where=str(root), nearest=nearest(root.name, siblings))
@@ -63,20 +63,6 @@ def _data_files(folder: Path | None, files: Iterable[Path]) -> list[Path]:
         if file.name.endswith(SUFFIXES) and file.is_file()
         and not any(part.startswith(".") for part in (file.relative_to(folder).parts if folder else ()))
     )  # fmt: skip
-
-
-def walk(folder: Path, around: tuple[str, ...] = ()) -> Iterator[Path]:
-    """Yield every file below a folder, following links except those to an enclosing folder."""
-    own = os.path.realpath(folder)
-    try:
-        inside = sorted(folder.iterdir()) if own not in around else []
-    except OSError as error:
-        raise UserError(f"the folder can't be read: {error.strerror or error}", where=str(folder)) from None
-    for path in inside:
-        if path.is_dir():
-            yield from walk(path, (*around, own))
-        else:
-            yield path
 
 
 def read_records(file: Path) -> Iterator[tuple[int, Record]]:
@@ -99,11 +85,11 @@ def read_records(file: Path) -> Iterator[tuple[int, Record]]:
         raise UserError("unknown file type", where=str(file), expected=", ".join(SUFFIXES))
     try:
         with _open(file) as raw:
-            lines = _in_utf8(raw, file)
+            text = _in_utf8(raw, file)
             if name.endswith((".csv", ".tsv")):
-                yield from _csv(file, lines, "\t" if name.endswith(".tsv") else ",")
+                yield from _csv(file, text, "\t" if name.endswith(".tsv") else ",")
             else:
-                yield from json_records(file, lines)
+                yield from json_records(file, text)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"the gzip data is broken: {error}", where=str(file)) from None
     except OSError as error:
@@ -117,23 +103,35 @@ def _open(file: Path) -> io.BufferedIOBase:
     return gzip.open(file, "rb") if file.suffix == ".gz" else open(file, "rb")
 
 
-def _in_utf8(raw: io.BufferedIOBase, file: Path) -> Iterator[bytes]:
-    """Yield lines in UTF-8 without the byte order mark of spreadsheets."""
-    first = raw.readline()
-    wide = next((name for mark, name in WIDE.items() if first.startswith(mark)), None)
+def _in_utf8(raw: Any, file: Path) -> BinaryIO:
+    """Return the file after its byte order mark, in UTF-8."""
+    start = raw.peek(4)[:4]
+    wide = next((name for mark, name in WIDE.items() if start.startswith(mark)), None)
     if wide is None:
-        yield first.removeprefix(codecs.BOM_UTF8)
-        yield from raw
-        return
+        if start.startswith(codecs.BOM_UTF8):
+            raw.read(len(codecs.BOM_UTF8))
+        found: BinaryIO = raw
+        return found
+    whole = raw.read(LARGEST_WIDE + 1)
+    if len(whole) > LARGEST_WIDE:
+        raise UserError(f"more than {LARGEST_WIDE // 10**6} MB of {wide.upper()}", where=str(file), expected="UTF-8")
     try:
-        yield from io.BytesIO((first + raw.read()).decode(wide).encode())
-    except UnicodeDecodeError as error:
-        raise UserError(f"byte {error.start} is not {wide.upper()}", where=str(file)) from None
+        return io.BytesIO(whole.decode(wide).encode())
+    except UnicodeError as error:
+        at = f"byte {error.start}" if isinstance(error, UnicodeDecodeError) else "the text"
+        raise UserError(f"{at} is not {wide.upper()}", where=str(file)) from None
 
 
-def _csv(file: Path, lines: Iterator[bytes], delimiter: str) -> Iterator[tuple[int, Record]]:
-    text = (as_text(raw, f"{file}:{number}") for number, raw in enumerate(lines, 1))
-    csv.field_size_limit(LONGEST_FIELD)
+def _csv_lines(raw: BinaryIO, file: Path) -> Iterator[tuple[int, bytes]]:
+    for number, line in text_lines(raw, file):
+        if len(line) > LONGEST_VALUE:
+            raise too_long(f"{file}:{number}")
+        yield number, line
+
+
+def _csv(file: Path, raw: BinaryIO, delimiter: str) -> Iterator[tuple[int, Record]]:
+    text = (as_text(line, f"{file}:{number}") for number, line in _csv_lines(raw, file))
+    csv.field_size_limit(LONGEST_VALUE)
     reader = csv.DictReader(text, delimiter=delimiter, strict=True)
     try:
         names = reader.fieldnames or ()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PrivateAttr
 
-from alignzoo.core.errors import UserError, first_line, nearest
+from alignzoo.core.errors import UserError, nearest
 from alignzoo.core.packing import cut_by_width
 from alignzoo.interfaces.judge import Judge, Prompt
 
@@ -109,28 +109,20 @@ class Classifier(Judge):
     def _from_pretrained(self, auto: str, **options: Any) -> Any:
         import transformers
 
+        from alignzoo.models.from_pretrained import call_from_pretrained
+
         path = Path(self.path).expanduser()
         if not path.is_dir() and (path.is_absolute() or self.path.startswith(".")):
             siblings = [one.name for one in path.parent.iterdir() if one.is_dir()] if path.parent.is_dir() else []
             close = nearest(path.name, siblings)
             raise UserError(f"no such folder: {self.path}", where=f"{WHERE}: path", nearest=close)
         source = str(path) if path.is_dir() else self.path
-        options |= {"revision": self.revision, "trust_remote_code": False}
         if "Model" in auto:
             options["use_safetensors"] = True
-        try:
-            return getattr(transformers, auto).from_pretrained(source, **options)
-        except (OSError, ValueError) as error:
-            if "safetensors" in str(error):
-                raise UserError(
-                    f"'{self.path}' has no weights in safetensors", where=f"{WHERE}: path",
-                    expected="model.safetensors: loading a pickled file can run any code",
-                    hint="if you trust it, convert it: from_pretrained(FOLDER), then save_pretrained(FOLDER)",
-                ) from error  # fmt: skip
-            raise UserError(
-                f"no classifier could be loaded from '{self.path}': {first_line(error)}",
-                where=f"{WHERE}: path", expected="a folder in Hugging Face layout, or a reachable hub id",
-            ) from error  # fmt: skip
+        kind = {"AutoConfig": "config", "AutoTokenizer": "tokenizer"}.get(auto, "model")
+        return call_from_pretrained(
+            getattr(transformers, auto), source, self.revision, kind, False, f"{WHERE}: path", **options
+        )
 
     def _column(self, config: PreTrainedConfig) -> int:
         """Return the index of the label's output."""

@@ -245,7 +245,7 @@ def test_a_folder_that_is_not_there_is_reported_with_the_nearest(saved, tmp_path
     (tmp_path / "reward").mkdir()
     with pytest.raises(UserError, match=r"no such folder: .*/rewrad; did you mean 'reward'\?"):
         Classifier(path=str(tmp_path / "rewrad")).ready()
-    with pytest.raises(UserError, match=r"no classifier could be loaded from '.*reward'"):
+    with pytest.raises(UserError, match=r"no config could be loaded from '.*reward'"):
         Classifier(path=str(tmp_path / "reward")).scores(["a"], ["b"])
     Classifier(path=path).ready()
 

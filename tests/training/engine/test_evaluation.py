@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from statistics import pstdev
 
 import pytest
@@ -87,6 +88,40 @@ def test_a_wrong_loss_on_held_out_rows_is_reported_as_in_a_step(tmp_path, how, w
     engine = build(Wrong(how=how), tmp_path)
     with pytest.raises(RunFailed, match=words):
         evaluate(engine.scorer, engine.builder, UNLIMITED, Screen(quiet=True), engine.states)
+
+
+class Infinite(Objective):
+    """The implicit reward of one row's chosen completion is `value`."""
+
+    name = "infinite"
+    reference = "none"
+    value: str = "inf"
+
+    def loss(self, pair):
+        return pair.rejected.log_prob - pair.chosen.log_prob
+
+    def implicit_reward(self, scored):
+        reward = scored.log_prob.clone()
+        reward[0] = float(self.value)
+        return reward
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
+def test_a_reward_that_is_not_finite_costs_its_own_row_and_is_said(tmp_path, capsys, monkeypatch, value):
+    from alignzoo.core import console
+    from alignzoo.evaluation.row_metrics import row_metrics
+
+    monkeypatch.setattr(console, "_warned", set())
+    engine = build(Infinite(value=value), tmp_path, batch_size=40, shuffle=False)
+    batch, _ = engine.builder.score(engine.scorer, list(range(len(engine.builder.trees))), everything=True)
+    found = row_metrics(engine.builder, batch, ("preference_accuracy",))
+    for name in ("chosen_reward", "margin", "preference_accuracy"):
+        assert found[name].isnan().tolist() == [True] + [False] * (len(found[name]) - 1), name
+    assert not found["rejected_reward"].isnan().any()
+    words = "the implicit reward of infinite is not finite for 1 of"
+    assert words in " ".join(capsys.readouterr().err.split())
+    metrics = take(engine).metrics[0]
+    assert all(math.isfinite(metric) for metric in metrics.values())
 
 
 def test_a_standard_error_is_the_deviation_over_the_root_of_n():

@@ -152,3 +152,28 @@ def test_the_command(adapter, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["alignzoo", "export", str(folder), "--merge"])
     assert _exit_code() == 2
     assert "the path exists already" in capsys.readouterr().err
+
+
+def test_an_adapter_says_which_folder_it_needs_besides(adapter, tmp_path, capsys):
+    folder, trained = adapter
+    to = export_run(folder, tmp_path / "out", False, None, "5GB", False, Screen())
+    base = trained.peft_config["default"].base_model_name_or_path
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the adapter needs its base model, a folder of this machine: copy" in said
+    assert "or export with --merge" in said
+    assert "/".join(base.split("/")[-2:]) in (to / "README.md").read_text()
+
+
+def test_weights_that_came_in_bfloat16_leave_in_it(run, adapter, tmp_path, capsys):
+    """Trained in float32, whole and by adapters, and as the start of another run."""
+    folder, _ = adapter
+    published = export(folder, tmp_path / "published", merge=True, dtype="bfloat16")
+    starts = [f"model={{path: {published}}}", "data.max_train_rows=32", "train.max_steps=1"]
+    for lora in (None, "model.lora={r: 4, alpha: 8}"):
+        result = run(*starts, recipe="recipes/sft_hh.yaml", lora=lora)
+        for dtype, want in ((None, torch.bfloat16), ("float32", torch.float32)):
+            to = export_run(result.folder, tmp_path / "out", True, dtype, "5GB", True, Screen())
+            assert AutoModelForCausalLM.from_pretrained(to, dtype="auto").dtype == want
+        assert "written in bfloat16; it was trained in float32, which --dtype float32 keeps" in " ".join(
+            capsys.readouterr().err.split()
+        )

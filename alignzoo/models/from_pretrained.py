@@ -1,0 +1,139 @@
+"""Call `from_pretrained` on a folder or hub id that a stranger may have made.
+
+The folder is checked first. Code that comes with it runs only if the recipe says so. Every error becomes a UserError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alignzoo.core.console import warn_once
+from alignzoo.core.door import translate
+from alignzoo.core.errors import RunFailed, UserError
+from alignzoo.models.folder_checks import check_model, check_tokenizer
+from alignzoo.registry.loading import no_plugins
+
+SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
+"""Files of a hub repository that are fetched and checked before a library loads anything."""
+LONGEST_MESSAGE = 300
+
+
+def call_from_pretrained(
+    auto: Any, source: str, revision: str | None, kind: str, trust: bool, where: str = "model", **options: Any
+) -> Any:
+    """Call `from_pretrained` of a transformers class.
+
+    Args:
+        auto: The class: `AutoConfig`, `AutoTokenizer`, or one of the `AutoModelFor...`.
+        source: Local folder or hub id.
+        revision: Hub revision.
+        kind: Name of the object in errors: "config", "tokenizer" or "model".
+        trust: Run Python code that comes with it; `--no-plugins` prevails.
+        where: The recipe's key, for errors.
+        **options: Passed on.
+
+    Raises:
+        UserError: It can't be loaded.
+    """
+    trust = trust and not no_plugins()
+    if trust:
+        warn_once(f"model.trust_remote_code is true: Python code that comes with '{source}' will be run")
+    common = {"revision": revision, "trust_remote_code": trust}
+    folder = _local(source, revision)
+    if folder is not None and kind == "model":
+        labels = {key: value for key, value in options.items() if key == "num_labels"}
+        check_model(folder, lambda: _described(auto, source, kind, where, common | labels))
+    if folder is not None and kind == "tokenizer":
+        check_tokenizer(folder, lambda: _try_tokenizer(auto, source, kind, where, common))
+    with _as_user_errors(kind, source, where):
+        return auto.from_pretrained(source, **common, **options)
+
+
+def _local(source: str, revision: str | None) -> Path | None:
+    """Return the folder of a source, or that of a hub id in the hub's cache; None if it has none yet."""
+    if Path(source).is_dir():
+        return Path(source)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(source, revision=revision, allow_patterns=SMALL_FILES, ignore_patterns="*/*"))
+    except Exception:  # no such id, or no network: from_pretrained has a sentence for each
+        return None
+
+
+def _described(auto: Any, source: str, kind: str, where: str, options: dict[str, Any]) -> int:
+    """Return the number of parameters of the model that a config describes."""
+    import torch
+    from transformers import AutoConfig
+
+    torch.set_num_threads(1)  # the threads of the parent are not in its child
+    with _as_user_errors(kind, source, where):
+        config = AutoConfig.from_pretrained(source, **options)
+        with torch.device("meta"):
+            model = auto.from_config(config, trust_remote_code=options["trust_remote_code"])
+        return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _try_tokenizer(auto: Any, source: str, kind: str, where: str, options: dict[str, Any]) -> None:
+    """Load a tokenizer, encode some text and render a chat. What a template says to these messages does not matter."""
+    with _as_user_errors(kind, source, where):
+        tokenizer = auto.from_pretrained(source, **options)
+        tokenizer(["", "a", "Hello, world! 123 Grüße 漢字 🙂\n"])
+    for messages in ([{"role": "user", "content": "Hi"}], [{"role": "user", "content": ""}] * 2):
+        if tokenizer.chat_template:
+            try:
+                tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            except MemoryError:
+                raise
+            except Exception:
+                continue
+
+
+@contextmanager
+def _as_user_errors(kind: str, source: str, where: str) -> Iterator[None]:
+    """Turn what transformers and the libraries below it raise into a UserError."""
+    with translate(source, f"the {kind}"):
+        try:
+            yield
+        except (UserError, RunFailed, MemoryError):
+            raise
+        except Exception as error:
+            if type(error).__name__ == "OutOfMemoryError":
+                raise
+            raise loading_error(kind, source, where, error) from error
+
+
+def loading_error(kind: str, source: str, where: str, error: Exception) -> UserError:
+    """Return a UserError that explains why from_pretrained failed and how to fix it."""
+    text = str(error)
+    if "trust_remote_code" in text:
+        hint = "read that code, then set model.trust_remote_code: true, which runs it with all your permissions"
+        return UserError(
+            f"'{source}' can't be loaded without running Python code that comes with it", where=where,
+            hint="--no-plugins runs no such code" if no_plugins() else hint,
+        )  # fmt: skip
+    pickled = pickled_weights(Path(source))
+    if pickled or ("safetensors" in text and not any(Path(source).glob("*.safetensors"))):
+        return UserError(
+            f"'{source}' has no weights in safetensors{f', only {pickled}' if pickled else ''}", where=where,
+            expected="model.safetensors, because loading a pickled file can run any code",
+            hint="if you trust the file, convert it once: "
+            "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(FOLDER)",
+        )  # fmt: skip
+    plain = isinstance(error, OSError | ValueError) and type(error).__module__ == "builtins"
+    message = text.splitlines()[0] if plain and text else f"{type(error).__name__}: {' '.join(text.split())}"
+    return UserError(
+        f"no {kind} could be loaded from '{source}': {message[:LONGEST_MESSAGE]}", where=where,
+        expected="a local folder in Hugging Face layout, or a hub id with the hub reachable",
+    )  # fmt: skip
+
+
+def pickled_weights(folder: Path) -> str:
+    """Return the name of a pickled weights file in a folder without safetensors, or ""."""
+    if not folder.is_dir() or any(folder.glob("*.safetensors")):
+        return ""
+    found = sorted(path.name for end in ("bin", "pt", "pth", "ckpt", "pkl") for path in folder.glob(f"*.{end}"))
+    return found[0] if found else ""

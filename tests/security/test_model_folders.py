@@ -1,0 +1,161 @@
+"""A model's folder from a stranger: whatever is wrong with it is one sentence, within seconds, and nothing of it is run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from checkout import ROOT
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from alignzoo.core.errors import UserError
+from alignzoo.models.loading import pretrained
+from alignzoo.models.oracle import sequence_logits
+from alignzoo.models.tokenizers import pretrained_tokenizer
+
+sys.path.insert(0, str(ROOT / "benchmarks" / "fuzz"))
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    """A model in shards with a byte-level tokenizer and a chat template."""
+    from artifacts import tokenizer
+
+    folder = tmp_path_factory.mktemp("models") / "llama"
+    config = LlamaConfig(
+        hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=320, eos_token_id=0
+    )
+    LlamaForCausalLM(config).save_pretrained(folder, max_shard_size="8KB")
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(good, tmp_path):
+    return Path(shutil.copytree(good, tmp_path / "llama"))
+
+
+def set_in(path: Path, *way, value):
+    tree = inside = json.loads(path.read_text())
+    for step in way[:-1]:
+        inside = inside[step]
+    inside[way[-1]] = value
+    path.write_text(json.dumps(tree))
+
+
+def of_config(key, value):
+    return lambda folder: set_in(folder / "config.json", key, value=value)
+
+
+def index(value):
+    return lambda folder: (folder / "model.safetensors.index.json").write_text(json.dumps(value))
+
+
+def shard_named(name):
+    def change(folder):
+        path = folder / "model.safetensors.index.json"
+        weights = json.loads(path.read_text())["weight_map"]
+        path.write_text(json.dumps({"metadata": {}, "weight_map": dict.fromkeys(weights, name)}))
+
+    return change
+
+
+def truncated(folder):
+    path = next(folder.glob("model-00001*"))
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def linked(folder):
+    path = next(folder.glob("model-00001*"))
+    path.rename(folder.parent / "elsewhere.safetensors")
+    path.symlink_to(folder.parent / "elsewhere.safetensors")
+
+
+MODELS = {
+    "no heads": (of_config("num_attention_heads", 0), "no model could be loaded from .*llama': "),
+    "unknown activation": (of_config("hidden_act", "nonsense"), "nonsense"),
+    "unknown rope": (of_config("rope_parameters", {"rope_type": "nonsense", "rope_theta": 1e4}), "no model could be loaded"),
+    "rope of a number": (of_config("rope_parameters", 3), "no model could be loaded"),
+    "missing quantizer": (of_config("quantization_config", {"quant_method": "aqlm"}), "no model could be loaded"),
+    "a billion layers": (of_config("num_hidden_layers", 10**9), "config.json: the model can't be read: its parser took more than"),
+    "a vocabulary of 4 billion": (of_config("vocab_size", 4 * 10**9), "describes a model of 64,.* parameters, and its weights have"),
+    "config is a list": (lambda folder: (folder / "config.json").write_text("[]"), "config.json: not a JSON object"),
+    "generation config is a list": (lambda folder: (folder / "generation_config.json").write_text("[1]"), "generation_config.json: not a JSON object"),
+    "truncated weights": (truncated, "model-00001-of-00003.safetensors: damaged: .* truncated"),
+    "index is a list": (index([1]), "index.json: not a JSON object"),
+    "index without weight_map": (index({"metadata": {}}), "index.json: no index of weights"),
+    "index of numbers": (index({"weight_map": {"a": 3}}), "index.json: no index of weights"),
+    "index leads out": (shard_named("../elsewhere.safetensors"), "'../elsewhere.safetensors' is outside of this folder"),
+    "index names nothing": (shard_named("nothing.safetensors"), "nothing.safetensors: no such file"),
+    "pickled shards": (shard_named("pytorch_model.bin"), "a pickled file can run any code"),
+    "linked weights": (linked, "a link out of its folder"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_broken_model_is_one_sentence(folder, name, monkeypatch):
+    from alignzoo.models import folder_checks
+
+    monkeypatch.setattr(folder_checks, "SECONDS", 2.0)
+    change, words = MODELS[name]
+    change(folder)
+    began = time.process_time()
+    with pytest.raises(UserError, match=words):
+        pretrained(str(folder), None, 0, "language_model", "float32")
+    assert time.process_time() - began < 10
+
+
+TEMPLATES = ["{{ 9**(9**(9**9)) }}", "{% for i in range(10**12) %}{% endfor %}", "{{ 'a' * 10**11 }}"]
+TOKENIZERS = {
+    "unknown type": (("model", "type"), "Nonsense", "no tokenizer could be loaded"),
+    "an id of 4 billion": (("added_tokens", 0, "id"), 2**32 - 1, "tokenizer.json: the token .* has the id 4294967295"),
+    "a negative id": (("model", "vocab", "a"), -1, "tokenizer.json: the token 'a' has the id -1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_a_broken_tokenizer_is_one_sentence(folder, name):
+    way, value, words = TOKENIZERS[name]
+    set_in(folder / "tokenizer.json", *way, value=value)
+    with pytest.raises(UserError, match=words):
+        pretrained_tokenizer(str(folder))
+
+
+def test_a_template_that_hangs_or_fills_memory_ends_in_its_child(folder, monkeypatch):
+    from alignzoo.models import folder_checks
+
+    monkeypatch.setattr(folder_checks, "SECONDS", 0.5)
+    for template in TEMPLATES:
+        (folder / "chat_template.jinja").write_text(template)
+        try:
+            pretrained_tokenizer(str(folder))  # jinja's sandbox refuses long ranges by itself
+        except UserError as error:
+            assert "llama: the tokenizer can't be read" in str(error)
+        else:
+            assert "range" in template
+
+
+def test_a_model_whose_settings_do_not_fit_fails_in_its_forward_with_its_name(folder):
+    model = pretrained(str(folder), None, 0, "language_model", "float32")
+    model.model.layers[0].self_attn.head_dim = 3
+    with pytest.raises(UserError, match=r"model: .*llama: the forward pass of LlamaForCausalLM fails"):
+        sequence_logits(model, [1, 2])
+
+
+def test_the_hub_cache_may_link_to_its_blobs_and_nowhere_else(good, tmp_path):
+    blobs, snapshot = tmp_path / "models--a--b" / "blobs", tmp_path / "models--a--b" / "snapshots" / "0123"
+    for folder in (blobs, snapshot):
+        folder.mkdir(parents=True)
+    for number, path in enumerate(sorted(good.iterdir())):
+        shutil.copy(path, blobs / str(number))
+        (snapshot / path.name).symlink_to(f"../../blobs/{number}")
+    assert pretrained(str(snapshot), None, 0, "language_model", "float32").config.hidden_size == 8
+    assert pretrained_tokenizer(str(snapshot)).eos_token
+    (snapshot / "config.json").unlink()
+    (snapshot / "config.json").symlink_to(good / "config.json")
+    with pytest.raises(UserError, match=r"config\.json: a link out of its folder"):
+        pretrained(str(snapshot), None, 0, "language_model", "float32")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from alignzoo.core.arrays import mmap_safetensors
 from alignzoo.core.artifacts import ABOUT, Manifest
@@ -79,12 +79,12 @@ class FiguresManifest(Manifest):
     sampling: dict[str, int | float] | None
     tokens: str
     ids: list[str]
-    groups: list[str] | None = None
-    reward: list[Any] | None = None
+    groups: list[str] = Field(default_factory=list)
+    reward: list[Any] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _fits(self) -> FiguresManifest:
-        if self.groups is not None and len(self.groups) != len(self.ids):
+        if "groups" in self.model_fields_set and len(self.groups) != len(self.ids):
             raise ValueError(f"{len(self.groups):,} groups of {len(self.ids):,} ids")
         return self
 
@@ -104,9 +104,16 @@ class Reply(BaseModel, extra="allow"):
     """A line of samples.jsonl in a folder of figures, with its numbers by name."""
 
     id: str
+    test: bool | int
     prompt: str
     reply: str
     chosen: str
+    length: int | float | None = None
+    finished: bool | None = None
+    kl: float | None = None
+    log_ratio: float | None = None
+    entropy: float | None = None
+    distinct_2: float | None = None
 
 
 def _about(folder: Path, schema: type[Manifest]) -> dict[str, Any]:
@@ -117,6 +124,8 @@ def _about(folder: Path, schema: type[Manifest]) -> dict[str, Any]:
 @dataclass(frozen=True)
 class RunRecord:
     """One run of a comparison."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     label: str
     """Name of the recipe, and of its row in the table."""

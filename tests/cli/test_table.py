@@ -12,6 +12,7 @@ from measured import REPLIES, Runs, about, comparison, judge, measure
 from alignzoo import load_recipe
 from alignzoo.cli.app import _exit_code
 from alignzoo.compare.results import write_results
+from alignzoo.core.artifacts import write_manifest
 
 DATA_OF_OTHERS = "0ther" * 6
 
@@ -237,3 +238,30 @@ def test_a_run_that_is_not_finished_or_measured_says_so(cli, tmp_path):
     code, _, err = cli(folder)
     assert code == 2
     assert "this run has not finished" in err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"test": None}, {"kl": "x"}, {"length": []}, {"reply": 3}, {"id": None}, {"entropy": {"a": 1}}, {"groups": ["a"]}, {"sampling": 3}, {"ids": "a"},
+     {"judges": 3}, {"step": 1}, {"seed": "0"}, {"point": []}],
+)  # fmt: skip
+def test_records_of_another_form_are_a_sentence(cli, losses, tmp_path, change):
+    """Under digests that are right."""
+    ((key, value),) = change.items()
+    folder = sorted((tmp_path / "runs").glob("*/evaluations/key"))[0]
+    if key in ("step", "seed", "point"):
+        found = json.loads((losses / "results.json").read_text())
+        found["runs"][0] |= change
+        (losses / "results.json").write_text(json.dumps(found))
+    else:
+        about = json.loads((folder / "about.json").read_text())
+        (folder / "about.json").unlink()
+        if key in ("groups", "sampling", "ids"):
+            about |= change
+        else:
+            lines = (folder / "samples.jsonl").read_text().splitlines()
+            lines[0] = json.dumps({k: v for k, v in (json.loads(lines[0]) | change).items() if v is not None})
+            (folder / "samples.jsonl").write_text("\n".join(lines) + "\n")
+        write_manifest(folder, {k: v for k, v in about.items() if k not in ("files", "digest")})
+    code, _, err = cli(losses)
+    assert (code, err.startswith("error: ")) == (0, False) if key == "judges" else (2, True), err

@@ -57,6 +57,11 @@ def unfinish(run: Path, step: int = 4) -> None:
             shutil.rmtree(checkpoint)
 
 
+def bytes_of(folder: Path) -> list[bytes]:
+    """What a run folder holds that must not depend on how the run came about."""
+    return [(folder / name).read_bytes() for name in ("policy/model.safetensors", "metrics.jsonl", "samples.jsonl")]
+
+
 def free_port() -> str:
     """A port that nobody listens on."""
     with socket.socket() as free:

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from flow.test_resume import bytes_of
-from jobs import run_folder
+from jobs import bytes_of, run_folder
 from safetensors.numpy import load_file, save_file
 
 import alignzoo

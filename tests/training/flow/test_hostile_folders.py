@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from flow.test_resume import bytes_of
-from jobs import run_folder
+from jobs import bytes_of, run_folder
 
 import alignzoo
 from alignzoo.cli.app import alignzoo as cli

@@ -12,17 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 from byte_tokenizer import CHATML, byte_tokenizer
-from jobs import DPO, PATIENCE, Command, command, run_folder, unfinish
+from jobs import DPO, PATIENCE, Command, bytes_of, command, run_folder, unfinish
 
 import alignzoo
 from alignzoo.data import chat_template, token_store
 from alignzoo.training import checkpoint
 from alignzoo.training import run_folder as run_folder_module
 from alignzoo.training.step import Engine
-
-
-def bytes_of(folder: Path) -> list[bytes]:
-    return [(folder / name).read_bytes() for name in ("policy/model.safetensors", "metrics.jsonl", "samples.jsonl")]
 
 
 @pytest.fixture

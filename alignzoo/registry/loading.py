@@ -106,7 +106,7 @@ def load_file(path: Path) -> list[Offer]:
         raise UserError("a plugin file is Python source", where=str(path), expected="a name that ends in .py")
     source = read_bytes(path, SOURCE_BYTES)
     digest, code = digest_bytes(source), code_of_file(path, source)
-    warn_once(f"code of {path} is run: the recipe names it under plugins (blake2b {digest})")
+    warn_once(f"code of {path} is run (blake2b {digest})")
     name = f"alignzoo_file_{digest}"
     module = sys.modules[name] = ModuleType(name)
     module.__file__ = str(path)

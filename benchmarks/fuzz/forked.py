@@ -137,6 +137,7 @@ def _child(words: Sequence[str], folder: Path, paths: dict[str, Path], modules: 
             "ALIGNZOO_RUNS": str(folder / "runs"), "ALIGNZOO_CACHE": str(folder / "cache"), "TMPDIR": str(folder / "tmp"),
             "HOME": str(folder / "home"), "HF_HOME": str(folder / "home"),
             "MPLCONFIGDIR": str(folder.parent / "fonts"),
+            "TORCHINDUCTOR_CACHE_DIR": str(folder / "tmp" / "inductor"),
         }  # fmt: skip
         os.environ.pop("ALIGNZOO_TRACEBACK", None)
         tempfile.tempdir = None  # read again from TMPDIR

@@ -149,7 +149,8 @@ def test_check_says_what_is_wrong_and_exits_with_1(tmp_path):
     file = tmp_path / "broken.py"
     file.write_text(BROKEN)
     done = cli("check", "broken", "--file", file)
-    assert (done.returncode, done.stderr) == (1, "")
+    assert (done.returncode, done.stderr[:8]) == (1, "code of ")
+    assert done.stderr.count("\n") == 1
     assert "return one loss per example, not their mean" in " ".join(done.stdout.split())
     done = cli("check", "--file", file, "--json")
     found = {one["name"]: one for one in json.loads(done.stdout)}

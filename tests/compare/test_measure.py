@@ -457,7 +457,7 @@ def test_a_judge_that_fails_costs_its_own_figures_and_is_asked_again(measured):
 
 @pytest.mark.parametrize(
     ("answers", "says"),
-    [([1.0], "ValueError"), ([1.0] * 7, "ValueError"), ([math.nan] * 6, None), (["high"] * 6, "ValueError")],
+    [([1.0], "ValueError"), ([1.0] * 7, "ValueError"), ([math.nan] * 6, None), (["high"] * 6, "'high' is no number")],
 )
 def test_answers_that_make_no_sense_are_a_problem_and_not_a_number_is_none(measured, monkeypatch, answers, says):
     monkeypatch.setattr(Longer, "scores", lambda self, prompts, replies: answers)

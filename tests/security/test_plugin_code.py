@@ -63,7 +63,7 @@ def test_the_file_and_its_digest_are_said_before_it_runs(recipe, capsys, tmp_pat
     for _ in range(2):
         load_recipe(recipe)
     digest = blake2b((tmp_path / "mine.py").read_bytes(), digest_size=16).hexdigest()
-    line = f"code of {tmp_path / 'mine.py'} is run: the recipe names it under plugins (blake2b {digest})\n"
+    line = f"code of {tmp_path / 'mine.py'} is run (blake2b {digest})\n"
     assert capsys.readouterr().err == line
 
 

@@ -57,7 +57,7 @@ WORDS = {
     "a judge fails": "judge toy failed .ValueError: nobody has thought of this.; its figures are left out",
     "give inf": "left out$",
     "a metric fails": "the metric entropy raised ValueError: nobody has thought of this .*; its figure is left out",
-    "another run": r"step-000005: this checkpoint belongs to run \w{8}, and this is run \w{8}; expected ",
+    "another run": r"step-000006: this checkpoint belongs to run \w{8}, and this is run \w{8}; expected ",
     **dict.fromkeys(("stderr", "stdin", "ASCII", "reads stdout"), "what can be shown"),
     "step number is changed": r"step-000004 is damaged; using the one before it, step-000002$",
 }

@@ -98,8 +98,13 @@ def test_a_launch_that_can_not_work_is_rejected(tmp_path, environment, words):
     assert words in line
 
 
-def test_other_commands_take_one_process(tmp_path):
-    job = start(tmp_path, ["compare", "recipes/dpo_hh.yaml"], 2)
+@pytest.mark.parametrize(
+    ("launcher", "lines"), [({}, 2), ({"TORCHELASTIC_RUN_ID": "1"}, 1)], ids=["by hand", "torchrun"]
+)
+def test_other_commands_take_one_process(tmp_path, launcher, lines):
+    """Each host prints it where processes were started by hand; else the main process does."""
+    job = start(tmp_path, ["compare", "recipes/dpo_hh.yaml"], 2, [launcher])
     assert job.wait() == [2, 2]
-    (line,) = job.errors()
-    assert "alignzoo compare is a command for one process, and this is one of 2" in line
+    assert len(job.errors()) == lines
+    for line in job.errors():
+        assert "alignzoo compare is a command for one process, and this is one of 2" in line

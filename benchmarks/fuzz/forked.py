@@ -21,7 +21,7 @@ from typing import Any
 
 SECONDS, MEGABYTES = 10, 2048
 HANG_SECONDS = 60
-"""Wall time after which a child that neither works nor ends is killed; a busy machine stays below it."""
+"""Wall time without any processor time after which a child is killed. A busy machine may give it little, but not none."""
 ADDRESS_SPACE = 6 * 2**30
 """What a child may map beyond its parent, so that one input can't take the machine's memory."""
 WRITES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "shutil.rmtree")
@@ -102,18 +102,30 @@ def _raised(said: str) -> str:
 
 
 def _wait(pid: int) -> tuple[int, resource.struct_rusage, bool]:
-    end = time.monotonic() + HANG_SECONDS
-    pause = 0.002
-    while time.monotonic() < end:
+    worked, since, pause = 0, time.monotonic(), 0.002
+    while True:
         done, status, usage = os.wait4(pid, os.WNOHANG)
         if done:
             _kill_group(pid)  # what it left behind
             return status, usage, False
+        if time.monotonic() - since > HANG_SECONDS:
+            ticks = _ticks(pid)
+            if ticks == worked:
+                break
+            worked, since = ticks, time.monotonic()
         time.sleep(pause)
         pause = min(pause * 1.5, 0.05)
     _kill_group(pid)
     _, status, usage = os.wait4(pid, 0)
     return status, usage, True
+
+
+def _ticks(pid: int) -> int:
+    """Processor time of a process and of its ended children, in clock ticks."""
+    try:
+        return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]))
+    except OSError:
+        return 0
 
 
 def _kill_group(pid: int) -> None:

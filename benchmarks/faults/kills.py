@@ -40,6 +40,7 @@ from scenarios import DATA, SCENARIOS, SIZE, Scenario, prepared
 from stage import ROOT, SETTINGS, Finished, Workplace, warm
 
 Say = Callable[[str], None]
+Keep = Callable[[dict[str, "Tally"]], None]
 HOWS = {KILL: "killed", TORN: "killed, with torn files", FULL: "the disk full from there on"}
 RANDOM, SMALL = "killed at random moments", "disks too small"
 
@@ -121,20 +122,19 @@ def eligible(seen: Sequence[str], how: str) -> list[int]:
     return [n for n, what in enumerate(seen, 1) if kinds is None or what in kinds]
 
 
-def every_operation(scenario: Scenario, root: Path, every: dict[str, int], say: Say) -> dict[str, Tally]:
+def every_operation(scenario: Scenario, root: Path, every: dict[str, int], say: Say, keep: Keep) -> None:
     """Inject each kind of fault at each so-many-th operation of a scenario."""
     place = scenario.place(root / "place")
     seen = operations_of(scenario, place)
-    series = {}
     for how, words in HOWS.items():
-        tally = series[f"{scenario.name}: {words}"] = Tally()
+        tally = Tally()
         began = time.perf_counter()
         for n in eligible(seen, how)[:: every[how]]:
             fault_at(scenario, place, n, how, seen[n - 1], tally)
         seconds = time.perf_counter() - began
         each = f"{seconds / max(1, tally.faults):.2f} s each"
         say(f"{scenario.name}, {words}: {len(seen)} operations, {each}, {tally.words()}")
-    return series
+        keep({f"{scenario.name}: {words}": tally})
 
 
 def random_moments(scenario: Scenario, root: Path, kills: int, seed: int, say: Say) -> Tally:
@@ -191,6 +191,13 @@ def small_disks(scenario: Scenario, root: Path, count: int, seed: int, say: Say)
 
 def _kilobytes(folder: Path) -> int:
     return sum(path.stat().st_blocks for path in folder.rglob("*")) // 2
+
+
+def write(results: Path, series: dict[str, Tally]) -> None:
+    """Write kills.md and kills.json."""
+    (results / "kills.md").write_text(table(series))
+    plain = {name: {**vars(one), "where": dict(one.where)} for name, one in series.items()}
+    (results / "kills.json").write_text(json.dumps(plain, indent=1))
 
 
 def earlier(path: Path) -> dict[str, Tally]:
@@ -250,6 +257,15 @@ def main() -> None:
         print(text, file=sys.stderr, flush=True)
 
     series: dict[str, Tally] = {}
+    results = ROOT / "benchmarks" / "results"
+    before = earlier(results / "kills.json") if asked.add else {}
+
+    def keep(found: dict[str, Tally]) -> None:
+        """Write what is known so far: a long run that is stopped has lost nothing."""
+        series.update(found)
+        if asked.write:
+            write(results, before | series)
+
     try:
         warmed = warm(Workplace(root / "warm", ["recipes/dpo_hh.yaml", *SIZE, *DATA]))
         assert warmed.code == 0, warmed.err
@@ -257,22 +273,14 @@ def main() -> None:
             share = len(SCENARIOS)
             if asked.every:
                 every = {KILL: asked.every, TORN: asked.others, FULL: asked.others}
-                series |= every_operation(one, root, every, say)
+                every_operation(one, root, every, say, keep)
             if asked.kills:
-                series[f"{one.name}: {RANDOM}"] = random_moments(one, root, asked.kills // share, asked.seed, say)
+                keep({f"{one.name}: {RANDOM}": random_moments(one, root, asked.kills // share, asked.seed, say)})
             if asked.disks:
-                series[f"{one.name}: {SMALL}"] = small_disks(one, root, asked.disks // share, asked.seed, say)
+                keep({f"{one.name}: {SMALL}": small_disks(one, root, asked.disks // share, asked.seed, say)})
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    results = ROOT / "benchmarks" / "results"
-    if asked.add:
-        series = earlier(results / "kills.json") | series
-    text = table(series)
-    print(text)
-    if asked.write:
-        (results / "kills.md").write_text(text)
-        plain = {name: {**vars(one), "where": dict(one.where)} for name, one in series.items()}
-        (results / "kills.json").write_text(json.dumps(plain, indent=1))
+    print(table(before | series))
     sys.exit(any(one.wrong or one.identical < one.finished for one in series.values()))
 
 

@@ -45,10 +45,10 @@ def refused(function, *args, kind=BadFile, **options):
 # Files
 
 
-def test_only_regular_files_are_opened(tmp_path):
+def test_only_regular_files_are_opened(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")  # opening one would wait for its writer
     with socket.socket(socket.AF_UNIX) as one:
-        os.chdir(tmp_path)  # the name of a socket is short
+        monkeypatch.chdir(tmp_path)  # the name of a socket is short
         one.bind("socket")
         for name, what in [("pipe", "a pipe"), ("socket", "a socket"), (".", "a folder")]:
             assert refused(open_file, tmp_path / name) == f"{tmp_path / name}: {what}; expected a file"

@@ -22,7 +22,7 @@ import numpy as np
 
 from alignzoo.core.arrays import concat_ranges
 from alignzoo.core.errors import UserError, nearest
-from alignzoo.data.trees import Branch, Tree, Trees
+from alignzoo.data.trees import Tree, Trees
 from alignzoo.interfaces.metric import Metric
 from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.rows import Row, Skipped
@@ -144,7 +144,9 @@ def with_columns(
             known = {**row.columns, **completion.columns, "desirable": _desirable(row, b)}
             for name in names:
                 columns[name][first + b] = known.get(name, np.nan)
-    return Trees(trees.ids, trees.tokens, trees.segments, trees.trees, trees.scored_from, columns, trees.mismatched)
+    return Trees(
+        trees.ids, trees.tokens, trees.segments, trees.trees, trees.spans, trees.span_cuts, columns, trees.mismatched
+    )  # fmt: skip
 
 
 def _desirable(row: Row, b: int) -> float:
@@ -187,8 +189,8 @@ def with_mismatched(trees: Trees, max_length: int, start: int = 0, stop: int | N
         mismatched = []
         for b in range(len(tree.branches)):
             branch = other.branches[b % len(other.branches)]
-            tokens = branch.tokens[branch.scored_from :][: max(1, max_length - len(tree.prompt))]
-            mismatched.append(Branch(tokens))
+            room = max(1, max_length - len(tree.prompt))
+            mismatched.append(branch.part(branch.context, min(branch.context + room, len(branch.tokens))))
         widened.append(Tree(tree.id, tree.prompt, (*tree.branches, *mismatched)))
     built = Trees.build(widened, mismatched=True)
     first, last = (int(trees.trees[i]) - i for i in (start, stop))

@@ -160,9 +160,7 @@ def build_trees(rows: Sequence[Row], encoded: Sequence[Encoded], tokens: TokensC
         boundary.update(notes)
         counts["prompts"] += len(cut_prompt) < len(prompt)
         counts["completions"] += any(len(a) < len(b) for a, b in zip(cut_completions, completions, strict=True))
-        branches = tuple(
-            Branch(np.array(ids, dtype=np.int32), len(context)) for ids, context in zip(own, contexts, strict=True)
-        )
+        branches = tuple(Branch.of(ids, (len(context), len(ids))) for ids, context in zip(own, contexts, strict=True))
         trees.append(Tree(row.id, np.array(cut_prompt, dtype=np.int32), branches))
         kept.append(row)
     return TokenizedRows(Trees.build(trees), kept, skipped, counts["prompts"], counts["completions"], boundary)

@@ -107,7 +107,7 @@ def same(mine, theirs) -> None:
     """The same trees, to the last array."""
     assert mine.ids == theirs.ids
     assert mine.mismatched == theirs.mismatched
-    for name in ("tokens", "segments", "trees", "scored_from"):
+    for name in ("tokens", "segments", "trees", "spans", "span_cuts"):
         ours, others = getattr(mine, name), getattr(theirs, name)
         assert ours.dtype == others.dtype
         assert np.array_equal(ours, others)

@@ -98,7 +98,8 @@ def plan_splits(source: DataSource, read: ReadSplit) -> SplitPlan:
             if plan.rows.held_out_from_train:
                 group_hashes.append(_uniform_hash(f"held out {row.group}"))
             mark = TRAIN if split == "train" else HELD_OUT
-            mark |= FLIPPED if source.label_noise and _is_flipped(row, source) else 0
+            noisy = source.label_noise and not row.is_training_text and _is_flipped(row, source)
+            mark |= FLIPPED if noisy else 0
             marks.append(mark | (NO_PAIR if len(row.completions) != 2 else 0))
         plan.rows.read += len(marks)
         plan.marks[split] = np.frombuffer(marks, np.uint8).copy()
@@ -187,7 +188,9 @@ def _checked(row: Row | Skipped) -> Row | Skipped:
 def _is_unicode(row: Row) -> bool:
     """Return True if every text is valid Unicode. JSON can hold unpaired surrogates."""
     try:
-        for text in strings([row.prompt, row.tools, [[one.text, one.context] for one in row.completions]]):
+        for text in strings(
+            [row.prompt, row.tools, row.template_kwargs, [[one.text, one.context] for one in row.completions]]
+        ):
             text.encode()
     except UnicodeEncodeError:
         return False

@@ -138,7 +138,7 @@ def row_to_json(row: Row) -> dict[str, Any]:
     return {
         "id": row.id, "prompt": _as_json(row.prompt), "group": row.group, "columns": _numbers(row.columns),
         "completions": [[_as_json(one.text), _as_json(one.context), _numbers(one.columns)] for one in row.completions],
-        "tools": list(row.tools),
+        "tools": list(row.tools), "template_kwargs": dict(row.template_kwargs),
     }  # fmt: skip
 
 
@@ -147,8 +147,10 @@ def row_from_json(values: Mapping[str, Any]) -> Row:
     completions = tuple(
         Completion(_as_text(text), _as_text(context), columns) for text, context, columns in values["completions"]
     )
-    tools = tuple(values["tools"])
-    return Row(values["id"], _as_text(values["prompt"]), completions, values["group"], values["columns"], tools)
+    return Row(
+        values["id"], _as_text(values["prompt"]), completions, values["group"], values["columns"],
+        tuple(values["tools"]), values["template_kwargs"],
+    )  # fmt: skip
 
 
 def _as_json(text: Text) -> str | list[dict[str, Any]]:

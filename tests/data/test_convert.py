@@ -185,7 +185,7 @@ def test_columns_are_the_rows_or_the_completions_own_and_nothing_that_nobody_dec
 
 def prepared(rows, objective, tokenizer, **tokens):
     recipe = SimpleNamespace(
-        objective=objective, data=SimpleNamespace(pairs="extremes"),
+        objective=objective, data=SimpleNamespace(pairs="extremes", train_on="assistant"),
         tokens=TokensConfig(**({"max_length": 40, "max_prompt_length": 20} | tokens)),
     )  # fmt: skip
     return prepare(rows, tokenizer, recipe)

@@ -106,7 +106,7 @@ def test_chat_goes_through_the_template_and_plain_text_does_not():
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        (None, "the tokenizer has no chat template\n    use a tokenizer of an instruction-tuned model"),
+        (None, "the tokenizer has no chat template\n    set model.chat_template: chatml (or "),
         ("{{ raise_exception('only system') }}", "f:1: the chat template fails on this row: only system"),
         (
             "{{ messages | length }}{% if add_generation_prompt %}:{% endif %}{{ messages[-1].content }}",

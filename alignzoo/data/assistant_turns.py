@@ -39,7 +39,7 @@ def render_scored(template: ChatTemplate, row: Row, train_on: TrainOn) -> list[R
         if train_on == "last_assistant":
             return rendered
         return [
-            one._replace(turns=_turns(template, [*row.prompt, *completion.context], len(row.prompt), one, inputs))  # type: ignore[list-item]
+            one._replace(turns=_turns(template, [*row.prompt, *completion.context], len(row.prompt), one, inputs))
             for one, completion in zip(rendered, row.completions, strict=True)
         ]
 
@@ -47,13 +47,13 @@ def render_scored(template: ChatTemplate, row: Row, train_on: TrainOn) -> list[R
 def _messages(row: Row) -> list[Message]:
     completion = row.completions[0]
     own = (answer_message(completion.text),) if isinstance(completion.text, str) else completion.text
-    return [*row.prompt, *completion.context, *own]  # type: ignore[list-item]
+    return [*row.prompt, *completion.context, *own]
 
 
 def _marked(template: ChatTemplate, row: Row, train_on: TrainOn, inputs: Inputs) -> RenderedText:
     text, marked = template.render_marked(_messages(row), inputs)
     context = row.completions[0].context if train_on == "last_assistant" else ()
-    before: list[Message] = [*row.prompt, *context]  # type: ignore[list-item]
+    before: list[Message] = [*row.prompt, *context]
     if any(message["role"] == "assistant" for message in before):
         marked = marked[len(template.render_marked(before, inputs)[1]) :]
     if not marked:

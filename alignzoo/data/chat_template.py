@@ -216,10 +216,11 @@ class ChatTemplate:
         from transformers.utils.chat_template_utils import render_jinja_template
 
         arguments = {"chat_template": self._source(inputs)} | self._arguments(inputs)
-        (text,), (marked,) = render_jinja_template(
-            [[dict(message) for message in messages]], return_assistant_tokens_mask=True,
-            **{**self.tokenizer.special_tokens_map, **arguments},
-        )  # fmt: skip
+        chat = [dict(message) for message in messages]
+        rendered: Any = render_jinja_template(
+            [chat], return_assistant_tokens_mask=True, **{**self.tokenizer.special_tokens_map, **arguments}
+        )
+        (text,), (marked,) = rendered
         return text, [(start, stop) for start, stop in marked if start < stop]
 
 

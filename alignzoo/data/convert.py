@@ -87,7 +87,7 @@ def _check_scored(row: Row, train_on: TrainOn) -> None:
 
 def _with_longer_prompt(row: Row) -> Row:
     (completion,) = row.completions
-    prompt: tuple[Message, ...] = (*row.prompt, *completion.context)  # type: ignore[arg-type]
+    prompt: tuple[Message, ...] = (*row.prompt, *completion.context)
     if is_unfinished(prompt):  # the completion would be read as the rest of the assistant's message before it
         return row
     return replace(row, prompt=prompt, completions=(replace(completion, context=()),))

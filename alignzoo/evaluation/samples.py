@@ -35,7 +35,7 @@ def as_text(row: Row, branch: int) -> str:
     completion = row.completions[branch]
     if isinstance(completion.text, str):
         return completion.text
-    return plain_text((*completion.context, *completion.text)[0])  # type: ignore[arg-type]
+    return plain_text((*completion.context, *completion.text)[0])
 
 
 def reply_records(

@@ -145,11 +145,16 @@ class Encoder:
         for one, (ids, (_, *turns, scored)) in zip(rendered, tokenized, strict=True):
             first = turns[0] if turns else scored
             start = first.tokens if (*one.turns, (one.scored_from, 0))[0][0] > one.prompt_end else size
-            if first.spans or (first.tokens > start and not whole) or any(cut.spans for cut in (*turns[2::2], scored)):
+            if first.spans or (first.tokens > start and not whole):
                 notes.add(SPANNING)
             contexts.append(ids[size:start])
             own = ids[start:]
             completions.append(own if chat or own[-1:] == self.eos else own + self.eos)
+            if not turns:
+                spans.append([(start - size, start - size + len(completions[-1]))])
+                continue
+            if any(cut.spans for cut in (*turns[2::2], scored)):
+                notes.add(SPANNING)
             ends = [cut.tokens + cut.spans for cut in turns[1::2]] + [start + len(completions[-1])]
             starts = [start, *(cut.tokens for cut in (*turns, scored)[2::2])]
             spans.append(apart([(a - size, b - size) for a, b in zip(starts, ends, strict=True)]))
@@ -193,10 +198,16 @@ def build_trees(rows: Sequence[Row], encoded: Sequence[Encoded], tokens: TokensC
         boundary.update(notes)
         counts["prompts"] += len(cut_prompt) < len(prompt)
         counts["completions"] += any(len(a) < len(b) for a, b in zip(cut_completions, completions, strict=True))
-        branches = tuple(Branch.of(ids, *scored).part(0, len(ids)) for ids, scored in zip(own, spans, strict=True))
+        branches = tuple(map(_branch, own, spans))
         trees.append(Tree(row.id, np.array(cut_prompt, dtype=np.int32), branches))
         kept.append(row)
     return TokenizedRows(Trees.build(trees), kept, skipped, counts["prompts"], counts["completions"], boundary)
+
+
+def _branch(ids: Ids, spans: Sequence[tuple[int, int]]) -> Branch:
+    """Return the branch of ids that may have been cut, up to its last scored one."""
+    scored = [(start, min(stop, len(ids))) for start, stop in spans if start < len(ids)]
+    return Branch.of(ids[: scored[-1][1]], *scored)
 
 
 def truncate(

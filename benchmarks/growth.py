@@ -169,7 +169,7 @@ def fill(folder: Path) -> dict[str, Any]:
     else:
         drawn, cache = np.random.default_rng(0), ReferenceCache(cache)
         for block in trees.blocks():
-            scored = (np.diff(block.segments) - block.scored_from).tolist()
+            scored = block.scored.tolist()
             branch = np.ones(len(scored), dtype=bool)
             branch[block.trees[:-1]] = False
             for key, s in zip(block.keys, np.flatnonzero(branch).tolist(), strict=True):

@@ -88,7 +88,7 @@ def sequence_oracle(model: hf.PreTrainedModel, trees: list[Tree]) -> torch.Tenso
     found = []
     for tree, branch in sequences(trees):
         ids = torch.from_numpy(np.concatenate([tree.prompt, branch.tokens])).long()
-        first = len(tree.prompt) + branch.scored_from
+        first = len(tree.prompt) + branch.context
         with torch.no_grad():
             logits = model(ids[None], use_cache=False).logits[0].float()
         found.append(logits.log_softmax(-1)[first - 1 : -1].gather(1, ids[first:, None])[:, 0])

@@ -31,6 +31,7 @@ def test_a_wheel_brings_recipes_and_sample_and_runs_anywhere(tmp_path):
         "recipes/bases/hh.yaml",
         "recipes/scale/pythia-2.8b.yaml",
         "data/toy/topics.py",
+        "models/chat_templates/chatml.jinja",
     ):
         assert f"alignzoo/{name}" in names
     for page in ("report/report.html.j2", "report/zoo.html.j2", "report/comparison/page.html.j2"):

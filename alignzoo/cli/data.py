@@ -94,12 +94,15 @@ def _show(console: Console, tree: Tree, names: Sequence[str], tokenizer: PreTrai
     console.print(f"\n--- {name}: {len(tree.prompt)} prompt tokens")
     console.print(pieces(tree.prompt, STYLES["prompt"]))
     for name, branch in zip(names, tree.branches, strict=True):
-        context, scored = branch.tokens[: branch.scored_from], branch.tokens[branch.scored_from :]
-        own = f", after {len(context)} tokens of its own context" if len(context) else ""
+        own = f", after {branch.context} tokens of its own context" if branch.context else ""
+        own += f", in {len(branch.spans)} spans" if len(branch.spans) > 1 else ""
         console.print(f"{name.replace('_', ' ')} ({branch.scored} scored{own})")
-        console.print(
-            Text.assemble(pieces(context, STYLES["context"]), "⟦", pieces(scored, STYLES.get(name, "red")), "⟧")
-        )
+        line, at = Text(), 0
+        for start, stop in branch.spans.tolist():
+            line.append_text(pieces(branch.tokens[at:start], STYLES["context"]))
+            line.append_text(Text.assemble("⟦", pieces(branch.tokens[start:stop], STYLES.get(name, "red")), "⟧"))
+            at = stop
+        console.print(line)
 
 
 def tokenizer_of(resolved: Resolved, reader: RowReader) -> PreTrainedTokenizerBase:

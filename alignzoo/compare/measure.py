@@ -146,7 +146,8 @@ class _Measuring:
         builder.live = reference if objective.reference in ("live", "moving") else None
         examples = row_figures(policy, builder, test, budget, self.screen, at_start=own)
         lines = reply_lines(
-            policy, reference, self.tokenizer, held_out, test, self.settings, budget, self.screen
+            policy, reference, self.tokenizer, held_out, test & (recipe.data.train_on != "all"), self.settings, budget,
+            self.screen,
         )  # fmt: skip
         return examples, lines
 

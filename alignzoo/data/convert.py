@@ -22,16 +22,21 @@ import numpy as np
 
 from alignzoo.core.arrays import concat_ranges
 from alignzoo.core.errors import UserError, nearest
-from alignzoo.data.trees import Branch, Tree, Trees
+from alignzoo.data.trees import Tree, Trees
+from alignzoo.interfaces.data_source import TrainOn
 from alignzoo.interfaces.metric import Metric
 from alignzoo.interfaces.objective import Objective
-from alignzoo.interfaces.rows import Row, Skipped
+from alignzoo.interfaces.rows import Message, Row, Skipped, is_unfinished
 
 PairRule = Literal["extremes", "adjacent", "all"]
 
 
-def convert_rows(rows: Sequence[Row], objective: Objective, rule: PairRule) -> tuple[list[Row], list[Skipped]]:
+def convert_rows(
+    rows: Sequence[Row], objective: Objective, rule: PairRule, train_on: TrainOn = "assistant"
+) -> tuple[list[Row], list[Skipped]]:
     """Convert rows to the shape that the objective takes.
+
+    With `last_assistant`, all turns of SFT data before the last are prompt.
 
     Returns:
         The converted rows, and the rows that the objective can't use.
@@ -46,12 +51,15 @@ def convert_rows(rows: Sequence[Row], objective: Objective, rule: PairRule) -> t
     for row in rows:
         for term in terms:
             _check(row, term)
+        _check_scored(row, train_on)
+        if train_on == "last_assistant" and row.is_training_text and row.completions[0].context:
+            row = _with_longer_prompt(row)
         if len(row.completions) > 2 and "pair" in wanted:
             pairs = [row] if _stays_a_list(row, wanted, rule) else list(_pairs(row, rule))
             kept += pairs
             if not pairs:
                 skipped.append(Skipped(row.id, "no pair of different scores"))
-        elif len(row.completions) == 1 and wanted == {"chosen"} and not row.completions[0].columns["desirable"]:
+        elif len(row.completions) == 1 and wanted == {"chosen"} and not _desirable(row, 0):
             skipped.append(Skipped(row.id, "undesirable completion"))
         else:
             kept.append(row)
@@ -68,10 +76,38 @@ def _stays_a_list(row: Row, wanted: Set[str], rule: PairRule) -> bool:
     return "ranked" in wanted
 
 
-def _check(row: Row, one: Objective | Metric) -> None:
-    if len(row.completions) == 1 and one.data in ("pair", "ranked"):
+def _check_scored(row: Row, train_on: TrainOn) -> None:
+    if train_on == "all" and not row.is_training_text:
+        what = "labeled completion" if is_labeled(row) else f"{len(row.completions)} completions"
         raise UserError(
-            f"{one.name} compares completions, and row {row.id} has a single labeled completion", where="data",
+            f"'all' scores the prompt too, which is data for SFT, and row {row.id} has {what}",
+            where="data.train_on", expected="assistant, or last_assistant",
+        )  # fmt: skip
+
+
+def _with_longer_prompt(row: Row) -> Row:
+    (completion,) = row.completions
+    prompt: tuple[Message, ...] = (*row.prompt, *completion.context)
+    if is_unfinished(prompt):  # the completion would be read as the rest of the assistant's message before it
+        return row
+    return replace(row, prompt=prompt, completions=(replace(completion, context=()),))
+
+
+def is_labeled(row: Row) -> bool:
+    """Return True for a single completion with a label."""
+    return len(row.completions) == 1 and not row.is_training_text
+
+
+def _check(row: Row, one: Objective | Metric) -> None:
+    if row.is_training_text and one.data == "unpaired":
+        raise UserError(
+            f"{one.name} needs labels, and row {row.id} has a single completion without one", where="data",
+            expected="a column label: true (desirable) or false, pairs, or an objective on completions alone (sft)",
+        )  # fmt: skip
+    if len(row.completions) == 1 and one.data in ("pair", "ranked"):
+        kind = "" if row.is_training_text else "labeled "
+        raise UserError(
+            f"{one.name} compares completions, and row {row.id} has a single {kind}completion", where="data",
             expected="rows with chosen and rejected, or an objective for unpaired data (see `alignzoo list`)",
         )  # fmt: skip
     for n, completion in enumerate(row.completions, 1):
@@ -128,14 +164,14 @@ def with_columns(
         objective: The objective, or a sum of several.
         metrics: Metrics computed on these rows.
         labels: Whether to add the column `desirable`. By default it is added if the objective or a metric reads it,
-            or if a row is a single completion.
+            or if a row is a single completion with a label.
     """
     consumers: list[Objective | Metric] = [*(term for _, term in objective.terms), *metrics]
     names = list(dict.fromkeys(name for one in consumers for name in one.columns))
     if "score" not in names and any(one.data == "ranked" for one in consumers):
         names.append("score")  # nan for a list without scores; equal scores are ties for every reader
     if labels is None:
-        labels = needs_labels(objective, metrics) or any(len(row.completions) == 1 for row in rows)
+        labels = needs_labels(objective, metrics) or any(is_labeled(row) for row in rows)
     if labels:
         names.append("desirable")
     columns = {name: np.full(int(trees.first[-1]), np.nan, dtype=np.float32) for name in names}
@@ -144,13 +180,15 @@ def with_columns(
             known = {**row.columns, **completion.columns, "desirable": _desirable(row, b)}
             for name in names:
                 columns[name][first + b] = known.get(name, np.nan)
-    return Trees(trees.ids, trees.tokens, trees.segments, trees.trees, trees.scored_from, columns, trees.mismatched)
+    return Trees(
+        trees.ids, trees.tokens, trees.segments, trees.trees, trees.spans, trees.span_cuts, columns, trees.mismatched
+    )  # fmt: skip
 
 
 def _desirable(row: Row, b: int) -> float:
     """Return a single completion's label; of several completions, 1 for the first and its ties, else 0."""
     if len(row.completions) == 1:
-        return row.completions[0].columns["desirable"]
+        return row.completions[0].columns.get("desirable", 1.0)
     best, own = (row.completions[n].columns.get("score") for n in (0, b))
     ties = len(row.completions) > 2 and own is not None and own == best
     return float(b == 0 or ties)
@@ -187,8 +225,8 @@ def with_mismatched(trees: Trees, max_length: int, start: int = 0, stop: int | N
         mismatched = []
         for b in range(len(tree.branches)):
             branch = other.branches[b % len(other.branches)]
-            tokens = branch.tokens[branch.scored_from :][: max(1, max_length - len(tree.prompt))]
-            mismatched.append(Branch(tokens))
+            room = max(1, max_length - len(tree.prompt))
+            mismatched.append(branch.part(branch.context, min(branch.context + room, len(branch.tokens))))
         widened.append(Tree(tree.id, tree.prompt, (*tree.branches, *mismatched)))
     built = Trees.build(widened, mismatched=True)
     first, last = (int(trees.trees[i]) - i for i in (start, stop))

@@ -24,8 +24,8 @@ def prepare(
     Raises:
         UserError: The objective or a metric does not support the rows, or they can't be tokenized.
     """
-    converted, skipped = convert_rows(rows, recipe.objective, recipe.data.pairs)
-    prepared = tokenize(converted, tokenizer, recipe.tokens)
+    converted, skipped = convert_rows(rows, recipe.objective, recipe.data.pairs, recipe.data.train_on)
+    prepared = tokenize(converted, tokenizer, recipe.tokens, train_on=recipe.data.train_on)
     prepared.skipped += skipped
     check_measurable(prepared.rows, metrics)
     prepared.trees = with_columns(prepared.trees, prepared.rows, recipe.objective, metrics)

@@ -103,7 +103,8 @@ def plan_splits(source: DataSource, read: ReadSplit) -> SplitPlan:
             if plan.rows.held_out_from_train:
                 group_hashes.append(_uniform_hash(f"held out {row.group}"))
             mark = TRAIN if split == "train" else HELD_OUT
-            mark |= FLIPPED if source.label_noise and _is_flipped(row, source) else 0
+            noisy = source.label_noise and not row.is_training_text and _is_flipped(row, source)
+            mark |= FLIPPED if noisy else 0
             marks.append(mark | (NO_PAIR if len(row.completions) != 2 else 0))
         plan.rows.read += len(marks)
         plan.marks[split] = np.frombuffer(marks, np.uint8).copy()
@@ -188,7 +189,8 @@ def _checked(row: Row | Skipped) -> Row | Skipped:
         row = replace(row, id=row.id.encode("utf-8", "backslashreplace").decode())
     size = 0
     if isinstance(row, Row):
-        for text in strings([row.prompt, row.tools, [[one.text, one.context] for one in row.completions]]):
+        completions = [[one.text, one.context] for one in row.completions]
+        for text in strings([row.prompt, row.tools, row.template_kwargs, completions]):
             size += len(text)
             if not _is_unicode(text):
                 detail = "an unpaired surrogate, as in an emoji that was cut in half"

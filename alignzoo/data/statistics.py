@@ -87,9 +87,8 @@ def lengths(*parts: TokenizedRows) -> dict[str, dict[str, float]]:
     """
     found: dict[str, list[NDArray[np.int64]]] = {"prompt": []}
     for block in (block for part in parts for block in part.trees.blocks()):
-        sizes = np.diff(block.segments)
-        found["prompt"].append(sizes[block.trees[:-1]])
-        sizes -= block.scored_from
+        found["prompt"].append(np.diff(block.segments)[block.trees[:-1]])
+        sizes = block.scored
         kinds = np.diff(block.trees)
         if "desirable" in block.columns:  # the label names a single completion
             kinds = 2 * kinds + (block.columns["desirable"][block.first[:-1]] > 0.5)

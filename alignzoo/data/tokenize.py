@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from alignzoo.core.errors import UserError
+from alignzoo.data.assistant_turns import render_scored
 from alignzoo.data.boundary import BoundaryTokenizer, Cut, Ids, common_prefix_length
-from alignzoo.data.chat_template import ChatTemplate, RenderedText, Thinking, is_chat
+from alignzoo.data.chat_template import ChatTemplate, Inputs, RenderedText, is_chat
 from alignzoo.data.trees import Branch, Tree, Trees
+from alignzoo.interfaces.data_source import TrainOn
 from alignzoo.interfaces.rows import Row, Skipped
 
 if TYPE_CHECKING:
@@ -31,6 +33,9 @@ class Encoded(NamedTuple):
     prompt: Ids
     contexts: list[Ids]
     completions: list[Ids]
+    """From the first scored token on."""
+    spans: list[list[tuple[int, int]]]
+    """(start, stop) of each completion's scored spans, in positions of its context and itself."""
     has_bos: bool
     """True if the prompt starts with BOS."""
     notes: frozenset[str] = frozenset()
@@ -51,25 +56,28 @@ class TokenizedRows:
 
 
 def tokenize(
-    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, tokens: TokensConfig, today: date | None = None
-) -> TokenizedRows:
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, tokens: TokensConfig, today: date | None = None,
+    train_on: TrainOn = "assistant",
+) -> TokenizedRows:  # fmt: skip
     """Tokenize each prompt together with each completion, and cut the ids at the end of the prompt.
 
     Prompt + branch are the ids of the whole text, with the special tokens that the tokenizer adds. For chats the text
-    is that of the chat template, up to the token that ends the last turn. The prompt consists of the tokens that lie in
+    is that of the chat template, up to the token that ends the last turn. Of a chat the assistant's turns after the
+    prompt are scored (`alignzoo.data.assistant_turns`). The prompt consists of the tokens that lie in
     it entirely and that precede every completion. EOS is appended to a plain-text completion that does not end with it,
-    and is scored.
+    and is scored. A text of SFT without a prompt is scored from its second token on.
 
     Args:
         rows: Rows in the objective's shape.
         tokenizer: The policy's tokenizer.
-        tokens: Length limits and treatment of thoughts.
+        tokens: Length limits, treatment of thoughts, and inputs of the chat template.
         today: Date that a chat template may format. None means the current date.
+        train_on: The turns of a chat that are scored.
 
     Raises:
         UserError: The rows need a chat template or an EOS token, and the tokenizer has none.
     """
-    return build_trees(rows, Encoder(tokenizer, tokens.thinking, today)(rows), tokens)
+    return build_trees(rows, Encoder(tokenizer, tokens, today, train_on)(rows), tokens)
 
 
 class Encoder:
@@ -79,11 +87,12 @@ class Encoder:
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, thinking: Thinking = "keep", today: date | None = None
-    ) -> None:
-        self.tokenizer, self.thinking, self.today = tokenizer, thinking, today
+        self, tokenizer: PreTrainedTokenizerBase, tokens: TokensConfig, today: date | None = None,
+        train_on: TrainOn = "assistant",
+    ) -> None:  # fmt: skip
+        self.tokenizer, self.tokens, self.today, self.train_on = tokenizer, tokens, today, train_on
         self.boundary = BoundaryTokenizer(tokenizer)
-        self.template = ChatTemplate(tokenizer, thinking, today) if tokenizer.chat_template else None
+        self.template = self._chat_template() if tokenizer.chat_template else None
         self.eos: Ids = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
         # The first completion token needs a token before it; models are trained to start after BOS or EOS.
         self.empty_prompt = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else self.eos
@@ -95,18 +104,26 @@ class Encoder:
         tokenized = {}
         for chat in (False, True):
             texts = [one for own, is_one in zip(rendered, chats, strict=True) if is_one == chat for one in own]
-            positions = [(one.prompt_end, one.scored_from) for one in texts]
+            positions = [(one.prompt_end, *(at for turn in one.turns for at in turn), one.scored_from) for one in texts]
             results = self.boundary.tokenize([one.text for one in texts], positions, special=not chat)
             tokenized[chat] = iter(results)
         return [
-            self._split(own, [next(tokenized[chat]) for _ in own], chat)
-            for own, chat in zip(rendered, chats, strict=True)
+            self._split(own, [next(tokenized[chat]) for _ in own], chat, self._is_whole(row))
+            for row, own, chat in zip(rows, rendered, chats, strict=True)
         ]
+
+    def _chat_template(self) -> ChatTemplate:
+        inputs = Inputs(self.tokens.tools, self.tokens.chat_template_kwargs)
+        return ChatTemplate(self.tokenizer, self.tokens.thinking, self.today, inputs=inputs)
+
+    def _is_whole(self, row: Row) -> bool:
+        """Return True for a text that is scored from its second token on, as nothing stands before the first."""
+        return row.is_training_text and (self.train_on == "all" or row.prompt == "")
 
     def _render(self, row: Row) -> list[RenderedText]:
         if is_chat(row):
-            self.template = self.template or ChatTemplate(self.tokenizer, self.thinking, self.today)
-            return self.template.render_row(row)
+            self.template = self.template or self._chat_template()
+            return render_scored(self.template, row, self.train_on)
         if not self.eos:
             raise UserError(
                 "plain-text completions end with the end-of-sequence token, and the tokenizer has none", where="data",
@@ -119,21 +136,42 @@ class Encoder:
         ]
 
     def _split(
-        self, rendered: Sequence[RenderedText], tokenized: Sequence[tuple[Ids, list[Cut]]], chat: bool
+        self, rendered: Sequence[RenderedText], tokenized: Sequence[tuple[Ids, list[Cut]]], chat: bool, whole: bool
     ) -> Encoded:
         notes = {one.note for one in rendered if one.note}
-        limit = min(prompt_cut.tokens for _, (prompt_cut, _) in tokenized)
-        size = common_prefix_length([ids for ids, _ in tokenized], limit)
-        contexts, completions = [], []
-        for one, (ids, (_, scored_cut)) in zip(rendered, tokenized, strict=True):
-            start = scored_cut.tokens if one.scored_from > one.prompt_end else size
-            if scored_cut.spans or scored_cut.tokens > start:
+        limit = min(cuts[0].tokens for _, cuts in tokenized)
+        size = 1 if whole else common_prefix_length([ids for ids, _ in tokenized], limit)
+        contexts, completions, spans = [], [], []
+        for one, (ids, (_, *turns, scored)) in zip(rendered, tokenized, strict=True):
+            first = turns[0] if turns else scored
+            start = first.tokens if (*one.turns, (one.scored_from, 0))[0][0] > one.prompt_end else size
+            if first.spans or (first.tokens > start and not whole):
                 notes.add(SPANNING)
             contexts.append(ids[size:start])
             own = ids[start:]
             completions.append(own if chat or own[-1:] == self.eos else own + self.eos)
+            if not turns:
+                spans.append([(start - size, start - size + len(completions[-1]))])
+                continue
+            if any(cut.spans for cut in (*turns[2::2], scored)):
+                notes.add(SPANNING)
+            ends = [cut.tokens + cut.spans for cut in turns[1::2]] + [start + len(completions[-1])]
+            starts = [start, *(cut.tokens for cut in (*turns, scored)[2::2])]
+            spans.append(apart([(a - size, b - size) for a, b in zip(starts, ends, strict=True)]))
         prompt = tokenized[0][0][:size] or self.empty_prompt
-        return Encoded(prompt, contexts, completions, prompt[:1] == [self.tokenizer.bos_token_id], frozenset(notes))
+        has_bos = prompt[:1] == [self.tokenizer.bos_token_id]
+        return Encoded(prompt, contexts, completions, spans, has_bos, frozenset(notes))
+
+
+def apart(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Join ordered spans that touch or overlap, and drop empty ones."""
+    joined: list[tuple[int, int]] = []
+    for start, stop in spans:
+        if joined and start <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(stop, joined[-1][1])
+        elif start < stop:
+            joined.append((start, stop))
+    return joined
 
 
 def build_trees(rows: Sequence[Row], encoded: Sequence[Encoded], tokens: TokensConfig) -> TokenizedRows:
@@ -143,7 +181,7 @@ def build_trees(rows: Sequence[Row], encoded: Sequence[Encoded], tokens: TokensC
     counts: Counter[str] = Counter()
     skipped: list[Skipped] = []
     boundary: Counter[str] = Counter()
-    for row, (prompt, contexts, completions, has_bos, notes) in zip(rows, encoded, strict=True):
+    for row, (prompt, contexts, completions, spans, has_bos, notes) in zip(rows, encoded, strict=True):
         cut = truncate(prompt, contexts, completions, tokens, keep_first=has_bos)
         if not prompt or not all(completions):
             cut = "empty completion" if prompt else "empty prompt"
@@ -160,12 +198,16 @@ def build_trees(rows: Sequence[Row], encoded: Sequence[Encoded], tokens: TokensC
         boundary.update(notes)
         counts["prompts"] += len(cut_prompt) < len(prompt)
         counts["completions"] += any(len(a) < len(b) for a, b in zip(cut_completions, completions, strict=True))
-        branches = tuple(
-            Branch(np.array(ids, dtype=np.int32), len(context)) for ids, context in zip(own, contexts, strict=True)
-        )
+        branches = tuple(map(_branch, own, spans))
         trees.append(Tree(row.id, np.array(cut_prompt, dtype=np.int32), branches))
         kept.append(row)
     return TokenizedRows(Trees.build(trees), kept, skipped, counts["prompts"], counts["completions"], boundary)
+
+
+def _branch(ids: Ids, spans: Sequence[tuple[int, int]]) -> Branch:
+    """Return the branch of ids that may have been cut, up to its last scored one."""
+    scored = [(start, min(stop, len(ids))) for start, stop in spans if start < len(ids)]
+    return Branch.of(ids[: scored[-1][1]], *scored)
 
 
 def truncate(

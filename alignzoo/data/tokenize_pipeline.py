@@ -10,7 +10,14 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from alignzoo.data.convert import check_measurable, convert_rows, needs_labels, with_columns, with_mismatched
+from alignzoo.data.convert import (
+    check_measurable,
+    convert_rows,
+    is_labeled,
+    needs_labels,
+    with_columns,
+    with_mismatched,
+)
 from alignzoo.data.row_reader import RowReader
 from alignzoo.data.tokenize import Encoded, Encoder, TokenizedRows, build_trees
 from alignzoo.data.tree_writer import TreeWriter
@@ -53,7 +60,7 @@ class TokenizePipeline:
         today: date | None = None,
     ) -> None:  # fmt: skip
         self.reader, self.tokenizer, self.recipe, self.folder = reader, tokenizer, recipe, folder
-        self.encoder = Encoder(tokenizer, recipe.tokens.thinking, today)
+        self.encoder = Encoder(tokenizer, recipe.tokens, today, recipe.data.train_on)
         self.objective, self.has_singles = recipe.objective, [False, False]
 
     def prepare(self, rows: Path) -> tuple[tuple[TreeWriter, TokenizedRows], tuple[TreeWriter, TokenizedRows]]:
@@ -78,7 +85,7 @@ class TokenizePipeline:
             metrics = self._metrics(held_out)
             check_measurable(part.rows, metrics)
             part.trees = with_columns(part.trees, part.rows, self.objective, metrics, labels=True)
-            self.has_singles[held_out] |= any(len(row.completions) == 1 for row in part.rows)
+            self.has_singles[held_out] |= any(is_labeled(row) for row in part.rows)
             writers[held_out].add(part, unconverted)
         return (writers[0], self._finish(0, writers[0])), (writers[1], self._finish(1, writers[1]))
 
@@ -99,7 +106,8 @@ class TokenizePipeline:
                 sizes[held_out] += sum(map(len, strings([row.prompt, [[c.context, c.text] for c in row.completions]])))
             full = len(rows) == CHUNK or sizes[held_out] > CHUNK_CHARACTERS
             if full or (row is None and rows):
-                yield held_out, *convert_rows(rows, self.objective, self.recipe.data.pairs)
+                data = self.recipe.data
+                yield held_out, *convert_rows(rows, self.objective, data.pairs, data.train_on)
                 rows.clear()
                 sizes[held_out] = 0
 

@@ -18,10 +18,10 @@ from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.data.trees import Trees
 from alignzoo.interfaces.rows import Completion, Row, Skipped, Text
 
-ARRAYS, COLUMN = ("tokens", "segments", "trees", "scored_from"), "column "
+ARRAYS, COLUMN = ("tokens", "segments", "trees", "spans", "span_cuts"), "column "
 TYPES = {
-    "tokens": np.int32, "segments": np.int64, "trees": np.int64, "scored_from": np.int32, "keys": np.uint8,
-    "ids": np.uint8, "id_cuts": np.int64, "row_cuts": np.int64,
+    "tokens": np.int32, "segments": np.int64, "trees": np.int64, "spans": np.int32, "span_cuts": np.int64,
+    "keys": np.uint8, "ids": np.uint8, "id_cuts": np.int64, "row_cuts": np.int64,
 }  # fmt: skip
 
 
@@ -42,7 +42,7 @@ class TreeWriter:
         self._skipped: tuple[list[Skipped], list[Skipped]] = ([], [])
         self.truncated_prompts = self.truncated_completions = 0
         self.boundary: Counter[str] = Counter()
-        for name in ("segments", "trees", "id_cuts", "row_cuts"):
+        for name in ("segments", "trees", "span_cuts", "id_cuts", "row_cuts"):
             self._arrays[name].append(np.zeros(1))
 
     def add(self, part: TokenizedRows, unconverted: Sequence[Skipped] = ()) -> None:
@@ -61,11 +61,12 @@ class TreeWriter:
     def add_trees(self, trees: Trees) -> None:
         """Append trees. All parts must have the same columns."""
         ids, arrays = StringArray.of(trees.ids), self._arrays
+        self._append("trees", trees.trees[1:] + (arrays["segments"].size - 1))
         self._append("segments", trees.segments[1:] + arrays["tokens"].size)
-        self._append("trees", trees.trees[1:] + arrays["scored_from"].size)
+        self._append("span_cuts", trees.span_cuts[1:] + arrays["spans"].size // 2)
         self._append("id_cuts", ids.cuts[1:] + arrays["ids"].size)
         self._append("tokens", trees.tokens)
-        self._append("scored_from", trees.scored_from)
+        self._append("spans", trees.spans.reshape(-1))
         self._append("ids", ids.raw)
         self._append("keys", trees.keys.reshape(-1))
         for name, values in trees.columns.items():
@@ -126,9 +127,9 @@ class StoredRows(Sequence[Row]):
 def trees_from(arrays: Mapping[str, NDArray[Any]], mismatched: bool) -> Trees:
     """Build trees from the arrays of `TreeWriter`, by name."""
     columns = {name.removeprefix(COLUMN): values for name, values in arrays.items() if name.startswith(COLUMN)}
-    tokens, segments, trees, scored_from = (arrays[name] for name in ARRAYS)
+    tokens, segments, trees, spans, span_cuts = (arrays[name] for name in ARRAYS)
     ids, keys = StringArray(arrays["ids"], arrays["id_cuts"]), arrays["keys"].reshape(-1, 16)
-    return Trees(ids, tokens, segments, trees, scored_from, columns, mismatched, keys)
+    return Trees(ids, tokens, segments, trees, spans.reshape(-1, 2), span_cuts, columns, mismatched, keys)
 
 
 def read_stored(path: Path, rows: Path | None, mismatched: bool) -> TokenizedRows:
@@ -182,7 +183,7 @@ def row_to_json(row: Row) -> dict[str, Any]:
     return {
         "id": row.id, "prompt": _as_json(row.prompt), "group": row.group, "columns": _numbers(row.columns),
         "completions": [[_as_json(one.text), _as_json(one.context), _numbers(one.columns)] for one in row.completions],
-        "tools": list(row.tools),
+        "tools": list(row.tools), "template_kwargs": dict(row.template_kwargs),
     }  # fmt: skip
 
 
@@ -191,8 +192,10 @@ def row_from_json(values: Mapping[str, Any]) -> Row:
     completions = tuple(
         Completion(_as_text(text), _as_text(context), columns) for text, context, columns in values["completions"]
     )
-    tools = tuple(values["tools"])
-    return Row(values["id"], _as_text(values["prompt"]), completions, values["group"], values["columns"], tools)
+    return Row(
+        values["id"], _as_text(values["prompt"]), completions, values["group"], values["columns"],
+        tuple(values["tools"]), values["template_kwargs"],
+    )  # fmt: skip
 
 
 def _as_json(text: Text) -> str | list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Token trees: a prompt with its completions as branches, stored for many rows in flat arrays.
 
-The policy is scored on prompt + branch. Only the branch's tokens from `scored_from` on are scored. The tokens before
-them are context: turns that differ between the two dialogues of some HH rows.
+The policy is scored on prompt + branch. Only the tokens in the branch's spans are scored. All others are context: turns
+of the user and of tools, and turns that differ between the two dialogues of some HH rows.
 """
 
 from __future__ import annotations
@@ -10,26 +10,62 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 TokenIds = NDArray[np.int32]
+Spans = NDArray[np.int32]
+"""(n, 2) int32: start and stop of each span, in positions of the branch's tokens.
+
+Spans are not empty and in order, with a gap between any two, and the last one ends with the branch."""
+T = TypeVar("T", bound=np.generic)
 BLOCK = 16_384
 """Number of trees processed at once to limit memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """One completion. `tokens[scored_from:]` are scored, EOS included."""
+    """One completion. The tokens in `spans` are scored, EOS included: by default all of them."""
 
     tokens: TokenIds
-    scored_from: int = 0
+    spans: Spans = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.spans is None:
+            object.__setattr__(self, "spans", np.array([[0, len(self.tokens)]], dtype=np.int32))
+
+    @classmethod
+    def scored_from(cls, tokens: TokenIds, start: int) -> Branch:
+        """Create a branch that is scored from `start` to its end."""
+        return cls(tokens, np.array([[start, len(tokens)]], dtype=np.int32))
+
+    @classmethod
+    def of(cls, tokens: Sequence[int] | TokenIds, *spans: tuple[int, int]) -> Branch:
+        """Create a branch from a list of ids and (start, stop) of each span."""
+        return cls(np.asarray(tokens, dtype=np.int32), np.array(spans, dtype=np.int32).reshape(-1, 2))
 
     @property
     def scored(self) -> int:
         """Number of scored tokens."""
-        return len(self.tokens) - self.scored_from
+        return sum(stop - start for start, stop in self.spans.tolist())
+
+    @property
+    def context(self) -> int:
+        """Number of tokens before the first scored one."""
+        return int(self.spans[0, 0])
+
+    def select(self, values: NDArray[T]) -> NDArray[T]:
+        """Return the values of the scored tokens, of one value for each token. A single span gives a view."""
+        parts = [values[start:stop] for start, stop in self.spans.tolist()] or [values[:0]]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def part(self, start: int, stop: int) -> Branch:
+        """Return the branch of `tokens[start:stop]`, with its part of each span. It ends at the last scored token."""
+        inside = (self.spans.clip(start, stop) - start).astype(np.int32)
+        spans = inside[inside[:, 0] < inside[:, 1]]
+        return Branch(self.tokens[start : start + int(spans[-1, 1]) if len(spans) else start], spans)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,45 +86,56 @@ class Tree:
 
 
 def sequence_key(prompt: TokenIds, branch: Branch) -> bytes:
-    """Return 16 bytes that identify a scored sequence: its token ids and the position where scoring starts."""
-    digest = blake2b(digest_size=16)
-    digest.update(np.int64(len(prompt) + branch.scored_from).tobytes())
+    """Return 16 bytes that identify a scored sequence: its token ids and its scored positions."""
+    digest = blake2b(_positions(len(prompt), len(branch.tokens), branch.spans.tolist()), digest_size=16)
     digest.update(np.ascontiguousarray(prompt, dtype=np.int32).tobytes())
     digest.update(np.ascontiguousarray(branch.tokens, dtype=np.int32).tobytes())
     return digest.digest()
+
+
+def _positions(depth: int, size: int, spans: Sequence[Sequence[int]]) -> bytes:
+    """Return the scored positions of a sequence as int64 numbers.
+
+    One span to the end is its start, which is positive. Others are minus their number, and start and stop of each.
+    """
+    if len(spans) == 1 and spans[0][1] == size:
+        return (depth + spans[0][0]).to_bytes(8, sys.byteorder)
+    return np.array([-len(spans), *(depth + at for span in spans for at in span)], dtype=np.int64).tobytes()
 
 
 def sequence_keys(trees: Trees) -> NDArray[np.uint8]:
     """Return the `sequence_key` of every branch as (branches, 16), in the order of trees and branches."""
     raw = np.ascontiguousarray(trees.tokens, dtype=np.int32).view(np.uint8).data
     cuts = (4 * trees.segments).tolist()
-    segments, scored_from = trees.trees.tolist(), trees.scored_from.tolist()
+    segments, spans, span_cuts = trees.trees.tolist(), trees.spans.tolist(), trees.span_cuts.tolist()
     keys = bytearray()
     for first, last in zip(segments, segments[1:], strict=False):
         prompt = raw[cuts[first] : cuts[first + 1]]
         depth = len(prompt) // 4
         for s in range(first + 1, last):
-            digest = blake2b((depth + scored_from[s]).to_bytes(8, sys.byteorder), digest_size=16)
+            own = raw[cuts[s] : cuts[s + 1]]
+            positions = _positions(depth, len(own) // 4, spans[span_cuts[s] : span_cuts[s + 1]])
+            digest = blake2b(positions, digest_size=16)
             digest.update(prompt)
-            digest.update(raw[cuts[s] : cuts[s + 1]])
+            digest.update(own)
             keys += digest.digest()
     return np.frombuffer(bytes(keys), np.uint8).reshape(-1, 16)
 
 
 class Trees(Sequence[Tree]):
-    """Sequence of trees in four flat arrays. Indexing and iterating create `Tree` views without copying.
+    """Sequence of trees in five flat arrays. Indexing and iterating create `Tree` views without copying.
 
     Segment s is `tokens[segments[s]:segments[s + 1]]`. Tree t has the segments `trees[t]` to `trees[t + 1]`: its prompt
-    and then its branches. `scored_from` has one entry for each segment.
+    and then its branches. Segment s has the spans `spans[span_cuts[s]:span_cuts[s + 1]]`: a prompt has none.
     """
 
     def __init__(
         self, ids: Sequence[str], tokens: TokenIds, segments: NDArray[np.int64], trees: NDArray[np.int64],
-        scored_from: TokenIds, columns: Mapping[str, NDArray[np.float32]] | None = None, mismatched: bool = False,
-        keys: NDArray[np.uint8] | None = None,
+        spans: Spans, span_cuts: NDArray[np.int64], columns: Mapping[str, NDArray[np.float32]] | None = None,
+        mismatched: bool = False, keys: NDArray[np.uint8] | None = None,
     ) -> None:  # fmt: skip
-        self.ids, self.tokens, self.segments, self.trees, self.scored_from = ids, tokens, segments, trees, scored_from
-        self._keys = keys
+        self.ids, self.tokens, self.segments, self.trees = ids, tokens, segments, trees
+        self.spans, self.span_cuts, self._keys = spans, span_cuts, keys
         self.columns = dict(columns or {})
         """Numbers from the data: name -> one value for each branch of each tree, nan if absent."""
         self.mismatched = mismatched
@@ -130,9 +177,10 @@ class Trees(Sequence[Tree]):
             trees = self.trees[start : start + max_trees + 1]
             segments = self.segments[trees[0] : trees[-1] + 1]
             own = slice(int(trees[0]) - start, int(trees[-1]) - start - len(trees) + 1)
+            spans = self.span_cuts[trees[0] : trees[-1] + 1]
             yield Trees(
                 self.ids[start : start + max_trees], self.tokens[segments[0] : segments[-1]], segments - segments[0],
-                trees - trees[0], self.scored_from[trees[0] : trees[-1]],
+                trees - trees[0], self.spans[spans[0] : spans[-1]], spans - spans[0],
                 {name: values[own] for name, values in self.columns.items()}, self.mismatched,
                 None if self._keys is None else self._keys[own],
             )  # fmt: skip
@@ -140,8 +188,16 @@ class Trees(Sequence[Tree]):
     @property
     def parted(self) -> NDArray[np.bool_]:
         """(len,) True for trees with a branch that has context before its scored tokens."""
-        starts = self.trees[:-1]
-        return np.maximum.reduceat(self.scored_from, starts) > 0 if len(starts) else np.zeros(0, dtype=np.bool_)
+        late = np.zeros(len(self.segments) - 1, dtype=np.bool_)
+        branches = np.flatnonzero(np.diff(self.span_cuts))
+        late[branches] = self.spans[self.span_cuts[branches], 0] > 0
+        return np.logical_or.reduceat(late, self.trees[:-1]) if len(self) else late
+
+    @property
+    def scored(self) -> NDArray[np.int64]:
+        """(segments,) number of scored tokens of each segment, 0 for prompts."""
+        before = np.concatenate([[0], np.cumsum(self.spans[:, 1] - self.spans[:, 0], dtype=np.int64)])
+        return np.diff(before[self.span_cuts])
 
     @property
     def sizes(self) -> NDArray[np.int64]:
@@ -162,24 +218,39 @@ class Trees(Sequence[Tree]):
     def build(
         cls, items: Iterable[Tree], columns: Mapping[str, NDArray[np.float32]] | None = None, mismatched: bool = False
     ) -> Trees:
-        """Copy trees into flat arrays."""
+        """Copy trees into flat arrays. Raises ValueError for spans that are not as `Spans` has them."""
         ids: list[str] = []
         parts: list[TokenIds] = []
-        scored_from: list[int] = []
+        spans: list[Spans] = [np.zeros((0, 2), dtype=np.int32)]
+        counts: list[int] = []
         trees = [0]
         for tree in items:
             ids.append(tree.id)
             parts.append(np.asarray(tree.prompt, dtype=np.int32))
             parts.extend(np.asarray(branch.tokens, dtype=np.int32) for branch in tree.branches)
-            scored_from.extend([0, *(branch.scored_from for branch in tree.branches)])
+            spans.extend(branch.spans for branch in tree.branches)
+            counts.extend([0, *(len(branch.spans) for branch in tree.branches)])
             trees.append(len(parts))
         segments = np.zeros(len(parts) + 1, dtype=np.int64)
         np.cumsum([len(part) for part in parts], out=segments[1:])
+        span_cuts = np.zeros_like(segments)
+        np.cumsum(counts, out=span_cuts[1:])
         tokens = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
-        return cls(
-            ids, tokens, segments, np.asarray(trees, dtype=np.int64), np.asarray(scored_from, dtype=np.int32),
-            columns, mismatched,
-        )  # fmt: skip
+        flat = np.concatenate(spans).astype(np.int32, copy=False)
+        built = cls(ids, tokens, segments, np.asarray(trees, dtype=np.int64), flat, span_cuts, columns, mismatched)
+        built._check_spans()
+        return built
+
+    def _check_spans(self) -> None:
+        sizes, counts = np.diff(self.segments), np.diff(self.span_cuts)
+        prompts, last = self.trees[:-1], self.span_cuts[1:] - 1
+        branches = np.ones(len(sizes), dtype=np.bool_)
+        branches[prompts] = False
+        before = np.concatenate([[-1], self.spans[:-1, 1]])[: len(self.spans)]
+        before[self.span_cuts[:-1][branches & (counts > 0)]] = -1  # the first span of a branch may start at 0
+        ends = (counts[branches] > 0).all() and (self.spans[last[branches], 1] == sizes[branches]).all()
+        if not ends or not (self.spans[:, 0] > before).all() or not (self.spans[:, 0] < self.spans[:, 1]).all():
+            raise ValueError("the spans of a branch are not in order, not apart, empty, or do not end with the branch")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -193,8 +264,9 @@ class Trees(Sequence[Tree]):
         first, last = int(self.trees[t]), int(self.trees[t + 1])
         cuts = self.segments[first : last + 1].tolist()
         pieces = [self.tokens[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
-        branches = tuple(Branch(piece, int(self.scored_from[first + 1 + i])) for i, piece in enumerate(pieces[1:]))
-        return Tree(self.ids[t], pieces[0], branches)
+        at = self.span_cuts[first + 1 : last + 1].tolist()
+        spans = [self.spans[a:b] for a, b in zip(at, at[1:], strict=False)]
+        return Tree(self.ids[t], pieces[0], tuple(map(Branch, pieces[1:], spans)))
 
     def __iter__(self) -> Iterator[Tree]:
         return (self[i] for i in range(len(self)))

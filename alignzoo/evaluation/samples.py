@@ -29,8 +29,13 @@ def choose_reply_rows(held_out: TokenizedRows, wanted: int, among: NDArray[np.bo
 
 
 def as_text(row: Row, branch: int) -> str:
-    """Return a row's completion as plain text."""
-    return plain_text(row.completions[branch].text) if branch < len(row.completions) else ""
+    """Return a row's completion as plain text: of several messages the first, which answers the prompt."""
+    if branch >= len(row.completions):
+        return ""
+    completion = row.completions[branch]
+    if isinstance(completion.text, str):
+        return completion.text
+    return plain_text((*completion.context, *completion.text)[0])
 
 
 def reply_records(

@@ -14,6 +14,7 @@ from alignzoo.interfaces.format import Format
 from alignzoo.interfaces.rows import Row, Skipped
 
 Split = Literal["train", "test"]
+TrainOn = Literal["assistant", "last_assistant", "all"]
 
 
 class DataSource(Component):
@@ -39,6 +40,11 @@ class DataSource(Component):
     label_noise_seed: int = Field(0, ge=0, description="seed of the choice of mislabeled rows")
     pairs: Literal["extremes", "adjacent", "all"] = Field(
         "extremes", description="pairs that a ranked list gives to an objective on pairs"
+    )
+    train_on: TrainOn = Field(
+        "assistant",
+        description="scored part of a chat: the assistant's turns after the prompt, the last one alone, or all tokens "
+        "(of rows with one completion without a label)",
     )
 
     _kinds: frozenset[str] = PrivateAttr(frozenset())

@@ -29,6 +29,9 @@ def _declared(value: Any, field_name: str, how: str) -> Any:
 class Tokens:
     """The N scored tokens of a batch of completions, concatenated: every tensor has shape (N,).
 
+    A completion with several scored spans, such as the assistant's turns between tool results, contributes the tokens
+    of all of them, one span after the other. The tokens between spans are read by the model and are not here.
+
     There is no padding: `sum` and `mean` reduce tokens to completions, `spread` broadcasts completions to tokens.
     """
 

@@ -12,19 +12,26 @@ Message = Mapping[str, Any]
 `reasoning_content`. Keys whose value is null are omitted."""
 REASONING = ("reasoning_content", "thinking", "reasoning")
 """Field names for the reasoning of a message. All of them are passed to a template as the first one."""
+OWN_KWARGS = ("messages", "tools", "add_generation_prompt", "continue_final_message", "chat_template", "tokenize",
+              "return_dict", "return_tensors", "return_assistant_tokens_mask", "padding", "truncation", "max_length",
+              "documents", "tokenizer_kwargs", "sanitize_control_tokens")  # fmt: skip
+"""Arguments of `apply_chat_template` that alignzoo sets itself, or that change more than the text."""
 Text = str | tuple[Message, ...]
 """Plain text, or chat messages for the tokenizer's chat template."""
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One reply. Only `text` is scored; `context` holds the turns before it that other completions do not share.
+    """One reply: `text`, after turns that other completions do not share.
 
-    `context` is empty unless the dialogues of a row differ before the last turn.
+    `context` is empty unless the dialogues of a row differ before the last turn, or a chat has several assistant turns
+    after its prompt.
     """
 
     text: Text
+    """What is scored. In a chat it begins with the last assistant message; messages after that are not scored."""
     context: Text = ""
+    """Turns before `text`. Of a chat the assistant's are scored too, unless `data.train_on` is `last_assistant`."""
     columns: Mapping[str, float] = field(default_factory=dict)
     """Numbers of this completion, such as `score`, or `desirable` (1 or 0) in unpaired data."""
 
@@ -43,6 +50,13 @@ class Row:
     """Numbers of the row, such as a margin or a weight."""
     tools: tuple[Mapping[str, Any], ...] = ()
     """JSON schemas of the functions for the chat template."""
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Variables of the chat template, such as `enable_thinking`."""
+
+    @property
+    def is_training_text(self) -> bool:
+        """True for data of SFT: one completion without a label."""
+        return len(self.completions) == 1 and "desirable" not in self.completions[0].columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +66,14 @@ class Skipped:
     id: str
     reason: str
     detail: str = ""
+
+
+def check_template_kwargs(value: dict[str, Any]) -> dict[str, Any]:
+    """Return variables of a chat template. Raises ValueError for the name of an argument that is not a variable."""
+    reserved = next((name for name in value if name in OWN_KWARGS), None)
+    if reserved:
+        raise ValueError(f"{reserved} is not a variable of a chat template: alignzoo sets it itself")
+    return value
 
 
 def words(message: Message) -> str:

@@ -60,11 +60,13 @@ def _forward_errors(model: PreTrainedModel) -> Iterator[None]:
 def sequence_log_probs(model: PreTrainedModel, prompt: TokenIds, branch: Branch) -> Tensor:
     """Return log-probs (N,) in nats of the scored tokens of one sequence, in float32, or float64 for such a model."""
     tokens = np.concatenate([prompt, branch.tokens])
-    first = len(prompt) + branch.scored_from
-    logits = sequence_logits(model, tokens)[first - 1 : -1]
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    target = torch.from_numpy(tokens[first:]).long().to(logits.device)
-    return wide.log_softmax(-1).gather(1, target[:, None])[:, 0]
+    logits, found = sequence_logits(model, tokens), []
+    for start, stop in (len(prompt) + branch.spans).tolist():
+        before = logits[start - 1 : stop - 1]
+        wide = before.to(torch.promote_types(before.dtype, torch.float32))
+        target = torch.from_numpy(tokens[start:stop]).long().to(logits.device)
+        found.append(wide.log_softmax(-1).gather(1, target[:, None])[:, 0])
+    return torch.cat(found)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ BY_WORD = {("objective",), ("data",), ("data", "format"), ("train", "optimizer")
 """Components that may be written as a bare word, for {name: word}."""
 NAMED = BY_WORD | {("model",)}
 """Components that are replaced as a whole when their name changes."""
-PATHS = {("model", "tokenizer"), ("plugins",)}
+PATHS = {("model", "tokenizer"), ("model", "chat_template"), ("plugins",)}
 """Keys of paths, besides every `path`, `paths` and `from`."""
 ALWAYS_A_PATH = {("model", "from"), ("plugins",)}
 """Keys that can't hold a hub id or a word."""

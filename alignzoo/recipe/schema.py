@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from alignzoo.interfaces.component import Strict
 from alignzoo.interfaces.data_source import DataSource
@@ -14,10 +14,11 @@ from alignzoo.interfaces.metric import Metric
 from alignzoo.interfaces.model_source import ModelSource
 from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.reporter import Reporter
+from alignzoo.interfaces.rows import check_template_kwargs
 
 
 class TokensConfig(Strict):
-    """Length limits in tokens, and the handling of thinking in chats.
+    """Length limits in tokens, the handling of thinking in chats, and inputs of the chat template.
 
     Truncation follows the DPO authors: first the prompt, then the completions.
     """
@@ -31,6 +32,18 @@ class TokensConfig(Strict):
         "keep",
         description="a reply whose thinking the chat template drops: keep it as given, or follow the template",
     )
+
+    tools: tuple[dict[str, Any], ...] = Field(
+        (), description="JSON schemas of functions for the chat template, for rows without a column tools"
+    )
+    chat_template_kwargs: dict[str, Any] = Field(
+        {}, description="variables of the chat template, such as enable_thinking; a row's own column comes first"
+    )
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _no_reserved_names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return check_template_kwargs(value)
 
     @model_validator(mode="after")
     def _room_for_a_completion(self) -> TokensConfig:

@@ -1,7 +1,7 @@
 """Cache of reference log-probs: a sequence is scored once by each reference, for all runs.
 
 A cache folder is keyed by everything but the tokens that the numbers depend on: see `cache_folder`. In it each sequence
-is keyed by the hash of its token ids and of where scoring starts. Objective, beta, learning rate, seed, batch size,
+is keyed by the hash of its token ids and of its scored positions. Objective, beta, learning rate, seed, batch size,
 order and subset are part of no key. Values are per-token float32 log-probs in ragged safetensors shards:
 
     keys (n, 16) uint8 · offsets (n + 1) int64 · log_probs (total) float32

@@ -99,7 +99,8 @@ class SpotCheck:
         cut = min(3, branch.scored - 1)
         if self.scorer.scalar or cut < 1:  # a reward is read at the last token, which has to stay the same
             return 0.0
-        shorter = Branch(branch.tokens[:-cut], branch.scored_from)
+        kept = branch.select(np.arange(len(branch.tokens)))[:-cut]
+        shorter = branch.part(0, int(kept[-1]) + 1)
         return float((self.oracle(tree, branch)[:-cut].double() - self.oracle(tree, shorter).double()).abs().max())
 
 

@@ -159,11 +159,11 @@ def _lay(trees: Sequence[Tree], rows: Sequence[Sequence[int]], layout: str) -> F
                 end[r, at : at + n] = at + n
                 before = np.arange(at - 1, at + n - 1)
                 before[0] = start + depth - 1  # the first token of every branch follows the prompt's last
-                slots[i, b] = r * width + before[branch.scored_from :]
+                slots[i, b] = r * width + branch.select(before)
                 at += n
                 last[i, b] = r * width + at - 1
     order = [(i, b) for i, tree in enumerate(trees) for b in range(len(tree.branches))]
-    targets = [trees[i].branches[b].tokens[trees[i].branches[b].scored_from :] for i, b in order]
+    targets = [trees[i].branches[b].select(trees[i].branches[b].tokens) for i, b in order]
     offsets = np.zeros(len(order) + 1, dtype=np.int64)
     np.cumsum([len(target) for target in targets], out=offsets[1:])
     return Forest(

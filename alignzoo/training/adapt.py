@@ -8,6 +8,7 @@ from alignzoo.core.artifacts import atomic_folder
 from alignzoo.core.distributed.gather import full_state_dict
 from alignzoo.core.errors import UserError
 from alignzoo.models.adapters import add_adapters, score_head_note
+from alignzoo.models.chat_template_files import RESIZED
 from alignzoo.models.fingerprint import num_trainable_parameters
 from alignzoo.training import checkpoint
 from alignzoo.training.export import BASE
@@ -17,8 +18,8 @@ from alignzoo.training.job import Job
 def adapt(job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Add the adapters of `model.lora`, if the recipe has it, after the reference pass has scored the start.
 
-    The adapter's config names the base model. A base with random weights or a new head exists nowhere else, so it is
-    saved in the run folder.
+    The adapter's config names the base model. A base with random weights, a new head or new tokens exists nowhere else,
+    so it is saved in the run folder.
 
     Raises:
         UserError: The model is sharded.
@@ -34,7 +35,10 @@ def adapt(job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
     base, revision = recipe.model.origin or (None, None)
     if job.start is not None:
         base = str(job.start.resolve())
-    if base is None or recipe.objective.head == "scalar":
+    resized = getattr(model, RESIZED, False)
+    if resized:
+        job.screen.info("the embeddings of the chat template's new tokens are frozen under adapters, as all others are")
+    if base is None or resized or recipe.objective.head == "scalar":
         saved = job.folder.path / BASE
         if job.folder.writes and not saved.is_dir():
             weights = full_state_dict(model)

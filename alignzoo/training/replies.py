@@ -26,8 +26,11 @@ from alignzoo.training.run_folder import RunFolder
 def greedy_replies(
     job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, held_out: TokenizedRows
 ) -> list[str]:
-    """Generate greedy replies to `eval.replies.num_prompts` held-out prompts; none with a reward model."""
-    if job.recipe.objective.head == "scalar":
+    """Generate greedy replies to `eval.replies.num_prompts` held-out prompts.
+
+    There are none with a reward model, and where all tokens are scored, so that no prompt ends where a reply begins.
+    """
+    if job.recipe.objective.head == "scalar" or job.recipe.data.train_on == "all":
         return []
     replies = job.recipe.eval.replies
     prompts = [held_out.trees[i].prompt for i in choose_reply_rows(held_out, replies.num_prompts)]

@@ -119,7 +119,7 @@ def _line(
         scores = {"policy": policy.tokens(index, b), "reference": reference.tokens(index, b)}
         line[names[b]] = {
             "tokens": branch.tokens.tolist(),
-            "scored_from": branch.scored_from,
+            "spans": branch.spans.tolist(),
             "length": branch.scored,
             **{f"{model}_log_prob": float(values.sum(dtype=np.float64)) for model, values in scores.items()},
             **{f"{model}_token_log_probs": [float(value) for value in values] for model, values in scores.items()},

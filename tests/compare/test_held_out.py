@@ -48,7 +48,9 @@ def test_two_groups_are_on_two_sides_and_one_is_for_testing(names):
 
 def test_prompts_are_spread_over_the_test_split_and_end_where_a_reply_begins():
     contexts = ["so?" if i % 5 == 0 else "" for i in range(40)]
-    branches = [(Branch(np.array([1])), Branch(np.array([2, 3]), len(context) and 1)) for context in contexts]
+    branches = [
+        (Branch(np.array([1])), Branch.scored_from(np.array([2, 3]), len(context) and 1)) for context in contexts
+    ]
     held_out = TokenizedRows(Trees.build(Tree(str(i), np.array([0]), two) for i, two in enumerate(branches)), [])
     test = np.arange(40) % 2 == 0
     chosen = choose_reply_rows(held_out, 4, test)

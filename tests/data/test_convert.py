@@ -185,7 +185,7 @@ def test_columns_are_the_rows_or_the_completions_own_and_nothing_that_nobody_dec
 
 def prepared(rows, objective, tokenizer, **tokens):
     recipe = SimpleNamespace(
-        objective=objective, data=SimpleNamespace(pairs="extremes"),
+        objective=objective, data=SimpleNamespace(pairs="extremes", train_on="assistant"),
         tokens=TokensConfig(**({"max_length": 40, "max_prompt_length": 20} | tokens)),
     )  # fmt: skip
     return prepare(rows, tokenizer, recipe)
@@ -286,12 +286,12 @@ def test_which_completion_meets_which_prompt_depends_on_the_data_alone():
 
 def test_a_turn_that_belongs_to_one_branch_alone_stays_there():
     items = [
-        Tree("a", np.array([1, 2]), (Branch(np.array([50, 51, 60]), 2),)),
+        Tree("a", np.array([1, 2]), (Branch.scored_from(np.array([50, 51, 60]), 2),)),
         Tree("b", np.array([3]), (Branch(np.array([70, 71])),)),
     ]
     wide = with_mismatched(Trees.build(items, {}), 64)
     assert wide[1].branches[1].tokens.tolist() == [60]
-    assert (wide[1].branches[1].scored_from, wide[1].branches[1].scored) == (0, 1)
+    assert wide[1].branches[1].spans.tolist() == [[0, 1]]
 
 
 def test_one_prompt_alone_has_no_mismatched_completion():

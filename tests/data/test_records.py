@@ -188,7 +188,6 @@ def test_what_can_not_be_used_is_skipped_with_its_reason(record, reason):
 @pytest.mark.parametrize(
     ("record", "said"),
     [
-        ({"prompt": "p", "completion": "a"}, "a completion has no label; expected label: true (desirable) or false"),
         ({"prompt": "p", "completion": "a", "lable": True}, "a completion has no label; expected label: true (desirable) or false; did you mean 'lable'?"),
         (SINGLE | {"label": 2}, "label is 2; expected true (desirable) or false"),
         (SINGLE | {"label": "good"}, "label is 'good'"),
@@ -217,6 +216,23 @@ def test_what_can_not_be_used_is_skipped_with_its_reason(record, reason):
         ({"prompt": "p", "chosen": "a", "rejcted": "b"}, "no column 'rejected'; expected one of prompt, chosen, rejcted; did you mean 'rejcted'?"),
         (PAIR | {"chosen": [says("assistant", "a")]}, "chosen and rejected have different types"),
         ({}, "no column 'chosen'; expected a record with columns"),
+        ({"messages": "hi"}, "messages is a string; expected a list of chat messages"),
+        ({"text": 3}, "text is a number; expected a string"),
+        ({"instruction": "a", "output": ["b"]}, "output is a list; expected a string"),
+        ({"instruction": "a", "output": "b", "history": ["c"]}, "history is not a list of turns"),
+        ({"conversations": [{"from": "humn", "value": "a"}]}, "conversations: a turn is from 'humn'; expected one of human, "),
+        ({"conversations": [{"from": "function_call", "value": "f(x)"}]}, "a function_call is not JSON of a call"),
+        ({"conversations": [{"from": "human"}]}, "conversations: a chat message has no text"),
+        ({"messages": [says("user", "a"), says("assistant", "b")], "chat_template_kwargs": {"tokenize": 1}},
+         "chat_template_kwargs can't be used: tokenize is not a variable of a chat template"),
+        ({"question": "q", "answer": "a"}, "the columns question, answer are no row"),
+        ({"question": "q", "answer": "a"}, "closest reading: a prompt with its completion; under data, write format: {name: records, prompt: question, completion: answer}"),
+        ({"question": "q", "better": "a", "worse": "b"}, "closest reading: a pair; under data, write format: {name: records, prompt: question, chosen: better, rejected: worse}"),
+        ({"dialogue": []}, "closest reading: a chat; under data, write format: {name: records, messages: dialogue}"),
+        ({"mesages": []}, "format: {name: records, messages: mesages}"),
+        ({"content": "x"}, "closest reading: a text; under data, write format: {name: records, text: content}"),
+        ({"question": "q", "better": "a"}, "closest reading: a pair, without rejected"),
+        ({"x": 1}, "the columns x are no row; expected prompt, chosen and rejected; "),
     ],
 )  # fmt: skip
 def test_a_mistake_is_reported_at_its_line(record, said):
@@ -299,7 +315,8 @@ def test_noise_flips_labels_and_turns_orders_round_and_leaves_the_numbers_in_pla
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.just("a"),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["role", "content", "x"]), inner, max_size=2)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["role", "content", "from", "value", "x"]), inner, max_size=2)
     ),
     max_leaves=5,
 )
@@ -308,7 +325,25 @@ ANYTHING = st.recursive(
 @given(
     st.dictionaries(
         st.sampled_from(
-            ["prompt", "chosen", "rejected", "completion", "completions", "label", "scores", "ranks", "chosen_score"]
+            [
+                "prompt",
+                "chosen",
+                "rejected",
+                "completion",
+                "completions",
+                "label",
+                "scores",
+                "ranks",
+                "chosen_score",
+                "messages",
+                "conversations",
+                "text",
+                "instruction",
+                "output",
+                "history",
+                "chat_template_kwargs",
+                "tools",
+            ]
         ),
         ANYTHING,
     )

@@ -107,7 +107,7 @@ def same(mine, theirs) -> None:
     """The same trees, to the last array."""
     assert mine.ids == theirs.ids
     assert mine.mismatched == theirs.mismatched
-    for name in ("tokens", "segments", "trees", "scored_from"):
+    for name in ("tokens", "segments", "trees", "spans", "span_cuts"):
         ours, others = getattr(mine, name), getattr(theirs, name)
         assert ours.dtype == others.dtype
         assert np.array_equal(ours, others)
@@ -210,6 +210,9 @@ def test_what_does_not_touch_the_tokens_hits(recipe, made, change):
     [
         {"tokens": {"max_length": 63, "max_prompt_length": 40}},
         {"tokens": {"max_length": 64, "max_prompt_length": 40, "truncate_prompt": "never"}},
+        {"tokens": {"max_length": 64, "max_prompt_length": 40, "chat_template_kwargs": {"enable_thinking": False}}},
+        {"tokens": {"max_length": 64, "max_prompt_length": 40, "tools": [{"type": "function"}]}},
+        {"data": {"train_on": "last_assistant"}},
         {"data": {"max_train_rows": 9}},
         {"data": {"label_noise": 0.5}},
         {"data": {"label_noise": 0.5, "label_noise_seed": 3}},

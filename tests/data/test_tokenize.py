@@ -42,7 +42,7 @@ def test_prompt_and_branch_are_the_text_and_eos_belongs_to_the_completion(tokeni
     tree = one(pair(), tokenizer)
     assert tokenizer.decode(tree.prompt) == "the prompt"
     assert [tokenizer.decode(branch.tokens) for branch in tree.branches] == [" yes</s>", " no</s>"]
-    assert [(branch.scored_from, branch.scored) for branch in tree.branches] == [(0, 5), (0, 4)]
+    assert [(branch.context, branch.scored) for branch in tree.branches] == [(0, 5), (0, 4)]
     assert tree.prompt.dtype == np.int32
 
 
@@ -50,8 +50,8 @@ def test_a_branch_has_its_own_context_before_what_is_scored(tokenizer):
     tree = one(pair(contexts=(" then A:", "")), tokenizer)
     chosen, rejected = tree.branches
     assert tokenizer.decode(chosen.tokens) == " then A: yes</s>"
-    assert tokenizer.decode(chosen.tokens[chosen.scored_from :]) == " yes</s>"
-    assert (chosen.scored_from, rejected.scored_from) == (8, 0)
+    assert tokenizer.decode(chosen.select(chosen.tokens)) == " yes</s>"
+    assert (chosen.context, rejected.context) == (8, 0)
 
 
 def test_bos_only_if_the_tokenizer_puts_it_there_and_only_once(tokenizer):
@@ -106,7 +106,7 @@ def test_chat_goes_through_the_template_and_plain_text_does_not():
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        (None, "the tokenizer has no chat template\n    use a tokenizer of an instruction-tuned model"),
+        (None, "the tokenizer has no chat template\n    set model.chat_template: chatml (or "),
         ("{{ raise_exception('only system') }}", "f:1: the chat template fails on this row: only system"),
         (
             "{{ messages | length }}{% if add_generation_prompt %}:{% endif %}{{ messages[-1].content }}",

@@ -28,7 +28,10 @@ def random_trees(count=6, seed=0, most=25):
     def some(low, high):
         return rng.integers(1, VOCABULARY, rng.integers(low, high)).astype(np.int32)
 
-    return [Tree(f"row {i}", some(1, most), (Branch(some(3, 18), i % 2), Branch(some(1, 14)))) for i in range(count)]
+    return [
+        Tree(f"row {i}", some(1, most), (Branch.scored_from(some(3, 18), i % 2), Branch(some(1, 14))))
+        for i in range(count)
+    ]
 
 
 def wide(forest):

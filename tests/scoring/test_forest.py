@@ -18,8 +18,18 @@ tokens = st.lists(st.integers(1, 50), min_size=1, max_size=7).map(lambda x: np.a
 
 @st.composite
 def branches(draw):
+    """Tokens with any scored positions, the last one among them."""
     piece = draw(tokens)
-    return Branch(piece, draw(st.integers(0, len(piece) - 1)))
+    scored = np.array([*draw(st.lists(st.booleans(), min_size=len(piece) - 1, max_size=len(piece) - 1)), True])
+    edges = np.diff(scored.astype(int), prepend=0, append=0)
+    return Branch.of(piece, *zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), strict=True))
+
+
+def scored_positions(tree, branch) -> list[int]:
+    """Oracle: the positions in prompt + branch that are inside a span."""
+    spans = branch.spans.tolist()
+    inside = [n for n in range(len(branch.tokens)) if any(start <= n < stop for start, stop in spans)]
+    return [len(tree.prompt) + n for n in inside]
 
 
 trees = st.lists(
@@ -62,10 +72,11 @@ def test_every_scored_token_is_predicted_from_the_token_before_it(layout, some):
     for s, (tree, branch) in enumerate(sequences(some)):
         a, b = forest.offsets[s], forest.offsets[s + 1]
         whole = np.concatenate([tree.prompt, branch.tokens])
-        first = len(tree.prompt) + branch.scored_from
-        assert forest.target[a:b].tolist() == whole[first:].tolist()
-        assert flat[forest.slot[a:b]].tolist() == whole[first - 1 : -1].tolist()
-        assert forest.position.flatten()[forest.slot[a:b]].tolist() == list(range(first - 1, len(whole) - 1))
+        scored = np.array(scored_positions(tree, branch))
+        assert branch.scored == len(scored)
+        assert forest.target[a:b].tolist() == whole[scored].tolist()
+        assert flat[forest.slot[a:b]].tolist() == whole[scored - 1].tolist()
+        assert forest.position.flatten()[forest.slot[a:b]].tolist() == (scored - 1).tolist()
 
 
 @given(some=trees, budget=st.integers(1, 60), layout=st.sampled_from(LAYOUTS))
@@ -115,9 +126,13 @@ def test_flat_trees_give_the_trees_back(some):
     assert len(kept) == len(some)
     for tree, back in zip(some, kept, strict=True):
         assert back.prompt.tolist() == tree.prompt.tolist()
-        assert [(b.tokens.tolist(), b.scored_from) for b in back.branches] == [
-            (b.tokens.tolist(), b.scored_from) for b in tree.branches
+        assert [(b.tokens.tolist(), b.spans.tolist()) for b in back.branches] == [
+            (b.tokens.tolist(), b.spans.tolist()) for b in tree.branches
         ]
+    scored = [n for tree in some for n in (0, *(len(scored_positions(tree, branch)) for branch in tree.branches))]
+    assert kept.scored.tolist() == scored
+    late = [any(scored_positions(tree, b)[0] > len(tree.prompt) for b in tree.branches) for tree in some]
+    assert kept.parted.tolist() == late
 
 
 def test_a_sequence_is_known_by_its_tokens_and_by_where_scoring_starts():
@@ -125,10 +140,37 @@ def test_a_sequence_is_known_by_its_tokens_and_by_where_scoring_starts():
     key = sequence_key(prompt, Branch(np.array([3, 4], np.int32)))
     assert key == sequence_key(prompt, Branch(np.array([3, 4], np.int64)))
     assert key != sequence_key(other, Branch(np.array([2, 3, 4], np.int32)))
-    assert key != sequence_key(prompt, Branch(np.array([3, 4], np.int32), 1))
-    assert (
-        sequence_key(other, Branch(np.array([2, 3, 4], np.int32), 1)) == key
-    )  # the same tokens scored from the same place
+    assert key != sequence_key(prompt, Branch.of([3, 4], (1, 2)))
+    assert sequence_key(other, Branch.of([2, 3, 4], (1, 3))) == key, "the same tokens scored from the same place"
+    assert key.hex() == "8385b2d7c76fd9a20ad923459f81578e", "as in version 2 of the stored tokens: caches stay"
+
+
+@given(branches(), branches())
+def test_sequences_with_other_scored_positions_have_other_keys(one, two):
+    prompt = np.array([1, 2], np.int32)
+    keys = [sequence_key(prompt, branch) for branch in (one, two, Branch(one.tokens, two.spans))]
+    same = [(b.tokens.tolist(), b.spans.tolist()) for b in (one, two, Branch(one.tokens, two.spans))]
+    assert [keys[0] == key for key in keys] == [same[0] == other for other in same]
+
+
+@pytest.mark.parametrize(
+    "spans", [[], [(0, 2)], [(0, 0), (1, 3)], [(1, 3), (0, 1)], [(0, 1), (1, 3)], [(0, 2), (1, 3)]]
+)
+def test_spans_that_are_not_in_order_and_apart_up_to_the_end_are_an_error(spans):
+    fine, bad = Branch(np.array([1, 2, 3])), Branch.of([4, 5, 6], *spans)
+    for own in ((fine, bad), (bad, fine), (bad,)):
+        with pytest.raises(ValueError, match="spans of a branch"):
+            Trees.build([Tree("a", np.array([1]), own)])
+
+
+@given(branches(), st.data())
+def test_a_part_of_a_branch_has_its_part_of_the_spans(branch, data):
+    start = data.draw(st.integers(0, len(branch.tokens)))
+    stop = data.draw(st.integers(start, len(branch.tokens)))
+    part = branch.part(start, stop)
+    scored = [n for n in scored_positions(Tree("", np.zeros(0), ()), branch) if start <= n < stop]
+    assert branch.tokens[scored].tolist() == part.select(part.tokens).tolist()
+    assert len(part.tokens) == (scored[-1] + 1 - start if scored else 0)
 
 
 @given(trees, st.integers(1, 4), st.booleans())
@@ -149,7 +191,7 @@ def test_what_is_known_of_all_trees_is_what_is_known_of_each(some, most, mismatc
         assert np.array_equal(tree.prompt, again.prompt)
         for mine, theirs in zip(tree.branches, again.branches, strict=True):
             assert np.array_equal(mine.tokens, theirs.tokens)
-            assert mine.scored_from == theirs.scored_from
+            assert np.array_equal(mine.spans, theirs.spans)
     names = [part.names(i) for part in parts for i in range(len(part))]
     assert names == [built.names(i) for i in range(len(built))]
     assert [part.mismatched for part in parts] == [mismatched] * len(parts)

@@ -42,7 +42,7 @@ def untouched(name: str, trees: list[Tree], dtype=torch.float32) -> torch.Tensor
     found, model = [], spread(build(CHANGING[name]())).to(dtype)
     for tree, branch in sequences(trees):
         ids = torch.from_numpy(np.concatenate([tree.prompt, branch.tokens])).long()
-        first = len(tree.prompt) + branch.scored_from
+        first = len(tree.prompt) + branch.context
         with torch.no_grad():
             logits = copy.deepcopy(model)(ids[None], use_cache=False).logits[0].float()
         found.append(logits.log_softmax(-1)[first - 1 : -1].gather(1, ids[first:, None])[:, 0])

@@ -23,12 +23,15 @@ def random_trees(count: int = 6, seed: int = 0) -> list[Tree]:
     def some(low: int, high: int) -> np.ndarray:
         return rng.integers(1, VOCABULARY, rng.integers(low, high)).astype(np.int32)
 
-    return [Tree(f"row {i}", some(1, 25), (Branch(some(3, 18), i % 2), Branch(some(1, 14)))) for i in range(count)]
+    return [
+        Tree(f"row {i}", some(1, 25), (Branch.scored_from(some(3, 18), i % 2), Branch(some(1, 14))))
+        for i in range(count)
+    ]
 
 
 def plain_log_prob(model, tree, branch):
     ids = torch.from_numpy(np.concatenate([tree.prompt, branch.tokens])).long()[None]
-    first = len(tree.prompt) + branch.scored_from
+    first = len(tree.prompt) + branch.context
     log_probs = model(ids, use_cache=False).logits[0].log_softmax(-1)[first - 1 : -1]
     return log_probs.gather(1, ids[0, first:, None]).sum()
 
@@ -179,7 +182,7 @@ def test_shared_prompts_get_the_gradient_of_both_completions():
 def written_out(model, live, tree, branch):
     """Every statistic of one sequence's tokens, from the definitions, and the reference's log-probs."""
     ids = torch.from_numpy(np.concatenate([tree.prompt, branch.tokens])).long()[None]
-    first = len(tree.prompt) + branch.scored_from
+    first = len(tree.prompt) + branch.context
     p = model(ids, use_cache=False).logits[0].log_softmax(-1)[first - 1 : -1]
     with torch.no_grad():
         q = live(ids, use_cache=False).logits[0].log_softmax(-1)[first - 1 : -1]

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-from alignzoo.core.errors import UserError, kind_of, nearest
+from alignzoo.core.errors import UserError, nearest
 from alignzoo.data.formats.dialogue import dialogue_row, looks_like_dialogue
-from alignzoo.interfaces.rows import Completion, Message, Row, Skipped, is_unfinished, plain_text, reasoning, words
-
-Messages = tuple[Message, ...]
-Tools = tuple[Mapping[str, Any], ...]
+from alignzoo.data.formats.messages import Messages, Tools, first_turn, template_kwargs, text_or_messages, tools_of
+from alignzoo.interfaces.rows import Completion, Row, Skipped, is_unfinished, plain_text, reasoning, words
 
 
 class Columns(NamedTuple):
-    """Column names of a pair.
+    """Column names.
 
-    Without a column `prompt` the prompt is implicit. A prompt column of another name must be present.
+    Without a column `prompt` the prompt of a pair is implicit. A prompt column of another name must be present.
     """
 
     prompt: str = "prompt"
     chosen: str = "chosen"
     rejected: str = "rejected"
+    completion: str = "completion"
+    messages: str = "messages"
+    text: str = "text"
 
 
 def preference_row(id: str, record: dict[str, Any], columns: Columns, where: str) -> Row | Skipped:
@@ -34,15 +35,19 @@ def preference_row(id: str, record: dict[str, Any], columns: Columns, where: str
     required = (columns.chosen, columns.rejected) + ((columns.prompt,) if columns.prompt != "prompt" else ())
     for name in required:
         column_of(record, name, where)
-    chosen, rejected = (_value(record[name], f"{where}: {name}") for name in columns[1:])
+    chosen, rejected = (
+        text_or_messages(record[name], f"{where}: {name}") for name in (columns.chosen, columns.rejected)
+    )
     if chosen is None or rejected is None:
         return Skipped(id, "empty completion", columns.chosen if chosen is None else columns.rejected)
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise UserError("chosen and rejected have different types", where=where, expected="two strings, or two chats")
-    prompt = _value(record.get(columns.prompt), f"{where}: {columns.prompt}")
+    prompt = text_or_messages(record.get(columns.prompt), f"{where}: {columns.prompt}")
     if isinstance(chosen, str) and (prompt is None or isinstance(prompt, str)):
         return _from_strings(id, prompt, chosen, str(rejected), where, record)
-    return chat_row(id, prompt, [_answer(chosen), _answer(rejected)], _tools(record, where), ("chosen", "rejected"))
+    answers = [_answer(chosen), _answer(rejected)]
+    row = chat_row(id, prompt, answers, tools_of(record, where), ("chosen", "rejected"))
+    return with_template_kwargs(row, record, where)
 
 
 def completions_row(
@@ -53,17 +58,24 @@ def completions_row(
     Raises:
         UserError: A column is missing or has a value of the wrong type; the error names `where`.
     """
-    prompt = _value(column_of(record, prompt_column, where), f"{where}: {prompt_column}")
-    answers = [_value(text, f"{where}: completion {i}") for i, text in enumerate(texts, 1)]
+    prompt = text_or_messages(column_of(record, prompt_column, where), f"{where}: {prompt_column}")
+    answers = [text_or_messages(text, f"{where}: completion {i}") for i, text in enumerate(texts, 1)]
     if prompt is None:
         raise UserError("no prompt", where=where, expected="text or chat messages")
     if any(answer is None or (isinstance(answer, str) and not answer.strip()) for answer in answers):
         return Skipped(id, "empty completion")
     if not isinstance(prompt, str) or not all(isinstance(answer, str) for answer in answers):
-        return chat_row(id, prompt, [_answer(one) for one in answers], _tools(record, where))  # type: ignore[arg-type]
+        row = chat_row(id, prompt, [_answer(one) for one in answers], tools_of(record, where))  # type: ignore[arg-type]
+        return with_template_kwargs(row, record, where)
     if _repeated(answers):
         return Skipped(id, "two completions are equal")
     return Row(id, prompt, tuple(Completion(str(answer)) for answer in answers), group=" ".join(prompt.split()))
+
+
+def with_template_kwargs(row: Row | Skipped, record: dict[str, Any], where: str) -> Row | Skipped:
+    """Return the row with its column `chat_template_kwargs`."""
+    kwargs = template_kwargs(record, where)
+    return replace(row, template_kwargs=kwargs) if kwargs and isinstance(row, Row) else row
 
 
 def chat_row(
@@ -120,7 +132,7 @@ def chat_row(
 
 def _chats(id: str, prompt: Messages, answers: Sequence[Messages], tools: Tools) -> Row:
     completions = tuple(Completion(answer[-1:], answer[:-1]) for answer in answers)
-    return Row(id, prompt, completions, group=" ".join(_first_turn(prompt).split()), tools=tools)
+    return Row(id, prompt, completions, group=" ".join(first_turn(prompt).split()), tools=tools)
 
 
 def _is_whole(answer: Messages, prompt: str | Messages) -> bool:
@@ -136,10 +148,6 @@ def _answer(text: str | Messages) -> Messages:
 
 def _repeated(answers: Sequence[Any]) -> bool:
     return any(answers[i] == answers[j] for i in range(len(answers)) for j in range(i))
-
-
-def _first_turn(prompt: Messages) -> str:
-    return next((words(message) for message in prompt if message["role"] == "user"), words(prompt[0]))
 
 
 def column_of(record: dict[str, Any], name: str, where: str) -> Any:
@@ -166,43 +174,3 @@ def _from_strings(
     if chosen == rejected:
         return Skipped(id, "chosen equals rejected")
     return Row(id, prompt, (Completion(chosen), Completion(rejected)), group=" ".join(prompt.split()))
-
-
-def _value(value: Any, where: str) -> str | Messages | None:
-    """Return a string, a tuple of messages, or None for null and an empty chat."""
-    if value is None or isinstance(value, str):
-        return value
-    if not isinstance(value, list | tuple):
-        raise UserError(f"the value is {kind_of(value)}", where=where, expected="a string or a list of chat messages")
-    return tuple(_message(message, where) for message in value) or None
-
-
-def _message(message: Any, where: str) -> Message:
-    """Validate a message and drop its null fields, as transformers does."""
-    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-        raise UserError("not a chat message", where=where, expected='{"role": ..., "content": ...}')
-    found = {key: value for key, value in message.items() if value is not None}
-    content, calls = found.get("content"), found.get("tool_calls") or []
-    if not isinstance(calls, list | tuple) or not all(isinstance(call, dict) for call in calls):
-        raise UserError("tool_calls is not a list of calls", where=where, expected='[{"type": "function", ...}]')
-    if isinstance(content, list | tuple) and not all(
-        isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str) for part in content
-    ):
-        raise UserError("a message part is not text", where=where, expected='{"type": "text", "text": ...}')
-    if not isinstance(content, str | list | tuple) and (content is not None or not (calls or reasoning(found))):
-        raise UserError("a chat message has no text", where=where, expected='{"role": ..., "content": "text"}')
-    return found
-
-
-def _tools(record: dict[str, Any], where: str) -> Tools:
-    """Return the column `tools`: JSON schemas of functions, as a list or as JSON text."""
-    tools = record.get("tools")
-    if isinstance(tools, str) and tools.strip():
-        try:
-            tools = json.loads(tools)
-        except ValueError:
-            raise UserError("tools is not JSON", where=where, expected="a list of JSON schemas") from None
-    tools = tools or ()
-    if not isinstance(tools, list | tuple) or not all(isinstance(tool, dict) for tool in tools):
-        raise UserError("tools is not a list of functions", where=where, expected="a list of JSON schemas")
-    return tuple(tools)

@@ -1,8 +1,9 @@
 """Detect the shape of a record and build its row: a pair, a labeled completion or a ranked list.
 
     {"prompt", "chosen", "rejected"}                       a pair; see `alignzoo.data.formats.pairs`
-    {"prompt", "completion", "label": true}                unpaired
+    {"prompt", "completion", "label": true}                unpaired; without a label data of SFT
     {"prompt", "completions": [...], "scores": [...]}      ranked; or "ranks", 1 for the best; or best first
+    {"messages"}, {"text"}, ...                            SFT; see `alignzoo.data.formats.training_texts`
 
 Other numbers are the row's columns. `chosen_score` and `rejected_score` (or `score_chosen`, ...) are a column `score`
 of the two completions. Numbers and labels may be text, as in CSV.
@@ -15,9 +16,12 @@ from dataclasses import replace
 from typing import Any
 
 from alignzoo.core.errors import UserError, nearest
-from alignzoo.data.formats.pairs import Columns, completions_row, preference_row
+from alignzoo.data.formats.guess import unknown_shape
+from alignzoo.data.formats.pairs import Columns, column_of, completions_row, preference_row
+from alignzoo.data.formats.training_texts import chat_text, instruction_text, prompted_text, whole_text
 from alignzoo.interfaces.rows import Row, Skipped
 
+ALPACA = ("instruction", "input", "output")
 LABELS = {"true": 1.0, "1": 1.0, "false": 0.0, "0": 0.0}
 """Lower-case text of labels in JSON and spreadsheets -> value."""
 
@@ -31,8 +35,13 @@ def record_row(id: str, record: dict[str, Any], columns: Columns, where: str) ->
     pair = columns.chosen in record or columns.rejected in record
     if "completions" in record and not pair:
         return _ranked(id, record, columns, where)
-    if "completion" in record and not pair:
-        return _unpaired(id, record, columns, where)
+    if columns.completion in record and not pair:
+        return _single(id, record, columns, where)
+    sft = None if pair else _training_text(id, record, columns, where)
+    if sft is not None:
+        return replace(sft, columns=_others(record)) if isinstance(sft, Row) else sft
+    if not pair and record:
+        raise unknown_shape(record, where)
     row = preference_row(id, record, columns, where)
     return row if isinstance(row, Skipped) else _with_numbers(row, record, columns)
 
@@ -78,20 +87,35 @@ def _of(key: str, side: str) -> str:
     return key.removesuffix(f"_{side}") if key.endswith(f"_{side}") else ""
 
 
-def _unpaired(id: str, record: dict[str, Any], columns: Columns, where: str) -> Row | Skipped:
+def _training_text(id: str, record: dict[str, Any], columns: Columns, where: str) -> Row | Skipped | None:
+    """Build a row of SFT. None if the record has the columns of no such row."""
+    for name in (columns.messages, "conversations"):
+        if name in record:
+            return chat_text(id, record, name, where)
+    if "instruction" in record and "output" in record:
+        return instruction_text(id, record, ALPACA, where)
+    return whole_text(id, record, columns.text, where) if columns.text in record else None
+
+
+def _single(id: str, record: dict[str, Any], columns: Columns, where: str) -> Row | Skipped:
     if "label" not in record:
-        raise UserError(
-            "a completion has no label", where=where, expected="label: true (desirable) or false",
-            nearest=nearest("label", record),
-        )  # fmt: skip
+        close = nearest("label", record)
+        if close:  # a misspelled name would silently train on undesirable completions
+            raise UserError(
+                "a completion has no label", where=where, expected="label: true (desirable) or false", nearest=close
+            )
+        column_of(record, columns.prompt, where)
+        row = prompted_text(id, record, columns.prompt, columns.completion, where)
+        others = _others(record, columns.prompt, columns.completion)
+        return replace(row, columns=others) if isinstance(row, Row) else row
     label = LABELS.get(str(record["label"]).lower().removesuffix(".0"))
     if label is None:
         raise UserError(f"label is {record['label']!r}", where=where, expected="true (desirable) or false")
-    row = completions_row(id, record, columns.prompt, [record["completion"]], where)
+    row = completions_row(id, record, columns.prompt, [record[columns.completion]], where)
     if isinstance(row, Skipped):
         return row
     only = replace(row.completions[0], columns={"desirable": label})
-    return replace(row, completions=(only,), columns=_others(record, columns.prompt, "completion", "label"))
+    return replace(row, completions=(only,), columns=_others(record, columns.prompt, columns.completion, "label"))
 
 
 def _others(record: dict[str, Any], *known: str) -> dict[str, float]:

@@ -3,5 +3,10 @@
 from alignzoo.core.lazy import lazy_exports
 
 __getattr__, __dir__, __all__ = lazy_exports(
-    __name__, {"generate": ["ROWS", "VERSION", "rows"], "ground_truth": ["ground_truth_reward"]}
+    __name__,
+    {
+        "chats": ["CHATS_VERSION", "LOOK_UP", "conversations", "tool_pairs"],
+        "generate": ["ROWS", "VERSION", "rows"],
+        "ground_truth": ["ground_truth_reward"],
+    },
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,6 +44,9 @@ class Transformers(ModelSource):
     tokenizer: str | TokenizerConfig | None = Field(
         None, description="folder, hub id, or {train: bpe}; by default the model's"
     )
+    chat_template: str | None = Field(
+        None, description="chat template of a tokenizer that has none: chatml, llama3, zephyr, or a jinja file"
+    )
     trust_remote_code: bool = Field(
         False, description="run Python code that comes with the weights or the tokenizer, with all your permissions"
     )
@@ -63,19 +67,30 @@ class Transformers(ModelSource):
     def load_tokenizer(self, train_rows: Iterable[Row]) -> PreTrainedTokenizerBase:
         """Train a tokenizer on the rows, or load it from a folder or the hub."""
         from alignzoo.models import tokenizers
+        from alignzoo.models.chat_template_files import use_template
 
         if isinstance(self.tokenizer, TokenizerConfig):
-            return tokenizers.train_tokenizer(self.tokenizer, train_rows)
-        revision = None if self.tokenizer else self.revision
-        return tokenizers.pretrained_tokenizer(self.tokenizer or str(self.path), revision, self.runs_code)
+            tokenizer: PreTrainedTokenizerBase = tokenizers.train_tokenizer(self.tokenizer, train_rows)
+        else:
+            revision = None if self.tokenizer else self.revision
+            tokenizer = tokenizers.pretrained_tokenizer(self.tokenizer or str(self.path), revision, self.runs_code)
+        if self.chat_template:
+            use_template(tokenizer, self.chat_template)
+        return tokenizer
 
     def load_model(self, tokenizer: PreTrainedTokenizerBase, seed: int, head: str) -> PreTrainedModel:
         """Create a model with random weights, or load it from a folder or the hub."""
         from alignzoo.models import loading
+        from alignzoo.models.chat_template_files import make_room
 
         if self.config is not None:
             return loading.from_config(self.config, tokenizer, seed, head, self.dtype)
-        return loading.pretrained(str(self.path), self.revision, seed, head, self.dtype, self.runs_code, self.quantize)
+        model = loading.pretrained(
+            str(self.path), self.revision, seed, head, self.dtype, self.runs_code, self.quantize
+        )  # fmt: skip
+        if self.chat_template:
+            make_room(model, tokenizer, loading.vocabulary_size(tokenizer), seed)
+        return model
 
     @property
     def origin(self) -> tuple[str, str | None] | None:
@@ -88,6 +103,12 @@ class Transformers(ModelSource):
         for key in ("path", "tokenizer"):
             if isinstance(values[key], str) and Path(values[key]).is_dir():
                 values[key] = content_digest(Path(values[key]))
+        if self.chat_template:
+            from alignzoo.models.chat_template_files import read_template
+
+            values["chat_template"] = asdict(read_template(self.chat_template))
+        else:
+            del values["chat_template"]
         if not self.trust_remote_code:  # False has the same fingerprint as recipes without the key
             del values["trust_remote_code"]
         return values

@@ -95,7 +95,7 @@ def random_rows(data: str = "pair", rows: int = ROWS, seed: int = 0) -> Trees:
     choice = {"ranked": (2, 3, 4), "unpaired": (1, 2)}.get(data, (2,))
     counts = [choice[i % len(choice)] for i in range(rows)]
     items = [
-        Tree(f"row {i}", some(1, 40), tuple(Branch(some(3, 30), b % 2 * (i % 3)) for b in range(count)))
+        Tree(f"row {i}", some(1, 40), tuple(Branch.scored_from(some(3, 30), b % 2 * (i % 3)) for b in range(count)))
         for i, count in enumerate(counts)
     ]
     labels = [[float(i % 4 == 0)] if count == 1 else [1.0, *[0.0] * (count - 1)] for i, count in enumerate(counts)]

@@ -165,7 +165,7 @@ def test_the_oracle_is_the_model_as_transformers_made_it():
     scorer(lay_out([tree], "packed"))
     assert model.config._attn_implementation == NAME
     ids = torch.from_numpy(np.concatenate([tree.prompt, tree.branches[1].tokens])).long()
-    first = len(tree.prompt) + tree.branches[1].scored_from
+    first = len(tree.prompt) + tree.branches[1].context
     with torch.no_grad():
         logits = untouched(ids[None]).logits[0, first - 1 : -1]
     want = logits.log_softmax(-1).gather(1, ids[first:, None])[:, 0]

@@ -56,7 +56,7 @@ class Plain:
 
 def plain(model, tree, branch) -> tuple[torch.Tensor, torch.Tensor]:
     ids = torch.from_numpy(np.concatenate([tree.prompt, branch.tokens])).long()[None]
-    first = len(tree.prompt) + branch.scored_from
+    first = len(tree.prompt) + branch.context
     log_probs = model(ids, use_cache=False).logits[0].log_softmax(-1)[first - 1 : -1]
     return log_probs.gather(1, ids[0, first:, None])[:, 0], log_probs
 

@@ -159,7 +159,7 @@ def test_scores_can_be_checked_by_anyone(run, tmp_path):
     for line in read_lines(tmp_path / "scores.jsonl")[:8]:
         for side in ("chosen", "rejected"):
             ids = torch.tensor([line["prompt_tokens"] + line[side]["tokens"]])
-            first = len(line["prompt_tokens"]) + line[side]["scored_from"]
+            first = len(line["prompt_tokens"]) + line[side]["spans"][0][0]
             for who, model in models.items():
                 with torch.no_grad():
                     log_probs = model(ids).logits[0].log_softmax(-1)[first - 1 : -1]

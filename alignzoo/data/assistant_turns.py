@@ -1,0 +1,97 @@
+"""Find the parts of a rendered chat that are scored: the assistant's turns after the prompt.
+
+A template that marks what the assistant generates (`{% generation %}`) decides for data of SFT. Otherwise a turn is the
+text that the template adds to the chat before it, its generation prompt included, up to the token that ends the turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from alignzoo.core.errors import UserError
+from alignzoo.data.chat_template import (
+    PLACEHOLDER,
+    ChatTemplate,
+    Inputs,
+    RenderedText,
+    answer_message,
+    common_start,
+    inputs_of,
+)
+from alignzoo.interfaces.data_source import TrainOn
+from alignzoo.interfaces.rows import Message, Row, is_unfinished
+
+Range = tuple[int, int]
+
+
+def render_scored(template: ChatTemplate, row: Row, train_on: TrainOn) -> list[RenderedText]:
+    """Render the prompt of a chat row with each of its completions, and find what is scored.
+
+    With `all`, a row of SFT is one text that is scored from its beginning. Raises UserError with the row's id.
+    """
+    inputs = inputs_of(row)
+    with template.naming(row):
+        if row.is_training_text and train_on == "all":
+            return [RenderedText(template.render(_messages(row), inputs), 0, 0)]
+        if row.is_training_text and template.has_marks(inputs) and not (row.prompt and is_unfinished(row.prompt)):  # type: ignore[arg-type]
+            return [_marked(template, row, train_on, inputs)]
+        rendered = template.render_row(row)
+        if train_on == "last_assistant":
+            return rendered
+        return [
+            one._replace(turns=_turns(template, [*row.prompt, *completion.context], len(row.prompt), one, inputs))
+            for one, completion in zip(rendered, row.completions, strict=True)
+        ]
+
+
+def _messages(row: Row) -> list[Message]:
+    completion = row.completions[0]
+    own = (answer_message(completion.text),) if isinstance(completion.text, str) else completion.text
+    return [*row.prompt, *completion.context, *own]
+
+
+def _marked(template: ChatTemplate, row: Row, train_on: TrainOn, inputs: Inputs) -> RenderedText:
+    text, marked = template.render_marked(_messages(row), inputs)
+    context = row.completions[0].context if train_on == "last_assistant" else ()
+    before: list[Message] = [*row.prompt, *context]
+    if any(message["role"] == "assistant" for message in before):
+        marked = marked[len(template.render_marked(before, inputs)[1]) :]
+    if not marked:
+        raise UserError(
+            "the {% generation %} marks of the chat template enclose nothing of the assistant's turns",
+            expected="a template that marks what the assistant generates, or one without marks",
+        )  # fmt: skip
+    *turns, (start, stop) = marked
+    end = common_start(template.render_prompt(row.prompt, inputs), text) if context else marked[0][0]  # type: ignore[arg-type]
+    return RenderedText(text[:stop], end, start, "", tuple(turns))
+
+
+def _turns(
+    template: ChatTemplate, messages: Sequence[Message], first: int, whole: RenderedText, inputs: Inputs
+) -> tuple[Range, ...]:
+    """Return the ranges of the assistant's turns from message `first` on, before the last turn."""
+    own = [n for n in range(first, len(messages)) if messages[n]["role"] == "assistant"]
+    base = whole.text[: whole.scored_from]
+    return tuple(_turn(template, messages, n, base, inputs) for n in own)
+
+
+def _turn(template: ChatTemplate, messages: Sequence[Message], n: int, base: str, inputs: Inputs) -> Range:
+    before, through = messages[:n], template.trim_turn(template.render(messages[: n + 1], inputs))
+    if before and base.startswith(through):
+        prompt = template.render(before, inputs, add_generation_prompt=True)
+        if through.startswith(prompt):
+            return len(prompt), len(through)
+    # The template writes this turn in another way when turns follow, without its thoughts for example, or the
+    # generation prompt begins the answer. With a placeholder for its content, the text around it is the same.
+    plain = {"role": "assistant", "content": PLACEHOLDER}
+    around = template.render([*before, plain, *messages[n + 1 :]], inputs, add_generation_prompt=True)
+    head, mark, tail = around.partition(PLACEHOLDER)
+    if not mark or not base.startswith(head) or not base[len(head) :].endswith(tail):
+        raise UserError(
+            f"the chat template writes message {n + 1} in another way when messages follow: its end is undefined",
+            expected="a template with {% generation %} marks around what the assistant generates",
+            hint="data.train_on: last_assistant scores the last turn alone",
+        )  # fmt: skip
+    rest = tail.lstrip()
+    end = max((len(token) for token in template.end_tokens if token and rest.startswith(token)), default=0)
+    return len(head), len(base) - len(tail) + (len(tail) - len(rest) + end if end else 0)

@@ -1,0 +1,112 @@
+"""Give a tokenizer without a chat template one of the shipped templates or a file, and the model its new tokens.
+
+The first comment of a template can declare the special tokens that it needs and the one that ends a turn:
+
+    {#- tokens: <|im_start|> <|im_end|>; eos: <|im_end|> -#}
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from alignzoo.core.errors import UserError, first_line, nearest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+FOLDER = Path(__file__).parent / "chat_templates"
+MAX_BYTES = 2**20
+DECLARATION = re.compile(r"\{#-?\s*tokens:\s*(?P<tokens>[^;#]*?)\s*(?:;\s*eos:\s*(?P<eos>\S+)\s*)?-?#\}\n?")
+RESIZED = "alignzoo_resized"
+"""Attribute of a model whose embeddings have more rows than its weights had."""
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateFile:
+    """A chat template and the tokens that it declares."""
+
+    source: str
+    tokens: tuple[str, ...] = ()
+    eos: str | None = None
+    """Token that ends a turn. None for the tokenizer's own end-of-sequence token."""
+
+
+def template_names() -> list[str]:
+    """Return the names of the shipped templates."""
+    return sorted(path.stem for path in FOLDER.glob("*.jinja"))
+
+
+def read_template(name: str) -> TemplateFile:
+    """Read a shipped template by its name, or a file.
+
+    Raises:
+        UserError: There is no such template or file, or the file is no template.
+    """
+    where = "model.chat_template"
+    shipped, path = FOLDER / f"{name}.jinja", Path(name)
+    names = template_names()
+    if name not in names and not path.is_file():
+        raise UserError(
+            f"no chat template is called '{name}', and there is no such file", where=where,
+            expected=f"{', '.join(names)}, or a file with a jinja template", nearest=nearest(name, names),
+        )  # fmt: skip
+    file = shipped if name in names else path
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES} bytes")
+        text = file.read_text(encoding="utf-8")
+        _check_syntax(text)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{name} is no chat template: {first_line(error)}", where=where) from None
+    declared = DECLARATION.match(text)
+    if declared is None:
+        return TemplateFile(text)
+    tokens = tuple(declared["tokens"].split())
+    if declared["eos"] and declared["eos"] not in tokens:
+        tokens += (declared["eos"],)
+    return TemplateFile(text[declared.end() :], tokens, declared["eos"])
+
+
+def _check_syntax(text: str) -> None:
+    from jinja2 import TemplateSyntaxError
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    try:
+        _compile_jinja_template(text)
+    except TemplateSyntaxError as error:
+        raise ValueError(f"line {error.lineno}: {error.message}") from None
+
+
+def use_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Give the tokenizer a chat template, in place, with its special tokens and end-of-sequence token."""
+    template = read_template(name)
+    known = tokenizer.get_vocab()
+    missing = [token for token in template.tokens if token not in known]
+    if missing:
+        tokenizer.add_special_tokens({"additional_special_tokens": missing}, replace_extra_special_tokens=False)
+    tokenizer.chat_template = template.source
+    if template.eos:
+        tokenizer.eos_token = template.eos
+
+
+def make_room(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, needed: int, seed: int) -> None:
+    """Give a model embeddings for `needed` ids, and the tokenizer's end-of-sequence token, in place.
+
+    New embeddings are drawn around the mean of the others, as transformers does, from the seed.
+    """
+    if needed > int(model.get_input_embeddings().num_embeddings):  # type: ignore[arg-type]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model.resize_token_embeddings(needed)
+        setattr(model, RESIZED, True)
+    end = tokenizer.eos_token_id
+    own = getattr(model.generation_config, "eos_token_id", None)
+    before = own if isinstance(own, list) else [] if own is None else [own]
+    model.config.eos_token_id = end
+    if model.generation_config is not None:
+        model.generation_config.eos_token_id = [end, *(id for id in before if id != end)]

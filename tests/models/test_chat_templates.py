@@ -1,0 +1,120 @@
+"""Chat templates for base models: shipped ones and files, their tokens, the embeddings for them, and what is saved."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+
+import pytest
+import torch
+from architectures import FOREST, build
+from byte_tokenizer import byte_tokenizer
+from transformers import AutoTokenizer
+
+from alignzoo.core.errors import UserError
+from alignzoo.data import toy
+from alignzoo.data.formats.pairs import Columns
+from alignzoo.data.formats.row_shapes import record_row
+from alignzoo.data.tokenize import tokenize
+from alignzoo.models.chat_template_files import RESIZED, make_room, read_template, template_names, use_template
+from alignzoo.models.loading import load_policy, vocabulary_size
+from alignzoo.models.sources.transformers import Transformers
+from alignzoo.models.tokenizers import load_tokenizer
+from alignzoo.recipe.schema import TokensConfig
+
+LONG = TokensConfig(max_length=8192, max_prompt_length=4096)
+ENDS = {"chatml": "<|im_end|>", "llama3": "<|eot_id|>", "zephyr": "</s>"}
+
+
+def test_the_names_are_those_of_the_documentation():
+    assert template_names() == sorted(ENDS)
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_shipped_templates_write_chats_and_calls_whose_turns_are_found(name):
+    tokenizer = byte_tokenizer()
+    use_template(tokenizer, name)
+    assert tokenizer.eos_token == ENDS[name]
+    for record in [next(toy.conversations("test")), *islice(toy.tool_pairs("test"), 8)]:
+        (tree,) = tokenize([record_row("r", record, Columns(), "r")], tokenizer, LONG).trees
+        chats = [record["messages"]] if "messages" in record else [record["chosen"], record["rejected"]]
+        for branch, chat in zip(tree.branches, chats, strict=True):
+            turns = [message for message in chat if message["role"] == "assistant"]
+            for (start, stop), message in zip(branch.spans.tolist()[::-1], turns[::-1], strict=False):
+                text = tokenizer.decode(branch.tokens[start:stop])
+                call = [one["function"]["arguments"] for one in message.get("tool_calls", ())]
+                assert text.startswith(message["content"])
+                assert text.endswith(ENDS[name])
+                assert all(json.dumps(one) in text for one in call)
+                assert text.count(ENDS[name]) == 1
+    system = [{"role": "system", "content": "be"}, {"role": "user", "content": [{"type": "text", "text": "hi"}]}]
+    for tools in (None, [toy.LOOK_UP]):
+        text = tokenizer.apply_chat_template(system, tools=tools, tokenize=False, add_generation_prompt=True)
+        assert text.count("be") - text.count("between") >= 1
+        assert "hi" in text
+        assert ("look_up" in text) == bool(tools)
+
+
+def test_a_policy_from_a_base_model_gets_tokens_embeddings_and_its_end_of_turn(tmp_path):
+    base = tmp_path / "base"
+    tokenizer, model = byte_tokenizer(), build(FOREST["llama"]())
+    model.resize_token_embeddings(vocabulary_size(tokenizer) - 3)  # as if the tokenizer had none of ChatML's tokens
+    model.save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    source = Transformers(path=str(base), chat_template="llama3")
+    with pytest.raises(UserError, match="ids go up to"):
+        load_policy(Transformers(path=str(base)), tokenizer, 0)
+    ready = load_tokenizer(source, [])
+    assert {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"} <= set(ready.get_vocab())
+    one, two, other = (load_policy(source, ready, seed) for seed in (1, 1, 2))
+    rows = one.get_input_embeddings().weight
+    assert len(rows) == vocabulary_size(ready)
+    assert getattr(one, RESIZED)
+    assert torch.equal(rows, two.get_input_embeddings().weight)
+    assert not torch.equal(rows, other.get_input_embeddings().weight)
+    before = model.get_input_embeddings().weight
+    assert torch.equal(rows[: len(before)], before)
+    assert one.config.eos_token_id == ready.eos_token_id
+    assert one.generation_config.eos_token_id[0] == ready.eos_token_id
+    one.save_pretrained(tmp_path / "policy")
+    ready.save_pretrained(tmp_path / "policy")
+    again = AutoTokenizer.from_pretrained(tmp_path / "policy")
+    chat = [{"role": "user", "content": "hi"}]
+    assert again.apply_chat_template(chat, tokenize=True) == ready.apply_chat_template(chat, tokenize=True)
+    assert again.eos_token == "<|eot_id|>"
+    use_template(again, "llama3")
+    assert len(again) == len(ready), "a second time adds nothing"
+    make_room(one, again, vocabulary_size(again), 5)
+    assert torch.equal(one.get_input_embeddings().weight, rows)
+
+
+def test_a_file_declares_its_tokens_and_is_part_of_the_fingerprint(tmp_path):
+    file = tmp_path / "own.jinja"
+    file.write_text(
+        "{#- tokens: <turn> <s>; eos: <end> -#}\n{% for m in messages %}<turn>{{ m.content }}<end>{% endfor %}"
+    )
+    found = read_template(str(file))
+    assert (found.tokens, found.eos) == (("<turn>", "<s>", "<end>"), "<end>")
+    assert found.source == "{% for m in messages %}<turn>{{ m.content }}<end>{% endfor %}"
+    tokenizer = byte_tokenizer()
+    size = len(tokenizer)
+    use_template(tokenizer, str(file))
+    assert (len(tokenizer), tokenizer.eos_token) == (size + 2, "<end>")
+    source = Transformers(path="nowhere", chat_template=str(file))
+    before = source.fingerprint()
+    file.write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+    assert read_template(str(file)).tokens == ()
+    assert source.fingerprint() != before
+    assert "chat_template" not in Transformers(path="nowhere").fingerprint(), "recipes without it keep their runs"
+
+
+def test_a_template_that_is_none_is_an_error(tmp_path):
+    with pytest.raises(
+        UserError, match=r"model\.chat_template: no chat template is called 'chatlm'.*did you mean 'chatml'"
+    ):
+        read_template("chatlm")
+    broken = tmp_path / "x.jinja"
+    for text, said in ((b"a\n{% for %}", "line 2"), (b"\xff", "can't decode"), (b"x" * 2**21, "more than")):
+        broken.write_bytes(text)
+        with pytest.raises(UserError, match=f"x.jinja is no chat template: .*{said}"):
+            read_template(str(broken))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -156,26 +157,30 @@ def _misfit(arrays: Mapping[str, NDArray[Any]]) -> str:
     for name, dtype in (TYPES | dict.fromkeys(columns, np.float32)).items():
         if name not in arrays:
             return f"it lacks '{name}'"
-        if arrays[name].dtype != dtype or arrays[name].ndim > 1 + (name == "keys"):
+        if arrays[name].dtype != dtype or arrays[name].ndim > 1 + (name in ("keys", "spans")):
             return f"'{name}' has another type or shape"
     if set(arrays) != set(TYPES) | set(columns):
         return "it has unknown arrays"
-    tokens, segments, trees, scored_from = (arrays[name] for name in ARRAYS)
-    count = len(scored_from)
-    if not (offsets_fit(segments, len(tokens)) and offsets_fit(trees, count) and len(segments) == count + 1):
+    tokens, segments, trees, spans, span_cuts = (arrays[name] for name in ARRAYS)
+    count = len(segments) - 1
+    if spans.size % 2 or len(span_cuts) != len(segments):
+        return "its spans don't fit its completions"
+    if not all(starmap(offsets_fit, ((segments, len(tokens)), (trees, count), (span_cuts, spans.size // 2)))):
         return "its offsets don't fit its arrays"
+    cuts = arrays["id_cuts"]
+    if len(cuts) != len(trees) or not offsets_fit(cuts, len(arrays["ids"])):
+        return "its ids don't fit its trees"
     lengths = np.diff(segments)
     if (np.diff(trees) < 2).any() or (lengths[trees[:-1]] < 1).any():
         return "a tree has no prompt or no completion"
     if len(tokens) and tokens.min() < 0:
         return "a token id is negative"
-    if ((scored_from < 0) | (scored_from > lengths)).any():
-        return "a completion is scored from beyond its end"
+    if not trees_from(arrays, mismatched=False).spans_fit():
+        return "a completion's spans are out of order or don't end with it"
     branches = count - (len(trees) - 1)
     if arrays["keys"].size != 16 * branches or any(len(arrays[name]) != branches for name in columns):
         return "its keys or columns don't fit its completions"
-    cuts = arrays["id_cuts"]
-    return "" if len(cuts) == len(trees) and offsets_fit(cuts, len(arrays["ids"])) else "its ids don't fit its trees"
+    return ""
 
 
 def row_to_json(row: Row) -> dict[str, Any]:

@@ -238,10 +238,12 @@ class Trees(Sequence[Tree]):
         tokens = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
         flat = np.concatenate(spans).astype(np.int32, copy=False)
         built = cls(ids, tokens, segments, np.asarray(trees, dtype=np.int64), flat, span_cuts, columns, mismatched)
-        built._check_spans()
+        if not built.spans_fit():
+            raise ValueError("the spans of a branch are not in order, not apart, empty, or do not end with the branch")
         return built
 
-    def _check_spans(self) -> None:
+    def spans_fit(self) -> bool:
+        """Return True if the spans of every branch are as `Spans` has them, and no prompt has one."""
         sizes, counts = np.diff(self.segments), np.diff(self.span_cuts)
         prompts, last = self.trees[:-1], self.span_cuts[1:] - 1
         branches = np.ones(len(sizes), dtype=np.bool_)
@@ -249,8 +251,8 @@ class Trees(Sequence[Tree]):
         before = np.concatenate([[-1], self.spans[:-1, 1]])[: len(self.spans)]
         before[self.span_cuts[:-1][branches & (counts > 0)]] = -1  # the first span of a branch may start at 0
         ends = (counts[branches] > 0).all() and (self.spans[last[branches], 1] == sizes[branches]).all()
-        if not ends or not (self.spans[:, 0] > before).all() or not (self.spans[:, 0] < self.spans[:, 1]).all():
-            raise ValueError("the spans of a branch are not in order, not apart, empty, or do not end with the branch")
+        apart = (self.spans[:, 0] > before).all() and (self.spans[:, 0] < self.spans[:, 1]).all()
+        return bool(ends and apart and not counts[prompts].any())
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -179,7 +179,8 @@ def put(index, value):
 TOKENS = {
     "segment past the end": {"segments": put(-1, 10**9)}, "segment before the beginning": {"segments": put(0, -1)},
     "falling segments": {"segments": put(3, 0)}, "tree past the end": {"trees": put(-1, 10**9)}, "falling trees": {"trees": put(2, 0)},
-    "scored from beyond": {"scored_from": put(1, 10**6)}, "negative id": {"tokens": put(0, -1)}, "no tokens": {"tokens": lambda _: None},
+    "a span past the end": {"spans": put(1, (0, 10**6))}, "an empty span": {"spans": put(1, (5, 5))},
+    "a span of a prompt": {"span_cuts": put(1, 1)}, "negative id": {"tokens": put(0, -1)}, "no tokens": {"tokens": lambda _: None},
     "ids past the end": {"id_cuts": put(-1, 10**9)}, "rows past the end": {"row_cuts": put(-1, 10**9)}, "rows of another type":
     {"row_cuts": lambda array: array.astype(np.int32)}, "short keys": {"keys": lambda array: array[:1]},
 }  # fmt: skip

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from alignzoo.core.door import read_text
 from alignzoo.core.errors import UserError, first_line, nearest
 
 if TYPE_CHECKING:
@@ -56,12 +57,10 @@ def read_template(name: str) -> TemplateFile:
             expected=f"{', '.join(names)}, or a file with a jinja template", nearest=nearest(name, names),
         )  # fmt: skip
     file = shipped if name in names else path
+    text = read_text(file, MAX_BYTES)
     try:
-        if file.stat().st_size > MAX_BYTES:
-            raise ValueError(f"more than {MAX_BYTES} bytes")
-        text = file.read_text(encoding="utf-8")
         _check_syntax(text)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise UserError(f"{name} is no chat template: {first_line(error)}", where=where) from None
     declared = DECLARATION.match(text)
     if declared is None:

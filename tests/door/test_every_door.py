@@ -41,7 +41,6 @@ ALLOWED = {
     "training/row_scores.py": {"open": WRITES},
     "training/run_folder.py": {"open": WRITES},
     # Model folders, tokenizers and data files: their own modules translate what the library raises.
-    "data/formats/pairs.py": {"loads": "a cell of the data"},
     "data/sources/arrow_tables.py": {"ParquetFile": "a table, validated in a child", "loads": "a cell of the data"},
     "data/sources/hub.py": {"load_dataset": "a dataset of the hub"},
     "data/sources/json_records.py": {"loads": "a line of the data"},

@@ -114,7 +114,7 @@ def test_a_template_that_is_none_is_an_error(tmp_path):
     ):
         read_template("chatlm")
     broken = tmp_path / "x.jinja"
-    for text, said in ((b"a\n{% for %}", "line 2"), (b"\xff", "can't decode"), (b"x" * 2**21, "more than")):
+    for text, said in ((b"a\n{% for %}", "line 2"), (b"\xff", "byte 0 is not UTF-8"), (b"x" * 2**21, "too many")):
         broken.write_bytes(text)
-        with pytest.raises(UserError, match=f"x.jinja is no chat template: .*{said}"):
+        with pytest.raises(UserError, match=f"x.jinja( is no chat template)?: .*{said}"):
             read_template(str(broken))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from alignzoo.core.door import BadFile, parse_json
 from alignzoo.core.errors import UserError, kind_of, nearest
 from alignzoo.interfaces.rows import Message, check_template_kwargs, reasoning, words
 
@@ -64,8 +64,8 @@ def _share_gpt(turn: dict[str, Any], where: str) -> dict[str, Any]:
     if speaker != "function_call":
         return {"role": role, "content": value}
     try:
-        call = json.loads(value) if isinstance(value, str) else value
-    except ValueError:
+        call = parse_json(value, where) if isinstance(value, str) else value
+    except BadFile:
         call = None
     calls = call if isinstance(call, list) else [call]
     if not all(isinstance(one, dict) and "name" in one for one in calls):
@@ -77,7 +77,7 @@ def template_kwargs(record: dict[str, Any], where: str) -> dict[str, Any]:
     """Return the column `chat_template_kwargs`: variables of the chat template, as an object or as JSON text."""
     value = record.get("chat_template_kwargs")
     try:
-        found = json.loads(value) if isinstance(value, str) and value.strip() else value or {}
+        found = parse_json(value, where) if isinstance(value, str) and value.strip() else value or {}
         if not isinstance(found, dict):
             raise ValueError("not an object")
         return check_template_kwargs(found)
@@ -94,8 +94,8 @@ def tools_of(record: dict[str, Any], where: str) -> Tools:
     tools = record.get("tools")
     if isinstance(tools, str) and tools.strip():
         try:
-            tools = json.loads(tools)
-        except ValueError:
+            tools = parse_json(tools, where)
+        except BadFile:
             raise UserError("tools is not JSON", where=where, expected="a list of JSON schemas") from None
     tools = tools or ()
     if not isinstance(tools, list | tuple) or not all(isinstance(tool, dict) for tool in tools):

@@ -93,8 +93,6 @@ class Fuzzer:
         began = time.perf_counter()
         neighbor = self.neighbor()
         for number in numbers:
-            if _seconds() > limit:
-                break
             rng = Random(sha256(f"{seed} {number}".encode()).digest())
             kind = rng.choices(kinds, shares)[0]
             case = cases.KINDS[kind][2](rng, self.places)
@@ -110,7 +108,8 @@ class Fuzzer:
                 edits = [f"{edit.name} -> {edit.link or (edit.content or b'')[:1500]!r}" for edit in case.edits]
                 about = {"kind": kind, "number": number, "seed": seed, "words": case.words, "edits": edits}
                 found["faults"].setdefault(fault, about | {"said": end.said[-3000:], "times": 0})["times"] += 1
-            if number % RESUME_EVERY == RESUME_EVERY - 1 or number == numbers[-1]:
+            over = _seconds() > limit or number == numbers[-1]
+            if over or number % RESUME_EVERY == RESUME_EVERY - 1:
                 if said := self.resumed():
                     found["faults"]["a good run does not resume"] = {
                         "kind": kind,
@@ -121,6 +120,8 @@ class Fuzzer:
                 found["seconds"] = round(time.perf_counter() - began)
                 print(number + 1, found["seconds"], "s", list(found["faults"]), file=sys.stderr, flush=True)
                 save(found)
+            if over:
+                break
         return found
 
     def neighbor(self) -> str:

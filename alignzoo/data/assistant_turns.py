@@ -38,10 +38,24 @@ def render_scored(template: ChatTemplate, row: Row, train_on: TrainOn) -> list[R
         rendered = template.render_row(row)
         if train_on == "last_assistant":
             return rendered
-        return [
-            one._replace(turns=_turns(template, [*row.prompt, *completion.context], len(row.prompt), one, inputs))
-            for one, completion in zip(rendered, row.completions, strict=True)
-        ]
+        first = len(row.prompt) + _shared(row)
+        found = []
+        for one, completion in zip(rendered, row.completions, strict=True):
+            turns = _turns(template, [*row.prompt, *completion.context], first, one, inputs)
+            # a generation prompt that the template leaves out of earlier turns may begin as such a turn does
+            ends = min(one.prompt_end, turns[0][0]) if turns else one.prompt_end
+            found.append(one._replace(turns=turns, prompt_end=ends))
+        return found
+
+
+def _shared(row: Row) -> int:
+    """Return how many messages of their context all completions of a row have in common; 0 for a single one."""
+    contexts = [completion.context for completion in row.completions]
+    if len(contexts) == 1:
+        return 0
+    together = zip(*contexts, strict=False)
+    apart = (n for n, messages in enumerate(together) if any(one != messages[0] for one in messages))
+    return next(apart, min(map(len, contexts)))
 
 
 def _messages(row: Row) -> list[Message]:

@@ -23,6 +23,9 @@ LARGEST_ID = 2**24
 SECONDS, BYTES_A_SECOND = 8.0, 1_000_000_000
 """Processor time to build a model without its weights: so much, and more for larger weights."""
 TOKENIZER_BYTES_A_SECOND = 1_000_000
+TOKENIZER_SUFFIXES = (".json", ".jinja", ".txt", ".model", ".tiktoken")
+MOST_SECONDS = 60
+"""Limit of the processor time that the size of the files adds."""
 MOST_PARAMETERS_A_BYTE, FREE_PARAMETERS = 16, 2**24
 """Limit of a model's parameters for each byte of its weights (4-bit weights have 2), beyond those that any may have."""
 HINT = "download the model again"
@@ -40,12 +43,16 @@ def check_model(folder: Path, describe: Callable[[], int]) -> None:
         BadFile: A file is damaged, names a file outside of the folder or in another format than safetensors, or the
             config describes a much larger model than the weights hold.
     """
-    for name in (CONFIG, GENERATION):
-        _json_object(folder, name)
+    config, _ = (_json_object(folder, name) for name in (CONFIG, GENERATION))
+    if config and config.get("transformers_weights") is not None:
+        raise BadFile(
+            "names a file of weights of its own (transformers_weights)", where=str(folder / CONFIG),
+            expected=f"weights in {WEIGHTS}, or in the files of {INDEX}",
+        )  # fmt: skip
     files = weight_files(folder)
     found = [tensor for file in files for tensor in tensors(file).values()]
     stored = sum(tensor.end - tensor.start for tensor in found)
-    seconds = SECONDS + stored / BYTES_A_SECOND
+    seconds = SECONDS + min(stored / BYTES_A_SECOND, MOST_SECONDS)
     described = in_child(folder / CONFIG, describe, what="the model", hint=HINT, seconds=seconds)
     if files and described > FREE_PARAMETERS + MOST_PARAMETERS_A_BYTE * stored:
         raise BadFile(
@@ -95,8 +102,9 @@ def check_tokenizer(folder: Path, load: Callable[[], None]) -> None:
         found = _json_object(folder, name)
         if name == TOKENIZER and found is not None:
             _check_ids(found, folder / name)
-    size = sum(path.stat().st_size for path in folder.glob("*") if path.is_file() and path.suffix != ".safetensors")
-    seconds = SECONDS + size / TOKENIZER_BYTES_A_SECOND
+    read = [path for path in folder.glob("*") if path.suffix in TOKENIZER_SUFFIXES and path.is_file()]
+    size = sum(path.stat().st_size for path in read)
+    seconds = SECONDS + min(size / TOKENIZER_BYTES_A_SECOND, MOST_SECONDS)
     in_child(folder, load, what="the tokenizer", hint=HINT, seconds=seconds)
 
 
@@ -129,9 +137,11 @@ def _json_object(folder: Path, name: str) -> dict[str, Any] | None:
 
 
 def _inside(folder: Path, name: str) -> Path:
-    return inside(folder, name, links_to=folder.parent.parent / "blobs" if _is_hub_snapshot(folder) else None)
+    blobs = folder.resolve().parent.parent / "blobs" if _is_hub_snapshot(folder) else None
+    return inside(folder, name, links_to=blobs)
 
 
 def _is_hub_snapshot(folder: Path) -> bool:
     """Return True in the cache of the hub, where files are links to `blobs` and weights may not be there yet."""
+    folder = folder.resolve()  # it may be given as "." or by a link
     return folder.parent.name == "snapshots" and (folder.parent.parent / "blobs").is_dir()

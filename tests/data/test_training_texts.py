@@ -29,6 +29,7 @@ MARKED = CHATML.replace(
 )
 """CHATML with marks: what the assistant writes, calls and the end of its turn included."""
 PLAIN = CHATML.replace("{{ m.content }}", "{{ m.content or '' }}")
+MATH = Columns(prompt="problem", completion="solution")
 TOOL = {"type": "function", "function": {"name": "sea"}}
 
 
@@ -185,6 +186,28 @@ def test_pairs_that_part_early_score_the_assistants_turns_and_not_the_tools():
     assert as_text(row, 0) == json.dumps(CALL["tool_calls"][0])
 
 
+def test_a_turn_that_both_share_is_context():
+    """The user's next message parts them: the assistant's turn before it is neither's own."""
+    tokenizer = byte_tokenizer(template=PLAIN)
+    chats = [[say("user", "u"), say("assistant", "shared"), say("user", ask), say("assistant", text)]
+             for ask, text in (("v", "good"), ("w", "bad"))]  # fmt: skip
+    (tree,) = tokenize([row_of({"chosen": chats[0], "rejected": chats[1]})], tokenizer, LONG).trees
+    spans = [[tokenizer.decode(branch.tokens[start:stop]) for start, stop in branch.spans.tolist()]
+             for branch in tree.branches]  # fmt: skip
+    assert spans == [["good<|im_end|>"], ["bad<|im_end|>"]]
+
+
+def test_a_turn_that_begins_as_the_generation_prompt_ends_is_scored_from_its_start():
+    """The prompt of an answer without thoughts holds an empty thought, which earlier turns are written without."""
+    empty = "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n\n</think>\n\n{% endif %}"
+    cut = PLAIN.replace("{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}", empty)
+    assert cut != PLAIN
+    tokenizer = byte_tokenizer(template=cut)
+    messages = [say("user", "a"), say("assistant", "<div>x</div>"), say("user", "b"), say("assistant", "y")]
+    tree = tree_of(tokenizer, {"messages": messages})
+    assert scored_texts(tokenizer, tree)[0] == "<div>x</div><|im_end|>"
+
+
 # --- inputs of the template
 
 
@@ -247,6 +270,13 @@ def test_the_shapes_of_data_for_sft(record, prompt, completions):
     assert row.columns == {"weight": 2.0}
     assert row.is_training_text
     assert as_text(row, 0) in ("a", "a b") or "tool_calls" in completions[0][0]
+
+
+def test_a_column_like_label_that_holds_none_is_no_misspelling():
+    row = record_row("r", {"problem": "1 + 1", "solution": "2", "level": "Level 5"}, MATH, "r")
+    assert isinstance(row, Row)
+    with pytest.raises(UserError, match="did you mean 'lable'"):
+        record_row("r", {"problem": "1 + 1", "solution": "2", "lable": 1}, MATH, "r")
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,18 @@ def test_a_template_that_is_none_is_an_error(tmp_path):
     ):
         read_template("chatlm")
     broken = tmp_path / "x.jinja"
-    for text, said in ((b"a\n{% for %}", "line 2"), (b"\xff", "byte 0 is not UTF-8"), (b"x" * 2**21, "too many")):
+    for text, said in (
+        (b"a\n{% for %}", "line 2"),
+        (b"{{ " + b"-" * 5000 + b"1 }}", "nested too deeply"),
+        (b"\xff", "byte 0 is not UTF-8"),
+        (b"x" * 2**21, "too many"),
+    ):
         broken.write_bytes(text)
-        with pytest.raises(UserError, match=f"x.jinja( is no chat template)?: .*{said}"):
+        with pytest.raises(UserError, match=f"x.jinja: .*{said}"):
             read_template(str(broken))
+
+
+def test_a_template_beside_a_run_to_start_from_is_an_error():
+    """The run's own tokenizer is used, which has its template already."""
+    with pytest.raises(ValueError, match="chat_template belongs into the recipe that `from` names"):
+        Transformers.model_validate({"from": "sft_hh", "chat_template": "chatml"})

@@ -130,6 +130,26 @@ def test_an_array_is_read_in_pieces(tmp_path, size):
         assert [record for _, record in read_records(tmp_path / name)] == rows
 
 
+def test_a_record_of_many_lines_over_the_limit_is_refused(tmp_path):
+    path = tmp_path / "x.csv.gz"
+    path.write_bytes(gzip.compress(b'prompt,chosen,rejected\n"' + b"\n" * (LONGEST_VALUE + 1) + b'",a,b\n', mtime=0))
+    with pytest.raises(UserError, match=r"x\.csv\.gz:\d+"):
+        next(iter(read_records(path)))
+
+
+def test_a_stream_that_claims_more_rows_than_its_bytes_hold_is_refused(tmp_path, monkeypatch):
+    pyarrow = pytest.importorskip("pyarrow")
+    from alignzoo.data.sources import arrow_tables
+
+    monkeypatch.setattr(arrow_tables, "FREE_ROWS", 10)
+    table = pyarrow.table({"nothing": pyarrow.nulls(100_000)})
+    path = tmp_path / "x.arrow"
+    with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, table.schema) as out:
+        out.write_table(table)
+    with pytest.raises(UserError, match=r"x\.arrow: .*100,000 rows are more than its bytes can hold"):
+        list(arrow_tables._of_stream(path))
+
+
 def test_a_user_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match=r"~nosuchuser/x\.jsonl: no such user"):
         find_files("~nosuchuser/x.jsonl")

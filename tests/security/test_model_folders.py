@@ -93,6 +93,7 @@ MODELS = {
     "index names nothing": (shard_named("nothing.safetensors"), "nothing.safetensors: no such file"),
     "pickled shards": (shard_named("pytorch_model.bin"), "a pickled file can run any code"),
     "linked weights": (linked, "a link out of its folder"),
+    "weights of its own choice": (of_config("transformers_weights", "x.safetensors.index.json"), "names a file of weights of its own"),
 }  # fmt: skip
 
 
@@ -155,6 +156,8 @@ def test_the_hub_cache_may_link_to_its_blobs_and_nowhere_else(good, tmp_path):
         (snapshot / path.name).symlink_to(f"../../blobs/{number}")
     assert pretrained(str(snapshot), None, 0, "language_model", "float32").config.hidden_size == 8
     assert pretrained_tokenizer(str(snapshot)).eos_token
+    (tmp_path / "by-link").symlink_to(snapshot)
+    assert pretrained(str(tmp_path / "by-link"), None, 0, "language_model", "float32").config.hidden_size == 8
     (snapshot / "config.json").unlink()
     (snapshot / "config.json").symlink_to(good / "config.json")
     with pytest.raises(UserError, match=r"config\.json: a link out of its folder"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from alignzoo.compare.spec import read_comparison
@@ -67,6 +69,13 @@ def test_so_has_an_override():
 def test_numbers_without_end_are_errors(number, tmp_path):
     refused(f"extends: dpo_hh\nseed: {number}", tmp_path)
     refused(f"extends: dpo_hh\ntrain: {{epochs: {number}}}", tmp_path)
+
+
+def test_a_long_number_is_read_in_linear_time():
+    began = time.process_time()
+    assert parse("a: " + "1" * 100_000 + "x", "x").plain() == {"a": "1" * 100_000 + "x"}
+    assert parse("a: 1_0.5e-7", "x").plain() == {"a": 10.5e-7}
+    assert time.process_time() - began < 5
 
 
 def test_a_file_has_a_size(tmp_path):

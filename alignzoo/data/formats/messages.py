@@ -80,7 +80,7 @@ def template_kwargs(record: dict[str, Any], where: str) -> dict[str, Any]:
         found = parse_json(value, where) if isinstance(value, str) and value.strip() else value or {}
         if not isinstance(found, dict):
             raise ValueError("not an object")
-        return check_template_kwargs(found)
+        return check_template_kwargs({name: one for name, one in found.items() if one is not None})  # Arrow's absence
     except ValueError as error:
         raise UserError(
             f"chat_template_kwargs can't be used: {error}",

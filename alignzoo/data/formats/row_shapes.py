@@ -97,10 +97,15 @@ def _training_text(id: str, record: dict[str, Any], columns: Columns, where: str
     return whole_text(id, record, columns.text, where) if columns.text in record else None
 
 
+def _as_label(value: Any) -> bool | None:
+    """Return a label as a bool; None for any other value."""
+    return LABELS.get(str(value).lower().removesuffix(".0"))
+
+
 def _single(id: str, record: dict[str, Any], columns: Columns, where: str) -> Row | Skipped:
     if "label" not in record:
         close = nearest("label", record)
-        if close:  # a misspelled name would silently train on undesirable completions
+        if close and _as_label(record[close]) is not None:  # misspelled, it would train on undesirable completions
             raise UserError(
                 "a completion has no label", where=where, expected="label: true (desirable) or false", nearest=close
             )
@@ -108,7 +113,7 @@ def _single(id: str, record: dict[str, Any], columns: Columns, where: str) -> Ro
         row = prompted_text(id, record, columns.prompt, columns.completion, where)
         others = _others(record, columns.prompt, columns.completion)
         return replace(row, columns=others) if isinstance(row, Row) else row
-    label = LABELS.get(str(record["label"]).lower().removesuffix(".0"))
+    label = _as_label(record["label"])
     if label is None:
         raise UserError(f"label is {record['label']!r}", where=where, expected="true (desirable) or false")
     row = completions_row(id, record, columns.prompt, [record[columns.completion]], where)

@@ -19,6 +19,8 @@ Decode = Callable[[Any], Any]
 Batches = Callable[[Path], Iterator[Any]]
 DICT, STATE = "dataset_dict.json", "state.json"
 ROWS_AT_ONCE = 1_000
+FREE_ROWS, ROWS_A_BYTE = 1_000_000, 8
+"""Limit of the rows of a stream: other columns than nulls take at least a bit for each."""
 SECONDS, BYTES_A_SECOND = 8.0, 50_000_000
 """Processor time of the child: so much, and more for larger files."""
 _validated: set[tuple[str, int, int, int]] = set()
@@ -143,7 +145,10 @@ def _of_stream(file: Path) -> Iterator[Any]:
     import pyarrow
 
     with pyarrow.OSFile(str(file)) as source, pyarrow.ipc.open_stream(source) as reader:
-        yield from reader
+        for batch in reader:
+            if batch.num_rows > FREE_ROWS + ROWS_A_BYTE * file.stat().st_size:
+                raise UserError(f"{batch.num_rows:,} rows are more than its bytes can hold", where=str(file))
+            yield from (batch.slice(start, ROWS_AT_ONCE) for start in range(0, batch.num_rows, ROWS_AT_ONCE))
 
 
 def _decoded(record: dict[str, Any], decoders: dict[str, Decode], where: str) -> dict[str, Any]:

@@ -130,7 +130,17 @@ def _csv_lines(raw: BinaryIO, file: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _csv(file: Path, raw: BinaryIO, delimiter: str) -> Iterator[tuple[int, Record]]:
-    text = (as_text(line, f"{file}:{number}") for number, line in _csv_lines(raw, file))
+    taken = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal taken
+        for number, line in _csv_lines(raw, file):
+            taken += len(line)
+            if taken > LONGEST_VALUE:  # one record may have many lines
+                raise too_long(f"{file}:{number}")
+            yield as_text(line, f"{file}:{number}")
+
+    text = lines()
     csv.field_size_limit(LONGEST_VALUE)
     reader = csv.DictReader(text, delimiter=delimiter, strict=True)
     try:
@@ -139,7 +149,7 @@ def _csv(file: Path, raw: BinaryIO, delimiter: str) -> Iterator[tuple[int, Recor
         if twice is not None:
             raise UserError(f"two columns are called '{twice}'", where=f"{file}:1", expected="a name for each column")
         for record in reader:
-            where = f"{file}:{reader.line_num}"
+            taken, where = 0, f"{file}:{reader.line_num}"
             if None in record or None in record.values():
                 raise UserError("the line and the header have different numbers of fields", where=where)
             yield reader.line_num, record

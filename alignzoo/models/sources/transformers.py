@@ -56,6 +56,8 @@ class Transformers(ModelSource):
         given = [name for name, value in (("from", self.from_), ("path", self.path), ("config", self.config)) if value]
         if len(given) != 1:
             raise ValueError(f"expected exactly one of from, path, config (got {', '.join(given) or 'none'})")
+        if self.from_ and self.chat_template:
+            raise ValueError("chat_template belongs into the recipe that `from` names, whose tokenizer is used")
         if self.config is not None and self.tokenizer is None:
             raise ValueError("a model with random weights needs a tokenizer, for example {train: bpe}")
         if self.config is not None and "model_type" not in self.config:

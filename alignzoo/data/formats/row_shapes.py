@@ -97,8 +97,8 @@ def _training_text(id: str, record: dict[str, Any], columns: Columns, where: str
     return whole_text(id, record, columns.text, where) if columns.text in record else None
 
 
-def _as_label(value: Any) -> bool | None:
-    """Return a label as a bool; None for any other value."""
+def _as_label(value: Any) -> float | None:
+    """Return a label as 1 or 0; None for any other value."""
     return LABELS.get(str(value).lower().removesuffix(".0"))
 
 

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock
 
 ROOT = Path(__file__).parent.parent
 ENTRIES = Path(__file__).parent / "mutants.yaml"
@@ -206,7 +207,10 @@ def main(words: list[str]) -> int:
     if "--new" in words:
         chosen = [one for one in chosen if results.get(one.key, {}).get("result") != "killed"]
     alive = 0
-    with tempfile.TemporaryDirectory() as folder:
+    with (
+        FileLock(Path(tempfile.gettempdir()) / "alignzoo-mutants.lock", timeout=0),
+        tempfile.TemporaryDirectory() as folder,
+    ):
         copy, output = copied(Path(folder) / "copy"), Path(folder) / "found"
         for start in range(0, len(chosen), CHUNK):
             chunk = chosen[start : start + CHUNK]

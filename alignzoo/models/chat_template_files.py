@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent / "chat_templates"
 MAX_BYTES = 2**20
 DECLARATION = re.compile(r"\{#-?\s*tokens:\s*(?P<tokens>[^;#]*?)\s*(?:;\s*eos:\s*(?P<eos>\S+)\s*)?-?#\}\n?")
+MISPLACED = re.compile(r"\{#-?\s*(tokens|eos):")
 RESIZED = "alignzoo_resized"
 """Attribute of a model whose embeddings have more rows than its weights had."""
 
@@ -60,8 +61,14 @@ def read_template(name: str) -> TemplateFile:
     text = read_text(file, MAX_BYTES)
     if file is path:  # jinja computes constants when it compiles, which can take forever
         in_child(file, _check_syntax, text, what="the chat template")
+    text = text.removeprefix("\ufeff")
     declared = DECLARATION.match(text)
     if declared is None:
+        if found := MISPLACED.search(text):  # without it, marks would be split into pieces and nothing would end a turn
+            raise UserError(
+                f"{name} declares {found[1]} in a comment that can't be read", where=where,
+                expected="{# tokens: <|a|> <|b|>; eos: <|b|> #} at the very beginning",
+            )  # fmt: skip
         return TemplateFile(text)
     tokens = tuple(declared["tokens"].split())
     if declared["eos"] and declared["eos"] not in tokens:

@@ -46,8 +46,8 @@ def mark(node: Node, path: Sequence[str]) -> str:
     return str(origin)
 
 
-def _order(problem: Problem) -> tuple[str, int, int]:
-    """Key that sorts problems by file, line and column."""
+def _order(problem: Problem) -> tuple[bool, str, int, int]:
+    """Key that sorts problems by file, line and column, with the count of those that are not shown at the end."""
     file, _, rest = problem.where.partition(".yaml:")
     line, column, *_ = [*(int(part) for part in rest.split(":") if part.isdigit()), 0, 0]
-    return file, line, column
+    return problem.what.endswith("more problems like these"), file, line, column

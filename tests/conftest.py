@@ -40,6 +40,14 @@ def own_folders(tmp_path, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
+def nothing_said(monkeypatch):
+    """What is said once in a process is said once in a test, whichever tests ran before it."""
+    from alignzoo.core import console
+
+    monkeypatch.setattr(console, "_warned", set())
+
+
+@pytest.fixture(autouse=True)
 def one_ulp(monkeypatch):
     """Under ALIGNZOO_TEST_ULP=seed every model's log-probs move by one ulp each."""
     seed = os.environ.get("ALIGNZOO_TEST_ULP")

@@ -157,8 +157,46 @@ class Drawn(Good):
         return super().loss(pair) * (0.5 + pair.uniform) - self.beta * kept
 
 
+class WithTies(Good):
+    """Ties drive the margin to zero."""
+
+    ties = True
+
+    def loss(self, pair):
+        margin = self.beta * pair.margin
+        return (-logsigmoid(margin) - logsigmoid(-margin)).where(pair.tied, -logsigmoid(margin))
+
+
+class Guided(Good):
+    """Two further models weigh the tokens."""
+
+    reference = "token"
+    tokens = True
+    references = ("guide", "other")
+
+    def loss(self, pair):
+        one = pair.chosen.tokens
+        guided = one.sum((one.ref("guide") - one.ref_log_prob).exp() * one.log_ratio)
+        other = pair.chosen.ref("other") - pair.rejected.ref("other")
+        return -logsigmoid(self.beta * (guided - pair.rejected.log_ratio)) * (1 + other.sigmoid())
+
+
+class Flagged(Good):
+    """A flag and a probability, and a column whose name the recipe chooses."""
+
+    flags = ("safe",)
+    probabilities = ("win",)
+    column_fields = ("score",)
+    score: str = Field("helpfulness", description="column of the scores")
+
+    def loss(self, pair):
+        weight = pair.chosen.flag("safe") + pair.chosen.column("win") + pair.chosen.column(self.score)
+        return super().loss(pair) * (0.1 + weight)
+
+
 GOOD = [
-    Good, OnOne, Alone, InBatch, Unpaired, Ranked, ByToken, WithStatistics, Live, Moving, Kept, Reward, Drawn,
+    Good, OnOne, Alone, InBatch, Unpaired, Ranked, ByToken, WithStatistics, Live, Moving, Kept, Reward, Drawn, WithTies,
+    Guided, Flagged,
 ]  # fmt: skip
 
 # The mutants: each is a good objective with one fault.
@@ -390,6 +428,16 @@ MUTANTS = [
     ("declared_needs_are_used", broken(Ranked, columns=("score", "length"))),
     ("declared_needs_are_used", broken(Unpaired, mismatched=True)),
     ("declared_needs_are_used", broken(Good, needs_uniform=True)),
+    ("declared_needs_are_used", broken(Good, ties=True)),
+    ("declared_needs_are_used", broken(Good, references=("guide",))),
+    ("declared_needs_are_used", broken(Guided, references=("guide", "other", "third"))),
+    ("declared_needs_are_used", broken(Good, flags=("safe",))),
+    ("declared_needs_are_enough", broken(WithTies, ties=False)),
+    ("declared_needs_are_enough", broken(Guided, references=("guide",))),
+    ("declared_needs_are_enough", broken(Flagged, column_fields=())),
+    ("declared_needs_can_be_met", broken(Unpaired, ties=True)),
+    ("declared_needs_can_be_met", broken(Good, column_fields=("missing",))),
+    ("declared_needs_can_be_met", broken(Good, min_completions=3)),
     ("parameters_are_bounded", Unbounded),
     ("documented", broken(Good, source="")), ("documented", broken(Good, __doc__=None)), ("documented", Undescribed),
 ]  # fmt: skip

@@ -14,7 +14,10 @@ REFERENCE = {
     "none": "no reference", "sequence": "cached reference", "token": "cached reference by token",
     "live": "live reference", "moving": "moving reference",
 }  # fmt: skip
-ASPECTS = ("data", "reference", "scope", "head", "tokens", "statistics", "columns", "mismatched", "needs_uniform")
+ASPECTS = (
+    "data", "reference", "references", "scope", "head", "tokens", "statistics", "columns", "flags", "probabilities",
+    "column_fields", "ties", "mismatched", "needs_uniform",
+)  # fmt: skip
 """Declarations in class attributes, under the same names."""
 LOSSES = ("objective", "modifier")
 """Kinds that are described by paper, equation and needs."""
@@ -87,7 +90,12 @@ def _needs(cls: Any) -> Iterator[str]:
     if cls.tokens and cls.reference not in ("token", "live") and not cls.statistics:
         yield "tokens"
     yield from (f"{name} of each token" for name in cls.statistics)
-    yield from (f"column {name}" for name in cls.columns)
+    kinds = {name: "flag" for name in cls.flags} | {name: "probability" for name in cls.probabilities}
+    yield from (f"{kinds.get(name, 'column')} {name}" for name in cls.columns)
+    yield from (f"columns named by {name}" for name in cls.column_fields)
+    yield from (f"reference {name}" for name in cls.references)
+    if cls.ties:
+        yield "ties"
     if cls.needs_uniform:
         yield "random numbers"
 

@@ -75,6 +75,11 @@ def row_metrics(
             ]:
                 gone = rows.with_any(reward.isnan())
                 found |= {name: found[name].where(~gone, torch.nan) for name in unknown}
+    if tied := builder.tied(batch).nonzero()[0].tolist():  # neither of a tie's completions is the better one
+        found = {
+            name: value.index_fill(0, torch.tensor(tied, device=value.device), torch.nan)
+            for name, value in found.items()
+        }
     return found
 
 

@@ -46,6 +46,7 @@ class Tokens:
     _ref_log_prob: Tensor | None = None
     _statistics: Mapping[str, Tensor] = field(default_factory=dict)
     _uniform: Tensor | None = None
+    _refs: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def ref_log_prob(self) -> Tensor:
@@ -56,6 +57,10 @@ class Tokens:
     def log_ratio(self) -> Tensor:
         """Log-ratio of each token: log pi - log pi_ref."""
         return self.log_prob - self.ref_log_prob
+
+    def ref(self, name: str) -> Tensor:
+        """Return the log-prob of each token under a named reference. Needs `references = (name,)`."""
+        return _declared(self._refs.get(name), f"the reference {name}", f'references = ("{name}",)')
 
     @property
     def entropy(self) -> Tensor:
@@ -125,6 +130,7 @@ class Scored:
     _columns: Mapping[str, Tensor] = field(default_factory=dict)
     _scalar: Tensor | None = None
     _log_ratio: Tensor | None = None
+    _refs: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def log_prob(self) -> Tensor:
@@ -135,6 +141,10 @@ class Scored:
     def ref_log_prob(self) -> Tensor:
         """Log-prob log pi_ref(y|x) under the reference. Needs a `reference`."""
         return _declared(self._ref_log_prob, "the reference", 'reference = "sequence"')
+
+    def ref(self, name: str) -> Tensor:
+        """Return the log-prob log pi_name(y|x) under a named reference. Needs `references = (name,)`."""
+        return _declared(self._refs.get(name), f"the reference {name}", f'references = ("{name}",)')
 
     @property
     def log_ratio(self) -> Tensor:
@@ -178,6 +188,10 @@ class Scored:
         """
         return _declared(self._columns.get(name), f"the column {name}", f'columns = ("{name}",)')
 
+    def flag(self, name: str) -> Tensor:
+        """Return a column of 0 and 1 as booleans. Needs `flags = (name,)`."""
+        return self.column(name) > 0.5
+
     def with_log_ratio(self, log_ratio: Tensor) -> Scored:
         """Return the completions with another log-ratio, as a modifier does."""
         return replace(self, _log_ratio=log_ratio)
@@ -219,6 +233,12 @@ class Pair(Example):
 
     chosen: Scored
     rejected: Scored
+    _tied: Tensor | None = None
+
+    @property
+    def tied(self) -> Tensor:
+        """True where neither completion was preferred, shape (B,), bool. Needs `ties = True`."""
+        return _declared(self._tied, "which pairs are ties", "ties = True")
 
     @property
     def margin(self) -> Tensor:
@@ -233,6 +253,10 @@ class Pair(Example):
     def column(self, name: str) -> Tensor:
         """Return a numeric column of the row, shape (B,). Needs `columns = (name,)`."""
         return self.chosen.column(name)
+
+    def flag(self, name: str) -> Tensor:
+        """Return a column of 0 and 1 of the row as booleans, shape (B,). Needs `flags = (name,)`."""
+        return self.chosen.flag(name)
 
     def with_sides(self, chosen: Scored, rejected: Scored) -> Pair:
         """Return the pairs with other completions, as a modifier does."""

@@ -36,6 +36,8 @@ class Objective(ScoredComponent):
     """The type of the example. `pair`: a `Pair`. `chosen`: only the preferred completions, a `Scored`. `unpaired`:
     single completions labeled desirable or undesirable, an `Unpaired`. `ranked`: K completions of each prompt, a
     `Ranked`."""
+    min_completions: ClassVar[int] = 2
+    """Fewest completions of a ranked list; rows with fewer are skipped and counted."""
     mismatched: ClassVar[bool] = False
     """Also score every prompt with the completion of another row, for KTO's KL estimate; only for unpaired data."""
     scope: ClassVar[Scope] = "example"
@@ -108,13 +110,17 @@ class Objective(ScoredComponent):
         keeps = defines("initial_state") or defines("next_state")
         return super()._contradictions() | {
             "it has no `loss`": not defines("loss"),
+            '`min_completions` needs `data = "ranked"` and is at least 2':
+                cls.min_completions != 2 and (cls.data != "ranked" or cls.min_completions < 2),
             '`mismatched` needs `data = "unpaired"`': cls.mismatched and cls.data != "unpaired",
             '`scope = "batch"` needs lists of one length: not with `data = "ranked"`':
                 cls.scope == "batch" and cls.data == "ranked",
             'a state needs `scope = "batch"`: it must not depend on micro-batches': keeps and cls.scope != "batch",
             'a state needs an example that has one: not with `data = "chosen"`': keeps and cls.data == "chosen",
-            'a scalar head has no log-probs: `reference = "none"`, no `tokens`':
-                cls.head == "scalar" and (cls.reference != "none" or cls.tokens),
+            'a scalar head has no log-probs: `reference = "none"`, no `tokens`, no `references`':
+                cls.head == "scalar" and bool(cls.reference != "none" or cls.tokens or cls.references),
+            '`ties` needs `data = "pair"` or "ranked"':
+                cls.ties and cls.data not in ("pair", "ranked"),
             '`reference_update` needs `reference = "moving"`':
                 defines("reference_update") and cls.reference != "moving",
             '`reference = "moving"` needs `reference_update`':

@@ -46,7 +46,8 @@ class SyntheticInputs:
         if objective.data == "chosen":
             return self.scored(moves["chosen"], True)
         if objective.data == "pair":
-            return Pair(self.scored(moves["chosen"], True), self.scored(moves["rejected"], False), **more)
+            tied = torch.zeros(len(first), dtype=torch.bool) if objective.ties else None
+            return Pair(self.scored(moves["chosen"], True), self.scored(moves["rejected"], False), tied, **more)
         if objective.data == "ranked":
             best_first = torch.tensor([True, False])
             return Ranked(self.scored(torch.stack([moves["chosen"], moves["rejected"]], 1), best_first), **more)
@@ -63,15 +64,21 @@ class SyntheticInputs:
             return self.objective.implicit_reward(self.scored(move, preferred))
 
     def scored(self, move: Tensor, preferred: bool | Tensor) -> Scored:
-        """Return completions with the declared inputs and no others; columns are 1 where `preferred`, else 0."""
+        """Return completions with the declared inputs and no others.
+
+        Columns are 1 where `preferred`, else 0, and flags are 0. Named references agree with the reference.
+        """
         objective = self.objective
         length = torch.full_like(move, self.tokens, requires_grad=False)
         columns = {name: length * 0 + torch.as_tensor(preferred) for name in objective.columns}
+        columns |= {name: length * 0 for name in objective.flags}
         if objective.head == "scalar":
             return Scored(None, length, _columns=columns, _scalar=move)
         log_prob = self.start + move
         ref = None if objective.reference == "none" else torch.full_like(length, self.start)
-        return Scored(log_prob, length, ref, self._tokens(log_prob) if objective.tokens else None, columns)
+        refs = {name: torch.full_like(length, self.start) for name in objective.references}
+        tokens = self._tokens(log_prob) if objective.tokens else None
+        return Scored(log_prob, length, ref, tokens, columns, _refs=refs)
 
     def _tokens(self, log_prob: Tensor) -> Tokens:
         """Return equal tokens: each has the same share of its completion's log-prob."""
@@ -90,4 +97,5 @@ class SyntheticInputs:
             constant(mean) if objective.reference in ("token", "live", "moving") else None,
             {name: constant(statistics[name]) for name in objective.statistics},
             constant(0.5) if objective.needs_uniform else None,
+            {name: constant(mean) for name in objective.references},
         )

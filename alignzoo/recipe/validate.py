@@ -46,7 +46,8 @@ def validate(node: Node, name: str) -> tuple[Recipe, Registry]:
     except ValidationError as error:
         problems.extend(problems_of(error, node, (), Recipe, reported=reported))
     problems.raise_if_any()
-    data = recipe.data.serving({term.data for _, term in recipe.objective.terms})
+    terms = [term for _, term in recipe.objective.terms]
+    data = recipe.data.serving({term.data for term in terms}, any(term.ties for term in terms))
     return recipe.model_copy(update={"data": data}), known
 
 

@@ -7,7 +7,7 @@ makes of it the examples for each term of an objective, with the fields that the
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from alignzoo.data.trees import Tree, Trees
 from alignzoo.interfaces.loss_inputs import Pair, Ranked, Scored, Tokens, Unpaired
 from alignzoo.interfaces.metric import Metric
 from alignzoo.interfaces.objective import Objective
+from alignzoo.interfaces.rows import TIE
 from alignzoo.models.logits import per_sequence
 from alignzoo.scoring.forest import lay_out
 from alignzoo.scoring.scorer import Scorer
@@ -37,6 +38,8 @@ class TokenScores(Protocol):
 Term = Objective | Metric
 """An objective or a metric: both are given examples."""
 
+NAMED = "ref_log_prob of {}"
+"""The value that holds the log-probs under a named reference."""
 PER_SEQUENCE = ("scalar",)
 """Names of values with one number a sequence. All others have one a token."""
 
@@ -117,6 +120,8 @@ class BatchBuilder:
     seed: int = 0
     metrics: Sequence[Metric] = ()
     """Metrics that read the same scores."""
+    references: Mapping[str, TokenScores] = field(default_factory=dict)
+    """Log-probs under the recipe's named references."""
 
     def __post_init__(self) -> None:
         terms: list[Term] = [*(term for _, term in self.objective.terms), *self.metrics]
@@ -164,18 +169,21 @@ class BatchBuilder:
         return ScoredBatch(list(rows), [len(tree.branches) for tree in trees], np.array(lengths, dtype=np.int64), {})
 
     def with_reference(self, batch: ScoredBatch, device: torch.device) -> None:
-        """Add the cached reference's token log-probs as `ref_log_prob`, in place."""
-        if self.reference is None:
-            return
+        """Add the cached references' token log-probs, in place: `ref_log_prob`, and `NAMED` of those with a name."""
+        cached = {NAMED.format(name): scores for name, scores in self.references.items()}
+        if self.reference is not None:
+            cached["ref_log_prob"] = self.reference
         places = [(row, b) for row, count in zip(batch.rows, batch.counts, strict=True) for b in range(count)]
-        tokens = torch.from_numpy(np.concatenate([self.reference.tokens(row, b) for row, b in places]))
-        batch.values["ref_log_prob"] = tokens.to(device)
+        for name, scores in cached.items():
+            tokens = torch.from_numpy(np.concatenate([scores.tokens(row, b) for row, b in places]))
+            batch.values[name] = tokens.to(device)
 
     def zeros(self, rows: Sequence[int]) -> ScoredBatch:
         """Return a batch with zeros for scores, for weights: they may depend on lengths and columns alone."""
         batch = self.empty(rows)
         zeros = torch.zeros(int(batch.lengths.sum()))
-        names = ("log_prob", "ref_log_prob", *self.statistics)
+        named = [NAMED.format(name) for _, term in self.objective.terms for name in term.references]
+        names = ("log_prob", "ref_log_prob", *self.statistics, *named)
         batch.values = dict.fromkeys(names, zeros) | {"scalar": torch.zeros(len(batch.lengths))}
         return batch
 
@@ -195,8 +203,13 @@ class BatchBuilder:
                 yield LossInput(self.scored(batch, term, first[n], step), n)
         elif term.data == "pair":
             worst = first + self.real(batch) - 1
-            chosen, rejected = (self.scored(batch, term, index, step) for index in (first, worst))
-            yield LossInput(Pair(chosen, rejected, **own, _uniform=self._uniform(batch, term, n, step)), n)
+            tied = self.tied(batch)
+            n = n if term.ties else n[~tied]
+            if len(n):
+                chosen, rejected = (self.scored(batch, term, index[n], step) for index in (first, worst))
+                flags = torch.from_numpy(tied).to(batch.like.device) if term.ties else None
+                uniform = self._uniform(batch, term, n, step)
+                yield LossInput(Pair(chosen, rejected, flags, **own, _uniform=uniform), n)
         elif term.data == "unpaired":
             real = self.real(batch)
             owners = np.repeat(n, real)
@@ -219,6 +232,12 @@ class BatchBuilder:
         """Count each row's own completions, without mismatched ones: (rows,)."""
         counts = np.array(batch.counts, dtype=np.int64)
         return counts // 2 if self.trees.mismatched else counts
+
+    def tied(self, batch: ScoredBatch) -> NDArray[np.bool_]:
+        """Return True for rows in which no completion is better: (rows,)."""
+        if TIE not in self.trees.columns:
+            return np.zeros(len(batch.rows), dtype=np.bool_)
+        return self.column(batch, TIE)[batch.first[:-1]] > 0.5
 
     def places(self, batch: ScoredBatch) -> NDArray[np.int64]:
         """Rank each sequence in its row by the data, from 0 for the best: (S,).
@@ -243,8 +262,9 @@ class BatchBuilder:
         ref, log_ratio = None, None
         if term.reference != "none":
             ref, log_ratio = batch.sum("ref_log_prob")[at], batch.log_ratio()[at]
+        refs = {name: batch.sum(NAMED.format(name))[at] for name in term.references}
         tokens = self._tokens(batch, term, sequences, index.shape, step) if term.tokens else None
-        return Scored(batch.sum("log_prob")[at], length, ref, tokens, columns, None, log_ratio)
+        return Scored(batch.sum("log_prob")[at], length, ref, tokens, columns, None, log_ratio, refs)
 
     def _tokens(
         self, batch: ScoredBatch, term: Term, sequences: NDArray[np.int64], shape: tuple[int, ...], step: int
@@ -263,6 +283,7 @@ class BatchBuilder:
             batch.values["ref_log_prob"][at] if term.reference in ("token", "live", "moving") else None,
             {name: batch.values[name][at] for name in term.statistics},
             None if uniform is None else torch.from_numpy(uniform).to(log_prob),
+            {name: batch.values[NAMED.format(name)][at] for name in term.references},
         )
 
     def column(self, batch: ScoredBatch, name: str) -> NDArray[np.float32]:

@@ -63,6 +63,11 @@ def _reduced(objective: Objective) -> Iterator[tuple[Requirements, str]]:
     for name in full.columns:
         columns = tuple(other for other in full.columns if other != name)
         yield replace(full, columns=columns), f'"{name}": {unread}; remove it from `columns`'
+    for name in full.references:
+        fewer = tuple(other for other in full.references if other != name)
+        yield replace(full, references=fewer), f'"{name}": {unread}; remove it from `references`'
+    if full.ties and full.data == "pair":
+        yield replace(full, ties=False), f"`ties = True`: {unread}; remove it from the class, or read `pair.tied`"
     if full.mismatched:
         yield replace(full, mismatched=False), f"`mismatched = True`: {unread}; remove it from the class"
     if full.needs_uniform:

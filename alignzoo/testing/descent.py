@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from alignzoo.interfaces.objective import Objective
+from alignzoo.interfaces.rows import TIE
 from alignzoo.testing.synthetic_batch import Batch, batch_at_start
 
 BY_DATA = {"pair": "margin", "chosen": "chosen", "unpaired": "labels", "ranked": "order"}
@@ -48,7 +49,8 @@ def _directions(batch: Batch, raises: str) -> dict[str, Tensor]:
     first = 0
     found: dict[str, list[float]] = {}
     for n, count in zip(own, counts, strict=True):
-        for k in range(n):
+        tied = TIE in columns and columns[TIE][first] > 0.5  # nothing is to rise there
+        for k in range(0 if tied else n):
             at = first + k
             good = columns["desirable"][at] > 0.5
             for name, value in {

@@ -82,7 +82,8 @@ class BatchLoss:
             return {}
         term = self.terms[n][1]
         with self._attribute(step, term, "next_state", batch.rows):
-            after = term.next_state(next(iter(self.builder.examples(batch, term, state, step))).example)
+            loss_input = next(iter(self.builder.examples(batch, term, state, step)), None)
+            after = state if loss_input is None else term.next_state(loss_input.example)
         return {key: float(value) for key, value in after.items()}
 
     def _attribute(self, step: int, term: Objective, call: str, rows: Sequence[int]) -> AbstractContextManager[None]:

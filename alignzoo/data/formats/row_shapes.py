@@ -5,8 +5,10 @@
     {"prompt", "completions": [...], "scores": [...]}      ranked; or "ranks", 1 for the best; or best first
     {"messages"}, {"text"}, ...                            SFT; see `alignzoo.data.formats.training_texts`
 
-Other numbers are the row's columns. `chosen_score` and `rejected_score` (or `score_chosen`, ...) are a column `score`
-of the two completions. Numbers and labels may be text, as in CSV.
+Other numbers are the row's columns, true and false among them as 1 and 0. `chosen_score` and `rejected_score` (or
+`score_chosen`, ...) are a column `score` of the two completions, and so is every list of one number for each of
+`completions`. Numbers and labels may be text, as in CSV. A row is a tie if its column `tie` is 1, or if all scores of
+a list are equal.
 """
 
 from __future__ import annotations
@@ -19,9 +21,11 @@ from alignzoo.core.errors import UserError, nearest
 from alignzoo.data.formats.guess import unknown_shape
 from alignzoo.data.formats.pairs import Columns, column_of, completions_row, preference_row
 from alignzoo.data.formats.training_texts import chat_text, instruction_text, prompted_text, whole_text
-from alignzoo.interfaces.rows import Row, Skipped
+from alignzoo.interfaces.rows import TIE, Row, Skipped
 
 ALPACA = ("instruction", "input", "output")
+NOT_COLUMNS = ("prompt", "completions", "scores", "ranks", "tools")
+"""Lists that are no further columns of a record with `completions`."""
 LABELS = {"true": 1.0, "1": 1.0, "false": 0.0, "0": 0.0}
 """Lower-case text of labels in JSON and spreadsheets -> value."""
 
@@ -47,13 +51,15 @@ def record_row(id: str, record: dict[str, Any], columns: Columns, where: str) ->
 
 
 def numbers(record: dict[str, Any]) -> dict[str, float]:
-    """Return every finite number of a record by its column."""
+    """Return every finite number of a record by its column; true is 1 and false is 0."""
     found = {key: _number(value) for key, value in record.items()}
     return {key: value for key, value in found.items() if value is not None}
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or (isinstance(value, str) and value.lower() in ("true", "false")):
+        return _as_label(value)
+    if not isinstance(value, int | float | str):
         return None
     try:
         number = float(value)
@@ -135,13 +141,15 @@ def _ranked(id: str, record: dict[str, Any], columns: Columns, where: str) -> Ro
     row = completions_row(id, record, columns.prompt, texts, where)
     if isinstance(row, Skipped):
         return row
-    completions = row.completions
+    lists = {name: [float(_number(one) or 0) for one in record[name]] for name in _lists(record, len(texts))}
     if scores is not None:
-        if len(set(scores)) == 1:
-            return Skipped(id, "all scores are equal")
-        completions = tuple(replace(one, columns={"score": s}) for one, s in zip(completions, scores, strict=True))
-        completions = tuple(sorted(completions, key=lambda one: -one.columns["score"]))  # stable: ties keep their order
-    return replace(row, completions=completions, columns=_others(record, columns.prompt))
+        lists["score"] = scores
+    own = [{name: values[k] for name, values in lists.items()} for k in range(len(texts))]
+    completions = [replace(one, columns=mine) for one, mine in zip(row.completions, own, strict=True)]
+    if scores is not None:
+        completions.sort(key=lambda one: -one.columns["score"])  # stable: ties keep their order
+    row = replace(row, completions=tuple(completions), columns=_others(record, columns.prompt))
+    return replace(row, columns={**row.columns, TIE: 1.0}) if row.scores_are_equal else row
 
 
 def _scores(record: dict[str, Any], count: int, where: str) -> list[float] | None:
@@ -159,14 +167,18 @@ def _scores(record: dict[str, Any], count: int, where: str) -> list[float] | Non
 
 
 def _lists(record: dict[str, Any], count: int) -> list[str]:
-    """Return the names of lists with one number for each completion."""
-    lists = {name: value for name, value in record.items() if isinstance(value, list | tuple) and len(value) == count}
+    """Return the names of further lists with one number for each completion."""
+    lists = {
+        name: value for name, value in record.items()
+        if name not in NOT_COLUMNS and isinstance(value, list | tuple) and len(value) == count
+    }  # fmt: skip
     return [name for name, value in lists.items() if all(_number(one) is not None for one in value)]
 
 
 def _numbers_of(record: dict[str, Any], name: str, count: int, where: str) -> list[float]:
     values = record[name]
-    found = [_number(value) for value in values] if isinstance(values, list | tuple) else []
+    listed = isinstance(values, list | tuple) and not any(isinstance(value, bool) for value in values)
+    found = [_number(value) for value in values] if listed else []
     numbers = [value for value in found if value is not None]
     if len(numbers) != count or len(found) != count:
         raise UserError(f"{name} is not a list of {count} numbers", where=where, expected="one for each completion")

@@ -36,6 +36,10 @@ def completion(tokens: Sequence[Token], salt: int, score: float = 0.0, scalar: f
         uniform=tuple(((13 * k + 5) % 17) / 17 for k in ks),
         score=score,
         scalar=scalar,
+        refs={
+            name: tuple(ref + ((11 * k + shift) % 13 - 6) / 4 for k, (_, ref) in zip(ks, tokens, strict=True))
+            for shift, name in enumerate(("guide", "positive", "negative"))
+        },
     )
 
 
@@ -46,6 +50,7 @@ def pair(
     return notation.Pair(
         replace(completion(chosen, salt, scores[0], 0.7 * scores[0] - 1.2), margin=(scores[0] - scores[1]) / 3),
         replace(completion(rejected, salt + 6, scores[1], 0.3 - 0.9 * scores[1]), margin=(scores[0] - scores[1]) / 3),
+        tied=salt % 2 == 1,
     )
 
 
@@ -169,6 +174,14 @@ FIELDS: dict[str, list[dict[str, Any]]] = {
     "nca": [{"beta": 0.5, "temperature": 0.3}],
     "lipo_lambda": [{"beta": 0.5}],
     "pro": [{"alpha": 0.5}],
+    "dpo_rk": [{"beta": 0.5, "nu": 1.5}],
+    "dpo_d": [{"beta": 0.5, "nu": 0.3}],
+    "todo": [{"beta": 0.5, "alpha": 0.7}],
+    "bradley_terry_ties": [{"model": "davidson", "nu": 1.2, "centering": 0.0}],
+    "tgdpo": [{"beta": 0.5, "alpha": 0.9}],
+    "tis_dpo": [{"beta": 0.5, "limit": 0.6, "spread": 0.8}],
+    "tpo": [{"beta": 0.5, "alpha": 0.3}],
+    "tpo_l": [{"beta": 2.0, "gamma": 0.1, "alpha": 0.3}],
     "bradley_terry": [{"centering": 0.0}],
     "bradley_terry_margin": [{"centering": 0.0}],
 }  # fmt: skip
@@ -200,9 +213,11 @@ DISAGREE = {
 `wpo`, which is the authors' code's, and for `bco_pair`, which is what others call so."""
 
 
-def batches(data: str) -> Mapping[str, Sequence[Any]]:
+def batches(cls: type[Objective]) -> dict[str, Sequence[Any]]:
     """Of an objective's kind of data."""
-    return {"unpaired": UNPAIRED, "ranked": RANKED}.get(data, PAIRS)
+    found: Mapping[str, Sequence[Any]] = {"unpaired": UNPAIRED, "ranked": RANKED}.get(cls.data, PAIRS)
+    short = cls.min_completions if cls.data == "ranked" else 0
+    return {name: rows for name, rows in found.items() if not short or len(rows[0]) >= short}
 
 
 def cases(cls: type[Objective]) -> list[dict[str, Any]]:
@@ -227,7 +242,10 @@ def build(cls: type[Objective], rows: Sequence[Any], state: Mapping[str, float] 
             **about,
         )
     chosen = _scored(cls, [row.chosen for row in rows])
-    return chosen if cls.data == "chosen" else Pair(chosen, _scored(cls, [row.rejected for row in rows]), **about)
+    if cls.data == "chosen":
+        return chosen
+    tied = torch.tensor([row.tied for row in rows]) if cls.ties else None
+    return Pair(chosen, _scored(cls, [row.rejected for row in rows]), tied, **about)
 
 
 def _scored(cls: type[Objective], those: Sequence[Completion], shape: tuple[int, ...] | None = None) -> Scored:
@@ -238,6 +256,7 @@ def _scored(cls: type[Objective], those: Sequence[Completion], shape: tuple[int,
         uniform=[one.uniform for one in those] if cls.needs_uniform else None,
         columns={name: [getattr(one, name) for one in those] for name in cls.columns},
         scalar=[one.scalar for one in those] if cls.head == "scalar" else None,
+        refs={name: [one.refs[name] for one in those] for name in cls.references},
         shape=shape,
     )
     if cls.head == "scalar":

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from alignzoo_zoo import OBJECTIVES
-from cases import BY_RANK, DISAGREE, FIELDS, NO_DEFAULTS, STATE, batches, build, cases
+from cases import BY_RANK, DISAGREE, FIELDS, NO_DEFAULTS, PAIRS, STATE, UNPAIRED, batches, build, cases
 from formulas import FORMULAS
 from notation import Completion, Pair, Single
 
@@ -19,7 +19,7 @@ TRIED = [
     for cls in OBJECTIVES
     if cls.name in FORMULAS
     for fields in cases(cls)
-    for batch, rows in batches(cls.data).items()
+    for batch, rows in batches(cls).items()
 ]
 
 
@@ -56,7 +56,7 @@ def direction(y: Completion) -> list[float]:
 def moved(row, by: float):
     """A row with every log-prob (and scalar) a little elsewhere; the mismatched ones, held constant, are not moved."""
     if isinstance(row, Pair):
-        return Pair(moved(row.chosen, by), moved(row.rejected, by))
+        return replace(row, chosen=moved(row.chosen, by), rejected=moved(row.rejected, by))
     if isinstance(row, Single):
         return replace(row, completion=moved(row.completion, by))
     if isinstance(row, tuple):
@@ -72,7 +72,7 @@ def completions_of(side: str, rows) -> list[Completion]:
 @pytest.mark.parametrize("cls", [cls for cls in OBJECTIVES if cls.name not in WEIGHTED], ids=lambda cls: cls.name)
 def test_its_gradient_is_the_formulas_slope(cls):
     """Along one direction of all token log-probs, by a central difference of the formula."""
-    rows, fields, step = next(iter(batches(cls.data).values())), cases(cls)[-1], 1e-5
+    rows, fields, step = next(iter(batches(cls).values())), cases(cls)[-1], 1e-5
 
     def formula(by: float) -> float:
         return math.fsum(FORMULAS[cls.name]([moved(row, by) for row in rows], STATE.get(cls.name, {}), **fields))
@@ -103,7 +103,7 @@ def test_its_gradient_is_the_formulas_slope(cls):
 
 def test_the_batches_reach_both_sides_of_every_bend():
     """Batches on one side of a maximum, a cap or a clip alone would not tell a formula from one without it."""
-    pairs = [row for rows in batches("pair").values() for row in rows]
+    pairs = [row for rows in PAIRS.values() for row in rows]
     ratios = [(row.chosen.r, row.rejected.r) for row in pairs]
 
     def both(values: list[float]) -> bool:
@@ -118,4 +118,4 @@ def test_the_batches_reach_both_sides_of_every_bend():
     assert both([row.rejected.mean - row.chosen.mean for row in pairs])  # rrhf
     weights = [FORMULAS["wpo"]([row], {}, clamp=False)[0] / FORMULAS["wpo"]([row], {})[0] for row in pairs]
     assert min(weights) == 1 < max(weights)
-    assert both([math.fsum(row.mismatched.r for row in rows) for rows in batches("unpaired").values()])  # kto
+    assert both([math.fsum(row.mismatched.r for row in rows) for rows in UNPAIRED.values()])  # kto

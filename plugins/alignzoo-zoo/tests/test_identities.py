@@ -306,3 +306,64 @@ def test_at_the_start_a_lists_loss_is_what_the_paper_says(rows):
     assert losses("pl_dpo", rows) == exactly([math.log(math.factorial(size))] * len(rows))
     assert losses("infonca", rows) == exactly([math.log(size)] * len(rows))
     assert losses("nca", rows) == exactly([2 * LOG_2] * len(rows))
+
+
+# Ties, named references and triples
+
+
+def outcomes(name: str, at: float, **fields) -> list[float]:
+    """Probabilities of a win, a loss and a tie of one pair with h (or the difference of scores) as given."""
+    y = completion([(at, 0.0)], 0, scalar=at)
+    other = completion([(0.0, 0.0)], 0)
+    rows = [Pair(y, other), Pair(other, y), Pair(y, other, True)]
+    return [math.exp(-loss) for loss in losses(name, rows, **fields)]
+
+
+@pytest.mark.parametrize("at", [0.0, 0.7, -3.0, 12.0])
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("dpo_rk", {"beta": 1.0}), ("dpo_rk", {"beta": 0.3, "nu": 1.1}), ("dpo_d", {"beta": 1.0}),
+        ("todo", {"beta": 1.0}),
+        ("bradley_terry_ties", {"centering": 0.0}), ("bradley_terry_ties", {"model": "davidson", "centering": 0.0}),
+    ],
+)  # fmt: skip
+def test_win_loss_and_tie_are_all_outcomes(name, fields, at):
+    assert math.fsum(outcomes(name, at, **fields)) == exactly(1.0)
+
+
+def test_the_defaults_make_half_of_the_equal_pairs_ties():
+    for name, fields in (("dpo_rk", {}), ("dpo_d", {}), ("bradley_terry_ties", {"centering": 0.0})):
+        assert outcomes(name, 0.0, **fields) == exactly([0.25, 0.25, 0.5])
+
+
+def test_without_ties_they_are_dpo_and_bradley_terry():
+    """In the limit of nu = 1, or 0 for Davidson's."""
+    wins = [replace(row, tied=False) for row in EVERY]
+    near = {"rel": 1e-6, "abs": 1e-9}
+    assert losses("dpo_rk", wins, nu=1 + 1e-9) == pytest.approx(losses("dpo", wins), **near)
+    assert losses("dpo_d", wins, nu=1e-12) == pytest.approx(losses("dpo", wins), **near)
+    assert losses("bradley_terry_ties", wins, nu=1 + 1e-9) == pytest.approx(losses("bradley_terry", wins), **near)
+
+
+def test_todo_is_dpo_rk_in_alpha():
+    assert losses("todo", EVERY, beta=0.3, alpha=0.8) == exactly(losses("dpo_rk", EVERY, beta=0.3, nu=math.exp(0.8)))
+
+
+def test_without_guidance_token_weights_are_dpo():
+    assert losses("tgdpo", EVERY, alpha=0.0) == exactly(losses("dpo", EVERY))
+    assert losses("tis_dpo", EVERY, spread=0.0) == exactly(losses("dpo", EVERY))
+    same = [replace(row, chosen=agreeing(row.chosen), rejected=agreeing(row.rejected)) for row in EVERY]
+    assert losses("tgdpo", same) == exactly(losses("dpo", same))
+    assert losses("tis_dpo", same) == exactly(losses("dpo", same))
+
+
+def agreeing(y: Completion) -> Completion:
+    """With further models that agree with the reference."""
+    return replace(y, refs={name: y.ref_tokens for name in y.refs})
+
+
+@pytest.mark.parametrize("rows", [rows for rows in RANKED.values() if len(rows[0]) > 2])
+def test_without_gold_tpo_l_is_simpo(rows):
+    pairs = [Pair(row[1], row[-1]) for row in rows]
+    assert losses("tpo_l", rows, beta=2.0, gamma=1.0, alpha=0.0) == exactly(losses("simpo", pairs, beta=2.0, gamma=1.0))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
+from alignzoo.core.errors import nearest
+from alignzoo.interfaces.metric import Metric
 from alignzoo.interfaces.model_source import ModelSource
 from alignzoo.interfaces.objective import Objective
 from alignzoo.recipe.problems import Problems
@@ -28,6 +31,33 @@ def check_adapters(objective: Any, model: Any, problems: Problems) -> None:
             f"{objective.name} trains a reward model, and its new head has no quantized weights to load",
             "lora without quantize",
         )
+
+
+def check_references(objective: Any, section: Any, names: Collection[str], problems: Problems) -> None:
+    """Add a problem for each reference that something reads and nothing names, and for each that nothing reads."""
+    if not isinstance(objective, Objective):
+        return
+    metrics = section.get("metrics", ()) if isinstance(section, dict) else ()
+    readers: list[tuple[tuple[str, ...], Objective | Metric]] = [(("objective",), term) for _, term in objective.terms]
+    readers += [(("eval", "metrics", str(i)), metric) for i, metric in enumerate(metrics)]
+    read = {name for _, one in readers for name in one.references}
+    for at, one in readers:
+        for name in one.references:
+            if name not in names:
+                expected = f"references: {{{name}: RECIPE}}, or {{{name}: {{path: FOLDER}}}}"
+                what = f"{one.name} reads the reference '{name}', which the recipe does not name"
+                problems.add(at, what, expected, nearest(name, set(names) - read))
+    if any(one.reference != "none" for _, one in readers):
+        read.add("reference")
+    for name in names:
+        if name not in read:
+            expected = f"one of {', '.join(sorted(read))}" if read else "no references"
+            problems.add(("references", name), "nothing reads this reference", expected, nearest(name, read))
+    if objective.reference == "moving" and "reference" in names:
+        problems.add(
+            ("references", "reference"), f"{objective.name} moves its reference, which starts as the policy does",
+            "an objective with a frozen reference",
+        )  # fmt: skip
 
 
 def check_figures(objective: Any, section: dict[str, Any], problems: Problems) -> None:

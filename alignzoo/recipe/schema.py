@@ -169,6 +169,11 @@ class Recipe(Strict):
     objective: SerializeAsAny[Objective] = Field(description="the loss, with its hyper-parameters and modifiers")
     model: SerializeAsAny[ModelSource] = Field(description="the policy before its first step, also the reference")
     data: SerializeAsAny[DataSource] = Field(description="rows of preferences, and how they are split")
+    references: dict[str, SerializeAsAny[ModelSource]] = Field(
+        {},
+        description="further frozen models by name, each written as `model` or as the recipe of a run; the name "
+        "reference replaces the policy's start",
+    )
     tokens: TokensConfig = Field(TokensConfig(), description="limits of length, and thinking in chats")
     train: TrainConfig = Field(description="optimization: batches, optimizer, precision, memory, checkpoints")
     eval: EvalConfig = Field(EvalConfig(), description="measurements on held-out rows")

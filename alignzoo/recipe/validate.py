@@ -8,7 +8,8 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from alignzoo.core.errors import UserError, nearest
-from alignzoo.recipe.compatibility import check_adapters, check_figures
+from alignzoo.interfaces.component import NAME
+from alignzoo.recipe.compatibility import check_adapters, check_figures, check_references
 from alignzoo.recipe.components import ComponentBuilder
 from alignzoo.recipe.objective_node import build_objective
 from alignzoo.recipe.parse import Node
@@ -71,6 +72,7 @@ def _build_components(plain: dict[str, Any], builder: ComponentBuilder) -> None:
     for key, kind in (("data", "data source"), ("model", "model source")):
         given = plain.get(key)
         _replace(plain, key, None if given is None else builder.build(given, (key,), kind))
+    references = _build_references(plain, builder)
     check_adapters(plain.get("objective"), plain.get("model"), builder.problems)
     section = plain.get("eval")
     if isinstance(section, dict):
@@ -78,7 +80,29 @@ def _build_components(plain: dict[str, Any], builder: ComponentBuilder) -> None:
             if key in section:
                 section[key] = builder.build_list(section[key], ("eval", key), kind)
         check_figures(plain.get("objective"), section, builder.problems)
+    check_references(plain.get("objective"), section, references, builder.problems)
     plain["reporters"] = builder.build_list(plain.get("reporters", REPORTERS), ("reporters",), "reporter")
+
+
+def _build_references(plain: dict[str, Any], builder: ComponentBuilder) -> list[str]:
+    """Replace the nodes under `references` by model sources, and return all names."""
+    given = plain.get("references")
+    if not isinstance(given, dict):
+        return []
+    built: dict[str, Any] = {}
+    for name, node in given.items():
+        at = ("references", str(name))
+        if isinstance(node, dict):
+            node.setdefault("name", "transformers")
+            built[name] = builder.build(node, at, "model source")
+        else:
+            builder.problems.add(at, f"{node!r} is no model", "the recipe of a run, or {path: FOLDER}")
+        if getattr(built.get(name), "lora", None):
+            builder.problems.add((*at, "lora"), "a reference is not trained", "no lora")
+        if not NAME.fullmatch(str(name)):
+            builder.problems.add(("references", str(name)), "is not a name", "lower case letters, digits and _")
+    plain["references"] = {str(name): model for name, model in built.items() if model is not None}
+    return list(map(str, given))
 
 
 def _replace(plain: dict[str, Any], key: str, component: Any | None) -> None:

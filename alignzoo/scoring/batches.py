@@ -120,8 +120,10 @@ class BatchBuilder:
     seed: int = 0
     metrics: Sequence[Metric] = ()
     """Metrics that read the same scores."""
-    references: Mapping[str, TokenScores] = field(default_factory=dict)
+    references: dict[str, TokenScores] = field(default_factory=dict)
     """Log-probs under the recipe's named references."""
+    starts_at_reference: bool = True
+    """False if the reference is another model than the policy before its first step."""
 
     def __post_init__(self) -> None:
         terms: list[Term] = [*(term for _, term in self.objective.terms), *self.metrics]

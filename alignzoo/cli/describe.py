@@ -94,6 +94,8 @@ def _needs(cls: Any) -> Iterator[str]:
     yield from (f"{kinds.get(name, 'column')} {name}" for name in cls.columns)
     yield from (f"columns named by {name}" for name in cls.column_fields)
     yield from (f"reference {name}" for name in cls.references)
+    yield from (f"output {name}" for name in getattr(cls, "outputs", ()))
+    yield from (f"outputs named by {name}" for name in getattr(cls, "output_fields", ()))
     if cls.ties:
         yield "ties"
     if cls.needs_uniform:

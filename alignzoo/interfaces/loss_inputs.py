@@ -131,6 +131,7 @@ class Scored:
     _scalar: Tensor | None = None
     _log_ratio: Tensor | None = None
     _refs: Mapping[str, Tensor] = field(default_factory=dict)
+    _outputs: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def log_prob(self) -> Tensor:
@@ -162,8 +163,12 @@ class Scored:
 
     @property
     def scalar(self) -> Tensor:
-        """The reward model's output, with gradient. Needs `head = "scalar"`."""
+        """The reward model's output, the mean of several, with gradient. Needs `head = "scalar"`."""
         return _declared(self._scalar, "the scalar head's output", 'head = "scalar"')
+
+    def output(self, name: str) -> Tensor:
+        """Return one of a reward model's outputs, with gradient. Needs `outputs = (name,)`."""
+        return _declared(self._outputs.get(name), f"the output {name}", f'outputs = ("{name}",)')
 
     @property
     def tolerance(self) -> Tensor:

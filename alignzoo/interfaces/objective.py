@@ -45,6 +45,11 @@ class Objective(ScoredComponent):
     costs one more forward pass."""
     head: ClassVar[Head] = "language_model"
     """`scalar`: the policy is a reward model with one number for each completion (`scored.scalar`) and no log-probs."""
+    outputs: ClassVar[tuple[str, ...]] = ()
+    """Names of a reward model's numbers for each completion, read with `scored.output("helpfulness")`; () for a single
+    one without a name. `scored.scalar` is their mean."""
+    output_fields: ClassVar[tuple[str, ...]] = ()
+    """Fields that name outputs, as `column_fields` name columns."""
     needs_runs: ClassVar[tuple[str, ...]] = ()
     """Fields that name a recipe, whose run is made first."""
     raises: ClassVar[Raises] = "by_data"
@@ -102,6 +107,12 @@ class Objective(ScoredComponent):
         """
         return 0.0
 
+    def model_post_init(self, context: Any, /) -> None:
+        """Count the outputs that fields name among the outputs of this instance."""
+        super().model_post_init(context)
+        if self.output_fields:
+            self.__dict__["outputs"] = tuple(dict.fromkeys((*type(self).outputs, *self._names_in(self.output_fields))))
+
     @classmethod
     def _contradictions(cls) -> dict[str, bool]:
         def defines(method: str) -> bool:
@@ -119,6 +130,8 @@ class Objective(ScoredComponent):
             'a state needs an example that has one: not with `data = "chosen"`': keeps and cls.data == "chosen",
             'a scalar head has no log-probs: `reference = "none"`, no `tokens`, no `references`':
                 cls.head == "scalar" and bool(cls.reference != "none" or cls.tokens or cls.references),
+            '`outputs` needs `head = "scalar"`':
+                bool(cls.outputs or cls.output_fields) and cls.head != "scalar",
             '`ties` needs `data = "pair"` or "ranked"':
                 cls.ties and cls.data not in ("pair", "ranked"),
             '`reference_update` needs `reference = "moving"`':
@@ -131,7 +144,9 @@ class Objective(ScoredComponent):
     def requirements(self) -> Requirements:
         """The declarations as one value."""
         needs = super().requirements
-        return replace(needs, mismatched=self.mismatched, scope=self.scope, data=self.data, head=self.head)
+        return replace(
+            needs, mismatched=self.mismatched, scope=self.scope, data=self.data, head=self.head, outputs=self.outputs
+        )
 
     @property
     def terms(self) -> Sequence[tuple[float, Objective]]:

@@ -38,6 +38,7 @@ class Requirements:
     references: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     probabilities: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
 
     def __or__(self, other: Requirements) -> Requirements:
         """Return the needs of both. `data` and `head` are those of the left operand."""
@@ -56,6 +57,7 @@ class Requirements:
             tuple(dict.fromkeys(self.references + other.references)),
             tuple(dict.fromkeys(self.flags + other.flags)),
             tuple(dict.fromkeys(self.probabilities + other.probabilities)),
+            tuple(dict.fromkeys(self.outputs + other.outputs)),
         )
 
 
@@ -121,9 +123,12 @@ class ScoredComponent(Component):
         """Count the columns that fields name among the columns of this instance."""
         super().model_post_init(context)
         if self.column_fields:
-            values = [getattr(self, field) for field in self.column_fields if field in type(self).model_fields]
-            named = [name for value in values for name in ((value,) if isinstance(value, str) else value)]
-            self.__dict__["columns"] = tuple(dict.fromkeys((*type(self).columns, *named)))
+            self.__dict__["columns"] = tuple(dict.fromkeys((*type(self).columns, *self._names_in(self.column_fields))))
+
+    def _names_in(self, fields: tuple[str, ...]) -> list[str]:
+        """Return the names in some fields: a name, a list of names, or the keys of a mapping."""
+        values = [getattr(self, field) for field in fields if field in type(self).model_fields]
+        return [name for value in values for name in ((value,) if isinstance(value, str) else value)]
 
     @classmethod
     def _contradictions(cls) -> dict[str, bool]:
@@ -147,8 +152,8 @@ OPTIONS: dict[str, Any] = {
 
 def contradiction(cls: type[ScoredComponent]) -> str:
     """Return why no engine can provide what a class declares, or "" if one can."""
-    for key in ("statistics", "columns", "flags", "probabilities", "column_fields", "references"):
-        value = getattr(cls, key)
+    for key in ("statistics", "columns", "flags", "probabilities", "column_fields", "references", "outputs"):
+        value = getattr(cls, key, ())
         if not isinstance(value, tuple):
             return f'`{key} = {value!r}` is not a tuple; write `{key} = ("...",)`'
     for key, options in OPTIONS.items():

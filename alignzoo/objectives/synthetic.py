@@ -73,7 +73,7 @@ class SyntheticInputs:
         columns = {name: length * 0 + torch.as_tensor(preferred) for name in objective.columns}
         columns |= {name: length * 0 for name in objective.flags}
         if objective.head == "scalar":
-            return Scored(None, length, _columns=columns, _scalar=move)
+            return Scored(None, length, _columns=columns, _scalar=move, _outputs=dict.fromkeys(objective.outputs, move))
         log_prob = self.start + move
         ref = None if objective.reference == "none" else torch.full_like(length, self.start)
         refs = {name: torch.full_like(length, self.start) for name in objective.references}

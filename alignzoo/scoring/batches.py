@@ -55,7 +55,7 @@ class ScoredBatch:
     lengths: NDArray[np.int64]
     """(S,) scored tokens of each sequence."""
     values: dict[str, Tensor]
-    """Name -> (N,), or (S,) for those in PER_SEQUENCE. Log-probs are in nats."""
+    """Name -> (N,), or (S,) for those in PER_SEQUENCE, and (S, K) for K outputs. Log-probs are in nats."""
 
     def __post_init__(self) -> None:
         self.offsets = np.concatenate([[0], np.cumsum(self.lengths)])
@@ -186,7 +186,8 @@ class BatchBuilder:
         zeros = torch.zeros(int(batch.lengths.sum()))
         named = [NAMED.format(name) for _, term in self.objective.terms for name in term.references]
         names = ("log_prob", "ref_log_prob", *self.statistics, *named)
-        batch.values = dict.fromkeys(names, zeros) | {"scalar": torch.zeros(len(batch.lengths))}
+        several = (len(self.objective.outputs),) if self.objective.outputs else ()
+        batch.values = dict.fromkeys(names, zeros) | {"scalar": torch.zeros(len(batch.lengths), *several)}
         return batch
 
     def examples(
@@ -260,7 +261,11 @@ class BatchBuilder:
         columns = {name: torch.from_numpy(self.column(batch, name)[index]).to(batch.like) for name in term.columns}
         length = torch.from_numpy(batch.lengths[index]).to(batch.like)
         if term.head == "scalar":
-            return Scored(None, length, _columns=columns, _scalar=batch.values["scalar"][at])
+            scalar = batch.values["scalar"][at]
+            several = scalar if scalar.dim() > at.dim() else scalar[..., None]
+            outputs = {name: several[..., self.objective.outputs.index(name)] for name in getattr(term, "outputs", ())}
+            scalar = scalar if several is not scalar else scalar.mean(-1)
+            return Scored(None, length, _columns=columns, _scalar=scalar, _outputs=outputs)
         ref, log_ratio = None, None
         if term.reference != "none":
             ref, log_ratio = batch.sum("ref_log_prob")[at], batch.log_ratio()[at]

@@ -68,7 +68,7 @@ class Scorer(nn.Module):
         Returns:
             `log_prob`: (N,) log pi of each scored token given the tokens before it in its sequence, in nats; float32,
             or float64 where the model is. Each of the `statistics`: (N,). With a `live` reference `ref_log_prob`: (N,),
-            without gradient. Of a reward model instead `scalar`: (S,).
+            without gradient. Of a reward model instead `scalar`: (S,), or (S, K) for K outputs.
         """
         groups = self._groups(forest) if self.rules or self.alone else []
         if len(groups) < 2:
@@ -101,13 +101,13 @@ class Scorer(nn.Module):
 
     @property
     def scalar(self) -> bool:
-        """True for a reward model: one number a sequence, no log-probs."""
-        return getattr(getattr(self.model, "score", None), "out_features", 0) == 1
+        """True for a reward model: numbers of each sequence, no log-probs."""
+        return getattr(getattr(self.model, "score", None), "out_features", 0) >= 1
 
     def _scalars(self, forest: Forest) -> Tensor:
         hidden = self.model.base_model(**self._inputs(forest), use_cache=False)[0].flatten(0, 1)
         output: Tensor = self.model.score(hidden[forest.last])  # type: ignore[operator]
-        return _wide(output[:, 0])
+        return _wide(output[:, 0] if output.shape[1] == 1 else output)
 
     def _score(self, forest: Forest, statistics: tuple[str, ...], live: Scorer | None) -> dict[str, Tensor]:
         hidden = [self._hidden(forest)]

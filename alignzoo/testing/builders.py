@@ -66,6 +66,7 @@ def completions(
     columns: Mapping[str, Numbers] | None = None,
     scalar: Numbers | None = None,
     refs: Mapping[str, Sequence[Sequence[float]]] | None = None,
+    outputs: Mapping[str, Numbers] | None = None,
     shape: tuple[int, ...] | None = None,
     dtype: torch.dtype = torch.float64,
 ) -> Scored:
@@ -79,6 +80,7 @@ def completions(
         columns: name -> a value for each completion.
         scalar: a reward model's score of each completion; the scores require a gradient.
         refs: name of a reference -> a log-prob for each token.
+        outputs: name of a reward model's output -> a number for each completion; the numbers require a gradient.
         shape: (B, K) for ranked lists, whose completions are concatenated; by default (B,).
         dtype: the type of all tensors except indices.
     """
@@ -105,6 +107,7 @@ def completions(
         {name: _tensor(values, dtype).reshape(size) for name, values in (columns or {}).items()},
         None if scalar is None else _tensor(scalar, dtype).reshape(size).requires_grad_(),
         _refs={name: tokens.sum(values) for name, values in named.items()},
+        _outputs={name: _tensor(one, dtype).reshape(size).requires_grad_() for name, one in (outputs or {}).items()},
     )
 
 

@@ -66,6 +66,9 @@ def _reduced(objective: Objective) -> Iterator[tuple[Requirements, str]]:
     for name in full.references:
         fewer = tuple(other for other in full.references if other != name)
         yield replace(full, references=fewer), f'"{name}": {unread}; remove it from `references`'
+    for name in full.outputs:
+        kept = tuple(other for other in full.outputs if other != name)
+        yield replace(full, outputs=kept), f'"{name}": {unread}; remove it from `outputs`'
     if full.ties and full.data == "pair":
         yield replace(full, ties=False), f"`ties = True`: {unread}; remove it from the class, or read `pair.tied`"
     if full.mismatched:

@@ -33,7 +33,10 @@ def descent_raises_what_it_says(objective: Objective) -> None:
     leaf = batch.leaves["scalar" if objective.head == "scalar" else "log_prob"]
     (slope,) = torch.autograd.grad(loss, [leaf], allow_unused=True) if loss.requires_grad else (None,)
     for name, wanted in _directions(batch, raises).items():
-        rise, scale = (0.0, 1.0) if slope is None else (-float(slope @ wanted), float(slope.abs() @ wanted.abs()))
+        if slope is not None and slope.dim() > wanted.dim():  # the outputs of a reward model, whose mean counts
+            wanted = wanted[:, None].expand_as(slope)
+        product = (0.0 if slope is None else -(slope * wanted)), (1.0 if slope is None else (slope * wanted).abs())
+        rise, scale = (float(torch.as_tensor(part).sum()) for part in product)
         assert rise > 1e-6 * scale, (
             f"one step down the gradient does not raise {DESCRIPTIONS[name]}; check the sign, or declare what "
             'rises: `raises = "..."` in the class'

@@ -39,7 +39,7 @@ class Batch:
     objective: Objective
     trees: Trees
     leaves: dict[str, Tensor]
-    """name -> (N,) for tokens, or (S,) sequences for `scalar`; they require a gradient."""
+    """name -> (N,) for tokens, or (S,) sequences for `scalar` ((S, K) for K outputs); they require a gradient."""
     ref_log_prob: Tensor
     """(N,) log-probs under the reference, in nats."""
     named: Mapping[str, Tensor]
@@ -149,6 +149,9 @@ def _batch(
     objective: Objective, trees: Trees, values: Mapping[str, NDArray[Any]], ref: NDArray[Any], dtype: torch.dtype
 ) -> Batch:
     names = ("scalar",) if objective.head == "scalar" else ("log_prob", *objective.statistics)
+    if objective.outputs:  # as many numbers a sequence, all different
+        apart = np.linspace(0.5, 1.5, len(objective.outputs))
+        values = {**values, "scalar": values["scalar"][:, None] * apart}
     leaves = {name: torch.tensor(values[name], dtype=dtype, requires_grad=True) for name in names}
     moves = np.random.default_rng(SEED).uniform(-0.4, 0.4, (len(objective.references), len(ref)))
     named = {

@@ -96,7 +96,8 @@ def open_scorer(
     recipe = resolved.recipe
     source = (recipe.model, tokenizer, recipe.seed, start)
     head = recipe.objective.head
-    model = load_trained(*source, trained, head) if trained else load_policy(*source, head)
+    outputs = recipe.objective.outputs
+    model = load_trained(*source, trained, head, outputs) if trained else load_policy(*source, head, outputs)
     check(model)
     scorer = Scorer(model, precision=recipe.train.precision)
     shard_or_move(scorer, ranks)
@@ -132,8 +133,8 @@ def open_reference(
     recipe = resolved.recipe
     source = recipe.references[name]
     own = load_tokenizer(source, RowReader(recipe.data), start)
-    if (vocabulary := own.get_vocab()) != (policys := tokenizer.get_vocab()):
-        differ = [token for token in vocabulary.keys() | policys if vocabulary.get(token) != policys.get(token)]
+    if (vocabulary := own.get_vocab()) != (theirs := tokenizer.get_vocab()):
+        differ = [token for token in vocabulary.keys() | theirs if vocabulary.get(token) != theirs.get(token)]
         raise UserError(
             f"its tokenizer differs from the policy's in {len(differ):,} tokens, such as {min(differ)!r}",
             where=f"references.{name}", expected="a model with the policy's tokenizer",

@@ -108,7 +108,8 @@ def live_reference(job: Job, scorer: Scorer, tokenizer: PreTrainedTokenizerBase,
         live.base_alone = True
     else:
         if job.ranks.sharded:
-            model = load_policy(recipe.model, tokenizer, recipe.seed, job.start, recipe.objective.head)
+            objective = recipe.objective
+            model = load_policy(recipe.model, tokenizer, recipe.seed, job.start, objective.head, objective.outputs)
         else:
             model = copy.deepcopy(scorer.model)
         live = Scorer(model.requires_grad_(False), scorer.layout, scorer.precision).to(job.ranks.device)

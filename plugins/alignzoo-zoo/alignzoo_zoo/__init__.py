@@ -1,6 +1,7 @@
 """Published preference objectives for alignzoo, one file per family, on its public API."""
 
 from alignzoo import Modifier, Objective, hookimpl
+from alignzoo_zoo.attributes import ATTRIBUTES
 from alignzoo_zoo.batch import BATCH
 from alignzoo_zoo.divergence import DIVERGENCE, FDivergence
 from alignzoo_zoo.guided import GUIDED
@@ -19,7 +20,7 @@ from alignzoo_zoo.weighting import WEIGHTING, WPOWeighting
 OBJECTIVES: list[type[Objective]] = [
     *NOISE, *DISPLACEMENT, *LINKS, *POINTWISE, *LENGTH, *DIVERGENCE, *WEIGHTING, *BATCH, *TOKENWISE,
     *REFERENCE_FREE, *UNPAIRED, *RANKED, *REWARD_MODELS,
-    *TIED, *GUIDED, *TRIPLES,
+    *TIED, *GUIDED, *TRIPLES, *ATTRIBUTES,
 ]  # fmt: skip
 MODIFIERS: list[type[Modifier]] = [*LENGTH_MODIFIERS, FDivergence, WPOWeighting]
 

@@ -23,6 +23,7 @@ from alignzoo.testing import completions
 BY_NAME: dict[str, type[Objective]] = {cls.name: cls for cls in [DPO, CDPO, IPO, SFT, *OBJECTIVES]}
 
 Token = tuple[float, float]
+ATTRIBUTES = BY_NAME["attribute_regression"].model_fields["attributes"].default
 
 
 def completion(tokens: Sequence[Token], salt: int, score: float = 0.0, scalar: float = 0.0) -> Completion:
@@ -36,6 +37,8 @@ def completion(tokens: Sequence[Token], salt: int, score: float = 0.0, scalar: f
         uniform=tuple(((13 * k + 5) % 17) / 17 for k in ks),
         score=score,
         scalar=scalar,
+        outputs={name: 0.4 * k * (-1) ** salt + scalar for k, name in enumerate(ATTRIBUTES)},
+        columns={name: score + (salt * k % 3) / 2 for k, name in enumerate(ATTRIBUTES)},
         refs={
             name: tuple(ref + ((11 * k + shift) % 13 - 6) / 4 for k, (_, ref) in zip(ks, tokens, strict=True))
             for shift, name in enumerate(("guide", "positive", "negative"))
@@ -180,6 +183,7 @@ FIELDS: dict[str, list[dict[str, Any]]] = {
     "bradley_terry_ties": [{"model": "davidson", "nu": 1.2, "centering": 0.0}],
     "tgdpo": [{"beta": 0.5, "alpha": 0.9}],
     "tis_dpo": [{"beta": 0.5, "limit": 0.6, "spread": 0.8}],
+    "attribute_regression": [{"attributes": ["coherence", "verbosity"]}],
     "tpo": [{"beta": 0.5, "alpha": 0.3}],
     "tpo_l": [{"beta": 2.0, "gamma": 0.1, "alpha": 0.3}],
     "bradley_terry": [{"centering": 0.0}],
@@ -249,12 +253,14 @@ def build(cls: type[Objective], rows: Sequence[Any], state: Mapping[str, float] 
 
 
 def _scored(cls: type[Objective], those: Sequence[Completion], shape: tuple[int, ...] | None = None) -> Scored:
+    columns, outputs = (getattr(cls(), key) for key in ("columns", "outputs"))
     scored = completions(
         [one.tokens for one in those],
         None if cls.reference == "none" else [one.ref_tokens for one in those],
         statistics={name: [getattr(one, name) for one in those] for name in cls.statistics},
         uniform=[one.uniform for one in those] if cls.needs_uniform else None,
-        columns={name: [getattr(one, name) for one in those] for name in cls.columns},
+        columns={name: [one.columns.get(name, getattr(one, name, 0.0)) for one in those] for name in columns},
+        outputs={name: [one.outputs[name] for one in those] for name in outputs},
         scalar=[one.scalar for one in those] if cls.head == "scalar" else None,
         refs={name: [one.refs[name] for one in those] for name in cls.references},
         shape=shape,

@@ -84,3 +84,12 @@ def tpo(ys, beta=0.01, alpha=1.0):
 def tpo_l(ys, beta=0.01, gamma=0.5, alpha=1.0):
     """Saeidi et al. 2405.16681, TPO-L."""
     return -log_sigmoid(beta * (ys[1].mean - ys[-1].mean) - gamma) + alpha * -ys[0].mean
+
+
+# Reward models with several outputs
+
+
+@ranked
+def attribute_regression(ys, attributes=("helpfulness", "correctness", "coherence", "complexity", "verbosity")):
+    """Wang et al. 2311.09528: squared errors of all ratings of a prompt's completions."""
+    return math.fsum((y.outputs[a] - y.columns[a]) ** 2 for y in ys for a in attributes) / len(ys) / len(attributes)

@@ -27,6 +27,10 @@ class Completion:
     margin: float = 0.0
     scalar: float = 0.0
     """A reward model's output."""
+    outputs: Mapping[str, float] = field(default_factory=dict)
+    """A reward model's further outputs."""
+    columns: Mapping[str, float] = field(default_factory=dict)
+    """Further numbers of the data."""
     refs: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """log-prob of each token under each named reference."""
 

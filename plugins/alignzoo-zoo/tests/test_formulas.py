@@ -62,7 +62,8 @@ def moved(row, by: float):
     if isinstance(row, tuple):
         return tuple(moved(y, by) for y in row)
     tokens = tuple(own + by * step for own, step in zip(row.tokens, direction(row), strict=True))
-    return replace(row, tokens=tokens, scalar=row.scalar + by * direction(row)[0])
+    outputs = {name: value + by * direction(row)[0] for name, value in row.outputs.items()}
+    return replace(row, tokens=tokens, scalar=row.scalar + by * direction(row)[0], outputs=outputs)
 
 
 def completions_of(side: str, rows) -> list[Completion]:
@@ -83,8 +84,9 @@ def test_its_gradient_is_the_formulas_slope(cls):
     for name in sides.keys() - {"_mismatched"}:
         steps = [direction(y) for y in completions_of(name, rows)]
         if cls.head == "scalar":
-            inputs.append(sides[name].scalar)
-            directions.append([one[0] for one in steps])
+            values = list(sides[name]._outputs.values()) or [sides[name].scalar]
+            inputs += values
+            directions += [[one[0] for one in steps]] * len(values)
         elif cls.tokens:
             inputs.append(sides[name].tokens.log_prob)
             directions.append([move for one in steps for move in one])

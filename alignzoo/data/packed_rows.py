@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load, save
 
+from alignzoo.core.door import parse_json
 from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.data.tree_writer import ARRAYS
 from alignzoo.data.trees import Trees
@@ -40,7 +41,7 @@ def pack(part: TokenizedRows, rows: Sequence[Row]) -> bytes:
 def unpack(raw: bytes, rows: Sequence[Row]) -> TokenizedRows:
     """Return the tokenized rows that `pack` has made of the same rows."""
     arrays = load(raw)
-    about = json.loads(arrays[ABOUT].tobytes())
+    about = parse_json(arrays[ABOUT].tobytes(), "the tokens of a child")
     kept = [row for row, own in zip(rows, arrays[KEPT].tolist(), strict=True) if own]
     tokens, segments, trees, spans, span_cuts = (arrays[name] for name in ARRAYS)
     built = Trees([row.id for row in kept], tokens, segments, trees, spans, span_cuts, keys=arrays["keys"])

@@ -13,6 +13,7 @@ from alignzoo.core.errors import UserError
 from alignzoo.data import tokenize_pipeline
 from alignzoo.data.row_reader import RowReader
 from alignzoo.data.tokenize_pipeline import TokenizePipeline
+from alignzoo.evaluation.judges import texts
 from alignzoo.interfaces.data_source import DataSource
 from alignzoo.interfaces.rows import Completion, Row
 from alignzoo.models import from_pretrained, tokenizers
@@ -35,9 +36,9 @@ class Rows(DataSource):
     def read(self, split):
         prompt = tuple({"role": role, "content": "Hi"} for role in ("user", "assistant", "user"))
         for n in range(8):
-            texts = Completion("a" if not self.chats else ({"role": "assistant", "content": "a"},)), Completion("b")
-            yield Row(f"row {n}", prompt if self.chats else "q" + "x" * 40, texts if not self.chats else
-                      (texts[0], Completion(({"role": "assistant", "content": "b"},))), f"{n}")  # fmt: skip
+            own = [({"role": "assistant", "content": text},) if self.chats else text for text in "ab"]
+            pair = Completion(own[0]), Completion(own[1])
+            yield Row(f"row {n}", prompt if self.chats else "q" + "x" * 40, pair, f"{n}")
 
 
 @pytest.fixture
@@ -91,6 +92,15 @@ def test_a_decoder_that_grows(monkeypatch):
     assert tokenizers.decode(tokenizer, [tokenizer("abc")["input_ids"]], skip_special_tokens=True) == ["abc"]
     with pytest.raises(UserError, match="decoding tokens"):
         tokenizers.decode(tokenizer, [tokenizer("q")["input_ids"]])
+
+
+def test_a_classifier_that_makes_much_of_a_reply(monkeypatch):
+    monkeypatch.setattr(texts, "SECONDS", 0.5)
+    tokenizer = byte_tokenizer()
+    assert texts.read(lambda: [texts.Text("abc")], tokenizer, 10, 3)[0]["input_ids"] == tokenizer("abc")["input_ids"]
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(DOUBLED)
+    with pytest.raises(UserError, match="tokenizing replies"):
+        texts.read(lambda: [texts.Text("q")], tokenizer, 10, 1)
 
 
 def test_a_tokenizer_slow_at_its_trial_is_not_used_again(tmp_path, monkeypatch):

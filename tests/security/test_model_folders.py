@@ -126,6 +126,16 @@ def test_a_broken_tokenizer_is_one_sentence(folder, name):
         pretrained_tokenizer(str(folder))
 
 
+def test_the_json_of_a_model_has_a_size(folder, monkeypatch):
+    from alignzoo.models import folder_checks
+
+    monkeypatch.setattr(folder_checks, "JSON_BYTES", 100)
+    with pytest.raises(UserError, match=r"tokenizer\.json: .* bytes are too many; expected at most 100 bytes"):
+        pretrained_tokenizer(str(folder))
+    with pytest.raises(UserError, match=r"config\.json: .* bytes are too many; expected at most 100 bytes"):
+        pretrained(str(folder), None, 0, "language_model", "float32")
+
+
 def test_a_tokenizer_that_can_not_be_copied_is_one_sentence(folder):
     """Two tokens have one id, and the library writes one of them."""
     path = folder / "tokenizer.json"

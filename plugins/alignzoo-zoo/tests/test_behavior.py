@@ -82,3 +82,12 @@ def test_bema_moves_its_reference_every_so_many_steps_and_corrects_its_lag():
     objective = BY_NAME["bema_dpo"](every=2, kappa=0.5, eta=0.2, lag=6.0, gamma=2.0)
     assert [objective.reference_update(step) for step in (1, 2, 3, 5)] == [0.0, pytest.approx(10**-0.5), 0.0, 0.0]
     assert objective.reference_correction(2) == pytest.approx(10**-0.2)
+
+
+def test_discopop_far_from_its_bend_is_logistic_below_and_exponential_above():
+    rows = PAIRS["far"]
+    dpo = losses("dpo", rows, beta=0.5)
+    got = losses("discopop", rows, beta=0.5, temperature=1e-3)
+    for row, logistic, loss in zip(rows, dpo, got, strict=True):
+        h = row.chosen.r - row.rejected.r
+        assert loss == pytest.approx(logistic if h < 0 else math.exp(-0.5 * h), rel=1e-12)

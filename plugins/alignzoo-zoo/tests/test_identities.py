@@ -169,15 +169,6 @@ def test_a_reward_model_without_margin_is_bradley_terry():
     assert losses("bradley_terry_margin", rows, centering=0.1) == exactly(losses("bradley_terry", rows, centering=0.1))
 
 
-def test_discopop_far_from_its_bend_is_logistic_below_and_exponential_above():
-    rows = PAIRS["far"]
-    dpo = losses("dpo", rows, beta=0.5)
-    got = losses("discopop", rows, beta=0.5, temperature=1e-3)
-    for row, logistic, loss in zip(rows, dpo, got, strict=True):
-        h = row.chosen.r - row.rejected.r
-        assert loss == pytest.approx(logistic if h < 0 else math.exp(-0.5 * h), rel=1e-12)
-
-
 def test_wpo_is_dpo_where_the_policys_tokens_are_as_likely_as_its_own():
     """Where log p = log sum_v p_v^2 at every token, the weight is one."""
     rows = [Pair(*(replace(y, log_collision_prob=y.tokens) for y in (row.chosen, row.rejected))) for row in EVERY]

@@ -17,8 +17,8 @@ class Toy(DataSource):
 
     shape: Literal["lists", "messages", "tools", "steps"] = Field(
         "lists",
-        description="ranked lists with scores; conversations for SFT; pairs of conversations that call a tool; pairs of "
-        "next steps of a word problem",
+        description="ranked lists with scores; conversations for SFT; pairs of conversations that call a tool; "
+        "pairs of steps of a word problem",
     )
     completions: int = Field(4, ge=2, le=4, description="replies to each prompt of a list, best first")
 

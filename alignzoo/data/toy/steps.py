@@ -1,7 +1,7 @@
 """Toy data for Step-DPO: word problems whose prompt holds the right steps before the one that is chosen or rejected.
 
-Each step adds or takes away one amount. The rejected step adds where it should take away, or the reverse, or gets the sum
-wrong by one to three; nothing before it is wrong.
+Each step adds or takes away one amount. The rejected step adds where it should take away, or the reverse, or has a sum
+that is wrong by one to three. Nothing before it is wrong.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def step_pairs(split: str) -> Iterator[dict[str, str]]:
 def _problem(dice: Dice) -> tuple[str, list[str], list[str]]:
     """Draw a question, its steps and a wrong step in the place of each."""
     name, thing = dice.pick(NAMES), dice.pick(THINGS)
-    total = 10 + int(dice.unit() * 40)
+    total = 40 + int(dice.unit() * 40)
     events, steps, slips = [f"{name} has {total} {thing}"], [], []
     for _ in range(2 + int(dice.unit() * 3)):
         amount, sign = 1 + int(dice.unit() * 9), 1 if dice.unit() < 0.5 else -1
@@ -53,11 +53,8 @@ def _problem(dice: Dice) -> tuple[str, list[str], list[str]]:
         steps.append(_step(total, sign, amount, total + sign * amount))
         off = (1 + int(dice.unit() * 3)) * (1 if dice.unit() < 0.5 else -1)
         right = total + sign * amount
-        slips.append(
-            _step(total, -sign, amount, total - sign * amount)
-            if dice.unit() < 0.5
-            else _step(total, sign, amount, right + off)
-        )
+        wrong = (-sign, total - sign * amount) if dice.unit() < 0.5 else (sign, right + off)
+        slips.append(_step(total, wrong[0], amount, wrong[1]))
         total = right
     return f"{'. '.join(events)}. How many {thing} are there now?", steps, slips
 

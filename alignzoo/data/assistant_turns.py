@@ -27,10 +27,14 @@ Range = tuple[int, int]
 def render_scored(template: ChatTemplate, row: Row, train_on: TrainOn) -> list[RenderedText]:
     """Render the prompt of a chat row with each of its completions, and find what is scored.
 
-    With `all`, a row of SFT is one text that is scored from its beginning. Raises UserError with the row's id.
+    With `all`, a row of SFT is one text that is scored from its beginning. A prompt alone is one text of which nothing
+    is scored. Raises UserError with the row's id.
     """
     inputs = inputs_of(row)
     with template.naming(row):
+        if not row.completions:
+            prompt = template.render_prompt(row.prompt, inputs)  # type: ignore[arg-type]
+            return [RenderedText(prompt, len(prompt), len(prompt))]
         if row.is_training_text and train_on == "all":
             return [RenderedText(template.render(_messages(row), inputs), 0, 0)]
         if row.is_training_text and template.has_marks(inputs) and not (row.prompt and is_unfinished(row.prompt)):  # type: ignore[arg-type]

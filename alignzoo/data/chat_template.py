@@ -25,8 +25,8 @@ STRFTIME_DIRECTIVES = [*"aAwdbBmyYHIpMSfzZjUWcxXGuV", *(f"-{letter}" for letter 
 class Inputs(NamedTuple):
     """Inputs of a chat template beside the messages."""
 
-    tools: Sequence[Mapping[str, Any]] = ()
-    """JSON schemas of functions."""
+    tools: Sequence[Mapping[str, Any]] | None = None
+    """JSON schemas of functions. None stands for those of the recipe."""
     kwargs: Mapping[str, Any] = {}
     """Variables such as `enable_thinking`."""
 
@@ -194,7 +194,8 @@ class ChatTemplate:
         return str(self.tokenizer.get_chat_template(None, self._tools(inputs)))
 
     def _tools(self, inputs: Inputs) -> list[dict[str, Any]] | None:
-        return [dict(tool) for tool in inputs.tools or self.inputs.tools] or None
+        tools = self.inputs.tools if inputs.tools is None else inputs.tools
+        return [dict(tool) for tool in tools or ()] or None
 
     def _arguments(self, inputs: Inputs) -> dict[str, Any]:
         arguments: dict[str, Any] = {**self.inputs.kwargs, **inputs.kwargs, "tools": self._tools(inputs)}

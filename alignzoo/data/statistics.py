@@ -91,7 +91,9 @@ def lengths(*parts: TokenizedRows) -> dict[str, dict[str, float]]:
         sizes = block.scored
         kinds = np.diff(block.trees)
         if "desirable" in block.columns:  # the label names a single completion
-            kinds = 2 * kinds + (block.columns["desirable"][block.first[:-1]] > 0.5)
+            answered = kinds > 1
+            kinds = 2 * kinds
+            kinds[answered] += block.columns["desirable"][block.first[:-1][answered]] > 0.5
         _, examples = np.unique(kinds, return_index=True)
         for example in sorted(examples.tolist()):
             alike = block.trees[:-1][kinds == kinds[example]]

@@ -108,9 +108,15 @@ class Encoder:
             results = self.boundary.tokenize([one.text for one in texts], positions, special=not chat)
             tokenized[chat] = iter(results)
         return [
-            self._split(own, [next(tokenized[chat]) for _ in own], chat, self._is_whole(row))
+            self._split(own, results, chat, self._is_whole(row)) if row.completions else self._prompt(*results[0])
             for row, own, chat in zip(rows, rendered, chats, strict=True)
+            for results in ([next(tokenized[chat]) for _ in own],)
         ]
+
+    def _prompt(self, ids: Ids, cuts: Sequence[Cut]) -> Encoded:
+        """Return the ids of a prompt alone, without the end-of-sequence token that the tokenizer may add."""
+        prompt = ids[: cuts[0].tokens] or self.empty_prompt
+        return Encoded(prompt, [], [], [], prompt[:1] == [self.tokenizer.bos_token_id])
 
     def _chat_template(self) -> ChatTemplate:
         inputs = Inputs(self.tokens.tools, self.tokens.chat_template_kwargs)
@@ -124,7 +130,7 @@ class Encoder:
         if is_chat(row):
             self.template = self.template or self._chat_template()
             return render_scored(self.template, row, self.train_on)
-        if not self.eos:
+        if not self.eos and row.completions:
             raise UserError(
                 "plain-text completions end with the end-of-sequence token, and the tokenizer has none", where="data",
                 expected="a tokenizer with eos_token",
@@ -133,7 +139,7 @@ class Encoder:
         return [
             RenderedText(f"{row.prompt}{one.context}{one.text}", size, size + len(one.context))
             for one in row.completions
-        ]
+        ] or [RenderedText(str(row.prompt), size, size)]
 
     def _split(
         self, rendered: Sequence[RenderedText], tokenized: Sequence[tuple[Ids, list[Cut]]], chat: bool, whole: bool
@@ -215,10 +221,10 @@ def truncate(
 ) -> tuple[Ids, list[Ids]] | str:
     """Truncate the prompt and the completions to the limits.
 
-    The order is that of the DPO authors' code. If the prompt and its longest completion exceed `max_length`, the prompt
-    is cut to `max_prompt_length`. If that is not enough, the completions are cut at their end to the rest of
-    `max_length`. (The authors' code cuts them to 256 tokens, even after a short prompt.) A branch's context counts as
-    part of the prompt.
+    The order is that of the DPO authors' code. If the prompt and its longest completion exceed `max_length`, or the
+    prompt is alone, it is cut to `max_prompt_length`. If that is not enough, the completions are cut at their end to
+    the rest of `max_length`. (The authors' code cuts them to 256 tokens, even after a short prompt.) A branch's context
+    counts as part of the prompt.
 
     Args:
         prompt: Ids of the prompt.
@@ -232,8 +238,9 @@ def truncate(
 
     Source: Rafailov et al. 2023 (arXiv:2305.18290), the authors' code.
     """
-    longest_context = max(map(len, contexts))
-    longest = max(len(context) + len(completion) for context, completion in zip(contexts, completions, strict=True))
+    longest_context = max(map(len, contexts), default=0)
+    lengths = (len(context) + len(completion) for context, completion in zip(contexts, completions, strict=True))
+    longest = max(lengths, default=tokens.max_length)  # a reply to a prompt alone may take all of it
     if len(prompt) + longest > tokens.max_length and len(prompt) + longest_context > tokens.max_prompt_length:
         room = tokens.max_prompt_length - longest_context
         if tokens.truncate_prompt == "never" or room < 1 + keep_first:

@@ -11,7 +11,6 @@ from tokenizer_shapes import CHATML, OPENS, SHAPES
 
 from alignzoo.core.errors import UserError
 from alignzoo.data.convert import convert_rows
-from alignzoo.data.formats.pairs import Columns
 from alignzoo.data.formats.row_shapes import record_row
 from alignzoo.data.tokenize import tokenize
 from alignzoo.data.tree_writer import row_from_json, row_to_json
@@ -29,7 +28,7 @@ MARKED = CHATML.replace(
 )
 """CHATML with marks: what the assistant writes, calls and the end of its turn included."""
 PLAIN = CHATML.replace("{{ m.content }}", "{{ m.content or '' }}")
-MATH = Columns(prompt="problem", completion="solution")
+MATH = {"prompt": "problem", "completion": "solution"}
 TOOL = {"type": "function", "function": {"name": "sea"}}
 
 
@@ -51,7 +50,7 @@ CHATS = {
 
 
 def row_of(record) -> Row:
-    row = record_row("r", record, Columns(), "r")
+    row = record_row("r", record, {}, "r")
     assert isinstance(row, Row), row
     return row
 
@@ -282,9 +281,8 @@ def test_a_column_like_label_that_holds_none_is_no_misspelling():
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
-        ({"messages": []}, "no assistant turn"),
-        ({"messages": None}, "no assistant turn"),
-        ({"messages": [USER]}, "no assistant turn"),
+        ({"messages": []}, "no messages"),
+        ({"messages": None}, "no messages"),
         ({"messages": [USER, say("assistant", " ")]}, "empty completion"),
         ({"text": " "}, "empty completion"),
         ({"text": None}, "empty completion"),
@@ -294,7 +292,7 @@ def test_a_column_like_label_that_holds_none_is_no_misspelling():
     ],
 )
 def test_rows_of_sft_that_can_not_be_used_are_skipped_with_their_reason(record, reason):
-    assert record_row("r", record, Columns(), "r") == Skipped("r", reason)
+    assert record_row("r", record, {}, "r") == Skipped("r", reason)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from transformers import AutoTokenizer
 
 from alignzoo.core.errors import UserError
 from alignzoo.data import toy
-from alignzoo.data.formats.pairs import Columns
 from alignzoo.data.formats.row_shapes import record_row
 from alignzoo.data.tokenize import tokenize
 from alignzoo.models.chat_template_files import RESIZED, make_room, read_template, template_names, use_template
@@ -36,7 +35,7 @@ def test_shipped_templates_write_chats_and_calls_whose_turns_are_found(name):
     use_template(tokenizer, name)
     assert tokenizer.eos_token == ENDS[name]
     for record in [next(toy.conversations("test")), *islice(toy.tool_pairs("test"), 8)]:
-        (tree,) = tokenize([record_row("r", record, Columns(), "r")], tokenizer, LONG).trees
+        (tree,) = tokenize([record_row("r", record, {}, "r")], tokenizer, LONG).trees
         chats = [record["messages"]] if "messages" in record else [record["chosen"], record["rejected"]]
         for branch, chat in zip(tree.branches, chats, strict=True):
             turns = [message for message in chat if message["role"] == "assistant"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, NamedTuple
@@ -104,7 +104,7 @@ class Encoder:
         tokenized = {}
         for chat in (False, True):
             texts = [one for own, is_one in zip(rendered, chats, strict=True) if is_one == chat for one in own]
-            positions = [(one.prompt_end, *(at for turn in one.turns for at in turn), one.scored_from) for one in texts]
+            positions = [list(_positions(one)) for one in texts]
             results = self.boundary.tokenize([one.text for one in texts], positions, special=not chat)
             tokenized[chat] = iter(results)
         return [
@@ -144,17 +144,19 @@ class Encoder:
     def _split(
         self, rendered: Sequence[RenderedText], tokenized: Sequence[tuple[Ids, list[Cut]]], chat: bool, whole: bool
     ) -> Encoded:
-        notes = {one.note for one in rendered if one.note}
+        notes = {note for one in rendered for note in (one.note, *one.left_out) if note}
         limit = min(cuts[0].tokens for _, cuts in tokenized)
         size = 1 if whole else common_prefix_length([ids for ids, _ in tokenized], limit)
         contexts, completions, spans = [], [], []
-        for one, (ids, (_, *turns, scored)) in zip(rendered, tokenized, strict=True):
+        for one, (ids, cuts) in zip(rendered, tokenized, strict=True):
+            count = 1 + 2 * len(one.turns)
+            turns, scored, ends_early = cuts[1:count], cuts[count], cuts[count + 1 :]
             first = turns[0] if turns else scored
             start = first.tokens if (*one.turns, (one.scored_from, 0))[0][0] > one.prompt_end else size
             if first.spans or (first.tokens > start and not whole):
                 notes.add(SPANNING)
             contexts.append(ids[size:start])
-            own = ids[start:]
+            own = ids[start : ends_early[0].tokens + ends_early[0].spans] if ends_early else ids[start:]
             completions.append(own if chat or own[-1:] == self.eos else own + self.eos)
             if not turns:
                 spans.append([(start - size, start - size + len(completions[-1]))])
@@ -167,6 +169,16 @@ class Encoder:
         prompt = tokenized[0][0][:size] or self.empty_prompt
         has_bos = prompt[:1] == [self.tokenizer.bos_token_id]
         return Encoded(prompt, contexts, completions, spans, has_bos, frozenset(notes))
+
+
+def _positions(one: RenderedText) -> Iterator[int]:
+    """Yield the characters at which the ids of a text are cut."""
+    yield one.prompt_end
+    for turn in one.turns:
+        yield from turn
+    yield one.scored_from
+    if one.scored_to is not None:
+        yield one.scored_to
 
 
 def apart(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

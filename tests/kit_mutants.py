@@ -194,9 +194,31 @@ class Flagged(Good):
         return super().loss(pair) * (0.1 + weight)
 
 
+class Rated(Good):
+    """A reward model with two outputs."""
+
+    head = "scalar"
+    reference = "none"
+    outputs = ("kind", "short")
+
+    def loss(self, pair):
+        apart = [pair.chosen.output(name) - 2 * pair.rejected.output(name) for name in self.outputs]
+        return -logsigmoid(self.beta * (apart[0] + 0.5 * apart[1]))
+
+
+class WithStates(Good):
+    """The distance of two sums of hidden states weighs a pair."""
+
+    hidden_sum = True
+
+    def loss(self, pair):
+        apart = (pair.chosen.hidden_sum - pair.rejected.hidden_sum).square().sum(1)
+        return super().loss(pair) * (1 + apart).log1p()
+
+
 GOOD = [
     Good, OnOne, Alone, InBatch, Unpaired, Ranked, ByToken, WithStatistics, Live, Moving, Kept, Reward, Drawn, WithTies,
-    Guided, Flagged,
+    Guided, Flagged, WithStates, Rated,
 ]  # fmt: skip
 
 # The mutants: each is a good objective with one fault.
@@ -429,6 +451,9 @@ MUTANTS = [
     ("declared_needs_are_used", broken(Unpaired, mismatched=True)),
     ("declared_needs_are_used", broken(Good, needs_uniform=True)),
     ("declared_needs_are_used", broken(Good, ties=True)),
+    ("declared_needs_are_used", broken(Good, hidden_sum=True)),
+    ("declared_needs_are_enough", broken(WithStates, hidden_sum=False)),
+    ("declared_needs_are_used", broken(Rated, outputs=("kind", "short", "long"), loss=lambda self, pair: Rated().loss(pair))),
     ("declared_needs_are_used", broken(Good, references=("guide",))),
     ("declared_needs_are_used", broken(Guided, references=("guide", "other", "third"))),
     ("declared_needs_are_used", broken(Good, flags=("safe",))),

@@ -132,6 +132,7 @@ class Scored:
     _log_ratio: Tensor | None = None
     _refs: Mapping[str, Tensor] = field(default_factory=dict)
     _outputs: Mapping[str, Tensor] = field(default_factory=dict)
+    _hidden_sum: Tensor | None = None
 
     @property
     def log_prob(self) -> Tensor:
@@ -192,6 +193,14 @@ class Scored:
         Needs `columns = (name,)`.
         """
         return _declared(self._columns.get(name), f"the column {name}", f'columns = ("{name}",)')
+
+    @property
+    def hidden_sum(self) -> Tensor:
+        """Sum of the last hidden states that predict the scored tokens, (..., d), without gradient.
+
+        Needs `hidden_sum = True`.
+        """
+        return _declared(self._hidden_sum, "the hidden states", "hidden_sum = True")
 
     def flag(self, name: str) -> Tensor:
         """Return a column of 0 and 1 as booleans. Needs `flags = (name,)`."""

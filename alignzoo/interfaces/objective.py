@@ -107,6 +107,13 @@ class Objective(ScoredComponent):
         """
         return 0.0
 
+    def reference_correction(self, step: int) -> float:
+        """Return the weight a of a correction of a moving reference for its lag; 0 in every step, or in none.
+
+        The reference is then average + a (policy - start), with the average moved as in `reference_update`.
+        """
+        return 0.0
+
     def model_post_init(self, context: Any, /) -> None:
         """Count the outputs that fields name among the outputs of this instance."""
         super().model_post_init(context)
@@ -130,12 +137,15 @@ class Objective(ScoredComponent):
             'a state needs an example that has one: not with `data = "chosen"`': keeps and cls.data == "chosen",
             'a scalar head has no log-probs: `reference = "none"`, no `tokens`, no `references`':
                 cls.head == "scalar" and bool(cls.reference != "none" or cls.tokens or cls.references),
+            "a reward model has no `hidden_sum`": cls.head == "scalar" and cls.hidden_sum,
             '`outputs` needs `head = "scalar"`':
                 bool(cls.outputs or cls.output_fields) and cls.head != "scalar",
             '`ties` needs `data = "pair"` or "ranked"':
                 cls.ties and cls.data not in ("pair", "ranked"),
             '`reference_update` needs `reference = "moving"`':
                 defines("reference_update") and cls.reference != "moving",
+            "`reference_correction` needs `reference_update`":
+                defines("reference_correction") and not defines("reference_update"),
             '`reference = "moving"` needs `reference_update`':
                 cls.reference == "moving" and not defines("reference_update"),
         }  # fmt: skip

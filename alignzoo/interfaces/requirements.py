@@ -39,6 +39,7 @@ class Requirements:
     flags: tuple[str, ...] = ()
     probabilities: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    hidden_sum: bool = False
 
     def __or__(self, other: Requirements) -> Requirements:
         """Return the needs of both. `data` and `head` are those of the left operand."""
@@ -58,6 +59,7 @@ class Requirements:
             tuple(dict.fromkeys(self.flags + other.flags)),
             tuple(dict.fromkeys(self.probabilities + other.probabilities)),
             tuple(dict.fromkeys(self.outputs + other.outputs)),
+            self.hidden_sum or other.hidden_sum,
         )
 
 
@@ -92,6 +94,8 @@ class ScoredComponent(Component):
     column_fields: ClassVar[tuple[str, ...]] = ()
     """Fields that name columns: a name, a list of names, or names as the keys of a mapping. They are declared with the
     others, so that a recipe chooses what the data's columns are called."""
+    hidden_sum: ClassVar[bool] = False
+    """Provide `scored.hidden_sum`, without gradient: the sum of the last hidden states that predict scored tokens."""
     ties: ClassVar[bool] = False
     """Take rows in which no completion is better too; of pairs, `pair.tied` marks them. Without it such rows are
     skipped and counted. A row is a tie if its column `tie` is 1 or all of its scores are equal."""
@@ -109,6 +113,7 @@ class ScoredComponent(Component):
         return Requirements(
             self.reference, self.tokens, self.statistics, self.columns, self.needs_uniform, ties=self.ties,
             references=self.references, flags=self.flags, probabilities=self.probabilities,
+            hidden_sum=self.hidden_sum,
         )  # fmt: skip
 
     @classmethod

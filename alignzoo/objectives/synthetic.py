@@ -64,21 +64,18 @@ class SyntheticInputs:
             return self.objective.implicit_reward(self.scored(move, preferred))
 
     def scored(self, move: Tensor, preferred: bool | Tensor) -> Scored:
-        """Return completions with the declared inputs and no others.
-
-        Columns are 1 where `preferred`, else 0, and flags are 0. Named references agree with the reference.
-        """
+        """Return completions with the declared inputs and no others; columns are 1 where `preferred`, else 0."""
         objective = self.objective
         length = torch.full_like(move, self.tokens, requires_grad=False)
         columns = {name: length * 0 + torch.as_tensor(preferred) for name in objective.columns}
-        columns |= {name: length * 0 for name in objective.flags}
         if objective.head == "scalar":
             return Scored(None, length, _columns=columns, _scalar=move, _outputs=dict.fromkeys(objective.outputs, move))
         log_prob = self.start + move
         ref = None if objective.reference == "none" else torch.full_like(length, self.start)
         refs = {name: torch.full_like(length, self.start) for name in objective.references}
         tokens = self._tokens(log_prob) if objective.tokens else None
-        return Scored(log_prob, length, ref, tokens, columns, _refs=refs)
+        hidden = length[..., None] if objective.hidden_sum else None
+        return Scored(log_prob, length, ref, tokens, columns, _refs=refs, _hidden_sum=hidden)
 
     def _tokens(self, log_prob: Tensor) -> Tokens:
         """Return equal tokens: each has the same share of its completion's log-prob."""

@@ -25,7 +25,7 @@ from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.rows import TIE
 from alignzoo.models.logits import per_sequence
 from alignzoo.scoring.forest import lay_out
-from alignzoo.scoring.scorer import Scorer
+from alignzoo.scoring.scorer import HIDDEN_SUM, Scorer
 
 
 class TokenScores(Protocol):
@@ -40,7 +40,7 @@ Term = Objective | Metric
 
 NAMED = "ref_log_prob of {}"
 """The value that holds the log-probs under a named reference."""
-PER_SEQUENCE = ("scalar",)
+PER_SEQUENCE = ("scalar", HIDDEN_SUM)
 """Names of values with one number a sequence. All others have one a token."""
 
 
@@ -55,7 +55,10 @@ class ScoredBatch:
     lengths: NDArray[np.int64]
     """(S,) scored tokens of each sequence."""
     values: dict[str, Tensor]
-    """Name -> (N,), or (S,) for those in PER_SEQUENCE, and (S, K) for K outputs. Log-probs are in nats."""
+    """Name -> (N,), or (S,) for those in PER_SEQUENCE, (S, K) for K outputs and (S, d) for hidden states.
+
+    Log-probs are in nats.
+    """
 
     def __post_init__(self) -> None:
         self.offsets = np.concatenate([[0], np.cumsum(self.lengths)])
@@ -128,6 +131,7 @@ class BatchBuilder:
     def __post_init__(self) -> None:
         terms: list[Term] = [*(term for _, term in self.objective.terms), *self.metrics]
         self.statistics = tuple(dict.fromkeys(name for term in terms for name in term.statistics))
+        self.asked = self.statistics + ((HIDDEN_SUM,) if any(term.hidden_sum for term in terms) else ())
         self.with_gradient = ("log_prob", "scalar", *self.statistics)
         """Names of the values that depend on the policy's weights."""
         self.compared = bool((np.diff(self.trees.trees) > (3 if self.trees.mismatched else 2)).all())
@@ -160,7 +164,7 @@ class BatchBuilder:
         device = next(scorer.parameters()).device
         forest = lay_out(trees, scorer.layout).to(device)
         batch = self.empty(rows, everything)
-        batch.values = scorer(forest, self.statistics, self.live)
+        batch.values = scorer(forest, self.asked, self.live)
         self.with_reference(batch, device)
         return batch, forest.slots
 
@@ -187,7 +191,9 @@ class BatchBuilder:
         named = [NAMED.format(name) for _, term in self.objective.terms for name in term.references]
         names = ("log_prob", "ref_log_prob", *self.statistics, *named)
         several = (len(self.objective.outputs),) if self.objective.outputs else ()
-        batch.values = dict.fromkeys(names, zeros) | {"scalar": torch.zeros(len(batch.lengths), *several)}
+        per_sequence = {"scalar": torch.zeros(len(batch.lengths), *several)}
+        per_sequence |= {HIDDEN_SUM: torch.zeros(len(batch.lengths), 1)} if HIDDEN_SUM in self.asked else {}
+        batch.values = dict.fromkeys(names, zeros) | per_sequence
         return batch
 
     def examples(
@@ -271,7 +277,10 @@ class BatchBuilder:
             ref, log_ratio = batch.sum("ref_log_prob")[at], batch.log_ratio()[at]
         refs = {name: batch.sum(NAMED.format(name))[at] for name in term.references}
         tokens = self._tokens(batch, term, sequences, index.shape, step) if term.tokens else None
-        return Scored(batch.sum("log_prob")[at], length, ref, tokens, columns, None, log_ratio, refs)
+        hidden = batch.values[HIDDEN_SUM][at] if term.hidden_sum else None
+        return Scored(
+            batch.sum("log_prob")[at], length, ref, tokens, columns, None, log_ratio, refs, _hidden_sum=hidden
+        )
 
     def _tokens(
         self, batch: ScoredBatch, term: Term, sequences: NDArray[np.int64], shape: tuple[int, ...], step: int

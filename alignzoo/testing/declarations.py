@@ -66,6 +66,8 @@ def _reduced(objective: Objective) -> Iterator[tuple[Requirements, str]]:
     for name in full.references:
         fewer = tuple(other for other in full.references if other != name)
         yield replace(full, references=fewer), f'"{name}": {unread}; remove it from `references`'
+    if full.hidden_sum:
+        yield replace(full, hidden_sum=False), f"`hidden_sum = True`: {unread}; remove it from the class"
     for name in full.outputs:
         kept = tuple(other for other in full.outputs if other != name)
         yield replace(full, outputs=kept), f'"{name}": {unread}; remove it from `outputs`'

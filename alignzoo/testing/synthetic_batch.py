@@ -21,6 +21,7 @@ from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.requirements import Requirements
 from alignzoo.interfaces.rows import TIE
 from alignzoo.scoring.batches import NAMED, BatchBuilder, LossInput, ScoredBatch
+from alignzoo.scoring.scorer import HIDDEN_SUM
 
 SEED = 20231
 ROWS = 6
@@ -55,8 +56,11 @@ class Batch:
             rows: the rows to keep, in this order; all rows by default.
         """
         batch = self._builder.empty(range(len(self.trees)))
+        if HIDDEN_SUM in self._builder.asked:
+            rng = np.random.default_rng(SEED)
+            batch.values[HIDDEN_SUM] = torch.tensor(rng.normal(size=(len(batch.lengths), 3))).to(self.ref_log_prob)
         named = {NAMED.format(name): values for name, values in self.named.items()}
-        batch.values = {**(self.leaves if leaves is None else leaves), "ref_log_prob": self.ref_log_prob, **named}
+        batch.values |= {**(self.leaves if leaves is None else leaves), "ref_log_prob": self.ref_log_prob, **named}
         return batch if rows is None else batch.in_order(rows)
 
     def loss_input(

@@ -12,7 +12,6 @@ from zoo import make
 
 from alignzoo.core.errors import UserError
 from alignzoo.data.convert import convert_rows, with_columns
-from alignzoo.data.formats.pairs import Columns
 from alignzoo.data.formats.row_shapes import record_row
 from alignzoo.data.sources.files import Files
 from alignzoo.data.splits import read_rows
@@ -53,7 +52,7 @@ class Flagged(Objective):
 
 
 def row_of(record, id: str = "f:1") -> Row:
-    row = record_row(id, record, Columns(), id)
+    row = record_row(id, record, {}, id)
     assert isinstance(row, Row)
     return row
 

@@ -355,7 +355,7 @@ def test_eurus_adds_a_classifier_to_bradley_terry():
 def outcomes(name: str, at: float, **fields) -> list[float]:
     """Probabilities of a win, a loss and a tie of one pair with h (or the difference of scores) as given."""
     y = completion([(at, 0.0)], 0, scalar=at)
-    other = completion([(0.0, 0.0)], 0)
+    other = completion([(0.0, 0.0)], 0, scalar=0.0)
     rows = [Pair(y, other), Pair(other, y), Pair(y, other, True)]
     return [math.exp(-loss) for loss in losses(name, rows, **fields)]
 

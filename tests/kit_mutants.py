@@ -105,10 +105,10 @@ class Live(Good):
 
     reference = "live"
     tokens = True
-    statistics = ("kl",)
+    statistics = ("forward_kl",)
 
     def loss(self, pair):
-        return super().loss(pair) + pair.chosen.tokens.sum(pair.chosen.tokens.kl)
+        return super().loss(pair) + pair.chosen.tokens.sum(pair.chosen.tokens.forward_kl)
 
 
 class Moving(Good):
@@ -386,7 +386,7 @@ MUTANTS = [
     ("declared_needs_are_used", broken(WithStatistics, reference="token")),
     ("declared_needs_are_used", broken(Good, reference="live")),
     ("declared_needs_are_used", broken(Good, tokens=True)),
-    ("declared_needs_are_used", broken(WithStatistics, statistics=("entropy", "log_collision_prob", "kl"), reference="live")),
+    ("declared_needs_are_used", broken(WithStatistics, statistics=("entropy", "log_collision_prob", "forward_kl"), reference="live")),
     ("declared_needs_are_used", broken(Ranked, columns=("score", "length"))),
     ("declared_needs_are_used", broken(Unpaired, mismatched=True)),
     ("declared_needs_are_used", broken(Good, needs_uniform=True)),

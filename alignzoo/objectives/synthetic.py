@@ -77,7 +77,7 @@ class SyntheticInputs:
         """Return equal tokens: each has the same share of its completion's log-prob."""
         objective, index = self.objective, torch.arange(log_prob.numel() * self.tokens)
         mean = self.start / self.tokens
-        statistics = {"entropy": -mean, "log_collision_prob": mean, "kl": 0.0}
+        statistics = {"entropy": -mean, "log_collision_prob": mean, "forward_kl": 0.0, "reverse_kl": 0.0}
 
         def constant(value: float) -> Tensor:
             return torch.full(index.shape, value, dtype=log_prob.dtype)

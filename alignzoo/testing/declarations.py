@@ -11,7 +11,7 @@ import torch
 from alignzoo.interfaces.component import summary
 from alignzoo.interfaces.loss_inputs import NotDeclared, Scored
 from alignzoo.interfaces.objective import Objective
-from alignzoo.interfaces.requirements import Requirements, contradiction
+from alignzoo.interfaces.requirements import DIVERGENCES, Requirements, contradiction
 from alignzoo.testing.synthetic_batch import Batch, batch_for
 
 BOUNDS = ("exclusiveMinimum", "minimum", "exclusiveMaximum", "maximum")
@@ -51,10 +51,11 @@ def _reduced(objective: Objective) -> Iterator[tuple[Requirements, str]]:
         yield replace(full, reference="none"), f'the reference: {unread}; write `reference = "none"` in the class'
     if full.reference == "token":
         yield replace(full, reference="sequence"), f'reference tokens: {unread}; write `reference = "sequence"`'
-    if full.reference == "live" and "kl" not in full.statistics:
+    if full.reference == "live" and not set(DIVERGENCES) & set(full.statistics):
         cheaper = '"token"' if full.tokens else '"sequence"'
         # The objective works with its full requirements, so that this message is always given.
-        yield full, f'a live reference is for `statistics = ("kl",)`: write `reference = {cheaper}`, which is cached'
+        hint = f"write `reference = {cheaper}`, which is cached"
+        yield full, f"a live reference is for {' and '.join(DIVERGENCES)}: {hint}"
     if full.tokens:
         yield replace(full, tokens=False), f"`tokens = True`: {unread}; remove it from the class"
     for statistic in full.statistics:

@@ -26,7 +26,7 @@ ROWS = 6
 BRANCHES = {"pair": 2, "chosen": 1, "unpaired": 2, "ranked": 4}
 BOUNDS = {
     "log_prob": (-math.inf, 0.0), "log_collision_prob": (-math.inf, 0.0), "entropy": (0.0, math.inf),
-    "kl": (0.0, math.inf), "scalar": (-math.inf, math.inf),
+    "forward_kl": (0.0, math.inf), "reverse_kl": (0.0, math.inf), "scalar": (-math.inf, math.inf),
 }  # fmt: skip
 """Bounds of each value that a policy computes."""
 
@@ -107,8 +107,9 @@ def batch_for(objective: Objective, rows: int = ROWS, dtype: torch.dtype = torch
         "entropy": entropy,
         # The Renyi entropy of order 2 is below the Shannon entropy.
         "log_collision_prob": -entropy * rng.uniform(0.5, 0.95, len(ref)),
-        "kl": rng.uniform(0.01, 0.5, len(ref)),
+        "forward_kl": rng.uniform(0.01, 0.5, len(ref)),
         "scalar": rng.uniform(-3, 3, len(lengths)),
+        "reverse_kl": rng.uniform(0.01, 0.5, len(ref)),
     }
     return _batch(objective, trees, values, ref, dtype)
 
@@ -135,7 +136,8 @@ def batch_apart(objective: Objective, margin: float, dtype: torch.dtype = torch.
         "log_prob": each - 2.5,
         "entropy": entropy,
         "log_collision_prob": -0.8 * entropy,
-        "kl": 0.1 + (each - ref_each).clip(min=0),
+        "forward_kl": 0.1 + (each - ref_each).clip(min=0),
+        "reverse_kl": 0.1 + (ref_each - each).clip(min=0),
         "scalar": (own - ref).reshape(-1),
     }
     return _batch(objective, trees, values, ref_each - 2.5, dtype)

@@ -252,7 +252,7 @@ def test_aot_does_not_care_which_rejected_completion_came_with_which_chosen_one(
 
 
 def at_start(y: Completion) -> Completion:
-    return replace(y, tokens=y.ref_tokens, kl=(0.0,) * y.n, log_collision_prob=y.ref_tokens)
+    return replace(y, tokens=y.ref_tokens, forward_kl=(0.0,) * y.n, log_collision_prob=y.ref_tokens)
 
 
 START = [Pair(at_start(row.chosen), at_start(row.rejected)) for row in EVERY]

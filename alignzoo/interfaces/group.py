@@ -34,6 +34,12 @@ class Group(Example):
     max_new_tokens: int
     """The limit of new tokens."""
     _advantage: Tensor | None = None
+    _greedy_reward: Tensor | None = None
+
+    @property
+    def greedy_reward(self) -> Tensor:
+        """The reward of the policy's likeliest completion, (B,). Needs `greedy_baseline = True`."""
+        return _declared(self._greedy_reward, "the reward of the likeliest completion", "greedy_baseline = True")
 
     @property
     def advantage(self) -> Tensor:

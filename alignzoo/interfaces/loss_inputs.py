@@ -150,7 +150,7 @@ class Scored:
     @property
     def log_prob(self) -> Tensor:
         """Log-prob log pi(y|x) under the policy, with gradient. A reward model (`head = "scalar"`) has none."""
-        return _declared(self._log_prob, "a log-prob", 'head = "language_model"')
+        return _declared(self._log_prob, "a log-prob", 'head = "language_model"` or `advantage_reads_log_probs = True')
 
     @property
     def ref_log_prob(self) -> Tensor:

@@ -16,11 +16,11 @@ ReferenceKind = Literal["none", "sequence", "token", "live", "moving"]
 Statistic = Literal["entropy", "log_collision_prob", "forward_kl", "reverse_kl"]
 DIVERGENCES: tuple[Statistic, ...] = ("forward_kl", "reverse_kl")
 """Statistics of two distributions, which need a live reference."""
-Data = Literal["pair", "chosen", "unpaired", "ranked"]
+Data = Literal["pair", "chosen", "unpaired", "ranked", "group"]
 Scope = Literal["example", "batch"]
 """In increasing order of what `loss` sees."""
 Head = Literal["language_model", "scalar"]
-Raises = Literal["by_data", "margin", "chosen", "labels", "order", "nothing"]
+Raises = Literal["by_data", "margin", "chosen", "labels", "order", "rewarded", "nothing"]
 
 
 @dataclass(frozen=True)

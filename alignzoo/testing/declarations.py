@@ -28,7 +28,10 @@ def declared_needs_can_be_met(objective: Objective) -> None:
 def declared_needs_are_enough(objective: Objective) -> None:
     """Check that loss, weight, reward and state read only declared inputs."""
     try:
-        example = batch_for(objective).example
+        batch = batch_for(objective)
+        if objective.data == "group":
+            objective.advantage(batch.group())
+        example = batch.example
         objective.loss(example)
         objective.weight(example)
         for side in [example] if isinstance(example, Scored) else example.sides().values():
@@ -42,6 +45,10 @@ def declared_needs_are_used(objective: Objective) -> None:
     batch = batch_for(objective)
     for requirements, hint in _reduced(objective):
         assert _fails_with(batch, requirements), hint
+    if objective.advantage_reads_log_probs:
+        assert _advantage_fails(batch), (
+            "`advantage_reads_log_probs = True`: declared but never read; remove it from the class"
+        )
 
 
 def _reduced(objective: Objective) -> Iterator[tuple[Requirements, str]]:
@@ -75,11 +82,23 @@ def _fails_with(batch: Batch, requirements: Requirements) -> bool:
     objective = batch.objective
     example = batch.loss_input(requirements=requirements).example
     try:
+        if objective.data == "group":
+            objective.advantage(batch.group(requirements))
         if objective.initial_state():
             with torch.no_grad():
                 objective.next_state(example)
         objective.loss(example)
         objective.weight(example)
+    except NotDeclared:
+        return True
+    return False
+
+
+def _advantage_fails(batch: Batch) -> bool:
+    """Return True if `advantage` reads a log-prob."""
+    group = batch.group()
+    try:
+        batch.objective.advantage(replace(group, completions=Scored(None, group.completions.length)))
     except NotDeclared:
         return True
     return False

@@ -78,8 +78,10 @@ def select(
     columns = {"score": np.array(score, np.float32)}
     if any(term.data == "unpaired" for _, term in objective.terms):
         columns["desirable"] = np.array(desirable, np.float32)
+    if objective.mismatched and len({tree.prompt.tobytes() for tree in trees}) < 2:
+        return Selection(Trees.build([]), [[] for _ in ids])  # no completion of another prompt
     built = Trees.build(trees, columns)
-    return Selection(with_mismatched(built, max_length) if objective.mismatched and len(built) else built, rows_of)
+    return Selection(with_mismatched(built, max_length) if objective.mismatched else built, rows_of)
 
 
 def _groups(ids: Sequence[str], prompts: Sequence[TokenIds], draws: Draws, judged: Judged) -> Selection:

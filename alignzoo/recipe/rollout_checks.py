@@ -60,6 +60,8 @@ def _of_sections(plain: dict[str, Any], section: dict[str, Any], objective: Obje
     prompts, batch = section.get("prompts"), train.get("batch_size", 64) if isinstance(train, dict) else 64
     if isinstance(prompts, int) and isinstance(batch, int) and batch > 0 and prompts % batch:
         yield (*AT, "prompts"), f"{prompts} prompts are no multiple of train.batch_size, {batch}", f"such as {batch}"
+    if isinstance(train, dict) and train.get("compile"):
+        yield ("train", "compile"), "completions are drawn by the model's own layers", "false"
     if getattr(data, "label_noise", 0):
         yield ("data", "label_noise"), "labels are the rewards' own with `rollout`", "0"
     if getattr(data, "train_on", "") == "all":

@@ -27,7 +27,8 @@ def advantage_input(
     """
     term = objective or builder.objective
     needs = replace(requirements or term.requirements, statistics=())
-    bare = replace(batch, values={"none": torch.zeros(1, dtype=batch.like.dtype)})
+    dtype = batch.like.dtype if batch.values else torch.float64
+    bare = replace(batch, values={"none": torch.zeros(1, dtype=dtype)})
     if term.advantage_reads_log_probs:
         bare.values = {name: batch.values[name] for name in ("old_log_prob", "ref_log_prob") if name in batch.values}
         bare.values["log_prob"] = bare.values["old_log_prob"]

@@ -70,6 +70,11 @@ class Batch:
         batch.values = {"old_log_prob": self.old_log_prob, "ref_log_prob": self.ref_log_prob}
         return advantage_input(self._builder, batch, self.objective, self.objective.initial_state(), requirements)
 
+    @property
+    def kept_tokens(self) -> Tensor:
+        """(N,) True for tokens of draws that are kept."""
+        return torch.from_numpy(np.repeat(self.trees.columns["kept"] > 0.5, _lengths(self.trees)))
+
     @cached_property
     def advantage(self) -> Tensor:
         """The advantages of all draws; a column of the trees where there is one for each completion."""

@@ -57,6 +57,7 @@ def test_a_contradiction_is_named_at_its_key(rollout, words):
 def test_contradictions_with_other_sections():
     assert "data.label_noise: labels are the rewards' own" in problem({"rollout": TOY, "data.label_noise": 0.1})
     assert "data.train_on: 'all' leaves no prompts" in problem({"rollout": TOY, "data.train_on": "all"})
+    assert "train.compile: completions are drawn by" in problem({"rollout": TOY, "train.compile": True})
     chat = {"rollout": {"rewards": [{"name": "chat", "model": "judge"}]}}
     assert "rollout.rewards.0: chat compares replies and gives no scores" in problem(chat)
 

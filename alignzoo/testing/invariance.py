@@ -55,8 +55,10 @@ def left_out_draws_count_in_nothing(objective: Objective) -> None:
         "which are over the draws that are kept"
     )
     leaves = {name: leaf - 0.05 * ~batch.kept_tokens for name, leaf in batch.leaves.items()}
-    losses = (objective.loss(batch.loss_input(batch.scored_batch(values)).example) for values in (batch.leaves, leaves))
-    assert torch.allclose(*losses, rtol=1e-9, atol=1e-10), (
+    before, after = (
+        objective.loss(batch.loss_input(batch.scored_batch(values)).example) for values in (batch.leaves, leaves)
+    )
+    assert torch.allclose(before, after, rtol=1e-9, atol=1e-10), (
         "a loss depends on a draw that is left out; use `group.sum` and `group.mean`, which are over the draws that "
         "are kept"
     )

@@ -1,7 +1,7 @@
 """No test sees the developer's plugins, caches or runs, and none reaches a network."""
 
 # ALIGNZOO_TEST_ULP=1 moves every token log-prob that a model gives by one seeded float32 ulp: results that rounding
-# must not decide stay what they are.
+# must not decide stay what they are. ALIGNZOO_TEST_THREADS=2 computes with two threads.
 
 import os
 
@@ -9,7 +9,8 @@ os.environ |= {
     "ALIGNZOO_PLUGINS": "",
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
-    "OMP_NUM_THREADS": "1",  # before torch is imported: sums then come in one order whatever the machine
+    # Before torch is imported: sums then come in one order whatever the machine.
+    "OMP_NUM_THREADS": os.environ.get("ALIGNZOO_TEST_THREADS", "1"),
     "TOKENIZERS_PARALLELISM": "false",
 }
 
@@ -40,11 +41,12 @@ def own_folders(tmp_path, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def nothing_said(monkeypatch):
-    """What is said once in a process is said once in a test, whichever tests ran before it."""
-    from alignzoo.core import console
+def own_process(monkeypatch):
+    """What a process keeps, warnings given and secrets to redact, is a test's own, whichever tests ran before it."""
+    from alignzoo.core import console, redaction
 
     monkeypatch.setattr(console, "_warned", set())
+    monkeypatch.setattr(redaction, "_registered", set())
 
 
 @pytest.fixture(autouse=True)

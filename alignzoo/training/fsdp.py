@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from alignzoo.core.distributed.process_group import Ranks
@@ -28,9 +28,10 @@ def shard_or_move(scorer: Scorer, ranks: Ranks) -> None:
     mesh = init_device_mesh(ranks.device.type, (ranks.count,))
     again = os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() not in ("false", "no_shard", "shard_grad_op")
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    wide_sums = MixedPrecisionPolicy(reduce_dtype=torch.float32)  # bfloat16 gradients too, before they are rounded once
     for layer in layers:
-        fully_shard(layer, mesh=mesh, reshard_after_forward=again)
-    fully_shard(model, mesh=mesh, reshard_after_forward=False)
+        fully_shard(layer, mesh=mesh, reshard_after_forward=again, mp_policy=wide_sums)
+    fully_shard(model, mesh=mesh, reshard_after_forward=False, mp_policy=wide_sums)
     for module in (*layers, model):
         if not hasattr(module, "set_force_sum_reduction_for_comms"):
             raise UserError(f"torch {torch.__version__} can't sum the gradients of shards", expected="torch 2.9")

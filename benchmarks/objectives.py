@@ -26,6 +26,7 @@ ROOT = Path(__file__).parent.parent
 ZOO = ROOT / "plugins" / "alignzoo-zoo"
 sys.path[:0] = [str(ZOO), str(ZOO / "tests")]
 
+import test_peer_authors  # noqa: E402
 import test_peer_halos  # noqa: E402
 import test_peer_liger  # noqa: E402
 import test_peer_trl  # noqa: E402
@@ -63,6 +64,7 @@ def peers() -> dict[str, dict[str, tuple[str, float]]]:
         f"TRL {trl}": farthest(test_peer_trl.differences()),
         f"Liger-Kernel {liger}": farthest(test_peer_liger.differences()),
         "HALOs": farthest(test_peer_halos.differences()),
+        "authors and others": farthest(test_peer_authors.all_differences()),
     }
 
 
@@ -112,6 +114,10 @@ def markdown(entries: list[dict[str, Any]], names: list[str], versions: dict[str
     objectives = [one for one in entries if one["kind"] == "objective"]
     constant = "\n".join(f"- `{one['name']}`: {one['held_constant']}" for one in entries if one["held_constant"])
     alone = ", ".join(f"`{one['name']}`" for one in objectives if not one["peers"])
+    whose = "\n".join(
+        f"- `{case.name}`: {case.peer}, {far:.0e}{f' ({case.differs})' if case.differs else ''}"
+        for case, far in sorted(test_peer_authors.all_differences(), key=lambda one: (one[0].name, one[0].peer))
+    )
     lines = statistics.median(one["lines"] for one in objectives)
     counts = ", ".join(f"{sum(name in one['peers'] for one in objectives)} to {name}" for name in names)
     return f"""# Objectives and modifiers
@@ -121,9 +127,15 @@ the kit's checks with the defaults (a modifier's on DPO). A peer's column has th
 loss and the peer's of the same log-probabilities, over all its settings that are compared; TRL computes four losses, and
 Liger-Kernel all, in float32, where 1e-07 is the last digit. Where definitions differ, the cases in
 plugins/alignzoo-zoo/tests/test_peer_*.py say whose is ours and what makes theirs of it; HALOs' losses are its published
-formulas, written again in plain arithmetic.
+formulas, written again in plain arithmetic. "Authors and others" is the loss, and its gradient, of the authors' own code or
+of another trainer, called alone at the commit that tests/objectives/peer_authors.json names; three of them cast a part to
+float32.
 
 {table("objective")}
+
+Whose code that is, and its largest relative difference in value and gradient:
+
+{whose}
 
 {table("modifier")}
 

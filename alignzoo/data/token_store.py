@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from alignzoo.recipe.resolved import Resolved
 
 PARTS, HELD_OUT_ROWS = ("train", "held_out"), "held_out.jsonl"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Version of the stored tokens: the way rows are read, converted and tokenized, and the layout of the files.
 
 Raise it with every change of these, and write new golden folders with tests/golden_tokens.py."""

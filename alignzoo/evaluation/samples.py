@@ -58,7 +58,7 @@ def reply_records(
 
 def _best_and_worst(row: Row) -> dict[str, str]:
     """Return `chosen` and `rejected`; a single completion is one of them, by its label."""
-    last = len(row.completions) - 1
-    if last == 0 and not row.completions[0].columns.get("desirable", 1.0):
+    last = max(0, len(row.completions) - 1)
+    if len(row.completions) == 1 and not row.completions[0].columns.get("desirable", 1.0):
         return {"chosen": "", "rejected": as_text(row, 0)}
     return {"chosen": as_text(row, 0), "rejected": as_text(row, last) if last else ""}

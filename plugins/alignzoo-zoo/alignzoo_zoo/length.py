@@ -42,6 +42,33 @@ class LNDPO(Objective):
         return self.beta * scored.log_ratio / scored.length
 
 
+class RainbowPO(Objective):
+    """RainbowPO: length-normalized DPO with a mixture of the reference and a constant margin.
+
+    This is the paper's mixed reference policy with length normalization. Its rejection sampling is a matter of the
+    data, and its contextual scaling needs the entropy of the reference.
+    """
+
+    name = "rainbow_po"
+    family = "length"
+    source = "Zhao et al. 2024, arXiv:2410.04203"
+    equation = "-log sigmoid(r_w - r_l - beta (1 - alpha) gamma), with r = beta (log pi - alpha log ref) / |y|"
+    already_applies = ("length_normalization",)
+
+    beta: float = Field(10.0, gt=0, description="scale of the reward, per token")
+    alpha: float = Field(0.25, ge=0, le=1, description="share of the reference; 0 is SimPO, 1 is length-normalized DPO")
+    gamma: float = Field(0.1, ge=0, description="target margin per token, in place of the reference")
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Return the loss, shape (B,)."""
+        margin = self.implicit_reward(pair.chosen) - self.implicit_reward(pair.rejected)
+        return -logsigmoid(margin - self.beta * (1 - self.alpha) * self.gamma)
+
+    def implicit_reward(self, scored: Scored) -> Tensor:
+        """Return beta (log pi - alpha log ref) / |y|."""
+        return self.beta * (self.alpha * scored.log_ratio + (1 - self.alpha) * scored.log_prob) / scored.length
+
+
 def length_desensitization(pair: Pair, tail: float) -> Pair:
     """Return the pair with a weight of `tail` on the tokens beyond the shorter completion's length."""
     shorter = pair.chosen.length.minimum(pair.rejected.length)
@@ -138,5 +165,5 @@ class LengthDownsampling(Modifier):
         return length_downsampling(example)
 
 
-LENGTH = [RDPO, LNDPO, LDDPO, SamPO]
+LENGTH = [RDPO, LNDPO, RainbowPO, LDDPO, SamPO]
 LENGTH_MODIFIERS = [LengthDesensitization, LengthDownsampling]

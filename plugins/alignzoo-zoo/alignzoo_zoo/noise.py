@@ -4,6 +4,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from alignzoo import Field, Objective, Pair, ties
+from alignzoo_zoo.links import Link, linked
 
 
 class RobustDPO(Objective):
@@ -111,5 +112,47 @@ class CalDPO(Objective):
         return -logsigmoid(pair.margin) + calibration
 
 
+class BPO(Objective):
+    """Balanced PO: a loss on the smaller of the chosen reward and minus the scaled rejected one.
+
+    Only the smaller side of a pair has a gradient, so that the chosen likelihood cannot fall for the sake of the
+    rejected one; where both are equal, as at the reference with alpha = 1, each has half. The defaults are those of the
+    authors' released configuration (sunlin-ai/BPO, `balance_hinge_alpha`).
+    """
+
+    name = "bpo"
+    family = "displacement"
+    source = "Sun et al. 2025, arXiv:2506.03557"
+    equation = "f(beta min(log_ratio_w, -alpha log_ratio_l)), with f the link, as in `gpo`"
+
+    beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
+    alpha: float = Field(0.3, gt=0, description="gap adaptor: scale of the rejected log-ratio")
+    link: Link = Field("hinge", description="function of the smaller side")
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Return the loss, shape (B,)."""
+        up, down = pair.chosen.log_ratio, -self.alpha * pair.rejected.log_ratio
+        return linked(self.link, self.beta * (up - ties.hinge(up - down, pair.tolerance)))
+
+
+class MinorDPO(Objective):
+    """MinorDPO: DPO whose rejected reward counts only while it is above the reference.
+
+    The authors' code is not public. The formula was compared with a second implementation (warlockee/oxRL).
+    """
+
+    name = "minor_dpo"
+    family = "displacement"
+    source = "Xie et al. 2024, arXiv:2408.09834"
+    equation = "-log sigmoid(beta (log_ratio_w - max(0, log_ratio_l)))"
+
+    beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Return the loss, shape (B,). The rejected slope is halved where the policy equals the reference."""
+        risen = ties.hinge(pair.rejected.log_ratio, pair.rejected.tolerance)
+        return -logsigmoid(self.beta * (pair.chosen.log_ratio - risen))
+
+
 NOISE = [RobustDPO, ODPO]
-DISPLACEMENT = [DPOShift, DPOP, RPO, CalDPO]
+DISPLACEMENT = [DPOShift, DPOP, RPO, CalDPO, BPO, MinorDPO]

@@ -14,6 +14,16 @@ def later(values: Tensor) -> Tensor:
     return values.flip(1).logcumsumexp(1).flip(1)
 
 
+def plackett_luce(reward: Tensor, places: Tensor) -> Tensor:
+    """Return -log p of the order of each list, (B, K) to (B,): a mean over the orders of those that share a place."""
+    loss = (later(reward) - reward).sum(1)
+    tied = (places[:, 1:] == places[:, :-1]).any(1)
+    if not tied.any():
+        return loss
+    means = [_over_orders(*row) for row in zip(reward[tied], places[tied].tolist(), strict=True)]
+    return loss.masked_scatter(tied, torch.stack(means))
+
+
 class PlackettLuceDPO(Objective):
     """DPO for rankings: the Plackett-Luce likelihood of the order of a list."""
 
@@ -27,14 +37,7 @@ class PlackettLuceDPO(Objective):
 
     def loss(self, ranked: Ranked) -> Tensor:
         """Return the loss, shape (B,): a mean over all orders of completions with equal scores."""
-        reward = self.beta * ranked.completions.log_ratio
-        places = ranked.places
-        loss = (later(reward) - reward).sum(1)
-        tied = (places[:, 1:] == places[:, :-1]).any(1)
-        if not tied.any():
-            return loss
-        means = [_over_orders(*row) for row in zip(reward[tied], places[tied].tolist(), strict=True)]
-        return loss.masked_scatter(tied, torch.stack(means))
+        return plackett_luce(self.beta * ranked.completions.log_ratio, ranked.places)
 
 
 def _over_orders(reward: Tensor, places: list[int]) -> Tensor:
@@ -121,11 +124,11 @@ class LiPOLambda(Objective):
         """Return the loss, shape (B,)."""
         score, reward = ranked.completions.column("score"), self.beta * ranked.completions.log_ratio
         groups = ties.tie_groups(-reward, self.beta * ranked.completions.tolerance.amax(1, keepdim=True))
-        weight = _couples(torch.exp2(score)).abs() * _swap_costs(groups, reward) * (_couples(score) > 0)
-        return -(weight * logsigmoid(_couples(reward))).sum((1, 2))
+        weight = couples(torch.exp2(score)).abs() * _swap_costs(groups, reward) * (couples(score) > 0)
+        return -(weight * logsigmoid(couples(reward))).sum((1, 2))
 
 
-def _couples(values: Tensor) -> Tensor:
+def couples(values: Tensor) -> Tensor:
     """Return all differences, (B, K) to (B, K, K): [b, i, j] is values_i - values_j."""
     return values[:, :, None] - values[:, None, :]
 
@@ -140,8 +143,8 @@ def _swap_costs(groups: Tensor, like: Tensor) -> Tensor:
     own = discount[groups.argsort(stable=True).argsort()]  # in one of the orders
     tied = groups[:, :, None] == groups[:, None, :]
     size = tied.sum(2, keepdim=True).to(like)
-    within = tied.to(like) @ (_couples(own).abs() * tied) @ tied.to(like) / (size * (size - 1)).clamp(min=1)
-    return within.where(tied, _couples(ties.by_rank(groups, discount)).abs())
+    within = tied.to(like) @ (couples(own).abs() * tied) @ tied.to(like) / (size * (size - 1)).clamp(min=1)
+    return within.where(tied, couples(ties.by_rank(groups, discount)).abs())
 
 
 def per_token(scored: Scored) -> Tensor:
@@ -200,7 +203,7 @@ class RRHF(Objective):
 
     def loss(self, ranked: Ranked) -> Tensor:
         """Return the loss, shape (B,). Completions with equal scores have half of the loss of either order."""
-        apart, places = _couples(self.implicit_reward(ranked.completions)), ranked.places
+        apart, places = couples(self.implicit_reward(ranked.completions)), ranked.places
         better = (places[:, :, None] < places[:, None, :]).to(apart)
         tied = (places[:, :, None] == places[:, None, :]).to(apart)
         return ((-apart).relu() * (better + tied / 2)).sum((1, 2)) - self.alpha * ranked.completions.log_prob[:, 0]

@@ -33,6 +33,74 @@ class SimPO(Objective):
         return self.beta * per_token(scored)
 
 
+class RePO(Objective):
+    """RePO: a hinge on the difference of mean log-probs, the limit of SimPO for a large beta."""
+
+    name = "repo"
+    family = "reference-free"
+    source = "Wu et al. 2025, arXiv:2503.07426"
+    equation = "max(0, gamma - (a_w - a_l)), with a = log pi(y) / |y|"
+    reference = "none"
+
+    gamma: float = Field(0.6, ge=0, description="target margin per token; 0.6 for Llama 3, 0.4 else")
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Return the loss, shape (B,)."""
+        return (self.gamma - self.implicit_reward(pair.chosen) + self.implicit_reward(pair.rejected)).relu()
+
+    def implicit_reward(self, scored: Scored) -> Tensor:
+        """Return the mean log-prob."""
+        return per_token(scored)
+
+
+class SimPER(Objective):
+    """SimPER: the difference of inverse perplexities, without a hyper-parameter."""
+
+    name = "simper"
+    family = "reference-free"
+    source = "Xiao et al. 2025, arXiv:2502.00883"
+    equation = "-e^a_w + e^a_l, with a = log pi(y) / |y|"
+    reference = "none"
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Return the loss, shape (B,)."""
+        return self.implicit_reward(pair.rejected) - self.implicit_reward(pair.chosen)
+
+    def implicit_reward(self, scored: Scored) -> Tensor:
+        """Return the inverse perplexity, which is at most 1."""
+        return per_token(scored).exp()
+
+
+class ConfPO(Objective):
+    """ConfPO: SimPO on the tokens that are less likely than the mean of their completion.
+
+    The mean is that of the probabilities, as in the authors' code (hee-suk-yoon/ConfPO), whose loss is 0 for a
+    completion without such a token. Here a token as likely as the mean, up to one in a million, is kept too, so that
+    every completion has one.
+    """
+
+    name = "confpo"
+    family = "reference-free"
+    source = "Yoon et al. 2025, arXiv:2506.08712"
+    equation = "-log sigmoid(beta (c_w - c_l) - gamma), with c the mean log p_t over tokens with p_t <= mean_t p_t"
+    reference = "none"
+    tokens = True
+
+    beta: float = Field(2.0, gt=0, description="scale of the reward, as in SimPO")
+    gamma: float = Field(1.0, ge=0, description="target margin, not scaled by beta")
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Return the loss, shape (B,)."""
+        return -logsigmoid(self.implicit_reward(pair.chosen) - self.implicit_reward(pair.rejected) - self.gamma)
+
+    def implicit_reward(self, scored: Scored) -> Tensor:
+        """Return beta times the mean log-prob of the unlikely tokens."""
+        one = scored.tokens
+        likely = one.log_prob.detach().double().exp()
+        kept = (likely <= (1 + 1e-6) * one.spread(one.mean(likely))).to(one.log_prob)
+        return self.beta * one.sum(kept * one.log_prob) / one.sum(kept)
+
+
 class AlphaPO(Objective):
     """AlphaPO: SimPO with a power of the mean likelihood as the reward."""
 
@@ -157,4 +225,4 @@ class PreferredFT(Objective):
         return -chosen.log_prob
 
 
-REFERENCE_FREE = [SimPO, AlphaPO, ORPO, CPO, SLiCHF, Unlikelihood, PreferredFT]
+REFERENCE_FREE = [SimPO, RePO, SimPER, ConfPO, AlphaPO, ORPO, CPO, SLiCHF, Unlikelihood, PreferredFT]

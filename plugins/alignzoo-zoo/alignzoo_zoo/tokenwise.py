@@ -70,4 +70,43 @@ class TRDPO(Objective):
         return self.alpha if step % self.every == 0 else 0.0
 
 
-TOKENWISE = [TDPO1, TDPO2, TRDPO]
+class BEMADPO(Objective):
+    """BEMA: DPO against a bias-corrected moving average of the policy.
+
+    The correction adds a share of the policy's distance from its start, which an average lags behind. The defaults are
+    those of TRL. As in TRL, the average moves only in the steps in which the reference does.
+    """
+
+    name = "bema_dpo"
+    family = "moving reference"
+    source = "Block and Zhang 2025, arXiv:2508.00180"
+    equation = (
+        "-log sigmoid(beta h); every few steps t: A = A + b (pi - A), ref = A + a (pi - pi_0), weight by weight, "
+        "a = (lag + gamma t)^-eta, b = (lag + gamma t)^-kappa"
+    )
+    reference = "moving"
+
+    beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
+    every: int = Field(400, ge=1, description="optimizer steps between updates; short runs need fewer")
+    kappa: float = Field(0.5, ge=0, description="power of the average's share b")
+    eta: float = Field(0.2, gt=0, description="power of the correction a")
+    lag: float = Field(10.0, ge=1, description="offset of the steps (the paper's rho)")
+    gamma: float = Field(1.0, gt=0, description="factor of the steps")
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Return the loss, shape (B,)."""
+        return -logsigmoid(self.beta * pair.margin)
+
+    def reference_update(self, step: int) -> float:
+        """Return b in every update step, else 0."""
+        return self._power(step, self.kappa) if step % self.every == 0 else 0.0
+
+    def reference_correction(self, step: int) -> float:
+        """Return a."""
+        return self._power(step, self.eta)
+
+    def _power(self, step: int, power: float) -> float:
+        return float((self.lag + self.gamma * step) ** -power)
+
+
+TOKENWISE = [TDPO1, TDPO2, TRDPO, BEMADPO]

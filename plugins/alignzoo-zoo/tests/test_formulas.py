@@ -116,6 +116,13 @@ def test_the_batches_reach_both_sides_of_every_bend():
     assert both([row.chosen.n - row.rejected.n for row in pairs])  # ld_dpo, sampo
     assert both([1 - row.chosen.logp + row.rejected.logp for row in pairs])  # slic_hf
     assert both([row.rejected.mean - row.chosen.mean for row in pairs])  # rrhf
+    assert both([w + 0.3 * x for w, x in ratios])  # bpo
+    assert both([x for _, x in ratios])  # minor_dpo
+    assert both([0.6 - row.chosen.mean + row.rejected.mean for row in pairs])  # repo
+    assert both([1 - row.chosen.score + row.rejected.score for row in pairs])  # mappo
+    assert len({(row.chosen.safe, row.rejected.safe) for row in pairs}) == 4  # safe_dpo, bfpo
+    assert both([row.chosen.scalar - row.rejected.scalar for row in pairs])  # focal_bradley_terry, and its bounds
+    assert both([abs(y.scalar) - 5 for row in pairs for y in (row.chosen, row.rejected)])
     weights = [FORMULAS["wpo"]([row], {}, clamp=False)[0] / FORMULAS["wpo"]([row], {})[0] for row in pairs]
     assert min(weights) == 1 < max(weights)
     assert both([math.fsum(row.mismatched.r for row in rows) for rows in batches("unpaired").values()])  # kto

@@ -93,28 +93,38 @@ def resolved(folder: Path) -> Any:
 
 
 def memory() -> dict[str, float]:
-    """MiB of this process: all that is resident, and what of it is not a file's."""
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
-    sizes = {line.split(":")[0]: int(line.split()[1]) / 1024 for line in lines}
-    return {"resident": sizes["Rss"], "anonymous": sizes["Anonymous"]}
+    """MiB of this process and its children: resident, PSS, and what of PSS is not a file's. Shared pages count once in PSS."""
+    sizes = {"Rss": 0.0, "Pss": 0.0, "Pss_Anon": 0.0}
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    for process in ("self", *children):
+        try:
+            lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]
+        except OSError:  # it has ended
+            continue
+        for name, size, *_ in (line.split() for line in lines):
+            if name[:-1] in sizes:
+                sizes[name[:-1]] += int(size) / 1024
+    return {"resident": sizes["Rss"], "pss": sizes["Pss"], "anonymous": sizes["Pss_Anon"]}
 
 
 class Watch:
-    """The most anonymous memory that this process had while it watched."""
+    """The most memory that this process and its children had together while it watched, by the names of `memory`."""
 
     def __init__(self) -> None:
         import threading
 
-        self.most, self._going = 0.0, True
+        self.most, self._going = memory(), True
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
 
     def _look(self) -> None:
         while self._going:
-            self.most = max(self.most, memory()["anonymous"])
+            now = memory()
+            self.most = {name: max(size, now[name]) for name, size in self.most.items()}
             time.sleep(0.2)
 
-    def stop(self) -> float:
+    def stop(self) -> dict[str, float]:
+        """Return the peaks, and watch no longer."""
         self._going = False
         self._thread.join()
         return self.most
@@ -136,7 +146,7 @@ def cold(folder: Path, cores: int) -> dict[str, Any]:
     files = sum(path.stat().st_size for path in (store.root / store._key_of_pairs).iterdir())
     lengths = {name: line["mean"] for name, line in found.report["lengths"].items()}
     return {
-        "rows": len(found.train.trees), "seconds": seconds, "start": before, "peak": watch.stop(),
+        "rows": len(found.train.trees), "seconds": seconds, "start": before, "peak": watch.stop()["anonymous"],
         "store": files / 2**20, "lengths": lengths,
     }  # fmt: skip
 
@@ -183,7 +193,7 @@ def fill(folder: Path) -> dict[str, Any]:
         "seconds": seconds,
         "cache": size,
         "start": before,
-        "peak": watch.stop(),
+        "peak": watch.stop()["anonymous"],
     }
 
 
@@ -238,7 +248,7 @@ def warm(folder: Path, began: float) -> dict[str, Any]:
     assert scores
     run = run_module.run_resolved(resolved(folder), screen=Screen(quiet=True))
     own = last["engine"]
-    peak, used = watch.stop(), memory()
+    peak, used = watch.stop()["anonymous"], memory()
     evaluations = clock.pop("evaluation") / 2  # at the start and at the end
     return {
         "clock": clock | {"evaluation": evaluations}, "steps": statistics.median(steps[1:]), "memory": used, "peak": peak,

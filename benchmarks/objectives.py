@@ -26,6 +26,8 @@ ROOT = Path(__file__).parent.parent
 ZOO = ROOT / "plugins" / "alignzoo-zoo"
 sys.path[:0] = [str(ZOO), str(ZOO / "tests")]
 
+import test_formulas  # noqa: E402
+import test_peer_authors  # noqa: E402
 import test_peer_halos  # noqa: E402
 import test_peer_liger  # noqa: E402
 import test_peer_trl  # noqa: E402
@@ -43,7 +45,7 @@ from alignzoo.objectives.modifiers import register_modifiers  # noqa: E402
 from alignzoo.testing import held_constant, run_checks  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
-HEADINGS = ("name", "family", "paper", "needs", "package", "lines", "conformance")
+HEADINGS = ("name", "family", "paper", "needs", "package", "lines", "conformance", "formula")
 
 
 def lines_of(cls: type) -> int:
@@ -63,6 +65,7 @@ def peers() -> dict[str, dict[str, tuple[str, float]]]:
         f"TRL {trl}": farthest(test_peer_trl.differences()),
         f"Liger-Kernel {liger}": farthest(test_peer_liger.differences()),
         "HALOs": farthest(test_peer_halos.differences()),
+        "authors and others": farthest(test_peer_authors.all_differences()),
     }
 
 
@@ -82,6 +85,7 @@ def measure(
         "needs": needs(cls),
         "package": package,
         "lines": lines_of(cls),
+        "formula": test_formulas.formula_difference(cls) if cls.name in test_formulas.FORMULAS else None,
         "checks": len(found),
         "passed": sum(not problem for problem in found.values()),
         "problems": {check: problem for check, problem in found.items() if problem},
@@ -101,6 +105,7 @@ def markdown(entries: list[dict[str, Any]], names: list[str], versions: dict[str
                 f"`{one['name']}`", one["family"],
                 f"[{one['paper']}](https://arxiv.org/abs/{one['paper']})" if one["paper"] else one["source"].partition(",")[0],
                 one["needs"], one["package"], str(one["lines"]), f"{one['passed']} of {one['checks']}",
+                "" if one["formula"] is None else f"{one['formula']:.0e}",
                 *(f"{one['peers'][peer]['difference']:.0e}" if peer in one["peers"] else "" for peer in names),
             ]
             for one in entries if one["kind"] == kind
@@ -112,18 +117,29 @@ def markdown(entries: list[dict[str, Any]], names: list[str], versions: dict[str
     objectives = [one for one in entries if one["kind"] == "objective"]
     constant = "\n".join(f"- `{one['name']}`: {one['held_constant']}" for one in entries if one["held_constant"])
     alone = ", ".join(f"`{one['name']}`" for one in objectives if not one["peers"])
+    whose = "\n".join(
+        f"- `{case.name}`: {case.peer}, {far:.0e}{f' ({case.differs})' if case.differs else ''}"
+        for case, far in sorted(test_peer_authors.all_differences(), key=lambda one: (one[0].name, one[0].peer))
+    )
     lines = statistics.median(one["lines"] for one in objectives)
     counts = ", ".join(f"{sum(name in one['peers'] for one in objectives)} to {name}" for name in names)
     return f"""# Objectives and modifiers
 
 Lines are those of the class, without blank ones and docstrings; helpers that several share are not counted. Conformance is
-the kit's checks with the defaults (a modifier's on DPO). A peer's column has the largest relative difference between our
+the kit's checks with the defaults (a modifier's on DPO). "Formula" is the largest relative difference from the
+paper's formula, written again in float64. A peer's column has the largest relative difference between our
 loss and the peer's of the same log-probabilities, over all its settings that are compared; TRL computes four losses, and
 Liger-Kernel all, in float32, where 1e-07 is the last digit. Where definitions differ, the cases in
 plugins/alignzoo-zoo/tests/test_peer_*.py say whose is ours and what makes theirs of it; HALOs' losses are its published
-formulas, written again in plain arithmetic.
+formulas, written again in plain arithmetic. "Authors and others" is the loss, and its gradient, of the authors' own code or
+of another trainer, called alone at the commit that tests/objectives/peer_authors.json names; three of them cast a part to
+float32.
 
 {table("objective")}
+
+Whose code that is, and its largest relative difference in value and gradient:
+
+{whose}
 
 {table("modifier")}
 

@@ -41,11 +41,12 @@ def own_folders(tmp_path, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def nothing_said(monkeypatch):
-    """What is said once in a process is said once in a test, whichever tests ran before it."""
-    from alignzoo.core import console
+def own_process(monkeypatch):
+    """What a process keeps, warnings given and secrets to redact, is a test's own, whichever tests ran before it."""
+    from alignzoo.core import console, redaction
 
     monkeypatch.setattr(console, "_warned", set())
+    monkeypatch.setattr(redaction, "_registered", set())
 
 
 @pytest.fixture(autouse=True)

@@ -84,8 +84,10 @@ def _lengths(console: Console, report: dict[str, Any]) -> None:
 def _show(console: Console, tree: Tree, names: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> None:
     from rich.text import Text
 
+    from alignzoo.models.tokenizers import decode
+
     def pieces(tokens: TokenIds, style: str) -> Text:
-        words = [printable(str(tokenizer.decode([token]))) for token in tokens.tolist()]
+        words = [printable(word) for word in decode(tokenizer, tokens[:, None])]
         if not console.is_terminal:
             return Text("|".join(map(str, words)))
         return Text.assemble(*((str(word), f"{style} reverse" if i % 2 else style) for i, word in enumerate(words)))

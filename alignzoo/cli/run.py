@@ -61,9 +61,12 @@ def command(
         click.echo(json.dumps(result.summary, indent=2, ensure_ascii=False))
         return
     from alignzoo.core.console import Console
+    from alignzoo.core.door import translate
     from alignzoo.report.summary import summary_table
 
-    Console().print(summary_table(result.summary))
+    with translate(result.folder / "summary.json", "the summary", "run the recipe again with --fresh"):
+        table = summary_table(result.summary)
+    Console().print(table)
     click.echo(f"report: {_near(result.folder / 'report.html')}")
 
 

@@ -16,6 +16,7 @@ from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.data.trees import Branch, Tree
 from alignzoo.evaluation.samples import as_text, choose_reply_rows
 from alignzoo.models.generation import generate_replies
+from alignzoo.models.tokenizers import decode
 from alignzoo.scoring.forest import lay_out
 from alignzoo.scoring.microbatches import plan_micro_batches
 from alignzoo.scoring.scorer import Scorer
@@ -52,13 +53,14 @@ def reply_lines(
         for i, prompt, reply in zip(rows, prompts, replies, strict=True)
     ]
     kl, log_ratio = divergences(policy, reference, trees, budget)
+    shown = decode(tokenizer, prompts)
     return [
         {
-            "id": held_out.rows[i].id, "test": 1, "prompt": str(tokenizer.decode(prompt)), "reply": reply.text,
+            "id": held_out.rows[i].id, "test": 1, "prompt": prompt, "reply": reply.text,
             "chosen": as_text(held_out.rows[i], 0), "length": len(reply.tokens), "finished": reply.finished,
             "kl": kl[n], "log_ratio": log_ratio[n], "entropy": reply.entropy, "distinct_2": distinct(reply.text, 2),
         }
-        for n, (i, prompt, reply) in enumerate(zip(rows, prompts, replies, strict=True))
+        for n, (i, prompt, reply) in enumerate(zip(rows, shown, replies, strict=True))
     ]  # fmt: skip
 
 

@@ -6,7 +6,7 @@ text that the template adds to the chat before it, its generation prompt include
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from alignzoo.core.errors import UserError
 from alignzoo.data.chat_template import (
@@ -17,6 +17,7 @@ from alignzoo.data.chat_template import (
     answer_message,
     common_start,
     inputs_of,
+    is_shortened,
 )
 from alignzoo.interfaces.data_source import TrainOn
 from alignzoo.interfaces.rows import Message, Row, is_unfinished
@@ -27,12 +28,18 @@ Range = tuple[int, int]
 def render_scored(template: ChatTemplate, row: Row, train_on: TrainOn) -> list[RenderedText]:
     """Render the prompt of a chat row with each of its completions, and find what is scored.
 
-    With `all`, a row of SFT is one text that is scored from its beginning. Raises UserError with the row's id.
+    With `all`, a row of SFT is one text that is scored from its beginning. A prompt alone is one text of which nothing
+    is scored. Raises UserError with the row's id.
     """
     inputs = inputs_of(row)
     with template.naming(row):
+        if not row.completions:
+            prompt = template.render_prompt(row.prompt, inputs)  # type: ignore[arg-type]
+            return [RenderedText(prompt, len(prompt), len(prompt))]
         if row.is_training_text and train_on == "all":
-            return [RenderedText(template.render(_messages(row), inputs), 0, 0)]
+            chat = _messages(row)
+            text = template.render(chat, inputs)
+            return [RenderedText(text, 0, 0, left_out=_left_out(template, chat, 0, text, inputs))]
         if row.is_training_text and template.has_marks(inputs) and not (row.prompt and is_unfinished(row.prompt)):  # type: ignore[arg-type]
             return [_marked(template, row, train_on, inputs)]
         rendered = template.render_row(row)
@@ -41,10 +48,18 @@ def render_scored(template: ChatTemplate, row: Row, train_on: TrainOn) -> list[R
         first = len(row.prompt) + _shared(row)
         found = []
         for one, completion in zip(rendered, row.completions, strict=True):
-            turns = _turns(template, [*row.prompt, *completion.context], first, one, inputs)
+            before: list[Message] = [*row.prompt, *completion.context]
+            own = [n for n in range(first, len(before)) if before[n]["role"] == "assistant"]
+            base = one.text[: one.scored_from]
+            turns = tuple(_turn(template, before, n, base, inputs) for n in own)
             # a generation prompt that the template leaves out of earlier turns may begin as such a turn does
             ends = min(one.prompt_end, turns[0][0]) if turns else one.prompt_end
-            found.append(one._replace(turns=turns, prompt_end=ends))
+            lost = frozenset(
+                name
+                for n, (start, stop) in zip(own, turns, strict=True)
+                for name in _lost_in(before[n], base[start:stop])
+            )
+            found.append(one._replace(turns=turns, prompt_end=ends, left_out=lost))
         return found
 
 
@@ -75,18 +90,30 @@ def _marked(template: ChatTemplate, row: Row, train_on: TrainOn, inputs: Inputs)
             "the {% generation %} marks of the chat template enclose nothing of the assistant's turns",
             expected="a template that marks what the assistant generates, or one without marks",
         )  # fmt: skip
+    scored = "\n".join(text[start:stop] for start, stop in marked)
+    lost = _left_out(template, _messages(row), len(before), scored, inputs)
     *turns, (start, stop) = marked
     end = common_start(template.render_prompt(row.prompt, inputs), text) if context else marked[0][0]  # type: ignore[arg-type]
-    return RenderedText(text[:stop], end, start, "", tuple(turns))
+    return RenderedText(text, end, start, "", tuple(turns), stop, lost)
 
 
-def _turns(
-    template: ChatTemplate, messages: Sequence[Message], first: int, whole: RenderedText, inputs: Inputs
-) -> tuple[Range, ...]:
-    """Return the ranges of the assistant's turns from message `first` on, before the last turn."""
+def _left_out(
+    template: ChatTemplate, messages: Sequence[Message], first: int, scored: str, inputs: Inputs
+) -> frozenset[str]:
+    """Return what the template drops of the assistant's messages from `first` on: `"turns"`, `"tool calls"`."""
     own = [n for n in range(first, len(messages)) if messages[n]["role"] == "assistant"]
-    base = whole.text[: whole.scored_from]
-    return tuple(_turn(template, messages, n, base, inputs) for n in own)
+    lost = {"turns"} if any(is_shortened(messages[n], scored) for n in own) else set()
+    if any(messages[n].get("tool_calls") for n in own):
+        whole = template.render(messages, inputs)
+        lost |= {"tool calls" for n in own if template.drops_calls(whole, messages, n, inputs)}
+    return frozenset(lost)
+
+
+def _lost_in(message: Message, turn: str) -> list[str]:
+    """Return what the text of a turn lacks of its message: `"turns"`, `"tool calls"`."""
+    calls = [call.get("function", call) for call in message.get("tool_calls") or ()]
+    called = all(str(call.get("name", "")) in turn for call in calls if isinstance(call, Mapping))
+    return ["turns"] * is_shortened(message, turn) + ["tool calls"] * (not called)
 
 
 def _turn(template: ChatTemplate, messages: Sequence[Message], n: int, base: str, inputs: Inputs) -> Range:

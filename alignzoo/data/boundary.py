@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from unicodedata import normalize
 
+from alignzoo.core.door import translate
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -31,11 +33,15 @@ class BoundaryTokenizer:
     """Tokenizer for lists of texts that maps character positions to token positions.
 
     Special tokens are those that the tokenizer adds itself. A BOS or EOS that the text already contains is not doubled.
+
+    Raises:
+        BadFile: The tokenizer fails on one letter.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer = _without_trimmed_offsets(tokenizer)
-        full, plain = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (True, False))
+        with translate(tokenizer.name_or_path or "tokenizer", "the tokenizer"):
+            self.tokenizer = _without_trimmed_offsets(tokenizer)
+            full, plain = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (True, False))
         self.num_special = len(full) - len(plain)
         """Number of special tokens that the tokenizer adds to a text."""
         self.adds_bos = bool(self.num_special) and full[:1] == [tokenizer.bos_token_id]

@@ -25,8 +25,8 @@ STRFTIME_DIRECTIVES = [*"aAwdbBmyYHIpMSfzZjUWcxXGuV", *(f"-{letter}" for letter 
 class Inputs(NamedTuple):
     """Inputs of a chat template beside the messages."""
 
-    tools: Sequence[Mapping[str, Any]] = ()
-    """JSON schemas of functions."""
+    tools: Sequence[Mapping[str, Any]] | None = None
+    """JSON schemas of functions. None stands for those of the recipe."""
     kwargs: Mapping[str, Any] = {}
     """Variables such as `enable_thinking`."""
 
@@ -46,6 +46,10 @@ class RenderedText(NamedTuple):
     """Part of the answer that the template drops: `"thinking"`, `"tool calls"` or `"white space"`."""
     turns: tuple[tuple[int, int], ...] = ()
     """Character ranges of scored turns before `scored_from`."""
+    scored_to: int | None = None
+    """End of the scored text. None for the end of the text."""
+    left_out: frozenset[str] = frozenset()
+    """Parts of scored turns that the template drops where it alone decides: `"turns"` (thoughts), `"tool calls"`."""
 
 
 def is_chat(row: Row) -> bool:
@@ -132,7 +136,8 @@ class ChatTemplate:
         content = _without_opened_tag(prompt, words(answer))
         behind = text[len(prompt) :] if text.startswith(prompt) else None
         dropped = [part for part in (thoughts, content) if not _contains(text if behind is None else behind, part)]
-        note = "thinking" if dropped else self._dropped_calls(text, messages, answer, inputs)
+        no_calls = not dropped and self.drops_calls(text, [*messages, answer], len(messages), inputs)
+        note = "thinking" if dropped else "tool calls" if no_calls else ""
         if behind is not None and not dropped:
             changed = content not in behind or thoughts not in behind
             note = note or ("white space" if changed else "")
@@ -167,12 +172,13 @@ class ChatTemplate:
         _, after = self._around(messages[:-1], joined, inputs)
         return RenderedText(self.trim_turn(prompt + rest + after), len(prompt), len(prompt), "thinking")
 
-    def _dropped_calls(self, text: str, messages: Sequence[Message], answer: Message, inputs: Inputs) -> str:
-        """Return `"tool calls"` if the template renders the same text without them."""
-        if not answer.get("tool_calls"):
-            return ""
-        plain = {key: value for key, value in answer.items() if key != "tool_calls"} | {"content": words(answer)}
-        return "tool calls" if self.render([*messages, plain], inputs) == text else ""
+    def drops_calls(self, text: str, messages: Sequence[Message], n: int, inputs: Inputs) -> bool:
+        """Return True if message `n` has tool calls and the template renders the same text without them."""
+        own = messages[n]
+        if not own.get("tool_calls"):
+            return False
+        plain = {key: value for key, value in own.items() if key != "tool_calls"} | {"content": words(own)}
+        return self.render([*messages[:n], plain, *messages[n + 1 :]], inputs) == text
 
     def _around(self, messages: Sequence[Message], answer: Message, inputs: Inputs) -> tuple[str, str]:
         """Return the text that the template writes before and after an answer without thoughts."""
@@ -194,7 +200,8 @@ class ChatTemplate:
         return str(self.tokenizer.get_chat_template(None, self._tools(inputs)))
 
     def _tools(self, inputs: Inputs) -> list[dict[str, Any]] | None:
-        return [dict(tool) for tool in inputs.tools or self.inputs.tools] or None
+        tools = self.inputs.tools if inputs.tools is None else inputs.tools
+        return [dict(tool) for tool in tools or ()] or None
 
     def _arguments(self, inputs: Inputs) -> dict[str, Any]:
         arguments: dict[str, Any] = {**self.inputs.kwargs, **inputs.kwargs, "tools": self._tools(inputs)}
@@ -254,6 +261,16 @@ def _without_opened_tag(prompt: str, content: str) -> str:
 def common_start(a: str, b: str) -> int:
     """Return the number of characters that two texts have in common at their start."""
     return next((n for n, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b)))
+
+
+def is_shortened(message: Message, text: str) -> bool:
+    """Return True if the text lacks thoughts or words of the message.
+
+    The tag that the words begin with may be part of the generation prompt.
+    """
+    content = words(message)
+    inner = re.sub(r"\A\s*<[^<>\s]+>", "", content)
+    return not (_contains(text, reasoning(message)) and (_contains(text, content) or _contains(text, inner)))
 
 
 def _contains(text: str, part: str) -> bool:

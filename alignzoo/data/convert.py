@@ -22,6 +22,7 @@ import numpy as np
 
 from alignzoo.core.arrays import concat_ranges
 from alignzoo.core.errors import UserError, nearest
+from alignzoo.data.formats.guess import closest_reading
 from alignzoo.data.trees import Tree, Trees
 from alignzoo.interfaces.data_source import TrainOn
 from alignzoo.interfaces.metric import Metric
@@ -29,6 +30,11 @@ from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.rows import Message, Row, Skipped, is_unfinished
 
 PairRule = Literal["extremes", "adjacent", "all"]
+NEEDED = {
+    "pair": "rows with chosen and rejected", "ranked": "rows with completions and scores",
+    "chosen": "rows with a completion, messages or text", "unpaired": "rows with a completion and a label",
+}  # fmt: skip
+"""Kind of data -> rows that an objective on it takes."""
 
 
 def convert_rows(
@@ -99,6 +105,12 @@ def is_labeled(row: Row) -> bool:
 
 
 def _check(row: Row, one: Objective | Metric) -> None:
+    if not row.completions:
+        there = ("prompt",) if isinstance(row.prompt, str) else ("prompt", "instruction")
+        raise UserError(
+            f"{one.name} needs completions, and row {row.id} has a prompt alone", where="data",
+            expected=f"{NEEDED[one.data]}; a prompt alone is for replies", hint=closest_reading(row.extra, there),
+        )  # fmt: skip
     if row.is_training_text and one.data == "unpaired":
         raise UserError(
             f"{one.name} needs labels, and row {row.id} has a single completion without one", where="data",

@@ -103,7 +103,7 @@ def plan_splits(source: DataSource, read: ReadSplit) -> SplitPlan:
             if plan.rows.held_out_from_train:
                 group_hashes.append(_uniform_hash(f"held out {row.group}"))
             mark = TRAIN if split == "train" else HELD_OUT
-            noisy = source.label_noise and not row.is_training_text and _is_flipped(row, source)
+            noisy = source.label_noise and row.has_preference and _is_flipped(row, source)
             mark |= FLIPPED if noisy else 0
             marks.append(mark | (NO_PAIR if len(row.completions) != 2 else 0))
         plan.rows.read += len(marks)

@@ -14,7 +14,7 @@ from alignzoo.data.splits import SplitRows
 from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.interfaces.data_source import DataSource
 
-NOTES = ("spanning", "thinking", "tool calls", "white space")
+NOTES = ("spanning", "thinking", "turns", "tool calls", "white space")
 
 
 def data_report(rows: SplitRows, train: TokenizedRows, held_out: TokenizedRows, source: DataSource) -> dict[str, Any]:
@@ -69,6 +69,7 @@ def tokenization_notes(report: Mapping[str, Any], thinking: Thinking) -> list[st
     lines = {
         "spanning": "rows where a token spans the end of the prompt; that token is scored with the completion",
         "thinking": f"rows whose answers the chat template shortens, {how}",
+        "turns": "rows with thoughts in scored turns that the chat template leaves out, scored as it writes them",
         "tool calls": "rows whose tool calls the chat template does not write",
         "white space": "rows where the chat template changes white space in an answer, scored as it writes them",
     }
@@ -91,7 +92,9 @@ def lengths(*parts: TokenizedRows) -> dict[str, dict[str, float]]:
         sizes = block.scored
         kinds = np.diff(block.trees)
         if "desirable" in block.columns:  # the label names a single completion
-            kinds = 2 * kinds + (block.columns["desirable"][block.first[:-1]] > 0.5)
+            answered = kinds > 1
+            kinds = 2 * kinds
+            kinds[answered] += block.columns["desirable"][block.first[:-1][answered]] > 0.5
         _, examples = np.unique(kinds, return_index=True)
         for example in sorted(examples.tolist()):
             alike = block.trees[:-1][kinds == kinds[example]]

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from alignzoo.recipe.resolved import Resolved
 
 PARTS, TRAIN_ROWS, HELD_OUT_ROWS = ("train", "held_out"), "train.jsonl", "held_out.jsonl"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Version of the stored tokens: the way rows are read, converted and tokenized, and the layout of the files.
 
 Raise it with every change of these, and write new golden folders with tests/golden_tokens.py."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, NamedTuple
@@ -104,13 +104,19 @@ class Encoder:
         tokenized = {}
         for chat in (False, True):
             texts = [one for own, is_one in zip(rendered, chats, strict=True) if is_one == chat for one in own]
-            positions = [(one.prompt_end, *(at for turn in one.turns for at in turn), one.scored_from) for one in texts]
+            positions = [list(_positions(one)) for one in texts]
             results = self.boundary.tokenize([one.text for one in texts], positions, special=not chat)
             tokenized[chat] = iter(results)
         return [
-            self._split(own, [next(tokenized[chat]) for _ in own], chat, self._is_whole(row))
+            self._split(own, results, chat, self._is_whole(row)) if row.completions else self._prompt(*results[0])
             for row, own, chat in zip(rows, rendered, chats, strict=True)
+            for results in ([next(tokenized[chat]) for _ in own],)
         ]
+
+    def _prompt(self, ids: Ids, cuts: Sequence[Cut]) -> Encoded:
+        """Return the ids of a prompt alone, without the end-of-sequence token that the tokenizer may add."""
+        prompt = ids[: cuts[0].tokens] or self.empty_prompt
+        return Encoded(prompt, [], [], [], prompt[:1] == [self.tokenizer.bos_token_id])
 
     def _chat_template(self) -> ChatTemplate:
         inputs = Inputs(self.tokens.tools, self.tokens.chat_template_kwargs)
@@ -124,7 +130,7 @@ class Encoder:
         if is_chat(row):
             self.template = self.template or self._chat_template()
             return render_scored(self.template, row, self.train_on)
-        if not self.eos:
+        if not self.eos and row.completions:
             raise UserError(
                 "plain-text completions end with the end-of-sequence token, and the tokenizer has none", where="data",
                 expected="a tokenizer with eos_token",
@@ -133,22 +139,24 @@ class Encoder:
         return [
             RenderedText(f"{row.prompt}{one.context}{one.text}", size, size + len(one.context))
             for one in row.completions
-        ]
+        ] or [RenderedText(str(row.prompt), size, size)]
 
     def _split(
         self, rendered: Sequence[RenderedText], tokenized: Sequence[tuple[Ids, list[Cut]]], chat: bool, whole: bool
     ) -> Encoded:
-        notes = {one.note for one in rendered if one.note}
+        notes = {note for one in rendered for note in (one.note, *one.left_out) if note}
         limit = min(cuts[0].tokens for _, cuts in tokenized)
         size = 1 if whole else common_prefix_length([ids for ids, _ in tokenized], limit)
         contexts, completions, spans = [], [], []
-        for one, (ids, (_, *turns, scored)) in zip(rendered, tokenized, strict=True):
+        for one, (ids, cuts) in zip(rendered, tokenized, strict=True):
+            count = 1 + 2 * len(one.turns)
+            turns, scored, ends_early = cuts[1:count], cuts[count], cuts[count + 1 :]
             first = turns[0] if turns else scored
             start = first.tokens if (*one.turns, (one.scored_from, 0))[0][0] > one.prompt_end else size
             if first.spans or (first.tokens > start and not whole):
                 notes.add(SPANNING)
             contexts.append(ids[size:start])
-            own = ids[start:]
+            own = ids[start : ends_early[0].tokens + ends_early[0].spans] if ends_early else ids[start:]
             completions.append(own if chat or own[-1:] == self.eos else own + self.eos)
             if not turns:
                 spans.append([(start - size, start - size + len(completions[-1]))])
@@ -161,6 +169,16 @@ class Encoder:
         prompt = tokenized[0][0][:size] or self.empty_prompt
         has_bos = prompt[:1] == [self.tokenizer.bos_token_id]
         return Encoded(prompt, contexts, completions, spans, has_bos, frozenset(notes))
+
+
+def _positions(one: RenderedText) -> Iterator[int]:
+    """Yield the characters at which the ids of a text are cut."""
+    yield one.prompt_end
+    for turn in one.turns:
+        yield from turn
+    yield one.scored_from
+    if one.scored_to is not None:
+        yield one.scored_to
 
 
 def apart(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -215,10 +233,10 @@ def truncate(
 ) -> tuple[Ids, list[Ids]] | str:
     """Truncate the prompt and the completions to the limits.
 
-    The order is that of the DPO authors' code. If the prompt and its longest completion exceed `max_length`, the prompt
-    is cut to `max_prompt_length`. If that is not enough, the completions are cut at their end to the rest of
-    `max_length`. (The authors' code cuts them to 256 tokens, even after a short prompt.) A branch's context counts as
-    part of the prompt.
+    The order is that of the DPO authors' code. If the prompt and its longest completion exceed `max_length`, or the
+    prompt is alone, it is cut to `max_prompt_length`. If that is not enough, the completions are cut at their end to
+    the rest of `max_length`. (The authors' code cuts them to 256 tokens, even after a short prompt.) A branch's context
+    counts as part of the prompt.
 
     Args:
         prompt: Ids of the prompt.
@@ -232,8 +250,9 @@ def truncate(
 
     Source: Rafailov et al. 2023 (arXiv:2305.18290), the authors' code.
     """
-    longest_context = max(map(len, contexts))
-    longest = max(len(context) + len(completion) for context, completion in zip(contexts, completions, strict=True))
+    longest_context = max(map(len, contexts), default=0)
+    lengths = (len(context) + len(completion) for context, completion in zip(contexts, completions, strict=True))
+    longest = max(lengths, default=tokens.max_length)  # a reply to a prompt alone may take all of it
     if len(prompt) + longest > tokens.max_length and len(prompt) + longest_context > tokens.max_prompt_length:
         room = tokens.max_prompt_length - longest_context
         if tokens.truncate_prompt == "never" or room < 1 + keep_first:

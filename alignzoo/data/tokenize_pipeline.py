@@ -1,15 +1,18 @@
-"""Read, tokenize and write rows in chunks, with the tokenizer running in background threads."""
+"""Read, tokenize and write rows in chunks. Tokenizer and chat template run in children with limits.
+
+Their code and patterns may come from strangers, and what they make of a text may take time and memory without end.
+"""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import os
+from collections.abc import Iterator, Sequence
 from datetime import date
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
+from alignzoo.core.door import Child, in_children
 from alignzoo.data.convert import (
     check_measurable,
     convert_rows,
@@ -18,8 +21,9 @@ from alignzoo.data.convert import (
     with_columns,
     with_mismatched,
 )
+from alignzoo.data.packed_rows import pack, unpack
 from alignzoo.data.row_reader import RowReader
-from alignzoo.data.tokenize import Encoded, Encoder, TokenizedRows, build_trees
+from alignzoo.data.tokenize import Encoder, TokenizedRows, build_trees
 from alignzoo.data.tree_writer import TreeWriter
 from alignzoo.interfaces.metric import Metric
 from alignzoo.interfaces.rows import Row, Skipped, strings
@@ -30,16 +34,13 @@ if TYPE_CHECKING:
     from alignzoo.recipe.schema import Recipe
 
 CHUNK = 1_024
-"""Rows tokenized at once: enough for all of the tokenizer's threads at a small memory cost."""
+"""Rows tokenized at once: enough for the start of a child to cost little."""
 CHUNK_CHARACTERS = 1_000_000
 """Characters that are tokenized at once, one row more at most."""
-AHEAD, THREADS = 3, 2
-"""Chunks in flight, and chunks tokenized at the same time.
-
-A fast tokenizer has its own threads for one chunk. The second chunk keeps the cores busy while the ids of the first
-become Python objects."""
-T = TypeVar("T")
-W = TypeVar("W")
+SECONDS, CHARACTERS_A_SECOND = 8.0, 20_000
+"""Processor time to tokenize a chunk: so much, and more for more characters. Fast ones take a million a second."""
+MOST_AT_ONCE = 8
+"""Chunks in work at the same time, where there are so many cores. More would keep more in memory."""
 Chunk = tuple[bool, list[Row], list[Skipped]]
 """(is held out, rows in the objective's shape, rows that the objective can't use)."""
 
@@ -81,10 +82,8 @@ class TokenizePipeline:
         for special in (True, False):  # sets the tokenizer's options once, before several threads use it
             self.encoder.boundary.tokenize(["a"], [()], special)
         writers = TreeWriter(self.folder / "train", train_rows), TreeWriter(self.folder / "held_out", rows)
-        for (held_out, converted, unconverted), encoded in map_ahead(
-            self._chunks(), self._encode, THREADS if self.tokenizer.is_fast else 1
-        ):
-            part = build_trees(converted, encoded, self.recipe.tokens)
+        for (held_out, converted, unconverted), raw in in_children(self._chunks(), self._start, _at_once()):
+            part = unpack(raw, converted)
             metrics = self._metrics(held_out)
             check_measurable(part.rows, metrics)
             part.trees = with_columns(part.trees, part.rows, self.objective, metrics, labels=True)
@@ -95,8 +94,23 @@ class TokenizePipeline:
     def _metrics(self, held_out: bool) -> Sequence[Metric]:
         return self.recipe.eval.metrics if held_out else ()
 
-    def _encode(self, chunk: Chunk) -> list[Encoded]:
-        return self.encoder(chunk[1])
+    def _start(self, chunk: Chunk) -> Child:
+        rows = chunk[1]
+        seconds = SECONDS + sum(map(self._characters, rows)) / CHARACTERS_A_SECOND
+        named = f"rows {rows[0].id} to {rows[-1].id}" if len(rows) > 1 else f"row {rows[0].id}" if rows else "no row"
+        return Child(
+            self.tokenizer.name_or_path or "tokenizer", self._make, rows, what="the tokenizer", seconds=seconds,
+            doing=f"tokenizing {named:.200}", hint="its tokenizer or its chat template may make much of little text",
+        )  # fmt: skip
+
+    def _make(self, rows: list[Row]) -> bytes:
+        return pack(build_trees(rows, self.encoder(rows), self.recipe.tokens), rows)
+
+    def _characters(self, row: Row) -> int:
+        """Return the number of characters that a row has to tokenize, about."""
+        tools = row.tools or self.recipe.tokens.tools or ()
+        texts = [row.prompt, [[one.context, one.text] for one in row.completions], list(tools)]
+        return sum(map(len, strings(texts)))
 
     def _chunks(self) -> Iterator[Chunk]:
         waiting: tuple[list[Row], list[Row]] = ([], [])
@@ -106,7 +120,7 @@ class TokenizePipeline:
             rows = waiting[held_out]
             if row is not None:
                 rows.append(row)
-                sizes[held_out] += sum(map(len, strings([row.prompt, [[c.context, c.text] for c in row.completions]])))
+                sizes[held_out] += self._characters(row)
             full = len(rows) == CHUNK or sizes[held_out] > CHUNK_CHARACTERS
             if full or (row is None and rows):
                 data = self.recipe.data
@@ -127,14 +141,6 @@ class TokenizePipeline:
         return TokenizedRows(trees, (), writer.skipped, *counts)
 
 
-def map_ahead(items: Iterable[T], function: Callable[[T], W], threads: int = 1) -> Iterator[tuple[T, W]]:
-    """Yield (item, function(item)) in order, computed by threads up to `AHEAD` items before they are consumed."""
-    with ThreadPoolExecutor(threads) as pool:
-        pending: deque[tuple[T, Future[W]]] = deque()
-        for item in items:
-            pending.append((item, pool.submit(function, item)))
-            if len(pending) > AHEAD:
-                ready, future = pending.popleft()
-                yield ready, future.result()
-        for ready, future in pending:
-            yield ready, future.result()
+def _at_once() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST_AT_ONCE)

@@ -171,8 +171,8 @@ def _misfit(arrays: Mapping[str, NDArray[Any]]) -> str:
     if len(cuts) != len(trees) or not offsets_fit(cuts, len(arrays["ids"])):
         return "its ids don't fit its trees"
     lengths = np.diff(segments)
-    if (np.diff(trees) < 2).any() or (lengths[trees[:-1]] < 1).any():
-        return "a tree has no prompt or no completion"
+    if (np.diff(trees) < 1).any() or (lengths[trees[:-1]] < 1).any():
+        return "a tree has no prompt"
     if len(tokens) and tokens.min() < 0:
         return "a token id is negative"
     if not trees_from(arrays, mismatched=False).spans_fit():
@@ -188,7 +188,8 @@ def row_to_json(row: Row) -> dict[str, Any]:
     return {
         "id": row.id, "prompt": _as_json(row.prompt), "group": row.group, "columns": _numbers(row.columns),
         "completions": [[_as_json(one.text), _as_json(one.context), _numbers(one.columns)] for one in row.completions],
-        "tools": list(row.tools), "template_kwargs": dict(row.template_kwargs),
+        "tools": None if row.tools is None else list(row.tools), "template_kwargs": dict(row.template_kwargs),
+        "extra": dict(row.extra),
     }  # fmt: skip
 
 
@@ -199,7 +200,7 @@ def row_from_json(values: Mapping[str, Any]) -> Row:
     )
     return Row(
         values["id"], _as_text(values["prompt"]), completions, values["group"], values["columns"],
-        tuple(values["tools"]), values["template_kwargs"],
+        None if values["tools"] is None else tuple(values["tools"]), values["template_kwargs"], values["extra"],
     )  # fmt: skip
 
 

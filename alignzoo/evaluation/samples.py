@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.interfaces.rows import Row, plain_text
+from alignzoo.models.tokenizers import decode
 
 
 def choose_reply_rows(held_out: TokenizedRows, wanted: int, among: NDArray[np.bool_] | None = None) -> list[int]:
@@ -47,16 +48,17 @@ def reply_records(
 ) -> list[dict[str, Any]]:
     """Return the records of samples.jsonl: prompt, replies, best and worst completion."""
     indices = choose_reply_rows(held_out, wanted)
+    prompts = decode(tokenizer, (held_out.trees[i].prompt for i in indices))
+    rows = (held_out.rows[i] for i in indices)
     return [
-        {"id": row.id, "prompt": tokenizer.decode(held_out.trees[index].prompt), "before": old, "after": new,
-         **_best_and_worst(row)}
-        for index, row, old, new in zip(indices, (held_out.rows[i] for i in indices), before, after, strict=True)
-    ]  # fmt: skip
+        {"id": row.id, "prompt": prompt, "before": old, "after": new, **_best_and_worst(row)}
+        for row, prompt, old, new in zip(rows, prompts, before, after, strict=True)
+    ]
 
 
 def _best_and_worst(row: Row) -> dict[str, str]:
     """Return `chosen` and `rejected`; a single completion is one of them, by its label."""
-    last = len(row.completions) - 1
-    if last == 0 and not row.completions[0].columns.get("desirable", 1.0):
+    last = max(0, len(row.completions) - 1)
+    if len(row.completions) == 1 and not row.completions[0].columns.get("desirable", 1.0):
         return {"chosen": "", "rejected": as_text(row, 0)}
     return {"chosen": as_text(row, 0), "rejected": as_text(row, last) if last else ""}

@@ -118,6 +118,13 @@ class Objective(ScoredComponent):
         """
         return 0.0
 
+    def reference_correction(self, step: int) -> float:
+        """Return the weight a of a correction of a moving reference for its lag; 0 in every step, or in none.
+
+        The reference is then average + a (policy - start), with the average moved as in `reference_update`.
+        """
+        return 0.0
+
     @classmethod
     def _contradictions(cls) -> dict[str, bool]:
         def defines(method: str) -> bool:
@@ -142,6 +149,8 @@ class Objective(ScoredComponent):
                 cls.head == "scalar" and (cls.reference != "none" or cls.tokens),
             '`reference_update` needs `reference = "moving"`':
                 defines("reference_update") and cls.reference != "moving",
+            "`reference_correction` needs `reference_update`":
+                defines("reference_correction") and not defines("reference_update"),
             '`reference = "moving"` needs `reference_update`':
                 cls.reference == "moving" and not defines("reference_update"),
         }  # fmt: skip

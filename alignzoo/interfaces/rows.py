@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 Message = Mapping[str, Any]
@@ -38,7 +38,10 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A prompt and its completions, best first: one is unpaired data, two are a pair, more are a ranked list."""
+    """A prompt and its completions, best first.
+
+    None are a prompt alone, one is unpaired data or data of SFT, two are a pair, more are a ranked list.
+    """
 
     id: str
     """A stable id that is unique in the source: `file.jsonl.gz:17`, or the row's own id."""
@@ -48,15 +51,31 @@ class Row:
     """Rows of the same group stay on the same side of a split: the first human turn, or the whole prompt."""
     columns: Mapping[str, float] = field(default_factory=dict)
     """Numbers of the row, such as a margin or a weight."""
-    tools: tuple[Mapping[str, Any], ...] = ()
-    """JSON schemas of the functions for the chat template."""
+    tools: tuple[Mapping[str, Any], ...] | None = None
+    """JSON schemas of the functions for the chat template. None stands for those of the recipe."""
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Variables of the chat template, such as `enable_thinking`."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """The record's other columns as they are, such as a gold answer: any JSON values."""
 
     @property
     def is_training_text(self) -> bool:
         """True for data of SFT: one completion without a label."""
         return len(self.completions) == 1 and "desirable" not in self.completions[0].columns
+
+    @property
+    def has_preference(self) -> bool:
+        """True for pairs, lists and labeled completions."""
+        return bool(self.completions) and not self.is_training_text
+
+    def alone(self) -> Row:
+        """Return the prompt alone, for whatever draws replies: a chat that ends with the user's turn is all prompt."""
+        prompt = self.prompt
+        if self.is_training_text and not isinstance(prompt, str):
+            (only,) = self.completions
+            chat: tuple[Message, ...] = (*prompt, *only.context, *only.text)
+            prompt = chat if chat[-1]["role"] != "assistant" else prompt
+        return replace(self, prompt=prompt, completions=())
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ The first comment of a template can declare the special tokens that it needs and
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,10 @@ FOLDER = Path(__file__).parent / "chat_templates"
 MAX_BYTES = 2**20
 DECLARATION = re.compile(r"\{#-?\s*tokens:\s*(?P<tokens>[^;#]*?)\s*(?:;\s*eos:\s*(?P<eos>\S+)\s*)?-?#\}\n?")
 MISPLACED = re.compile(r"\{#-?\s*(tokens|eos):")
-RESIZED = "alignzoo_resized"
-"""Attribute of a model whose embeddings have more rows than its weights had."""
+NEW_TOKENS = "alignzoo_new_tokens"
+"""Attribute with the ids that a chat template has added to a tokenizer, or that a model drew embeddings for."""
+SPREAD, ROWS = 1e-9, 16_384
+"""Variance of new embeddings, as a share of that of the others, as in transformers; and rows that are read at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,7 @@ def use_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     missing = [token for token in template.tokens if token not in known]
     if missing:
         tokenizer.add_special_tokens({"additional_special_tokens": missing}, replace_extra_special_tokens=False)
+        setattr(tokenizer, NEW_TOKENS, tokenizer.convert_tokens_to_ids(missing))
     tokenizer.chat_template = template.source
     if template.eos:
         tokenizer.eos_token = template.eos
@@ -101,16 +105,46 @@ def use_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
 def make_room(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, needed: int, seed: int) -> None:
     """Give a model embeddings for `needed` ids, and the tokenizer's end-of-sequence token, in place.
 
-    New embeddings are drawn around the mean of the others, as transformers does, from the seed.
+    Embeddings of the template's new tokens are drawn around the mean of the others, as transformers does, from the
+    seed. That includes tokens for which the model has rows already, which nothing has trained.
     """
-    if needed > int(model.get_input_embeddings().num_embeddings):  # type: ignore[arg-type]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model.resize_token_embeddings(needed)
-        setattr(model, RESIZED, True)
+    size = int(model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
+    if needed > size:
+        model.resize_token_embeddings(needed, mean_resizing=False)
+    if new := sorted({*getattr(tokenizer, NEW_TOKENS, ()), *range(size, needed)}):
+        known = torch.tensor(sorted(set(tokenizer.get_vocab().values()) - set(new)))
+        generator = torch.Generator().manual_seed(seed)
+        both = (model.get_input_embeddings(), model.get_output_embeddings())
+        layers = {id(one.weight): one for one in both if one is not None}
+        with torch.no_grad():
+            for layer in layers.values():  # a single one if they are tied
+                draw_rows(layer.weight, known, new, generator)  # type: ignore[arg-type]
+                if isinstance(bias := getattr(layer, "bias", None), torch.Tensor):
+                    bias[new] = bias[known.to(bias.device)].mean()
+        setattr(model, NEW_TOKENS, new)
     end = tokenizer.eos_token_id
     own = getattr(model.generation_config, "eos_token_id", None)
     before = own if isinstance(own, list) else [] if own is None else [own]
     model.config.eos_token_id = end
     if model.generation_config is not None:
         model.generation_config.eos_token_id = [end, *(id for id in before if id != end)]
+
+
+def draw_rows(weight: torch.Tensor, known: torch.Tensor, new: list[int], generator: torch.Generator) -> None:
+    """Draw rows of a matrix around the mean of the known rows, with `SPREAD` times their covariance, in place.
+
+    A weighted sum of the known rows' deviations, with normal weights, has that covariance.
+
+    Args:
+        weight: (V, D) matrix.
+        known: Indices of the known rows.
+        new: Indices of the rows to draw.
+        generator: Source of the normal weights.
+    """
+    parts = [part.to(weight.device) for part in known.split(ROWS)]
+    mean = torch.stack([weight[part].float().sum(dim=0) for part in parts]).sum(dim=0) / len(known)
+    noise = torch.zeros(len(new), weight.shape[1], device=weight.device)
+    for part in parts:
+        normal = torch.randn(len(new), len(part), generator=generator).to(weight.device)
+        noise += normal @ (weight[part].float() - mean)
+    weight[new] = (mean + noise * math.sqrt(SPREAD / len(known))).to(weight.dtype)

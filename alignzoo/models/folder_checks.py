@@ -20,6 +20,7 @@ JSON_BYTES = 200_000_000
 """Limit of a JSON file. The largest tokenizers in use have 40 MB."""
 LARGEST_ID = 2**24
 """Limit of a token's id. Libraries reserve memory up to the largest one."""
+CONFIG_SECONDS = 8.0
 SECONDS, BYTES_A_SECOND = 8.0, 1_000_000_000
 """Processor time to build a model without its weights: so much, and more for larger weights."""
 TOKENIZER_BYTES_A_SECOND = 1_000_000
@@ -70,6 +71,15 @@ def weight_files(folder: Path) -> list[Path]:
     """
     if (folder / WEIGHTS).exists() or (folder / WEIGHTS).is_symlink():
         return [_inside(folder, WEIGHTS)]
+    return [_inside(folder, name) for name in indexed_files(folder)]
+
+
+def indexed_files(folder: Path) -> list[str]:
+    """Return the names of the safetensors files in a model's index; none without an index.
+
+    Raises:
+        BadFile: The index is no index, or names a file in another format.
+    """
     index = _json_object(folder, INDEX)
     if index is None:
         return []
@@ -84,7 +94,21 @@ def weight_files(folder: Path) -> list[Path]:
             f"names '{other:.200}', and loading a pickled file can run any code", where=where,
             expected="files that end in .safetensors",
         )  # fmt: skip
-    return [_inside(folder, name) for name in files if not _is_hub_snapshot(folder) or (folder / name).exists()]
+    return files
+
+
+def check_config(folder: Path, load: Callable[[], None]) -> None:
+    """Check the config of a local model, and load it in a child.
+
+    Args:
+        folder: The folder, of the user or of the hub's cache.
+        load: Loads the config.
+
+    Raises:
+        BadFile: It is no JSON object, or ends, hangs or fills the process that loads it.
+    """
+    _json_object(folder, CONFIG)
+    in_child(folder / CONFIG, load, what="the config", hint=HINT, seconds=CONFIG_SECONDS)
 
 
 def check_tokenizer(folder: Path, load: Callable[[], None]) -> None:
@@ -142,6 +166,6 @@ def _inside(folder: Path, name: str) -> Path:
 
 
 def _is_hub_snapshot(folder: Path) -> bool:
-    """Return True in the cache of the hub, where files are links to `blobs` and weights may not be there yet."""
+    """Return True in the cache of the hub, where files are links to `blobs`."""
     folder = folder.resolve()  # it may be given as "." or by a link
     return folder.parent.name == "snapshots" and (folder.parent.parent / "blobs").is_dir()

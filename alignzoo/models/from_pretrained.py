@@ -5,19 +5,23 @@ The folder is checked first. Code that comes with it runs only if the recipe say
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from alignzoo.core.console import warn_once
-from alignzoo.core.door import translate
+from alignzoo.core.door import BadFile, translate
 from alignzoo.core.errors import RunFailed, UserError
-from alignzoo.models.folder_checks import check_model, check_tokenizer
+from alignzoo.data.boundary import BoundaryTokenizer
+from alignzoo.models.folder_checks import WEIGHTS, check_config, check_model, check_tokenizer, indexed_files
 from alignzoo.registry.loading import no_plugins
 
 SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
 """Files of a hub repository that are fetched and checked before a library loads anything."""
+MOST_SECONDS_OF_USE = 2.0
+"""Processor time for the few words of a tokenizer's trial, which the parent will spend again."""
 LONGEST_MESSAGE = 300
 
 
@@ -42,26 +46,45 @@ def call_from_pretrained(
     if trust:
         warn_once(f"model.trust_remote_code is true: Python code that comes with '{source}' will be run")
     common = {"revision": revision, "trust_remote_code": trust}
-    folder = _local(source, revision)
+    local = Path(source).is_dir()
+    folder = Path(source) if local else _fetch(source, revision)
+    if folder is not None and not local:
+        common["revision"] = folder.name  # the commit that is checked is the one that is loaded
     if folder is not None and kind == "model":
+        if not local:
+            with _as_user_errors(kind, source, where):
+                _fetch_weights(source, folder)
         labels = {key: value for key, value in options.items() if key == "num_labels"}
-        check_model(folder, lambda: _described(auto, source, kind, where, common | labels))
-    if folder is not None and kind == "tokenizer":
+        read = source if trust else str(folder)  # code is not among the files that were fetched
+        check_model(folder, lambda: _described(auto, read, kind, where, common | labels))
+    elif folder is not None and kind == "config":
+        check_config(folder, lambda: _try_config(auto, source, kind, where, common))
+    elif folder is not None:
         check_tokenizer(folder, lambda: _try_tokenizer(auto, source, kind, where, common))
     with _as_user_errors(kind, source, where):
         return auto.from_pretrained(source, **common, **options)
 
 
-def _local(source: str, revision: str | None) -> Path | None:
-    """Return the folder of a source, or that of a hub id in the hub's cache; None if it has none yet."""
-    if Path(source).is_dir():
-        return Path(source)
+def _fetch(source: str, revision: str | None) -> Path | None:
+    """Return the folder of a hub id in the hub's cache, with its small files; None if it can't be had."""
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(source, revision=revision, allow_patterns=SMALL_FILES, ignore_patterns="*/*"))
     except Exception:  # no such id, or no network: from_pretrained has a sentence for each
         return None
+
+
+def _fetch_weights(source: str, folder: Path) -> None:
+    """Download the weights of a hub id beside its small files, so that they are checked before they are read."""
+    from huggingface_hub import snapshot_download
+
+    snapshot_download(source, revision=folder.name, allow_patterns=[WEIGHTS, *indexed_files(folder)])
+
+
+def _try_config(auto: Any, source: str, kind: str, where: str, options: dict[str, Any]) -> None:
+    with _as_user_errors(kind, source, where):
+        auto.from_pretrained(source, **options)
 
 
 def _described(auto: Any, source: str, kind: str, where: str, options: dict[str, Any]) -> int:
@@ -78,10 +101,16 @@ def _described(auto: Any, source: str, kind: str, where: str, options: dict[str,
 
 
 def _try_tokenizer(auto: Any, source: str, kind: str, where: str, options: dict[str, Any]) -> None:
-    """Load a tokenizer, encode some text and render a chat. What a template says to these messages does not matter."""
+    """Load a tokenizer, encode and decode some text and render a chat, as the parent will.
+
+    What a template says to these messages does not matter. Real texts are tokenized in children of their own.
+    """
     with _as_user_errors(kind, source, where):
         tokenizer = auto.from_pretrained(source, **options)
-        tokenizer(["", "a", "Hello, world! 123 Grüße 漢字 🙂\n"])
+        began = time.process_time()
+        BoundaryTokenizer(tokenizer)
+        for ids in tokenizer(["", "a", "Hello, world! 123 Grüße 漢字 🙂\n"])["input_ids"]:
+            tokenizer.decode(ids)
     for messages in ([{"role": "user", "content": "Hi"}], [{"role": "user", "content": ""}] * 2):
         if tokenizer.chat_template:
             try:
@@ -90,6 +119,11 @@ def _try_tokenizer(auto: Any, source: str, kind: str, where: str, options: dict[
                 raise
             except Exception:
                 continue
+    if (taken := time.process_time() - began) > MOST_SECONDS_OF_USE:
+        raise BadFile(
+            f"the tokenizer or its chat template takes {taken:.1f} s for a few words", where=source,
+            expected=f"at most {MOST_SECONDS_OF_USE:g} s",
+        )  # fmt: skip
 
 
 @contextmanager

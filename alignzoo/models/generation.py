@@ -42,6 +42,7 @@ from alignzoo.models.decoding import (
 )
 from alignzoo.models.logits import token_statistics
 from alignzoo.models.positions import max_tokens
+from alignzoo.models.tokenizers import decode
 
 BISECTIONS = 24
 """Random numbers for each token, enough for a vocabulary of 16 million."""
@@ -213,12 +214,13 @@ class _BatchGeneration:
 
     def replies(self, tokenizer: PreTrainedTokenizerBase) -> Iterator[Reply]:
         """Yield the generated replies."""
-        for row, length in enumerate(self.length):
-            tokens = self.tokens[row, :length].copy()
+        all_tokens = [self.tokens[row, :length].copy() for row, length in enumerate(self.length)]
+        finished = [bool(np.isin(tokens[-1], self.ends)) for tokens in all_tokens]
+        without_end = [tokens[: len(tokens) - end] for tokens, end in zip(all_tokens, finished, strict=True)]
+        texts = decode(tokenizer, without_end, skip_special_tokens=True)
+        for row, (tokens, text, end) in enumerate(zip(all_tokens, texts, finished, strict=True)):
             log_prob, entropy = (float(value) for value in self.sums[:, row])
-            finished = bool(np.isin(tokens[-1], self.ends))
-            text = str(tokenizer.decode(tokens[: length - finished], skip_special_tokens=True))
-            yield Reply(tokens, text, log_prob, entropy / int(length), finished)
+            yield Reply(tokens, text, log_prob, entropy / len(tokens), end)
 
 
 def _choose(logits: Tensor, temperature: float, top_p: float, uniforms: Tensor | None) -> Tensor:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from alignzoo.core.door import in_child
 from alignzoo.core.errors import UserError
+from alignzoo.data.trees import TokenIds
 from alignzoo.interfaces.rows import Row, words
 from alignzoo.models.from_pretrained import call_from_pretrained
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from alignzoo.interfaces.model_source import ModelSource
     from alignzoo.models.sources.transformers import TokenizerConfig
 
+SECONDS, TOKENS_A_SECOND = 8.0, 5_000
+"""Processor time to decode: so much, and more for more tokens."""
 END, PAD = "<|endoftext|>", "<|pad|>"
 
 
@@ -47,6 +51,25 @@ def load_tokenizer(
 def pretrained_tokenizer(source: str, revision: str | None = None, trust: bool = False) -> PreTrainedTokenizerBase:
     """Load a tokenizer from a folder or the hub. `trust` allows running Python code that comes with it."""
     return call_from_pretrained(AutoTokenizer, source, revision, "tokenizer", trust)
+
+
+def decode(
+    tokenizer: PreTrainedTokenizerBase, sequences: Iterable[Sequence[int] | TokenIds], skip_special_tokens: bool = False
+) -> list[str]:
+    """Return the text of each list of ids. A decoder can make much of little, so it runs in a child with limits.
+
+    Raises:
+        BadFile: It fails, or takes too long or too much memory.
+    """
+    lists = [list(map(int, ids)) for ids in sequences]
+
+    def texts() -> list[str]:
+        return [str(tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)) for ids in lists]
+
+    seconds = SECONDS + sum(map(len, lists)) / TOKENS_A_SECOND
+    name = tokenizer.name_or_path or "tokenizer"
+    found: list[str] = in_child(name, texts, what="the tokenizer", doing="decoding tokens", seconds=seconds)
+    return found
 
 
 def train_tokenizer(config: TokenizerConfig, rows: Iterable[Row]) -> PreTrainedTokenizerFast:

@@ -84,6 +84,10 @@ class Modified(Composition):
         """Return the objective's update of a moving reference."""
         return self.inner.reference_update(step)
 
+    def reference_correction(self, step: int) -> float:
+        """Return the objective's correction of a moving reference."""
+        return self.inner.reference_correction(step)
+
     def _transformed(self, example: Any) -> Any:
         for n in reversed(range(len(self.modifiers))):
             inside: Any = _Layer(self.inner, self.modifiers[:n])
@@ -142,6 +146,10 @@ class Sum(Composition):
     def reference_update(self, step: int) -> float:
         """Return the update of the term that has a moving reference."""
         return max(part.reference_update(step) for part in self.parts)
+
+    def reference_correction(self, step: int) -> float:
+        """Return the correction of the term that has a moving reference."""
+        return max(part.reference_correction(step) for part in self.parts)
 
     def to_recipe(self, spelling: Spelling | None = None) -> list[dict[str, Any]]:
         """Return the list of the terms' nodes, each with its weight."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 ZOO = """
-alpha_dpo alpha_po aot aot_unpaired apo_down apo_zero apo_zero_unpaired bco bco_pair beta_dpo bradley_terry
-bradley_terry_margin cal_dpo chi_po cpo discopop dpo_shift dpop dr_dpo exo_pair f_dpo infonca kto ld_dpo lipo_lambda
-ln_dpo nca nca_pair odpo orpo pl_dpo preferred_ft pro r_dpo robust_dpo rpo rrhf rso_hinge sampo simpo slic_hf
-sppo_hard tdpo1 tdpo2 tr_dpo unlikelihood wpo
+alpha_dpo alpha_po aot aot_unpaired apo_down apo_zero apo_zero_unpaired bco bco_pair bema_dpo beta_dpo bfpo bpo
+bradley_terry bradley_terry_absolute bradley_terry_list bradley_terry_margin bradley_terry_scaled cal_dpo chi_po
+confpo cpo d2po dil discopop dpo_shift dpop dr_dpo exo_pair f_dpo focal_bradley_terry focal_po gpo infonca kto ld_dpo
+lipo_lambda ln_dpo mappo minor_dpo modpo nca nca_pair odpo orpo pl_dpo plackett_luce preferred_ft pro qrpo r_dpo
+rainbow_po rebel repo reward_rpo robust_dpo rpo rrhf rso_hinge safe_dpo sampo score_regression simper simpo slic_hf
+sppo sppo_hard tdpo1 tdpo2 tr_dpo unlikelihood wpo
 """.split()
 
 ONLINE = "cispo dapo dr_grpo grpo gspo reinforce reinforce_pp remax rloo".split()
@@ -16,7 +18,7 @@ PACKAGE_OF: dict[str, dict[str, str]] = {
     | dict.fromkeys(ZOO, "alignzoo-zoo")
     | dict.fromkeys(ONLINE, "alignzoo-online"),
     "modifier": dict.fromkeys(
-        ("length_downsampling", "f_divergence", "wpo_weighting", "length_desensitization"), "alignzoo-zoo"
+        ("length_downsampling", "f_divergence", "wpo_weighting", "length_desensitization", "humanline"), "alignzoo-zoo"
     ),
     "data source": {"shp": "alignzoo-shp"},
     "format": {"imdb": "alignzoo-imdb"},

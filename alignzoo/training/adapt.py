@@ -8,7 +8,7 @@ from alignzoo.core.artifacts import atomic_folder
 from alignzoo.core.distributed.gather import full_state_dict
 from alignzoo.core.errors import UserError
 from alignzoo.models.adapters import add_adapters, score_head_note
-from alignzoo.models.chat_template_files import RESIZED
+from alignzoo.models.chat_template_files import NEW_TOKENS
 from alignzoo.models.fingerprint import num_trainable_parameters
 from alignzoo.training import checkpoint
 from alignzoo.training.export import BASE
@@ -35,10 +35,10 @@ def adapt(job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
     base, revision = recipe.model.origin or (None, None)
     if job.start is not None:
         base = str(job.start.resolve())
-    resized = getattr(model, RESIZED, False)
-    if resized:
+    has_new_tokens = hasattr(model, NEW_TOKENS)
+    if has_new_tokens:
         job.screen.info("the embeddings of the chat template's new tokens are frozen under adapters, as all others are")
-    if base is None or resized or recipe.objective.head == "scalar":
+    if base is None or has_new_tokens or recipe.objective.head == "scalar":
         saved = job.folder.path / BASE
         if job.folder.writes and not saved.is_dir():
             weights = full_state_dict(model)

@@ -63,7 +63,8 @@ class Engine:
         self.states = self.loss.initial_states()
         self.batches = self.source or DataBatches(len(self.builder.trees), self.config, self.seed)
         live = self.builder.live if self.builder.objective.reference == "moving" else None
-        self.moving = MovingReference(live.model, self.scorer.model, self.optimizer) if live else None
+        corrected = self.builder.objective.reference_correction(1) != 0
+        self.moving = MovingReference(live.model, self.scorer.model, self.optimizer, corrected) if live else None
 
     def step(self, step: int) -> tuple[dict[str, float], int]:
         """Take an optimizer step.
@@ -97,8 +98,9 @@ class Engine:
         finally:
             self.optimizer.zero_grad(set_to_none=True)
         self.states = gradient.states
-        if self.moving and (fraction := self.builder.objective.reference_update(step + 1)):
-            self.moving.move(fraction)
+        objective = self.builder.objective
+        if self.moving and (fraction := objective.reference_update(step + 1)):
+            self.moving.move(fraction, objective.reference_correction(step + 1))
         idle = {ZERO_WEIGHT: 1.0} if gradient.zero_weight else {}
         return gradient.metrics | idle | {"grad_norm": norm, "learning_rate": rate}, gradient.slots
 

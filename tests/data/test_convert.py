@@ -12,7 +12,6 @@ from zoo import make
 
 from alignzoo.core.errors import UserError
 from alignzoo.data.convert import convert_rows, with_columns, with_mismatched
-from alignzoo.data.formats.pairs import Columns
 from alignzoo.data.formats.row_shapes import record_row
 from alignzoo.data.prepare import prepare
 from alignzoo.data.trees import Branch, Tree, Trees
@@ -23,7 +22,7 @@ from alignzoo.recipe.schema import TokensConfig
 
 
 def row_of(record, id: str = "f:1") -> Row:
-    row = record_row(id, record, Columns(), id)
+    row = record_row(id, record, {}, id)
     assert isinstance(row, Row)
     return row
 

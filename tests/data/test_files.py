@@ -8,8 +8,11 @@ import sys
 import pytest
 
 from alignzoo.core.errors import UserError
+from alignzoo.data.sources.files import Files
+from alignzoo.data.sources.hub import without_nulls
 from alignzoo.data.sources.named_splits import split_in_path
 from alignzoo.data.sources.readers import find_files, read_records
+from alignzoo.interfaces.rows import Row
 
 
 def records(path) -> list[dict]:
@@ -99,8 +102,34 @@ def test_parquet_with_json_columns_is_what_datasets_reads(tmp_path):
     path = str(tmp_path / "a.parquet")
     datasets.Dataset.from_list(rows, features=features).to_parquet(path)
     theirs = datasets.load_dataset("parquet", data_files=path, split="train", cache_dir=str(tmp_path / "cache"))
-    assert records(path) == list(theirs)
-    assert records(path)[1]["chosen"][0]["content"] == [{"type": "text", "text": "ä"}]
+    assert records(path) == [without_nulls(record) | {"whole": record["whole"]} for record in theirs]
+    assert records(path)[0]["whole"] == [1, {"b": None}], "a null that JSON text holds is a value"
+    assert records(path)[1]["chosen"] == [{"role": "user", "content": [{"type": "text", "text": "ä"}]}, {"role": "x"}]
+
+
+CALLS = [{"type": "function", "function": {"name": name, "arguments": own}}
+         for name, own in (("sea", {"at": "a"}), ("sky", {"by": 1}))]  # fmt: skip
+TOOLS = [{"type": "function", "function": {"name": "sea", "parameters": {"properties": {"at": {"enum": ["a"]}}}}},
+         {"type": "function", "function": {"name": "sky", "parameters": {"properties": {"by": {"type": "x"}}}}}]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["parquet", "saved"])
+def test_keys_that_arrow_has_filled_in_do_not_reach_a_template(tmp_path, kind):
+    """Arrow gives every call the arguments of all calls, and every schema the keys of all schemas."""
+    datasets = pytest.importorskip("datasets")
+    chat = [
+        {"role": "user", "content": "q", "tool_calls": None},
+        {"role": "assistant", "content": "", "tool_calls": CALLS},
+    ]
+    data = datasets.Dataset.from_list([{"messages": chat, "tools": TOOLS, "answer": {"x": 1}}, {"answer": {"y": 2}}])
+    assert data[0]["tools"][0]["function"]["parameters"]["properties"]["by"] is None
+    path = str(tmp_path / ("a.parquet" if kind == "parquet" else "saved"))
+    data.to_parquet(path) if kind == "parquet" else data.save_to_disk(path)
+    (row,) = (row for row in Files(path=path).read("train") if isinstance(row, Row))
+    assert row.completions[0].text[0]["tool_calls"] == CALLS
+    assert list(row.tools) == TOOLS
+    assert row.extra == {"answer": {"x": 1}}
+    assert without_nulls(data[0])["tools"] == TOOLS
 
 
 def test_json_columns_that_hold_no_json_are_an_error(tmp_path):

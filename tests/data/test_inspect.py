@@ -57,9 +57,10 @@ def test_what_tokenizer_and_template_did_is_said(inspect, write):
     """From the counts alone: what makes them is held in test_tokenizers.py."""
     assert "1 rows whose dialogues differ before the last turn; no samples are drawn" in inspect(rows(write))
     report = {"boundary": dict.fromkeys(NOTES, 1200) | {"white space": 0}, "parted": 0}
-    spans, thinking, calls = tokenization_notes(report, "keep")
+    spans, thinking, turns, calls = tokenization_notes(report, "keep")
     assert spans.startswith("1,200 rows where a token spans the end of the prompt")
     assert "scored as given (as the template writes them with tokens.thinking=template" in thinking
+    assert "thoughts in scored turns" in turns
     assert "tool calls" in calls
     assert "tokens.thinking=keep" in tokenization_notes(report, "template")[1]
 

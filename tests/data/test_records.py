@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignzoo.core.errors import UserError
-from alignzoo.data.formats.pairs import Columns
-from alignzoo.data.formats.row_shapes import numbers, record_row
+from alignzoo.data.formats.parts import numbers
+from alignzoo.data.formats.row_shapes import record_row
 from alignzoo.data.sources.files import Files
 from alignzoo.data.splits import read_rows
 from alignzoo.data.tree_writer import row_from_json, row_to_json
@@ -21,8 +21,8 @@ SINGLE = {"prompt": "p", "completion": "a", "label": True}
 LIST = {"prompt": "p", "completions": ["a", "b", "c"]}
 
 
-def read(record, columns: Columns | None = None) -> Row | Skipped:
-    return record_row("f:1", record, columns or Columns(), "f.jsonl:1")
+def read(record, columns=None) -> Row | Skipped:
+    return record_row("f:1", record, columns or {}, "f.jsonl:1")
 
 
 def texts(row: Row) -> list[str]:
@@ -107,9 +107,10 @@ def test_columns_decide_the_shape_of_a_record_and_a_pair_comes_first():
     both = PAIR | {"completions": ["x", "y"], "completion": "z", "label": True}
     assert texts(read(both)) == ["a", "b"]
     assert texts(read({**LIST, "completion": "z", "label": True})) == ["a", "b", "c"]
-    own = Columns("question", "better", "worse")
+    own = {"prompt": "question", "chosen": "better", "rejected": "worse"}
     assert texts(read({"question": "q", "better": "a", "worse": "b"}, own)) == ["a", "b"]
-    assert read({"question": "q", "completion": "a", "label": 1}, own).prompt == "q"
+    single = {"question": "q", "completion": "a", "label": 1, "better": None, "worse": None}
+    assert read(single, own).prompt == "q", "columns of null yield to those with a value"
 
 
 # Numbers beside them
@@ -127,7 +128,7 @@ def test_numbers_are_the_rows_and_those_of_a_side_its_own():
     [("chosen_score", "rejected_score"), ("score_chosen", "score_rejected"), ("yw_score", "score_yl")],
 )
 def test_both_spellings_of_a_sides_number_and_the_tables_own_names(better, worse):
-    row = read({"prompt": "p", "yw": "a", "yl": "b", better: 2, worse: 1}, Columns("prompt", "yw", "yl"))
+    row = read({"prompt": "p", "yw": "a", "yl": "b", better: 2, worse: 1}, {"chosen": "yw", "rejected": "yl"})
     assert [one.columns for one in row.completions] == [{"score": 2.0}, {"score": 1.0}]
     assert row.columns == {}
 
@@ -193,7 +194,7 @@ def test_what_can_not_be_used_is_skipped_with_its_reason(record, reason):
         (SINGLE | {"label": "good"}, "label is 'good'"),
         (SINGLE | {"label": None}, "label is None"),
         (SINGLE | {"label": [True]}, "label is [True]"),
-        (SINGLE | {"completion": 3}, "completion 1: the value is a number; expected a string or a list of chat messages"),
+        (SINGLE | {"completion": 3}, "completion: the value is a number; expected a string or a list of chat messages"),
         ({"completion": "a", "label": True}, "no column 'prompt'; expected one of completion, label"),
         ({"promt": "p", "completion": "a", "label": True}, "no column 'prompt'; expected one of promt, completion, label; did you mean 'promt'?"),
         (SINGLE | {"prompt": None}, "no prompt; expected text or chat messages"),
@@ -215,7 +216,7 @@ def test_what_can_not_be_used_is_skipped_with_its_reason(record, reason):
         (PAIR | {"chosen": 3}, "chosen: the value is a number"),
         ({"prompt": "p", "chosen": "a", "rejcted": "b"}, "no column 'rejected'; expected one of prompt, chosen, rejcted; did you mean 'rejcted'?"),
         (PAIR | {"chosen": [says("assistant", "a")]}, "chosen and rejected have different types"),
-        ({}, "no column 'chosen'; expected a record with columns"),
+        ({}, "no columns; expected a record with columns"),
         ({"messages": "hi"}, "messages is a string; expected a list of chat messages"),
         ({"text": 3}, "text is a number; expected a string"),
         ({"instruction": "a", "output": ["b"]}, "output is a list; expected a string"),
@@ -232,7 +233,7 @@ def test_what_can_not_be_used_is_skipped_with_its_reason(record, reason):
         ({"mesages": []}, "format: {name: records, messages: mesages}"),
         ({"content": "x"}, "closest reading: a text; under data, write format: {name: records, text: content}"),
         ({"question": "q", "better": "a"}, "closest reading: a pair, without rejected"),
-        ({"x": 1}, "the columns x are no row; expected prompt, chosen and rejected; "),
+        ({"x": 1}, "the columns x are no row; expected a prompt (or instruction) with chosen and rejected, "),
     ],
 )  # fmt: skip
 def test_a_mistake_is_reported_at_its_line(record, said):

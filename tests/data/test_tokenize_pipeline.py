@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 import tracemalloc
 from pathlib import Path
 from typing import ClassVar
@@ -18,7 +16,7 @@ from alignzoo.core.errors import UserError
 from alignzoo.data.prepare import prepare
 from alignzoo.data.row_reader import RowReader
 from alignzoo.data.splits import read_rows
-from alignzoo.data.tokenize_pipeline import AHEAD, TokenizePipeline, map_ahead
+from alignzoo.data.tokenize_pipeline import TokenizePipeline
 from alignzoo.interfaces.data_source import DataSource
 from alignzoo.interfaces.rows import Completion, Row
 from alignzoo.recipe.load import load_recipe
@@ -54,7 +52,6 @@ def most_memory(work) -> int:
 def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
     monkeypatch.setattr("alignzoo.data.tokenize_pipeline.CHUNK", 64)
     monkeypatch.setattr("alignzoo.data.row_reader.MAX_ROWS_IN_MEMORY", 100)
-    monkeypatch.setattr("alignzoo.data.tokenize_pipeline.AHEAD", 0)  # how many chunks wait at once is the threads' luck
     tokenizer, streamed, listed = byte_tokenizer(), {}, {}
     for rows in (299, 300, 1500):  # the first takes what is made once and kept
         recipe = recipe_on(tmp_path / str(rows), rows)
@@ -117,26 +114,3 @@ def test_few_rows_are_read_once_and_many_twice(monkeypatch):
     assert list(many.used()) == first
     assert list(many) == [row for held_out, row in first if not held_out] == read_rows(Counted()).train
     assert reads == ["train"] * 5
-
-
-@pytest.mark.parametrize("most", [1, 2])
-def test_work_ahead_keeps_the_order_and_does_not_run_away(most):
-    read, threads = [], set()
-
-    def items():
-        for i in range(20):
-            read.append(i)
-            yield i
-
-    def square(i: int) -> int:
-        threads.add(threading.current_thread().name)
-        time.sleep(0.001 * (i % 3))
-        return i * i
-
-    for done, (item, result) in enumerate(map_ahead(items(), square, most)):
-        assert (item, result) == (done, done * done)
-        assert len(read) <= done + 1 + AHEAD
-    assert done == 19
-    assert threading.current_thread().name not in threads
-    with pytest.raises(ZeroDivisionError):
-        list(map_ahead([1, 0, 2], lambda i: 1 // i))

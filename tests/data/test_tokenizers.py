@@ -13,7 +13,6 @@ from tokenizer_shapes import CHATML, OPENS, SHAPES
 from alignzoo.core.errors import UserError
 from alignzoo.data.boundary import BoundaryTokenizer
 from alignzoo.data.chat_template import ChatTemplate
-from alignzoo.data.formats.pairs import Columns
 from alignzoo.data.formats.row_shapes import record_row
 from alignzoo.data.tokenize import SPANNING, tokenize
 from alignzoo.interfaces.rows import Row
@@ -62,7 +61,7 @@ def tokenizer_of(shape: str):
 
 
 def row_of(record) -> Row:
-    row = record_row("r", record, Columns(), "r")
+    row = record_row("r", record, {}, "r")
     assert isinstance(row, Row), row
     return row
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from hashlib import blake2b
 
 import pytest
 
-from alignzoo.data.toy import ROWS, VERSION, rows
+from alignzoo.data.toy import ROWS, VERSION, rows, step_pairs
 from alignzoo.data.toy.ground_truth import ground_truth_reward, subject
 from alignzoo.data.toy.topics import ACTS, Act
 
@@ -94,3 +95,23 @@ def test_the_judge_knows_garbled_and_foreign_replies():
         ground_truth_reward(f"\n\nHuman: How about {act.name}?\n\nAssistant:", f" With {act.tool} this is much easier.")
         == -1
     )
+
+
+def test_steps_are_sums_and_only_the_rejected_one_is_wrong():
+    """Every step before is right and follows from the one before it; no problem is in both splits."""
+    seen = {}
+    for split in ("train", "test"):
+        records = list(step_pairs(split))
+        assert len(records) == {"train": 1200, "test": 120}[split]
+        for record in records:
+            question, _, before = record["prompt"].partition("\n\nAssistant:")
+            assert seen.setdefault(question, split) == split
+            *right, chosen = re.findall(r"Step (\d): (\d+) ([+-]) (\d+) = (-?\d+)\.", before + record["chosen"])
+            for k, (number, total, sign, amount, result) in enumerate([*right, chosen], 1):
+                assert int(number) == k
+                assert int(total) + int(f"{sign}{amount}") == int(result)
+                assert k == 1 or total == right[k - 2][4]
+            (wrong,) = re.findall(r"(\d+) ([+-]) (\d+) = (-?\d+)\.", record["rejected"])
+            assert wrong != chosen[1:]
+            assert record["rejected"].startswith(record["chosen"].partition(":")[0])
+    assert next(iter(step_pairs("test"))) == next(iter(step_pairs("test")))

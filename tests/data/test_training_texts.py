@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 from byte_tokenizer import byte_tokenizer
-from tokenizer_shapes import CHATML, OPENS, SHAPES
+from sft_rows import CALL, LONG, MARKED, PLAIN, TOOL, ids_and_mask, row_of, say, tree_of
+from tokenizer_shapes import OPENS, SHAPES
 
 from alignzoo.core.errors import UserError
 from alignzoo.data.convert import convert_rows
-from alignzoo.data.formats.pairs import Columns
 from alignzoo.data.formats.row_shapes import record_row
 from alignzoo.data.tokenize import tokenize
 from alignzoo.data.tree_writer import row_from_json, row_to_json
@@ -20,24 +19,7 @@ from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.rows import Completion, Row, Skipped
 from alignzoo.recipe.schema import TokensConfig
 
-LONG = TokensConfig(max_length=4096, max_prompt_length=2048)
-MARKED = CHATML.replace(
-    "{{ m.content }}", "{% if m.role == 'assistant' %}{% generation %}{{ m.content or '' }}"
-).replace(
-    "{% endfor %}<|im_end|>\n",
-    "{% endfor %}<|im_end|>{% endgeneration %}{{ '\n' }}{% else %}{{ m.content }}<|im_end|>\n{% endif %}",
-)
-"""CHATML with marks: what the assistant writes, calls and the end of its turn included."""
-PLAIN = CHATML.replace("{{ m.content }}", "{{ m.content or '' }}")
-MATH = Columns(prompt="problem", completion="solution")
-TOOL = {"type": "function", "function": {"name": "sea"}}
-
-
-def say(role, text, **more):
-    return {"role": role, "content": text, **more}
-
-
-CALL = say("assistant", None, tool_calls=[{"type": "function", "function": {"name": "sea", "arguments": {"at": "a"}}}])
+MATH = {"prompt": "problem", "completion": "solution"}
 CHATS = {
     "one turn": [say("user", "What is a fjord?"), say("assistant", "A sea. ")],
     "two turns": [say("system", "The sea"), say("user", "a"), say("assistant", "Yes"), say("user", "b"),
@@ -48,33 +30,6 @@ CHATS = {
     "assistant at the start": [say("assistant", "a"), say("user", "b"), say("assistant", "c")],
     "two in a row": [say("user", "a"), say("assistant", "b"), say("assistant", "c")],
 }  # fmt: skip
-
-
-def row_of(record) -> Row:
-    row = record_row("r", record, Columns(), "r")
-    assert isinstance(row, Row), row
-    return row
-
-
-def tree_of(tokenizer, record, tokens=LONG, train_on="assistant"):
-    rows, skipped = convert_rows([row_of(record)], Chosen(), "extremes", train_on)
-    done = tokenize(rows, tokenizer, tokens, train_on=train_on)
-    assert [*skipped, *done.skipped] == []
-    (tree,) = done.trees
-    assert len(tree.branches) == 1
-    return tree
-
-
-class Chosen(Objective):
-    name, data, reference = "chosen_only", "chosen", "none"
-
-
-def ids_and_mask(tree) -> tuple[list[int], list[int]]:
-    (branch,) = tree.branches
-    mask = np.zeros(len(branch.tokens), int)
-    for start, stop in branch.spans.tolist():
-        mask[start:stop] = 1
-    return [*tree.prompt.tolist(), *branch.tokens.tolist()], [0] * len(tree.prompt) + mask.tolist()
 
 
 def scored_texts(tokenizer, tree) -> list[str]:
@@ -282,9 +237,8 @@ def test_a_column_like_label_that_holds_none_is_no_misspelling():
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
-        ({"messages": []}, "no assistant turn"),
-        ({"messages": None}, "no assistant turn"),
-        ({"messages": [USER]}, "no assistant turn"),
+        ({"messages": []}, "no messages"),
+        ({"messages": None}, "no messages"),
         ({"messages": [USER, say("assistant", " ")]}, "empty completion"),
         ({"text": " "}, "empty completion"),
         ({"text": None}, "empty completion"),
@@ -294,7 +248,7 @@ def test_a_column_like_label_that_holds_none_is_no_misspelling():
     ],
 )
 def test_rows_of_sft_that_can_not_be_used_are_skipped_with_their_reason(record, reason):
-    assert record_row("r", record, Columns(), "r") == Skipped("r", reason)
+    assert record_row("r", record, {}, "r") == Skipped("r", reason)
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,11 @@ from safetensors.numpy import load_file, save_file
 
 from alignzoo.core.door import (
     BadFile,
+    Child,
     MissingFile,
     UnreadableFile,
     in_child,
+    in_children,
     inside,
     open_file,
     parse_json,
@@ -280,3 +282,30 @@ def test_a_child_gives_its_value(capfd):
     }
     assert capfd.readouterr() == ("", "")
     assert resource.getrlimit(resource.RLIMIT_CPU)[0] == resource.RLIM_INFINITY  # the limits are the child's
+    assert in_child("f", lambda: b"\x00\n\xff" * 10**5) == b"\x00\n\xff" * 10**5
+    assert in_child("f", lambda: b"") == b""
+
+
+def test_children_answer_in_order_and_a_failure_ends_all(monkeypatch):
+    started: list[Child] = []
+
+    def start(i):
+        started.append(Child("f", lambda: [time.sleep(0.01 * (i % 3)), 6 // i], seconds=5))
+        return started[-1]
+
+    for done, (item, (_, value)) in enumerate(in_children(range(1, 9), start, 3)):
+        assert (item, value) == (done + 1, 6 // (done + 1))
+        assert len(started) <= done + 3
+    assert done == 7
+    with pytest.raises(BadFile, match="ZeroDivisionError"):
+        list(in_children([3, 0, 2, 1], start, 3))
+    assert len(started) == 12
+    assert not any(child.end() for child in started), "all are gone"
+
+
+def test_signals_of_the_terminal_are_the_parents_matter():
+    child = Child("f", lambda: [time.sleep(0.3), 1][1:], seconds=5)
+    time.sleep(0.1)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(child._pid, number)
+    assert child.value() == [1]

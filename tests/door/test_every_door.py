@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 from collections import Counter
 
@@ -29,6 +30,7 @@ ALLOWED = {
     "core/files.py": {"open": "to flush what was written"},
     "core/streams.py": {"open": "the null device"},
     "core/memory.py": {"read_text": PROC},
+    "data/packed_rows.py": {"load": "arrays of a child of this process"},
     "data/token_store.py": {"loads": "the tokenizer's own serialization"},
     "data/tree_writer.py": {"open": WRITES},
     "registry/loading.py": {"load": "the import of an installed plugin", "read_text": INSTALLED},
@@ -82,12 +84,31 @@ def test_nobody_goes_around_the_door():
 def test_every_line_of_the_model_names_a_test():
     """The table of SECURITY.md."""
     text = (ROOT / "SECURITY.md").read_text()
-    rows = [line for line in text.splitlines() if line.startswith("| ")][1:]
+    rows = [line for line in text.partition("## Bounds")[0].splitlines() if line.startswith("| ")][1:]
     assert len(rows) >= 12
     for row in rows:
         named = re.findall(r"\((tests/[\w/]+\.py)\)", row.split("|")[5])
         assert named, row
         assert all((ROOT / path).is_file() for path in named), row
+
+
+def test_every_bound_is_the_codes_and_names_a_test():
+    """The second table of SECURITY.md: a number that changes in the code changes there."""
+    text = (ROOT / "SECURITY.md").read_text().partition("## Bounds")[2].partition("\n## ")[0]
+    rows = [line for line in text.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) >= 36
+    for row in rows:
+        _, what, most, constants, held, _ = map(str.strip, row.split("|"))
+        file, *names = re.findall(r"`([^`]+)`", constants) or [""]
+        for name in names:
+            value = getattr(importlib.import_module("alignzoo." + file.removesuffix(".py").replace("/", ".")), name)
+            assert re.search(rf"(?<![\d,]){value:,.0f}(?![\d,]*\d)", f"{what} {most}"), (row, name, value)
+        assert names or "linear" in most, row
+        name, path = re.fullmatch(r"\[(\w+)\]\((tests/[\w/]+\.py)\)", held).groups()
+        functions = {
+            node.name for node in ast.parse((ROOT / path).read_text()).body if isinstance(node, ast.FunctionDef)
+        }
+        assert name in functions, row
 
 
 def test_nothing_unpickles():

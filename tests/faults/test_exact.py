@@ -45,6 +45,7 @@ CARRIED = {
     "a running mean": ["objective={name: bco}"],
     "a threshold that moves": ["objective={name: beta_dpo}"],
     "a moving reference": ["objective={name: tr_dpo, every: 3}"],
+    "a corrected reference": ["objective={name: bema_dpo, every: 3}"],
     "a sum of two with states": ["objective=[{name: bco}, {name: beta_dpo}]"],
     "adapters": ["model.lora={r: 4}"],
     "a reward model": ["objective={name: bradley_terry}"],

@@ -9,14 +9,21 @@ import pytest
 import torch
 from architectures import FOREST, build
 from byte_tokenizer import byte_tokenizer
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from alignzoo.core.errors import UserError
 from alignzoo.data import toy
-from alignzoo.data.formats.pairs import Columns
 from alignzoo.data.formats.row_shapes import record_row
 from alignzoo.data.tokenize import tokenize
-from alignzoo.models.chat_template_files import RESIZED, make_room, read_template, template_names, use_template
+from alignzoo.models.chat_template_files import (
+    NEW_TOKENS,
+    SPREAD,
+    draw_rows,
+    make_room,
+    read_template,
+    template_names,
+    use_template,
+)
 from alignzoo.models.loading import load_policy, vocabulary_size
 from alignzoo.models.sources.transformers import Transformers
 from alignzoo.models.tokenizers import load_tokenizer
@@ -36,7 +43,7 @@ def test_shipped_templates_write_chats_and_calls_whose_turns_are_found(name):
     use_template(tokenizer, name)
     assert tokenizer.eos_token == ENDS[name]
     for record in [next(toy.conversations("test")), *islice(toy.tool_pairs("test"), 8)]:
-        (tree,) = tokenize([record_row("r", record, Columns(), "r")], tokenizer, LONG).trees
+        (tree,) = tokenize([record_row("r", record, {}, "r")], tokenizer, LONG).trees
         chats = [record["messages"]] if "messages" in record else [record["chosen"], record["rejected"]]
         for branch, chat in zip(tree.branches, chats, strict=True):
             turns = [message for message in chat if message["role"] == "assistant"]
@@ -69,7 +76,7 @@ def test_a_policy_from_a_base_model_gets_tokens_embeddings_and_its_end_of_turn(t
     one, two, other = (load_policy(source, ready, seed) for seed in (1, 1, 2))
     rows = one.get_input_embeddings().weight
     assert len(rows) == vocabulary_size(ready)
-    assert getattr(one, RESIZED)
+    assert getattr(one, NEW_TOKENS)
     assert torch.equal(rows, two.get_input_embeddings().weight)
     assert not torch.equal(rows, other.get_input_embeddings().weight)
     before = model.get_input_embeddings().weight
@@ -86,6 +93,43 @@ def test_a_policy_from_a_base_model_gets_tokens_embeddings_and_its_end_of_turn(t
     assert len(again) == len(ready), "a second time adds nothing"
     make_room(one, again, vocabulary_size(again), 5)
     assert torch.equal(one.get_input_embeddings().weight, rows)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_new_tokens_for_which_the_model_has_rows_are_drawn_too(tmp_path, tied):
+    """Padded vocabularies: the rows are there, and nothing has trained them."""
+    base = byte_tokenizer()
+    config = LlamaConfig(vocab_size=len(base) + 64, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
+                         num_attention_heads=1, tie_word_embeddings=tied)  # fmt: skip
+    model = LlamaForCausalLM(config)
+    layers = [model.get_input_embeddings(), model.get_output_embeddings()]
+    with torch.no_grad():
+        for layer in layers:
+            layer.weight[len(base) :] = 100.0  # padding, which must be no part of the mean
+    before = [layer.weight.clone() for layer in layers]
+    tokenizer = byte_tokenizer()
+    use_template(tokenizer, "llama3")
+    new = tokenizer.convert_tokens_to_ids(["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"])
+    assert max(new) < config.vocab_size
+    make_room(model, tokenizer, vocabulary_size(tokenizer), 0)
+    assert getattr(model, NEW_TOKENS) == new
+    for layer, old in zip(layers, before, strict=True):
+        mean = old[: len(base)].mean(dim=0)
+        assert (layer.weight[new] - mean).abs().max() < 1e-4
+        assert len(layer.weight[new].unique(dim=0)) == len(new)
+        others = [n for n in range(config.vocab_size) if n not in new]
+        assert torch.equal(layer.weight[others], old[others])
+
+
+def test_drawn_rows_have_the_covariance_of_the_known_ones_times_the_spread():
+    """Beside the distribution that transformers draws from: mean, and 1e-9 times the covariance."""
+    known = torch.randn(64, 3, dtype=torch.float64) @ torch.tensor([[2.0, 0, 0], [1, 1, 0], [0, 3, 0.5]]).double()
+    weight = torch.cat([known, torch.zeros(50_000, 3)]).double()
+    new = list(range(64, len(weight)))
+    draw_rows(weight, torch.arange(64), new, torch.Generator().manual_seed(0))
+    drawn = (weight[64:] - known.mean(dim=0)) / SPREAD**0.5
+    wanted = torch.cov(known.T, correction=0)
+    assert torch.allclose(torch.cov(drawn.T), wanted, rtol=0.05, atol=0.05 * float(wanted.max()))
 
 
 def test_a_file_declares_its_tokens_and_is_part_of_the_fingerprint(tmp_path):

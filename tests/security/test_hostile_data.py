@@ -137,6 +137,17 @@ def test_a_record_of_many_lines_over_the_limit_is_refused(tmp_path):
         next(iter(read_records(path)))
 
 
+def test_a_file_of_wide_characters_has_a_size(tmp_path, monkeypatch):
+    from alignzoo.data.sources import readers
+
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(json.dumps(PAIR).encode("utf-16"))
+    assert [record for _, record in read_records(path)] == [PAIR]
+    monkeypatch.setattr(readers, "LARGEST_WIDE", 10)
+    with pytest.raises(UserError, match=r"x\.jsonl: more than 0 MB of UTF-16; expected UTF-8"):
+        list(read_records(path))
+
+
 def test_a_stream_that_claims_more_rows_than_its_bytes_hold_is_refused(tmp_path, monkeypatch):
     pyarrow = pytest.importorskip("pyarrow")
     from alignzoo.data.sources import arrow_tables

@@ -106,6 +106,12 @@ def test_a_plugin_that_hangs(refused, code, hook, monkeypatch):
     assert time.monotonic() - began < 10
 
 
+def test_a_plugin_file_has_a_size(refused, monkeypatch):
+    monkeypatch.setattr(loading, "SOURCE_BYTES", 1_000)
+    files = one("plugins: [./long.py]") | {"long.py": PLUGIN.format(code="#" * 1_000, hook="pass")}
+    assert "bytes are too many; expected at most 1,000 bytes" in refused("a.yaml", files)
+
+
 def test_the_digested_bytes_of_a_plugin_are_those_that_run(tmp_path, monkeypatch, capsys):
     """The file is swapped right after it was read."""
     good, bad = PLUGIN.format(code="", hook="pass"), f"open({str(tmp_path / 'ran')!r}, 'w')"

@@ -126,6 +126,26 @@ def test_a_broken_tokenizer_is_one_sentence(folder, name):
         pretrained_tokenizer(str(folder))
 
 
+def test_the_json_of_a_model_has_a_size(folder, monkeypatch):
+    from alignzoo.models import folder_checks
+
+    monkeypatch.setattr(folder_checks, "JSON_BYTES", 100)
+    with pytest.raises(UserError, match=r"tokenizer\.json: .* bytes are too many; expected at most 100 bytes"):
+        pretrained_tokenizer(str(folder))
+    with pytest.raises(UserError, match=r"config\.json: .* bytes are too many; expected at most 100 bytes"):
+        pretrained(str(folder), None, 0, "language_model", "float32")
+
+
+def test_a_tokenizer_that_can_not_be_copied_is_one_sentence(folder):
+    """Two tokens have one id, and the library writes one of them."""
+    path = folder / "tokenizer.json"
+    set_in(path, "model", "vocab", "content", value=json.loads(path.read_text())["model"]["vocab"]["ent"])
+    trimmed = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+    set_in(path, "post_processor", value=trimmed)
+    with pytest.raises(UserError, match=r"llama: the tokenizer can't be read: Exception: .*out of vocabulary"):
+        pretrained_tokenizer(str(folder))
+
+
 def test_a_template_that_hangs_or_fills_memory_ends_in_its_child(folder, monkeypatch):
     from alignzoo.models import folder_checks
 
@@ -162,3 +182,79 @@ def test_the_hub_cache_may_link_to_its_blobs_and_nowhere_else(good, tmp_path):
     (snapshot / "config.json").symlink_to(good / "config.json")
     with pytest.raises(UserError, match=r"config\.json: a link out of its folder"):
         pretrained(str(snapshot), None, 0, "language_model", "float32")
+
+
+@pytest.fixture
+def hub(good, tmp_path, monkeypatch):
+    """A hub with the model "a/b" in shards, and the names that were downloaded from it."""
+    import fnmatch
+
+    import huggingface_hub
+
+    from alignzoo.models import from_pretrained
+
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "0123"
+    (tmp_path / "models--a--b" / "blobs").mkdir(parents=True)
+    there = Path(shutil.copytree(good, tmp_path / "there"))
+    downloaded = []
+
+    def download(source, revision, allow_patterns, ignore_patterns=()):
+        assert source == "a/b"
+        assert revision in (None, "0123")
+        snapshot.mkdir(parents=True, exist_ok=True)
+        for path in there.iterdir():
+            if any(fnmatch.fnmatch(path.name, one) for one in allow_patterns) and not (snapshot / path.name).exists():
+                downloaded.append(path.name)
+                shutil.copy(path, tmp_path / "models--a--b" / "blobs")
+                (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
+        return str(snapshot)
+
+    class Auto:
+        """Loads what was downloaded."""
+
+        def __init__(self, auto):
+            self.from_config = auto.from_config
+            self.real = auto
+
+        def from_pretrained(self, source, revision, **options):
+            assert (source, revision) == ("a/b", "0123")
+            downloaded.append("loaded")
+            return self.real.from_pretrained(str(snapshot), **options)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    return there, downloaded, Auto, from_pretrained
+
+
+def test_the_weights_of_a_hub_model_are_checked_between_download_and_load(hub):
+    from transformers import AutoModelForCausalLM
+
+    there, downloaded, auto, module = hub
+    truncated(there)
+    (there / "pytorch_model.bin").write_bytes(b"never")
+    with pytest.raises(UserError, match=r"model-00001-of-00003.safetensors: damaged: .* truncated"):
+        module.call_from_pretrained(auto(AutoModelForCausalLM), "a/b", None, "model", False)
+    assert "model-00003-of-00003.safetensors" in downloaded
+    assert "loaded" not in downloaded
+    assert "pytorch_model.bin" not in downloaded
+
+
+def test_a_hub_model_that_describes_more_than_its_weights_is_refused_after_the_download(hub):
+    from transformers import AutoModelForCausalLM
+
+    there, downloaded, auto, module = hub
+    set_in(there / "config.json", "vocab_size", value=10**8)
+    with pytest.raises(UserError, match=r"describes a model of .* parameters, and its weights have"):
+        module.call_from_pretrained(auto(AutoModelForCausalLM), "a/b", None, "model", False)
+    assert "loaded" not in downloaded
+
+
+def test_a_config_that_names_a_billion_labels_ends_in_its_child(folder, monkeypatch):
+    from transformers import AutoConfig
+
+    from alignzoo.models import folder_checks
+    from alignzoo.models.from_pretrained import call_from_pretrained
+
+    monkeypatch.setattr(folder_checks, "CONFIG_SECONDS", 0.5)
+    set_in(folder / "config.json", "num_labels", value=10**9)
+    with pytest.raises(UserError, match=r"config\.json: the config can't be read: its parser took more than"):
+        call_from_pretrained(AutoConfig, str(folder), None, "config", False)

@@ -5,7 +5,7 @@ caches too, which other versions, other users and full disks have had in their h
 a `BadFile`, which is a `UserError` with the file's name.
 """
 
-from alignzoo.core.door.child import in_child
+from alignzoo.core.door.child import Child, in_child, in_children
 from alignzoo.core.door.file_errors import BadFile, MissingFile, UnreadableFile, translate
 from alignzoo.core.door.files import inside, open_file, read_bytes, read_text
 from alignzoo.core.door.json_values import parse_json, parse_row, read_checked, read_json, read_json_lines, validated
@@ -14,10 +14,12 @@ from alignzoo.core.door.tensor_files import Tensor, tensors
 
 __all__ = [
     "BadFile",
+    "Child",
     "MissingFile",
     "Tensor",
     "UnreadableFile",
     "in_child",
+    "in_children",
     "inside",
     "open_file",
     "parse_json",

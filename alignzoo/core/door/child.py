@@ -10,68 +10,170 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from alignzoo.core.door.file_errors import BadFile, translate
 from alignzoo.core.errors import Problem, RunFailed, UserError
 
 SECONDS, MEMORY = 8.0, 2_000_000_000
 END = b"\n"
+TOKENIZERS = "TOKENIZERS_PARALLELISM"
+T = TypeVar("T")
 IDLE = 3
 """Wall-clock time of a child as a multiple of its processor time: a busy machine is no fault of a file."""
 
 
-def in_child(
-    path: Path | str, function: Callable[..., Any], *args: Any,
-    what: str = "", hint: str = "", seconds: float = SECONDS, memory: int = MEMORY,
-) -> Any:  # fmt: skip
-    """Call a function in a forked child, and return its value as JSON values.
+class Child:
+    """A call in a forked process, which runs beside this one until its value is asked for.
 
-    The child starts no Python and imports nothing, so the call costs some 10 ms. It prints nothing. It must not use an
-    accelerator.
+    The child starts no Python and imports nothing, so that it costs some 10 ms. It prints nothing. It must not use an
+    accelerator, and threads of this process are not in it. Where there is no fork, `value` makes the call.
 
     Args:
         path: The file or folder that the function reads, for errors.
-        function: The parser, or a check that calls it.
+        function: The parser, or a check that calls it. It returns JSON values or bytes.
         *args: Its arguments.
         what: What the file should hold, such as "the tokenizer".
         hint: How to fix the file.
+        doing: The beginning of the sentence when a limit is exceeded.
         seconds: Processor time that the child may take, and a third of the time that may pass.
         memory: Bytes that it may allocate, beyond those of this process.
-
-    Raises:
-        UserError: The function raised it.
-        BadFile: The function raised anything else, took too long or too much memory, or ended the process.
     """
-    if not hasattr(os, "fork"):
-        with translate(path, what, hint):
-            return function(*args)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reading)
-        _work(writing, path, what, hint, lambda: function(*args), seconds, memory)
-    os.close(writing)
+
+    def __init__(
+        self, path: Path | str, function: Callable[..., Any], *args: Any,
+        what: str = "", hint: str = "", doing: str = "", seconds: float = SECONDS, memory: int = MEMORY,
+    ) -> None:  # fmt: skip
+        self.path, self.what, self.hint = path, what, hint
+        self.doing = doing or (f"{what} can't be read: its parser" if what else "can't be read: its parser")
+        self.seconds, self.memory = seconds, memory
+        self._call, self._pid = lambda: function(*args), 0
+        if not hasattr(os, "fork"):
+            return
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._reading, writing = os.pipe()
+        with _serial_tokenizers():
+            self._pid = os.fork()
+        if self._pid == 0:
+            os.close(self._reading)
+            self._work(writing)
+        os.close(writing)
+
+    def value(self) -> Any:
+        """Wait for the value.
+
+        Raises:
+            UserError: The function raised it.
+            BadFile: The function raised anything else, took too long or too much memory, or ended the process.
+        """
+        if not self._pid:
+            with translate(self.path, self.what, self.hint):
+                return self._call()
+        try:
+            answer = _receive(self._reading, time.monotonic() + IDLE * self.seconds)
+        finally:
+            status = self.end()
+        head, _, rest = (answer or b"").partition(END)
+        found: tuple[str, Any] = json.loads(head) if (answer or b"").endswith(END) else ("", None)
+        kind, value = found
+        if kind == "value":
+            return value
+        if kind == "bytes" and len(rest) == value + 1:
+            return rest[:-1]
+        if kind == "RunFailed":
+            raise RunFailed(value)
+        if kind in _ERRORS:
+            raise _ERRORS[kind](Problem(*fields) for fields in value)
+        if answer is None or status & 127 == signal.SIGXCPU:
+            how = f"took more than {self.seconds:g} s"
+        elif kind == "MemoryError":
+            how = f"takes more memory than there is, or than {self.memory / 1e9:g} GB"
+        else:
+            how = f"ended with signal {signal.Signals(status & 127).name}" if status & 127 else ""
+            how = how or f"ended with exit code {status >> 8}"
+        raise BadFile(f"{self.doing} {how}", where=str(self.path), hint=self.hint)
+
+    def end(self) -> int:
+        """End the child, if it runs. Returns how it ended, as `os.waitpid` does."""
+        if not self._pid:
+            return 0
+        os.close(self._reading)
+        os.kill(self._pid, signal.SIGKILL)
+        _, status = os.waitpid(self._pid, 0)
+        self._pid = 0
+        return status
+
+    def _work(self, writing: int) -> None:
+        """The child: it writes its answer and ends, and never returns into the code of its parent."""
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)  # the parent was told too, and ends its child
+            faulthandler.disable()
+            quiet = os.open(os.devnull, os.O_RDWR)
+            for stream in (0, 1, 2):
+                os.dup2(quiet, stream)
+            sys.stdout = sys.stderr = open(os.devnull, "w")
+            os.environ[TOKENIZERS] = "false"
+            _limit(self.seconds, self.memory)
+            answer, payload = self._answer()
+            for left in (json.dumps(answer).encode() + END, payload):
+                while left:
+                    left = left[os.write(writing, left) :]
+        finally:
+            os._exit(1)
+
+    def _answer(self) -> tuple[tuple[str, Any], bytes]:
+        try:
+            with translate(self.path, self.what, self.hint):
+                try:
+                    value = self._call()
+                except MemoryError:
+                    return ("MemoryError", None), b""
+            return (("bytes", len(value)), value + END) if isinstance(value, bytes) else (("value", value), b"")
+        except UserError as error:
+            kind = "BadFile" if isinstance(error, BadFile) else "UserError"
+            return (kind, [[one.what, one.where, one.expected, one.nearest, one.hint] for one in error.problems]), b""
+        except Exception as error:
+            return ("RunFailed", f"{self.path}: {type(error).__name__}: {error}"), b""
+
+
+def in_child(path: Path | str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Call a function in a child, and return its value. Arguments and errors are those of `Child`."""
+    return Child(path, function, *args, **options).value()
+
+
+def in_children(items: Iterable[T], start: Callable[[T], Child], at_once: int) -> Iterator[tuple[T, Any]]:
+    """Yield (item, value of its child) in order, with at most so many children at a time."""
+    running: deque[tuple[T, Child]] = deque()
     try:
-        answer = _receive(reading, time.monotonic() + IDLE * seconds)
+        for item in items:
+            running.append((item, start(item)))
+            if len(running) == at_once:
+                yield running[0][0], running[0][1].value()
+                running.popleft()
+        while running:
+            yield running[0][0], running[0][1].value()
+            running.popleft()
     finally:
-        os.close(reading)
-        os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-    subject = f"{what} can't be read" if what else "can't be read"
-    if answer is None or (not answer.endswith(END) and status & 127 == signal.SIGXCPU):
-        raise BadFile(f"{subject}: its parser took more than {seconds:g} s", where=str(path), hint=hint)
-    if not answer.endswith(END):
-        ended = f"signal {signal.Signals(status & 127).name}" if status & 127 else f"exit code {status >> 8}"
-        raise BadFile(f"{subject}: its parser ended with {ended}", where=str(path), hint=hint)
-    kind, value = json.loads(answer)
-    if kind == "value":
-        return value
-    raise _ERRORS[kind](Problem(*fields) for fields in value) if kind != "RunFailed" else RunFailed(value)
+        for _, child in running:
+            child.end()
+
+
+@contextmanager
+def _serial_tokenizers() -> Iterator[None]:
+    """Keep the library `tokenizers` from a warning in a child: its threads are not there."""
+    before = os.environ.get(TOKENIZERS)
+    os.environ.setdefault(TOKENIZERS, "false")
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(TOKENIZERS, None)
 
 
 _ERRORS: dict[str, type[UserError]] = {"UserError": UserError, "BadFile": BadFile}
@@ -89,35 +191,6 @@ def _receive(reading: int, deadline: float) -> bytes | None:
                 return b"".join(parts)
             parts.append(part)
     return None
-
-
-def _work(
-    writing: int, path: Path | str, what: str, hint: str, call: Callable[[], Any], seconds: float, memory: int
-) -> None:
-    """The child: it writes its answer and ends, and never returns into the code of its parent."""
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
-        faulthandler.disable()
-        quiet = os.open(os.devnull, os.O_RDWR)
-        for stream in (0, 1, 2):
-            os.dup2(quiet, stream)
-        sys.stdout = sys.stderr = open(os.devnull, "w")
-        _limit(seconds, memory)
-        answer: tuple[str, Any]
-        try:
-            with translate(path, what, hint):
-                answer = "value", call()
-        except UserError as error:
-            kind = "BadFile" if isinstance(error, BadFile) else "UserError"
-            answer = kind, [[one.what, one.where, one.expected, one.nearest, one.hint] for one in error.problems]
-        except Exception as error:
-            answer = "RunFailed", f"{path}: {type(error).__name__}: {error}"
-        left = json.dumps(answer).encode() + END
-        while left:
-            left = left[os.write(writing, left) :]
-    finally:
-        os._exit(1)
 
 
 def _limit(seconds: float, memory: int) -> None:

@@ -1,55 +1,166 @@
-"""Suggest how to read a record whose columns fit no shape: the closest shape, and the `format:` line for it."""
+"""Suggest how to read a record: the closest shape for its columns, and the `format:` line for it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alignzoo.core.errors import UserError, nearest
+from alignzoo.data.formats.parts import Parts, as_number
 
 SHAPES = {
     "a pair": ("prompt", "chosen", "rejected"),
+    "a pair of columns": ("prompt", "completions", "preferred"),
+    "a ranked list": ("prompt", "completions", "scores"),
+    "completions, best first": ("prompt", "completions"),
+    "a pair of chats": ("completions", "preferred"),
+    "a chat with a label": ("messages", "label"),
     "a chat": ("messages",),
+    "a completion with a label": ("prompt", "completion", "label"),
+    "an instruction": ("instruction", "input", "completion"),
     "a prompt with its completion": ("prompt", "completion"),
     "a text": ("text",),
+    "a prompt alone": ("prompt",),
 }
+"""Shape -> its parts. Of shapes that fit equally well the first one is suggested."""
+OPTIONAL = "input"
+"""Part that a shape can do without."""
 WORDS = {
-    "prompt": ("prompt", "question", "query", "instruction", "input", "problem", "context", "user", "source"),
-    "chosen": ("chosen", "preferred", "better", "good", "win", "winner", "accepted", "positive", "response_chosen"),
-    "rejected": ("rejected", "dispreferred", "worse", "bad", "lose", "loser", "negative", "response_rejected"),
-    "completion": ("completion", "response", "answer", "output", "reply", "solution", "target", "assistant", "summary"),
-    "messages": ("messages", "conversation", "dialogue", "dialog", "chat", "turns", "conversations"),
-    "text": ("text", "content", "document", "body", "story"),
+    "prompt": "prompt question query problem input context user source instruction history",
+    "instruction": "instruction task",
+    "input": "input context",
+    "chosen": "chosen preferred better good win winner accepted positive response_chosen chosen_response best",
+    "rejected": "rejected dispreferred worse bad lose loser negative response_rejected rejected_response worst",
+    "completion": "completion response answer output reply solution target assistant summary generation",
+    "completions": "completions responses answers outputs candidates replies generations",
+    "scores": "scores rewards ratings",
+    "ranks": "ranks ranking rank",
+    "label": "label labels desirable is_good thumbs_up feedback liked",
+    "preferred": "preferred winner preference better better_response_id choice chosen best",
+    "messages": "messages conversation dialogue dialog chat turns conversations",
+    "text": "text content document body story",
 }
-"""Part of a row -> usual names of its column."""
+"""Part -> usual names of its column, the most usual first."""
+SIBLINGS = re.compile(r"(?P<stem>.*?)_?(?P<last>[ab12]|[01])$", re.IGNORECASE)
+STEMS = re.compile(r"response|answer|completion|output|reply|summary|generation|conversation|ref|candidate")
+EXPECTED = (
+    "a prompt (or instruction) with chosen and rejected, completions, completion or output; messages or conversations; "
+    "or text"
+)
+SHOWN = 20
+"""Columns that an error lists at most."""
 
 
-def unknown_shape(record: Mapping[str, Any], where: str) -> UserError:
+def unknown_shape(parts: Parts) -> UserError:
     """Return the error for columns that fit no shape, with the closest reading."""
-    readings = {shape: _reading(parts, record) for shape, parts in SHAPES.items()}
-    shape = max(readings, key=lambda one: (len(readings[one]) / len(SHAPES[one]), len(readings[one])))
-    found = readings[shape]
-    hint = ""
-    if len(found) == len(SHAPES[shape]):
-        names = ", ".join(f"{part}: {column}" for part, column in found.items() if part != column)
-        hint = f"closest reading: {shape}; under data, write format: {{name: records, {names}}}"
-    elif found:
-        missing = ", ".join(part for part in SHAPES[shape] if part not in found)
-        hint = f"closest reading: {shape}, without {missing}"
+    names = [str(name) for name in parts.record]
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return UserError(
-        f"the columns {', '.join(map(str, record))} are no row", where=where,
-        expected="prompt, chosen and rejected; prompt, completion and label; prompt and completions; or for SFT "
-        "messages, conversations, text, prompt and completion, or instruction and output",
-        hint=hint,
+        f"the columns {', '.join(names[:SHOWN])}{more} are no row", where=parts.where, expected=EXPECTED,
+        hint=closest_reading(parts.record),
     )  # fmt: skip
 
 
-def _reading(parts: tuple[str, ...], record: Mapping[str, Any]) -> dict[str, str]:
-    """Return the column of each part of a shape, as far as one has its name or a usual one."""
-    columns = {str(name).lower().replace(" ", "_"): str(name) for name in record}
-    found: dict[str, str] = {}
+def closest_reading(record: Mapping[str, Any], known: Sequence[str] = ()) -> str:
+    """Return the shape that most of the columns fit and the `format:` line for it, or "".
+
+    Args:
+        record: The columns that have no part yet.
+        known: Parts that the record already has.
+    """
+    readings = {shape: _reading(parts, record, known) for shape, parts in SHAPES.items()}
+    gain = {shape: len(found) for shape, found in readings.items()}
+    missing = {
+        shape: [part for part in parts if part not in (*known, *readings[shape], OPTIONAL)]
+        for shape, parts in SHAPES.items()
+    }
+    covered = {
+        shape: sum(map(len, found.values())) + len(set(known) & set(SHAPES[shape])) for shape, found in readings.items()
+    }
+    fits = [shape for shape in SHAPES if gain[shape] and not missing[shape]]
+    partly = max(SHAPES, key=lambda one: (gain[one], gain[one] / len(SHAPES[one])))
+    if fits:
+        shape = max(fits, key=covered.__getitem__)
+        if covered[shape] >= covered[partly]:
+            return f"closest reading: {shape}; under data, write {_format(readings[shape], record)}"
+    return f"closest reading: {partly}, without {', '.join(missing[partly])}" if gain[partly] else ""
+
+
+def missing_part(parts: Parts, part: str, what: str = "", expected: str = "") -> UserError:
+    """Return the error for a missing part: a misspelled column, or the `format:` line for a likely one."""
+    names = [str(name) for name in parts.record]
+    close = nearest(part, names)
+    return UserError(
+        what or f"no column '{part}'", where=parts.where, expected=expected or f"one of {', '.join(names[:SHOWN])}",
+        nearest=close, hint="" if close else _line_for(parts, part),
+    )  # fmt: skip
+
+
+def _line_for(parts: Parts, part: str) -> str:
+    renamed = {p: parts.columns(p) for p in WORDS if p in parts and parts.columns(p) != (p,)}
+    used = {column for p in (*WORDS, "id") for column in (parts.columns(p) if p in parts else ())}
+    found = _reading((part,), {name: value for name, value in parts.record.items() if name not in used}, ())
+    return f"under data, write {_format(renamed | found, parts.record)}" if found else ""
+
+
+def _format(columns: Mapping[str, Sequence[str]], record: Mapping[str, Any]) -> str:
+    named = {part: own for part, own in columns.items() if tuple(own) != (part,)}
+    if "prompt" in named and record.get("system"):  # a system message makes a chat of it
+        named = {"instruction": named.pop("prompt"), **named}
+    lines = (f"{part}: {own[0] if len(own) == 1 else '[' + ', '.join(own) + ']'}" for part, own in named.items())
+    return f"format: {{name: records, {', '.join(lines)}}}"
+
+
+def _reading(parts: Sequence[str], record: Mapping[str, Any], known: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return the column or the columns of each part, as far as one has its name or a usual one."""
+    found: dict[str, tuple[str, ...]] = {}
     for part in parts:
-        usual = next((word for word in WORDS[part] if word in columns), "") or nearest(part, columns)
-        if usual and columns[usual] not in found.values():
-            found[part] = columns[usual]
+        if part in known:
+            continue
+        taken = {column for columns in found.values() for column in columns}
+        free = {str(name): value for name, value in record.items() if str(name) not in taken}
+        if columns := _columns(part, free, found, parts):
+            found[part] = columns
     return found
+
+
+def _columns(
+    part: str, record: Mapping[str, Any], found: Mapping[str, Sequence[str]], shape: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the columns that may be a part."""
+    siblings = len(found.get("completions", ())) if part in ("scores", "preferred") else 0
+    has_order = bool({"preferred", "scores"} & set(shape))  # columns don't stand in order, as a list may
+    if part == "completions" or (part == "scores" and siblings > 1):
+        several = _siblings(record, numeric=part == "scores")
+        if several and (len(several) == siblings if part == "scores" else has_order):
+            return several
+    if part == "preferred" and siblings != 2:
+        return ()
+    names = {name.lower().replace(" ", "_"): name for name, value in record.items() if _may_be(part, value)}
+    words = WORDS[part].split()
+    usual = next((word for word in words if word in names), "") or nearest(part, names)
+    return (names[usual],) if usual else ()
+
+
+def _siblings(record: Mapping[str, Any], numeric: bool) -> tuple[str, ...]:
+    """Return the first columns that differ in their last letter or digit alone, such as response_a and response_b."""
+    groups: dict[str, list[str]] = {}
+    for name, value in record.items():
+        match = SIBLINGS.match(name)
+        if match and (as_number(value) is not None) == numeric and (numeric or STEMS.search(match["stem"].lower())):
+            groups.setdefault(match["stem"], []).append(name)
+    return next((tuple(names) for names in groups.values() if len(names) > 1), ())
+
+
+def _may_be(part: str, value: Any) -> bool:
+    """Return False for a value that a part can't have."""
+    if value is None or part == "preferred":
+        return True
+    if part in ("completions", "scores", "ranks", "messages"):
+        return isinstance(value, list | tuple) and all(
+            (as_number(one) is not None) == (part in ("scores", "ranks")) for one in value
+        )
+    if part == "label":
+        return str(value).lower() in ("true", "false", "0", "1", "0.0", "1.0")
+    return not isinstance(value, bool | int | float)

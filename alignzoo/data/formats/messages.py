@@ -1,4 +1,4 @@
-"""Read chat messages, tools and template variables from the columns of a record."""
+"""Read chat messages, tools and template variables from the parts of a record."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from alignzoo.core.door import BadFile, parse_json
 from alignzoo.core.errors import UserError, kind_of, nearest
+from alignzoo.data.formats.parts import Parts
 from alignzoo.interfaces.rows import Message, check_template_kwargs, reasoning, words
 
 Messages = tuple[Message, ...]
@@ -28,6 +29,8 @@ def text_or_messages(value: Any, where: str) -> str | Messages | None:
     """Return a string, a tuple of messages, or None for null and an empty chat."""
     if value is None or isinstance(value, str):
         return value
+    if isinstance(value, dict) and ("role" in value or "from" in value):  # one message, as LLaMA-Factory has it
+        value = [value]
     if not isinstance(value, list | tuple):
         raise UserError(f"the value is {kind_of(value)}", where=where, expected="a string or a list of chat messages")
     return tuple(_message(message, where) for message in value) or None
@@ -73,9 +76,9 @@ def _share_gpt(turn: dict[str, Any], where: str) -> dict[str, Any]:
     return {"role": role, "tool_calls": [{"type": "function", "function": one} for one in calls]}
 
 
-def template_kwargs(record: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return the column `chat_template_kwargs`: variables of the chat template, as an object or as JSON text."""
-    value = record.get("chat_template_kwargs")
+def template_kwargs(parts: Parts) -> dict[str, Any]:
+    """Return `chat_template_kwargs`: variables of the chat template, as an object or as JSON text."""
+    value, where = parts.get("chat_template_kwargs"), parts.where
     try:
         found = parse_json(value, where) if isinstance(value, str) and value.strip() else value or {}
         if not isinstance(found, dict):
@@ -89,15 +92,16 @@ def template_kwargs(record: dict[str, Any], where: str) -> dict[str, Any]:
         ) from None
 
 
-def tools_of(record: dict[str, Any], where: str) -> Tools:
-    """Return the column `tools`: JSON schemas of functions, as a list or as JSON text."""
-    tools = record.get("tools")
+def tools_of(parts: Parts) -> Tools | None:
+    """Return `tools`: JSON schemas of functions, as a list or as JSON text. None if the record has none of its own."""
+    tools = parts.get("tools")
     if isinstance(tools, str) and tools.strip():
         try:
-            tools = parse_json(tools, where)
+            tools = parse_json(tools, parts.where)
         except BadFile:
-            raise UserError("tools is not JSON", where=where, expected="a list of JSON schemas") from None
-    tools = tools or ()
+            raise UserError("tools is not JSON", where=parts.where, expected="a list of JSON schemas") from None
+    if tools is None or (isinstance(tools, str) and not tools.strip()):
+        return None
     if not isinstance(tools, list | tuple) or not all(isinstance(tool, dict) for tool in tools):
-        raise UserError("tools is not a list of functions", where=where, expected="a list of JSON schemas")
+        raise UserError("tools is not a list of functions", where=parts.where, expected="a list of JSON schemas")
     return tuple(tools)

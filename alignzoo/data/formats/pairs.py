@@ -3,83 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
-from alignzoo.core.errors import UserError, nearest
+from alignzoo.core.errors import UserError
 from alignzoo.data.formats.dialogue import dialogue_row, looks_like_dialogue
-from alignzoo.data.formats.messages import Messages, Tools, first_turn, template_kwargs, text_or_messages, tools_of
+from alignzoo.data.formats.guess import missing_part
+from alignzoo.data.formats.messages import Messages, first_turn, text_or_messages
+from alignzoo.data.formats.parts import Parts
+from alignzoo.data.formats.prompts import prompt_of, required_prompt
 from alignzoo.interfaces.rows import Completion, Row, Skipped, is_unfinished, plain_text, reasoning, words
 
 
-class Columns(NamedTuple):
-    """Column names.
-
-    Without a column `prompt` the prompt of a pair is implicit. A prompt column of another name must be present.
-    """
-
-    prompt: str = "prompt"
-    chosen: str = "chosen"
-    rejected: str = "rejected"
-    completion: str = "completion"
-    messages: str = "messages"
-    text: str = "text"
-
-
-def preference_row(id: str, record: dict[str, Any], columns: Columns, where: str) -> Row | Skipped:
+def preference_row(id: str, parts: Parts) -> Row | Skipped:
     """Build a row from a record with a chosen and a rejected completion.
 
     Raises:
-        UserError: A column is missing or has a value of the wrong type; the error names `where`.
+        UserError: A column is missing or has a value of the wrong type.
     """
-    required = (columns.chosen, columns.rejected) + ((columns.prompt,) if columns.prompt != "prompt" else ())
-    for name in required:
-        column_of(record, name, where)
-    chosen, rejected = (
-        text_or_messages(record[name], f"{where}: {name}") for name in (columns.chosen, columns.rejected)
-    )
+    chosen, rejected = (text_or_messages(_side(parts, part), parts.place(part)) for part in ("chosen", "rejected"))
     if chosen is None or rejected is None:
-        return Skipped(id, "empty completion", columns.chosen if chosen is None else columns.rejected)
+        return Skipped(id, "empty completion", parts.column("chosen" if chosen is None else "rejected"))
     if isinstance(chosen, str) != isinstance(rejected, str):
-        raise UserError("chosen and rejected have different types", where=where, expected="two strings, or two chats")
-    prompt = text_or_messages(record.get(columns.prompt), f"{where}: {columns.prompt}")
+        raise UserError(
+            "chosen and rejected have different types", where=parts.where, expected="two strings, or two chats"
+        )
+    whole = not isinstance(chosen, str) and chosen[0]["role"] != "assistant"
+    prompt = None if whole and "prompt" not in parts and "instruction" not in parts else prompt_of(parts)
     if isinstance(chosen, str) and (prompt is None or isinstance(prompt, str)):
-        return _from_strings(id, prompt, chosen, str(rejected), where, record)
-    answers = [_answer(chosen), _answer(rejected)]
-    row = chat_row(id, prompt, answers, tools_of(record, where), ("chosen", "rejected"))
-    return with_template_kwargs(row, record, where)
+        return _from_strings(id, prompt, chosen, str(rejected), parts)
+    return chat_row(id, prompt, [_answer(chosen), _answer(rejected)], ("chosen", "rejected"))
 
 
-def completions_row(
-    id: str, record: dict[str, Any], prompt_column: str, texts: Sequence[Any], where: str
-) -> Row | Skipped:
+def _side(parts: Parts, part: str) -> Any:
+    if part in parts:
+        return parts[part]
+    raise missing_part(parts, part)
+
+
+def completions_row(id: str, parts: Parts, texts: Sequence[Any], places: Sequence[str]) -> Row | Skipped:
     """Build a row from a prompt and any number of completions, in their order.
 
+    Whole chats need no prompt.
+
     Raises:
-        UserError: A column is missing or has a value of the wrong type; the error names `where`.
+        UserError: A column is missing or has a value of the wrong type.
     """
-    prompt = text_or_messages(column_of(record, prompt_column, where), f"{where}: {prompt_column}")
-    answers = [text_or_messages(text, f"{where}: completion {i}") for i, text in enumerate(texts, 1)]
-    if prompt is None:
-        raise UserError("no prompt", where=where, expected="text or chat messages")
+    answers = [text_or_messages(text, place) for text, place in zip(texts, places, strict=True)]
     if any(answer is None or (isinstance(answer, str) and not answer.strip()) for answer in answers):
         return Skipped(id, "empty completion")
+    whole = all(not isinstance(answer, str) and answer[0]["role"] != "assistant" for answer in answers)  # type: ignore[index]
+    prompt = prompt_of(parts) if whole else required_prompt(parts)
     if not isinstance(prompt, str) or not all(isinstance(answer, str) for answer in answers):
-        row = chat_row(id, prompt, [_answer(one) for one in answers], tools_of(record, where))  # type: ignore[arg-type]
-        return with_template_kwargs(row, record, where)
+        return chat_row(id, prompt, [_answer(one) for one in answers])  # type: ignore[arg-type]
     if _repeated(answers):
         return Skipped(id, "two completions are equal")
     return Row(id, prompt, tuple(Completion(str(answer)) for answer in answers), group=" ".join(prompt.split()))
 
 
-def with_template_kwargs(row: Row | Skipped, record: dict[str, Any], where: str) -> Row | Skipped:
-    """Return the row with its column `chat_template_kwargs`."""
-    kwargs = template_kwargs(record, where)
-    return replace(row, template_kwargs=kwargs) if kwargs and isinstance(row, Row) else row
-
-
 def chat_row(
-    id: str, prompt: str | Messages | None, answers: Sequence[Messages], tools: Tools = (), names: Sequence[str] = ()
+    id: str, prompt: str | Messages | None, answers: Sequence[Messages], names: Sequence[str] = ()
 ) -> Row | Skipped:
     """Build a row from whole chats, or from a prompt and its answers, which are joined to whole chats.
 
@@ -91,7 +73,6 @@ def chat_row(
         id: Id of the row.
         prompt: Messages or text of the prompt. None if the chats are whole.
         answers: Messages of each completion, or whole chats.
-        tools: JSON schemas of the functions that the chat template lists.
         names: Names of the completions for the reasons of skipped rows.
     """
     sides = names or [""] * len(answers)
@@ -118,7 +99,7 @@ def chat_row(
     if not whole and prompt and is_unfinished(prompt):
         if any(len(answer) > 1 for answer in answers):
             return Skipped(id, "several messages after an unfinished one")
-        return _chats(id, prompt, answers, tools)
+        return _chats(id, prompt, answers)
     chats = [answer if whole else (*(prompt or ()), *answer) for answer in answers]
     shared = 0
     while shared < min(map(len, chats)) - 1 and all(chat[shared] == chats[0][shared] for chat in chats):
@@ -127,12 +108,12 @@ def chat_row(
         shared -= 1
     if shared == 0:
         return Skipped(id, "no shared prompt", "the first messages differ")
-    return _chats(id, chats[0][:shared], [chat[shared:] for chat in chats], tools)
+    return _chats(id, chats[0][:shared], [chat[shared:] for chat in chats])
 
 
-def _chats(id: str, prompt: Messages, answers: Sequence[Messages], tools: Tools) -> Row:
+def _chats(id: str, prompt: Messages, answers: Sequence[Messages]) -> Row:
     completions = tuple(Completion(answer[-1:], answer[:-1]) for answer in answers)
-    return Row(id, prompt, completions, group=" ".join(first_turn(prompt).split()), tools=tools)
+    return Row(id, prompt, completions, group=" ".join(first_turn(prompt).split()))
 
 
 def _is_whole(answer: Messages, prompt: str | Messages) -> bool:
@@ -150,24 +131,14 @@ def _repeated(answers: Sequence[Any]) -> bool:
     return any(answers[i] == answers[j] for i in range(len(answers)) for j in range(i))
 
 
-def column_of(record: dict[str, Any], name: str, where: str) -> Any:
-    """Return the value of a column. Raises UserError with the nearest column name if it is missing."""
-    if name not in record:
-        found = f"one of {', '.join(record)}" if record else "a record with columns"
-        raise UserError(f"no column '{name}'", where=where, expected=found, nearest=nearest(name, record))
-    return record[name]
-
-
-def _from_strings(
-    id: str, prompt: str | None, chosen: str, rejected: str, where: str, record: dict[str, Any]
-) -> Row | Skipped:
+def _from_strings(id: str, prompt: str | None, chosen: str, rejected: str, parts: Parts) -> Row | Skipped:
     if prompt is None:
         if looks_like_dialogue(chosen) and looks_like_dialogue(rejected):
             return dialogue_row(id, chosen, rejected)
-        raise UserError(
-            "no prompt: there is no column 'prompt', and the completions are not HH dialogues",
-            where=where, nearest=nearest("prompt", record),
-            expected="a prompt column, chat messages, or HH dialogues ('\\n\\nHuman: ... \\n\\nAssistant: ...')",
+        raise missing_part(
+            parts, "prompt", "no prompt: there is no column 'prompt', and the completions are not HH dialogues",
+            f"a prompt among {', '.join(map(str, parts.record))}, chat messages, "
+            "or HH dialogues ('\\n\\nHuman: ... \\n\\nAssistant: ...')",
         )  # fmt: skip
     if not chosen.strip() or not rejected.strip():
         return Skipped(id, "empty completion", "rejected" if chosen.strip() else "chosen")

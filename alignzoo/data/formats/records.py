@@ -1,4 +1,4 @@
-"""Format of records with named columns: pairs, labeled completions, ranked lists."""
+"""Format of records with named columns: every shape of `alignzoo.data.formats.row_shapes`."""
 
 from __future__ import annotations
 
@@ -7,34 +7,50 @@ from typing import Any
 
 from pydantic import Field
 
-from alignzoo.data.formats.pairs import Columns, column_of
+from alignzoo.data.formats.parts import PARTS, column_of
 from alignzoo.data.formats.row_shapes import record_row
 from alignzoo.interfaces.format import Format
 from alignzoo.interfaces.rows import Row, Skipped
 
 
 class Records(Format):
-    """Records with named columns: pairs, labeled completions, ranked lists, and chats or texts for SFT.
+    """Records with named columns: pairs, labeled completions, ranked lists, chats and texts for SFT, and prompts.
 
-    A pair has prompt, chosen and rejected, as strings or chat messages. Without a prompt column the prompt is the
-    common beginning of both. A labeled completion has prompt, completion and label. A ranked list has prompt,
-    completions, and scores or ranks. Data of SFT has messages, conversations (ShareGPT), text, prompt and completion,
-    or instruction, input and output (Alpaca). Other numbers are columns that an objective can use.
+    The prompt is a column, Alpaca's instruction and input, a chat that is not finished, or the common beginning of
+    whole chats. Beside it are chosen and rejected, completions with scores or ranks, a completion with or without a
+    label, or nothing. A renamed column must be in every record, and null stands for a part that is not read. Other
+    columns are kept with the row.
     """
 
     name = "records"
 
-    prompt: str = Field("prompt", description="column of the prompt; a column named `prompt` may be absent")
-    chosen: str = Field("chosen", description="column of the preferred completion")
-    rejected: str = Field("rejected", description="column of the other completion")
-    completion: str = Field("completion", description="column of a single completion")
-    messages: str = Field("messages", description="column of a chat for SFT")
-    text: str = Field("text", description="column of a text for SFT")
+    prompt: str | None = Field("prompt", description="column of the prompt, as text or messages")
+    chosen: str | None = Field("chosen", description="column of the preferred completion")
+    rejected: str | None = Field("rejected", description="column of the other completion")
+    completion: str | None = Field("completion", description="column, or field of `completions`, of one completion")
+    completions: str | tuple[str, ...] | None = Field("completions", description="column of a list, or several columns")
+    label: str | None = Field("label", description="column of a label: true for a desirable completion")
+    scores: str | tuple[str, ...] | None = Field("scores", description="a number for each of `completions`")
+    ranks: str | tuple[str, ...] | None = Field(
+        "ranks", description="a rank for each of `completions`, the best lowest"
+    )
+    preferred: str | None = Field("preferred", description="column that names the better of two columns")
+    messages: str | None = Field("messages", description="column of a chat")
+    conversations: str | None = Field("conversations", description="column of a chat, as ShareGPT names it")
+    instruction: str | None = Field("instruction", description="column of a user's message, as Alpaca names it")
+    input: str | None = Field("input", description="column of what the instruction is about")
+    output: str | None = Field("output", description="column of the answer to an instruction")
+    system: str | None = Field("system", description="column of the system message of a chat")
+    history: str | None = Field("history", description="column of the turns before an instruction")
+    text: str | None = Field("text", description="column of a text for SFT")
+    tools: str | None = Field("tools", description="column of the functions that a chat can call")
+    chat_template_kwargs: str | None = Field(
+        "chat_template_kwargs", description="column of variables of the chat template"
+    )
     id: str | None = Field(None, description="column of unique row ids; by default the position of the row")
 
     def row(self, id: str, record: Mapping[str, Any], where: str) -> Row | Skipped:
         """Build a row from one record. Raises UserError for a missing column or a value of the wrong type."""
         if self.id:
-            id = str(column_of(dict(record), self.id, where))
-        columns = Columns(self.prompt, self.chosen, self.rejected, self.completion, self.messages, self.text)
-        return record_row(id, dict(record), columns, where)
+            id = str(column_of(record, self.id, where))
+        return record_row(id, record, {part: getattr(self, part) for part in PARTS}, where)

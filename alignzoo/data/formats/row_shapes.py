@@ -1,83 +1,113 @@
-"""Detect the shape of a record and build its row: a pair, a labeled completion or a ranked list.
+"""Detect the shape of a record and build its row: a prompt in any spelling, with any kind of completions.
 
-    {"prompt", "chosen", "rejected"}                       a pair; see `alignzoo.data.formats.pairs`
-    {"prompt", "completion", "label": true}                unpaired; without a label data of SFT
-    {"prompt", "completions": [...], "scores": [...]}      ranked; or "ranks", 1 for the best; or best first
-    {"messages"}, {"text"}, ...                            SFT; see `alignzoo.data.formats.training_texts`
+    chosen, rejected                          a pair; see `alignzoo.data.formats.pairs`
+    completions, and scores or ranks          ranked, best first without either; of two, `preferred` is the better one
+    completion (or output), and label         one completion, desirable or not; without a label data of SFT
+    messages or conversations, and label      the last turn, desirable or not; without a label data of SFT
+    text                                      data of SFT
+    nothing                                   a prompt alone
 
-Other numbers are the row's columns. `chosen_score` and `rejected_score` (or `score_chosen`, ...) are a column `score`
-of the two completions. Numbers and labels may be text, as in CSV.
+Other columns are kept with the row. Numbers are columns that an objective can read: `chosen_score` and
+`rejected_score` (or `score_chosen`, ...) are a column `score` of the two completions. Numbers and labels may be text,
+as in CSV.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.data.formats.guess import unknown_shape
-from alignzoo.data.formats.pairs import Columns, column_of, completions_row, preference_row
-from alignzoo.data.formats.training_texts import chat_text, instruction_text, prompted_text, whole_text
+from alignzoo.data.formats.messages import template_kwargs, tools_of
+from alignzoo.data.formats.pairs import chat_row, completions_row, preference_row
+from alignzoo.data.formats.parts import LISTS, Names, Parts, as_number, numbers, plain_values
+from alignzoo.data.formats.prompts import chat_of, prompt_row, string_of
+from alignzoo.data.formats.training_texts import chat_text, prompted_text, whole_text
 from alignzoo.interfaces.rows import Row, Skipped
 
-ALPACA = ("instruction", "input", "output")
+ANSWERS = ("chosen", "rejected", "completions", "completion", "messages", "conversations", "output", "text")
+"""Parts that hold what is scored. The first one that is there decides the shape."""
+FOR_CHATS = ("system", "tools", "chat_template_kwargs")
 LABELS = {"true": 1.0, "1": 1.0, "false": 0.0, "0": 0.0}
 """Lower-case text of labels in JSON and spreadsheets -> value."""
 
 
-def record_row(id: str, record: dict[str, Any], columns: Columns, where: str) -> Row | Skipped:
+def record_row(id: str, record: Mapping[str, Any], names: Names, where: str) -> Row | Skipped:
     """Build a row from one record.
+
+    Args:
+        id: Id of the row.
+        record: The record.
+        names: Names of its columns.
+        where: The place of the record, for errors.
 
     Raises:
         UserError: A column is missing or has a value of the wrong type; the error names `where`.
     """
-    pair = columns.chosen in record or columns.rejected in record
-    if "completions" in record and not pair:
-        return _ranked(id, record, columns, where)
-    if columns.completion in record and not pair:
-        return _single(id, record, columns, where)
-    sft = None if pair else _training_text(id, record, columns, where)
-    if sft is not None:
-        return replace(sft, columns=_others(record)) if isinstance(sft, Row) else sft
-    if not pair and record:
-        raise unknown_shape(record, where)
-    row = preference_row(id, record, columns, where)
-    return row if isinstance(row, Skipped) else _with_numbers(row, record, columns)
+    parts = Parts(record, names, where)
+    answer = _answer(parts)
+    if answer in ("chosen", "rejected"):
+        row = preference_row(id, parts)
+    elif answer == "completions":
+        row = _ranked(id, parts)
+    elif answer == "text":
+        row = whole_text(id, parts)
+    elif answer:
+        row = _single(id, parts, answer)
+    elif "prompt" in parts or "instruction" in parts:
+        row = prompt_row(id, parts)
+    elif record:
+        raise unknown_shape(parts)
+    else:
+        raise UserError("no columns", where=where, expected="a record with columns")
+    return _with_others(_with_inputs(row, parts), parts)
 
 
-def numbers(record: dict[str, Any]) -> dict[str, float]:
-    """Return every finite number of a record by its column."""
-    found = {key: _number(value) for key, value in record.items()}
-    return {key: value for key, value in found.items() if value is not None}
+def _answer(parts: Parts) -> str:
+    """Return the part that decides the shape, one that is not null if there is one; "" for a prompt alone."""
+    there = [part for part in ANSWERS if part in parts and (part != "output" or "instruction" in parts)]
+    return next((part for part in there if parts.has_value(part)), there[0] if there else "")
 
 
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):  # text, or an integer of hundreds of digits
-        return None
-    return number if math.isfinite(number) else None
+def _with_inputs(row: Row | Skipped, parts: Parts) -> Row | Skipped:
+    """Return a chat with its system message, tools and variables of the template."""
+    if isinstance(row, Skipped):
+        return row
+    if isinstance(row.prompt, str):
+        unread = [part for part in FOR_CHATS if parts.has_value(part) and parts.get(part)]
+        if unread and row.prompt:
+            raise UserError(
+                f"{' and '.join(map(parts.column, unread))} can't be used: the prompt is plain text, and no chat",
+                where=parts.where, expected="chat messages",
+                hint=f"format: {{name: records, instruction: {parts.column('prompt')}}} reads the prompt as a user's "
+                f"message; {{name: records, {', '.join(f'{part}: null' for part in unread)}}} leaves these columns out",
+            )  # fmt: skip
+        return row
+    system = string_of(parts, "system")
+    if system and not (row.prompt and row.prompt[0]["role"] == "system"):
+        row = replace(row, prompt=({"role": "system", "content": system}, *row.prompt))
+    return replace(row, tools=tools_of(parts), template_kwargs=template_kwargs(parts))
 
 
-def _with_numbers(row: Row, record: dict[str, Any], columns: Columns) -> Row:
-    sides = (("chosen", columns.chosen), ("rejected", columns.rejected))
-    own: tuple[dict[str, float], ...] = ({}, {})
+def _with_others(row: Row | Skipped, parts: Parts) -> Row | Skipped:
+    """Return the row with the columns that have not been used. Numbers of a side belong to its completion."""
+    if isinstance(row, Skipped):
+        return row
+    others = parts.others
+    own: list[dict[str, float]] = [dict(one.columns) for one in row.completions]
     rest = {}
-    for key, value in numbers(record).items():
-        if key in columns:
-            continue
-        for side, names in enumerate(sides):
-            name = next((_of(key, word) for word in names if _of(key, word)), "")
-            if name:
-                own[side][name] = value
-                break
+    sides = ((*parts.columns("chosen"), "chosen"), (*parts.columns("rejected"), "rejected"))
+    paired = "chosen" in parts and len(own) == 2
+    for key, value in numbers(others).items():
+        of = [(side, _of(key, word)) for side, words in enumerate(sides) for word in words if paired and _of(key, word)]
+        if of:
+            own[of[0][0]].setdefault(of[0][1], value)
         else:
             rest[key] = value
     completions = tuple(replace(one, columns=mine) for one, mine in zip(row.completions, own, strict=True))
-    return replace(row, columns=rest, completions=completions)
+    return replace(row, columns=rest, completions=completions, extra=plain_values(others))
 
 
 def _of(key: str, side: str) -> str:
@@ -87,14 +117,33 @@ def _of(key: str, side: str) -> str:
     return key.removesuffix(f"_{side}") if key.endswith(f"_{side}") else ""
 
 
-def _training_text(id: str, record: dict[str, Any], columns: Columns, where: str) -> Row | Skipped | None:
-    """Build a row of SFT. None if the record has the columns of no such row."""
-    for name in (columns.messages, "conversations"):
-        if name in record:
-            return chat_text(id, record, name, where)
-    if "instruction" in record and "output" in record:
-        return instruction_text(id, record, ALPACA, where)
-    return whole_text(id, record, columns.text, where) if columns.text in record else None
+def _single(id: str, parts: Parts, answer: str) -> Row | Skipped:
+    """Build the row of one completion: with a label unpaired, without one data of SFT."""
+    chat = answer in ("messages", "conversations")
+    if answer == "output":
+        string_of(parts, answer)
+    if "label" not in parts:
+        close = nearest("label", map(str, parts.record))
+        if close and _as_label(parts.record[close]) is not None:  # misspelled, it would train on undesirable ones
+            raise UserError(
+                "a completion has no label", where=parts.where, expected="label: true (desirable) or false",
+                nearest=close,
+            )  # fmt: skip
+        return chat_text(id, parts, answer) if chat else prompted_text(id, parts, answer)
+    label = _as_label(parts["label"])
+    if label is None:
+        raise UserError(
+            f"{parts.column('label')} is {parts['label']!r}", where=parts.where,
+            expected="true (desirable) or false", hint="format: {name: records, label: null} leaves the column out",
+        )  # fmt: skip
+    if chat:
+        whole = chat_of(parts, answer)
+        row = chat_row(id, None, [whole]) if whole else Skipped(id, "no messages")
+    else:
+        row = completions_row(id, parts, [parts[answer]], [parts.place(answer)])
+    if isinstance(row, Skipped):
+        return row
+    return replace(row, completions=(replace(row.completions[0], columns={"desirable": label}),))
 
 
 def _as_label(value: Any) -> float | None:
@@ -102,72 +151,83 @@ def _as_label(value: Any) -> float | None:
     return LABELS.get(str(value).lower().removesuffix(".0"))
 
 
-def _single(id: str, record: dict[str, Any], columns: Columns, where: str) -> Row | Skipped:
-    if "label" not in record:
-        close = nearest("label", record)
-        if close and _as_label(record[close]) is not None:  # misspelled, it would train on undesirable completions
-            raise UserError(
-                "a completion has no label", where=where, expected="label: true (desirable) or false", nearest=close
-            )
-        column_of(record, columns.prompt, where)
-        row = prompted_text(id, record, columns.prompt, columns.completion, where)
-        others = _others(record, columns.prompt, columns.completion)
-        return replace(row, columns=others) if isinstance(row, Row) else row
-    label = _as_label(record["label"])
-    if label is None:
-        raise UserError(f"label is {record['label']!r}", where=where, expected="true (desirable) or false")
-    row = completions_row(id, record, columns.prompt, [record[columns.completion]], where)
-    if isinstance(row, Skipped):
-        return row
-    only = replace(row.completions[0], columns={"desirable": label})
-    return replace(row, completions=(only,), columns=_others(record, columns.prompt, columns.completion, "label"))
-
-
-def _others(record: dict[str, Any], *known: str) -> dict[str, float]:
-    return {name: value for name, value in numbers(record).items() if name not in known}
-
-
-def _ranked(id: str, record: dict[str, Any], columns: Columns, where: str) -> Row | Skipped:
-    texts = record["completions"]
+def _ranked(id: str, parts: Parts) -> Row | Skipped:
+    texts, columns = parts["completions"], parts.columns("completions")
     if not isinstance(texts, list | tuple) or len(texts) < 2:
-        raise UserError("completions is not a list of two or more", where=where, expected="a list of completions")
-    scores = _scores(record, len(texts), where)
-    row = completions_row(id, record, columns.prompt, texts, where)
+        raise UserError(
+            f"{parts.column('completions')} is not a list of two or more", where=parts.where,
+            expected="a list of completions",
+        )  # fmt: skip
+    several = len(columns) == len(texts)
+    places = [f"{parts.where}: {columns[n] if several else f'completion {n + 1}'}" for n in range(len(texts))]
+    order, scores = list(range(len(texts))), None
+    if "preferred" in parts:
+        best = _preferred(parts["preferred"], columns, parts)
+        if best is None:
+            return Skipped(id, "no preference", str(parts["preferred"])[:40])
+        order = order if best == 0 else order[::-1]
+    else:
+        scores = _scores(parts, len(texts))
+    row = completions_row(id, parts, texts, places)
     if isinstance(row, Skipped):
         return row
-    completions = row.completions
+    if scores is not None and len(set(scores)) == 1:
+        return Skipped(id, "all scores are equal")
+    own = parts.numbers_of_completions or [{} for _ in texts]
+    found = [replace(one, columns=mine) for one, mine in zip(row.completions, own, strict=True)]
     if scores is not None:
-        if len(set(scores)) == 1:
-            return Skipped(id, "all scores are equal")
-        completions = tuple(replace(one, columns={"score": s}) for one, s in zip(completions, scores, strict=True))
-        completions = tuple(sorted(completions, key=lambda one: -one.columns["score"]))  # stable: ties keep their order
-    return replace(row, completions=completions, columns=_others(record, columns.prompt))
+        found = [replace(one, columns={**one.columns, "score": s}) for one, s in zip(found, scores, strict=True)]
+        order = sorted(order, key=lambda n: -scores[n])  # stable: ties keep their order
+    return replace(row, completions=tuple(found[n] for n in order))
 
 
-def _scores(record: dict[str, Any], count: int, where: str) -> list[float] | None:
-    """Return one number for each completion, larger is better; None if they are listed best first."""
-    given = [name for name in ("scores", "ranks") if record.get(name) is not None]
-    if len(given) > 1:
-        raise UserError("the record has both scores and ranks", where=where, expected="one of them")
-    if given:
-        sign = 1 if given == ["scores"] else -1
-        return [sign * value for value in _numbers_of(record, given[0], count, where)]
-    close = nearest("scores", _lists(record, count)) or nearest("ranks", _lists(record, count))
-    if close:  # a misspelled name would silently rank by position
-        raise UserError(f"no scores, but a list of numbers '{close}'", where=where, expected="scores or ranks")
+def _preferred(value: Any, columns: Sequence[str], parts: Parts) -> int | None:
+    """Return the number of the column that `preferred` names, or None for another value such as a tie.
+
+    It is the column's name, or its part that the other one lacks: `a` of `response_a` and `response_b`.
+    """
+    if len(columns) != 2:
+        raise UserError(
+            f"{parts.column('preferred')} chooses between two columns", where=parts.where,
+            expected="format: {name: records, completions: [COLUMN, COLUMN], preferred: COLUMN}",
+        )  # fmt: skip
+    start = next((n for n, (a, b) in enumerate(zip(*columns, strict=False)) if a != b), min(map(len, columns)))
+    text = str(value).lower()
+    for n, column in enumerate(columns):
+        if text in (column.lower(), column[start:].lower()) or text.endswith(f"_{column[start:].lower()}"):
+            return n
     return None
 
 
-def _lists(record: dict[str, Any], count: int) -> list[str]:
+def _scores(parts: Parts, count: int) -> list[float] | None:
+    """Return one number for each completion, larger is better; None if they are listed best first."""
+    given = [part for part in ("scores", "ranks") if parts.has_value(part)]
+    if len(given) > 1:
+        raise UserError("the record has both scores and ranks", where=parts.where, expected="one of them")
+    if given:
+        sign = 1 if given == ["scores"] else -1
+        return [sign * value for value in _numbers_of(parts, given[0], count)]
+    for part in LISTS[1:]:
+        parts.get(part)  # null, and no other column
+    lists = _lists(parts.record, count)
+    close = nearest("scores", lists) or nearest("ranks", lists)
+    if close:  # a misspelled name would silently rank by position
+        raise UserError(f"no scores, but a list of numbers '{close}'", where=parts.where, expected="scores or ranks")
+    return None
+
+
+def _lists(record: Mapping[str, Any], count: int) -> list[str]:
     """Return the names of lists with one number for each completion."""
     lists = {name: value for name, value in record.items() if isinstance(value, list | tuple) and len(value) == count}
-    return [name for name, value in lists.items() if all(_number(one) is not None for one in value)]
+    return [str(name) for name, value in lists.items() if all(as_number(one) is not None for one in value)]
 
 
-def _numbers_of(record: dict[str, Any], name: str, count: int, where: str) -> list[float]:
-    values = record[name]
-    found = [_number(value) for value in values] if isinstance(values, list | tuple) else []
+def _numbers_of(parts: Parts, part: str, count: int) -> list[float]:
+    values, name = parts[part], parts.column(part)
+    found = [as_number(value) for value in values] if isinstance(values, list | tuple) else []
     numbers = [value for value in found if value is not None]
     if len(numbers) != count or len(found) != count:
-        raise UserError(f"{name} is not a list of {count} numbers", where=where, expected="one for each completion")
+        raise UserError(
+            f"{name} is not a list of {count} numbers", where=parts.where, expected="one for each completion"
+        )
     return numbers

@@ -1,50 +1,38 @@
-"""Build rows of SFT: chats, texts, prompts with completions, and Alpaca's instructions, without a label.
-
-{"messages": [...]} or {"conversations": [{"from": "human", "value": ...}, ...]}    a chat
-{"text": "..."}                                                                       a text
-{"prompt", "completion"}                                                              strings or messages
-{"instruction", "input", "output"}                                                    Alpaca; also system, history
-"""
+"""Build rows of SFT: chats, texts, and prompts with completions, without a label."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-from alignzoo.core.errors import UserError, kind_of
-from alignzoo.data.formats.messages import Messages, first_turn, template_kwargs, text_or_messages, tools_of
+from alignzoo.data.formats.messages import Messages, first_turn, text_or_messages
+from alignzoo.data.formats.parts import Parts
+from alignzoo.data.formats.prompts import chat_of, required_prompt, string_of
 from alignzoo.interfaces.rows import Completion, Row, Skipped, is_unfinished, plain_text, reasoning
 
 
-def chat_text(id: str, record: dict[str, Any], column: str, where: str) -> Row | Skipped:
-    """Build the row of a whole chat. The prompt ends where the assistant first speaks."""
-    chat = text_or_messages(record[column], f"{where}: {column}")
-    if isinstance(chat, str):
-        raise UserError(f"{column} is a string", where=where, expected="a list of chat messages")
-    system = record.get("system")
-    if chat and isinstance(system, str) and system and chat[0]["role"] != "system":  # beside ShareGPT's turns
-        chat = ({"role": "system", "content": system}, *chat)
-    first = next((n for n, message in enumerate(chat or ()) if message["role"] == "assistant"), None)
-    if chat is None or first is None:
-        return Skipped(id, "no assistant turn")
-    return _chat(id, chat[:first], chat[first:], record, where)
+def chat_text(id: str, parts: Parts, part: str) -> Row | Skipped:
+    """Build the row of a chat. The prompt ends where the assistant first speaks.
+
+    A chat without a turn of the assistant is a prompt alone.
+    """
+    chat = chat_of(parts, part)
+    if chat is None:
+        return Skipped(id, "no messages")
+    first = next((n for n, message in enumerate(chat) if message["role"] == "assistant"), None)
+    if first is None:
+        return Row(id, chat, (), group=" ".join(first_turn(chat).split()))
+    return _chat(id, chat[:first], chat[first:])
 
 
-def whole_text(id: str, record: dict[str, Any], column: str, where: str) -> Row | Skipped:
+def whole_text(id: str, parts: Parts) -> Row | Skipped:
     """Build the row of a text that is scored from its second token on."""
-    text = record[column]
-    if text is not None and not isinstance(text, str):
-        raise UserError(f"{column} is {kind_of(text)}", where=where, expected="a string")
+    text = string_of(parts, "text")
     if text is None or not text.strip():
         return Skipped(id, "empty completion")
     return Row(id, "", (Completion(text),), group=" ".join(text.split()))
 
 
-def prompted_text(id: str, record: dict[str, Any], prompt: str, completion: str, where: str) -> Row | Skipped:
+def prompted_text(id: str, parts: Parts, part: str) -> Row | Skipped:
     """Build the row of a prompt and its completion, both strings or messages."""
-    before, after = (text_or_messages(record.get(name), f"{where}: {name}") for name in (prompt, completion))
-    if before is None:
-        raise UserError("no prompt", where=where, expected="text or chat messages")
+    before, after = required_prompt(parts), text_or_messages(parts[part], parts.place(part))
     if after is None or (isinstance(after, str) and not after.strip()):
         return Skipped(id, "empty completion")
     if isinstance(before, str) and isinstance(after, str):
@@ -55,41 +43,12 @@ def prompted_text(id: str, record: dict[str, Any], prompt: str, completion: str,
         return Skipped(id, "the completion does not begin with an assistant message")
     if is_unfinished(asked) and len(own) > 1:
         return Skipped(id, "several messages after an unfinished one")
-    return _chat(id, asked, own, record, where)
+    return _chat(id, asked, own)
 
 
-def instruction_text(id: str, record: dict[str, Any], columns: Sequence[str], where: str) -> Row | Skipped:
-    """Build the row of Alpaca's columns: a chat of instruction and input, a blank line between, and output."""
-    instruction, more, output = (record.get(name) for name in columns)
-    for name, value in zip(columns, (instruction, more, output), strict=True):
-        if value is not None and not isinstance(value, str):
-            raise UserError(f"{name} is {kind_of(value)}", where=where, expected="a string")
-    if not output or not output.strip():
-        return Skipped(id, "empty completion")
-    turns = [*_history(record.get("history"), where), ("\n\n".join(filter(None, (instruction, more))), output)]
-    system = [{"role": "system", "content": record["system"]}] if record.get("system") else []
-    chat = [
-        {"role": role, "content": text}
-        for turn in turns
-        for role, text in zip(("user", "assistant"), turn, strict=True)
-    ]
-    return _chat(id, (*system, *chat[:-1]), (chat[-1],), record, where)
-
-
-def _history(value: Any, where: str) -> list[tuple[str, str]]:
-    pairs = value or []
-    if not isinstance(pairs, list | tuple) or not all(
-        isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(text, str) for text in pair)
-        for pair in pairs
-    ):
-        raise UserError("history is not a list of turns", where=where, expected='[["instruction", "output"], ...]')
-    return [(question, answer) for question, answer in pairs]
-
-
-def _chat(id: str, prompt: Messages, answer: Messages, record: dict[str, Any], where: str) -> Row | Skipped:
-    last = max((n for n, message in enumerate(answer) if message["role"] == "assistant"))
+def _chat(id: str, prompt: Messages, answer: Messages) -> Row | Skipped:
+    last = max(n for n, message in enumerate(answer) if message["role"] == "assistant")
     if not plain_text(answer[last]).strip() and not reasoning(answer[last]):
         return Skipped(id, "empty completion")
     group = " ".join(first_turn(prompt or answer).split())
-    tools, kwargs = tools_of(record, where), template_kwargs(record, where)
-    return Row(id, prompt, (Completion(answer[last:], answer[:last]),), group, {}, tools, kwargs)
+    return Row(id, prompt, (Completion(answer[last:], answer[:last]),), group)

@@ -161,10 +161,11 @@ def _decoded(record: dict[str, Any], decoders: dict[str, Decode], where: str) ->
 
 
 def _decoder(field: Any) -> Decode | None:
-    """Return a function that parses the JSON in values of an Arrow field, or None if the field has no JSON.
+    """Return a function for the values of an Arrow field, or None if they are used as they are.
 
-    JSON has Arrow's canonical extension type arrow.json. Versions of pyarrow without it leave its name in the field's
-    metadata.
+    It parses JSON, and omits the keys of structs that are null: Arrow has no missing keys, so that `datasets` gives
+    every message and every call all keys that any of them has. JSON has Arrow's canonical extension type arrow.json.
+    Versions of pyarrow without it leave its name in the field's metadata.
     """
     import pyarrow
 
@@ -174,8 +175,9 @@ def _decoder(field: Any) -> Decode | None:
         return lambda value: None if value is None else json.loads(value)
     if pyarrow.types.is_struct(kind):
         inside = {part.name: decode for part in kind if (decode := _decoder(part)) is not None}
-        if inside:
-            return lambda value: value and {k: inside[k](v) if k in inside else v for k, v in value.items()}
+        return lambda value: (
+            value and {k: inside[k](v) if k in inside else v for k, v in value.items() if v is not None}
+        )
     elif pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind) or pyarrow.types.is_fixed_size_list(kind):
         item = _decoder(kind.value_field)
         if item is not None:

@@ -40,7 +40,7 @@ class Hub(DataSource):
         """Yield rows in the order of the dataset."""
         name, dataset = self._parts()[0 if split == "train" else 1]
         for number, record in enumerate(dataset, 1):
-            yield self.format.row(f"{name}:{number}", record, f"{self.path}: {name} row {number}")
+            yield self.format.row(f"{name}:{number}", without_nulls(record), f"{self.path}: {name} row {number}")
 
     def fingerprint(self) -> str:
         """Return a digest of the fields and of the fingerprints that `datasets` computes of its tables."""
@@ -51,6 +51,17 @@ class Hub(DataSource):
         where = f"hub dataset {self.path}"
         names = choose_splits(list(splits), where, self._kinds, self.train_split, self.test_split)
         return [(name, splits[name]) for name in names if name is not None]
+
+
+def without_nulls(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the record without the null keys of objects in its columns: Arrow has no missing keys."""
+    return {name: _stripped(value) for name, value in record.items()}
+
+
+def _stripped(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _stripped(one) for key, one in value.items() if one is not None}
+    return [_stripped(one) for one in value] if isinstance(value, list) else value
 
 
 @lru_cache(maxsize=4)

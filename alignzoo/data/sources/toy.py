@@ -1,4 +1,4 @@
-"""Data source for the embedded toy data, as ranked lists or as chats."""
+"""Data source for the embedded toy data, as ranked lists, as chats or as steps of a solution."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from alignzoo.interfaces.rows import Row, Skipped
 
 
 class Toy(DataSource):
-    """Embedded toy data: ranked lists, conversations for SFT, or pairs of conversations with tool calls."""
+    """Embedded toy data: ranked lists, conversations for SFT, pairs with tool calls, or pairs of solution steps."""
 
     name = "toy"
 
-    shape: Literal["lists", "messages", "tools"] = Field(
-        "lists", description="ranked lists with scores; conversations for SFT; pairs of conversations that call a tool"
+    shape: Literal["lists", "messages", "tools", "steps"] = Field(
+        "lists",
+        description="ranked lists with scores; conversations for SFT; pairs of conversations that call a tool; "
+        "pairs of steps of a word problem",
     )
     completions: int = Field(4, ge=2, le=4, description="replies to each prompt of a list, best first")
 
@@ -31,8 +33,8 @@ class Toy(DataSource):
         if self.shape == "lists":
             yield from toy.rows(split, self.completions)
             return
-        records = toy.conversations(split) if self.shape == "messages" else toy.tool_pairs(split)
-        for number, record in enumerate(records, 1):
+        records = {"messages": toy.conversations, "tools": toy.tool_pairs, "steps": toy.step_pairs}[self.shape]
+        for number, record in enumerate(records(split), 1):
             where = f"{self.shape}-{split}:{number}"
             yield Records().row(where, record, where)
 
@@ -40,4 +42,5 @@ class Toy(DataSource):
         """Return a digest of the fields and of the version of the toy data."""
         from alignzoo.data import toy
 
-        return self.digest_of([f"sample {toy.VERSION}", f"chats {toy.CHATS_VERSION}"])
+        steps = [f"steps {toy.STEPS_VERSION}"] if self.shape == "steps" else []
+        return self.digest_of([f"sample {toy.VERSION}", f"chats {toy.CHATS_VERSION}", *steps])

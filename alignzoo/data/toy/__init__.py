@@ -8,5 +8,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "chats": ["CHATS_VERSION", "LOOK_UP", "conversations", "tool_pairs"],
         "generate": ["ROWS", "VERSION", "rows"],
         "ground_truth": ["ground_truth_reward"],
+        "steps": ["STEPS_VERSION", "step_pairs"],
     },
 )

@@ -11,6 +11,7 @@ from pydantic import Field, PrivateAttr
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.core.packing import cut_by_width
 from alignzoo.interfaces.judge import Judge, Prompt
+from alignzoo.interfaces.rows import strings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,18 +62,22 @@ class Classifier(Judge):
         """Return the output, or the label's log-odds, of each reply, whatever the batches."""
         import torch
 
-        from alignzoo.evaluation.judges.texts import as_text, outputs, read
+        from alignzoo.evaluation.judges.texts import Text, as_text, outputs, read
 
         model, tokenizer = self._model()
         column = self._column(model.config)
         end = hasattr(model, "score") if self.eos is None else self.eos  # decoders call their head so
         how = {"pair": self.pair, "end": end, "after_turn": self.after_turn}
-        texts = [
-            as_text(prompt if self.prompt else None, reply, tokenizer, **how)
-            for prompt, reply in zip(prompts, replies, strict=True)
-        ]
-        encoded = read(texts, tokenizer, self._limit(model, tokenizer))
-        found = [0.0] * len(texts)
+
+        def texts() -> list[Text]:
+            return [
+                as_text(prompt if self.prompt else None, reply, tokenizer, **how)
+                for prompt, reply in zip(prompts, replies, strict=True)
+            ]
+
+        size = sum(map(len, strings([*prompts, *replies])))
+        encoded = read(texts, tokenizer, self._limit(model, tokenizer), size)
+        found = [0.0] * len(encoded)
         with torch.no_grad():
             for rows in cut_by_width([len(one["input_ids"]) for one in encoded], self.micro_batch_tokens):
                 values = _score(outputs([encoded[row] for row in rows], model), column, model.config)

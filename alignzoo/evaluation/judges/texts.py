@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from alignzoo.core.door import in_child
 from alignzoo.data.boundary import BoundaryTokenizer
 from alignzoo.data.chat_template import ChatTemplate, answer_message
+from alignzoo.data.tokenize_pipeline import CHARACTERS_A_SECOND, SECONDS
 from alignzoo.interfaces.judge import Prompt
 from alignzoo.interfaces.rows import plain_text
 
@@ -61,11 +63,35 @@ def as_text(
     return Text(prompt + " " * touching + ended)
 
 
-def read(texts: Sequence[Text], tokenizer: PreTrainedTokenizerBase, limit: int) -> list[Encoded]:
-    """Return the tokens of the texts, at most `limit` each, with special tokens once.
+def read(
+    make: Callable[[], Sequence[Text]], tokenizer: PreTrainedTokenizerBase, limit: int, size: int
+) -> list[Encoded]:
+    """Return the tokens of texts, at most `limit` each, with special tokens once.
 
-    Longer texts lose their beginning, with a warning.
+    Longer texts lose their beginning, with a warning. Chat template and tokenizer may make much of little text, so they
+    run in a child with limits.
+
+    Args:
+        make: Makes the texts.
+        tokenizer: The judge's tokenizer.
+        limit: Tokens of a text.
+        size: Characters of all prompts and replies, about.
+
+    Raises:
+        BadFile: They fail, or take too long or too much memory.
     """
+    name, seconds = tokenizer.name_or_path or "tokenizer", SECONDS + size / CHARACTERS_A_SECOND
+    found, cut = in_child(
+        name, lambda: _read(make(), tokenizer, limit), what="the tokenizer", doing="tokenizing replies", seconds=seconds
+    )
+    if cut:
+        message = f"{cut} of {len(found)} texts have more than {limit} tokens; their beginning is cut off"
+        warnings.warn(message, stacklevel=3)
+    return list(found)
+
+
+def _read(texts: Sequence[Text], tokenizer: PreTrainedTokenizerBase, limit: int) -> tuple[list[Encoded], int]:
+    """Return the tokens of the texts, and the number of those that were cut."""
     found, cut, reader = [], 0, BoundaryTokenizer(tokenizer)
     for text in texts:
         options: dict[str, Any] = {"add_special_tokens": not text.templated, "verbose": False}
@@ -80,10 +106,7 @@ def read(texts: Sequence[Text], tokenizer: PreTrainedTokenizerBase, limit: int) 
             encoded = _once(encoded, text, reader)
         cut += over > 0
         found.append(encoded)
-    if cut:
-        message = f"{cut} of {len(texts)} texts have more than {limit} tokens; their beginning is cut off"
-        warnings.warn(message, stacklevel=3)
-    return found
+    return found, cut
 
 
 def _once(encoded: Encoded, text: Text, reader: BoundaryTokenizer) -> Encoded:

@@ -7,7 +7,12 @@ from alignzoo import Field, Modifier, Objective, Pair, Scored
 
 
 class RDPO(Objective):
-    """R-DPO: DPO with the difference in length added to the margin."""
+    """R-DPO: DPO with the difference in length added to the margin.
+
+    When: longer completions win in the data for their length.
+
+    Not when: length is part of quality.
+    """
 
     name = "r_dpo"
     family = "length"
@@ -23,7 +28,12 @@ class RDPO(Objective):
 
 
 class LNDPO(Objective):
-    """Length-normalized DPO: DPO on log-ratios per token."""
+    """Length-normalized DPO: DPO on log-ratios per token.
+
+    When: completions differ in length and DPO's margins follow it.
+
+    Not when: sums matter, as for probabilities of whole answers.
+    """
 
     name = "ln_dpo"
     family = "length"
@@ -40,6 +50,37 @@ class LNDPO(Objective):
     def implicit_reward(self, scored: Scored) -> Tensor:
         """Return beta times the log-ratio per token."""
         return self.beta * scored.log_ratio / scored.length
+
+
+class RainbowPO(Objective):
+    """RainbowPO: length-normalized DPO with a mixture of the reference and a constant margin.
+
+    This is the paper's mixed reference policy with length normalization. Its rejection sampling is a matter of the
+    data, and its contextual scaling needs the entropy of the reference.
+
+    When: the reference is weak, and SimPO without one drifts.
+
+    Not when: per-token rewards are not wanted.
+    """
+
+    name = "rainbow_po"
+    family = "length"
+    source = "Zhao et al. 2024, arXiv:2410.04203"
+    equation = "-log sigmoid(r_w - r_l - beta (1 - alpha) gamma), with r = beta (log pi - alpha log ref) / |y|"
+    already_applies = ("length_normalization",)
+
+    beta: float = Field(10.0, gt=0, description="scale of the reward, per token")
+    alpha: float = Field(0.25, ge=0, le=1, description="share of the reference; 0 is SimPO, 1 is length-normalized DPO")
+    gamma: float = Field(0.1, ge=0, description="target margin per token, in place of the reference")
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Return the loss, shape (B,)."""
+        margin = self.implicit_reward(pair.chosen) - self.implicit_reward(pair.rejected)
+        return -logsigmoid(margin - self.beta * (1 - self.alpha) * self.gamma)
+
+    def implicit_reward(self, scored: Scored) -> Tensor:
+        """Return beta (log pi - alpha log ref) / |y|."""
+        return self.beta * (self.alpha * scored.log_ratio + (1 - self.alpha) * scored.log_prob) / scored.length
 
 
 def length_desensitization(pair: Pair, tail: float) -> Pair:
@@ -66,7 +107,12 @@ def length_downsampling(pair: Pair) -> Pair:
 
 
 class LDDPO(Objective):
-    """LD-DPO: DPO with a smaller weight for tokens beyond the shorter completion's length."""
+    """LD-DPO: DPO with a smaller weight for tokens beyond the shorter completion's length.
+
+    When: the longer completion should win by what both say at equal length.
+
+    Not when: the end of the longer completion carries the difference.
+    """
 
     name = "ld_dpo"
     family = "length"
@@ -85,7 +131,12 @@ class LDDPO(Objective):
 
 
 class SamPO(Objective):
-    """SamPO: DPO on random tokens of the longer completion, as many as the shorter one has."""
+    """SamPO: DPO on random tokens of the longer completion, as many as the shorter one has.
+
+    When: length bias, without a weight to tune.
+
+    Not when: results must not depend on which tokens were drawn.
+    """
 
     name = "sampo"
     family = "length"
@@ -138,5 +189,5 @@ class LengthDownsampling(Modifier):
         return length_downsampling(example)
 
 
-LENGTH = [RDPO, LNDPO, LDDPO, SamPO]
+LENGTH = [RDPO, LNDPO, RainbowPO, LDDPO, SamPO]
 LENGTH_MODIFIERS = [LengthDesensitization, LengthDownsampling]

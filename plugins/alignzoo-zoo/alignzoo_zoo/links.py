@@ -1,16 +1,39 @@
-"""Functions of the margin other than DPO's log sigmoid, and losses on each log-ratio."""
+"""Functions of the margin other than DPO's log sigmoid."""
 
-from math import log, log1p
+from math import log, log1p, pi
+from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from alignzoo import Field, Objective, Pair
 from alignzoo_zoo.bounded import exp
 
+Link = Literal["logistic", "hinge", "square", "exponential", "truncated_quadratic", "savage", "cauchy"]
+
+
+def linked(link: Link, z: Tensor) -> Tensor:
+    """Return the loss of a margin for each link of `GPO`, in the shape of z."""
+    if link == "logistic":
+        return -logsigmoid(z)
+    if link == "cauchy":  # the angle of (-z, 1) is pi / 2 + atan(z), without a difference of near equals
+        return -(torch.atan2(torch.ones_like(z), -z) / pi).log()
+    if link == "savage":
+        return (-z).sigmoid() ** 2
+    if link == "exponential":
+        return exp(-z)
+    missing = 1 - z
+    return {"hinge": missing.relu(), "square": missing**2, "truncated_quadratic": missing.relu() ** 2}[link]
+
 
 class RSOHinge(Objective):
-    """RSO's hinge loss on the normalized margin, which is zero from h = 1 / beta."""
+    """RSO's hinge loss on the normalized margin, which is zero from h = 1 / beta.
+
+    When: pairs should stop counting once they are apart by 1 / beta.
+
+    Not when: margins should keep growing.
+    """
 
     name = "rso_hinge"
     family = "link functions"
@@ -25,7 +48,12 @@ class RSOHinge(Objective):
 
 
 class EXOPair(Objective):
-    """EXO on pairs: the reverse KL divergence between the model's preference and the label."""
+    """EXO on pairs: the reverse KL divergence between the model's preference and the label.
+
+    When: the policy should match the labels by reverse KL, seeking one mode.
+
+    Not when: label_smoothing cannot be set: it decides the scale of the loss.
+    """
 
     name = "exo_pair"
     family = "link functions"
@@ -48,6 +76,10 @@ class DiscoPOP(Objective):
 
     The loss is not monotone. At temperature 0.05 its slope by beta h at 0 is +0.78, so that a policy that starts at the
     reference first lowers the margin, toward a local minimum at beta h = -0.12.
+
+    When: to reproduce the paper: the loss was found by search.
+
+    Not when: the start is at the reference: the slope has the wrong sign there.
     """
 
     name = "discopop"
@@ -66,94 +98,58 @@ class DiscoPOP(Objective):
         return -(-gate).sigmoid() * logsigmoid(z) + exp(logsigmoid(gate) - z)
 
 
-class SPPOHard(Objective):
-    """SPPO with hard labels: squared losses that drive the log-ratios to +-1 / (2 beta)."""
+class GPO(Objective):
+    """GPO: any convex function of the margin, such as the exponential of AdaBoost, or Cauchy's.
 
-    name = "sppo_hard"
-    family = "pointwise"
-    source = "Wu et al. 2024, arXiv:2405.00675, equation 4.7 with the win rate set to 1 and 0"
-    equation = "(log_ratio_w - 1 / (2 beta))^2 + (log_ratio_l + 1 / (2 beta))^2"
+    `logistic` is DPO, `hinge` is `rso_hinge`, and `square` is IPO with tau = beta / 2, times beta^2. `savage` and
+    `cauchy` are not convex: their slope falls again for a pair that is ranked wrongly. Cauchy's is from MallowsPO
+    (arXiv:2405.14953).
 
-    beta: float = Field(1e-3, gt=0, description="the paper's 1/eta: log-ratios are driven to +-1/(2 beta)")
+    When: to compare link functions with all else equal.
 
-    def loss(self, pair: Pair) -> Tensor:
-        """Return the loss, shape (B,). It is of order 1 / beta^2, which the learning rate must fit."""
-        goal = 1 / (2 * self.beta)
-        return (pair.chosen.log_ratio - goal) ** 2 + (pair.rejected.log_ratio + goal) ** 2
-
-
-class NCAPair(Objective):
-    """NCA on pairs: noise contrastive alignment, which keeps the chosen likelihood up.
-
-    The loss equals that of TRL and of the authors' code (thu-ml/Noise-Contrastive-Alignment), whose beta is 0.01.
+    Not when: a link has been chosen: most have an objective or a name of their own.
     """
 
-    name = "nca_pair"
-    family = "pointwise"
-    source = "Chen et al. 2024, arXiv:2402.05369, section 4 and table 1, for K = 2"
-    equation = "-log sigmoid(r_w) - (log sigmoid(-r_w) + log sigmoid(-r_l)) / 2, with r = beta log_ratio"
+    name = "gpo"
+    family = "link functions"
+    source = "Tang et al. 2024, arXiv:2402.05749"
+    equation = (
+        "f(z), z = beta h: exponential e^-z, truncated_quadratic max(0, 1 - z)^2, savage 1 / (1 + e^z)^2, "
+        "cauchy -log(1/2 + atan(z) / pi), logistic -log sigmoid(z), hinge max(0, 1 - z), square (1 - z)^2"
+    )
 
-    beta: float = Field(0.01, gt=0, description="strength of the KL constraint; 0.01 in the paper, 0.1 for reasoning")
+    beta: float = Field(0.1, gt=0, description="strength of the KL constraint; each link has its own best value")
+    link: Link = Field("exponential", description="function of the margin")
 
     def loss(self, pair: Pair) -> Tensor:
         """Return the loss, shape (B,)."""
-        chosen, rejected = self.beta * pair.chosen.log_ratio, self.beta * pair.rejected.log_ratio
-        return -logsigmoid(chosen) - 0.5 * (logsigmoid(-chosen) + logsigmoid(-rejected))
+        return linked(self.link, self.beta * pair.margin)
 
 
-class BCOPair(Objective):
-    """BCO's binary classifier on pairs, without the reward shift of `bco`.
+class FocalPO(Objective):
+    """FocalPO: DPO with a factor that gives less weight to pairs that are ranked wrongly.
 
-    TRL and Liger-Kernel have the same loss under this name.
+    The gradient goes through the factor. The loss falls again where log sigmoid(beta h) is below -1 / gamma. The
+    authors' code is not public. The formula was compared with a second implementation (warlockee/oxRL), not with
+    theirs.
+
+    When: pairs that are ranked wrongly are mostly noise.
+
+    Not when: the wrongly ranked pairs are the ones to learn.
     """
 
-    name = "bco_pair"
-    family = "pointwise"
-    source = "Jung et al. 2024, arXiv:2404.04656, equation 6: the bound on DPO's loss, before the reward shift"
-    equation = "-log sigmoid(beta log_ratio_w) - log sigmoid(-beta log_ratio_l)"
-
-    beta: float = Field(0.01, gt=0, description="strength of the KL constraint")
-
-    def loss(self, pair: Pair) -> Tensor:
-        """Return the loss, shape (B,)."""
-        return -logsigmoid(self.beta * pair.chosen.log_ratio) - logsigmoid(-self.beta * pair.rejected.log_ratio)
-
-
-class APOZero(Objective):
-    """APO-zero: a loss that raises the chosen log-ratio and lowers the rejected one.
-
-    The paper recommends it if the chosen answers are better than the model's.
-    """
-
-    name = "apo_zero"
-    family = "pointwise"
-    source = "D'Oosterlinck et al. 2024, arXiv:2408.06266, equation 7"
-    equation = "-sigmoid(beta log_ratio_w) + sigmoid(beta log_ratio_l) + 1"
+    name = "focal_po"
+    family = "link functions"
+    source = "Liu et al. 2025, arXiv:2501.06645"
+    equation = "-sigmoid(beta h)^gamma log sigmoid(beta h)"
 
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
+    gamma: float = Field(0.05, ge=0, description="power of the factor; 0 is DPO; the paper uses 0.05 in all runs")
 
     def loss(self, pair: Pair) -> Tensor:
         """Return the loss, shape (B,)."""
-        return (-self.beta * pair.chosen.log_ratio).sigmoid() + (self.beta * pair.rejected.log_ratio).sigmoid()
+        log_right = logsigmoid(self.beta * pair.margin)
+        return -(self.gamma * log_right).exp() * log_right
 
 
-class APODown(Objective):
-    """APO-down: a loss that lowers both log-ratios, the rejected one more.
-
-    The paper recommends it if the chosen answers are worse than the model's.
-    """
-
-    name = "apo_down"
-    family = "pointwise"
-    source = "D'Oosterlinck et al. 2024, arXiv:2408.06266, equation 8"
-    equation = "sigmoid(beta log_ratio_w) + 1 - sigmoid(beta h)"
-
-    beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
-
-    def loss(self, pair: Pair) -> Tensor:
-        """Return the loss, shape (B,)."""
-        return (self.beta * pair.chosen.log_ratio).sigmoid() + (-self.beta * pair.margin).sigmoid()
-
-
-LINKS = [RSOHinge, EXOPair, DiscoPOP]
-POINTWISE = [SPPOHard, NCAPair, BCOPair, APOZero, APODown]
+LINKS = [RSOHinge, EXOPair, DiscoPOP, GPO, FocalPO]

@@ -14,8 +14,23 @@ def later(values: Tensor) -> Tensor:
     return values.flip(1).logcumsumexp(1).flip(1)
 
 
+def plackett_luce(reward: Tensor, places: Tensor) -> Tensor:
+    """Return -log p of the order of each list, (B, K) to (B,): a mean over the orders of those that share a place."""
+    loss = (later(reward) - reward).sum(1)
+    tied = (places[:, 1:] == places[:, :-1]).any(1)
+    if not tied.any():
+        return loss
+    means = [_over_orders(*row) for row in zip(reward[tied], places[tied].tolist(), strict=True)]
+    return loss.masked_scatter(tied, torch.stack(means))
+
+
 class PlackettLuceDPO(Objective):
-    """DPO for rankings: the Plackett-Luce likelihood of the order of a list."""
+    """DPO for rankings: the Plackett-Luce likelihood of the order of a list.
+
+    When: the whole order of a list is known.
+
+    Not when: only the best matters, or ties are many: 2^g terms for g of them.
+    """
 
     name = "pl_dpo"
     family = "ranked"
@@ -27,14 +42,7 @@ class PlackettLuceDPO(Objective):
 
     def loss(self, ranked: Ranked) -> Tensor:
         """Return the loss, shape (B,): a mean over all orders of completions with equal scores."""
-        reward = self.beta * ranked.completions.log_ratio
-        places = ranked.places
-        loss = (later(reward) - reward).sum(1)
-        tied = (places[:, 1:] == places[:, :-1]).any(1)
-        if not tied.any():
-            return loss
-        means = [_over_orders(*row) for row in zip(reward[tied], places[tied].tolist(), strict=True)]
-        return loss.masked_scatter(tied, torch.stack(means))
+        return plackett_luce(self.beta * ranked.completions.log_ratio, ranked.places)
 
 
 def _over_orders(reward: Tensor, places: list[int]) -> Tensor:
@@ -58,6 +66,10 @@ class InfoNCA(Objective):
     The authors' code (thu-ml/Noise-Contrastive-Alignment) divides UltraFeedback's scores by 1e-4, so that only the best
     completion counts, and adds 0.01 to the first score to break ties. Here equal scores have equal shares, and the
     temperature is 1, because the unit of a score depends on the data.
+
+    When: scores of a list, as shares that add to one.
+
+    Not when: likelihoods must not fall: `nca`.
     """
 
     name = "infonca"
@@ -83,6 +95,10 @@ class NCA(Objective):
 
     It also keeps likelihoods from falling. The second term is a mean over the K completions, as in the authors' code
     (thu-ml/Noise-Contrastive-Alignment), whose temperature is 1e-4; see `infonca`.
+
+    When: scores of a list, and likelihoods should not fall.
+
+    Not when: only differences count.
     """
 
     name = "nca"
@@ -105,7 +121,12 @@ class NCA(Objective):
 
 
 class LiPOLambda(Objective):
-    """LiPO-lambda: a logistic loss on all pairs of a list, weighted by the change in DCG."""
+    """LiPO-lambda: a logistic loss on all pairs of a list, weighted by the change in DCG.
+
+    When: the top of the list counts most, and scores are from 0 to about 4.
+
+    Not when: scores are large: gains are 2^score.
+    """
 
     name = "lipo_lambda"
     family = "ranked"
@@ -121,11 +142,11 @@ class LiPOLambda(Objective):
         """Return the loss, shape (B,)."""
         score, reward = ranked.completions.column("score"), self.beta * ranked.completions.log_ratio
         groups = ties.tie_groups(-reward, self.beta * ranked.completions.tolerance.amax(1, keepdim=True))
-        weight = _couples(torch.exp2(score)).abs() * _swap_costs(groups, reward) * (_couples(score) > 0)
-        return -(weight * logsigmoid(_couples(reward))).sum((1, 2))
+        weight = couples(torch.exp2(score)).abs() * _swap_costs(groups, reward) * (couples(score) > 0)
+        return -(weight * logsigmoid(couples(reward))).sum((1, 2))
 
 
-def _couples(values: Tensor) -> Tensor:
+def couples(values: Tensor) -> Tensor:
     """Return all differences, (B, K) to (B, K, K): [b, i, j] is values_i - values_j."""
     return values[:, :, None] - values[:, None, :]
 
@@ -140,8 +161,8 @@ def _swap_costs(groups: Tensor, like: Tensor) -> Tensor:
     own = discount[groups.argsort(stable=True).argsort()]  # in one of the orders
     tied = groups[:, :, None] == groups[:, None, :]
     size = tied.sum(2, keepdim=True).to(like)
-    within = tied.to(like) @ (_couples(own).abs() * tied) @ tied.to(like) / (size * (size - 1)).clamp(min=1)
-    return within.where(tied, _couples(ties.by_rank(groups, discount)).abs())
+    within = tied.to(like) @ (couples(own).abs() * tied) @ tied.to(like) / (size * (size - 1)).clamp(min=1)
+    return within.where(tied, couples(ties.by_rank(groups, discount)).abs())
 
 
 def per_token(scored: Scored) -> Tensor:
@@ -150,7 +171,12 @@ def per_token(scored: Scored) -> Tensor:
 
 
 class PRO(Objective):
-    """PRO: softmax losses of each completion against all worse ones, scaled by score gaps."""
+    """PRO: softmax losses of each completion against all worse ones, scaled by score gaps.
+
+    When: long lists, imitation of the best, no reference.
+
+    Not when: score gaps are on an arbitrary scale: they are temperatures.
+    """
 
     name = "pro"
     family = "ranked"
@@ -187,6 +213,10 @@ class RRHF(Objective):
 
     The likelihood term is a sum over tokens, as in the paper. The authors' code (GanjinZero/RRHF) takes its mean over
     the padded length and omits pairs of equal scores.
+
+    When: ranking without a reference, beside imitation of the best.
+
+    Not when: scores should count by more than their order.
     """
 
     name = "rrhf"
@@ -200,7 +230,7 @@ class RRHF(Objective):
 
     def loss(self, ranked: Ranked) -> Tensor:
         """Return the loss, shape (B,). Completions with equal scores have half of the loss of either order."""
-        apart, places = _couples(self.implicit_reward(ranked.completions)), ranked.places
+        apart, places = couples(self.implicit_reward(ranked.completions)), ranked.places
         better = (places[:, :, None] < places[:, None, :]).to(apart)
         tied = (places[:, :, None] == places[:, None, :]).to(apart)
         return ((-apart).relu() * (better + tied / 2)).sum((1, 2)) - self.alpha * ranked.completions.log_prob[:, 0]

@@ -7,7 +7,12 @@ from alignzoo import Field, Objective, Pair
 
 
 class TDPO1(Objective):
-    """TDPO1: token-level DPO, with the difference of both KL sums subtracted from h."""
+    """TDPO1: token-level DPO, with the difference of both KL sums subtracted from h.
+
+    When: the KL divergence of both completions should be balanced at every token.
+
+    Not when: memory is short: the reference runs beside the policy.
+    """
 
     name = "tdpo1"
     family = "live reference"
@@ -26,7 +31,12 @@ class TDPO1(Objective):
 
 
 class TDPO2(Objective):
-    """TDPO2: TDPO1 with a weight on the KL term and no gradient through the chosen KL."""
+    """TDPO2: TDPO1 with a weight on the KL term and no gradient through the chosen KL.
+
+    When: as `tdpo1`, with a weight and without pulling on the chosen side.
+
+    Not when: memory is short: the reference runs beside the policy.
+    """
 
     name = "tdpo2"
     family = "live reference"
@@ -47,7 +57,12 @@ class TDPO2(Objective):
 
 
 class TRDPO(Objective):
-    """TR-DPO: DPO with a reference that moves toward the policy during training."""
+    """TR-DPO: DPO with a reference that moves toward the policy during training.
+
+    When: long runs, in which a fixed reference holds the policy back.
+
+    Not when: the KL divergence from the start must stay bounded, or with LoRA.
+    """
 
     name = "tr_dpo"
     family = "moving reference"
@@ -70,4 +85,47 @@ class TRDPO(Objective):
         return self.alpha if step % self.every == 0 else 0.0
 
 
-TOKENWISE = [TDPO1, TDPO2, TRDPO]
+class BEMADPO(Objective):
+    """BEMA: DPO against a bias-corrected moving average of the policy.
+
+    The correction adds a share of the policy's distance from its start, which an average lags behind. The defaults are
+    those of TRL. As in TRL, the average moves only in the steps in which the reference does.
+
+    When: as `tr_dpo`, with an average that does not lag behind.
+
+    Not when: memory is short: two more copies of the weights, or with LoRA.
+    """
+
+    name = "bema_dpo"
+    family = "moving reference"
+    source = "Block and Zhang 2025, arXiv:2508.00180"
+    equation = (
+        "-log sigmoid(beta h); every few steps t: A = A + b (pi - A), ref = A + a (pi - pi_0), weight by weight, "
+        "a = (lag + gamma t)^-eta, b = (lag + gamma t)^-kappa"
+    )
+    reference = "moving"
+
+    beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
+    every: int = Field(400, ge=1, description="optimizer steps between updates; short runs need fewer")
+    kappa: float = Field(0.5, ge=0, description="power of the average's share b")
+    eta: float = Field(0.2, gt=0, description="power of the correction a")
+    lag: float = Field(10.0, ge=1, description="offset of the steps (the paper's rho)")
+    gamma: float = Field(1.0, gt=0, description="factor of the steps")
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Return the loss, shape (B,)."""
+        return -logsigmoid(self.beta * pair.margin)
+
+    def reference_update(self, step: int) -> float:
+        """Return b in every update step, else 0."""
+        return self._power(step, self.kappa) if step % self.every == 0 else 0.0
+
+    def reference_correction(self, step: int) -> float:
+        """Return a."""
+        return self._power(step, self.eta)
+
+    def _power(self, step: int, power: float) -> float:
+        return float((self.lag + self.gamma * step) ** -power)
+
+
+TOKENWISE = [TDPO1, TDPO2, TRDPO, BEMADPO]

@@ -1,9 +1,9 @@
-"""Weights of pairs by their likelihood under the policy."""
+"""Weights of pairs by their likelihood under the policy, and weights and bounds of tokens."""
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from alignzoo import Field, Modifier, Objective, Pair
+from alignzoo import Field, Modifier, Objective, Pair, Scored
 
 
 def pair_weight(pair: Pair, clamp: bool) -> Tensor:
@@ -16,7 +16,12 @@ def pair_weight(pair: Pair, clamp: bool) -> Tensor:
 
 
 class WPO(Objective):
-    """WPO: DPO with each pair weighted by its likelihood under the policy."""
+    """WPO: DPO with each pair weighted by its likelihood under the policy.
+
+    When: completions of other models, which the policy would rarely give.
+
+    Not when: completions are the policy's own: the weights are all near one.
+    """
 
     name = "wpo"
     family = "weighting"
@@ -63,4 +68,59 @@ class WPOWeighting(Modifier):
         return pair_weight(example, self.clamp) * objective.loss(example)
 
 
-WEIGHTING = [WPO]
+class D2PO(Objective):
+    """D2PO: DPO with a weight of each token's log-ratio that decays with its position.
+
+    The first token has the weight 1, as in the paper. In the authors' code (LotuSrc/D2PO) it has gamma, which is
+    another beta.
+
+    When: the first tokens decide, and long completions dilute them.
+
+    Not when: the end decides, as the answer of a derivation does.
+    """
+
+    name = "d2po"
+    family = "weighting"
+    source = "Shao et al. 2025, arXiv:2502.14340"
+    equation = "DPO with log_ratio = sum_t gamma^t log_ratio_t, t from 0"
+    reference = "token"
+    tokens = True
+
+    beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
+    gamma: float = Field(0.98, gt=0, le=1, description="decay from token to token; 1 is DPO")
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Return the loss, shape (B,)."""
+        return -logsigmoid(self.implicit_reward(pair.chosen) - self.implicit_reward(pair.rejected))
+
+    def implicit_reward(self, scored: Scored) -> Tensor:
+        """Return beta times the discounted sum of the tokens' log-ratios."""
+        one = scored.tokens
+        return self.beta * one.sum(self.gamma ** one.position.to(one.log_ratio) * one.log_ratio)
+
+
+class Humanline(Modifier):
+    """Humanline clipping for any objective: the log-ratio of each token is held within bounds.
+
+    A token outside of them has no gradient. The full method also moves the reference to the policy every few steps:
+    `{name: tr_dpo, alpha: 1, every: 4, modifiers: [humanline]}`. The authors' code (ContextualAI/HALOs) copies the
+    policy before each step, so that its reference is one step behind.
+    """
+
+    name = "humanline"
+    family = "weighting"
+    source = "Liu et al. 2025, arXiv:2509.24207"
+    equation = "log_ratio = sum_t min(max(log_ratio_t, low), high)"
+    reference = "token"
+    tokens = True
+
+    low: float = Field(-1.0, lt=0, ge=-100, description="lower bound of a token's log-ratio (log epsilon_P)")
+    high: float = Field(1.5, gt=0, le=100, description="upper bound of a token's log-ratio (log epsilon_R)")
+
+    def scored(self, scored: Scored) -> Scored:
+        """Return the completions with the clipped log-ratios."""
+        return scored.with_log_ratio(scored.tokens.sum(scored.tokens.log_ratio.clamp(self.low, self.high)))
+
+
+WEIGHTING = [WPO, D2PO]
+WEIGHTING_MODIFIERS = [WPOWeighting, Humanline]

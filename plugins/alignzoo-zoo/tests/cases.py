@@ -25,7 +25,7 @@ BY_NAME: dict[str, type[Objective]] = {cls.name: cls for cls in [DPO, CDPO, IPO,
 Token = tuple[float, float]
 
 
-def completion(tokens: Sequence[Token], salt: int, score: float = 0.0, scalar: float = 0.0) -> Completion:
+def completion(tokens: Sequence[Token], salt: int, score: float = 0.0, scalar: float | None = None) -> Completion:
     """From (log pi, log pi_ref) of each token. What else is known of a token is of no meaning, but all different."""
     ks = range(salt, salt + len(tokens))
     return Completion(
@@ -35,17 +35,22 @@ def completion(tokens: Sequence[Token], salt: int, score: float = 0.0, scalar: f
         forward_kl=tuple(0.05 + (5 * k % 7) / 10 for k in ks),
         uniform=tuple(((13 * k + 5) % 17) / 17 for k in ks),
         score=score,
-        scalar=scalar,
+        other_score=(5 * salt % 9) / 3 - 1,
+        win_rate=(3 * salt % 10 + 0.5) / 10,
+        quantile=(7 * salt % 8 + 1) / 8,
+        scalar=(5 * salt % 13) / 4 - 1.3 if scalar is None else scalar,
     )
 
 
 def pair(
     chosen: Sequence[Token], rejected: Sequence[Token], scores: Token = (2.0, 1.0), salt: int = 0
 ) -> notation.Pair:
-    """The reward model's outputs and the row's margin come from the scores too."""
+    """The reward model's outputs and the row's margin come from the scores too. All four pairs of labels are there."""
+    own, other = completion(chosen, salt, scores[0], 0.7 * scores[0] - 1.2), 0.3 - 0.9 * scores[1]
+    margin = (scores[0] - scores[1]) / 3
     return notation.Pair(
-        replace(completion(chosen, salt, scores[0], 0.7 * scores[0] - 1.2), margin=(scores[0] - scores[1]) / 3),
-        replace(completion(rejected, salt + 6, scores[1], 0.3 - 0.9 * scores[1]), margin=(scores[0] - scores[1]) / 3),
+        replace(own, margin=margin, safe=float(salt % 3 > 0)),
+        replace(completion(rejected, salt + 6, scores[1], other), margin=margin, safe=float(salt % 2 == 0)),
     )
 
 
@@ -171,6 +176,29 @@ FIELDS: dict[str, list[dict[str, Any]]] = {
     "pro": [{"alpha": 0.5}],
     "bradley_terry": [{"centering": 0.0}],
     "bradley_terry_margin": [{"centering": 0.0}],
+    "bradley_terry_scaled": [{"centering": 0.0}],
+    "focal_bradley_terry": [{"gamma": 1.5, "barrier": 0.2, "bound": 3.0}],
+    "gpo": [
+        {"link": name, "beta": 0.5}
+        for name in ("logistic", "hinge", "square", "truncated_quadratic", "savage", "cauchy", "exponential")
+    ],
+    "focal_po": [{"beta": 0.5, "gamma": 2.0}],
+    "bpo": [{"link": name, "beta": 0.5, "alpha": 1.0} for name in ("logistic", "exponential", "savage", "square")],
+    "minor_dpo": [{"beta": 0.5}],
+    "dil": [{"estimator": "ukl"}],
+    "repo": [{"gamma": 1.0}],
+    "confpo": [{"beta": 10.0, "gamma": 3.0}],
+    "d2po": [{"beta": 0.5, "gamma": 0.5}],
+    "rainbow_po": [{"beta": 2.0, "alpha": 0.7, "gamma": 0.5}],
+    "bema_dpo": [{"beta": 0.5}],
+    "reward_rpo": [{"variant": name, "beta": 0.5, "eta": 0.3} for name in ("fwd_kl", "sq", "bwd_kl")],
+    "rebel": [{"eta": 0.5}],
+    "sppo": [{"beta": 0.1}],
+    "mappo": [{"beta": 0.5}],
+    "modpo": [{"beta": 0.5, "w": 0.2}],
+    "qrpo": [{"transform": "log", "beta": 0.5}, {"beta": 0.5}],
+    "safe_dpo": [{"beta": 0.5, "delta": 1.0}],
+    "bfpo": [{"beta": 0.5, "b1": 2.0, "alpha": 0.2}],
 }  # fmt: skip
 """Beside the defaults, which every objective is tried with where `NO_DEFAULTS` does not say otherwise."""
 
@@ -194,6 +222,9 @@ DISAGREE = {
     "wpo": "the paper has no cap; the authors' code has",
     "alpha_dpo": "the authors' code takes running averages of mean and deviation, and scales alpha by beta",
     "lipo_lambda": "the paper's scores are in [0, 1], where gains differ less than those of a reward model's",
+    "d2po": "the authors' code starts the exponent at 1, which is another beta",
+    "confpo": "the authors' code gives up on a completion whose tokens are all as likely; here they all count",
+    "qrpo": "the authors' code has Z = beta e^(1 / beta), which is the paper's for a small beta",
     "unlikelihood": "Welleck et al. have -log(1 - p) of each token; the DPO paper's baseline has +alpha log p",
 }
 """Where sources differ from each other or from a common reading. The formulas follow the paper, except for the cap of

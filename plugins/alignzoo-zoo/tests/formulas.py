@@ -1,6 +1,6 @@
 """The papers' losses of batches, single completions, lists and reward models in plain float arithmetic.
 
-`formulas_pairs` has the losses of pairs.
+`formulas_pairs` has the losses of pairs, and `formulas_scores` those of pairs with scores or labels.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import formulas_pairs  # noqa: F401
+import formulas_scores  # noqa: F401
 from notation import FORMULAS, Completion, batch, log_sigmoid, log_sum_exp, mean, pair, ranked, sigmoid, single, softmax
 
 __all__ = ["FORMULAS"]
@@ -171,3 +172,47 @@ def bradley_terry(yw, yl, centering=0.01):
 def bradley_terry_margin(yw, yl, centering=0.01):
     """Touvron et al. 2307.09288: the scores are to differ by the rating's margin."""
     return -log_sigmoid(yw.scalar - yl.scalar - yw.margin) + centering * (yw.scalar + yl.scalar) ** 2
+
+
+@pair
+def bradley_terry_scaled(yw, yl, centering=0.01):
+    """Wang et al. 2410.01257: the strength of the preference times the loss."""
+    return -yw.margin * log_sigmoid(yw.scalar - yl.scalar) + centering * (yw.scalar + yl.scalar) ** 2
+
+
+@pair
+def bradley_terry_absolute(yw, yl):
+    """Yuan et al. 2404.02078: L_BT + L_DR."""
+    return -log_sigmoid(yw.scalar - yl.scalar) - log_sigmoid(yw.scalar) - log_sigmoid(-yl.scalar)
+
+
+@pair
+def focal_bradley_terry(yw, yl, gamma=2.0, barrier=0.01, bound=5.0):
+    """Cai et al. 2403.17297: focal ranking loss and log barrier; 0.001 is the authors' distance from the bounds."""
+    p = sigmoid(yw.scalar - yl.scalar)
+    focal = -((1 - 2 * max(0.0, p - 0.5)) ** gamma) * math.log(p)
+
+    def penalty(score: float) -> float:
+        held = min(bound - 1e-3, max(1e-3 - bound, score))
+        return -math.log(bound - held) - math.log(held + bound)
+
+    return focal + barrier * (penalty(yw.scalar) + penalty(yl.scalar))
+
+
+@ranked
+def plackett_luce(ys):
+    """The Plackett-Luce model of the scores."""
+    scores = [y.scalar for y in ys]
+    return -math.fsum(score - log_sum_exp(scores[k:]) for k, score in enumerate(scores))
+
+
+@ranked
+def bradley_terry_list(ys):
+    """Ouyang et al. 2203.02155, eq. 1: over all pairs, by their number."""
+    return mean([-log_sigmoid(i.scalar - j.scalar) for k, i in enumerate(ys) for j in ys[k + 1 :]])
+
+
+@ranked
+def score_regression(ys):
+    """Wang et al. 2311.09528: mean squared error."""
+    return mean([(y.scalar - y.score) ** 2 for y in ys])

@@ -125,7 +125,64 @@ def tr_dpo(yw, yl, beta=0.05, alpha=0.6, every=512):
     return -log_sigmoid(beta * (yw.r - yl.r))
 
 
+@pair
+def bema_dpo(yw, yl, beta=0.1):
+    """Block and Zhang 2508.00180: DPO's loss, against a reference that moves."""
+    return -log_sigmoid(beta * (yw.r - yl.r))
+
+
+LINKS = {
+    "logistic": lambda z: -log_sigmoid(z),
+    "hinge": lambda z: max(0.0, 1 - z),
+    "square": lambda z: (z - 1) ** 2,
+    "exponential": lambda z: math.exp(-z),
+    "truncated_quadratic": lambda z: max(0.0, 1 - z) ** 2,
+    "savage": lambda z: 1 / (1 + math.exp(z)) ** 2,
+    "cauchy": lambda z: -math.log(math.atan(z) / math.pi + 0.5),
+}
+
+
+@pair
+def gpo(yw, yl, beta=0.1, link="exponential"):
+    """Tang et al. 2402.05749: f(beta h); Cauchy's f is Chen et al. 2405.14953's."""
+    return LINKS[link](beta * (yw.r - yl.r))
+
+
+@pair
+def focal_po(yw, yl, beta=0.1, gamma=0.05):
+    """Liu et al. 2501.06645: p^gamma times DPO's loss, p the model's preference."""
+    p = sigmoid(beta * (yw.r - yl.r))
+    return -(p**gamma) * math.log(p)
+
+
+@pair
+def bpo(yw, yl, beta=0.1, alpha=0.3, link="hinge"):
+    """Sun et al. 2506.03557: the balanced margin, with the gap adaptor alpha."""
+    return LINKS[link](beta * min(yw.r, -alpha * yl.r))
+
+
+@pair
+def minor_dpo(yw, yl, beta=0.1):
+    """Xie et al. 2408.09834: the rejected log-ratio, where it is positive."""
+    return -log_sigmoid(beta * yw.r - beta * max(0.0, yl.r))
+
+
+@pair
+def dil(yw, yl, estimator="lsif"):
+    """Xiao et al. 2503.05079: least-squares importance fitting, or the unnormalized KL."""
+    if estimator == "lsif":
+        return -math.exp(yw.r) + 0.5 * math.exp(yl.r) ** 2
+    return -yw.logp + math.exp(yl.r)
+
+
 # Pairs: lengths
+
+
+@pair
+def rainbow_po(yw, yl, beta=10.0, alpha=0.25, gamma=0.1):
+    """Zhao et al. 2410.04203: the reference mixed with a constant margin, all per token."""
+    reference = alpha * (yw.ref_logp / yw.n - yl.ref_logp / yl.n) + (1 - alpha) * gamma
+    return -log_sigmoid(beta * (yw.mean - yl.mean - reference))
 
 
 @pair
@@ -190,6 +247,16 @@ def wpo(yw, yl, beta=0.01, clamp=True):
 
 
 @pair
+def d2po(yw, yl, beta=0.1, gamma=0.98):
+    """Shao et al. 2502.14340: rewards of tokens discounted by gamma^t, t from 0."""
+
+    def reward(y: Completion) -> float:
+        return beta * math.fsum(gamma**t * ratio for t, ratio in enumerate(y.ratios))
+
+    return -log_sigmoid(reward(yw) - reward(yl))
+
+
+@pair
 def tdpo1(yw, yl, beta=0.1):
     """Zeng et al. 2404.11999, TDPO1: minus the difference of the sequential KLs, rejected less chosen."""
     return -log_sigmoid(beta * (yw.r - yl.r) - beta * (math.fsum(yl.forward_kl) - math.fsum(yw.forward_kl)))
@@ -208,6 +275,30 @@ def tdpo2(yw, yl, beta=0.1, alpha=0.5):
 def simpo(yw, yl, beta=2.0, gamma=1.0):
     """Meng et al. 2405.14734, eq. 6: gamma is not scaled by beta."""
     return -log_sigmoid(beta * (yw.mean - yl.mean) - gamma)
+
+
+@pair
+def repo(yw, yl, gamma=0.6):
+    """Wu et al. 2503.07426: ReLU(gamma - (mean_w - mean_l))."""
+    return max(0.0, gamma - (yw.mean - yl.mean))
+
+
+@pair
+def simper(yw, yl):
+    """Xiao et al. 2502.00883: inverse perplexities."""
+    return -math.exp(yw.logp / yw.n) + math.exp(yl.logp / yl.n)
+
+
+@pair
+def confpo(yw, yl, beta=2.0, gamma=1.0):
+    """Yoon et al. 2506.08712: SimPO over tokens less likely than the arithmetic mean of their completion."""
+
+    def reward(y: Completion) -> float:
+        likely = [math.exp(token) for token in y.tokens]
+        kept = [token for token, p in zip(y.tokens, likely, strict=True) if p < mean(likely)]
+        return beta * mean(kept or y.tokens)
+
+    return -log_sigmoid(reward(yw) - reward(yl) - gamma)
 
 
 @pair

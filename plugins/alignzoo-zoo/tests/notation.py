@@ -25,6 +25,11 @@ class Completion:
     uniform: tuple[float, ...] = ()
     score: float = 0.0
     margin: float = 0.0
+    other_score: float = 0.0
+    """Another model's reward."""
+    win_rate: float = 0.5
+    quantile: float = 0.5
+    safe: float = 1.0
     scalar: float = 0.0
     """A reward model's output."""
 

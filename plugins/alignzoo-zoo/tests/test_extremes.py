@@ -59,6 +59,7 @@ def test_a_pair_that_is_ordered_wrongly_has_a_gradient_however_far_it_is(diverge
 RIGHT_IS_FLAT = {
     "exo_pair",
     "discopop",
+    "focal_po",
     "apo_zero",
     "apo_down",
     "beta_dpo",
@@ -86,4 +87,5 @@ def test_a_wrongly_ordered_pair_is_never_given_up(cls, r):
     loss = cls().loss(one)
     slopes = torch.autograd.grad(loss.sum(), [one.chosen.log_prob, one.rejected.log_prob])
     assert slopes[0].item() < 0, cls.name
-    assert cls.name == "f_dpo" or slopes[1].item() > 0, cls.name
+    one_sided = {"f_dpo", "bpo"}  # the slope of JS's rejected side vanishes; only the smaller side has one
+    assert cls.name in one_sided or slopes[1].item() > 0, cls.name

@@ -45,6 +45,19 @@ def test_it_is_the_papers_formula(cls, fields, rows):
     assert loss.tolist() == pytest.approx(expected, rel=rel, abs=1e-12)
 
 
+def formula_difference(cls) -> float:
+    """The largest relative difference of a loss from its paper's formula, over all batches and hyper-parameters."""
+    far = 0.0
+    for fields in cases(cls):
+        for rows in batches(cls.data).values():
+            ours = cls(**fields).loss(build(cls, rows)).tolist()
+            papers = FORMULAS[cls.name](rows, STATE.get(cls.name, {}), **fields)
+            if cls.name in BY_RANK:
+                ours, papers = [math.fsum(ours)], [math.fsum(papers)]
+            far = max(far, *(abs(a - b) / max(abs(b), 1e-6) for a, b in zip(ours, papers, strict=True)))
+    return far
+
+
 WEIGHTED = {"wpo", "alpha_dpo", "beta_dpo"}
 """What these hold constant depends on the same log-probs; `test_identities` has their gradients."""
 
@@ -116,6 +129,13 @@ def test_the_batches_reach_both_sides_of_every_bend():
     assert both([row.chosen.n - row.rejected.n for row in pairs])  # ld_dpo, sampo
     assert both([1 - row.chosen.logp + row.rejected.logp for row in pairs])  # slic_hf
     assert both([row.rejected.mean - row.chosen.mean for row in pairs])  # rrhf
+    assert both([w + 0.3 * x for w, x in ratios])  # bpo
+    assert both([x for _, x in ratios])  # minor_dpo
+    assert both([0.6 - row.chosen.mean + row.rejected.mean for row in pairs])  # repo
+    assert both([1 - row.chosen.score + row.rejected.score for row in pairs])  # mappo
+    assert len({(row.chosen.safe, row.rejected.safe) for row in pairs}) == 4  # safe_dpo, bfpo
+    assert both([row.chosen.scalar - row.rejected.scalar for row in pairs])  # focal_bradley_terry, and its bounds
+    assert both([abs(y.scalar) - 5 for row in pairs for y in (row.chosen, row.rejected)])
     weights = [FORMULAS["wpo"]([row], {}, clamp=False)[0] / FORMULAS["wpo"]([row], {})[0] for row in pairs]
     assert min(weights) == 1 < max(weights)
     assert both([math.fsum(row.mismatched.r for row in rows) for rows in batches("unpaired").values()])  # kto

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from cases import BY_NAME, PAIRS, RANKED, UNPAIRED, build, completion, exactly, losses
-from notation import Completion, Pair, Single, log_sigmoid
+from notation import Pair, Single, log_sigmoid, sigmoid
 
 EVERY = [row for rows in PAIRS.values() for row in rows]
 
@@ -33,10 +33,21 @@ EVERY = [row for rows in PAIRS.values() for row in rows]
         ("beta_dpo", {"alpha": 0.0, "keep": 1.0}, "dpo", {}),
         ("alpha_dpo", {"alpha": 0.0, "beta": 2.0, "gamma": 0.5}, "simpo", {"beta": 2.0, "gamma": 0.5}),
         ("unlikelihood", {"alpha": 0.0}, "preferred_ft", {}),
+        ("bema_dpo", {}, "dpo", {}),
+        ("d2po", {"gamma": 1.0}, "dpo", {}),
+        ("focal_po", {"gamma": 0.0}, "dpo", {}),
+        ("modpo", {"w": 1.0}, "dpo", {}),
+        ("gpo", {"link": "logistic"}, "dpo", {}),
+        ("gpo", {"link": "hinge", "beta": 0.05}, "rso_hinge", {}),
+        ("rainbow_po", {"alpha": 1.0, "beta": 2.0}, "ln_dpo", {}),
+        ("rainbow_po", {"alpha": 0.0, "beta": 2.0, "gamma": 0.5}, "simpo", {"beta": 2.0, "gamma": 1.0}),
+        ("focal_bradley_terry", {"gamma": 1.0, "barrier": 0.0, "bound": 1.0}, "bradley_terry", {"centering": 0.0}),
     ],
 )
 @pytest.mark.parametrize("rows", PAIRS.values(), ids=PAIRS)
 def test_it_is_another(name, fields, other, others, rows):
+    if name == "focal_bradley_terry":  # where the pair is ranked wrongly
+        rows = [row for row in EVERY if row.chosen.scalar < row.rejected.scalar]
     assert losses(name, rows, **fields) == exactly(losses(other, rows, **others))
 
 
@@ -143,30 +154,6 @@ def test_pros_temperatures_are_distances_of_scores():
         assert losses("pro", [(better, further)], alpha=0.0) == exactly([-log_sigmoid(4 * (better.mean - worse.mean))])
 
 
-def test_beta_dpos_beta_is_that_of_the_pairs_it_keeps():
-    """The paper filters first. Pairs kept in proportion to a normal density: of these, the outlier goes."""
-    rows = [*PAIRS["near"], *PAIRS["near"], PAIRS["far"][1]]
-    cls = BY_NAME["beta_dpo"]
-    objective, example = cls(keep=0.8, alpha=2.0), build(cls, rows, {"mean": 0.0, "deviation": 0.01})
-    kept = objective.weight(example).tolist()
-    assert kept == [1.0, 1.0, 1.0, 1.0, 0.0]
-    alone = losses("beta_dpo", rows[:4], {"mean": 0.0, "deviation": 0.01}, keep=1.0, alpha=2.0)
-    assert objective.loss(example).tolist() == exactly([*alone, 0.0])
-
-
-def test_bcos_shift_is_halfway_between_the_kinds_whatever_their_numbers():
-    """And a kind that is not in the batch keeps its mean."""
-    cls, rows = BY_NAME["bco"], UNPAIRED["ragged"]
-    objective = cls(beta=0.5, momentum=0.0)
-    for some in (rows, rows[:3]):
-        state = objective.next_state(build(cls, some, {"desirable": 9.0, "undesirable": 9.0}))
-        for kind in (True, False):
-            mine = [0.5 * row.completion.r for row in some if row.desirable == kind]
-            assert state["desirable" if kind else "undesirable"] == pytest.approx(sum(mine) / len(mine))
-    state = cls(momentum=0.5).next_state(build(cls, rows[:1], {"desirable": 0.2, "undesirable": 0.3}))
-    assert state == pytest.approx({"desirable": 0.1 + 0.005 * rows[0].completion.r, "undesirable": 0.3})
-
-
 def test_lipo_of_two_is_dpo_times_the_weight_of_the_swap():
     lists, pairs = RANKED["two of two"], PAIRS["ragged"]
     swap = 1 / math.log(2) - 1 / math.log(3)
@@ -180,21 +167,6 @@ def test_lipo_of_two_is_dpo_times_the_weight_of_the_swap():
 def test_a_reward_model_without_margin_is_bradley_terry():
     rows = [Pair(replace(row.chosen, margin=0.0), replace(row.rejected, margin=0.0)) for row in EVERY]
     assert losses("bradley_terry_margin", rows, centering=0.1) == exactly(losses("bradley_terry", rows, centering=0.1))
-
-
-def test_exo_is_zero_where_the_model_agrees_with_the_smoothed_label():
-    beta, e = 0.1, 0.2
-    rows = [Pair(completion([(math.log((1 - e) / e) / beta, 0.0)], 0), completion([(0.0, 0.0)], 0))]
-    assert losses("exo_pair", rows, beta=beta, label_smoothing=e) == pytest.approx([0.0], abs=1e-14)
-
-
-def test_discopop_far_from_its_bend_is_logistic_below_and_exponential_above():
-    rows = PAIRS["far"]
-    dpo = losses("dpo", rows, beta=0.5)
-    got = losses("discopop", rows, beta=0.5, temperature=1e-3)
-    for row, logistic, loss in zip(rows, dpo, got, strict=True):
-        h = row.chosen.r - row.rejected.r
-        assert loss == pytest.approx(logistic if h < 0 else math.exp(-0.5 * h), rel=1e-12)
 
 
 def test_wpo_is_dpo_where_the_policys_tokens_are_as_likely_as_its_own():
@@ -211,98 +183,167 @@ def test_dr_dpo_goes_to_the_mean_of_dpo_and_to_its_best_pair(rows):
     assert losses("dr_dpo", rows, beta_prime=1e-3) == pytest.approx([min(dpo)] * len(dpo), abs=2e-3)
 
 
-def test_sampo_draws_the_same_tokens_of_policy_and_reference_and_all_of_the_shorter():
-    """Tokens with the largest uniforms, which are dropped, may be anything."""
-    row = PAIRS["ragged"][0]
-    dropped = sorted(range(row.rejected.n), key=lambda token: row.rejected.uniform[token])[row.chosen.n :]
-    wild = replace(
-        row.rejected,
-        tokens=tuple(-9.0 if i in dropped else value for i, value in enumerate(row.rejected.tokens)),
-        ref_tokens=tuple(-0.1 if i in dropped else value for i, value in enumerate(row.rejected.ref_tokens)),
-    )
-    assert wild != row.rejected
-    assert losses("sampo", [Pair(row.chosen, wild)]) == losses("sampo", [row])
+# With scores, win rates, quantiles and labels
 
 
-def test_r_dpo_asks_less_of_a_longer_chosen_completion():
-    """The paper's reward is r - alpha |y|: a margin that length could explain is worth less."""
-    row = PAIRS["ragged"][0]
-    longer = replace(row.rejected, tokens=(*row.chosen.tokens, -1.0), ref_tokens=(*row.chosen.ref_tokens, -1.0))
-    first, second = losses("r_dpo", [Pair(longer, row.chosen), Pair(row.chosen, longer)], alpha=0.5)
-    assert first == pytest.approx(-log_sigmoid(0.5))
-    assert second == pytest.approx(-log_sigmoid(-0.5))
+def scored(rows: list[Pair], chosen: float, rejected: float) -> list[Pair]:
+    return [Pair(replace(row.chosen, score=chosen), replace(row.rejected, score=rejected)) for row in rows]
 
 
-@pytest.mark.parametrize(("alpha", "every"), [(0.6, 1), (1.0, 3)])
-def test_tr_dpo_moves_its_reference_every_so_many_steps(alpha, every):
-    objective = BY_NAME["tr_dpo"](alpha=alpha, every=every)
-    assert [objective.reference_update(step) for step in range(1, 7)] == [
-        0.0 if step % every else alpha for step in range(1, 7)
-    ]
+def times(factor: float, values: list[float]) -> list[float]:
+    return [factor * value for value in values]
 
 
-def test_aot_does_not_care_which_rejected_completion_came_with_which_chosen_one():
-    rows = PAIRS["ragged"]
-    shuffled = [Pair(row.chosen, other.rejected) for row, other in zip(rows, [*rows[1:], rows[0]], strict=True)]
-    assert sum(losses("aot_unpaired", rows)) == exactly(sum(losses("aot_unpaired", shuffled)))
-    assert sum(losses("aot", rows)) == exactly(sum(losses("aot", rows[::-1])))
+def test_reward_rpos_backward_kl_is_cdpo_with_the_scores_as_labels_minus_their_entropy():
+    """So its gradient is that of soft-label DPO, which Compose-RL calls rcdpo."""
+    for d in (0.3, 2.0):
+        p = sigmoid(d)
+        entropy = -p * math.log(p) - (1 - p) * math.log(1 - p)
+        cdpo = losses("cdpo", EVERY, beta=0.5, label_smoothing=1 - p)
+        assert losses("reward_rpo", scored(EVERY, d, 0.0), beta=0.5) == exactly([one - entropy for one in cdpo])
 
 
-# At the start the policy is the reference
+def test_reward_rpos_forward_kl_is_exo():
+    e = 0.2
+    rows = scored(EVERY, math.log((1 - e) / e), 0.0)
+    exo = losses("exo_pair", EVERY, beta=0.5, label_smoothing=e)
+    assert losses("reward_rpo", rows, variant="fwd_kl", beta=0.5) == exactly(exo)
 
 
-def at_start(y: Completion) -> Completion:
-    return replace(y, tokens=y.ref_tokens, forward_kl=(0.0,) * y.n, log_collision_prob=y.ref_tokens)
+def test_the_squared_losses_are_one_up_to_scale():
+    """NVIDIA's sq is REBEL times beta^2; REBEL with a constant gap is IPO; GPO's square is IPO with tau = beta / 2."""
+    beta = 0.4
+    rebel = losses("rebel", EVERY, eta=1 / beta)
+    assert losses("reward_rpo", EVERY, variant="sq", beta=beta) == exactly(times(beta**2, rebel))
+    assert losses("rebel", scored(EVERY, 0.5, 0.0), eta=1 / beta) == exactly(losses("ipo", EVERY, beta=beta))
+    ipo = losses("ipo", EVERY, beta=beta / 2)
+    assert losses("gpo", EVERY, link="square", beta=beta) == exactly(times(beta**2, ipo))
 
 
-START = [Pair(at_start(row.chosen), at_start(row.rejected)) for row in EVERY]
-LOG_2 = math.log(2)
+def test_sppo_with_sure_win_rates_is_half_of_sppo_hard():
+    rows = [Pair(replace(row.chosen, win_rate=1.0), replace(row.rejected, win_rate=0.0)) for row in EVERY]
+    assert losses("sppo", rows, beta=0.1) == exactly(times(0.5, losses("sppo_hard", EVERY, beta=0.1)))
 
 
-@pytest.mark.parametrize(
-    ("name", "fields", "loss"),
-    [
-        *[
-            (name, {}, LOG_2)
-            for name in [
-                "dpo", "cdpo", "robust_dpo", "dpo_shift", "dpop", "ln_dpo", "ld_dpo", "sampo", "f_dpo", "chi_po",
-                "aot", "aot_unpaired", "dr_dpo", "wpo", "tdpo1", "tdpo2", "tr_dpo",
-            ]
-        ],
-        *[("f_dpo", {"divergence": name}, LOG_2) for name in ["reverse_kl", "forward_kl", "js", "alpha"]],
-        ("beta_dpo", {"keep": 1.0}, LOG_2),
-        ("rso_hinge", {}, 1.0), ("apo_zero", {}, 1.0), ("apo_down", {}, 1.0),
-        ("nca_pair", {}, 2 * LOG_2), ("bco_pair", {}, 2 * LOG_2),
-        ("ipo", {"beta": 0.1}, 25.0), ("sppo_hard", {"beta": 1e-3}, 5e5), ("cal_dpo", {"beta": 1e-3}, 5e5 + LOG_2),
-        ("exo_pair", {}, -LOG_2 - 0.5 * math.log(0.999) - 0.5 * math.log(0.001)),
-        ("discopop", {}, (LOG_2 + 1) / 2),
-    ],
-)  # fmt: skip
-def test_at_the_start_a_pairs_loss_is_what_the_paper_says(name, fields, loss):
-    assert losses(name, START, **fields) == exactly([loss] * len(START))
+def test_mappo_is_dpo_with_sure_scores_and_dpo_shift_with_a_constant_gap():
+    assert losses("mappo", scored(EVERY, 1.0, 0.0)) == exactly(losses("dpo", EVERY))
+    assert losses("mappo", scored(EVERY, 0.9, 0.2)) == exactly(losses("dpo_shift", EVERY, shift=0.7))
+    assert losses("mappo", scored(EVERY, 7.0, 1.0)) == exactly(losses("dpo", EVERY))
 
 
-def test_at_the_start_the_printed_numbers():
-    """As they are quoted."""
-    assert losses("exo_pair", START)[0] == pytest.approx(2.761, abs=1e-3)
-    assert losses("discopop", START)[0] == pytest.approx(0.8466, abs=1e-4)
+@pytest.mark.parametrize("transform", ["identity", "log"])
+@pytest.mark.parametrize("beta", [0.05, 0.7])
+def test_qrpos_partition_function_is_that_of_a_uniform_quantile(transform, beta):
+    """Z is the mean of e^(g(u) / beta) over u in [0, 1], here by a midpoint sum: the loss is zero at the optimum."""
+    g = {"identity": lambda u: u, "log": math.log}[transform]
+    middles = [(k + 0.5) / 200_000 for k in range(200_000)]
+    log_z = math.log(math.fsum(math.exp(g(u) / beta) for u in middles) / len(middles))
+    sides = [replace(completion([(g(u) / beta - log_z, 0.0)], 0), quantile=u) for u in (0.8, 0.3)]
+    assert losses("qrpo", [Pair(*sides)], beta=beta, transform=transform) == pytest.approx([0.0], abs=1e-10)
 
 
-@pytest.mark.parametrize(
-    ("name", "loss"), [("kto", 0.5), ("apo_zero_unpaired", 0.5), ("bco", LOG_2)]
-)  # fmt: skip
-def test_at_the_start_an_unpaired_loss_is_what_the_paper_says(name, loss):
-    rows = [
-        replace(row, completion=at_start(row.completion), mismatched=at_start(row.mismatched))
-        for row in UNPAIRED["ragged"]
-    ]
-    assert losses(name, rows, state=BY_NAME[name]().initial_state()) == exactly([loss] * len(rows))
+def labeled(chosen: int, rejected: int) -> list[Pair]:
+    return [Pair(replace(row.chosen, safe=chosen), replace(row.rejected, safe=rejected)) for row in EVERY]
 
 
-@pytest.mark.parametrize("rows", RANKED.values(), ids=RANKED)
-def test_at_the_start_a_lists_loss_is_what_the_paper_says(rows):
-    rows = [tuple(at_start(y) for y in row) for row in rows]
-    size = len(rows[0])
-    assert losses("pl_dpo", rows) == exactly([math.log(math.factorial(size))] * len(rows))
-    assert losses("infonca", rows) == exactly([math.log(size)] * len(rows))
-    assert losses("nca", rows) == exactly([2 * LOG_2] * len(rows))
+def test_safe_dpo_is_dpo_of_relabeled_pairs():
+    swapped = [Pair(row.rejected, row.chosen) for row in EVERY]
+    assert losses("safe_dpo", labeled(1, 1)) == exactly(losses("dpo", EVERY))
+    assert losses("safe_dpo", labeled(1, 0), delta=0.0) == exactly(losses("dpo", EVERY))
+    assert losses("safe_dpo", labeled(0, 1), delta=0.0) == exactly(losses("dpo", swapped))
+    assert losses("safe_dpo", labeled(0, 0)) == [0.0] * len(EVERY)
+    margin = [-log_sigmoid(0.1 * (row.chosen.r - row.rejected.r) - 3.0) for row in EVERY]
+    assert losses("safe_dpo", labeled(1, 0), delta=3.0) == exactly(margin)
+
+
+def test_bfpo_of_two_safe_completions_is_ipo_and_its_targets_fall_with_safety():
+    assert losses("bfpo", labeled(1, 1), beta=0.2) == exactly(losses("ipo", EVERY, beta=0.2))
+    targets = [1.0, 0.5, -0.5, -1.0]
+    for labels, target in zip([(1, 0), (1, 1), (0, 0), (0, 1)], targets, strict=True):
+        expected = [(row.chosen.r - row.rejected.r - target / 0.2) ** 2 for row in EVERY]
+        assert losses("bfpo", labeled(*labels), beta=0.2) == exactly(expected)
+
+
+# One side alone, tokens, and lists
+
+
+def test_bpo_gives_a_gradient_to_the_smaller_side_alone():
+    """With the logistic link it is DPO's loss of twice the smaller reward; a tie gives each side half."""
+    example = build(BY_NAME["bpo"], EVERY)
+    leaves = [example.chosen._log_prob, example.rejected._log_prob]
+    for leaf in leaves:
+        leaf.retain_grad()
+    loss = BY_NAME["bpo"](link="logistic", alpha=1.0, beta=0.2).loss(example)
+    loss.sum().backward()
+    for row, value, up, down in zip(EVERY, loss.tolist(), *(leaf.grad.tolist() for leaf in leaves), strict=True):
+        least = min(row.chosen.r, -row.rejected.r)
+        assert value == pytest.approx(-log_sigmoid(0.2 * least), rel=1e-12)
+        assert (up < 0, down > 0) == (row.chosen.r < least + 1e-9, -row.rejected.r < least + 1e-9)
+    at = Pair(completion([(-0.5, -1.0)], 0), completion([(-1.5, -1.0)], 3))
+    assert losses("bpo", [at], link="logistic", alpha=1.0, beta=0.2) == exactly(losses("dpo", [at], beta=0.1))
+
+
+def test_minor_dpo_is_dpo_while_the_rejected_completion_is_above_its_reference():
+    for row in EVERY:
+        alone = -log_sigmoid(0.1 * row.chosen.r)
+        expected = losses("dpo", [row])[0] if row.rejected.r > 0 else alone
+        assert losses("minor_dpo", [row]) == exactly([expected])
+
+
+def test_dils_third_estimator_is_bco_pair():
+    """Binary cross-entropy of the same two log-ratios, whose bounds LSIF and UKL share at the reference."""
+    for row in EVERY:
+        bce = -log_sigmoid(row.chosen.r) - log_sigmoid(-row.rejected.r)
+        assert losses("bco_pair", [row], beta=1.0) == exactly([bce])
+    lsif, ukl = (losses("dil", EVERY, estimator=name) for name in ("lsif", "ukl"))
+    for row, one, other in zip(EVERY, lsif, ukl, strict=True):
+        assert one == pytest.approx(-math.exp(row.chosen.r) + 0.5 * math.exp(row.rejected.r) ** 2)
+        assert other == pytest.approx(losses("preferred_ft", [row])[0] + math.exp(row.rejected.r))
+
+
+def test_repo_is_the_limit_of_simpo():
+    beta = 1e7
+    simpo = times(1 / beta, losses("simpo", EVERY, beta=beta, gamma=0.6 * beta))
+    assert losses("repo", EVERY) == pytest.approx(simpo, abs=1e-6)
+
+
+def test_confpo_is_simpo_where_all_tokens_are_as_likely():
+    flat = [
+        Pair(*(replace(y, tokens=(y.mean,) * y.n) for y in (row.chosen, row.rejected))) for row in EVERY
+    ]  # fmt: skip
+    assert losses("confpo", flat) == exactly(losses("simpo", EVERY))
+
+
+def test_d2pos_other_exponent_is_another_beta():
+    """The authors' code discounts the first token too."""
+    gamma = 0.7
+    for row in EVERY:
+        reward = [
+            math.fsum(gamma ** (t + 1) * one for t, one in enumerate(y.ratios)) for y in (row.chosen, row.rejected)
+        ]
+        expected = -log_sigmoid(0.1 * (reward[0] - reward[1]))
+        assert losses("d2po", [row], beta=0.1 * gamma, gamma=gamma) == exactly([expected])
+
+
+def test_reward_models_of_a_list_of_two_are_bradley_terry():
+    pairs, lists = PAIRS["ragged"], RANKED["two of two"]
+    expected = losses("bradley_terry", pairs, centering=0.0)
+    assert losses("plackett_luce", lists) == exactly(expected)
+    assert losses("bradley_terry_list", lists) == exactly(expected)
+    one = [Pair(replace(row.chosen, margin=1.0), replace(row.rejected, margin=1.0)) for row in pairs]
+    assert losses("bradley_terry_scaled", one, centering=0.1) == exactly(losses("bradley_terry", one, centering=0.1))
+
+
+def test_plackett_luce_of_scores_is_pl_dpos_of_rewards():
+    for rows in RANKED.values():
+        asked = [tuple(replace(y, scalar=0.3 * y.r) for y in row) for row in rows]
+        assert losses("plackett_luce", asked) == exactly(losses("pl_dpo", rows, beta=0.3))
+
+
+def test_eurus_adds_a_classifier_to_bradley_terry():
+    """Its second part is `bco_pair` of scores in the place of rewards."""
+    for row in EVERY:
+        w, x = row.chosen.scalar, row.rejected.scalar
+        as_rewards = Pair(completion([(w, 0.0)], 0), completion([(x, 0.0)], 0))
+        both = losses("bradley_terry", [row], centering=0.0)[0] + losses("bco_pair", [as_rewards], beta=1.0)[0]
+        assert losses("bradley_terry_absolute", [row]) == exactly([both])

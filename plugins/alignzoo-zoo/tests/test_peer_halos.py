@@ -12,7 +12,7 @@ import pytest
 from cases import BY_NAME, PAIRS, UNPAIRED, build, completion
 from notation import Pair
 from peers import Case, relative
-from test_identities import START
+from test_start import START
 
 Theirs = Callable[[Any], Sequence[float]]
 

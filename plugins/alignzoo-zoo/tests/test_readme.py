@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import test_peer_authors
 import test_peer_halos
 import test_peer_liger
 import test_peer_trl
@@ -64,6 +65,7 @@ def test_the_page_on_defaults_lists_the_losses_that_were_compared():
     compared = {
         "TRL": {case.name for case in test_peer_trl.CASES},
         "Liger-Kernel": {case.name for case in test_peer_liger.CASES},
+        "Authors' code and other trainers": {case.name for case, _ in test_peer_authors.all_differences()},
         "HALOs": {halo.case.name for halo in test_peer_halos.HALOS},
     }
     assert listed == compared | {"No other implementation": set(BY_NAME) - set().union(*compared.values())}

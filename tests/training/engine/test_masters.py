@@ -150,3 +150,41 @@ def test_a_moving_reference_is_the_average_in_float64(tmp_path, dtype):
     moved = sum(int((a != b).sum()) for a, b in zip(start, own, strict=True)) / sum(one.numel() for one in own)
     assert moved > 0.5
     assert ("moves in float32" in engine.moving.memory_words()) == (dtype == torch.bfloat16)
+
+
+class Corrected(Average):
+    """DPO against an average that is corrected for its lag, as BEMA's."""
+
+    name = "corrected"
+
+    def reference_update(self, step):
+        return (10 + step) ** -0.5 if step % 3 == 0 else 0.0
+
+    def reference_correction(self, step):
+        return (10 + step) ** -0.2
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_a_corrected_reference_is_the_average_plus_a_share_of_the_way(tmp_path, dtype):
+    """Block and Zhang 2025, in float64; and what a checkpoint holds is enough to go on with."""
+    engine = build(Corrected(), tmp_path, dtype=dtype, optimizer={"name": "sgd", "learning_rate": 0.5})
+    start = [one.detach().double().clone() for one in engine.builder.live.model.parameters()]
+    average = want = start
+    for step in range(1, 8):
+        if step == 5:
+            kept = {name: one.clone() for name, one in engine.moving.tensors.items()}
+            for one in engine.moving.tensors.values():
+                one.zero_()
+            for name, one in engine.moving.tensors.items():
+                one.copy_(kept[name])
+        engine.step(step - 1)
+        policy = [one.detach().double() for one in holders_of_gradients(engine.optimizer)]
+        if step % 3 == 0:
+            share, more = (10 + step) ** -0.5, (10 + step) ** -0.2
+            average = [(1 - share) * one + share * now for one, now in zip(average, policy, strict=True)]
+            want = [one + more * (now - first) for one, now, first in zip(average, policy, start, strict=True)]
+    own = list(engine.builder.live.model.named_parameters())
+    for (name, one), exact in zip(own, want, strict=True):
+        torch.testing.assert_close(engine.moving.tensors[name].double(), exact, rtol=1e-5, atol=1e-6)
+        assert torch.equal(one, engine.moving.tensors[name].to(dtype))
+    assert "its average and its start" in engine.moving.memory_words()

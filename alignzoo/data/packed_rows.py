@@ -1,0 +1,50 @@
+"""Tokenized rows as bytes, from the process that makes them to the one that writes them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load, save
+
+from alignzoo.core.door import parse_json
+from alignzoo.data.tokenize import TokenizedRows
+from alignzoo.data.tree_writer import ARRAYS
+from alignzoo.data.trees import Trees
+from alignzoo.interfaces.rows import Row, Skipped
+
+KEPT, ABOUT = "kept", "about"
+
+
+def pack(part: TokenizedRows, rows: Sequence[Row]) -> bytes:
+    """Return the tokenized rows as bytes, without the rows themselves.
+
+    Args:
+        part: Trees without columns, their rows and counts.
+        rows: The rows that were tokenized, of which `part.rows` are some.
+    """
+    kept = {id(row) for row in part.rows}
+    about = {
+        "skipped": [[one.id, one.reason, one.detail] for one in part.skipped], "boundary": part.boundary,
+        "truncated": [part.truncated_prompts, part.truncated_completions],
+    }  # fmt: skip
+    arrays: dict[str, Any] = {name: getattr(part.trees, name) for name in ARRAYS}
+    arrays["keys"] = part.trees.keys
+    arrays[KEPT] = np.array([id(row) in kept for row in rows], dtype=np.uint8)
+    arrays[ABOUT] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    return bytes(save({name: np.ascontiguousarray(values) for name, values in arrays.items()}))
+
+
+def unpack(raw: bytes, rows: Sequence[Row]) -> TokenizedRows:
+    """Return the tokenized rows that `pack` has made of the same rows."""
+    arrays = load(raw)
+    about = parse_json(arrays[ABOUT].tobytes(), "the tokens of a child")
+    kept = [row for row, own in zip(rows, arrays[KEPT].tolist(), strict=True) if own]
+    tokens, segments, trees, spans, span_cuts = (arrays[name] for name in ARRAYS)
+    built = Trees([row.id for row in kept], tokens, segments, trees, spans, span_cuts, keys=arrays["keys"])
+    skipped = [Skipped(*one) for one in about["skipped"]]
+    prompts, completions = about["truncated"]
+    return TokenizedRows(built, kept, skipped, prompts, completions, Counter(about["boundary"]))

@@ -7,7 +7,12 @@ from alignzoo import Field, Objective, Pair
 
 
 class TDPO1(Objective):
-    """TDPO1: token-level DPO, with the difference of both KL sums subtracted from h."""
+    """TDPO1: token-level DPO, with the difference of both KL sums subtracted from h.
+
+    When: the KL divergence of both completions should be balanced at every token.
+
+    Not when: memory is short: the reference runs beside the policy.
+    """
 
     name = "tdpo1"
     family = "live reference"
@@ -26,7 +31,12 @@ class TDPO1(Objective):
 
 
 class TDPO2(Objective):
-    """TDPO2: TDPO1 with a weight on the KL term and no gradient through the chosen KL."""
+    """TDPO2: TDPO1 with a weight on the KL term and no gradient through the chosen KL.
+
+    When: as `tdpo1`, with a weight and without pulling on the chosen side.
+
+    Not when: memory is short: the reference runs beside the policy.
+    """
 
     name = "tdpo2"
     family = "live reference"
@@ -47,7 +57,12 @@ class TDPO2(Objective):
 
 
 class TRDPO(Objective):
-    """TR-DPO: DPO with a reference that moves toward the policy during training."""
+    """TR-DPO: DPO with a reference that moves toward the policy during training.
+
+    When: long runs, in which a fixed reference holds the policy back.
+
+    Not when: the KL divergence from the start must stay bounded, or with LoRA.
+    """
 
     name = "tr_dpo"
     family = "moving reference"
@@ -75,6 +90,10 @@ class BEMADPO(Objective):
 
     The correction adds a share of the policy's distance from its start, which an average lags behind. The defaults are
     those of TRL. As in TRL, the average moves only in the steps in which the reference does.
+
+    When: as `tr_dpo`, with an average that does not lag behind.
+
+    Not when: memory is short: two more copies of the weights, or with LoRA.
     """
 
     name = "bema_dpo"

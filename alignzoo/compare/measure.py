@@ -40,7 +40,7 @@ from alignzoo.models.fingerprint import weights_fingerprint
 from alignzoo.models.tokenizers import pretrained_tokenizer
 from alignzoo.objectives.composition import Modified
 from alignzoo.recipe.resolved import Resolved
-from alignzoo.scoring.batches import BatchBuilder
+from alignzoo.scoring.batches import NAMED, BatchBuilder
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.policy import cached_scores, device_of, open_policy, open_reference, open_scorer
 from alignzoo.training.references import needed_references
@@ -145,14 +145,15 @@ class _Measuring:
         (builder.reference,) = cached_scores(
             self.resolved, reference, [trees], self.screen, self.ranks, budget=budget
         )  # fmt: skip
-        starts = reference_weights(self.resolved, self.screen)
+        starts, named = reference_weights(self.resolved, self.screen), {}
         for name in sorted(needed_references(recipe)):
             model = open_reference(self.resolved, name, self.tokenizer, starts.get(name), trees, self.ranks)
             (scores,) = cached_scores(
                 self.resolved, model, [trees], self.screen, self.ranks, label=f"reference {name}", budget=budget,
                 source=recipe.references[name],
             )  # fmt: skip
-            builder.references[name] = scores
+            named[NAMED.format(name)] = scores
+        builder.recorded = named
         builder.live = reference if objective.reference in ("live", "moving") else None
         examples = row_figures(policy, builder, test, budget, self.screen, at_start=own)
         lines = reply_lines(

@@ -92,6 +92,15 @@ class Resolved:
                 del model["name"]
         for key in ("metrics", "judges"):
             values["eval"][key] = [self._node(one) for one in getattr(self.recipe.eval, key)]
+        if self.recipe.rollout is None:
+            del values["rollout"]
+        else:
+            rewards = self.recipe.rollout.rewards
+            values["rollout"]["rewards"] = [reward.to_recipe(self.registry.spelling) for reward in rewards]
+        if self.recipe.filter is None:
+            del values["filter"]
+        else:
+            values["filter"]["metric"] = self._node(self.recipe.filter.metric)
         values["reporters"] = [self._node(one) for one in self.recipe.reporters]
         return values
 
@@ -108,7 +117,8 @@ class Resolved:
         recipe = self.recipe
         return [
             *recipe.objective.components, *recipe.data.components, recipe.model, *recipe.references.values(),
-            *recipe.eval.metrics, *recipe.eval.judges,
+            *recipe.eval.metrics, *recipe.eval.judges, *([recipe.filter.metric] if recipe.filter else ()),
+            *(reward.judge for reward in (recipe.rollout.rewards if recipe.rollout else ())),
         ]  # fmt: skip
 
     @property
@@ -162,6 +172,13 @@ def fingerprint(resolved: Resolved) -> str:
     values["data"] = resolved.data_fingerprint
     values["eval"]["metrics"] = resolved.plain["eval"]["metrics"]
     values["eval"]["judges"] = [judge.fingerprint() for judge in recipe.eval.judges]
+    if recipe.rollout is None:
+        del values["rollout"]
+    else:
+        values["rollout"]["rewards"] = [reward.fingerprint() for reward in recipe.rollout.rewards]
+    values["filter"] = resolved.plain.get("filter")
+    if recipe.filter is None:
+        del values["filter"]
     values["model"] = _model(recipe.model)
     if recipe.references:
         values["references"] = {name: _model(model) for name, model in recipe.references.items()}

@@ -9,12 +9,14 @@ from pydantic import ValidationError
 
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.interfaces.component import NAME
-from alignzoo.recipe.compatibility import check_adapters, check_figures, check_references
-from alignzoo.recipe.components import ComponentBuilder
+from alignzoo.recipe.compatibility import check_adapters, check_figures, check_filter, check_references
+from alignzoo.recipe.components import ComponentBuilder, as_node
 from alignzoo.recipe.objective_node import build_objective
 from alignzoo.recipe.parse import Node
 from alignzoo.recipe.problems import Problems
 from alignzoo.recipe.pydantic_errors import problems_of
+from alignzoo.recipe.rollout import build_rewards
+from alignzoo.recipe.rollout_checks import check_rollout
 from alignzoo.recipe.schema import Optimizer, Recipe
 from alignzoo.recipe.secrets import refuse_secrets
 from alignzoo.registry.lookup import Registry, registry
@@ -80,7 +82,16 @@ def _build_components(plain: dict[str, Any], builder: ComponentBuilder) -> None:
             if key in section:
                 section[key] = builder.build_list(section[key], ("eval", key), kind)
         check_figures(plain.get("objective"), section, builder.problems)
-    check_references(plain.get("objective"), section, references, builder.problems)
+    drawn = plain.get("rollout") is not None
+    check_references(plain.get("objective"), section, references, drawn, builder.problems)
+    section = plain.get("rollout")
+    if isinstance(section, dict) and "rewards" in section:
+        section["rewards"] = build_rewards(section["rewards"], builder)
+    check_rollout(plain, builder.problems)
+    section = plain.get("filter")
+    if isinstance(section, dict) and "metric" in section:
+        section["metric"] = builder.build(as_node(section["metric"]), ("filter", "metric"), "metric")
+        check_filter(plain.get("objective"), section["metric"], drawn, builder.problems)
     plain["reporters"] = builder.build_list(plain.get("reporters", REPORTERS), ("reporters",), "reporter")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 from alignzoo.core.arrays import concat_ranges
 from alignzoo.core.errors import RunFailed
 from alignzoo.data.trees import Tree, Trees
+from alignzoo.interfaces.group import Group
 from alignzoo.interfaces.loss_inputs import Pair, Ranked, Scored, Tokens, Unpaired
 from alignzoo.interfaces.metric import Metric
 from alignzoo.interfaces.objective import Objective
@@ -108,7 +109,7 @@ def concat_scored(parts: Sequence[ScoredBatch]) -> ScoredBatch:
 class LossInput:
     """Examples for one term, and for each example the index of its row in the batch."""
 
-    example: Pair | Scored | Unpaired | Ranked
+    example: Pair | Scored | Unpaired | Ranked | Group
     owners: NDArray[np.int64]
 
 
@@ -123,20 +124,34 @@ class BatchBuilder:
     seed: int = 0
     metrics: Sequence[Metric] = ()
     """Metrics that read the same scores."""
-    references: dict[str, TokenScores] = field(default_factory=dict)
-    """Log-probs under the recipe's named references."""
+    recorded: Mapping[str, TokenScores] = field(default_factory=dict)
+    """Further values of tokens that were computed before: `old_log_prob`, `token_advantage`, and `NAMED` of
+    the recipe's named references."""
+    max_new_tokens: int = 0
+    """The limit of new tokens of draws."""
     starts_at_reference: bool = True
     """False if the reference is another model than the policy before its first step."""
 
     def __post_init__(self) -> None:
         terms: list[Term] = [*(term for _, term in self.objective.terms), *self.metrics]
-        self.statistics = tuple(dict.fromkeys(name for term in terms for name in term.statistics))
-        self.asked = self.statistics + ((HIDDEN_SUM,) if any(term.hidden_sum for term in terms) else ())
+        self.ask(terms)
         self.with_gradient = ("log_prob", "scalar", *self.statistics)
         """Names of the values that depend on the policy's weights."""
+        self.only_chosen = all(term.data == "chosen" for term in terms)
+        self.groups = any(term.data == "group" for term in terms)
+        """True if the rows are groups of draws."""
+        self.hold(self.trees, self.reference, self.recorded)
+
+    def ask(self, terms: Sequence[Term]) -> None:
+        """Compute what these terms need with the log-probs, and nothing else."""
+        self.statistics = tuple(dict.fromkeys(name for term in terms for name in term.statistics))
+        self.asked = self.statistics + ((HIDDEN_SUM,) if any(term.hidden_sum for term in terms) else ())
+
+    def hold(self, trees: Trees, reference: TokenScores | None, recorded: Mapping[str, TokenScores]) -> None:
+        """Go on with other rows."""
+        self.trees, self.reference, self.recorded = trees, reference, recorded
         self.compared = bool((np.diff(self.trees.trees) > (3 if self.trees.mismatched else 2)).all())
         """True if every row has several completions, to be compared within the row."""
-        self.only_chosen = all(term.data == "chosen" for term in terms)
 
     def names(self, rows: Sequence[int], limit: int = 8) -> str:
         """Join the ids of some rows, for a message."""
@@ -166,6 +181,8 @@ class BatchBuilder:
         batch = self.empty(rows, everything)
         batch.values = scorer(forest, self.asked, self.live)
         self.with_reference(batch, device)
+        if self.groups and "old_log_prob" not in batch.values:  # the first update since the draws: the same policy
+            batch.values["old_log_prob"] = batch.values["log_prob"].detach()
         return batch, forest.slots
 
     def empty(self, rows: Sequence[int], everything: bool = False) -> ScoredBatch:
@@ -175,12 +192,10 @@ class BatchBuilder:
         return ScoredBatch(list(rows), [len(tree.branches) for tree in trees], np.array(lengths, dtype=np.int64), {})
 
     def with_reference(self, batch: ScoredBatch, device: torch.device) -> None:
-        """Add the cached references' token log-probs, in place: `ref_log_prob`, and `NAMED` of those with a name."""
-        cached = {NAMED.format(name): scores for name, scores in self.references.items()}
-        if self.reference is not None:
-            cached["ref_log_prob"] = self.reference
+        """Add what was computed before, in place: the reference's token log-probs as `ref_log_prob`, and `recorded`."""
+        known = dict(self.recorded) | ({} if self.reference is None else {"ref_log_prob": self.reference})
         places = [(row, b) for row, count in zip(batch.rows, batch.counts, strict=True) for b in range(count)]
-        for name, scores in cached.items():
+        for name, scores in known.items():
             tokens = torch.from_numpy(np.concatenate([scores.tokens(row, b) for row, b in places]))
             batch.values[name] = tokens.to(device)
 
@@ -188,8 +203,9 @@ class BatchBuilder:
         """Return a batch with zeros for scores, for weights: they may depend on lengths and columns alone."""
         batch = self.empty(rows)
         zeros = torch.zeros(int(batch.lengths.sum()))
-        named = [NAMED.format(name) for _, term in self.objective.terms for name in term.references]
-        names = ("log_prob", "ref_log_prob", *self.statistics, *named)
+        terms = [term for _, term in self.objective.terms]
+        named = [NAMED.format(name) for term in terms for name in term.references]
+        names = ("log_prob", "ref_log_prob", "old_log_prob", "token_advantage", *self.statistics, *named)
         several = (len(self.objective.outputs),) if self.objective.outputs else ()
         per_sequence = {"scalar": torch.zeros(len(batch.lengths), *several)}
         per_sequence |= {HIDDEN_SUM: torch.zeros(len(batch.lengths), 1)} if HIDDEN_SUM in self.asked else {}
@@ -228,6 +244,8 @@ class BatchBuilder:
             desirable = torch.from_numpy(self.column(batch, "desirable")[index] > 0.5).to(completion.length.device)
             uniform = self._uniform(batch, term, owners, step)
             yield LossInput(Unpaired(completion, desirable, other, **own, _uniform=uniform), owners)
+        elif term.data == "group":
+            yield LossInput(self._group(batch, term, first, own, step), n)
         else:
             real = self.real(batch)
             for k in np.unique(real):
@@ -236,6 +254,25 @@ class BatchBuilder:
                 uniform = self._uniform(batch, term, owners, step)
                 places = torch.from_numpy(self.places(batch)[index]).to(batch.like.device)
                 yield LossInput(Ranked(self.scored(batch, term, index, step), places, **own, _uniform=uniform), owners)
+
+    def _group(
+        self, batch: ScoredBatch, term: Term, first: NDArray[np.int64], own: Mapping[str, Any], step: int
+    ) -> Group:
+        index = first[:, None] + np.arange(batch.counts[0])
+        columns = {
+            name: torch.from_numpy(self.column(batch, name)[index]).to(batch.like)
+            for name in ("reward", "kept", "finished", "advantage", "greedy_reward")
+            if name in self.trees.columns
+        }
+        advantage, greedy = columns.get("advantage"), columns.get("greedy_reward")
+        if "token_advantage" in batch.values and advantage is None:
+            at = torch.from_numpy(batch.tokens_of(index.reshape(-1)))
+            advantage = batch.values["token_advantage"][at.to(batch.like.device)]
+        return Group(
+            self.scored(batch, term, index, step), columns["reward"], columns["kept"] > 0.5, columns["finished"] > 0.5,
+            self.max_new_tokens, advantage, None if greedy is None else greedy[:, 0], **own,
+            _uniform=self._uniform(batch, term, np.arange(len(batch.rows)), step),
+        )  # fmt: skip
 
     def real(self, batch: ScoredBatch) -> NDArray[np.int64]:
         """Count each row's own completions, without mismatched ones: (rows,)."""
@@ -273,14 +310,14 @@ class BatchBuilder:
             scalar = scalar if several is not scalar else scalar.mean(-1)
             return Scored(None, length, _columns=columns, _scalar=scalar, _outputs=outputs)
         ref, log_ratio = None, None
-        if term.reference != "none":
+        if term.reference != "none" and "ref_log_prob" in batch.values:
             ref, log_ratio = batch.sum("ref_log_prob")[at], batch.log_ratio()[at]
         refs = {name: batch.sum(NAMED.format(name))[at] for name in term.references}
         tokens = self._tokens(batch, term, sequences, index.shape, step) if term.tokens else None
         hidden = batch.values[HIDDEN_SUM][at] if term.hidden_sum else None
-        return Scored(
-            batch.sum("log_prob")[at], length, ref, tokens, columns, None, log_ratio, refs, _hidden_sum=hidden
-        )
+        old = batch.sum("old_log_prob")[at] if term.data == "group" and "old_log_prob" in batch.values else None
+        log_prob = batch.sum("log_prob")[at] if "log_prob" in batch.values else None
+        return Scored(log_prob, length, ref, tokens, columns, None, log_ratio, old, refs, _hidden_sum=hidden)
 
     def _tokens(
         self, batch: ScoredBatch, term: Term, sequences: NDArray[np.int64], shape: tuple[int, ...], step: int
@@ -299,6 +336,7 @@ class BatchBuilder:
             batch.values["ref_log_prob"][at] if term.reference in ("token", "live", "moving") else None,
             {name: batch.values[name][at] for name in term.statistics},
             None if uniform is None else torch.from_numpy(uniform).to(log_prob),
+            batch.values["old_log_prob"][at] if term.data == "group" and "old_log_prob" in batch.values else None,
             {name: batch.values[NAMED.format(name)][at] for name in term.references},
         )
 

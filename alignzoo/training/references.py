@@ -13,7 +13,7 @@ from alignzoo.models.adapters import has_adapters
 from alignzoo.models.loading import load_policy
 from alignzoo.recipe.schema import Recipe
 from alignzoo.reference.scores import ReferenceScores, spot_check
-from alignzoo.scoring.batches import TokenScores
+from alignzoo.scoring.batches import NAMED, TokenScores
 from alignzoo.scoring.exactness import Check, SpotCheck
 from alignzoo.scoring.forest import LAYOUTS
 from alignzoo.scoring.layout import choose_layout
@@ -36,7 +36,7 @@ class References:
     exact: list[Check]
     """The checks of these scores, as the cache has them, against the models' own forwards; empty without one."""
     named_train: dict[str, TokenScores]
-    """The scores under each named reference."""
+    """The scores under each named reference, as `BatchBuilder.recorded` holds them."""
     named_held_out: dict[str, TokenScores]
 
     @property
@@ -61,7 +61,8 @@ def score_references(
     job.stopping.doing = "stopped in the reference pass; scores so far are kept, and the same command continues"
     objective, metrics, named = job.recipe.objective, job.recipe.eval.metrics, job.recipe.references
     of_metric = objective.reference == "none" and any(metric.reference in CACHED for metric in metrics)
-    wanted = {MAIN: (objective.reference in CACHED, objective.reference in CACHED or of_metric)}
+    drawn, cached = job.recipe.rollout is not None, objective.reference in CACHED
+    wanted = {MAIN: (cached and not drawn, (cached and objective.data != "group") or of_metric)}
     for name in named.keys() - {MAIN}:
         of_objective = name in objective.references
         wanted[name] = (of_objective, of_objective or any(name in metric.references for metric in metrics))
@@ -86,19 +87,22 @@ def score_references(
     train, held_out = found.pop(MAIN)
     return References(
         train, held_out, exact,
-        {name: scores for name, (scores, _) in found.items() if scores is not None},
-        {name: scores for name, (_, scores) in found.items() if scores is not None},
+        {NAMED.format(name): scores for name, (scores, _) in found.items() if scores is not None},
+        {NAMED.format(name): scores for name, (_, scores) in found.items() if scores is not None},
     )  # fmt: skip
 
 
 def live_reference(job: Job, scorer: Scorer, tokenizer: PreTrainedTokenizerBase, trees: Trees) -> Scorer | None:
-    """Return the start as a second scorer, unsharded in each process; None if the objective needs none.
+    """Return the start as a second scorer, unsharded in each process; None if nothing needs one.
 
-    Objectives with a `live` reference need its distributions, those with a `moving` one its weights. Under adapters
-    the base model is the start, and no copy is made. A recipe that names the reference gets that model.
+    Objectives with a `live` reference need its distributions, those with a `moving` one its weights, and any reference
+    of draws is computed during the run. Under adapters the base model is the start, and no copy is made. A recipe that
+    names the reference gets that model.
     """
     recipe = job.recipe
-    if recipe.objective.reference not in ("live", "moving"):
+    if recipe.objective.reference not in ("live", "moving") and not (
+        recipe.rollout and recipe.objective.reference != "none"
+    ):
         return None
     job.screen.info(f"reference: runs beside the policy ({recipe.objective.reference})")
     if MAIN in recipe.references:

@@ -28,7 +28,12 @@ class Forget(Objective):
 
 
 class GradAscent(Forget):
-    """Gradient ascent: the log-likelihood per token of the rows to forget. With `retain_nll` it is GradDiff."""
+    """Gradient ascent: the log-likelihood per token of the rows to forget. With `retain_nll` it is GradDiff.
+
+    When: a baseline is needed: it is the simplest loss that forgets.
+
+    Not when: training is long: without a bound the model falls apart.
+    """
 
     name = "grad_ascent"
     source = "Maini et al. 2024 (TOFU), arXiv:2401.06121, section 4"
@@ -42,7 +47,12 @@ class GradAscent(Forget):
 
 
 class NPO(Forget):
-    """NPO: negative preference optimization, DPO's loss without a chosen completion."""
+    """NPO: negative preference optimization, DPO's loss without a chosen completion.
+
+    When: rows should be forgotten and the model should stay whole.
+
+    Not when: the start is not the model that knows them: it is the reference.
+    """
 
     name = "npo"
     source = "Zhang et al. 2024, arXiv:2404.05868, equation 3"
@@ -56,7 +66,12 @@ class NPO(Forget):
 
 
 class SimNPO(Forget):
-    """SimNPO: NPO without a reference, on log-probs per token. open-unlearning gives it the weight 0.125."""
+    """SimNPO: NPO without a reference, on log-probs per token. open-unlearning gives it the weight 0.125.
+
+    When: rows to forget differ in length or in how well they are known.
+
+    Not when: a bound relative to the start is wanted.
+    """
 
     name = "simnpo"
     source = "Fan et al. 2024, arXiv:2410.07163"
@@ -77,6 +92,10 @@ class UNDIAL(Forget):
 
     The value is the cross-entropy without a part that does not depend on the policy, the start's entropy over Z. It is
     a mean over the scored tokens; open-unlearning's also has the prompt's and the padding's.
+
+    When: forgetting should be stable, with a fixed target.
+
+    Not when: memory is short: the start runs beside the policy.
     """
 
     name = "undial"
@@ -87,7 +106,7 @@ class UNDIAL(Forget):
     )
     reference = "live"
     tokens = True
-    statistics = ("kl",)
+    statistics = ("forward_kl",)
     by_token = True
 
     strength: float = Field(10.0, gt=0, description="what the true token's logit loses")
@@ -95,13 +114,18 @@ class UNDIAL(Forget):
     def loss(self, scored: Scored) -> Tensor:
         """Return the loss, shape (B,)."""
         tokens = scored.tokens
-        lost = -torch.expm1(torch.full_like(tokens.kl, -self.strength)) * tokens.ref_log_prob.exp()
+        lost = -torch.expm1(torch.full_like(tokens.forward_kl, -self.strength)) * tokens.ref_log_prob.exp()
         z = -torch.expm1(tokens.ref_log_prob) + (tokens.ref_log_prob - self.strength).exp()
-        return scored.column("forget") * tokens.sum((tokens.kl + lost * tokens.log_prob) / z)
+        return scored.column("forget") * tokens.sum((tokens.forward_kl + lost * tokens.log_prob) / z)
 
 
 class WGA(Forget):
-    """WGA: gradient ascent with tokens weighted by a power of their probability."""
+    """WGA: gradient ascent with tokens weighted by a power of their probability.
+
+    When: tokens that are forgotten already should stop counting.
+
+    Not when: known and unknown tokens should count alike: `grad_ascent`.
+    """
 
     name = "wga"
     source = "Wang et al. 2025, arXiv:2502.19301"
@@ -120,7 +144,12 @@ class WGA(Forget):
 
 
 class SatImp(Forget):
-    """SatImp: gradient ascent with tokens weighted by how saturated and how important they are."""
+    """SatImp: gradient ascent with tokens weighted by how saturated and how important they are.
+
+    When: tokens in between, neither sure nor forgotten, should count most.
+
+    Not when: one weight is enough: `wga`.
+    """
 
     name = "satimp"
     source = "Yang et al. 2025, arXiv:2505.11953"
@@ -146,6 +175,10 @@ class IdkDPO(Objective):
 
     The chosen completion of a row to forget is the refusal. Rows to keep are pairs too; `retain_nll` reads their chosen
     completion.
+
+    When: a refusal should take the place of the answer.
+
+    Not when: refusing is itself a loss: the model learns to say that it does not know.
     """
 
     name = "idk_dpo"
@@ -179,7 +212,12 @@ class Retain(Objective):
 
 
 class RetainNLL(Retain):
-    """The negative log-likelihood per token of the rows to keep."""
+    """The negative log-likelihood per token of the rows to keep.
+
+    When: the rows to keep have answers that the model should go on giving.
+
+    Not when: only the model's behavior should stay, whatever the rows say: `retain_kl`.
+    """
 
     name = "retain_nll"
     source = "Maini et al. 2024 (TOFU), arXiv:2401.06121, section 4"
@@ -192,19 +230,24 @@ class RetainNLL(Retain):
 
 
 class RetainKL(Retain):
-    """The KL divergence from the start to the policy on the rows to keep."""
+    """The KL divergence from the start to the policy on the rows to keep.
+
+    When: the policy should stay where it was on the rows to keep.
+
+    Not when: memory is short: the start runs beside the policy.
+    """
 
     name = "retain_kl"
     source = "Maini et al. 2024 (TOFU), arXiv:2401.06121, section 4"
     equation = "KL(ref || pi) at each token of rows to keep, a mean over tokens"
     reference = "live"
     tokens = True
-    statistics = ("kl",)
+    statistics = ("forward_kl",)
     raises = "nothing"
 
     def loss(self, scored: Scored) -> Tensor:
         """Return the loss, shape (B,)."""
-        return (1 - scored.column("forget")) * scored.tokens.sum(scored.tokens.kl)
+        return (1 - scored.column("forget")) * scored.tokens.sum(scored.tokens.forward_kl)
 
 
 OBJECTIVES: list[Any] = [GradAscent, NPO, SimNPO, UNDIAL, WGA, SatImp, IdkDPO, RetainNLL, RetainKL]

@@ -25,12 +25,12 @@ def world():
     own = [torch.randn(n, V, dtype=torch.float64, requires_grad=True) for n in LENGTHS]
     ref = [torch.randn(n, V, dtype=torch.float64) for n in LENGTHS]
     labels = [torch.randint(V, (n,)) for n in LENGTHS]
-    found = [token_statistics(a, y, ("kl",), b) for a, b, y in zip(own, ref, labels, strict=True)]
+    found = [token_statistics(a, y, ("forward_kl",), b) for a, b, y in zip(own, ref, labels, strict=True)]
     log_prob, kl, ref_log_prob = (torch.cat(column) for column in zip(*found, strict=True))
     plain = [tokens.tolist() for tokens in log_prob.split(LENGTHS)]
     scored = completions(plain, [one.tolist() for one in ref_log_prob.split(LENGTHS)], columns={"forget": FORGET},
-                         statistics={"kl": [one.tolist() for one in kl.split(LENGTHS)]})  # fmt: skip
-    tokens = replace(scored.tokens, log_prob=log_prob, _statistics={"kl": kl})
+                         statistics={"forward_kl": [one.tolist() for one in kl.split(LENGTHS)]})  # fmt: skip
+    tokens = replace(scored.tokens, log_prob=log_prob, _statistics={"forward_kl": kl})
     scored = replace(scored, _log_prob=tokens.sum(log_prob), _tokens=tokens)
     return own, ref, labels, scored
 

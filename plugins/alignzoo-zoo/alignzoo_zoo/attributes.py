@@ -10,6 +10,10 @@ class AttributeRegression(Objective):
     """SteerLM's reward model: a regression of each attribute that the data rates.
 
     Its outputs have the names of the attributes, which are also the labels in the model's config.
+
+    When: answers are rated by several attributes.
+
+    Not when: one score is there: `score_regression`; or only an order: `bradley_terry`.
     """
 
     name = "attribute_regression"

@@ -10,6 +10,10 @@ class TGDPO(Objective):
     """TGDPO: DPO with each token's log-ratio weighted by the reward that an earlier run gives to the token.
 
     `guide` is usually the policy of a DPO run: `references: {guide: dpo_hh}`.
+
+    When: a DPO run is there, and a second one from the same start should learn more.
+
+    Not when: there is no earlier policy: alpha = 0 is DPO.
     """
 
     name = "tgdpo"
@@ -41,6 +45,10 @@ class TISDPO(Objective):
 
     The weights are those of the authors' code (exlaw/TIS-DPO): linear in the clamped difference of the two log-probs;
     the paper's are exponential. Its optional KL term, which needs a live reference, is left out.
+
+    When: two models differ in what the preference is about, such as one trained on good and one on bad answers.
+
+    Not when: no such models are there: weights from similar models are noise.
     """
 
     name = "tis_dpo"

@@ -24,7 +24,12 @@ def davidson(z: Tensor, tied: Tensor, log_nu: float) -> Tensor:
 
 
 class DPORaoKupper(Objective):
-    """DPO-RK: DPO on wins and ties by the model of Rao and Kupper."""
+    """DPO-RK: DPO on wins and ties by the model of Rao and Kupper.
+
+    When: part of the pairs are ties, marked or with equal scores.
+
+    Not when: all pairs have a winner: the loss is then DPO with a margin.
+    """
 
     name = "dpo_rk"
     family = "ties"
@@ -44,7 +49,12 @@ class DPORaoKupper(Objective):
 
 
 class DPODavidson(Objective):
-    """DPO-D: DPO on wins and ties by the model of Davidson."""
+    """DPO-D: DPO on wins and ties by the model of Davidson.
+
+    When: part of the pairs are ties, and a tie should pull less the farther apart two rewards are.
+
+    Not when: all pairs have a winner.
+    """
 
     name = "dpo_d"
     family = "ties"
@@ -67,6 +77,10 @@ class TODO(Objective):
 
     It is `dpo_rk` with alpha = log nu. The defaults are those of the authors' scripts (XXares/TODO). Their file has a
     second formula for ties, whose outcomes do not sum to 1; this is the first one.
+
+    When: results of the paper are compared; else `dpo_rk` is the same loss.
+
+    Not when: all pairs have a winner.
     """
 
     name = "todo"
@@ -91,6 +105,10 @@ class BradleyTerryTies(Objective):
 
     The paper's model is that of Rao and Kupper; `davidson` is the other common one. As in `bradley_terry`, centering
     keeps the mean score near 0.
+
+    When: annotators may call two answers equally good.
+
+    Not when: all pairs have a winner: `bradley_terry` has no nu to choose.
     """
 
     name = "bradley_terry_ties"

@@ -10,6 +10,10 @@ class TPO(Objective):
     """TPO: a reference-free logistic loss, plus the likelihood of a third, gold completion.
 
     Of a list, the first completion is gold, the second is preferred, and the last is rejected.
+
+    When: a third, best answer of each prompt is there, and no SFT run comes before.
+
+    Not when: only pairs are there: `cpo` is the closest loss.
     """
 
     name = "tpo"
@@ -33,6 +37,10 @@ class TPOL(Objective):
     """TPO-L: TPO with log-probs per token and a target margin.
 
     Of a list, the first completion is gold, the second is preferred, and the last is rejected.
+
+    When: as `tpo`, with answers of different lengths.
+
+    Not when: only pairs are there: `simpo` is the same without the gold answer.
     """
 
     name = "tpo_l"

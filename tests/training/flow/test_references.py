@@ -37,9 +37,9 @@ class Live(Objective):
     name = "live"
     reference = "live"
     tokens = True
-    statistics = ("kl",)
+    statistics = ("forward_kl",)
     def loss(self, pair):
-        return -logsigmoid(0.1 * pair.margin) + pair.chosen.tokens.sum(pair.chosen.tokens.kl)
+        return -logsigmoid(0.1 * pair.margin) + pair.chosen.tokens.sum(pair.chosen.tokens.forward_kl)
 
 class Far(Metric):
     """The guide's log-prob of the chosen completion, of the whole sequence."""

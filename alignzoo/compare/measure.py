@@ -40,7 +40,8 @@ from alignzoo.models.fingerprint import weights_fingerprint
 from alignzoo.models.tokenizers import pretrained_tokenizer
 from alignzoo.objectives.composition import Modified
 from alignzoo.recipe.resolved import Resolved
-from alignzoo.scoring.batches import NAMED, BatchBuilder
+from alignzoo.scoring.batches import BatchBuilder
+from alignzoo.scoring.scored_batch import NAMED
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.policy import cached_scores, device_of, open_policy, open_reference, open_scorer
 from alignzoo.training.references import needed_references

@@ -16,8 +16,9 @@ from alignzoo.evaluation.aggregate import mean, standard_error
 from alignzoo.evaluation.area import pseudovalues
 from alignzoo.evaluation.row_metrics import count_kinds, row_metrics
 from alignzoo.interfaces.metric import Metric
-from alignzoo.scoring.batches import BatchBuilder, ScoredBatch, concat_scored
+from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.microbatches import in_micro_batches
+from alignzoo.scoring.scored_batch import ScoredBatch, concat_scored
 from alignzoo.scoring.scorer import Scorer
 
 

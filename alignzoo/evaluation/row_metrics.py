@@ -19,7 +19,8 @@ from alignzoo.core.errors import attribute_errors
 from alignzoo.interfaces.loss_inputs import Scored
 from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.ties import ULPS, tie_groups
-from alignzoo.scoring.batches import BatchBuilder, ScoredBatch
+from alignzoo.scoring.batches import BatchBuilder
+from alignzoo.scoring.scored_batch import ScoredBatch
 
 
 @torch.no_grad()

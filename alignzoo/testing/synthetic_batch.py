@@ -22,7 +22,8 @@ from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.requirements import Requirements
 from alignzoo.interfaces.rows import TIE
 from alignzoo.scoring.advantages import advantage_input, advantages
-from alignzoo.scoring.batches import NAMED, BatchBuilder, LossInput, ScoredBatch
+from alignzoo.scoring.batches import BatchBuilder, LossInput
+from alignzoo.scoring.scored_batch import NAMED, ScoredBatch
 from alignzoo.scoring.scorer import HIDDEN_SUM
 
 SEED = 20231

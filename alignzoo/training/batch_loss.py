@@ -12,7 +12,8 @@ from torch import Tensor
 from alignzoo.core.errors import attribute_errors
 from alignzoo.evaluation.aggregate import Tally
 from alignzoo.interfaces.objective import Objective
-from alignzoo.scoring.batches import BatchBuilder, LossInput, ScoredBatch
+from alignzoo.scoring.batches import BatchBuilder, LossInput
+from alignzoo.scoring.scored_batch import ScoredBatch
 
 States = list[dict[str, float]]
 """The state of each term, kept from step to step."""

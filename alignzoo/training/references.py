@@ -13,10 +13,10 @@ from alignzoo.models.adapters import has_adapters
 from alignzoo.models.loading import load_policy
 from alignzoo.recipe.schema import Recipe
 from alignzoo.reference.scores import ReferenceScores, spot_check
-from alignzoo.scoring.batches import NAMED, TokenScores
 from alignzoo.scoring.exactness import Check, SpotCheck
 from alignzoo.scoring.forest import LAYOUTS
 from alignzoo.scoring.layout import choose_layout
+from alignzoo.scoring.scored_batch import NAMED, TokenScores
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.job import Job
 from alignzoo.training.policy import cached_scores, copy_layout, open_reference

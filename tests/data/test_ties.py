@@ -21,7 +21,8 @@ from alignzoo.interfaces.objective import Field, Objective
 from alignzoo.interfaces.requirements import contradiction
 from alignzoo.interfaces.rows import Row
 from alignzoo.objectives.composition import Sum
-from alignzoo.scoring.batches import BatchBuilder, ScoredBatch
+from alignzoo.scoring.batches import BatchBuilder
+from alignzoo.scoring.scored_batch import ScoredBatch
 
 PAIR = {"prompt": "p", "chosen": "a", "rejected": "b"}
 LIST = {"prompt": "p", "completions": ["a", "b", "c"]}
@@ -188,7 +189,7 @@ def test_fields_name_columns_of_one_instance():
         ({"references": ("a",), "head": "scalar", "reference": "none"}, "no `references`"),
         ({"references": "teacher"}, "is not a tuple"), ({"flags": "safe"}, "is not a tuple"),
         ({"column_fields": ("missing",)}, "`column_fields` needs names of fields"),
-        ({"min_completions": 3}, '`min_completions` needs `data = "ranked"`'),
+        ({"min_completions": 3}, '`min_completions` needs `data = "group"`, or "ranked"'),
     ],
 )  # fmt: skip
 def test_what_no_engine_can_provide(changes, said):

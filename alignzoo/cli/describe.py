@@ -9,7 +9,8 @@ from typing import Any
 
 from alignzoo.cli.parameters import parameters
 
-DATA = {"pair": "pairs", "chosen": "chosen completions", "unpaired": "labeled completions", "ranked": "ranked lists"}
+DATA = {"pair": "pairs", "chosen": "chosen completions", "unpaired": "labeled completions", "ranked": "ranked lists",
+        "group": "draws with rewards"}  # fmt: skip
 REFERENCE = {
     "none": "no reference", "sequence": "cached reference", "token": "cached reference by token",
     "live": "live reference", "moving": "moving reference",

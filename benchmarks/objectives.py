@@ -26,6 +26,7 @@ ROOT = Path(__file__).parent.parent
 ZOO = ROOT / "plugins" / "alignzoo-zoo"
 sys.path[:0] = [str(ZOO), str(ZOO / "tests")]
 
+import test_formulas  # noqa: E402
 import test_peer_authors  # noqa: E402
 import test_peer_halos  # noqa: E402
 import test_peer_liger  # noqa: E402
@@ -44,7 +45,7 @@ from alignzoo.objectives.modifiers import register_modifiers  # noqa: E402
 from alignzoo.testing import held_constant, run_checks  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
-HEADINGS = ("name", "family", "paper", "needs", "package", "lines", "conformance")
+HEADINGS = ("name", "family", "paper", "needs", "package", "lines", "conformance", "formula")
 
 
 def lines_of(cls: type) -> int:
@@ -84,6 +85,7 @@ def measure(
         "needs": needs(cls),
         "package": package,
         "lines": lines_of(cls),
+        "formula": test_formulas.formula_difference(cls) if cls.name in test_formulas.FORMULAS else None,
         "checks": len(found),
         "passed": sum(not problem for problem in found.values()),
         "problems": {check: problem for check, problem in found.items() if problem},
@@ -103,6 +105,7 @@ def markdown(entries: list[dict[str, Any]], names: list[str], versions: dict[str
                 f"`{one['name']}`", one["family"],
                 f"[{one['paper']}](https://arxiv.org/abs/{one['paper']})" if one["paper"] else one["source"].partition(",")[0],
                 one["needs"], one["package"], str(one["lines"]), f"{one['passed']} of {one['checks']}",
+                "" if one["formula"] is None else f"{one['formula']:.0e}",
                 *(f"{one['peers'][peer]['difference']:.0e}" if peer in one["peers"] else "" for peer in names),
             ]
             for one in entries if one["kind"] == kind
@@ -123,7 +126,8 @@ def markdown(entries: list[dict[str, Any]], names: list[str], versions: dict[str
     return f"""# Objectives and modifiers
 
 Lines are those of the class, without blank ones and docstrings; helpers that several share are not counted. Conformance is
-the kit's checks with the defaults (a modifier's on DPO). A peer's column has the largest relative difference between our
+the kit's checks with the defaults (a modifier's on DPO). "Formula" is the largest relative difference from the
+paper's formula, written again in float64. A peer's column has the largest relative difference between our
 loss and the peer's of the same log-probabilities, over all its settings that are compared; TRL computes four losses, and
 Liger-Kernel all, in float32, where 1e-07 is the last digit. Where definitions differ, the cases in
 plugins/alignzoo-zoo/tests/test_peer_*.py say whose is ours and what makes theirs of it; HALOs' losses are its published

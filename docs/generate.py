@@ -1,6 +1,8 @@
 """Write the pages and tables that follow from the code: module tree, recipe keys, objectives, commands.
 
-Run as: python docs/generate.py
+Run as: python docs/generate.py [--draw]
+
+With --draw it also draws the objectives, which takes half a minute.
 
 `tests/docs/test_generated.py` fails when a page differs from what this script writes.
 """
@@ -13,6 +15,7 @@ import re
 import sys
 from collections.abc import Iterator
 from copy import copy
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ import click
 from pydantic import BaseModel
 
 from alignzoo.cli import COMMANDS, alignzoo
-from alignzoo.cli.describe import needs, paper
+from alignzoo.cli.describe import HAVE, have, needs, paper, usage
 from alignzoo.cli.parameters import parameters
 from alignzoo.compare.spec import Comparison, Sampling
 from alignzoo.interfaces.data_source import DataSource
@@ -83,33 +86,74 @@ def modules() -> str:
     return "".join(lines)
 
 
-def objectives() -> str:
-    """The catalogue: built-in objectives and those of alignzoo-zoo, by family, with paper, needs and fields."""
+def catalogue(kind: str) -> list[type]:
+    """Built-in objectives or modifiers and those of alignzoo-zoo, by family and name."""
     sys.path.insert(0, str(ROOT / "plugins" / "alignzoo-zoo"))
     from alignzoo_zoo import MODIFIERS, OBJECTIVES
 
-    known = Registry()
+    built_in = [cls for cls in Registry().known(kind).values() if cls.__module__.startswith("alignzoo.")]
+    every = {cls.name: cls for cls in (*built_in, *(OBJECTIVES if kind == "objective" else MODIFIERS))}
+    return sorted(every.values(), key=lambda cls: (cls.family, cls.name))
+
+
+def objectives() -> str:
+    """The catalogue: what to choose by data, then each family with its picture, and each objective with its fields."""
+    known, modifiers = catalogue("objective"), catalogue("modifier")
     lines = [
         NOTE,
-        "# Objectives and modifiers\n\nBuilt in, or in [alignzoo-zoo](../plugins/alignzoo-zoo/README.md). "
-        "`h` is the difference of the two log-ratios. `needs` is what the engine provides.\n",
+        "# Objectives and modifiers\n\nBuilt in, or in [alignzoo-zoo](../plugins/alignzoo-zoo/README.md). `h` is the "
+        "difference of the two log-ratios, `log_ratio` that of log-probs under policy and reference. The pictures have "
+        "the loss above, and below it its pull on the chosen completion and its push on the rejected one.\n",
+        "\n## By what you have\n\n| you have | objectives |\n|---|---|\n",
     ]
-    for title, kind, zoo in (("Objectives", "objective", OBJECTIVES), ("Modifiers", "modifier", MODIFIERS)):
-        built_in = [cls for cls in known.known(kind).values() if cls.__module__.startswith("alignzoo.")]
-        lines.append(f"\n## {title}\n")
-        every = {cls.name: cls for cls in (*built_in, *zoo)}.values()
-        for family in sorted({cls.family for cls in every}):
-            lines.append(f"\n### {title}: {family or 'general'}\n\n| name | description | paper | needs | fields |\n")
-            lines.append("|---|---|---|---|---|\n")
-            for cls in sorted((cls for cls in every if cls.family == family), key=lambda cls: cls.name):
-                fields = ", ".join(
-                    f"`{one['name']}`" + ("" if one["required"] else f" = {one['default']}") for one in parameters(cls)
-                )
-                id = paper(cls)
-                link = f"[{id}](https://arxiv.org/abs/{id})" if id else cls.source
-                what = (inspect.getdoc(cls) or "").partition("\n")[0].rstrip(".")
-                lines.append(f"| `{cls.name}` | {cell(what)} | {link} | {needs(cls)} | {cell(fields)} |\n")
-    return "".join(lines)
+    for key, words in HAVE.items():
+        names = ", ".join(f"[`{cls.name}`](#{cls.name})" for cls in known if have(cls) == key)
+        if names:
+            lines.append(f"| {words} | {names} |\n")
+    for family, some in groupby(known, key=lambda cls: cls.family):
+        file = picture(family).relative_to(DOCS)
+        lines.append(f"\n## {family.capitalize()}\n\n![Loss and gradients]({file})\n")
+        lines += map(entry, some)
+    lines.append("\n## Modifiers\n\nA modifier changes an objective's inputs or loss: `modifiers: [{name: NAME}]`.\n")
+    return "".join([*lines, *map(entry, modifiers)])
+
+
+def entry(cls: Any) -> str:
+    """An objective or a modifier: what it is, when to use it, its equation, its needs and its fields."""
+    id = paper(cls)
+    source = f"[{cls.source}](https://arxiv.org/abs/{id})" if id else cls.source
+    fields = ", ".join(
+        f"`{one['name']}`" + ("" if one["required"] else f" = {one['default']}") for one in parameters(cls)
+    )
+    rows = {
+        "When": sentence(usage(cls, "When")), "Not when": sentence(usage(cls, "Not when")),
+        "Loss": f"`{cls.equation}`", "Needs": needs(cls), "Fields": fields, "Source": source,
+    }  # fmt: skip
+    paragraphs = (inspect.getdoc(cls) or "").split("\n\n")
+    text = "\n\n".join(" ".join(one.split()) for one in paragraphs if not one.startswith(("When: ", "Not when: ")))
+    listed = "".join(f"- {key}: {value}\n" for key, value in rows.items() if value)
+    return f"\n### `{cls.name}`\n\n{text}\n\n{listed}"
+
+
+def sentence(text: str) -> str:
+    """Text that begins with a capital letter, except for code."""
+    return text[:1].upper() + text[1:]
+
+
+def picture(family: str) -> Path:
+    """The file with the curves of a family."""
+    return DOCS / "objectives" / f"{family.replace(' ', '-')}.svg"
+
+
+def draw() -> Iterator[Path]:
+    """Draw the loss and the gradients of every objective, one picture a family."""
+    from alignzoo.report.loss_curves import shape_of
+    from alignzoo.report.objective_plots import write_zoo
+
+    for family, some in groupby(catalogue("objective"), key=lambda cls: cls.family):
+        picture(family).parent.mkdir(exist_ok=True)
+        write_zoo([shape_of(cls.name, cls) for cls in some], picture(family), columns=5)
+        yield picture(family)
 
 
 def keys() -> Iterator[str]:
@@ -204,4 +248,6 @@ def cell(text: str) -> str:
 if __name__ == "__main__":
     for path, text in pages().items():
         path.write_text(text, encoding="utf-8")
+        print(path.relative_to(ROOT))
+    for path in draw() if "--draw" in sys.argv else ():
         print(path.relative_to(ROOT))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import logsigmoid
 
+from alignzoo import policy_gradient
 from alignzoo.interfaces.objective import Field, Objective
 from alignzoo.testing import CHECKS
 
@@ -105,10 +106,10 @@ class Live(Good):
 
     reference = "live"
     tokens = True
-    statistics = ("kl",)
+    statistics = ("forward_kl",)
 
     def loss(self, pair):
-        return super().loss(pair) + pair.chosen.tokens.sum(pair.chosen.tokens.kl)
+        return super().loss(pair) + pair.chosen.tokens.sum(pair.chosen.tokens.forward_kl)
 
 
 class Moving(Good):
@@ -157,8 +158,47 @@ class Drawn(Good):
         return super().loss(pair) * (0.5 + pair.uniform) - self.beta * kept
 
 
+class Groups(Good):
+    """Clipped ratios on groups of draws, with the KL divergence in the loss."""
+
+    data = "group"
+    tokens = True
+    reference = "token"
+
+    def advantage(self, group):
+        return group.centered(group.reward)
+
+    def loss(self, group):
+        tokens = group.completions.tokens
+        ratio = policy_gradient.exp(tokens.log_prob - tokens.old_log_prob)
+        values = policy_gradient.clipped(ratio, group.token_advantage, 0.2, 0.2)
+        return policy_gradient.reduce_tokens(
+            group, values + self.beta * policy_gradient.k3(tokens.log_ratio), "completion"
+        )
+
+
+class Baseline(Good):
+    """Plain gradients on groups of draws, with a running mean, and the KL divergence in the reward."""
+
+    data = "group"
+    advantage_reads_log_probs = True
+    min_completions = 1
+
+    def initial_state(self):
+        return {"mean": 0.0}
+
+    def next_state(self, group):
+        return {"mean": 0.5 * group.state["mean"] + 0.5 * float(group.mean(group.reward).mean())}
+
+    def advantage(self, group):
+        return group.reward - group.state["mean"] - self.beta * group.completions.log_ratio
+
+    def loss(self, group):
+        return group.mean(-group.advantage * group.completions.log_prob)
+
+
 GOOD = [
-    Good, OnOne, Alone, InBatch, Unpaired, Ranked, ByToken, WithStatistics, Live, Moving, Kept, Reward, Drawn,
+    Groups, Baseline, Good, OnOne, Alone, InBatch, Unpaired, Ranked, ByToken, WithStatistics, Live, Moving, Kept, Reward, Drawn,
 ]  # fmt: skip
 
 # The mutants: each is a good objective with one fault.
@@ -342,6 +382,16 @@ def in_place(part):
 
 
 MUTANTS = [
+    ("left_out_draws_count_in_nothing", broken(Groups, advantage=lambda self, group: group.reward - group.reward.mean(1, keepdim=True))),
+    ("left_out_draws_count_in_nothing", broken(
+        Baseline, loss=lambda self, group: -(group.advantage * group.completions.log_prob).mean(1)
+    )),
+    ("descent_raises_what_it_says", broken(Groups, advantage=lambda self, group: -group.centered(group.reward))),
+    ("rows_are_independent", broken(Baseline, loss=loss(lambda group, value: value - 0.1 * value.mean()))),
+    ("declared_needs_are_enough", broken(Baseline, advantage_reads_log_probs=False)),
+    ("declared_needs_are_used", broken(Groups, advantage_reads_log_probs=True)),
+    ("declared_needs_can_be_met", broken(Groups, scope="batch")),
+    ("state_round_trips", broken(Baseline, next_state=lambda self, group: {})),
     ("one_loss_per_example", broken(Good, loss=loss(lambda example, value: value.mean()))),
     ("one_loss_per_example", broken(OnOne, loss=loss(lambda example, value: value.mean()))),
     ("one_loss_per_example", broken(Ranked, loss=loss(lambda example, value: value[:, None]))),
@@ -386,7 +436,7 @@ MUTANTS = [
     ("declared_needs_are_used", broken(WithStatistics, reference="token")),
     ("declared_needs_are_used", broken(Good, reference="live")),
     ("declared_needs_are_used", broken(Good, tokens=True)),
-    ("declared_needs_are_used", broken(WithStatistics, statistics=("entropy", "log_collision_prob", "kl"), reference="live")),
+    ("declared_needs_are_used", broken(WithStatistics, statistics=("entropy", "log_collision_prob", "forward_kl"), reference="live")),
     ("declared_needs_are_used", broken(Ranked, columns=("score", "length"))),
     ("declared_needs_are_used", broken(Unpaired, mismatched=True)),
     ("declared_needs_are_used", broken(Good, needs_uniform=True)),

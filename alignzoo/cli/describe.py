@@ -9,11 +9,23 @@ from typing import Any
 
 from alignzoo.cli.parameters import parameters
 
-DATA = {"pair": "pairs", "chosen": "chosen completions", "unpaired": "labeled completions", "ranked": "ranked lists"}
+DATA = {"pair": "pairs", "chosen": "chosen completions", "unpaired": "labeled completions", "ranked": "ranked lists",
+        "group": "draws with rewards"}  # fmt: skip
 REFERENCE = {
     "none": "no reference", "sequence": "cached reference", "token": "cached reference by token",
     "live": "live reference", "moving": "moving reference",
 }  # fmt: skip
+HAVE = {
+    "pairs": "pairs: a chosen and a rejected completion of each prompt",
+    "scores": "scores of both completions of a pair",
+    "flags": "pairs, and yes-or-no labels of their completions",
+    "ties": "pairs, some of which are ties",
+    "labels": "labels alone: single completions, good or bad",
+    "list": "a list: several ranked or scored completions of each prompt",
+    "chosen": "good completions alone",
+    "rollout": "prompts and a reward",
+}
+"""What a dataset has -> its description, in the order of the list of objectives."""
 ASPECTS = ("data", "reference", "scope", "head", "tokens", "statistics", "columns", "mismatched", "needs_uniform")
 """Declarations in class attributes, under the same names."""
 LOSSES = ("objective", "modifier")
@@ -51,9 +63,15 @@ def _loss(kind: str, cls: Any) -> dict[str, Any]:
         "paper": paper(cls),
         "equation": cls.equation,
         "needs": needs(cls),
+        "when": usage(cls, "When"),
+        "not_when": usage(cls, "Not when"),
         "constant": cls.stop_gradient,
         **{key: getattr(cls, key) for key in ASPECTS if hasattr(cls, key)},
-        **({"state": _has_state(cls)} if kind == "objective" else {"changes_log_ratio": cls.changes_log_ratio}),
+        **(
+            {"state": _has_state(cls), "have": have(cls)}
+            if kind == "objective"
+            else {"changes_log_ratio": cls.changes_log_ratio}
+        ),
     }
 
 
@@ -61,6 +79,22 @@ def paper(cls: Any) -> str:
     """Return the arXiv id of the first paper in `source`, or ""."""
     found = re.search(r"arXiv:(\d{4}\.\d{4,5})", cls.source)
     return found[1] if found else ""
+
+
+def have(cls: Any) -> str:
+    """Return the key of `HAVE` that says which data an objective is for."""
+    by_data = {"unpaired": "labels", "ranked": "list", "chosen": "chosen"}
+    if cls.data != "pair":
+        return by_data.get(cls.data, "rollout")
+    kinds = {"ties": getattr(cls, "ties", False), "flags": getattr(cls, "flags", ()), "scores": cls.columns}
+    return next((kind for kind, present in kinds.items() if present), "pairs")
+
+
+def usage(cls: Any, heading: str) -> str:
+    """Return the paragraph of a docstring that begins with a heading, without it, or ""."""
+    paragraphs = (inspect.getdoc(cls) or "").split("\n\n")
+    found = next((one for one in paragraphs if one.startswith(f"{heading}: ")), "")
+    return " ".join(found.removeprefix(f"{heading}: ").split())
 
 
 def needs(cls: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from alignzoo.cli.describe import LOSSES, describe, describe_kind
+from alignzoo.cli.describe import HAVE, LOSSES, describe, describe_kind
 from alignzoo.cli.parameters import print_parameters
 
 NODES = {
@@ -32,7 +32,8 @@ LINES = ("family", "source", "equation", "needs", "constant", "package")
 def command(words: tuple[str, ...], as_json: bool) -> None:
     """List what a recipe can name: everything, one KIND, or all about one NAME.
 
-    Kinds: objectives, modifiers, data sources, formats, model sources, metrics, judges, reporters.
+    Kinds: objectives, modifiers, data sources, formats, model sources, metrics, judges, reporters. Objectives come by
+    the data that you have, and by family.
 
     `alignzoo list plugins` lists the installed packages, what each registers, and why one was not loaded.
     """
@@ -50,8 +51,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     elif not name:
         _table(entries, ("kind", "name", "what", "package"))
     elif kind in LOSSES:
-        _table([entry | {"paper": _citation(entry)} for entry in entries],
-               ("name", "family", "paper", "needs", "package"))  # fmt: skip
+        _losses(entries)
     elif kind in NODES:
         _table(entries, ("name", "what", "package"))
     else:
@@ -86,6 +86,20 @@ def _table(entries: list[dict[str, Any]], keys: tuple[str, ...]) -> None:
 
     headings = {"package": "FROM"}
     print_table([headings.get(key, key.upper()) for key in keys], ([entry[key] for key in keys] for entry in entries))
+
+
+def _losses(entries: list[dict[str, Any]]) -> None:
+    """Print objectives by the data that they are for, and modifiers in one table, each by family."""
+    keys = ("name", "family", "paper", "needs", "package")
+    cited = [entry | {"paper": _citation(entry)} for entry in entries]
+    if any("have" not in entry for entry in entries):
+        _table(cited, keys)
+        return
+    for n, (group, words) in enumerate(HAVE.items()):
+        some = [entry for entry in cited if entry["have"] == group]
+        if some:
+            click.echo(f"{'' if n == 0 else chr(10)}You have {words}\n")
+            _table(some, keys)
 
 
 def _citation(entry: dict[str, Any]) -> str:

@@ -64,11 +64,14 @@ class TokenizePipeline:
         self.encoder = Encoder(tokenizer, recipe.tokens, today, recipe.data.train_on)
         self.objective, self.has_singles = recipe.objective, [False, False]
 
-    def prepare(self, rows: Path) -> tuple[tuple[TreeWriter, TokenizedRows], tuple[TreeWriter, TokenizedRows]]:
+    def prepare(
+        self, rows: Path, train_rows: Path | None = None
+    ) -> tuple[tuple[TreeWriter, TokenizedRows], tuple[TreeWriter, TokenizedRows]]:
         """Prepare the training and the held-out rows.
 
         Args:
             rows: File to write the held-out rows to.
+            train_rows: File to write the training rows to; None discards them.
 
         Returns:
             (writer, trees) of the training rows, and of the held-out rows.
@@ -78,7 +81,7 @@ class TokenizePipeline:
         """
         for special in (True, False):  # sets the tokenizer's options once, before several threads use it
             self.encoder.boundary.tokenize(["a"], [()], special)
-        writers = TreeWriter(self.folder / "train"), TreeWriter(self.folder / "held_out", rows)
+        writers = TreeWriter(self.folder / "train", train_rows), TreeWriter(self.folder / "held_out", rows)
         for (held_out, converted, unconverted), raw in in_children(self._chunks(), self._start, _at_once()):
             part = unpack(raw, converted)
             metrics = self._metrics(held_out)

@@ -80,8 +80,36 @@ def row_metrics(
 
 def step_metrics(builder: BatchBuilder, batch: ScoredBatch) -> dict[str, Tensor]:
     """Return the metrics that a training step reports besides its loss."""
+    if builder.groups:
+        return group_metrics(builder, batch)
     found = row_metrics(builder, batch, ("preference_accuracy",))
     return {name.removeprefix("preference_"): value for name, value in found.items()}
+
+
+@torch.no_grad()
+def group_metrics(builder: BatchBuilder, batch: ScoredBatch) -> dict[str, Tensor]:
+    """Return name -> (rows,) float64: means over each prompt's draws that are kept, nan where there is none.
+
+    `log_ratio`, of policy and reference, estimates their KL divergence. `drift` is the mean |log pi - log pi_old| of a
+    token, which is 0 in the first update of a rollout.
+    """
+    kept = torch.from_numpy(builder.column(batch, "kept") > 0.5).to(batch.like.device)
+    owner = torch.from_numpy(np.repeat(np.arange(len(batch.rows)), batch.counts)).to(batch.like.device)
+    moved = ScoredBatch(batch.rows, batch.counts, batch.lengths, {
+        "moved": (batch.values["log_prob"] - batch.values["old_log_prob"]).abs(),
+    })  # fmt: skip
+    lengths = torch.from_numpy(batch.lengths).to(batch.like.device)
+    values = {
+        "reward": torch.from_numpy(builder.column(batch, "reward")).to(batch.like.device),
+        "log_prob": batch.sum("log_prob"),
+        "drift": moved.sum("moved") / lengths,
+    }
+    if "ref_log_prob" in batch.values:
+        values["log_ratio"] = batch.log_ratio()
+    return {
+        name: means_by_row(value.double().where(kept, torch.nan), owner, len(batch.rows))
+        for name, value in values.items()
+    }
 
 
 def count_kinds(builder: BatchBuilder, batch: ScoredBatch) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:

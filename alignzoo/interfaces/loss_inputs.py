@@ -46,6 +46,12 @@ class Tokens:
     _ref_log_prob: Tensor | None = None
     _statistics: Mapping[str, Tensor] = field(default_factory=dict)
     _uniform: Tensor | None = None
+    _old_log_prob: Tensor | None = None
+
+    @property
+    def old_log_prob(self) -> Tensor:
+        """Log-prob of each token under the policy that drew it, without gradient. Only for `data = "group"`."""
+        return _declared(self._old_log_prob, "the log-probs at the time of drawing", 'data = "group"')
 
     @property
     def ref_log_prob(self) -> Tensor:
@@ -71,12 +77,21 @@ class Tokens:
         return self._statistic("log_collision_prob")
 
     @property
-    def kl(self) -> Tensor:
+    def forward_kl(self) -> Tensor:
         """KL(pi_ref || pi) of the two distributions at each token, in nats, with gradient.
 
-        Needs `statistics = ("kl",)` and `reference = "live"`.
+        Needs `statistics = ("forward_kl",)` and `reference = "live"`.
         """
-        return self._statistic("kl")
+        return self._statistic("forward_kl")
+
+    @property
+    def reverse_kl(self) -> Tensor:
+        """KL(pi || pi_ref) of the two distributions at each token, in nats, with gradient.
+
+        Its sum over a completion drawn from pi estimates the KL divergence of whole completions, without bias and with
+        less variance than the log-ratio. Needs `statistics = ("reverse_kl",)` and `reference = "live"`.
+        """
+        return self._statistic("reverse_kl")
 
     @property
     def uniform(self) -> Tensor:
@@ -125,11 +140,17 @@ class Scored:
     _columns: Mapping[str, Tensor] = field(default_factory=dict)
     _scalar: Tensor | None = None
     _log_ratio: Tensor | None = None
+    _old_log_prob: Tensor | None = None
+
+    @property
+    def old_log_prob(self) -> Tensor:
+        """Log-prob under the policy that drew the completion, without gradient. Only for `data = "group"`."""
+        return _declared(self._old_log_prob, "the log-prob at the time of drawing", 'data = "group"')
 
     @property
     def log_prob(self) -> Tensor:
         """Log-prob log pi(y|x) under the policy, with gradient. A reward model (`head = "scalar"`) has none."""
-        return _declared(self._log_prob, "a log-prob", 'head = "language_model"')
+        return _declared(self._log_prob, "a log-prob", 'head = "language_model"` or `advantage_reads_log_probs = True')
 
     @property
     def ref_log_prob(self) -> Tensor:

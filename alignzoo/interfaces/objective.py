@@ -20,6 +20,8 @@ from alignzoo.interfaces.requirements import Data, Head, Raises, ReferenceKind, 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from alignzoo.interfaces.group import Group
+
 
 __all__ = ["Field", "NotDeclared", "Objective", "Pair", "Ranked", "Scored", "Tokens", "Unpaired"]
 
@@ -35,7 +37,14 @@ class Objective(ScoredComponent):
     data: ClassVar[Data] = "pair"
     """The type of the example. `pair`: a `Pair`. `chosen`: only the preferred completions, a `Scored`. `unpaired`:
     single completions labeled desirable or undesirable, an `Unpaired`. `ranked`: K completions of each prompt, a
-    `Ranked`."""
+    `Ranked`. `group`: completions of each prompt drawn from the policy, with rewards, a `Group`; the recipe needs a
+    section `rollout`."""
+    advantage_reads_log_probs: ClassVar[bool] = False
+    """`advantage` reads log-probs, which costs one more forward of the draws; only for groups."""
+    min_completions: ClassVar[int] = 2
+    """The fewest completions of a prompt that the objective can learn from; only for groups."""
+    greedy_baseline: ClassVar[bool] = False
+    """Also draw and judge the likeliest completion of each prompt, `group.greedy_reward`; only for groups."""
     mismatched: ClassVar[bool] = False
     """Also score every prompt with the completion of another row, for KTO's KL estimate; only for unpaired data."""
     scope: ClassVar[Scope] = "example"
@@ -49,7 +58,8 @@ class Objective(ScoredComponent):
     """The quantity that a small step of gradient descent raises, for the conformance kit. `margin`: log-probs of chosen
     completions minus those of rejected ones. `chosen`: log-probs of chosen completions. `labels`: log-probs of
     desirable completions, while those of undesirable ones fall. `order`: the agreement of log-probs with the order of
-    the data. `by_data`: the one of these that fits `data`. `nothing`: not checked."""
+    the data. `rewarded`: log-probs of draws with a high reward minus those with a low one. `by_data`: the one of these
+    that fits `data`. `nothing`: not checked."""
     already_applies: ClassVar[tuple[str, ...]] = ()
     """Names of modifiers whose change is already part of the formula; a recipe that adds one is an error."""
 
@@ -57,7 +67,7 @@ class Objective(ScoredComponent):
         """Return the loss of each example, shape (B,).
 
         Args:
-            example: a `Pair`, `Scored`, `Unpaired` or `Ranked`, as declared by `data`.
+            example: a `Pair`, `Scored`, `Unpaired`, `Ranked` or `Group`, as declared by `data`.
         """
         raise NotImplementedError(f"{type(self).__name__} has no loss")
 
@@ -68,6 +78,13 @@ class Objective(ScoredComponent):
         The weight may depend on lengths and columns; with `scope = "batch"`, on anything.
         """
         return example.ones()
+
+    def advantage(self, group: Group) -> Tensor:
+        """Return the advantage of each completion, (B, G), or of each token, (N,), for `group.advantage` in `loss`.
+
+        It is called once a rollout without a graph, with all prompts of the rollout. The default is the reward.
+        """
+        return group.reward
 
     def implicit_reward(self, scored: Scored) -> Tensor:
         """Return the implicit reward of completions, of any shape, for metrics: beta times the log-ratio.
@@ -82,7 +99,7 @@ class Objective(ScoredComponent):
     def initial_state(self) -> dict[str, float]:
         """Return the numbers that are kept from step to step, such as running means.
 
-        They are checkpointed with the run, and need `scope = "batch"`.
+        They are checkpointed with the run, and need `scope = "batch"` or `data = "group"`.
         """
         return {}
 
@@ -90,6 +107,7 @@ class Objective(ScoredComponent):
         """Return the state after a global batch; `example.state` is the state before it.
 
         It is called before `loss`, which then sees the new state. All ranks see the same batch and keep the same state.
+        For groups it is called once a rollout, with all of its prompts and after `advantage`, which sees the old state.
         """
         return dict(example.state)
 
@@ -118,7 +136,14 @@ class Objective(ScoredComponent):
             '`mismatched` needs `data = "unpaired"`': cls.mismatched and cls.data != "unpaired",
             '`scope = "batch"` needs lists of one length: not with `data = "ranked"`':
                 cls.scope == "batch" and cls.data == "ranked",
-            'a state needs `scope = "batch"`: it must not depend on micro-batches': keeps and cls.scope != "batch",
+            '`data = "group"` needs `scope = "example"`: its `advantage` sees the whole rollout':
+                cls.scope == "batch" and cls.data == "group",
+            '`data = "group"` needs a language model': cls.head == "scalar" and cls.data == "group",
+            '`advantage`, `advantage_reads_log_probs` and `greedy_baseline` need `data = "group"`':
+                cls.data != "group"
+                and (defines("advantage") or cls.advantage_reads_log_probs or cls.greedy_baseline),
+            'a state needs `scope = "batch"` or `data = "group"`: it must not depend on micro-batches':
+                keeps and cls.scope != "batch" and cls.data != "group",
             'a state needs an example that has one: not with `data = "chosen"`': keeps and cls.data == "chosen",
             'a scalar head has no log-probs: `reference = "none"`, no `tokens`':
                 cls.head == "scalar" and (cls.reference != "none" or cls.tokens),

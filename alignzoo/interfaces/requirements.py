@@ -13,12 +13,14 @@ from alignzoo.interfaces.component import Component
 
 ReferenceKind = Literal["none", "sequence", "token", "live", "moving"]
 """In increasing order of what the reference provides."""
-Statistic = Literal["entropy", "log_collision_prob", "kl"]
-Data = Literal["pair", "chosen", "unpaired", "ranked"]
+Statistic = Literal["entropy", "log_collision_prob", "forward_kl", "reverse_kl"]
+DIVERGENCES: tuple[Statistic, ...] = ("forward_kl", "reverse_kl")
+"""Statistics of two distributions, which need a live reference."""
+Data = Literal["pair", "chosen", "unpaired", "ranked", "group"]
 Scope = Literal["example", "batch"]
 """In increasing order of what `loss` sees."""
 Head = Literal["language_model", "scalar"]
-Raises = Literal["by_data", "margin", "chosen", "labels", "order", "nothing"]
+Raises = Literal["by_data", "margin", "chosen", "labels", "order", "rewarded", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,12 @@ class ScoredComponent(Component):
     reference: ClassVar[ReferenceKind] = "none"
     """`none`: no reference is computed. `sequence`: log-probs of completions under the frozen reference, from the
     cache. `token`: log-probs of each token as well. `live`: the reference runs beside the policy, for
-    `statistics = ("kl",)`. `moving`: it runs beside the policy and is updated by `reference_update`."""
+    `forward_kl` and `reverse_kl`. `moving`: it runs beside the policy and is updated by `reference_update`."""
     tokens: ClassVar[bool] = False
     """Provide `scored.tokens`, the values of each scored token."""
     statistics: ClassVar[tuple[Statistic, ...]] = ()
     """Statistics of the distribution over the vocabulary at each scored token, as in `Tokens`. They need `tokens`;
-    `kl` also needs a live reference."""
+    `forward_kl` and `reverse_kl` also need a live reference."""
     columns: ClassVar[tuple[str, ...]] = ()
     """Names of numeric columns of the data, read with `scored.column("score")`."""
     stop_gradient: ClassVar[str] = ""
@@ -90,8 +92,8 @@ class ScoredComponent(Component):
         """Map each rule that an engine depends on to True if the class breaks it."""
         return {
             "`statistics` need `tokens = True`": bool(cls.statistics) and not cls.tokens,
-            'the statistic "kl" needs `reference = "live"`: a cache has no distributions':
-                "kl" in cls.statistics and cls.reference not in ("live", "moving"),
+            'the statistics "forward_kl" and "reverse_kl" need `reference = "live"`: a cache has no distributions':
+                bool(set(DIVERGENCES) & set(cls.statistics)) and cls.reference not in ("live", "moving"),
             '`reference = "token"` needs `tokens = True`': cls.reference == "token" and not cls.tokens,
         }  # fmt: skip
 

@@ -19,7 +19,8 @@ from alignzoo.recipe.schema import Recipe
 INHERITED = ("data", "tokens", "model")
 """Sections whose overrides a needed run inherits."""
 OWN = (
-    "objective", "name", "reporters", "eval.metrics", "eval.judges", "data.label_noise", "data.label_noise_seed",
+    "objective", "name", "reporters", "rollout", "eval.metrics", "eval.judges", "data.label_noise",
+    "data.label_noise_seed",
 )  # fmt: skip
 """Keys that each run keeps for itself. Label noise belongs to the preferences of one run."""
 Overrides = Sequence[tuple[list[str], Node]]

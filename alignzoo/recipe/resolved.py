@@ -82,6 +82,11 @@ class Resolved:
             del values["model"]["name"]
         for key in ("metrics", "judges"):
             values["eval"][key] = [self._node(one) for one in getattr(self.recipe.eval, key)]
+        if self.recipe.rollout is None:
+            del values["rollout"]
+        else:
+            rewards = self.recipe.rollout.rewards
+            values["rollout"]["rewards"] = [reward.to_recipe(self.registry.spelling) for reward in rewards]
         values["reporters"] = [self._node(one) for one in self.recipe.reporters]
         return values
 
@@ -99,6 +104,7 @@ class Resolved:
         return [
             *recipe.objective.components, *recipe.data.components, recipe.model,
             *recipe.eval.metrics, *recipe.eval.judges,
+            *(reward.judge for reward in (recipe.rollout.rewards if recipe.rollout else ())),
         ]  # fmt: skip
 
     @property
@@ -152,6 +158,10 @@ def fingerprint(resolved: Resolved) -> str:
     values["data"] = resolved.data_fingerprint
     values["eval"]["metrics"] = resolved.plain["eval"]["metrics"]
     values["eval"]["judges"] = [judge.fingerprint() for judge in recipe.eval.judges]
+    if recipe.rollout is None:
+        del values["rollout"]
+    else:
+        values["rollout"]["rewards"] = [reward.fingerprint() for reward in recipe.rollout.rewards]
     values["model"] = {"source": recipe.model.fingerprint()}
     values["needs"] = {key: need.fingerprint for key, need in resolved.needs.items()}
     _forget_paths(values["objective"], recipe.objective)

@@ -15,6 +15,7 @@ from alignzoo.interfaces.model_source import ModelSource
 from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.reporter import Reporter
 from alignzoo.interfaces.rows import check_template_kwargs
+from alignzoo.recipe.rollout import RolloutConfig
 
 
 class TokensConfig(Strict):
@@ -171,6 +172,9 @@ class Recipe(Strict):
     data: SerializeAsAny[DataSource] = Field(description="rows of preferences, and how they are split")
     tokens: TokensConfig = Field(TokensConfig(), description="limits of length, and thinking in chats")
     train: TrainConfig = Field(description="optimization: batches, optimizer, precision, memory, checkpoints")
+    rollout: RolloutConfig | None = Field(
+        None, description="train on draws from the policy in place of the data's completions; null: on the data"
+    )
     eval: EvalConfig = Field(EvalConfig(), description="measurements on held-out rows")
     reporters: tuple[SerializeAsAny[Reporter], ...] = Field(description="outputs made of the run's records")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of the data order and of everything random")

@@ -14,6 +14,8 @@ from alignzoo.recipe.objective_node import build_objective
 from alignzoo.recipe.parse import Node
 from alignzoo.recipe.problems import Problems
 from alignzoo.recipe.pydantic_errors import problems_of
+from alignzoo.recipe.rollout import build_rewards
+from alignzoo.recipe.rollout_checks import check_rollout
 from alignzoo.recipe.schema import Optimizer, Recipe
 from alignzoo.recipe.secrets import refuse_secrets
 from alignzoo.registry.lookup import Registry, registry
@@ -77,6 +79,10 @@ def _build_components(plain: dict[str, Any], builder: ComponentBuilder) -> None:
             if key in section:
                 section[key] = builder.build_list(section[key], ("eval", key), kind)
         check_figures(plain.get("objective"), section, builder.problems)
+    section = plain.get("rollout")
+    if isinstance(section, dict) and "rewards" in section:
+        section["rewards"] = build_rewards(section["rewards"], builder)
+    check_rollout(plain, builder.problems)
     plain["reporters"] = builder.build_list(plain.get("reporters", REPORTERS), ("reporters",), "reporter")
 
 

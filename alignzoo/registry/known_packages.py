@@ -11,8 +11,12 @@ rainbow_po rebel repo reward_rpo robust_dpo rpo rrhf rso_hinge safe_dpo sampo sc
 sppo sppo_hard tdpo1 tdpo2 tr_dpo unlikelihood wpo
 """.split()
 
+ONLINE = "cispo dapo dr_grpo grpo gspo reinforce reinforce_pp remax rloo".split()
+
 PACKAGE_OF: dict[str, dict[str, str]] = {
-    "objective": {"hinge": "alignzoo-example"} | dict.fromkeys(ZOO, "alignzoo-zoo"),
+    "objective": {"hinge": "alignzoo-example"}
+    | dict.fromkeys(ZOO, "alignzoo-zoo")
+    | dict.fromkeys(ONLINE, "alignzoo-online"),
     "modifier": dict.fromkeys(
         ("length_downsampling", "f_divergence", "wpo_weighting", "length_desensitization", "humanline"), "alignzoo-zoo"
     ),

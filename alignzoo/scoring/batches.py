@@ -7,9 +7,9 @@ makes of it the examples for each term of an objective, with the fields that the
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 from alignzoo.core.arrays import concat_ranges
 from alignzoo.core.errors import RunFailed
 from alignzoo.data.trees import Tree, Trees
+from alignzoo.interfaces.group import Group
 from alignzoo.interfaces.loss_inputs import Pair, Ranked, Scored, Tokens, Unpaired
 from alignzoo.interfaces.metric import Metric
 from alignzoo.interfaces.objective import Objective
@@ -102,7 +103,7 @@ def concat_scored(parts: Sequence[ScoredBatch]) -> ScoredBatch:
 class LossInput:
     """Examples for one term, and for each example the index of its row in the batch."""
 
-    example: Pair | Scored | Unpaired | Ranked
+    example: Pair | Scored | Unpaired | Ranked | Group
     owners: NDArray[np.int64]
 
 
@@ -117,15 +118,26 @@ class BatchBuilder:
     seed: int = 0
     metrics: Sequence[Metric] = ()
     """Metrics that read the same scores."""
+    recorded: Mapping[str, TokenScores] = field(default_factory=dict)
+    """Further values of tokens that were computed before: `old_log_prob`, `token_advantage`."""
+    max_new_tokens: int = 0
+    """The limit of new tokens of draws."""
 
     def __post_init__(self) -> None:
         terms: list[Term] = [*(term for _, term in self.objective.terms), *self.metrics]
         self.statistics = tuple(dict.fromkeys(name for term in terms for name in term.statistics))
         self.with_gradient = ("log_prob", "scalar", *self.statistics)
         """Names of the values that depend on the policy's weights."""
+        self.only_chosen = all(term.data == "chosen" for term in terms)
+        self.groups = any(term.data == "group" for term in terms)
+        """True if the rows are groups of draws."""
+        self.hold(self.trees, self.reference, self.recorded)
+
+    def hold(self, trees: Trees, reference: TokenScores | None, recorded: Mapping[str, TokenScores]) -> None:
+        """Go on with other rows."""
+        self.trees, self.reference, self.recorded = trees, reference, recorded
         self.compared = bool((np.diff(self.trees.trees) > (3 if self.trees.mismatched else 2)).all())
         """True if every row has several completions, to be compared within the row."""
-        self.only_chosen = all(term.data == "chosen" for term in terms)
 
     def names(self, rows: Sequence[int], limit: int = 8) -> str:
         """Join the ids of some rows, for a message."""
@@ -155,6 +167,8 @@ class BatchBuilder:
         batch = self.empty(rows, everything)
         batch.values = scorer(forest, self.statistics, self.live)
         self.with_reference(batch, device)
+        if self.groups and "old_log_prob" not in batch.values:  # the first update since the draws: the same policy
+            batch.values["old_log_prob"] = batch.values["log_prob"].detach()
         return batch, forest.slots
 
     def empty(self, rows: Sequence[int], everything: bool = False) -> ScoredBatch:
@@ -164,18 +178,18 @@ class BatchBuilder:
         return ScoredBatch(list(rows), [len(tree.branches) for tree in trees], np.array(lengths, dtype=np.int64), {})
 
     def with_reference(self, batch: ScoredBatch, device: torch.device) -> None:
-        """Add the cached reference's token log-probs as `ref_log_prob`, in place."""
-        if self.reference is None:
-            return
+        """Add what was computed before, in place: the reference's token log-probs as `ref_log_prob`, and `recorded`."""
+        known = dict(self.recorded) | ({} if self.reference is None else {"ref_log_prob": self.reference})
         places = [(row, b) for row, count in zip(batch.rows, batch.counts, strict=True) for b in range(count)]
-        tokens = torch.from_numpy(np.concatenate([self.reference.tokens(row, b) for row, b in places]))
-        batch.values["ref_log_prob"] = tokens.to(device)
+        for name, scores in known.items():
+            tokens = torch.from_numpy(np.concatenate([scores.tokens(row, b) for row, b in places]))
+            batch.values[name] = tokens.to(device)
 
     def zeros(self, rows: Sequence[int]) -> ScoredBatch:
         """Return a batch with zeros for scores, for weights: they may depend on lengths and columns alone."""
         batch = self.empty(rows)
         zeros = torch.zeros(int(batch.lengths.sum()))
-        names = ("log_prob", "ref_log_prob", *self.statistics)
+        names = ("log_prob", "ref_log_prob", "old_log_prob", "token_advantage", *self.statistics)
         batch.values = dict.fromkeys(names, zeros) | {"scalar": torch.zeros(len(batch.lengths))}
         return batch
 
@@ -206,6 +220,8 @@ class BatchBuilder:
             desirable = torch.from_numpy(self.column(batch, "desirable")[index] > 0.5).to(completion.length.device)
             uniform = self._uniform(batch, term, owners, step)
             yield LossInput(Unpaired(completion, desirable, other, **own, _uniform=uniform), owners)
+        elif term.data == "group":
+            yield LossInput(self._group(batch, term, first, own, step), n)
         else:
             real = self.real(batch)
             for k in np.unique(real):
@@ -214,6 +230,25 @@ class BatchBuilder:
                 uniform = self._uniform(batch, term, owners, step)
                 places = torch.from_numpy(self.places(batch)[index]).to(batch.like.device)
                 yield LossInput(Ranked(self.scored(batch, term, index, step), places, **own, _uniform=uniform), owners)
+
+    def _group(
+        self, batch: ScoredBatch, term: Term, first: NDArray[np.int64], own: Mapping[str, Any], step: int
+    ) -> Group:
+        index = first[:, None] + np.arange(batch.counts[0])
+        columns = {
+            name: torch.from_numpy(self.column(batch, name)[index]).to(batch.like)
+            for name in ("reward", "kept", "finished", "advantage", "greedy_reward")
+            if name in self.trees.columns
+        }
+        advantage, greedy = columns.get("advantage"), columns.get("greedy_reward")
+        if "token_advantage" in batch.values and advantage is None:
+            at = torch.from_numpy(batch.tokens_of(index.reshape(-1)))
+            advantage = batch.values["token_advantage"][at.to(batch.like.device)]
+        return Group(
+            self.scored(batch, term, index, step), columns["reward"], columns["kept"] > 0.5, columns["finished"] > 0.5,
+            self.max_new_tokens, advantage, None if greedy is None else greedy[:, 0], **own,
+            _uniform=self._uniform(batch, term, np.arange(len(batch.rows)), step),
+        )  # fmt: skip
 
     def real(self, batch: ScoredBatch) -> NDArray[np.int64]:
         """Count each row's own completions, without mismatched ones: (rows,)."""
@@ -241,10 +276,12 @@ class BatchBuilder:
         if term.head == "scalar":
             return Scored(None, length, _columns=columns, _scalar=batch.values["scalar"][at])
         ref, log_ratio = None, None
-        if term.reference != "none":
+        if term.reference != "none" and "ref_log_prob" in batch.values:
             ref, log_ratio = batch.sum("ref_log_prob")[at], batch.log_ratio()[at]
         tokens = self._tokens(batch, term, sequences, index.shape, step) if term.tokens else None
-        return Scored(batch.sum("log_prob")[at], length, ref, tokens, columns, None, log_ratio)
+        old = batch.sum("old_log_prob")[at] if term.data == "group" and "old_log_prob" in batch.values else None
+        log_prob = batch.sum("log_prob")[at] if "log_prob" in batch.values else None
+        return Scored(log_prob, length, ref, tokens, columns, None, log_ratio, old)
 
     def _tokens(
         self, batch: ScoredBatch, term: Term, sequences: NDArray[np.int64], shape: tuple[int, ...], step: int
@@ -263,6 +300,7 @@ class BatchBuilder:
             batch.values["ref_log_prob"][at] if term.reference in ("token", "live", "moving") else None,
             {name: batch.values[name][at] for name in term.statistics},
             None if uniform is None else torch.from_numpy(uniform).to(log_prob),
+            batch.values["old_log_prob"][at] if term.data == "group" and "old_log_prob" in batch.values else None,
         )
 
     def column(self, batch: ScoredBatch, name: str) -> NDArray[np.float32]:

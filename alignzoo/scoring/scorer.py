@@ -48,6 +48,8 @@ class Scorer(nn.Module):
         """`bfloat16` runs the forward under autocast; the weights keep their own type."""
         self.whole_head = False
         """True: take the logits from the model's own forward, for heads that do more than a matrix product."""
+        self.temperature = 1.0
+        """Divides the logits. Draws are scored at the temperature that they were drawn at."""
         self.base_alone = False
         """True: the model's adapters are off, which makes it what its training started from."""
         self.packs = can_attend_by_trees(model)
@@ -122,7 +124,7 @@ class Scorer(nn.Module):
 
         plain = self._plain_head()
         if plain is not None and not statistics and live is None:
-            return {"log_prob": token_log_probs(hidden[0], plain.weight, plain.bias, forest.target)}
+            return {"log_prob": token_log_probs(*self._cooled(hidden[0], plain.weight, plain.bias), forest.target)}
         rows = max(1, HEAD_CHUNK_ELEMENTS // int(self.model.config.get_text_config().vocab_size))
         if len(forest.slot) <= rows:
             found = head(forest.target, *hidden)
@@ -153,13 +155,19 @@ class Scorer(nn.Module):
 
     def _logits(self, hidden: Tensor) -> Tensor:
         if self.whole_head:
-            return _wide(hidden)
+            return self._cooled(_wide(hidden))[0]
         with self._adapters():
             logits = self.model.get_output_embeddings()(hidden)
         cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
         if cap is not None:
             logits = torch.tanh(logits / cap) * cap
-        return _wide(logits)
+        return self._cooled(_wide(logits))[0]
+
+    def _cooled(self, scaled: Tensor, weight: Any = None, bias: Tensor | None = None) -> tuple[Tensor, Any, Any]:
+        """Divide logits, or a head's input and bias, by the temperature."""
+        if self.temperature == 1:
+            return scaled, weight, bias
+        return scaled / self.temperature, weight, None if bias is None else bias / self.temperature
 
     def _inputs(self, forest: Forest) -> dict[str, Any]:
         if self.flex and forest.layout == PACKED:  # slots at the end of the one row: nothing that is read moves

@@ -8,12 +8,13 @@ from torch import Tensor
 from alignzoo.interfaces.objective import Objective
 from alignzoo.testing.synthetic_batch import Batch, batch_at_start
 
-BY_DATA = {"pair": "margin", "chosen": "chosen", "unpaired": "labels", "ranked": "order"}
+BY_DATA = {"pair": "margin", "chosen": "chosen", "unpaired": "labels", "ranked": "order", "group": "rewarded"}
 DESCRIPTIONS = {
     "margin": "the chosen completions' log-probs minus the rejected ones'",
     "chosen": "the chosen completions' log-probs",
     "desirable": "the desirable completions' log-probs",
     "undesirable": "minus the undesirable completions' log-probs",
+    "rewarded": "the log-probs of completions with a high reward minus those with a low one",
     "order": "the agreement of log-probs with the data's order",
 }
 
@@ -43,6 +44,7 @@ def _directions(batch: Batch, raises: str) -> dict[str, Tensor]:
     """Return name -> the slope of a quantity by every token's log-prob (or every scalar), a mean over tokens."""
     scored = batch.scored_batch()
     columns, counts = batch.trees.columns, scored.counts
+    reward = columns.get("reward", columns["desirable"]).astype(float)
     own = [n // 2 if batch.trees.mismatched else n for n in counts]
     signs = [0.0] * sum(counts)
     first = 0
@@ -57,6 +59,7 @@ def _directions(batch: Batch, raises: str) -> dict[str, Tensor]:
                 "desirable": float(good),
                 "undesirable": -float(not good),
                 "order": (n - 1) / 2 - k,
+                "rewarded": reward[at] - reward[first : first + n].mean(),
             }.items():
                 found.setdefault(name, signs.copy())[at] = value
         first += count

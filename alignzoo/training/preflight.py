@@ -31,6 +31,8 @@ def preflight(resolved: Resolved) -> None:
         reporter.ready()
     for judge in recipe.eval.judges:
         judge.ready()
+    for reward in recipe.rollout.rewards if recipe.rollout else ():
+        reward.judge.ready()
     check_adapters_available(recipe.model)
     _check_model_folder(recipe.model)
     _check_first_row(resolved)

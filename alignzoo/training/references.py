@@ -38,7 +38,8 @@ def score_references(job: Job, scorer: Scorer, data: TokenizedDataset) -> Refere
     job.stopping.doing = "stopped in the reference pass; scores so far are kept, and the same command continues"
     kind = job.recipe.objective.reference
     of_metric = kind == "none" and any(metric.reference in CACHED for metric in job.recipe.eval.metrics)
-    wanted = {"train": kind in CACHED, "held_out": kind in CACHED or of_metric}
+    drawn, groups = job.recipe.rollout is not None, job.recipe.objective.data == "group"
+    wanted = {"train": kind in CACHED and not drawn, "held_out": (kind in CACHED and not groups) or of_metric}
     trees = {name: part.trees for name, part in (("train", data.train), ("held_out", data.held_out)) if wanted[name]}
     spot = None if job.ranks.sharded else SpotCheck(scorer)
     scores = cached_scores(job.resolved, scorer, list(trees.values()), job.screen, job.ranks, spot=spot)
@@ -49,13 +50,15 @@ def score_references(job: Job, scorer: Scorer, data: TokenizedDataset) -> Refere
 
 
 def live_reference(job: Job, scorer: Scorer, tokenizer: PreTrainedTokenizerBase) -> Scorer | None:
-    """Return the start as a second scorer, unsharded in each process; None if the objective needs none.
+    """Return the start as a second scorer, unsharded in each process; None if nothing needs one.
 
-    Objectives with a `live` reference need its distributions, those with a `moving` one its weights. Under adapters
-    the base model is the start, and no copy is made.
+    Objectives with a `live` reference need its distributions, those with a `moving` one its weights, and any reference
+    of draws is computed during the run. Under adapters the base model is the start, and no copy is made.
     """
     recipe = job.recipe
-    if recipe.objective.reference not in ("live", "moving"):
+    if recipe.objective.reference not in ("live", "moving") and not (
+        recipe.rollout and recipe.objective.reference != "none"
+    ):
         return None
     job.screen.info(f"reference: runs beside the policy ({recipe.objective.reference})")
     if has_adapters(scorer.model):

@@ -33,6 +33,7 @@ from alignzoo.training.export import full_weights_policy
 from alignzoo.training.job import Job
 from alignzoo.training.loop import Training, watch_steps
 from alignzoo.training.master_weights import memory_words
+from alignzoo.training.online import Online
 from alignzoo.training.policy import device_of, open_data, open_policy
 from alignzoo.training.preflight import check_enough_rows, check_positions, no_router_loss, preflight
 from alignzoo.training.references import References, live_reference, score_references
@@ -146,16 +147,19 @@ def _phases(job: Job) -> dict[str, Any]:
     recipe, ranks = job.recipe, job.ranks
     _write_recipe(job)
     tokenizer, data = _tokenize(job)
+    online = Online.of(job, data)
     scorer, layout = open_policy(
-        job.resolved, tokenizer, job.start, data.train.trees, ranks, check=lambda model: _check_model(job, model, data)
-    )
-    model, steps = scorer.model, total_steps(recipe.train, len(data.train.trees))
+        job.resolved, tokenizer, job.start, online.probes(tokenizer) if online else data.train.trees, ranks,
+        check=lambda model: _check_model(job, model, data, online),
+    )  # fmt: skip
+    model = scorer.model
+    steps = online.calendar.steps if online else total_steps(recipe.train, len(data.train.trees))
     announce(job, data.report, model, layout, steps)
     start_fingerprint = weights_fingerprint(model)
     references = score_references(job, scorer, data)
     before = greedy_replies(job, model, tokenizer, data.held_out)
     adapt(job, model, tokenizer)
-    training = _prepare(job, scorer, tokenizer, data, references, steps)
+    training = _prepare(job, scorer, tokenizer, data, references, steps, online)
     with training.saved_on_stop():
         with compiled_layers(model, recipe.train.compile, ranks.device):
             last = training.run()
@@ -198,8 +202,10 @@ def _tokenize(job: Job) -> tuple[PreTrainedTokenizerBase, TokenizedDataset]:
     return tokenizer, data
 
 
-def _check_model(job: Job, model: PreTrainedModel, data: TokenizedDataset) -> None:
+def _check_model(job: Job, model: PreTrainedModel, data: TokenizedDataset, online: Online | None) -> None:
     check_positions(model, data.train, data.held_out)
+    if online:
+        online.check_positions(model)
     no_router_loss(model, job.recipe.train.ignore_router_loss)
     check_zero(model, job.ranks)
 
@@ -211,13 +217,16 @@ def _prepare(
     data: TokenizedDataset,
     references: References,
     steps: int,
+    online: Online | None,
 ) -> Training:
     """Build the optimizer, the engine and the loop, and restore the newest checkpoint."""
     recipe, model = job.recipe, scorer.model
     live = live_reference(job, scorer, tokenizer)
-    train = BatchBuilder(recipe.objective, data.train.trees, references.train, live, recipe.seed)
+    beside = live if recipe.objective.reference in ("live", "moving") else None
+    trees = online.probes(tokenizer) if online else data.train.trees
+    train = BatchBuilder(recipe.objective, trees, references.train, beside, recipe.seed)
     held_out = BatchBuilder(
-        recipe.objective, data.held_out.trees, references.held_out, live, recipe.seed, recipe.eval.metrics
+        recipe.objective, data.held_out.trees, references.held_out, beside, recipe.seed, recipe.eval.metrics
     )
     job.stopping.doing = "stopped before the first step; the same command continues"
     optimizer = make_optimizer(recipe.train.optimizer, model, recipe.train.master_weights)
@@ -225,7 +234,8 @@ def _prepare(
     if words := memory_words(trainable, recipe.train.master_weights):
         job.screen.info(words)
     optimizer = wrap_with_zero(optimizer, scorer, job.ranks, recipe.train.max_grad_norm, job.screen.info)
-    engine = Engine(train, recipe.train, job.ranks, scorer, optimizer, steps, recipe.seed)
+    source = online.source(job, scorer, live, train, tokenizer) if online else None
+    engine = Engine(train, recipe.train, job.ranks, scorer, optimizer, steps, recipe.seed, source)
     engine.watch = watch_steps(engine)
     if engine.moving and (words := engine.moving.memory_words()):
         job.screen.info(words)

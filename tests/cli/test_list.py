@@ -73,7 +73,7 @@ NEEDS = {
     "ld_dpo": "pairs, cached reference by token",
     "sampo": "pairs, cached reference by token, random numbers",
     "wpo": "pairs, cached reference, log_collision_prob of each token",
-    "tdpo2": "pairs, live reference, kl of each token",
+    "tdpo2": "pairs, live reference, forward_kl of each token",
     "tr_dpo": "pairs, moving reference",
     "aot": "pairs, cached reference, whole batch",
     "beta_dpo": "pairs, cached reference, whole batch, state, random numbers",
@@ -111,17 +111,35 @@ def test_what_each_declares_is_in_the_json(listed):
 @pytest.mark.slow
 def test_the_table_has_a_line_for_each(site, listed):
     objectives, modifiers = cli("objectives", site=site).stdout, cli("modifier", site=site).stdout
-    for table in (objectives, modifiers):
-        assert table.splitlines()[0].split() == ["NAME", "FAMILY", "PAPER", "NEEDS", "FROM"]
+    heads = ["NAME", "FAMILY", "PAPER", "NEEDS", "FROM"]
+    assert modifiers.splitlines()[0].split() == heads
+    assert objectives.splitlines()[2].split() == heads
     for name, one in listed.items():
         part = objectives if one["kind"] == "objective" else modifiers
-        line = next(line for line in part.splitlines() if line.split()[0] == name)
+        line = next(line for line in part.splitlines() if line.split()[:1] == [name])
         assert one["family"] in line
         assert one["paper"] in line
     line = next(line for line in objectives.splitlines() if line.startswith("dpo "))
     assert "link functions" in line
     assert "2305.18290 Rafailov et al. 2023" in line
     assert "pairs, cached reference" in line
+
+
+@pytest.mark.slow
+def test_objectives_stand_under_the_data_that_one_has(site, listed):
+    """Each under one heading; and each with when to use it and when not."""
+    groups = [group.split("\n\n", 1) for group in cli("objectives", site=site).stdout.split("You have ")[1:]]
+    found = {}
+    for heading, table in groups:
+        found[heading] = {line.split()[0] for line in table.splitlines() if line[:1].strip()} - {"NAME"}
+    objectives = {name for name, one in listed.items() if one["kind"] == "objective"}
+    assert set().union(*found.values()) == objectives
+    assert sum(map(len, found.values())) == len(objectives)
+    for name, words in {
+        "dpo": "pairs", "tdpo2": "pairs", "rebel": "scores", "kto": "labels alone", "pl_dpo": "a list", "sft": "good",
+    }.items():  # fmt: skip
+        assert name in next(names for heading, names in found.items() if heading.startswith(words))
+    assert [name for name in objectives if not (listed[name]["when"] and listed[name]["not_when"])] == []
 
 
 def test_without_plugins_there_are_the_built_ins():

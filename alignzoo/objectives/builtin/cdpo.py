@@ -8,7 +8,12 @@ from alignzoo.interfaces.objective import Field, Objective
 
 
 class CDPO(Objective):
-    """Conservative DPO: cross-entropy with labels of which a fraction e may be flipped."""
+    """Conservative DPO: cross-entropy with labels of which a fraction e may be flipped.
+
+    When: a known fraction of the labels is flipped.
+
+    Not when: labels are clean: margins are held back.
+    """
 
     name = "cdpo"
     family = "label noise"

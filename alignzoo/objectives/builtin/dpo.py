@@ -8,7 +8,12 @@ from alignzoo.interfaces.objective import Field, Objective
 
 
 class DPO(Objective):
-    """Direct Preference Optimization: a logistic loss on the difference of the log-ratios."""
+    """Direct Preference Optimization: a logistic loss on the difference of the log-ratios.
+
+    When: pairs with labels that you trust; the baseline of every comparison.
+
+    Not when: many labels are flipped, or the chosen likelihood must not fall.
+    """
 
     name = "dpo"
     family = "link functions"

@@ -13,6 +13,10 @@ class IPO(Objective):
 
     Two losses share this name. The paper sums log-ratios over tokens (`log_ratio: sum`, the default). TRL, HALOs and
     LLaMA-Factory divide each log-ratio by its completion's length (`log_ratio: mean`). The two need different betas.
+
+    When: pairs that are labeled without doubt, where DPO drives margins without end.
+
+    Not when: margins differ in truth: every pair is driven to the same one.
     """
 
     name = "ipo"

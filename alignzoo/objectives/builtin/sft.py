@@ -9,7 +9,12 @@ from alignzoo.interfaces.objective import Field, Objective
 
 
 class SFT(Objective):
-    """Supervised fine-tuning on the chosen completions (Preferred-FT in the DPO paper)."""
+    """Supervised fine-tuning on the chosen completions (Preferred-FT in the DPO paper).
+
+    When: before preference training, or as a term that holds the chosen likelihood up.
+
+    Not when: the rejected completions should count.
+    """
 
     name = "sft"
     family = "reference-free"

@@ -10,7 +10,12 @@ from alignzoo import Field, Objective, Pair, Scored, ties
 
 
 class AOT(Objective):
-    """AOT on pairs: a logistic loss between the sorted margins of policy and reference."""
+    """AOT on pairs: a logistic loss between the sorted margins of policy and reference.
+
+    When: the distribution of margins should improve, not each pair.
+
+    Not when: batches are small: the ranks are within a batch.
+    """
 
     name = "aot"
     family = "batch"
@@ -29,7 +34,12 @@ class AOT(Objective):
 
 
 class AOTUnpaired(Objective):
-    """AOT on separate sets: a logistic loss between sorted chosen and rejected log-ratios."""
+    """AOT on separate sets: a logistic loss between sorted chosen and rejected log-ratios.
+
+    When: chosen and rejected completions do not belong to the same prompts.
+
+    Not when: pairs are informative: the pairing is ignored.
+    """
 
     name = "aot_unpaired"
     family = "batch"
@@ -47,7 +57,12 @@ class AOTUnpaired(Objective):
 
 
 class DrDPO(Objective):
-    """Dr. DPO: distributionally robust DPO, a soft minimum of the losses in a batch."""
+    """Dr. DPO: distributionally robust DPO, a soft minimum of the losses in a batch.
+
+    When: some pairs are labeled wrongly and should count less.
+
+    Not when: batches are small: the weights are relative to the batch.
+    """
 
     name = "dr_dpo"
     family = "batch"
@@ -70,6 +85,10 @@ class BetaDPO(Objective):
 
     The paper compares beta h with its running mean. The authors' code (junkangwu/beta-DPO) compares h, with a = 0.6 and
     beta = 0.1; the default alpha = a / beta = 6 gives the same numbers.
+
+    When: pairs differ much in quality and one beta fits none.
+
+    Not when: runs must be free of random drops and of state.
     """
 
     name = "beta_dpo"
@@ -131,6 +150,10 @@ class AlphaDPO(Objective):
     gamma and alpha are not scaled by beta. The authors' code (junkangwu/alpha-DPO) multiplies both by beta; the
     defaults are its Llama 3 setting, 10 * 0.4 and 10 * 0.2. It uses running averages of the mean and the deviation;
     this objective uses those of the global batch.
+
+    When: SimPO's margin should differ from pair to pair.
+
+    Not when: batches are small: the margin is a z-score within the batch.
     """
 
     name = "alpha_dpo"

@@ -35,6 +35,10 @@ class FDPO(Objective):
     The paper's theorem needs an f' that is not defined at 0. The chi-squared divergence, with f' = 2 (u - 1), does not
     satisfy it: the optimal policy may have probability 0 where the reference has not, and the loss is a heuristic.
     `chi_po` adds the KL divergence and satisfies it.
+
+    When: diversity: forward KL or JS keep more modes than DPO's reverse KL.
+
+    Not when: the chi-squared divergence alone is wanted: `chi_po` is sound.
     """
 
     name = "f_dpo"
@@ -57,7 +61,12 @@ class FDPO(Objective):
 
 
 class ChiPO(Objective):
-    """Chi-PO: DPO with the chi-squared divergence added to the KL divergence."""
+    """Chi-PO: DPO with the chi-squared divergence added to the KL divergence.
+
+    When: few data: the chi-squared term limits over-optimization.
+
+    Not when: rewards outside of the clip must still learn.
+    """
 
     name = "chi_po"
     family = "divergences"

@@ -7,7 +7,12 @@ from alignzoo import Field, Modifier, Objective, Pair, Scored
 
 
 class RDPO(Objective):
-    """R-DPO: DPO with the difference in length added to the margin."""
+    """R-DPO: DPO with the difference in length added to the margin.
+
+    When: longer completions win in the data for their length.
+
+    Not when: length is part of quality.
+    """
 
     name = "r_dpo"
     family = "length"
@@ -23,7 +28,12 @@ class RDPO(Objective):
 
 
 class LNDPO(Objective):
-    """Length-normalized DPO: DPO on log-ratios per token."""
+    """Length-normalized DPO: DPO on log-ratios per token.
+
+    When: completions differ in length and DPO's margins follow it.
+
+    Not when: sums matter, as for probabilities of whole answers.
+    """
 
     name = "ln_dpo"
     family = "length"
@@ -47,6 +57,10 @@ class RainbowPO(Objective):
 
     This is the paper's mixed reference policy with length normalization. Its rejection sampling is a matter of the
     data, and its contextual scaling needs the entropy of the reference.
+
+    When: the reference is weak, and SimPO without one drifts.
+
+    Not when: per-token rewards are not wanted.
     """
 
     name = "rainbow_po"
@@ -93,7 +107,12 @@ def length_downsampling(pair: Pair) -> Pair:
 
 
 class LDDPO(Objective):
-    """LD-DPO: DPO with a smaller weight for tokens beyond the shorter completion's length."""
+    """LD-DPO: DPO with a smaller weight for tokens beyond the shorter completion's length.
+
+    When: the longer completion should win by what both say at equal length.
+
+    Not when: the end of the longer completion carries the difference.
+    """
 
     name = "ld_dpo"
     family = "length"
@@ -112,7 +131,12 @@ class LDDPO(Objective):
 
 
 class SamPO(Objective):
-    """SamPO: DPO on random tokens of the longer completion, as many as the shorter one has."""
+    """SamPO: DPO on random tokens of the longer completion, as many as the shorter one has.
+
+    When: length bias, without a weight to tune.
+
+    Not when: results must not depend on which tokens were drawn.
+    """
 
     name = "sampo"
     family = "length"

@@ -28,7 +28,12 @@ def linked(link: Link, z: Tensor) -> Tensor:
 
 
 class RSOHinge(Objective):
-    """RSO's hinge loss on the normalized margin, which is zero from h = 1 / beta."""
+    """RSO's hinge loss on the normalized margin, which is zero from h = 1 / beta.
+
+    When: pairs should stop counting once they are apart by 1 / beta.
+
+    Not when: margins should keep growing.
+    """
 
     name = "rso_hinge"
     family = "link functions"
@@ -43,7 +48,12 @@ class RSOHinge(Objective):
 
 
 class EXOPair(Objective):
-    """EXO on pairs: the reverse KL divergence between the model's preference and the label."""
+    """EXO on pairs: the reverse KL divergence between the model's preference and the label.
+
+    When: the policy should match the labels by reverse KL, seeking one mode.
+
+    Not when: label_smoothing cannot be set: it decides the scale of the loss.
+    """
 
     name = "exo_pair"
     family = "link functions"
@@ -66,6 +76,10 @@ class DiscoPOP(Objective):
 
     The loss is not monotone. At temperature 0.05 its slope by beta h at 0 is +0.78, so that a policy that starts at the
     reference first lowers the margin, toward a local minimum at beta h = -0.12.
+
+    When: to reproduce the paper: the loss was found by search.
+
+    Not when: the start is at the reference: the slope has the wrong sign there.
     """
 
     name = "discopop"
@@ -90,6 +104,10 @@ class GPO(Objective):
     `logistic` is DPO, `hinge` is `rso_hinge`, and `square` is IPO with tau = beta / 2, times beta^2. `savage` and
     `cauchy` are not convex: their slope falls again for a pair that is ranked wrongly. Cauchy's is from MallowsPO
     (arXiv:2405.14953).
+
+    When: to compare link functions with all else equal.
+
+    Not when: a link has been chosen: most have an objective or a name of their own.
     """
 
     name = "gpo"
@@ -112,8 +130,12 @@ class FocalPO(Objective):
     """FocalPO: DPO with a factor that gives less weight to pairs that are ranked wrongly.
 
     The gradient goes through the factor. The loss falls again where log sigmoid(beta h) is below -1 / gamma. The
-    authors' code is not public. The formula was compared with a second implementation (warlockee/oxRL), not with
-    theirs.
+    authors' code is not public. A second implementation (warlockee/oxRL) has the same values and holds the factor
+    constant.
+
+    When: pairs that are ranked wrongly are mostly noise.
+
+    Not when: the wrongly ranked pairs are the ones to learn.
     """
 
     name = "focal_po"

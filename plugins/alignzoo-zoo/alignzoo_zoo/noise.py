@@ -8,7 +8,12 @@ from alignzoo_zoo.links import Link, linked
 
 
 class RobustDPO(Objective):
-    """Robust DPO: an unbiased estimate, from noisy labels, of DPO's loss on clean ones."""
+    """Robust DPO: an unbiased estimate, from noisy labels, of DPO's loss on clean ones.
+
+    When: a known fraction of the labels is flipped at random, and the mean loss should be unbiased.
+
+    Not when: the fraction is unknown or near one half: the loss grows without bound.
+    """
 
     name = "robust_dpo"
     family = "label noise"
@@ -26,7 +31,12 @@ class RobustDPO(Objective):
 
 
 class ODPO(Objective):
-    """ODPO: DPO with an offset that grows with the difference of the data's scores."""
+    """ODPO: DPO with an offset that grows with the difference of the data's scores.
+
+    When: scores say by how much a completion is better.
+
+    Not when: the scores' unit is arbitrary or their gaps are often zero.
+    """
 
     name = "odpo"
     family = "label noise"
@@ -44,7 +54,12 @@ class ODPO(Objective):
 
 
 class DPOShift(Objective):
-    """DPO-Shift: DPO with the rejected reward multiplied by a factor of at most 1."""
+    """DPO-Shift: DPO with the rejected reward multiplied by a factor of at most 1.
+
+    When: the chosen likelihood falls in DPO.
+
+    Not when: the ranking is all that counts: a smaller shift gives some of it up.
+    """
 
     name = "dpo_shift"
     family = "displacement"
@@ -60,7 +75,12 @@ class DPOShift(Objective):
 
 
 class DPOP(Objective):
-    """DPO-Positive (Smaug): DPO with a penalty on a negative chosen log-ratio."""
+    """DPO-Positive (Smaug): DPO with a penalty on a negative chosen log-ratio.
+
+    When: chosen and rejected completions are nearly the same text, as in mathematics.
+
+    Not when: chosen completions should be free to become less likely.
+    """
 
     name = "dpop"
     family = "displacement"
@@ -77,7 +97,12 @@ class DPOP(Objective):
 
 
 class RPO(Objective):
-    """Iterative RPO: DPO plus the chosen completion's negative log-likelihood per token."""
+    """Iterative RPO: DPO plus the chosen completion's negative log-likelihood per token.
+
+    When: reasoning chains, or whenever the chosen likelihood falls.
+
+    Not when: chosen completions are not good enough to imitate.
+    """
 
     name = "rpo"
     family = "displacement"
@@ -96,6 +121,10 @@ class CalDPO(Objective):
     """Cal-DPO: DPO on unscaled log-ratios, plus their calibration to +-1 / (2 beta).
 
     This is the paper's loss. The authors' code (tengxiao1/Cal-DPO) multiplies the calibration by 1/2.
+
+    When: rewards should be on a scale of their own, not only in order.
+
+    Not when: the learning rate is DPO's: the loss is of order 1 / beta^2.
     """
 
     name = "cal_dpo"
@@ -118,6 +147,10 @@ class BPO(Objective):
     Only the smaller side of a pair has a gradient, so that the chosen likelihood cannot fall for the sake of the
     rejected one; where both are equal, as at the reference with alpha = 1, each has half. The defaults are those of the
     authors' released configuration (sunlin-ai/BPO, `balance_hinge_alpha`).
+
+    When: the chosen likelihood falls in DPO, and no further term is wanted.
+
+    Not when: the rejected completions are off-policy and far away: alpha then decides which side learns.
     """
 
     name = "bpo"
@@ -139,6 +172,10 @@ class MinorDPO(Objective):
     """MinorDPO: DPO whose rejected reward counts only while it is above the reference.
 
     The authors' code is not public. The formula was compared with a second implementation (warlockee/oxRL).
+
+    When: large learning rates push rejected completions far below the reference.
+
+    Not when: rejected completions should become much less likely than they were.
     """
 
     name = "minor_dpo"

@@ -10,7 +10,12 @@ from alignzoo_zoo.bounded import exp
 
 
 class SPPOHard(Objective):
-    """SPPO with hard labels: squared losses that drive the log-ratios to +-1 / (2 beta)."""
+    """SPPO with hard labels: squared losses that drive the log-ratios to +-1 / (2 beta).
+
+    When: win rates are unknown and the chosen completion is a sure winner.
+
+    Not when: win rates are known: `sppo` uses them.
+    """
 
     name = "sppo_hard"
     family = "pointwise"
@@ -29,6 +34,10 @@ class NCAPair(Objective):
     """NCA on pairs: noise contrastive alignment, which keeps the chosen likelihood up.
 
     The loss equals that of TRL and of the authors' code (thu-ml/Noise-Contrastive-Alignment), whose beta is 0.01.
+
+    When: the chosen likelihood should not fall.
+
+    Not when: only the ranking counts.
     """
 
     name = "nca_pair"
@@ -48,6 +57,10 @@ class BCOPair(Objective):
     """BCO's binary classifier on pairs, without the reward shift of `bco`.
 
     TRL and Liger-Kernel have the same loss under this name.
+
+    When: each reward should have the right sign by itself, also as a quality term of a sum.
+
+    Not when: rewards have an offset: `bco` shifts it away.
     """
 
     name = "bco_pair"
@@ -66,6 +79,10 @@ class APOZero(Objective):
     """APO-zero: a loss that raises the chosen log-ratio and lowers the rejected one.
 
     The paper recommends it if the chosen answers are better than the model's.
+
+    When: the chosen completions are better than the policy's own.
+
+    Not when: the policy is already better: see `apo_down`.
     """
 
     name = "apo_zero"
@@ -84,6 +101,10 @@ class APODown(Objective):
     """APO-down: a loss that lowers both log-ratios, the rejected one more.
 
     The paper recommends it if the chosen answers are worse than the model's.
+
+    When: the policy's own completions are better than the chosen ones.
+
+    Not when: the chosen completions should be imitated.
     """
 
     name = "apo_down"
@@ -103,6 +124,10 @@ class DIL(Objective):
 
     The paper's third estimator, BCE, is `bco_pair` with beta = 1. The authors' code (tengxiao1/DIL) trains with LSIF;
     its script passes a beta that the loss does not read. Exponentials are linear beyond an exponent of 20.
+
+    When: to imitate chosen completions with the rejected ones as the contrast.
+
+    Not when: log-ratios may grow: the loss has no lower bound.
     """
 
     name = "dil"

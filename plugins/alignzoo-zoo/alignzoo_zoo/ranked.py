@@ -25,7 +25,12 @@ def plackett_luce(reward: Tensor, places: Tensor) -> Tensor:
 
 
 class PlackettLuceDPO(Objective):
-    """DPO for rankings: the Plackett-Luce likelihood of the order of a list."""
+    """DPO for rankings: the Plackett-Luce likelihood of the order of a list.
+
+    When: the whole order of a list is known.
+
+    Not when: only the best matters, or ties are many: 2^g terms for g of them.
+    """
 
     name = "pl_dpo"
     family = "ranked"
@@ -61,6 +66,10 @@ class InfoNCA(Objective):
     The authors' code (thu-ml/Noise-Contrastive-Alignment) divides UltraFeedback's scores by 1e-4, so that only the best
     completion counts, and adds 0.01 to the first score to break ties. Here equal scores have equal shares, and the
     temperature is 1, because the unit of a score depends on the data.
+
+    When: scores of a list, as shares that add to one.
+
+    Not when: likelihoods must not fall: `nca`.
     """
 
     name = "infonca"
@@ -86,6 +95,10 @@ class NCA(Objective):
 
     It also keeps likelihoods from falling. The second term is a mean over the K completions, as in the authors' code
     (thu-ml/Noise-Contrastive-Alignment), whose temperature is 1e-4; see `infonca`.
+
+    When: scores of a list, and likelihoods should not fall.
+
+    Not when: only differences count.
     """
 
     name = "nca"
@@ -108,7 +121,12 @@ class NCA(Objective):
 
 
 class LiPOLambda(Objective):
-    """LiPO-lambda: a logistic loss on all pairs of a list, weighted by the change in DCG."""
+    """LiPO-lambda: a logistic loss on all pairs of a list, weighted by the change in DCG.
+
+    When: the top of the list counts most, and scores are from 0 to about 4.
+
+    Not when: scores are large: gains are 2^score.
+    """
 
     name = "lipo_lambda"
     family = "ranked"
@@ -153,7 +171,12 @@ def per_token(scored: Scored) -> Tensor:
 
 
 class PRO(Objective):
-    """PRO: softmax losses of each completion against all worse ones, scaled by score gaps."""
+    """PRO: softmax losses of each completion against all worse ones, scaled by score gaps.
+
+    When: long lists, imitation of the best, no reference.
+
+    Not when: score gaps are on an arbitrary scale: they are temperatures.
+    """
 
     name = "pro"
     family = "ranked"
@@ -190,6 +213,10 @@ class RRHF(Objective):
 
     The likelihood term is a sum over tokens, as in the paper. The authors' code (GanjinZero/RRHF) takes its mean over
     the padded length and omits pairs of equal scores.
+
+    When: ranking without a reference, beside imitation of the best.
+
+    Not when: scores should count by more than their order.
     """
 
     name = "rrhf"

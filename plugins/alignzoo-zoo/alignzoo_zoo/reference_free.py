@@ -13,7 +13,12 @@ def per_token(scored: Scored) -> Tensor:
 
 
 class SimPO(Objective):
-    """SimPO: a logistic loss on the difference of mean log-probs, with a target margin."""
+    """SimPO: a logistic loss on the difference of mean log-probs, with a target margin.
+
+    When: memory or time for a reference is short; rewards per token fit generation.
+
+    Not when: the policy must stay close to its start: only the learning rate holds it.
+    """
 
     name = "simpo"
     family = "reference-free"
@@ -34,7 +39,12 @@ class SimPO(Objective):
 
 
 class RePO(Objective):
-    """RePO: a hinge on the difference of mean log-probs, the limit of SimPO for a large beta."""
+    """RePO: a hinge on the difference of mean log-probs, the limit of SimPO for a large beta.
+
+    When: SimPO with one hyper-parameter; pairs beyond the margin should not count.
+
+    Not when: all pairs should keep counting.
+    """
 
     name = "repo"
     family = "reference-free"
@@ -54,7 +64,12 @@ class RePO(Objective):
 
 
 class SimPER(Objective):
-    """SimPER: the difference of inverse perplexities, without a hyper-parameter."""
+    """SimPER: the difference of inverse perplexities, without a hyper-parameter.
+
+    When: no hyper-parameter may be tuned.
+
+    Not when: wrongly ranked pairs are unlikely: their gradient vanishes.
+    """
 
     name = "simper"
     family = "reference-free"
@@ -77,6 +92,10 @@ class ConfPO(Objective):
     The mean is that of the probabilities, as in the authors' code (hee-suk-yoon/ConfPO), whose loss is 0 for a
     completion without such a token. Here a token as likely as the mean, up to one in a million, is kept too, so that
     every completion has one.
+
+    When: few tokens of a completion decide, and most are sure anyway.
+
+    Not when: completions are short: few tokens are left.
     """
 
     name = "confpo"
@@ -102,7 +121,12 @@ class ConfPO(Objective):
 
 
 class AlphaPO(Objective):
-    """AlphaPO: SimPO with a power of the mean likelihood as the reward."""
+    """AlphaPO: SimPO with a power of the mean likelihood as the reward.
+
+    When: SimPO's reward should be bent toward unlikely or likely completions.
+
+    Not when: one more hyper-parameter is too many.
+    """
 
     name = "alpha_po"
     family = "reference-free"
@@ -132,6 +156,10 @@ class ORPO(Objective):
     The likelihood is the mean over each chosen completion's tokens, as in the paper. The authors' code (xfactlab/orpo)
     and TRL take one mean over all tokens of the batch, including those of the prompts. The weight 0.1 is TRL's default
     and the authors' Mistral setting; the default of their parser is 1.
+
+    When: one run in the place of SFT and preference training.
+
+    Not when: the policy is already fine-tuned: the likelihood term goes on.
     """
 
     name = "orpo"
@@ -159,6 +187,10 @@ class CPO(Objective):
 
     The likelihood is a sum over tokens, as in the paper. The authors' code (fe1ixxu/ALMA) and TRL take its mean over
     all chosen tokens of the batch, which is `[{name: cpo, alpha: 0}, {name: sft}]`.
+
+    When: chosen completions are good enough to imitate, as translations.
+
+    Not when: the sum over tokens would outweigh the preference: use a mean, alpha 0 and `sft`.
     """
 
     name = "cpo"
@@ -177,7 +209,12 @@ class CPO(Objective):
 
 
 class SLiCHF(Objective):
-    """SLiC-HF: a hinge loss on the difference of log-probs, plus the chosen one's NLL."""
+    """SLiC-HF: a hinge loss on the difference of log-probs, plus the chosen one's NLL.
+
+    When: pairs should stop counting once they are apart by delta nats.
+
+    Not when: completions are long: delta is in nats of whole completions.
+    """
 
     name = "slic_hf"
     family = "reference-free"
@@ -195,7 +232,12 @@ class SLiCHF(Objective):
 
 
 class Unlikelihood(Objective):
-    """Unlikelihood: the chosen completion's NLL plus a fraction of the rejected log-prob."""
+    """Unlikelihood: the chosen completion's NLL plus a fraction of the rejected log-prob.
+
+    When: as the DPO paper's failing baseline.
+
+    Not when: text is to be generated: it degenerates.
+    """
 
     name = "unlikelihood"
     family = "reference-free"
@@ -211,7 +253,12 @@ class Unlikelihood(Objective):
 
 
 class PreferredFT(Objective):
-    """Preferred-FT: supervised fine-tuning on chosen completions, a mean over sequences."""
+    """Preferred-FT: supervised fine-tuning on chosen completions, a mean over sequences.
+
+    When: as the baseline that ignores rejected completions.
+
+    Not when: a mean over tokens is wanted: `sft`.
+    """
 
     name = "preferred_ft"
     family = "reference-free"

@@ -13,6 +13,10 @@ class BradleyTerry(Objective):
 
     The loss does not determine the mean of the scores. Centering keeps it near 0 and hardly changes differences. It is
     on by default with the weight 0.01, which TRL recommends; in TRL it is off by default.
+
+    When: the default reward model of pairs.
+
+    Not when: strengths of preferences are known.
     """
 
     name = "bradley_terry"
@@ -31,7 +35,12 @@ class BradleyTerry(Objective):
 
 
 class BradleyTerryMargin(Objective):
-    """The Bradley-Terry reward model with a margin from the data for each pair."""
+    """The Bradley-Terry reward model with a margin from the data for each pair.
+
+    When: ratings say how far apart scores should be.
+
+    Not when: ratings are noisy: a margin is enforced.
+    """
 
     name = "bradley_terry_margin"
     family = "reward models"
@@ -55,6 +64,10 @@ class BradleyTerryScaled(Objective):
 
     The strength, 1 to 3 in HelpSteer2-Preference, is the column `margin`, which `bradley_terry_margin` subtracts
     instead.
+
+    When: ratings say how much a pair should count.
+
+    Not when: ratings say how far apart scores should be: the margin form.
     """
 
     name = "bradley_terry_scaled"
@@ -74,7 +87,12 @@ class BradleyTerryScaled(Objective):
 
 
 class BradleyTerryAbsolute(Objective):
-    """The Bradley-Terry reward model of Eurus, which also drives scores apart around zero."""
+    """The Bradley-Terry reward model of Eurus, which also drives scores apart around zero.
+
+    When: the sign of a score should tell good from bad, as for reasoning.
+
+    Not when: chosen completions are often bad in absolute terms.
+    """
 
     name = "bradley_terry_absolute"
     family = "reward models"
@@ -94,6 +112,10 @@ class FocalBradleyTerry(Objective):
 
     Pairs that are ranked wrongly have the plain loss, and surely ranked ones nearly none. The barrier has no gradient
     within 0.001 of a bound and beyond, as in the authors' code (InternLM/xtuner).
+
+    When: easy pairs outnumber hard ones, and scores must stay bounded.
+
+    Not when: scores beyond the bounds are needed.
     """
 
     name = "focal_bradley_terry"
@@ -125,7 +147,12 @@ class FocalBradleyTerry(Objective):
 
 
 class PlackettLuce(Objective):
-    """The Plackett-Luce reward model of ranked lists: the likelihood of their order."""
+    """The Plackett-Luce reward model of ranked lists: the likelihood of their order.
+
+    When: a reward model of whole rankings.
+
+    Not when: lists have many ties.
+    """
 
     name = "plackett_luce"
     family = "reward models"
@@ -141,7 +168,12 @@ class PlackettLuce(Objective):
 
 
 class BradleyTerryList(Objective):
-    """The reward model of InstructGPT: the Bradley-Terry loss, a mean over all pairs of a list."""
+    """The reward model of InstructGPT: the Bradley-Terry loss, a mean over all pairs of a list.
+
+    When: several ranked completions of a prompt: all pairs of a list in one batch overfit less.
+
+    Not when: lists are of two: `bradley_terry`.
+    """
 
     name = "bradley_terry_list"
     family = "reward models"
@@ -160,7 +192,12 @@ class BradleyTerryList(Objective):
 
 
 class ScoreRegression(Objective):
-    """A reward model fitted to the data's scores by least squares, as HelpSteer's, for one attribute."""
+    """A reward model fitted to the data's scores by least squares, as HelpSteer's, for one attribute.
+
+    When: scores are on a scale that means something, as ratings from 0 to 4.
+
+    Not when: only their order does.
+    """
 
     name = "score_regression"
     family = "reward models"

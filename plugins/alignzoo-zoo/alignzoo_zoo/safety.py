@@ -12,6 +12,10 @@ class SafeDPO(Objective):
     If only the chosen completion is unsafe, the labels are swapped. A pair of two unsafe ones has no loss; it counts in
     the mean, so it is better dropped from the data. The paper's main runs have delta = 10, and it compares 0 to 20. The
     authors' code is not public.
+
+    When: unsafe completions must lose whatever the helpfulness label says.
+
+    Not when: safety is a matter of degree.
     """
 
     name = "safe_dpo"
@@ -35,6 +39,10 @@ class BFPO(Objective):
 
     With the defaults the target is (safe, unsafe) 1 / beta, both safe 1 / (2 beta), which is IPO, both unsafe -1 / (2
     beta) and (unsafe, safe) -1 / beta. The authors also replay safety data. Their configuration has beta = 0.01.
+
+    When: helpfulness labels and safety labels should be weighed in one loss.
+
+    Not when: an unsafe completion must never win: `safe_dpo` swaps it.
     """
 
     name = "bfpo"

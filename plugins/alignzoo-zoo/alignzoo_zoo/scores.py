@@ -23,6 +23,10 @@ class RewardRPO(Objective):
     """Reward-aware PO (NVIDIA's RPO): the margin is fitted to the difference of the data's scores.
 
     `rpo` is another method, Iterative RPO. The shipped configuration of NeMo-Aligner has beta = 0.2.
+
+    When: a reward model's scores are calibrated: margins should equal their gaps.
+
+    Not when: only the order of the scores means something.
     """
 
     name = "reward_rpo"
@@ -47,7 +51,12 @@ class RewardRPO(Objective):
 
 
 class REBEL(Objective):
-    """REBEL: a squared loss that drives the margin to the difference of the data's scores."""
+    """REBEL: a squared loss that drives the margin to the difference of the data's scores.
+
+    When: regression onto reward gaps, as one step of policy improvement.
+
+    Not when: the scores' unit is arbitrary: eta must fit it.
+    """
 
     name = "rebel"
     family = "scores"
@@ -71,6 +80,10 @@ class SPPO(Objective):
 
     The win rate is that against the policy's own completions: a number from 0 to 1 in the column `win_rate` of each
     completion.
+
+    When: win rates against the policy's own completions are known.
+
+    Not when: a pair has labels alone: `sppo_hard`.
     """
 
     name = "sppo"
@@ -92,6 +105,10 @@ class MaPPO(Objective):
 
     Scores are rewards from 0 to 1. The paper maps those of a reward model there by a logistic function. A difference
     outside of [0, 1] is clipped.
+
+    When: scores from 0 to 1, and near ties should not be pushed apart.
+
+    Not when: scores are on another scale, where every gap counts as 1.
     """
 
     name = "mappo"
@@ -112,6 +129,10 @@ class MODPO(Objective):
 
     The labels of the data are those of the first objective. The column `other_score` is the reward of the second one,
     or the weighted sum of the rewards of several others divided by 1 - w.
+
+    When: two aims, one with labels and one with a reward, at a fixed trade-off.
+
+    Not when: one reward has it all.
     """
 
     name = "modpo"
@@ -135,6 +156,10 @@ class QRPO(Objective):
     number from 0 to 1 in the column `quantile`. With `log` it counts as at least 0.001. The authors' code
     (CLAIRE-Labo/quantile-reward-policy-optimization) omits the -1 in Z, which is below a double's precision for beta <
     0.027.
+
+    When: absolute rewards, with rewards of the reference's own completions of each prompt.
+
+    Not when: such quantiles are not at hand.
     """
 
     name = "qrpo"

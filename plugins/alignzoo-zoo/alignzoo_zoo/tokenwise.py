@@ -7,7 +7,12 @@ from alignzoo import Field, Objective, Pair
 
 
 class TDPO1(Objective):
-    """TDPO1: token-level DPO, with the difference of both KL sums subtracted from h."""
+    """TDPO1: token-level DPO, with the difference of both KL sums subtracted from h.
+
+    When: the KL divergence of both completions should be balanced at every token.
+
+    Not when: memory is short: the reference runs beside the policy.
+    """
 
     name = "tdpo1"
     family = "live reference"
@@ -15,18 +20,23 @@ class TDPO1(Objective):
     equation = "-log sigmoid(beta (h - (D_l - D_w))), with D(y) = sum_t KL(ref || pi) at each token"
     reference = "live"
     tokens = True
-    statistics = ("kl",)
+    statistics = ("forward_kl",)
 
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
 
     def loss(self, pair: Pair) -> Tensor:
         """Return the loss, shape (B,)."""
-        chosen, rejected = (one.tokens.sum(one.tokens.kl) for one in (pair.chosen, pair.rejected))
+        chosen, rejected = (one.tokens.sum(one.tokens.forward_kl) for one in (pair.chosen, pair.rejected))
         return -logsigmoid(self.beta * (pair.margin - (rejected - chosen)))
 
 
 class TDPO2(Objective):
-    """TDPO2: TDPO1 with a weight on the KL term and no gradient through the chosen KL."""
+    """TDPO2: TDPO1 with a weight on the KL term and no gradient through the chosen KL.
+
+    When: as `tdpo1`, with a weight and without pulling on the chosen side.
+
+    Not when: memory is short: the reference runs beside the policy.
+    """
 
     name = "tdpo2"
     family = "live reference"
@@ -34,7 +44,7 @@ class TDPO2(Objective):
     equation = "-log sigmoid(beta (h - alpha (D_l - stop_gradient(D_w)))), with D(y) = sum_t KL(ref || pi)"
     reference = "live"
     tokens = True
-    statistics = ("kl",)
+    statistics = ("forward_kl",)
     stop_gradient = "no gradient goes through the KL of the chosen completion, as in the paper"
 
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
@@ -42,12 +52,17 @@ class TDPO2(Objective):
 
     def loss(self, pair: Pair) -> Tensor:
         """Return the loss, shape (B,)."""
-        chosen, rejected = (one.tokens.sum(one.tokens.kl) for one in (pair.chosen, pair.rejected))
+        chosen, rejected = (one.tokens.sum(one.tokens.forward_kl) for one in (pair.chosen, pair.rejected))
         return -logsigmoid(self.beta * (pair.margin - self.alpha * (rejected - chosen.detach())))
 
 
 class TRDPO(Objective):
-    """TR-DPO: DPO with a reference that moves toward the policy during training."""
+    """TR-DPO: DPO with a reference that moves toward the policy during training.
+
+    When: long runs, in which a fixed reference holds the policy back.
+
+    Not when: the KL divergence from the start must stay bounded, or with LoRA.
+    """
 
     name = "tr_dpo"
     family = "moving reference"
@@ -75,6 +90,10 @@ class BEMADPO(Objective):
 
     The correction adds a share of the policy's distance from its start, which an average lags behind. The defaults are
     those of TRL. As in TRL, the average moves only in the steps in which the reference does.
+
+    When: as `tr_dpo`, with an average that does not lag behind.
+
+    Not when: memory is short: two more copies of the weights, or with LoRA.
     """
 
     name = "bema_dpo"

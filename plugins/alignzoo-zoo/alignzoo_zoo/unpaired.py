@@ -12,7 +12,12 @@ def signed(batch: Unpaired, logit: Tensor) -> Tensor:
 
 
 class KTO(Objective):
-    """KTO: a Kahneman-Tversky value of each completion's log-ratio against a KL estimate."""
+    """KTO: a Kahneman-Tversky value of each completion's log-ratio against a KL estimate.
+
+    When: thumbs up or down for single completions, also in unequal numbers.
+
+    Not when: pairs are at hand and clean.
+    """
 
     name = "kto"
     family = "unpaired"
@@ -39,7 +44,12 @@ class KTO(Objective):
 
 
 class BCO(Objective):
-    """BCO: a binary classifier on the implicit reward, shifted by the running means."""
+    """BCO: a binary classifier on the implicit reward, shifted by the running means.
+
+    When: thumbs up or down, with rewards that drift together.
+
+    Not when: runs must be free of state.
+    """
 
     name = "bco"
     family = "unpaired"
@@ -74,7 +84,12 @@ class BCO(Objective):
 
 
 class APOZeroUnpaired(Objective):
-    """APO-zero on labeled completions: KTO with a reference point of zero."""
+    """APO-zero on labeled completions: KTO with a reference point of zero.
+
+    When: thumbs up or down, without KTO's second forward pass.
+
+    Not when: log-ratios have an offset, which KTO's reference point takes away.
+    """
 
     name = "apo_zero_unpaired"
     family = "unpaired"

@@ -16,7 +16,12 @@ def pair_weight(pair: Pair, clamp: bool) -> Tensor:
 
 
 class WPO(Objective):
-    """WPO: DPO with each pair weighted by its likelihood under the policy."""
+    """WPO: DPO with each pair weighted by its likelihood under the policy.
+
+    When: completions of other models, which the policy would rarely give.
+
+    Not when: completions are the policy's own: the weights are all near one.
+    """
 
     name = "wpo"
     family = "weighting"
@@ -68,6 +73,10 @@ class D2PO(Objective):
 
     The first token has the weight 1, as in the paper. In the authors' code (LotuSrc/D2PO) it has gamma, which is
     another beta.
+
+    When: the first tokens decide, and long completions dilute them.
+
+    Not when: the end decides, as the answer of a derivation does.
     """
 
     name = "d2po"

@@ -32,7 +32,7 @@ def completion(tokens: Sequence[Token], salt: int, score: float = 0.0, scalar: f
         tuple(own for own, _ in tokens),
         tuple(ref for _, ref in tokens),
         log_collision_prob=tuple(-0.4 - (7 * k % 11) / 5 for k in ks),
-        kl=tuple(0.05 + (5 * k % 7) / 10 for k in ks),
+        forward_kl=tuple(0.05 + (5 * k % 7) / 10 for k in ks),
         uniform=tuple(((13 * k + 5) % 17) / 17 for k in ks),
         score=score,
         other_score=(5 * salt % 9) / 3 - 1,

@@ -20,7 +20,7 @@ class Completion:
     ref_tokens: tuple[float, ...]
     log_collision_prob: tuple[float, ...] = ()
     """log sum_v pi(v)^2 at each token."""
-    kl: tuple[float, ...] = ()
+    forward_kl: tuple[float, ...] = ()
     """KL(pi_ref || pi) at each token."""
     uniform: tuple[float, ...] = ()
     score: float = 0.0

@@ -45,6 +45,19 @@ def test_it_is_the_papers_formula(cls, fields, rows):
     assert loss.tolist() == pytest.approx(expected, rel=rel, abs=1e-12)
 
 
+def formula_difference(cls) -> float:
+    """The largest relative difference of a loss from its paper's formula, over all batches and hyper-parameters."""
+    far = 0.0
+    for fields in cases(cls):
+        for rows in batches(cls.data).values():
+            ours = cls(**fields).loss(build(cls, rows)).tolist()
+            papers = FORMULAS[cls.name](rows, STATE.get(cls.name, {}), **fields)
+            if cls.name in BY_RANK:
+                ours, papers = [math.fsum(ours)], [math.fsum(papers)]
+            far = max(far, *(abs(a - b) / max(abs(b), 1e-6) for a, b in zip(ours, papers, strict=True)))
+    return far
+
+
 WEIGHTED = {"wpo", "alpha_dpo", "beta_dpo"}
 """What these hold constant depends on the same log-probs; `test_identities` has their gradients."""
 

@@ -46,7 +46,8 @@ def tables(folder: Path) -> None:
         scores = [one.columns["score"] for one in all_of_them]
         pairs.append({
             "prompt": prompt, "chosen": best.text, "rejected": worst.text, "chosen_score": scores[0],
-            "rejected_score": scores[-1], "margin": scores[0] - scores[-1],
+            "rejected_score": scores[-1], "margin": scores[0] - scores[-1], "chosen_safe": i % 2, "rejected_safe": i % 3 % 2,
+            "chosen_quantile": 0.9, "rejected_quantile": 0.2,
         })  # fmt: skip
         labels.append({"prompt": prompt, "completion": (best if i % 2 else worst).text, "label": bool(i % 2)})
         kept = all_of_them[: 2 + i % 3]
@@ -143,6 +144,9 @@ PAIRWISE = {
     "token reference, cached": ("ld_dpo", LN2),
     "live reference": ("tdpo1", LN2),
     "moving reference": ({"name": "tr_dpo", "every": 2}, LN2),
+    "corrected reference, clipped tokens": ({"name": "bema_dpo", "every": 2, "modifiers": ["humanline"]}, LN2),
+    "labels of each completion": ({"name": "safe_dpo", "delta": 1.0}, None),
+    "quantile of each completion": ({"name": "qrpo", "beta": 0.5}, None),
     "random tokens": ("sampo", LN2),
     "random pairs and a state": ("beta_dpo", LN2),
     "whole batch": ("aot", LN2),
@@ -201,6 +205,12 @@ def test_chosen_alone_takes_the_desirable_completions(run):
 @pytest.mark.parametrize("objective", ["pl_dpo", "infonca", "nca", "lipo_lambda", "pro"])
 def test_ranked_lists_of_several_lengths(run, objective):
     check(run(objective, "ranked"), None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["plackett_luce", "score_regression"])
+def test_reward_models_of_ranked_lists(run, objective):
+    check(run(objective, "ranked"), None, policy=False)
 
 
 @pytest.mark.slow
@@ -269,7 +279,7 @@ def bytes_of(folder: Path) -> list[bytes]:
 
 
 RESUMED = {
-    "moving reference": {"name": "tr_dpo", "every": 2},
+    "moving and corrected reference": {"name": "bema_dpo", "every": 2},
     "state": "bco",
     "random": "sampo",
     "random and state": "beta_dpo",

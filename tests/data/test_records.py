@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignzoo.core.errors import UserError
-from alignzoo.data.formats.parts import numbers
 from alignzoo.data.formats.row_shapes import record_row
+from alignzoo.data.formats.values import numbers
 from alignzoo.data.sources.files import Files
 from alignzoo.data.splits import read_rows, without_tie
 from alignzoo.data.tree_writer import row_from_json, row_to_json

@@ -23,9 +23,10 @@ from alignzoo.core.errors import UserError, nearest
 from alignzoo.data.formats.guess import unknown_shape
 from alignzoo.data.formats.messages import template_kwargs, tools_of
 from alignzoo.data.formats.pairs import chat_row, completions_row, preference_row
-from alignzoo.data.formats.parts import LISTS, Names, Parts, as_number, numbers, plain_values
+from alignzoo.data.formats.parts import LISTS, Names, Parts
 from alignzoo.data.formats.prompts import chat_of, prompt_row, string_of
 from alignzoo.data.formats.training_texts import chat_text, prompted_text, whole_text
+from alignzoo.data.formats.values import as_number, numbers, plain_values
 from alignzoo.interfaces.rows import TIE, Row, Skipped
 
 ANSWERS = ("chosen", "rejected", "completions", "completion", "messages", "conversations", "output", "text")
@@ -124,11 +125,11 @@ def _single(id: str, parts: Parts, answer: str) -> Row | Skipped:
     if answer == "output":
         string_of(parts, answer)
     if "label" not in parts:
-        close = nearest("label", map(str, parts.record))
+        close = "" if "label" in parts.unread else nearest("label", (one for one in parts.record if one != "level"))
         if close and _as_label(parts.record[close]) is not None:  # misspelled, it would train on undesirable ones
             raise UserError(
                 "a completion has no label", where=parts.where, expected="label: true (desirable) or false",
-                nearest=close,
+                nearest=close, hint=f"format: {{name: records, label: null}} reads it without, and keeps '{close}'",
             )  # fmt: skip
         return chat_text(id, parts, answer) if chat else prompted_text(id, parts, answer)
     label = _as_label(parts["label"])
@@ -210,12 +211,13 @@ def _scores(parts: Parts, count: int) -> list[float] | None:
     if given:
         sign = 1 if given == ["scores"] else -1
         return [sign * value for value in _numbers_of(parts, given[0], count)]
-    for part in LISTS[1:]:
-        parts.get(part)  # null, and no other column
     lists = list(_lists(parts.record, count))
-    close = nearest("scores", lists) or nearest("ranks", lists)
+    close = next((one for part in LISTS[1:] if part not in parts.unread and (one := nearest(part, lists))), "")
     if close:  # a misspelled name would silently rank by position
-        raise UserError(f"no scores, but a list of numbers '{close}'", where=parts.where, expected="scores or ranks")
+        raise UserError(
+            f"no scores, but a list of numbers '{close}'", where=parts.where, expected="scores or ranks",
+            hint=f"format: {{name: records, scores: {close}}} reads it; scores: null, ranks: null leaves it out",
+        )  # fmt: skip
     return None
 
 

@@ -89,7 +89,11 @@ def have(cls: Any) -> str:
     by_data = {"unpaired": "labels", "ranked": "list", "chosen": "chosen"}
     if cls.data != "pair":
         return by_data.get(cls.data, "rollout")
-    kinds = {"ties": getattr(cls, "ties", False), "flags": getattr(cls, "flags", ()), "scores": cls.columns}
+    kinds = {
+        "ties": getattr(cls, "ties", False),
+        "flags": getattr(cls, "flags", ()),
+        "scores": cls.columns or cls.column_fields,
+    }
     return next((kind for kind, present in kinds.items() if present), "pairs")
 
 

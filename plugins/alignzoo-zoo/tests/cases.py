@@ -260,7 +260,7 @@ def cases(cls: type[Objective]) -> list[dict[str, Any]]:
     return ([] if cls.name in NO_DEFAULTS else [{}]) + FIELDS.get(cls.name, [])
 
 
-def build(cls: type[Objective], rows: Sequence[Any], state: Mapping[str, float] | None = None) -> Any:
+def build(cls: type[Objective] | Objective, rows: Sequence[Any], state: Mapping[str, float] | None = None) -> Any:
     """A batch as the objective declares it: what is not declared is not there."""
     about = {
         "_state": STATE.get(cls.name, {}) if state is None else state,
@@ -283,8 +283,11 @@ def build(cls: type[Objective], rows: Sequence[Any], state: Mapping[str, float] 
     return Pair(chosen, _scored(cls, [row.rejected for row in rows]), tied, **about)
 
 
-def _scored(cls: type[Objective], those: Sequence[Completion], shape: tuple[int, ...] | None = None) -> Scored:
-    columns, outputs = (getattr(cls(), key) for key in ("columns", "outputs"))
+def _scored(
+    cls: type[Objective] | Objective, those: Sequence[Completion], shape: tuple[int, ...] | None = None
+) -> Scored:
+    one = cls if isinstance(cls, Objective) else cls()
+    columns, outputs = one.columns, one.outputs
     scored = completions(
         [one.tokens for one in those],
         None if cls.reference == "none" else [one.ref_tokens for one in those],
@@ -307,8 +310,8 @@ def _scored(cls: type[Objective], those: Sequence[Completion], shape: tuple[int,
 
 def losses(name: str, rows: Sequence[Any], state: Mapping[str, float] | None = None, **fields: Any) -> list[float]:
     """Of an objective by its name, with these fields."""
-    cls = BY_NAME[name]
-    return cls(**fields).loss(build(cls, rows, state)).tolist()
+    objective = BY_NAME[name](**fields)
+    return objective.loss(build(objective, rows, state)).tolist()
 
 
 def exactly(values: Any) -> Any:

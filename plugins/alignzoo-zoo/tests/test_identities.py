@@ -231,6 +231,18 @@ def test_mappo_is_dpo_with_sure_scores_and_dpo_shift_with_a_constant_gap():
     assert losses("mappo", scored(EVERY, 7.0, 1.0)) == exactly(losses("dpo", EVERY))
 
 
+def with_columns(y: Completion) -> Completion:
+    return replace(y, columns={"mine": y.score, "a": y.other_score / 2, "b": y.other_score})
+
+
+def test_a_recipe_names_the_columns_of_scores():
+    """By another name the same numbers are the same loss; two columns count by their weights."""
+    rows = [replace(row, chosen=with_columns(row.chosen), rejected=with_columns(row.rejected)) for row in EVERY]
+    for name in ("reward_rpo", "rebel", "mappo"):
+        assert losses(name, rows, score="mine") == exactly(losses(name, EVERY)), name
+    assert losses("modpo", rows, others={"a": 1.0, "b": 0.5}) == exactly(losses("modpo", EVERY))
+
+
 @pytest.mark.parametrize("transform", ["identity", "log"])
 @pytest.mark.parametrize("beta", [0.05, 0.7])
 def test_qrpos_partition_function_is_that_of_a_uniform_quantile(transform, beta):

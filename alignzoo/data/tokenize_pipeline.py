@@ -79,8 +79,6 @@ class TokenizePipeline:
         Raises:
             UserError: As `prepare` and `read_rows`.
         """
-        for special in (True, False):  # sets the tokenizer's options once, before several threads use it
-            self.encoder.boundary.tokenize(["a"], [()], special)
         writers = TreeWriter(self.folder / "train", train_rows), TreeWriter(self.folder / "held_out", rows)
         for (held_out, converted, unconverted), raw in in_children(self._chunks(), self._start, _at_once()):
             part = unpack(raw, converted)
@@ -100,7 +98,8 @@ class TokenizePipeline:
         named = f"rows {rows[0].id} to {rows[-1].id}" if len(rows) > 1 else f"row {rows[0].id}" if rows else "no row"
         return Child(
             self.tokenizer.name_or_path or "tokenizer", self._make, rows, what="the tokenizer", seconds=seconds,
-            doing=f"tokenizing {named:.200}", hint="its tokenizer or its chat template may make much of little text",
+            doing=f"tokenizing {named:.200}",
+            hint="the tokenizer or chat template makes much of little text, or a chat has thousands of turns",
         )  # fmt: skip
 
     def _make(self, rows: list[Row]) -> bytes:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from itertools import combinations
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -29,6 +29,10 @@ from alignzoo.interfaces.data_source import TrainOn
 from alignzoo.interfaces.metric import Metric
 from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.rows import TIE, Message, Row, Skipped, is_unfinished
+
+if TYPE_CHECKING:
+    from alignzoo.interfaces.data_source import DataSource
+    from alignzoo.recipe.schema import Recipe
 
 PairRule = Literal["extremes", "adjacent", "all"]
 NEEDED = {
@@ -77,6 +81,33 @@ def convert_rows(
     return kept, skipped
 
 
+def convert_side(
+    rows: Sequence[Row], recipe: Recipe, source: DataSource, held_out: bool
+) -> tuple[list[Row], list[Skipped]]:
+    """Convert rows of one side of the split, as `convert_rows` does.
+
+    Training rows of a recipe with `rollout` become prompts alone. So do held-out rows among which a prompt is alone.
+    """
+    drawn = recipe.rollout is not None and not (held_out and all(row.completions for row in rows))
+    return to_prompts(rows, source.train_on) if drawn else convert_rows(
+        rows, recipe.objective, source.pairs, source.train_on
+    )  # fmt: skip
+
+
+def to_prompts(rows: Sequence[Row], train_on: TrainOn = "assistant") -> tuple[list[Row], list[Skipped]]:
+    """Return the prompts that completions are drawn for, and the rows without one that ends where a reply begins."""
+    kept: list[Row] = []
+    skipped: list[Skipped] = []
+    for row in rows:
+        if train_on == "last_assistant" and row.is_training_text and row.completions[0].context:
+            row = _with_longer_prompt(row)
+        if isinstance(row.prompt, str) and any(one.context for one in row.completions):
+            skipped.append(Skipped(row.id, "dialogues that differ before the reply"))
+        else:
+            kept.append(row.alone())
+    return kept, skipped
+
+
 def _stays_a_list(row: Row, wanted: Set[str], rule: PairRule) -> bool:
     if "ranked" in wanted and rule != "extremes":
         raise UserError(
@@ -114,7 +145,8 @@ def _check(row: Row, one: Objective | Metric) -> None:
         there = ("prompt",) if isinstance(row.prompt, str) else ("prompt", "instruction")
         raise UserError(
             f"{one.name} needs completions, and row {row.id} has a prompt alone", where="data",
-            expected=f"{NEEDED[one.data]}; a prompt alone is for replies", hint=closest_reading(row.extra, there),
+            expected=f"{NEEDED.get(one.data, 'completions')}, or a recipe with rollout, which draws them",
+            hint=closest_reading(row.extra, there),
         )  # fmt: skip
     if row.is_training_text and one.data == "unpaired":
         raise UserError(

@@ -104,7 +104,7 @@ class TokenStore:
         ]
         mismatched = self.recipe.objective.mismatched
         self._keeps_rows = self.recipe.rollout is not None
-        rest = [mismatched, "rows"] if self._keeps_rows else [mismatched]
+        rest = [mismatched, "prompts"] if self._keeps_rows else [mismatched]
         self.key = digest([self._inputs, needs, *rest])
         """32 hex digits that identify everything the trees depend on."""
         needs_of_pairs = [{"labels": "unpaired" in one["kinds"], "columns": one["columns"]} for one in needs]

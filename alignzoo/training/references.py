@@ -69,7 +69,8 @@ def score_references(
     found: dict[str, tuple[ReferenceScores | None, ReferenceScores | None]] = {}
     exact: list[Check] = []
     for name in sorted(wanted, key=lambda name: (name != MAIN, name)):
-        sides = [part if side else None for part, side in zip((data.train, data.held_out), wanted[name], strict=True)]
+        splits = zip((data.train, data.held_out), wanted[name], strict=True)
+        sides = [part if side and part.trees.answered else None for part, side in splits]
         trees = [part.trees for part in sides if part is not None]
         model = scorer
         if name in named and trees:

@@ -8,14 +8,16 @@ from typing import Any
 
 
 def numbers(record: Mapping[str, Any]) -> dict[str, float]:
-    """Return every finite number of a record by its column."""
+    """Return every finite number of a record by its column; true and false are 1 and 0."""
     found = {key: as_number(value) for key, value in record.items()}
     return {key: value for key, value in found.items() if value is not None}
 
 
 def as_number(value: Any) -> float | None:
-    """Return a number, or text that is one, as float; None for anything else. True and false are no numbers."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    """Return a number, or text that is one, as float; true is 1 and false is 0. None for anything else."""
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return float(value.lower() == "true")
+    if not isinstance(value, int | float | str):
         return None
     try:
         number = float(value)

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from alignzoo.core.digests import content_digest
     from alignzoo.core.errors import RunFailed, UserError
     from alignzoo.data.sources.base import FileSource
-    from alignzoo.interfaces import ties
+    from alignzoo.interfaces import policy_gradient, ties
     from alignzoo.interfaces.data_source import DataSource
     from alignzoo.interfaces.format import Format
+    from alignzoo.interfaces.group import Group
     from alignzoo.interfaces.hookspecs import hookimpl
     from alignzoo.interfaces.judge import Judge
     from alignzoo.interfaces.loss_inputs import Pair, Ranked, Scored, Tokens, Unpaired
@@ -37,6 +38,7 @@ _HOME = {
     "Field": "alignzoo.interfaces.objective",
     "FileSource": "alignzoo.data.sources.base",
     "Format": "alignzoo.interfaces.format",
+    "Group": "alignzoo.interfaces.group",
     "Judge": "alignzoo.interfaces.judge",
     "Metric": "alignzoo.interfaces.metric",
     "ModelSource": "alignzoo.interfaces.model_source",
@@ -57,6 +59,7 @@ _HOME = {
     "get_objective": "alignzoo.registry.lookup",
     "hookimpl": "alignzoo.interfaces.hookspecs",
     "load_recipe": "alignzoo.recipe.load",
+    "policy_gradient": "alignzoo.interfaces.policy_gradient",
     "run": "alignzoo.training.run",
     "ties": "alignzoo.interfaces.ties",
 }
@@ -67,6 +70,7 @@ __all__ = [
     "Field",
     "FileSource",
     "Format",
+    "Group",
     "Judge",
     "Metric",
     "ModelSource",
@@ -88,6 +92,7 @@ __all__ = [
     "get_objective",
     "hookimpl",
     "load_recipe",
+    "policy_gradient",
     "run",
     "ties",
 ]
@@ -97,7 +102,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'alignzoo' has no attribute '{name}'")
     module = import_module(_HOME[name])
-    return module if name == "ties" else getattr(module, name)
+    return module if name in ("policy_gradient", "ties") else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import logsigmoid
 
+from alignzoo import policy_gradient
 from alignzoo.interfaces.objective import Field, Objective
 from alignzoo.testing import CHECKS
 
@@ -105,10 +106,10 @@ class Live(Good):
 
     reference = "live"
     tokens = True
-    statistics = ("kl",)
+    statistics = ("forward_kl",)
 
     def loss(self, pair):
-        return super().loss(pair) + pair.chosen.tokens.sum(pair.chosen.tokens.kl)
+        return super().loss(pair) + pair.chosen.tokens.sum(pair.chosen.tokens.forward_kl)
 
 
 class Moving(Good):
@@ -157,8 +158,107 @@ class Drawn(Good):
         return super().loss(pair) * (0.5 + pair.uniform) - self.beta * kept
 
 
+class Groups(Good):
+    """Clipped ratios on groups of draws, with the KL divergence in the loss."""
+
+    data = "group"
+    tokens = True
+    reference = "token"
+
+    def advantage(self, group):
+        return group.centered(group.reward)
+
+    def loss(self, group):
+        tokens = group.completions.tokens
+        ratio = policy_gradient.exp(tokens.log_prob - tokens.old_log_prob)
+        values = policy_gradient.clipped(ratio, group.token_advantage, 0.2, 0.2)
+        return policy_gradient.reduce_tokens(
+            group, values + self.beta * policy_gradient.k3(tokens.log_ratio), "completion"
+        )
+
+
+class Baseline(Good):
+    """Plain gradients on groups of draws, with a running mean, and the KL divergence in the reward."""
+
+    data = "group"
+    advantage_reads_log_probs = True
+    min_completions = 1
+
+    def initial_state(self):
+        return {"mean": 0.0}
+
+    def next_state(self, group):
+        return {"mean": 0.5 * group.state["mean"] + 0.5 * float(group.mean(group.reward).mean())}
+
+    def advantage(self, group):
+        return group.reward - group.state["mean"] - self.beta * group.completions.log_ratio
+
+    def loss(self, group):
+        return group.mean(-group.advantage * group.completions.log_prob)
+
+
+class WithTies(Good):
+    """Ties drive the margin to zero."""
+
+    ties = True
+
+    def loss(self, pair):
+        margin = self.beta * pair.margin
+        return (-logsigmoid(margin) - logsigmoid(-margin)).where(pair.tied, -logsigmoid(margin))
+
+
+class Guided(Good):
+    """Two further models weigh the tokens."""
+
+    reference = "token"
+    tokens = True
+    references = ("guide", "other")
+
+    def loss(self, pair):
+        one = pair.chosen.tokens
+        guided = one.sum((one.ref("guide") - one.ref_log_prob).exp() * one.log_ratio)
+        other = pair.chosen.ref("other") - pair.rejected.ref("other")
+        return -logsigmoid(self.beta * (guided - pair.rejected.log_ratio)) * (1 + other.sigmoid())
+
+
+class Flagged(Good):
+    """A flag and a probability, and a column whose name the recipe chooses."""
+
+    flags = ("safe",)
+    probabilities = ("win",)
+    column_fields = ("score",)
+    score: str = Field("helpfulness", description="column of the scores")
+
+    def loss(self, pair):
+        weight = pair.chosen.flag("safe") + pair.chosen.column("win") + pair.chosen.column(self.score)
+        return super().loss(pair) * (0.1 + weight)
+
+
+class Rated(Good):
+    """A reward model with two outputs."""
+
+    head = "scalar"
+    reference = "none"
+    outputs = ("kind", "short")
+
+    def loss(self, pair):
+        apart = [pair.chosen.output(name) - 2 * pair.rejected.output(name) for name in self.outputs]
+        return -logsigmoid(self.beta * (apart[0] + 0.5 * apart[1]))
+
+
+class WithStates(Good):
+    """The distance of two sums of hidden states weighs a pair."""
+
+    hidden_sum = True
+
+    def loss(self, pair):
+        apart = (pair.chosen.hidden_sum - pair.rejected.hidden_sum).square().sum(1)
+        return super().loss(pair) * (1 + apart).log1p()
+
+
 GOOD = [
-    Good, OnOne, Alone, InBatch, Unpaired, Ranked, ByToken, WithStatistics, Live, Moving, Kept, Reward, Drawn,
+    Groups, Baseline, Good, OnOne, Alone, InBatch, Unpaired, Ranked, ByToken, WithStatistics, Live, Moving, Kept, Reward, Drawn,
+    WithTies, Guided, Flagged, WithStates, Rated,
 ]  # fmt: skip
 
 # The mutants: each is a good objective with one fault.
@@ -342,6 +442,16 @@ def in_place(part):
 
 
 MUTANTS = [
+    ("left_out_draws_count_in_nothing", broken(Groups, advantage=lambda self, group: group.reward - group.reward.mean(1, keepdim=True))),
+    ("left_out_draws_count_in_nothing", broken(
+        Baseline, loss=lambda self, group: -(group.advantage * group.completions.log_prob).mean(1)
+    )),
+    ("descent_raises_what_it_says", broken(Groups, advantage=lambda self, group: -group.centered(group.reward))),
+    ("rows_are_independent", broken(Baseline, loss=loss(lambda group, value: value - 0.1 * value.mean()))),
+    ("declared_needs_are_enough", broken(Baseline, advantage_reads_log_probs=False)),
+    ("declared_needs_are_used", broken(Groups, advantage_reads_log_probs=True)),
+    ("declared_needs_can_be_met", broken(Groups, scope="batch")),
+    ("state_round_trips", broken(Baseline, next_state=lambda self, group: {})),
     ("one_loss_per_example", broken(Good, loss=loss(lambda example, value: value.mean()))),
     ("one_loss_per_example", broken(OnOne, loss=loss(lambda example, value: value.mean()))),
     ("one_loss_per_example", broken(Ranked, loss=loss(lambda example, value: value[:, None]))),
@@ -386,10 +496,23 @@ MUTANTS = [
     ("declared_needs_are_used", broken(WithStatistics, reference="token")),
     ("declared_needs_are_used", broken(Good, reference="live")),
     ("declared_needs_are_used", broken(Good, tokens=True)),
-    ("declared_needs_are_used", broken(WithStatistics, statistics=("entropy", "log_collision_prob", "kl"), reference="live")),
+    ("declared_needs_are_used", broken(WithStatistics, statistics=("entropy", "log_collision_prob", "forward_kl"), reference="live")),
     ("declared_needs_are_used", broken(Ranked, columns=("score", "length"))),
     ("declared_needs_are_used", broken(Unpaired, mismatched=True)),
     ("declared_needs_are_used", broken(Good, needs_uniform=True)),
+    ("declared_needs_are_used", broken(Good, ties=True)),
+    ("declared_needs_are_used", broken(Good, hidden_sum=True)),
+    ("declared_needs_are_enough", broken(WithStates, hidden_sum=False)),
+    ("declared_needs_are_used", broken(Rated, outputs=("kind", "short", "long"), loss=lambda self, pair: Rated().loss(pair))),
+    ("declared_needs_are_used", broken(Good, references=("guide",))),
+    ("declared_needs_are_used", broken(Guided, references=("guide", "other", "third"))),
+    ("declared_needs_are_used", broken(Good, flags=("safe",))),
+    ("declared_needs_are_enough", broken(WithTies, ties=False)),
+    ("declared_needs_are_enough", broken(Guided, references=("guide",))),
+    ("declared_needs_are_enough", broken(Flagged, column_fields=())),
+    ("declared_needs_can_be_met", broken(Unpaired, ties=True)),
+    ("declared_needs_can_be_met", broken(Good, column_fields=("missing",))),
+    ("declared_needs_can_be_met", broken(Good, min_completions=3)),
     ("parameters_are_bounded", Unbounded),
     ("documented", broken(Good, source="")), ("documented", broken(Good, __doc__=None)), ("documented", Undescribed),
 ]  # fmt: skip

@@ -76,8 +76,9 @@ def _exactness_line(found: dict[str, Any]) -> str:
 
 def _plans(resolved: Resolved) -> list[dict[str, Any]]:
     """Check and plan each run, a run after those that it needs."""
-    from alignzoo.data.convert import convert_rows
+    from alignzoo.data.convert import convert_side
     from alignzoo.data.row_reader import RowReader
+    from alignzoo.rollouts.calendar import Calendar
     from alignzoo.training.preflight import preflight
     from alignzoo.training.run import folder_of
 
@@ -87,9 +88,13 @@ def _plans(resolved: Resolved) -> list[dict[str, Any]]:
     rows: dict[bool, list[Row]] = {False: [], True: []}
     for is_held_out, row in reader.used():
         rows[is_held_out].append(row)
-    for split in rows.values():
-        convert_rows(split, recipe.objective, recipe.data.pairs)
+    for is_held_out, split in rows.items():
+        convert_side(split, recipe, recipe.data, is_held_out)
     folder, train, read = folder_of(resolved), recipe.train, reader.plan.rows
+    steps, words = train.steps(len(rows[False])), "rows"
+    if recipe.rollout:
+        calendar = Calendar(train, recipe.rollout, len(rows[False]), recipe.seed)
+        steps, words = calendar.steps, f"prompts with {recipe.rollout.completions} draws each"
     return [*needed, {
         "name": recipe.name,
         "state": "finished" if folder.summary() is not None else "to run",
@@ -99,7 +104,7 @@ def _plans(resolved: Resolved) -> list[dict[str, Any]]:
         "data": f"{recipe.data.name}: {read.read:,} rows read, {len(rows[False]):,} to train on, "
                 f"{len(rows[True]):,} held out, {len(read.skipped):,} skipped, {read.flipped:,} flipped"
                 + _tokenization(resolved, reader),
-        "training": f"{train.steps(len(rows[False])):,} steps of {train.batch_size} rows, {train.optimizer.name} "
+        "training": f"{steps:,} steps of {train.batch_size} {words}, {train.optimizer.name} "
                     f"{train.optimizer.learning_rate:g} {train.schedule.name}, {train.precision}, seed {recipe.seed}",
     }]  # fmt: skip
 

@@ -78,11 +78,11 @@ def divergences(
     device = next(policy.parameters()).device
     for part in plan_micro_batches(trees, budget, policy.layout):
         forest = lay_out([trees[i] for i in part], policy.layout).to(device)
-        # A scorer's statistic is KL(live || own): here the policy runs with the reference.
-        found = reference(forest, ("kl",), live=policy)
-        ratios = found["ref_log_prob"].double() - found["log_prob"].double()
+        found = policy(forest, ("reverse_kl",), live=reference)
+        ratios = found["log_prob"].double() - found["ref_log_prob"].double()
         lengths = forest.offsets.diff().tolist()
-        for i, own_kl, own_ratio in zip(part, found["kl"].double().split(lengths), ratios.split(lengths), strict=True):
+        kls = found["reverse_kl"].double().split(lengths)
+        for i, own_kl, own_ratio in zip(part, kls, ratios.split(lengths), strict=True):
             kl[i], log_ratio[i] = float(own_kl.sum()), float(own_ratio.sum())
     return kl, log_ratio
 

@@ -4,6 +4,7 @@ A folder `tokens/<key>/` of the cache contains
 
     train.safetensors, held_out.safetensors   the arrays of their `Trees`, with ids, columns and sequence keys
     held_out.jsonl                            the held-out rows with their texts, for samples, judges and metrics
+    train.jsonl                               the training rows, of a recipe with `rollout` whose judges read them
     about.json                                the data report, and a digest of every other file
 
 The key is a digest of everything that the tokens depend on: the data, the plugins that read it, `FORMAT_VERSION`, the
@@ -40,14 +41,15 @@ from alignzoo.data.statistics import data_report
 from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.data.tokenize_pipeline import TokenizePipeline
 from alignzoo.data.tree_writer import read_stored
+from alignzoo.interfaces.rows import TIE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from alignzoo.recipe.resolved import Resolved
 
-PARTS, HELD_OUT_ROWS = ("train", "held_out"), "held_out.jsonl"
-FORMAT_VERSION = 4
+PARTS, TRAIN_ROWS, HELD_OUT_ROWS = ("train", "held_out"), "train.jsonl", "held_out.jsonl"
+FORMAT_VERSION = 5
 """Version of the stored tokens: the way rows are read, converted and tokenized, and the layout of the files.
 
 Raise it with every change of these, and write new golden folders with tests/golden_tokens.py."""
@@ -64,7 +66,7 @@ class TokenizedDataset:
     """Token trees of a recipe's data."""
 
     train: TokenizedRows
-    """Training trees without their rows, which are not needed after tokenization."""
+    """Training trees. Their rows are kept only for a recipe with `rollout`, whose judges read the prompts."""
     held_out: TokenizedRows
     report: dict[str, Any]
     """Content of data.json."""
@@ -83,6 +85,7 @@ class TokenStore:
         self.resolved, self.recipe = resolved, resolved.recipe
         self.tokenizer, self.today = tokenizer, today
         self.root = cache_root() / "tokens"
+        terms, metrics = [term for _, term in self.recipe.objective.terms], self.recipe.eval.metrics
         origins = [resolved.registry.origin(type(component)) for component in self.recipe.data.components]
         self._inputs = digest({
             "data": resolved.data_fingerprint,
@@ -90,20 +93,22 @@ class TokenStore:
             "format": FORMAT_VERSION,
             "tokenizer": tokenizer_fingerprint(tokenizer, today),
             "tokens": self.recipe.tokens.model_dump(mode="json"),
+            "at_least": max((term.min_completions for term in terms if term.data == "ranked"), default=0),
         })  # fmt: skip
-        terms, metrics = [term for _, term in self.recipe.objective.terms], self.recipe.eval.metrics
         needs: list[dict[str, Any]] = [
             {
                 "kinds": sorted({one.data for one in consumers}),
-                "columns": sorted({name for one in consumers for name in one.columns}),
+                "columns": sorted({name for one in consumers for name in one.columns} | ties),
             }
-            for consumers in (terms, metrics)
+            for consumers, ties in ((terms, {TIE} if self.recipe.objective.ties else set()), (metrics, set()))
         ]
         mismatched = self.recipe.objective.mismatched
-        self.key = digest([self._inputs, needs, mismatched])
+        self._keeps_rows = self.recipe.rollout is not None
+        rest = [mismatched, "prompts"] if self._keeps_rows else [mismatched]
+        self.key = digest([self._inputs, needs, *rest])
         """32 hex digits that identify everything the trees depend on."""
         needs_of_pairs = [{"labels": "unpaired" in one["kinds"], "columns": one["columns"]} for one in needs]
-        self._key_of_pairs = digest([self._inputs, needs_of_pairs, mismatched])
+        self._key_of_pairs = digest([self._inputs, needs_of_pairs, *rest])
 
     def get(self, reader: RowReader, log: Log) -> TokenizedDataset:
         """Read the trees from the store, or make and store them.
@@ -151,7 +156,8 @@ class TokenStore:
     def _write(self, folder: Path, reader: RowReader) -> None:
         work = folder / "work"
         work.mkdir()
-        parts = TokenizePipeline(reader, self.tokenizer, self.recipe, work, self.today).prepare(folder / HELD_OUT_ROWS)
+        pipeline = TokenizePipeline(reader, self.tokenizer, self.recipe, work, self.today)
+        parts = pipeline.prepare(folder / HELD_OUT_ROWS, folder / TRAIN_ROWS if self._keeps_rows else None)
         for name, (writer, prepared) in zip(PARTS, parts, strict=True):
             writer.save(prepared.trees, folder / f"{name}.safetensors")
         shutil.rmtree(work)
@@ -221,8 +227,10 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], TokenizedRows, TokenizedR
         kind = BadFile if os.path.lexists(folder) else MissingFile  # or a file, or a link to nothing
         raise kind("damaged" if kind is BadFile else "no such folder", where=str(folder))
     train, held_out = (
-        read_stored(folder / f"{name}.safetensors", folder / rows if rows else None, about["mismatched"])
-        for name, rows in zip(PARTS, (None, HELD_OUT_ROWS), strict=True)
+        read_stored(
+            folder / f"{name}.safetensors", folder / rows if rows in about["files"] else None, about["mismatched"]
+        )
+        for name, rows in zip(PARTS, (TRAIN_ROWS, HELD_OUT_ROWS), strict=True)
     )
     return about, train, held_out
 

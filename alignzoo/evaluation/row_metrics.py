@@ -19,7 +19,8 @@ from alignzoo.core.errors import attribute_errors
 from alignzoo.interfaces.loss_inputs import Scored
 from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.ties import ULPS, tie_groups
-from alignzoo.scoring.batches import BatchBuilder, ScoredBatch
+from alignzoo.scoring.batches import BatchBuilder
+from alignzoo.scoring.scored_batch import ScoredBatch
 
 
 @torch.no_grad()
@@ -75,13 +76,46 @@ def row_metrics(
             ]:
                 gone = rows.with_any(reward.isnan())
                 found |= {name: found[name].where(~gone, torch.nan) for name in unknown}
+    if tied := builder.tied(batch).nonzero()[0].tolist():  # neither of a tie's completions is the better one
+        found = {
+            name: value.index_fill(0, torch.tensor(tied, device=value.device), torch.nan)
+            for name, value in found.items()
+        }
     return found
 
 
 def step_metrics(builder: BatchBuilder, batch: ScoredBatch) -> dict[str, Tensor]:
     """Return the metrics that a training step reports besides its loss."""
+    if builder.groups:
+        return group_metrics(builder, batch)
     found = row_metrics(builder, batch, ("preference_accuracy",))
     return {name.removeprefix("preference_"): value for name, value in found.items()}
+
+
+@torch.no_grad()
+def group_metrics(builder: BatchBuilder, batch: ScoredBatch) -> dict[str, Tensor]:
+    """Return name -> (rows,) float64: means over each prompt's draws that are kept, nan where there is none.
+
+    `log_ratio`, of policy and reference, estimates their KL divergence. `drift` is the mean |log pi - log pi_old| of a
+    token, which is 0 in the first update of a rollout.
+    """
+    kept = torch.from_numpy(builder.column(batch, "kept") > 0.5).to(batch.like.device)
+    owner = torch.from_numpy(np.repeat(np.arange(len(batch.rows)), batch.counts)).to(batch.like.device)
+    moved = ScoredBatch(batch.rows, batch.counts, batch.lengths, {
+        "moved": (batch.values["log_prob"] - batch.values["old_log_prob"]).abs(),
+    })  # fmt: skip
+    lengths = torch.from_numpy(batch.lengths).to(batch.like.device)
+    values = {
+        "reward": torch.from_numpy(builder.column(batch, "reward")).to(batch.like.device),
+        "log_prob": batch.sum("log_prob"),
+        "drift": moved.sum("moved") / lengths,
+    }
+    if "ref_log_prob" in batch.values:
+        values["log_ratio"] = batch.log_ratio()
+    return {
+        name: means_by_row(value.double().where(kept, torch.nan), owner, len(batch.rows))
+        for name, value in values.items()
+    }
 
 
 def count_kinds(builder: BatchBuilder, batch: ScoredBatch) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:

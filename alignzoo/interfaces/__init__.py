@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "component": ["Component", "summary"],
         "data_source": ["DataSource"],
         "format": ["Format"],
+        "group": ["Group"],
         "hookspecs": ["KINDS", "hookimpl"],
         "judge": ["Judge"],
         "loss_inputs": ["Pair", "Ranked", "Scored", "Tokens", "Unpaired"],

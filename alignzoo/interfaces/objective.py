@@ -20,6 +20,8 @@ from alignzoo.interfaces.requirements import Data, Head, Raises, ReferenceKind, 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from alignzoo.interfaces.group import Group
+
 
 __all__ = ["Field", "NotDeclared", "Objective", "Pair", "Ranked", "Scored", "Tokens", "Unpaired"]
 
@@ -35,7 +37,15 @@ class Objective(ScoredComponent):
     data: ClassVar[Data] = "pair"
     """The type of the example. `pair`: a `Pair`. `chosen`: only the preferred completions, a `Scored`. `unpaired`:
     single completions labeled desirable or undesirable, an `Unpaired`. `ranked`: K completions of each prompt, a
-    `Ranked`."""
+    `Ranked`. `group`: completions of each prompt drawn from the policy, with rewards, a `Group`; the recipe needs a
+    section `rollout`."""
+    advantage_reads_log_probs: ClassVar[bool] = False
+    """`advantage` reads log-probs, which costs one more forward of the draws; only for groups."""
+    min_completions: ClassVar[int] = 2
+    """The fewest completions of a prompt that the objective can learn from; for groups and ranked lists. Rows of lists
+    with fewer are skipped and counted."""
+    greedy_baseline: ClassVar[bool] = False
+    """Also draw and judge the likeliest completion of each prompt, `group.greedy_reward`; only for groups."""
     mismatched: ClassVar[bool] = False
     """Also score every prompt with the completion of another row, for KTO's KL estimate; only for unpaired data."""
     scope: ClassVar[Scope] = "example"
@@ -43,13 +53,19 @@ class Objective(ScoredComponent):
     costs one more forward pass."""
     head: ClassVar[Head] = "language_model"
     """`scalar`: the policy is a reward model with one number for each completion (`scored.scalar`) and no log-probs."""
+    outputs: ClassVar[tuple[str, ...]] = ()
+    """Names of a reward model's numbers for each completion, read with `scored.output("helpfulness")`; () for a single
+    one without a name. `scored.scalar` is their mean."""
+    output_fields: ClassVar[tuple[str, ...]] = ()
+    """Fields that name outputs, as `column_fields` name columns."""
     needs_runs: ClassVar[tuple[str, ...]] = ()
     """Fields that name a recipe, whose run is made first."""
     raises: ClassVar[Raises] = "by_data"
     """The quantity that a small step of gradient descent raises, for the conformance kit. `margin`: log-probs of chosen
     completions minus those of rejected ones. `chosen`: log-probs of chosen completions. `labels`: log-probs of
     desirable completions, while those of undesirable ones fall. `order`: the agreement of log-probs with the order of
-    the data. `by_data`: the one of these that fits `data`. `nothing`: not checked."""
+    the data. `rewarded`: log-probs of draws with a high reward minus those with a low one. `by_data`: the one of these
+    that fits `data`. `nothing`: not checked."""
     already_applies: ClassVar[tuple[str, ...]] = ()
     """Names of modifiers whose change is already part of the formula; a recipe that adds one is an error."""
 
@@ -57,7 +73,7 @@ class Objective(ScoredComponent):
         """Return the loss of each example, shape (B,).
 
         Args:
-            example: a `Pair`, `Scored`, `Unpaired` or `Ranked`, as declared by `data`.
+            example: a `Pair`, `Scored`, `Unpaired`, `Ranked` or `Group`, as declared by `data`.
         """
         raise NotImplementedError(f"{type(self).__name__} has no loss")
 
@@ -68,6 +84,13 @@ class Objective(ScoredComponent):
         The weight may depend on lengths and columns; with `scope = "batch"`, on anything.
         """
         return example.ones()
+
+    def advantage(self, group: Group) -> Tensor:
+        """Return the advantage of each completion, (B, G), or of each token, (N,), for `group.advantage` in `loss`.
+
+        It is called once a rollout without a graph, with all prompts of the rollout. The default is the reward.
+        """
+        return group.reward
 
     def implicit_reward(self, scored: Scored) -> Tensor:
         """Return the implicit reward of completions, of any shape, for metrics: beta times the log-ratio.
@@ -82,7 +105,7 @@ class Objective(ScoredComponent):
     def initial_state(self) -> dict[str, float]:
         """Return the numbers that are kept from step to step, such as running means.
 
-        They are checkpointed with the run, and need `scope = "batch"`.
+        They are checkpointed with the run, and need `scope = "batch"` or `data = "group"`.
         """
         return {}
 
@@ -90,6 +113,7 @@ class Objective(ScoredComponent):
         """Return the state after a global batch; `example.state` is the state before it.
 
         It is called before `loss`, which then sees the new state. All ranks see the same batch and keep the same state.
+        For groups it is called once a rollout, with all of its prompts and after `advantage`, which sees the old state.
         """
         return dict(example.state)
 
@@ -107,6 +131,12 @@ class Objective(ScoredComponent):
         """
         return 0.0
 
+    def model_post_init(self, context: Any, /) -> None:
+        """Count the outputs that fields name among the outputs of this instance."""
+        super().model_post_init(context)
+        if self.output_fields:
+            self.__dict__["outputs"] = tuple(dict.fromkeys((*type(self).outputs, *self._names_in(self.output_fields))))
+
     @classmethod
     def _contradictions(cls) -> dict[str, bool]:
         def defines(method: str) -> bool:
@@ -115,13 +145,30 @@ class Objective(ScoredComponent):
         keeps = defines("initial_state") or defines("next_state")
         return super()._contradictions() | {
             "it has no `loss`": not defines("loss"),
+            '`min_completions` needs `data = "group"`, or "ranked" and at least 2':
+                cls.min_completions != 2
+                and cls.data != "group" and (cls.data != "ranked" or cls.min_completions < 2),
+            '`references` needs rows of the data, which are scored beforehand: not with `data = "group"`':
+                bool(cls.references) and cls.data == "group",
             '`mismatched` needs `data = "unpaired"`': cls.mismatched and cls.data != "unpaired",
             '`scope = "batch"` needs lists of one length: not with `data = "ranked"`':
                 cls.scope == "batch" and cls.data == "ranked",
-            'a state needs `scope = "batch"`: it must not depend on micro-batches': keeps and cls.scope != "batch",
+            '`data = "group"` needs `scope = "example"`: its `advantage` sees the whole rollout':
+                cls.scope == "batch" and cls.data == "group",
+            '`data = "group"` needs a language model': cls.head == "scalar" and cls.data == "group",
+            '`advantage`, `advantage_reads_log_probs` and `greedy_baseline` need `data = "group"`':
+                cls.data != "group"
+                and (defines("advantage") or cls.advantage_reads_log_probs or cls.greedy_baseline),
+            'a state needs `scope = "batch"` or `data = "group"`: it must not depend on micro-batches':
+                keeps and cls.scope != "batch" and cls.data != "group",
             'a state needs an example that has one: not with `data = "chosen"`': keeps and cls.data == "chosen",
-            'a scalar head has no log-probs: `reference = "none"`, no `tokens`':
-                cls.head == "scalar" and (cls.reference != "none" or cls.tokens),
+            'a scalar head has no log-probs: `reference = "none"`, no `tokens`, no `references`':
+                cls.head == "scalar" and bool(cls.reference != "none" or cls.tokens or cls.references),
+            "a reward model has no `hidden_sum`": cls.head == "scalar" and cls.hidden_sum,
+            '`outputs` needs `head = "scalar"`':
+                bool(cls.outputs or cls.output_fields) and cls.head != "scalar",
+            '`ties` needs `data = "pair"` or "ranked"':
+                cls.ties and cls.data not in ("pair", "ranked"),
             '`reference_update` needs `reference = "moving"`':
                 defines("reference_update") and cls.reference != "moving",
             "`reference_correction` needs `reference_update`":
@@ -134,7 +181,9 @@ class Objective(ScoredComponent):
     def requirements(self) -> Requirements:
         """The declarations as one value."""
         needs = super().requirements
-        return replace(needs, mismatched=self.mismatched, scope=self.scope, data=self.data, head=self.head)
+        return replace(
+            needs, mismatched=self.mismatched, scope=self.scope, data=self.data, head=self.head, outputs=self.outputs
+        )
 
     @property
     def terms(self) -> Sequence[tuple[float, Objective]]:

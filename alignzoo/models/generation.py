@@ -68,6 +68,7 @@ class Reply:
 def generate_replies(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[NDArray[Any]], *, temperature: float,
     top_p: float = 1.0, max_new_tokens: int, seed: int, budget: int = 16_384, progress: Advance | None = None,
+    keys: Sequence[tuple[int, ...]] | None = None,
 ) -> list[Reply]:  # fmt: skip
     """Generate one reply for each prompt. Equal prompts get different replies.
 
@@ -83,6 +84,8 @@ def generate_replies(
         seed: Seed of the random numbers.
         budget: Limit on the tokens of a batch, prompts and replies together. It is halved when memory runs out. If
             batches change the model's logits, replies are generated one at a time.
+        keys: For each prompt the numbers that, with the seed, determine its random numbers. By default they depend on
+            its token ids and the number of equal prompts before it.
         progress: Function that receives the number of replies finished since its last call.
 
     Returns:
@@ -120,7 +123,7 @@ def generate_replies(
     replies: dict[int, Reply] = {}
     while len(replies) < len(prompts):  # repeats only after memory ran out, with smaller batches
         left = [i for i in range(len(prompts)) if i not in replies]
-        streams = _streams(prompts, seed)
+        streams = _streams(prompts, seed) if keys is None else [_stream(f"{seed} {key}".encode()) for key in keys]
         with handle_out_of_memory(halve), _evaluating(model):
             for positions in _batches(model, [prompts[i] for i in left], max_new_tokens, budget, strategy):
                 batch = [left[n] for n in positions]
@@ -232,10 +235,14 @@ def _streams(prompts: Sequence[NDArray[Any]], seed: int) -> list[np.random.Gener
     streams = []
     for prompt in prompts:
         ids = np.asarray(prompt, dtype=np.int64).tobytes()
-        digest = blake2b(f"{seed} {seen[ids]} ".encode() + ids, digest_size=16).digest()
+        streams.append(_stream(f"{seed} {seen[ids]} ".encode() + ids))
         seen[ids] += 1
-        streams.append(np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little"))))
     return streams
+
+
+def _stream(key: bytes) -> np.random.Generator:
+    digest = blake2b(key, digest_size=16).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
 
 
 def _batches(

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from alignzoo.interfaces.requirements import DIVERGENCES
+
 
 def token_statistics(
     logits: Tensor, target: Tensor, statistics: Sequence[str] = (), ref_logits: Tensor | None = None
@@ -16,14 +18,15 @@ def token_statistics(
     Args:
         logits: (N, V) logits of the policy.
         target: (N,) token ids.
-        statistics: Names among `entropy`, `log_collision_prob` and `kl`. `kl` is KL(reference || policy).
+        statistics: Names among `entropy`, `log_collision_prob`, `forward_kl`, which is KL(reference || policy), and
+            `reverse_kl`, which is KL(policy || reference).
         ref_logits: (N, V) logits of the reference.
 
     Returns:
         Tensors (N,): the policy's log-prob, each statistic in order, and with `ref_logits` the reference's log-prob.
 
     Raises:
-        ValueError: A statistic is unknown, or is `kl` without `ref_logits`.
+        ValueError: A statistic is unknown, or compares with a reference and there are no `ref_logits`.
     """
     normalizer = logits.logsumexp(1, keepdim=True)
     found = [_at(logits, target) - normalizer[:, 0]]
@@ -33,9 +36,10 @@ def token_statistics(
             found.append(-(log_probs.exp() * log_probs).sum(1))
         elif name == "log_collision_prob":
             found.append((2 * log_probs).logsumexp(1))
-        elif name == "kl" and ref_logits is not None:
+        elif name in DIVERGENCES and ref_logits is not None:
             reference = ref_logits - ref_logits.logsumexp(1, keepdim=True)
-            found.append((reference.exp() * (reference - log_probs)).sum(1))
+            own, other = (reference, log_probs) if name == "forward_kl" else (log_probs, reference)
+            found.append((own.exp() * (own - other)).sum(1))
         else:
             raise ValueError(f"no statistic {name}" + ("" if ref_logits is not None else " without a live reference"))
     if ref_logits is not None:  # same arithmetic as for the policy: equal models have log-ratios of exactly 0

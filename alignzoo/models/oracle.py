@@ -57,13 +57,13 @@ def _forward_errors(model: PreTrainedModel) -> Iterator[None]:
         ) from error  # fmt: skip
 
 
-def sequence_log_probs(model: PreTrainedModel, prompt: TokenIds, branch: Branch) -> Tensor:
+def sequence_log_probs(model: PreTrainedModel, prompt: TokenIds, branch: Branch, temperature: float = 1.0) -> Tensor:
     """Return log-probs (N,) in nats of the scored tokens of one sequence, in float32, or float64 for such a model."""
     tokens = np.concatenate([prompt, branch.tokens])
     logits, found = sequence_logits(model, tokens), []
     for start, stop in (len(prompt) + branch.spans).tolist():
         before = logits[start - 1 : stop - 1]
-        wide = before.to(torch.promote_types(before.dtype, torch.float32))
+        wide = before.to(torch.promote_types(before.dtype, torch.float32)) / temperature
         target = torch.from_numpy(tokens[start:stop]).long().to(logits.device)
         found.append(wide.log_softmax(-1).gather(1, target[:, None])[:, 0])
     return torch.cat(found)

@@ -14,10 +14,14 @@ def incompatibility(objective: Objective) -> str:
     references = [term.reference for term in terms]
     if len({term.head for term in terms}) > 1:
         return "one term trains a reward model and another a language model; a run has one policy"
+    if len({bool(term.outputs) for term in terms}) > 1:
+        return "one term trains a reward model with named outputs and another one without"
     if references.count("moving") > 1:
         return "two terms move the reference; a run has one reference"
     if "moving" in references and set(references) - {"none", "moving"}:
         return "one term has a moving reference and another a frozen one; a run has one reference"
+    if len(terms) > 1 and (group := next((term for term in terms if term.data == "group"), None)):
+        return f"{group.name} learns from groups of draws, and can't be a term of a sum"
     for n, term in enumerate(terms):
         if term in terms[:n]:
             return f"{term} is listed twice; list it once, with the sum of the weights"

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alignzoo.interfaces.group import Group
 from alignzoo.interfaces.loss_inputs import Pair, Ranked, Scored, Tokens, Unpaired
 from alignzoo.interfaces.objective import Objective
 
@@ -46,16 +47,30 @@ class SyntheticInputs:
         if objective.data == "chosen":
             return self.scored(moves["chosen"], True)
         if objective.data == "pair":
-            return Pair(self.scored(moves["chosen"], True), self.scored(moves["rejected"], False), **more)
+            tied = torch.zeros(len(first), dtype=torch.bool) if objective.ties else None
+            return Pair(self.scored(moves["chosen"], True), self.scored(moves["rejected"], False), tied, **more)
         if objective.data == "ranked":
             best_first = torch.tensor([True, False])
             return Ranked(self.scored(torch.stack([moves["chosen"], moves["rejected"]], 1), best_first), **more)
+        if objective.data == "group":
+            return self._group(torch.stack([moves["chosen"], moves["rejected"]], 1), more)
         label = torch.full((len(first),), "chosen" in moves)
         if objective.scope == "batch":
             label[1::2] = ~label[1::2]
         if objective.mismatched:
             more["_mismatched"] = self.scored(torch.zeros_like(first), True)
         return Unpaired(self.scored(first, label), label, **more)
+
+    def _group(self, moves: Tensor, more: dict[str, Any]) -> Group:
+        """Return groups of two draws with the rewards 1 and 0, drawn before the log-probs moved."""
+        reward = torch.ones_like(moves, requires_grad=False) * torch.tensor([1.0, 0.0], dtype=moves.dtype)
+        kept = torch.ones_like(reward, dtype=torch.bool)
+        more |= {"_greedy_reward": reward.mean(1)} if self.objective.greedy_baseline else {}
+        start = self.scored(torch.zeros_like(reward), True)
+        group = Group(start, reward, kept, kept, self.tokens, **more)
+        with torch.no_grad():
+            advantage = self.objective.advantage(group)
+        return replace(group, completions=self.scored(moves, True), _advantage=advantage)
 
     def reward(self, move: Tensor, preferred: bool) -> Tensor:
         """Return the implicit reward, shape (B,), of completions whose log-prob has moved by `move`."""
@@ -68,16 +83,20 @@ class SyntheticInputs:
         length = torch.full_like(move, self.tokens, requires_grad=False)
         columns = {name: length * 0 + torch.as_tensor(preferred) for name in objective.columns}
         if objective.head == "scalar":
-            return Scored(None, length, _columns=columns, _scalar=move)
+            return Scored(None, length, _columns=columns, _scalar=move, _outputs=dict.fromkeys(objective.outputs, move))
         log_prob = self.start + move
         ref = None if objective.reference == "none" else torch.full_like(length, self.start)
-        return Scored(log_prob, length, ref, self._tokens(log_prob) if objective.tokens else None, columns)
+        old = torch.full_like(length, self.start) if objective.data == "group" else None
+        refs = {name: torch.full_like(length, self.start) for name in objective.references}
+        tokens = self._tokens(log_prob) if objective.tokens else None
+        hidden = length[..., None] if objective.hidden_sum else None
+        return Scored(log_prob, length, ref, tokens, columns, None, None, old, refs, _hidden_sum=hidden)
 
     def _tokens(self, log_prob: Tensor) -> Tokens:
         """Return equal tokens: each has the same share of its completion's log-prob."""
         objective, index = self.objective, torch.arange(log_prob.numel() * self.tokens)
         mean = self.start / self.tokens
-        statistics = {"entropy": -mean, "log_collision_prob": mean, "kl": 0.0}
+        statistics = {"entropy": -mean, "log_collision_prob": mean, "forward_kl": 0.0, "reverse_kl": 0.0}
 
         def constant(value: float) -> Tensor:
             return torch.full(index.shape, value, dtype=log_prob.dtype)
@@ -90,4 +109,6 @@ class SyntheticInputs:
             constant(mean) if objective.reference in ("token", "live", "moving") else None,
             {name: constant(statistics[name]) for name in objective.statistics},
             constant(0.5) if objective.needs_uniform else None,
+            constant(mean) if objective.data == "group" else None,
+            {name: constant(mean) for name in objective.references},
         )

@@ -15,6 +15,7 @@ from alignzoo.interfaces.model_source import ModelSource
 from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.reporter import Reporter
 from alignzoo.interfaces.rows import check_template_kwargs
+from alignzoo.recipe.rollout import RolloutConfig
 
 
 class TokensConfig(Strict):
@@ -157,6 +158,14 @@ class EvalConfig(Strict):
     judges: tuple[SerializeAsAny[Judge], ...] = Field((), description="judges that score the replies")
 
 
+class FilterConfig(Strict):
+    """Use the training rows with the lowest or highest values of a metric of the policy before its first step."""
+
+    metric: SerializeAsAny[Metric] = Field(description="the metric, such as ches; rows without a value are kept")
+    keep: float = Field(gt=0, lt=1, description="share of the rows with a value that is used")
+    side: Literal["lowest", "highest"] = Field("lowest", description="which values are kept")
+
+
 class Recipe(Strict):
     """A whole run: an objective, a model and data. `load_recipe` reads it from YAML."""
 
@@ -169,8 +178,17 @@ class Recipe(Strict):
     objective: SerializeAsAny[Objective] = Field(description="the loss, with its hyper-parameters and modifiers")
     model: SerializeAsAny[ModelSource] = Field(description="the policy before its first step, also the reference")
     data: SerializeAsAny[DataSource] = Field(description="rows of preferences, and how they are split")
+    references: dict[str, SerializeAsAny[ModelSource]] = Field(
+        {},
+        description="further frozen models by name, each written as `model` or as the recipe of a run; the name "
+        "reference replaces the policy's start",
+    )
+    filter: FilterConfig | None = Field(None, description="choice of training rows by a metric of the start")
     tokens: TokensConfig = Field(TokensConfig(), description="limits of length, and thinking in chats")
     train: TrainConfig = Field(description="optimization: batches, optimizer, precision, memory, checkpoints")
+    rollout: RolloutConfig | None = Field(
+        None, description="train on draws from the policy in place of the data's completions; null: on the data"
+    )
     eval: EvalConfig = Field(EvalConfig(), description="measurements on held-out rows")
     reporters: tuple[SerializeAsAny[Reporter], ...] = Field(description="outputs made of the run's records")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of the data order and of everything random")

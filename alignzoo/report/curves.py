@@ -21,6 +21,9 @@ PANELS: tuple[tuple[str, tuple[Line, ...]], ...] = (
     )),
     ("margin", (("train", "margin", "training", BLUE), ("eval", "margin", "held out", RED))),
     ("rewards", (("train", "chosen_reward", "chosen", GREEN), ("train", "rejected_reward", "rejected", RED))),
+    ("reward of draws", (("rollout", "reward", "training", BLUE), ("eval", "reward", "held out", RED))),
+    ("KL to the reference, in nats", (("rollout", "kl", "training", BLUE), ("eval", "kl", "held out", RED))),
+    ("length of draws", (("rollout", "length", "training", BLUE), ("eval", "length", "held out", RED))),
     ("log-ratio to the reference", (
         ("train", "chosen_log_ratio", "chosen", GREEN), ("train", "rejected_log_ratio", "rejected", RED),
     )),

@@ -105,7 +105,7 @@ def _measure(made: SyntheticInputs, h: Tensor) -> tuple[Curves, Curves]:
 
 def _moves(data: str, h: Tensor) -> Iterator[Curves]:
     """Yield the change of each side's log-prob; one without a counterpart changes by h."""
-    if data in ("pair", "ranked"):
+    if data in ("pair", "ranked", "group"):
         yield {"chosen": h / 2, "rejected": -h / 2}
     else:
         yield {"chosen": h}
@@ -148,7 +148,7 @@ def _margin(made: SyntheticInputs, h: float) -> float:
 
     For a single completion it is the change since the start.
     """
-    ends = (h / 2, -h / 2) if made.objective.data in ("pair", "ranked") else (h, 0.0)
+    ends = (h / 2, -h / 2) if made.objective.data in ("pair", "ranked", "group") else (h, 0.0)
     up, down = (made.reward(torch.tensor([end], dtype=torch.float64), n == 0) for n, end in enumerate(ends))
     return float(up - down)
 
@@ -167,6 +167,7 @@ def _axis(cls: type[Objective], per_token: bool) -> str:
 def _notes(objective: Objective) -> list[str]:
     applies: dict[str, Any] = {
         "K = 2": objective.data == "ranked",
+        "rewards 1 and 0": objective.data == "group",
         f"among {len(OTHERS)} others": objective.scope == "batch",
         "first step": objective.initial_state(),
         "mismatched at 0": objective.mismatched,

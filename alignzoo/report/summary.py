@@ -38,12 +38,13 @@ def summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
             ("held-out accuracy", f"{own} ± {error} (n {scores['n']:,}); the start {start} {base}"),
             ("margin", margin),
         ]
+    losses = f"{number(scores.get('loss'), '.4f')} held out, {number(train['final_loss'], '.4f')} in the last step"
     lines = [
         ("objective", objective_words(summary["objective"])),
         *accuracy,
         *_measured(scores),
         *(_judged(name, figures) for name, figures in summary.get("judges", {}).items()),
-        ("loss", f"{scores['loss']:.4f} held out, {train['final_loss']:.4f} in the last step"),
+        ("loss", losses),
         ("data", f"{data['train']:,} training rows, {data['skipped']:,} of {data['read']:,} read were skipped"),
         ("training", f"{train['steps']:,} steps in {train['seconds']:.1f} s, {train['pairs_per_second']:.0f} rows/s, "
                      f"{train['tokens_per_second']:,.0f} token slots/s"),

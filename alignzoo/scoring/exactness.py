@@ -119,7 +119,7 @@ def own_forward(scorer: Scorer) -> Oracle:
         with torch.autocast(device.type, torch.bfloat16, enabled=scorer.precision == "bfloat16"):
             if scorer.scalar:
                 return sequence_logits(model, np.concatenate([tree.prompt, branch.tokens])).float().reshape(-1)
-            return sequence_log_probs(model, tree.prompt, branch)
+            return sequence_log_probs(model, tree.prompt, branch, scorer.temperature)
 
     return score
 

@@ -11,7 +11,7 @@ import torch
 from alignzoo.interfaces.component import summary
 from alignzoo.interfaces.loss_inputs import NotDeclared, Scored
 from alignzoo.interfaces.objective import Objective
-from alignzoo.interfaces.requirements import Requirements, contradiction
+from alignzoo.interfaces.requirements import DIVERGENCES, Requirements, contradiction
 from alignzoo.testing.synthetic_batch import Batch, batch_for
 
 BOUNDS = ("exclusiveMinimum", "minimum", "exclusiveMaximum", "maximum")
@@ -28,7 +28,10 @@ def declared_needs_can_be_met(objective: Objective) -> None:
 def declared_needs_are_enough(objective: Objective) -> None:
     """Check that loss, weight, reward and state read only declared inputs."""
     try:
-        example = batch_for(objective).example
+        batch = batch_for(objective)
+        if objective.data == "group":
+            objective.advantage(batch.group())
+        example = batch.example
         objective.loss(example)
         objective.weight(example)
         for side in [example] if isinstance(example, Scored) else example.sides().values():
@@ -42,19 +45,26 @@ def declared_needs_are_used(objective: Objective) -> None:
     batch = batch_for(objective)
     for requirements, hint in _reduced(objective):
         assert _fails_with(batch, requirements), hint
+    if objective.advantage_reads_log_probs:
+        assert _advantage_fails(batch), (
+            "`advantage_reads_log_probs = True`: declared but never read; remove it from the class"
+        )
 
 
 def _reduced(objective: Objective) -> Iterator[tuple[Requirements, str]]:
     """Yield the requirements without one declaration each, and the error message if the objective works with them."""
     full, unread = objective.requirements, "declared but never read"
-    if full.reference != "none":
+    if full.reference != "none" and not set(full.statistics) & set(
+        DIVERGENCES
+    ):  # which needs one, and is checked below
         yield replace(full, reference="none"), f'the reference: {unread}; write `reference = "none"` in the class'
     if full.reference == "token":
         yield replace(full, reference="sequence"), f'reference tokens: {unread}; write `reference = "sequence"`'
-    if full.reference == "live" and "kl" not in full.statistics:
+    if full.reference == "live" and not set(DIVERGENCES) & set(full.statistics):
         cheaper = '"token"' if full.tokens else '"sequence"'
         # The objective works with its full requirements, so that this message is always given.
-        yield full, f'a live reference is for `statistics = ("kl",)`: write `reference = {cheaper}`, which is cached'
+        hint = f"write `reference = {cheaper}`, which is cached"
+        yield full, f"a live reference is for {' and '.join(DIVERGENCES)}: {hint}"
     if full.tokens:
         yield replace(full, tokens=False), f"`tokens = True`: {unread}; remove it from the class"
     for statistic in full.statistics:
@@ -63,6 +73,16 @@ def _reduced(objective: Objective) -> Iterator[tuple[Requirements, str]]:
     for name in full.columns:
         columns = tuple(other for other in full.columns if other != name)
         yield replace(full, columns=columns), f'"{name}": {unread}; remove it from `columns`'
+    for name in full.references:
+        fewer = tuple(other for other in full.references if other != name)
+        yield replace(full, references=fewer), f'"{name}": {unread}; remove it from `references`'
+    if full.hidden_sum:
+        yield replace(full, hidden_sum=False), f"`hidden_sum = True`: {unread}; remove it from the class"
+    for name in full.outputs:
+        kept = tuple(other for other in full.outputs if other != name)
+        yield replace(full, outputs=kept), f'"{name}": {unread}; remove it from `outputs`'
+    if full.ties and full.data == "pair":
+        yield replace(full, ties=False), f"`ties = True`: {unread}; remove it from the class, or read `pair.tied`"
     if full.mismatched:
         yield replace(full, mismatched=False), f"`mismatched = True`: {unread}; remove it from the class"
     if full.needs_uniform:
@@ -74,11 +94,23 @@ def _fails_with(batch: Batch, requirements: Requirements) -> bool:
     objective = batch.objective
     example = batch.loss_input(requirements=requirements).example
     try:
+        if objective.data == "group":
+            objective.advantage(batch.group(requirements))
         if objective.initial_state():
             with torch.no_grad():
                 objective.next_state(example)
         objective.loss(example)
         objective.weight(example)
+    except NotDeclared:
+        return True
+    return False
+
+
+def _advantage_fails(batch: Batch) -> bool:
+    """Return True if `advantage` reads a log-prob."""
+    group = batch.group()
+    try:
+        batch.objective.advantage(replace(group, completions=Scored(None, group.completions.length)))
     except NotDeclared:
         return True
     return False

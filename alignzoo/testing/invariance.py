@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -37,6 +37,30 @@ def order_does_not_matter(objective: Objective) -> None:
     batch = batch_for(objective)
     assert _alike(_losses(batch, [5, 0, 3, 1, 4, 2]), _losses(batch, range(6))), (
         "an example's loss depends on its index in the batch; make it independent of the order of the rows"
+    )
+
+
+def left_out_draws_count_in_nothing(objective: Objective) -> None:
+    """Check that advantages and losses of groups do not depend on draws that are not kept. Only for groups."""
+    if objective.data != "group":
+        return
+    batch = batch_for(objective)
+    group = batch.group()
+    own, other = (
+        objective.advantage(replace(group, reward=group.reward.masked_fill(~group.kept, value))) for value in (0.0, 9.0)
+    )
+    kept = group.kept if own.dim() == 2 else batch.kept_tokens
+    assert torch.allclose(own[kept], other[kept], rtol=1e-9, atol=1e-10), (
+        "an advantage depends on a draw that is left out; use `group.mean`, `centered`, `std` and `leave_one_out`, "
+        "which are over the draws that are kept"
+    )
+    leaves = {name: leaf - 0.05 * ~batch.kept_tokens for name, leaf in batch.leaves.items()}
+    before, after = (
+        objective.loss(batch.loss_input(batch.scored_batch(values)).example) for values in (batch.leaves, leaves)
+    )
+    assert torch.allclose(before, after, rtol=1e-9, atol=1e-10), (
+        "a loss depends on a draw that is left out; use `group.sum` and `group.mean`, which are over the draws that "
+        "are kept"
     )
 
 
@@ -94,7 +118,8 @@ def same_twice(objective: Objective) -> None:
 def weights_are_positive(objective: Objective) -> None:
     """Check that `weight` returns positive numbers of shape (B,) that do not depend on the scores.
 
-    With `scope = "batch"` they may depend on the scores, and only their sum must be positive.
+    With `scope = "batch"` they may depend on the scores, and only their sum must be positive. With `flags` those of
+    some rows may be zero.
     """
     batch = batch_for(objective)
     loss_input = batch.loss_input()
@@ -107,13 +132,15 @@ def weights_are_positive(objective: Objective) -> None:
     assert bool(weight.isfinite().all()), (
         "a weight is not finite; return finite numbers, because the step divides by their sum"
     )
-    if objective.scope == "batch":
+    if objective.scope == "batch" or objective.flags:
         divides = bool((weight >= 0).all()) and float(weight.sum()) > 0
         assert divides, "a weight is negative, or all are zero; return numbers >= 0 with a positive sum"
+    else:
+        assert bool((weight > 0).all()), (
+            "a weight is not positive; return numbers above 0, because the step divides by their sum"
+        )
+    if objective.scope == "batch":
         return
-    assert bool((weight > 0).all()), (
-        "a weight is not positive; return numbers above 0, because the step divides by their sum"
-    )
     independent = torch.allclose(weight, objective.weight(batch.zeros()).to(weight.dtype))
     assert independent, (
         'weight depends on scores or random numbers, whose values come later; write `scope = "batch"` in the class'

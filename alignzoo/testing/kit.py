@@ -18,6 +18,7 @@ from alignzoo.testing.declarations import (
 from alignzoo.testing.descent import descent_raises_what_it_says
 from alignzoo.testing.invariance import (
     input_is_untouched,
+    left_out_draws_count_in_nothing,
     order_does_not_matter,
     rows_are_independent,
     same_twice,
@@ -39,7 +40,8 @@ Check = Callable[[Objective], None]
 CHECKS: tuple[Check, ...] = (
     one_loss_per_example, keeps_the_dtype, finite_at_extremes, finite_in_bfloat16, gradient_is_right,
     gradient_reaches_the_policy, loss_decreases, descent_raises_what_it_says, rows_are_independent,
-    order_does_not_matter, input_is_untouched, same_twice, weights_are_positive, state_round_trips,
+    order_does_not_matter, left_out_draws_count_in_nothing, input_is_untouched, same_twice, weights_are_positive,
+    state_round_trips,
     declared_needs_can_be_met, declared_needs_are_enough, declared_needs_are_used, parameters_are_bounded, documented,
 )  # fmt: skip
 

@@ -17,16 +17,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alignzoo.data.trees import Branch, Tree, Trees
+from alignzoo.interfaces.group import Group
 from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.requirements import Requirements
-from alignzoo.scoring.batches import BatchBuilder, LossInput, ScoredBatch
+from alignzoo.interfaces.rows import TIE
+from alignzoo.scoring.advantages import advantage_input, advantages
+from alignzoo.scoring.batches import BatchBuilder, LossInput
+from alignzoo.scoring.scored_batch import NAMED, ScoredBatch
+from alignzoo.scoring.scorer import HIDDEN_SUM
 
 SEED = 20231
 ROWS = 6
-BRANCHES = {"pair": 2, "chosen": 1, "unpaired": 2, "ranked": 4}
+BRANCHES = {"pair": 2, "chosen": 1, "unpaired": 2, "ranked": 4, "group": 4}
+MAX_NEW_TOKENS = 12
 BOUNDS = {
     "log_prob": (-math.inf, 0.0), "log_collision_prob": (-math.inf, 0.0), "entropy": (0.0, math.inf),
-    "kl": (0.0, math.inf), "scalar": (-math.inf, math.inf),
+    "forward_kl": (0.0, math.inf), "reverse_kl": (0.0, math.inf), "scalar": (-math.inf, math.inf),
 }  # fmt: skip
 """Bounds of each value that a policy computes."""
 
@@ -38,9 +44,13 @@ class Batch:
     objective: Objective
     trees: Trees
     leaves: dict[str, Tensor]
-    """name -> (N,) for tokens, or (S,) sequences for `scalar`; they require a gradient."""
+    """name -> (N,) for tokens, or (S,) sequences for `scalar` ((S, K) for K outputs); they require a gradient."""
     ref_log_prob: Tensor
     """(N,) log-probs under the reference, in nats."""
+    old_log_prob: Tensor
+    """(N,) log-probs at the time of drawing, for groups."""
+    named: Mapping[str, Tensor]
+    """name -> (N,) log-probs under each named reference, in nats."""
 
     def scored_batch(
         self, leaves: Mapping[str, Tensor] | None = None, rows: Sequence[int] | None = None
@@ -52,8 +62,35 @@ class Batch:
             rows: the rows to keep, in this order; all rows by default.
         """
         batch = self._builder.empty(range(len(self.trees)))
-        batch.values = {**(self.leaves if leaves is None else leaves), "ref_log_prob": self.ref_log_prob}
+        if HIDDEN_SUM in self._builder.asked:
+            rng = np.random.default_rng(SEED)
+            batch.values[HIDDEN_SUM] = torch.tensor(rng.normal(size=(len(batch.lengths), 3))).to(self.ref_log_prob)
+        named = {NAMED.format(name): values for name, values in self.named.items()}
+        batch.values |= {**(self.leaves if leaves is None else leaves), "ref_log_prob": self.ref_log_prob, **named}
+        if self.objective.data == "group":
+            batch.values["old_log_prob"] = self.old_log_prob
+            if self.advantage.dim() == 1:
+                batch.values["token_advantage"] = self.advantage
         return batch if rows is None else batch.in_order(rows)
+
+    def group(self, requirements: Requirements | None = None) -> Group:
+        """Return all draws as `advantage` sees them, with the state before the step."""
+        batch = self._builder.empty(range(len(self.trees)))
+        batch.values = {"old_log_prob": self.old_log_prob, "ref_log_prob": self.ref_log_prob}
+        return advantage_input(self._builder, batch, self.objective, self.objective.initial_state(), requirements)
+
+    @property
+    def kept_tokens(self) -> Tensor:
+        """(N,) True for tokens of draws that are kept."""
+        return torch.from_numpy(np.repeat(self.trees.columns["kept"] > 0.5, _lengths(self.trees)))
+
+    @cached_property
+    def advantage(self) -> Tensor:
+        """The advantages of all draws; a column of the trees where there is one for each completion."""
+        found = advantages(self.objective, self.group(), "of the kit")
+        if found.dim() == 2:
+            self.trees.columns["advantage"] = found.double().reshape(-1).numpy()
+        return found
 
     def loss_input(
         self,
@@ -91,7 +128,7 @@ class Batch:
 
     @cached_property
     def _builder(self) -> BatchBuilder:
-        return BatchBuilder(self.objective, self.trees, seed=SEED)
+        return BatchBuilder(self.objective, self.trees, seed=SEED, max_new_tokens=MAX_NEW_TOKENS)
 
 
 def batch_for(objective: Objective, rows: int = ROWS, dtype: torch.dtype = torch.float64) -> Batch:
@@ -107,10 +144,12 @@ def batch_for(objective: Objective, rows: int = ROWS, dtype: torch.dtype = torch
         "entropy": entropy,
         # The Renyi entropy of order 2 is below the Shannon entropy.
         "log_collision_prob": -entropy * rng.uniform(0.5, 0.95, len(ref)),
-        "kl": rng.uniform(0.01, 0.5, len(ref)),
+        "forward_kl": rng.uniform(0.01, 0.5, len(ref)),
         "scalar": rng.uniform(-3, 3, len(lengths)),
+        "reverse_kl": rng.uniform(0.01, 0.5, len(ref)),
     }
-    return _batch(objective, trees, values, ref, dtype)
+    old = values["log_prob"] + rng.uniform(-0.1, 0.1, len(ref)).clip(max=-values["log_prob"] - 0.01)
+    return _batch(objective, trees, values, ref, old, dtype)
 
 
 def batch_at_start(objective: Objective) -> Batch:
@@ -118,6 +157,8 @@ def batch_at_start(objective: Objective) -> Batch:
     batch = batch_for(objective)
     if objective.reference != "none":
         batch.leaves["log_prob"] = batch.ref_log_prob.clone().requires_grad_()
+    if objective.data == "group":
+        batch.old_log_prob = batch.leaves["log_prob"].detach()
     return batch
 
 
@@ -135,18 +176,27 @@ def batch_apart(objective: Objective, margin: float, dtype: torch.dtype = torch.
         "log_prob": each - 2.5,
         "entropy": entropy,
         "log_collision_prob": -0.8 * entropy,
-        "kl": 0.1 + (each - ref_each).clip(min=0),
+        "forward_kl": 0.1 + (each - ref_each).clip(min=0),
+        "reverse_kl": 0.1 + (ref_each - each).clip(min=0),
         "scalar": (own - ref).reshape(-1),
     }
-    return _batch(objective, trees, values, ref_each - 2.5, dtype)
+    return _batch(objective, trees, values, ref_each - 2.5, ref_each - 2.5, dtype)
 
 
 def _batch(
-    objective: Objective, trees: Trees, values: Mapping[str, NDArray[Any]], ref: NDArray[Any], dtype: torch.dtype
-) -> Batch:
+    objective: Objective, trees: Trees, values: Mapping[str, NDArray[Any]], ref: NDArray[Any], old: NDArray[Any],
+    dtype: torch.dtype,
+) -> Batch:  # fmt: skip
     names = ("scalar",) if objective.head == "scalar" else ("log_prob", *objective.statistics)
+    if objective.outputs:  # as many numbers a sequence, all different
+        apart = np.linspace(0.5, 1.5, len(objective.outputs))
+        values = {**values, "scalar": values["scalar"][:, None] * apart}
     leaves = {name: torch.tensor(values[name], dtype=dtype, requires_grad=True) for name in names}
-    return Batch(objective, trees, leaves, torch.tensor(ref, dtype=dtype))
+    moves = np.random.default_rng(SEED).uniform(-0.4, 0.4, (len(objective.references), len(ref)))
+    named = {
+        name: torch.tensor(ref + move, dtype=dtype) for name, move in zip(objective.references, moves, strict=True)
+    }
+    return Batch(objective, trees, leaves, torch.tensor(ref, dtype=dtype), torch.tensor(old, dtype=dtype), named)
 
 
 def _trees(objective: Objective, rows: int, rng: np.random.Generator) -> Trees:
@@ -157,7 +207,16 @@ def _trees(objective: Objective, rows: int, rng: np.random.Generator) -> Trees:
     items = [
         Tree(f"row {row}", rng.integers(1, 99, 4).astype(np.int32), (*own[row], *others[row])) for row in range(rows)
     ]
-    columns = {name: _column(name, rows, count, rng) for name in (*objective.columns, "desirable")}
+    columns = {name: _column(name, objective, rows, count, rng) for name in (*objective.columns, "desirable")}
+    if objective.ties:
+        columns[TIE] = np.repeat((np.arange(rows) % 3 == 1)[:, None], count, 1)
+    if objective.data == "group":
+        columns |= {"reward": rng.uniform(-1, 3, (rows, count)), "kept": np.ones((rows, count))}
+        columns |= {
+            "finished": np.ones((rows, count)),
+            "greedy_reward": np.repeat(rng.uniform(-1, 3, (rows, 1)), count, 1),
+        }
+        columns["kept"][-1, 2] = columns["reward"][-1, 2] = columns["finished"][0, 0] = 0
     if objective.mismatched:
         columns = {name: np.concatenate([values, values[[*range(1, rows), 0]]], 1) for name, values in columns.items()}
     flat = {name: values.reshape(-1).astype(np.float32) for name, values in columns.items()}
@@ -168,8 +227,12 @@ def _branch(rng: np.random.Generator) -> Branch:
     return Branch(rng.integers(1, 99, rng.integers(3, 13)).astype(np.int32))
 
 
-def _column(name: str, rows: int, count: int, rng: np.random.Generator) -> NDArray[Any]:
+def _column(name: str, objective: Objective, rows: int, count: int, rng: np.random.Generator) -> NDArray[Any]:
     """Return (rows, count) values, best first: a margin for the row, or a positive number for each completion."""
+    if name in objective.flags:
+        return rng.integers(0, 2, (rows, count))
+    if name in objective.probabilities:
+        return -np.sort(-rng.uniform(0, 1, (rows, count)), 1)
     if name == "desirable":
         return np.repeat([[1.0] + [0.0] * (count - 1)], rows, 0)
     if name == "margin":

@@ -53,6 +53,8 @@ class Training:
         """The weights of a moving reference, which checkpoints hold beside the policy's."""
         self.done = 0
         """Optimizer steps taken."""
+        self._learnt = 0.0
+        """Seconds that the last step took."""
         self.last: Path | None = None
         """The newest checkpoint, which holds the first `saved` steps."""
         self.saved = 0
@@ -111,7 +113,7 @@ class Training:
             self.engine.watch.history = [not line["difference"] <= line["limit"] for line in found]
         with self.screen.bar(self.recipe.objective.name, steps, self.done) as advance:
             while self.done < steps:
-                advance(1, _note(self._step()))
+                advance(1, self._note(self._step()))
                 last = self._measure() or last
                 if self.done % train.checkpoint_every == 0 and self.done < steps:
                     with self.stopping.uninterruptible():
@@ -201,20 +203,26 @@ class Training:
         return f"the steps up to {self.saved} are kept in {self.last}"
 
     def _step(self) -> dict[str, float]:
-        step, budget = self.done, self.engine.passes.budget
+        step, budget, batches = self.done, self.engine.passes.budget, self.engine.batches
+        self.stopping.doing = f"stopped before step {step + 1}; what was drawn for it is kept, and {ON}"
+        with self._saved_on_failure(), self.ranks.together():
+            batches.begin(step, self.engine.states)
         self.stopping.doing = f"stopped after step {step + 1}; {ON}"
         with self.stopping.uninterruptible():
             began = time.perf_counter()
             with self._saved_on_failure(), self.ranks.together():
                 metrics, slots = self.engine.step(step)
                 slots = sum(self.ranks.all_gather(slots))
-            seconds = time.perf_counter() - began
+            self._learnt = seconds = time.perf_counter() - began
+            if batches.line:
+                self._record({"kind": "rollout", "step": step + 1} | batches.line)
             self._record({"kind": "train", "step": step + 1} | metrics)
             timing = {"step": step + 1, "seconds": seconds, "pairs": self.recipe.train.batch_size, "tokens": slots}
             watch = self.engine.watch
             if watch and watch.last:
                 self._record(watch.last.line(step + 1))
                 timing["exactness_seconds"] = watch.seconds
+            timing |= {f"{name}_seconds": value for name, value in batches.seconds.items()}
             self.folder.append(self.folder.timings, timing)
             self.done = step + 1
         if self.engine.passes.budget < budget:
@@ -233,9 +241,12 @@ class Training:
         with self._saved_on_failure(), self.ranks.together():
             hidden = self.screen.without_bars()  # a second bar would overwrite that of training
             budget, states = 2 * self.engine.passes.budget, self.engine.states
-            scores = evaluate(
-                self.engine.scorer, self.held_out, budget, hidden, states, at_start=step == 0, ranks=self.ranks
-            )
+            scores: dict[str, float] = {}
+            if not self.held_out.groups and self.held_out.trees.answered:  # else the data has nothing to score
+                scores = evaluate(
+                    self.engine.scorer, self.held_out, budget, hidden, states, at_start=step == 0, ranks=self.ranks
+                )
+            scores |= self.engine.batches.evaluate()
         with self.stopping.uninterruptible():
             return self._record({"kind": "eval", "step": step} | scores)
 
@@ -260,6 +271,15 @@ class Training:
         self.reporting.line(line)
         return line
 
+    def _note(self, metrics: dict[str, float]) -> str:
+        """Return the figures of a step beside the progress bar."""
+        words = [f"loss {metrics['loss']:.4f}"] if "loss" in metrics else ["no rows"]
+        if "accuracy" in metrics:
+            words += [f"accuracy {metrics['accuracy']:.3f}", f"margin {metrics['margin']:.3f}"]
+        if drawn := self.engine.batches.words():
+            words += [*drawn, f"learnt {self._learnt:.1f} s"]
+        return "  ".join(words)
+
 
 def watch_steps(engine: Engine) -> Watch | None:
     """Return the spot checks of an engine's steps; None if the model's own forward can't be run."""
@@ -271,11 +291,4 @@ def watch_steps(engine: Engine) -> Watch | None:
         return rows_of_step(step, len(builder.trees), config, engine.seed)
 
     every = interval(builder.trees.sizes, config.batch_size)
-    return Watch(SpotCheck(engine.scorer), builder, rows_of, engine.ranks, every)
-
-
-def _note(metrics: dict[str, float]) -> str:
-    words = [f"loss {metrics['loss']:.4f}"]
-    if "accuracy" in metrics:
-        words += [f"accuracy {metrics['accuracy']:.3f}", f"margin {metrics['margin']:.3f}"]
-    return "  ".join(words)
+    return Watch(SpotCheck(engine.scorer), builder, None if engine.source else rows_of, engine.ranks, every)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.core.errors import RunFailed
-from alignzoo.scoring.batches import PER_SEQUENCE, BatchBuilder, ScoredBatch
+from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.exactness import Check, SpotCheck, must_stop
+from alignzoo.scoring.scored_batch import PER_SEQUENCE, ScoredBatch
 
 SHARE = 0.01
 """Maximum fraction of a run's work that checks take."""
@@ -42,7 +43,8 @@ class Watch:
 
     spot: SpotCheck
     builder: BatchBuilder
-    rows_of: Callable[[int], NDArray[np.int64]]
+    rows_of: Callable[[int], NDArray[np.int64]] | None
+    """The rows of a step; None if they are not known before it, so that their lengths choose no step."""
     ranks: Ranks
     every: int
     history: list[bool] = field(default_factory=list)
@@ -61,9 +63,12 @@ class Watch:
     def begin(self, step: int, rows: Sequence[int], mine: Sequence[int]) -> None:
         """Choose the rows to check: the longest and the first of `mine`, this process's share of `rows`."""
         sizes = self.builder.trees.sizes
-        for before in range(self._until, step):
-            self._longest = max(self._longest, int(sizes[self.rows_of(before)].max()))
         longest = int(sizes[list(rows)].max())
+        if self.rows_of is None:
+            self._longest = longest
+        else:
+            for before in range(self._until, step):
+                self._longest = max(self._longest, int(sizes[self.rows_of(before)].max()))
         self._due = step % self.every == 0 or longest > self._longest
         self._longest, self._until = max(self._longest, longest), step + 1
         self._wanted = {max(mine, key=lambda row: (sizes[row], -row)), mine[0]} if self._due else set()

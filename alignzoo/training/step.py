@@ -14,18 +14,20 @@ import torch
 from alignzoo.core.distributed.process_group import Ranks, share_rows
 from alignzoo.core.errors import RunFailed, UserError
 from alignzoo.recipe.schema import TrainConfig
-from alignzoo.scoring.batches import BatchBuilder, ScoredBatch
+from alignzoo.scoring.batches import BatchBuilder
+from alignzoo.scoring.scored_batch import ScoredBatch
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.batch_loss import BatchLoss
+from alignzoo.training.batches import BatchSource, DataBatches
 from alignzoo.training.gradients import gradient_by_batch, gradient_by_row
 from alignzoo.training.moving_reference import MovingReference
 from alignzoo.training.parallelism import choose_parallelism
 from alignzoo.training.passes import Passes
-from alignzoo.training.schedule import rate_factor, rows_of_step
+from alignzoo.training.schedule import rate_factor
 from alignzoo.training.spot_checks import Watch
 
 ZERO_WEIGHT = "zero_weight"
-"""1 in the metrics of a step whose weights are all 0. Such a step moves neither weights nor optimizer state."""
+"""1 in the metrics of a step without rows, or whose weights are all 0. It moves neither weights nor optimizer state."""
 
 
 @dataclass
@@ -44,6 +46,8 @@ class Engine:
     steps: int
     """Optimizer steps of the whole run, for the learning-rate schedule."""
     seed: int
+    source: BatchSource | None = None
+    """Where the rows of a step are from; by default the builder's trees in a seeded order."""
     watch: Watch | None = None
     """Compares scores of some steps with the model's own forward."""
 
@@ -58,6 +62,7 @@ class Engine:
         self.passes = Passes(self.builder, self.parallelism, self.ranks, budget, self._observe)
         self.loss = BatchLoss(self.builder)
         self.states = self.loss.initial_states()
+        self.batches = self.source or DataBatches(len(self.builder.trees), self.config, self.seed)
         live = self.builder.live if self.builder.objective.reference == "moving" else None
         corrected = self.builder.objective.reference_correction(1) != 0
         self.moving = MovingReference(live.model, self.scorer.model, self.optimizer, corrected) if live else None
@@ -74,15 +79,17 @@ class Engine:
         Raises:
             RunFailed: A loss or the gradient is not finite; nothing has changed.
         """
-        rows = rows_of_step(step, len(self.builder.trees), self.config, self.seed).tolist()
+        rows, states = self.batches.begin(step, self.states)
+        rate = self._set_learning_rate(step)
+        if not rows:
+            return {ZERO_WEIGHT: 1.0, "grad_norm": 0.0, "learning_rate": rate}, 0
         slots = [self.builder.tree(row).slots for row in rows]
         mine = share_rows(rows, slots, self.ranks.index, self.ranks.count)
-        rate = self._set_learning_rate(step)
         compute = gradient_by_batch if self.builder.objective.scope == "batch" else gradient_by_row
         if self.watch:
             self.watch.begin(step, rows, mine)
         try:
-            gradient = compute(self.passes, self.loss, step, rows, mine, self.states)
+            gradient = compute(self.passes, self.loss, step, rows, mine, states)
             if self.watch:
                 self.watch.finish(step)
             norm = 0.0 if gradient.zero_weight else self.parallelism.reduce_and_step()

@@ -48,7 +48,7 @@ def summarize(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
     start = f"the run of {resolved.start.recipe.name}" if resolved.start else str(recipe.model)
     node = recipe.objective.to_recipe()
     keys = ("likelihood_accuracy", "preference_accuracy")  # with a reference all rewards tie at the start
-    keys = keys[::-1] if recipe.objective.reference == "none" else keys
+    keys = keys[::-1] if recipe.objective.reference == "none" or "reference" in recipe.references else keys
     baseline = next((key for key in keys if key in first), None)
     return {
         "name": recipe.name,
@@ -65,7 +65,7 @@ def summarize(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
         | ({"code": code} if (code := remote_code_digests(trained.model)) else {}),
         "data": {key: value for key, value in data.items() if key not in ("skipped_rows", "lengths")},
         "eval": {key: value for key, value in trained.last_evaluation.items() if key not in ("kind", "step")}
-        | {"loss_before": first["loss"]}
+        | ({"loss_before": first["loss"]} if "loss" in first else {})
         | ({"baseline_accuracy": first[baseline], "baseline": baseline.split("_")[0]} if baseline else {}),
         "judges": trained.judges,
         "train": {
@@ -75,10 +75,13 @@ def summarize(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
             "pairs_per_second": sum(line["pairs"] for line in timings) / seconds,
             "tokens_per_second": sum(line["tokens"] for line in timings) / seconds,
             **({"zero_weight_steps": idle} if (idle := sum(ZERO_WEIGHT in line for line in lines)) else {}),
-            "final_loss": next(line["loss"] for line in reversed(lines) if line["kind"] == "train"),
+            "final_loss": next(
+                (line["loss"] for line in reversed(lines) if line["kind"] == "train" and "loss" in line), None
+            ),
         },
         "reference": {
             "kind": recipe.objective.reference,
+            **({"named": sorted(recipe.references)} if recipe.references else {}),
             "rows_scored": sum(part.rows_scored for part in trained.references if part),
             "rows_cached": sum(part.rows_cached for part in trained.references if part),
         },

@@ -73,7 +73,7 @@ NEEDS = {
     "ld_dpo": "pairs, cached reference by token",
     "sampo": "pairs, cached reference by token, random numbers",
     "wpo": "pairs, cached reference, log_collision_prob of each token",
-    "tdpo2": "pairs, live reference, kl of each token",
+    "tdpo2": "pairs, live reference, forward_kl of each token",
     "tr_dpo": "pairs, moving reference",
     "aot": "pairs, cached reference, whole batch",
     "beta_dpo": "pairs, cached reference, whole batch, state, random numbers",

@@ -47,11 +47,11 @@ def blocks(page: Path, language: str) -> list[tuple[str, str]]:
 def every_plugin(tmp_path, monkeypatch) -> Path:
     """An overlay that loads all packages of plugins/, and a working directory for files that a page writes."""
     monkeypatch.chdir(tmp_path)
-    zoo = ROOT / "plugins" / "alignzoo-zoo"
-    monkeypatch.syspath_prepend(str(zoo))
     monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "zoo.py").write_text("from alignzoo_zoo import register_modifiers, register_objectives\n")
-    files = [tmp_path / "zoo.py", *(ROOT / "plugins").glob("*/alignzoo_*.py")]
+    for name, hooks in {"zoo": "register_modifiers, register_objectives", "online": "register_objectives"}.items():
+        monkeypatch.syspath_prepend(str(ROOT / "plugins" / f"alignzoo-{name}"))
+        (tmp_path / f"{name}.py").write_text(f"from alignzoo_{name} import {hooks}\n")
+    files = [tmp_path / "zoo.py", tmp_path / "online.py", *(ROOT / "plugins").glob("*/alignzoo_*.py")]
     overlay = tmp_path / "every_plugin.yaml"
     overlay.write_text(yaml.safe_dump({"plugins": sorted(map(str, files))}))
     return overlay

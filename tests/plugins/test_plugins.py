@@ -85,7 +85,7 @@ def test_installed_plugins_are_found_and_a_recipe_uses_one(site):
 
 @pytest.mark.slow
 def test_recipes_of_the_zoo_are_good_where_it_is_installed(site):
-    recipes = sorted(map(str, (ROOT / "recipes" / "zoo").glob("*_hh.yaml")))
+    recipes = sorted(str(path) for name in ("zoo", "online") for path in (ROOT / "recipes" / name).glob("*_hh.yaml"))
     code = (
         "import sys\nfrom alignzoo.cli.app import _exit_code\nfor recipe in sys.argv[1:]:\n"
         "    sys.argv = ['alignzoo', 'validate', recipe]\n    assert _exit_code() == 0, recipe"

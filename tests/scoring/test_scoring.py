@@ -9,6 +9,7 @@ from architectures import FOREST, PLAIN, VOCABULARY, build
 
 from alignzoo.core.errors import UserError
 from alignzoo.data.trees import Branch, Tree, Trees
+from alignzoo.interfaces.requirements import DIVERGENCES
 from alignzoo.models.logits import per_sequence
 from alignzoo.scoring import lm_head
 from alignzoo.scoring import scorer as scorer_module
@@ -190,12 +191,13 @@ def written_out(model, live, tree, branch):
         "log_prob": p.gather(1, ids[0, first:, None])[:, 0],
         "entropy": torch.distributions.Categorical(logits=p).entropy(),
         "log_collision_prob": p.exp().square().sum(1).log(),
-        "kl": torch.nn.functional.kl_div(p, q, log_target=True, reduction="none").sum(1),  # KL(q || p)
+        "forward_kl": torch.nn.functional.kl_div(p, q, log_target=True, reduction="none").sum(1),  # KL(q || p)
+        "reverse_kl": torch.nn.functional.kl_div(q, p, log_target=True, reduction="none").sum(1),
         "ref_log_prob": q.gather(1, ids[0, first:, None])[:, 0],
     }
 
 
-STATISTICS = ("entropy", "log_collision_prob", "kl")
+STATISTICS = ("entropy", "log_collision_prob", "forward_kl", "reverse_kl")
 
 
 @pytest.mark.parametrize("elements", [2**25, 5 * VOCABULARY], ids=["one chunk", "many"])
@@ -225,23 +227,24 @@ def test_statistics_and_a_live_reference_are_what_their_definitions_say(monkeypa
 def test_a_live_reference_says_what_it_says_alone(precision):
     model, other, forest = build(FOREST["llama"]()), build(FOREST["llama"](), seed=1), lay_out(random_trees())
     live = Scorer(other.requires_grad_(False), precision=precision)
-    beside = Scorer(model, precision=precision)(forest, ("kl",), live)
+    beside = Scorer(model, precision=precision)(forest, DIVERGENCES, live)
     assert torch.allclose(beside["ref_log_prob"], live(forest)["log_prob"], rtol=1e-6)
-    assert (beside["kl"] > 0).all()
+    assert all((beside[name] > 0).all() for name in DIVERGENCES)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_policy_that_is_its_live_reference_has_ratios_and_kl_of_exactly_zero(precision):
     model, same, forest = build(FOREST["llama"]()), build(FOREST["llama"]()), lay_out(random_trees())
     live = Scorer(same.requires_grad_(False), precision=precision)
-    found = Scorer(model, precision=precision)(forest, ("kl",), live)
+    found = Scorer(model, precision=precision)(forest, DIVERGENCES, live)
     assert torch.equal(found["log_prob"], found["ref_log_prob"])
-    assert (found["kl"] == 0).all()
+    assert all((found[name] == 0).all() for name in DIVERGENCES)
 
 
-def test_the_kl_needs_a_live_reference():
-    with pytest.raises(ValueError, match="no statistic kl without a live reference"):
-        Scorer(build(FOREST["llama"]()))(lay_out(random_trees()), ("kl",))
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_a_kl_needs_a_live_reference(name):
+    with pytest.raises(ValueError, match=f"no statistic {name} without a live reference"):
+        Scorer(build(FOREST["llama"]()))(lay_out(random_trees()), (name,))
 
 
 @pytest.mark.parametrize("layout", ["padded", "plain"])

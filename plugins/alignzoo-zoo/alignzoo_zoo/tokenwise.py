@@ -20,13 +20,13 @@ class TDPO1(Objective):
     equation = "-log sigmoid(beta (h - (D_l - D_w))), with D(y) = sum_t KL(ref || pi) at each token"
     reference = "live"
     tokens = True
-    statistics = ("kl",)
+    statistics = ("forward_kl",)
 
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
 
     def loss(self, pair: Pair) -> Tensor:
         """Return the loss, shape (B,)."""
-        chosen, rejected = (one.tokens.sum(one.tokens.kl) for one in (pair.chosen, pair.rejected))
+        chosen, rejected = (one.tokens.sum(one.tokens.forward_kl) for one in (pair.chosen, pair.rejected))
         return -logsigmoid(self.beta * (pair.margin - (rejected - chosen)))
 
 
@@ -44,7 +44,7 @@ class TDPO2(Objective):
     equation = "-log sigmoid(beta (h - alpha (D_l - stop_gradient(D_w)))), with D(y) = sum_t KL(ref || pi)"
     reference = "live"
     tokens = True
-    statistics = ("kl",)
+    statistics = ("forward_kl",)
     stop_gradient = "no gradient goes through the KL of the chosen completion, as in the paper"
 
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
@@ -52,7 +52,7 @@ class TDPO2(Objective):
 
     def loss(self, pair: Pair) -> Tensor:
         """Return the loss, shape (B,)."""
-        chosen, rejected = (one.tokens.sum(one.tokens.kl) for one in (pair.chosen, pair.rejected))
+        chosen, rejected = (one.tokens.sum(one.tokens.forward_kl) for one in (pair.chosen, pair.rejected))
         return -logsigmoid(self.beta * (pair.margin - self.alpha * (rejected - chosen.detach())))
 
 

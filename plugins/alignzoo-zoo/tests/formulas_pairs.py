@@ -259,13 +259,13 @@ def d2po(yw, yl, beta=0.1, gamma=0.98):
 @pair
 def tdpo1(yw, yl, beta=0.1):
     """Zeng et al. 2404.11999, TDPO1: minus the difference of the sequential KLs, rejected less chosen."""
-    return -log_sigmoid(beta * (yw.r - yl.r) - beta * (math.fsum(yl.kl) - math.fsum(yw.kl)))
+    return -log_sigmoid(beta * (yw.r - yl.r) - beta * (math.fsum(yl.forward_kl) - math.fsum(yw.forward_kl)))
 
 
 @pair
 def tdpo2(yw, yl, beta=0.1, alpha=0.5):
     """Zeng et al. 2404.11999, TDPO2; the chosen KL is held constant."""
-    return -log_sigmoid(beta * (yw.r - yl.r) - alpha * beta * (math.fsum(yl.kl) - math.fsum(yw.kl)))
+    return -log_sigmoid(beta * (yw.r - yl.r) - alpha * beta * (math.fsum(yl.forward_kl) - math.fsum(yw.forward_kl)))
 
 
 # Pairs: without a reference

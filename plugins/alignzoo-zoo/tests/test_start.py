@@ -13,7 +13,7 @@ EVERY = [row for rows in PAIRS.values() for row in rows]
 
 
 def at_start(y: Completion) -> Completion:
-    return replace(y, tokens=y.ref_tokens, kl=(0.0,) * y.n, log_collision_prob=y.ref_tokens)
+    return replace(y, tokens=y.ref_tokens, forward_kl=(0.0,) * y.n, log_collision_prob=y.ref_tokens)
 
 
 START = [Pair(at_start(row.chosen), at_start(row.rejected)) for row in EVERY]

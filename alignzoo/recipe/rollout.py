@@ -1,0 +1,93 @@
+"""The section `rollout` of a recipe: draws from the policy during training, and the rewards that they get."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, SerializeAsAny, ValidationError
+
+from alignzoo.interfaces.component import Spelling, Strict
+from alignzoo.interfaces.judge import Judge
+from alignzoo.recipe.components import ComponentBuilder, as_list, as_node
+from alignzoo.recipe.pydantic_errors import problems_of
+
+
+class Reward(Strict):
+    """A judge whose scores are rewards; in a recipe its fields stand beside those of the judge."""
+
+    judge: SerializeAsAny[Judge]
+    weight: float = Field(1.0, ge=-1e6, le=1e6, description="factor in the sum of the rewards")
+    clip: float | None = Field(None, gt=0, description="limit of the score's absolute value; null: none")
+
+    def to_recipe(self, spelling: Spelling | None = None) -> dict[str, Any]:
+        """Return the reward as a recipe writes it."""
+        return {**self.judge.to_recipe(spelling), "weight": self.weight, "clip": self.clip}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return everything that the reward depends on, as plain JSON values."""
+        return {"judge": self.judge.fingerprint(), "weight": self.weight, "clip": self.clip}
+
+
+class RolloutConfig(Strict):
+    """Draws from the policy during training: completions of training prompts, scored, and made into training rows.
+
+    With this section the data's own completions are not trained on.
+    """
+
+    completions: int = Field(8, ge=1, le=4096, description="completions drawn for each prompt")
+    temperature: float = Field(1.0, gt=0, description="temperature of the draws; objectives on groups are scored at it")
+    top_p: float = Field(1.0, gt=0, le=1, description="draw from the likeliest tokens with this share of the mass")
+    max_new_tokens: int = Field(48, ge=1, description="limit of a completion, in tokens")
+    prompts: int | None = Field(
+        None, ge=1, description="prompts of a rollout, a multiple of train.batch_size; null: train.batch_size"
+    )
+    epochs: int = Field(1, ge=1, description="passes over the prompts of a rollout")
+    pairs: Literal["extremes", "adjacent", "all"] | None = Field(
+        None, description="pairs of draws with different rewards, for objectives on pairs; null: extremes"
+    )
+    labels: float | Literal["mean"] | None = Field(
+        None, description="draws with a higher reward are desirable, for objectives on labels; null: mean, the prompt's"
+    )
+    rewards: tuple[Reward, ...] = Field(description="judges whose scores are rewards, with their weights")
+    unfinished: Literal["keep", "penalty", "drop"] = Field(
+        "keep", description="draws that max_new_tokens has cut: as they are, with less reward, or left out"
+    )
+    penalty: float = Field(1.0, gt=0, description="taken from the reward of a cut draw with unfinished: penalty")
+    missing: Literal["stop", "drop"] = Field(
+        "stop", description="draws that no judge has scored: an error, or left out"
+    )
+    kl_rows: int = Field(32, ge=0, description="draws of a rollout on which the exact KL divergence is measured")
+    held_out_prompts: int = Field(64, ge=0, description="held-out prompts that an evaluation draws a completion of")
+
+
+FIELDS = tuple(name for name in Reward.model_fields if name != "judge")
+"""Keys of a reward beside those of its judge."""
+
+
+def build_rewards(given: Any, builder: ComponentBuilder) -> tuple[Reward, ...]:
+    """Return the rewards of a list of names or nodes, without those that have a problem."""
+    at = ("rollout", "rewards")
+    items = as_list(given)
+    if not isinstance(items, list):
+        builder.problems.add(at, "not a list", "a list of judges")
+        return ()
+    if not items:
+        builder.problems.add(at, "an empty list", "at least one judge")
+    found = []
+    for i, item in enumerate(map(as_node, items)):
+        own = {key: item.pop(key) for key in FIELDS if isinstance(item, dict) and key in item}
+        judge = builder.build(item, (*at, str(i)), "judge", FIELDS)
+        if judge is None:
+            continue
+        try:
+            found.append(Reward(judge=judge, **own))
+        except ValidationError as error:
+            builder.problems.extend(problems_of(error, builder.problems.node, (*at, str(i)), Reward))
+            continue
+        if type(judge).scores is Judge.scores:
+            builder.problems.add(
+                (*at, str(i)), f"{judge.name} compares replies and gives no scores", "a judge that scores each reply"
+            )
+    if found and not any(reward.weight for reward in found):
+        builder.problems.add(at, "every weight is 0", "at least one reward that counts")
+    return tuple(found)

@@ -1,0 +1,74 @@
+"""Contradictions between the section `rollout` and the rest of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from alignzoo.interfaces.objective import Objective
+from alignzoo.recipe.problems import Problems
+
+COLUMNS = {"score"}
+"""Columns that draws have."""
+AT = ("rollout",)
+Found = tuple[tuple[str, ...], str, str]
+"""The key, what is wrong, and what was expected."""
+
+
+def check_rollout(plain: dict[str, Any], problems: Problems) -> None:
+    """Add a problem for each contradiction between an objective and the presence or the keys of `rollout`."""
+    objective, section = plain.get("objective"), plain.get("rollout")
+    if not isinstance(objective, Objective):
+        return
+    if section is None:
+        if objective.data == "group":
+            problems.add(("objective",), f"{objective.name} learns from draws", "a section `rollout` with `rewards`")
+        return
+    if not isinstance(section, dict):
+        return
+    for at, what, expected in (*_of_objective(objective, section), *_of_sections(plain, section, objective)):
+        problems.add(at, what, expected)
+
+
+def _of_objective(objective: Objective, section: dict[str, Any]) -> Iterator[Found]:
+    terms = [term for _, term in objective.terms]
+    kinds = {term.data for term in terms}
+    name, count = objective.name, section.get("completions", 8)
+    if objective.head == "scalar":
+        yield AT, f"{name} trains a reward model, which writes no completions", "a recipe without `rollout`"
+    for term in terms:
+        if strange := sorted(set(term.columns) - COLUMNS):
+            yield ("objective",), f"{term.name} needs the column '{strange[0]}', which draws do not have", ""
+    needed = max(
+        term.min_completions if term.data in ("group", "ranked") else 1 + (term.data == "pair") for term in terms
+    )
+    if isinstance(count, int) and count < needed:
+        yield (*AT, "completions"), f"{name} compares the completions of a prompt", f"at least {needed}"
+    if objective.data == "group" and section.get("top_p", 1.0) != 1.0:
+        yield (*AT, "top_p"), f"{name} needs draws from the policy's whole distribution", "1.0"
+    shape = {"pairs": ("pair", "pairs"), "labels": ("unpaired", "labels")}
+    for key, (kind, words) in shape.items():
+        if section.get(key) is not None and kind not in kinds:
+            yield (*AT, key), f"{name} does not learn from {words}", "no such key"
+    if section.get("penalty", 1.0) != 1.0 and section.get("unfinished") != "penalty":
+        yield (*AT, "penalty"), "it has no effect", "unfinished: penalty"
+
+
+def _of_sections(plain: dict[str, Any], section: dict[str, Any], objective: Objective) -> Iterator[Found]:
+    train, tokens, figures = (plain.get(key) or {} for key in ("train", "tokens", "eval"))
+    data = plain.get("data")
+    prompts, batch = section.get("prompts"), train.get("batch_size", 64) if isinstance(train, dict) else 64
+    if isinstance(prompts, int) and isinstance(batch, int) and batch > 0 and prompts % batch:
+        yield (*AT, "prompts"), f"{prompts} prompts are no multiple of train.batch_size, {batch}", f"such as {batch}"
+    if isinstance(train, dict) and train.get("compile"):
+        yield ("train", "compile"), "completions are drawn by the model's own layers", "false"
+    if getattr(data, "label_noise", 0):
+        yield ("data", "label_noise"), "labels are the rewards' own with `rollout`", "0"
+    if getattr(data, "train_on", "") == "all":
+        yield ("data", "train_on"), "'all' leaves no prompts to complete", "assistant"
+    limit, new = tokens.get("max_length", 512) if isinstance(tokens, dict) else 512, section.get("max_new_tokens", 48)
+    if isinstance(limit, int) and isinstance(new, int) and new >= limit:
+        yield (*AT, "max_new_tokens"), f"it leaves no room for a prompt in tokens.max_length, {limit}", "less"
+    if objective.data == "group" and isinstance(figures, dict) and figures.get("metrics"):
+        what = f"{objective.name} is evaluated on draws, which these metrics don't read"
+        yield ("eval", "metrics"), what, "no metrics; rewards and KL are measured on held-out prompts"

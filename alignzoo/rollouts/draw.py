@@ -1,0 +1,104 @@
+"""Completions drawn from the policy. A draw is a function of weights, seed, step, row and number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from alignzoo.core.console import Advance
+from alignzoo.data.trees import TokenIds
+from alignzoo.models.generation import Reply, generate_replies
+from alignzoo.models.tokenizers import decode
+from alignzoo.recipe.rollout import RolloutConfig
+
+Key = tuple[int, int, int]
+"""Rollout, row of the data, and number of the draw: with the seed all that its random numbers depend on."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Completions of B prompts, G of each, one after the other: B G in all."""
+
+    tokens: TokenIds
+    """(T,) token ids of all completions, the end-of-sequence token included where it was drawn."""
+    cuts: NDArray[np.int64]
+    """(B G + 1,) where each completion starts."""
+    finished: NDArray[np.bool_]
+    """(B G,) False where the limit of new tokens has cut a completion."""
+    log_prob: NDArray[np.float64]
+    """(B G,) log-probs that the sampler has seen, at temperature 1, in nats. Nothing is learnt from them."""
+
+    @classmethod
+    def of(cls, replies: Sequence[Reply]) -> Draws:
+        """Join completions."""
+        sizes = [len(reply.tokens) for reply in replies]
+        return cls(
+            np.concatenate([reply.tokens for reply in replies]).astype(np.int32),
+            np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+            np.array([reply.finished for reply in replies]), np.array([reply.log_prob for reply in replies]),
+        )  # fmt: skip
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Draws:
+        """Return the draws that `arrays` has written."""
+        return cls(arrays["tokens"], arrays["cuts"], arrays["finished"].astype(np.bool_), arrays["log_prob"])
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the draws as arrays, to write them."""
+        return {"tokens": self.tokens, "cuts": self.cuts, "finished": self.finished.astype(np.uint8),
+                "log_prob": self.log_prob}  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.finished)
+
+    def __getitem__(self, number: int) -> TokenIds:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        return self.tokens[self.cuts[number] : self.cuts[number + 1]]
+
+    def __iter__(self) -> Iterator[TokenIds]:
+        return (self[number] for number in range(len(self)))
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(B G,) number of tokens of each completion."""
+        return np.diff(self.cuts)
+
+    def texts(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+        """Return the completions as text, without special tokens and surrounding spaces."""
+        return [text.strip() for text in decode(tokenizer, self, skip_special_tokens=True)]
+
+
+def draw(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[TokenIds], rows: Sequence[int],
+    config: RolloutConfig, *, seed: int, rollout: int, greedy: bool = False, completions: int | None = None,
+    progress: Advance | None = None,
+) -> Draws:  # fmt: skip
+    """Draw completions of each prompt: those of the first prompt, then those of the second, and so on.
+
+    Args:
+        model: The policy.
+        tokenizer: Its tokenizer.
+        prompts: Token ids of the prompts.
+        rows: The row of the data of each prompt.
+        config: Number of completions, temperature, top-p and limit of new tokens.
+        seed: The run's seed.
+        rollout: The number of the rollout.
+        greedy: Take the likeliest tokens, once for each prompt.
+        completions: Draws of each prompt in place of the recipe's.
+        progress: Receives the number of draws finished since its last call.
+    """
+    each = 1 if greedy else completions or config.completions
+    repeated = [prompt for prompt in prompts for _ in range(each)]
+    keys: list[Key] = [(rollout, int(row), number) for row in rows for number in range(each)]
+    return Draws.of(
+        generate_replies(
+            model, tokenizer, repeated, temperature=0 if greedy else config.temperature, top_p=config.top_p,
+            max_new_tokens=config.max_new_tokens, seed=seed, progress=progress, keys=keys,
+        )
+    )  # fmt: skip

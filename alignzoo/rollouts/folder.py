@@ -1,0 +1,86 @@
+"""Rollouts on disk: a sealed folder for each phase, written before anything is learnt from it.
+
+    rollouts/000012/drawn/    draws.safetensors: token ids, where each completion starts, and whether it finished
+    rollouts/000012/judged/   rewards.safetensors: raw scores; replies.jsonl: prompts' ids, texts and scores, to read
+    rollouts/000012/scored/   scores.safetensors: log-probs at the time of drawing, of the reference, and advantages
+
+A resumed run reads what is there and repeats the rest. A damaged folder is set aside, and its phase repeated.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from alignzoo.core.arrays import mmap_safetensors
+from alignzoo.core.artifacts import Manifest, atomic_folder, quarantine, read_verified, write_manifest
+from alignzoo.core.files import translate_os_errors
+
+Arrays = Mapping[str, NDArray[Any]]
+PHASES = {"drawn": "draws.safetensors", "judged": "rewards.safetensors", "scored": "scores.safetensors"}
+"""Phase -> the file of its arrays, in the order in which they are written."""
+TEXTS = "replies.jsonl"
+
+
+class PhaseManifest(Manifest):
+    """The about.json of a phase."""
+
+    rollout: int
+    run: str
+    """Fingerprint of the run."""
+
+
+@dataclass(frozen=True)
+class RolloutFolder:
+    """The rollouts of a run."""
+
+    root: Path
+    run: str
+    """Fingerprint of the run, which alone reads them again."""
+    writes: bool = True
+    """True in the one process that writes."""
+
+    def phase(
+        self,
+        rollout: int,
+        phase: str,
+        make: Callable[[], Arrays],
+        texts: Callable[[Arrays], Sequence[Any]] | None = None,
+    ) -> Arrays:
+        """Return the arrays of a phase, made and written if they are not there.
+
+        Args:
+            rollout: The number of the rollout.
+            phase: One of `PHASES`.
+            make: Makes the arrays.
+            texts: From the arrays to JSON values that are written beside them, one a line.
+
+        Raises:
+            NotWritten: The disk is full or the like.
+        """
+        folder = self.root / f"{rollout:06d}" / phase
+        about = read_verified(folder, PhaseManifest)
+        if about is not None and about["run"] == self.run and about["rollout"] == rollout:
+            return mmap_safetensors(folder / PHASES[phase])
+        if folder.exists() and self.writes:
+            quarantine(folder)
+        arrays = make()
+        if self.writes:
+            self._write(folder, rollout, phase, arrays, texts(arrays) if texts else ())
+        return arrays
+
+    def _write(self, folder: Path, rollout: int, phase: str, arrays: Arrays, texts: Sequence[Any]) -> None:
+        with atomic_folder(folder, needs=sum(array.nbytes for array in arrays.values())) as temporary:
+            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary / PHASES[phase])
+            if texts:
+                lines = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in texts)
+                with translate_os_errors(temporary / TEXTS):
+                    (temporary / TEXTS).write_text(lines, encoding="utf-8")
+            write_manifest(temporary, {"rollout": rollout, "run": self.run})

@@ -1,0 +1,81 @@
+"""Log-probs of drawn rows, without a graph: of the policy when it drew, and of the reference. No cache holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from alignzoo.data.trees import Trees
+from alignzoo.scoring.forest import lay_out
+from alignzoo.scoring.microbatches import in_micro_batches
+from alignzoo.scoring.scorer import Scorer
+
+
+class TokenValues:
+    """A value of each scored token of some trees.
+
+    Args:
+        trees: The trees.
+        values: (N,) in the order of trees, branches and tokens.
+    """
+
+    def __init__(self, trees: Trees, values: NDArray[np.float32]) -> None:
+        self.trees, self.values, self._cuts = trees, values, token_cuts(trees)
+
+    def tokens(self, tree: int, branch: int) -> NDArray[np.float32]:
+        """Return the values of one branch, (n,)."""
+        at = self.trees.branches(tree)[0] + branch
+        return self.values[self._cuts[at] : self._cuts[at + 1]]
+
+
+def token_cuts(trees: Trees) -> NDArray[np.int64]:
+    """Return where the scored tokens of each branch start, (branches + 1,)."""
+    scored = np.delete(trees.scored, trees.trees[:-1])
+    return np.concatenate([[0], np.cumsum(scored)]).astype(np.int64)
+
+
+@torch.no_grad()
+def score_rows(
+    scorer: Scorer, trees: Trees, budget: int, say: Callable[[str], None], statistics: Sequence[str] = (),
+    live: Scorer | None = None,
+) -> dict[str, NDArray[np.float32]]:  # fmt: skip
+    """Return the log-prob and the statistics of each scored token, (N,), in the order of trees and branches.
+
+    Args:
+        scorer: The policy or the reference.
+        trees: The rows.
+        budget: Token slots of a micro-batch.
+        say: Shows a message.
+        statistics: Names of statistics.
+        live: The reference of the statistics.
+    """
+    device = next(scorer.parameters()).device
+    cuts = token_cuts(trees)
+    found: dict[str, NDArray[np.float32]] = {}
+
+    def work(rows: list[int]) -> dict[str, torch.Tensor]:
+        return scorer(lay_out([trees[row] for row in rows], scorer.layout).to(device), tuple(statistics), live)
+
+    for rows, values in in_micro_batches(trees, np.arange(len(trees)), budget, scorer.layout, work, say):
+        places = np.concatenate([np.arange(*cuts[list(trees.branches(row))]) for row in rows])
+        for name, value in values.items():
+            found.setdefault(name, np.zeros(cuts[-1], np.float32))[places] = value.float().cpu().numpy()
+    return found
+
+
+@contextmanager
+def at_temperature(temperature: float, *scorers: Scorer | None) -> Iterator[None]:
+    """Score at a temperature inside the block."""
+    known = [scorer for scorer in scorers if scorer is not None]
+    before = [scorer.temperature for scorer in known]
+    for scorer in known:
+        scorer.temperature = temperature
+    try:
+        yield
+    finally:
+        for scorer, one in zip(known, before, strict=True):
+            scorer.temperature = one

@@ -1,0 +1,141 @@
+"""From draws and rewards to training rows: groups, pairs, labels, ranked lists, or the best of N."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alignzoo.data.convert import with_mismatched
+from alignzoo.data.trees import Branch, TokenIds, Tree, Trees
+from alignzoo.interfaces.objective import Objective
+from alignzoo.recipe.rollout import RolloutConfig
+from alignzoo.rollouts.draw import Draws
+from alignzoo.rollouts.rewards import Judged
+
+
+class Choice(NamedTuple):
+    """One training row: the numbers of its draws, best first."""
+
+    draws: tuple[int, ...]
+    desirable: float = 1.0
+    """The label of the first draw; the others are undesirable."""
+
+
+Rule = Callable[[NDArray[np.int64], NDArray[np.float64]], Iterator[Choice]]
+"""From a prompt's draws that are kept, by falling reward, and the rewards of all, to training rows."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The training rows of a rollout."""
+
+    trees: Trees
+    rows_of: list[list[int]]
+    """The training rows of each prompt."""
+
+
+def select(
+    objective: Objective, config: RolloutConfig, ids: Sequence[str], prompts: Sequence[TokenIds], draws: Draws,
+    judged: Judged, max_length: int,
+) -> Selection:  # fmt: skip
+    """Make the training rows that an objective takes of the draws.
+
+    A row's columns are `score`, the reward, and `desirable`; those of a group are `reward`, `kept` and `finished`.
+    Draws with the same tokens form no pair, and a list has each once.
+
+    Args:
+        objective: The objective, or a sum of several.
+        config: The rules for pairs and labels.
+        ids: The ids of the prompts.
+        prompts: Their token ids.
+        draws: All completions.
+        judged: Their rewards.
+        max_length: Limit on prompt and completion, in tokens, for mismatched completions.
+    """
+    if objective.data == "group":
+        return _groups(ids, prompts, draws, judged)
+    rule = _rule(objective, config)
+    reward, kept = judged.reward, judged.kept
+    trees: list[Tree] = []
+    score: list[float] = []
+    desirable: list[float] = []
+    rows_of: list[list[int]] = []
+    for b, (id, prompt) in enumerate(zip(ids, prompts, strict=True)):
+        own = np.flatnonzero(kept[b])
+        order = _distinct(own[np.argsort(-reward[b, own], kind="stable")], draws, b * kept.shape[1])
+        choices = list(rule(order, reward[b])) if len(order) else []
+        rows_of.append(list(range(len(trees), len(trees) + len(choices))))
+        for n, choice in enumerate(choices):
+            branches = tuple(Branch(draws[b * kept.shape[1] + g]) for g in choice.draws)
+            trees.append(Tree(id if len(choices) == 1 else f"{id}/{n}", prompt, branches))
+            score += [float(reward[b, g]) for g in choice.draws]
+            desirable += [choice.desirable] + [0.0] * (len(choice.draws) - 1)
+    columns = {"score": np.array(score, np.float32)}
+    if any(term.data == "unpaired" for _, term in objective.terms):
+        columns["desirable"] = np.array(desirable, np.float32)
+    if objective.mismatched and len({tree.prompt.tobytes() for tree in trees}) < 2:
+        return Selection(Trees.build([]), [[] for _ in ids])  # no completion of another prompt
+    built = Trees.build(trees, columns)
+    return Selection(with_mismatched(built, max_length) if objective.mismatched else built, rows_of)
+
+
+def _groups(ids: Sequence[str], prompts: Sequence[TokenIds], draws: Draws, judged: Judged) -> Selection:
+    count = judged.kept.shape[1]
+    trees = Trees.build(
+        Tree(id, prompt, tuple(Branch(draws[b * count + g]) for g in range(count)))
+        for b, (id, prompt) in enumerate(zip(ids, prompts, strict=True))
+    )
+    found = {"reward": judged.reward, "kept": judged.kept, "finished": draws.finished}
+    trees.columns = {name: values.reshape(-1).astype(np.float32) for name, values in found.items()}
+    return Selection(trees, [[b] for b in range(len(ids))])
+
+
+def _distinct(order: NDArray[np.int64], draws: Draws, first: int) -> NDArray[np.int64]:
+    """Keep the first of draws with the same tokens."""
+    seen = {draws[first + int(g)].tobytes(): int(g) for g in order[::-1]}
+    kept = set(seen.values())
+    return np.array([g for g in order if int(g) in kept], dtype=np.int64)
+
+
+def _rule(objective: Objective, config: RolloutConfig) -> Rule:
+    kinds = {term.data for _, term in objective.terms}
+    if "ranked" in kinds:
+        return _ranked
+    if "pair" in kinds:
+        rule = config.pairs or "extremes"
+        return lambda order, reward: _pairs(order, reward, rule)
+    if "unpaired" in kinds:
+        limit = config.labels if isinstance(config.labels, float) else None
+        return lambda order, reward: _labels(order, reward, limit)
+    return lambda order, reward: iter([Choice((int(order[0]),))])  # the best of N
+
+
+def _ranked(order: NDArray[np.int64], reward: NDArray[np.float64]) -> Iterator[Choice]:
+    if len(order) > 1 and reward[order[0]] > reward[order[-1]]:
+        yield Choice(tuple(order.tolist()))
+
+
+def _pairs(order: NDArray[np.int64], reward: NDArray[np.float64], rule: str) -> Iterator[Choice]:
+    last = len(order) - 1
+    places = {
+        "extremes": [(0, last)],
+        "adjacent": [(i, i + 1) for i in range(last)],
+        "all": list(combinations(range(last + 1), 2)),
+    }[rule]
+    for i, j in places:
+        if reward[order[i]] > reward[order[j]]:
+            yield Choice((int(order[i]), int(order[j])))
+
+
+def _labels(order: NDArray[np.int64], reward: NDArray[np.float64], limit: float | None) -> Iterator[Choice]:
+    """Label each draw by a limit, or by the mean of the prompt's draws where not all rewards are equal."""
+    if limit is None and reward[order[0]] == reward[order[-1]]:
+        return
+    limit = float(reward[order].mean()) if limit is None else limit
+    for g in order.tolist():
+        yield Choice((g,), float(reward[g] > limit))

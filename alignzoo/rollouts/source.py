@@ -1,0 +1,245 @@
+"""The batches of an online run: each step's rows are made of the rollout that it belongs to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from alignzoo.core.console import Screen
+from alignzoo.core.errors import RunFailed
+from alignzoo.data.trees import TokenIds
+from alignzoo.interfaces.group import Group
+from alignzoo.recipe.rollout import RolloutConfig
+from alignzoo.recipe.schema import Recipe
+from alignzoo.rollouts.calendar import Calendar
+from alignzoo.rollouts.draw import Draws, draw
+from alignzoo.rollouts.figures import divergence, divergence_figures, figures
+from alignzoo.rollouts.folder import Arrays, RolloutFolder
+from alignzoo.rollouts.prompts import Prompts
+from alignzoo.rollouts.rewards import Judged, combine, score
+from alignzoo.rollouts.scores import TokenValues, score_rows
+from alignzoo.rollouts.select import Selection, select
+from alignzoo.scoring.advantages import advantage_input, advantages
+from alignzoo.scoring.batches import BatchBuilder
+from alignzoo.scoring.scorer import Scorer
+
+States = list[dict[str, float]]
+GREEDY = "greedy "
+"""Prefix of the arrays of greedy draws."""
+HELD_OUT = -1
+"""The number of a rollout that held-out draws have, so that every evaluation uses the same random numbers."""
+
+
+@dataclass
+class Rollouts:
+    """Draws, judges and scores a rollout before its first step, and hands out its rows.
+
+    Every phase is on disk before the next begins. What is there already, of a run that was stopped, is used again.
+    """
+
+    recipe: Recipe
+    calendar: Calendar
+    scorer: Scorer
+    reference: Scorer | None
+    """The policy before its first step; None for an objective without a reference."""
+    builder: BatchBuilder
+    """Its rows are replaced by those of each rollout."""
+    tokenizer: PreTrainedTokenizerBase
+    prompts: Prompts
+    held_out: Prompts
+    folder: RolloutFolder
+    screen: Screen
+    budget: int
+    """Token slots of a micro-batch."""
+    line: dict[str, Any] | None = None
+    """The figures of a rollout, in its first step."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """The time that each phase of the rollout took, in its first step."""
+
+    def __post_init__(self) -> None:
+        assert self.recipe.rollout is not None
+        self.config: RolloutConfig = self.recipe.rollout
+        self.objective = self.recipe.objective
+        self.builder.max_new_tokens = self.config.max_new_tokens
+        self._held = -1
+        self._rows_of: list[list[int]] = []
+        self._after: States | None = None
+        self._last: dict[str, Any] = {}
+        self._times: dict[str, float] = {}
+        if self.objective.data == "group":  # draws are scored at the temperature that they were drawn at
+            for scorer in filter(None, (self.scorer, self.reference)):
+                scorer.temperature = self.config.temperature
+
+    def begin(self, step: int, states: States) -> tuple[list[int], States]:
+        """Return the rows of a step, as numbers of the builder's trees, and the states that its loss sees.
+
+        Args:
+            step: The step, from 0.
+            states: The state of each term before the step.
+
+        Raises:
+            RunFailed: A judge or the objective's advantage fails, or a rollout that this step continues is not on disk.
+        """
+        turn = self.calendar.turn(step)
+        if turn.rollout != self._held:
+            self._open(step, states)
+        if turn.update:
+            self.line, self.seconds = None, {}
+        rows = [row for place in self.calendar.minibatch(step) for row in self._rows_of[int(place)]]
+        return rows, self._after or states if turn.update == 0 else states
+
+    def _open(self, step: int, states: States) -> None:
+        """Make or read the rollout of a step, and give its rows to the builder."""
+        turn, when = self.calendar.turn(step), f"step {step + 1}: "
+        places = self.calendar.prompts_of(turn.rollout)
+        ids, tokens = self.prompts.ids(places), self.prompts.tokens(places)
+        self.seconds = {}
+
+        def gone() -> Arrays:
+            raise RunFailed(
+                f"{when}its rollout, {turn.rollout}, is not on disk, and the policy that drew it is gone; "
+                "--fresh starts the run again"
+            )
+
+        def phase(name: str, make: Callable[[], Arrays], texts: Any = None) -> Arrays:
+            began = time.perf_counter()
+            found = self.folder.phase(turn.rollout, name, gone if turn.update else make, texts)
+            self.seconds[name] = time.perf_counter() - began
+            return found
+
+        drawn = phase("drawn", lambda: self._draw(turn.rollout, places, tokens))
+        draws = Draws.from_arrays(drawn)
+        judged = phase("judged", lambda: self._judge(drawn, places, when), lambda one: self._texts(draws, ids, one))
+        found = combine(judged["raw"], draws.finished, self.config, ids, when)
+        chosen = select(self.objective, self.config, ids, tokens, draws, found, self.recipe.tokens.max_length)
+        if f"{GREEDY}raw" in judged:
+            self._add_greedy(chosen, drawn, judged, ids, when)
+        if len(chosen.trees):
+            self.builder.hold(chosen.trees, None, {})
+        scored = phase("scored", lambda: self._score(chosen, draws, tokens, states, when))
+        self._hold(chosen, scored)
+        if self.objective.data == "group":
+            self._after = self._next_states(chosen, scored, states)
+        self._held, self._rows_of = turn.rollout, chosen.rows_of
+        self.line = {"rollout": turn.rollout, "rows": len(chosen.trees)}
+        self.line |= figures(draws, judged["raw"], found, self.config.rewards) | divergence_figures(scored)
+        self._last, self._times = self.line, self.seconds
+
+    def _draw(self, rollout: int, places: NDArray[np.int64], tokens: list[TokenIds]) -> Arrays:
+        found: dict[str, NDArray[Any]] = {}
+        for greedy in (False, True) if self.objective.greedy_baseline else (False,):
+            count = len(tokens) * (1 if greedy else self.config.completions)
+            with self.screen.without_bars().bar("drawing", count) as advance:
+                draws = draw(
+                    self.scorer.model, self.tokenizer, tokens, self.prompts.rows[places].tolist(), self.config,
+                    seed=self.recipe.seed, rollout=rollout, greedy=greedy, progress=advance,
+                )  # fmt: skip
+            found |= {(GREEDY if greedy else "") + name: values for name, values in draws.arrays().items()}
+        return found
+
+    def _judge(self, drawn: Arrays, places: NDArray[np.int64], when: str) -> Arrays:
+        found = {}
+        for prefix in ("", GREEDY):
+            if f"{prefix}tokens" in drawn:
+                own = {name.removeprefix(GREEDY): value for name, value in drawn.items() if name.startswith(GREEDY)}
+                draws = Draws.from_arrays(own if prefix else drawn)
+                texts = self.prompts.texts(np.repeat(places, len(draws) // len(places)))
+                found[f"{prefix}raw"] = score(self.config.rewards, texts, draws.texts(self.tokenizer), when)
+        return found
+
+    def _texts(self, draws: Draws, ids: list[str], judged: Arrays) -> list[dict[str, Any]]:
+        """Return one line a draw, for a reader."""
+        each, raw = len(draws) // len(ids), judged["raw"]
+        return [
+            {"row": ids[n // each], "number": n % each, "reply": text, "finished": bool(draws.finished[n]),
+             "scores": [None if np.isnan(value) else float(value) for value in raw[:, n]]}
+            for n, text in enumerate(draws.texts(self.tokenizer))
+        ]  # fmt: skip
+
+    def _add_greedy(self, chosen: Selection, drawn: Arrays, judged: Arrays, ids: list[str], when: str) -> None:
+        config = self.config
+        if config.unfinished == "drop":  # a baseline that is cut still is one
+            config = config.model_copy(update={"unfinished": "keep"})
+        finished = drawn[f"{GREEDY}finished"].astype(np.bool_)
+        reward = combine(judged[f"{GREEDY}raw"], finished, config, ids, when).reward
+        chosen.trees.columns["greedy_reward"] = np.repeat(reward, self.config.completions).astype(np.float32)
+
+    def _score(
+        self, chosen: Selection, draws: Draws, tokens: list[TokenIds], states: States, when: str
+    ) -> dict[str, NDArray[Any]]:
+        """Return what has to be known of the drawn rows before the first update: log-probs, advantages, figures."""
+        objective, trees, say = self.objective, chosen.trees, self.screen.info
+        found: dict[str, NDArray[Any]] = {}
+        group = objective.data == "group"
+        if group and (self.calendar.updates > 1 or objective.advantage_reads_log_probs):
+            found["old_log_prob"] = score_rows(self.scorer, trees, self.budget, say)["log_prob"]
+        reads = objective.reference in ("sequence", "token") or objective.advantage_reads_log_probs
+        if self.reference is not None and reads and len(trees):
+            found["ref_log_prob"] = score_rows(self.reference, trees, self.budget, say)["log_prob"]
+        if group:
+            input_ = self._advantage_input(chosen, found, states)
+            found["advantage"] = advantages(objective, input_, self.builder.names(range(len(trees))), when).numpy()
+        return found | divergence(
+            self.scorer, self.reference, tokens, draws, self.config.kl_rows, self.config.temperature, self.budget,
+            self.screen,
+        )  # fmt: skip
+
+    def _advantage_input(self, chosen: Selection, scored: Arrays, states: States) -> Group:
+        """Return the whole rollout as `advantage` sees it, in float64."""
+        batch = self.builder.empty(range(len(chosen.trees)))
+        names = ("old_log_prob", "ref_log_prob")
+        batch.values = {name: torch.from_numpy(scored[name]).double() for name in names if name in scored}
+        return advantage_input(self.builder, batch, self.objective, states[0])
+
+    def _next_states(self, chosen: Selection, scored: Arrays, states: States) -> States:
+        if not states[0]:
+            return states
+        after = self.objective.next_state(self._advantage_input(chosen, scored, states))
+        return [{key: float(value) for key, value in after.items()}]
+
+    def _hold(self, chosen: Selection, scored: Arrays) -> None:
+        """Give the rows to the builder, with what was computed of them before."""
+        trees = chosen.trees
+        if not len(trees):
+            return
+        advantage = scored.get("advantage")
+        if advantage is not None and advantage.ndim == 2:
+            trees.columns["advantage"] = advantage.reshape(-1).astype(np.float32)
+        known = {name: TokenValues(trees, scored[name]) for name in ("old_log_prob",) if name in scored}
+        if advantage is not None and advantage.ndim == 1:
+            known["token_advantage"] = TokenValues(trees, advantage.astype(np.float32))
+        reference = TokenValues(trees, scored["ref_log_prob"]) if "ref_log_prob" in scored else None
+        self.builder.hold(trees, reference, known)
+
+    def words(self) -> list[str]:
+        """Return the last rollout's reward, KL divergence, length and times, for the progress bar."""
+        line, names = self._last, {"reward": ".3f", "kl": ".3f", "length": ".1f"}
+        found = [f"{name} {line[name]:{form}}" for name, form in names.items() if name in line]
+        return [*found, *(f"{name} {value:.1f} s" for name, value in self._times.items())]
+
+    def evaluate(self) -> dict[str, float]:
+        """Return the figures of one draw for each of some held-out prompts: rewards, KL divergence, lengths."""
+        places = self.held_out.spaced(self.config.held_out_prompts)
+        if not len(places):
+            return {}
+        tokens, ids = self.held_out.tokens(places), self.held_out.ids(places)
+        rows = self.held_out.rows[places].tolist()
+        draws = draw(
+            self.scorer.model, self.tokenizer, tokens, rows, self.config, seed=self.recipe.seed, rollout=HELD_OUT,
+            completions=1,
+        )  # fmt: skip
+        when = "held-out draws: "
+        raw = score(self.config.rewards, self.held_out.texts(places), draws.texts(self.tokenizer), when)
+        judged: Judged = combine(raw, draws.finished, self.config, ids, when)
+        values = divergence(
+            self.scorer, self.reference, tokens, draws, len(draws), self.config.temperature, self.budget, self.screen
+        )
+        found = figures(draws, raw, judged, self.config.rewards) | divergence_figures(values)
+        return {"drawn": float(len(draws))} | found

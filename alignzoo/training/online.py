@@ -1,0 +1,78 @@
+"""The parts of a run with `rollout`: its prompts, its calendar and the source of its batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from alignzoo.core.errors import UserError
+from alignzoo.data.token_store import TokenizedDataset
+from alignzoo.data.trees import Trees
+from alignzoo.models.positions import max_tokens
+from alignzoo.rollouts.calendar import Calendar
+from alignzoo.rollouts.folder import RolloutFolder
+from alignzoo.rollouts.prompts import Prompts, longest_prompt
+from alignzoo.rollouts.source import Rollouts
+from alignzoo.scoring.batches import BatchBuilder
+from alignzoo.scoring.scorer import Scorer
+from alignzoo.training.job import Job
+
+
+@dataclass(frozen=True)
+class Online:
+    """The prompts of a run with `rollout`, and the order in which they are drawn for."""
+
+    calendar: Calendar
+    train: Prompts
+    held_out: Prompts
+
+    @classmethod
+    def of(cls, job: Job, data: TokenizedDataset) -> Online | None:
+        """Return the parts of a run with `rollout`, None for another run.
+
+        Raises:
+            UserError: There are several processes, or fewer prompts than a rollout has.
+        """
+        recipe, config = job.recipe, job.recipe.rollout
+        if config is None:
+            return None
+        if job.ranks.count > 1:
+            raise UserError("completions are drawn by one process", where="rollout", expected="a job of one process")
+        limits = (recipe.tokens.max_length, config.max_new_tokens, job.screen.info)
+        train, held_out = (Prompts.of(part, *limits) for part in (data.train, data.held_out))
+        calendar = Calendar(recipe.train, config, len(train), recipe.seed)
+        if len(train) < calendar.prompts:
+            raise UserError(
+                f"{len(train)} prompts can be drawn from, fewer than a rollout has",
+                where="rollout.prompts" if config.prompts else "train.batch_size",
+                expected=f"at most {len(train)} (got {calendar.prompts})",
+            )  # fmt: skip
+        return cls(calendar, train, held_out)
+
+    def probes(self, tokenizer: PreTrainedTokenizerBase) -> Trees:
+        """Return rows that stand for those to be drawn, for the choice of a layout."""
+        config = self.calendar.rollout
+        return self.train.probes(config.completions, config.max_new_tokens, len(tokenizer))
+
+    def check_positions(self, model: PreTrainedModel) -> None:
+        """Raise UserError when a prompt with a completion has more tokens than the model has positions."""
+        limit, config = max_tokens(model), self.calendar.rollout
+        longest = longest_prompt([self.train, self.held_out]) + config.max_new_tokens
+        if limit is not None and longest > limit:
+            raise UserError(
+                f"a prompt with {config.max_new_tokens} new tokens has {longest}, and the model has {limit} positions",
+                where="rollout.max_new_tokens", expected=f"at most {limit - longest + config.max_new_tokens}",
+            )  # fmt: skip
+
+    def source(
+        self, job: Job, scorer: Scorer, reference: Scorer | None, builder: BatchBuilder,
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> Rollouts:  # fmt: skip
+        """Return the source of the run's batches."""
+        folder = RolloutFolder(job.folder.path / "rollouts", job.resolved.fingerprint, job.folder.writes)
+        budget = 2 * job.recipe.train.micro_batch_tokens  # no activations are kept
+        return Rollouts(
+            job.recipe, self.calendar, scorer, reference, builder, tokenizer, self.train, self.held_out, folder,
+            job.screen, budget,
+        )  # fmt: skip

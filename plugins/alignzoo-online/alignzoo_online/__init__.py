@@ -1,0 +1,14 @@
+"""Policy-gradient objectives for alignzoo, one small class each, on its public API."""
+
+from alignzoo import Objective, hookimpl
+from alignzoo_online.clipped import CISPO, DAPO, GRPO, GSPO, DrGRPO
+from alignzoo_online.reinforce import REINFORCE, RLOO, ReMax
+from alignzoo_online.reinforce_pp import ReinforcePP
+
+OBJECTIVES: list[type[Objective]] = [REINFORCE, RLOO, ReMax, GRPO, DrGRPO, DAPO, GSPO, CISPO, ReinforcePP]
+
+
+@hookimpl
+def register_objectives() -> list[type[Objective]]:
+    """Return all objectives of this package."""
+    return OBJECTIVES

@@ -1,0 +1,21 @@
+"""The conformance kit on every objective, with defaults and other options."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from alignzoo_online import DAPO, GRPO, OBJECTIVES
+
+from alignzoo.testing import run_checks
+
+MORE = [DAPO(reduction="batch_tokens", overlong=4), GRPO(beta=0)]
+
+
+@pytest.mark.parametrize("objective", [*(cls() for cls in OBJECTIVES), MORE[0]], ids=str)
+def test_every_check_passes(objective):
+    assert {name: problem for name, problem in run_checks(objective).items() if problem} == {}

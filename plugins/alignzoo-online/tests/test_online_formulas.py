@@ -1,0 +1,137 @@
+"""Losses and weights against the papers' formulas, in float64 and absolute values: Adam hides a constant factor."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+
+import online_formulas as f  # noqa: E402
+from alignzoo_online import CISPO, DAPO, GRPO, GSPO, REINFORCE, RLOO, DrGRPO, ReinforcePP, ReMax  # noqa: E402
+from online_formulas import Draw  # noqa: E402
+
+from alignzoo.testing import group  # noqa: E402
+
+
+def draw(new: list[float], moved: list[float], reward: float) -> Draw:
+    """The ratio of each token is e^moved; the reference is 0.3 and 0.1 nats away, in turn."""
+    old = tuple(a - m for a, m in zip(new, moved, strict=True))
+    ref = tuple(a + (0.3 if t % 2 else -0.1) for t, a in enumerate(new))
+    return Draw(tuple(new), old, ref, reward)
+
+
+PROMPTS = [
+    [
+        draw([-1.0, -0.2, -2.5], [0.0, 0.1, -0.1], 1.0),
+        draw([-0.7], [0.4], -0.5),
+        draw([-1.1, -0.6, -2.0, -0.4, -0.9], [-0.5, 0.25, 0.05, -0.19, 0.3], 2.0),
+    ],
+    [
+        draw([-0.3, -0.3], [0.0, 0.0], 0.25),
+        draw([-3.0, -0.1, -0.2, -1.7], [0.0, -0.3, 0.2, 0.0], -1.0),
+        draw([-0.5, -1.5, -2.5], [1.9, 0.0, -2.0], 0.0),
+    ],
+]
+LIMIT = 6
+
+
+def seen(objective, prompts=PROMPTS, **more):
+    """The draws as the objective sees them."""
+    rows = {
+        name: [[getattr(one, name) for one in draws] for draws in prompts] for name in ("new", "old", "ref", "reward")
+    }
+    ref = None if objective.reference == "none" else rows["ref"]
+    return group(objective, rows["new"], rows["reward"], old=rows["old"], ref=ref, max_new_tokens=LIMIT, **more)
+
+
+def losses(objective, **more) -> list[float]:
+    return objective.loss(seen(objective, **more)).tolist()
+
+
+CASES = {
+    "grpo": (GRPO(), lambda d: f.grpo(d, 0.04, 0.2, 1e-4)),
+    "grpo without kl": (GRPO(beta=0, clip=0.1, eps=1e-6), lambda d: f.grpo(d, 0.0, 0.1, 1e-6)),
+    "dr_grpo": (DrGRPO(), lambda d: f.dr_grpo(d, 0.2, LIMIT)),
+    "dapo": (DAPO(), lambda d: (lambda total, n: total / n)(*f.dapo(d, 0.2, 0.28, 1e-4, 0, LIMIT))),
+    "dapo overlong": (DAPO(overlong=3), lambda d: (lambda total, n: total / n)(*f.dapo(d, 0.2, 0.28, 1e-4, 3, LIMIT))),
+    "dapo by batch": (DAPO(reduction="batch_tokens"), lambda d: f.dapo(d, 0.2, 0.28, 1e-4, 0, LIMIT)[0]),
+    "gspo": (GSPO(), lambda d: f.gspo(d, 3e-4, 4e-4, 1e-4)),
+    "gspo wide": (GSPO(low=0.2, high=0.1), lambda d: f.gspo(d, 0.2, 0.1, 1e-4)),
+    "cispo": (CISPO(), lambda d: f.cispo(d, 5.0, 1e-4)),
+    "cispo narrow": (CISPO(limit=1.2), lambda d: f.cispo(d, 1.2, 1e-4)),
+    "rloo": (RLOO(), lambda d: f.rloo(d, 0.03)),
+    "rloo strong": (RLOO(beta=2.0), lambda d: f.rloo(d, 2.0)),
+    "reinforce": (REINFORCE(), lambda d: f.reinforce(d, 0.0)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_losses_are_the_papers(name):
+    objective, formula = CASES[name]
+    assert losses(objective) == pytest.approx([formula(draws) for draws in PROMPTS], rel=1e-12)
+
+
+def test_remax_subtracts_the_greedy_reward():
+    want = [f.remax(draws, 0.05, greedy) for draws, greedy in zip(PROMPTS, (0.7, -0.3), strict=True)]
+    assert losses(ReMax(), greedy_reward=[0.7, -0.3]) == pytest.approx(want, rel=1e-12)
+
+
+def test_reinforce_pp_is_normalized_over_all_tokens():
+    assert losses(ReinforcePP(beta=0.5)) == pytest.approx(f.reinforce_pp(PROMPTS, 0.5, 0.2, 1e-8), rel=1e-12)
+
+
+def test_weights_are_the_reductions():
+    counts = [float(sum(len(one.new) for one in draws)) for draws in PROMPTS]
+    for objective in (CISPO(), DAPO(reduction="batch_tokens")):
+        assert objective.weight(seen(objective)).tolist() == counts
+    for objective in (GRPO(), DrGRPO(), GSPO(), RLOO(), DAPO()):
+        assert objective.weight(seen(objective)).tolist() == [1.0, 1.0]
+
+
+def test_dapo_leaves_out_prompts_without_spread():
+    equal = [PROMPTS[0], [Draw(one.new, one.old, one.ref, 0.25) for one in PROMPTS[1]]]
+    for objective in (DAPO(), DAPO(reduction="batch_tokens")):
+        one = seen(objective, equal)
+        assert objective.weight(one)[1] == 0
+        assert objective.loss(one)[1] == 0
+        assert objective.weight(one)[0] > 0
+
+
+@pytest.mark.parametrize("objective", [GRPO(beta=0), DrGRPO(), GSPO(), CISPO(), RLOO(beta=0)], ids=lambda one: one.name)
+def test_equal_rewards_and_shifted_ones_change_nothing(objective):
+    equal = [[Draw(one.new, one.old, one.ref, 0.1) for one in draws] for draws in PROMPTS]
+    example = seen(objective, equal)
+    assert not example.advantage.any()
+    shifted = [[Draw(one.new, one.old, one.ref, one.reward + 3) for one in draws] for draws in PROMPTS]
+    want, got = (objective.loss(seen(objective, prompts)) for prompts in (PROMPTS, shifted))
+    assert torch.allclose(want, got, rtol=1e-12)
+
+
+def test_rloo_is_g_over_g_minus_1_times_centered_rewards():
+    for g in (seen(RLOO(beta=0)), seen(RLOO(beta=0), [draws[:2] for draws in PROMPTS])):
+        factor = g.reward.shape[1] / (g.reward.shape[1] - 1)
+        assert torch.allclose(g.advantage, factor * g.centered(g.reward), rtol=1e-12)
+
+
+def test_draws_that_are_left_out_count_in_nothing():
+    kept = [[True, False, True], [True, True, True]]
+    fewer = [[PROMPTS[0][0], PROMPTS[0][2]]]
+    for objective in (GRPO(), DrGRPO(), RLOO(), DAPO(), GSPO(), CISPO()):
+        masked = objective.loss(seen(objective, kept=kept))[0]
+        assert masked.item() == pytest.approx(objective.loss(seen(objective, fewer))[0].item(), rel=1e-12)
+
+
+def test_reinforce_keeps_a_mean_that_is_right_from_the_first_rollout():
+    objective = REINFORCE(decay=0.9)
+    first = seen(objective)
+    after = objective.next_state(first)
+    mean = sum(one.reward for draws in PROMPTS for one in draws) / 6
+    assert after["sum"] / after["weight"] == pytest.approx(mean)
+    second = seen(objective, state=after)
+    assert second.advantage[0, 0] == pytest.approx(1.0 - mean)
+    later = objective.next_state(second)
+    assert later["sum"] / later["weight"] == pytest.approx(mean)

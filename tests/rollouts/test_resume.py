@@ -1,0 +1,102 @@
+"""A run that is killed while it draws, judges, scores, learns or saves ends with the bytes of one that was not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from jobs import bytes_of
+
+from alignzoo.rollouts import folder as folder_module
+from alignzoo.rollouts import source as source_module
+from alignzoo.training import checkpoint, step
+
+KILLS = {
+    "drawing": (source_module, "draw", 3),
+    "judging": (source_module, "score", 4),
+    "scoring": (source_module, "divergence", 3),
+    "writing a phase": (folder_module, "save_file", 4),
+    "sealing a phase": (folder_module, "write_manifest", 5),
+    "learning": (step, "gradient_by_row", 4),
+    "saving": (checkpoint, "write_manifest", 1),
+}
+"""Module, function, and the call of it in which the process ends."""
+OPTIONS = ("rollout.prompts=8", "rollout.epochs=1", "train.max_steps=6", "train.checkpoint_every=3")
+"""Two updates a rollout, so that the first checkpoint is within one."""
+
+
+def everything(folder: Path) -> list[bytes]:
+    """The run's bytes, and those of its rollouts with their names; what was damaged is set aside under a hidden name."""
+    names = sorted(path.relative_to(folder) for path in (folder / "rollouts").rglob("*") if path.is_file())
+    names = [name for name in names if not any(part.startswith(".") for part in name.parts)]
+    return bytes_of(folder) + [b"%s: %s" % (str(name).encode(), (folder / name).read_bytes()) for name in names]
+
+
+def killed(module, name: str, at: int, work) -> bool:
+    """Do the work in a fork that ends without a word in the `at`-th call of a function. Returns True if it came to that."""
+    child = os.fork()
+    if child == 0:
+        calls, function = [], getattr(module, name)
+
+        def last(*arguments, **options):
+            calls.append(1)
+            if len(calls) == at:
+                os._exit(9)
+            return function(*arguments, **options)
+
+        setattr(module, name, last)
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_same_bytes(online):
+    done = online("reinforce_pp", *OPTIONS)
+    want = everything(done.folder)
+    assert len(want) == 3 + 3 * 7  # three phases of two files, and the texts
+    for module, name, at in KILLS.values():
+        shutil.rmtree(done.folder)
+        assert killed(module, name, at, lambda: online("reinforce_pp", *OPTIONS)), name
+        assert not (done.folder / "summary.json").exists()
+        assert everything(online("reinforce_pp", *OPTIONS).folder) == want, name
+
+
+@pytest.mark.slow
+def test_a_resumed_run_replays_the_rollout_it_is_in(online, monkeypatch):
+    """From a checkpoint within a rollout nothing is drawn again, and a state is not updated twice."""
+    done = online("reinforce", *OPTIONS)
+    want = everything(done.folder)
+    for path in (done.folder / "checkpoints").glob("step-000006"):
+        shutil.rmtree(path)
+    (done.folder / "summary.json").unlink()
+    drawn = []
+    draw = source_module.draw
+    monkeypatch.setattr(source_module, "draw", lambda *a, **o: drawn.append(o["rollout"]) or draw(*a, **o))
+    assert everything(online("reinforce", *OPTIONS).folder) == want
+    assert set(drawn) <= {source_module.HELD_OUT}
+
+
+@pytest.mark.slow
+def test_a_damaged_rollout_is_drawn_again_unless_its_policy_is_gone(online):
+    from alignzoo.core.errors import RunFailed
+
+    done = online("reinforce", *OPTIONS)
+    want = everything(done.folder)
+
+    def damage(rollout: int) -> None:
+        (done.folder / "summary.json").unlink()
+        for path in (done.folder / "checkpoints").glob("step-000006"):
+            shutil.rmtree(path)
+        file = done.folder / f"rollouts/{rollout:06d}/drawn/draws.safetensors"
+        file.write_bytes(file.read_bytes()[:-1] + b"x")
+
+    damage(2)  # of steps 5 and 6, after the checkpoint of step 3
+    assert everything(online("reinforce", *OPTIONS).folder) == want
+    damage(1)  # of steps 3 and 4
+    with pytest.raises(RunFailed, match="step 4: its rollout, 1, is not on disk"):
+        online("reinforce", *OPTIONS)

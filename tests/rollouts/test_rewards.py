@@ -1,0 +1,119 @@
+"""What a judge may return, and what its scores become: 0 is a reward, NaN and None are not."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from alignzoo.core.errors import RunFailed
+from alignzoo.interfaces.judge import Judge
+from alignzoo.recipe.rollout import Reward, RolloutConfig
+from alignzoo.rollouts.draw import Draws
+from alignzoo.rollouts.figures import figures
+from alignzoo.rollouts.rewards import combine, score
+
+NAN = math.nan
+
+
+class Given(Judge):
+    """Returns what it was made with."""
+
+    name = "given"
+    answer: object = None
+
+    def scores(self, prompts, replies):
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def given(*answer) -> Reward:
+    return Reward(judge=Given.model_construct(answer=list(answer)))
+
+
+def config(*rewards: Reward, **more) -> RolloutConfig:
+    return RolloutConfig.model_construct(**(RolloutConfig(rewards=()).model_dump() | {"rewards": rewards} | more))
+
+
+def combined(raw, finished=None, weights=(1.0,), clip=None, names=("a", "b"), **more):
+    rewards = [Reward(judge=Given(), weight=weight, clip=clip) for weight in weights]
+    finished = np.ones(len(raw[0]), bool) if finished is None else np.array(finished)
+    return combine(np.array(raw, float), finished, config(*rewards, **more), names, "step 3: ")
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ([1.0], "returned 1 scores for 2 replies"), ([0.5, None], "returned None, for the reply 'no'"),
+        ([0.5, "0.5"], "returned '0.5'"), ([math.inf, 1], "is infinite, for the reply 'yes'"), ([1, [2]], r"returned \[2\]"),
+        ([True, 1.0], "returned True"),
+    ],
+)  # fmt: skip
+def test_a_judge_that_is_wrong_stops_the_run(answer, words):
+    with pytest.raises(RunFailed, match=f"step 3: the reward given {words}"):
+        score([given(*answer)], ["p", "q"], ["yes", "no"], "step 3: ")
+
+
+def test_a_judge_that_fails_is_named_with_its_line():
+    with pytest.raises(RunFailed, match=r"step 1: the reward given raised KeyError: 'x' \(.*test_rewards\.py:\d+\)"):
+        score([Reward(judge=Given.model_construct(answer=KeyError("x")))], ["p"], ["r"], "step 1: ")
+
+
+def test_scores_are_raw_and_by_judge():
+    raw = score([given(1, NAN), given(-2.5, np.float32(0))], ["p", "q"], ["yes", "no"], "")
+    assert raw[0].tolist()[:1] == [1.0]
+    assert np.isnan(raw[0, 1])
+    assert raw[1].tolist() == [-2.5, 0.0]
+
+
+def test_a_reward_of_zero_is_a_reward_and_nan_is_none():
+    one = combined([[0.0, NAN, 1.0, 0.0], [NAN, 2.0, -1.0, NAN]], weights=(1.0, 0.5))
+    assert one.reward.tolist() == [[0.0, 1.0], [0.5, 0.0]]
+    assert one.kept.all()
+
+
+def test_a_completion_without_any_score_is_an_error_or_left_out():
+    with pytest.raises(RunFailed, match=r"step 3: no reward applies to a completion of row b; rollout\.missing=drop"):
+        combined([[1.0, 2.0, NAN, 4.0]])
+    one = combined([[1.0, 2.0, NAN, 4.0]], missing="drop")
+    assert one.kept.tolist() == [[True, True], [False, True]]
+    assert one.reward.tolist() == [[1.0, 2.0], [0.0, 4.0]]
+
+
+def test_a_weight_of_zero_records_and_does_not_count():
+    one = combined([[1.0, 2.0], [NAN, 50.0]], weights=(2.0, 0.0), names=("a",))
+    assert one.reward.tolist() == [[2.0, 4.0]]
+    with pytest.raises(RunFailed, match="no reward applies"):
+        combined([[NAN, 2.0], [3.0, 50.0]], weights=(2.0, 0.0), names=("a",))
+
+
+def test_a_clip_limits_each_score():
+    assert combined([[7.0, -7.0]], clip=3.0, weights=(2.0,), names=("a",)).reward.tolist() == [[6.0, -6.0]]
+
+
+@pytest.mark.parametrize(
+    ("rule", "reward", "kept"),
+    [("keep", [1.0, 2.0], [1, 1]), ("penalty", [1.0, -1.0], [1, 1]), ("drop", [1.0, 0.0], [1, 0])],
+)
+def test_what_a_cut_completion_gets_is_declared(rule, reward, kept):
+    one = combined([[1.0, 2.0]], [True, False], names=("a",), unfinished=rule, penalty=3.0)
+    assert one.reward.tolist() == [reward]
+    assert one.kept.tolist() == [[bool(k) for k in kept]]
+
+
+def test_figures_are_over_what_is_kept_and_say_what_is_not():
+    raw = np.array([[1.0, 1.0, 2.0, NAN, 5.0, 5.0]])
+    judged = combined(
+        raw, [True, True, True, True, False, True], names=("a", "b", "c"), missing="drop", unfinished="drop"
+    )
+    draws = Draws(np.arange(12, dtype=np.int32), np.arange(0, 14, 2), np.array([1, 1, 1, 1, 0, 1], bool), np.zeros(6))
+    found = figures(draws, raw, judged, [Reward(judge=Given())])
+    assert found["reward"] == pytest.approx((1 + 1 + 2 + 5) / 4)
+    assert found["reward_given"] == pytest.approx((1 + 1 + 2 + 5 + 5) / 5)
+    assert found["reward_given_missing"] == pytest.approx(1 / 6)
+    assert (found["length"], found["no_spread"]) == (2.0, 1.0)
+    assert found["unfinished"] == pytest.approx(1 / 6)
+    assert found["left_out"] == pytest.approx(2 / 6)
+    assert found["reward_se"] == pytest.approx(np.std([1, 2, 5]) / math.sqrt(3))

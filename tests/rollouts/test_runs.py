@@ -1,0 +1,141 @@
+"""Online runs: any objective, budgets, several updates of a rollout, failures."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from alignzoo.core.errors import RunFailed, UserError
+from alignzoo.rollouts.draw import Draws
+
+
+def lines(folder: Path, kind: str) -> list[dict]:
+    found = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [line for line in found if line["kind"] == kind]
+
+
+def drawn(folder: Path, rollout: int = 0) -> Draws:
+    return Draws.from_arrays(load_file(folder / "rollouts" / f"{rollout:06d}" / "drawn" / "draws.safetensors"))
+
+
+def test_online_dpo_learns_from_what_it_wrote(online, home):
+    done = online("dpo")
+    rollouts, steps, figures = (lines(done.folder, kind) for kind in ("rollout", "train", "eval"))
+    assert [line["step"] for line in rollouts] == [line["step"] for line in steps] == [1, 2, 3, 4]
+    assert rollouts[0]["kl"] == rollouts[0]["kl_sampled"] == 0
+    assert rollouts[-1]["kl"] > 0
+    assert 1 <= rollouts[0]["rows"] <= 4
+    assert {"reward", "reward_vowels", "reward_se", "length", "unfinished", "no_spread", "left_out", "entropy"} <= set(
+        rollouts[0]
+    )
+    assert rollouts[0]["mismatch"] < 1e-4
+    assert {"loss", "preference_accuracy", "reward", "kl"} <= set(figures[0])
+    assert done.summary["eval"]["reward"] == figures[-1]["reward"]
+    assert not any(name.name.startswith("reference") for name in (done.folder / "rollouts").rglob("*"))
+    replies = [
+        json.loads(line) for line in (done.folder / "rollouts/000000/judged/replies.jsonl").read_text().splitlines()
+    ]
+    assert len(replies) == 16
+    raw = load_file(done.folder / "rollouts/000000/judged/rewards.safetensors")["raw"][0]
+    vowels = [sum(c in "aeiou" for c in one["reply"]) / max(1, len(one["reply"])) for one in replies]
+    assert raw.tolist() == pytest.approx(vowels)
+    assert [one["scores"] for one in replies] == [[value] for value in raw.tolist()]
+    timing = json.loads((done.folder / "timings.jsonl").read_text().splitlines()[0])
+    assert {"drawn_seconds", "judged_seconds", "scored_seconds", "seconds"} <= set(timing)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "objective",
+    [
+        "kto",
+        "pl_dpo",
+        "sft",
+        "simpo",
+        "tdpo1",
+        "tr_dpo",
+        "rloo",
+        "remax",
+        "reinforce",
+        "reinforce_pp",
+        "dapo",
+        "gspo",
+        "cispo",
+    ],
+)
+def test_every_kind_of_objective_trains_on_draws(online, objective):
+    done = online(objective)
+    steps = lines(done.folder, "train")
+    assert any(line["grad_norm"] > 0 for line in steps)
+    assert all(math.isfinite(line["loss"]) for line in steps if "loss" in line)
+    assert len(lines(done.folder, "rollout")) == 4
+    if "drift" in steps[0]:
+        assert [line["drift"] for line in steps] == pytest.approx([0] * 4, abs=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["grpo", pytest.param("rloo", marks=pytest.mark.slow)])
+def test_no_budget_changes_draws_or_the_update(online, objective):
+    """One step of plain gradient descent from the same start; the difference is relative to the largest element."""
+    plain = ["train.max_steps=1", "train.optimizer={name: sgd, learning_rate: 1.0}", "train.schedule={name: constant}",
+             "train.max_grad_norm=null"]  # fmt: skip
+    found = [online(objective, *plain, f"train.micro_batch_tokens={budget}") for budget in (100_000, 64)]
+    one, other = (drawn(done.folder) for done in found)
+    assert np.array_equal(one.tokens, other.tokens)
+    start = next(found[0].folder.parent.glob("sft_hh-*")) / "policy" / "model.safetensors"
+    before = load_file(start)
+    updates = [
+        {name: value - before[name] for name, value in load_file(done.policy / "model.safetensors").items()}
+        for done in found
+    ]
+    for name, update in updates[0].items():
+        largest = np.abs(update).max()
+        assert largest > 0
+        assert np.abs(update - updates[1][name]).max() <= 5e-6 * max(largest, 1e-2), name
+
+
+@pytest.mark.slow
+def test_several_updates_of_one_rollout(online):
+    """Two minibatches and two epochs: the ratio is 1 at first, and moves with each update."""
+    done = online(
+        "grpo", "rollout.prompts=8", "rollout.epochs=2", "train.max_steps=8", "train.optimizer.learning_rate=1e-2"
+    )
+    assert [(line["step"], line["rollout"]) for line in lines(done.folder, "rollout")] == [(1, 0), (5, 1)]
+    drift = [line["drift"] for line in lines(done.folder, "train")]
+    assert drift[0] <= 1e-5
+    assert drift[4] <= 1e-5
+    assert min(drift[1:4] + drift[5:]) > 1e-4
+    scored = load_file(done.folder / "rollouts/000000/scored/scores.safetensors")
+    assert scored["old_log_prob"].shape == (drawn(done.folder).lengths.sum(),)
+    assert scored["advantage"].shape == (8, 4)
+
+
+@pytest.mark.slow
+def test_a_temperature_is_that_of_draws_and_of_ratios(online):
+    done = online("grpo", "rollout.temperature=0.7", "rollout.prompts=8", "train.max_steps=2")
+    first = lines(done.folder, "train")[0]
+    assert first["drift"] <= 1e-5
+    assert "mismatch" not in lines(done.folder, "rollout")[0]
+    assert lines(done.folder, "exactness")[0]["difference"] < 1e-3
+
+
+@pytest.mark.slow
+def test_a_judge_that_fails_stops_the_run_and_the_same_command_goes_on(online, monkeypatch):
+    monkeypatch.setenv("VOWELS", "fail")
+    with pytest.raises(RunFailed, match=r"the reward vowels raised ValueError: no vowels today .*vowels\.py"):
+        online("grpo", "eval.every=null", "rollout.held_out_prompts=0")
+    monkeypatch.delenv("VOWELS")
+    done = online("grpo", "eval.every=null", "rollout.held_out_prompts=0")
+    assert len(lines(done.folder, "train")) == 4
+
+
+@pytest.mark.slow
+def test_too_few_prompts_and_too_long_ones_are_errors(online):
+    with pytest.raises(UserError, match=r"rollout\.prompts: .*prompts can be drawn from"):
+        online("dpo", "rollout.prompts=400")
+    with pytest.raises(UserError, match=r"rollout\.max_new_tokens: no prompt leaves room"):
+        online("dpo", "tokens.max_length=20", "tokens.max_prompt_length=19", "rollout.max_new_tokens=18")

@@ -189,7 +189,7 @@ def without_tie(row: Row | Skipped) -> Row | Skipped:
     """Return a row that is marked as a tie as skipped, for objectives that take none."""
     if isinstance(row, Skipped) or row.columns.get(TIE) != 1:
         return row
-    return Skipped(row.id, "all scores are equal" if row.scores_are_equal else "no completion is better")
+    return Skipped(row.id, "all scores are equal") if row.scores_are_equal else Skipped(row.id, "no preference", TIE)
 
 
 def _checked(row: Row | Skipped) -> Row | Skipped:

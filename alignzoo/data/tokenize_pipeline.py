@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from alignzoo.core.door import Child, in_children
 from alignzoo.data.convert import (
     check_measurable,
-    convert_rows,
+    convert_side,
     is_labeled,
     needs_labels,
     with_columns,
@@ -121,8 +121,7 @@ class TokenizePipeline:
                 sizes[held_out] += self._characters(row)
             full = len(rows) == CHUNK or sizes[held_out] > CHUNK_CHARACTERS
             if full or (row is None and rows):
-                data = self.recipe.data
-                yield held_out, *convert_rows(rows, self.objective, data.pairs, data.train_on)
+                yield held_out, *convert_side(rows, self.recipe, self.recipe.data, held_out)
                 rows.clear()
                 sizes[held_out] = 0
 
@@ -130,7 +129,7 @@ class TokenizePipeline:
         """Drop the labels if nothing reads them, and add mismatched completions if the objective needs them."""
         labels = self.has_singles[held_out] or needs_labels(self.objective, self._metrics(bool(held_out)))
         trees = writer.trees(without=() if labels else ("desirable",))
-        if self.objective.mismatched and len(trees):
+        if self.objective.mismatched and len(trees) and trees.answered:
             wider = TreeWriter(self.folder / f"mismatched {held_out}")
             for start in range(0, len(trees), CHUNK):
                 wider.add_trees(with_mismatched(trees, self.recipe.tokens.max_length, start, start + CHUNK))

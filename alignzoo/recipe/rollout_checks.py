@@ -40,7 +40,7 @@ def _of_objective(objective: Objective, section: dict[str, Any]) -> Iterator[Fou
         if strange := sorted(set(term.columns) - COLUMNS):
             yield ("objective",), f"{term.name} needs the column '{strange[0]}', which draws do not have", ""
     needed = max(
-        term.min_completions if term.data == "group" else 1 + (term.data in ("pair", "ranked")) for term in terms
+        term.min_completions if term.data in ("group", "ranked") else 1 + (term.data == "pair") for term in terms
     )
     if isinstance(count, int) and count < needed:
         yield (*AT, "completions"), f"{name} compares the completions of a prompt", f"at least {needed}"

@@ -140,7 +140,7 @@ def table(found: dict[str, Any]) -> str:
         "", f"{rows} real dialogues ({found['source']}) as `messages`, the assistant's turns scored; a Llama of 4 layers 256 wide, random "
         f"weights, float32, AdamW, steps of {BATCH} rows, at most {LONGEST} tokens. Rows a second are those of whole epochs, without the "
         "start; the sides alternate. Of several repeats the median, with the least and the most. A packed step has other rows, and "
-        "`wrapped` lets dialogues attend to each other. Without pairs there is no prompt to share: packed, both sides compute the same.", "",
+        "`wrapped` lets dialogues attend to each other. Without pairs there is no prompt to share.", "",
         "| side | rows/s | alignzoo is faster by | rows a second of processor time | alignzoo is faster by | largest difference of a step's loss |",
         "|---|---:|---:|---:|---:|---:|",
     ]  # fmt: skip

@@ -7,9 +7,9 @@ from functools import cached_property
 
 from alignzoo.data.splits import SplitPlan, plan_splits, rows_of, used_rows
 from alignzoo.interfaces.data_source import DataSource, Split
-from alignzoo.interfaces.rows import Row, Skipped
+from alignzoo.interfaces.rows import Row, Skipped, characters
 
-MAX_ROWS_IN_MEMORY = 20_000
+MAX_ROWS_IN_MEMORY, MAX_CHARACTERS_IN_MEMORY = 20_000, 50_000_000
 """Largest split that stays in memory once it is read."""
 
 
@@ -19,6 +19,7 @@ class RowReader:
     def __init__(self, source: DataSource) -> None:
         self.source = source
         self._in_memory: dict[Split, list[Row | Skipped]] = {}
+        self._large: set[Split] = set()
 
     @cached_property
     def plan(self) -> SplitPlan:
@@ -36,11 +37,15 @@ class RowReader:
         return self._in_memory[split] if split in self._in_memory else self._read_source(split)
 
     def _read_source(self, split: Split) -> Iterator[Row | Skipped]:
-        rows: list[Row | Skipped] | None = []
+        rows: list[Row | Skipped] = []
+        size = 0
         for row in rows_of(self.source, split):
-            if rows is not None:
+            if split not in self._large:
                 rows.append(row)
-                rows = rows if len(rows) <= MAX_ROWS_IN_MEMORY else None
+                size += characters(row) if isinstance(row, Row) else 0
+                if len(rows) > MAX_ROWS_IN_MEMORY or size > MAX_CHARACTERS_IN_MEMORY:
+                    self._large.add(split)
+                    rows = []
             yield row
-        if rows is not None:
+        if split not in self._large:
             self._in_memory[split] = rows

@@ -26,7 +26,7 @@ from alignzoo.data.row_reader import RowReader
 from alignzoo.data.tokenize import Encoder, TokenizedRows, build_trees
 from alignzoo.data.tree_writer import TreeWriter
 from alignzoo.interfaces.metric import Metric
-from alignzoo.interfaces.rows import Row, Skipped, strings
+from alignzoo.interfaces.rows import Row, Skipped, characters, strings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -62,6 +62,7 @@ class TokenizePipeline:
     ) -> None:  # fmt: skip
         self.reader, self.tokenizer, self.recipe, self.folder = reader, tokenizer, recipe, folder
         self.encoder = Encoder(tokenizer, recipe.tokens, today, recipe.data.train_on)
+        self.tools = sum(map(len, strings(list(recipe.tokens.tools or ()))))
         self.objective, self.has_singles = recipe.objective, [False, False]
 
     def prepare(
@@ -107,9 +108,7 @@ class TokenizePipeline:
 
     def _characters(self, row: Row) -> int:
         """Return the number of characters that a row has to tokenize, about."""
-        tools = row.tools or self.recipe.tokens.tools or ()
-        texts = [row.prompt, [[one.context, one.text] for one in row.completions], list(tools)]
-        return sum(map(len, strings(texts)))
+        return characters(row) + self.tools * (row.tools is None) * len(row.completions)
 
     def _chunks(self) -> Iterator[Chunk]:
         waiting: tuple[list[Row], list[Row]] = ([], [])

@@ -76,7 +76,7 @@ def _exactness_line(found: dict[str, Any]) -> str:
 
 def _plans(resolved: Resolved) -> list[dict[str, Any]]:
     """Check and plan each run, a run after those that it needs."""
-    from alignzoo.data.convert import convert_rows
+    from alignzoo.data.convert import convert_for_draws, convert_rows
     from alignzoo.data.row_reader import RowReader
     from alignzoo.rollouts.calendar import Calendar
     from alignzoo.training.preflight import preflight
@@ -88,8 +88,11 @@ def _plans(resolved: Resolved) -> list[dict[str, Any]]:
     rows: dict[bool, list[Row]] = {False: [], True: []}
     for is_held_out, row in reader.used():
         rows[is_held_out].append(row)
-    for split in rows.values():
-        convert_rows(split, recipe.objective, recipe.data.pairs)
+    for held_out, split in rows.items():
+        if recipe.rollout:
+            convert_for_draws(split, held_out, recipe.objective, recipe.data.pairs)
+        else:
+            convert_rows(split, recipe.objective, recipe.data.pairs)
     folder, train, read = folder_of(resolved), recipe.train, reader.plan.rows
     steps, words = train.steps(len(rows[False])), "rows"
     if recipe.rollout:

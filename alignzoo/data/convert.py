@@ -33,6 +33,7 @@ PairRule = Literal["extremes", "adjacent", "all"]
 NEEDED = {
     "pair": "rows with chosen and rejected", "ranked": "rows with completions and scores",
     "chosen": "rows with a completion, messages or text", "unpaired": "rows with a completion and a label",
+    "group": "a section `rollout`",
 }  # fmt: skip
 """Kind of data -> rows that an objective on it takes."""
 
@@ -70,6 +71,23 @@ def convert_rows(
         else:
             kept.append(row)
     return kept, skipped
+
+
+def convert_for_draws(
+    rows: Sequence[Row], held_out: bool, objective: Objective, rule: PairRule, train_on: TrainOn = "assistant"
+) -> tuple[list[Row], list[Skipped]]:
+    """Convert rows of a run that trains on draws, as `convert_rows` does.
+
+    Training rows become prompts alone. Held-out rows that are prompts alone stay so. A training row whose dialogues
+    differ before the last turn is skipped: its prompt does not end where a reply begins.
+    """
+    if held_out:
+        kept, skipped = convert_rows([row for row in rows if row.completions], objective, rule, train_on)
+        return [*kept, *(row for row in rows if not row.completions)], skipped
+    apart = [row for row in rows if row.has_preference and any(one.context for one in row.completions)]
+    gone = {row.id for row in apart}
+    skipped = [Skipped(row.id, "dialogues that differ before the last turn") for row in apart]
+    return [row.alone() for row in rows if row.id not in gone], skipped
 
 
 def _stays_a_list(row: Row, wanted: Set[str], rule: PairRule) -> bool:

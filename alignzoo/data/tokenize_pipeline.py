@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from alignzoo.core.door import Child, in_children
 from alignzoo.data.convert import (
     check_measurable,
+    convert_for_draws,
     convert_rows,
     is_labeled,
     needs_labels,
@@ -123,10 +124,15 @@ class TokenizePipeline:
                 sizes[held_out] += self._characters(row)
             full = len(rows) == CHUNK or sizes[held_out] > CHUNK_CHARACTERS
             if full or (row is None and rows):
-                data = self.recipe.data
-                yield held_out, *convert_rows(rows, self.objective, data.pairs, data.train_on)
+                yield held_out, *self._converted(rows, held_out)
                 rows.clear()
                 sizes[held_out] = 0
+
+    def _converted(self, rows: list[Row], held_out: bool) -> tuple[list[Row], list[Skipped]]:
+        data = self.recipe.data
+        if self.recipe.rollout:
+            return convert_for_draws(rows, held_out, self.objective, data.pairs, data.train_on)
+        return convert_rows(rows, self.objective, data.pairs, data.train_on)
 
     def _finish(self, held_out: int, writer: TreeWriter) -> TokenizedRows:
         """Drop the labels if nothing reads them, and add mismatched completions if the objective needs them."""

@@ -186,6 +186,11 @@ class Trees(Sequence[Tree]):
             )  # fmt: skip
 
     @property
+    def answered(self) -> bool:
+        """True if every tree has a branch, False if one is a prompt alone."""
+        return bool((np.diff(self.trees) > 1).all())
+
+    @property
     def parted(self) -> NDArray[np.bool_]:
         """(len,) True for trees with a branch that has context before its scored tokens."""
         late = np.zeros(len(self.segments) - 1, dtype=np.bool_)

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from alignzoo.core.console import Advance
 from alignzoo.data.trees import TokenIds
 from alignzoo.models.generation import Reply, generate_replies
+from alignzoo.models.tokenizers import decode
 from alignzoo.recipe.rollout import RolloutConfig
 
 Key = tuple[int, int, int]
@@ -70,7 +71,7 @@ class Draws:
 
     def texts(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
         """Return the completions as text, without special tokens and surrounding spaces."""
-        return [str(tokenizer.decode(tokens, skip_special_tokens=True)).strip() for tokens in self]
+        return [text.strip() for text in decode(tokenizer, self, skip_special_tokens=True)]
 
 
 def draw(

@@ -88,4 +88,4 @@ class Prompts:
 
 def longest_prompt(parts: Sequence[Prompts]) -> int:
     """Return the number of tokens of the longest prompt."""
-    return max(len(part.data.trees[int(row)].prompt) for part in parts for row in part.rows)
+    return max(int(np.diff(part.data.trees.segments)[part.data.trees.trees[:-1]][part.rows].max()) for part in parts)

@@ -50,7 +50,8 @@ def _check_first_row(resolved: Resolved) -> None:
     if resolved.needs and not any(key.startswith("data.") for key in resolved.needs):
         data = resolved.recipe.data
         rows = (row for row in data.read(data.splits()[0]) if isinstance(row, Row))
-        convert_rows(list(islice(rows, 1)), resolved.recipe.objective, data.pairs, data.train_on)
+        if resolved.recipe.rollout is None:
+            convert_rows(list(islice(rows, 1)), resolved.recipe.objective, data.pairs, data.train_on)
 
 
 def check_enough_rows(train: TokenizedRows, held_out: TokenizedRows, batch_size: int) -> None:

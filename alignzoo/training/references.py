@@ -39,7 +39,8 @@ def score_references(job: Job, scorer: Scorer, data: TokenizedDataset) -> Refere
     kind = job.recipe.objective.reference
     of_metric = kind == "none" and any(metric.reference in CACHED for metric in job.recipe.eval.metrics)
     drawn, groups = job.recipe.rollout is not None, job.recipe.objective.data == "group"
-    wanted = {"train": kind in CACHED and not drawn, "held_out": (kind in CACHED and not groups) or of_metric}
+    rows = not groups and data.held_out.trees.answered
+    wanted = {"train": kind in CACHED and not drawn, "held_out": rows and (kind in CACHED or of_metric)}
     trees = {name: part.trees for name, part in (("train", data.train), ("held_out", data.held_out)) if wanted[name]}
     spot = None if job.ranks.sharded else SpotCheck(scorer)
     scores = cached_scores(job.resolved, scorer, list(trees.values()), job.screen, job.ranks, spot=spot)

@@ -139,3 +139,19 @@ def test_too_few_prompts_and_too_long_ones_are_errors(online):
         online("dpo", "rollout.prompts=400")
     with pytest.raises(UserError, match=r"rollout\.max_new_tokens: no prompt leaves room"):
         online("dpo", "tokens.max_length=20", "tokens.max_prompt_length=19", "rollout.max_new_tokens=18")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["dpo", "grpo"])
+def test_rows_of_a_prompt_alone_are_drawn_for(online, home, objective):
+    """There is nothing else to evaluate on but draws."""
+    file = home / "prompts.jsonl"
+    words = ["rivers", "bread", "stars", "winter", "trains"]
+    rows = [{"prompt": f"\n\nHuman: Tell me of {a} and {b}.\n\nAssistant:"} for a in words for b in words]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (start,) = (home / "runs").glob("sft_hh-*/policy")
+    data = f"data={{name: files, path: {file}, held_out_fraction: 0.3}}"
+    done = online(objective, data, f"model={{path: {start}}}", "train.max_steps=2")
+    assert any(line["grad_norm"] > 0 for line in lines(done.folder, "train"))
+    assert all("loss" not in line and "reward" in line for line in lines(done.folder, "eval"))
+    assert done.summary["reference"]["rows_scored"] == 0

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from safetensors.numpy import load_file
 
+from alignzoo.cli import alignzoo as cli
 from alignzoo.core.errors import RunFailed, UserError
 from alignzoo.rollouts.draw import Draws
 
@@ -45,6 +47,16 @@ def test_online_dpo_learns_from_what_it_wrote(online, home):
     vowels = [sum(c in "aeiou" for c in one["reply"]) / max(1, len(one["reply"])) for one in replies]
     assert raw.tolist() == pytest.approx(vowels)
     assert [one["scores"] for one in replies] == [[value] for value in raw.tolist()]
+    assert all(("prompt" in one) == (one["number"] == 0) for one in replies)
+    said = CliRunner().invoke(
+        cli, ["rollouts", str(done.folder), "--step", "1", "--prompts", "1"], catch_exceptions=False
+    )
+    assert said.output.startswith("rollout 0, first used in step 1: reward ")
+    assert replies[0]["row"] in said.output
+    assert f"[{raw[0]:.3f}" in said.output
+    assert "3 more prompts" in said.output
+    with pytest.raises(UserError, match="no step 9; expected a step from 1 to 4"):
+        CliRunner().invoke(cli, ["rollouts", str(done.folder), "--step", "9"], catch_exceptions=False)
     timing = json.loads((done.folder / "timings.jsonl").read_text().splitlines()[0])
     assert {"drawn_seconds", "judged_seconds", "scored_seconds", "seconds"} <= set(timing)
 

@@ -151,8 +151,8 @@ class Rollouts:
             if f"{prefix}tokens" in drawn:
                 own = {name.removeprefix(GREEDY): value for name, value in drawn.items() if name.startswith(GREEDY)}
                 draws = Draws.from_arrays(own if prefix else drawn)
-                texts = self.prompts.texts(np.repeat(places, len(draws) // len(places)))
-                found[f"{prefix}raw"] = score(self.config.rewards, texts, draws.texts(self.tokenizer), when)
+                asked = self.prompts.asked(places, draws.texts(self.tokenizer), draws.finished)
+                found[f"{prefix}raw"] = score(self.config.rewards, asked, when)
         return found
 
     def _texts(self, draws: Draws, places: NDArray[np.int64], judged: Arrays) -> list[dict[str, Any]]:
@@ -239,7 +239,8 @@ class Rollouts:
             completions=1,
         )  # fmt: skip
         when = "held-out draws: "
-        raw = score(self.config.rewards, self.held_out.texts(places), draws.texts(self.tokenizer), when)
+        asked = self.held_out.asked(places, draws.texts(self.tokenizer), draws.finished)
+        raw = score(self.config.rewards, asked, when)
         judged: Judged = combine(raw, draws.finished, self.config, ids, when)
         values = divergence(
             self.scorer, self.reference, tokens, draws, len(draws), self.config.temperature, self.budget, self.screen

@@ -161,7 +161,9 @@ def main() -> int:
             if own and "ids" in peer:
                 peer_says = compared(own, up_to_the_last_scored(peer["ids"], peer["mask"]))
             else:
-                peer_says = peer.get("error", "")[:100].replace("|", "/") or ("" if peer or not trl else "no mask")
+                peer_says = peer.get("error", "").split(". ")[0].replace("|", "/") or (
+                    "" if peer or not trl else "no mask"
+                )
             print(f"{number:>2} {shape.name}: {cells} transformers {beside}; TRL {peer_says}")
             lines.append([str(number), shape.shown, *cells.values(), beside, peer_says])
     asked.output.write_text(page(lines, errors, bool(trl)))

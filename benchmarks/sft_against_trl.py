@@ -132,7 +132,7 @@ class Bench:
 def table(found: dict[str, Any]) -> str:
     """The figures as Markdown."""
     runs, rows = found["runs"], found["rows"]
-    ours = statistics.median(rows / sum(one["seconds"]) for one in runs["alignzoo"])
+    ours, ours_cpu = (statistics.median(rows / sum(one[key]) for one in runs["alignzoo"]) for key in ("seconds", "cpu"))
     lines = [
         "# SFT beside TRL's SFTTrainer", "",
         f"Command: `python benchmarks/sft_against_trl.py --trl-python ... --rows {rows} --repeats {found['repeats']} --write` "
@@ -140,19 +140,23 @@ def table(found: dict[str, Any]) -> str:
         "", f"{rows} real dialogues ({found['source']}) as `messages`, the assistant's turns scored; a Llama of 4 layers 256 wide, random "
         f"weights, float32, AdamW, steps of {BATCH} rows, at most {LONGEST} tokens. Rows a second are those of whole epochs, without the",
         "start; the sides alternate. Of several repeats the median, with the least and the most. A packed step has other rows.", "",
-        "| side | rows/s | alignzoo is faster by | largest difference of a step's loss |", "|---|---:|---:|---:|",
+        "| side | rows/s | alignzoo is faster by | rows a second of processor time | alignzoo is faster by | largest difference of a step's loss |",
+        "|---|---:|---:|---:|---:|---:|",
     ]  # fmt: skip
     for name, some in runs.items():
         if isinstance(some, str):
-            lines.append(f"| TRL: {name.strip()} | {some[:120]} | | |")
+            lines.append(f"| TRL: {name.strip()} | {some[:120]} | | | | |")
             continue
         rates = sorted(rows / sum(one["seconds"]) for one in some)
         rate = statistics.median(rates)
         spread = f"{rate:.1f} ({rates[0]:.1f} to {rates[-1]:.1f})"
         differs = difference(found, name)
-        ratio = "" if name == "alignzoo" else f"{ours / rate:.1f}×"
+        on_cpu = statistics.median(rows / sum(one["cpu"]) for one in some)
+        ratios = ["", ""] if name == "alignzoo" else [f"{ours / rate:.1f}×", f"{ours_cpu / on_cpu:.1f}×"]
         label = name if name == "alignzoo" else f"TRL: {name.strip()}"
-        lines.append(f"| {label} | {spread} | {ratio} | {'' if differs is None else f'{differs:.1e}'} |")
+        lines.append(
+            f"| {label} | {spread} | {ratios[0]} | {on_cpu:.1f} | {ratios[1]} | {'' if differs is None else f'{differs:.1e}'} |"
+        )
     if found["busy"]:
         lines += ["", f"Other processes were running (load {found['busy']:.0f} on {os.cpu_count()} cores)."]
     return "\n".join(lines) + "\n"
@@ -186,7 +190,7 @@ def main() -> int:
         for _ in range(asked.repeats):
             one = bench.ours()
             found["versions"] |= {"alignzoo": one["versions"]["alignzoo"]}
-            found["runs"]["alignzoo"].append({key: one[key] for key in ("seconds", "losses", "peak_bytes")})
+            found["runs"]["alignzoo"].append({key: one[key] for key in ("seconds", "cpu", "losses", "peak_bytes")})
             for side, (settings, environment) in sides.items():
                 if isinstance(found["runs"].get(side), str):
                     continue
@@ -196,7 +200,7 @@ def main() -> int:
                     found["runs"][side] = str(error)
                     continue
                 found["versions"] |= one["versions"]
-                kept = {key: one[key] for key in ("seconds", "losses", "peak_bytes", "sequences", "tokens")}
+                kept = {key: one[key] for key in ("seconds", "cpu", "losses", "peak_bytes", "sequences", "tokens")}
                 found["runs"].setdefault(side, []).append(kept)
                 print(
                     side,

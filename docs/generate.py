@@ -32,6 +32,7 @@ from alignzoo.recipe.schema import (
     SGD,
     AdamW,
     EvalConfig,
+    FilterConfig,
     Recipe,
     RepliesConfig,
     RMSprop,
@@ -170,6 +171,7 @@ def keys() -> Iterator[str]:
     for optimizer in (AdamW, RMSprop, SGD):
         yield from table(f"Optimizer {optimizer.model_fields['name'].default}", "train.optimizer.", optimizer)
     yield from table("Schedule", "train.schedule.", Schedule)
+    yield from table("Filter", "filter.", FilterConfig)
     yield from table("Eval", "eval.", EvalConfig)
     yield from table("Replies", "eval.replies.", RepliesConfig)
     yield from table("Model, every source", "model.", ModelSource)

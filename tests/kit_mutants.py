@@ -197,8 +197,68 @@ class Baseline(Good):
         return group.mean(-group.advantage * group.completions.log_prob)
 
 
+class WithTies(Good):
+    """Ties drive the margin to zero."""
+
+    ties = True
+
+    def loss(self, pair):
+        margin = self.beta * pair.margin
+        return (-logsigmoid(margin) - logsigmoid(-margin)).where(pair.tied, -logsigmoid(margin))
+
+
+class Guided(Good):
+    """Two further models weigh the tokens."""
+
+    reference = "token"
+    tokens = True
+    references = ("guide", "other")
+
+    def loss(self, pair):
+        one = pair.chosen.tokens
+        guided = one.sum((one.ref("guide") - one.ref_log_prob).exp() * one.log_ratio)
+        other = pair.chosen.ref("other") - pair.rejected.ref("other")
+        return -logsigmoid(self.beta * (guided - pair.rejected.log_ratio)) * (1 + other.sigmoid())
+
+
+class Flagged(Good):
+    """A flag and a probability, and a column whose name the recipe chooses."""
+
+    flags = ("safe",)
+    probabilities = ("win",)
+    column_fields = ("score",)
+    score: str = Field("helpfulness", description="column of the scores")
+
+    def loss(self, pair):
+        weight = pair.chosen.flag("safe") + pair.chosen.column("win") + pair.chosen.column(self.score)
+        return super().loss(pair) * (0.1 + weight)
+
+
+class Rated(Good):
+    """A reward model with two outputs."""
+
+    head = "scalar"
+    reference = "none"
+    outputs = ("kind", "short")
+
+    def loss(self, pair):
+        apart = [pair.chosen.output(name) - 2 * pair.rejected.output(name) for name in self.outputs]
+        return -logsigmoid(self.beta * (apart[0] + 0.5 * apart[1]))
+
+
+class WithStates(Good):
+    """The distance of two sums of hidden states weighs a pair."""
+
+    hidden_sum = True
+
+    def loss(self, pair):
+        apart = (pair.chosen.hidden_sum - pair.rejected.hidden_sum).square().sum(1)
+        return super().loss(pair) * (1 + apart).log1p()
+
+
 GOOD = [
     Groups, Baseline, Good, OnOne, Alone, InBatch, Unpaired, Ranked, ByToken, WithStatistics, Live, Moving, Kept, Reward, Drawn,
+    WithTies, Guided, Flagged, WithStates, Rated,
 ]  # fmt: skip
 
 # The mutants: each is a good objective with one fault.
@@ -440,6 +500,19 @@ MUTANTS = [
     ("declared_needs_are_used", broken(Ranked, columns=("score", "length"))),
     ("declared_needs_are_used", broken(Unpaired, mismatched=True)),
     ("declared_needs_are_used", broken(Good, needs_uniform=True)),
+    ("declared_needs_are_used", broken(Good, ties=True)),
+    ("declared_needs_are_used", broken(Good, hidden_sum=True)),
+    ("declared_needs_are_enough", broken(WithStates, hidden_sum=False)),
+    ("declared_needs_are_used", broken(Rated, outputs=("kind", "short", "long"), loss=lambda self, pair: Rated().loss(pair))),
+    ("declared_needs_are_used", broken(Good, references=("guide",))),
+    ("declared_needs_are_used", broken(Guided, references=("guide", "other", "third"))),
+    ("declared_needs_are_used", broken(Good, flags=("safe",))),
+    ("declared_needs_are_enough", broken(WithTies, ties=False)),
+    ("declared_needs_are_enough", broken(Guided, references=("guide",))),
+    ("declared_needs_are_enough", broken(Flagged, column_fields=())),
+    ("declared_needs_can_be_met", broken(Unpaired, ties=True)),
+    ("declared_needs_can_be_met", broken(Good, column_fields=("missing",))),
+    ("declared_needs_can_be_met", broken(Good, min_completions=3)),
     ("parameters_are_bounded", Unbounded),
     ("documented", broken(Good, source="")), ("documented", broken(Good, __doc__=None)), ("documented", Undescribed),
 ]  # fmt: skip

@@ -26,7 +26,10 @@ HAVE = {
     "rollout": "prompts and a reward",
 }
 """What a dataset has -> its description, in the order of the list of objectives."""
-ASPECTS = ("data", "reference", "scope", "head", "tokens", "statistics", "columns", "mismatched", "needs_uniform")
+ASPECTS = (
+    "data", "reference", "references", "scope", "head", "tokens", "statistics", "columns", "flags", "probabilities",
+    "column_fields", "ties", "mismatched", "needs_uniform",
+)  # fmt: skip
 """Declarations in class attributes, under the same names."""
 LOSSES = ("objective", "modifier")
 """Kinds that are described by paper, equation and needs."""
@@ -86,7 +89,11 @@ def have(cls: Any) -> str:
     by_data = {"unpaired": "labels", "ranked": "list", "chosen": "chosen"}
     if cls.data != "pair":
         return by_data.get(cls.data, "rollout")
-    kinds = {"ties": getattr(cls, "ties", False), "flags": getattr(cls, "flags", ()), "scores": cls.columns}
+    kinds = {
+        "ties": getattr(cls, "ties", False),
+        "flags": getattr(cls, "flags", ()),
+        "scores": cls.columns or cls.column_fields,
+    }
     return next((kind for kind, present in kinds.items() if present), "pairs")
 
 
@@ -121,7 +128,14 @@ def _needs(cls: Any) -> Iterator[str]:
     if cls.tokens and cls.reference not in ("token", "live") and not cls.statistics:
         yield "tokens"
     yield from (f"{name} of each token" for name in cls.statistics)
-    yield from (f"column {name}" for name in cls.columns)
+    kinds = {name: "flag" for name in cls.flags} | {name: "probability" for name in cls.probabilities}
+    yield from (f"{kinds.get(name, 'column')} {name}" for name in cls.columns)
+    yield from (f"columns named by {name}" for name in cls.column_fields)
+    yield from (f"reference {name}" for name in cls.references)
+    yield from (f"output {name}" for name in getattr(cls, "outputs", ()))
+    yield from (f"outputs named by {name}" for name in getattr(cls, "output_fields", ()))
+    if cls.ties:
+        yield "ties"
     if cls.needs_uniform:
         yield "random numbers"
 

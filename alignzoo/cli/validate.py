@@ -76,7 +76,7 @@ def _exactness_line(found: dict[str, Any]) -> str:
 
 def _plans(resolved: Resolved) -> list[dict[str, Any]]:
     """Check and plan each run, a run after those that it needs."""
-    from alignzoo.data.convert import convert_for_draws, convert_rows
+    from alignzoo.data.convert import convert_side
     from alignzoo.data.row_reader import RowReader
     from alignzoo.rollouts.calendar import Calendar
     from alignzoo.training.preflight import preflight
@@ -88,11 +88,8 @@ def _plans(resolved: Resolved) -> list[dict[str, Any]]:
     rows: dict[bool, list[Row]] = {False: [], True: []}
     for is_held_out, row in reader.used():
         rows[is_held_out].append(row)
-    for held_out, split in rows.items():
-        if recipe.rollout:
-            convert_for_draws(split, held_out, recipe.objective, recipe.data.pairs)
-        else:
-            convert_rows(split, recipe.objective, recipe.data.pairs)
+    for is_held_out, split in rows.items():
+        convert_side(split, recipe, recipe.data, is_held_out)
     folder, train, read = folder_of(resolved), recipe.train, reader.plan.rows
     steps, words = train.steps(len(rows[False])), "rows"
     if recipe.rollout:

@@ -41,9 +41,11 @@ from alignzoo.models.tokenizers import pretrained_tokenizer
 from alignzoo.objectives.composition import Modified
 from alignzoo.recipe.resolved import Resolved
 from alignzoo.scoring.batches import BatchBuilder
+from alignzoo.scoring.scored_batch import NAMED
 from alignzoo.scoring.scorer import Scorer
-from alignzoo.training.policy import cached_scores, device_of, open_policy, open_scorer
-from alignzoo.training.run import start_weights
+from alignzoo.training.policy import cached_scores, device_of, open_policy, open_reference, open_scorer
+from alignzoo.training.references import needed_references
+from alignzoo.training.run import reference_weights, start_weights
 from alignzoo.training.run_folder import RunFolder
 
 FORMAT = 3
@@ -60,7 +62,8 @@ def measure(
 ) -> EvaluationFolder:
     """Return the figures of the finished run in `folder`; compute those that are missing.
 
-    Log-ratios and KL are relative to the weights that the run started from, for every objective. A run of supervised
+    Log-ratios and KL are relative to the weights that the run started from, for every objective, also where the recipe
+    names another model as the reference. A run of supervised
     fine-tuning without `model.from` is the start of others: its reference is itself.
 
     Args:
@@ -143,6 +146,15 @@ class _Measuring:
         (builder.reference,) = cached_scores(
             self.resolved, reference, [trees], self.screen, self.ranks, budget=budget
         )  # fmt: skip
+        starts, named = reference_weights(self.resolved, self.screen), {}
+        for name in sorted(needed_references(recipe)):
+            model = open_reference(self.resolved, name, self.tokenizer, starts.get(name), trees, self.ranks)
+            (scores,) = cached_scores(
+                self.resolved, model, [trees], self.screen, self.ranks, label=f"reference {name}", budget=budget,
+                source=recipe.references[name],
+            )  # fmt: skip
+            named[NAMED.format(name)] = scores
+        builder.recorded = named
         builder.live = reference if objective.reference in ("live", "moving") else None
         examples = row_figures(policy, builder, test, budget, self.screen, at_start=own)
         lines = reply_lines(

@@ -13,7 +13,7 @@ from alignzoo.compare.spec import Comparison
 from alignzoo.core.dotted import dotted_items
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.recipe.load import load_recipe
-from alignzoo.recipe.resolved import Resolved
+from alignzoo.recipe.resolved import REFERENCE, Resolved
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,10 @@ class Plan:
             if recipe.objective.reference in ("sequence", "token"):
                 random = None if recipe.model.origin else recipe.seed  # random weights depend on the seed
                 first = start_of(resolved) or f"{recipe.model.fingerprint()} {random}"
+                found.add((first, resolved.data_fingerprint, recipe.tokens.model_dump_json()))
+            for name, model in recipe.references.items():
+                run = resolved.needs.get(REFERENCE.format(name))
+                first = run.fingerprint if run else f"{model.fingerprint()}"
                 found.add((first, resolved.data_fingerprint, recipe.tokens.model_dump_json()))
         return len(found)
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from alignzoo.core.digests import digest, digest_file
 from alignzoo.core.door import BadFile, UnreadableFile, inside, read_checked
-from alignzoo.core.files import make_folder, sync, temporary_path, translate_os_errors, write_json
+from alignzoo.core.files import make_folder, share, sync, temporary_path, translate_os_errors, write_json
 
 ABOUT = "about.json"
 
@@ -39,6 +39,8 @@ def atomic_folder(path: Path, needs: int = 0, over: bool = False) -> Iterator[Pa
             temporary.mkdir()
             yield temporary
             for part in (*temporary.rglob("*"), temporary):
+                if part.is_file():
+                    share(part)
                 sync(part)
             _rename(temporary, path, over)
             sync(path.parent)

@@ -35,6 +35,7 @@ def atomic_write(path: Path, hint: str = "") -> Iterator[Path]:
         make_folder(path.parent)
         try:
             yield temporary
+            share(temporary)
             sync(temporary)
             os.replace(temporary, path)
             sync(path.parent)
@@ -150,6 +151,15 @@ def write_page(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically and durably. Raises ValueError for NaN and infinity."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+_UMASK = os.umask(0o077)  # it can be read by setting it alone
+os.umask(_UMASK)
+
+
+def share(path: Path) -> None:
+    """Give a file the rights of other new files, where a library has made it for its owner alone (safetensors does)."""
+    path.chmod(0o666 & ~_UMASK)
 
 
 def sync(path: Path) -> None:

@@ -4,6 +4,7 @@
 |-------------------|-------------------------|------------------|---------------------------------------------|
 | pair              | pair                    | list of two      | two completions, the chosen one desirable   |
 | list              | pairs, by `data.pairs`  | list             | completions, the best (and ties) desirable  |
+| tie               | pair, where it declares `ties`; else skipped when it is read                             |
 | single completion | error                   | error            | completion with its label                   |
 
 Objectives on chosen completions (SFT) skip undesirable single completions. All objectives of a sum share one shape. If
@@ -16,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from itertools import combinations
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -27,7 +28,11 @@ from alignzoo.data.trees import Tree, Trees
 from alignzoo.interfaces.data_source import TrainOn
 from alignzoo.interfaces.metric import Metric
 from alignzoo.interfaces.objective import Objective
-from alignzoo.interfaces.rows import Message, Row, Skipped, is_unfinished
+from alignzoo.interfaces.rows import TIE, Message, Row, Skipped, is_unfinished
+
+if TYPE_CHECKING:
+    from alignzoo.interfaces.data_source import DataSource
+    from alignzoo.recipe.schema import Recipe
 
 PairRule = Literal["extremes", "adjacent", "all"]
 NEEDED = {
@@ -53,6 +58,7 @@ def convert_rows(
     """
     terms = [term for _, term in objective.terms]
     wanted = {term.data for term in terms}
+    least = max((term.min_completions for term in terms if term.data == "ranked"), default=0)
     kept: list[Row] = []
     skipped: list[Skipped] = []
     for row in rows:
@@ -61,8 +67,11 @@ def convert_rows(
         _check_scored(row, train_on)
         if train_on == "last_assistant" and row.is_training_text and row.completions[0].context:
             row = _with_longer_prompt(row)
+        if len(row.completions) < least:
+            skipped.append(Skipped(row.id, f"fewer than {least} completions"))
+            continue
         if len(row.completions) > 2 and "pair" in wanted:
-            pairs = [row] if _stays_a_list(row, wanted, rule) else list(_pairs(row, rule))
+            pairs = [row] if _stays_a_list(row, wanted, rule) else list(_pairs(row, rule, objective.ties))
             kept += pairs
             if not pairs:
                 skipped.append(Skipped(row.id, "no pair of different scores"))
@@ -73,21 +82,31 @@ def convert_rows(
     return kept, skipped
 
 
-def convert_for_draws(
-    rows: Sequence[Row], held_out: bool, objective: Objective, rule: PairRule, train_on: TrainOn = "assistant"
+def convert_side(
+    rows: Sequence[Row], recipe: Recipe, source: DataSource, held_out: bool
 ) -> tuple[list[Row], list[Skipped]]:
-    """Convert rows of a run that trains on draws, as `convert_rows` does.
+    """Convert rows of one side of the split, as `convert_rows` does.
 
-    Training rows become prompts alone. Held-out rows that are prompts alone stay so. A training row whose dialogues
-    differ before the last turn is skipped: its prompt does not end where a reply begins.
+    Training rows of a recipe with `rollout` become prompts alone. So do held-out rows among which a prompt is alone.
     """
-    if held_out:
-        kept, skipped = convert_rows([row for row in rows if row.completions], objective, rule, train_on)
-        return [*kept, *(row for row in rows if not row.completions)], skipped
-    apart = [row for row in rows if row.has_preference and any(one.context for one in row.completions)]
-    gone = {row.id for row in apart}
-    skipped = [Skipped(row.id, "dialogues that differ before the last turn") for row in apart]
-    return [row.alone() for row in rows if row.id not in gone], skipped
+    drawn = recipe.rollout is not None and not (held_out and all(row.completions for row in rows))
+    return to_prompts(rows, source.train_on) if drawn else convert_rows(
+        rows, recipe.objective, source.pairs, source.train_on
+    )  # fmt: skip
+
+
+def to_prompts(rows: Sequence[Row], train_on: TrainOn = "assistant") -> tuple[list[Row], list[Skipped]]:
+    """Return the prompts that completions are drawn for, and the rows without one that ends where a reply begins."""
+    kept: list[Row] = []
+    skipped: list[Skipped] = []
+    for row in rows:
+        if train_on == "last_assistant" and row.is_training_text and row.completions[0].context:
+            row = _with_longer_prompt(row)
+        if isinstance(row.prompt, str) and any(one.context for one in row.completions):
+            skipped.append(Skipped(row.id, "dialogues that differ before the reply"))
+        else:
+            kept.append(row.alone())
+    return kept, skipped
 
 
 def _stays_a_list(row: Row, wanted: Set[str], rule: PairRule) -> bool:
@@ -127,7 +146,8 @@ def _check(row: Row, one: Objective | Metric) -> None:
         there = ("prompt",) if isinstance(row.prompt, str) else ("prompt", "instruction")
         raise UserError(
             f"{one.name} needs completions, and row {row.id} has a prompt alone", where="data",
-            expected=f"{NEEDED[one.data]}; a prompt alone is for replies", hint=closest_reading(row.extra, there),
+            expected=f"{NEEDED.get(one.data, 'completions')}, or a recipe with rollout, which draws them",
+            hint=closest_reading(row.extra, there),
         )  # fmt: skip
     if row.is_training_text and one.data == "unpaired":
         raise UserError(
@@ -150,10 +170,17 @@ def _check(row: Row, one: Objective | Metric) -> None:
                 expected=f"a number '{missing}' in every row (or chosen_{missing} and rejected_{missing}, or scores)",
                 nearest=nearest(missing, known), hint=f"columns found: {', '.join(known) or 'none'}",
             )  # fmt: skip
+        for name in (*one.flags, *one.probabilities, *((TIE,) if one.ties and TIE in known else ())):
+            most, least, value = 1.0, 0.0, known[name]
+            if not least <= value <= most or (name not in one.probabilities and value not in (least, most)):
+                raise UserError(
+                    f"{one.name} reads the column '{name}', which is {value:g} in row {row.id}", where="data",
+                    expected="a number from 0 to 1" if name in one.probabilities else "0 or 1 (false or true)",
+                )  # fmt: skip
 
 
-def _pairs(row: Row, rule: PairRule) -> Iterator[Row]:
-    """Yield pairs of a ranked list. Completions with equal scores form no pair."""
+def _pairs(row: Row, rule: PairRule, ties: bool = False) -> Iterator[Row]:
+    """Yield pairs of a ranked list. Completions with equal scores form a pair only with `ties`."""
     last = len(row.completions) - 1
     indices = {
         "extremes": [(0, last)],
@@ -162,7 +189,7 @@ def _pairs(row: Row, rule: PairRule) -> Iterator[Row]:
     }[rule]
     for i, j in indices:
         better, worse = row.completions[i], row.completions[j]
-        if "score" not in better.columns or better.columns["score"] > worse.columns.get("score", -np.inf):
+        if "score" not in better.columns or ties or better.columns["score"] > worse.columns.get("score", -np.inf):
             yield replace(row, id=row.id if rule == "extremes" else f"{row.id}/{i}-{j}", completions=(better, worse))
 
 
@@ -200,6 +227,8 @@ def with_columns(
     names = list(dict.fromkeys(name for one in consumers for name in one.columns))
     if "score" not in names and any(one.data == "ranked" for one in consumers):
         names.append("score")  # nan for a list without scores; equal scores are ties for every reader
+    if objective.ties:
+        names.append(TIE)
     if labels is None:
         labels = needs_labels(objective, metrics) or any(is_labeled(row) for row in rows)
     if labels:
@@ -208,11 +237,18 @@ def with_columns(
     for row, first in zip(rows, trees.first[:-1].tolist(), strict=True):
         for b, completion in enumerate(row.completions):
             known = {**row.columns, **completion.columns, "desirable": _desirable(row, b)}
+            known |= {TIE: float(is_tied(row))} if TIE in names else {}
             for name in names:
                 columns[name][first + b] = known.get(name, np.nan)
     return Trees(
         trees.ids, trees.tokens, trees.segments, trees.trees, trees.spans, trees.span_cuts, columns, trees.mismatched
     )  # fmt: skip
+
+
+def is_tied(row: Row) -> bool:
+    """Return True if the best and the worst completion of a row are equally good."""
+    best, worst = (row.completions[k].columns.get("score") for k in (0, -1))
+    return row.columns.get(TIE) == 1 or (len(row.completions) > 1 and best is not None and best == worst)
 
 
 def _desirable(row: Row, b: int) -> float:

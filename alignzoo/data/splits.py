@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from alignzoo.core.errors import UserError, attribute_errors
 from alignzoo.interfaces.data_source import DataSource, Split
-from alignzoo.interfaces.rows import Row, Skipped, strings
+from alignzoo.interfaces.rows import TIE, Row, Skipped, strings
 
 TRAIN, HELD_OUT, FLIPPED, NO_PAIR = 1, 2, 4, 8
 MOST_CHARACTERS = 1_000_000
@@ -81,7 +81,8 @@ def rows_of(source: DataSource, split: Split) -> Iterator[Row | Skipped]:
     Errors of the source's code become a RunFailed that names the source.
     """
     with attribute_errors(f"the data source {source.name}, reading its {split} split,", source):
-        yield from map(_checked, source.read(split))
+        for row in source.read(split):
+            yield _checked(row if source.takes_ties else without_tie(row))
 
 
 def plan_splits(source: DataSource, read: ReadSplit) -> SplitPlan:
@@ -182,6 +183,13 @@ def choose_held_out(group_hashes: NDArray[np.float64], fraction: float) -> NDArr
         )  # fmt: skip
     wanted = int((groups < fraction).sum())
     return group_hashes <= groups[min(max(wanted, 1), len(groups) - 1) - 1]
+
+
+def without_tie(row: Row | Skipped) -> Row | Skipped:
+    """Return a row that is marked as a tie as skipped, for objectives that take none."""
+    if isinstance(row, Skipped) or row.columns.get(TIE) != 1:
+        return row
+    return Skipped(row.id, "all scores are equal" if row.scores_are_equal else "no completion is better")
 
 
 def _checked(row: Row | Skipped) -> Row | Skipped:

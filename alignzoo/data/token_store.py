@@ -41,6 +41,7 @@ from alignzoo.data.statistics import data_report
 from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.data.tokenize_pipeline import TokenizePipeline
 from alignzoo.data.tree_writer import read_stored
+from alignzoo.interfaces.rows import TIE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from alignzoo.recipe.resolved import Resolved
 
 PARTS, TRAIN_ROWS, HELD_OUT_ROWS = ("train", "held_out"), "train.jsonl", "held_out.jsonl"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Version of the stored tokens: the way rows are read, converted and tokenized, and the layout of the files.
 
 Raise it with every change of these, and write new golden folders with tests/golden_tokens.py."""
@@ -84,6 +85,7 @@ class TokenStore:
         self.resolved, self.recipe = resolved, resolved.recipe
         self.tokenizer, self.today = tokenizer, today
         self.root = cache_root() / "tokens"
+        terms, metrics = [term for _, term in self.recipe.objective.terms], self.recipe.eval.metrics
         origins = [resolved.registry.origin(type(component)) for component in self.recipe.data.components]
         self._inputs = digest({
             "data": resolved.data_fingerprint,
@@ -91,18 +93,18 @@ class TokenStore:
             "format": FORMAT_VERSION,
             "tokenizer": tokenizer_fingerprint(tokenizer, today),
             "tokens": self.recipe.tokens.model_dump(mode="json"),
+            "at_least": max((term.min_completions for term in terms if term.data == "ranked"), default=0),
         })  # fmt: skip
-        terms, metrics = [term for _, term in self.recipe.objective.terms], self.recipe.eval.metrics
         needs: list[dict[str, Any]] = [
             {
                 "kinds": sorted({one.data for one in consumers}),
-                "columns": sorted({name for one in consumers for name in one.columns}),
+                "columns": sorted({name for one in consumers for name in one.columns} | ties),
             }
-            for consumers in (terms, metrics)
+            for consumers, ties in ((terms, {TIE} if self.recipe.objective.ties else set()), (metrics, set()))
         ]
         mismatched = self.recipe.objective.mismatched
         self._keeps_rows = self.recipe.rollout is not None
-        rest = [mismatched, "rows"] if self._keeps_rows else [mismatched]
+        rest = [mismatched, "prompts"] if self._keeps_rows else [mismatched]
         self.key = digest([self._inputs, needs, *rest])
         """32 hex digits that identify everything the trees depend on."""
         needs_of_pairs = [{"labels": "unpaired" in one["kinds"], "columns": one["columns"]} for one in needs]

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 from alignzoo.core.door import Child, in_children
 from alignzoo.data.convert import (
     check_measurable,
-    convert_for_draws,
-    convert_rows,
+    convert_side,
     is_labeled,
     needs_labels,
     with_columns,
@@ -80,8 +79,6 @@ class TokenizePipeline:
         Raises:
             UserError: As `prepare` and `read_rows`.
         """
-        for special in (True, False):  # sets the tokenizer's options once, before several threads use it
-            self.encoder.boundary.tokenize(["a"], [()], special)
         writers = TreeWriter(self.folder / "train", train_rows), TreeWriter(self.folder / "held_out", rows)
         for (held_out, converted, unconverted), raw in in_children(self._chunks(), self._start, _at_once()):
             part = unpack(raw, converted)
@@ -101,7 +98,8 @@ class TokenizePipeline:
         named = f"rows {rows[0].id} to {rows[-1].id}" if len(rows) > 1 else f"row {rows[0].id}" if rows else "no row"
         return Child(
             self.tokenizer.name_or_path or "tokenizer", self._make, rows, what="the tokenizer", seconds=seconds,
-            doing=f"tokenizing {named:.200}", hint="its tokenizer or its chat template may make much of little text",
+            doing=f"tokenizing {named:.200}",
+            hint="the tokenizer or chat template makes much of little text, or a chat has thousands of turns",
         )  # fmt: skip
 
     def _make(self, rows: list[Row]) -> bytes:
@@ -124,21 +122,15 @@ class TokenizePipeline:
                 sizes[held_out] += self._characters(row)
             full = len(rows) == CHUNK or sizes[held_out] > CHUNK_CHARACTERS
             if full or (row is None and rows):
-                yield held_out, *self._converted(rows, held_out)
+                yield held_out, *convert_side(rows, self.recipe, self.recipe.data, held_out)
                 rows.clear()
                 sizes[held_out] = 0
-
-    def _converted(self, rows: list[Row], held_out: bool) -> tuple[list[Row], list[Skipped]]:
-        data = self.recipe.data
-        if self.recipe.rollout:
-            return convert_for_draws(rows, held_out, self.objective, data.pairs, data.train_on)
-        return convert_rows(rows, self.objective, data.pairs, data.train_on)
 
     def _finish(self, held_out: int, writer: TreeWriter) -> TokenizedRows:
         """Drop the labels if nothing reads them, and add mismatched completions if the objective needs them."""
         labels = self.has_singles[held_out] or needs_labels(self.objective, self._metrics(bool(held_out)))
         trees = writer.trees(without=() if labels else ("desirable",))
-        if self.objective.mismatched and len(trees):
+        if self.objective.mismatched and len(trees) and trees.answered:
             wider = TreeWriter(self.folder / f"mismatched {held_out}")
             for start in range(0, len(trees), CHUNK):
                 wider.add_trees(with_mismatched(trees, self.recipe.tokens.max_length, start, start + CHUNK))

@@ -15,6 +15,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from alignzoo.core.arrays import concat_ranges
+
 TokenIds = NDArray[np.int32]
 Spans = NDArray[np.int32]
 """(n, 2) int32: start and stop of each span, in positions of the branch's tokens.
@@ -185,9 +187,25 @@ class Trees(Sequence[Tree]):
                 None if self._keys is None else self._keys[own],
             )  # fmt: skip
 
+    def subset(self, rows: NDArray[np.int64]) -> Trees:
+        """Return a copy of some trees, in this order."""
+        picked = concat_ranges(self.trees[:-1][rows], np.diff(self.trees)[rows])
+        sizes, spans = np.diff(self.segments)[picked], np.diff(self.span_cuts)[picked]
+        own = concat_ranges(self.first[:-1][rows], np.diff(self.first)[rows])
+
+        def cuts(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+            return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+        return Trees(
+            [self.ids[row] for row in rows.tolist()], self.tokens[concat_ranges(self.segments[:-1][picked], sizes)],
+            cuts(sizes), cuts(np.diff(self.trees)[rows]), self.spans[concat_ranges(self.span_cuts[:-1][picked], spans)],
+            cuts(spans), {name: values[own] for name, values in self.columns.items()}, self.mismatched,
+            None if self._keys is None else self._keys[own],
+        )  # fmt: skip
+
     @property
     def answered(self) -> bool:
-        """True if every tree has a branch, False if one is a prompt alone."""
+        """True if every tree has a completion."""
         return bool((np.diff(self.trees) > 1).all())
 
     @property

@@ -16,8 +16,9 @@ from alignzoo.evaluation.aggregate import mean, standard_error
 from alignzoo.evaluation.area import pseudovalues
 from alignzoo.evaluation.row_metrics import count_kinds, row_metrics
 from alignzoo.interfaces.metric import Metric
-from alignzoo.scoring.batches import BatchBuilder, ScoredBatch, concat_scored
+from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.microbatches import in_micro_batches
+from alignzoo.scoring.scored_batch import ScoredBatch, concat_scored
 from alignzoo.scoring.scorer import Scorer
 
 
@@ -72,13 +73,13 @@ def evaluate(
         budget: Token slots of a forward pass.
         screen: Where progress is shown.
         states: State of each term of the objective.
-        at_start: True if the policy still is the reference. Its log-probs are then the reference's own, so that every
-            pair is an exact tie even if two forward passes round differently.
+        at_start: True before the first step. Where the policy then is the reference, its log-probs are the reference's
+            own, so that every pair is an exact tie even if two forward passes round differently.
         ranks: The processes.
     """
     objective = builder.objective
     batch = score_all(scorer, builder, budget, screen, "evaluation", ranks)
-    if at_start and builder.reference is not None:
+    if at_start and builder.starts_at_reference and builder.reference is not None:
         batch.values["log_prob"] = batch.values["ref_log_prob"]
     result = {"n": len(builder.trees), "loss": 0.0}
     for n, (share, term) in enumerate(objective.terms):

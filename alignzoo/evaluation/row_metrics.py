@@ -19,7 +19,8 @@ from alignzoo.core.errors import attribute_errors
 from alignzoo.interfaces.loss_inputs import Scored
 from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.ties import ULPS, tie_groups
-from alignzoo.scoring.batches import BatchBuilder, ScoredBatch
+from alignzoo.scoring.batches import BatchBuilder
+from alignzoo.scoring.scored_batch import ScoredBatch
 
 
 @torch.no_grad()
@@ -75,6 +76,11 @@ def row_metrics(
             ]:
                 gone = rows.with_any(reward.isnan())
                 found |= {name: found[name].where(~gone, torch.nan) for name in unknown}
+    if tied := builder.tied(batch).nonzero()[0].tolist():  # neither of a tie's completions is the better one
+        found = {
+            name: value.index_fill(0, torch.tensor(tied, device=value.device), torch.nan)
+            for name, value in found.items()
+        }
     return found
 
 

@@ -48,15 +48,22 @@ class DataSource(Component):
     )
 
     _kinds: frozenset[str] = PrivateAttr(frozenset())
+    _ties: bool = PrivateAttr(False)
 
-    def serving(self, kinds: Collection[str]) -> Self:
+    def serving(self, kinds: Collection[str], ties: bool = False) -> Self:
         """Return a copy of the source for objectives that take these kinds of rows (`Objective.data`).
 
-        A dataset with a separate split for each training method chooses its split by them.
+        A dataset with a separate split for each training method chooses its split by them. With `ties`, rows in which
+        no completion is better are used too.
         """
         copy = self.model_copy()
-        copy._kinds = frozenset(kinds)
+        copy._kinds, copy._ties = frozenset(kinds), ties
         return copy
+
+    @property
+    def takes_ties(self) -> bool:
+        """True if an objective takes rows in which no completion is better."""
+        return self._ties
 
     def splits(self) -> tuple[Split, ...]:
         """Return the source's splits. With `("train",)`, whole groups of its rows are held out as the test split."""

@@ -47,6 +47,7 @@ class Tokens:
     _statistics: Mapping[str, Tensor] = field(default_factory=dict)
     _uniform: Tensor | None = None
     _old_log_prob: Tensor | None = None
+    _refs: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def old_log_prob(self) -> Tensor:
@@ -62,6 +63,10 @@ class Tokens:
     def log_ratio(self) -> Tensor:
         """Log-ratio of each token: log pi - log pi_ref."""
         return self.log_prob - self.ref_log_prob
+
+    def ref(self, name: str) -> Tensor:
+        """Return the log-prob of each token under a named reference. Needs `references = (name,)`."""
+        return _declared(self._refs.get(name), f"the reference {name}", f'references = ("{name}",)')
 
     @property
     def entropy(self) -> Tensor:
@@ -141,6 +146,9 @@ class Scored:
     _scalar: Tensor | None = None
     _log_ratio: Tensor | None = None
     _old_log_prob: Tensor | None = None
+    _refs: Mapping[str, Tensor] = field(default_factory=dict)
+    _outputs: Mapping[str, Tensor] = field(default_factory=dict)
+    _hidden_sum: Tensor | None = None
 
     @property
     def old_log_prob(self) -> Tensor:
@@ -156,6 +164,10 @@ class Scored:
     def ref_log_prob(self) -> Tensor:
         """Log-prob log pi_ref(y|x) under the reference. Needs a `reference`."""
         return _declared(self._ref_log_prob, "the reference", 'reference = "sequence"')
+
+    def ref(self, name: str) -> Tensor:
+        """Return the log-prob log pi_name(y|x) under a named reference. Needs `references = (name,)`."""
+        return _declared(self._refs.get(name), f"the reference {name}", f'references = ("{name}",)')
 
     @property
     def log_ratio(self) -> Tensor:
@@ -173,8 +185,12 @@ class Scored:
 
     @property
     def scalar(self) -> Tensor:
-        """The reward model's output, with gradient. Needs `head = "scalar"`."""
+        """The reward model's output, the mean of several, with gradient. Needs `head = "scalar"`."""
         return _declared(self._scalar, "the scalar head's output", 'head = "scalar"')
+
+    def output(self, name: str) -> Tensor:
+        """Return one of a reward model's outputs, with gradient. Needs `outputs = (name,)`."""
+        return _declared(self._outputs.get(name), f"the output {name}", f'outputs = ("{name}",)')
 
     @property
     def tolerance(self) -> Tensor:
@@ -198,6 +214,18 @@ class Scored:
         Needs `columns = (name,)`.
         """
         return _declared(self._columns.get(name), f"the column {name}", f'columns = ("{name}",)')
+
+    @property
+    def hidden_sum(self) -> Tensor:
+        """Sum of the last hidden states that predict the scored tokens, (..., d), without gradient.
+
+        Needs `hidden_sum = True`.
+        """
+        return _declared(self._hidden_sum, "the hidden states", "hidden_sum = True")
+
+    def flag(self, name: str) -> Tensor:
+        """Return a column of 0 and 1 as booleans. Needs `flags = (name,)`."""
+        return self.column(name) > 0.5
 
     def with_log_ratio(self, log_ratio: Tensor) -> Scored:
         """Return the completions with another log-ratio, as a modifier does."""
@@ -240,6 +268,12 @@ class Pair(Example):
 
     chosen: Scored
     rejected: Scored
+    _tied: Tensor | None = None
+
+    @property
+    def tied(self) -> Tensor:
+        """True where neither completion was preferred, shape (B,), bool. Needs `ties = True`."""
+        return _declared(self._tied, "which pairs are ties", "ties = True")
 
     @property
     def margin(self) -> Tensor:
@@ -254,6 +288,10 @@ class Pair(Example):
     def column(self, name: str) -> Tensor:
         """Return a numeric column of the row, shape (B,). Needs `columns = (name,)`."""
         return self.chosen.column(name)
+
+    def flag(self, name: str) -> Tensor:
+        """Return a column of 0 and 1 of the row as booleans, shape (B,). Needs `flags = (name,)`."""
+        return self.chosen.flag(name)
 
     def with_sides(self, chosen: Scored, rejected: Scored) -> Pair:
         """Return the pairs with other completions, as a modifier does."""

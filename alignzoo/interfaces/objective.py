@@ -42,7 +42,8 @@ class Objective(ScoredComponent):
     advantage_reads_log_probs: ClassVar[bool] = False
     """`advantage` reads log-probs, which costs one more forward of the draws; only for groups."""
     min_completions: ClassVar[int] = 2
-    """The fewest completions of a prompt that the objective can learn from; only for groups."""
+    """The fewest completions of a prompt that the objective can learn from; for groups and ranked lists. Rows of lists
+    with fewer are skipped and counted."""
     greedy_baseline: ClassVar[bool] = False
     """Also draw and judge the likeliest completion of each prompt, `group.greedy_reward`; only for groups."""
     mismatched: ClassVar[bool] = False
@@ -52,6 +53,11 @@ class Objective(ScoredComponent):
     costs one more forward pass."""
     head: ClassVar[Head] = "language_model"
     """`scalar`: the policy is a reward model with one number for each completion (`scored.scalar`) and no log-probs."""
+    outputs: ClassVar[tuple[str, ...]] = ()
+    """Names of a reward model's numbers for each completion, read with `scored.output("helpfulness")`; () for a single
+    one without a name. `scored.scalar` is their mean."""
+    output_fields: ClassVar[tuple[str, ...]] = ()
+    """Fields that name outputs, as `column_fields` name columns."""
     needs_runs: ClassVar[tuple[str, ...]] = ()
     """Fields that name a recipe, whose run is made first."""
     raises: ClassVar[Raises] = "by_data"
@@ -125,6 +131,12 @@ class Objective(ScoredComponent):
         """
         return 0.0
 
+    def model_post_init(self, context: Any, /) -> None:
+        """Count the outputs that fields name among the outputs of this instance."""
+        super().model_post_init(context)
+        if self.output_fields:
+            self.__dict__["outputs"] = tuple(dict.fromkeys((*type(self).outputs, *self._names_in(self.output_fields))))
+
     @classmethod
     def _contradictions(cls) -> dict[str, bool]:
         def defines(method: str) -> bool:
@@ -133,6 +145,11 @@ class Objective(ScoredComponent):
         keeps = defines("initial_state") or defines("next_state")
         return super()._contradictions() | {
             "it has no `loss`": not defines("loss"),
+            '`min_completions` needs `data = "group"`, or "ranked" and at least 2':
+                cls.min_completions != 2
+                and cls.data != "group" and (cls.data != "ranked" or cls.min_completions < 2),
+            '`references` needs rows of the data, which are scored beforehand: not with `data = "group"`':
+                bool(cls.references) and cls.data == "group",
             '`mismatched` needs `data = "unpaired"`': cls.mismatched and cls.data != "unpaired",
             '`scope = "batch"` needs lists of one length: not with `data = "ranked"`':
                 cls.scope == "batch" and cls.data == "ranked",
@@ -145,8 +162,13 @@ class Objective(ScoredComponent):
             'a state needs `scope = "batch"` or `data = "group"`: it must not depend on micro-batches':
                 keeps and cls.scope != "batch" and cls.data != "group",
             'a state needs an example that has one: not with `data = "chosen"`': keeps and cls.data == "chosen",
-            'a scalar head has no log-probs: `reference = "none"`, no `tokens`':
-                cls.head == "scalar" and (cls.reference != "none" or cls.tokens),
+            'a scalar head has no log-probs: `reference = "none"`, no `tokens`, no `references`':
+                cls.head == "scalar" and bool(cls.reference != "none" or cls.tokens or cls.references),
+            "a reward model has no `hidden_sum`": cls.head == "scalar" and cls.hidden_sum,
+            '`outputs` needs `head = "scalar"`':
+                bool(cls.outputs or cls.output_fields) and cls.head != "scalar",
+            '`ties` needs `data = "pair"` or "ranked"':
+                cls.ties and cls.data not in ("pair", "ranked"),
             '`reference_update` needs `reference = "moving"`':
                 defines("reference_update") and cls.reference != "moving",
             "`reference_correction` needs `reference_update`":
@@ -159,7 +181,9 @@ class Objective(ScoredComponent):
     def requirements(self) -> Requirements:
         """The declarations as one value."""
         needs = super().requirements
-        return replace(needs, mismatched=self.mismatched, scope=self.scope, data=self.data, head=self.head)
+        return replace(
+            needs, mismatched=self.mismatched, scope=self.scope, data=self.data, head=self.head, outputs=self.outputs
+        )
 
     @property
     def terms(self) -> Sequence[tuple[float, Objective]]:

@@ -36,6 +36,12 @@ class Requirements:
     scope: Scope = "example"
     data: Data = "pair"
     head: Head = "language_model"
+    ties: bool = False
+    references: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    probabilities: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    hidden_sum: bool = False
 
     def __or__(self, other: Requirements) -> Requirements:
         """Return the needs of both. `data` and `head` are those of the left operand."""
@@ -50,6 +56,12 @@ class Requirements:
             max(self.scope, other.scope, key=scopes.index),
             self.data,
             self.head,
+            self.ties or other.ties,
+            tuple(dict.fromkeys(self.references + other.references)),
+            tuple(dict.fromkeys(self.flags + other.flags)),
+            tuple(dict.fromkeys(self.probabilities + other.probabilities)),
+            tuple(dict.fromkeys(self.outputs + other.outputs)),
+            self.hidden_sum or other.hidden_sum,
         )
 
 
@@ -77,6 +89,21 @@ class ScoredComponent(Component):
     `forward_kl` and `reverse_kl` also need a live reference."""
     columns: ClassVar[tuple[str, ...]] = ()
     """Names of numeric columns of the data, read with `scored.column("score")`."""
+    flags: ClassVar[tuple[str, ...]] = ()
+    """Names of columns that are 0 or 1 (false or true) in every row, read with `scored.flag("unsafe")`."""
+    probabilities: ClassVar[tuple[str, ...]] = ()
+    """Names of columns that lie in [0, 1] in every row, such as win rates, read as other columns are."""
+    column_fields: ClassVar[tuple[str, ...]] = ()
+    """Fields that name columns: a name, a list of names, or names as the keys of a mapping. They are declared with the
+    others, so that a recipe chooses what the data's columns are called."""
+    hidden_sum: ClassVar[bool] = False
+    """Provide `scored.hidden_sum`, without gradient: the sum of the last hidden states that predict scored tokens."""
+    ties: ClassVar[bool] = False
+    """Take rows in which no completion is better too; of pairs, `pair.tied` marks them. Without it such rows are
+    skipped and counted. A row is a tie if its column `tie` is 1 or all of its scores are equal."""
+    references: ClassVar[tuple[str, ...]] = ()
+    """Names of further frozen models, which a recipe gives under `references`: log-probs of completions from the cache,
+    read with `scored.ref("teacher")`, and with `tokens = True` those of each token, `scored.tokens.ref("teacher")`."""
     stop_gradient: ClassVar[str] = ""
     """A sentence on what the loss holds constant, for a loss whose gradient is not the derivative of its value."""
     needs_uniform: ClassVar[bool] = False
@@ -85,7 +112,30 @@ class ScoredComponent(Component):
     @property
     def requirements(self) -> Requirements:
         """The declarations as one value."""
-        return Requirements(self.reference, self.tokens, self.statistics, self.columns, self.needs_uniform)
+        return Requirements(
+            self.reference, self.tokens, self.statistics, self.columns, self.needs_uniform, ties=self.ties,
+            references=self.references, flags=self.flags, probabilities=self.probabilities,
+            hidden_sum=self.hidden_sum,
+        )  # fmt: skip
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Count flags and probabilities among the columns."""
+        super().__pydantic_init_subclass__(**kwargs)
+        named = (cls.columns, cls.flags, cls.probabilities)
+        if all(isinstance(names, tuple) for names in named):
+            cls.columns = tuple(dict.fromkeys(name for names in named for name in names))
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Count the columns that fields name among the columns of this instance."""
+        super().model_post_init(context)
+        if self.column_fields:
+            self.__dict__["columns"] = tuple(dict.fromkeys((*type(self).columns, *self._names_in(self.column_fields))))
+
+    def _names_in(self, fields: tuple[str, ...]) -> list[str]:
+        """Return the names in some fields: a name, a list of names, or the keys of a mapping."""
+        values = [getattr(self, field) for field in fields if field in type(self).model_fields]
+        return [name for value in values for name in ((value,) if isinstance(value, str) else value)]
 
     @classmethod
     def _contradictions(cls) -> dict[str, bool]:
@@ -95,6 +145,9 @@ class ScoredComponent(Component):
             'the statistics "forward_kl" and "reverse_kl" need `reference = "live"`: a cache has no distributions':
                 bool(set(DIVERGENCES) & set(cls.statistics)) and cls.reference not in ("live", "moving"),
             '`reference = "token"` needs `tokens = True`': cls.reference == "token" and not cls.tokens,
+            '"reference" is declared as `reference = "sequence"`, not among `references`':
+                "reference" in cls.references,
+            "`column_fields` needs names of fields": bool(set(cls.column_fields) - set(cls.model_fields)),
         }  # fmt: skip
 
 
@@ -106,8 +159,8 @@ OPTIONS: dict[str, Any] = {
 
 def contradiction(cls: type[ScoredComponent]) -> str:
     """Return why no engine can provide what a class declares, or "" if one can."""
-    for key in ("statistics", "columns"):
-        value = getattr(cls, key)
+    for key in ("statistics", "columns", "flags", "probabilities", "column_fields", "references", "outputs"):
+        value = getattr(cls, key, ())
         if not isinstance(value, tuple):
             return f'`{key} = {value!r}` is not a tuple; write `{key} = ("...",)`'
     for key, options in OPTIONS.items():

@@ -16,6 +16,8 @@ OWN_KWARGS = ("messages", "tools", "add_generation_prompt", "continue_final_mess
               "return_dict", "return_tensors", "return_assistant_tokens_mask", "padding", "truncation", "max_length",
               "documents", "tokenizer_kwargs", "sanitize_control_tokens")  # fmt: skip
 """Arguments of `apply_chat_template` that alignzoo sets itself, or that change more than the text."""
+TIE = "tie"
+"""The column of rows in which no completion is better: 1, or 0 in all others."""
 Text = str | tuple[Message, ...]
 """Plain text, or chat messages for the tokenizer's chat template."""
 
@@ -57,6 +59,12 @@ class Row:
     """Variables of the chat template, such as `enable_thinking`."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """The record's other columns as they are, such as a gold answer: any JSON values."""
+
+    @property
+    def scores_are_equal(self) -> bool:
+        """True if there are several completions, and all have the same score."""
+        scores = {completion.columns.get("score") for completion in self.completions}
+        return len(self.completions) > 1 and len(scores) == 1 and None not in scores
 
     @property
     def is_training_text(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ hf_logging.disable_progress_bar()  # the Screen shows progress
 
 def load_policy(
     source: ModelSource, tokenizer: PreTrainedTokenizerBase, seed: int, start: Path | None = None,
-    head: str = "language_model",
+    head: str = "language_model", outputs: Sequence[str] = (),
 ) -> PreTrainedModel:  # fmt: skip
     """Load the model that training starts from.
 
@@ -45,14 +46,16 @@ def load_policy(
         start: Policy folder of the run that this run starts from.
         head: `language_model`, or `scalar` for a reward model: one label, read at the last token. A head that the
             weights lack is initialized from the seed.
+        outputs: Names of a reward model's outputs; () for a single one.
 
     Raises:
         UserError: The weights can't be loaded, lack a part, or do not fit the tokenizer.
     """
-    model = (
-        source.load_model(tokenizer, seed, head) if start is None
-        else pretrained(str(start), None, seed, head, source.dtype, source.runs_code, source.quantize)
-    )  # fmt: skip
+    if start is None:
+        model = source.load_model(tokenizer, seed, head)
+    else:
+        own = (source.dtype, source.runs_code, source.quantize)
+        model = pretrained(str(start), None, seed, head, *own, len(outputs) or 1)
     if source.quantize and getattr(model, "hf_quantizer", None) is None:
         raise UserError(
             f"quantize needs pretrained weights, and {source.name} creates its weights itself",
@@ -66,6 +69,8 @@ def load_policy(
     if head == "scalar":  # transformers reads the score at the last token that is not padding
         padding = tokenizer.pad_token_id
         model.config.pad_token_id = padding if padding != tokenizer.eos_token_id else None
+    if outputs:
+        _name_outputs(model, outputs, seed)
     needed = vocabulary_size(tokenizer)
     rows = int(model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
     if needed > rows:
@@ -78,22 +83,22 @@ def load_policy(
 
 def load_trained(
     source: ModelSource, tokenizer: PreTrainedTokenizerBase, seed: int, start: Path | None, policy: Path,
-    head: str = "language_model",
+    head: str = "language_model", outputs: Sequence[str] = (),
 ) -> PreTrainedModel:  # fmt: skip
     """Load the policy of a finished run: its weights, or its adapter on the weights that it started from.
 
     `policy` is the run's policy folder; the other arguments and the errors are those of `load_policy`.
     """
     if not is_adapter(policy):
-        return load_policy(source, tokenizer, seed, policy, head)
-    model = load_policy(source, tokenizer, seed, start, head)
+        return load_policy(source, tokenizer, seed, policy, head, outputs)
+    model = load_policy(source, tokenizer, seed, start, head, outputs)
     read_adapter(model, policy)
     return model
 
 
 def pretrained(
     source: str, revision: str | None, seed: int, head: str, dtype: str, trust: bool = False,
-    quantize: str | None = None,
+    quantize: str | None = None, outputs: int = 1,
 ) -> PreTrainedModel:  # fmt: skip
     """Load a model from a folder or the hub.
 
@@ -105,6 +110,7 @@ def pretrained(
         dtype: Type of the weights (`float32`, `bfloat16`).
         trust: Allow running Python code that comes with the weights.
         quantize: `4bit` or `8bit`, for weights that are not trained.
+        outputs: Number of a reward model's outputs.
 
     Raises:
         UserError: The weights can't be loaded, or lack a part of the model.
@@ -116,7 +122,7 @@ def pretrained(
                 "the folder contains an adapter, and a policy starts from whole weights", where=f"model.path: {source}",
                 hint="name the run that trained it in model.from, or merge it: alignzoo export RUN --merge",
             )  # fmt: skip
-        options = {"dtype": getattr(torch, dtype)} | _one_label(head)
+        options = {"dtype": getattr(torch, dtype)} | _labels(head, outputs)
         options |= quantization_options(quantize, dtype) if quantize else {}
         verbosity = hf_logging.get_verbosity()
         if head == "scalar":  # transformers warns of the new head
@@ -143,8 +149,9 @@ def _check_complete(source: str, head: str, info: dict[str, Any]) -> None:
         name, stored, needed = min(info["mismatched_keys"])
         problem = f"{name} has shape {tuple(stored)} in these weights, and the model needs {tuple(needed)}"
         if head == "scalar" and _is_score_head(name):
-            problem = f"these are the weights of a classifier with {stored[0]} labels, and a reward model has one"
-            hint = "a language model, or a reward model with one label"
+            wanted = "one" if needed[0] == 1 else str(needed[0])
+            problem = f"these are the weights of a classifier with {stored[0]} labels, and a reward model has {wanted}"
+            hint = f"a language model, or a reward model with {wanted} label{'s' if needed[0] > 1 else ''}"
     missing = sorted(name for name in info["missing_keys"] if head != "scalar" or not _is_score_head(name))
     classifier = head != "scalar" and any(_is_score_head(name) for name in info["unexpected_keys"])
     if classifier:
@@ -166,8 +173,25 @@ def _auto(head: str) -> Any:
     return AutoModelForCausalLM if head == "language_model" else AutoModelForSequenceClassification
 
 
-def _one_label(head: str) -> dict[str, Any]:
-    return {"num_labels": 1} if head == "scalar" else {}
+def _labels(head: str, outputs: int = 1) -> dict[str, Any]:
+    return {"num_labels": outputs} if head == "scalar" else {}
+
+
+def _name_outputs(model: PreTrainedModel, outputs: Sequence[str], seed: int) -> None:
+    """Give a reward model these outputs, in place: a new head, unless it has as many, and their names as labels."""
+    score = model.score
+    assert isinstance(score, nn.Linear)
+    if score.out_features != len(outputs):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            new = nn.Linear(score.in_features, len(outputs), bias=score.bias is not None)
+            nn.init.normal_(new.weight, std=getattr(model.config, "initializer_range", 0.02))
+        model.score = new.to(score.weight)
+        setattr(model, NEW_HEAD, True)
+    model.config.num_labels = len(outputs)
+    model.num_labels = len(outputs)  # type: ignore[assignment]
+    model.config.id2label = dict(enumerate(outputs))
+    model.config.label2id = {name: n for n, name in enumerate(outputs)}
 
 
 def from_config(
@@ -185,7 +209,7 @@ def from_config(
     Raises:
         UserError: transformers does not know the architecture or a setting, or can't build the model.
     """
-    fields = dict(fields) | _one_label(head)
+    fields = dict(fields) | _labels(head)
     kind = fields.pop("model_type")
     tokens = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     fields = {"vocab_size": vocabulary_size(tokenizer), "pad_token_id": tokenizer.pad_token_id} | tokens | fields

@@ -67,7 +67,7 @@ def decode(
         return [str(tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)) for ids in lists]
 
     seconds = SECONDS + sum(map(len, lists)) / TOKENS_A_SECOND
-    name = tokenizer.name_or_path or "tokenizer"
+    name = getattr(tokenizer, "name_or_path", "") or "tokenizer"
     found: list[str] = in_child(name, texts, what="the tokenizer", doing="decoding tokens", seconds=seconds)
     return found
 

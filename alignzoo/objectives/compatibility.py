@@ -14,6 +14,8 @@ def incompatibility(objective: Objective) -> str:
     references = [term.reference for term in terms]
     if len({term.head for term in terms}) > 1:
         return "one term trains a reward model and another a language model; a run has one policy"
+    if len({bool(term.outputs) for term in terms}) > 1:
+        return "one term trains a reward model with named outputs and another one without"
     if references.count("moving") > 1:
         return "two terms move the reference; a run has one reference"
     if "moving" in references and set(references) - {"none", "moving"}:

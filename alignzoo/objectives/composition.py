@@ -36,10 +36,11 @@ class Composition(Objective):
 
     def model_post_init(self, context: Any, /) -> None:
         """Set on the instance the declarations that a plain objective has on its class."""
+        super().model_post_init(context)
         objectives = [part for part in self._parts() if isinstance(part, Objective)]
         for key in ("name", "family", "source", "equation"):
             self.__dict__[key] = "+".join(dict.fromkeys(getattr(part, key) for part in objectives))
-        for key in ("raises", "needs_runs"):
+        for key in ("raises", "needs_runs", "min_completions"):
             self.__dict__[key] = getattr(objectives[0], key)
         self.__dict__.update(vars(self.requirements))
 

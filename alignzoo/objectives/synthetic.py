@@ -47,7 +47,8 @@ class SyntheticInputs:
         if objective.data == "chosen":
             return self.scored(moves["chosen"], True)
         if objective.data == "pair":
-            return Pair(self.scored(moves["chosen"], True), self.scored(moves["rejected"], False), **more)
+            tied = torch.zeros(len(first), dtype=torch.bool) if objective.ties else None
+            return Pair(self.scored(moves["chosen"], True), self.scored(moves["rejected"], False), tied, **more)
         if objective.data == "ranked":
             best_first = torch.tensor([True, False])
             return Ranked(self.scored(torch.stack([moves["chosen"], moves["rejected"]], 1), best_first), **more)
@@ -82,12 +83,14 @@ class SyntheticInputs:
         length = torch.full_like(move, self.tokens, requires_grad=False)
         columns = {name: length * 0 + torch.as_tensor(preferred) for name in objective.columns}
         if objective.head == "scalar":
-            return Scored(None, length, _columns=columns, _scalar=move)
+            return Scored(None, length, _columns=columns, _scalar=move, _outputs=dict.fromkeys(objective.outputs, move))
         log_prob = self.start + move
         ref = None if objective.reference == "none" else torch.full_like(length, self.start)
         old = torch.full_like(length, self.start) if objective.data == "group" else None
+        refs = {name: torch.full_like(length, self.start) for name in objective.references}
         tokens = self._tokens(log_prob) if objective.tokens else None
-        return Scored(log_prob, length, ref, tokens, columns, None, None, old)
+        hidden = length[..., None] if objective.hidden_sum else None
+        return Scored(log_prob, length, ref, tokens, columns, None, None, old, refs, _hidden_sum=hidden)
 
     def _tokens(self, log_prob: Tensor) -> Tokens:
         """Return equal tokens: each has the same share of its completion's log-prob."""
@@ -107,4 +110,5 @@ class SyntheticInputs:
             {name: constant(statistics[name]) for name in objective.statistics},
             constant(0.5) if objective.needs_uniform else None,
             constant(mean) if objective.data == "group" else None,
+            {name: constant(mean) for name in objective.references},
         )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
+from alignzoo.core.errors import nearest
+from alignzoo.interfaces.metric import Metric
 from alignzoo.interfaces.model_source import ModelSource
 from alignzoo.interfaces.objective import Objective
 from alignzoo.recipe.problems import Problems
@@ -28,6 +31,51 @@ def check_adapters(objective: Any, model: Any, problems: Problems) -> None:
             f"{objective.name} trains a reward model, and its new head has no quantized weights to load",
             "lora without quantize",
         )
+
+
+def check_references(objective: Any, section: Any, names: Collection[str], drawn: bool, problems: Problems) -> None:
+    """Add a problem for each reference that something reads and nothing names, and for each that nothing reads."""
+    if not isinstance(objective, Objective):
+        return
+    metrics = section.get("metrics", ()) if isinstance(section, dict) else ()
+    readers: list[tuple[tuple[str, ...], Objective | Metric]] = [(("objective",), term) for _, term in objective.terms]
+    readers += [(("eval", "metrics", str(i)), metric) for i, metric in enumerate(metrics)]
+    read = {name for _, one in readers for name in one.references}
+    for at, one in readers:
+        for name in one.references:
+            if name not in names:
+                expected = f"references: {{{name}: RECIPE}}, or {{{name}: {{path: FOLDER}}}}"
+                what = f"{one.name} reads the reference '{name}', which the recipe does not name"
+                problems.add(at, what, expected, nearest(name, set(names) - read))
+    if any(one.reference != "none" for _, one in readers):
+        read.add("reference")
+    if drawn and objective.references:
+        problems.add(("rollout",), "draws have no scores under further references", "rows of the data, without rollout")
+    for name in names:
+        if name not in read:
+            expected = f"one of {', '.join(sorted(read))}" if read else "no references"
+            problems.add(("references", name), "nothing reads this reference", expected, nearest(name, read))
+    if objective.reference == "moving" and "reference" in names:
+        problems.add(
+            ("references", "reference"), f"{objective.name} moves its reference, which starts as the policy does",
+            "an objective with a frozen reference",
+        )  # fmt: skip
+
+
+def check_filter(objective: Any, metric: Any, drawn: bool, problems: Problems) -> None:
+    """Add a problem for a filter by a metric that needs more than the training rows and the start."""
+    if not isinstance(objective, Objective) or not isinstance(metric, Metric):
+        return
+    at = ("filter", "metric")
+    if drawn:
+        problems.add(("filter",), "draws are not filtered before training", "no filter, or no rollout")
+    if metric.head != objective.head:
+        problems.add(at, f"{metric.name} measures {POLICY[metric.head]}")
+    if metric.reference != "none" or metric.references:
+        problems.add(at, f"{metric.name} reads a reference, which has scored nothing yet", "a metric of the start")
+    missing = sorted(set(metric.columns) - set(objective.columns))
+    if missing:
+        problems.add(at, f"{metric.name} reads the column '{missing[0]}', which {objective.name} does not")
 
 
 def check_figures(objective: Any, section: dict[str, Any], problems: Problems) -> None:

@@ -13,7 +13,7 @@ from alignzoo.recipe.find import find_recipe, shipped_recipes
 from alignzoo.recipe.merge import apply, check_beside, is_base, merge, read_with_bases, without_base
 from alignzoo.recipe.needs import inherited_overlay, inherited_overrides, recipe_named, runs_named
 from alignzoo.recipe.parse import Node, Origin, read_overrides
-from alignzoo.recipe.resolved import START, Resolved
+from alignzoo.recipe.resolved import REFERENCE, START, Resolved
 from alignzoo.recipe.schema import Recipe
 from alignzoo.recipe.validate import validate
 
@@ -75,7 +75,22 @@ def _load(
     needs = {key: _load(recipe_named(node, key, other), below, passed, (*chain, path)) for key, other in named.items()}
     if START in needs:
         recipe = _started(recipe, needs[START].recipe, str(node.origin))
-    return Resolved(recipe, path, node, needs, registry)
+    runs = {name: needs[key].recipe for name in recipe.references if (key := REFERENCE.format(name)) in needs}
+    return Resolved(_compared(recipe, runs, str(node.origin)), path, node, needs, registry)
+
+
+def _compared(recipe: Recipe, runs: Mapping[str, Recipe], where: str) -> Recipe:
+    """Let the policies of runs be named references. Raises UserError for a reward model."""
+    references = dict(recipe.references)
+    for name, run in runs.items():
+        if run.objective.head != "language_model":
+            raise UserError(
+                f"references.{name}: {run.name} trains a reward model, which has no log-probs", where=where,
+                expected="a recipe whose objective trains a language model",
+            )  # fmt: skip
+        if run.model.runs_code:
+            references[name] = references[name].model_copy(update={"trust_remote_code": True})
+    return recipe.model_copy(update={"references": references})
 
 
 def _started(recipe: Recipe, start: Recipe, where: str) -> Recipe:

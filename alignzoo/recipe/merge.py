@@ -18,11 +18,13 @@ from alignzoo.recipe.parse import COMMAND_LINE, Node, read_file
 
 BY_WORD = {("objective",), ("data",), ("data", "format"), ("train", "optimizer"), ("train", "schedule")}
 """Components that may be written as a bare word, for {name: word}."""
-NAMED = BY_WORD | {("model",)}
-"""Components that are replaced as a whole when their name changes."""
+NAMED = BY_WORD | {("model",), ("references", "*")}
+"""Components that are replaced as a whole when their name changes; * is any name."""
+MODELS = {("model",), ("references", "*")}
+"""Sections that describe a model."""
 PATHS = {("model", "tokenizer"), ("model", "chat_template"), ("plugins",)}
 """Keys of paths, besides every `path`, `paths` and `from`."""
-ALWAYS_A_PATH = {("model", "from"), ("plugins",)}
+ALWAYS_A_PATH = {("model", "from"), ("references", "*", "from"), ("plugins",)}
 """Keys that can't hold a hub id or a word."""
 
 STARTS = ("from", "path", "config")
@@ -79,10 +81,10 @@ def merge(under: Node, over: Node, at: Path_ = ()) -> Node:
         return Node([*deepcopy(under.value), *(deepcopy(i) for i in over.value if i.value not in there)], over.origin)
     if not (isinstance(under.value, dict) and isinstance(over.value, dict)):
         return deepcopy(over)
-    if "name" in over.value and at in NAMED and over.value["name"].value != _name(under):
+    if "name" in over.value and _kind(at) in NAMED and over.value["name"].value != _name(under):
         return deepcopy(over)
     result = deepcopy(under)
-    if at == ("model",):
+    if _kind(at) in MODELS:
         _drop_other_starts(result, over)
     for key, node in over.value.items():
         below = (*at, key)
@@ -102,6 +104,11 @@ def _drop_other_starts(under: Node, over: Node) -> None:
         dropped.append("tokenizer")
     for key in dropped:
         under.value.pop(key, None)
+
+
+def _kind(at: Path_) -> Path_:
+    """Return the path with * for the name of a reference."""
+    return ("references", "*", *at[2:]) if at[:1] == ("references",) and len(at) > 1 else at
 
 
 def _name(node: Node) -> object:
@@ -148,6 +155,9 @@ def resolve_paths(node: Node, folder: Path, at: Path_ = ()) -> Node:
     if at in BY_WORD and isinstance(node.value, str):
         name = Node(node.value, node.origin)
         node.value, node.keys = {"name": name}, {"name": node.origin}
+    if _kind(at) == ("references", "*") and isinstance(node.value, str):
+        run = Node(node.value, node.origin)
+        node.value, node.keys = {"from": run}, {"from": node.origin}
     if _is_path(at):
         for item in _texts(node):
             item.value = _absolute(item.value, folder, at)
@@ -176,7 +186,11 @@ def check_beside(node: Node, at: Path_ = ()) -> None:
 
 
 def _is_path(at: Path_) -> bool:
-    return at in PATHS or at[-1:] in (("path",), ("paths",), ("from",))
+    return (
+        at in PATHS
+        or (_kind(at)[:2] in MODELS and at[-1:] in (("tokenizer",), ("chat_template",)))
+        or at[-1:] in (("path",), ("paths",), ("from",))
+    )
 
 
 def _texts(node: Node) -> list[Node]:
@@ -198,7 +212,7 @@ def _absolute(text: str, folder: Path, at: Path_) -> str:
     shipped = shipped_recipe(text) if at[-1] == "from" and not exists else None
     if shipped is not None:
         return str(shipped)
-    if not (marked or exists or at in ALWAYS_A_PATH):
+    if not (marked or exists or _kind(at) in ALWAYS_A_PATH):
         return text
     return str(_normal(folder / path))
 

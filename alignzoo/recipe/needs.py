@@ -19,8 +19,8 @@ from alignzoo.recipe.schema import Recipe
 INHERITED = ("data", "tokens", "model")
 """Sections whose overrides a needed run inherits."""
 OWN = (
-    "objective", "name", "reporters", "rollout", "eval.metrics", "eval.judges", "data.label_noise",
-    "data.label_noise_seed",
+    "objective", "references", "filter", "name", "reporters", "rollout", "eval.metrics", "eval.judges",
+    "data.label_noise", "data.label_noise_seed",
 )  # fmt: skip
 """Keys that each run keeps for itself. Label noise belongs to the preferences of one run."""
 Overrides = Sequence[tuple[list[str], Node]]
@@ -31,7 +31,8 @@ def runs_named(recipe: Recipe) -> dict[str, str]:
     terms = recipe.objective.terms
     alone = terms[0][1] is recipe.objective  # a list of one is a sum, whose field is objective.0
     objectives = {"objective" if alone else f"objective.{i}": term for i, (_, term) in enumerate(terms)}
-    pieces: dict[str, Any] = {"model": recipe.model, "data": recipe.data, **objectives}
+    references = {f"references.{name}": model for name, model in recipe.references.items()}
+    pieces: dict[str, Any] = {"model": recipe.model, **references, "data": recipe.data, **objectives}
     return {f"{at}.{key}": value for at, piece in pieces.items() for key, value in _named(piece) if value}
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from alignzoo.interfaces.format import Format
-from alignzoo.interfaces.model_source import ON_TOP
+from alignzoo.interfaces.model_source import ON_TOP, ModelSource
 from alignzoo.interfaces.objective import Objective
 from alignzoo.recipe.parse import Node, Origin
 from alignzoo.recipe.schema import Recipe
@@ -22,6 +22,8 @@ from alignzoo.registry.lookup import Registry
 
 START = "model.from"
 """The key of the recipe whose policy a run starts from."""
+REFERENCE = "references.{}.from"
+"""The key of the recipe whose policy is the reference of a name."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,11 @@ class Resolved:
     @property
     def source_code(self) -> str:
         """Digest of the plugin code that loads the model, or "" for a built-in source."""
-        origin = self.registry.origin(type(self.recipe.model))
+        return self.code_of(self.recipe.model)
+
+    def code_of(self, model: ModelSource) -> str:
+        """Return the digest of the plugin code that loads a model, or "" for a built-in source."""
+        origin = self.registry.origin(type(model))
         return "" if origin.package == "alignzoo" else origin.code
 
     @cached_property
@@ -78,8 +84,12 @@ class Resolved:
         values["objective"] = self.recipe.objective.to_recipe(self.registry.spelling)
         values["data"] = self._node(self.recipe.data)
         values["model"] = self._node(self.recipe.model)
-        if self.start:  # what starts from a run has no source of its own
-            del values["model"]["name"]
+        values["references"] = {name: self._node(model) for name, model in self.recipe.references.items()}
+        models = {"model.from": values["model"]}
+        models |= {REFERENCE.format(name): model for name, model in values["references"].items()}
+        for key, model in models.items():
+            if key in self.needs:  # what starts from a run has no source of its own
+                del model["name"]
         for key in ("metrics", "judges"):
             values["eval"][key] = [self._node(one) for one in getattr(self.recipe.eval, key)]
         if self.recipe.rollout is None:
@@ -87,6 +97,10 @@ class Resolved:
         else:
             rewards = self.recipe.rollout.rewards
             values["rollout"]["rewards"] = [reward.to_recipe(self.registry.spelling) for reward in rewards]
+        if self.recipe.filter is None:
+            del values["filter"]
+        else:
+            values["filter"]["metric"] = self._node(self.recipe.filter.metric)
         values["reporters"] = [self._node(one) for one in self.recipe.reporters]
         return values
 
@@ -102,8 +116,8 @@ class Resolved:
         """Every component from the registry that the result depends on."""
         recipe = self.recipe
         return [
-            *recipe.objective.components, *recipe.data.components, recipe.model,
-            *recipe.eval.metrics, *recipe.eval.judges,
+            *recipe.objective.components, *recipe.data.components, recipe.model, *recipe.references.values(),
+            *recipe.eval.metrics, *recipe.eval.judges, *([recipe.filter.metric] if recipe.filter else ()),
             *(reward.judge for reward in (recipe.rollout.rewards if recipe.rollout else ())),
         ]  # fmt: skip
 
@@ -149,7 +163,7 @@ def fingerprint(resolved: Resolved) -> str:
     A field that names a recipe counts as the fingerprint of that recipe's run, under the same dotted key.
     """
     recipe = resolved.recipe
-    outside = {"name", "plugins", "reporters", "data", "model"}
+    outside = {"name", "plugins", "reporters", "data", "model", "references"}
     values: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True, exclude=outside)
     for section, keys in NOT_IN_IT.items():
         for key in keys:
@@ -162,15 +176,23 @@ def fingerprint(resolved: Resolved) -> str:
         del values["rollout"]
     else:
         values["rollout"]["rewards"] = [reward.fingerprint() for reward in recipe.rollout.rewards]
-    values["model"] = {"source": recipe.model.fingerprint()}
+    values["filter"] = resolved.plain.get("filter")
+    if recipe.filter is None:
+        del values["filter"]
+    values["model"] = _model(recipe.model)
+    if recipe.references:
+        values["references"] = {name: _model(model) for name, model in recipe.references.items()}
     values["needs"] = {key: need.fingerprint for key, need in resolved.needs.items()}
     _forget_paths(values["objective"], recipe.objective)
-    on_top = recipe.model.model_dump(mode="json", include=set(ON_TOP), exclude_none=True)
-    values["model"] |= on_top
     # Only the code of plugins counts: a new version of alignzoo keeps the fingerprints of finished runs.
     origins = [resolved.registry.origin(type(part)) for part in resolved.components]
     values["plugins"] = [origin.code for origin in origins if origin.package != "alignzoo"]
     return digest(values)
+
+
+def _model(model: ModelSource) -> dict[str, Any]:
+    """Everything that a model depends on but the run that it starts from."""
+    return {"source": model.fingerprint()} | model.model_dump(mode="json", include=set(ON_TOP), exclude_none=True)
 
 
 def digest(values: Any) -> str:

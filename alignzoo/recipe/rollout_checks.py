@@ -37,10 +37,12 @@ def _of_objective(objective: Objective, section: dict[str, Any]) -> Iterator[Fou
     if objective.head == "scalar":
         yield AT, f"{name} trains a reward model, which writes no completions", "a recipe without `rollout`"
     for term in terms:
+        if term.references:
+            yield ("objective",), f"{term.name} reads the reference '{term.references[0]}', which scores no draws", ""
         if strange := sorted(set(term.columns) - COLUMNS):
             yield ("objective",), f"{term.name} needs the column '{strange[0]}', which draws do not have", ""
     needed = max(
-        term.min_completions if term.data == "group" else 1 + (term.data in ("pair", "ranked")) for term in terms
+        term.min_completions if term.data in ("group", "ranked") else 1 + (term.data == "pair") for term in terms
     )
     if isinstance(count, int) and count < needed:
         yield (*AT, "completions"), f"{name} compares the completions of a prompt", f"at least {needed}"

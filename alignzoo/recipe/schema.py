@@ -158,6 +158,14 @@ class EvalConfig(Strict):
     judges: tuple[SerializeAsAny[Judge], ...] = Field((), description="judges that score the replies")
 
 
+class FilterConfig(Strict):
+    """Use the training rows with the lowest or highest values of a metric of the policy before its first step."""
+
+    metric: SerializeAsAny[Metric] = Field(description="the metric, such as ches; rows without a value are kept")
+    keep: float = Field(gt=0, lt=1, description="share of the rows with a value that is used")
+    side: Literal["lowest", "highest"] = Field("lowest", description="which values are kept")
+
+
 class Recipe(Strict):
     """A whole run: an objective, a model and data. `load_recipe` reads it from YAML."""
 
@@ -170,6 +178,12 @@ class Recipe(Strict):
     objective: SerializeAsAny[Objective] = Field(description="the loss, with its hyper-parameters and modifiers")
     model: SerializeAsAny[ModelSource] = Field(description="the policy before its first step, also the reference")
     data: SerializeAsAny[DataSource] = Field(description="rows of preferences, and how they are split")
+    references: dict[str, SerializeAsAny[ModelSource]] = Field(
+        {},
+        description="further frozen models by name, each written as `model` or as the recipe of a run; the name "
+        "reference replaces the policy's start",
+    )
+    filter: FilterConfig | None = Field(None, description="choice of training rows by a metric of the start")
     tokens: TokensConfig = Field(TokensConfig(), description="limits of length, and thinking in chats")
     train: TrainConfig = Field(description="optimization: batches, optimizer, precision, memory, checkpoints")
     rollout: RolloutConfig | None = Field(

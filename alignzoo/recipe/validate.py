@@ -8,8 +8,9 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from alignzoo.core.errors import UserError, nearest
-from alignzoo.recipe.compatibility import check_adapters, check_figures
-from alignzoo.recipe.components import ComponentBuilder
+from alignzoo.interfaces.component import NAME
+from alignzoo.recipe.compatibility import check_adapters, check_figures, check_filter, check_references
+from alignzoo.recipe.components import ComponentBuilder, as_node
 from alignzoo.recipe.objective_node import build_objective
 from alignzoo.recipe.parse import Node
 from alignzoo.recipe.problems import Problems
@@ -48,7 +49,8 @@ def validate(node: Node, name: str) -> tuple[Recipe, Registry]:
     except ValidationError as error:
         problems.extend(problems_of(error, node, (), Recipe, reported=reported))
     problems.raise_if_any()
-    data = recipe.data.serving({term.data for _, term in recipe.objective.terms})
+    terms = [term for _, term in recipe.objective.terms]
+    data = recipe.data.serving({term.data for term in terms}, any(term.ties for term in terms))
     return recipe.model_copy(update={"data": data}), known
 
 
@@ -72,6 +74,7 @@ def _build_components(plain: dict[str, Any], builder: ComponentBuilder) -> None:
     for key, kind in (("data", "data source"), ("model", "model source")):
         given = plain.get(key)
         _replace(plain, key, None if given is None else builder.build(given, (key,), kind))
+    references = _build_references(plain, builder)
     check_adapters(plain.get("objective"), plain.get("model"), builder.problems)
     section = plain.get("eval")
     if isinstance(section, dict):
@@ -79,11 +82,38 @@ def _build_components(plain: dict[str, Any], builder: ComponentBuilder) -> None:
             if key in section:
                 section[key] = builder.build_list(section[key], ("eval", key), kind)
         check_figures(plain.get("objective"), section, builder.problems)
+    drawn = plain.get("rollout") is not None
+    check_references(plain.get("objective"), section, references, drawn, builder.problems)
     section = plain.get("rollout")
     if isinstance(section, dict) and "rewards" in section:
         section["rewards"] = build_rewards(section["rewards"], builder)
     check_rollout(plain, builder.problems)
+    section = plain.get("filter")
+    if isinstance(section, dict) and "metric" in section:
+        section["metric"] = builder.build(as_node(section["metric"]), ("filter", "metric"), "metric")
+        check_filter(plain.get("objective"), section["metric"], drawn, builder.problems)
     plain["reporters"] = builder.build_list(plain.get("reporters", REPORTERS), ("reporters",), "reporter")
+
+
+def _build_references(plain: dict[str, Any], builder: ComponentBuilder) -> list[str]:
+    """Replace the nodes under `references` by model sources, and return all names."""
+    given = plain.get("references")
+    if not isinstance(given, dict):
+        return []
+    built: dict[str, Any] = {}
+    for name, node in given.items():
+        at = ("references", str(name))
+        if isinstance(node, dict):
+            node.setdefault("name", "transformers")
+            built[name] = builder.build(node, at, "model source")
+        else:
+            builder.problems.add(at, f"{node!r} is no model", "the recipe of a run, or {path: FOLDER}")
+        if getattr(built.get(name), "lora", None):
+            builder.problems.add((*at, "lora"), "a reference is not trained", "no lora")
+        if not NAME.fullmatch(str(name)):
+            builder.problems.add(("references", str(name)), "is not a name", "lower case letters, digits and _")
+    plain["references"] = {str(name): model for name, model in built.items() if model is not None}
+    return list(map(str, given))
 
 
 def _replace(plain: dict[str, Any], key: str, component: Any | None) -> None:

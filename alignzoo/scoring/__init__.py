@@ -5,7 +5,8 @@ from alignzoo.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "batches": ["BatchBuilder", "LossInput", "ScoredBatch"],
+        "batches": ["BatchBuilder", "LossInput"],
+        "scored_batch": ["ScoredBatch", "concat_scored"],
         "forest": ["Forest", "lay_out", "sequences"],
         "layout": ["Layout", "choose_layout"],
         "lm_head": ["token_log_probs"],

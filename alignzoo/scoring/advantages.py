@@ -13,7 +13,8 @@ from alignzoo.core.errors import RunFailed, attribute_errors
 from alignzoo.interfaces.group import Group
 from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.requirements import Requirements
-from alignzoo.scoring.batches import BatchBuilder, ScoredBatch
+from alignzoo.scoring.batches import BatchBuilder
+from alignzoo.scoring.scored_batch import ScoredBatch
 
 
 def advantage_input(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,80 +23,13 @@ from alignzoo.interfaces.group import Group
 from alignzoo.interfaces.loss_inputs import Pair, Ranked, Scored, Tokens, Unpaired
 from alignzoo.interfaces.metric import Metric
 from alignzoo.interfaces.objective import Objective
-from alignzoo.models.logits import per_sequence
+from alignzoo.interfaces.rows import TIE
 from alignzoo.scoring.forest import lay_out
-from alignzoo.scoring.scorer import Scorer
-
-
-class TokenScores(Protocol):
-    """Log-probs of the scored tokens of some trees, such as `alignzoo.reference.ReferenceScores`."""
-
-    def tokens(self, tree: int, branch: int) -> NDArray[np.float32]:
-        """Return the log-probs of one branch, (n,), in nats."""
-
+from alignzoo.scoring.scored_batch import NAMED, ScoredBatch, TokenScores
+from alignzoo.scoring.scorer import HIDDEN_SUM, Scorer
 
 Term = Objective | Metric
 """An objective or a metric: both are given examples."""
-
-PER_SEQUENCE = ("scalar",)
-"""Names of values with one number a sequence. All others have one a token."""
-
-
-@dataclass
-class ScoredBatch:
-    """The values of some rows' scored tokens, ragged: S sequences with N scored tokens in all."""
-
-    rows: list[int]
-    """Indices of trees."""
-    counts: list[int]
-    """Sequences of each row."""
-    lengths: NDArray[np.int64]
-    """(S,) scored tokens of each sequence."""
-    values: dict[str, Tensor]
-    """Name -> (N,), or (S,) for those in PER_SEQUENCE. Log-probs are in nats."""
-
-    def __post_init__(self) -> None:
-        self.offsets = np.concatenate([[0], np.cumsum(self.lengths)])
-        self.first = np.concatenate([[0], np.cumsum(self.counts)])
-
-    @property
-    def like(self) -> Tensor:
-        """Any one value, for the dtype and device that all of them share."""
-        return next(iter(self.values.values()))
-
-    def sum(self, name: str) -> Tensor:
-        """Sum a value over each sequence's tokens: (S,)."""
-        return self._sum(self.values[name])
-
-    def log_ratio(self) -> Tensor:
-        """Sum log pi - log pi_ref over each sequence's tokens: (S,), exactly 0 where the two agree."""
-        return self._sum(self.values["log_prob"] - self.values["ref_log_prob"])
-
-    def _sum(self, values: Tensor) -> Tensor:
-        return per_sequence(values, torch.from_numpy(self.offsets).to(values.device))
-
-    def tokens_of(self, sequences: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the indices of the tokens of some sequences, in the order of the sequences."""
-        return concat_ranges(self.offsets[:-1][sequences], self.lengths[sequences])
-
-    def in_order(self, rows: Sequence[int]) -> ScoredBatch:
-        """Return a batch of these rows, in this order."""
-        position = {row: i for i, row in enumerate(self.rows)}
-        order = [position[row] for row in rows]
-        sequences = concat_ranges(self.first[:-1][order], np.diff(self.first)[order])
-        index = {True: torch.from_numpy(sequences), False: torch.from_numpy(self.tokens_of(sequences))}
-        values = {name: value[index[name in PER_SEQUENCE].to(value.device)] for name, value in self.values.items()}
-        return ScoredBatch(list(rows), [self.counts[i] for i in order], self.lengths[sequences], values)
-
-
-def concat_scored(parts: Sequence[ScoredBatch]) -> ScoredBatch:
-    """Concatenate batches. All must have the same values."""
-    return ScoredBatch(
-        [row for part in parts for row in part.rows],
-        [count for part in parts for count in part.counts],
-        np.concatenate([part.lengths for part in parts]),
-        {name: torch.cat([part.values[name] for part in parts]) for name in parts[0].values},
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,19 +52,27 @@ class BatchBuilder:
     metrics: Sequence[Metric] = ()
     """Metrics that read the same scores."""
     recorded: Mapping[str, TokenScores] = field(default_factory=dict)
-    """Further values of tokens that were computed before: `old_log_prob`, `token_advantage`."""
+    """Further values of tokens that were computed before: `old_log_prob`, `token_advantage`, and `NAMED` of
+    the recipe's named references."""
     max_new_tokens: int = 0
     """The limit of new tokens of draws."""
+    starts_at_reference: bool = True
+    """False if the reference is another model than the policy before its first step."""
 
     def __post_init__(self) -> None:
         terms: list[Term] = [*(term for _, term in self.objective.terms), *self.metrics]
-        self.statistics = tuple(dict.fromkeys(name for term in terms for name in term.statistics))
+        self.ask(terms)
         self.with_gradient = ("log_prob", "scalar", *self.statistics)
         """Names of the values that depend on the policy's weights."""
         self.only_chosen = all(term.data == "chosen" for term in terms)
         self.groups = any(term.data == "group" for term in terms)
         """True if the rows are groups of draws."""
         self.hold(self.trees, self.reference, self.recorded)
+
+    def ask(self, terms: Sequence[Term]) -> None:
+        """Compute what these terms need with the log-probs, and nothing else."""
+        self.statistics = tuple(dict.fromkeys(name for term in terms for name in term.statistics))
+        self.asked = self.statistics + ((HIDDEN_SUM,) if any(term.hidden_sum for term in terms) else ())
 
     def hold(self, trees: Trees, reference: TokenScores | None, recorded: Mapping[str, TokenScores]) -> None:
         """Go on with other rows."""
@@ -165,7 +106,7 @@ class BatchBuilder:
         device = next(scorer.parameters()).device
         forest = lay_out(trees, scorer.layout).to(device)
         batch = self.empty(rows, everything)
-        batch.values = scorer(forest, self.statistics, self.live)
+        batch.values = scorer(forest, self.asked, self.live)
         self.with_reference(batch, device)
         if self.groups and "old_log_prob" not in batch.values:  # the first update since the draws: the same policy
             batch.values["old_log_prob"] = batch.values["log_prob"].detach()
@@ -189,8 +130,13 @@ class BatchBuilder:
         """Return a batch with zeros for scores, for weights: they may depend on lengths and columns alone."""
         batch = self.empty(rows)
         zeros = torch.zeros(int(batch.lengths.sum()))
-        names = ("log_prob", "ref_log_prob", "old_log_prob", "token_advantage", *self.statistics)
-        batch.values = dict.fromkeys(names, zeros) | {"scalar": torch.zeros(len(batch.lengths))}
+        terms = [term for _, term in self.objective.terms]
+        named = [NAMED.format(name) for term in terms for name in term.references]
+        names = ("log_prob", "ref_log_prob", "old_log_prob", "token_advantage", *self.statistics, *named)
+        several = (len(self.objective.outputs),) if self.objective.outputs else ()
+        per_sequence = {"scalar": torch.zeros(len(batch.lengths), *several)}
+        per_sequence |= {HIDDEN_SUM: torch.zeros(len(batch.lengths), 1)} if HIDDEN_SUM in self.asked else {}
+        batch.values = dict.fromkeys(names, zeros) | per_sequence
         return batch
 
     def examples(
@@ -209,8 +155,13 @@ class BatchBuilder:
                 yield LossInput(self.scored(batch, term, first[n], step), n)
         elif term.data == "pair":
             worst = first + self.real(batch) - 1
-            chosen, rejected = (self.scored(batch, term, index, step) for index in (first, worst))
-            yield LossInput(Pair(chosen, rejected, **own, _uniform=self._uniform(batch, term, n, step)), n)
+            tied = self.tied(batch)
+            n = n if term.ties else n[~tied]
+            if len(n):
+                chosen, rejected = (self.scored(batch, term, index[n], step) for index in (first, worst))
+                flags = torch.from_numpy(tied).to(batch.like.device) if term.ties else None
+                uniform = self._uniform(batch, term, n, step)
+                yield LossInput(Pair(chosen, rejected, flags, **own, _uniform=uniform), n)
         elif term.data == "unpaired":
             real = self.real(batch)
             owners = np.repeat(n, real)
@@ -255,6 +206,12 @@ class BatchBuilder:
         counts = np.array(batch.counts, dtype=np.int64)
         return counts // 2 if self.trees.mismatched else counts
 
+    def tied(self, batch: ScoredBatch) -> NDArray[np.bool_]:
+        """Return True for rows in which no completion is better: (rows,)."""
+        if TIE not in self.trees.columns:
+            return np.zeros(len(batch.rows), dtype=np.bool_)
+        return self.column(batch, TIE)[batch.first[:-1]] > 0.5
+
     def places(self, batch: ScoredBatch) -> NDArray[np.int64]:
         """Rank each sequence in its row by the data, from 0 for the best: (S,).
 
@@ -274,14 +231,20 @@ class BatchBuilder:
         columns = {name: torch.from_numpy(self.column(batch, name)[index]).to(batch.like) for name in term.columns}
         length = torch.from_numpy(batch.lengths[index]).to(batch.like)
         if term.head == "scalar":
-            return Scored(None, length, _columns=columns, _scalar=batch.values["scalar"][at])
+            scalar = batch.values["scalar"][at]
+            several = scalar if scalar.dim() > at.dim() else scalar[..., None]
+            outputs = {name: several[..., self.objective.outputs.index(name)] for name in getattr(term, "outputs", ())}
+            scalar = scalar if several is not scalar else scalar.mean(-1)
+            return Scored(None, length, _columns=columns, _scalar=scalar, _outputs=outputs)
         ref, log_ratio = None, None
         if term.reference != "none" and "ref_log_prob" in batch.values:
             ref, log_ratio = batch.sum("ref_log_prob")[at], batch.log_ratio()[at]
+        refs = {name: batch.sum(NAMED.format(name))[at] for name in term.references}
         tokens = self._tokens(batch, term, sequences, index.shape, step) if term.tokens else None
+        hidden = batch.values[HIDDEN_SUM][at] if term.hidden_sum else None
         old = batch.sum("old_log_prob")[at] if term.data == "group" and "old_log_prob" in batch.values else None
         log_prob = batch.sum("log_prob")[at] if "log_prob" in batch.values else None
-        return Scored(log_prob, length, ref, tokens, columns, None, log_ratio, old)
+        return Scored(log_prob, length, ref, tokens, columns, None, log_ratio, old, refs, _hidden_sum=hidden)
 
     def _tokens(
         self, batch: ScoredBatch, term: Term, sequences: NDArray[np.int64], shape: tuple[int, ...], step: int
@@ -301,6 +264,7 @@ class BatchBuilder:
             {name: batch.values[name][at] for name in term.statistics},
             None if uniform is None else torch.from_numpy(uniform).to(log_prob),
             batch.values["old_log_prob"][at] if term.data == "group" and "old_log_prob" in batch.values else None,
+            {name: batch.values[NAMED.format(name)][at] for name in term.references},
         )
 
     def column(self, batch: ScoredBatch, name: str) -> NDArray[np.float32]:

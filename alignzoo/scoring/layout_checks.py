@@ -90,7 +90,7 @@ def disagreement(scorer: Scorer, sample: list[Tree], want: list[OwnScores], wide
                     forest = lay_out([sample[i] for i in part], scorer.layout).to(own[0].values.device)
                     spread = nullcontext() if scorer.rules else Spread([one.choices for one in own], forest.paths())
                     with spread:
-                        got = scorer(forest)["scalar" if scorer.scalar else "log_prob"]
+                        got = scorer(forest)["scalar" if scorer.scalar else "log_prob"].flatten()
                 except Exception as error:  # each model fails on a mask in its own way; the reason is kept and shown
                     return error_text("forward", error)
                 apart = (got - torch.cat([one.values for one in own])).abs()

@@ -31,6 +31,9 @@ from alignzoo.scoring.tree_attention import register_tree_attention
 HEAD_CHUNK_ELEMENTS = 2**25
 """Logits that exist at a time: 128 MiB in float32. A micro-batch of small vocabulary fits in one chunk."""
 
+HIDDEN_SUM = "hidden_sum"
+"""The value that holds the sum of a sequence's hidden states: asked for as a statistic."""
+
 register_tree_attention()
 
 
@@ -69,18 +72,24 @@ class Scorer(nn.Module):
 
         Returns:
             `log_prob`: (N,) log pi of each scored token given the tokens before it in its sequence, in nats; float32,
-            or float64 where the model is. Each of the `statistics`: (N,). With a `live` reference `ref_log_prob`: (N,),
-            without gradient. Of a reward model instead `scalar`: (S,).
+            or float64 where the model is. Each of the `statistics`: (N,), or (S, d) for `HIDDEN_SUM`. With a `live`
+            reference `ref_log_prob`: (N,), without gradient. Of a reward model instead `scalar`: (S,), or (S, K) for K
+            outputs.
         """
         groups = self._groups(forest) if self.rules or self.alone else []
         if len(groups) < 2:
             return self._alike(forest, statistics, live)
         parts = [self._alike(forest.only(group), statistics, live) for group in groups]
         order, cuts = np.concatenate(groups), forest.offsets.tolist()
-        if not self.scalar:
-            order = np.concatenate([np.arange(cuts[s], cuts[s + 1]) for s in order])
-        back = torch.from_numpy(order.argsort()).to(forest.tokens.device)
-        return {name: torch.cat([part[name] for part in parts])[back] for name in parts[0]}
+        tokens = np.concatenate([np.arange(cuts[s], cuts[s + 1]) for s in order])
+        back = {
+            whole: torch.from_numpy(indices.argsort()).to(forest.tokens.device)
+            for whole, indices in ((True, order), (False, tokens))
+        }
+        return {
+            name: torch.cat([part[name] for part in parts])[back[self.scalar or name == HIDDEN_SUM]]
+            for name in parts[0]
+        }
 
     def _groups(self, forest: Forest) -> list[NDArray[np.int64]]:
         """Group the sequences that may share a forward: those with the same rotary frequencies."""
@@ -103,16 +112,18 @@ class Scorer(nn.Module):
 
     @property
     def scalar(self) -> bool:
-        """True for a reward model: one number a sequence, no log-probs."""
-        return getattr(getattr(self.model, "score", None), "out_features", 0) == 1
+        """True for a reward model: numbers of each sequence, no log-probs."""
+        return getattr(getattr(self.model, "score", None), "out_features", 0) >= 1
 
     def _scalars(self, forest: Forest) -> Tensor:
         hidden = self.model.base_model(**self._inputs(forest), use_cache=False)[0].flatten(0, 1)
         output: Tensor = self.model.score(hidden[forest.last])  # type: ignore[operator]
-        return _wide(output[:, 0])
+        return _wide(output[:, 0] if output.shape[1] == 1 else output)
 
-    def _score(self, forest: Forest, statistics: tuple[str, ...], live: Scorer | None) -> dict[str, Tensor]:
+    def _score(self, forest: Forest, asked: tuple[str, ...], live: Scorer | None) -> dict[str, Tensor]:
         hidden = [self._hidden(forest)]
+        statistics = tuple(name for name in asked if name != HIDDEN_SUM)
+        sums = {HIDDEN_SUM: self._hidden_sum(forest, hidden[0])} if HIDDEN_SUM in asked else {}
         if live is not None:
             with torch.no_grad():
                 hidden.append(live._hidden(forest))
@@ -124,7 +135,8 @@ class Scorer(nn.Module):
 
         plain = self._plain_head()
         if plain is not None and not statistics and live is None:
-            return {"log_prob": token_log_probs(*self._cooled(hidden[0], plain.weight, plain.bias), forest.target)}
+            cooled = self._cooled(hidden[0], plain.weight, plain.bias)
+            return {"log_prob": token_log_probs(*cooled, forest.target), **sums}
         rows = max(1, HEAD_CHUNK_ELEMENTS // int(self.model.config.get_text_config().vocab_size))
         if len(forest.slot) <= rows:
             found = head(forest.target, *hidden)
@@ -134,7 +146,18 @@ class Scorer(nn.Module):
             chunks = [checkpoint(head, *piece, use_reentrant=False) for piece in pieces]
             found = tuple(torch.cat(column) for column in zip(*chunks, strict=True))
         names = ("log_prob", *statistics) + (("ref_log_prob",) if live is not None else ())
-        return dict(zip(names, found, strict=True))
+        return dict(zip(names, found, strict=True)) | sums
+
+    @torch.no_grad()
+    def _hidden_sum(self, forest: Forest, hidden: Tensor) -> Tensor:
+        """Sum the last hidden states that predict each sequence's scored tokens, (S, d)."""
+        if self.whole_head:  # those are logits
+            with self._adapters():
+                hidden = self.model.base_model(**self._inputs(forest), use_cache=False)[0].flatten(0, 1)[forest.slot]
+        lengths = forest.offsets.diff()
+        owner = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
+        wide = _wide(hidden.detach())
+        return wide.new_zeros(len(lengths), wide.shape[1]).index_add(0, owner, wide)
 
     def _hidden(self, forest: Forest) -> Tensor:
         """Return the head's inputs at slots that predict a scored token, (N, d); with `whole_head` logits (N, V)."""

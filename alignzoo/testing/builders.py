@@ -41,17 +41,17 @@ def pair(
     chosen_length: Numbers = 1.0,
     rejected_length: Numbers = 1.0,
     dtype: torch.dtype = torch.float64,
+    tied: Sequence[bool] | None = None,
 ) -> Pair:
-    """Return preference pairs with these summed log-probs under policy and reference.
+    """Return preference pairs with these summed log-probs under policy and reference, and no ties unless marked.
 
     >>> from alignzoo import get_objective
     >>> round(get_objective("dpo", beta=0.1).loss(pair(-10, -12, ref_chosen=-11, ref_rejected=-11)).item(), 4)
     0.5981
     """
-    return Pair(
-        scored(chosen, ref_chosen, chosen_length, dtype),
-        scored(rejected, ref_rejected, rejected_length, dtype),
-    )
+    one = scored(chosen, ref_chosen, chosen_length, dtype)
+    ties = torch.zeros(one.length.shape, dtype=torch.bool) if tied is None else torch.tensor(tied)
+    return Pair(one, scored(rejected, ref_rejected, rejected_length, dtype), ties)
 
 
 def _tensor(numbers: Numbers, dtype: torch.dtype) -> Tensor:
@@ -68,6 +68,8 @@ def completions(
     uniform: Sequence[Sequence[float]] | None = None,
     columns: Mapping[str, Numbers] | None = None,
     scalar: Numbers | None = None,
+    refs: Mapping[str, Sequence[Sequence[float]]] | None = None,
+    outputs: Mapping[str, Numbers] | None = None,
     shape: tuple[int, ...] | None = None,
     dtype: torch.dtype = torch.float64,
 ) -> Scored:
@@ -80,6 +82,8 @@ def completions(
         uniform: a random number in [0, 1) for each token.
         columns: name -> a value for each completion.
         scalar: a reward model's score of each completion; the scores require a gradient.
+        refs: name of a reference -> a log-prob for each token.
+        outputs: name of a reward model's output -> a number for each completion; the numbers require a gradient.
         shape: (B, K) for ranked lists, whose completions are concatenated; by default (B,).
         dtype: the type of all tensors except indices.
     """
@@ -87,6 +91,7 @@ def completions(
     lengths = torch.tensor([len(tokens) for tokens in token_log_probs])
     token = _flat(token_log_probs, dtype).requires_grad_()
     ref = None if ref_token_log_probs is None else _flat(ref_token_log_probs, dtype)
+    named = {name: _flat(values, dtype) for name, values in (refs or {}).items()}
     tokens = Tokens(
         token,
         torch.arange(len(lengths)).repeat_interleave(lengths),
@@ -95,6 +100,7 @@ def completions(
         ref,
         {name: _flat(values, dtype) for name, values in (statistics or {}).items()},
         None if uniform is None else _flat(uniform, dtype),
+        _refs=named,
     )
     return Scored(
         tokens.sum(token),
@@ -103,6 +109,8 @@ def completions(
         tokens,
         {name: _tensor(values, dtype).reshape(size) for name, values in (columns or {}).items()},
         None if scalar is None else _tensor(scalar, dtype).reshape(size).requires_grad_(),
+        _refs={name: tokens.sum(values) for name, values in named.items()},
+        _outputs={name: _tensor(one, dtype).reshape(size).requires_grad_() for name, one in (outputs or {}).items()},
     )
 
 

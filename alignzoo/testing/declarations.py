@@ -54,7 +54,9 @@ def declared_needs_are_used(objective: Objective) -> None:
 def _reduced(objective: Objective) -> Iterator[tuple[Requirements, str]]:
     """Yield the requirements without one declaration each, and the error message if the objective works with them."""
     full, unread = objective.requirements, "declared but never read"
-    if full.reference != "none":
+    if full.reference != "none" and not set(full.statistics) & set(
+        DIVERGENCES
+    ):  # which needs one, and is checked below
         yield replace(full, reference="none"), f'the reference: {unread}; write `reference = "none"` in the class'
     if full.reference == "token":
         yield replace(full, reference="sequence"), f'reference tokens: {unread}; write `reference = "sequence"`'
@@ -71,6 +73,16 @@ def _reduced(objective: Objective) -> Iterator[tuple[Requirements, str]]:
     for name in full.columns:
         columns = tuple(other for other in full.columns if other != name)
         yield replace(full, columns=columns), f'"{name}": {unread}; remove it from `columns`'
+    for name in full.references:
+        fewer = tuple(other for other in full.references if other != name)
+        yield replace(full, references=fewer), f'"{name}": {unread}; remove it from `references`'
+    if full.hidden_sum:
+        yield replace(full, hidden_sum=False), f"`hidden_sum = True`: {unread}; remove it from the class"
+    for name in full.outputs:
+        kept = tuple(other for other in full.outputs if other != name)
+        yield replace(full, outputs=kept), f'"{name}": {unread}; remove it from `outputs`'
+    if full.ties and full.data == "pair":
+        yield replace(full, ties=False), f"`ties = True`: {unread}; remove it from the class, or read `pair.tied`"
     if full.mismatched:
         yield replace(full, mismatched=False), f"`mismatched = True`: {unread}; remove it from the class"
     if full.needs_uniform:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from alignzoo.interfaces.objective import Objective
+from alignzoo.interfaces.rows import TIE
 from alignzoo.testing.synthetic_batch import Batch, batch_at_start
 
 BY_DATA = {"pair": "margin", "chosen": "chosen", "unpaired": "labels", "ranked": "order", "group": "rewarded"}
@@ -33,7 +34,10 @@ def descent_raises_what_it_says(objective: Objective) -> None:
     leaf = batch.leaves["scalar" if objective.head == "scalar" else "log_prob"]
     (slope,) = torch.autograd.grad(loss, [leaf], allow_unused=True) if loss.requires_grad else (None,)
     for name, wanted in _directions(batch, raises).items():
-        rise, scale = (0.0, 1.0) if slope is None else (-float(slope @ wanted), float(slope.abs() @ wanted.abs()))
+        if slope is not None and slope.dim() > wanted.dim():  # the outputs of a reward model, whose mean counts
+            wanted = wanted[:, None].expand_as(slope)
+        product = (0.0 if slope is None else -(slope * wanted)), (1.0 if slope is None else (slope * wanted).abs())
+        rise, scale = (float(torch.as_tensor(part).sum()) for part in product)
         assert rise > 1e-6 * scale, (
             f"one step down the gradient does not raise {DESCRIPTIONS[name]}; check the sign, or declare what "
             'rises: `raises = "..."` in the class'
@@ -50,7 +54,8 @@ def _directions(batch: Batch, raises: str) -> dict[str, Tensor]:
     first = 0
     found: dict[str, list[float]] = {}
     for n, count in zip(own, counts, strict=True):
-        for k in range(n):
+        tied = TIE in columns and columns[TIE][first] > 0.5  # nothing is to rise there
+        for k in range(0 if tied else n):
             at = first + k
             good = columns["desirable"][at] > 0.5
             for name, value in {

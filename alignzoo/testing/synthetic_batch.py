@@ -20,8 +20,11 @@ from alignzoo.data.trees import Branch, Tree, Trees
 from alignzoo.interfaces.group import Group
 from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.requirements import Requirements
+from alignzoo.interfaces.rows import TIE
 from alignzoo.scoring.advantages import advantage_input, advantages
-from alignzoo.scoring.batches import BatchBuilder, LossInput, ScoredBatch
+from alignzoo.scoring.batches import BatchBuilder, LossInput
+from alignzoo.scoring.scored_batch import NAMED, ScoredBatch
+from alignzoo.scoring.scorer import HIDDEN_SUM
 
 SEED = 20231
 ROWS = 6
@@ -41,11 +44,13 @@ class Batch:
     objective: Objective
     trees: Trees
     leaves: dict[str, Tensor]
-    """name -> (N,) for tokens, or (S,) sequences for `scalar`; they require a gradient."""
+    """name -> (N,) for tokens, or (S,) sequences for `scalar` ((S, K) for K outputs); they require a gradient."""
     ref_log_prob: Tensor
     """(N,) log-probs under the reference, in nats."""
     old_log_prob: Tensor
     """(N,) log-probs at the time of drawing, for groups."""
+    named: Mapping[str, Tensor]
+    """name -> (N,) log-probs under each named reference, in nats."""
 
     def scored_batch(
         self, leaves: Mapping[str, Tensor] | None = None, rows: Sequence[int] | None = None
@@ -57,7 +62,11 @@ class Batch:
             rows: the rows to keep, in this order; all rows by default.
         """
         batch = self._builder.empty(range(len(self.trees)))
-        batch.values = {**(self.leaves if leaves is None else leaves), "ref_log_prob": self.ref_log_prob}
+        if HIDDEN_SUM in self._builder.asked:
+            rng = np.random.default_rng(SEED)
+            batch.values[HIDDEN_SUM] = torch.tensor(rng.normal(size=(len(batch.lengths), 3))).to(self.ref_log_prob)
+        named = {NAMED.format(name): values for name, values in self.named.items()}
+        batch.values |= {**(self.leaves if leaves is None else leaves), "ref_log_prob": self.ref_log_prob, **named}
         if self.objective.data == "group":
             batch.values["old_log_prob"] = self.old_log_prob
             if self.advantage.dim() == 1:
@@ -179,8 +188,15 @@ def _batch(
     dtype: torch.dtype,
 ) -> Batch:  # fmt: skip
     names = ("scalar",) if objective.head == "scalar" else ("log_prob", *objective.statistics)
+    if objective.outputs:  # as many numbers a sequence, all different
+        apart = np.linspace(0.5, 1.5, len(objective.outputs))
+        values = {**values, "scalar": values["scalar"][:, None] * apart}
     leaves = {name: torch.tensor(values[name], dtype=dtype, requires_grad=True) for name in names}
-    return Batch(objective, trees, leaves, torch.tensor(ref, dtype=dtype), torch.tensor(old, dtype=dtype))
+    moves = np.random.default_rng(SEED).uniform(-0.4, 0.4, (len(objective.references), len(ref)))
+    named = {
+        name: torch.tensor(ref + move, dtype=dtype) for name, move in zip(objective.references, moves, strict=True)
+    }
+    return Batch(objective, trees, leaves, torch.tensor(ref, dtype=dtype), torch.tensor(old, dtype=dtype), named)
 
 
 def _trees(objective: Objective, rows: int, rng: np.random.Generator) -> Trees:
@@ -191,7 +207,9 @@ def _trees(objective: Objective, rows: int, rng: np.random.Generator) -> Trees:
     items = [
         Tree(f"row {row}", rng.integers(1, 99, 4).astype(np.int32), (*own[row], *others[row])) for row in range(rows)
     ]
-    columns = {name: _column(name, rows, count, rng) for name in (*objective.columns, "desirable")}
+    columns = {name: _column(name, objective, rows, count, rng) for name in (*objective.columns, "desirable")}
+    if objective.ties:
+        columns[TIE] = np.repeat((np.arange(rows) % 3 == 1)[:, None], count, 1)
     if objective.data == "group":
         columns |= {"reward": rng.uniform(-1, 3, (rows, count)), "kept": np.ones((rows, count))}
         columns |= {
@@ -209,8 +227,12 @@ def _branch(rng: np.random.Generator) -> Branch:
     return Branch(rng.integers(1, 99, rng.integers(3, 13)).astype(np.int32))
 
 
-def _column(name: str, rows: int, count: int, rng: np.random.Generator) -> NDArray[Any]:
+def _column(name: str, objective: Objective, rows: int, count: int, rng: np.random.Generator) -> NDArray[Any]:
     """Return (rows, count) values, best first: a margin for the row, or a positive number for each completion."""
+    if name in objective.flags:
+        return rng.integers(0, 2, (rows, count))
+    if name in objective.probabilities:
+        return -np.sort(-rng.uniform(0, 1, (rows, count)), 1)
     if name == "desirable":
         return np.repeat([[1.0] + [0.0] * (count - 1)], rows, 0)
     if name == "margin":

@@ -12,7 +12,8 @@ from torch import Tensor
 from alignzoo.core.errors import attribute_errors
 from alignzoo.evaluation.aggregate import Tally
 from alignzoo.interfaces.objective import Objective
-from alignzoo.scoring.batches import BatchBuilder, LossInput, ScoredBatch
+from alignzoo.scoring.batches import BatchBuilder, LossInput
+from alignzoo.scoring.scored_batch import ScoredBatch
 
 States = list[dict[str, float]]
 """The state of each term, kept from step to step."""
@@ -82,7 +83,8 @@ class BatchLoss:
             return {}
         term = self.terms[n][1]
         with self._attribute(step, term, "next_state", batch.rows):
-            after = term.next_state(next(iter(self.builder.examples(batch, term, state, step))).example)
+            loss_input = next(iter(self.builder.examples(batch, term, state, step)), None)
+            after = state if loss_input is None else term.next_state(loss_input.example)
         return {key: float(value) for key, value in after.items()}
 
     def _attribute(self, step: int, term: Objective, call: str, rows: Sequence[int]) -> AbstractContextManager[None]:

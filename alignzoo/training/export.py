@@ -177,18 +177,16 @@ def _full_weights(policy: Path, source: _Source, dtype: str | None) -> PreTraine
     own = source.dtype
     wanted = getattr(torch, dtype or own)
     if not is_adapter(policy):
-        return pretrained(str(policy), None, 0, _head(str(policy), None, source), own, source.trust_remote_code).to(
-            wanted
-        )
+        head, outputs = _head(str(policy), None, source)
+        return pretrained(str(policy), None, 0, head, own, source.trust_remote_code, outputs=outputs).to(wanted)
     from peft import PeftModel
 
     if not (policy / WEIGHTS).is_file():  # peft would then read pickled weights
         raise UserError("the adapter has no weights in safetensors", where=str(policy), expected=WEIGHTS)
     config = _adapter(policy)
     base, revision = _base(policy, config.base_model_name_or_path), config.revision
-    model = pretrained(
-        base, revision, 0, _head(base, revision, source), own, source.trust_remote_code, source.quantize
-    )  # fmt: skip
+    head, outputs = _head(base, revision, source)
+    model = pretrained(base, revision, 0, head, own, source.trust_remote_code, source.quantize, outputs)
     if source.quantize:  # the adapter was trained on the quantized weights
         model = model.dequantize()
     model = model.to(torch.promote_types(getattr(torch, own), wanted))  # type: ignore[arg-type]
@@ -224,9 +222,11 @@ def _base(policy: Path, named: str) -> str:
     )
 
 
-def _head(path: str, revision: str | None, source: _Source) -> str:
+def _head(path: str, revision: str | None, source: _Source) -> tuple[str, int]:
+    """Return the head of a model in a folder, and the number of a reward model's outputs."""
     config = call_from_pretrained(AutoConfig, path, revision, "config", source.trust_remote_code)
-    return "scalar" if any("SequenceClass" in name for name in config.architectures or ()) else "language_model"
+    scalar = any("SequenceClass" in name for name in config.architectures or ())
+    return ("scalar", int(config.num_labels)) if scalar else ("language_model", 1)
 
 
 def _card(run: Path, policy: Path, alone: bool) -> str:

@@ -12,7 +12,7 @@ from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.core.errors import RunFailed
 from alignzoo.evaluation.aggregate import Tally
 from alignzoo.evaluation.row_metrics import step_metrics
-from alignzoo.scoring.batches import ScoredBatch, concat_scored
+from alignzoo.scoring.scored_batch import ScoredBatch, concat_scored
 from alignzoo.training.batch_loss import BatchLoss, States
 from alignzoo.training.passes import Passes, zero_loss
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,8 @@ class Job:
     """The policy folder of the run that this one starts from; None for the model source's own weights."""
     screen: Screen
     ranks: Ranks
+    reference_starts: Mapping[str, Path] = field(default_factory=dict)
+    """Name of a reference -> the policy folder of the run that it is, for those that are runs."""
     stopping: GracefulShutdown = field(default_factory=GracefulShutdown)
     reporting: Reporting = field(init=False)
 

@@ -242,7 +242,7 @@ class Training:
             hidden = self.screen.without_bars()  # a second bar would overwrite that of training
             budget, states = 2 * self.engine.passes.budget, self.engine.states
             scores: dict[str, float] = {}
-            if not self.held_out.groups and self.held_out.trees.answered:  # the data has no draws
+            if not self.held_out.groups and self.held_out.trees.answered:  # else the data has nothing to score
                 scores = evaluate(
                     self.engine.scorer, self.held_out, budget, hidden, states, at_start=step == 0, ranks=self.ranks
                 )

@@ -12,8 +12,9 @@ from torch import Tensor
 from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.core.memory import handle_out_of_memory
 from alignzoo.data.trees import Tree
-from alignzoo.scoring.batches import BatchBuilder, ScoredBatch
+from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.microbatches import halve_budget, plan_micro_batches
+from alignzoo.scoring.scored_batch import ScoredBatch
 from alignzoo.training.parallelism import Parallelism
 
 T = TypeVar("T")

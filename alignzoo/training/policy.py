@@ -16,6 +16,7 @@ from alignzoo.core.paths import cache_root
 from alignzoo.data.row_reader import RowReader
 from alignzoo.data.token_store import TokenizedDataset, TokenStore
 from alignzoo.data.trees import Trees
+from alignzoo.interfaces.model_source import ModelSource
 from alignzoo.models.loading import load_policy, load_trained
 from alignzoo.models.tokenizers import load_tokenizer
 from alignzoo.recipe.resolved import Resolved
@@ -95,12 +96,56 @@ def open_scorer(
     recipe = resolved.recipe
     source = (recipe.model, tokenizer, recipe.seed, start)
     head = recipe.objective.head
-    model = load_trained(*source, trained, head) if trained else load_policy(*source, head)
+    outputs = recipe.objective.outputs
+    model = load_trained(*source, trained, head, outputs) if trained else load_policy(*source, head, outputs)
     check(model)
     scorer = Scorer(model, precision=recipe.train.precision)
     shard_or_move(scorer, ranks)
     if like is not None:
         copy_layout(like, scorer)
+    return scorer
+
+
+def open_reference(
+    resolved: Resolved,
+    name: str,
+    tokenizer: PreTrainedTokenizerBase,
+    start: Path | None,
+    trees: Trees,
+    ranks: Ranks,
+    *,
+    whole: bool = False,
+) -> Scorer:
+    """Load a named reference, place or shard it, and choose its layout.
+
+    Args:
+        resolved: The recipe.
+        name: The reference's name.
+        tokenizer: The policy's tokenizer.
+        start: The policy folder of the run that the reference is, or None.
+        trees: The rows that the layout is chosen and checked on.
+        ranks: The processes of the job.
+        whole: Keep all weights in each process.
+
+    Raises:
+        UserError: The model can't be loaded, or its tokenizer gives other ids.
+    """
+    recipe = resolved.recipe
+    source = recipe.references[name]
+    own = load_tokenizer(source, RowReader(recipe.data), start)
+    if (vocabulary := own.get_vocab()) != (theirs := tokenizer.get_vocab()):
+        differ = [token for token in vocabulary.keys() | theirs if vocabulary.get(token) != theirs.get(token)]
+        raise UserError(
+            f"its tokenizer differs from the policy's in {len(differ):,} tokens, such as {min(differ)!r}",
+            where=f"references.{name}", expected="a model with the policy's tokenizer",
+        )  # fmt: skip
+    model = load_policy(source, tokenizer, recipe.seed, start).requires_grad_(False)
+    scorer = Scorer(model, precision=recipe.train.precision)
+    if whole:
+        scorer.to(ranks.device)
+    else:
+        shard_or_move(scorer, ranks)
+    choose_layout(scorer, trees, "auto")
     return scorer
 
 
@@ -120,6 +165,7 @@ def cached_scores(
     label: str = "reference",
     spot: SpotCheck | None = None,
     budget: int = 0,
+    source: ModelSource | None = None,
 ) -> list[ReferenceScores]:
     """Score parts of the data through the score cache.
 
@@ -132,12 +178,13 @@ def cached_scores(
         label: The name of the scorer in progress lines.
         spot: Compares a few rows with the model's own forward; created per part by default.
         budget: Token slots of a micro-batch; 0 for twice the recipe's, as no activations are kept for a backward.
+        source: What loaded the model; by default the recipe's own source.
 
     Raises:
         RunFailed: Memory does not suffice for one row, the cache can't be written, or scores are inexact.
     """
     if not parts:
         return []
-    folder = cache_folder(cache_root(), scorer, resolved.source_code)
+    folder = cache_folder(cache_root(), scorer, resolved.code_of(source or resolved.recipe.model))
     budget = budget or 2 * resolved.recipe.train.micro_batch_tokens
     return [score_reference(scorer, trees, folder, budget, screen, label, ranks, spot) for trees in parts]

@@ -8,7 +8,7 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from alignzoo.core.errors import UserError
-from alignzoo.data.convert import convert_rows
+from alignzoo.data.convert import convert_side
 from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.interfaces.model_source import ModelSource
 from alignzoo.interfaces.rows import Row
@@ -50,8 +50,7 @@ def _check_first_row(resolved: Resolved) -> None:
     if resolved.needs and not any(key.startswith("data.") for key in resolved.needs):
         data = resolved.recipe.data
         rows = (row for row in data.read(data.splits()[0]) if isinstance(row, Row))
-        if resolved.recipe.rollout is None:
-            convert_rows(list(islice(rows, 1)), resolved.recipe.objective, data.pairs, data.train_on)
+        convert_side(list(islice(rows, 1)), resolved.recipe, data, held_out=False)
 
 
 def check_enough_rows(train: TokenizedRows, held_out: TokenizedRows, batch_size: int) -> None:

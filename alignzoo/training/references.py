@@ -8,53 +8,97 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from alignzoo.data.token_store import TokenizedDataset
+from alignzoo.data.trees import Trees
 from alignzoo.models.adapters import has_adapters
 from alignzoo.models.loading import load_policy
+from alignzoo.recipe.schema import Recipe
 from alignzoo.reference.scores import ReferenceScores, spot_check
 from alignzoo.scoring.exactness import Check, SpotCheck
+from alignzoo.scoring.forest import LAYOUTS
+from alignzoo.scoring.layout import choose_layout
+from alignzoo.scoring.scored_batch import NAMED, TokenScores
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.job import Job
-from alignzoo.training.policy import cached_scores, copy_layout
+from alignzoo.training.policy import cached_scores, copy_layout, open_reference
 
+MAIN = "reference"
+"""The name of the reference of log-ratios, which is the policy's start unless the recipe names another model."""
 CACHED = ("sequence", "token")
 """Kinds of reference whose scores are computed once, before training."""
 
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """The cached reference scores of both splits, None where nothing needs them."""
+    """The cached reference scores of both splits, None or left out where nothing needs them."""
 
     train: ReferenceScores | None
     held_out: ReferenceScores | None
     exact: list[Check]
-    """The check of these scores, as the cache has them, against the model's own forward; empty without one."""
+    """The checks of these scores, as the cache has them, against the models' own forwards; empty without one."""
+    named_train: dict[str, TokenScores]
+    """The scores under each named reference, as `BatchBuilder.recorded` holds them."""
+    named_held_out: dict[str, TokenScores]
+
+    @property
+    def parts(self) -> list[ReferenceScores | None]:
+        """All scores."""
+        named = (*self.named_train.values(), *self.named_held_out.values())
+        return [self.train, self.held_out, *(one for one in named if isinstance(one, ReferenceScores))]
 
 
-def score_references(job: Job, scorer: Scorer, data: TokenizedDataset) -> References:
-    """Score the splits with the policy before its first step.
+def needed_references(recipe: Recipe) -> set[str]:
+    """Return the names of the references that the objective or a metric reads, besides the one of log-ratios."""
+    return {name for one in (recipe.objective, *recipe.eval.metrics) for name in one.references}
 
-    The held-out rows are scored also where the objective needs no reference and a metric does.
+
+def score_references(
+    job: Job, scorer: Scorer, tokenizer: PreTrainedTokenizerBase, data: TokenizedDataset
+) -> References:
+    """Score the splits with the policy before its first step, and with each named reference.
+
+    The held-out rows are scored also where only a metric needs it. A named reference is in memory while it scores.
     """
     job.stopping.doing = "stopped in the reference pass; scores so far are kept, and the same command continues"
-    kind = job.recipe.objective.reference
-    of_metric = kind == "none" and any(metric.reference in CACHED for metric in job.recipe.eval.metrics)
-    drawn, groups = job.recipe.rollout is not None, job.recipe.objective.data == "group"
-    rows = not groups and data.held_out.trees.answered
-    wanted = {"train": kind in CACHED and not drawn, "held_out": rows and (kind in CACHED or of_metric)}
-    trees = {name: part.trees for name, part in (("train", data.train), ("held_out", data.held_out)) if wanted[name]}
-    spot = None if job.ranks.sharded else SpotCheck(scorer)
-    scores = cached_scores(job.resolved, scorer, list(trees.values()), job.screen, job.ranks, spot=spot)
-    found = dict(zip(trees, scores, strict=True))
-    checks = spot_check(spot, scores, job.ranks)
-    # The check of the cache alone: those of the shards are printed, and a run that finds them in the cache has none.
-    return References(found.get("train"), found.get("held_out"), checks[-1:])
+    objective, metrics, named = job.recipe.objective, job.recipe.eval.metrics, job.recipe.references
+    of_metric = objective.reference == "none" and any(metric.reference in CACHED for metric in metrics)
+    drawn, cached = job.recipe.rollout is not None, objective.reference in CACHED
+    wanted = {MAIN: (cached and not drawn, (cached and objective.data != "group") or of_metric)}
+    for name in named.keys() - {MAIN}:
+        of_objective = name in objective.references
+        wanted[name] = (of_objective, of_objective or any(name in metric.references for metric in metrics))
+    found: dict[str, tuple[ReferenceScores | None, ReferenceScores | None]] = {}
+    exact: list[Check] = []
+    for name in sorted(wanted, key=lambda name: (name != MAIN, name)):
+        splits = zip((data.train, data.held_out), wanted[name], strict=True)
+        sides = [part if side and part.trees.answered else None for part, side in splits]
+        trees = [part.trees for part in sides if part is not None]
+        model = scorer
+        if name in named and trees:
+            start = job.reference_starts.get(name)
+            model = open_reference(job.resolved, name, tokenizer, start, trees[0], job.ranks)
+        spot = None if job.ranks.sharded else SpotCheck(model)
+        label = "reference" if name == MAIN else f"reference {name}"
+        scores = cached_scores(
+            job.resolved, model, trees, job.screen, job.ranks, label=label, spot=spot, source=named.get(name)
+        )
+        # The check of the cache alone: those of the shards are printed, and a run that finds them there has none.
+        exact += spot_check(spot, scores, job.ranks)[-1:]
+        left = iter(scores)
+        found[name] = (None if sides[0] is None else next(left), None if sides[1] is None else next(left))
+    train, held_out = found.pop(MAIN)
+    return References(
+        train, held_out, exact,
+        {NAMED.format(name): scores for name, (scores, _) in found.items() if scores is not None},
+        {NAMED.format(name): scores for name, (_, scores) in found.items() if scores is not None},
+    )  # fmt: skip
 
 
-def live_reference(job: Job, scorer: Scorer, tokenizer: PreTrainedTokenizerBase) -> Scorer | None:
+def live_reference(job: Job, scorer: Scorer, tokenizer: PreTrainedTokenizerBase, trees: Trees) -> Scorer | None:
     """Return the start as a second scorer, unsharded in each process; None if nothing needs one.
 
     Objectives with a `live` reference need its distributions, those with a `moving` one its weights, and any reference
-    of draws is computed during the run. Under adapters the base model is the start, and no copy is made.
+    of draws is computed during the run. Under adapters the base model is the start, and no copy is made. A recipe that
+    names the reference gets that model.
     """
     recipe = job.recipe
     if recipe.objective.reference not in ("live", "moving") and not (
@@ -62,14 +106,30 @@ def live_reference(job: Job, scorer: Scorer, tokenizer: PreTrainedTokenizerBase)
     ):
         return None
     job.screen.info(f"reference: runs beside the policy ({recipe.objective.reference})")
+    if MAIN in recipe.references:
+        return _named_live(job, scorer, tokenizer, trees)
     if has_adapters(scorer.model):
         live = Scorer(scorer.model, scorer.layout, scorer.precision)
         live.base_alone = True
     else:
         if job.ranks.sharded:
-            model = load_policy(recipe.model, tokenizer, recipe.seed, job.start, recipe.objective.head)
+            objective = recipe.objective
+            model = load_policy(recipe.model, tokenizer, recipe.seed, job.start, objective.head, objective.outputs)
         else:
             model = copy.deepcopy(scorer.model)
         live = Scorer(model.requires_grad_(False), scorer.layout, scorer.precision).to(job.ranks.device)
     copy_layout(scorer, live)
+    return live
+
+
+def _named_live(job: Job, scorer: Scorer, tokenizer: PreTrainedTokenizerBase, trees: Trees) -> Scorer:
+    """Load the recipe's reference to run beside the policy. Both take the slower of their layouts."""
+    start = job.reference_starts.get(MAIN)
+    live = open_reference(job.resolved, MAIN, tokenizer, start, trees, job.ranks, whole=True)
+    slower = max((scorer.layout, live.layout), key=LAYOUTS.index)
+    if scorer.layout != slower:
+        choose_layout(scorer, trees, slower)
+    if live.layout != slower:
+        choose_layout(live, trees, slower)
+    scorer.alone = live.alone = scorer.alone or live.alone
     return live

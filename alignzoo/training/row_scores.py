@@ -20,8 +20,8 @@ from alignzoo.reference.scores import ReferenceScores
 from alignzoo.scoring.exactness import SpotCheck, no_oracle
 from alignzoo.scoring.forest import lay_out, sequences
 from alignzoo.scoring.microbatches import plan_micro_batches
-from alignzoo.training.policy import cached_scores, device_of, open_data, open_policy
-from alignzoo.training.run import folder_of, run_resolved, start_weights
+from alignzoo.training.policy import cached_scores, device_of, open_data, open_policy, open_reference
+from alignzoo.training.run import folder_of, reference_weights, run_resolved, start_weights
 from alignzoo.training.run_folder import RunFolder
 
 
@@ -97,8 +97,13 @@ def _write(resolved: Resolved, output: Path, split: str, screen: Screen, ranks: 
     trees = {name: part for name, part in parts.items() if split in (name, "all")}
 
     def scores(label: str, trained: Path | None = None) -> dict[str, ReferenceScores]:
-        scorer, _ = open_policy(resolved, tokenizer, start, next(iter(trees.values())), ranks, trained=trained)
-        found = cached_scores(resolved, scorer, list(trees.values()), screen, ranks, label=label)
+        first, named = next(iter(trees.values())), None if trained else recipe.references.get(label)
+        if named is None:
+            scorer, _ = open_policy(resolved, tokenizer, start, first, ranks, trained=trained)
+        else:
+            own = ranks.main_process_first(lambda: reference_weights(resolved, screen)).get(label)
+            scorer = open_reference(resolved, label, tokenizer, own, first, ranks)
+        found = cached_scores(resolved, scorer, list(trees.values()), screen, ranks, label=label, source=named)
         return dict(zip(trees, found, strict=True))
 
     reference, policy = scores("reference"), scores("policy", result.policy)

@@ -24,7 +24,7 @@ from alignzoo.models.compile import compiled_layers, disable_tf32
 from alignzoo.models.fingerprint import weights_fingerprint
 from alignzoo.models.loading import use_gradient_checkpointing
 from alignzoo.recipe.load import load_recipe
-from alignzoo.recipe.resolved import Resolved
+from alignzoo.recipe.resolved import REFERENCE, Resolved
 from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.adapt import adapt, export_policy
@@ -36,9 +36,10 @@ from alignzoo.training.master_weights import memory_words
 from alignzoo.training.online import Online
 from alignzoo.training.policy import device_of, open_data, open_policy
 from alignzoo.training.preflight import check_enough_rows, check_positions, no_router_loss, preflight
-from alignzoo.training.references import References, live_reference, score_references
+from alignzoo.training.references import MAIN, References, live_reference, score_references
 from alignzoo.training.replies import greedy_replies, judge_again, judge_replies
 from alignzoo.training.reporting import Reporting
+from alignzoo.training.row_filter import filtered
 from alignzoo.training.run_folder import RunFolder
 from alignzoo.training.schedule import make_optimizer, total_steps
 from alignzoo.training.step import Engine
@@ -115,7 +116,8 @@ def _run(resolved: Resolved, fresh: bool, wait: bool, screen: Screen, ranks: Ran
             summary = ranks.broadcast_from_main(folder.summary)  # of the process that was waited for
             if summary is None:
                 start = ranks.main_process_first(lambda: start_weights(resolved, screen))
-                return RunResult(folder.path, _train(Job(resolved, folder, start, screen, ranks)))
+                others = ranks.main_process_first(lambda: reference_weights(resolved, screen))
+                return RunResult(folder.path, _train(Job(resolved, folder, start, screen, ranks, others)))
     screen.info(f"{resolved.recipe.name}: already finished, in {folder.path}")
     done = summary
     return RunResult(folder.path, ranks.broadcast_from_main(lambda: _finish_late(resolved, folder, done, screen)))
@@ -132,6 +134,13 @@ def _finish_late(resolved: Resolved, folder: RunFolder, summary: dict[str, Any],
 def start_weights(resolved: Resolved, screen: Screen) -> Path | None:
     """Return the policy folder, with full weights, of the run that a recipe starts from; None if there is none."""
     return full_weights_policy(folder_of(resolved.start), screen) if resolved.start else None
+
+
+def reference_weights(resolved: Resolved, screen: Screen) -> dict[str, Path]:
+    """Return the policy folder, with full weights, of every named reference that is a run."""
+    keys = {name: REFERENCE.format(name) for name in resolved.recipe.references}
+    runs = {name: resolved.needs[key] for name, key in keys.items() if key in resolved.needs}
+    return {name: full_weights_policy(folder_of(run), screen) for name, run in runs.items()}
 
 
 def _train(job: Job) -> dict[str, Any]:
@@ -152,11 +161,12 @@ def _phases(job: Job) -> dict[str, Any]:
         job.resolved, tokenizer, job.start, online.probes(tokenizer) if online else data.train.trees, ranks,
         check=lambda model: _check_model(job, model, data, online),
     )  # fmt: skip
+    data = filtered(job, scorer, data)
     model = scorer.model
     steps = online.calendar.steps if online else total_steps(recipe.train, len(data.train.trees))
     announce(job, data.report, model, layout, steps)
     start_fingerprint = weights_fingerprint(model)
-    references = score_references(job, scorer, data)
+    references = score_references(job, scorer, tokenizer, data)
     before = greedy_replies(job, model, tokenizer, data.held_out)
     adapt(job, model, tokenizer)
     training = _prepare(job, scorer, tokenizer, data, references, steps, online)
@@ -172,7 +182,7 @@ def _phases(job: Job) -> dict[str, Any]:
             training.save()
         judges = judge_replies(job, tokenizer, data.held_out, before, after)
         finished = FinishedRun(
-            model, start_fingerprint, weights_fingerprint(model), layout, (references.train, references.held_out),
+            model, start_fingerprint, weights_fingerprint(model), layout, references.parts,
             last, judges, steps, ranks,
         )  # fmt: skip
         summary = ranks.broadcast_from_main(lambda: summarize(job.resolved, job.folder, data.report, finished))
@@ -221,13 +231,16 @@ def _prepare(
 ) -> Training:
     """Build the optimizer, the engine and the loop, and restore the newest checkpoint."""
     recipe, model = job.recipe, scorer.model
-    live = live_reference(job, scorer, tokenizer)
-    beside = live if recipe.objective.reference in ("live", "moving") else None
     trees = online.probes(tokenizer) if online else data.train.trees
-    train = BatchBuilder(recipe.objective, trees, references.train, beside, recipe.seed)
-    held_out = BatchBuilder(
-        recipe.objective, data.held_out.trees, references.held_out, beside, recipe.seed, recipe.eval.metrics
+    live = live_reference(job, scorer, tokenizer, trees)
+    beside = live if recipe.objective.reference in ("live", "moving") else None
+    train = BatchBuilder(
+        recipe.objective, trees, references.train, beside, recipe.seed, recorded=references.named_train
     )
+    held_out = BatchBuilder(
+        recipe.objective, data.held_out.trees, references.held_out, beside, recipe.seed, recipe.eval.metrics,
+        references.named_held_out, starts_at_reference=MAIN not in recipe.references,
+    )  # fmt: skip
     job.stopping.doing = "stopped before the first step; the same command continues"
     optimizer = make_optimizer(recipe.train.optimizer, model, recipe.train.master_weights)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.core.errors import RunFailed
-from alignzoo.scoring.batches import PER_SEQUENCE, BatchBuilder, ScoredBatch
+from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.exactness import Check, SpotCheck, must_stop
+from alignzoo.scoring.scored_batch import PER_SEQUENCE, ScoredBatch
 
 SHARE = 0.01
 """Maximum fraction of a run's work that checks take."""

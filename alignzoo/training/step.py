@@ -14,7 +14,8 @@ import torch
 from alignzoo.core.distributed.process_group import Ranks, share_rows
 from alignzoo.core.errors import RunFailed, UserError
 from alignzoo.recipe.schema import TrainConfig
-from alignzoo.scoring.batches import BatchBuilder, ScoredBatch
+from alignzoo.scoring.batches import BatchBuilder
+from alignzoo.scoring.scored_batch import ScoredBatch
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.batch_loss import BatchLoss
 from alignzoo.training.batches import BatchSource, DataBatches

@@ -48,7 +48,7 @@ def summarize(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
     start = f"the run of {resolved.start.recipe.name}" if resolved.start else str(recipe.model)
     node = recipe.objective.to_recipe()
     keys = ("likelihood_accuracy", "preference_accuracy")  # with a reference all rewards tie at the start
-    keys = keys[::-1] if recipe.objective.reference == "none" else keys
+    keys = keys[::-1] if recipe.objective.reference == "none" or "reference" in recipe.references else keys
     baseline = next((key for key in keys if key in first), None)
     return {
         "name": recipe.name,
@@ -81,6 +81,7 @@ def summarize(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
         },
         "reference": {
             "kind": recipe.objective.reference,
+            **({"named": sorted(recipe.references)} if recipe.references else {}),
             "rows_scored": sum(part.rows_scored for part in trained.references if part),
             "rows_cached": sum(part.rows_cached for part in trained.references if part),
         },

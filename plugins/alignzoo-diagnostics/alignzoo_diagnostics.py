@@ -2,7 +2,7 @@
 
 import torch
 
-from alignzoo import Metric, Objective, Pair, hookimpl, ties
+from alignzoo import Field, Metric, Objective, Pair, hookimpl, ties
 
 
 class Flipped(Metric):
@@ -49,6 +49,29 @@ class RewardLengthGap(Metric):
         return gap.masked_fill(longer == 0, torch.nan)
 
 
+class CHES(Metric):
+    """Centered hidden embedding similarity of a pair: high where training lowers the chosen likelihood too.
+
+    Before the first step it is that of the paper, whose filter drops the pairs with the highest scores. H is the sum of
+    the last layer's states that predict the tokens of a completion.
+    """
+
+    name = "ches"
+    source = "Razin et al. 2024, arXiv:2410.08847, definition 2"
+    equation = "<H_w, H_l> - |H_w|^2; normalized: <H_w, H_l> / (|y_w| |y_l|) - |H_w|^2 / |y_w|^2"
+    hidden_sum = True
+
+    normalized: bool = Field(False, description="divide each H by the length of its completion")
+
+    def values(self, example: Pair, objective: Objective):
+        """Return the score of each pair, shape (B,)."""
+        chosen, rejected = (
+            (one.hidden_sum / one.length[:, None] if self.normalized else one.hidden_sum).double()
+            for one in (example.chosen, example.rejected)
+        )
+        return (chosen * (rejected - chosen)).sum(1)
+
+
 @hookimpl
 def register_metrics():
-    return [Flipped, Displaced, RewardLengthGap]
+    return [Flipped, Displaced, RewardLengthGap, CHES]

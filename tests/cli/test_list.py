@@ -83,7 +83,7 @@ NEEDS = {
     "rrhf": "ranked lists, no reference",
     "bradley_terry_margin": "pairs, scalar head, column margin",
     "label_smoothing": "pairs",
-    "length_normalization": "any data, cached reference",
+    "length_normalization": "pairs or labeled completions or ranked lists or chosen completions, cached reference",
     "length_desensitization": "pairs, cached reference by token",
     "wpo_weighting": "pairs, log_collision_prob of each token",
 }

@@ -23,7 +23,8 @@ from alignzoo.evaluation import figures as figures_module
 from alignzoo.evaluation.figures import for_testing, row_figures
 from alignzoo.evaluation.samples import choose_reply_rows
 from alignzoo.recipe.load import load_recipe
-from alignzoo.scoring.batches import BatchBuilder, ScoredBatch
+from alignzoo.scoring.batches import BatchBuilder
+from alignzoo.scoring.scored_batch import ScoredBatch
 
 QUIET = Screen(quiet=True)
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignzoo.core.errors import UserError
-from alignzoo.data.formats.parts import numbers
 from alignzoo.data.formats.row_shapes import record_row
+from alignzoo.data.formats.values import numbers
 from alignzoo.data.sources.files import Files
-from alignzoo.data.splits import read_rows
+from alignzoo.data.splits import read_rows, without_tie
 from alignzoo.data.tree_writer import row_from_json, row_to_json
 from alignzoo.interfaces.rows import Row, Skipped
 
@@ -80,10 +80,34 @@ def test_a_list_without_scores_stands_in_order(beside):
 
 
 @pytest.mark.parametrize("scores", [[1, 1, 1], [0.0, 0, -0.0]])
-def test_a_list_in_which_nothing_is_better_is_skipped(scores):
-    assert read(LIST | {"scores": scores}) == Skipped("f:1", "all scores are equal")
-    assert read(LIST | {"ranks": scores}) == Skipped("f:1", "all scores are equal")
-    assert read({"prompt": "p", "completions": ["a", "b"], "scores": [2, 2]}) == Skipped("f:1", "all scores are equal")
+def test_a_list_in_which_nothing_is_better_is_a_tie(scores):
+    for record in (LIST | {"scores": scores}, LIST | {"ranks": scores}, LIST | {"scores": scores, "tie": 0}):
+        row = read(record)
+        assert row.columns == {"tie": 1.0}
+        assert without_tie(row) == Skipped("f:1", "all scores are equal")
+    assert "tie" not in read(LIST | {"scores": [1, 1, 2]}).columns
+    equal = read(PAIR | {"chosen_score": 2, "rejected_score": 2})
+    assert without_tie(equal) is equal, "a pair names its better completion, whatever its scores"
+    assert without_tie(read(PAIR | {"tie": True})) == Skipped("f:1", "no completion is better")
+    for value in (False, 0, "false"):
+        assert without_tie(read(PAIR | {"tie": value})).columns == {"tie": 0.0}
+
+
+def test_a_list_of_numbers_beside_a_list_of_completions_is_a_column_of_each():
+    beside = {"scores": [1, 3, 2], "helpfulness": [0.5, 4, "2"], "safe": [True, False, True], "many": [1, 2]}
+    row = read(LIST | beside)
+    assert texts(row) == ["b", "c", "a"]
+    assert [one.columns for one in row.completions] == [
+        {"helpfulness": 4.0, "safe": 0.0, "score": 3.0}, {"helpfulness": 2.0, "safe": 1.0, "score": 2.0},
+        {"helpfulness": 0.5, "safe": 1.0, "score": 1.0},
+    ]  # fmt: skip
+    assert [one.columns for one in read(LIST | {"safe": [1, 0, 1]}).completions] == [{"safe": s} for s in (1, 0, 1)]
+
+
+def test_flags_are_numbers_of_a_row_or_of_a_side():
+    row = read(PAIR | {"chosen_unsafe": True, "unsafe_rejected": "FALSE", "hard": False})
+    assert [one.columns for one in row.completions] == [{"unsafe": 1.0}, {"unsafe": 0.0}]
+    assert row.columns == {"hard": 0.0}
 
 
 @pytest.mark.parametrize("prompt", ["p", [says("user", "p")], [says("system", "s"), says("user", "p")]])
@@ -144,7 +168,7 @@ def test_numbers_beside_a_completion_or_a_list_are_the_rows(record):
     ("value", "number"),
     [
         (3, 3.0), (-0.5, -0.5), ("4.25", 4.25), ("-1e3", -1000.0),
-        (True, None), (None, None), (float("nan"), None), (float("inf"), None), ("nan", None), ("-inf", None),
+        (True, 1.0), (False, 0.0), ("true", 1.0), ("False", 0.0), (None, None), (float("nan"), None), (float("inf"), None), ("nan", None), ("-inf", None),
         (10**400, None), ("", None), ("3 apples", None), ([1], None), ({"a": 1}, None),
     ],
     ids=lambda value: str(value)[:40],

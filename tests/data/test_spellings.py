@@ -230,6 +230,16 @@ def test_a_misspelled_field_of_a_completion_is_an_error():
         read(record, completion="response", scores="overal_score")
 
 
+def test_a_part_that_the_format_leaves_out_is_another_column():
+    row = read({"prompt": "q", "completion": "a", "label": True}, label=None)
+    assert (row.is_training_text, row.extra) == (True, {"label": True})
+    row = read({"prompt": "q", "completions": ["a", "b"], "scores": [1, 2]}, scores=None)
+    assert ([one.text for one in row.completions], row.extra) == (["a", "b"], {"scores": [1, 2]})
+    row = read({"prompt": "q", "text": "t", "chosen": "a", "rejected": "b"}, chosen=None, rejected=None)
+    assert row.completions[0].text == "t"
+    assert read({"prompt": "q", "completion": "a", "level": 1}).columns == {"level": 1.0}, "a word, no misspelled label"
+
+
 def test_a_column_that_another_part_has_taken_is_not_read_twice():
     row = read({"prompt": "q", "completion": "a", "output": "b"}, chosen="completion", rejected="output")
     assert [one.text for one in row.completions] == ["a", "b"]

@@ -16,7 +16,8 @@ from alignzoo.evaluation.metrics.normalized_accuracy import NormalizedAccuracy
 from alignzoo.evaluation.row_metrics import row_metrics
 from alignzoo.interfaces import ties
 from alignzoo.interfaces.loss_inputs import Pair, Ranked, Scored
-from alignzoo.scoring.batches import BatchBuilder, ScoredBatch
+from alignzoo.scoring.batches import BatchBuilder
+from alignzoo.scoring.scored_batch import ScoredBatch
 
 DOUBLE = torch.float64
 

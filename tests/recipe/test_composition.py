@@ -300,7 +300,8 @@ def test_other_compositions_have_other_fingerprints(write):
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_objective_can_be_written_in_a_sum(write, name):
-    path = write(f"objective: [{{name: {name}, weight: 0.5}}]")
+    models = {each: {"path": "nowhere"} for each in OBJECTIVES[name].references}
+    path = write(f"objective: [{{name: {name}, weight: 0.5}}]\nreferences: {models}")
     objective = objective_of(path)
     assert objective.terms[0][0] == 0.5
     assert yaml.safe_load(load_recipe(path).to_yaml())["objective"] == objective.to_recipe()

@@ -71,7 +71,7 @@ def home(trained, tmp_path, monkeypatch) -> Path:
 def online(home, plugins):
     """`online("grpo", "train.max_steps=1")` runs an objective on draws."""
 
-    def run(objective: str = "dpo", *overrides: str, **options):
+    def run(objective: str = "dpo", *overrides: str, recipe: str = "recipes/online/dpo_hh.yaml", **options):
         import json
 
         small = [
@@ -79,6 +79,6 @@ def online(home, plugins):
             "rollout.completions=4", "rollout.max_new_tokens=8", "rollout.rewards=[vowels]", "rollout.held_out_prompts=4",
             "rollout.kl_rows=4", f"plugins={json.dumps(plugins)}", f"objective={objective}",
         ]  # fmt: skip
-        return alignzoo.run("recipes/online/dpo_hh.yaml", [*small, *overrides], [SMALLEST], **options)
+        return alignzoo.run(recipe, [*small, *overrides], [SMALLEST], **options)
 
     return run

@@ -13,8 +13,9 @@ from alignzoo.objectives.compatibility import incompatibility
 from alignzoo.objectives.composition import Sum
 from alignzoo.testing import run_checks
 
-RISES = {("lipo_lambda", "length_normalization")}
-"""Its weights follow the ranks by reward, which rewards per token hardly move: what is held constant rises faster."""
+RISES = {("lipo_lambda", "length_normalization"), ("sppo", "wpo_weighting"), ("qrpo", "wpo_weighting")}
+"""What is held constant rises faster than the loss falls: LiPO's weights follow the ranks by reward, which rewards per
+token hardly move; WPO's follow likelihoods that rise, while a regression that is far from its goal hardly falls."""
 SLICES = 4
 """benchmarks/kit_products.py has all of what a slice of the products stands for here."""
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alignzoo.core.errors import UserError, nearest
-from alignzoo.data.formats.parts import Parts, as_number
+from alignzoo.data.formats.values import as_number
+
+if TYPE_CHECKING:
+    from alignzoo.data.formats.parts import Parts
 
 SHAPES = {
     "a pair": ("prompt", "chosen", "rejected"),
@@ -44,6 +47,7 @@ WORDS = {
 """Part -> usual names of its column, the most usual first."""
 SIBLINGS = re.compile(r"(?P<stem>.*?)_?(?P<last>[ab12]|[01])$", re.IGNORECASE)
 STEMS = re.compile(r"response|answer|completion|output|reply|summary|generation|conversation|ref|candidate")
+RATING = re.compile("score|reward|rating", re.IGNORECASE)
 EXPECTED = (
     "a prompt (or instruction) with chosen and rejected, completions, completion or output; messages or conversations; "
     "or text"
@@ -97,6 +101,16 @@ def missing_part(parts: Parts, part: str, what: str = "", expected: str = "") ->
     )  # fmt: skip
 
 
+def line_for_fields(completion: Mapping[str, Any]) -> str:
+    """Return the `format:` line for the fields of an object in `completions`, or ""."""
+    texts = {name: value for name, value in completion.items() if isinstance(value, str | list)}
+    found = _reading(("completion",), texts, ())
+    numbers = [name for name, value in completion.items() if as_number(value) is not None and RATING.search(name)]
+    if found and numbers:
+        found["scores"] = (min(numbers, key=len),)
+    return f"under data, write {_format(found, {})}" if found else ""
+
+
 def _line_for(parts: Parts, part: str) -> str:
     renamed = {p: parts.columns(p) for p in WORDS if p in parts and parts.columns(p) != (p,)}
     used = {column for p in (*WORDS, "id") for column in (parts.columns(p) if p in parts else ())}
@@ -139,7 +153,7 @@ def _columns(
         return ()
     names = {name.lower().replace(" ", "_"): name for name, value in record.items() if _may_be(part, value)}
     words = WORDS[part].split()
-    usual = next((word for word in words if word in names), "") or nearest(part, names)
+    usual = next((word for word in words if word in names), "") or nearest(part, names.keys() - {"level"})
     return (names[usual],) if usual else ()
 
 

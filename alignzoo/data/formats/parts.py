@@ -8,11 +8,12 @@ out (null). A renamed column must be in every record, so that a misspelled name 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alignzoo.core.errors import UserError, nearest
+from alignzoo.data.formats.guess import line_for_fields
+from alignzoo.data.formats.values import numbers
 
 PARTS = (
     "prompt", "chosen", "rejected", "completion", "completions", "label", "scores", "ranks", "preferred", "messages",
@@ -43,6 +44,8 @@ class Parts:
         self._columns: dict[str, tuple[str, ...]] = {}
         self._values: dict[str, Any] = {}
         self._used: set[str] = set()
+        self.unread = {part for part, columns in names.items() if columns is None}
+        """Parts that the format leaves out."""
         self.numbers_of_completions: list[dict[str, float]] | None = None
         """Numbers of each object in `completions`."""
         renamed = {part: (name,) if isinstance(name, str) else tuple(name or ()) for part, name in names.items()}
@@ -76,8 +79,7 @@ class Parts:
                 raise UserError(
                     f"completion {number} has no field '{field}'", where=self.place("completions"),
                     expected=f"one of {', '.join(objects[number - 1])}", nearest=nearest(field, objects[number - 1]),
-                    hint="fields of completions have names in format too: "
-                    "{name: records, completion: response, scores: overall_score}",
+                    hint=line_for_fields(objects[number - 1]),
                 )  # fmt: skip
             if all(holds):
                 used.add(field)
@@ -140,35 +142,3 @@ def _objects(record: Mapping[str, Any], columns: Sequence[str]) -> Sequence[Mapp
     if not isinstance(value, list | tuple) or not all(isinstance(one, Mapping) for one in value):
         return ()
     return () if any("role" in one or "from" in one for one in value) else value
-
-
-def numbers(record: Mapping[str, Any]) -> dict[str, float]:
-    """Return every finite number of a record by its column."""
-    found = {key: as_number(value) for key, value in record.items()}
-    return {key: value for key, value in found.items() if value is not None}
-
-
-def as_number(value: Any) -> float | None:
-    """Return a number, or text that is one, as float; None for anything else. True and false are no numbers."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):  # text, or an integer of hundreds of digits
-        return None
-    return number if math.isfinite(number) else None
-
-
-def plain_values(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns whose values JSON holds. Images, dates and the like are left out."""
-    return {name: value for name, value in record.items() if isinstance(name, str) and _is_plain(value)}
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return all(isinstance(key, str) for key in value) and all(map(_is_plain, value.values()))
-    return (
-        value is None
-        or isinstance(value, str | int | float)
-        or (isinstance(value, list) and all(map(_is_plain, value)))
-    )

@@ -7,9 +7,10 @@
     text                                      data of SFT
     nothing                                   a prompt alone
 
-Other columns are kept with the row. Numbers are columns that an objective can read: `chosen_score` and
-`rejected_score` (or `score_chosen`, ...) are a column `score` of the two completions. Numbers and labels may be text,
-as in CSV.
+Other columns are kept with the row. Numbers are columns that an objective can read, true and false among them as 1 and
+0: `chosen_score` and `rejected_score` (or `score_chosen`, ...) are a column `score` of the two completions, and so is
+every list of one number for each of `completions`. Numbers and labels may be text, as in CSV. A row is a tie if its
+column `tie` is 1, if `preferred` is `tie`, or if all scores of a list are equal.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from alignzoo.core.errors import UserError, nearest
 from alignzoo.data.formats.guess import unknown_shape
 from alignzoo.data.formats.messages import template_kwargs, tools_of
 from alignzoo.data.formats.pairs import chat_row, completions_row, preference_row
-from alignzoo.data.formats.parts import LISTS, Names, Parts, as_number, numbers, plain_values
+from alignzoo.data.formats.parts import LISTS, Names, Parts
 from alignzoo.data.formats.prompts import chat_of, prompt_row, string_of
 from alignzoo.data.formats.training_texts import chat_text, prompted_text, whole_text
-from alignzoo.interfaces.rows import Row, Skipped
+from alignzoo.data.formats.values import as_number, numbers, plain_values
+from alignzoo.interfaces.rows import TIE, Row, Skipped
 
 ANSWERS = ("chosen", "rejected", "completions", "completion", "messages", "conversations", "output", "text")
 """Parts that hold what is scored. The first one that is there decides the shape."""
@@ -97,7 +99,7 @@ def _with_others(row: Row | Skipped, parts: Parts) -> Row | Skipped:
         return row
     others = parts.others
     own: list[dict[str, float]] = [dict(one.columns) for one in row.completions]
-    rest = {}
+    rest: dict[str, float] = {}
     sides = ((*parts.columns("chosen"), "chosen"), (*parts.columns("rejected"), "rejected"))
     paired = "chosen" in parts and len(own) == 2
     for key, value in numbers(others).items():
@@ -107,7 +109,7 @@ def _with_others(row: Row | Skipped, parts: Parts) -> Row | Skipped:
         else:
             rest[key] = value
     completions = tuple(replace(one, columns=mine) for one, mine in zip(row.completions, own, strict=True))
-    return replace(row, columns=rest, completions=completions, extra=plain_values(others))
+    return replace(row, columns={**rest, **row.columns}, completions=completions, extra=plain_values(others))
 
 
 def _of(key: str, side: str) -> str:
@@ -123,11 +125,11 @@ def _single(id: str, parts: Parts, answer: str) -> Row | Skipped:
     if answer == "output":
         string_of(parts, answer)
     if "label" not in parts:
-        close = nearest("label", map(str, parts.record))
+        close = "" if "label" in parts.unread else nearest("label", (one for one in parts.record if one != "level"))
         if close and _as_label(parts.record[close]) is not None:  # misspelled, it would train on undesirable ones
             raise UserError(
                 "a completion has no label", where=parts.where, expected="label: true (desirable) or false",
-                nearest=close,
+                nearest=close, hint=f"format: {{name: records, label: null}} reads it without, and keeps '{close}'",
             )  # fmt: skip
         return chat_text(id, parts, answer) if chat else prompted_text(id, parts, answer)
     label = _as_label(parts["label"])
@@ -160,25 +162,27 @@ def _ranked(id: str, parts: Parts) -> Row | Skipped:
         )  # fmt: skip
     several = len(columns) == len(texts)
     places = [f"{parts.where}: {columns[n] if several else f'completion {n + 1}'}" for n in range(len(texts))]
-    order, scores = list(range(len(texts))), None
+    order, scores, tied = list(range(len(texts))), None, False
     if "preferred" in parts:
         best = _preferred(parts["preferred"], columns, parts)
-        if best is None:
+        tied = best is None and str(parts["preferred"]).lower().startswith("tie")
+        if best is None and not tied:
             return Skipped(id, "no preference", str(parts["preferred"])[:40])
-        order = order if best == 0 else order[::-1]
+        order = order[::-1] if best == 1 else order
     else:
         scores = _scores(parts, len(texts))
     row = completions_row(id, parts, texts, places)
     if isinstance(row, Skipped):
         return row
-    if scores is not None and len(set(scores)) == 1:
-        return Skipped(id, "all scores are equal")
+    lists = _lists(parts.others, len(texts))
     own = parts.numbers_of_completions or [{} for _ in texts]
+    own = [{**{name: values[n] for name, values in lists.items()}, **one} for n, one in enumerate(own)]
     found = [replace(one, columns=mine) for one, mine in zip(row.completions, own, strict=True)]
     if scores is not None:
         found = [replace(one, columns={**one.columns, "score": s}) for one, s in zip(found, scores, strict=True)]
         order = sorted(order, key=lambda n: -scores[n])  # stable: ties keep their order
-    return replace(row, completions=tuple(found[n] for n in order))
+    row = replace(row, completions=tuple(found[n] for n in order))
+    return replace(row, columns={TIE: 1.0}) if tied or row.scores_are_equal else row
 
 
 def _preferred(value: Any, columns: Sequence[str], parts: Parts) -> int | None:
@@ -207,24 +211,31 @@ def _scores(parts: Parts, count: int) -> list[float] | None:
     if given:
         sign = 1 if given == ["scores"] else -1
         return [sign * value for value in _numbers_of(parts, given[0], count)]
-    for part in LISTS[1:]:
-        parts.get(part)  # null, and no other column
-    lists = _lists(parts.record, count)
-    close = nearest("scores", lists) or nearest("ranks", lists)
+    lists = list(_lists(parts.record, count))
+    close = next((one for part in LISTS[1:] if part not in parts.unread and (one := nearest(part, lists))), "")
     if close:  # a misspelled name would silently rank by position
-        raise UserError(f"no scores, but a list of numbers '{close}'", where=parts.where, expected="scores or ranks")
+        raise UserError(
+            f"no scores, but a list of numbers '{close}'", where=parts.where, expected="scores or ranks",
+            hint=f"format: {{name: records, scores: {close}}} reads it; scores: null, ranks: null leaves it out",
+        )  # fmt: skip
     return None
 
 
-def _lists(record: Mapping[str, Any], count: int) -> list[str]:
-    """Return the names of lists with one number for each completion."""
+def _lists(record: Mapping[str, Any], count: int) -> dict[str, list[float]]:
+    """Return the lists of one number for each completion, by name."""
     lists = {name: value for name, value in record.items() if isinstance(value, list | tuple) and len(value) == count}
-    return [str(name) for name, value in lists.items() if all(as_number(one) is not None for one in value)]
+    found = {str(name): [as_number(one) for one in value] for name, value in lists.items()}
+    return {
+        name: known
+        for name, values in found.items()
+        if len(known := [one for one in values if one is not None]) == count
+    }
 
 
 def _numbers_of(parts: Parts, part: str, count: int) -> list[float]:
     values, name = parts[part], parts.column(part)
-    found = [as_number(value) for value in values] if isinstance(values, list | tuple) else []
+    listed = isinstance(values, list | tuple) and not any(isinstance(value, bool) for value in values)
+    found = [as_number(value) for value in values] if listed else []
     numbers = [value for value in found if value is not None]
     if len(numbers) != count or len(found) != count:
         raise UserError(

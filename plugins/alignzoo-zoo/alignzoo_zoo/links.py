@@ -130,8 +130,8 @@ class FocalPO(Objective):
     """FocalPO: DPO with a factor that gives less weight to pairs that are ranked wrongly.
 
     The gradient goes through the factor. The loss falls again where log sigmoid(beta h) is below -1 / gamma. The
-    authors' code is not public. The formula was compared with a second implementation (warlockee/oxRL), not with
-    theirs.
+    authors' code is not public. A second implementation (warlockee/oxRL) has the same values and holds the factor
+    constant.
 
     When: pairs that are ranked wrongly are mostly noise.
 

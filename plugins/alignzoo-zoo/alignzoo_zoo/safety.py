@@ -22,14 +22,14 @@ class SafeDPO(Objective):
     family = "safety"
     source = "Kim et al. 2025, arXiv:2505.20065, equations 11 and 12"
     equation = "-log sigmoid(beta h - delta [one is unsafe]), h swapped if only y_w is unsafe; 0 if both are"
-    columns = ("safe",)
+    flags = ("safe",)
 
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
     delta: float = Field(10.0, ge=0, description="margin between a safe and an unsafe completion; 0 only relabels")
 
     def loss(self, pair: Pair) -> Tensor:
         """Return the loss, shape (B,)."""
-        chosen, rejected = (one.column("safe") > 0.5 for one in (pair.chosen, pair.rejected))
+        chosen, rejected = (one.flag("safe") for one in (pair.chosen, pair.rejected))
         z = self.beta * pair.margin.where(chosen | ~rejected, -pair.margin)
         return -logsigmoid((z - self.delta).where(chosen ^ rejected, z)) * (chosen | rejected)
 
@@ -49,7 +49,7 @@ class BFPO(Objective):
     family = "safety"
     source = "Zhang et al. 2024, arXiv:2408.15313"
     equation = "(h - f / beta)^2, f = (b1 safe_w - safe_l) / (b1 - 1) - alpha"
-    columns = ("safe",)
+    flags = ("safe",)
 
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint; IPO's tau for two safe completions")
     b1: float = Field(3.0, gt=1, description="weight of the chosen completion's safety")

@@ -36,15 +36,16 @@ class RewardRPO(Objective):
         "P = sigmoid(eta (s_w - s_l)), Q = sigmoid(beta h): bwd_kl KL(P || Q), fwd_kl KL(Q || P); "
         "sq: (beta h - eta (s_w - s_l))^2"
     )
-    columns = ("score",)
+    column_fields = ("score",)
 
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
     eta: float = Field(1.0, gt=0, description="scale of the scores")
     variant: Literal["bwd_kl", "fwd_kl", "sq"] = Field("bwd_kl", description="distance of the two margins")
+    score: str = Field("score", description="the data's column of scores")
 
     def loss(self, pair: Pair) -> Tensor:
         """Return the loss, shape (B,): zero where beta h = eta (s_w - s_l)."""
-        h, goal = self.beta * pair.margin, self.eta * gap(pair)
+        h, goal = self.beta * pair.margin, self.eta * gap(pair, self.score)
         if self.variant == "sq":
             return (h - goal) ** 2
         return two_point_kl(goal, h) if self.variant == "bwd_kl" else two_point_kl(h, goal)
@@ -62,13 +63,14 @@ class REBEL(Objective):
     family = "scores"
     source = "Gao et al. 2024, arXiv:2404.16767"
     equation = "(h - eta (s_w - s_l))^2"
-    columns = ("score",)
+    column_fields = ("score",)
 
     eta: float = Field(1.0, gt=0, description="step size: nats of margin per unit of score (1 / beta)")
+    score: str = Field("score", description="the data's column of scores")
 
     def loss(self, pair: Pair) -> Tensor:
         """Return the loss, shape (B,)."""
-        return (pair.margin - self.eta * gap(pair)) ** 2
+        return (pair.margin - self.eta * gap(pair, self.score)) ** 2
 
     def implicit_reward(self, scored: Scored) -> Tensor:
         """Return the log-ratio in units of the score."""
@@ -90,7 +92,7 @@ class SPPO(Objective):
     family = "scores"
     source = "Wu et al. 2024, arXiv:2405.00675"
     equation = "((log_ratio_w - (P_w - 1/2) / beta)^2 + (log_ratio_l - (P_l - 1/2) / beta)^2) / 2, P the win rates"
-    columns = ("win_rate",)
+    probabilities = ("win_rate",)
 
     beta: float = Field(1e-3, gt=0, description="the paper's 1/eta: log-ratios are driven to (P - 1/2) / beta")
 
@@ -115,20 +117,23 @@ class MaPPO(Objective):
     family = "scores"
     source = "Lan et al. 2025, arXiv:2507.21183, equation 8"
     equation = "-log sigmoid(beta (log_ratio_w - (s_w - s_l) log_ratio_l)), with s the data's scores, from 0 to 1"
-    columns = ("score",)
+    column_fields = ("score",)
 
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
+    score: str = Field("score", description="the data's column of scores")
 
     def loss(self, pair: Pair) -> Tensor:
         """Return the loss, shape (B,). It is DPO's where the scores are 1 and 0."""
-        return -logsigmoid(self.beta * (pair.chosen.log_ratio - gap(pair).clamp(0, 1) * pair.rejected.log_ratio))
+        return -logsigmoid(
+            self.beta * (pair.chosen.log_ratio - gap(pair, self.score).clamp(0, 1) * pair.rejected.log_ratio)
+        )
 
 
 class MODPO(Objective):
     """MODPO: DPO for one objective with the rewards of another as a margin.
 
-    The labels of the data are those of the first objective. The column `other_score` is the reward of the second one,
-    or the weighted sum of the rewards of several others divided by 1 - w.
+    The labels of the data are those of the first objective. `others` names the columns with the rewards of the others;
+    their weighted sum is the margin. Weights that sum to 1 keep it in the unit of one reward.
 
     When: two aims, one with labels and one with a reward, at a fixed trade-off.
 
@@ -139,14 +144,18 @@ class MODPO(Objective):
     family = "scores"
     source = "Zhou et al. 2023, arXiv:2310.03708"
     equation = "-log sigmoid((beta h - (1 - w) (m_w - m_l)) / w), with m the rewards of the other objective"
-    columns = ("other_score",)
+    column_fields = ("others",)
 
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
     w: float = Field(0.5, gt=0, le=1, description="weight of the labels' objective; 1 is DPO")
+    others: dict[str, float] = Field(
+        {"other_score": 1.0}, min_length=1, description="columns of the other objectives' rewards, with weights"
+    )
 
     def loss(self, pair: Pair) -> Tensor:
         """Return the loss, shape (B,)."""
-        return -logsigmoid((self.beta * pair.margin - (1 - self.w) * gap(pair, "other_score")) / self.w)
+        other = sum(weight * gap(pair, name) for name, weight in self.others.items())
+        return -logsigmoid((self.beta * pair.margin - (1 - self.w) * other) / self.w)
 
 
 class QRPO(Objective):
@@ -169,7 +178,7 @@ class QRPO(Objective):
         "mean over both of (g - beta log Z - beta log_ratio)^2: identity g = F, Z = beta (e^(1/beta) - 1); "
         "log g = log F, Z = beta / (1 + beta), with F the quantiles"
     )
-    columns = ("quantile",)
+    probabilities = ("quantile",)
 
     beta: float = Field(3e-3, gt=0, description="strength of the KL constraint; 0.003 in the authors' configuration")
     transform: Literal["identity", "log"] = Field("identity", description="function g of the quantile")

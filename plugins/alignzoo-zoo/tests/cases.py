@@ -23,6 +23,7 @@ from alignzoo.testing import completions
 BY_NAME: dict[str, type[Objective]] = {cls.name: cls for cls in [DPO, CDPO, IPO, SFT, *OBJECTIVES]}
 
 Token = tuple[float, float]
+ATTRIBUTES = BY_NAME["attribute_regression"].model_fields["attributes"].default
 
 
 def completion(tokens: Sequence[Token], salt: int, score: float = 0.0, scalar: float | None = None) -> Completion:
@@ -39,6 +40,12 @@ def completion(tokens: Sequence[Token], salt: int, score: float = 0.0, scalar: f
         win_rate=(3 * salt % 10 + 0.5) / 10,
         quantile=(7 * salt % 8 + 1) / 8,
         scalar=(5 * salt % 13) / 4 - 1.3 if scalar is None else scalar,
+        outputs={name: 0.4 * k * (-1) ** salt + salt % 5 / 3 for k, name in enumerate(ATTRIBUTES)},
+        columns={name: score + (salt * k % 3) / 2 for k, name in enumerate(ATTRIBUTES)},
+        refs={
+            name: tuple(ref + ((11 * k + shift) % 13 - 6) / 4 for k, (_, ref) in zip(ks, tokens, strict=True))
+            for shift, name in enumerate(("guide", "positive", "negative"))
+        },
     )
 
 
@@ -51,6 +58,7 @@ def pair(
     return notation.Pair(
         replace(own, margin=margin, safe=float(salt % 3 > 0)),
         replace(completion(rejected, salt + 6, scores[1], other), margin=margin, safe=float(salt % 2 == 0)),
+        tied=salt % 2 == 1,
     )
 
 
@@ -174,6 +182,15 @@ FIELDS: dict[str, list[dict[str, Any]]] = {
     "nca": [{"beta": 0.5, "temperature": 0.3}],
     "lipo_lambda": [{"beta": 0.5}],
     "pro": [{"alpha": 0.5}],
+    "dpo_rk": [{"beta": 0.5, "nu": 1.5}],
+    "dpo_d": [{"beta": 0.5, "nu": 0.3}],
+    "todo": [{"beta": 0.5, "alpha": 0.7}],
+    "bradley_terry_ties": [{"model": "davidson", "nu": 1.2, "centering": 0.0}],
+    "tgdpo": [{"beta": 0.5, "alpha": 0.9}],
+    "tis_dpo": [{"beta": 0.5, "limit": 0.6, "spread": 0.8}],
+    "attribute_regression": [{"attributes": ["coherence", "verbosity"]}],
+    "tpo": [{"beta": 0.5, "alpha": 0.3}],
+    "tpo_l": [{"beta": 2.0, "gamma": 0.1, "alpha": 0.3}],
     "bradley_terry": [{"centering": 0.0}],
     "bradley_terry_margin": [{"centering": 0.0}],
     "bradley_terry_scaled": [{"centering": 0.0}],
@@ -231,9 +248,11 @@ DISAGREE = {
 `wpo`, which is the authors' code's, and for `bco_pair`, which is what others call so."""
 
 
-def batches(data: str) -> Mapping[str, Sequence[Any]]:
+def batches(cls: type[Objective]) -> dict[str, Sequence[Any]]:
     """Of an objective's kind of data."""
-    return {"unpaired": UNPAIRED, "ranked": RANKED}.get(data, PAIRS)
+    found: Mapping[str, Sequence[Any]] = {"unpaired": UNPAIRED, "ranked": RANKED}.get(cls.data, PAIRS)
+    short = cls.min_completions if cls.data == "ranked" else 0
+    return {name: rows for name, rows in found.items() if not short or len(rows[0]) >= short}
 
 
 def cases(cls: type[Objective]) -> list[dict[str, Any]]:
@@ -241,7 +260,7 @@ def cases(cls: type[Objective]) -> list[dict[str, Any]]:
     return ([] if cls.name in NO_DEFAULTS else [{}]) + FIELDS.get(cls.name, [])
 
 
-def build(cls: type[Objective], rows: Sequence[Any], state: Mapping[str, float] | None = None) -> Any:
+def build(cls: type[Objective] | Objective, rows: Sequence[Any], state: Mapping[str, float] | None = None) -> Any:
     """A batch as the objective declares it: what is not declared is not there."""
     about = {
         "_state": STATE.get(cls.name, {}) if state is None else state,
@@ -258,17 +277,26 @@ def build(cls: type[Objective], rows: Sequence[Any], state: Mapping[str, float] 
             **about,
         )
     chosen = _scored(cls, [row.chosen for row in rows])
-    return chosen if cls.data == "chosen" else Pair(chosen, _scored(cls, [row.rejected for row in rows]), **about)
+    if cls.data == "chosen":
+        return chosen
+    tied = torch.tensor([row.tied for row in rows]) if cls.ties else None
+    return Pair(chosen, _scored(cls, [row.rejected for row in rows]), tied, **about)
 
 
-def _scored(cls: type[Objective], those: Sequence[Completion], shape: tuple[int, ...] | None = None) -> Scored:
+def _scored(
+    cls: type[Objective] | Objective, those: Sequence[Completion], shape: tuple[int, ...] | None = None
+) -> Scored:
+    one = cls if isinstance(cls, Objective) else cls()
+    columns, outputs = one.columns, one.outputs
     scored = completions(
         [one.tokens for one in those],
         None if cls.reference == "none" else [one.ref_tokens for one in those],
         statistics={name: [getattr(one, name) for one in those] for name in cls.statistics},
         uniform=[one.uniform for one in those] if cls.needs_uniform else None,
-        columns={name: [getattr(one, name) for one in those] for name in cls.columns},
+        columns={name: [one.columns.get(name, getattr(one, name, 0.0)) for one in those] for name in columns},
+        outputs={name: [one.outputs[name] for one in those] for name in outputs},
         scalar=[one.scalar for one in those] if cls.head == "scalar" else None,
+        refs={name: [one.refs[name] for one in those] for name in cls.references},
         shape=shape,
     )
     if cls.head == "scalar":
@@ -282,8 +310,8 @@ def _scored(cls: type[Objective], those: Sequence[Completion], shape: tuple[int,
 
 def losses(name: str, rows: Sequence[Any], state: Mapping[str, float] | None = None, **fields: Any) -> list[float]:
     """Of an objective by its name, with these fields."""
-    cls = BY_NAME[name]
-    return cls(**fields).loss(build(cls, rows, state)).tolist()
+    objective = BY_NAME[name](**fields)
+    return objective.loss(build(objective, rows, state)).tolist()
 
 
 def exactly(values: Any) -> Any:

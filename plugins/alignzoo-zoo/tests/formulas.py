@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+import formulas_declared  # noqa: F401
 import formulas_pairs  # noqa: F401
 import formulas_scores  # noqa: F401
 from notation import FORMULAS, Completion, batch, log_sigmoid, log_sum_exp, mean, pair, ranked, sigmoid, single, softmax

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -32,6 +32,12 @@ class Completion:
     safe: float = 1.0
     scalar: float = 0.0
     """A reward model's output."""
+    outputs: Mapping[str, float] = field(default_factory=dict)
+    """A reward model's further outputs."""
+    columns: Mapping[str, float] = field(default_factory=dict)
+    """Further numbers of the data."""
+    refs: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """log-prob of each token under each named reference."""
 
     @property
     def n(self) -> int:
@@ -63,6 +69,8 @@ class Completion:
 class Pair:
     chosen: Completion
     rejected: Completion
+    tied: bool = False
+    """For objectives that take ties."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,14 @@ def pair(function: Callable[..., float]) -> Callable[..., float]:
     """A loss of one pair: called with y_w and y_l."""
     FORMULAS[function.__name__] = lambda rows, state, **fields: [
         function(row.chosen, row.rejected, **fields) for row in rows
+    ]
+    return function
+
+
+def tied(function: Callable[..., float]) -> Callable[..., float]:
+    """A loss of one pair that may be a tie: called with y_w and y_l, and whether it is one."""
+    FORMULAS[function.__name__] = lambda rows, state, **fields: [
+        function(row.chosen, row.rejected, row.tied, **fields) for row in rows
     ]
     return function
 

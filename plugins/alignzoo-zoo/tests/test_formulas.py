@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from alignzoo_zoo import OBJECTIVES
-from cases import BY_RANK, DISAGREE, FIELDS, NO_DEFAULTS, STATE, batches, build, cases
+from cases import BY_RANK, DISAGREE, FIELDS, NO_DEFAULTS, PAIRS, STATE, UNPAIRED, batches, build, cases
 from formulas import FORMULAS
 from notation import Completion, Pair, Single
 
@@ -19,7 +19,7 @@ TRIED = [
     for cls in OBJECTIVES
     if cls.name in FORMULAS
     for fields in cases(cls)
-    for batch, rows in batches(cls.data).items()
+    for batch, rows in batches(cls).items()
 ]
 
 
@@ -69,13 +69,14 @@ def direction(y: Completion) -> list[float]:
 def moved(row, by: float):
     """A row with every log-prob (and scalar) a little elsewhere; the mismatched ones, held constant, are not moved."""
     if isinstance(row, Pair):
-        return Pair(moved(row.chosen, by), moved(row.rejected, by))
+        return replace(row, chosen=moved(row.chosen, by), rejected=moved(row.rejected, by))
     if isinstance(row, Single):
         return replace(row, completion=moved(row.completion, by))
     if isinstance(row, tuple):
         return tuple(moved(y, by) for y in row)
     tokens = tuple(own + by * step for own, step in zip(row.tokens, direction(row), strict=True))
-    return replace(row, tokens=tokens, scalar=row.scalar + by * direction(row)[0])
+    outputs = {name: value + by * direction(row)[0] for name, value in row.outputs.items()}
+    return replace(row, tokens=tokens, scalar=row.scalar + by * direction(row)[0], outputs=outputs)
 
 
 def completions_of(side: str, rows) -> list[Completion]:
@@ -85,7 +86,7 @@ def completions_of(side: str, rows) -> list[Completion]:
 @pytest.mark.parametrize("cls", [cls for cls in OBJECTIVES if cls.name not in WEIGHTED], ids=lambda cls: cls.name)
 def test_its_gradient_is_the_formulas_slope(cls):
     """Along one direction of all token log-probs, by a central difference of the formula."""
-    rows, fields, step = next(iter(batches(cls.data).values())), cases(cls)[-1], 1e-5
+    rows, fields, step = next(iter(batches(cls).values())), cases(cls)[-1], 1e-5
 
     def formula(by: float) -> float:
         return math.fsum(FORMULAS[cls.name]([moved(row, by) for row in rows], STATE.get(cls.name, {}), **fields))
@@ -96,8 +97,9 @@ def test_its_gradient_is_the_formulas_slope(cls):
     for name in sides.keys() - {"_mismatched"}:
         steps = [direction(y) for y in completions_of(name, rows)]
         if cls.head == "scalar":
-            inputs.append(sides[name].scalar)
-            directions.append([one[0] for one in steps])
+            values = list(sides[name]._outputs.values()) or [sides[name].scalar]
+            inputs += values
+            directions += [[one[0] for one in steps]] * len(values)
         elif cls.tokens:
             inputs.append(sides[name].tokens.log_prob)
             directions.append([move for one in steps for move in one])
@@ -116,7 +118,7 @@ def test_its_gradient_is_the_formulas_slope(cls):
 
 def test_the_batches_reach_both_sides_of_every_bend():
     """Batches on one side of a maximum, a cap or a clip alone would not tell a formula from one without it."""
-    pairs = [row for rows in batches("pair").values() for row in rows]
+    pairs = [row for rows in PAIRS.values() for row in rows]
     ratios = [(row.chosen.r, row.rejected.r) for row in pairs]
 
     def both(values: list[float]) -> bool:
@@ -138,4 +140,4 @@ def test_the_batches_reach_both_sides_of_every_bend():
     assert both([abs(y.scalar) - 5 for row in pairs for y in (row.chosen, row.rejected)])
     weights = [FORMULAS["wpo"]([row], {}, clamp=False)[0] / FORMULAS["wpo"]([row], {})[0] for row in pairs]
     assert min(weights) == 1 < max(weights)
-    assert both([math.fsum(row.mismatched.r for row in rows) for rows in batches("unpaired").values()])  # kto
+    assert both([math.fsum(row.mismatched.r for row in rows) for rows in UNPAIRED.values()])  # kto

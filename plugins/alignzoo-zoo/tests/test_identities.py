@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from cases import BY_NAME, PAIRS, RANKED, UNPAIRED, build, completion, exactly, losses
-from notation import Pair, Single, log_sigmoid, sigmoid
+from notation import Completion, Pair, Single, log_sigmoid, sigmoid
 
 EVERY = [row for rows in PAIRS.values() for row in rows]
 
@@ -231,6 +231,18 @@ def test_mappo_is_dpo_with_sure_scores_and_dpo_shift_with_a_constant_gap():
     assert losses("mappo", scored(EVERY, 7.0, 1.0)) == exactly(losses("dpo", EVERY))
 
 
+def with_columns(y: Completion) -> Completion:
+    return replace(y, columns={"mine": y.score, "a": y.other_score / 2, "b": y.other_score})
+
+
+def test_a_recipe_names_the_columns_of_scores():
+    """By another name the same numbers are the same loss; two columns count by their weights."""
+    rows = [replace(row, chosen=with_columns(row.chosen), rejected=with_columns(row.rejected)) for row in EVERY]
+    for name in ("reward_rpo", "rebel", "mappo"):
+        assert losses(name, rows, score="mine") == exactly(losses(name, EVERY)), name
+    assert losses("modpo", rows, others={"a": 1.0, "b": 0.5}) == exactly(losses("modpo", EVERY))
+
+
 @pytest.mark.parametrize("transform", ["identity", "log"])
 @pytest.mark.parametrize("beta", [0.05, 0.7])
 def test_qrpos_partition_function_is_that_of_a_uniform_quantile(transform, beta):
@@ -347,3 +359,64 @@ def test_eurus_adds_a_classifier_to_bradley_terry():
         as_rewards = Pair(completion([(w, 0.0)], 0), completion([(x, 0.0)], 0))
         both = losses("bradley_terry", [row], centering=0.0)[0] + losses("bco_pair", [as_rewards], beta=1.0)[0]
         assert losses("bradley_terry_absolute", [row]) == exactly([both])
+
+
+# Ties, named references and triples
+
+
+def outcomes(name: str, at: float, **fields) -> list[float]:
+    """Probabilities of a win, a loss and a tie of one pair with h (or the difference of scores) as given."""
+    y = completion([(at, 0.0)], 0, scalar=at)
+    other = completion([(0.0, 0.0)], 0, scalar=0.0)
+    rows = [Pair(y, other), Pair(other, y), Pair(y, other, True)]
+    return [math.exp(-loss) for loss in losses(name, rows, **fields)]
+
+
+@pytest.mark.parametrize("at", [0.0, 0.7, -3.0, 12.0])
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("dpo_rk", {"beta": 1.0}), ("dpo_rk", {"beta": 0.3, "nu": 1.1}), ("dpo_d", {"beta": 1.0}),
+        ("todo", {"beta": 1.0}),
+        ("bradley_terry_ties", {"centering": 0.0}), ("bradley_terry_ties", {"model": "davidson", "centering": 0.0}),
+    ],
+)  # fmt: skip
+def test_win_loss_and_tie_are_all_outcomes(name, fields, at):
+    assert math.fsum(outcomes(name, at, **fields)) == exactly(1.0)
+
+
+def test_the_defaults_make_half_of_the_equal_pairs_ties():
+    for name, fields in (("dpo_rk", {}), ("dpo_d", {}), ("bradley_terry_ties", {"centering": 0.0})):
+        assert outcomes(name, 0.0, **fields) == exactly([0.25, 0.25, 0.5])
+
+
+def test_without_ties_they_are_dpo_and_bradley_terry():
+    """In the limit of nu = 1, or 0 for Davidson's."""
+    wins = [replace(row, tied=False) for row in EVERY]
+    near = {"rel": 1e-6, "abs": 1e-9}
+    assert losses("dpo_rk", wins, nu=1 + 1e-9) == pytest.approx(losses("dpo", wins), **near)
+    assert losses("dpo_d", wins, nu=1e-12) == pytest.approx(losses("dpo", wins), **near)
+    assert losses("bradley_terry_ties", wins, nu=1 + 1e-9) == pytest.approx(losses("bradley_terry", wins), **near)
+
+
+def test_todo_is_dpo_rk_in_alpha():
+    assert losses("todo", EVERY, beta=0.3, alpha=0.8) == exactly(losses("dpo_rk", EVERY, beta=0.3, nu=math.exp(0.8)))
+
+
+def test_without_guidance_token_weights_are_dpo():
+    assert losses("tgdpo", EVERY, alpha=0.0) == exactly(losses("dpo", EVERY))
+    assert losses("tis_dpo", EVERY, spread=0.0) == exactly(losses("dpo", EVERY))
+    same = [replace(row, chosen=agreeing(row.chosen), rejected=agreeing(row.rejected)) for row in EVERY]
+    assert losses("tgdpo", same) == exactly(losses("dpo", same))
+    assert losses("tis_dpo", same) == exactly(losses("dpo", same))
+
+
+def agreeing(y: Completion) -> Completion:
+    """With further models that agree with the reference."""
+    return replace(y, refs={name: y.ref_tokens for name in y.refs})
+
+
+@pytest.mark.parametrize("rows", [rows for rows in RANKED.values() if len(rows[0]) > 2])
+def test_without_gold_tpo_l_is_simpo(rows):
+    pairs = [Pair(row[1], row[-1]) for row in rows]
+    assert losses("tpo_l", rows, beta=2.0, gamma=1.0, alpha=0.0) == exactly(losses("simpo", pairs, beta=2.0, gamma=1.0))

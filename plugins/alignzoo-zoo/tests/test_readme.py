@@ -56,6 +56,8 @@ def test_every_class_has_a_paper_a_family_and_a_first_line():
         assert cls.family, cls.name
         assert re.search(r"arXiv:\d{4}\.\d{4,5}", cls.source), cls.name
         assert cls.__doc__.splitlines()[0].endswith("."), cls.name
+    for cls in OBJECTIVES:
+        assert all(f"\n    {heading}: " in cls.__doc__ for heading in ("When", "Not when")), cls.name
 
 
 @pytest.mark.skipif(not DEFAULTS.is_file(), reason=f"no {DEFAULTS}")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from jobs import bytes_of, run_folder
+from other_user import as_another_user, shared_folder
 from safetensors.numpy import load_file, save_file
 
 import alignzoo
@@ -135,6 +136,20 @@ def test_commands_take_a_cache_as_it_is(odd):
     done = CliRunner().invoke(cli, ["cache", "prune", "--all"])
     assert done.exit_code == 0, done.exception
     assert not good.exists()
+
+
+def test_a_shard_of_another_user_stays_where_it_is():
+    with shared_folder() as folder:
+        own, foreign = shard(folder), shard(folder, log_probs=np.array([-4, -5, -6], np.float32))
+        own.chmod(0o644)
+        foreign.chmod(0)
+
+        def found():
+            cache = ReferenceCache(folder)
+            return [len(cache), list(map(str, cache.unreadable)), list(map(str, cache.damaged))]
+
+        assert as_another_user(found) == [2, [str(foreign)], []]
+        assert sorted(folder.iterdir()) == sorted([own, foreign])
 
 
 def test_files_that_vanish_meanwhile_are_no_error(odd, monkeypatch):

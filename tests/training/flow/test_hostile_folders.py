@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from jobs import bytes_of, run_folder
+from other_user import as_another_user, shared_folder
 
 import alignzoo
 from alignzoo.cli.app import alignzoo as cli
 from alignzoo.core.artifacts import ABOUT
 from alignzoo.core.digests import digest
-from alignzoo.core.door import BadFile, UnreadableFile
+from alignzoo.core.door import BadFile
 from alignzoo.core.errors import NotWritten, UserError
 from alignzoo.training import checkpoint
 from alignzoo.training.run_folder import RunFolder
@@ -185,16 +186,28 @@ def test_runs_that_cannot_be_written(world, monkeypatch, tmp_path):
         assert "set ALIGNZOO_RUNS to another folder" in str(done.exception)
 
 
-def test_a_folder_of_another_user_is_not_damaged(world, monkeypatch):
-    from alignzoo.core import artifacts
+def test_a_folder_of_another_user_is_not_damaged(world):
+    with shared_folder() as place:
+        folder = Path(shutil.copytree(world / "checkpoints", place / "checkpoints"))
+        folder.chmod(0o777)
+        about = folder / "step-000008" / ABOUT
+        about.chmod(0)
+        kind, said = as_another_user(lambda: checkpoint.latest(folder)[0].step)
+        assert (kind, "permission denied" in said) == ("UnreadableFile", True)
+        assert [path.name for path in folder.iterdir()] == ["step-000008"]
+        about.chmod(0o644)
+        assert as_another_user(lambda: checkpoint.latest(folder)[0].step) == 8
 
-    def forbidden(path, *_):
-        raise UnreadableFile("can't be read: permission denied", where=str(path))
 
-    monkeypatch.setattr(artifacts, "read_checked", forbidden)
-    with pytest.raises(UnreadableFile):
-        checkpoint.latest(world / "checkpoints")
-    assert [path.name for path in (world / "checkpoints").iterdir()] == ["step-000008"]
+def test_files_have_the_rights_of_other_new_files(world, tmp_path):
+    """A library makes some of them for their owner alone, and a cache is there to be shared."""
+    (tmp_path / "new").touch()
+    usual = (tmp_path / "new").stat().st_mode
+    files = [
+        path for path in tmp_path.rglob("*") if path.is_file() and path.suffix in (".safetensors", ".json", ".jsonl")
+    ]
+    assert {"reference", "tokens", "checkpoints", "policy"} <= {part for path in files for part in path.parts}
+    assert [path for path in files if path.stat().st_mode != usual] == []
 
 
 def test_temporary_files_of_living_processes_stay(tmp_path):

@@ -75,7 +75,7 @@ def score_references(
         model = scorer
         if name in named and trees:
             start = job.reference_starts.get(name)
-            model = open_reference(job.resolved, name, tokenizer, start, data.train.trees, job.ranks)
+            model = open_reference(job.resolved, name, tokenizer, start, trees[0], job.ranks)
         spot = None if job.ranks.sharded else SpotCheck(model)
         label = "reference" if name == MAIN else f"reference {name}"
         scores = cached_scores(

@@ -231,9 +231,9 @@ def _prepare(
 ) -> Training:
     """Build the optimizer, the engine and the loop, and restore the newest checkpoint."""
     recipe, model = job.recipe, scorer.model
-    live = live_reference(job, scorer, tokenizer, data.train.trees)
-    beside = live if recipe.objective.reference in ("live", "moving") else None
     trees = online.probes(tokenizer) if online else data.train.trees
+    live = live_reference(job, scorer, tokenizer, trees)
+    beside = live if recipe.objective.reference in ("live", "moving") else None
     train = BatchBuilder(
         recipe.objective, trees, references.train, beside, recipe.seed, recorded=references.named_train
     )

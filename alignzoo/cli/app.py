@@ -34,6 +34,7 @@ COMMANDS = {
     "score": "Write every row's log-probs under policy and reference.",
     "export": "Write a run's policy as a Hugging Face folder: adapter or full weights.",
     "cache": "The reference log-probs and tokens on disk: ls, verify, prune.",
+    "rollouts": "Print what a policy wrote during training, with rewards.",
     "report": "Draw the report of run folders again.",
 }
 MULTI_PROCESS = ("run", "score")

@@ -38,6 +38,7 @@ PairRule = Literal["extremes", "adjacent", "all"]
 NEEDED = {
     "pair": "rows with chosen and rejected", "ranked": "rows with completions and scores",
     "chosen": "rows with a completion, messages or text", "unpaired": "rows with a completion and a label",
+    "group": "a section `rollout`",
 }  # fmt: skip
 """Kind of data -> rows that an objective on it takes."""
 

@@ -49,7 +49,11 @@ class Judge(Component):
         """
 
     def scores(self, prompts: Sequence[Prompt], replies: Sequence[str]) -> Sequence[float]:
-        """Return a score for each reply to its prompt: on any scale, higher is better, NaN without a verdict."""
+        """Return a score for each reply to its prompt: on any scale, higher is better, NaN without a verdict.
+
+        An override may also take, by keyword and with a default, what rewards of draws are given: `columns`, for each
+        reply the other columns of its row, such as a gold answer, and `finished`, False where a reply was cut.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no scores")
 
     def prefers(self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]) -> Sequence[float]:

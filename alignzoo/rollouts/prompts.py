@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from alignzoo.core.errors import UserError
 from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.data.trees import Branch, TokenIds, Tree, Trees
 from alignzoo.interfaces.judge import Prompt
+from alignzoo.rollouts.rewards import Asked
 
 PROBED = 64
 """Prompts that the layout is chosen on."""
@@ -63,6 +65,17 @@ class Prompts:
         """Return some prompts as the data has them: text or messages."""
         return [self.data.rows[int(row)].prompt for row in self.rows[places]]
 
+    def columns(self, places: NDArray[np.int64]) -> list[dict[str, Any]]:
+        """Return the other columns of some rows."""
+        rows = (self.data.rows[int(row)] for row in self.rows[places])
+        return [{**row.columns, **row.extra} for row in rows]
+
+    def asked(self, places: NDArray[np.int64], replies: Sequence[str], finished: NDArray[np.bool_]) -> Asked:
+        """Return what judges are given of replies, of equally many to each prompt."""
+        repeated = np.repeat(np.arange(len(places)), len(replies) // len(places))
+        texts, columns = self.texts(places), self.columns(places)
+        return Asked([texts[i] for i in repeated], replies, [columns[i] for i in repeated], finished.tolist())
+
     def spaced(self, count: int) -> NDArray[np.int64]:
         """Return the places of at most `count` evenly spaced prompts."""
         count = min(count, len(self))
@@ -88,4 +101,4 @@ class Prompts:
 
 def longest_prompt(parts: Sequence[Prompts]) -> int:
     """Return the number of tokens of the longest prompt."""
-    return max(len(part.data.trees[int(row)].prompt) for part in parts for row in part.rows)
+    return max(int(np.diff(part.data.trees.segments)[part.data.trees.trees[:-1]][part.rows].max()) for part in parts)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,18 @@ from numpy.typing import NDArray
 from alignzoo.core.errors import RunFailed, attribute_errors
 from alignzoo.interfaces.judge import Judge, Prompt
 from alignzoo.recipe.rollout import Reward, RolloutConfig
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What judges are given: one entry a reply."""
+
+    prompts: Sequence[Prompt]
+    replies: Sequence[str]
+    columns: Sequence[Mapping[str, Any]] = ()
+    """The other columns of each reply's row."""
+    finished: Sequence[bool] = ()
+    """False where the limit of new tokens has cut a reply."""
 
 
 @dataclass(frozen=True)
@@ -23,27 +37,26 @@ class Judged:
     """(B, G) False for draws that are left out: cut ones, or without a score."""
 
 
-def score(
-    rewards: Sequence[Reward], prompts: Sequence[Prompt], replies: Sequence[str], when: str
-) -> NDArray[np.float64]:
+def score(rewards: Sequence[Reward], asked: Asked, when: str) -> NDArray[np.float64]:
     """Return every judge's scores, (R, B G): raw, NaN where a reward does not apply.
 
     Args:
         rewards: The judges.
-        prompts: The prompt of each reply.
-        replies: The replies as text.
+        asked: Prompts, replies as text, and what else a judge may take.
         when: The step, for a message.
 
     Raises:
         RunFailed: A judge fails, or returns None, text, an infinite number or another count.
     """
-    return np.stack([_scores(reward.judge, prompts, replies, when) for reward in rewards])
+    return np.stack([_scores(reward.judge, asked, when) for reward in rewards])
 
 
-def _scores(judge: Judge, prompts: Sequence[Prompt], replies: Sequence[str], when: str) -> NDArray[np.float64]:
-    what = f"{when}the reward {judge.name}"
+def _scores(judge: Judge, asked: Asked, when: str) -> NDArray[np.float64]:
+    what, replies = f"{when}the reward {judge.name}", asked.replies
+    taken = inspect.signature(judge.scores).parameters
+    more = {name: getattr(asked, name) for name in ("columns", "finished") if name in taken}
     with attribute_errors(what, judge):
-        found = list(judge.scores(prompts, replies))
+        found = list(judge.scores(asked.prompts, replies, **more))
     if len(found) != len(replies):
         raise RunFailed(f"{what} returned {len(found)} scores for {len(replies)} replies")
     for value, reply in zip(found, replies, strict=True):

@@ -16,6 +16,7 @@ from alignzoo.core.console import Screen
 from alignzoo.core.errors import RunFailed
 from alignzoo.data.trees import TokenIds
 from alignzoo.interfaces.group import Group
+from alignzoo.models.tokenizers import decode
 from alignzoo.recipe.rollout import RolloutConfig
 from alignzoo.recipe.schema import Recipe
 from alignzoo.rollouts.calendar import Calendar
@@ -116,7 +117,7 @@ class Rollouts:
 
         drawn = phase("drawn", lambda: self._draw(turn.rollout, places, tokens))
         draws = Draws.from_arrays(drawn)
-        judged = phase("judged", lambda: self._judge(drawn, places, when), lambda one: self._texts(draws, ids, one))
+        judged = phase("judged", lambda: self._judge(drawn, places, when), lambda one: self._texts(draws, places, one))
         found = combine(judged["raw"], draws.finished, self.config, ids, when)
         chosen = select(self.objective, self.config, ids, tokens, draws, found, self.recipe.tokens.max_length)
         if f"{GREEDY}raw" in judged:
@@ -150,16 +151,18 @@ class Rollouts:
             if f"{prefix}tokens" in drawn:
                 own = {name.removeprefix(GREEDY): value for name, value in drawn.items() if name.startswith(GREEDY)}
                 draws = Draws.from_arrays(own if prefix else drawn)
-                texts = self.prompts.texts(np.repeat(places, len(draws) // len(places)))
-                found[f"{prefix}raw"] = score(self.config.rewards, texts, draws.texts(self.tokenizer), when)
+                asked = self.prompts.asked(places, draws.texts(self.tokenizer), draws.finished)
+                found[f"{prefix}raw"] = score(self.config.rewards, asked, when)
         return found
 
-    def _texts(self, draws: Draws, ids: list[str], judged: Arrays) -> list[dict[str, Any]]:
-        """Return one line a draw, for a reader."""
-        each, raw = len(draws) // len(ids), judged["raw"]
+    def _texts(self, draws: Draws, places: NDArray[np.int64], judged: Arrays) -> list[dict[str, Any]]:
+        """Return one line a draw, for a reader; the first of a prompt has the prompt too."""
+        each, raw = len(draws) // len(places), judged["raw"]
+        ids, prompts = self.prompts.ids(places), decode(self.tokenizer, self.prompts.tokens(places))
         return [
             {"row": ids[n // each], "number": n % each, "reply": text, "finished": bool(draws.finished[n]),
              "scores": [None if np.isnan(value) else float(value) for value in raw[:, n]]}
+            | ({} if n % each else {"prompt": prompts[n // each]})
             for n, text in enumerate(draws.texts(self.tokenizer))
         ]  # fmt: skip
 
@@ -236,7 +239,8 @@ class Rollouts:
             completions=1,
         )  # fmt: skip
         when = "held-out draws: "
-        raw = score(self.config.rewards, self.held_out.texts(places), draws.texts(self.tokenizer), when)
+        asked = self.held_out.asked(places, draws.texts(self.tokenizer), draws.finished)
+        raw = score(self.config.rewards, asked, when)
         judged: Judged = combine(raw, draws.finished, self.config, ids, when)
         values = divergence(
             self.scorer, self.reference, tokens, draws, len(draws), self.config.temperature, self.budget, self.screen

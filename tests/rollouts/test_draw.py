@@ -26,6 +26,7 @@ class Letters:
     """The least of a tokenizer that the sampler reads."""
 
     eos_token_id = 0
+    name_or_path = "letters"
     added_tokens_decoder = MappingProxyType({})
 
     def decode(self, tokens, **_):

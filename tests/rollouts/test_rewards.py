@@ -12,7 +12,7 @@ from alignzoo.interfaces.judge import Judge
 from alignzoo.recipe.rollout import Reward, RolloutConfig
 from alignzoo.rollouts.draw import Draws
 from alignzoo.rollouts.figures import figures
-from alignzoo.rollouts.rewards import combine, score
+from alignzoo.rollouts.rewards import Asked, combine, score
 
 NAN = math.nan
 
@@ -53,16 +53,32 @@ def combined(raw, finished=None, weights=(1.0,), clip=None, names=("a", "b"), **
 )  # fmt: skip
 def test_a_judge_that_is_wrong_stops_the_run(answer, words):
     with pytest.raises(RunFailed, match=f"step 3: the reward given {words}"):
-        score([given(*answer)], ["p", "q"], ["yes", "no"], "step 3: ")
+        score([given(*answer)], Asked(["p", "q"], ["yes", "no"]), "step 3: ")
 
 
 def test_a_judge_that_fails_is_named_with_its_line():
     with pytest.raises(RunFailed, match=r"step 1: the reward given raised KeyError: 'x' \(.*test_rewards\.py:\d+\)"):
-        score([Reward(judge=Given.model_construct(answer=KeyError("x")))], ["p"], ["r"], "step 1: ")
+        score([Reward(judge=Given.model_construct(answer=KeyError("x")))], Asked(["p"], ["r"]), "step 1: ")
+
+
+class Exact(Judge):
+    """1 for the row's answer, if the reply is finished."""
+
+    name = "exact"
+
+    def scores(self, prompts, replies, columns=(), finished=()):
+        return [
+            float(done and reply == row["answer"]) for reply, row, done in zip(replies, columns, finished, strict=True)
+        ]
+
+
+def test_a_judge_that_takes_them_is_given_the_rows_columns_and_who_was_cut():
+    asked = Asked(["p"] * 3, ["4", "5", "4"], [{"answer": "4"}] * 3, [True, True, False])
+    assert score([Reward(judge=Exact())], asked, "").tolist() == [[1.0, 0.0, 0.0]]
 
 
 def test_scores_are_raw_and_by_judge():
-    raw = score([given(1, NAN), given(-2.5, np.float32(0))], ["p", "q"], ["yes", "no"], "")
+    raw = score([given(1, NAN), given(-2.5, np.float32(0))], Asked(["p", "q"], ["yes", "no"]), "")
     assert raw[0].tolist()[:1] == [1.0]
     assert np.isnan(raw[0, 1])
     assert raw[1].tolist() == [-2.5, 0.0]

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from safetensors.numpy import load_file
 
+from alignzoo.cli import alignzoo as cli
 from alignzoo.core.errors import RunFailed, UserError
 from alignzoo.rollouts.draw import Draws
 
@@ -45,6 +47,16 @@ def test_online_dpo_learns_from_what_it_wrote(online, home):
     vowels = [sum(c in "aeiou" for c in one["reply"]) / max(1, len(one["reply"])) for one in replies]
     assert raw.tolist() == pytest.approx(vowels)
     assert [one["scores"] for one in replies] == [[value] for value in raw.tolist()]
+    assert all(("prompt" in one) == (one["number"] == 0) for one in replies)
+    said = CliRunner().invoke(
+        cli, ["rollouts", str(done.folder), "--step", "1", "--prompts", "1"], catch_exceptions=False
+    )
+    assert said.output.startswith("rollout 0, first used in step 1: reward ")
+    assert replies[0]["row"] in said.output
+    assert f"[{raw[0]:.3f}" in said.output
+    assert "3 more prompts" in said.output
+    with pytest.raises(UserError, match="no step 9; expected a step from 1 to 4"):
+        CliRunner().invoke(cli, ["rollouts", str(done.folder), "--step", "9"], catch_exceptions=False)
     timing = json.loads((done.folder / "timings.jsonl").read_text().splitlines()[0])
     assert {"drawn_seconds", "judged_seconds", "scored_seconds", "seconds"} <= set(timing)
 
@@ -139,3 +151,19 @@ def test_too_few_prompts_and_too_long_ones_are_errors(online):
         online("dpo", "rollout.prompts=400")
     with pytest.raises(UserError, match=r"rollout\.max_new_tokens: no prompt leaves room"):
         online("dpo", "tokens.max_length=20", "tokens.max_prompt_length=19", "rollout.max_new_tokens=18")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["dpo", "grpo"])
+def test_rows_of_a_prompt_alone_are_drawn_for(online, home, objective):
+    """There is nothing else to evaluate on but draws."""
+    file = home / "prompts.jsonl"
+    words = ["rivers", "bread", "stars", "winter", "trains"]
+    rows = [{"prompt": f"\n\nHuman: Tell me of {a} and {b}.\n\nAssistant:"} for a in words for b in words]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (start,) = (home / "runs").glob("sft_hh-*/policy")
+    data = f"data={{name: files, path: {file}, held_out_fraction: 0.3}}"
+    done = online(objective, data, f"model={{path: {start}}}", "train.max_steps=2")
+    assert any(line["grad_norm"] > 0 for line in lines(done.folder, "train"))
+    assert all("loss" not in line and "reward" in line for line in lines(done.folder, "eval"))
+    assert done.summary["reference"]["rows_scored"] == 0

@@ -1,0 +1,66 @@
+"""Read what a policy wrote: the draws of a rollout with their scores and advantages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from alignzoo.core.arrays import mmap_safetensors
+from alignzoo.core.artifacts import read_verified
+from alignzoo.core.door import read_json_lines
+from alignzoo.core.errors import UserError
+from alignzoo.rollouts.folder import PHASES, TEXTS, PhaseManifest
+
+
+class Reply(BaseModel):
+    """A line of replies.jsonl."""
+
+    row: str
+    number: int
+    reply: str
+    finished: bool
+    scores: list[float | None]
+    prompt: str | None = None
+    """The prompt, in the line of its first draw."""
+
+
+def rollout_of(lines: Sequence[dict[str, Any]], step: int | None, where: Path) -> tuple[int, dict[str, Any]]:
+    """Return the number of the rollout that a step learnt from, and its line of metrics.jsonl.
+
+    Args:
+        lines: The lines of metrics.jsonl.
+        step: The step, from 1; None for the last.
+        where: The run folder, for a message.
+
+    Raises:
+        UserError: The run has no rollouts, or none of that step.
+    """
+    found = [line for line in lines if line["kind"] == "rollout"]
+    last = max((line["step"] for line in lines if line["kind"] == "train"), default=0)
+    if not found:
+        raise UserError("the run has no rollouts", where=str(where), expected="a run with a section `rollout`")
+    before = [line for line in found if step is None or line["step"] <= step]
+    if not before or (step is not None and step > last):
+        raise UserError(f"no step {step}", where=str(where), expected=f"a step from 1 to {last}")
+    return before[-1]["rollout"], before[-1]
+
+
+def replies_of(folder: Path, rollout: int) -> list[dict[str, Any]]:
+    """Return the draws of a rollout, those of a prompt one after the other, with the advantage where there is one.
+
+    Raises:
+        UserError: The rollout is not there, or damaged.
+    """
+    root = folder / "rollouts" / f"{rollout:06d}"
+    if read_verified(root / "judged", PhaseManifest) is None:
+        raise UserError("the rollout is not there, or damaged", where=str(root))
+    found = [dict(line) for line in read_json_lines(root / "judged" / TEXTS, Reply)]
+    if read_verified(root / "scored", PhaseManifest) is not None:
+        advantage = mmap_safetensors(root / "scored" / PHASES["scored"]).get("advantage")
+        if advantage is not None and advantage.size == len(found):
+            for line, value in zip(found, advantage.reshape(-1).tolist(), strict=True):
+                line["advantage"] = value
+    return found

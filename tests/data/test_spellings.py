@@ -79,7 +79,7 @@ def test_two_columns_are_a_pair_in_the_order_of_the_preference(record, names):
     assert (row.prompt, [one.text for one in row.completions]) == ("q", ["good", "bad"])
 
 
-@pytest.mark.parametrize("winner", ["tie", None, "both", "c"])
+@pytest.mark.parametrize("winner", [None, "both", "c"])
 def test_a_pair_without_a_preference_is_skipped(winner):
     record = {"prompt": "q", "a_1": "x", "a_2": "y", "winner": winner}
     row = read(record, completions=["a_1", "a_2"], preferred="winner")

@@ -135,11 +135,12 @@ def table(found: dict[str, Any]) -> str:
     ours, ours_cpu = (statistics.median(rows / sum(one[key]) for one in runs["alignzoo"]) for key in ("seconds", "cpu"))
     lines = [
         "# SFT beside TRL's SFTTrainer", "",
-        f"Command: `python benchmarks/sft_against_trl.py --trl-python ... --rows {rows} --repeats {found['repeats']} --write` "
+        f"Command: `python benchmarks/sft_against_trl.py --trl-python ... --rows {rows} --repeats {len(runs['alignzoo'])} --write` "
         f"({', '.join(f'{name} {number}' for name, number in found['versions'].items())}; {found['machine']}, {found['threads']} threads).",
         "", f"{rows} real dialogues ({found['source']}) as `messages`, the assistant's turns scored; a Llama of 4 layers 256 wide, random "
-        f"weights, float32, AdamW, steps of {BATCH} rows, at most {LONGEST} tokens. Rows a second are those of whole epochs, without the",
-        "start; the sides alternate. Of several repeats the median, with the least and the most. A packed step has other rows.", "",
+        f"weights, float32, AdamW, steps of {BATCH} rows, at most {LONGEST} tokens. Rows a second are those of whole epochs, without the "
+        "start; the sides alternate. Of several repeats the median, with the least and the most. A packed step has other rows, and "
+        "`wrapped` lets dialogues attend to each other. Without pairs there is no prompt to share.", "",
         "| side | rows/s | alignzoo is faster by | rows a second of processor time | alignzoo is faster by | largest difference of a step's loss |",
         "|---|---:|---:|---:|---:|---:|",
     ]  # fmt: skip
@@ -184,7 +185,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(Path(name), asked)
         found: dict[str, Any] = {
-            "rows": asked.rows, "repeats": asked.repeats, "source": bench.source, "threads": asked.threads,
+            "rows": asked.rows, "source": bench.source, "threads": asked.threads,
             "machine": f"{platform.machine()}, {os.cpu_count()} cores", "runs": {"alignzoo": []}, "versions": {}, "busy": 0.0,
         }  # fmt: skip
         for _ in range(asked.repeats):

@@ -220,7 +220,7 @@ def names(cls: type[BaseModel]) -> set[str]:
 def value_of(default: Any) -> str:
     """A default as YAML has it, on one line and not too long."""
     if isinstance(default, dict):
-        return default.get("name", "see below")
+        return default.get("name", "see below") if default else "{}"
     words = {None: "null", True: "true", False: "false", "": '""'}
     text = words[default] if isinstance(default, bool | str | None) and default in words else str(default)
     return text if len(text) < 60 and "\n" not in text else "see the source"

@@ -19,7 +19,7 @@ from hh_rows import dialogue
 
 from alignzoo.core.artifacts import read_verified
 from alignzoo.data.row_reader import RowReader
-from alignzoo.data.token_store import FORMAT_VERSION, HELD_OUT_ROWS, PARTS, TokenStore
+from alignzoo.data.token_store import CONTENT, FORMAT_VERSION, HELD_OUT_ROWS, PARTS, TRAIN_ROWS, TokenStore
 from alignzoo.recipe.load import load_recipe
 
 FOLDER = Path(__file__).parent / "data" / "golden"
@@ -76,7 +76,7 @@ def main() -> None:
             made = make(name, Path(work))
             golden = target / name
             golden.mkdir(parents=True)
-            for file in (*(f"{part}.safetensors" for part in PARTS), HELD_OUT_ROWS):
+            for file in (*(f"{part}.safetensors" for part in PARTS), TRAIN_ROWS, HELD_OUT_ROWS, CONTENT):
                 shutil.copyfile(made / file, golden / file)
             (golden / "about.json").write_text(json.dumps(about(made), indent=1) + "\n")
         print(golden)

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from alignzoo.cli.arguments import recipe_arguments
-from alignzoo.core.redaction import printable
 
 if TYPE_CHECKING:
-    from rich.text import Text
     from transformers import PreTrainedTokenizerBase
 
     from alignzoo.core.console import Console
     from alignzoo.data.row_reader import RowReader
-    from alignzoo.data.trees import TokenIds, Tree
+    from alignzoo.data.token_store import TokenizedDataset
+    from alignzoo.data.worst_rows import Worst
     from alignzoo.recipe.resolved import Resolved
-
-STYLES = {"prompt": "dim", "context": "yellow", **dict.fromkeys(("chosen", "desirable", "rank_1"), "green")}
 
 
 @click.group(name="data")
@@ -31,47 +27,96 @@ def command() -> None:
 @command.command(name="inspect")
 @recipe_arguments
 @click.option("--rows", "count", default=3, show_default=True, type=click.IntRange(min=0), help="Rows to show.")
+@click.option("--row", "chosen", help="Show this row alone: its number, from 1, or its id.")
+@click.option("--worst", type=click.Choice(["length", "overlap", "truncated"]), help="Show the worst rows of a kind.")
+@click.option("--split", help="Rows to show: train (default), held_out, or the name of an evaluation set.")
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON, with every skipped row.")
-def inspect(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], count: int, as_json: bool) -> None:
-    """Print counts, token lengths and a few rows.
+def inspect(
+    recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], count: int, chosen: str | None,
+    worst: Worst | None, split: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Print counts, token lengths and a few rows as the model sees them.
 
-    Counts are rows read, used, truncated and skipped by reason. A row shows the prompt, then ⟦the scored tokens⟧ of
-    each completion, with a | (on a terminal, a shade) between tokens.
+    Counts are rows read, used, truncated and skipped by reason, rows that are repeated, and rows that are trained on
+    and evaluated. A row shows the role of each token at the left and ⟦the scored tokens⟧, with a | (on a terminal, a
+    shade) between tokens.
     """
+    from alignzoo.cli.shown import print_legend, print_row
     from alignzoo.core.console import Console, Screen
+    from alignzoo.data.dataset import tokenized_dataset
     from alignzoo.data.row_reader import RowReader
-    from alignzoo.data.statistics import tokenization_notes
-    from alignzoo.data.token_store import TokenStore
+    from alignzoo.data.shown_rows import find_row, show_rows
+    from alignzoo.data.statistics import data_lines, tokenization_notes
     from alignzoo.recipe.load import load_recipe
 
     resolved = load_recipe(recipe, overrides, overlays)
     reader = RowReader(resolved.recipe.data)
     tokenizer = tokenizer_of(resolved, reader)
-    found = TokenStore(resolved, tokenizer).get(reader, Screen().info)
-    train, report = found.train, found.report
+    found = tokenized_dataset(resolved, tokenizer, Screen().info, reader=reader)
+    rows = _chosen(resolved, found, reader, chosen, worst, split, count)
     if as_json:
-        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(found.report, indent=2, ensure_ascii=False))
         return
     console = Console(soft_wrap=True)
-    _counts(console, report)
-    for line in tokenization_notes(report, resolved.recipe.tokens.thinking):
+    _counts(console, found.report)
+    for line in [*data_lines(found.report, resolved.recipe),
+                 *tokenization_notes(found.report, resolved.recipe.tokens.thinking)]:  # fmt: skip
         console.print(line)
-    _lengths(console, report)
-    for i, tree in enumerate(train.trees[:count]):
-        _show(console, tree, train.trees.names(i), tokenizer)
+    _lengths(console, found.report)
+    console = Console()
+    if rows:
+        print_legend(console)
+    elif worst and count:
+        console.print(f"\n{_NONE[worst]}")
+    wanted = [(name, index, find_row(resolved, found, name, index, reader)) for name, index, _ in rows]
+    for shown, (*_, words) in zip(show_rows(resolved, tokenizer, found, wanted), rows, strict=True):
+        print_row(console, shown, words)
+
+
+_NONE = {
+    "length": "there is no row",
+    "overlap": "no row is trained on and evaluated",
+    "truncated": "no row is truncated",
+}
+
+
+def _chosen(
+    resolved: Resolved, found: TokenizedDataset, reader: RowReader, chosen: str | None, worst: Worst | None,
+    split: str | None, count: int,
+) -> list[tuple[str, int, str]]:  # fmt: skip
+    """Return split, index and words of the rows to show. Raises UserError for a split or a row that isn't there."""
+    from alignzoo.core.errors import UserError, nearest
+    from alignzoo.data.worst_rows import worst_rows
+
+    if split is not None and split not in found.splits:
+        raise UserError(
+            f"there are no rows of '{split}'", where="--split", expected=f"one of {', '.join(found.splits)}",
+            nearest=nearest(split, found.splits),
+        )  # fmt: skip
+    name = split or "train"
+    if worst:
+        return [(name, i, words) for i, words in worst_rows(worst, resolved, found, name, count, reader)]
+    size = len(found.part(name).trees)
+    if chosen is None:
+        return [(name, i, "") for i in range(min(count, size))]
+    if chosen.isdigit() and 1 <= int(chosen) <= size:
+        return [(name, int(chosen) - 1, "")]
+    for one in [split] if split else found.splits:
+        for i, id in enumerate(found.part(one).trees.ids):
+            if id == chosen:
+                return [(one, i, "")]
+    raise UserError(f"there is no row '{chosen}'", where="--row", expected=f"a number up to {size:,}, or a row's id")
 
 
 def _counts(console: Console, report: dict[str, Any]) -> None:
-    left_out = f", {report['left_out']:,} beyond the limits on rows" if report["left_out"] else ""
+    left_out = f", {report['left_out']:,} left out" if report["left_out"] else ""
+    dropped = f", {report['deduplicated']:,} dropped as repeated" if report["deduplicated"] else ""
     console.print(
         f"{report['read']:,} rows read, {report['used']:,} used ({report['train']:,} to train on, "
-        f"{report['held_out']:,} held out: {report['held_out_is']}), {report['skipped']:,} skipped{left_out}"
+        f"{report['held_out']:,} held out: {report['held_out_is']}), {report['skipped']:,} skipped{dropped}{left_out}"
     )
     for reason, number in report["skipped_by_reason"].items():
         console.print(f"  skipped: {number:,} {reason}")
-    prompts, completions = report["truncated_prompts"], report["truncated_completions"]
-    console.print(f"truncated: {prompts:,} prompts, the completions of {completions:,} rows")
-    console.print(f"in both splits: {report['in_both_splits']:,} held-out rows are also training rows")
     console.print(f"labels flipped: {report['flipped']:,}")
 
 
@@ -79,32 +124,6 @@ def _lengths(console: Console, report: dict[str, Any]) -> None:
     console.print(f"\n{'tokens':<12}{'mean':>8}{'median':>8}{'p95':>8}{'max':>8}")
     for name, line in report["lengths"].items():
         console.print(f"{name:<12}{line['mean']:>8}{line['median']:>8.0f}{line['p95']:>8.0f}{line['max']:>8}")
-
-
-def _show(console: Console, tree: Tree, names: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> None:
-    from rich.text import Text
-
-    from alignzoo.models.tokenizers import decode
-
-    def pieces(tokens: TokenIds, style: str) -> Text:
-        words = [printable(word) for word in decode(tokenizer, tokens[:, None])]
-        if not console.is_terminal:
-            return Text("|".join(map(str, words)))
-        return Text.assemble(*((str(word), f"{style} reverse" if i % 2 else style) for i, word in enumerate(words)))
-
-    name = tree.id.replace("\n", "\\n")
-    console.print(f"\n--- {name}: {len(tree.prompt)} prompt tokens")
-    console.print(pieces(tree.prompt, STYLES["prompt"]))
-    for name, branch in zip(names, tree.branches, strict=True):
-        own = f", after {branch.context} tokens of its own context" if branch.context else ""
-        own += f", in {len(branch.spans)} spans" if len(branch.spans) > 1 else ""
-        console.print(f"{name.replace('_', ' ')} ({branch.scored} scored{own})")
-        line, at = Text(), 0
-        for start, stop in branch.spans.tolist():
-            line.append_text(pieces(branch.tokens[at:start], STYLES["context"]))
-            line.append_text(Text.assemble("⟦", pieces(branch.tokens[start:stop], STYLES.get(name, "red")), "⟧"))
-            at = stop
-        console.print(line)
 
 
 def tokenizer_of(resolved: Resolved, reader: RowReader) -> PreTrainedTokenizerBase:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from alignzoo.cli.arguments import recipe_arguments
+from alignzoo.core.redaction import printable
 
 if TYPE_CHECKING:
     from alignzoo.data.row_reader import RowReader
-    from alignzoo.interfaces.rows import Row
     from alignzoo.recipe.resolved import Resolved
+    from alignzoo.recipe.schema import Recipe
+
+CHUNK = 1_024
+"""Rows that are checked at once."""
 
 
 @click.command(name="validate")
@@ -57,8 +62,11 @@ def check(
         return
     for plan in plans:
         click.echo(f"{plan['name']}  ({plan['state']}: {plan['folder']})")
-        for key in ("objective", "starts from", "data", "training"):
+        for key in ("objective", "starts from", "data"):
             click.echo(f"  {key:<12}{plan[key]}")
+        for line in plan["rows"]:
+            click.echo(printable(f"  {'':<12}{line}"))
+        click.echo(f"  {'training':<12}{plan['training']}")
         if "exactness" in plan:
             click.echo(f"  {'exactness':<12}{_exactness_line(plan['exactness'])}")
 
@@ -76,8 +84,8 @@ def _exactness_line(found: dict[str, Any]) -> str:
 
 def _plans(resolved: Resolved) -> list[dict[str, Any]]:
     """Check and plan each run, a run after those that it needs."""
-    from alignzoo.data.convert import convert_side
     from alignzoo.data.row_reader import RowReader
+    from alignzoo.data.split_plan import HELD_OUT, TRAIN
     from alignzoo.rollouts.calendar import Calendar
     from alignzoo.training.preflight import preflight
     from alignzoo.training.run import folder_of
@@ -85,15 +93,13 @@ def _plans(resolved: Resolved) -> list[dict[str, Any]]:
     preflight(resolved)
     needed = [plan for need in resolved.needs.values() for plan in _plans(need)]
     recipe, reader = resolved.recipe, RowReader(resolved.recipe.data)
-    rows: dict[bool, list[Row]] = {False: [], True: []}
-    for is_held_out, row in reader.used():
-        rows[is_held_out].append(row)
-    for is_held_out, split in rows.items():
-        convert_side(split, recipe, recipe.data, is_held_out)
-    folder, train, read = folder_of(resolved), recipe.train, reader.plan.rows
-    steps, words = train.steps(len(rows[False])), "rows"
+    for one in (reader, *(RowReader(source, evaluation=True) for source in recipe.eval.data.values())):
+        _check_rows(one, recipe)
+    folder, train, plan = folder_of(resolved), recipe.train, reader.plan
+    rows, held_out = plan.count(TRAIN), plan.count(HELD_OUT)
+    steps, words = train.steps(rows), "rows"
     if recipe.rollout:
-        calendar = Calendar(train, recipe.rollout, len(rows[False]), recipe.seed)
+        calendar = Calendar(train, recipe.rollout, rows, recipe.seed)
         steps, words = calendar.steps, f"prompts with {recipe.rollout.completions} draws each"
     return [*needed, {
         "name": recipe.name,
@@ -101,31 +107,44 @@ def _plans(resolved: Resolved) -> list[dict[str, Any]]:
         "folder": str(folder.path),
         "objective": str(recipe.objective),
         "starts from": f"the run of {resolved.start.recipe.name}" if resolved.start else str(recipe.model),
-        "data": f"{recipe.data.name}: {read.read:,} rows read, {len(rows[False]):,} to train on, "
-                f"{len(rows[True]):,} held out, {len(read.skipped):,} skipped, {read.flipped:,} flipped"
-                + _tokenization(resolved, reader),
+        "data": f"{recipe.data.name}: {plan.rows.read:,} rows read, {rows:,} to train on, {held_out:,} held out, "
+                f"{len(plan.rows.skipped):,} skipped, {plan.rows.flipped:,} flipped",
+        "rows": _row_lines(resolved, reader),
         "training": f"{steps:,} steps of {train.batch_size} {words}, {train.optimizer.name} "
                     f"{train.optimizer.learning_rate:g} {train.schedule.name}, {train.precision}, seed {recipe.seed}",
     }]  # fmt: skip
 
 
-def _tokenization(resolved: Resolved, reader: RowReader) -> str:
-    """Rows in both splits and truncated rows; raises UserError when too few are left for a batch.
+def _check_rows(reader: RowReader, recipe: Recipe) -> None:
+    """Raise UserError for a row that the objective can't take."""
+    from alignzoo.data.convert import convert_side
 
-    A run finds the tokens in the store.
+    rows = reader.used()
+    while some := list(islice(rows, CHUNK)):
+        for side in (False, True):
+            convert_side([row for held_out, row in some if held_out == side], recipe, reader.source, side)
+
+
+def _row_lines(resolved: Resolved, reader: RowReader) -> list[str]:
+    """Lines on the sources of the rows, truncated and repeated rows, and rows that are trained on and evaluated.
+
+    A run finds the tokens in the store. Raises UserError when too few rows are left for a batch.
     """
     from alignzoo.cli.data import tokenizer_of
     from alignzoo.core.console import Screen
     from alignzoo.core.errors import UserError, first_line
-    from alignzoo.data.statistics import data_warnings
-    from alignzoo.data.token_store import TokenStore
+    from alignzoo.data.dataset import tokenized_dataset
+    from alignzoo.data.statistics import content_lines, data_lines, source_lines
     from alignzoo.training.preflight import check_enough_rows
 
+    recipe, plan = resolved.recipe, reader.plan
     try:
         tokenizer = tokenizer_of(resolved, reader)
     except UserError as error:  # no network here; there may be one where it runs
-        counts = {"truncated_prompts": 0, "truncated_completions": 0, "in_both_splits": reader.plan.rows.in_both}
-        return f"{data_warnings(counts)}; truncated: not known ({first_line(error)})"
-    found = TokenStore(resolved, tokenizer).get(reader, Screen().info)
-    check_enough_rows(found.train, found.held_out, resolved.recipe.train.batch_size)
-    return data_warnings(found.report)
+        known = {key: getattr(plan.rows, key) for key in ("overlap", "duplicates", "deduplicated")}
+        counts = known | {"truncated_prompts": 0, "truncated_completions": 0}
+        lines = content_lines(counts, recipe.tokens, recipe.eval.allow_overlap)
+        return [*source_lines(plan.rows.sources), *lines, f"truncated: not known ({first_line(error)})"]
+    found = tokenized_dataset(resolved, tokenizer, Screen().info, reader=reader)
+    check_enough_rows(found, recipe.train.batch_size)
+    return data_lines(found.report, recipe)

@@ -12,7 +12,7 @@ replies, judge and the start's replies. Nothing that is there is computed again.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,8 @@ class _Measuring:
         self.ranks = Ranks(device_of(self.recipe.train.device))
         self.budget = self.budget or 2 * self.recipe.train.micro_batch_tokens  # no activations are kept for a backward
         self.tokenizer = pretrained_tokenizer(str(self.folder / "policy"), None, self.recipe.model.runs_code)
-        self.store = TokenStore(self.resolved, self.tokenizer, RunFolder(self.folder).first_day())
+        measured = _evaluation_set(summary["data"])
+        self.store = TokenStore(self.resolved, self.tokenizer, RunFolder(self.folder).first_day(), measured)
 
     def figures(self) -> EvaluationFolder:
         """Return the folder of figures and replies; compute it if it is missing."""
@@ -122,7 +123,8 @@ class _Measuring:
         if path.is_dir():
             self.screen.info(f"{path} is damaged: it is set aside and computed again")
             quarantine(path)
-        held_out = self.store.get(RowReader(self.recipe.data), self.screen.info).held_out
+        reader = RowReader(self.store.source, evaluation=self.store.evaluation is not None)
+        held_out = self.store.get(reader, self.screen.info).held_out
         examples, lines = self._computed(held_out)
         with atomic_folder(path) as temporary:
             save_file(examples, temporary / EXAMPLES)
@@ -176,6 +178,22 @@ class _Measuring:
                 hint="run it again with --fresh",
             )  # fmt: skip
         return reference
+
+
+def _evaluation_set(data: Mapping[str, Any]) -> str | None:
+    """Return the evaluation set that is measured where a run has no held-out rows, and None where it has.
+
+    Raises:
+        UserError: There are no rows to measure.
+    """
+    if data.get("held_out", 1):
+        return None
+    if not data.get("evaluation"):
+        raise UserError(
+            "there is nothing to measure: the run has neither held-out rows nor an evaluation set", where="data",
+            expected="held_out_fraction above 0, or eval.data",
+        )  # fmt: skip
+    return str(next(iter(data["evaluation"])))
 
 
 def reward_scale(objective: Objective) -> list[Any]:

@@ -7,7 +7,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "convert": ["convert_rows", "with_columns", "with_mismatched"],
         "row_reader": ["RowReader"],
-        "splits": ["SplitPlan", "SplitRows", "read_rows"],
+        "split_plan": ["SplitPlan", "SplitRows"],
+        "splits": ["read_rows"],
         "statistics": ["data_report"],
         "token_store": ["TokenStore", "TokenizedDataset"],
         "tokenize": ["Encoder", "TokenizedRows"],

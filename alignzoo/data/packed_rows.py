@@ -29,7 +29,7 @@ def pack(part: TokenizedRows, rows: Sequence[Row]) -> bytes:
     kept = {id(row) for row in part.rows}
     about = {
         "skipped": [[one.id, one.reason, one.detail] for one in part.skipped], "boundary": part.boundary,
-        "truncated": [part.truncated_prompts, part.truncated_completions],
+        "truncated": [part.truncated_prompts, part.truncated_completions], "cut": list(part.cut),
     }  # fmt: skip
     arrays: dict[str, Any] = {name: getattr(part.trees, name) for name in ARRAYS}
     arrays["keys"] = part.trees.keys
@@ -47,4 +47,4 @@ def unpack(raw: bytes, rows: Sequence[Row]) -> TokenizedRows:
     built = Trees([row.id for row in kept], tokens, segments, trees, spans, span_cuts, keys=arrays["keys"])
     skipped = [Skipped(*one) for one in about["skipped"]]
     prompts, completions = about["truncated"]
-    return TokenizedRows(built, kept, skipped, prompts, completions, Counter(about["boundary"]))
+    return TokenizedRows(built, kept, skipped, prompts, completions, Counter(about["boundary"]), about["cut"])

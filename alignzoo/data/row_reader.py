@@ -5,25 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 
-from alignzoo.data.splits import SplitPlan, plan_splits, rows_of, used_rows
-from alignzoo.interfaces.data_source import DataSource, Split
-from alignzoo.interfaces.rows import Row, Skipped
+from alignzoo.data.splits import Place, SplitPlan, plan_splits, rows_of, used_rows
+from alignzoo.interfaces.data_source import DataSource
+from alignzoo.interfaces.rows import Row, Skipped, characters
 
-MAX_ROWS_IN_MEMORY = 20_000
+MAX_ROWS_IN_MEMORY, MAX_CHARACTERS_IN_MEMORY = 20_000, 50_000_000
 """Largest split that stays in memory once it is read."""
 
 
 class RowReader:
-    """Lazy reader of a source's rows. Iterating yields the training rows."""
+    """Lazy reader of a source's rows. Iterating yields the training rows.
 
-    def __init__(self, source: DataSource) -> None:
-        self.source = source
-        self._in_memory: dict[Split, list[Row | Skipped]] = {}
+    Args:
+        source: The source.
+        evaluation: Read the source as an evaluation set: all of its rows are held out.
+    """
+
+    def __init__(self, source: DataSource, evaluation: bool = False) -> None:
+        self.source, self.evaluation = source, evaluation
+        self._in_memory: dict[Place, list[Row | Skipped]] = {}
+        self._large: set[Place] = set()
 
     @cached_property
     def plan(self) -> SplitPlan:
         """The use of every row. Raises UserError as `read_rows` does."""
-        return plan_splits(self.source, self._read)
+        return plan_splits(self.source, self._read, self.evaluation)
 
     def used(self) -> Iterator[tuple[bool, Row]]:
         """Yield (is held out, row) for every row that is used, in reading order."""
@@ -32,15 +38,19 @@ class RowReader:
     def __iter__(self) -> Iterator[Row]:
         return (row for held_out, row in self.used() if not held_out)
 
-    def _read(self, split: Split) -> Iterable[Row | Skipped]:
-        return self._in_memory[split] if split in self._in_memory else self._read_source(split)
+    def _read(self, place: Place) -> Iterable[Row | Skipped]:
+        return self._in_memory[place] if place in self._in_memory else self._read_source(place)
 
-    def _read_source(self, split: Split) -> Iterator[Row | Skipped]:
-        rows: list[Row | Skipped] | None = []
-        for row in rows_of(self.source, split):
-            if rows is not None:
+    def _read_source(self, place: Place) -> Iterator[Row | Skipped]:
+        rows: list[Row | Skipped] = []
+        size = 0
+        for row in rows_of(self.source, place):
+            if place not in self._large:
                 rows.append(row)
-                rows = rows if len(rows) <= MAX_ROWS_IN_MEMORY else None
+                size += characters(row) if isinstance(row, Row) else 0
+                if len(rows) > MAX_ROWS_IN_MEMORY or size > MAX_CHARACTERS_IN_MEMORY:
+                    self._large.add(place)
+                    rows = []
             yield row
-        if rows is not None:
-            self._in_memory[split] = rows
+        if place not in self._large:
+            self._in_memory[place] = rows

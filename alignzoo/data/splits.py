@@ -4,60 +4,24 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alignzoo.core.errors import UserError, attribute_errors
-from alignzoo.interfaces.data_source import DataSource, Split
+from alignzoo.data.content import Content, content_of, is_first
+from alignzoo.data.mixing import drawn, draws, interleave, shares
+from alignzoo.data.split_plan import DROPPED, FLIPPED, HELD_OUT, NO_PAIR, TRAIN, UNUSABLE, Place, SplitPlan, SplitRows
+from alignzoo.interfaces.data_source import DataSource
 from alignzoo.interfaces.rows import TIE, Row, Skipped, strings
 
-TRAIN, HELD_OUT, FLIPPED, NO_PAIR = 1, 2, 4, 8
 MOST_CHARACTERS = 1_000_000
 """Limit of the texts of a row. A tokenizer takes a hundred bytes a character, and fails on a few hundred million."""
-ReadSplit = Callable[[Split], Iterable[Row | Skipped]]
+ReadSplit = Callable[[Place], Iterable[Row | Skipped]]
 """Function that reads a split from its beginning."""
-
-
-@dataclass
-class SplitRows:
-    """Usable rows by split, skipped rows with their reasons, and counts."""
-
-    train: list[Row] = field(default_factory=list)
-    held_out: list[Row] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
-    read: int = 0
-    flipped: int = 0
-    """Number of training rows with flipped labels."""
-    in_both: int = 0
-    """Number of held-out rows that equal a training row in prompt and completions."""
-    left_out: int = 0
-    """Number of usable rows beyond `max_train_rows` and `held_out_rows`."""
-    held_out_from_train: bool = False
-    """True if the source has no test split, so that held-out rows come from the training split."""
-
-
-@dataclass
-class SplitPlan:
-    """Use of every row of a source, in reading order, at one byte a row."""
-
-    rows: SplitRows
-    """Counts and skipped rows; the lists of usable rows are empty."""
-    marks: dict[Split, NDArray[np.uint8]]
-    """One bit mask for each row read: TRAIN or HELD_OUT if it is used, combined with FLIPPED and NO_PAIR."""
-
-    def count(self, *marks: int) -> int:
-        """Return the number of rows that carry all of these marks."""
-        mask = sum(marks)
-        return sum(int((own & mask == mask).sum()) for own in self.marks.values())
-
-    @property
-    def pairs(self) -> bool:
-        """True if every row that is used has two completions."""
-        return not self.count(TRAIN, NO_PAIR) + self.count(HELD_OUT, NO_PAIR)
 
 
 def read_rows(source: DataSource) -> SplitRows:
@@ -68,98 +32,186 @@ def read_rows(source: DataSource) -> SplitRows:
     Raises:
         UserError: No row can be used, two rows have the same id, or no row can be held out.
     """
-    rows = {split: list(rows_of(source, split)) for split in source.splits()}
-    plan = plan_splits(source, lambda split: rows[split])
-    for held_out, row in used_rows(plan, lambda split: rows[split]):
+    rows = {place: list(rows_of(source, place)) for place in places(source)}
+    plan = plan_splits(source, lambda place: rows[place])
+    for held_out, row in used_rows(plan, lambda place: rows[place]):
         (plan.rows.held_out if held_out else plan.rows.train).append(row)
     return plan.rows
 
 
-def rows_of(source: DataSource, split: Split) -> Iterator[Row | Skipped]:
-    """Yield a split's rows, those that can't be tokenized as skipped.
+def places(source: DataSource, evaluation: bool = False) -> list[Place]:
+    """Return the splits that are read, of each source of a mixture.
+
+    Args:
+        source: The source.
+        evaluation: Read the rows of an evaluation set: those of the test split, or of a source without one all rows.
+    """
+    found: list[Place] = []
+    for name, part in source.parts.items():
+        splits = part.splits()
+        found += [(name, split) for split in splits if not evaluation or split == splits[-1]]
+    return found
+
+
+def rows_of(source: DataSource, place: Place) -> Iterator[Row | Skipped]:
+    """Yield a split's rows, those that can't be tokenized as skipped. In a mixture, ids begin with the source's name.
 
     Errors of the source's code become a RunFailed that names the source.
     """
-    with attribute_errors(f"the data source {source.name}, reading its {split} split,", source):
-        for row in source.read(split):
-            yield _checked(row if source.takes_ties else without_tie(row))
+    name, split = place
+    part = source.parts[name]
+    with attribute_errors(f"the data source {part.name}, reading its {split} split,", part):
+        for found in part.read(split):
+            row = _checked(found if source.takes_ties else without_tie(found))
+            yield replace(row, id=f"{name}/{row.id}") if name else row
 
 
-def plan_splits(source: DataSource, read: ReadSplit) -> SplitPlan:
-    """Decide the use of every row in one pass that keeps no row in memory. Raises UserError as `read_rows` does."""
-    splits = source.splits()
-    plan = SplitPlan(SplitRows(held_out_from_train=len(splits) == 1), {})
-    ids, group_hashes = array("q"), array("d")
-    contents: dict[Split, array[int]] = {split: array("q") for split in splits}
-    for split in splits:
+def plan_splits(source: DataSource, read: ReadSplit, evaluation: bool = False) -> SplitPlan:
+    """Decide the use of every row in one pass that keeps no row in memory. Raises UserError as `read_rows` does.
+
+    Args:
+        source: The source.
+        read: Reads its splits.
+        evaluation: All rows that are read are held out, as an evaluation set.
+    """
+    plan = SplitPlan(source, SplitRows())
+    ids = array("q")
+    where = places(source, evaluation)
+    for place in where:
+        name, split = place
+        part = source.parts[name]
+        alone = not evaluation and (name, "test") not in where and part.held_out_fraction > 0
+        groups = array("d")
+        prompts, rows = array("q"), array("q")
         marks = bytearray()
-        for row in read(split):
+        for row in read(place):
             if isinstance(row, Skipped):
                 plan.rows.skipped.append(row)
-                marks.append(0)
-                contents[split].append(0)
+                marks.append(UNUSABLE)
+                prompts.append(0)
+                rows.append(0)
                 continue
-            contents[split].append(_content_hash(row))
+            prompt, whole = content_of(row)
+            prompts.append(prompt)
+            rows.append(whole)
             ids.append(hash(row.id))
-            if plan.rows.held_out_from_train:
-                group_hashes.append(_uniform_hash(f"held out {row.group}"))
-            mark = TRAIN if split == "train" else HELD_OUT
-            noisy = source.label_noise and row.has_preference and _is_flipped(row, source)
+            if alone:
+                groups.append(_uniform_hash(f"held out {row.group}"))
+            mark = TRAIN if split == "train" and not evaluation else HELD_OUT
+            noisy = part.label_noise and row.has_preference and _is_flipped(row, part)
             mark |= FLIPPED if noisy else 0
             marks.append(mark | (NO_PAIR if len(row.completions) != 2 else 0))
         plan.rows.read += len(marks)
-        plan.marks[split] = np.frombuffer(marks, np.uint8).copy()
-    if not plan.count(TRAIN):
+        plan.marks[place] = own = np.frombuffer(marks, np.uint8).copy()
+        plan.hashes[place] = Content(np.frombuffer(prompts, np.int64), np.frombuffer(rows, np.int64))
+        if alone and len(groups):
+            held_out = choose_held_out(np.frombuffer(groups), part.held_out_fraction, name)
+            own[np.flatnonzero(own & TRAIN)[held_out]] ^= TRAIN | HELD_OUT
+            plan.rows.from_training += (name,)
+    if not plan.count(HELD_OUT if evaluation else TRAIN):
         reasons = ", ".join(sorted({skipped.reason for skipped in plan.rows.skipped})) or "there are no rows"
         raise UserError(f"no row can be used: {reasons}", where="data")
     if len(np.unique(np.frombuffer(ids, np.int64))) < len(ids):
-        _check_unique_ids(row for split in splits for row in read(split))
-    if plan.rows.held_out_from_train:
-        usable = np.flatnonzero(plan.marks["train"])
-        held_out = usable[choose_held_out(np.frombuffer(group_hashes), source.held_out_fraction)]
-        plan.marks["train"][held_out] ^= TRAIN | HELD_OUT
-    for side, limit in ((TRAIN, source.max_train_rows), (HELD_OUT, source.held_out_rows)):
-        for own in plan.marks.values():
-            beyond = np.flatnonzero(own & side)[len(own) if limit is None else limit :]
-            own[beyond] &= ~np.uint8(side)
-            plan.rows.left_out += len(beyond)
+        _check_unique_ids(row for place in where for row in read(place))
+    if source.deduplicate:
+        plan.rows.deduplicated = _drop_repeats(plan)
+    used = plan.count(TRAIN) + plan.count(HELD_OUT)
+    _limit(plan)
+    plan.rows.left_out = used - plan.count(TRAIN) - plan.count(HELD_OUT)
     plan.rows.flipped = plan.count(TRAIN, FLIPPED)
-    plan.rows.in_both = _count_in_both(plan.marks, contents)
+    train, held = plan.content(TRAIN), plan.content(HELD_OUT)
+    plan.rows.overlap = held.also_in(train)
+    plan.rows.duplicates = {"train": train.repeats(), "held_out": held.repeats()}
+    plan.rows.sources = {} if "" in source.parts else plan.by_source()
+    plan.rows.held_out_wanted = evaluation or _holds_out(source, where)
     return plan
 
 
-def _content_hash(row: Row) -> int:
-    """Return 64 bits of a row's prompt and completions, independent of the order of the completions."""
-    text = repr((row.prompt, sorted(repr((one.context, one.text)) for one in row.completions)))
-    return int.from_bytes(blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), "big", signed=True)
-
-
-def _count_in_both(marks: dict[Split, NDArray[np.uint8]], contents: dict[Split, array[int]]) -> int:
-    trained, held_out = (
-        np.concatenate([np.frombuffer(contents[split], np.int64)[own & side > 0] for split, own in marks.items()])
-        for side in (TRAIN, HELD_OUT)
+def _holds_out(source: DataSource, where: Sequence[Place]) -> bool:
+    """Return True unless the recipe asks for no held-out row."""
+    return source.held_out_rows != 0 and any(
+        part.held_out_rows != 0 and (part.held_out_fraction > 0 or (name, "test") in where)
+        for name, part in source.parts.items()
     )
-    return int(np.isin(held_out, trained).sum())
+
+
+def _drop_repeats(plan: SplitPlan) -> int:
+    """Mark as dropped all but the first of equal rows on each side, and training rows that are held out too."""
+    held_out = plan.content(HELD_OUT).rows
+    for side in (HELD_OUT, TRAIN):
+        content = plan.content(side).rows
+        kept = is_first(content)
+        if side == TRAIN:
+            kept &= ~np.isin(content, held_out)
+        at = 0
+        for own in plan.marks.values():
+            used = np.flatnonzero(own & side)
+            own[used[~kept[at : at + len(used)]]] = DROPPED
+            at += len(used)
+    return plan.count(DROPPED)
+
+
+def _limit(plan: SplitPlan) -> None:
+    """Apply the limits of each source, then the weights and the limits of a mixture."""
+    source = plan.source
+    for side, key in ((TRAIN, "max_train_rows"), (HELD_OUT, "held_out_rows")):
+        for place, own in plan.marks.items():
+            _keep(own, side, getattr(source.parts[place[0]], key))
+        if "" in source.parts:
+            continue
+        if side == TRAIN and (weights := getattr(source, "weights", None)):
+            counts = [plan.count(TRAIN, part=name) for name in source.parts]
+            if 0 in counts and plan.count(TRAIN):
+                empty = list(source.parts)[counts.index(0)]
+                raise UserError(f"no row of {empty} is left to train on, and it has a weight", where="data.weights")
+            for name, wanted in zip(source.parts, draws(counts, weights), strict=True):
+                own = plan.marks[name, "train"]
+                used = np.flatnonzero(own & TRAIN)
+                chosen = drawn(plan.hashes[name, "train"].rows[used], wanted, source.seed)  # type: ignore[attr-defined]
+                own[used[~chosen]] &= ~np.uint8(TRAIN)
+        limit = getattr(source, key)
+        if limit is not None:
+            counts = [plan.count(side, part=name) for name in source.parts]
+            for name, most in zip(source.parts, shares(counts, limit), strict=True):
+                for place in [place for place in plan.marks if place[0] == name]:
+                    _keep(plan.marks[place], side, most)
+
+
+def _keep(marks: NDArray[np.uint8], side: int, limit: int | None) -> None:
+    """Use the first `limit` rows of a side alone. A source has each side in one split."""
+    if limit is not None:
+        marks[np.flatnonzero(marks & side)[limit:]] &= ~np.uint8(side)
 
 
 def used_rows(plan: SplitPlan, read: ReadSplit) -> Iterator[tuple[bool, Row]]:
-    """Yield (is held out, row) for every row that is used, in reading order, with labels flipped.
+    """Yield (is held out, row) for every row that is used, with labels flipped.
+
+    The order is that of reading. The training rows of a mixture's sources are interleaved.
 
     Raises:
         UserError: The data changed since the plan was made.
     """
-    for split, marks in plan.marks.items():
-        rows = iter(read(split))
+    names = plan.source.parts
+    counts = {name: plan.count(TRAIN, part=name) for name in names}
+    streams = {name: _used_of(plan, name, read) for name in names}
+    return interleave(streams, counts, getattr(plan.source, "seed", 0))
+
+
+def _used_of(plan: SplitPlan, name: str, read: ReadSplit) -> Iterator[tuple[bool, Row]]:
+    for place, marks in plan.marks.items():
+        if place[0] != name:
+            continue
+        rows = iter(read(place))
         for mark in marks.tolist():
             row = next(rows, None)
-            if mark and not isinstance(row, Row):
+            if mark & (TRAIN | HELD_OUT) and not isinstance(row, Row):
                 raise UserError("the data has changed while it was read", where="data", expected="the same rows twice")
             if mark & (TRAIN | HELD_OUT):
                 assert isinstance(row, Row)
                 yield bool(mark & HELD_OUT), _flipped(row) if mark & TRAIN and mark & FLIPPED else row
 
 
-def choose_held_out(group_hashes: NDArray[np.float64], fraction: float) -> NDArray[np.bool_]:
+def choose_held_out(group_hashes: NDArray[np.float64], fraction: float, name: str = "") -> NDArray[np.bool_]:
     """Choose held-out rows by the hashes of their groups.
 
     A group is held out if its own hash is below `fraction`, so that every subset of the data and every seed is split
@@ -168,6 +220,7 @@ def choose_held_out(group_hashes: NDArray[np.float64], fraction: float) -> NDArr
     Args:
         group_hashes: (N,) one number in [0, 1) for each row, equal within a group.
         fraction: Expected fraction of groups to hold out.
+        name: The source in a mixture.
 
     Returns:
         (N,) True for held-out rows.
@@ -178,8 +231,10 @@ def choose_held_out(group_hashes: NDArray[np.float64], fraction: float) -> NDArr
     groups = np.unique(group_hashes)
     if len(groups) < 2:
         raise UserError(
-            "nothing can be held out: all rows have the same prompt group", where="data",
+            "nothing can be held out: all rows have the same prompt group",
+            where=f"data.of: {name}" if name else "data",
             expected="at least two different first turns, or a separate file for the test split",
+            hint="held_out_fraction: 0 trains on every row, and eval.data names other rows to evaluate",
         )  # fmt: skip
     wanted = int((groups < fraction).sum())
     return group_hashes <= groups[min(max(wanted, 1), len(groups) - 1) - 1]
@@ -189,7 +244,7 @@ def without_tie(row: Row | Skipped) -> Row | Skipped:
     """Return a row that is marked as a tie as skipped, for objectives that take none."""
     if isinstance(row, Skipped) or row.columns.get(TIE) != 1:
         return row
-    return Skipped(row.id, "all scores are equal" if row.scores_are_equal else "no completion is better")
+    return Skipped(row.id, "all scores are equal") if row.scores_are_equal else Skipped(row.id, "no preference", TIE)
 
 
 def _checked(row: Row | Skipped) -> Row | Skipped:

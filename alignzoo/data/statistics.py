@@ -4,37 +4,46 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alignzoo.data.chat_template import Thinking
-from alignzoo.data.splits import SplitRows
+from alignzoo.data.content import overlap_lines
+from alignzoo.data.split_plan import SplitRows
 from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.interfaces.data_source import DataSource
 
+if TYPE_CHECKING:
+    from alignzoo.recipe.schema import Recipe, TokensConfig
+
+NO_HELD_OUT = "none, as the recipe asks for none"
+BESIDE = {"skipped": "skipped", "deduplicated": "dropped as repeated", "left_out": "left out"}
+"""Key of a source's counts -> words for it."""
 NOTES = ("spanning", "thinking", "turns", "tool calls", "white space")
 
 
 def data_report(rows: SplitRows, train: TokenizedRows, held_out: TokenizedRows, source: DataSource) -> dict[str, Any]:
     """Build the content of a run's data.json. Its counts also go into summary.json.
 
-    `read` = `used` + `skipped` + `left_out`, and `used` = `train` + `held_out`. `left_out` counts usable rows beyond
-    the source's limits.
+    `read` = `used` + `skipped` + `left_out` + `deduplicated`, and `used` = `train` + `held_out`. `left_out` counts
+    usable rows beyond the source's limits, and those that are not drawn for a mixture. A mixture has `sources`, the
+    same counts by source.
     """
-    held_out_is = (
-        "taken from the training split, by group" if rows.held_out_from_train else "the source's own test split"
-    )
     skipped = [*rows.skipped, *train.skipped, *held_out.skipped]
+    mixed = {} if "" in source.parts else {"sources": _by_source(rows, train, held_out)}
     return {
-        "source": {"name": source.name} | source.model_dump(mode="json"),
+        "source": source.model_dump(mode="json", by_alias=True),
         "read": rows.read,
         "used": len(train.trees) + len(held_out.trees),
         "train": len(train.trees),
         "held_out": len(held_out.trees),
-        "held_out_is": held_out_is,
-        "in_both_splits": rows.in_both,
+        "held_out_is": _origin(rows, source),
+        **mixed,
+        "overlap": rows.overlap,
+        "duplicates": rows.duplicates,
+        "deduplicated": rows.deduplicated,
         "skipped": len(skipped),
         "left_out": rows.left_out,
         "skipped_by_reason": dict(sorted(Counter(row.reason for row in skipped).items())),
@@ -48,15 +57,73 @@ def data_report(rows: SplitRows, train: TokenizedRows, held_out: TokenizedRows, 
     }
 
 
-def data_warnings(report: Mapping[str, Any]) -> str:
-    """Return truncation and overlap of the splits as clauses that continue a line, or ""."""
-    prompts, completions = report["truncated_prompts"], report["truncated_completions"]
-    clauses = []
-    if prompts or completions:
-        clauses.append(f"truncated: {prompts:,} prompts, the completions of {completions:,} rows")
-    if report["in_both_splits"]:
-        clauses.append(f"{report['in_both_splits']:,} held-out rows are also training rows")
-    return "".join(f"; {clause}" for clause in clauses)
+def _origin(rows: SplitRows, source: DataSource) -> str:
+    if not rows.held_out_wanted:
+        return NO_HELD_OUT
+    if not rows.held_out_from_train:
+        return "the source's own test split"
+    if set(rows.from_training) == set(source.parts):
+        return "taken from the training split, by group"
+    return f"the test splits, and of {', '.join(rows.from_training)} taken from the training split, by group"
+
+
+def _by_source(rows: SplitRows, train: TokenizedRows, held_out: TokenizedRows) -> dict[str, dict[str, int]]:
+    """Return the counts of each source, with the rows that tokenization skips as skipped."""
+    found = {name: dict(counts) for name, counts in rows.sources.items()}
+    for key, part in (("train", train), ("held_out", held_out)):
+        used = Counter(id.partition("/")[0] for block in part.trees.blocks() for id in block.ids)
+        for name, counts in found.items():
+            counts[key] = used[name]
+    late = Counter(row.id.partition("/")[0] for part in (train, held_out) for row in part.skipped)
+    for name, counts in found.items():
+        counts["skipped"] += late[name]
+    return found
+
+
+def source_lines(sources: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Return one line for each source of a mixture: its rows, and its share of the training rows."""
+    total = sum(counts["train"] for counts in sources.values())
+    lines = []
+    for name, counts in sources.items():
+        share = f" ({counts['train'] / total:.1%})" if total else ""
+        more = [f"{counts[key]:,} {words}" for key, words in BESIDE.items() if counts.get(key)]
+        lines.append(
+            f"{name}: {counts['train']:,} training{share} and {counts['held_out']:,} held-out rows of "
+            f"{counts['read']:,} read" + "".join(f", {one}" for one in more)
+        )
+    return lines
+
+
+def data_lines(report: Mapping[str, Any], recipe: Recipe) -> list[str]:
+    """Return a line for each source of a mixture and each evaluation set, and those of `content_lines`."""
+    lines = source_lines(report.get("sources", {}))
+    for name, own in report.get("evaluation", {}).items():
+        more = "".join(f", {own[key]:,} {words}" for key, words in BESIDE.items() if own[key])
+        lines.append(f"eval.data.{name}: {own['used']:,} rows of {own['read']:,} read{more}")
+    return lines + content_lines(report, recipe.tokens, recipe.eval.allow_overlap)
+
+
+def content_lines(report: Mapping[str, Any], tokens: TokensConfig, allow_overlap: bool = False) -> list[str]:
+    """Return one line for each of: truncated rows, rows on both sides, and repeated rows. None for what there isn't."""
+    lines = [line] if (line := truncation_line(report, tokens)) else []
+    lines += [] if allow_overlap else overlap_lines(report)
+    sides = {"training rows": report["duplicates"]["train"], "held-out rows": report["duplicates"]["held_out"]}
+    repeated = [f"{own['rows']:,} {what}" for what, own in sides.items() if own["rows"]]
+    if repeated:
+        lines.append(f"duplicates: {' and '.join(repeated)} repeat an earlier row (data.deduplicate=true drops them)")
+    if report["deduplicated"]:
+        lines.append(f"duplicates: {report['deduplicated']:,} repeated rows are dropped (data.deduplicate)")
+    return lines
+
+
+def truncation_line(report: Mapping[str, Any], tokens: TokensConfig) -> str:
+    """Return how many rows are truncated, those of the evaluation sets included, and the keys that change it."""
+    reports = [report, *report.get("evaluation", {}).values()]
+    prompts, completions = (sum(one[f"truncated_{what}"] for one in reports) for what in ("prompts", "completions"))
+    parts = [f"{prompts:,} prompts to tokens.max_prompt_length={tokens.max_prompt_length}"] if prompts else []
+    if completions:
+        parts.append(f"the completions of {completions:,} rows to tokens.max_length={tokens.max_length}")
+    return f"truncated: {' and '.join(parts)}" if parts else ""
 
 
 def tokenization_notes(report: Mapping[str, Any], thinking: Thinking) -> list[str]:

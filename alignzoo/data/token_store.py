@@ -4,7 +4,8 @@ A folder `tokens/<key>/` of the cache contains
 
     train.safetensors, held_out.safetensors   the arrays of their `Trees`, with ids, columns and sequence keys
     held_out.jsonl                            the held-out rows with their texts, for samples, judges and metrics
-    train.jsonl                               the training rows, of a recipe with `rollout` whose judges read them
+    content.safetensors                       hashes of the prompts and rows of both sides, to find rows that are in two
+    train.jsonl                               the first training rows, to be shown; all where `rollout` has judges
     about.json                                the data report, and a digest of every other file
 
 The key is a digest of everything that the tokens depend on: the data, the plugins that read it, `FORMAT_VERSION`, the
@@ -21,22 +22,26 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from filelock import FileLock
+from safetensors.numpy import save_file
 
+from alignzoo.core.arrays import mmap_safetensors
 from alignzoo.core.artifacts import Manifest, atomic_folder, quarantine, read_verified, write_manifest
 from alignzoo.core.digests import digest
 from alignzoo.core.door import BadFile, MissingFile, UnreadableFile
 from alignzoo.core.errors import NotWritten, UserError, first_line
 from alignzoo.core.files import is_left_over, translate_os_errors
 from alignzoo.core.paths import cache_root
+from alignzoo.data.content import Content
 from alignzoo.data.row_reader import RowReader
-from alignzoo.data.splits import HELD_OUT, TRAIN
+from alignzoo.data.split_plan import HELD_OUT, TRAIN
 from alignzoo.data.statistics import data_report
 from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.data.tokenize_pipeline import TokenizePipeline
@@ -49,10 +54,13 @@ if TYPE_CHECKING:
     from alignzoo.recipe.resolved import Resolved
 
 PARTS, TRAIN_ROWS, HELD_OUT_ROWS = ("train", "held_out"), "train.jsonl", "held_out.jsonl"
-FORMAT_VERSION = 5
+CONTENT = "content.safetensors"
+FORMAT_VERSION = 6
 """Version of the stored tokens: the way rows are read, converted and tokenized, and the layout of the files.
 
 Raise it with every change of these, and write new golden folders with tests/golden_tokens.py."""
+FIRST = 8
+"""Training rows whose texts are kept, to be shown."""
 LIBRARIES = ("tokenizers", "transformers")
 WAIT_SECONDS = 900
 """Time to wait for another process that makes the same tokens. After it both make them, and one copy is kept."""
@@ -70,6 +78,30 @@ class TokenizedDataset:
     held_out: TokenizedRows
     report: dict[str, Any]
     """Content of data.json."""
+    content: Content
+    """Hashes of the training rows, or of an evaluation set's rows."""
+    evaluation: dict[str, TokenizedRows] = field(default_factory=dict)
+    """The rows of each evaluation set."""
+
+    @property
+    def evaluated(self) -> dict[str, TokenizedRows]:
+        """Everything that is evaluated: the held-out rows under an empty name, if there are any, and each set."""
+        held_out = {"": self.held_out} if len(self.held_out.trees) else {}
+        return held_out | self.evaluation
+
+    @property
+    def splits(self) -> list[str]:
+        """`train`, `held_out` if there are held-out rows, and the names of the evaluation sets."""
+        return ["train", *(name or "held_out" for name in self.evaluated)]
+
+    def part(self, split: str) -> TokenizedRows:
+        """Return the rows of one of `splits`."""
+        return {"train": self.train, "held_out": self.held_out}.get(split) or self.evaluation[split]
+
+    @property
+    def answered(self) -> TokenizedRows:
+        """The rows whose prompts are answered, and whose figures are compared: the first of `evaluated`."""
+        return next(iter(self.evaluated.values()), self.held_out)
 
 
 class TokenStore:
@@ -79,16 +111,22 @@ class TokenStore:
         resolved: The recipe with its data fingerprint.
         tokenizer: The policy's tokenizer.
         today: Date that a chat template may format: that of the run's first start. None means the current date.
+        evaluation: Name of the evaluation set that is stored, as held-out rows. None for the recipe's data.
     """
 
-    def __init__(self, resolved: Resolved, tokenizer: PreTrainedTokenizerBase, today: date | None = None) -> None:
-        self.resolved, self.recipe = resolved, resolved.recipe
+    def __init__(
+        self, resolved: Resolved, tokenizer: PreTrainedTokenizerBase, today: date | None = None,
+        evaluation: str | None = None,
+    ) -> None:  # fmt: skip
+        self.resolved, self.recipe, self.evaluation = resolved, resolved.recipe, evaluation
         self.tokenizer, self.today = tokenizer, today
+        self.source = resolved.source(evaluation)
+        self._data = resolved.data_fingerprint if evaluation is None else resolved.evaluation_fingerprints[evaluation]
         self.root = cache_root() / "tokens"
         terms, metrics = [term for _, term in self.recipe.objective.terms], self.recipe.eval.metrics
-        origins = [resolved.registry.origin(type(component)) for component in self.recipe.data.components]
+        origins = [resolved.registry.origin(type(component)) for component in self.source.components]
         self._inputs = digest({
-            "data": resolved.data_fingerprint,
+            "data": self._data if evaluation is None else [self._data, "evaluation"],
             "plugins": [origin.code for origin in origins if origin.package != "alignzoo"],
             "format": FORMAT_VERSION,
             "tokenizer": tokenizer_fingerprint(tokenizer, today),
@@ -122,6 +160,13 @@ class TokenStore:
                 dataset = self._find(log) or self._make(reader, log)
         return dataset
 
+    @property
+    def _label(self) -> str:
+        return "tokens" if self.evaluation is None else f"tokens of eval.data.{self.evaluation}"
+
+    def _sizes(self, train: int, held_out: int) -> str:
+        return f"{train:,} + {held_out:,}" if self.evaluation is None else f"{held_out:,}"
+
     def _find(self, log: Log) -> TokenizedDataset | None:
         for key in (self._key_of_pairs, self.key):
             folder = self.root / key
@@ -135,13 +180,14 @@ class TokenStore:
                 quarantine(folder)
                 continue
             if dataset is not None:
-                log(f"tokens: {len(dataset.train.trees):,} + {len(dataset.held_out.trees):,} rows from the store")
+                sizes = self._sizes(len(dataset.train.trees), len(dataset.held_out.trees))
+                log(f"{self._label}: {sizes} rows from the store")
                 return dataset
         return None
 
     def _make(self, reader: RowReader, log: Log) -> TokenizedDataset:
         plan = reader.plan
-        log(f"tokens: tokenizing {plan.count(TRAIN):,} + {plan.count(HELD_OUT):,} rows")
+        log(f"{self._label}: tokenizing {self._sizes(plan.count(TRAIN), plan.count(HELD_OUT))} rows")
         folder = self.root / (self._key_of_pairs if plan.pairs else self.key)
         try:
             with atomic_folder(folder) as temporary:
@@ -157,17 +203,19 @@ class TokenStore:
         work = folder / "work"
         work.mkdir()
         pipeline = TokenizePipeline(reader, self.tokenizer, self.recipe, work, self.today)
-        parts = pipeline.prepare(folder / HELD_OUT_ROWS, folder / TRAIN_ROWS if self._keeps_rows else None)
+        parts = pipeline.prepare(folder / HELD_OUT_ROWS, folder / TRAIN_ROWS, None if self._keeps_rows else FIRST)
         for name, (writer, prepared) in zip(PARTS, parts, strict=True):
             writer.save(prepared.trees, folder / f"{name}.safetensors")
         shutil.rmtree(work)
-        if self.resolved.digest_data() != self.resolved.data_fingerprint:
+        content = reader.plan.content(HELD_OUT if reader.evaluation else TRAIN)
+        save_file({"prompts": content.prompts, "rows": content.rows}, folder / CONTENT)
+        if self.resolved.digest_data(self.evaluation) != self._data:
             raise UserError(
                 "the data has changed since the run's fingerprint was computed", where="data",
                 expected="files that do not change while they are read", hint="the same command starts a new run",
             )  # fmt: skip
         train, held_out = (prepared for _, prepared in parts)
-        report = data_report(reader.plan.rows, train, held_out, self.recipe.data)
+        report = data_report(reader.plan.rows, train, held_out, self.source)
         write_manifest(folder, {"mismatched": train.trees.mismatched, "report": report})
 
     def _make_unnamed(self, reader: RowReader) -> TokenizedDataset:
@@ -182,6 +230,7 @@ class TokenStore:
         """Memory-map a folder's arrays; None if there is no folder. Raises BadFile where it is damaged."""
         try:
             about, train, held_out = read_folder(folder)
+            content = read_content(folder / CONTENT)
         except MissingFile:  # or removed by another process
             return None
         most = vocabulary_size(self.tokenizer)
@@ -189,8 +238,8 @@ class TokenStore:
             if len(part.trees.tokens) and part.trees.tokens.max() >= most:
                 raise BadFile("damaged: a token id is not the tokenizer's", where=str(folder))
         # The report names the source as this recipe does: the files may have moved.
-        source = {"name": self.recipe.data.name} | self.recipe.data.model_dump(mode="json")
-        return TokenizedDataset(train, held_out, about["report"] | {"source": source})
+        source = self.source.model_dump(mode="json", by_alias=True)
+        return TokenizedDataset(train, held_out, about["report"] | {"source": source}, content)
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
@@ -227,12 +276,19 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], TokenizedRows, TokenizedR
         kind = BadFile if os.path.lexists(folder) else MissingFile  # or a file, or a link to nothing
         raise kind("damaged" if kind is BadFile else "no such folder", where=str(folder))
     train, held_out = (
-        read_stored(
-            folder / f"{name}.safetensors", folder / rows if rows in about["files"] else None, about["mismatched"]
-        )
+        read_stored(folder / f"{name}.safetensors", folder / rows, about["mismatched"])
         for name, rows in zip(PARTS, (TRAIN_ROWS, HELD_OUT_ROWS), strict=True)
     )
     return about, train, held_out
+
+
+def read_content(path: Path) -> Content:
+    """Memory-map the hashes of a folder. Raises BadFile where the file is damaged."""
+    arrays = mmap_safetensors(path)
+    names = ("prompts", "rows")
+    if set(arrays) != set(names) or any(arrays[name].dtype != np.int64 or arrays[name].ndim > 1 for name in names):
+        raise BadFile("damaged: it lacks the hashes of prompts and rows", where=str(path))
+    return Content(*(arrays[name] for name in names))
 
 
 def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:

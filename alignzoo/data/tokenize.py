@@ -9,6 +9,7 @@ from datetime import date
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alignzoo.core.errors import UserError
 from alignzoo.data.assistant_turns import render_scored
@@ -53,6 +54,8 @@ class TokenizedRows:
     truncated_completions: int = 0
     boundary: Counter[str] = field(default_factory=Counter)
     """Number of rows with each of the notes of `Encoded`."""
+    cut: Sequence[int] | NDArray[np.int32] = ()
+    """Number of tokens that truncation takes from each tree, of its prompt and of all completions."""
 
 
 def tokenize(
@@ -112,6 +115,10 @@ class Encoder:
             for row, own, chat in zip(rows, rendered, chats, strict=True)
             for results in ([next(tokenized[chat]) for _ in own],)
         ]
+
+    def texts(self, row: Row) -> list[str]:
+        """Return the text of a row's prompt with each completion, as it is tokenized."""
+        return [one.text for one in self._render(row)]
 
     def _prompt(self, ids: Ids, cuts: Sequence[Cut]) -> Encoded:
         """Return the ids of a prompt alone, without the end-of-sequence token that the tokenizer may add."""
@@ -199,6 +206,7 @@ def build_trees(rows: Sequence[Row], encoded: Sequence[Encoded], tokens: TokensC
     counts: Counter[str] = Counter()
     skipped: list[Skipped] = []
     boundary: Counter[str] = Counter()
+    lost: list[int] = []
     for row, (prompt, contexts, completions, spans, has_bos, notes) in zip(rows, encoded, strict=True):
         cut = truncate(prompt, contexts, completions, tokens, keep_first=has_bos)
         if not prompt or not all(completions):
@@ -214,12 +222,13 @@ def build_trees(rows: Sequence[Row], encoded: Sequence[Encoded], tokens: TokensC
             skipped.append(Skipped(row.id, f"{which} {'after truncation' if shorter else 'as tokens'}"))
             continue
         boundary.update(notes)
+        lost.append(sum(map(len, (prompt, *completions))) - sum(map(len, (cut_prompt, *cut_completions))))
         counts["prompts"] += len(cut_prompt) < len(prompt)
         counts["completions"] += any(len(a) < len(b) for a, b in zip(cut_completions, completions, strict=True))
         branches = tuple(map(_branch, own, spans))
         trees.append(Tree(row.id, np.array(cut_prompt, dtype=np.int32), branches))
         kept.append(row)
-    return TokenizedRows(Trees.build(trees), kept, skipped, counts["prompts"], counts["completions"], boundary)
+    return TokenizedRows(Trees.build(trees), kept, skipped, counts["prompts"], counts["completions"], boundary, lost)
 
 
 def _branch(ids: Ids, spans: Sequence[tuple[int, int]]) -> Branch:

@@ -26,7 +26,7 @@ from alignzoo.data.row_reader import RowReader
 from alignzoo.data.tokenize import Encoder, TokenizedRows, build_trees
 from alignzoo.data.tree_writer import TreeWriter
 from alignzoo.interfaces.metric import Metric
-from alignzoo.interfaces.rows import Row, Skipped, strings
+from alignzoo.interfaces.rows import Row, Skipped, characters, strings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -61,17 +61,19 @@ class TokenizePipeline:
         today: date | None = None,
     ) -> None:  # fmt: skip
         self.reader, self.tokenizer, self.recipe, self.folder = reader, tokenizer, recipe, folder
-        self.encoder = Encoder(tokenizer, recipe.tokens, today, recipe.data.train_on)
+        self.encoder = Encoder(tokenizer, recipe.tokens, today, reader.source.train_on)
+        self.tools = sum(map(len, strings(list(recipe.tokens.tools or ()))))
         self.objective, self.has_singles = recipe.objective, [False, False]
 
     def prepare(
-        self, rows: Path, train_rows: Path | None = None
+        self, rows: Path, train_rows: Path | None = None, most: int | None = None
     ) -> tuple[tuple[TreeWriter, TokenizedRows], tuple[TreeWriter, TokenizedRows]]:
         """Prepare the training and the held-out rows.
 
         Args:
             rows: File to write the held-out rows to.
-            train_rows: File to write the training rows to; None discards them.
+            train_rows: File to write training rows to; None discards them.
+            most: Number of training rows that are written, the first ones; None for all.
 
         Returns:
             (writer, trees) of the training rows, and of the held-out rows.
@@ -79,7 +81,7 @@ class TokenizePipeline:
         Raises:
             UserError: As `prepare` and `read_rows`.
         """
-        writers = TreeWriter(self.folder / "train", train_rows), TreeWriter(self.folder / "held_out", rows)
+        writers = TreeWriter(self.folder / "train", train_rows, most), TreeWriter(self.folder / "held_out", rows)
         for (held_out, converted, unconverted), raw in in_children(self._chunks(), self._start, _at_once()):
             part = unpack(raw, converted)
             metrics = self._metrics(held_out)
@@ -107,9 +109,7 @@ class TokenizePipeline:
 
     def _characters(self, row: Row) -> int:
         """Return the number of characters that a row has to tokenize, about."""
-        tools = row.tools or self.recipe.tokens.tools or ()
-        texts = [row.prompt, [[one.context, one.text] for one in row.completions], list(tools)]
-        return sum(map(len, strings(texts)))
+        return characters(row) + self.tools * (row.tools is None) * len(row.completions)
 
     def _chunks(self) -> Iterator[Chunk]:
         waiting: tuple[list[Row], list[Row]] = ([], [])
@@ -122,7 +122,7 @@ class TokenizePipeline:
                 sizes[held_out] += self._characters(row)
             full = len(rows) == CHUNK or sizes[held_out] > CHUNK_CHARACTERS
             if full or (row is None and rows):
-                yield held_out, *convert_side(rows, self.recipe, self.recipe.data, held_out)
+                yield held_out, *convert_side(rows, self.recipe, self.reader.source, held_out)
                 rows.clear()
                 sizes[held_out] = 0
 

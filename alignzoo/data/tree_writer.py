@@ -22,7 +22,7 @@ from alignzoo.interfaces.rows import Completion, Row, Skipped, Text
 ARRAYS, COLUMN = ("tokens", "segments", "trees", "spans", "span_cuts"), "column "
 TYPES = {
     "tokens": np.int32, "segments": np.int64, "trees": np.int64, "spans": np.int32, "span_cuts": np.int64,
-    "keys": np.uint8, "ids": np.uint8, "id_cuts": np.int64, "row_cuts": np.int64,
+    "keys": np.uint8, "ids": np.uint8, "id_cuts": np.int64, "row_cuts": np.int64, "cut": np.int32,
 }  # fmt: skip
 
 
@@ -32,10 +32,12 @@ class TreeWriter:
     Args:
         folder: New folder for arrays until `save` writes them to one file.
         rows: File for the rows as JSON lines. None discards the rows.
+        most: Number of rows that are kept, the first ones; None for all.
     """
 
-    def __init__(self, folder: Path, rows: Path | None = None) -> None:
+    def __init__(self, folder: Path, rows: Path | None = None, most: int | None = None) -> None:
         folder.mkdir()
+        self._most = most
         self.folder, self.size, self.mismatched = folder, 0, False
         self._arrays = {name: ArrayWriter(folder / name, type) for name, type in TYPES.items()}
         self._columns: dict[str, ArrayWriter] = {}
@@ -54,8 +56,11 @@ class TreeWriter:
         self.truncated_completions += part.truncated_completions
         self.boundary += part.boundary
         self.add_trees(part.trees)
+        self._append("cut", np.asarray(part.cut))
         if self._rows:
-            lines = StringArray.of(json.dumps(row_to_json(row)) + "\n" for row in part.rows)
+            kept = self._arrays["row_cuts"].size - 1
+            rows = part.rows if self._most is None else part.rows[: max(0, self._most - kept)]
+            lines = StringArray.of(json.dumps(row_to_json(row)) + "\n" for row in rows)
             self._append("row_cuts", lines.cuts[1:] + self._rows.tell())
             self._rows.write(lines.raw.tobytes())
 
@@ -95,7 +100,8 @@ class TreeWriter:
         """Write trees (`self.trees()`, or trees derived from them) to one file that `read_stored` reads."""
         assert isinstance(trees.ids, StringArray)
         arrays: dict[str, NDArray[Any]] = {name: getattr(trees, name) for name in (*ARRAYS, "keys")}
-        arrays |= {"ids": trees.ids.raw, "id_cuts": trees.ids.cuts, "row_cuts": self._arrays["row_cuts"].whole()}
+        arrays |= {"ids": trees.ids.raw, "id_cuts": trees.ids.cuts, "row_cuts": self._arrays["row_cuts"].whole(),
+                   "cut": self._arrays["cut"].whole()}  # fmt: skip
         save_file(arrays | {COLUMN + name: values for name, values in trees.columns.items()}, path)
         if self._rows:
             self._rows.close()
@@ -148,7 +154,7 @@ def read_stored(path: Path, rows: Path | None, mismatched: bool) -> TokenizedRow
     if why := _misfit(arrays):
         raise BadFile(f"damaged: {why}", where=str(path))
     kept = StoredRows(rows, arrays["row_cuts"]) if rows else ()
-    return TokenizedRows(trees_from(arrays, mismatched), kept)
+    return TokenizedRows(trees_from(arrays, mismatched), kept, cut=arrays["cut"])
 
 
 def _misfit(arrays: Mapping[str, NDArray[Any]]) -> str:
@@ -170,6 +176,8 @@ def _misfit(arrays: Mapping[str, NDArray[Any]]) -> str:
     cuts = arrays["id_cuts"]
     if len(cuts) != len(trees) or not offsets_fit(cuts, len(arrays["ids"])):
         return "its ids don't fit its trees"
+    if len(arrays["cut"]) != len(trees) - 1:
+        return "its truncated tokens don't fit its trees"
     lengths = np.diff(segments)
     if (np.diff(trees) < 1).any() or (lengths[trees[:-1]] < 1).any():
         return "a tree has no prompt"

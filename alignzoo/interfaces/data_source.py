@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, SerializerFunctionWrapHandler, model_serializer
 
 from alignzoo.interfaces.component import Component
 from alignzoo.interfaces.format import Format
@@ -15,6 +15,8 @@ from alignzoo.interfaces.rows import Row, Skipped
 
 Split = Literal["train", "test"]
 TrainOn = Literal["assistant", "last_assistant", "all"]
+PART_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+"""Pattern of the names of a mixture's sources and of evaluation sets. In ids a slash follows the name."""
 
 
 class DataSource(Component):
@@ -27,9 +29,16 @@ class DataSource(Component):
     """Fields that name a recipe, whose run is made first. They are not part of `fingerprint`."""
 
     max_train_rows: int | None = Field(None, ge=1, description="use at most this many training rows, the first ones")
-    held_out_rows: int | None = Field(None, ge=1, description="use at most this many held-out rows")
+    held_out_rows: int | None = Field(None, ge=0, description="use at most this many held-out rows; 0: none")
     held_out_fraction: float = Field(
-        0.1, gt=0, lt=1, description="fraction of the groups held out if the source has no test split"
+        0.1,
+        ge=0,
+        lt=1,
+        description="fraction of the groups held out if the source has no test split; 0: train on every row",
+    )
+    deduplicate: bool = Field(
+        False,
+        description="drop repeated rows: of a split the first one stays, of a row in both splits the held-out one",
     )
     label_noise: float = Field(
         0.0,
@@ -47,8 +56,17 @@ class DataSource(Component):
         "(of rows with one completion without a label)",
     )
 
+    as_: str | None = Field(
+        None, alias="as", pattern=PART_NAME, description="name in a mixture: in the ids of its rows and in reports"
+    )
+
     _kinds: frozenset[str] = PrivateAttr(frozenset())
     _ties: bool = PrivateAttr(False)
+
+    @property
+    def parts(self) -> Mapping[str, DataSource]:
+        """The sources of a mixture by name. Any other source is its only part, under an empty name."""
+        return {"": self}
 
     def serving(self, kinds: Collection[str], ties: bool = False) -> Self:
         """Return a copy of the source for objectives that take these kinds of rows (`Objective.data`).
@@ -91,6 +109,11 @@ class DataSource(Component):
         return (self, *(value for value in own if isinstance(value, Format)))
 
     def digest_of(self, contents: Iterable[str]) -> str:
-        """Return a digest of the fields, except `path` (files may be moved), and of these strings."""
-        fields = json.dumps(self.model_dump(mode="json", exclude={"path", *self.needs_runs}), sort_keys=True)
+        """Return a digest of the fields, except `path` (files may be moved) and `as`, and of these strings."""
+        fields = json.dumps(self.model_dump(mode="json", exclude={"path", "as_", *self.needs_runs}), sort_keys=True)
         return blake2b("\n".join([self.name, fields, *contents]).encode(), digest_size=16).hexdigest()
+
+    @model_serializer(mode="wrap")
+    def _with_name(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keep the name when a source is dumped as a part of a mixture or as an evaluation set."""
+        return {"name": self.name, **fields(self)}

@@ -129,6 +129,12 @@ def plain_text(text: Text | Message) -> str:
     return "\n".join(map(plain_text, text))
 
 
+def characters(row: Row) -> int:
+    """Return the number of characters in a row's texts, tools, variables and other columns."""
+    completions = [[one.text, one.context] for one in row.completions]
+    return sum(map(len, strings([row.prompt, completions, row.tools, row.template_kwargs, row.extra])))
+
+
 def strings(value: Any) -> Iterator[str]:
     """Yield every string in a text, a list of messages or anything else that JSON holds, keys included."""
     if isinstance(value, str):

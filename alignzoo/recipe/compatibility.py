@@ -6,11 +6,15 @@ from collections.abc import Collection
 from typing import Any
 
 from alignzoo.core.errors import nearest
+from alignzoo.interfaces.data_source import DataSource
 from alignzoo.interfaces.metric import Metric
 from alignzoo.interfaces.model_source import ModelSource
 from alignzoo.interfaces.objective import Objective
 from alignzoo.recipe.problems import Problems
 
+OF_TRAINING = ("max_train_rows", "label_noise", "held_out_fraction")
+"""Fields of a data source that have no meaning for an evaluation set."""
+SPLITS = ("train", "held_out")
 POLICY = {"scalar": "a reward model", "language_model": "a language model"}
 
 
@@ -31,6 +35,19 @@ def check_adapters(objective: Any, model: Any, problems: Problems) -> None:
             f"{objective.name} trains a reward model, and its new head has no quantized weights to load",
             "lora without quantize",
         )
+
+
+def check_evaluation_sets(sets: dict[str, DataSource], problems: Problems) -> None:
+    """Add a problem for each field of an evaluation set that describes training rows."""
+    for name, source in sets.items():
+        if name in SPLITS:
+            problems.add(("eval", "data", name), "this is the name of a split of `data`", "another name")
+        for key in OF_TRAINING:
+            if getattr(source, key) != type(source).model_fields[key].default:
+                problems.add(
+                    ("eval", "data", name, key), "it describes rows to train on, and all rows of this set are held out",
+                    "held_out_rows, to use fewer of them" if key == "max_train_rows" else "no such field",
+                )  # fmt: skip
 
 
 def check_references(objective: Any, section: Any, names: Collection[str], drawn: bool, problems: Problems) -> None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import ValidationError
 
 from alignzoo.core.errors import UserError
+from alignzoo.interfaces.data_source import DataSource
 from alignzoo.interfaces.format import Format
 from alignzoo.recipe.problems import Problems
 from alignzoo.recipe.pydantic_errors import problems_of
 from alignzoo.recipe.renamed import new_name, new_value
 from alignzoo.registry.lookup import Registry
 
-NESTED = {Format: "format"}
-"""Base class that annotates a field -> the kind of the component in that field."""
+NESTED = {Format: "format", DataSource: "data source"}
+"""Base class that annotates a field -> the kind of the component, or of the list of components, in that field."""
 
 Path = tuple[str, ...]
 
@@ -38,9 +39,17 @@ class ComponentBuilder:
         if cls is None:
             return None
         for field, info in getattr(cls, "model_fields", {}).items():
-            if field in fields and info.annotation in NESTED:
-                fields[field] = self.build(fields[field], (*at, field), NESTED[info.annotation])
+            nested = _nested(info.annotation) if field in fields else None
+            if nested is None:
+                continue
+            if get_origin(info.annotation) is not tuple:
+                fields[field] = self.build(as_node(fields[field]), (*at, field), nested)
                 if fields[field] is None:
+                    return None
+            elif isinstance(fields[field], list):
+                items = enumerate(map(as_node, fields[field]))
+                fields[field] = [self.build(item, (*at, field, str(i)), nested) for i, item in items]
+                if None in fields[field]:
                     return None
         try:
             component = cls(**fields)
@@ -67,6 +76,17 @@ class ComponentBuilder:
                 self.problems.add(at, problem.what, problem.expected, problem.nearest, problem.hint)
             return None
 
+    def build_by_name(self, given: Any, at: Path, kind: str) -> dict[str, Any]:
+        """Return the components of a mapping of names to nodes, without those that have a problem.
+
+        A name whose node is null is left out, so that an overlay can drop what it inherits.
+        """
+        if not isinstance(given, dict):
+            self.problems.add(at, "not a mapping", f"names, each with a {kind}")
+            return {}
+        built = {name: self.build(as_node(item), (*at, name), kind) for name, item in given.items() if item is not None}
+        return {name: one for name, one in built.items() if one is not None}
+
     def build_list(self, given: Any, at: Path, kind: str) -> tuple[Any, ...]:
         """Return the components of a list of names or nodes, without those that have a problem.
 
@@ -83,6 +103,14 @@ class ComponentBuilder:
             if names.count(name) > 1:
                 self.problems.add(at, f"{name} is there twice", "each name once")
         return tuple(found)
+
+
+def _nested(annotation: Any) -> str | None:
+    """Return the kind of the component in a field, or of the components in a field of type tuple."""
+    if get_origin(annotation) is tuple:
+        annotation = get_args(annotation)[0]
+        annotation = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    return next((kind for cls, kind in NESTED.items() if cls is annotation), None)
 
 
 def as_node(item: Any) -> Any:

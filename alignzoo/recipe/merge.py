@@ -107,7 +107,8 @@ def _drop_other_starts(under: Node, over: Node) -> None:
 
 
 def _kind(at: Path_) -> Path_:
-    """Return the path with * for the name of a reference."""
+    """Return the path with * for the name of a reference, and that of `data` for any data source of the recipe."""
+    at = _section(at)
     return ("references", "*", *at[2:]) if at[:1] == ("references",) and len(at) > 1 else at
 
 
@@ -152,7 +153,7 @@ def _with_item(items: Node, path: list[str], depth: int, value: Node) -> Node:
 
 def resolve_paths(node: Node, folder: Path, at: Path_ = ()) -> Node:
     """Expand bare words (`objective: dpo` to {name: dpo}) and make paths absolute, in place."""
-    if at in BY_WORD and isinstance(node.value, str):
+    if _kind(at) in BY_WORD and isinstance(node.value, str):
         name = Node(node.value, node.origin)
         node.value, node.keys = {"name": name}, {"name": node.origin}
     if _kind(at) == ("references", "*") and isinstance(node.value, str):
@@ -165,6 +166,15 @@ def resolve_paths(node: Node, folder: Path, at: Path_ = ()) -> Node:
     for key, child in _children(node):
         resolve_paths(child, folder, (*at, key))
     return node
+
+
+def _section(at: Path_) -> Path_:
+    """Return the section that a path is like: a mixture's sources and the evaluation sets are like `data`."""
+    if at[:2] in (("data", "of"), ("eval", "data")) and len(at) > 2:
+        return ("data", *at[3:])
+    if at[:2] == ("eval", "data") and at[3:4] == ("of",) and len(at) > 4:
+        return ("data", *at[5:])
+    return at
 
 
 def check_beside(node: Node, at: Path_ = ()) -> None:

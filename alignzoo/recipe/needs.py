@@ -31,8 +31,10 @@ def runs_named(recipe: Recipe) -> dict[str, str]:
     terms = recipe.objective.terms
     alone = terms[0][1] is recipe.objective  # a list of one is a sum, whose field is objective.0
     objectives = {"objective" if alone else f"objective.{i}": term for i, (_, term) in enumerate(terms)}
+    sources = {"data": recipe.data} | {f"eval.data.{name}": source for name, source in recipe.eval.data.items()}
+    mixed = {f"{at}.of.{i}": part for at, source in sources.items() for i, part in enumerate(getattr(source, "of", ()))}
     references = {f"references.{name}": model for name, model in recipe.references.items()}
-    pieces: dict[str, Any] = {"model": recipe.model, **references, "data": recipe.data, **objectives}
+    pieces: dict[str, Any] = {"model": recipe.model, **references, **sources, **mixed, **objectives}
     return {f"{at}.{key}": value for at, piece in pieces.items() for key, value in _named(piece) if value}
 
 

@@ -73,6 +73,8 @@ def _sentence(item: Any, known: Sequence[str], loc: tuple[str, ...]) -> tuple[st
     if kind == "literal_error":
         options = [part.strip("'") for part in context["expected"].replace(" or ", ", ").split(", ")]
         return f"{shown} is not an option", f"one of {', '.join(options)}", nearest(str(got), options)
+    if kind == "string_pattern_mismatch":
+        return f"{shown} is not a name", "letters, digits, '_', '-' and '.', a letter or digit first", ""
     types = {
         "float": "a number", "int": "a whole number", "bool": "true or false", "string": "text", "dict": "a mapping",
         "tuple": "a list", "list": "a list", "finite": "a finite number", "model": "a mapping",

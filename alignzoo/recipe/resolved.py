@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from alignzoo.interfaces.data_source import DataSource
 from alignzoo.interfaces.format import Format
 from alignzoo.interfaces.model_source import ON_TOP, ModelSource
 from alignzoo.interfaces.objective import Objective
@@ -52,11 +53,25 @@ class Resolved:
         """`data.fingerprint()` and those of the runs that the data needs, as the run's fingerprint counts them."""
         return self.digest_data()
 
-    def digest_data(self) -> str:
-        """Return `data_fingerprint`, computed from the files as they are now."""
-        needs = {key: need.fingerprint for key, need in self.needs.items() if key.startswith("data.")}
-        own = self.recipe.data.fingerprint()
+    def digest_data(self, evaluation: str | None = None) -> str:
+        """Return `data_fingerprint`, computed from the files as they are now.
+
+        Args:
+            evaluation: Name of the evaluation set in place of the recipe's `data`.
+        """
+        at = "data" if evaluation is None else f"eval.data.{evaluation}"
+        needs = {key: need.fingerprint for key, need in self.needs.items() if key.startswith(f"{at}.")}
+        own = self.source(evaluation).fingerprint()
         return digest([own, needs]) if needs else own
+
+    def source(self, evaluation: str | None = None) -> DataSource:
+        """Return the recipe's `data`, or one of its evaluation sets."""
+        return self.recipe.data if evaluation is None else self.recipe.eval.data[evaluation]
+
+    @cached_property
+    def evaluation_fingerprints(self) -> dict[str, str]:
+        """The digest of each evaluation set, as `data_fingerprint`."""
+        return {name: self.digest_data(name) for name in self.recipe.eval.data}
 
     @property
     def source_code(self) -> str:
@@ -92,6 +107,7 @@ class Resolved:
                 del model["name"]
         for key in ("metrics", "judges"):
             values["eval"][key] = [self._node(one) for one in getattr(self.recipe.eval, key)]
+        values["eval"]["data"] = {name: self._node(source) for name, source in self.recipe.eval.data.items()}
         if self.recipe.rollout is None:
             del values["rollout"]
         else:
@@ -108,7 +124,12 @@ class Resolved:
         """A component as plain values, nested formats included."""
         name = {"name": self.registry.spelling(type(named))}
         fields = named.model_dump(mode="json", by_alias=True)
-        within = {key: self._node(value) for key, value in dict(named).items() if isinstance(value, Format)}
+        within: dict[str, Any] = {
+            key: self._node(value) for key, value in dict(named).items() if isinstance(value, Format)
+        }
+        if "of" in fields:  # the sources of a mixture, without what they take from it
+            parts = zip(fields["of"], named.of, strict=True)
+            within["of"] = [{key: node[key] for key in own} for own, part in parts for node in [self._node(part)]]
         return name | fields | within | name
 
     @property
@@ -117,6 +138,7 @@ class Resolved:
         recipe = self.recipe
         return [
             *recipe.objective.components, *recipe.data.components, recipe.model, *recipe.references.values(),
+            *(part for source in recipe.eval.data.values() for part in source.components),
             *recipe.eval.metrics, *recipe.eval.judges, *([recipe.filter.metric] if recipe.filter else ()),
             *(reward.judge for reward in (recipe.rollout.rewards if recipe.rollout else ())),
         ]  # fmt: skip
@@ -171,6 +193,9 @@ def fingerprint(resolved: Resolved) -> str:
     values["objective"] = recipe.objective.to_recipe()
     values["data"] = resolved.data_fingerprint
     values["eval"]["metrics"] = resolved.plain["eval"]["metrics"]
+    del values["eval"]["allow_overlap"], values["eval"]["data"]
+    if resolved.evaluation_fingerprints:
+        values["eval"]["data"] = resolved.evaluation_fingerprints
     values["eval"]["judges"] = [judge.fingerprint() for judge in recipe.eval.judges]
     if recipe.rollout is None:
         del values["rollout"]

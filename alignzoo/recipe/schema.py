@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from alignzoo.interfaces.component import Strict
-from alignzoo.interfaces.data_source import DataSource
+from alignzoo.interfaces.data_source import PART_NAME, DataSource
 from alignzoo.interfaces.judge import Judge
 from alignzoo.interfaces.metric import Metric
 from alignzoo.interfaces.model_source import ModelSource
@@ -149,8 +149,16 @@ class RepliesConfig(Strict):
     max_new_tokens: int = Field(64, ge=1, description="maximum length of a reply, in tokens")
 
 
+SetName = Annotated[str, Field(pattern=PART_NAME)]
+
+
 class EvalConfig(Strict):
-    """Measurements on the held-out rows."""
+    """Measurements on the held-out rows, and on further evaluation sets."""
+
+    data: dict[SetName, SerializeAsAny[DataSource]] = Field(
+        {}, description="further evaluation sets by name, each a data source: its test split, or all of its rows"
+    )
+    allow_overlap: bool = Field(False, description="say nothing of rows that are both trained on and evaluated")
 
     every: int | None = Field(None, ge=1, description="optimizer steps between evaluations; null: start and end only")
     replies: RepliesConfig = Field(RepliesConfig(), description="greedy replies to held-out prompts, before and after")

@@ -9,7 +9,13 @@ from pydantic import ValidationError
 
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.interfaces.component import NAME
-from alignzoo.recipe.compatibility import check_adapters, check_figures, check_filter, check_references
+from alignzoo.recipe.compatibility import (
+    check_adapters,
+    check_evaluation_sets,
+    check_figures,
+    check_filter,
+    check_references,
+)
 from alignzoo.recipe.components import ComponentBuilder, as_node
 from alignzoo.recipe.objective_node import build_objective
 from alignzoo.recipe.parse import Node
@@ -50,8 +56,10 @@ def validate(node: Node, name: str) -> tuple[Recipe, Registry]:
         problems.extend(problems_of(error, node, (), Recipe, reported=reported))
     problems.raise_if_any()
     terms = [term for _, term in recipe.objective.terms]
-    data = recipe.data.serving({term.data for term in terms}, any(term.ties for term in terms))
-    return recipe.model_copy(update={"data": data}), known
+    serves = {term.data for term in terms}, any(term.ties for term in terms)
+    sets = {name: source.serving(*serves) for name, source in recipe.eval.data.items()}
+    update = {"data": recipe.data.serving(*serves), "eval": recipe.eval.model_copy(update={"data": sets})}
+    return recipe.model_copy(update=update), known
 
 
 def _with_plugin_files(plugins: Any, problems: Problems) -> Registry:
@@ -81,6 +89,9 @@ def _build_components(plain: dict[str, Any], builder: ComponentBuilder) -> None:
         for key, kind in (("metrics", "metric"), ("judges", "judge")):
             if key in section:
                 section[key] = builder.build_list(section[key], ("eval", key), kind)
+        if "data" in section:
+            section["data"] = builder.build_by_name(section["data"], ("eval", "data"), "data source")
+            check_evaluation_sets(section["data"], builder.problems)
         check_figures(plain.get("objective"), section, builder.problems)
     drawn = plain.get("rollout") is not None
     check_references(plain.get("objective"), section, references, drawn, builder.problems)

@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib
 
 from alignzoo.report.svg import BLUE, GRAY, GREEN, INK, RED, STYLE, inline, new_figure, style_axes, svg_document
+from alignzoo.training.records import set_names
 
 Line = tuple[str, str, str, str]
 """(kind of metrics line, key, label, color)"""
@@ -32,6 +33,8 @@ PANELS: tuple[tuple[str, tuple[Line, ...]], ...] = (
     ("nats per token from the model's own forward", (("exactness", "difference", "", GRAY),)),
     ("learning rate", (("train", "learning_rate", "", GRAY),)),
 )  # fmt: skip
+SETS = (GREEN, "#8e6bbf", "#c98a1b", "#3aa6a6")
+"""Colors of evaluation sets."""
 POINTS = 400
 """Most points of a curve that are drawn, which keeps the page of a long run small."""
 
@@ -39,12 +42,25 @@ POINTS = 400
 def panels(lines: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     """Return (title, SVG) of every panel that has data."""
     drawn = []
-    for title, wanted in PANELS:
+    for title, wanted in with_sets(PANELS, lines):
         curves = [(label, color, kind, _points(lines, kind, key)) for kind, key, label, color in wanted]
         curves = [curve for curve in curves if curve[3]]
         if curves:
             drawn.append((title, _draw(title, curves)))
     return drawn
+
+
+def with_sets(
+    panels: Sequence[tuple[str, tuple[Line, ...]]], lines: Sequence[dict[str, Any]]
+) -> list[tuple[str, tuple[Line, ...]]]:
+    """Return the panels with a curve of each evaluation set, beside that of the held-out rows."""
+    names = dict.fromkeys(name for line in lines if line.get("kind") == "eval" for name in set_names(line))
+    found = []
+    for title, wanted in panels:
+        key = next((key for kind, key, _, _ in wanted if kind == "eval"), None)
+        sets = [("eval", f"{name}/{key}", name, SETS[n % len(SETS)]) for n, name in enumerate(names)] if key else []
+        found.append((title, (*wanted, *sets)))
+    return found
 
 
 def _points(lines: Sequence[dict[str, Any]], kind: str, key: str) -> list[tuple[float, float]]:

@@ -14,7 +14,7 @@ from alignzoo.core.door import MissingFile, read_json, read_text, translate
 from alignzoo.core.files import write_page
 from alignzoo.report.curves import panels
 from alignzoo.report.summary import summary_lines
-from alignzoo.training.records import Line, Sample, read_lines
+from alignzoo.training.records import Line, Sample, ShownRow, read_lines
 from alignzoo.training.run_folder import RunFolder
 
 
@@ -44,6 +44,7 @@ def _page(folder: Path) -> str:
             sample | {"turns": turns(sample["prompt"])} for sample in read_lines(folder / "samples.jsonl", Sample)
         ],
         data=data,
+        shown=read_lines(folder / "rows.jsonl", ShownRow),
         recipe=read_text(recipe) if recipe.is_file() else "",
     )
 

@@ -6,6 +6,9 @@ from typing import Any
 
 from rich.table import Table
 
+from alignzoo.data.statistics import source_lines
+from alignzoo.training.records import set_names
+
 
 def summary_table(summary: dict[str, Any]) -> Table:
     """Return a run's summary as a table of about a dozen lines."""
@@ -38,12 +41,14 @@ def summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
             ("held-out accuracy", f"{own} ± {error} (n {scores['n']:,}); the start {start} {base}"),
             ("margin", margin),
         ]
-    losses = f"{number(scores.get('loss'), '.4f')} held out, {number(train['final_loss'], '.4f')} in the last step"
+    losses = f"{number(train['final_loss'], '.4f')} in the last step"
+    losses = f"{scores['loss']:.4f} held out, {losses}" if "loss" in scores else losses
     lines = [
         ("objective", objective_words(summary["objective"])),
         *accuracy,
         *_measured(scores),
         *(_judged(name, figures) for name, figures in summary.get("judges", {}).items()),
+        *_sets(scores),
         ("loss", losses),
         ("data", f"{data['train']:,} training rows, {data['skipped']:,} of {data['read']:,} read were skipped"),
         ("training", f"{train['steps']:,} steps in {train['seconds']:.1f} s, {train['pairs_per_second']:.0f} rows/s, "
@@ -59,6 +64,9 @@ def summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
     if data.get("flipped"):
         place = [name for name, _ in lines].index("training")
         lines.insert(place, ("label noise", f"{data['flipped']:,} training labels were flipped"))
+    if data.get("sources"):
+        place = [name for name, _ in lines].index("training")
+        lines[place:place] = [("", line) for line in source_lines(data["sources"])]
     return lines
 
 
@@ -67,9 +75,22 @@ def number(value: float | None, spec: str) -> str:
     return "none" if value is None else format(value, spec)
 
 
+def _sets(scores: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return a line for each evaluation set: its loss, its accuracy and its size."""
+    lines = []
+    for name in set_names(scores):
+        own = {key.partition("/")[2]: value for key, value in scores.items() if key.startswith(f"{name}/")}
+        parts = [f"loss {number(own.get('loss'), '.4f')} (before training {number(own.get('loss_before'), '.4f')})"]
+        if "preference_accuracy" in own:
+            accuracy, error = (number(own.get(f"preference_accuracy{end}"), ".3f") for end in ("", "_se"))
+            parts.append(f"accuracy {accuracy} ± {error}")
+        lines.append((f"on {name}", f"{', '.join(parts)} (n {own['n']:,})"))
+    return lines
+
+
 def _measured(scores: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the recipe's metrics: figures with a standard error other than the accuracy."""
-    named = [name for name in scores if f"{name}_se" in scores and name != "preference_accuracy"]
+    named = [name for name in scores if f"{name}_se" in scores and name.rpartition("/")[2] != "preference_accuracy"]
     return [(name.replace("_", " "), f"{scores[name]:.4g} ± {scores[f'{name}_se']:.2g}") for name in named]
 
 

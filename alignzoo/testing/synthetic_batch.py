@@ -30,6 +30,8 @@ SEED = 20231
 ROWS = 6
 BRANCHES = {"pair": 2, "chosen": 1, "unpaired": 2, "ranked": 4, "group": 4}
 MAX_NEW_TOKENS = 12
+FLAGS = ((1, 1), (1, 0), (1, 1), (0, 1), (1, 1), (0, 0))
+"""A flag of the best completion and of the others, by row: every case, and more rows that it does not change."""
 BOUNDS = {
     "log_prob": (-math.inf, 0.0), "log_collision_prob": (-math.inf, 0.0), "entropy": (0.0, math.inf),
     "forward_kl": (0.0, math.inf), "reverse_kl": (0.0, math.inf), "scalar": (-math.inf, math.inf),
@@ -230,7 +232,8 @@ def _branch(rng: np.random.Generator) -> Branch:
 def _column(name: str, objective: Objective, rows: int, count: int, rng: np.random.Generator) -> NDArray[Any]:
     """Return (rows, count) values, best first: a margin for the row, or a positive number for each completion."""
     if name in objective.flags:
-        return rng.integers(0, 2, (rows, count))
+        pattern = np.array(FLAGS)[np.arange(rows) % len(FLAGS)]
+        return np.concatenate([pattern[:, :1], pattern[:, 1:].repeat(max(count - 1, 0), 1)], 1)
     if name in objective.probabilities:
         return -np.sort(-rng.uniform(0, 1, (rows, count)), 1)
     if name == "desirable":

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from alignzoo.data.statistics import data_warnings, tokenization_notes
+from alignzoo.data.statistics import data_lines, tokenization_notes
 from alignzoo.scoring.layout import Layout
 from alignzoo.training.job import Job
 
@@ -24,11 +24,12 @@ def announce(job: Job, report: dict[str, Any], model: PreTrainedModel, layout: L
     info(
         f"data: {report['train']:,} training and {report['held_out']:,} held-out rows of {report['read']:,} read"
         + (f"; skipped: {skipped}" if skipped else "")
-        + data_warnings(report)
     )
+    for line in data_lines(report, recipe):
+        info(f"data: {line}")
     for line in tokenization_notes(report, recipe.tokens.thinking):
         info(f"data: {line}")
-    if getattr(recipe.data, "path", recipe.data.name) == "toy":
+    if "toy" in [getattr(part, "path", part.name) for part in recipe.data.parts.values()]:
         info(
             "data: this is the embedded toy set; for real HH set data.path=FILE_OR_FOLDER, "
             "or add --with scale/pythia-2.8b.yaml"

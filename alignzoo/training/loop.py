@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,8 @@ class Training:
 
     job: Job
     engine: Engine
-    held_out: BatchBuilder
+    evaluated: Mapping[str, BatchBuilder]
+    """Rows to evaluate: the held-out ones under an empty name, and each evaluation set."""
     tokenizer: PreTrainedTokenizerBase
     exact: Sequence[Check] = ()
     """The largest difference between the reference's scores and the model's own forward."""
@@ -233,7 +234,7 @@ class Training:
         return metrics
 
     def _measure(self) -> dict[str, Any]:
-        """Evaluate and record the held-out rows if an evaluation is due; {} otherwise."""
+        """Evaluate the rows and record their figures if an evaluation is due; {} otherwise, and without rows."""
         step, every = self.done, self.recipe.eval.every
         if 0 < step < self.engine.steps and (not every or step % every):
             return {}
@@ -242,11 +243,14 @@ class Training:
             hidden = self.screen.without_bars()  # a second bar would overwrite that of training
             budget, states = 2 * self.engine.passes.budget, self.engine.states
             scores: dict[str, float] = {}
-            if not self.held_out.groups and self.held_out.trees.answered:  # else the data has nothing to score
-                scores = evaluate(
-                    self.engine.scorer, self.held_out, budget, hidden, states, at_start=step == 0, ranks=self.ranks
-                )
+            for name, rows in self.evaluated.items():
+                if rows.groups or not rows.trees.answered:  # the data has nothing to score
+                    continue
+                found = evaluate(self.engine.scorer, rows, budget, hidden, states, at_start=step == 0, ranks=self.ranks)
+                scores |= {f"{name}/{key}" if name else key: value for key, value in found.items()}
             scores |= self.engine.batches.evaluate()
+        if not scores:
+            return {}
         with self.stopping.uninterruptible():
             return self._record({"kind": "eval", "step": step} | scores)
 

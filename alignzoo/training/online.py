@@ -40,7 +40,7 @@ class Online:
         if job.ranks.count > 1:
             raise UserError("completions are drawn by one process", where="rollout", expected="a job of one process")
         limits = (recipe.tokens.max_length, config.max_new_tokens, job.screen.info)
-        train, held_out = (Prompts.of(part, *limits) for part in (data.train, data.held_out))
+        train, held_out = (Prompts.of(part, *limits) for part in (data.train, data.answered))
         calendar = Calendar(recipe.train, config, len(train), recipe.seed)
         if len(train) < calendar.prompts:
             raise UserError(

@@ -13,8 +13,9 @@ from alignzoo.core.console import Screen
 from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.core.errors import UserError
 from alignzoo.core.paths import cache_root
+from alignzoo.data.dataset import tokenized_dataset
 from alignzoo.data.row_reader import RowReader
-from alignzoo.data.token_store import TokenizedDataset, TokenStore
+from alignzoo.data.token_store import TokenizedDataset
 from alignzoo.data.trees import Trees
 from alignzoo.interfaces.model_source import ModelSource
 from alignzoo.models.loading import load_policy, load_trained
@@ -53,8 +54,9 @@ def open_data(
     """
     reader = RowReader(resolved.recipe.data)
     tokenizer = load_tokenizer(resolved.recipe.model, reader, start)
-    store = TokenStore(resolved, tokenizer, first_day)
-    return tokenizer, ranks.main_process_first(lambda: store.get(reader, screen.info))
+    return tokenizer, ranks.main_process_first(
+        lambda: tokenized_dataset(resolved, tokenizer, screen.info, first_day, reader)
+    )
 
 
 def open_policy(

@@ -9,6 +9,8 @@ from transformers import PreTrainedModel
 
 from alignzoo.core.errors import UserError
 from alignzoo.data.convert import convert_side
+from alignzoo.data.statistics import NO_HELD_OUT
+from alignzoo.data.token_store import TokenizedDataset
 from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.interfaces.model_source import ModelSource
 from alignzoo.interfaces.rows import Row
@@ -53,10 +55,14 @@ def _check_first_row(resolved: Resolved) -> None:
         convert_side(list(islice(rows, 1)), resolved.recipe, data, held_out=False)
 
 
-def check_enough_rows(train: TokenizedRows, held_out: TokenizedRows, batch_size: int) -> None:
-    """Raise UserError when there are too few usable rows for a step and an evaluation."""
-    if not len(held_out.trees):
+def check_enough_rows(data: TokenizedDataset, batch_size: int) -> None:
+    """Raise UserError when there are too few usable rows for a step, or none for an evaluation that is asked for."""
+    train = data.train
+    if not len(data.held_out.trees) and data.report["held_out_is"] != NO_HELD_OUT:
         raise UserError("no held-out row is usable; data.json in the run folder has the reasons", where="data")
+    empty = next((name for name, rows in data.evaluation.items() if not len(rows.trees)), None)
+    if empty is not None:
+        raise UserError("no row of this evaluation set is usable", where=f"eval.data.{empty}")
     if len(train.trees) < batch_size:
         raise UserError(
             f"{len(train.trees)} training rows are usable, fewer than one batch",

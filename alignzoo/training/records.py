@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, FiniteFloat
 
 from alignzoo.core.artifacts import Manifest
 from alignzoo.core.door import MissingFile, read_json_lines
+from alignzoo.interfaces.data_source import PART_NAME
 
+Role = Literal["system", "user", "assistant", "tool", "text"]
 Count = Annotated[int, Field(ge=0)]
 Amount = Annotated[FiniteFloat, Field(ge=0)]
 Figures = dict[str, int | float | str | None]
@@ -36,6 +40,24 @@ class Sample(BaseModel, extra="allow"):
 
     id: str
     prompt: str
+
+
+class Part(BaseModel, extra="allow"):
+    """The prompt or a completion of a row in rows.jsonl."""
+
+    name: str
+    tokens: Count
+    scored: Count
+    pieces: list[tuple[Role, bool, list[str]]]
+
+
+class ShownRow(BaseModel, extra="allow"):
+    """A line of rows.jsonl: a row as the model sees it."""
+
+    id: str
+    split: str
+    cut: Count
+    parts: list[Part]
 
 
 class _Train(BaseModel, extra="allow"):
@@ -69,6 +91,12 @@ class CheckpointManifest(Manifest):
     budget: Count
     run: str
     """Fingerprint of the run."""
+
+
+def set_names(figures: Iterable[str]) -> list[str]:
+    """Return the names of the evaluation sets with figures, from keys such as `NAME/loss` and `NAME/n`."""
+    found = (key.removesuffix("/n") for key in figures if key.endswith("/n"))
+    return [name for name in found if re.fullmatch(PART_NAME, name)]
 
 
 def read_lines(path: Path, schema: type[BaseModel] | None = None, nan: bool = False) -> list[dict[str, Any]]:

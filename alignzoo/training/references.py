@@ -29,21 +29,23 @@ CACHED = ("sequence", "token")
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """The cached reference scores of both splits, None or left out where nothing needs them."""
+    """The cached reference scores of all rows, None or left out where nothing needs them."""
 
     train: ReferenceScores | None
-    held_out: ReferenceScores | None
+    evaluated: dict[str, ReferenceScores | None]
+    """Of each part of `TokenizedDataset.evaluated`."""
     exact: list[Check]
     """The checks of these scores, as the cache has them, against the models' own forwards; empty without one."""
     named_train: dict[str, TokenScores]
     """The scores under each named reference, as `BatchBuilder.recorded` holds them."""
-    named_held_out: dict[str, TokenScores]
+    named_evaluated: dict[str, dict[str, TokenScores]]
+    """The same of each part of `TokenizedDataset.evaluated`."""
 
     @property
     def parts(self) -> list[ReferenceScores | None]:
         """All scores."""
-        named = (*self.named_train.values(), *self.named_held_out.values())
-        return [self.train, self.held_out, *(one for one in named if isinstance(one, ReferenceScores))]
+        named = [one for own in (self.named_train, *self.named_evaluated.values()) for one in own.values()]
+        return [self.train, *self.evaluated.values(), *(one for one in named if isinstance(one, ReferenceScores))]
 
 
 def needed_references(recipe: Recipe) -> set[str]:
@@ -66,11 +68,12 @@ def score_references(
     for name in named.keys() - {MAIN}:
         of_objective = name in objective.references
         wanted[name] = (of_objective, of_objective or any(name in metric.references for metric in metrics))
-    found: dict[str, tuple[ReferenceScores | None, ReferenceScores | None]] = {}
+    found: dict[str, list[ReferenceScores | None]] = {}
     exact: list[Check] = []
     for name in sorted(wanted, key=lambda name: (name != MAIN, name)):
-        splits = zip((data.train, data.held_out), wanted[name], strict=True)
-        sides = [part if side and part.trees.answered else None for part, side in splits]
+        of_train, of_evaluated = wanted[name]
+        parts = [(data.train, of_train), *((part, of_evaluated) for part in data.evaluated.values())]
+        sides = [part if wanted_here and part.trees.answered else None for part, wanted_here in parts]
         trees = [part.trees for part in sides if part is not None]
         model = scorer
         if name in named and trees:
@@ -84,12 +87,15 @@ def score_references(
         # The check of the cache alone: those of the shards are printed, and a run that finds them there has none.
         exact += spot_check(spot, scores, job.ranks)[-1:]
         left = iter(scores)
-        found[name] = (None if sides[0] is None else next(left), None if sides[1] is None else next(left))
-    train, held_out = found.pop(MAIN)
+        found[name] = [None if part is None else next(left) for part in sides]
+    train, *evaluated = found.pop(MAIN)
+    named_train, *named_evaluated = (
+        {NAMED.format(name): own for name, scores in found.items() if (own := scores[n]) is not None}
+        for n in range(1 + len(data.evaluated))
+    )
     return References(
-        train, held_out, exact,
-        {NAMED.format(name): scores for name, (scores, _) in found.items() if scores is not None},
-        {NAMED.format(name): scores for name, (_, scores) in found.items() if scores is not None},
+        train, dict(zip(data.evaluated, evaluated, strict=True)), exact,
+        dict(named_train), {set: dict(own) for set, own in zip(data.evaluated, named_evaluated, strict=True)},
     )  # fmt: skip
 
 

@@ -8,8 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignzoo.core.console import Screen
-from alignzoo.data.row_reader import RowReader
-from alignzoo.data.token_store import TokenStore
+from alignzoo.data.dataset import tokenized_dataset
 from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.evaluation.judging import run_judge
 from alignzoo.evaluation.samples import choose_reply_rows, reply_records
@@ -65,10 +64,10 @@ def judge_replies(
 
 
 def held_out_prompts(resolved: Resolved, run: RunFolder, screen: Screen) -> dict[str, Prompt]:
-    """Return the prompts of a finished run's held-out rows, under the rows' ids."""
+    """Return the prompts of a finished run's evaluated rows, under the rows' ids."""
     tokenizer = pretrained_tokenizer(str(run.policy), None, resolved.recipe.model.runs_code)
-    store = TokenStore(resolved, tokenizer, run.first_day())
-    return {row.id: row.prompt for row in store.get(RowReader(resolved.recipe.data), screen.info).held_out.rows}
+    dataset = tokenized_dataset(resolved, tokenizer, screen.info, run.first_day())
+    return {row.id: row.prompt for row in dataset.answered.rows}
 
 
 def judge_again(

@@ -19,6 +19,7 @@ from alignzoo.core.files import remove
 from alignzoo.core.memory import reset_peak_memory, tune_malloc
 from alignzoo.core.paths import runs_root
 from alignzoo.core.redaction import holds_secret
+from alignzoo.data.shown_rows import first_rows
 from alignzoo.data.token_store import TokenizedDataset
 from alignzoo.models.compile import compiled_layers, disable_tf32
 from alignzoo.models.fingerprint import weights_fingerprint
@@ -167,7 +168,7 @@ def _phases(job: Job) -> dict[str, Any]:
     announce(job, data.report, model, layout, steps)
     start_fingerprint = weights_fingerprint(model)
     references = score_references(job, scorer, tokenizer, data)
-    before = greedy_replies(job, model, tokenizer, data.held_out)
+    before = greedy_replies(job, model, tokenizer, data.answered)
     adapt(job, model, tokenizer)
     training = _prepare(job, scorer, tokenizer, data, references, steps, online)
     with training.saved_on_stop():
@@ -177,10 +178,10 @@ def _phases(job: Job) -> dict[str, Any]:
     with training.finishing():
         with job.stopping.uninterruptible():
             export_policy(job, model, tokenizer)
-        after = greedy_replies(job, model, tokenizer, data.held_out)
+        after = greedy_replies(job, model, tokenizer, data.answered)
         if recipe.eval.judges:  # one may load a model, and memory run out: nothing may be lost
             training.save()
-        judges = judge_replies(job, tokenizer, data.held_out, before, after)
+        judges = judge_replies(job, tokenizer, data.answered, before, after)
         finished = FinishedRun(
             model, start_fingerprint, weights_fingerprint(model), layout, references.parts,
             last, judges, steps, ranks,
@@ -208,12 +209,14 @@ def _tokenize(job: Job) -> tuple[PreTrainedTokenizerBase, TokenizedDataset]:
     first_day = job.ranks.broadcast_from_main(job.folder.first_day)
     tokenizer, data = open_data(job.resolved, job.start, first_day, job.screen, job.ranks)
     job.folder.write_json("data.json", data.report)
-    check_enough_rows(data.train, data.held_out, job.recipe.train.batch_size)
+    if job.folder.writes:
+        job.folder.write_lines("rows.jsonl", first_rows(job.resolved, tokenizer, data, first_day))
+    check_enough_rows(data, job.recipe.train.batch_size)
     return tokenizer, data
 
 
 def _check_model(job: Job, model: PreTrainedModel, data: TokenizedDataset, online: Online | None) -> None:
-    check_positions(model, data.train, data.held_out)
+    check_positions(model, data.train, *data.evaluated.values())
     if online:
         online.check_positions(model)
     no_router_loss(model, job.recipe.train.ignore_router_loss)
@@ -237,10 +240,13 @@ def _prepare(
     train = BatchBuilder(
         recipe.objective, trees, references.train, beside, recipe.seed, recorded=references.named_train
     )
-    held_out = BatchBuilder(
-        recipe.objective, data.held_out.trees, references.held_out, beside, recipe.seed, recipe.eval.metrics,
-        references.named_held_out, starts_at_reference=MAIN not in recipe.references,
-    )  # fmt: skip
+    evaluated = {
+        name: BatchBuilder(
+            recipe.objective, part.trees, references.evaluated[name], beside, recipe.seed, recipe.eval.metrics,
+            references.named_evaluated[name], starts_at_reference=MAIN not in recipe.references,
+        )
+        for name, part in data.evaluated.items()
+    }  # fmt: skip
     job.stopping.doing = "stopped before the first step; the same command continues"
     optimizer = make_optimizer(recipe.train.optimizer, model, recipe.train.master_weights)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -252,7 +258,7 @@ def _prepare(
     engine.watch = watch_steps(engine)
     if engine.moving and (words := engine.moving.memory_words()):
         job.screen.info(words)
-    training = Training(job, engine, held_out, tokenizer, references.exact)
+    training = Training(job, engine, evaluated, tokenizer, references.exact)
     training.resume()
     if recipe.train.gradient_checkpointing:
         use_gradient_checkpointing(model)

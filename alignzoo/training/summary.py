@@ -43,7 +43,7 @@ class FinishedRun:
 def summarize(resolved: Resolved, folder: RunFolder, data: dict[str, Any], trained: FinishedRun) -> dict[str, Any]:
     """Return the summary, from the state of a finished run and the records in its folder."""
     recipe, lines, timings = resolved.recipe, read_lines(folder.metrics, Line), read_lines(folder.timings, Timing)
-    first = next(line for line in lines if line["kind"] == "eval")
+    first = next((line for line in lines if line["kind"] == "eval"), {})  # none without rows to evaluate
     seconds = sum(line["seconds"] for line in timings)
     start = f"the run of {resolved.start.recipe.name}" if resolved.start else str(recipe.model)
     node = recipe.objective.to_recipe()
@@ -63,9 +63,9 @@ def summarize(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
             "trained_weights": trained.trained_weights,
         }
         | ({"code": code} if (code := remote_code_digests(trained.model)) else {}),
-        "data": {key: value for key, value in data.items() if key not in ("skipped_rows", "lengths")},
+        "data": _counts(data),
         "eval": {key: value for key, value in trained.last_evaluation.items() if key not in ("kind", "step")}
-        | ({"loss_before": first["loss"]} if "loss" in first else {})
+        | {f"{key}_before": first[key] for key in first if key.rpartition("/")[2] == "loss"}
         | ({"baseline_accuracy": first[baseline], "baseline": baseline.split("_")[0]} if baseline else {}),
         "judges": trained.judges,
         "train": {
@@ -93,6 +93,14 @@ def summarize(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
         | {package: version(package) for package in PACKAGES},
         "plugins": _code_of(resolved),
     }
+
+
+def _counts(data: dict[str, Any]) -> dict[str, Any]:
+    """Return data.json without lists of rows and lengths, those of the evaluation sets included."""
+    counts = {key: value for key, value in data.items() if key not in ("skipped_rows", "lengths")}
+    if "evaluation" in counts:
+        counts["evaluation"] = {name: _counts(own) for name, own in counts["evaluation"].items()}
+    return counts
 
 
 def exactness(lines: Sequence[dict[str, Any]], timings: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:

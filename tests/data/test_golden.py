@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from alignzoo.data.token_store import FORMAT_VERSION, HELD_OUT_ROWS, PARTS
+from alignzoo.data.token_store import CONTENT, FORMAT_VERSION, HELD_OUT_ROWS, PARTS, TRAIN_ROWS
 
 WANT = golden.FOLDER / f"format-{FORMAT_VERSION}"
 RAISE = "stored tokens have changed: raise FORMAT_VERSION and run tests/golden_tokens.py"
@@ -29,5 +29,6 @@ def test_the_store_makes_what_the_golden_folder_holds(name, tmp_path):
         for key, array in want.items():
             assert got[key].dtype == array.dtype, f"{part} {key}: {RAISE}"
             assert np.array_equal(got[key], array, equal_nan=array.dtype == np.float32), f"{part} {key}: {RAISE}"
-    assert (made / HELD_OUT_ROWS).read_bytes() == (WANT / name / HELD_OUT_ROWS).read_bytes(), RAISE
+    for file in (TRAIN_ROWS, HELD_OUT_ROWS, CONTENT):
+        assert (made / file).read_bytes() == (WANT / name / file).read_bytes(), RAISE
     assert golden.about(made) == json.loads((WANT / name / "about.json").read_text()), RAISE

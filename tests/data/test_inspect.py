@@ -41,15 +41,13 @@ def test_counts_lengths_and_the_marked_boundary(inspect, write):
     )
     assert "1 skipped, 2" in text
     assert "  skipped: 1 chosen equals rejected\n" in text
-    assert "truncated: 0 prompts, the completions of 0 rows\n" in text
+    assert "truncated" not in text
     assert re.search(r"^chosen +\d+\.\d +\d+ +\d+ +\d+$", text, re.M)
-    joined = text.replace("<|endoftext|>", "END").replace("|", "")
-    assert (
-        "--- hh.jsonl:1: 12 prompt tokens\n\n\nHuman: odd\nchosen (3 scored, after 38 tokens of its own context)"
-        in joined
-    )
-    assert "Assistant: one\n\nHuman: q\n\nAssistant:⟦ xEND⟧" in joined
-    assert "Assistant: two\n\nHuman: q\n\nAssistant:⟦ yEND⟧" in joined
+    joined = "\n".join(line.strip() for line in text.replace("<|endoftext|>", "END").replace("|", "").splitlines())
+    prompt = "--- hh.jsonl:1 (train)\nprompt: 12 tokens\nuser ↵\n↵\nHuman: odd\n"
+    chosen = "chosen: 41 tokens, 3 scored\nassistant ↵\n↵\nAssistant: one\nuser ↵\n↵\nHuman: q\nassistant ↵\n↵\nAssistant:\n⟦ xEND⟧\n"
+    assert prompt + chosen in joined
+    assert "Assistant: two\nuser ↵\n↵\nHuman: q\nassistant ↵\n↵\nAssistant:\n⟦ yEND⟧" in joined
     assert "hh.jsonl:2" not in text
 
 
@@ -84,26 +82,81 @@ def test_what_a_terminal_obeys_is_shown_as_text(inspect, write):
 
 def test_rows_in_both_splits_and_truncated_rows_are_reported_everywhere(inspect, write, tmp_path):
     from alignzoo.cli.validate import command as validate
-    from alignzoo.data.statistics import data_warnings
 
     write("hh/train.jsonl", hh_records(40))
     write("hh/test.jsonl", [*hh_records(3), *hh_records(4, "other")])
     path, words = str(tmp_path / "hh"), ["tokens.max_length=38", "tokens.max_prompt_length=37"]
     text = inspect(path, *words)
-    assert "in both splits: 3 held-out rows are also training rows\n" in text
+    overlap = (
+        "overlap: 3 held-out rows are also training rows, 3 have a prompt that is trained on "
+        "(eval.allow_overlap=true hides this line)\n"
+    )
+    cut = "truncated: the completions of 43 rows to tokens.max_length=38\n"
+    assert cut + overlap in text
+    assert "overlap" not in inspect(path, *words, "eval.allow_overlap=true")
     report = json.loads(inspect(path, *words, "--json"))
-    assert report["in_both_splits"] == 3
+    assert report["overlap"] == {"rows": 3, "prompts": 3}
     assert report["truncated_completions"] == 43, "a prompt of 31 and a completion of 8 tokens; with other: 28 and 8"
-    said = "; truncated: 0 prompts, the completions of 43 rows; 3 held-out rows are also training rows"
-    assert data_warnings(report) == said
     given = [RECIPE, f"data.path={path}", "model.tokenizer={train: bytes}", "train.batch_size=4"]
     done = CliRunner().invoke(validate, [*given, *words], catch_exceptions=False)
-    assert done.stdout.count(f" flipped{said}\n") == 2, "of the run and of its start"
+    assert done.stdout.count(overlap) == done.stdout.count(cut) == 2, "of the run and of its start"
     done = CliRunner().invoke(validate, [*given, "model.tokenizer=/nowhere/at/all"], catch_exceptions=False)
-    assert "; 3 held-out rows are also training rows; truncated: not known (" in done.stdout
+    assert overlap in done.stdout
+    assert "truncated: not known (" in done.stdout
 
 
 def test_a_second_look_tokenizes_nothing(inspect, write):
     path = rows(write)
     assert "tokenizing" in inspect(path)
     assert "rows from the store" in inspect(path)
+
+
+@pytest.mark.slow
+def test_one_row_or_the_worst_rows_are_shown(inspect, write):
+    path = write("hh.jsonl", [*hh_records(20), *hh_records(2, "a much longer question")])
+    third = inspect(path, "--row", "3")
+    assert re.findall(r"^--- (\S+) \((\w+)\)", third, re.M) == [("hh.jsonl:3", "train")]
+    held_out = json.loads(inspect(path, "--json"))["held_out"]
+    shown = re.findall(r"^--- (\S+) \((\w+)\)", inspect(path, "--split", "held_out", "--rows", "99"), re.M)
+    assert len(shown) == held_out
+    assert {split for _, split in shown} == {"held_out"}
+    by_id = inspect(path, "--row", shown[0][0])
+    assert re.findall(r"^--- (\S+) \((\w+)\)", by_id, re.M) == shown[:1], "an id is found in any split"
+    longest = re.findall(r"^--- (\S+) \(train\); (\d+) tokens", inspect(path, "--worst", "length", "--rows", "2"), re.M)
+    assert [id for id, _ in longest] == ["hh.jsonl:21", "hh.jsonl:22"]
+    assert "\nno row is truncated\n" in inspect(path, "--worst", "truncated")
+    assert "\nno row is trained on and evaluated\n" in inspect(path, "--worst", "overlap")
+    with pytest.raises(UserError, match=r"--row: there is no row 'hh\.jsonl:99'"):
+        inspect(path, "--row", "hh.jsonl:99")
+    with pytest.raises(UserError, match=r"--split: there are no rows of 'heldout'.*did you mean 'held_out'"):
+        inspect(path, "--split", "heldout")
+
+
+def test_rows_are_legible_at_80_columns_with_and_without_colors():
+    from io import StringIO
+
+    from alignzoo.cli.shown import print_legend, print_row
+    from alignzoo.core.console import Console
+
+    words = [f" word{i}" for i in range(60)]
+    pieces = [["user", False, [*words, "\n"]], ["assistant", True, ["[/red]", "\x1b[2J", *words]]]
+    row = {
+        "id": "x",
+        "split": "train",
+        "cut": 3,
+        "parts": [{"name": "prompt", "tokens": 200, "scored": 62, "pieces": pieces}],
+    }
+    for terminal in (False, True):
+        file = StringIO()
+        console = Console(file=file, force_terminal=terminal, width=80, color_system="standard" if terminal else None)
+        print_legend(console)
+        print_row(console, row)
+        text = file.getvalue()
+        assert ("\x1b[" in text) == terminal
+        assert "\x1b[2J" not in text
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+        assert max(map(len, plain.splitlines())) <= 80
+        joined = re.sub(r"[\s|]+", "", plain)
+        assert "⟦[/red]\\u001b[2Jword0word1" in joined
+        assert "word59⟧...and77tokensmore" in joined
+        assert "3tokensarecutoff" in joined

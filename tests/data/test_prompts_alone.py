@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from byte_tokenizer import CHATML, byte_tokenizer
 
+from alignzoo.data.convert import to_prompts
 from alignzoo.data.formats.records import Records
 from alignzoo.data.row_reader import RowReader
 from alignzoo.data.sources.files import Files
@@ -94,3 +95,17 @@ def test_prompts_are_read_split_and_counted_as_other_rows(write):
     assert (found.read, len(found.train) + len(found.held_out), found.flipped) == (40, 40, 0)
     assert {row.group for row in found.train} & {row.group for row in found.held_out} == set()
     assert len(list(RowReader(source))) == len(found.train)
+
+
+def test_rows_with_completions_give_their_prompts():
+    answer = {"role": "assistant", "content": "A sea."}
+    dialogues = {"chosen": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: d",
+                 "rejected": "\n\nHuman: a\n\nAssistant: x\n\nHuman: c\n\nAssistant: d"}  # fmt: skip
+    given = rows({"prompt": "q", "chosen": "a", "rejected": "b", "gold": "x"}, {"messages": [USER, answer, USER, answer]},
+                 {"messages": [USER, answer, USER]}, {"prompt": "q", "completion": "a", "label": False}, dialogues)  # fmt: skip
+    kept, skipped = to_prompts(given)
+    assert [row.prompt for row in kept] == ["q", (USER,), (USER, answer, USER), "q"]
+    assert [(row.completions, row.extra.get("gold")) for row in kept] == [((), "x"), ((), None), ((), None), ((), None)]
+    assert [(one.id, one.reason) for one in skipped] == [("r4", "dialogues that differ before the reply")]
+    last, _ = to_prompts(given, "last_assistant")
+    assert last[1].prompt == (USER, answer, USER), "where the last turn begins"

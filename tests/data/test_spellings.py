@@ -9,6 +9,7 @@ import pytest
 from alignzoo.core.errors import UserError
 from alignzoo.data.convert import convert_rows
 from alignzoo.data.formats.records import Records
+from alignzoo.data.splits import without_tie
 from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.rows import Row, Skipped
 
@@ -79,7 +80,15 @@ def test_two_columns_are_a_pair_in_the_order_of_the_preference(record, names):
     assert (row.prompt, [one.text for one in row.completions]) == ("q", ["good", "bad"])
 
 
-@pytest.mark.parametrize("winner", ["tie", None, "both", "c"])
+@pytest.mark.parametrize("winner", ["tie", "Tie (both bad)"])
+def test_a_pair_of_equals_is_a_tie(winner):
+    record = {"prompt": "q", "a_1": "x", "a_2": "y", "winner": winner}
+    row = read(record, completions=["a_1", "a_2"], preferred="winner")
+    assert row.columns == {"tie": 1.0}
+    assert without_tie(row) == Skipped("r", "no preference", "tie")
+
+
+@pytest.mark.parametrize("winner", [None, "both", "c"])
 def test_a_pair_without_a_preference_is_skipped(winner):
     record = {"prompt": "q", "a_1": "x", "a_2": "y", "winner": winner}
     row = read(record, completions=["a_1", "a_2"], preferred="winner")

@@ -51,10 +51,12 @@ def test_rows_in_both_splits_are_counted():
     swapped = Row("other:1", "prompt 1", (Completion("bad 1"), Completion("good 1")), "x")
     other = Row("other:2", "prompt 2", (Completion("good 2"), Completion("worse 2")), "x")
     held_out = (replace(ROWS[0], id="other:0"), swapped, other, Skipped("other:3", "why"), replace(ROWS[4], id="o"))
-    assert read_rows(Given(train=ROWS[:5], test=held_out)).in_both == 3
-    assert read_rows(Given(train=ROWS[:5], test=held_out, max_train_rows=4)).in_both == 2, "of the rows that are used"
-    assert read_rows(Given(train=ROWS[:5], test=held_out, label_noise=1)).in_both == 3
-    assert read_rows(Given(train=TWINS)).in_both == 0
+    assert read_rows(Given(train=ROWS[:5], test=held_out)).overlap["rows"] == 3
+    assert read_rows(Given(train=ROWS[:5], test=held_out, max_train_rows=4)).overlap["rows"] == 2, (
+        "of the rows that are used"
+    )
+    assert read_rows(Given(train=ROWS[:5], test=held_out, label_noise=1)).overlap["rows"] == 3
+    assert read_rows(Given(train=TWINS)).overlap["rows"] == 0
 
 
 class Breaks(Given):

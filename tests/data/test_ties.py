@@ -73,7 +73,7 @@ def source(tmp_path):
 def test_rows_without_a_better_completion_are_skipped_and_counted_unless_an_objective_takes_ties(source):
     found = read_rows(source.serving({"pair"}))
     assert len(found.train) + len(found.held_out) == 4
-    assert [one.reason for one in found.skipped] == ["no completion is better", "all scores are equal"]
+    assert [one.reason for one in found.skipped] == ["no preference", "all scores are equal"]
     found = read_rows(source.serving({"pair"}, ties=True))
     assert len(found.train) + len(found.held_out) == 6
     assert found.skipped == []

@@ -433,7 +433,7 @@ def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(recipe):
     lines = []
     found = TokenStore(recipe(), byte_tokenizer()).get(RowReader(recipe().recipe.data), lines.append)
     assert len(found.train.trees) > 20
-    assert len(found.train.rows) == 0
+    assert len(found.train.rows) == 8, "those that are shown"
     assert "could not be written: file exists; the next run makes them again" in lines[-1]
 
 

@@ -92,11 +92,12 @@ def test_data_that_changes_while_it_is_read_is_reported(monkeypatch):
         list(RowReader(Shrinking()))
 
 
-def test_few_rows_are_read_once_and_many_twice(monkeypatch):
+@pytest.mark.parametrize(("limit", "most"), [("ROWS", 9), ("CHARACTERS", 49)])
+def test_few_rows_are_read_once_and_many_twice(monkeypatch, limit, most):
     reads = []
 
     class Counted(DataSource):
-        """Ten rows."""
+        """Ten rows of five characters."""
 
         name = "counted"
 
@@ -109,7 +110,7 @@ def test_few_rows_are_read_once_and_many_twice(monkeypatch):
     first, again = list(few.used()), list(few.used())
     assert first == again
     assert reads == ["train"]
-    monkeypatch.setattr("alignzoo.data.row_reader.MAX_ROWS_IN_MEMORY", 9)
+    monkeypatch.setattr(f"alignzoo.data.row_reader.MAX_{limit}_IN_MEMORY", most)
     many = RowReader(Counted())
     assert list(many.used()) == first
     assert list(many) == [row for held_out, row in first if not held_out] == read_rows(Counted()).train

@@ -66,7 +66,7 @@ def test_every_shipped_recipe_is_good(path, overlay):
 def test_the_papers_setting_is_the_papers():
     resolved = load_recipe("dpo_hh", (), ["scale/pythia-2.8b"])
     for part in (resolved.recipe, resolved.start.recipe):
-        assert part.data.model_dump(include={"path"}) == {"path": "Anthropic/hh-rlhf"}
+        assert part.data.path == "Anthropic/hh-rlhf"
         assert part.train.batch_size == 64
         assert (part.train.optimizer.name, part.train.optimizer.learning_rate) == ("rmsprop", 1e-6)
         assert (part.train.schedule.name, part.train.schedule.warmup_steps) == ("constant", 150)

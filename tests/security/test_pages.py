@@ -16,6 +16,10 @@ CANARY = (
 )
 
 
+KEPT = ("eval", "train", "system", "user", "assistant", "tool", "text")
+"""Texts of a run folder that are checked when they are read: kinds of lines, and roles."""
+
+
 class Reader(HTMLParser):
     def __init__(self):
         super().__init__()
@@ -77,11 +81,11 @@ def test_so_is_every_word_of_a_run_folder_that_somebody_sent(folder):
             return poisoned | ({CANARY: next(iter(poisoned.values()))} if poisoned else {})
         if isinstance(value, list):
             return [poison(one) for one in value]
-        return CANARY if isinstance(value, str) and value not in ("eval", "train") else value
+        return CANARY if isinstance(value, str) and value not in KEPT else value
 
     for name in ("summary.json", "data.json"):
         (folder / name).write_text(json.dumps(poison(json.loads((folder / name).read_text()))))
-    for name in ("samples.jsonl", "metrics.jsonl"):
+    for name in ("samples.jsonl", "metrics.jsonl", "rows.jsonl"):
         lines = [json.loads(line) for line in (folder / name).read_text().splitlines()]
         (folder / name).write_text("".join(json.dumps(poison(line)) + "\n" for line in lines))
     (folder / "recipe.yaml").write_text(f"name: {CANARY}")

@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 from zoo import OBJECTIVES
 
 from alignzoo.interfaces.loss_inputs import Pair, Ranked, Scored, Unpaired
@@ -47,19 +49,21 @@ def cut(scored: Scored) -> Scored:
     return replace(scored, _tokens=tokens, **{part: value.detach() for part, value in changes.items()})
 
 
+def best_cut(values: Tensor) -> Tensor:
+    """The values of lists, of which the first has no gradient."""
+    return torch.cat([values[:, :1].detach(), values[:, 1:]], 1)
+
+
 def first_cut(example: Any) -> Any:
     """Without the gradient of the first side: of a list, of the best completion."""
     if isinstance(example, Scored):
         return cut(example)
     if isinstance(example, Ranked):
         one = example.completions
-        changes = {}
-        for part in LEAVES:
-            value = getattr(one, part)
-            if value is not None:
-                changes[part] = value.clone()
-                changes[part][:, 0] = value[:, 0].detach()
-        return replace(example, completions=replace(one, **changes))
+        kept = {part: getattr(one, part) for part in LEAVES if getattr(one, part) is not None}
+        changes = {part: best_cut(value) for part, value in kept.items()}
+        outputs = {name: best_cut(value) for name, value in one._outputs.items()}
+        return replace(example, completions=replace(one, _outputs=outputs, **changes))
     side = next(iter(example.sides()))
     return replace(example, **{side: cut(getattr(example, side))})
 

@@ -53,4 +53,5 @@ class Records(Format):
         """Build a row from one record. Raises UserError for a missing column or a value of the wrong type."""
         if self.id:
             id = str(column_of(record, self.id, where))
-        return record_row(id, record, {part: getattr(self, part) for part in PARTS}, where)
+        names = {part: name for part in PARTS if (name := getattr(self, part)) != part}
+        return record_row(id, record, names, where)

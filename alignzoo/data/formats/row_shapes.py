@@ -75,7 +75,7 @@ def _answer(parts: Parts) -> str:
 
 def _with_inputs(row: Row | Skipped, parts: Parts) -> Row | Skipped:
     """Return a chat with its system message, tools and variables of the template."""
-    if isinstance(row, Skipped):
+    if isinstance(row, Skipped) or not any(part in parts for part in FOR_CHATS):
         return row
     if isinstance(row.prompt, str):
         unread = [part for part in FOR_CHATS if parts.has_value(part) and parts.get(part)]
@@ -95,9 +95,9 @@ def _with_inputs(row: Row | Skipped, parts: Parts) -> Row | Skipped:
 
 def _with_others(row: Row | Skipped, parts: Parts) -> Row | Skipped:
     """Return the row with the columns that have not been used. Numbers of a side belong to its completion."""
-    if isinstance(row, Skipped):
+    others = {} if isinstance(row, Skipped) else parts.others
+    if isinstance(row, Skipped) or not others:
         return row
-    others = parts.others
     own: list[dict[str, float]] = [dict(one.columns) for one in row.completions]
     rest: dict[str, float] = {}
     sides = ((*parts.columns("chosen"), "chosen"), (*parts.columns("rejected"), "rejected"))

@@ -129,9 +129,9 @@ class GPO(Objective):
 class FocalPO(Objective):
     """FocalPO: DPO with a factor that gives less weight to pairs that are ranked wrongly.
 
-    The gradient goes through the factor. The loss falls again where log sigmoid(beta h) is below -1 / gamma. The
-    authors' code is not public. A second implementation (warlockee/oxRL) has the same values and holds the factor
-    constant.
+    The gradient goes through the factor. The loss falls again where log sigmoid(beta h) is below -1 / gamma: for gamma
+    above 1.44 that is so at the reference, and gamma is at most 1. The authors' code is not public. A second
+    implementation (warlockee/oxRL) has the same values and holds the factor constant.
 
     When: pairs that are ranked wrongly are mostly noise.
 
@@ -144,7 +144,7 @@ class FocalPO(Objective):
     equation = "-sigmoid(beta h)^gamma log sigmoid(beta h)"
 
     beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
-    gamma: float = Field(0.05, ge=0, description="power of the factor; 0 is DPO; the paper uses 0.05 in all runs")
+    gamma: float = Field(0.05, ge=0, le=1, description="power of the factor; 0 is DPO; the paper uses 0.05 in all runs")
 
     def loss(self, pair: Pair) -> Tensor:
         """Return the loss, shape (B,)."""

@@ -199,7 +199,7 @@ FIELDS: dict[str, list[dict[str, Any]]] = {
         {"link": name, "beta": 0.5}
         for name in ("logistic", "hinge", "square", "truncated_quadratic", "savage", "cauchy", "exponential")
     ],
-    "focal_po": [{"beta": 0.5, "gamma": 2.0}],
+    "focal_po": [{"beta": 0.5, "gamma": 1.0}],
     "bpo": [{"link": name, "beta": 0.5, "alpha": 1.0} for name in ("logistic", "exponential", "savage", "square")],
     "minor_dpo": [{"beta": 0.5}],
     "dil": [{"estimator": "ukl"}],

@@ -1,0 +1,254 @@
+"""Mixtures: how many rows of each source, which ones, in what order; their splits, names and mistakes."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alignzoo.core.errors import UserError
+from alignzoo.data.mixing import draws, shares
+from alignzoo.data.row_reader import RowReader
+from alignzoo.data.sources.files import Files
+from alignzoo.data.sources.mix import Mix, derived_name
+from alignzoo.data.splits import read_rows
+from alignzoo.interfaces.data_source import DataSource, Split
+from alignzoo.interfaces.rows import Completion, Row, Skipped
+from alignzoo.recipe.load import load_recipe
+
+
+class Numbered(DataSource):
+    """Rows 0, 1, 2, ... with a prompt of their own, as a plugin's source would have them."""
+
+    name = "numbered"
+    rows: int = 10
+    tests: int = 0
+    word: str = "row"
+
+    def splits(self) -> tuple[Split, ...]:
+        return ("train", "test") if self.tests else ("train",)
+
+    def read(self, split: Split) -> Iterator[Row | Skipped]:
+        yield Skipped(f"{split}:bad", "empty completion")
+        for i in range(self.rows if split == "train" else self.tests):
+            prompt = f"{self.word} {split} {i}"
+            yield Row(f"{split}:{i}", prompt, (Completion("y"), Completion("n")), prompt)
+
+
+def part(name: str, rows: int, tests: int = 2, **fields) -> Numbered:
+    return Numbered(rows=rows, tests=tests, word=name, **{"as": name}, **fields)
+
+
+def by_source(rows) -> Counter:
+    return Counter(row.id.partition("/")[0] for row in rows)
+
+
+def numbers(rows, name: str) -> list[int]:
+    return [int(row.id.rpartition(":")[2]) for row in rows if row.id.startswith(f"{name}/")]
+
+
+def test_without_weights_every_row_is_there_once_and_any_beginning_has_the_proportions():
+    source = Mix(of=(part("a", 600), part("b", 300), part("c", 100)))
+    found = read_rows(source)
+    assert by_source(found.train) == {"a": 600, "b": 300, "c": 100}
+    assert by_source(found.held_out) == {"a": 2, "b": 2, "c": 2}
+    assert by_source(found.skipped) == {"a": 2, "b": 2, "c": 2}
+    assert (found.read, found.left_out) == (1012, 0)
+    for size in (100, 250, 500, 900):
+        here = by_source(found.train[:size])
+        assert all(abs(here[name] - size * share) <= 2 for name, share in (("a", 0.6), ("b", 0.3), ("c", 0.1)))
+    assert len({row.id for row in found.train}) == 1000
+    assert numbers(found.train, "a") == list(range(600)), "a source keeps its order"
+    order = [row.id for row in found.train]
+    assert order == [row.id for row in read_rows(source).train] == [row.id for row in RowReader(source)]
+    other = [row.id for row in read_rows(source.model_copy(update={"seed": 1})).train]
+    assert other != order
+    assert sorted(other) == sorted(order)
+
+
+def test_with_weights_the_first_source_to_be_used_up_ends_the_mixture():
+    parts = (part("a", 600), part("b", 300), part("c", 100))
+    found = read_rows(Mix(of=parts, weights=(2, 2, 1)))
+    assert by_source(found.train) == {"a": 200, "b": 200, "c": 100}, "c is used up"
+    assert found.left_out == 500
+    assert found.sources["a"] == {"read": 604, "train": 200, "held_out": 2, "skipped": 2, "deduplicated": 0,
+                                  "left_out": 400}  # fmt: skip
+    chosen = numbers(found.train, "a")
+    assert len(set(chosen)) == 200, "without replacement"
+    assert chosen == sorted(chosen)
+    assert 240 < sum(chosen) / 200 < 360, "from the whole of the source"
+    assert chosen != numbers(read_rows(Mix(of=parts, weights=(2, 2, 1), seed=7)).train, "a")
+    fewer = numbers(read_rows(Mix(of=parts, weights=(1, 1, 1))).train, "a")
+    assert set(fewer) < set(chosen), "the same seed, so a part of them"
+
+
+@given(
+    counts=st.lists(st.integers(1, 10**6), min_size=1, max_size=6), data=st.data(),
+)  # fmt: skip
+def test_draws_are_as_many_as_fit_the_weights(counts, data):
+    weights = data.draw(st.lists(st.floats(1e-3, 1e3), min_size=len(counts), max_size=len(counts)))
+    found = draws(counts, weights)
+    assert all(0 <= one <= count for one, count in zip(found, counts, strict=True))
+    assert any(one == count for one, count in zip(found, counts, strict=True)), "a source is used up"
+    unit = min(count / weight for count, weight in zip(counts, weights, strict=True))
+    assert all(abs(one - unit * weight) <= 0.5 + 1e-6 * one for one, weight in zip(found, weights, strict=True))
+    limit = data.draw(st.integers(0, sum(counts)))
+    divided = shares(counts, limit)
+    assert sum(divided) == limit
+    assert all(abs(one - limit * count / sum(counts)) < 1 for one, count in zip(divided, counts, strict=True))
+
+
+def test_limits_of_the_mixture_keep_its_proportions_and_those_of_a_source_are_its_own():
+    parts = (part("a", 600, max_train_rows=400), part("b", 300, tests=30, held_out_rows=10))
+    found = read_rows(Mix(of=parts, max_train_rows=70, held_out_rows=6))
+    assert by_source(found.train) == {"a": 40, "b": 30}
+    assert by_source(found.held_out) == {"a": 1, "b": 5}
+    assert numbers(found.train, "a") == list(range(40))
+    assert by_source(read_rows(Mix(of=parts)).train) == {"a": 400, "b": 300}
+
+
+def test_each_source_has_its_own_split():
+    parts = (part("a", 50, tests=5), part("b", 100, tests=0), part("c", 40, tests=0, held_out_fraction=0))
+    found = read_rows(Mix(of=parts, held_out_fraction=0.3))
+    held_out = by_source(found.held_out)
+    assert (held_out["a"], held_out["c"]) == (5, 0)
+    assert 15 < held_out["b"] < 45
+    assert found.from_training == ("b",)
+    alone = read_rows(Numbered(rows=100, word="b", held_out_fraction=0.3))
+    assert numbers(found.held_out, "b") == [int(row.id.rpartition(":")[2]) for row in alone.held_out]
+
+
+def test_noise_and_repeated_rows_are_those_of_the_whole_mixture():
+    parts = (part("a", 200), part("b", 200, label_noise=0))
+    found = read_rows(Mix(of=parts, label_noise=0.5))
+    assert 70 < found.flipped < 130
+    assert not [row for row in found.train if row.id.startswith("b/") and row.completions[0].text == "n"]
+    twice = (part("a", 30), Numbered(rows=50, tests=2, word="a", **{"as": "again"}))
+    found = read_rows(Mix(of=twice))
+    assert found.duplicates["train"]["rows"] == 30
+    assert found.duplicates["held_out"]["rows"] == 2
+    found = read_rows(Mix(of=twice, deduplicate=True))
+    assert by_source(found.train) == {"a": 30, "again": 20}, "the first one stays"
+    assert (found.deduplicated, found.sources["again"]["deduplicated"]) == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("x/chat.jsonl.gz", "chat"), ("/data/a b.csv", "a-b"), ("x/*.jsonl", "files"), ("folder", "files"), (("a", "b"), "files")],
+)  # fmt: skip
+def test_a_source_without_a_name_has_that_of_its_file(path, name):
+    assert derived_name(Files(path=path)) == name
+
+
+def test_names_that_are_there_twice_are_numbered():
+    parts = Mix(of=(Files(path="a.jsonl"), Numbered(), Files(path="b/a.csv"), Numbered(**{"as": "numbered"}))).parts
+    assert list(parts) == ["a", "numbered-2", "a-2", "numbered"]
+
+
+RECIPE = {
+    "objective": "dpo", "model": {"path": "nowhere"}, "train": {"optimizer": {"name": "sgd", "learning_rate": 1}},
+    "data": {"name": "mix", "of": ["hh", {"name": "toy", "shape": "tools"}, {"name": "files", "path": "./a.csv",
+             "as": "table", "format": {"name": "records", "prompt": "q"}}], "weights": [3, 1, 1]},
+    "eval": {"data": {"table": {"name": "files", "path": "./b.csv", "format": "records"}, "hh": "hh"}},
+}  # fmt: skip
+
+
+@pytest.fixture
+def recipe(tmp_path: Path):
+    (tmp_path / "a.csv").write_text("q,chosen,rejected\n" + "".join(f"p {i},y,n\n" for i in range(40)))
+    (tmp_path / "b.csv").write_text("prompt,chosen,rejected\n" + "".join(f"p {i},y,n\n" for i in range(4)))
+    path = tmp_path / "mix.yaml"
+    path.write_text(yaml.safe_dump(RECIPE))
+    return lambda *overrides: load_recipe(path, list(overrides))
+
+
+def test_a_resolved_mixture_loads_to_the_same_run_and_takes_overrides(recipe, tmp_path):
+    resolved = recipe()
+    assert list(resolved.recipe.data.parts) == ["hh", "toy", "table"]
+    again = tmp_path / "again.yaml"
+    again.write_text(resolved.to_yaml())
+    assert load_recipe(again).fingerprint == resolved.fingerprint
+    changed = load_recipe(again, ["data.held_out_fraction=0.4", "data.of.2.max_train_rows=7", "data.of.0=toy"])
+    hh, _, table = changed.recipe.data.of
+    assert (hh.name, table.held_out_fraction, table.max_train_rows) == ("toy", 0.4, 7)
+    assert {component.name for component in resolved.components} >= {"mix", "hh", "toy", "files", "records"}
+
+
+def test_the_fingerprint_has_all_that_the_rows_depend_on(recipe, tmp_path):
+    same = recipe().fingerprint
+    changes = [
+        "data.weights=[3,1,2]", "data.weights=null", "data.seed=1", "data.of.0.max_train_rows=5", "data.of.2.as=t",
+        "data.deduplicate=true", "data.held_out_fraction=0.2", "eval.data.hh.held_out_rows=3", "eval.data.hh=null",
+        "data.of.2.format.chosen=rejected",
+    ]  # fmt: skip
+    assert len({same, *(recipe(one).fingerprint for one in changes)}) == 1 + len(changes)
+    assert recipe("eval.allow_overlap=true").fingerprint == same
+    for name in ("a.csv", "b.csv"):
+        with open(tmp_path / name, "a") as file:
+            file.write("p,y,n\n")
+        before, same = same, recipe().fingerprint
+        assert before != same
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("data.weights=[1,2]", "data: 2 weights for 3 sources"),
+        ("data.weights=[1,2,0]", "data.weights.2: 0 is out of bounds; expected above 0"),
+        ("data.of.1.shap=tools", r"data.of.1.shap: no such field; did you mean 'shape'"),
+        ("data.of.1.name=toi", r"data.of.1.name: no data source is called 'toi'"),
+        ("data.of.0.train_on=all", r"of.0.train_on is one for all sources: set it beside `of`"),
+        ("data.of.0={name: mix, of: [hh]}", "of.0: a mixture can't be mixed again; name its sources here"),
+        ("data.of.0.as=table", r"two sources are named 'table'"),
+        ("data.of.0.as=a/b", r"data.of.0.as: 'a/b' is not a name"),
+        ("data.of=hh", "data.of: 'hh' is not a list"),
+        ("eval.data.hh.max_train_rows=3", r"eval.data.hh.max_train_rows: it describes rows to train on"),
+        ("eval.data.held_out=hh", r"eval.data.held_out: this is the name of a split"),
+        ("eval.data=hh", r"eval.data: not a mapping"),
+        ("eval.data.x.name=nothing", r"eval.data.x.name: no data source is called 'nothing'"),
+    ],
+)
+def test_a_mistake_is_named_with_its_key(recipe, override, words):
+    with pytest.raises(UserError, match=words):
+        recipe(override)
+
+
+def test_a_source_that_is_used_up_before_it_begins_is_an_error_with_its_name():
+    parts = (part("a", 10), Numbered(rows=0, tests=2, **{"as": "b"}))
+    with pytest.raises(UserError, match="no row of b is left to train on, and it has a weight"):
+        read_rows(Mix(of=parts, weights=(1, 1)))
+    assert by_source(read_rows(Mix(of=parts)).train) == {"a": 10}
+
+
+def test_every_row_can_be_trained_on():
+    found = read_rows(Numbered(rows=20, held_out_fraction=0))
+    assert (len(found.train), found.held_out, found.held_out_wanted) == (20, [], False)
+    same = [Row(f"{i}", "p", (Completion("y"), Completion("n")), "one group") for i in range(3)]
+
+    class Same(Numbered):
+        def read(self, split: Split) -> Iterator[Row | Skipped]:
+            yield from same
+
+    with pytest.raises(UserError, match="held_out_fraction: 0 trains on every row"):
+        read_rows(Same())
+    assert len(read_rows(Same(held_out_fraction=0)).train) == 3
+    assert not read_rows(Numbered(rows=5, tests=3, held_out_rows=0)).held_out_wanted
+
+
+def test_an_evaluation_set_is_the_test_split_or_all_rows(tmp_path):
+    for source, count in (
+        (Numbered(rows=9, tests=4), 4),
+        (Numbered(rows=9), 9),
+        (Numbered(rows=9, held_out_rows=2), 2),
+    ):
+        rows = list(RowReader(source, evaluation=True).used())
+        assert len(rows) == count
+        assert all(held_out for held_out, _ in rows)
+    (tmp_path / "train.jsonl").write_text(json.dumps({"prompt": "p", "chosen": "y", "rejected": "n"}) + "\n")
+    assert len(list(RowReader(Files(path=str(tmp_path / "train.jsonl")), evaluation=True).used())) == 1

@@ -18,6 +18,7 @@ from alignzoo.core.console import warn_once
 from alignzoo.core.errors import attribute_errors
 from alignzoo.interfaces.loss_inputs import Scored
 from alignzoo.interfaces.objective import Objective
+from alignzoo.interfaces.rows import TIE
 from alignzoo.interfaces.ties import ULPS, tie_groups
 from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.scored_batch import ScoredBatch
@@ -76,7 +77,9 @@ def row_metrics(
             ]:
                 gone = rows.with_any(reward.isnan())
                 found |= {name: found[name].where(~gone, torch.nan) for name in unknown}
-    if tied := builder.tied(batch).nonzero()[0].tolist():  # neither of a tie's completions is the better one
+    if TIE in builder.trees.columns and (
+        tied := builder.tied(batch).nonzero()[0].tolist()
+    ):  # neither of a tie's completions is the better one
         found = {
             name: value.index_fill(0, torch.tensor(tied, device=value.device), torch.nan)
             for name, value in found.items()

@@ -155,11 +155,14 @@ class BatchBuilder:
                 yield LossInput(self.scored(batch, term, first[n], step), n)
         elif term.data == "pair":
             worst = first + self.real(batch) - 1
-            tied = self.tied(batch)
-            n = n if term.ties else n[~tied]
+            sides = (first, worst)
+            tied = self.tied(batch) if term.ties or TIE in self.trees.columns else None
+            if tied is not None and not term.ties:
+                n = n[~tied]
+                sides = (first[n], worst[n])
             if len(n):
-                chosen, rejected = (self.scored(batch, term, index[n], step) for index in (first, worst))
-                flags = torch.from_numpy(tied).to(batch.like.device) if term.ties else None
+                chosen, rejected = (self.scored(batch, term, index, step) for index in sides)
+                flags = None if tied is None or not term.ties else torch.from_numpy(tied).to(batch.like.device)
                 uniform = self._uniform(batch, term, n, step)
                 yield LossInput(Pair(chosen, rejected, flags, **own, _uniform=uniform), n)
         elif term.data == "unpaired":

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from pydantic import BaseModel
+from pydantic import BaseModel, create_model
 
 from alignzoo.cli import COMMANDS, alignzoo
 from alignzoo.cli.describe import HAVE, have, needs, paper, usage
@@ -28,6 +28,7 @@ from alignzoo.cli.parameters import parameters
 from alignzoo.compare.spec import Comparison, Sampling
 from alignzoo.interfaces.data_source import DataSource
 from alignzoo.interfaces.model_source import Lora, ModelSource
+from alignzoo.recipe.rollout import Reward, RolloutConfig
 from alignzoo.recipe.schema import (
     SGD,
     AdamW,
@@ -172,6 +173,9 @@ def keys() -> Iterator[str]:
         yield from table(f"Optimizer {optimizer.model_fields['name'].default}", "train.optimizer.", optimizer)
     yield from table("Schedule", "train.schedule.", Schedule)
     yield from table("Filter", "filter.", FilterConfig)
+    yield from table("Rollout", "rollout.", RolloutConfig)
+    beside = create_model("Beside", judge=(Any, None))
+    yield from table("Reward, beside the keys of its judge", "rollout.rewards[].", Reward, beside)
     yield from table("Eval", "eval.", EvalConfig)
     yield from table("Replies", "eval.replies.", RepliesConfig)
     yield from table("Model, every source", "model.", ModelSource)

@@ -22,7 +22,7 @@ from alignzoo.recipe.schema import Recipe
 from alignzoo.rollouts.calendar import Calendar
 from alignzoo.rollouts.draw import Draws, draw
 from alignzoo.rollouts.figures import divergence, divergence_figures, figures
-from alignzoo.rollouts.folder import Arrays, RolloutFolder
+from alignzoo.rollouts.folder import PHASES, Arrays, RolloutFolder
 from alignzoo.rollouts.prompts import Prompts
 from alignzoo.rollouts.rewards import Judged, combine, score
 from alignzoo.rollouts.scores import TokenValues, score_rows
@@ -221,11 +221,16 @@ class Rollouts:
         reference = TokenValues(trees, scored["ref_log_prob"]) if "ref_log_prob" in scored else None
         self.builder.hold(trees, reference, known)
 
-    def words(self) -> list[str]:
-        """Return the last rollout's reward, KL divergence, length and times, for the progress bar."""
-        line, names = self._last, {"reward": ".3f", "kl": ".3f", "length": ".1f"}
+    def words(self, seconds: float) -> list[str]:
+        """Return figures for the progress bar: the last rollout's reward, KL divergence and length, and times.
+
+        Args:
+            seconds: The time that the step took; scoring the draws counts as learning too.
+        """
+        line, names = self._last, {"reward": ".3f", "kl": ".2f", "length": ".0f"}
         found = [f"{name} {line[name]:{form}}" for name, form in names.items() if name in line]
-        return [*found, *(f"{name} {value:.1f} s" for name, value in self._times.items())]
+        drawn, judged, scored = (self._times.get(name, 0.0) for name in PHASES)
+        return [*found, f"drawn {drawn:.1f}", f"judged {judged:.1f}", f"learnt {scored + seconds:.1f} s"]
 
     def evaluate(self) -> dict[str, float]:
         """Return the figures of one draw for each of some held-out prompts: rewards, KL divergence, lengths."""

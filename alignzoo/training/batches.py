@@ -24,8 +24,8 @@ class BatchSource(Protocol):
     def evaluate(self) -> dict[str, float]:
         """Return figures of held-out prompts beside those of the held-out rows."""
 
-    def words(self) -> list[str]:
-        """Return figures for the progress bar."""
+    def words(self, seconds: float) -> list[str]:
+        """Return figures for the progress bar, after a step that took so long."""
 
 
 @dataclass
@@ -48,6 +48,6 @@ class DataBatches:
         """Return nothing: the held-out rows are all there is."""
         return {}
 
-    def words(self) -> list[str]:
+    def words(self, seconds: float) -> list[str]:
         """Return nothing."""
         return []

@@ -280,9 +280,7 @@ class Training:
         words = [f"loss {metrics['loss']:.4f}"] if "loss" in metrics else ["no rows"]
         if "accuracy" in metrics:
             words += [f"accuracy {metrics['accuracy']:.3f}", f"margin {metrics['margin']:.3f}"]
-        if drawn := self.engine.batches.words():
-            words += [*drawn, f"learnt {self._learnt:.1f} s"]
-        return "  ".join(words)
+        return "  ".join([*words, *self.engine.batches.words(self._learnt)])
 
 
 def watch_steps(engine: Engine) -> Watch | None:

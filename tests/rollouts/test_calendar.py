@@ -53,3 +53,12 @@ def test_without_shuffling_prompts_come_in_the_order_of_the_data(step):
     rollout = one.turn(step).rollout
     assert one.prompts_of(rollout).tolist() == list(range(12 * rollout, 12 * rollout + 12))
     assert one.minibatch(step).tolist() == [0, 1, 2, 3]
+
+
+def test_the_progress_line_has_reward_kl_length_and_where_the_time_went():
+    from alignzoo.rollouts.source import Rollouts
+
+    source = object.__new__(Rollouts)
+    source._last = {"reward": 0.51234, "kl": 1.206, "length": 24.7}
+    source._times = {"drawn": 2.04, "judged": 0.06, "scored": 1.0}
+    assert source.words(2.5) == ["reward 0.512", "kl 1.21", "length 25", "drawn 2.0", "judged 0.1", "learnt 3.5 s"]

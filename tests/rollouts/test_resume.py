@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -28,10 +29,13 @@ OPTIONS = ("rollout.prompts=8", "rollout.epochs=1", "train.max_steps=6", "train.
 
 
 def everything(folder: Path) -> list[bytes]:
-    """The run's bytes, and those of its rollouts with their names; what was damaged is set aside under a hidden name."""
+    """The objective's last state, the run's bytes, and those of its rollouts with their names; what was damaged is set aside under a hidden name."""
     names = sorted(path.relative_to(folder) for path in (folder / "rollouts").rglob("*") if path.is_file())
     names = [name for name in names if not any(part.startswith(".") for part in name.parts)]
-    return bytes_of(folder) + [b"%s: %s" % (str(name).encode(), (folder / name).read_bytes()) for name in names]
+    state = json.loads((folder / "checkpoints/step-000006/about.json").read_text())["objective"]
+    return [json.dumps(state).encode(), *bytes_of(folder)] + [
+        b"%s: %s" % (str(name).encode(), (folder / name).read_bytes()) for name in names
+    ]
 
 
 def killed(module, name: str, at: int, work) -> bool:
@@ -58,7 +62,7 @@ def killed(module, name: str, at: int, work) -> bool:
 def test_a_killed_run_ends_with_the_same_bytes(online):
     done = online("reinforce_pp", *OPTIONS)
     want = everything(done.folder)
-    assert len(want) == 3 + 3 * 7  # three phases of two files, and the texts
+    assert len(want) == 4 + 3 * 7  # three phases of two files, and the texts
     for module, name, at in KILLS.values():
         shutil.rmtree(done.folder)
         assert killed(module, name, at, lambda: online("reinforce_pp", *OPTIONS)), name

@@ -59,7 +59,7 @@ def formula_difference(cls) -> float:
 
 
 WEIGHTED = {"wpo", "alpha_dpo", "beta_dpo"}
-"""What these hold constant depends on the same log-probs; `test_identities` has their gradients."""
+"""What these hold constant depends on the same log-probs; `test_held_constant` has their gradients."""
 
 
 def direction(y: Completion) -> list[float]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -63,12 +63,12 @@ class Batch:
             leaves: values to use instead of the batch's own.
             rows: the rows to keep, in this order; all rows by default.
         """
-        batch = self._builder.empty(range(len(self.trees)))
+        named = {NAMED.format(name): values for name, values in self.named.items()}
+        values = {**(self.leaves if leaves is None else leaves), "ref_log_prob": self.ref_log_prob, **named}
+        batch = replace(self._empty, values=values)
         if HIDDEN_SUM in self._builder.asked:
             rng = np.random.default_rng(SEED)
             batch.values[HIDDEN_SUM] = torch.tensor(rng.normal(size=(len(batch.lengths), 3))).to(self.ref_log_prob)
-        named = {NAMED.format(name): values for name, values in self.named.items()}
-        batch.values |= {**(self.leaves if leaves is None else leaves), "ref_log_prob": self.ref_log_prob, **named}
         if self.objective.data == "group":
             batch.values["old_log_prob"] = self.old_log_prob
             if self.advantage.dim() == 1:
@@ -77,8 +77,7 @@ class Batch:
 
     def group(self, requirements: Requirements | None = None) -> Group:
         """Return all draws as `advantage` sees them, with the state before the step."""
-        batch = self._builder.empty(range(len(self.trees)))
-        batch.values = {"old_log_prob": self.old_log_prob, "ref_log_prob": self.ref_log_prob}
+        batch = replace(self._empty, values={"old_log_prob": self.old_log_prob, "ref_log_prob": self.ref_log_prob})
         return advantage_input(self._builder, batch, self.objective, self.objective.initial_state(), requirements)
 
     @property
@@ -127,6 +126,11 @@ class Batch:
         """Return the rows as `weight` sees them before any forward pass: all scores are zero."""
         zeros = self._builder.zeros(range(len(self.trees)))
         return next(iter(self._builder.examples(zeros, self.objective, self.state))).example
+
+    @cached_property
+    def _empty(self) -> ScoredBatch:
+        """All rows without values: reading the trees again for each step of a check would take most of its time."""
+        return self._builder.empty(range(len(self.trees)))
 
     @cached_property
     def _builder(self) -> BatchBuilder:

@@ -6,6 +6,8 @@ import re
 
 from checkout import ROOT
 
+from alignzoo.registry.known_packages import PACKAGE_OF
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -34,3 +36,21 @@ def test_the_speed_has_the_extremes_of_its_results():
         (shares, "Peak memory is {} to {} of TRL's defaults"),
     ):
         assert words.format(min(values), max(values)) in speed
+
+
+def test_pages_give_the_numbers_of_components_that_packages_have():
+    """`PACKAGE_OF` is what the packages register: tests/plugins."""
+    words = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    count = re.compile(rf"\b(\d+|{'|'.join(words)})(?: published)? (objective|modifier|metric)s\b")
+    for page in ("README.md", "docs/plugins.md", "plugins/README.md"):
+        lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
+        named = [
+            (name[0], found)
+            for line in lines
+            if (name := re.search(r"alignzoo-\w+", line))
+            for found in count.findall(line)
+        ]
+        assert ("alignzoo-zoo", "objective") in {(package, kind) for package, (_, kind) in named}
+        for package, (number, kind) in named:
+            registered = list(PACKAGE_OF[kind].values()).count(package)
+            assert (int(number) if number.isdigit() else words.index(number)) == registered, (page, package, kind)

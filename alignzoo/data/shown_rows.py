@@ -81,7 +81,10 @@ class _ShownRow:
         tree, row, rows = self.tree, self.row, self.rows
         parts: list[dict[str, Any]] = []
         names = rows.trees.names(self.index)[: len(row.completions)]
-        ends = self._ends(row)
+        if not row.completions:  # of a run that trains on draws
+            size = len(tree.prompt)
+            parts.append(self._part("prompt", tree.prompt, ["text"] * size, np.zeros(size, np.bool_)))
+        ends = self._ends(row) if row.completions else []
         for b, (name, branch) in enumerate(zip(names, tree.branches, strict=False)):
             unknown = ["text"] * (len(tree.prompt) + len(branch.tokens))
             roles = self._roles(tree, branch, is_chat(row), *ends[b]) if ends else unknown

@@ -75,7 +75,8 @@ RIGHT_IS_FLAT = {
 @pytest.mark.parametrize("r", [30.0, 100.0, 500.0])
 @pytest.mark.parametrize(
     "cls",
-    [one for one in OBJECTIVES if one.data == "pair" and not one.tokens and one.head != "scalar" and one.columns == ()
+    [one for one in OBJECTIVES if one.data == "pair" and not one.tokens and one.head != "scalar"
+     and not one.columns and not one.column_fields
      and one.name not in RIGHT_IS_FLAT],
     ids=lambda cls: cls.name,
 )  # fmt: skip

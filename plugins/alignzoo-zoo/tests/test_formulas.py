@@ -49,7 +49,7 @@ def formula_difference(cls) -> float:
     """The largest relative difference of a loss from its paper's formula, over all batches and hyper-parameters."""
     far = 0.0
     for fields in cases(cls):
-        for rows in batches(cls.data).values():
+        for rows in batches(cls).values():
             ours = cls(**fields).loss(build(cls, rows)).tolist()
             papers = FORMULAS[cls.name](rows, STATE.get(cls.name, {}), **fields)
             if cls.name in BY_RANK:

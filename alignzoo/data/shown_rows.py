@@ -20,13 +20,14 @@ from alignzoo.data.chat_template import PLACEHOLDER, Inputs, answer_message, com
 from alignzoo.data.convert import convert_rows
 from alignzoo.data.row_reader import RowReader
 from alignzoo.data.tokenize import Encoder, TokenizedRows
+from alignzoo.data.trees import Branch
 from alignzoo.interfaces.rows import Message, Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from alignzoo.data.token_store import TokenizedDataset
-    from alignzoo.data.trees import Branch, Tree
+    from alignzoo.data.trees import Tree
     from alignzoo.recipe.resolved import Resolved
 
 ROLES = ("system", "user", "assistant", "tool", "text")
@@ -80,13 +81,15 @@ class _ShownRow:
     def show(self) -> dict[str, Any]:
         tree, row, rows = self.tree, self.row, self.rows
         parts: list[dict[str, Any]] = []
-        names = rows.trees.names(self.index)[: len(row.completions)]
+        names = rows.trees.names(self.index)[: len(row.completions)] or ("",)
         ends = self._ends(row)
-        for b, (name, branch) in enumerate(zip(names, tree.branches, strict=False)):
+        for b, (name, branch) in enumerate(zip(names, tree.branches or [Branch.of([])], strict=False)):
             unknown = ["text"] * (len(tree.prompt) + len(branch.tokens))
             roles = self._roles(tree, branch, is_chat(row), *ends[b]) if ends else unknown
             if not parts:
                 parts.append(self._part("prompt", tree.prompt, roles, np.zeros(len(tree.prompt), np.bool_)))
+            if not name:  # a prompt alone
+                break
             scored = np.zeros(len(branch.tokens), np.bool_)
             for start, stop in branch.spans.tolist():
                 scored[start:stop] = True
@@ -114,7 +117,7 @@ class _ShownRow:
             return []
 
     def _ends_of(self, row: Row, b: int, text: str) -> Ends:
-        completion = row.completions[b]
+        completion = row.completions[b] if row.completions else None
         if not is_chat(row):
             assert isinstance(row.prompt, str)
             turns = list(SPEAKER.finditer(text))
@@ -122,11 +125,12 @@ class _ShownRow:
                 starts = [*(turn.start() for turn in turns), len(text)]
                 names = ["text", *("user" if turn[1] == "Human" else "assistant" for turn in turns)]
                 return list(zip(starts, names, strict=True))
-            first = "user" if completion.text != text else "text"
+            first = "user" if completion is None or completion.text != text else "text"
             return [(len(row.prompt), first), (len(text), "assistant" if first == "user" else "text")]
         template = self.encoder.template
         assert template is not None
-        messages = [*row.prompt, *completion.context, answer_message(completion.text)]
+        answer = [] if completion is None else [*completion.context, answer_message(completion.text)]
+        messages = [*row.prompt, *answer]
         inputs = inputs_of(row)
         with template.naming(row):
             ends: Ends = [(self._before(messages, inputs), "system")]

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from alignzoo.data.token_store import TokenizedDataset
-    from alignzoo.data.trees import Branch, Tree
     from alignzoo.recipe.resolved import Resolved
 
 ROLES = ("system", "user", "assistant", "tool", "text")
@@ -78,19 +77,22 @@ class _ShownRow:
         self.tree = rows.trees[index]
 
     def show(self) -> dict[str, Any]:
-        tree, row, rows = self.tree, self.row, self.rows
-        parts: list[dict[str, Any]] = []
+        row, rows = self.row, self.rows
+        prompt = self.tree.prompt
         names = rows.trees.names(self.index)[: len(row.completions)]
         ends = self._ends(row)
-        for b, (name, branch) in enumerate(zip(names, tree.branches, strict=False)):
-            unknown = ["text"] * (len(tree.prompt) + len(branch.tokens))
-            roles = self._roles(tree, branch, is_chat(row), *ends[b]) if ends else unknown
+        parts: list[dict[str, Any]] = []
+        for b, branch in enumerate(self.tree.branches[: len(names)] or (None,)):  # none: a prompt alone
+            own = prompt[:0] if branch is None else branch.tokens
+            unknown = ["text"] * (len(prompt) + len(own))
+            roles = self._roles(prompt.tolist(), own.tolist(), *ends[b]) if ends else unknown
             if not parts:
-                parts.append(self._part("prompt", tree.prompt, roles, np.zeros(len(tree.prompt), np.bool_)))
-            scored = np.zeros(len(branch.tokens), np.bool_)
-            for start, stop in branch.spans.tolist():
-                scored[start:stop] = True
-            parts.append(self._part(name, branch.tokens, roles[len(tree.prompt) :], scored))
+                parts.append(self._part("prompt", prompt, roles, np.zeros(len(prompt), np.bool_)))
+            if branch is not None:
+                scored = np.zeros(len(own), np.bool_)
+                for start, stop in branch.spans.tolist():
+                    scored[start:stop] = True
+                parts.append(self._part(names[b], own, roles[len(prompt) :], scored))
         return {"id": row.id, "cut": int(rows.cut[self.index]) if len(rows.cut) else 0, "parts": parts}
 
     def _part(self, name: str, tokens: Any, roles: Sequence[str], scored: Any) -> dict[str, Any]:
@@ -105,7 +107,7 @@ class _ShownRow:
     def _ends(self, row: Row) -> list[tuple[str, Ends]]:
         """Return the text of the prompt with each completion, and where the parts of each role end in it.
 
-        The list is empty where the template can't render the beginnings of a chat.
+        A prompt alone has one text. The list is empty where the template can't render the beginnings of a chat.
         """
         try:
             texts = self.encoder.texts(row)
@@ -114,7 +116,7 @@ class _ShownRow:
             return []
 
     def _ends_of(self, row: Row, b: int, text: str) -> Ends:
-        completion = row.completions[b]
+        completion = row.completions[b] if row.completions else None
         if not is_chat(row):
             assert isinstance(row.prompt, str)
             turns = list(SPEAKER.finditer(text))
@@ -122,18 +124,20 @@ class _ShownRow:
                 starts = [*(turn.start() for turn in turns), len(text)]
                 names = ["text", *("user" if turn[1] == "Human" else "assistant" for turn in turns)]
                 return list(zip(starts, names, strict=True))
-            first = "user" if completion.text != text else "text"
+            first = "text" if completion is not None and completion.text == text else "user"
             return [(len(row.prompt), first), (len(text), "assistant" if first == "user" else "text")]
         template = self.encoder.template
         assert template is not None
-        messages = [*row.prompt, *completion.context, answer_message(completion.text)]
+        messages: list[Message] = [*row.prompt]  # type: ignore[list-item]
+        if completion is not None:
+            messages += [*completion.context, answer_message(completion.text)]  # type: ignore[list-item]
         inputs = inputs_of(row)
         with template.naming(row):
             ends: Ends = [(self._before(messages, inputs), "system")]
             for n, message in enumerate(messages, 1):
-                whole = template.render(messages[:n], inputs) if n < len(messages) else text
+                whole = template.render(messages[:n], inputs) if n < len(messages) or completion is None else text
                 ends.append((max(common_start(whole, text), ends[-1][0]), _role(message["role"])))
-        return ends
+        return [*ends, (len(text), "assistant")]  # behind a prompt alone: where the reply begins
 
     def _before(self, messages: Sequence[Message], inputs: Inputs) -> int:
         """Return the characters that the template writes before the first message, such as tools or a default system.
@@ -150,22 +154,21 @@ class _ShownRow:
         own, alone = again[common_start(end, again) :], template.render([first], inputs)
         return len(alone) - len(own) if own and alone.endswith(own) else 0
 
-    def _roles(self, tree: Tree, branch: Branch, chat: bool, text: str, ends: Ends) -> list[str]:
+    def _roles(self, prompt: list[int], own: list[int], text: str, ends: Ends) -> list[str]:
         """Return the role of each token of prompt and branch; `text` for all where they are not those of the text."""
         positions = [min(end, len(text)) for end, _ in ends]
-        ((ids, cuts),) = self.encoder.boundary.tokenize([text], [positions], special=not chat)
+        ((ids, cuts),) = self.encoder.boundary.tokenize([text], [positions], special=not is_chat(self.row))
         roles: list[str] = []
         for (_, role), cut in zip(ends, cuts, strict=True):
             roles += [role] * (cut.tokens + cut.spans - len(roles))
-        return _placed(tree, branch, ids, roles or ["text"])
+        return _placed(prompt, own, ids, roles or ["text"])
 
 
-def _placed(tree: Tree, branch: Branch, ids: list[int], roles: list[str]) -> list[str]:
+def _placed(prompt: list[int], own: list[int], ids: list[int], roles: list[str]) -> list[str]:
     """Return the roles of a tree's tokens, which are those of the whole text after truncation.
 
     A prompt may have lost its beginning, but not its first token, or its end. A token behind the text ends a turn.
     """
-    prompt, own = tree.prompt.tolist(), branch.tokens.tolist()
     size = len(prompt)
     whole = [*ids, *own[-1:]]  # the end-of-sequence token that plain text gets
     padded = [*roles, *roles[-1:] * (len(whole) - len(roles))]

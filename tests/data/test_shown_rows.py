@@ -36,7 +36,7 @@ def world(tmp_path, monkeypatch):
     """Records -> (the resolved recipe, its dataset, its rows as they are shown)."""
     monkeypatch.setenv("ALIGNZOO_CACHE", str(tmp_path / "cache"))
 
-    def make(records, objective="dpo", split="train", template=WITH_TOOLS, bos=False, sets=None, **tokens):
+    def make(records, objective="dpo", split="train", template=WITH_TOOLS, bos=False, sets=None, drawn=False, **tokens):
         for name, some in {"rows": records, **(sets or {})}.items():
             (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in some))
         node = {
@@ -46,6 +46,7 @@ def world(tmp_path, monkeypatch):
             "tokens": {"max_length": 2000, "max_prompt_length": 1000} | tokens,
             "train": {"optimizer": {"name": "sgd", "learning_rate": 1}},
         }  # fmt: skip
+        node |= {"rollout": {"completions": 2, "rewards": ["toy"]}} if drawn else {}
         (tmp_path / "r.yaml").write_text(yaml.safe_dump(node))
         resolved = load_recipe(tmp_path / "r.yaml")
         tokenizer = byte_tokenizer(template=template, prepends_bos=bos)
@@ -120,6 +121,26 @@ def test_plain_text_is_the_users_prompt_and_the_assistants_answer(world):
     assert by_role(row) == [[("user", "<s>why?")], [("assistant", "[ so</s>]")], [("assistant", "[ no</s>]")]]
     _, _, (row,) = world([{"prompt": "", "chosen": "so", "rejected": "no"}])
     assert by_role(row) == [[("text", "<s>")], [("text", "[so</s>]")], [("text", "[no</s>]")]]
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_prompts_that_completions_are_drawn_for_are_shown_up_to_where_a_reply_begins(world, bos):
+    human = dialogue("hi")
+    records = [CHAT, {"prompt": "why?"}, {"prompt": [user("say"), bot("well")]}, {"prompt": human}]
+    _, dataset, shown = world(records, drawn=True, bos=bos)
+    assert [[part["name"] for part in row["parts"]] for row in shown] == [["prompt"]] * 4
+    chat, plain, begun, turns = (by_role(row)[0] for row in shown)
+    first = "<s>" * bos
+    assert chat == [
+        ("system", turn("system", "be")), ("user", turn("user", "hi")), ("assistant", turn("assistant", "hey")),
+        ("user", turn("user", "so?")), ("assistant", "<|im_start|>assistant\n"),
+    ]  # fmt: skip
+    assert plain == [("user", first + "why?")]
+    assert begun == [("user", turn("user", "say")), ("assistant", "<|im_start|>assistant\nwell")]
+    assert "".join(text for _, text in turns) == first + human and turns[-1][0] == "user"
+    assert [sum(len(tokens) for *_, tokens in row["parts"][0]["pieces"]) for row in shown] == (
+        dataset.train.trees.sizes.tolist()
+    )
 
 
 def test_data_of_sft_is_shown_as_it_is_trained_on(world):

@@ -128,9 +128,9 @@ class _ShownRow:
             return [(len(row.prompt), first), (len(text), "assistant" if first == "user" else "text")]
         template = self.encoder.template
         assert template is not None
-        messages: list[Message] = [*row.prompt]  # type: ignore[list-item]
+        messages: list[Message] = [*row.prompt]
         if completion is not None:
-            messages += [*completion.context, answer_message(completion.text)]  # type: ignore[list-item]
+            messages += [*completion.context, answer_message(completion.text)]
         inputs = inputs_of(row)
         with template.naming(row):
             ends: Ends = [(self._before(messages, inputs), "system")]

@@ -137,7 +137,8 @@ def test_prompts_that_completions_are_drawn_for_are_shown_up_to_where_a_reply_be
     ]  # fmt: skip
     assert plain == [("user", first + "why?")]
     assert begun == [("user", turn("user", "say")), ("assistant", "<|im_start|>assistant\nwell")]
-    assert "".join(text for _, text in turns) == first + human and turns[-1][0] == "user"
+    assert "".join(text for _, text in turns) == first + human
+    assert turns[-1][0] == "user"
     assert [sum(len(tokens) for *_, tokens in row["parts"][0]["pieces"]) for row in shown] == (
         dataset.train.trees.sizes.tolist()
     )

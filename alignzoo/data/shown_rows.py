@@ -8,7 +8,7 @@ turns of `Human` and `Assistant` are the user's and the assistant's; in any othe
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from alignzoo.data.token_store import TokenizedDataset
     from alignzoo.recipe.resolved import Resolved
+    from alignzoo.recipe.schema import Recipe
 
 ROLES = ("system", "user", "assistant", "tool", "text")
 """Roles that are told apart. `developer` is the system; a role of any other name is `text`."""
@@ -50,7 +51,7 @@ def show_rows(
         resolved: The recipe.
         tokenizer: The policy's tokenizer.
         dataset: The recipe's rows.
-        wanted: One of `dataset.splits`, a tree of it, and the row that it is made of (`find_row`).
+        wanted: One of `dataset.splits`, a tree of it, and the row that it is made of (`find_rows`).
         today: Date that a chat template may format. None means the current date.
 
     Returns:
@@ -190,24 +191,44 @@ def _role(name: str) -> str:
     return role if role in ROLES else "text"
 
 
-def find_row(
-    resolved: Resolved, dataset: TokenizedDataset, split: str, index: int, reader: RowReader | None = None
-) -> Row:
-    """Return the row that a tree is made of, in the objective's shape.
+def find_rows(
+    resolved: Resolved, dataset: TokenizedDataset, places: Sequence[tuple[str, int]], reader: RowReader | None = None
+) -> list[Row]:
+    """Return the rows that trees are made of, in the objective's shape.
 
-    The store has the texts of all rows but the training rows behind the first; for those the source is read again.
+    The store has the texts of all rows but the training rows behind the first; for those the source is read once more.
+
+    Args:
+        resolved: The recipe.
+        dataset: Its rows.
+        places: One of `dataset.splits`, and a tree of it.
+        reader: Reader of the recipe's data.
+
+    Raises:
+        UserError: A row is not in the data any more.
     """
-    rows = dataset.part(split)
-    if index < len(rows.rows):
-        return rows.rows[index]
-    wanted, recipe = rows.trees.ids[index], resolved.recipe
-    for row in reader or RowReader(recipe.data):
-        if wanted == row.id or wanted.startswith(f"{row.id}/"):
+    parts = {split: dataset.part(split) for split, _ in places}
+    far = {parts[split].trees.ids[index] for split, index in places if index >= len(parts[split].rows)}
+    found = _read_again(resolved.recipe, far, reader)
+    if len(found) < len(far):
+        raise UserError(f"the row {min(far - set(found))} is not in the data any more", where="data")
+    return [
+        rows.rows[index] if index < len(rows.rows) else found[rows.trees.ids[index]]
+        for split, index in places
+        for rows in [parts[split]]
+    ]
+
+
+def _read_again(recipe: Recipe, wanted: Set[str], reader: RowReader | None) -> dict[str, Row]:
+    """Return the training rows with these ids that are in the data."""
+    found: dict[str, Row] = {}
+    near = wanted | {id.rpartition("/")[0] for id in wanted}  # a pair of a list has the list's id and its places
+    rows = iter(reader or RowReader(recipe.data))
+    while len(found) < len(wanted) and (row := next(rows, None)):
+        if row.id in near:
             converted, _ = convert_rows([row], recipe.objective, recipe.data.pairs, recipe.data.train_on)
-            found = next((one for one in converted if one.id == wanted), None)
-            if found is not None:
-                return found
-    raise UserError(f"the row {wanted} is not in the data any more", where="data")
+            found |= {one.id: one for one in converted if one.id in wanted}
+    return found
 
 
 def first_rows(

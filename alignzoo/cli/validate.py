@@ -122,7 +122,8 @@ def _check_rows(reader: RowReader, recipe: Recipe) -> None:
     rows = reader.used()
     while some := list(islice(rows, CHUNK)):
         for side in (False, True):
-            convert_side([row for held_out, row in some if held_out == side], recipe, reader.source, side)
+            prompts = not side or reader.plan.holds_prompts_out
+            convert_side([row for held_out, row in some if held_out == side], recipe, reader.source, prompts)
 
 
 def _row_lines(resolved: Resolved, reader: RowReader) -> list[str]:

@@ -1,4 +1,4 @@
-"""Read a source's rows on demand: small splits stay in memory, large ones are read again."""
+"""Read a source's rows on demand: splits that are small together stay in memory, others are read again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from alignzoo.interfaces.data_source import DataSource
 from alignzoo.interfaces.rows import Row, Skipped, characters
 
 MAX_ROWS_IN_MEMORY, MAX_CHARACTERS_IN_MEMORY = 20_000, 50_000_000
-"""Largest split that stays in memory once it is read."""
+"""Most rows, and most of their characters, that stay in memory once they are read."""
 
 
 class RowReader:
@@ -24,6 +24,7 @@ class RowReader:
     def __init__(self, source: DataSource, evaluation: bool = False) -> None:
         self.source, self.evaluation = source, evaluation
         self._in_memory: dict[Place, list[Row | Skipped]] = {}
+        self._rows = self._characters = 0
         self._large: set[Place] = set()
 
     @cached_property
@@ -43,13 +44,15 @@ class RowReader:
 
     def _read_source(self, place: Place) -> Iterator[Row | Skipped]:
         rows: list[Row | Skipped] = []
-        size = 0
+        kept = 0
         for row in rows_of(self.source, place):
             if place not in self._large:
                 rows.append(row)
-                size += characters(row) if isinstance(row, Row) else 0
-                if len(rows) > MAX_ROWS_IN_MEMORY or size > MAX_CHARACTERS_IN_MEMORY:
+                size = characters(row) if isinstance(row, Row) else 0
+                kept, self._rows, self._characters = kept + size, self._rows + 1, self._characters + size
+                if self._rows > MAX_ROWS_IN_MEMORY or self._characters > MAX_CHARACTERS_IN_MEMORY:
                     self._large.add(place)
+                    self._rows, self._characters = self._rows - len(rows), self._characters - kept
                     rows = []
             yield row
         if place not in self._large:

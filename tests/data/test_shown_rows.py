@@ -12,7 +12,7 @@ from hh_rows import dialogue
 from alignzoo.core.errors import UserError
 from alignzoo.data.dataset import tokenized_dataset
 from alignzoo.data.row_reader import RowReader
-from alignzoo.data.shown_rows import find_row, first_rows, show_rows
+from alignzoo.data.shown_rows import find_rows, first_rows, show_rows
 from alignzoo.data.worst_rows import worst_rows
 from alignzoo.recipe.load import load_recipe
 
@@ -52,7 +52,8 @@ def world(tmp_path, monkeypatch):
         tokenizer = byte_tokenizer(template=template, prepends_bos=bos)
         dataset = tokenized_dataset(resolved, tokenizer, lambda line: None)
         count = len(dataset.part(split).trees)
-        wanted = [(split, i, find_row(resolved, dataset, split, i)) for i in range(count)]
+        places = [(split, i) for i in range(count)]
+        wanted = [(*place, row) for place, row in zip(places, find_rows(resolved, dataset, places), strict=True)]
         return resolved, dataset, show_rows(resolved, tokenizer, dataset, wanted)
 
     return make
@@ -206,4 +207,27 @@ def test_a_row_that_went_is_an_error(world, tmp_path):
     resolved, dataset, _ = world(PAIR)
     (tmp_path / "rows.jsonl").write_text(json.dumps(PAIR[0]) + "\n")
     with pytest.raises(UserError, match=r"the row rows\.jsonl:12 is not in the data any more"):
-        find_row(resolved, dataset, "train", 11)
+        find_rows(resolved, dataset, [("train", 11)])
+
+
+def test_far_rows_are_found_in_one_pass(world, monkeypatch):
+    records = [{"prompt": f"q {i}", "chosen": "y", "rejected": "n"} for i in range(30)]
+    resolved, dataset, _ = world(records)
+    reader = RowReader(resolved.recipe.data)
+    passes = []
+    monkeypatch.setattr(RowReader, "used", lambda self, used=RowReader.used: passes.append(1) or used(self))
+    wanted = [29, 2, 15, 29]
+    found = find_rows(resolved, dataset, [("train", i) for i in wanted], reader)
+    assert [row.id for row in found] == [f"rows.jsonl:{i + 1}" for i in wanted]
+    assert [row.prompt for row in found] == [f"q {i}" for i in wanted]
+    assert len(passes) == 1
+
+
+@pytest.mark.parametrize("chunk", [1, 1024])
+def test_held_out_prompts_among_pairs_are_all_prompts_whatever_a_chunk_holds(world, monkeypatch, chunk):
+    """Rows are converted a chunk at a time, and one prompt alone decides for all rows."""
+    monkeypatch.setattr("alignzoo.data.tokenize_pipeline.CHUNK", chunk)
+    pairs = [{"prompt": f"q {i}", "chosen": "y", "rejected": "n"} for i in range(4)]
+    _, dataset, _ = world(pairs, sets={"mixed": [*pairs, {"prompt": "alone"}, *pairs], "pairs": pairs}, drawn=True)
+    assert [len(tree.branches) for tree in dataset.evaluation["mixed"].trees] == [0] * 9
+    assert [len(tree.branches) for tree in dataset.evaluation["pairs"].trees] == [2] * 4

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 
+from alignzoo.core.errors import UserError
 from alignzoo.data.splits import Place, SplitPlan, plan_splits, rows_of, used_rows
 from alignzoo.interfaces.data_source import DataSource
 from alignzoo.interfaces.rows import Row, Skipped, characters
 
+_DATA = re.compile(r"^data(?=\.|:|$)")
 MAX_ROWS_IN_MEMORY, MAX_CHARACTERS_IN_MEMORY = 20_000, 50_000_000
 """Most rows, and most of their characters, that stay in memory once they are read."""
+
+
+@contextmanager
+def of_set(name: str) -> Iterator[None]:
+    """Let errors about keys of `data` name those of an evaluation set."""
+    try:
+        yield
+    except UserError as error:
+        problems = [replace(one, where=_DATA.sub(f"eval.data.{name}", one.where)) for one in error.problems]
+        if problems == error.problems:
+            raise
+        renamed = UserError(problems)
+        vars(renamed).update({key: value for key, value in vars(error).items() if key != "problems"})
+        raise renamed from error
 
 
 class RowReader:

@@ -231,3 +231,11 @@ def test_held_out_prompts_among_pairs_are_all_prompts_whatever_a_chunk_holds(wor
     _, dataset, _ = world(pairs, sets={"mixed": [*pairs, {"prompt": "alone"}, *pairs], "pairs": pairs}, drawn=True)
     assert [len(tree.branches) for tree in dataset.evaluation["mixed"].trees] == [0] * 9
     assert [len(tree.branches) for tree in dataset.evaluation["pairs"].trees] == [2] * 4
+
+
+def test_a_row_that_an_objective_can_not_take_is_told_with_its_evaluation_set(world):
+    pairs = [{"prompt": f"q {i}", "chosen": "y", "rejected": "n"} for i in range(4)]
+    with pytest.raises(
+        UserError, match=r"^eval\.data\.sums: dpo needs completions, and row sums\.jsonl:1 has a prompt alone"
+    ):
+        world(pairs, sets={"sums": [{"prompt": "1 + 1", "gold": "2"}]})

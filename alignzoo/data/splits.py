@@ -179,7 +179,8 @@ def _limit(plan: SplitPlan) -> None:
             for name, wanted in zip(source.parts, draws(counts, weights), strict=True):
                 own = plan.marks[name, "train"]
                 used = np.flatnonzero(own & TRAIN)
-                chosen = drawn(plan.hashes[name, "train"].rows[used], wanted, source.seed)  # type: ignore[attr-defined]
+                content = plan.hashes[name, "train"].rows[used]
+                chosen = drawn(content, wanted, source.seed, name)  # type: ignore[attr-defined]
                 own[used[~chosen]] &= ~np.uint8(TRAIN)
         limit = getattr(source, key)
         if limit is not None:

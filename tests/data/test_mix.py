@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -226,6 +227,37 @@ def test_the_fingerprint_has_all_that_the_rows_depend_on(recipe, tmp_path):
 def test_a_mistake_is_named_with_its_key(recipe, override, words):
     with pytest.raises(UserError, match=words):
         recipe(override)
+
+
+class Repeating(Numbered):
+    """The first half of the rows is one row, over and over."""
+
+    name = "repeating"
+
+    def read(self, split: Split) -> Iterator[Row | Skipped]:
+        for row in super().read(split):
+            if isinstance(row, Row):
+                same = int(row.id.rpartition(":")[2]) < self.rows // 2
+                yield replace(row, prompt="same") if same else row
+
+
+def test_repeated_rows_are_drawn_as_often_as_any_others():
+    """Equal hashes in a row would be drawn all or none. 400 draws at a half have a standard error of 0.025."""
+    shares = []
+    for seed in range(8):
+        parts = (Repeating(rows=100, tests=1, **{"as": "a"}), part("b", 50))
+        rows = [row for row in read_rows(Mix(of=parts, weights=(1, 1), seed=seed)).train if row.id.startswith("a/")]
+        assert len(rows) == 50
+        shares.append(sum(row.prompt == "same" for row in rows) / 50)
+    assert all(0.25 < share < 0.75 for share in shares)
+    assert abs(sum(shares) / 8 - 0.5) < 4 * 0.025
+
+
+def test_two_sources_of_the_same_rows_draw_apart():
+    parts = [Numbered(rows=200, tests=1, **{"as": name}) for name in "ab"]
+    rows = read_rows(Mix(of=(*parts, part("c", 100)), weights=(1, 1, 1))).train
+    both = set(numbers(rows, "a")) & set(numbers(rows, "b"))
+    assert 30 < len(both) < 70  # 50 +- 3.5 of independent halves, and 100 of equal ones
 
 
 def test_an_evaluation_set_is_scored_as_the_data_unless_it_says_otherwise(recipe):

@@ -45,7 +45,7 @@ def inspect(
     from alignzoo.core.console import Console, Screen
     from alignzoo.data.dataset import tokenized_dataset
     from alignzoo.data.row_reader import RowReader
-    from alignzoo.data.shown_rows import find_row, show_rows
+    from alignzoo.data.shown_rows import find_rows, show_rows
     from alignzoo.data.statistics import data_lines, tokenization_notes
     from alignzoo.recipe.load import load_recipe
 
@@ -68,7 +68,9 @@ def inspect(
         print_legend(console)
     elif worst and count:
         console.print(f"\n{_NONE[worst]}")
-    wanted = [(name, index, find_row(resolved, found, name, index, reader)) for name, index, _ in rows]
+    places = [(name, index) for name, index, _ in rows]
+    texts = find_rows(resolved, found, places, reader)
+    wanted = [(*place, row) for place, row in zip(places, texts, strict=True)]
     for shown, (*_, words) in zip(show_rows(resolved, tokenizer, found, wanted), rows, strict=True):
         print_row(console, shown, words)
 
@@ -93,14 +95,17 @@ def _chosen(
             f"there are no rows of '{split}'", where="--split", expected=f"one of {', '.join(found.splits)}",
             nearest=nearest(split, found.splits),
         )  # fmt: skip
+    if worst and chosen is not None:
+        raise UserError("a row is shown, or the worst ones", where="--row, --worst", expected="one of the two")
     name = split or "train"
     if worst:
         return [(name, i, words) for i, words in worst_rows(worst, resolved, found, name, count, reader)]
     size = len(found.part(name).trees)
     if chosen is None:
         return [(name, i, "") for i in range(min(count, size))]
-    if chosen.isdigit() and 1 <= int(chosen) <= size:
-        return [(name, int(chosen) - 1, "")]
+    number = int(chosen) if chosen.isdecimal() and len(chosen) <= len(str(size)) else 0
+    if 1 <= number <= size:
+        return [(name, number - 1, "")]
     for one in [split] if split else found.splits:
         for i, id in enumerate(found.part(one).trees.ids):
             if id == chosen:

@@ -84,7 +84,7 @@ def _exactness_line(found: dict[str, Any]) -> str:
 
 def _plans(resolved: Resolved) -> list[dict[str, Any]]:
     """Check and plan each run, a run after those that it needs."""
-    from alignzoo.data.row_reader import RowReader
+    from alignzoo.data.row_reader import RowReader, of_set
     from alignzoo.data.split_plan import HELD_OUT, TRAIN
     from alignzoo.rollouts.calendar import Calendar
     from alignzoo.training.preflight import preflight
@@ -93,8 +93,10 @@ def _plans(resolved: Resolved) -> list[dict[str, Any]]:
     preflight(resolved)
     needed = [plan for need in resolved.needs.values() for plan in _plans(need)]
     recipe, reader = resolved.recipe, RowReader(resolved.recipe.data)
-    for one in (reader, *(RowReader(source, evaluation=True) for source in recipe.eval.data.values())):
-        _check_rows(one, recipe)
+    _check_rows(reader, recipe)
+    for name, source in recipe.eval.data.items():
+        with of_set(name):
+            _check_rows(RowReader(source, evaluation=True), recipe)
     folder, train, plan = folder_of(resolved), recipe.train, reader.plan
     rows, held_out = plan.count(TRAIN), plan.count(HELD_OUT)
     steps, words = train.steps(rows), "rows"
@@ -122,7 +124,8 @@ def _check_rows(reader: RowReader, recipe: Recipe) -> None:
     rows = reader.used()
     while some := list(islice(rows, CHUNK)):
         for side in (False, True):
-            convert_side([row for held_out, row in some if held_out == side], recipe, reader.source, side)
+            prompts = not side or reader.plan.holds_prompts_out
+            convert_side([row for held_out, row in some if held_out == side], recipe, reader.source, prompts)
 
 
 def _row_lines(resolved: Resolved, reader: RowReader) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.compare.evaluations import shared_evaluation
-from alignzoo.compare.plan import flat, start_of
+from alignzoo.compare.plan import compared_data, flat, start_of
 from alignzoo.compare.results import RunRecord, read_results
 from alignzoo.core.artifacts import read_verified
 from alignzoo.core.errors import UserError, nearest
@@ -86,7 +86,7 @@ def _runs(folders: Sequence[Path], evaluation: Sequence[str]) -> _Source:
         point = {key: value for key, value in own.items() if _varies(key, value, others)}
         records.append(RunRecord(
             name, resolved.recipe.objective.name, point, resolved.recipe.seed, summary["fingerprint"],
-            str(folder.absolute()), resolved.data_fingerprint, start_of(resolved), "done",
+            str(folder.absolute()), compared_data(resolved), start_of(resolved), "done",
             measured=str(measured[folder].path.absolute()),
             verdicts=[str(path.absolute()) for path in measured[folder].verdict_paths], run=run_figures(summary),
         ))  # fmt: skip

@@ -12,8 +12,9 @@ from typing import Any
 from alignzoo.compare.spec import Comparison
 from alignzoo.core.dotted import dotted_items
 from alignzoo.core.errors import UserError, nearest
+from alignzoo.data.splits import holds_out, places
 from alignzoo.recipe.load import load_recipe
-from alignzoo.recipe.resolved import REFERENCE, Resolved
+from alignzoo.recipe.resolved import REFERENCE, Resolved, digest
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,18 @@ class Plan:
             start = start_of(job.resolved)
             own = job.resolved.fingerprint
             first = own if own in begun else start or f"model {job.resolved.recipe.model.fingerprint()}"
-            labels = found.setdefault(f"{job.resolved.data_fingerprint} {first}", [])
+            labels = found.setdefault(f"{compared_data(job.resolved)} {first}", [])
             if job.label not in labels:
                 labels.append(job.label)
         return found
+
+
+def compared_data(resolved: Resolved) -> str:
+    """Return a digest of the rows of a run: its data, and the first evaluation set where that is what is compared."""
+    data, sets = resolved.recipe.data, resolved.evaluation_fingerprints
+    if not sets or holds_out(data, places(data)):
+        return resolved.data_fingerprint
+    return digest([resolved.data_fingerprint, next(iter(sets.values()))])
 
 
 def start_of(resolved: Resolved) -> str | None:

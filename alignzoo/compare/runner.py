@@ -14,7 +14,7 @@ import alignzoo
 from alignzoo.compare.gather import run_figures
 from alignzoo.compare.live_table import DONE, FAILED, LiveTable
 from alignzoo.compare.measure import measure
-from alignzoo.compare.plan import Job, Plan, start_of
+from alignzoo.compare.plan import Job, Plan, compared_data, start_of
 from alignzoo.compare.results import EvaluationFolder, RunRecord, write_results
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import RunFailed, UserError, first_line
@@ -87,7 +87,7 @@ def _record(job: Job) -> RunRecord:
     resolved = job.resolved
     return RunRecord(
         job.label, resolved.recipe.objective.name, job.point, job.seed, resolved.fingerprint,
-        str(folder_of(resolved).path.absolute()), resolved.data_fingerprint, start_of(resolved),
+        str(folder_of(resolved).path.absolute()), compared_data(resolved), start_of(resolved),
     )  # fmt: skip
 
 

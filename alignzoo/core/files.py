@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.core.errors import NotWritten, RunFailed, UserError
-from alignzoo.core.redaction import redact
+from alignzoo.core.redaction import printable, redact
 
 
 @contextmanager
@@ -144,8 +144,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_page(path: Path, text: str) -> None:
-    """Write a text that only people read, atomically and durably, with secrets redacted."""
-    write_text(path, redact(text))
+    """Write a text that only people read, atomically and durably: secrets redacted, control characters shown."""
+    write_text(path, printable(redact(text)))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -83,13 +83,14 @@ def convert_rows(
 
 
 def convert_side(
-    rows: Sequence[Row], recipe: Recipe, source: DataSource, held_out: bool
+    rows: Sequence[Row], recipe: Recipe, source: DataSource, prompts: bool = True
 ) -> tuple[list[Row], list[Skipped]]:
     """Convert rows of one side of the split, as `convert_rows` does.
 
-    Training rows of a recipe with `rollout` become prompts alone. So do held-out rows among which a prompt is alone.
+    With `prompts`, those of a recipe with `rollout` become prompts alone: training rows, and held-out rows among all of
+    which a prompt is alone.
     """
-    drawn = recipe.rollout is not None and not (held_out and all(row.completions for row in rows))
+    drawn = recipe.rollout is not None and prompts
     return to_prompts(rows, source.train_on) if drawn else convert_rows(
         rows, recipe.objective, source.pairs, source.train_on
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from alignzoo.data.row_reader import RowReader
+from alignzoo.data.row_reader import RowReader, of_set
 from alignzoo.data.token_store import Log, TokenizedDataset, TokenStore
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def tokenized_dataset(
     dataset = TokenStore(resolved, tokenizer, today).get(reader or RowReader(resolved.recipe.data), log)
     reports: dict[str, dict[str, Any]] = {}
     for name, source in resolved.recipe.eval.data.items():
-        found = TokenStore(resolved, tokenizer, today, name).get(RowReader(source, evaluation=True), log)
+        with of_set(name):
+            found = TokenStore(resolved, tokenizer, today, name).get(RowReader(source, evaluation=True), log)
         dataset.evaluation[name] = found.held_out
         overlap = found.content.also_in(dataset.content)
         reports[name] = {key: found.report[key] for key in OF_A_SET if key in found.report} | {"overlap": overlap}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
+from hashlib import blake2b
 from operator import itemgetter
 from random import Random
 from typing import TypeVar
@@ -12,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 T = TypeVar("T")
+GOLDEN = 0x9E3779B97F4A7C15
+"""Odd step of SplitMix64: 2^64 over the golden ratio."""
 
 
 def draws(counts: Sequence[int], weights: Sequence[float]) -> list[int]:
@@ -39,27 +42,42 @@ def shares(counts: Sequence[int], limit: int) -> list[int]:
     return whole
 
 
-def drawn(content: NDArray[np.int64], wanted: int, seed: int) -> NDArray[np.bool_]:
+def drawn(content: NDArray[np.int64], wanted: int, seed: int, name: str = "") -> NDArray[np.bool_]:
     """Choose rows at random without replacement, by the hashes of their content and a seed.
 
     The choice does not depend on the order of the rows. With the same seed, a smaller choice is part of a larger one.
+    Repeated rows are drawn apart, within a source and in two sources.
 
     Args:
         content: (N,) hash of each row.
         wanted: Number of rows to choose.
         seed: Seed of the choice.
+        name: Name of the source.
 
     Returns:
         (N,) True for the chosen rows.
     """
     chosen = np.zeros(len(content), dtype=np.bool_)
-    chosen[np.argsort(_scrambled(content.view(np.uint64), seed), kind="stable")[:wanted]] = True
+    salt = int.from_bytes(blake2b(f"{seed} {name}".encode(), digest_size=8).digest(), "big")
+    hashes = content.view(np.uint64) + np.uint64(salt) + _repeats(content) * np.uint64(GOLDEN)
+    chosen[np.argsort(_scrambled(hashes), kind="stable")[:wanted]] = True
     return chosen
 
 
-def _scrambled(hashes: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+def _repeats(content: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return for each hash how often it is there before."""
+    order = np.argsort(content, kind="stable")
+    places = np.arange(len(content), dtype=np.uint64)
+    sorted_ = content[order]
+    is_new = np.ones(len(content), np.bool_)
+    is_new[1:] = sorted_[1:] != sorted_[:-1]
+    found = np.empty_like(places)
+    found[order] = places - np.maximum.accumulate(np.where(is_new, places, np.uint64(0)))
+    return found
+
+
+def _scrambled(mixed: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Return other 64 bits for each hash: the finalizer of SplitMix64 (Steele et al. 2014)."""
-    mixed = hashes + np.uint64((0x9E3779B97F4A7C15 * (seed + 1)) % 2**64)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     scrambled: NDArray[np.uint64] = mixed ^ (mixed >> np.uint64(31))

@@ -1,16 +1,35 @@
-"""Read a source's rows on demand: small splits stay in memory, large ones are read again."""
+"""Read a source's rows on demand: splits that are small together stay in memory, others are read again."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 
+from alignzoo.core.errors import UserError
 from alignzoo.data.splits import Place, SplitPlan, plan_splits, rows_of, used_rows
 from alignzoo.interfaces.data_source import DataSource
 from alignzoo.interfaces.rows import Row, Skipped, characters
 
+_DATA = re.compile(r"^data(?=\.|:|$)")
 MAX_ROWS_IN_MEMORY, MAX_CHARACTERS_IN_MEMORY = 20_000, 50_000_000
-"""Largest split that stays in memory once it is read."""
+"""Most rows, and most of their characters, that stay in memory once they are read."""
+
+
+@contextmanager
+def of_set(name: str) -> Iterator[None]:
+    """Let errors about keys of `data` name those of an evaluation set."""
+    try:
+        yield
+    except UserError as error:
+        problems = [replace(one, where=_DATA.sub(f"eval.data.{name}", one.where)) for one in error.problems]
+        if problems == error.problems:
+            raise
+        renamed = UserError(problems)
+        vars(renamed).update({key: value for key, value in vars(error).items() if key != "problems"})
+        raise renamed from error
 
 
 class RowReader:
@@ -24,6 +43,7 @@ class RowReader:
     def __init__(self, source: DataSource, evaluation: bool = False) -> None:
         self.source, self.evaluation = source, evaluation
         self._in_memory: dict[Place, list[Row | Skipped]] = {}
+        self._rows = self._characters = 0
         self._large: set[Place] = set()
 
     @cached_property
@@ -43,13 +63,15 @@ class RowReader:
 
     def _read_source(self, place: Place) -> Iterator[Row | Skipped]:
         rows: list[Row | Skipped] = []
-        size = 0
+        kept = 0
         for row in rows_of(self.source, place):
             if place not in self._large:
                 rows.append(row)
-                size += characters(row) if isinstance(row, Row) else 0
-                if len(rows) > MAX_ROWS_IN_MEMORY or size > MAX_CHARACTERS_IN_MEMORY:
+                size = characters(row) if isinstance(row, Row) else 0
+                kept, self._rows, self._characters = kept + size, self._rows + 1, self._characters + size
+                if self._rows > MAX_ROWS_IN_MEMORY or self._characters > MAX_CHARACTERS_IN_MEMORY:
                     self._large.add(place)
+                    self._rows, self._characters = self._rows - len(rows), self._characters - kept
                     rows = []
             yield row
         if place not in self._large:

@@ -8,7 +8,7 @@ turns of `Human` and `Assistant` are the user's and the assistant's; in any othe
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -20,15 +20,14 @@ from alignzoo.data.chat_template import PLACEHOLDER, Inputs, answer_message, com
 from alignzoo.data.convert import convert_rows
 from alignzoo.data.row_reader import RowReader
 from alignzoo.data.tokenize import Encoder, TokenizedRows
-from alignzoo.data.trees import Branch
 from alignzoo.interfaces.rows import Message, Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from alignzoo.data.token_store import TokenizedDataset
-    from alignzoo.data.trees import Tree
     from alignzoo.recipe.resolved import Resolved
+    from alignzoo.recipe.schema import Recipe
 
 ROLES = ("system", "user", "assistant", "tool", "text")
 """Roles that are told apart. `developer` is the system; a role of any other name is `text`."""
@@ -52,7 +51,7 @@ def show_rows(
         resolved: The recipe.
         tokenizer: The policy's tokenizer.
         dataset: The recipe's rows.
-        wanted: One of `dataset.splits`, a tree of it, and the row that it is made of (`find_row`).
+        wanted: One of `dataset.splits`, a tree of it, and the row that it is made of (`find_rows`).
         today: Date that a chat template may format. None means the current date.
 
     Returns:
@@ -79,21 +78,22 @@ class _ShownRow:
         self.tree = rows.trees[index]
 
     def show(self) -> dict[str, Any]:
-        tree, row, rows = self.tree, self.row, self.rows
-        parts: list[dict[str, Any]] = []
-        names = rows.trees.names(self.index)[: len(row.completions)] or ("",)
+        row, rows = self.row, self.rows
+        prompt = self.tree.prompt
+        names = rows.trees.names(self.index)[: len(row.completions)]
         ends = self._ends(row)
-        for b, (name, branch) in enumerate(zip(names, tree.branches or [Branch.of([])], strict=False)):
-            unknown = ["text"] * (len(tree.prompt) + len(branch.tokens))
-            roles = self._roles(tree, branch, is_chat(row), *ends[b]) if ends else unknown
+        parts: list[dict[str, Any]] = []
+        for b, branch in enumerate(self.tree.branches[: len(names)] or (None,)):  # none: a prompt alone
+            own = prompt[:0] if branch is None else branch.tokens
+            unknown = ["text"] * (len(prompt) + len(own))
+            roles = self._roles(prompt.tolist(), own.tolist(), *ends[b]) if ends else unknown
             if not parts:
-                parts.append(self._part("prompt", tree.prompt, roles, np.zeros(len(tree.prompt), np.bool_)))
-            if not name:  # a prompt alone
-                break
-            scored = np.zeros(len(branch.tokens), np.bool_)
-            for start, stop in branch.spans.tolist():
-                scored[start:stop] = True
-            parts.append(self._part(name, branch.tokens, roles[len(tree.prompt) :], scored))
+                parts.append(self._part("prompt", prompt, roles, np.zeros(len(prompt), np.bool_)))
+            if branch is not None:
+                scored = np.zeros(len(own), np.bool_)
+                for start, stop in branch.spans.tolist():
+                    scored[start:stop] = True
+                parts.append(self._part(names[b], own, roles[len(prompt) :], scored))
         return {"id": row.id, "cut": int(rows.cut[self.index]) if len(rows.cut) else 0, "parts": parts}
 
     def _part(self, name: str, tokens: Any, roles: Sequence[str], scored: Any) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class _ShownRow:
     def _ends(self, row: Row) -> list[tuple[str, Ends]]:
         """Return the text of the prompt with each completion, and where the parts of each role end in it.
 
-        The list is empty where the template can't render the beginnings of a chat.
+        A prompt alone has one text. The list is empty where the template can't render the beginnings of a chat.
         """
         try:
             texts = self.encoder.texts(row)
@@ -125,19 +125,20 @@ class _ShownRow:
                 starts = [*(turn.start() for turn in turns), len(text)]
                 names = ["text", *("user" if turn[1] == "Human" else "assistant" for turn in turns)]
                 return list(zip(starts, names, strict=True))
-            first = "user" if completion is None or completion.text != text else "text"
+            first = "text" if completion is not None and completion.text == text else "user"
             return [(len(row.prompt), first), (len(text), "assistant" if first == "user" else "text")]
         template = self.encoder.template
         assert template is not None
-        answer = [] if completion is None else [*completion.context, answer_message(completion.text)]
-        messages = [*row.prompt, *answer]
+        messages: list[Message] = [*row.prompt]
+        if completion is not None:
+            messages += [*completion.context, answer_message(completion.text)]
         inputs = inputs_of(row)
         with template.naming(row):
             ends: Ends = [(self._before(messages, inputs), "system")]
             for n, message in enumerate(messages, 1):
-                whole = template.render(messages[:n], inputs) if n < len(messages) else text
+                whole = template.render(messages[:n], inputs) if n < len(messages) or completion is None else text
                 ends.append((max(common_start(whole, text), ends[-1][0]), _role(message["role"])))
-        return ends
+        return [*ends, (len(text), "assistant")]  # behind a prompt alone: where the reply begins
 
     def _before(self, messages: Sequence[Message], inputs: Inputs) -> int:
         """Return the characters that the template writes before the first message, such as tools or a default system.
@@ -154,22 +155,21 @@ class _ShownRow:
         own, alone = again[common_start(end, again) :], template.render([first], inputs)
         return len(alone) - len(own) if own and alone.endswith(own) else 0
 
-    def _roles(self, tree: Tree, branch: Branch, chat: bool, text: str, ends: Ends) -> list[str]:
+    def _roles(self, prompt: list[int], own: list[int], text: str, ends: Ends) -> list[str]:
         """Return the role of each token of prompt and branch; `text` for all where they are not those of the text."""
         positions = [min(end, len(text)) for end, _ in ends]
-        ((ids, cuts),) = self.encoder.boundary.tokenize([text], [positions], special=not chat)
+        ((ids, cuts),) = self.encoder.boundary.tokenize([text], [positions], special=not is_chat(self.row))
         roles: list[str] = []
         for (_, role), cut in zip(ends, cuts, strict=True):
             roles += [role] * (cut.tokens + cut.spans - len(roles))
-        return _placed(tree, branch, ids, roles or ["text"])
+        return _placed(prompt, own, ids, roles or ["text"])
 
 
-def _placed(tree: Tree, branch: Branch, ids: list[int], roles: list[str]) -> list[str]:
+def _placed(prompt: list[int], own: list[int], ids: list[int], roles: list[str]) -> list[str]:
     """Return the roles of a tree's tokens, which are those of the whole text after truncation.
 
     A prompt may have lost its beginning, but not its first token, or its end. A token behind the text ends a turn.
     """
-    prompt, own = tree.prompt.tolist(), branch.tokens.tolist()
     size = len(prompt)
     whole = [*ids, *own[-1:]]  # the end-of-sequence token that plain text gets
     padded = [*roles, *roles[-1:] * (len(whole) - len(roles))]
@@ -191,24 +191,44 @@ def _role(name: str) -> str:
     return role if role in ROLES else "text"
 
 
-def find_row(
-    resolved: Resolved, dataset: TokenizedDataset, split: str, index: int, reader: RowReader | None = None
-) -> Row:
-    """Return the row that a tree is made of, in the objective's shape.
+def find_rows(
+    resolved: Resolved, dataset: TokenizedDataset, places: Sequence[tuple[str, int]], reader: RowReader | None = None
+) -> list[Row]:
+    """Return the rows that trees are made of, in the objective's shape.
 
-    The store has the texts of all rows but the training rows behind the first; for those the source is read again.
+    The store has the texts of all rows but the training rows behind the first; for those the source is read once more.
+
+    Args:
+        resolved: The recipe.
+        dataset: Its rows.
+        places: One of `dataset.splits`, and a tree of it.
+        reader: Reader of the recipe's data.
+
+    Raises:
+        UserError: A row is not in the data any more.
     """
-    rows = dataset.part(split)
-    if index < len(rows.rows):
-        return rows.rows[index]
-    wanted, recipe = rows.trees.ids[index], resolved.recipe
-    for row in reader or RowReader(recipe.data):
-        if wanted == row.id or wanted.startswith(f"{row.id}/"):
+    parts = {split: dataset.part(split) for split, _ in places}
+    far = {parts[split].trees.ids[index] for split, index in places if index >= len(parts[split].rows)}
+    found = _read_again(resolved.recipe, far, reader)
+    if len(found) < len(far):
+        raise UserError(f"the row {min(far - set(found))} is not in the data any more", where="data")
+    return [
+        rows.rows[index] if index < len(rows.rows) else found[rows.trees.ids[index]]
+        for split, index in places
+        for rows in [parts[split]]
+    ]
+
+
+def _read_again(recipe: Recipe, wanted: Set[str], reader: RowReader | None) -> dict[str, Row]:
+    """Return the training rows with these ids that are in the data."""
+    found: dict[str, Row] = {}
+    near = wanted | {id.rpartition("/")[0] for id in wanted}  # a pair of a list has the list's id and its places
+    rows = iter(reader or RowReader(recipe.data))
+    while len(found) < len(wanted) and (row := next(rows, None)):
+        if row.id in near:
             converted, _ = convert_rows([row], recipe.objective, recipe.data.pairs, recipe.data.train_on)
-            found = next((one for one in converted if one.id == wanted), None)
-            if found is not None:
-                return found
-    raise UserError(f"the row {wanted} is not in the data any more", where="data")
+            found |= {one.id: one for one in converted if one.id in wanted}
+    return found
 
 
 def first_rows(

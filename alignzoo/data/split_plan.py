@@ -11,7 +11,7 @@ from alignzoo.data.content import Content
 from alignzoo.interfaces.data_source import DataSource, Split
 from alignzoo.interfaces.rows import Row, Skipped
 
-TRAIN, HELD_OUT, FLIPPED, NO_PAIR, DROPPED, UNUSABLE = 1, 2, 4, 8, 16, 32
+TRAIN, HELD_OUT, FLIPPED, NO_PAIR, DROPPED, UNUSABLE, ALONE = 1, 2, 4, 8, 16, 32, 64
 Place = tuple[str, Split]
 """Name of a source in a mixture ("" for a source alone), and one of its splits."""
 
@@ -55,7 +55,8 @@ class SplitPlan:
     rows: SplitRows
     """Counts and skipped rows; the lists of usable rows are empty."""
     marks: dict[Place, NDArray[np.uint8]] = field(default_factory=dict)
-    """One bit mask for each row read: TRAIN or HELD_OUT if it is used, combined with FLIPPED and NO_PAIR."""
+    """One bit mask for each row read: TRAIN or HELD_OUT if it is used, combined with FLIPPED, NO_PAIR (not two
+    completions) and ALONE (none)."""
     hashes: dict[Place, Content] = field(default_factory=dict)
     """Of every row read; 0 for one that is skipped."""
 
@@ -68,6 +69,11 @@ class SplitPlan:
     def pairs(self) -> bool:
         """True if every row that is used has two completions."""
         return not self.count(TRAIN, NO_PAIR) + self.count(HELD_OUT, NO_PAIR)
+
+    @property
+    def holds_prompts_out(self) -> bool:
+        """True if a held-out row has no completion."""
+        return self.count(HELD_OUT, ALONE) > 0
 
     def content(self, side: int) -> Content:
         """Return the hashes of the rows that are used on one side, TRAIN or HELD_OUT."""

@@ -14,7 +14,18 @@ from numpy.typing import NDArray
 from alignzoo.core.errors import UserError, attribute_errors
 from alignzoo.data.content import Content, content_of, is_first
 from alignzoo.data.mixing import drawn, draws, interleave, shares
-from alignzoo.data.split_plan import DROPPED, FLIPPED, HELD_OUT, NO_PAIR, TRAIN, UNUSABLE, Place, SplitPlan, SplitRows
+from alignzoo.data.split_plan import (
+    ALONE,
+    DROPPED,
+    FLIPPED,
+    HELD_OUT,
+    NO_PAIR,
+    TRAIN,
+    UNUSABLE,
+    Place,
+    SplitPlan,
+    SplitRows,
+)
 from alignzoo.interfaces.data_source import DataSource
 from alignzoo.interfaces.rows import TIE, Row, Skipped, strings
 
@@ -100,6 +111,7 @@ def plan_splits(source: DataSource, read: ReadSplit, evaluation: bool = False) -
             mark = TRAIN if split == "train" and not evaluation else HELD_OUT
             noisy = part.label_noise and row.has_preference and _is_flipped(row, part)
             mark |= FLIPPED if noisy else 0
+            mark |= 0 if row.completions else ALONE
             marks.append(mark | (NO_PAIR if len(row.completions) != 2 else 0))
         plan.rows.read += len(marks)
         plan.marks[place] = own = np.frombuffer(marks, np.uint8).copy()
@@ -123,12 +135,12 @@ def plan_splits(source: DataSource, read: ReadSplit, evaluation: bool = False) -
     plan.rows.overlap = held.also_in(train)
     plan.rows.duplicates = {"train": train.repeats(), "held_out": held.repeats()}
     plan.rows.sources = {} if "" in source.parts else plan.by_source()
-    plan.rows.held_out_wanted = evaluation or _holds_out(source, where)
+    plan.rows.held_out_wanted = evaluation or holds_out(source, where)
     return plan
 
 
-def _holds_out(source: DataSource, where: Sequence[Place]) -> bool:
-    """Return True unless the recipe asks for no held-out row."""
+def holds_out(source: DataSource, where: Sequence[Place]) -> bool:
+    """Return True unless the recipe asks for no held-out row. `where` are the source's `places`."""
     return source.held_out_rows != 0 and any(
         part.held_out_rows != 0 and (part.held_out_fraction > 0 or (name, "test") in where)
         for name, part in source.parts.items()
@@ -159,15 +171,16 @@ def _limit(plan: SplitPlan) -> None:
             _keep(own, side, getattr(source.parts[place[0]], key))
         if "" in source.parts:
             continue
-        if side == TRAIN and (weights := getattr(source, "weights", None)):
+        if side == TRAIN and plan.count(TRAIN) and (weights := getattr(source, "weights", None)):
             counts = [plan.count(TRAIN, part=name) for name in source.parts]
-            if 0 in counts and plan.count(TRAIN):
+            if 0 in counts:
                 empty = list(source.parts)[counts.index(0)]
                 raise UserError(f"no row of {empty} is left to train on, and it has a weight", where="data.weights")
             for name, wanted in zip(source.parts, draws(counts, weights), strict=True):
                 own = plan.marks[name, "train"]
                 used = np.flatnonzero(own & TRAIN)
-                chosen = drawn(plan.hashes[name, "train"].rows[used], wanted, source.seed)  # type: ignore[attr-defined]
+                content = plan.hashes[name, "train"].rows[used]
+                chosen = drawn(content, wanted, source.seed, name)  # type: ignore[attr-defined]
                 own[used[~chosen]] &= ~np.uint8(TRAIN)
         limit = getattr(source, key)
         if limit is not None:

@@ -122,7 +122,8 @@ class TokenizePipeline:
                 sizes[held_out] += self._characters(row)
             full = len(rows) == CHUNK or sizes[held_out] > CHUNK_CHARACTERS
             if full or (row is None and rows):
-                yield held_out, *convert_side(rows, self.recipe, self.reader.source, held_out)
+                prompts = not held_out or self.reader.plan.holds_prompts_out
+                yield held_out, *convert_side(rows, self.recipe, self.reader.source, prompts)
                 rows.clear()
                 sizes[held_out] = 0
 

@@ -12,7 +12,7 @@ from alignzoo.interfaces.model_source import ModelSource
 from alignzoo.interfaces.objective import Objective
 from alignzoo.recipe.problems import Problems
 
-OF_TRAINING = ("max_train_rows", "label_noise", "held_out_fraction")
+OF_TRAINING = ("max_train_rows", "label_noise", "held_out_fraction", "weights")
 """Fields of a data source that have no meaning for an evaluation set."""
 SPLITS = ("train", "held_out")
 POLICY = {"scalar": "a reward model", "language_model": "a language model"}
@@ -42,12 +42,21 @@ def check_evaluation_sets(sets: dict[str, DataSource], problems: Problems) -> No
     for name, source in sets.items():
         if name in SPLITS:
             problems.add(("eval", "data", name), "this is the name of a split of `data`", "another name")
-        for key in OF_TRAINING:
-            if getattr(source, key) != type(source).model_fields[key].default:
-                problems.add(
-                    ("eval", "data", name, key), "it describes rows to train on, and all rows of this set are held out",
-                    "held_out_rows, to use fewer of them" if key == "max_train_rows" else "no such field",
-                )  # fmt: skip
+        own = _of_training(source)
+        found: list[tuple[tuple[str, ...], str]] = [((), key) for key in sorted(own)]
+        for n, part in enumerate(getattr(source, "of", ())):  # what a source takes from its mixture is told once
+            found += [(("of", str(n)), key) for key in sorted(_of_training(part) - own)]
+        for at, key in found:
+            problems.add(
+                ("eval", "data", name, *at, key),
+                "it describes rows to train on, and all rows of this set are held out",
+                "held_out_rows, to use fewer of them" if key == "max_train_rows" else "no such field",
+            )
+
+
+def _of_training(source: DataSource) -> set[str]:
+    fields = type(source).model_fields
+    return {key for key in OF_TRAINING if key in fields and getattr(source, key) != fields[key].default}
 
 
 def check_references(objective: Any, section: Any, names: Collection[str], drawn: bool, problems: Problems) -> None:

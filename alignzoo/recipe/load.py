@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +68,9 @@ def _load(
     node = apply(node, kept)
     check_beside(node)
     name = _objective_name(node)
-    recipe, registry = validate(
-        node, path.stem if not own or not name or name == own else f"{path.stem}-{name.rpartition('/')[2]}"
-    )
+    default = path.stem if not own or not name or name == own else f"{path.stem}-{name.rpartition('/')[2]}"
+    with _needed(path, chain):
+        recipe, registry = validate(node, default)
     named = runs_named(recipe)
     below = [inherited_overlay(overlay, named) for overlay in overlays]
     passed = inherited_overrides(overrides, named)
@@ -77,6 +79,18 @@ def _load(
         recipe = _started(recipe, needs[START].recipe, str(node.origin))
     runs = {name: needs[key].recipe for name in recipe.references if (key := REFERENCE.format(name)) in needs}
     return Resolved(_compared(recipe, runs, str(node.origin)), path, node, needs, registry)
+
+
+@contextmanager
+def _needed(path: Path, chain: Sequence[Path]) -> Iterator[None]:
+    """Add to problems that they are of a needed run, which inherits overlays and overrides."""
+    try:
+        yield
+    except UserError as error:
+        if not chain:
+            raise
+        hint = f"in {path.name}, whose run {chain[-1].name} needs and which inherits what is merged on top of it"
+        raise UserError([one if one.hint else replace(one, hint=hint) for one in error.problems]) from None
 
 
 def _compared(recipe: Recipe, runs: Mapping[str, Recipe], where: str) -> Recipe:

@@ -18,11 +18,10 @@ from alignzoo.recipe.schema import Recipe
 
 INHERITED = ("data", "tokens", "model")
 """Sections whose overrides a needed run inherits."""
-OWN = (
-    "objective", "references", "filter", "name", "reporters", "rollout", "eval.metrics", "eval.judges",
-    "data.label_noise", "data.label_noise_seed",
-)  # fmt: skip
-"""Keys that each run keeps for itself. Label noise belongs to the preferences of one run."""
+OWN = ("objective", "references", "filter", "name", "reporters", "rollout", "eval.metrics", "eval.judges")
+"""Keys that each run keeps for itself."""
+NOISE = ("label_noise", "label_noise_seed")
+"""Further ones, of `data` and of the sources that it mixes: label noise belongs to the preferences of one run."""
 Overrides = Sequence[tuple[list[str], Node]]
 
 
@@ -67,7 +66,21 @@ def inherited_overlay(overlay: Node, named: Collection[str]) -> Node:
             below = below.value.get(section) if below is not None and isinstance(below.value, dict) else None
         if below is not None and isinstance(below.value, dict):
             below.value.pop(last, None)
+    if isinstance(result.value, dict) and "data" in result.value:
+        _remove_noise(result.value["data"])
     return result
+
+
+def _remove_noise(node: Node) -> None:
+    """Remove label noise from a data source and from the sources that it mixes."""
+    if isinstance(node.value, dict):
+        for key in NOISE:
+            node.value.pop(key, None)
+        for child in node.value.values():
+            _remove_noise(child)
+    elif isinstance(node.value, list):
+        for child in node.value:
+            _remove_noise(child)
 
 
 def inherited_overrides(overrides: Overrides, named: Collection[str]) -> list[tuple[list[str], Node]]:
@@ -76,9 +89,14 @@ def inherited_overrides(overrides: Overrides, named: Collection[str]) -> list[tu
     `model.lora` and `model.quantize` describe the training of one run, as its learning rate does, and stay with it.
     """
     own = {*OWN, *named, *(f"model.{key}" for key in ON_TOP)}
-    return [
-        (path, value)
+    kept = [
+        (path, deepcopy(value))
         for path, value in overrides
         if path[0] in INHERITED and len(path) > (path[0] == "model")
         and not any(".".join(path[:depth]) in own for depth in range(1, len(path) + 1))
+        and not (path[0] == "data" and path[-1] in NOISE)
     ]  # fmt: skip
+    for path, value in kept:
+        if path[0] == "data":
+            _remove_noise(value)
+    return kept

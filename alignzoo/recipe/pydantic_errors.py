@@ -70,6 +70,8 @@ def _sentence(item: Any, known: Sequence[str], loc: tuple[str, ...]) -> tuple[st
     if kind in bounds:
         words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}[bounds[kind]]
         return f"{shown} is out of bounds", f"{words} {context[bounds[kind]]:g}", ""
+    if kind == "too_short":
+        return f"{shown} has too few items", f"at least {context['min_length']}", ""
     if kind == "literal_error":
         options = [part.strip("'") for part in context["expected"].replace(" or ", ", ").split(", ")]
         return f"{shown} is not an option", f"one of {', '.join(options)}", nearest(str(got), options)

@@ -195,7 +195,7 @@ def fingerprint(resolved: Resolved) -> str:
     values["eval"]["metrics"] = resolved.plain["eval"]["metrics"]
     del values["eval"]["allow_overlap"], values["eval"]["data"]
     if resolved.evaluation_fingerprints:
-        values["eval"]["data"] = resolved.evaluation_fingerprints
+        values["eval"]["data"] = list(resolved.evaluation_fingerprints.items())  # replies are those of the first
     values["eval"]["judges"] = [judge.fingerprint() for judge in recipe.eval.judges]
     if recipe.rollout is None:
         del values["rollout"]

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.interfaces.component import NAME
+from alignzoo.interfaces.data_source import DataSource
 from alignzoo.recipe.compatibility import (
     check_adapters,
     check_evaluation_sets,
@@ -90,7 +91,8 @@ def _build_components(plain: dict[str, Any], builder: ComponentBuilder) -> None:
             if key in section:
                 section[key] = builder.build_list(section[key], ("eval", key), kind)
         if "data" in section:
-            section["data"] = builder.build_by_name(section["data"], ("eval", "data"), "data source")
+            sets = scored_like(plain.get("data"), section["data"])
+            section["data"] = builder.build_by_name(sets, ("eval", "data"), "data source")
             check_evaluation_sets(section["data"], builder.problems)
         check_figures(plain.get("objective"), section, builder.problems)
     drawn = plain.get("rollout") is not None
@@ -125,6 +127,15 @@ def _build_references(plain: dict[str, Any], builder: ComponentBuilder) -> list[
             builder.problems.add(("references", str(name)), "is not a name", "lower case letters, digits and _")
     plain["references"] = {str(name): model for name, model in built.items() if model is not None}
     return list(map(str, given))
+
+
+def scored_like(data: Any, sets: Any) -> Any:
+    """Return the nodes of evaluation sets with the fields of `data` that decide what is scored of a row."""
+    if not isinstance(sets, dict) or not isinstance(data, DataSource):
+        return sets
+    own = {key: getattr(data, key) for key in ("pairs", "train_on")}
+    nodes = {name: as_node(item) for name, item in sets.items()}
+    return {name: own | node if isinstance(node, dict) else node for name, node in nodes.items()}
 
 
 def _replace(plain: dict[str, Any], key: str, component: Any | None) -> None:

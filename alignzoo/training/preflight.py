@@ -52,7 +52,7 @@ def _check_first_row(resolved: Resolved) -> None:
     if resolved.needs and not any(key.startswith("data.") for key in resolved.needs):
         data = resolved.recipe.data
         rows = (row for row in data.read(data.splits()[0]) if isinstance(row, Row))
-        convert_side(list(islice(rows, 1)), resolved.recipe, data, held_out=False)
+        convert_side(list(islice(rows, 1)), resolved.recipe, data)
 
 
 def check_enough_rows(data: TokenizedDataset, batch_size: int) -> None:

@@ -98,6 +98,21 @@ def test_other_data_in_one_table_is_rejected_unless_it_is_allowed(tmp_path):
     assert len(plan("dpo_hh", str(other), seeds=1, allow_different_data=True).jobs) == 2
 
 
+def test_other_evaluation_sets_are_other_data_where_they_are_what_is_compared(tmp_path):
+    def paths(held_out_rows: int) -> list[str]:
+        found = [tmp_path / f"{name}.yaml" for name in ("first", "second")]
+        for path, shape in zip(found, ("lists", "tools"), strict=True):
+            path.write_text(
+                f"extends: dpo_hh\ndata: {{held_out_rows: {held_out_rows}}}\n"
+                f"eval: {{data: {{test: {{name: toy, shape: {shape}}}}}}}\n"
+            )
+        return list(map(str, found))
+
+    assert len(make_plan(Comparison(recipes=paths(9), seeds=1)).jobs) == 2
+    with pytest.raises(UserError, match="these recipes have different data or starts: first; second"):
+        make_plan(Comparison(recipes=paths(0), seeds=1))
+
+
 def test_two_rows_of_one_name_are_rejected(tmp_path):
     (tmp_path / "dpo_hh.yaml").write_text("extends: dpo_hh\n")
     assert "two recipes are named dpo_hh" in rejected("dpo_hh", str(tmp_path / "dpo_hh.yaml"))

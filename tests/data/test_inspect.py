@@ -128,6 +128,11 @@ def test_one_row_or_the_worst_rows_are_shown(inspect, write):
     assert "\nno row is trained on and evaluated\n" in inspect(path, "--worst", "overlap")
     with pytest.raises(UserError, match=r"--row: there is no row 'hh\.jsonl:99'"):
         inspect(path, "--row", "hh.jsonl:99")
+    for number in ("0", "²", "9" * 5000):
+        with pytest.raises(UserError, match=r"--row: there is no row .*; expected a number up to \d+, or a row's id"):
+            inspect(path, "--row", number)
+    with pytest.raises(UserError, match="--row, --worst: a row is shown, or the worst ones; expected one of the two"):
+        inspect(path, "--row", "1", "--worst", "length")
     with pytest.raises(UserError, match=r"--split: there are no rows of 'heldout'.*did you mean 'held_out'"):
         inspect(path, "--split", "heldout")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -199,16 +200,25 @@ def test_the_fingerprint_has_all_that_the_rows_depend_on(recipe, tmp_path):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("data.weights=[1,2]", "data: 2 weights for 3 sources"),
+        ("data.weights=[1,2]", "data.weights: 2 weights for 3 sources"),
+        ("data.of=[]", r"data.of: .* has too few items; expected at least 1"),
         ("data.weights=[1,2,0]", "data.weights.2: 0 is out of bounds; expected above 0"),
         ("data.of.1.shap=tools", r"data.of.1.shap: no such field; did you mean 'shape'"),
         ("data.of.1.name=toi", r"data.of.1.name: no data source is called 'toi'"),
         ("data.of.0.train_on=all", r"of.0.train_on is one for all sources: set it beside `of`"),
-        ("data.of.0={name: mix, of: [hh]}", "of.0: a mixture can't be mixed again; name its sources here"),
-        ("data.of.0.as=table", r"two sources are named 'table'"),
+        (
+            "data.of.0={name: mix, of: [hh]}",
+            "data.of: source 0 is a mixture, and a mixture can't be mixed again; name its sources here",
+        ),
+        ("data.of.0.as=table", r"data.of: two sources are named 'table'"),
         ("data.of.0.as=a/b", r"data.of.0.as: 'a/b' is not a name"),
         ("data.of=hh", "data.of: 'hh' is not a list"),
         ("eval.data.hh.max_train_rows=3", r"eval.data.hh.max_train_rows: it describes rows to train on"),
+        ("eval.data.m={name: mix, of: [hh, toy], weights: [1, 2]}", r"eval.data.m.weights: it describes rows to train"),
+        (
+            "eval.data.m={name: mix, of: [hh, {name: toy, label_noise: 0.5}]}",
+            r"eval.data.m.of.1.label_noise: it describes rows to train on",
+        ),
         ("eval.data.held_out=hh", r"eval.data.held_out: this is the name of a split"),
         ("eval.data=hh", r"eval.data: not a mapping"),
         ("eval.data.x.name=nothing", r"eval.data.x.name: no data source is called 'nothing'"),
@@ -217,6 +227,68 @@ def test_the_fingerprint_has_all_that_the_rows_depend_on(recipe, tmp_path):
 def test_a_mistake_is_named_with_its_key(recipe, override, words):
     with pytest.raises(UserError, match=words):
         recipe(override)
+
+
+class Repeating(Numbered):
+    """The first half of the rows is one row, over and over."""
+
+    name = "repeating"
+
+    def read(self, split: Split) -> Iterator[Row | Skipped]:
+        for row in super().read(split):
+            if isinstance(row, Row):
+                same = int(row.id.rpartition(":")[2]) < self.rows // 2
+                yield replace(row, prompt="same") if same else row
+
+
+def test_repeated_rows_are_drawn_as_often_as_any_others():
+    """Equal hashes in a row would be drawn all or none. 400 draws at a half have a standard error of 0.025."""
+    shares = []
+    for seed in range(8):
+        parts = (Repeating(rows=100, tests=1, **{"as": "a"}), part("b", 50))
+        rows = [row for row in read_rows(Mix(of=parts, weights=(1, 1), seed=seed)).train if row.id.startswith("a/")]
+        assert len(rows) == 50
+        shares.append(sum(row.prompt == "same" for row in rows) / 50)
+    assert all(0.25 < share < 0.75 for share in shares)
+    assert abs(sum(shares) / 8 - 0.5) < 4 * 0.025
+
+
+def test_two_sources_of_the_same_rows_draw_apart():
+    parts = [Numbered(rows=200, tests=1, **{"as": name}) for name in "ab"]
+    rows = read_rows(Mix(of=(*parts, part("c", 100)), weights=(1, 1, 1))).train
+    both = set(numbers(rows, "a")) & set(numbers(rows, "b"))
+    assert 30 < len(both) < 70  # 50 +- 3.5 of independent halves, and 100 of equal ones
+
+
+def test_an_evaluation_set_is_scored_as_the_data_unless_it_says_otherwise(recipe):
+    mixture = "eval.data.m={name: mix, of: [hh, toy]}"
+    resolved = recipe(mixture, "data.train_on=last_assistant", "data.pairs=all", "eval.data.hh.pairs=adjacent")
+    sets = resolved.recipe.eval.data
+    assert [(one.train_on, one.pairs) for one in (sets["table"], sets["hh"], sets["m"], *sets["m"].of)] == [
+        ("last_assistant", rule) for rule in ("all", "adjacent", "all", "all", "all")
+    ]
+    changed = recipe("data.train_on=last_assistant").evaluation_fingerprints
+    assert changed["table"] != recipe().evaluation_fingerprints["table"]
+
+
+def test_a_weighted_mixture_can_be_evaluated_with_and_without_test_splits():
+    source = Mix(of=(part("a", 10, tests=3), part("b", 4, tests=0)), weights=(1, 1))
+    rows = [row for held_out, row in RowReader(source, evaluation=True).used() if held_out]
+    assert by_source(rows) == {"a": 3, "b": 4}
+
+
+def test_the_small_sources_of_a_mixture_share_one_limit_of_memory(monkeypatch):
+    monkeypatch.setattr("alignzoo.data.row_reader.MAX_ROWS_IN_MEMORY", 25)
+    source = Mix(of=tuple(part(name, 10, held_out_fraction=0) for name in "abcd"))
+    reader = RowReader(source)
+    assert {id for id in ids(reader)} == {row.id for row in read_rows(source).train}
+    kept = sum(map(len, reader._in_memory.values()))
+    assert 0 < kept <= 25
+    assert ids(reader) == ids(RowReader(source))
+
+
+def ids(reader: RowReader) -> list[str]:
+    return [row.id for row in reader]
 
 
 def test_a_source_that_is_used_up_before_it_begins_is_an_error_with_its_name():

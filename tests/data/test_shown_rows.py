@@ -12,7 +12,7 @@ from hh_rows import dialogue
 from alignzoo.core.errors import UserError
 from alignzoo.data.dataset import tokenized_dataset
 from alignzoo.data.row_reader import RowReader
-from alignzoo.data.shown_rows import find_row, first_rows, show_rows
+from alignzoo.data.shown_rows import find_rows, first_rows, show_rows
 from alignzoo.data.worst_rows import worst_rows
 from alignzoo.recipe.load import load_recipe
 
@@ -36,7 +36,7 @@ def world(tmp_path, monkeypatch):
     """Records -> (the resolved recipe, its dataset, its rows as they are shown)."""
     monkeypatch.setenv("ALIGNZOO_CACHE", str(tmp_path / "cache"))
 
-    def make(records, objective="dpo", split="train", template=WITH_TOOLS, bos=False, sets=None, **tokens):
+    def make(records, objective="dpo", split="train", template=WITH_TOOLS, bos=False, sets=None, drawn=False, **tokens):
         for name, some in {"rows": records, **(sets or {})}.items():
             (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in some))
         node = {
@@ -46,12 +46,14 @@ def world(tmp_path, monkeypatch):
             "tokens": {"max_length": 2000, "max_prompt_length": 1000} | tokens,
             "train": {"optimizer": {"name": "sgd", "learning_rate": 1}},
         }  # fmt: skip
+        node |= {"rollout": {"completions": 2, "rewards": ["toy"]}} if drawn else {}
         (tmp_path / "r.yaml").write_text(yaml.safe_dump(node))
         resolved = load_recipe(tmp_path / "r.yaml")
         tokenizer = byte_tokenizer(template=template, prepends_bos=bos)
         dataset = tokenized_dataset(resolved, tokenizer, lambda line: None)
         count = len(dataset.part(split).trees)
-        wanted = [(split, i, find_row(resolved, dataset, split, i)) for i in range(count)]
+        places = [(split, i) for i in range(count)]
+        wanted = [(*place, row) for place, row in zip(places, find_rows(resolved, dataset, places), strict=True)]
         return resolved, dataset, show_rows(resolved, tokenizer, dataset, wanted)
 
     return make
@@ -122,6 +124,27 @@ def test_plain_text_is_the_users_prompt_and_the_assistants_answer(world):
     assert by_role(row) == [[("text", "<s>")], [("text", "[so</s>]")], [("text", "[no</s>]")]]
 
 
+@pytest.mark.parametrize("bos", [False, True])
+def test_prompts_that_completions_are_drawn_for_are_shown_up_to_where_a_reply_begins(world, bos):
+    human = dialogue("hi")
+    records = [CHAT, {"prompt": "why?"}, {"prompt": [user("say"), bot("well")]}, {"prompt": human}]
+    _, dataset, shown = world(records, drawn=True, bos=bos)
+    assert [[part["name"] for part in row["parts"]] for row in shown] == [["prompt"]] * 4
+    chat, plain, begun, turns = (by_role(row)[0] for row in shown)
+    first = "<s>" * bos
+    assert chat == [
+        ("system", turn("system", "be")), ("user", turn("user", "hi")), ("assistant", turn("assistant", "hey")),
+        ("user", turn("user", "so?")), ("assistant", "<|im_start|>assistant\n"),
+    ]  # fmt: skip
+    assert plain == [("user", first + "why?")]
+    assert begun == [("user", turn("user", "say")), ("assistant", "<|im_start|>assistant\nwell")]
+    assert "".join(text for _, text in turns) == first + human
+    assert turns[-1][0] == "user"
+    assert [sum(len(tokens) for *_, tokens in row["parts"][0]["pieces"]) for row in shown] == (
+        dataset.train.trees.sizes.tolist()
+    )
+
+
 def test_data_of_sft_is_shown_as_it_is_trained_on(world):
     chat = {"messages": [user("hi"), bot("a"), user("more"), bot("b")]}
     _, _, (row, text) = world([chat, {"text": "once upon"}], objective="sft")
@@ -184,4 +207,35 @@ def test_a_row_that_went_is_an_error(world, tmp_path):
     resolved, dataset, _ = world(PAIR)
     (tmp_path / "rows.jsonl").write_text(json.dumps(PAIR[0]) + "\n")
     with pytest.raises(UserError, match=r"the row rows\.jsonl:12 is not in the data any more"):
-        find_row(resolved, dataset, "train", 11)
+        find_rows(resolved, dataset, [("train", 11)])
+
+
+def test_far_rows_are_found_in_one_pass(world, monkeypatch):
+    records = [{"prompt": f"q {i}", "chosen": "y", "rejected": "n"} for i in range(30)]
+    resolved, dataset, _ = world(records)
+    reader = RowReader(resolved.recipe.data)
+    passes = []
+    monkeypatch.setattr(RowReader, "used", lambda self, used=RowReader.used: passes.append(1) or used(self))
+    wanted = [29, 2, 15, 29]
+    found = find_rows(resolved, dataset, [("train", i) for i in wanted], reader)
+    assert [row.id for row in found] == [f"rows.jsonl:{i + 1}" for i in wanted]
+    assert [row.prompt for row in found] == [f"q {i}" for i in wanted]
+    assert len(passes) == 1
+
+
+@pytest.mark.parametrize("chunk", [1, 1024])
+def test_held_out_prompts_among_pairs_are_all_prompts_whatever_a_chunk_holds(world, monkeypatch, chunk):
+    """Rows are converted a chunk at a time, and one prompt alone decides for all rows."""
+    monkeypatch.setattr("alignzoo.data.tokenize_pipeline.CHUNK", chunk)
+    pairs = [{"prompt": f"q {i}", "chosen": "y", "rejected": "n"} for i in range(4)]
+    _, dataset, _ = world(pairs, sets={"mixed": [*pairs, {"prompt": "alone"}, *pairs], "pairs": pairs}, drawn=True)
+    assert [len(tree.branches) for tree in dataset.evaluation["mixed"].trees] == [0] * 9
+    assert [len(tree.branches) for tree in dataset.evaluation["pairs"].trees] == [2] * 4
+
+
+def test_a_row_that_an_objective_can_not_take_is_told_with_its_evaluation_set(world):
+    pairs = [{"prompt": f"q {i}", "chosen": "y", "rejected": "n"} for i in range(4)]
+    with pytest.raises(
+        UserError, match=r"^eval\.data\.sums: dpo needs completions, and row sums\.jsonl:1 has a prompt alone"
+    ):
+        world(pairs, sets={"sums": [{"prompt": "1 + 1", "gold": "2"}]})

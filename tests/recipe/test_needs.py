@@ -8,6 +8,7 @@ import yaml
 from alignzoo.core.errors import UserError
 from alignzoo.recipe.load import load_recipe
 
+TRAIN = {"train": {"optimizer": {"name": "sgd", "learning_rate": 1}}}
 PLUGIN = '''
 from alignzoo import DataSource, Field, Objective, hookimpl
 
@@ -112,6 +113,33 @@ def test_every_needed_run_inherits_by_the_same_rule(write):
         assert need.recipe.model.path == "org/name", key
         assert (need.recipe.data.label_noise, need.recipe.data.label_noise_seed) == (0, 0), key
         assert need.recipe.objective.name == "sft", key
+
+
+def test_the_label_noise_of_a_mixtures_sources_is_not_inherited(write):
+    """As that of the mixture: in an overlay, as an override, and within one."""
+    noisy = {"name": "hh", "as": "a", "label_noise": 0.5}
+    mixture = {"name": "mix", "of": [{"name": "hh", "as": "a"}, {"name": "toy"}]}
+    write("start.yaml", {"objective": "sft", "data": mixture, "model": {"path": "org/name"}, **TRAIN})
+    top = write("mixed.yaml", {"objective": "dpo", "data": mixture, "model": {"from": "start.yaml"}, **TRAIN})
+    overlay = write("noisy.yaml", {"data": {"of": [noisy, {"name": "toy"}]}})
+    for words, overlays in (
+        (["data.of.0.label_noise=0.5"], []),
+        (["data.of=[{name: hh, as: a, label_noise: 0.5}, toy]"], []),
+        ([], [overlay]),
+    ):
+        resolved = load_recipe(top, words, overlays)
+        assert [part.label_noise for part in resolved.recipe.data.of] == [0.5, 0]
+        assert [part.label_noise for part in resolved.start.recipe.data.of] == [0, 0]
+
+
+def test_a_key_that_a_needed_run_has_no_field_for_names_its_recipe(write):
+    write("start.yaml", {"objective": "sft", "data": "hh", "model": {"path": "org/name"}, **TRAIN})
+    top = write("mixed.yaml", {"objective": "dpo", "data": {"name": "mix", "of": ["hh", "toy"]},
+                               "model": {"from": "start.yaml"}, **TRAIN})  # fmt: skip
+    with pytest.raises(
+        UserError, match=r"data\.weights: no such field[^\n]*\n    in start\.yaml, whose run mixed\.yaml needs"
+    ):
+        load_recipe(top, ["data.weights=[1,1]"])
 
 
 def test_a_resolved_recipe_names_each_needed_run_where_it_is(write):

@@ -114,6 +114,11 @@ def test_files_the_screen_and_streams_are_without(planted, tmp_path, capfd):
     clean(captured.out + captured.err)
 
 
+def test_pages_show_what_a_terminal_obeys_and_what_reorders_text(tmp_path):
+    write_page(tmp_path / "a.html", "<p>a\x1b[31m\u202e b</p>\n")
+    assert (tmp_path / "a.html").read_text() == "<p>a\\u001b[31m\\u202e b</p>\n"
+
+
 def test_what_a_terminal_obeys_is_shown_as_text():
     assert (
         printable("a\x1b]0;title\x07\x1b[31mred\r\n\tü \u202e漢")

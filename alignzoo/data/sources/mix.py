@@ -15,7 +15,9 @@ from pydantic import (
     FieldSerializationInfo,
     SerializeAsAny,
     SerializerFunctionWrapHandler,
+    ValidationInfo,
     field_serializer,
+    field_validator,
     model_validator,
 )
 
@@ -64,15 +66,24 @@ class Mix(DataSource):
                  for n, part in enumerate(values["of"])]  # fmt: skip
         return {**values, "of": tuple(parts)}
 
-    @model_validator(mode="after")
-    def _fit(self) -> Self:
-        if self.weights is not None and len(self.weights) != len(self.of):
-            raise ValueError(f"{len(self.weights)} weights for {len(self.of)} sources")
-        given = [part.as_ for part in self.of if part.as_]
+    @field_validator("of")
+    @classmethod
+    def _separate(cls, parts: tuple[DataSource, ...]) -> tuple[DataSource, ...]:
+        nested = next((n for n, part in enumerate(parts) if isinstance(part, Mix)), None)
+        if nested is not None:
+            raise ValueError(f"source {nested} is a mixture, and a mixture can't be mixed again; name its sources here")
+        given = [part.as_ for part in parts if part.as_]
         twice = next((name for name in given if given.count(name) > 1), None)
         if twice:
             raise ValueError(f"two sources are named '{twice}' (as)")
-        return self
+        return parts
+
+    @field_validator("weights")
+    @classmethod
+    def _of_each(cls, weights: tuple[float, ...] | None, info: ValidationInfo) -> tuple[float, ...] | None:
+        if weights is not None and len(weights) != len(parts := info.data.get("of", weights)):
+            raise ValueError(f"{len(weights)} weights for {len(parts)} sources")
+        return weights
 
     @field_serializer("of", mode="wrap")
     def _without_inherited(
@@ -140,8 +151,6 @@ def derived_name(source: DataSource) -> str:
 
 
 def _inheriting(n: int, part: DataSource, own: Mapping[str, Any]) -> DataSource:
-    if isinstance(part, Mix):
-        raise ValueError(f"of.{n}: a mixture can't be mixed again; name its sources here")
     for key in OF_ALL:
         if key in part.model_fields_set and getattr(part, key) != own[key]:
             raise ValueError(f"of.{n}.{key} is one for all sources: set it beside `of`")

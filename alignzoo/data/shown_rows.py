@@ -17,7 +17,7 @@ import numpy as np
 from alignzoo.core.door import in_child
 from alignzoo.core.errors import UserError
 from alignzoo.data.chat_template import PLACEHOLDER, Inputs, answer_message, common_start, inputs_of, is_chat
-from alignzoo.data.convert import convert_rows
+from alignzoo.data.convert import convert_side
 from alignzoo.data.row_reader import RowReader
 from alignzoo.data.tokenize import Encoder, TokenizedRows
 from alignzoo.interfaces.rows import Message, Row
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from alignzoo.data.token_store import TokenizedDataset
-    from alignzoo.data.trees import Branch, Tree
+    from alignzoo.data.trees import TokenIds
     from alignzoo.recipe.resolved import Resolved
 
 ROLES = ("system", "user", "assistant", "tool", "text")
@@ -79,14 +79,24 @@ class _ShownRow:
 
     def show(self) -> dict[str, Any]:
         tree, row, rows = self.tree, self.row, self.rows
-        parts: list[dict[str, Any]] = []
         names = rows.trees.names(self.index)[: len(row.completions)]
         ends = self._ends(row)
+        parts: list[dict[str, Any]] = []
+
+        def roles_of(b: int, tokens: TokenIds) -> list[str]:
+            if not ends:
+                return ["text"] * (len(tree.prompt) + len(tokens))
+            return self._roles(tree.prompt, tokens, is_chat(row), *ends[b])
+
+        def add_prompt(roles: Sequence[str]) -> None:
+            parts.append(self._part("prompt", tree.prompt, roles, np.zeros(len(tree.prompt), np.bool_)))
+
+        if not row.completions:  # they will be drawn
+            add_prompt(roles_of(0, tree.prompt[:0]))
         for b, (name, branch) in enumerate(zip(names, tree.branches, strict=False)):
-            unknown = ["text"] * (len(tree.prompt) + len(branch.tokens))
-            roles = self._roles(tree, branch, is_chat(row), *ends[b]) if ends else unknown
+            roles = roles_of(b, branch.tokens)
             if not parts:
-                parts.append(self._part("prompt", tree.prompt, roles, np.zeros(len(tree.prompt), np.bool_)))
+                add_prompt(roles)
             scored = np.zeros(len(branch.tokens), np.bool_)
             for start, stop in branch.spans.tolist():
                 scored[start:stop] = True
@@ -114,7 +124,7 @@ class _ShownRow:
             return []
 
     def _ends_of(self, row: Row, b: int, text: str) -> Ends:
-        completion = row.completions[b]
+        completion = row.completions[b] if row.completions else None
         if not is_chat(row):
             assert isinstance(row.prompt, str)
             turns = list(SPEAKER.finditer(text))
@@ -122,18 +132,21 @@ class _ShownRow:
                 starts = [*(turn.start() for turn in turns), len(text)]
                 names = ["text", *("user" if turn[1] == "Human" else "assistant" for turn in turns)]
                 return list(zip(starts, names, strict=True))
-            first = "user" if completion.text != text else "text"
+            first = "user" if completion is None or completion.text != text else "text"
             return [(len(row.prompt), first), (len(text), "assistant" if first == "user" else "text")]
         template = self.encoder.template
         assert template is not None
-        messages = [*row.prompt, *completion.context, answer_message(completion.text)]
+        messages = [*row.prompt]
+        if completion is not None:
+            messages += [*completion.context, answer_message(completion.text)]
         inputs = inputs_of(row)
         with template.naming(row):
             ends: Ends = [(self._before(messages, inputs), "system")]
             for n, message in enumerate(messages, 1):
-                whole = template.render(messages[:n], inputs) if n < len(messages) else text
+                last = completion is not None and n == len(messages)
+                whole = text if last else template.render(messages[:n], inputs)
                 ends.append((max(common_start(whole, text), ends[-1][0]), _role(message["role"])))
-        return ends
+        return ends if completion is not None else [*ends, (len(text), "assistant")]  # what asks for an answer
 
     def _before(self, messages: Sequence[Message], inputs: Inputs) -> int:
         """Return the characters that the template writes before the first message, such as tools or a default system.
@@ -150,22 +163,21 @@ class _ShownRow:
         own, alone = again[common_start(end, again) :], template.render([first], inputs)
         return len(alone) - len(own) if own and alone.endswith(own) else 0
 
-    def _roles(self, tree: Tree, branch: Branch, chat: bool, text: str, ends: Ends) -> list[str]:
+    def _roles(self, prompt: TokenIds, own: TokenIds, chat: bool, text: str, ends: Ends) -> list[str]:
         """Return the role of each token of prompt and branch; `text` for all where they are not those of the text."""
         positions = [min(end, len(text)) for end, _ in ends]
         ((ids, cuts),) = self.encoder.boundary.tokenize([text], [positions], special=not chat)
         roles: list[str] = []
         for (_, role), cut in zip(ends, cuts, strict=True):
             roles += [role] * (cut.tokens + cut.spans - len(roles))
-        return _placed(tree, branch, ids, roles or ["text"])
+        return _placed(prompt.tolist(), own.tolist(), ids, roles or ["text"])
 
 
-def _placed(tree: Tree, branch: Branch, ids: list[int], roles: list[str]) -> list[str]:
+def _placed(prompt: list[int], own: list[int], ids: list[int], roles: list[str]) -> list[str]:
     """Return the roles of a tree's tokens, which are those of the whole text after truncation.
 
     A prompt may have lost its beginning, but not its first token, or its end. A token behind the text ends a turn.
     """
-    prompt, own = tree.prompt.tolist(), branch.tokens.tolist()
     size = len(prompt)
     whole = [*ids, *own[-1:]]  # the end-of-sequence token that plain text gets
     padded = [*roles, *roles[-1:] * (len(whole) - len(roles))]
@@ -200,7 +212,7 @@ def find_row(
     wanted, recipe = rows.trees.ids[index], resolved.recipe
     for row in reader or RowReader(recipe.data):
         if wanted == row.id or wanted.startswith(f"{row.id}/"):
-            converted, _ = convert_rows([row], recipe.objective, recipe.data.pairs, recipe.data.train_on)
+            converted, _ = convert_side([row], recipe, recipe.data, held_out=split != "train")
             found = next((one for one in converted if one.id == wanted), None)
             if found is not None:
                 return found

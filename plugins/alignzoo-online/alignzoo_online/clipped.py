@@ -77,7 +77,7 @@ class DAPO(_Standardized):
     """DAPO: two clip limits, a mean over tokens, a penalty on overlong draws, and no groups of equal rewards."""
 
     name = "dapo"
-    source = "Yu et al. 2025, arXiv:2503.14476, equations 8, 9 and 12"
+    source = "Yu et al. 2025, arXiv:2503.14476, equations 8, 9 and 13"
     equation = "mean_{i,t} -min(rho A, clip(rho, 1 - low, 1 + high) A), A = (R - mean) / std"
     reference = "none"
 

@@ -37,7 +37,9 @@ class REINFORCE(_Plain):
 
     def next_state(self, group: Group) -> dict[str, float]:
         """Return the decayed sum of mean rewards, and of ones, which corrects for the start at 0."""
-        mean = float(group.sum(group.reward).sum() / group.count.sum().clamp(min=1))
+        if not group.kept.any():
+            return dict(group.state)
+        mean = float(group.sum(group.reward).sum() / group.count.sum())
         own = 1 - self.decay
         return {
             "sum": self.decay * group.state["sum"] + own * mean,

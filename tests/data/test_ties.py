@@ -204,3 +204,15 @@ def test_a_list_that_is_too_short_is_skipped_and_counted():
     assert [one.reason for one in skipped] == ["fewer than 3 completions"]
     modified = Sum(parts=(make("tpo"), make("pl_dpo")), weights=(1.0, 1.0))
     assert convert_rows(rows, modified, "extremes")[0] == rows[:1]
+
+
+def test_ties_are_counted_before_training_so_that_a_misspelled_column_shows():
+    from alignzoo.training.announce import ties_line
+
+    builder, _ = builder_of(Tied())
+    assert ties_line(Tied(), builder.trees) == "2 of 4 training rows are ties, which tied takes"
+    assert ties_line(make("dpo"), builder.trees) == ""
+    builder.trees.columns["tie"][:] = 0
+    assert "0 of 4 training rows are ties, which tied takes; a row is one if its column 'tie' is 1" in ties_line(
+        Tied(), builder.trees
+    )

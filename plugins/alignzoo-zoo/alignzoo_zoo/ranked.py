@@ -8,7 +8,6 @@ from torch.nn.functional import logsigmoid
 
 from alignzoo import Field, Objective, Ranked, Scored, ties
 
-
 MOST_TIED = 12
 """Completions of equal scores in a list that Plackett-Luce takes: a mean over their orders has 2^n terms."""
 

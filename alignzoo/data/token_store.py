@@ -216,7 +216,8 @@ class TokenStore:
             )  # fmt: skip
         train, held_out = (prepared for _, prepared in parts)
         report = data_report(reader.plan.rows, train, held_out, self.source)
-        write_manifest(folder, {"mismatched": train.trees.mismatched, "report": report})
+        mismatched = train.trees.mismatched or held_out.trees.mismatched  # prompts alone have none
+        write_manifest(folder, {"mismatched": mismatched, "report": report})
 
     def _make_unnamed(self, reader: RowReader) -> TokenizedDataset:
         """Make the trees in deleted files, which stay mapped until this process ends."""

@@ -139,9 +139,9 @@ def test_columns_of_other_names_and_own_ids(write):
 
 
 def test_ids_must_be_unique(write):
-    record = {"prompt": "p", "chosen": "a", "rejected": "b", "uid": 7}
+    records = [{"prompt": prompt, "chosen": "a", "rejected": "b", "uid": 7} for prompt in ("p", "q")]
     with pytest.raises(UserError, match="2 rows have the id '7'; expected a unique id"):
-        read_rows(Files(path=write("t.jsonl", [record, record]), format=Records(id="uid")))
+        read_rows(Files(path=write("t.jsonl", records), format=Records(id="uid")))
 
 
 def pairs(count: int) -> list[dict[str, str]]:

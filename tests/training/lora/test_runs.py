@@ -194,7 +194,7 @@ def test_a_live_reference_is_the_policy_with_its_adapter_off(run, zoo, monkeypat
         start["copy"] = copy.deepcopy(model).requires_grad_(False)
         own(job, model, tokenizer)
 
-    def live(job, scorer, tokenizer):
+    def live(job, scorer, tokenizer, trees):
         beside = Scorer(start["copy"], scorer.layout, scorer.precision)
         beside.whole_head = scorer.whole_head
         return beside

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -55,7 +56,7 @@ def children(pid: int) -> dict[str, int]:
 
 
 def started(tmp_path: Path) -> subprocess.Popen:
-    """`alignzoo run --processes 2`, in the middle of its training."""
+    """`alignzoo run --processes 2`, in the middle of its training, with the checkpoint of step 4."""
     for before in (tmp_path / "runs").glob("*/metrics.jsonl"):
         before.unlink()
     process = subprocess.Popen(
@@ -63,7 +64,11 @@ def started(tmp_path: Path) -> subprocess.Popen:
         stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     deadline = time.monotonic() + PATIENCE
-    while not any('"step": 3' in path.read_text() for path in (tmp_path / "runs").glob("*/metrics.jsonl")):
+    while not any(
+        int(step) > 4
+        for path in (tmp_path / "runs").glob("*/metrics.jsonl")
+        for step in re.findall(r'"step": (\d+)', path.read_text())
+    ):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)

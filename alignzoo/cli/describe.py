@@ -23,6 +23,7 @@ HAVE = {
     "labels": "labels alone: single completions, good or bad",
     "list": "a list: several ranked or scored completions of each prompt",
     "chosen": "good completions alone",
+    "marked": "completions, some of which are marked, as those to forget",
     "rollout": "prompts and a reward",
 }
 """What a dataset has -> its description, in the order of the list of objectives."""
@@ -87,6 +88,8 @@ def paper(cls: Any) -> str:
 def have(cls: Any) -> str:
     """Return the key of `HAVE` that says which data an objective is for."""
     by_data = {"unpaired": "labels", "ranked": "list", "chosen": "chosen"}
+    if cls.data == "chosen" and cls.flags:
+        return "marked"
     if cls.data != "pair":
         return by_data.get(cls.data, "rollout")
     kinds = {

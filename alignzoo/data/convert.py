@@ -155,7 +155,8 @@ def _check(row: Row, one: Objective | Metric) -> None:
             f"{one.name} needs labels, and row {row.id} has a single completion without one", where="data",
             expected="a column label: true (desirable) or false, pairs, or an objective on completions alone (sft)",
         )  # fmt: skip
-    if len(row.completions) == 1 and one.data in ("pair", "ranked"):
+    fewest = one.min_completions if isinstance(one, Objective) and one.data == "ranked" else 2
+    if len(row.completions) == 1 and one.data in ("pair", "ranked") and fewest > 1:
         kind = "" if row.is_training_text else "labeled "
         raise UserError(
             f"{one.name} compares completions, and row {row.id} has a single {kind}completion", where="data",

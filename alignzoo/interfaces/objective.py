@@ -145,9 +145,8 @@ class Objective(ScoredComponent):
         keeps = defines("initial_state") or defines("next_state")
         return super()._contradictions() | {
             "it has no `loss`": not defines("loss"),
-            '`min_completions` needs `data = "group"`, or "ranked" and at least 2':
-                cls.min_completions != 2
-                and cls.data != "group" and (cls.data != "ranked" or cls.min_completions < 2),
+            '`min_completions` needs `data = "group"` or "ranked", and at least 1':
+                cls.min_completions < 1 or (cls.min_completions != 2 and cls.data not in ("group", "ranked")),
             '`references` needs rows of the data, which are scored beforehand: not with `data = "group"`':
                 bool(cls.references) and cls.data == "group",
             '`mismatched` needs `data = "unpaired"`': cls.mismatched and cls.data != "unpaired",

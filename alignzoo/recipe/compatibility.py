@@ -76,7 +76,8 @@ def check_references(objective: Any, section: Any, names: Collection[str], drawn
     if any(one.reference != "none" for _, one in readers):
         read.add("reference")
     if drawn and objective.references:
-        problems.add(("rollout",), "draws have no scores under further references", "rows of the data, without rollout")
+        what = f"{objective.name} reads the reference '{objective.references[0]}', which scores no draws"
+        problems.add(("rollout",), what, "a recipe without `rollout`")
     for name in names:
         if name not in read:
             expected = f"one of {', '.join(sorted(read))}" if read else "no references"

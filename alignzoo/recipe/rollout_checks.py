@@ -37,8 +37,6 @@ def _of_objective(objective: Objective, section: dict[str, Any]) -> Iterator[Fou
     if objective.head == "scalar":
         yield AT, f"{name} trains a reward model, which writes no completions", "a recipe without `rollout`"
     for term in terms:
-        if term.references:
-            yield ("objective",), f"{term.name} reads the reference '{term.references[0]}', which scores no draws", ""
         if strange := sorted(set(term.columns) - COLUMNS):
             yield ("objective",), f"{term.name} needs the column '{strange[0]}', which draws do not have", ""
     needed = max(

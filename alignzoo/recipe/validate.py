@@ -105,6 +105,8 @@ def _build_components(plain: dict[str, Any], builder: ComponentBuilder) -> None:
     if isinstance(section, dict) and "metric" in section:
         section["metric"] = builder.build(as_node(section["metric"]), ("filter", "metric"), "metric")
         check_filter(plain.get("objective"), section["metric"], drawn, builder.problems)
+        if section["metric"] is None:  # its problem is known
+            plain["filter"] = None
     plain["reporters"] = builder.build_list(plain.get("reporters", REPORTERS), ("reporters",), "reporter")
 
 

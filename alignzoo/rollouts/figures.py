@@ -93,7 +93,7 @@ def divergence_figures(values: Mapping[str, NDArray[Any]]) -> dict[str, float]:
     """Return the means of `divergence`, with standard errors of `kl`, and the largest mismatch."""
     names = [name for name in ("kl", "kl_sampled", "entropy") if name in values]
     found = {name: float(np.mean(values[name])) for name in names}
-    if "kl" in values:
+    if len(values.get("kl", ())) > 1:
         found["kl_se"] = _standard_error(values["kl"])
     if "mismatch" in values:
         found["mismatch"] = float(np.abs(values["mismatch"]).max())
@@ -101,4 +101,4 @@ def divergence_figures(values: Mapping[str, NDArray[Any]]) -> dict[str, float]:
 
 
 def _standard_error(values: NDArray[Any]) -> float:
-    return float(np.std(values)) / math.sqrt(len(values)) if len(values) else math.nan
+    return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan

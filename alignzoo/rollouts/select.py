@@ -46,7 +46,8 @@ def select(
     """Make the training rows that an objective takes of the draws.
 
     A row's columns are `score`, the reward, and `desirable`; those of a group are `reward`, `kept` and `finished`.
-    Draws with the same tokens form no pair, and a list has each once.
+    Draws with the same tokens form no pair, and a list has each once. Each of them has a label: how often the policy
+    says something counts.
 
     Args:
         objective: The objective, or a sum of several.
@@ -60,6 +61,7 @@ def select(
     if objective.data == "group":
         return _groups(ids, prompts, draws, judged)
     rule = _rule(objective, config)
+    compares = any(term.data in ("pair", "ranked") for _, term in objective.terms)
     reward, kept = judged.reward, judged.kept
     trees: list[Tree] = []
     score: list[float] = []
@@ -67,7 +69,9 @@ def select(
     rows_of: list[list[int]] = []
     for b, (id, prompt) in enumerate(zip(ids, prompts, strict=True)):
         own = np.flatnonzero(kept[b])
-        order = _distinct(own[np.argsort(-reward[b, own], kind="stable")], draws, b * kept.shape[1])
+        order = own[np.argsort(-reward[b, own], kind="stable")]
+        if compares:
+            order = _distinct(order, draws, b * kept.shape[1])
         choices = list(rule(order, reward[b])) if len(order) else []
         rows_of.append(list(range(len(trees), len(trees) + len(choices))))
         for n, choice in enumerate(choices):

@@ -29,11 +29,14 @@ from alignzoo.rollouts.scores import TokenValues, score_rows
 from alignzoo.rollouts.select import Selection, select
 from alignzoo.scoring.advantages import advantage_input, advantages
 from alignzoo.scoring.batches import BatchBuilder
+from alignzoo.scoring.scored_batch import TokenScores
 from alignzoo.scoring.scorer import Scorer
 
 States = list[dict[str, float]]
 GREEDY = "greedy "
 """Prefix of the arrays of greedy draws."""
+OLD = "old_log_prob"
+"""The log-probs of the policy that drew."""
 HELD_OUT = -1
 """The number of a rollout that held-out draws have, so that every evaluation uses the same random numbers."""
 
@@ -71,6 +74,7 @@ class Rollouts:
         self.builder.max_new_tokens = self.config.max_new_tokens
         self._held = -1
         self._rows_of: list[list[int]] = []
+        self._known: dict[str, TokenScores] = {}
         self._after: States | None = None
         self._last: dict[str, Any] = {}
         self._times: dict[str, float] = {}
@@ -93,6 +97,7 @@ class Rollouts:
             self._open(step, states)
         if turn.update:
             self.line, self.seconds = None, {}
+        self.builder.recorded = self._known if turn.update else _without_old(self._known)
         rows = [row for place in self.calendar.minibatch(step) for row in self._rows_of[int(place)]]
         return rows, self._after or states if turn.update == 0 else states
 
@@ -182,7 +187,7 @@ class Rollouts:
         found: dict[str, NDArray[Any]] = {}
         group = objective.data == "group"
         if group and (self.calendar.updates > 1 or objective.advantage_reads_log_probs):
-            found["old_log_prob"] = score_rows(self.scorer, trees, self.budget, say)["log_prob"]
+            found[OLD] = score_rows(self.scorer, trees, self.budget, say)["log_prob"]
         reads = objective.reference in ("sequence", "token") or objective.advantage_reads_log_probs
         if self.reference is not None and reads and len(trees):
             found["ref_log_prob"] = score_rows(self.reference, trees, self.budget, say)["log_prob"]
@@ -197,7 +202,7 @@ class Rollouts:
     def _advantage_input(self, chosen: Selection, scored: Arrays, states: States) -> Group:
         """Return the whole rollout as `advantage` sees it, in float64."""
         batch = self.builder.empty(range(len(chosen.trees)))
-        names = ("old_log_prob", "ref_log_prob")
+        names = (OLD, "ref_log_prob")
         batch.values = {name: torch.from_numpy(scored[name]).double() for name in names if name in scored}
         return advantage_input(self.builder, batch, self.objective, states[0])
 
@@ -210,15 +215,17 @@ class Rollouts:
     def _hold(self, chosen: Selection, scored: Arrays) -> None:
         """Give the rows to the builder, with what was computed of them before."""
         trees = chosen.trees
+        self._known = {}
         if not len(trees):
             return
         advantage = scored.get("advantage")
         if advantage is not None and advantage.ndim == 2:
             trees.columns["advantage"] = advantage.reshape(-1).astype(np.float32)
-        known = {name: TokenValues(trees, scored[name]) for name in ("old_log_prob",) if name in scored}
+        known: dict[str, TokenScores] = {OLD: TokenValues(trees, scored[OLD])} if OLD in scored else {}
         if advantage is not None and advantage.ndim == 1:
             known["token_advantage"] = TokenValues(trees, advantage.astype(np.float32))
         reference = TokenValues(trees, scored["ref_log_prob"]) if "ref_log_prob" in scored else None
+        self._known = known
         self.builder.hold(trees, reference, known)
 
     def words(self, seconds: float) -> list[str]:
@@ -252,3 +259,11 @@ class Rollouts:
         )
         found = figures(draws, raw, judged, self.config.rewards) | divergence_figures(values)
         return {"drawn": float(len(draws))} | found
+
+
+def _without_old(known: dict[str, TokenScores]) -> dict[str, TokenScores]:
+    """Leave out the log-probs at the time of drawing.
+
+    In the first update they are the forward's own, so that no rounding clips a ratio.
+    """
+    return {name: values for name, values in known.items() if name != OLD}

@@ -7,6 +7,9 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from alignzoo.data.statistics import data_lines, tokenization_notes
+from alignzoo.data.trees import Trees
+from alignzoo.interfaces.objective import Objective
+from alignzoo.interfaces.rows import TIE
 from alignzoo.scoring.layout import Layout
 from alignzoo.training.job import Job
 
@@ -35,3 +38,15 @@ def announce(job: Job, report: dict[str, Any], model: PreTrainedModel, layout: L
             "or add --with scale/pythia-2.8b.yaml"
         )
     info(f"layout: {layout.used} ({layout.reason}); {steps:,} steps of {recipe.train.batch_size} rows")
+
+
+def ties_line(objective: Objective, trees: Trees) -> str:
+    """Count the ties among training rows for an objective that takes some, or return "".
+
+    A column of another name than `tie` marks none, which no other figure shows.
+    """
+    if not objective.ties or TIE not in trees.columns or not trees.answered:
+        return ""
+    ties = int((trees.columns[TIE][trees.first[:-1]] > 0.5).sum())
+    hint = "" if ties else "; a row is one if its column 'tie' is 1, or its completions have equal scores"
+    return f"{ties:,} of {len(trees):,} training rows are ties, which {objective.name} takes{hint}"

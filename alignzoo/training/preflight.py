@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -33,11 +36,21 @@ def preflight(resolved: Resolved) -> None:
         reporter.ready()
     for judge in recipe.eval.judges:
         judge.ready()
-    for reward in recipe.rollout.rewards if recipe.rollout else ():
-        reward.judge.ready()
+    for n, reward in enumerate(recipe.rollout.rewards if recipe.rollout else ()):
+        with _at("eval.judges", f"rollout.rewards.{n}"):
+            reward.judge.ready()
     check_adapters_available(recipe.model)
     _check_model_folder(recipe.model)
     _check_first_row(resolved)
+
+
+@contextmanager
+def _at(usual: str, key: str) -> Iterator[None]:
+    """Name another key in errors than the usual one of a component."""
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(replace(one, where=one.where.replace(usual, key)) for one in error.problems) from error
 
 
 def _check_model_folder(model: ModelSource) -> None:

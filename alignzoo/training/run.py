@@ -29,7 +29,7 @@ from alignzoo.recipe.resolved import REFERENCE, Resolved
 from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.adapt import adapt, export_policy
-from alignzoo.training.announce import announce
+from alignzoo.training.announce import announce, ties_line
 from alignzoo.training.export import full_weights_policy
 from alignzoo.training.job import Job
 from alignzoo.training.loop import Training, watch_steps
@@ -166,6 +166,8 @@ def _phases(job: Job) -> dict[str, Any]:
     model = scorer.model
     steps = online.calendar.steps if online else total_steps(recipe.train, len(data.train.trees))
     announce(job, data.report, model, layout, steps)
+    if line := ties_line(recipe.objective, data.train.trees):
+        job.screen.info(f"data: {line}")
     start_fingerprint = weights_fingerprint(model)
     references = score_references(job, scorer, tokenizer, data)
     before = greedy_replies(job, model, tokenizer, data.answered)

@@ -44,6 +44,7 @@ def world(tmp_path, monkeypatch):
             "data": {"name": "files", "path": "./rows.jsonl", "held_out_fraction": 0},
             "eval": {"data": {name: {"name": "files", "path": f"./{name}.jsonl"} for name in sets or {}}},
             "tokens": {"max_length": 2000, "max_prompt_length": 1000} | tokens,
+            **({"rollout": {"rewards": ["toy"]}} if drawn else {}),
             "train": {"optimizer": {"name": "sgd", "learning_rate": 1}},
         }  # fmt: skip
         node |= {"rollout": {"completions": 2, "rewards": ["toy"]}} if drawn else {}
@@ -154,6 +155,21 @@ def test_data_of_sft_is_shown_as_it_is_trained_on(world):
          ("assistant", "<|im_start|>assistant\n[b<|im_end|>]")],
     ]  # fmt: skip
     assert by_role(text) == [[("text", "o")], [("text", "[nce upon</s>]")]]
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_prompts_that_completions_are_drawn_for_are_shown_alone(world, bos):
+    alone = {"messages": [user("What is 2+2?"), bot("4."), user("And 3+3?")]}
+    pair = {"prompt": "Sum: ", "chosen": "5", "rejected": "6"}
+    resolved, dataset, shown = world([alone, pair], drawn=True, bos=bos)
+    want = [
+        [[("user", turn("user", "What is 2+2?")), ("assistant", turn("assistant", "4.")),
+          ("user", turn("user", "And 3+3?")), ("assistant", "<|im_start|>assistant\n")]],
+        [[("user", "<s>" * bos + "Sum: ")]],
+    ]  # fmt: skip
+    assert [[part["name"] for part in row["parts"]] for row in shown] == [["prompt"], ["prompt"]]
+    assert [by_role(row) for row in shown] == want
+    assert [row["id"] for row in first_rows(resolved, byte_tokenizer(template=WITH_TOOLS, prepends_bos=bos), dataset)]
 
 
 def test_a_template_that_can_not_render_a_beginning_leaves_the_roles_unknown(world):

@@ -189,7 +189,7 @@ def test_fields_name_columns_of_one_instance():
         ({"references": ("a",), "head": "scalar", "reference": "none"}, "no `references`"),
         ({"references": "teacher"}, "is not a tuple"), ({"flags": "safe"}, "is not a tuple"),
         ({"column_fields": ("missing",)}, "`column_fields` needs names of fields"),
-        ({"min_completions": 3}, '`min_completions` needs `data = "group"`, or "ranked"'),
+        ({"min_completions": 3}, '`min_completions` needs `data = "group"` or "ranked"'),
     ],
 )  # fmt: skip
 def test_what_no_engine_can_provide(changes, said):
@@ -204,3 +204,35 @@ def test_a_list_that_is_too_short_is_skipped_and_counted():
     assert [one.reason for one in skipped] == ["fewer than 3 completions"]
     modified = Sum(parts=(make("tpo"), make("pl_dpo")), weights=(1.0, 1.0))
     assert convert_rows(rows, modified, "extremes")[0] == rows[:1]
+
+
+def test_ties_are_counted_before_training_so_that_a_misspelled_column_shows():
+    from alignzoo.training.announce import ties_line
+
+    builder, _ = builder_of(Tied())
+    assert ties_line(Tied(), builder.trees) == "2 of 4 training rows are ties, which tied takes"
+    assert ties_line(make("dpo"), builder.trees) == ""
+    builder.trees.columns["tie"][:] = 0
+    assert "0 of 4 training rows are ties, which tied takes; a row is one if its column 'tie' is 1" in ties_line(
+        Tied(), builder.trees
+    )
+
+
+class Rated(Objective):
+    """A score of each completion."""
+
+    name = "rated"
+    data = "ranked"
+    min_completions = 1
+    columns = ("score",)
+
+    def loss(self, ranked):
+        return (ranked.completions.log_prob - ranked.completions.column("score")).square().mean(1)
+
+
+def test_a_single_completion_is_a_list_for_an_objective_that_takes_it():
+    rows = [row_of({"prompt": "p", "completion": "a", "score": 2}), row_of(LIST | {"prompt": "q", "scores": [3, 2, 1]})]
+    kept, skipped = convert_rows(rows, Rated(), "extremes")
+    assert (kept, skipped) == (rows, [])
+    with pytest.raises(UserError, match="compares completions"):
+        convert_rows(rows, make("pl_dpo"), "extremes")

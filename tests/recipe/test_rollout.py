@@ -7,6 +7,7 @@ from checkout import ROOT
 
 from alignzoo.core.errors import UserError
 from alignzoo.recipe.load import load_recipe
+from alignzoo.training.preflight import preflight
 
 TOY = {"rewards": ["toy"]}
 DPO = "dpo_hh"
@@ -60,6 +61,16 @@ def test_contradictions_with_other_sections():
     assert "train.compile: completions are drawn by" in problem({"rollout": TOY, "train.compile": True})
     chat = {"rollout": {"rewards": [{"name": "chat", "model": "judge"}]}}
     assert "rollout.rewards.0: chat compares replies and gives no scores" in problem(chat)
+
+
+def test_a_judge_that_is_not_ready_is_named_at_its_reward():
+    rewards = ["toy", {"name": "classifier", "path": "./nowhere"}]
+    with pytest.raises(UserError, match=r"^rollout\.rewards\.1: path: no such folder"):
+        preflight(load_recipe(DPO, {"rollout": {"rewards": rewards}}))
+
+
+def test_a_filter_whose_metric_is_not_there_has_one_problem():
+    assert problem({"filter": {"metric": "cess", "keep": 0.5}}).count("\n") == 0
 
 
 def test_groups_need_draws_from_the_whole_distribution(plugin):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import numpy as np
 import pytest
@@ -132,4 +133,4 @@ def test_figures_are_over_what_is_kept_and_say_what_is_not():
     assert (found["length"], found["no_spread"]) == (2.0, 1.0)
     assert found["unfinished"] == pytest.approx(1 / 6)
     assert found["left_out"] == pytest.approx(2 / 6)
-    assert found["reward_se"] == pytest.approx(np.std([1, 2, 5]) / math.sqrt(3))
+    assert found["reward_se"] == pytest.approx(statistics.stdev([1, 2, 5]) / math.sqrt(3))

@@ -63,12 +63,15 @@ def test_the_best_of_n_is_one_completion_of_each_prompt():
 
 def test_labels_are_by_the_mean_or_by_a_number():
     found = chosen(make("apo_zero_unpaired"))
-    assert found.rows_of == [[0, 1, 2], []]
-    assert found.trees.columns["desirable"].tolist() == [1.0, 0.0, 0.0]  # the mean of the three that differ is 0.5
+    assert found.rows_of == [[0, 1, 2, 3], []]
+    assert found.trees.columns["desirable"].tolist() == [1.0, 1.0, 0.0, 0.0]
+    found = chosen(make("apo_zero_unpaired"), [[1.0, 1.2, 0.0, 1.2], [1.0] * 4])
+    assert rows(found)[2] == [[1]]
+    assert found.trees.columns["desirable"].tolist() == [1, 1, 1, 0]  # all four have the mean 0.85
     found = chosen(make("kto"), labels=0.7)
     assert found.trees.mismatched
     own = found.trees.columns["desirable"]
-    assert own[~np.isnan(own)].tolist() == [1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0]
+    assert own[~np.isnan(own)].tolist() == [1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0]
     assert chosen(make("kto")).rows_of == [[], []]  # a single prompt has no completion of another one
 
 

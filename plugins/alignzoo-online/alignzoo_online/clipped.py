@@ -40,7 +40,12 @@ class _Standardized(_Centered):
 
 
 class GRPO(_Standardized):
-    """GRPO: clipped token ratios times standardized rewards, and k3 in the loss."""
+    """GRPO: clipped token ratios times standardized rewards, and k3 in the loss.
+
+    When: rewards of a prompt's draws differ in scale from prompt to prompt.
+
+    Not when: lengths matter: a token of a long draw counts less; see `dr_grpo`.
+    """
 
     name = "grpo"
     source = "Shao et al. 2024, arXiv:2402.03300, equations 3 and 4"
@@ -58,7 +63,12 @@ class GRPO(_Standardized):
 
 
 class DrGRPO(_Centered):
-    """Dr. GRPO: GRPO without the division by length and standard deviation, and without a KL penalty."""
+    """Dr. GRPO: GRPO without the division by length and standard deviation, and without a KL penalty.
+
+    When: GRPO's weights of easy and hard prompts, and of long draws, are not wanted.
+
+    Not when: the policy must stay close to its start: nothing but the learning rate holds it.
+    """
 
     name = "dr_grpo"
     source = "Liu et al. 2025, arXiv:2503.20783, section 3.2"
@@ -74,10 +84,15 @@ class DrGRPO(_Centered):
 
 
 class DAPO(_Standardized):
-    """DAPO: two clip limits, a mean over tokens, a penalty on overlong draws, and no groups of equal rewards."""
+    """DAPO: two clip limits, a mean over tokens, a penalty on overlong draws, and no groups of equal rewards.
+
+    When: rewards are right or wrong, and many prompts are always one of the two.
+
+    Not when: most prompts have draws of equal rewards: they are left out, and none are drawn in their place.
+    """
 
     name = "dapo"
-    source = "Yu et al. 2025, arXiv:2503.14476, equations 8, 9 and 12"
+    source = "Yu et al. 2025, arXiv:2503.14476, equations 8, 9 and 13"
     equation = "mean_{i,t} -min(rho A, clip(rho, 1 - low, 1 + high) A), A = (R - mean) / std"
     reference = "none"
 
@@ -110,7 +125,12 @@ class DAPO(_Standardized):
 
 
 class GSPO(_Standardized):
-    """GSPO: GRPO with one ratio a completion, the geometric mean over its tokens, and narrow limits."""
+    """GSPO: GRPO with one ratio a completion, the geometric mean over its tokens, and narrow limits.
+
+    When: token ratios are noisy, as with a mixture of experts.
+
+    Not when: several updates are made of one rollout in bfloat16, whose rounding is beyond the limits.
+    """
 
     name = "gspo"
     source = "Zheng et al. 2025, arXiv:2507.18071, equations 5 to 7"
@@ -128,7 +148,12 @@ class GSPO(_Standardized):
 
 
 class CISPO(_Standardized):
-    """CISPO: log-probs weighted by a limited ratio without gradient, so that every token is learnt from."""
+    """CISPO: log-probs weighted by a limited ratio without gradient, so that every token is learnt from.
+
+    When: rare tokens, which a clip would leave out, are the ones to learn.
+
+    Not when: updates are large: no token is ever left out.
+    """
 
     name = "cispo"
     source = "MiniMax 2025, arXiv:2506.13585, equations 4 and 5"

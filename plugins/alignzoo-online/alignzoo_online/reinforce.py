@@ -17,7 +17,12 @@ class _Plain(Objective):
 
 
 class REINFORCE(_Plain):
-    """REINFORCE, with a running mean of the rewards as baseline."""
+    """REINFORCE, with a running mean of the rewards as baseline.
+
+    When: one draw of each prompt is all there is.
+
+    Not when: prompts differ in how hard they are: `rloo` has a baseline of each.
+    """
 
     name = "reinforce"
     source = "Williams 1992, Machine Learning 8, equation 11"
@@ -37,7 +42,9 @@ class REINFORCE(_Plain):
 
     def next_state(self, group: Group) -> dict[str, float]:
         """Return the decayed sum of mean rewards, and of ones, which corrects for the start at 0."""
-        mean = float(group.sum(group.reward).sum() / group.count.sum().clamp(min=1))
+        if not group.kept.any():
+            return dict(group.state)
+        mean = float(group.sum(group.reward).sum() / group.count.sum())
         own = 1 - self.decay
         return {
             "sum": self.decay * group.state["sum"] + own * mean,
@@ -46,7 +53,12 @@ class REINFORCE(_Plain):
 
 
 class RLOO(_Plain):
-    """RLOO: REINFORCE with the mean of a prompt's other draws as baseline, and the KL divergence in the reward."""
+    """RLOO: REINFORCE with the mean of a prompt's other draws as baseline, and the KL divergence in the reward.
+
+    When: reward minus KL is to be maximized, with an exact gradient and nothing to tune but beta.
+
+    Not when: many updates are made of one rollout: it has no ratio.
+    """
 
     name = "rloo"
     source = "Ahmadian et al. 2024, arXiv:2402.14740 (RLOO)"
@@ -62,7 +74,12 @@ class RLOO(_Plain):
 
 
 class ReMax(_Plain):
-    """ReMax: REINFORCE with the reward of the likeliest completion as baseline, and the KL divergence in the reward."""
+    """ReMax: REINFORCE with the reward of the likeliest completion as baseline, and the KL divergence in the reward.
+
+    When: a second draw of each prompt costs more than one greedy completion.
+
+    Not when: several draws of each prompt are made anyway: `rloo`.
+    """
 
     name = "remax"
     source = "Li et al. 2023, arXiv:2310.10505, algorithm 1"

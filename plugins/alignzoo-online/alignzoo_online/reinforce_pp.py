@@ -8,7 +8,12 @@ from alignzoo_online.clipped import Clip, ratio
 
 
 class ReinforcePP(Objective):
-    """REINFORCE++: PPO's clip without a critic, KL in each token's reward, advantages normalized over the rollout."""
+    """REINFORCE++: PPO's clip without a critic, KL in each token's reward, advantages normalized over the rollout.
+
+    When: few draws of many prompts, and a penalty at each token.
+
+    Not when: rewards differ more between prompts than between draws of one: `rloo` or `grpo`.
+    """
 
     name = "reinforce_pp"
     family = "policy gradients"

@@ -16,6 +16,11 @@ from alignzoo.testing import run_checks
 MORE = [DAPO(reduction="batch_tokens", overlong=4), GRPO(beta=0)]
 
 
-@pytest.mark.parametrize("objective", [*(cls() for cls in OBJECTIVES), MORE[0]], ids=str)
+@pytest.mark.parametrize("objective", [*(cls() for cls in OBJECTIVES), *MORE], ids=str)
 def test_every_check_passes(objective):
     assert {name: problem for name, problem in run_checks(objective).items() if problem} == {}
+
+
+@pytest.mark.parametrize("cls", OBJECTIVES, ids=lambda cls: cls.name)
+def test_its_docstring_says_when_to_use_it_and_when_not(cls):
+    assert all(f"\n    {heading}: " in cls.__doc__ for heading in ("When", "Not when"))

@@ -135,3 +135,9 @@ def test_reinforce_keeps_a_mean_that_is_right_from_the_first_rollout():
     assert second.advantage[0, 0] == pytest.approx(1.0 - mean)
     later = objective.next_state(second)
     assert later["sum"] / later["weight"] == pytest.approx(mean)
+
+
+def test_reinforce_keeps_its_mean_where_every_draw_is_left_out():
+    state = {"sum": 0.3, "weight": 0.4}
+    none = seen(REINFORCE(), state=state, kept=[[False] * 3] * 2)
+    assert REINFORCE().next_state(none) == state

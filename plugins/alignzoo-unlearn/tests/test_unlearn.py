@@ -9,6 +9,7 @@ import yaml
 from alignzoo_unlearn import OBJECTIVES, IdkDPO
 
 import alignzoo
+from alignzoo.cli.describe import have
 from alignzoo.models.logits import token_statistics
 from alignzoo.testing import completions, pair, run_checks
 
@@ -92,6 +93,10 @@ def test_idk_dpo_is_dpo_of_the_rows_to_forget():
 @pytest.mark.parametrize("cls", OBJECTIVES, ids=lambda cls: cls.name)
 def test_it_conforms(cls):
     assert {check: problem for check, problem in run_checks(cls()).items() if problem} == {}
+
+
+def test_they_are_listed_by_the_rows_that_they_need():
+    assert {have(cls) for cls in OBJECTIVES if cls.data == "chosen"} == {"marked"}
 
 
 def test_a_run_forgets_what_it_is_told_and_keeps_the_rest(tmp_path, monkeypatch):

@@ -9,7 +9,8 @@ from alignzoo import Field, Objective, Ranked
 class AttributeRegression(Objective):
     """SteerLM's reward model: a regression of each attribute that the data rates.
 
-    Its outputs have the names of the attributes, which are also the labels in the model's config.
+    Its outputs have the names of the attributes, which are also the labels in the model's config. A row may have a
+    single completion.
 
     When: answers are rated by several attributes.
 
@@ -21,6 +22,7 @@ class AttributeRegression(Objective):
     source = "Wang et al. 2023 (HelpSteer), arXiv:2311.09528; Dong et al. 2023 (SteerLM), arXiv:2310.05344"
     equation = "mean over attributes and completions of (s_a - y_a)^2"
     data = "ranked"
+    min_completions = 1
     head = "scalar"
     reference = "none"
     column_fields = ("attributes",)

@@ -8,6 +8,9 @@ from torch.nn.functional import logsigmoid
 
 from alignzoo import Field, Objective, Ranked, Scored, ties
 
+MOST_TIED = 12
+"""Completions of equal scores in a list that Plackett-Luce takes: a mean over their orders has 2^n terms."""
+
 
 def later(values: Tensor) -> Tensor:
     """Return log sum_{j >= k} exp(values_j) for each k, shape (B, K)."""
@@ -29,7 +32,7 @@ class PlackettLuceDPO(Objective):
 
     When: the whole order of a list is known.
 
-    Not when: only the best matters, or ties are many: 2^g terms for g of them.
+    Not when: only the best matters, or more than 12 completions of a list have equal scores.
     """
 
     name = "pl_dpo"
@@ -53,6 +56,8 @@ def _over_orders(reward: Tensor, places: list[int]) -> Tensor:
     loss = -reward.sum()
     for place in dict.fromkeys(places):
         group = [k for k, own in enumerate(places) if own == place]
+        if len(group) > MOST_TIED:
+            raise ValueError(f"{len(group)} completions have equal scores; at most {MOST_TIED} may, for 2^n terms")
         after = [k for k, own in enumerate(places) if own > place]
         for m in range(1, len(group) + 1):
             rest = [[*some, *after] for some in combinations(group, m)]

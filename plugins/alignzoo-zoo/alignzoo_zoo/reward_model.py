@@ -194,6 +194,8 @@ class BradleyTerryList(Objective):
 class ScoreRegression(Objective):
     """A reward model fitted to the data's scores by least squares, as HelpSteer's, for one attribute.
 
+    A row may have a single completion.
+
     When: scores are on a scale that means something, as ratings from 0 to 4.
 
     Not when: only their order does.
@@ -204,6 +206,7 @@ class ScoreRegression(Objective):
     source = "Wang et al. 2023 (HelpSteer), arXiv:2311.09528"
     equation = "mean_k (s_k - score_k)^2 over the completions of a prompt"
     data = "ranked"
+    min_completions = 1
     head = "scalar"
     reference = "none"
     columns = ("score",)

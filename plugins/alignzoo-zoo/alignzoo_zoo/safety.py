@@ -9,9 +9,9 @@ from alignzoo import Field, Objective, Pair
 class SafeDPO(Objective):
     """SafeDPO: DPO on relabeled pairs, with a margin between safe and unsafe completions.
 
-    If only the chosen completion is unsafe, the labels are swapped. A pair of two unsafe ones has no loss; it counts in
-    the mean, so it is better dropped from the data. The paper's main runs have delta = 10, and it compares 0 to 20. The
-    authors' code is not public.
+    If only the chosen completion is unsafe, the labels are swapped. A pair of two unsafe ones has no loss and no weight
+    in the mean, as if it were dropped. The paper's main runs have delta = 10, and it compares 0 to 20. The authors'
+    code is not public.
 
     When: unsafe completions must lose whatever the helpfulness label says.
 
@@ -32,6 +32,10 @@ class SafeDPO(Objective):
         chosen, rejected = (one.flag("safe") for one in (pair.chosen, pair.rejected))
         z = self.beta * pair.margin.where(chosen | ~rejected, -pair.margin)
         return -logsigmoid((z - self.delta).where(chosen ^ rejected, z)) * (chosen | rejected)
+
+    def weight(self, pair: Pair) -> Tensor:
+        """Return 0 for pairs of two unsafe completions, else 1, shape (B,)."""
+        return (pair.chosen.flag("safe") | pair.rejected.flag("safe")).to(pair.chosen.length)
 
 
 class BFPO(Objective):

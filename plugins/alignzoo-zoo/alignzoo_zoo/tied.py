@@ -13,7 +13,7 @@ from alignzoo import Field, Objective, Pair
 def rao_kupper(z: Tensor, tied: Tensor, log_nu: float) -> Tensor:
     """Return -log p of a win at a difference of strengths z, or where `tied` of a tie (Rao and Kupper 1967)."""
     win, loss = -logsigmoid(z - log_nu), -logsigmoid(-z - log_nu)
-    return (win + loss - log(expm1(2 * log_nu))).where(tied, win)
+    return (win + loss - 2 * log_nu - log(-expm1(-2 * log_nu))).where(tied, win)
 
 
 def davidson(z: Tensor, tied: Tensor, log_nu: float) -> Tensor:
@@ -114,24 +114,24 @@ class BradleyTerryTies(Objective):
     name = "bradley_terry_ties"
     family = "reward models"
     source = "Liu et al. 2024, arXiv:2410.05328"
-    equation = "the losses of dpo_rk (or dpo_d) with z = s_w - s_l, + centering (s_w + s_l)^2"
+    equation = (
+        "the losses of dpo_rk (or dpo_d) with z = s_w - s_l, nu = (1 + p) / (1 - p) (or p / (1 - p)), "
+        "+ centering (s_w + s_l)^2"
+    )
     head = "scalar"
     reference = "none"
     ties = True
 
     model: Literal["rao_kupper", "davidson"] = Field("rao_kupper", description="the model of a tie")
-    nu: float = Field(
-        3.0,
-        gt=1,
-        description="the more, the more ties: (nu - 1) / (nu + 1) of the pairs with equal scores, or nu / (nu + 1)",
-    )
+    p: float = Field(0.5, gt=0, lt=1, description="probability of a tie at equal scores, which sets nu")
     centering: float = Field(0.01, ge=0, description="weight of the squared sum, which keeps the mean score near 0")
 
     def loss(self, pair: Pair) -> Tensor:
         """Return the loss, shape (B,)."""
         chosen, rejected = pair.chosen.scalar, pair.rejected.scalar
-        model = rao_kupper if self.model == "rao_kupper" else davidson
-        return model(chosen - rejected, pair.tied, log(self.nu)) + self.centering * (chosen + rejected) ** 2
+        model, odds = (rao_kupper, 1 + self.p) if self.model == "rao_kupper" else (davidson, self.p)
+        log_nu = log(odds / (1 - self.p))
+        return model(chosen - rejected, pair.tied, log_nu) + self.centering * (chosen + rejected) ** 2
 
 
 TIED = [DPORaoKupper, DPODavidson, TODO, BradleyTerryTies]

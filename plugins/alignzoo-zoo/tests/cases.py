@@ -185,7 +185,7 @@ FIELDS: dict[str, list[dict[str, Any]]] = {
     "dpo_rk": [{"beta": 0.5, "nu": 1.5}],
     "dpo_d": [{"beta": 0.5, "nu": 0.3}],
     "todo": [{"beta": 0.5, "alpha": 0.7}],
-    "bradley_terry_ties": [{"model": "davidson", "nu": 1.2, "centering": 0.0}],
+    "bradley_terry_ties": [{"model": "davidson", "p": 0.2, "centering": 0.0}],
     "tgdpo": [{"beta": 0.5, "alpha": 0.9}],
     "tis_dpo": [{"beta": 0.5, "limit": 0.6, "spread": 0.8}],
     "attribute_regression": [{"attributes": ["coherence", "verbosity"]}],

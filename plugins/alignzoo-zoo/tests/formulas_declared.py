@@ -34,14 +34,16 @@ def todo(yw, yl, tie, beta=0.01, alpha=0.5):
 
 
 @tied
-def bradley_terry_ties(yw, yl, tie, model="rao_kupper", nu=3.0, centering=0.01):
-    """Liu et al. 2410.05328; the strength of a completion is e^s."""
+def bradley_terry_ties(yw, yl, tie, model="rao_kupper", p=0.5, centering=0.01):
+    """Liu et al. 2410.05328; the strength of a completion is e^s, and p the share of ties at equal strengths."""
     w, x = math.exp(yw.scalar), math.exp(yl.scalar)
     if model == "rao_kupper":
-        p = (nu**2 - 1) * w * x / ((w + nu * x) * (nu * w + x)) if tie else w / (w + nu * x)
+        nu = 2 / (1 - p) - 1
+        found = (nu**2 - 1) * w * x / ((w + nu * x) * (nu * w + x)) if tie else w / (w + nu * x)
     else:
-        p = (2 * nu * math.sqrt(w * x) if tie else w) / (w + x + 2 * nu * math.sqrt(w * x))
-    return -math.log(p) + centering * (yw.scalar + yl.scalar) ** 2
+        nu = 1 / (1 / p - 1)
+        found = (2 * nu * math.sqrt(w * x) if tie else w) / (w + x + 2 * nu * math.sqrt(w * x))
+    return -math.log(found) + centering * (yw.scalar + yl.scalar) ** 2
 
 
 # Named references

@@ -9,6 +9,7 @@ import pytest
 import torch
 from alignzoo_zoo import OBJECTIVES
 from alignzoo_zoo.divergence import FDPO, derivative
+from alignzoo_zoo.ranked import plackett_luce
 from cases import build, pair
 
 import alignzoo.testing
@@ -89,3 +90,11 @@ def test_a_wrongly_ordered_pair_is_never_given_up(cls, r):
     up, down = (slope.sum().item() for slope in torch.autograd.grad(cls().loss(example).sum(), leaves))
     assert up < 0
     assert cls.name in ONE_SIDED or down > 0
+
+
+def test_more_equal_scores_than_can_be_ordered_are_an_error():
+    """Equal rewards have -log p = log K! in any order."""
+    equal = [(torch.full((1, n), -3.0, dtype=torch.float64), torch.zeros(1, n, dtype=torch.long)) for n in (12, 13)]
+    assert plackett_luce(*equal[0]).item() == pytest.approx(math.log(math.factorial(12)))
+    with pytest.raises(ValueError, match="13 completions have equal scores; at most 12 may"):
+        plackett_luce(*equal[1])

@@ -107,13 +107,26 @@ def test_the_defaults_make_half_of_the_equal_pairs_ties():
         assert outcomes(name, 0.0, **fields) == exactly([0.25, 0.25, 0.5])
 
 
+def test_however_many_ties_there_are_their_loss_is_finite():
+    """-log p of a win is alpha - z, and a tie is sure, up to e^-alpha."""
+    wins, ties = ([replace(row, tied=tied) for row in EVERY] for tied in (False, True))
+    margins = [row.chosen.r - row.rejected.r for row in EVERY]
+    assert losses("todo", wins, alpha=1e4, beta=1.0) == pytest.approx([1e4 - z for z in margins])
+    assert losses("todo", ties, alpha=1e4, beta=1.0) == pytest.approx([0.0] * len(EVERY), abs=1e-10)
+
+
+def test_bradley_terry_ties_have_the_given_share_at_equal_scores():
+    for model in ("rao_kupper", "davidson"):
+        assert outcomes("bradley_terry_ties", 0.0, model=model, p=0.2, centering=0.0) == exactly([0.4, 0.4, 0.2])
+
+
 def test_without_ties_they_are_dpo_and_bradley_terry():
     """In the limit of nu = 1, or 0 for Davidson's."""
     wins = [replace(row, tied=False) for row in EVERY]
     near = {"rel": 1e-6, "abs": 1e-9}
     assert losses("dpo_rk", wins, nu=1 + 1e-9) == pytest.approx(losses("dpo", wins), **near)
     assert losses("dpo_d", wins, nu=1e-12) == pytest.approx(losses("dpo", wins), **near)
-    assert losses("bradley_terry_ties", wins, nu=1 + 1e-9) == pytest.approx(losses("bradley_terry", wins), **near)
+    assert losses("bradley_terry_ties", wins, p=1e-9) == pytest.approx(losses("bradley_terry", wins), **near)
 
 
 def test_todo_is_dpo_rk_in_alpha():

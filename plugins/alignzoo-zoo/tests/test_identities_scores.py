@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from cases import PAIRS, completion, exactly, losses
+from cases import BY_NAME, PAIRS, build, completion, exactly, losses
 from notation import Completion, Pair, log_sigmoid, sigmoid
 
 EVERY = [row for rows in PAIRS.values() for row in rows]
@@ -92,6 +92,11 @@ def test_safe_dpo_is_dpo_of_relabeled_pairs():
     assert losses("safe_dpo", labeled(0, 0)) == [0.0] * len(EVERY)
     margin = [-log_sigmoid(0.1 * (row.chosen.r - row.rejected.r) - 3.0) for row in EVERY]
     assert losses("safe_dpo", labeled(1, 0), delta=3.0) == exactly(margin)
+
+
+def test_safe_dpo_gives_no_weight_to_pairs_of_two_unsafe_completions():
+    rows = [*labeled(1, 1)[:1], *labeled(0, 1)[:1], *labeled(0, 0)[:1], *labeled(1, 0)[:1]]
+    assert BY_NAME["safe_dpo"]().weight(build(BY_NAME["safe_dpo"], rows)).tolist() == [1, 1, 0, 1]
 
 
 def test_bfpo_of_two_safe_completions_is_ipo_and_its_targets_fall_with_safety():

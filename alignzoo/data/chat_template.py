@@ -111,6 +111,8 @@ class ChatTemplate:
             yield
         except UserError as error:
             raise UserError([replace(problem, where=row.id) for problem in error.problems]) from None
+        except MemoryError:  # the limit of the child that renders
+            raise
         except Exception as error:  # jinja errors, or exceptions that the template raises itself
             raise UserError(f"the chat template fails on this row: {error}", where=row.id) from None
 

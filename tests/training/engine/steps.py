@@ -37,6 +37,7 @@ from alignzoo.objectives.modifiers.margin import Margin  # noqa: E402
 from alignzoo.recipe.schema import TrainConfig  # noqa: E402
 from alignzoo.reference.scores import score_reference  # noqa: E402
 from alignzoo.scoring.batches import BatchBuilder  # noqa: E402
+from alignzoo.scoring.scored_batch import NAMED  # noqa: E402
 from alignzoo.scoring.scorer import Scorer  # noqa: E402
 from alignzoo.training.master_weights import holders_of_gradients  # noqa: E402
 from alignzoo.training.schedule import make_optimizer  # noqa: E402
@@ -73,13 +74,13 @@ def every() -> dict[str, Objective]:
     return {one.name: one for one in alone} | more | compositions()
 
 
-def tiny_llama(seed: int = 0, head: str = "language_model") -> PreTrainedModel:
+def tiny_llama(seed: int = 0, head: str = "language_model", outputs: int = 0) -> PreTrainedModel:
     """Random weights, twice as large as usual: log-ratios of two of them are spread over +-4 nats."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = LlamaConfig(
             vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-            initializer_range=0.04, bos_token_id=0, eos_token_id=0, pad_token_id=0, num_labels=1,
+            initializer_range=0.04, bos_token_id=0, eos_token_id=0, pad_token_id=0, num_labels=outputs or 1,
         )  # fmt: skip
         cls = LlamaForSequenceClassification if head == "scalar" else LlamaForCausalLM
         return cls(config).eval()
@@ -111,6 +112,10 @@ def rows_for(objective: Objective, rows: int = ROWS) -> Trees:
     """Rows of the kind that the objective takes; a sum of several kinds gets pairs."""
     kinds = {term.data for _, term in objective.terms} - {"chosen"}
     trees = random_rows(kinds.pop() if len(kinds) == 1 else "pair", rows)
+    dice = np.random.default_rng(1)
+    for name in dict.fromkeys(name for _, term in objective.terms for name in term.columns):
+        values = dice.uniform(0, 1, int(trees.branches(len(trees) - 1)[1])).astype(np.float32)
+        trees.columns.setdefault(name, values.round() if name in objective.requirements.flags else values)
     return with_mismatched(trees, 512) if objective.mismatched else trees
 
 
@@ -121,7 +126,7 @@ def build(
     """An engine on a tiny Llama. The reference is another one, so that every part of a loss is at work."""
     fields = {"batch_size": BATCH, "optimizer": {"name": "sgd", "learning_rate": 0.1}, "max_grad_norm": None} | train
     config = TrainConfig.model_validate(fields)
-    model = tiny_llama(head=objective.head).to(dtype)
+    model = tiny_llama(head=objective.head, outputs=len(objective.outputs)).to(dtype)
     trees = rows_for(objective) if trees is None else trees
     other = Scorer(tiny_llama(seed=1).requires_grad_(False).to(dtype), layout)
     reference = live = None
@@ -129,7 +134,12 @@ def build(
         live = other
     elif objective.reference != "none":
         reference = score_reference(other, trees, cache / f"{dtype} {layout}", 4096, Screen(quiet=True))
-    supply = BatchBuilder(objective, trees, reference, live, seed=0)
+    recorded = {}
+    for seed, name in enumerate(objective.references, 2):
+        guide = Scorer(tiny_llama(seed=seed).requires_grad_(False).to(dtype), layout)
+        scores = score_reference(guide, trees, cache / f"{name} {dtype} {layout}", 4096, Screen(quiet=True))
+        recorded[NAMED.format(name)] = scores
+    supply = BatchBuilder(objective, trees, reference, live, seed=0, recorded=recorded)
     policy = scorer(model, layout)
     optimizer = make_optimizer(config.optimizer, model)
     return Engine(supply, config, ranks or Ranks("cpu"), policy, optimizer, steps=100, seed=0)

@@ -22,6 +22,8 @@ TEXT, COMPRESSED = (".jsonl", ".json", ".csv", ".tsv"), (".gz", ".zst")
 SUFFIXES = (*TEXT, ".parquet", *(text + end for text in TEXT for end in COMPRESSED))
 LARGEST_WIDE = 256_000_000
 """Limit of a file in UTF-16 or UTF-32, which is converted as a whole."""
+LEAST_OF_A_LINE = 16
+"""Bytes that a line of a CSV record counts for: empty lines take time too."""
 WIDE = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
         codecs.BOM_UTF16_BE: "utf-16"}  # fmt: skip
 """Byte order marks, longest first because the shorter ones are prefixes of the longer ones."""
@@ -135,7 +137,7 @@ def _csv(file: Path, raw: BinaryIO, delimiter: str) -> Iterator[tuple[int, Recor
     def lines() -> Iterator[str]:
         nonlocal taken
         for number, line in _csv_lines(raw, file):
-            taken += len(line)
+            taken += max(len(line), LEAST_OF_A_LINE)
             if taken > LONGEST_VALUE:  # one record may have many lines
                 raise too_long(f"{file}:{number}")
             yield as_text(line, f"{file}:{number}")

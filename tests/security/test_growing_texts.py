@@ -89,16 +89,16 @@ def test_a_decoder_that_grows(monkeypatch):
     tokenizer = byte_tokenizer()
     own = tokenizer.backend_tokenizer.decoder
     tokenizer.backend_tokenizer.decoder = decoders.Sequence([own, *(decoders.Replace("q", "qq") for _ in range(40))])
-    monkeypatch.setattr(tokenizers, "SECONDS", 0.5)
     assert tokenizers.decode(tokenizer, [tokenizer("abc")["input_ids"]], skip_special_tokens=True) == ["abc"]
+    monkeypatch.setattr(tokenizers, "SECONDS", 0.5)
     with pytest.raises(UserError, match="decoding tokens"):
         tokenizers.decode(tokenizer, [tokenizer("q")["input_ids"]])
 
 
 def test_a_classifier_that_makes_much_of_a_reply(monkeypatch):
-    monkeypatch.setattr(texts, "SECONDS", 0.5)
     tokenizer = byte_tokenizer()
     assert texts.read(lambda: [texts.Text("abc")], tokenizer, 10, 3)[0]["input_ids"] == tokenizer("abc")["input_ids"]
+    monkeypatch.setattr(texts, "SECONDS", 0.5)
     tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(DOUBLED)
     with pytest.raises(UserError, match="tokenizing replies"):
         texts.read(lambda: [texts.Text("q")], tokenizer, 10, 1)

@@ -68,7 +68,7 @@ class Reply:
 def generate_replies(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[NDArray[Any]], *, temperature: float,
     top_p: float = 1.0, max_new_tokens: int, seed: int, budget: int = 16_384, progress: Advance | None = None,
-    keys: Sequence[tuple[int, ...]] | None = None,
+    keys: Sequence[tuple[int, ...]] | None = None, texts: bool = True,
 ) -> list[Reply]:  # fmt: skip
     """Generate one reply for each prompt. Equal prompts get different replies.
 
@@ -87,6 +87,7 @@ def generate_replies(
         keys: For each prompt the numbers that, with the seed, determine its random numbers. By default they depend on
             its token ids and the number of equal prompts before it.
         progress: Function that receives the number of replies finished since its last call.
+        texts: Decode the replies. Without, their texts are empty.
 
     Returns:
         The replies in the order of the prompts.
@@ -110,7 +111,7 @@ def generate_replies(
         for finished in generation.run(temperature, top_p, uniforms):
             if progress is not None:
                 progress(finished, "")
-        return list(generation.replies(tokenizer))
+        return list(generation.replies(tokenizer if texts else None))
 
     def halve(error: BaseException) -> None:
         nonlocal budget
@@ -212,12 +213,12 @@ class _BatchGeneration:
                 self.sequences.keep(np.flatnonzero(active[indices]))
                 indices = indices[active[indices]]
 
-    def replies(self, tokenizer: PreTrainedTokenizerBase) -> Iterator[Reply]:
-        """Yield the generated replies."""
+    def replies(self, tokenizer: PreTrainedTokenizerBase | None) -> Iterator[Reply]:
+        """Yield the generated replies, with their texts if there is a tokenizer."""
         all_tokens = [self.tokens[row, :length].copy() for row, length in enumerate(self.length)]
         finished = [bool(np.isin(tokens[-1], self.ends)) for tokens in all_tokens]
         without_end = [tokens[: len(tokens) - end] for tokens, end in zip(all_tokens, finished, strict=True)]
-        texts = decode(tokenizer, without_end, skip_special_tokens=True)
+        texts = decode(tokenizer, without_end, skip_special_tokens=True) if tokenizer else [""] * len(all_tokens)
         for row, (tokens, text, end) in enumerate(zip(all_tokens, texts, finished, strict=True)):
             log_prob, entropy = (float(value) for value in self.sums[:, row])
             yield Reply(tokens, text, log_prob, entropy / len(tokens), end)

@@ -44,9 +44,12 @@ class Draws:
         )  # fmt: skip
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Draws:
-        """Return the draws that `arrays` has written."""
-        return cls(arrays["tokens"], arrays["cuts"], arrays["finished"].astype(np.bool_), arrays["log_prob"])
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], prefix: str = "") -> Draws:
+        """Return the draws that `arrays` has written, under names with a prefix."""
+        tokens, cuts, finished, log_prob = (
+            arrays[prefix + name] for name in ("tokens", "cuts", "finished", "log_prob")
+        )
+        return cls(tokens, cuts, finished.astype(np.bool_), log_prob)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the draws as arrays, to write them."""
@@ -100,5 +103,6 @@ def draw(
         generate_replies(
             model, tokenizer, repeated, temperature=0 if greedy else config.temperature, top_p=config.top_p,
             max_new_tokens=config.max_new_tokens, seed=seed, progress=progress, keys=keys,
+            texts=False,
         )
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -122,7 +123,11 @@ class Rollouts:
 
         drawn = phase("drawn", lambda: self._draw(turn.rollout, places, tokens))
         draws = Draws.from_arrays(drawn)
-        judged = phase("judged", lambda: self._judge(drawn, places, when), lambda one: self._texts(draws, places, one))
+        texts = cache(lambda: draws.texts(self.tokenizer))
+        judged = phase(
+            "judged", lambda: self._judge(drawn, draws, texts(), places, when),
+            lambda one: self._lines(draws, texts(), places, one),
+        )  # fmt: skip
         found = combine(judged["raw"], draws.finished, self.config, ids, when)
         chosen = select(self.objective, self.config, ids, tokens, draws, found, self.recipe.tokens.max_length)
         if f"{GREEDY}raw" in judged:
@@ -150,17 +155,22 @@ class Rollouts:
             found |= {(GREEDY if greedy else "") + name: values for name, values in draws.arrays().items()}
         return found
 
-    def _judge(self, drawn: Arrays, places: NDArray[np.int64], when: str) -> Arrays:
-        found = {}
-        for prefix in ("", GREEDY):
-            if f"{prefix}tokens" in drawn:
-                own = {name.removeprefix(GREEDY): value for name, value in drawn.items() if name.startswith(GREEDY)}
-                draws = Draws.from_arrays(own if prefix else drawn)
-                asked = self.prompts.asked(places, draws.texts(self.tokenizer), draws.finished)
-                found[f"{prefix}raw"] = score(self.config.rewards, asked, when)
+    def _judge(
+        self, drawn: Arrays, draws: Draws, texts: list[str], places: NDArray[np.int64], when: str
+    ) -> dict[str, NDArray[Any]]:
+        found = {"raw": self._scores(self.prompts, places, draws, texts, when)}
+        if f"{GREEDY}tokens" in drawn:
+            greedy = Draws.from_arrays(drawn, GREEDY)
+            found[f"{GREEDY}raw"] = self._scores(self.prompts, places, greedy, greedy.texts(self.tokenizer), when)
         return found
 
-    def _texts(self, draws: Draws, places: NDArray[np.int64], judged: Arrays) -> list[dict[str, Any]]:
+    def _scores(
+        self, prompts: Prompts, places: NDArray[np.int64], draws: Draws, texts: list[str], when: str
+    ) -> NDArray[np.float64]:
+        """Return every judge's scores of draws for some prompts."""
+        return score(self.config.rewards, prompts.asked(places, texts, draws.finished), when)
+
+    def _lines(self, draws: Draws, texts: list[str], places: NDArray[np.int64], judged: Arrays) -> list[dict[str, Any]]:
         """Return one line a draw, for a reader; the first of a prompt has the prompt too."""
         each, raw = len(draws) // len(places), judged["raw"]
         ids, prompts = self.prompts.ids(places), decode(self.tokenizer, self.prompts.tokens(places))
@@ -168,7 +178,7 @@ class Rollouts:
             {"row": ids[n // each], "number": n % each, "reply": text, "finished": bool(draws.finished[n]),
              "scores": [None if np.isnan(value) else float(value) for value in raw[:, n]]}
             | ({} if n % each else {"prompt": prompts[n // each]})
-            for n, text in enumerate(draws.texts(self.tokenizer))
+            for n, text in enumerate(texts)
         ]  # fmt: skip
 
     def _add_greedy(self, chosen: Selection, drawn: Arrays, judged: Arrays, ids: list[str], when: str) -> None:
@@ -251,8 +261,7 @@ class Rollouts:
             completions=1,
         )  # fmt: skip
         when = "held-out draws: "
-        asked = self.held_out.asked(places, draws.texts(self.tokenizer), draws.finished)
-        raw = score(self.config.rewards, asked, when)
+        raw = self._scores(self.held_out, places, draws, draws.texts(self.tokenizer), when)
         judged: Judged = combine(raw, draws.finished, self.config, ids, when)
         values = divergence(
             self.scorer, self.reference, tokens, draws, len(draws), self.config.temperature, self.budget, self.screen

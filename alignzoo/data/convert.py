@@ -181,15 +181,19 @@ def _check(row: Row, one: Objective | Metric) -> None:
                 )  # fmt: skip
 
 
-def _pairs(row: Row, rule: PairRule, ties: bool = False) -> Iterator[Row]:
-    """Yield pairs of a ranked list. Completions with equal scores form a pair only with `ties`."""
-    last = len(row.completions) - 1
-    indices = {
+def pair_places(rule: PairRule, count: int) -> list[tuple[int, int]]:
+    """Return the places (better, worse) of each pair that a rule makes of a list of `count`, best first."""
+    last = count - 1
+    return {
         "extremes": [(0, last)],
         "adjacent": [(i, i + 1) for i in range(last)],
-        "all": list(combinations(range(last + 1), 2)),
+        "all": list(combinations(range(count), 2)),
     }[rule]
-    for i, j in indices:
+
+
+def _pairs(row: Row, rule: PairRule, ties: bool = False) -> Iterator[Row]:
+    """Yield pairs of a ranked list. Completions with equal scores form a pair only with `ties`."""
+    for i, j in pair_places(rule, len(row.completions)):
         better, worse = row.completions[i], row.completions[j]
         if "score" not in better.columns or ties or better.columns["score"] > worse.columns.get("score", -np.inf):
             yield replace(row, id=row.id if rule == "extremes" else f"{row.id}/{i}-{j}", completions=(better, worse))

@@ -155,7 +155,7 @@ def lengths(*parts: TokenizedRows) -> dict[str, dict[str, float]]:
     """
     found: dict[str, list[NDArray[np.int64]]] = {"prompt": []}
     for block in (block for part in parts for block in part.trees.blocks()):
-        found["prompt"].append(np.diff(block.segments)[block.trees[:-1]])
+        found["prompt"].append(block.prompt_lengths)
         sizes = block.scored
         kinds = np.diff(block.trees)
         if "desirable" in block.columns:  # the label names a single completion

@@ -227,6 +227,11 @@ class Trees(Sequence[Tree]):
         """(len,) number of tokens of each tree, with its prompt counted once."""
         return np.diff(self.segments[self.trees])
 
+    @property
+    def prompt_lengths(self) -> NDArray[np.int64]:
+        """(len,) number of tokens of each tree's prompt."""
+        return np.diff(self.segments)[self.trees[:-1]]
+
     def longest(self) -> int:
         """Return the number of tokens of the longest sequence (prompt + branch)."""
         longest = 0

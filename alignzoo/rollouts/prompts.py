@@ -38,7 +38,7 @@ class Prompts:
             UserError: No row is usable.
         """
         trees = data.trees
-        lengths = np.diff(trees.segments)[trees.trees[:-1]]
+        lengths = trees.prompt_lengths
         long = lengths + new_tokens > max_length
         rows = np.flatnonzero(~trees.parted & ~long)
         if not len(rows):
@@ -89,7 +89,7 @@ class Prompts:
             new_tokens: Limit of a continuation; their lengths are 1, the limit, and between.
             vocabulary: Token ids are below it.
         """
-        lengths = np.diff(self.data.trees.segments)[self.data.trees.trees[:-1]][self.rows]
+        lengths = self.data.trees.prompt_lengths[self.rows]
         places = np.unique([*self.spaced(PROBED).tolist(), int(lengths.argmax())])
         dice = np.random.default_rng(0)
         sizes = np.linspace(new_tokens, 1, completions).astype(int)
@@ -101,4 +101,4 @@ class Prompts:
 
 def longest_prompt(parts: Sequence[Prompts]) -> int:
     """Return the number of tokens of the longest prompt."""
-    return max(int(np.diff(part.data.trees.segments)[part.data.trees.trees[:-1]][part.rows].max()) for part in parts)
+    return max(int(part.data.trees.prompt_lengths[part.rows].max()) for part in parts)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alignzoo.data.convert import with_mismatched
+from alignzoo.data.convert import PairRule, pair_places, with_mismatched
 from alignzoo.data.trees import Branch, TokenIds, Tree, Trees
 from alignzoo.interfaces.objective import Objective
 from alignzoo.recipe.rollout import RolloutConfig
@@ -124,14 +123,8 @@ def _ranked(order: NDArray[np.int64], reward: NDArray[np.float64]) -> Iterator[C
         yield Choice(tuple(order.tolist()))
 
 
-def _pairs(order: NDArray[np.int64], reward: NDArray[np.float64], rule: str) -> Iterator[Choice]:
-    last = len(order) - 1
-    places = {
-        "extremes": [(0, last)],
-        "adjacent": [(i, i + 1) for i in range(last)],
-        "all": list(combinations(range(last + 1), 2)),
-    }[rule]
-    for i, j in places:
+def _pairs(order: NDArray[np.int64], reward: NDArray[np.float64], rule: PairRule) -> Iterator[Choice]:
+    for i, j in pair_places(rule, len(order)):
         if reward[order[i]] > reward[order[j]]:
             yield Choice((int(order[i]), int(order[j])))
 

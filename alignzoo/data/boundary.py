@@ -39,7 +39,7 @@ class BoundaryTokenizer:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        with translate(tokenizer.name_or_path or "tokenizer", "the tokenizer"):
+        with translate(place_of(tokenizer), "the tokenizer"):
             self.tokenizer = _without_trimmed_offsets(tokenizer)
             full, plain = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (True, False))
         self.num_special = len(full) - len(plain)
@@ -128,6 +128,11 @@ def _cut_by_offsets(encoding: Any, size: int, position: int) -> Cut:
     if later:
         return Cut(later[0], offsets[later[0]][0] < position)
     return Cut(1 + max((n for n, sequence in enumerate(sequence_ids) if sequence is not None), default=-1), False)
+
+
+def place_of(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return where a tokenizer comes from, for errors."""
+    return str(getattr(tokenizer, "name_or_path", "") or "tokenizer")
 
 
 def _composes(text: str, position: int) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 
 from alignzoo.core.door import in_child
 from alignzoo.core.errors import UserError
+from alignzoo.data.boundary import place_of
 from alignzoo.data.chat_template import PLACEHOLDER, Inputs, answer_message, common_start, inputs_of, is_chat
 from alignzoo.data.convert import convert_rows
 from alignzoo.data.row_reader import RowReader
@@ -67,8 +68,9 @@ def show_rows(
             shown.append(_ShownRow(encoder, dataset.part(split), index, row).show() | {"split": split})
         return shown
 
-    name = getattr(tokenizer, "name_or_path", "") or "tokenizer"
-    found: list[dict[str, Any]] = in_child(name, show, what="the tokenizer", doing="showing rows", seconds=SECONDS)
+    found: list[dict[str, Any]] = in_child(
+        place_of(tokenizer), show, what="the tokenizer", doing="showing rows", seconds=SECONDS
+    )
     return found
 
 

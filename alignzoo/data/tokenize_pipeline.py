@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignzoo.core.door import Child, in_children
+from alignzoo.data.boundary import place_of
 from alignzoo.data.convert import (
     check_measurable,
     convert_side,
@@ -99,7 +100,7 @@ class TokenizePipeline:
         seconds = SECONDS + sum(map(self._characters, rows)) / CHARACTERS_A_SECOND
         named = f"rows {rows[0].id} to {rows[-1].id}" if len(rows) > 1 else f"row {rows[0].id}" if rows else "no row"
         return Child(
-            self.tokenizer.name_or_path or "tokenizer", self._make, rows, what="the tokenizer", seconds=seconds,
+            place_of(self.tokenizer), self._make, rows, what="the tokenizer", seconds=seconds,
             doing=f"tokenizing {named:.200}",
             hint="the tokenizer or chat template makes much of little text, or a chat has thousands of turns",
         )  # fmt: skip

@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from alignzoo.core.door import in_child
 from alignzoo.core.errors import UserError
+from alignzoo.data.boundary import place_of
 from alignzoo.data.trees import TokenIds
 from alignzoo.interfaces.rows import Row, words
 from alignzoo.models.from_pretrained import call_from_pretrained
@@ -67,8 +68,9 @@ def decode(
         return [str(tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)) for ids in lists]
 
     seconds = SECONDS + sum(map(len, lists)) / TOKENS_A_SECOND
-    name = getattr(tokenizer, "name_or_path", "") or "tokenizer"
-    found: list[str] = in_child(name, texts, what="the tokenizer", doing="decoding tokens", seconds=seconds)
+    found: list[str] = in_child(
+        place_of(tokenizer), texts, what="the tokenizer", doing="decoding tokens", seconds=seconds
+    )
     return found
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alignzoo.core.door import in_child
-from alignzoo.data.boundary import BoundaryTokenizer
+from alignzoo.data.boundary import BoundaryTokenizer, place_of
 from alignzoo.data.chat_template import ChatTemplate, answer_message
 from alignzoo.data.tokenize_pipeline import CHARACTERS_A_SECOND, SECONDS
 from alignzoo.interfaces.judge import Prompt
@@ -80,10 +80,10 @@ def read(
     Raises:
         BadFile: They fail, or take too long or too much memory.
     """
-    name, seconds = tokenizer.name_or_path or "tokenizer", SECONDS + size / CHARACTERS_A_SECOND
     found, cut = in_child(
-        name, lambda: _read(make(), tokenizer, limit), what="the tokenizer", doing="tokenizing replies", seconds=seconds
-    )
+        place_of(tokenizer), lambda: _read(make(), tokenizer, limit), what="the tokenizer", doing="tokenizing replies",
+        seconds=SECONDS + size / CHARACTERS_A_SECOND,
+    )  # fmt: skip
     if cut:
         message = f"{cut} of {len(found)} texts have more than {limit} tokens; their beginning is cut off"
         warnings.warn(message, stacklevel=3)

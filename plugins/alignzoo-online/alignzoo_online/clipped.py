@@ -35,8 +35,12 @@ class _Standardized(_Centered):
     eps: float = Field(1e-4, gt=0, description="added to the standard deviation; TRL uses 1e-4, verl 1e-6")
 
     def advantage(self, group: Group) -> Tensor:
-        """Return standardized rewards, (B, G). The deviation has divisor G - 1, as torch's and TRL's have."""
-        return group.centered(group.reward) / (group.std(group.reward)[:, None] + self.eps)
+        """Return standardized rewards, (B, G)."""
+        return self._standardized(group, group.reward)
+
+    def _standardized(self, group: Group, reward: Tensor) -> Tensor:
+        """Return values (B, G), standardized. The deviation has divisor G - 1, as torch's and TRL's have."""
+        return group.centered(reward) / (group.std(reward)[:, None] + self.eps)
 
 
 class GRPO(_Standardized):
@@ -109,7 +113,7 @@ class DAPO(_Standardized):
         if self.overlong:
             over = group.completions.length - (group.max_new_tokens - self.overlong)
             reward = reward - (over / self.overlong).clamp(0, 1)
-        return group.centered(reward) / (group.std(reward)[:, None] + self.eps)
+        return self._standardized(group, reward)
 
     def loss(self, group: Group) -> Tensor:
         """Return the loss, shape (B,)."""

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from alignzoo import Field, Objective, Ranked, Scored, ties
+from alignzoo_zoo.per_token import per_token
 
 MOST_TIED = 12
 """Completions of equal scores in a list that Plackett-Luce takes: a mean over their orders has 2^n terms."""
@@ -168,11 +169,6 @@ def _swap_costs(groups: Tensor, like: Tensor) -> Tensor:
     size = tied.sum(2, keepdim=True).to(like)
     within = tied.to(like) @ (couples(own).abs() * tied) @ tied.to(like) / (size * (size - 1)).clamp(min=1)
     return within.where(tied, couples(ties.by_rank(groups, discount)).abs())
-
-
-def per_token(scored: Scored) -> Tensor:
-    """Return the mean log-prob of each completion's tokens, shape (B, K)."""
-    return scored.log_prob / scored.length
 
 
 class PRO(Objective):

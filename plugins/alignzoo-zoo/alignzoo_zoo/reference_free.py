@@ -5,11 +5,7 @@ from torch.nn.functional import logsigmoid
 
 from alignzoo import Field, Objective, Pair, Scored
 from alignzoo_zoo.bounded import expm1
-
-
-def per_token(scored: Scored) -> Tensor:
-    """Return the mean log-prob of a completion's tokens, shape (B,)."""
-    return scored.log_prob / scored.length
+from alignzoo_zoo.per_token import per_token
 
 
 class SimPO(Objective):

@@ -4,6 +4,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from alignzoo import Field, Objective, Ranked, Scored
+from alignzoo_zoo.per_token import per_token
 
 
 class TPO(Objective):
@@ -63,11 +64,6 @@ class TPOL(Objective):
     def implicit_reward(self, scored: Scored) -> Tensor:
         """Return beta times the mean log-prob."""
         return self.beta * per_token(scored)
-
-
-def per_token(scored: Scored) -> Tensor:
-    """Return the mean log-prob of each completion's tokens, of any shape."""
-    return scored.log_prob / scored.length
 
 
 TRIPLES = [TPO, TPOL]

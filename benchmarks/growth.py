@@ -34,15 +34,22 @@ PACKAGES = ("alignzoo", "torch", "transformers", "tokenizers", "numpy", "safeten
 # --- the data
 
 
+def word_stream(random: Any, words: int) -> list[str]:
+    """A million words of a vocabulary of made-up ones, by Zipf's law."""
+    import numpy as np
+
+    letters = np.array(list("aeioubcdfghklmnprstvw"))
+    vocabulary = ["".join(random.choice(letters, size)) for size in random.integers(2, 8, words)]
+    frequency = 1 / np.arange(1, words + 1)
+    return [vocabulary[i] for i in random.choice(words, 1_000_000, p=frequency / frequency.sum())]
+
+
 def write_rows(folder: Path, rows: int) -> None:
     """train.jsonl with `rows` dialogues, and test.jsonl."""
     import numpy as np
 
     random = np.random.default_rng(0)
-    letters = np.array(list("aeioubcdfghklmnprstvw"))
-    vocabulary = ["".join(random.choice(letters, size)) for size in random.integers(2, 8, 4000)]
-    frequency = 1 / np.arange(1, len(vocabulary) + 1)
-    stream = [vocabulary[i] for i in random.choice(len(vocabulary), 1_000_000, p=frequency / frequency.sum())]
+    stream = word_stream(random, 4000)
     for name, count in (("test", HELD_OUT), ("train", rows)):
         with open(folder / f"{name}.jsonl", "w") as file:
             for start in range(0, count, 10_000):

@@ -22,7 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from growth import PACKAGES, Watch, write_model, write_rows
+from growth import PACKAGES, Watch, word_stream, write_model, write_rows
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "large_file.md"
@@ -37,10 +37,7 @@ def write_large(path: Path, gigabytes: float) -> int:
     import numpy as np
 
     random = np.random.default_rng(0)
-    letters = np.array(list("aeioubcdfghklmnprstvw"))
-    vocabulary = ["".join(random.choice(letters, size)) for size in random.integers(2, 8, 5_000)]
-    frequency = 1 / np.arange(1, len(vocabulary) + 1)
-    stream = [vocabulary[i] for i in random.choice(len(vocabulary), 1_000_000, p=frequency / frequency.sum())]
+    stream = word_stream(random, 5_000)
     rows = size = 0
     with open(path, "w") as file:
         while size < gigabytes * 1e9:

@@ -256,8 +256,18 @@ class WithStates(Good):
         return super().loss(pair) * (1 + apart).log1p()
 
 
+class BesideReference(Good):
+    """A draw of the policy and one of the reference, which has a bonus."""
+
+    drawn_by = ("policy", "reference")
+
+    def loss(self, pair):
+        sides = (pair.chosen, pair.rejected)
+        return super().loss(pair) + 0.01 * sum(one.drawn_by("reference") * one.log_prob for one in sides)
+
+
 GOOD = [
-    Groups, Baseline, Good, OnOne, Alone, InBatch, Unpaired, Ranked, ByToken, WithStatistics, Live, Moving, Kept, Reward, Drawn,
+    BesideReference, Groups, Baseline, Good, OnOne, Alone, InBatch, Unpaired, Ranked, ByToken, WithStatistics, Live, Moving, Kept, Reward, Drawn,
     WithTies, Guided, Flagged, WithStates, Rated,
 ]  # fmt: skip
 
@@ -513,6 +523,11 @@ MUTANTS = [
     ("declared_needs_can_be_met", broken(Unpaired, ties=True)),
     ("declared_needs_can_be_met", broken(Good, column_fields=("missing",))),
     ("declared_needs_can_be_met", broken(Good, min_completions=3)),
+    ("declared_needs_are_enough", broken(BesideReference, drawn_by=())),
+    ("declared_needs_can_be_met", broken(BesideReference, drawn_by=("reference", "reference"))),
+    ("declared_needs_can_be_met", broken(BesideReference, drawn_by=("policy", "refrence"))),
+    ("declared_needs_can_be_met", broken(BesideReference, drawn_by=("policy", "reference", "mixture"))),
+    ("declared_needs_can_be_met", broken(Alone, drawn_by=("policy", "reference"))),
     ("parameters_are_bounded", Unbounded),
     ("documented", broken(Good, source="")), ("documented", broken(Good, __doc__=None)), ("documented", Undescribed),
 ]  # fmt: skip

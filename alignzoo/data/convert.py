@@ -90,24 +90,41 @@ def convert_side(
     With `prompts`, those of a recipe with `rollout` become prompts alone: training rows, and held-out rows among all of
     which a prompt is alone.
     """
-    drawn = recipe.rollout is not None and prompts
-    return to_prompts(rows, source.train_on) if drawn else convert_rows(
-        rows, recipe.objective, source.pairs, source.train_on
-    )  # fmt: skip
+    if recipe.rollout is None or not prompts:
+        return convert_rows(rows, recipe.objective, source.pairs, source.train_on)
+    return to_prompts(rows, source.train_on, with_best=recipe.rollout.pairs == "data")
 
 
-def to_prompts(rows: Sequence[Row], train_on: TrainOn = "assistant") -> tuple[list[Row], list[Skipped]]:
-    """Return the prompts that completions are drawn for, and the rows without one that ends where a reply begins."""
+def to_prompts(
+    rows: Sequence[Row], train_on: TrainOn = "assistant", with_best: bool = False
+) -> tuple[list[Row], list[Skipped]]:
+    """Return the prompts that completions are drawn for, and the rows without one that ends where a reply begins.
+
+    With `with_best` each has the row's best completion beside it, which answers the last prompt of a chat.
+    """
     kept: list[Row] = []
     skipped: list[Skipped] = []
     for row in rows:
-        if train_on == "last_assistant" and row.is_training_text and row.completions[0].context:
+        if with_best and (reason := _without_best(row)):
+            skipped.append(Skipped(row.id, reason))
+            continue
+        longer = with_best or train_on == "last_assistant"
+        if longer and row.is_training_text and row.completions[0].context:
             row = _with_longer_prompt(row)
         if isinstance(row.prompt, str) and any(one.context for one in row.completions):
             skipped.append(Skipped(row.id, "dialogues that differ before the reply"))
         else:
-            kept.append(row.alone())
+            kept.append(replace(row, completions=row.completions[:1]) if with_best else row.alone())
     return kept, skipped
+
+
+def _without_best(row: Row) -> str:
+    """Return why a row has no completion that is preferred to draws, "" if it has one."""
+    if not row.completions or row.alone().prompt != row.prompt:
+        return "a prompt without a completion"
+    if row.completions[0].context and not row.is_training_text:
+        return "dialogues that differ before the reply"
+    return "" if _desirable(row, 0) else "undesirable completion"
 
 
 def _stays_a_list(row: Row, wanted: Set[str], rule: PairRule) -> bool:

@@ -142,7 +142,9 @@ class TokenStore:
         ]
         mismatched = self.recipe.objective.mismatched
         self._keeps_rows = self.recipe.rollout is not None
-        rest = [mismatched, "prompts"] if self._keeps_rows else [mismatched]
+        rest: list[bool | str] = [mismatched, "prompts"] if self.recipe.rollout is not None else [mismatched]
+        if self.recipe.rollout is not None and self.recipe.rollout.pairs == "data":
+            rest.append("completions")
         self.key = digest([self._inputs, needs, *rest])
         """32 hex digits that identify everything the trees depend on."""
         needs_of_pairs = [{"labels": "unpaired" in one["kinds"], "columns": one["columns"]} for one in needs]

@@ -16,6 +16,7 @@ from torch import Tensor
 from alignzoo.core.arrays import concat_ranges
 from alignzoo.core.console import warn_once
 from alignzoo.core.errors import attribute_errors
+from alignzoo.evaluation.off_policy import off_policy
 from alignzoo.interfaces.loss_inputs import Scored
 from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.rows import TIE
@@ -90,7 +91,7 @@ def row_metrics(
 def step_metrics(builder: BatchBuilder, batch: ScoredBatch) -> dict[str, Tensor]:
     """Return the metrics that a training step reports besides its loss."""
     if builder.groups:
-        return group_metrics(builder, batch)
+        return group_metrics(builder, batch) | off_policy(builder, batch)
     found = row_metrics(builder, batch, ("preference_accuracy",))
     return {name.removeprefix("preference_"): value for name, value in found.items()}
 

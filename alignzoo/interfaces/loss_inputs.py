@@ -149,6 +149,7 @@ class Scored:
     _refs: Mapping[str, Tensor] = field(default_factory=dict)
     _outputs: Mapping[str, Tensor] = field(default_factory=dict)
     _hidden_sum: Tensor | None = None
+    _drawn_by: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def old_log_prob(self) -> Tensor:
@@ -226,6 +227,10 @@ class Scored:
     def flag(self, name: str) -> Tensor:
         """Return a column of 0 and 1 as booleans. Needs `flags = (name,)`."""
         return self.column(name) > 0.5
+
+    def drawn_by(self, name: str) -> Tensor:
+        """Return True for draws of `name`, such as "reference"; those of the data are nobody's. Needs `drawn_by`."""
+        return _declared(self._drawn_by.get(name), f"the draws of the {name}", f'drawn_by = ("policy", "{name}")')
 
     def with_log_ratio(self, log_ratio: Tensor) -> Scored:
         """Return the completions with another log-ratio, as a modifier does."""

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from alignzoo.interfaces.loss_inputs import NotDeclared, Pair, Ranked, Scored, Tokens, Unpaired
-from alignzoo.interfaces.requirements import Data, Head, Raises, ReferenceKind, Requirements, Scope, ScoredComponent
+from alignzoo.interfaces.requirements import (
+    Data,
+    DrawnBy,
+    Head,
+    Raises,
+    ReferenceKind,
+    Requirements,
+    Scope,
+    ScoredComponent,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +53,10 @@ class Objective(ScoredComponent):
     min_completions: ClassVar[int] = 2
     """The fewest completions of a prompt that the objective can learn from; for groups and ranked lists. Rows of lists
     with fewer are skipped and counted."""
+    drawn_by: ClassVar[tuple[DrawnBy, ...]] = ()
+    """What draws each completion of a prompt, in this order: `policy`, `reference`, or `mixture`, whose distribution at
+    each token is proportional to policy^(1 - c) reference^c, with c the field `mixture_coef`. () draws all of them from
+    the policy. `scored.drawn_by("reference")` tells them apart. The recipe needs a section `rollout`."""
     greedy_baseline: ClassVar[bool] = False
     """Also draw and judge the likeliest completion of each prompt, `group.greedy_reward`; only for groups."""
     mismatched: ClassVar[bool] = False
@@ -158,6 +171,12 @@ class Objective(ScoredComponent):
             '`advantage`, `advantage_reads_log_probs` and `greedy_baseline` need `data = "group"`':
                 cls.data != "group"
                 and (defines("advantage") or cls.advantage_reads_log_probs or cls.greedy_baseline),
+            '`drawn_by` needs "policy" among its names, unless it is ()':
+                bool(cls.drawn_by) and "policy" not in cls.drawn_by,
+            '`drawn_by` with "reference" or "mixture" needs a reference':
+                cls.reference == "none" and not {"reference", "mixture"}.isdisjoint(cls.drawn_by),
+            '`drawn_by` with "mixture" needs a field `mixture_coef`':
+                "mixture" in cls.drawn_by and "mixture_coef" not in cls.model_fields,
             'a state needs `scope = "batch"` or `data = "group"`: it must not depend on micro-batches':
                 keeps and cls.scope != "batch" and cls.data != "group",
             'a state needs an example that has one: not with `data = "chosen"`': keeps and cls.data == "chosen",
@@ -181,7 +200,13 @@ class Objective(ScoredComponent):
         """The declarations as one value."""
         needs = super().requirements
         return replace(
-            needs, mismatched=self.mismatched, scope=self.scope, data=self.data, head=self.head, outputs=self.outputs
+            needs,
+            mismatched=self.mismatched,
+            scope=self.scope,
+            data=self.data,
+            head=self.head,
+            outputs=self.outputs,
+            drawn_by=self.drawn_by,
         )
 
     @property

@@ -20,6 +20,7 @@ Data = Literal["pair", "chosen", "unpaired", "ranked", "group"]
 Scope = Literal["example", "batch"]
 """In increasing order of what `loss` sees."""
 Head = Literal["language_model", "scalar"]
+DrawnBy = Literal["policy", "reference", "mixture"]
 Raises = Literal["by_data", "margin", "chosen", "labels", "order", "rewarded", "nothing"]
 
 
@@ -42,6 +43,7 @@ class Requirements:
     probabilities: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     hidden_sum: bool = False
+    drawn_by: tuple[DrawnBy, ...] = ()
 
     def __or__(self, other: Requirements) -> Requirements:
         """Return the needs of both. `data` and `head` are those of the left operand."""
@@ -62,6 +64,7 @@ class Requirements:
             tuple(dict.fromkeys(self.probabilities + other.probabilities)),
             tuple(dict.fromkeys(self.outputs + other.outputs)),
             self.hidden_sum or other.hidden_sum,
+            self.drawn_by or other.drawn_by,
         )
 
 
@@ -153,13 +156,15 @@ class ScoredComponent(Component):
 
 OPTIONS: dict[str, Any] = {
     "reference": ReferenceKind, "statistics": Statistic, "data": Data, "scope": Scope, "head": Head,
-    "raises": Raises,
+    "raises": Raises, "drawn_by": DrawnBy,
 }  # fmt: skip
 
 
 def contradiction(cls: type[ScoredComponent]) -> str:
     """Return why no engine can provide what a class declares, or "" if one can."""
-    for key in ("statistics", "columns", "flags", "probabilities", "column_fields", "references", "outputs"):
+    for key in (
+        "statistics", "columns", "flags", "probabilities", "column_fields", "references", "outputs", "drawn_by",
+    ):  # fmt: skip
         value = getattr(cls, key, ())
         if not isinstance(value, tuple):
             return f'`{key} = {value!r}` is not a tuple; write `{key} = ("...",)`'

@@ -42,13 +42,25 @@ class RolloutConfig(Strict):
         None, ge=1, description="prompts of a rollout, a multiple of train.batch_size; null: train.batch_size"
     )
     epochs: int = Field(1, ge=1, description="passes over the prompts of a rollout")
-    pairs: Literal["extremes", "adjacent", "all"] | None = Field(
-        None, description="pairs of draws with different rewards, for objectives on pairs; null: extremes"
+    max_attempts: int = Field(
+        1, ge=1, le=1000,
+        description="attempts to fill a rollout with prompts whose draws differ in reward; others are left out; "
+        "1: every prompt is kept",
+    )  # fmt: skip
+    pairs: Literal["extremes", "adjacent", "all", "data"] | None = Field(
+        None,
+        description="pairs of draws with different rewards, for objectives on pairs; data: the row's own best "
+        "completion is preferred to each draw; null: extremes",
+    )
+    reference: Literal["start", "rollout"] = Field(
+        "start", description="the policy before its first step, or the one that has drawn the rollout"
     )
     labels: float | Literal["mean"] | None = Field(
         None, description="draws with a higher reward are desirable, for objectives on labels; null: mean, the prompt's"
     )
-    rewards: tuple[Reward, ...] = Field(description="judges whose scores are rewards, with their weights")
+    rewards: tuple[Reward, ...] = Field(
+        (), description="judges whose scores are rewards, with their weights; needed unless pairs: data"
+    )
     unfinished: Literal["keep", "penalty", "drop"] = Field(
         "keep", description="draws that max_new_tokens has cut: as they are, with less reward, or left out"
     )

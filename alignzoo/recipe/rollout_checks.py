@@ -21,7 +21,7 @@ def check_rollout(plain: dict[str, Any], problems: Problems) -> None:
     if not isinstance(objective, Objective):
         return
     if section is None:
-        if objective.data == "group":
+        if objective.data == "group" or objective.drawn_by:
             problems.add(("objective",), f"{objective.name} learns from draws", "a section `rollout` with `rewards`")
         return
     if not isinstance(section, dict):
@@ -37,15 +37,36 @@ def _of_objective(objective: Objective, section: dict[str, Any]) -> Iterator[Fou
     if objective.head == "scalar":
         yield AT, f"{name} trains a reward model, which writes no completions", "a recipe without `rollout`"
     for term in terms:
+        if term.drawn_by not in ((), objective.drawn_by):
+            what = f"{term.name} needs draws of {', '.join(term.drawn_by)}"
+            yield ("objective",), what, ", ".join(objective.drawn_by)
         if strange := sorted(set(term.columns) - COLUMNS):
             yield ("objective",), f"{term.name} needs the column '{strange[0]}', which draws do not have", ""
     needed = max(
         term.min_completions if term.data in ("group", "ranked") else 1 + (term.data == "pair") for term in terms
     )
-    if isinstance(count, int) and count < needed:
+    by = objective.drawn_by
+    if section.get("pairs") == "data":
+        needed = 1
+    if by and isinstance(count, int) and count != len(by):
+        yield (*AT, "completions"), f"of each prompt {name} has one draw of {', one of '.join(by)}", f"{len(by)}"
+    elif isinstance(count, int) and count < needed:
         yield (*AT, "completions"), f"{name} compares the completions of a prompt", f"at least {needed}"
     if objective.data == "group" and section.get("top_p", 1.0) != 1.0:
         yield (*AT, "top_p"), f"{name} needs draws from the policy's whole distribution", "1.0"
+    if section.get("pairs") == "data":
+        if "pair" not in kinds or "ranked" in kinds or objective.drawn_by:
+            yield (*AT, "pairs"), f"{name} does not compare the data's completion with a draw", "an objective on pairs"
+        if strange := [term.name for term in terms if "score" in term.columns]:
+            yield (*AT, "pairs"), f"{strange[0]} needs a score, which the data's completion has not", "extremes"
+    elif "rewards" not in section:
+        yield (*AT, "rewards"), "missing", "a list of judges"
+    if (section.get("max_attempts") or 1) != 1:
+        learns = "pairs: data learns" if section.get("pairs") == "data" else f"{name} learns"
+        if section.get("pairs") == "data" or kinds == {"chosen"} or isinstance(section.get("labels"), float | int):
+            yield (*AT, "max_attempts"), f"{learns} from draws of equal rewards too", "1"
+    if section.get("reference") == "rollout":
+        yield from _of_moved_reference(objective)
     shape = {"pairs": ("pair", "pairs"), "labels": ("unpaired", "labels")}
     for key, (kind, words) in shape.items():
         if section.get(key) is not None and kind not in kinds:
@@ -54,9 +75,22 @@ def _of_objective(objective: Objective, section: dict[str, Any]) -> Iterator[Fou
         yield (*AT, "penalty"), "it has no effect", "unfinished: penalty"
 
 
+def _of_moved_reference(objective: Objective) -> Iterator[Found]:
+    """Yield why the reference can't be the policy that has drawn."""
+    name, at = objective.name, (*AT, "reference")
+    if objective.reference == "none":
+        yield at, f"{name} has no reference", "no such key"
+    elif objective.reference in ("live", "moving"):
+        yield at, f"the reference of {name} runs beside the policy", "start"
+    elif set(objective.drawn_by) - {"policy"}:
+        yield at, f"{name} draws from its reference", "start"
+
+
 def _of_sections(plain: dict[str, Any], section: dict[str, Any], objective: Objective) -> Iterator[Found]:
     train, tokens, figures = (plain.get(key) or {} for key in ("train", "tokens", "eval"))
     data = plain.get("data")
+    if section.get("reference") == "rollout" and "reference" in (plain.get("references") or {}):
+        yield ("references", "reference"), "the reference is the policy that has drawn the rollout", "reference: start"
     prompts, batch = section.get("prompts"), train.get("batch_size", 64) if isinstance(train, dict) else 64
     if isinstance(prompts, int) and isinstance(batch, int) and batch > 0 and prompts % batch:
         yield (*AT, "prompts"), f"{prompts} prompts are no multiple of train.batch_size, {batch}", f"such as {batch}"

@@ -98,7 +98,9 @@ def _build_components(plain: dict[str, Any], builder: ComponentBuilder) -> None:
     drawn = plain.get("rollout") is not None
     check_references(plain.get("objective"), section, references, drawn, builder.problems)
     section = plain.get("rollout")
-    if isinstance(section, dict) and "rewards" in section:
+    if isinstance(section, dict) and section.get("rewards") is None:
+        section.pop("rewards", None)
+    elif isinstance(section, dict):
         section["rewards"] = build_rewards(section["rewards"], builder)
     check_rollout(plain, builder.problems)
     section = plain.get("filter")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel
 
 from alignzoo.core.arrays import mmap_safetensors
 from alignzoo.core.artifacts import read_verified
 from alignzoo.core.door import read_json_lines
 from alignzoo.core.errors import UserError
-from alignzoo.rollouts.folder import PHASES, TEXTS, PhaseManifest
+from alignzoo.rollouts.folder import PHASES, TEXTS, PhaseManifest, attempt_of
 
 
 class Reply(BaseModel):
@@ -23,6 +25,7 @@ class Reply(BaseModel):
     reply: str
     finished: bool
     scores: list[float | None]
+    drawn_by: str = "policy"
     prompt: str | None = None
     """The prompt, in the line of its first draw."""
 
@@ -51,16 +54,26 @@ def rollout_of(lines: Sequence[dict[str, Any]], step: int | None, where: Path) -
 def replies_of(folder: Path, rollout: int) -> list[dict[str, Any]]:
     """Return the draws of a rollout, those of a prompt one after the other, with the advantage where there is one.
 
+    Draws of all attempts are there; those that are learnt from have an advantage.
+
     Raises:
         UserError: The rollout is not there, or damaged.
     """
     root = folder / "rollouts" / f"{rollout:06d}"
-    if read_verified(root / "judged", PhaseManifest) is None:
-        raise UserError("the rollout is not there, or damaged", where=str(root))
-    found = [dict(line) for line in read_json_lines(root / "judged" / TEXTS, Reply)]
+    found: list[dict[str, Any]] = []
+    for attempt in count():
+        folder = root / attempt_of("judged", attempt)
+        if attempt and not folder.exists():
+            break
+        if read_verified(folder, PhaseManifest) is None:
+            raise UserError("the rollout is not there, or damaged", where=str(folder))
+        found += [dict(line) for line in read_json_lines(folder / TEXTS, Reply)]
     if read_verified(root / "scored", PhaseManifest) is not None:
-        advantage = mmap_safetensors(root / "scored" / PHASES["scored"]).get("advantage")
-        if advantage is not None and advantage.size == len(found):
-            for line, value in zip(found, advantage.reshape(-1).tolist(), strict=True):
-                line["advantage"] = value
+        arrays = mmap_safetensors(root / "scored" / PHASES["scored"])
+        advantage, each = arrays.get("advantage"), 1 + max(line["number"] for line in found)
+        if advantage is not None and advantage.ndim == 2:
+            prompts = arrays.get("learnt", np.arange(len(advantage)))
+            for prompt, own in zip(prompts.tolist(), advantage.tolist(), strict=True):
+                for number, value in enumerate(own):
+                    found[prompt * each + number]["advantage"] = value
     return found

@@ -62,6 +62,11 @@ class Calendar:
         span = slice(place * self.prompts, (place + 1) * self.prompts)
         return _order(self.rows, self.seed, epoch, self.train.shuffle)[span]
 
+    def replacements(self, rollout: int, attempt: int, used: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+        """Return at most `count` prompts for a later attempt at a rollout, from 1: none that earlier ones have used."""
+        order = np.random.default_rng([self.seed, rollout, attempt, 1]).permutation(self.rows)
+        return order[~np.isin(order, used)][:count]
+
     def minibatch(self, step: int) -> NDArray[np.int64]:
         """Return the places within the rollout of the prompts that a step learns from, (batch_size,)."""
         turn, size = self.turn(step), self.train.batch_size

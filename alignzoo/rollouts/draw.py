@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from alignzoo.core.arrays import concat_ranges
 from alignzoo.core.console import Advance
 from alignzoo.data.trees import TokenIds
 from alignzoo.models.generation import Reply, generate_replies
@@ -51,6 +52,23 @@ class Draws:
         )
         return cls(tokens, cuts, finished.astype(np.bool_), log_prob)
 
+    @classmethod
+    def join(cls, parts: Sequence[Draws]) -> Draws:
+        """Return the draws of all parts, one part after the other."""
+        lengths = np.concatenate([part.lengths for part in parts])
+        return cls(
+            np.concatenate([part.tokens for part in parts]), np.concatenate([[0], np.cumsum(lengths)]),
+            np.concatenate([part.finished for part in parts]), np.concatenate([part.log_prob for part in parts]),
+        )  # fmt: skip
+
+    def take(self, numbers: NDArray[np.int64]) -> Draws:
+        """Return some draws, in this order."""
+        lengths = self.lengths[numbers]
+        return Draws(
+            self.tokens[concat_ranges(self.cuts[:-1][numbers], lengths)], np.concatenate([[0], np.cumsum(lengths)]),
+            self.finished[numbers], self.log_prob[numbers],
+        )  # fmt: skip
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the draws as arrays, to write them."""
         return {"tokens": self.tokens, "cuts": self.cuts, "finished": self.finished.astype(np.uint8),
@@ -79,7 +97,7 @@ class Draws:
 
 def draw(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[TokenIds], rows: Sequence[int],
-    config: RolloutConfig, *, seed: int, rollout: int, greedy: bool = False, completions: int | None = None,
+    config: RolloutConfig, *, seed: int, rollout: int, greedy: bool = False, numbers: Sequence[int] | None = None,
     progress: Advance | None = None,
 ) -> Draws:  # fmt: skip
     """Draw completions of each prompt: those of the first prompt, then those of the second, and so on.
@@ -93,12 +111,12 @@ def draw(
         seed: The run's seed.
         rollout: The number of the rollout.
         greedy: Take the likeliest tokens, once for each prompt.
-        completions: Draws of each prompt in place of the recipe's.
+        numbers: The numbers of each prompt's draws, by default from 0 to the recipe's `completions`.
         progress: Receives the number of draws finished since its last call.
     """
-    each = 1 if greedy else completions or config.completions
-    repeated = [prompt for prompt in prompts for _ in range(each)]
-    keys: list[Key] = [(rollout, int(row), number) for row in rows for number in range(each)]
+    own = range(1) if greedy else range(config.completions) if numbers is None else numbers
+    repeated = [prompt for prompt in prompts for _ in own]
+    keys: list[Key] = [(rollout, int(row), number) for row in rows for number in own]
     return Draws.of(
         generate_replies(
             model, tokenizer, repeated, temperature=0 if greedy else config.temperature, top_p=config.top_p,

@@ -34,10 +34,7 @@ def figures(draws: Draws, raw: NDArray[np.float64], judged: Judged, rewards: Seq
     kept, reward = judged.kept, judged.reward
     counts = kept.sum(1)
     by_prompt = reward.sum(1)[counts > 0] / counts[counts > 0]
-    own = np.where(kept, reward, np.nan)
-    known = own[counts > 0]
-    equal = np.nanmax(known, 1) == np.nanmin(known, 1) if len(known) else np.ones(0, bool)
-    found = {"reward": reward.sum() / max(1, counts.sum()), "reward_se": _standard_error(by_prompt)}
+    found = {"reward": reward.sum() / max(1, counts.sum()), "reward_se": _standard_error(by_prompt)} if rewards else {}
     for name, scores in zip(reward_names(rewards), raw, strict=True):
         applies = scores[~np.isnan(scores)]
         if len(applies):
@@ -45,8 +42,8 @@ def figures(draws: Draws, raw: NDArray[np.float64], judged: Judged, rewards: Seq
         if len(applies) < len(scores):
             found[f"reward_{name}_missing"] = 1 - len(applies) / len(scores)
     found |= {"length": draws.lengths.mean(), "unfinished": 1 - draws.finished.mean(), "left_out": 1 - kept.mean()}
-    if kept.shape[1] > 1:
-        found["no_spread"] = (len(kept) - len(known) + equal.sum()) / len(kept)
+    if kept.shape[1] > 1 and rewards:
+        found["no_spread"] = 1 - judged.has_spread.mean()
     return {name: float(value) for name, value in found.items() if math.isfinite(value)}
 
 
@@ -58,7 +55,8 @@ def divergence(
 
     `kl` is the sum over a draw's tokens of KL(policy || reference) at each, in nats, which estimates the KL divergence
     of whole completions without bias. `kl_sampled` is the log-ratio, another estimate. `entropy` is the mean over
-    tokens. `mismatch` is the log-prob by the scorer minus that by the sampler, where draws were at temperature 1.
+    tokens, `prompt` the number of the draw's prompt. `mismatch` is the log-prob by the scorer minus that by the
+    sampler, where draws were at temperature 1.
 
     Args:
         policy: The policy that drew.
@@ -82,7 +80,7 @@ def divergence(
     sums = {name: np.add.reduceat(values.astype(np.float64), cuts) for name, values in found.items()}
     values = {
         "kl": sums["reverse_kl"], "kl_sampled": sums["log_prob"] - sums["ref_log_prob"],
-        "entropy": sums["entropy"] / draws.lengths[chosen],
+        "entropy": sums["entropy"] / draws.lengths[chosen], "prompt": np.array(chosen) // each,
     }  # fmt: skip
     if temperature == 1:
         values["mismatch"] = sums["log_prob"] - draws.log_prob[chosen]
@@ -90,14 +88,27 @@ def divergence(
 
 
 def divergence_figures(values: Mapping[str, NDArray[Any]]) -> dict[str, float]:
-    """Return the means of `divergence`, with standard errors of `kl`, and the largest mismatch."""
+    """Return the means of `divergence`, with the standard error of `kl` over prompts, and the largest mismatch."""
     names = [name for name in ("kl", "kl_sampled", "entropy") if name in values]
     found = {name: float(np.mean(values[name])) for name in names}
-    if len(values.get("kl", ())) > 1:
-        found["kl_se"] = _standard_error(values["kl"])
+    if "kl" in values:
+        found["kl_se"] = clustered_standard_error(values["kl"], values["prompt"])
     if "mismatch" in values:
         found["mismatch"] = float(np.abs(values["mismatch"]).max())
-    return found
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def clustered_standard_error(values: NDArray[Any], cluster: NDArray[np.int64]) -> float:
+    """Return the standard error of the mean where values of one cluster, such as a prompt, depend on each other.
+
+    With one value a cluster it is that of independent values; nan with fewer than two clusters.
+
+    Source: Liang and Zeger 1986, Biometrika 73, with the factor C / (C - 1) for C clusters.
+    """
+    _, own = np.unique(cluster, return_inverse=True)
+    sums = np.bincount(own, values - values.mean())
+    count = len(sums)
+    return math.sqrt(count / (count - 1) * float((sums**2).sum())) / len(values) if count > 1 else math.nan
 
 
 def _standard_error(values: NDArray[Any]) -> float:

@@ -4,6 +4,7 @@
     rollouts/000012/judged/   rewards.safetensors: raw scores; replies.jsonl: prompts' ids, texts and scores, to read
     rollouts/000012/scored/   scores.safetensors: log-probs at the time of drawing, of the reference, and advantages
 
+Later attempts at a rollout have drawn-1, judged-1, drawn-2 and so on.
 A resumed run reads what is there and repeats the rest. A damaged folder is set aside, and its phase repeated.
 """
 
@@ -27,6 +28,11 @@ Arrays = Mapping[str, NDArray[Any]]
 PHASES = {"drawn": "draws.safetensors", "judged": "rewards.safetensors", "scored": "scores.safetensors"}
 """Phase -> the file of its arrays, in the order in which they are written."""
 TEXTS = "replies.jsonl"
+
+
+def attempt_of(phase: str, attempt: int) -> str:
+    """Return the name of a phase's folder in an attempt, from 0."""
+    return f"{phase}-{attempt}" if attempt else phase
 
 
 class PhaseManifest(Manifest):
@@ -53,6 +59,7 @@ class RolloutFolder:
         phase: str,
         make: Callable[[], Arrays],
         texts: Callable[[Arrays], Sequence[Any]] | None = None,
+        attempt: int = 0,
     ) -> Arrays:
         """Return the arrays of a phase, made and written if they are not there.
 
@@ -61,11 +68,12 @@ class RolloutFolder:
             phase: One of `PHASES`.
             make: Makes the arrays.
             texts: From the arrays to JSON values that are written beside them, one a line.
+            attempt: The number of the attempt at the rollout.
 
         Raises:
             NotWritten: The disk is full or the like.
         """
-        folder = self.root / f"{rollout:06d}" / phase
+        folder = self.root / f"{rollout:06d}" / attempt_of(phase, attempt)
         about = read_verified(folder, PhaseManifest)
         if about is not None and about["run"] == self.run and about["rollout"] == rollout:
             return mmap_safetensors(folder / PHASES[phase])

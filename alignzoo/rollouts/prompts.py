@@ -61,6 +61,10 @@ class Prompts:
         """Return the token ids of some prompts."""
         return [self.data.trees[int(row)].prompt for row in self.rows[places]]
 
+    def best(self, places: NDArray[np.int64]) -> list[Branch]:
+        """Return the best completion that the data has for each of some prompts."""
+        return [self.data.trees[int(row)].branches[0] for row in self.rows[places]]
+
     def texts(self, places: NDArray[np.int64]) -> list[Prompt]:
         """Return some prompts as the data has them: text or messages."""
         return [self.data.rows[int(row)].prompt for row in self.rows[places]]

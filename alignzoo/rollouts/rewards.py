@@ -36,6 +36,17 @@ class Judged:
     kept: NDArray[np.bool_]
     """(B, G) False for draws that are left out: cut ones, or without a score."""
 
+    @property
+    def has_spread(self) -> NDArray[np.bool_]:
+        """(B,) True for prompts with two kept draws of different rewards."""
+        low, high = (np.where(self.kept, self.reward, end) for end in (np.inf, -np.inf))
+        found: NDArray[np.bool_] = high.max(1) > low.min(1)
+        return found
+
+    def only(self, columns: NDArray[np.int64]) -> Judged:
+        """Return some draws of each prompt."""
+        return Judged(self.reward[:, columns], self.kept[:, columns])
+
 
 def score(rewards: Sequence[Reward], asked: Asked, when: str) -> NDArray[np.float64]:
     """Return every judge's scores, (R, B G): raw, NaN where a reward does not apply.
@@ -48,6 +59,8 @@ def score(rewards: Sequence[Reward], asked: Asked, when: str) -> NDArray[np.floa
     Raises:
         RunFailed: A judge fails, or returns None, text, an infinite number or another count.
     """
+    if not rewards:
+        return np.zeros((0, len(asked.replies)))
     return np.stack([_scores(reward.judge, asked, when) for reward in rewards])
 
 
@@ -94,7 +107,7 @@ def combine(
     """
     weights = np.array([reward.weight for reward in config.rewards])[:, None]
     limits = np.array([reward.clip or np.inf for reward in config.rewards])[:, None]
-    scored = (~np.isnan(raw) & (weights != 0)).any(0)
+    scored = (~np.isnan(raw) & (weights != 0)).any(0) | (not config.rewards)
     total = np.nansum(weights * raw.clip(-limits, limits), axis=0)
     shape = (len(names), len(finished) // len(names))
     if config.missing == "stop" and not scored.all():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,7 +15,11 @@ from alignzoo.data.trees import Branch, TokenIds, Tree, Trees
 from alignzoo.interfaces.objective import Objective
 from alignzoo.recipe.rollout import RolloutConfig
 from alignzoo.rollouts.draw import Draws
+from alignzoo.rollouts.drawn_by import flags
 from alignzoo.rollouts.rewards import Judged
+
+OWN = -1
+"""The number of the data's own completion among the draws of a prompt."""
 
 
 class Choice(NamedTuple):
@@ -40,11 +45,12 @@ class Selection:
 
 def select(
     objective: Objective, config: RolloutConfig, ids: Sequence[str], prompts: Sequence[TokenIds], draws: Draws,
-    judged: Judged, max_length: int,
+    judged: Judged, max_length: int, own: Sequence[Branch] = (),
 ) -> Selection:  # fmt: skip
     """Make the training rows that an objective takes of the draws.
 
-    A row's columns are `score`, the reward, and `desirable`; those of a group are `reward`, `kept` and `finished`.
+    A row's columns are `score`, the reward, and `desirable`; those of a group are `reward`, `kept` and `finished`. Both
+    have those of `flags`.
     Draws with the same tokens form no pair, and a list has each once. Each of them has a label: how often the policy
     says something counts.
 
@@ -56,29 +62,37 @@ def select(
         draws: All completions.
         judged: Their rewards.
         max_length: Limit on prompt and completion, in tokens, for mismatched completions.
+        own: The data's own completion of each prompt, which is preferred to every draw with `pairs: data`.
     """
     if objective.data == "group":
-        return _groups(ids, prompts, draws, judged)
+        return _groups(objective, ids, prompts, draws, judged)
     rule = _rule(objective, config)
     compares = any(term.data in ("pair", "ranked") for _, term in objective.terms)
     reward, kept = judged.reward, judged.kept
     trees: list[Tree] = []
     score: list[float] = []
     desirable: list[float] = []
+    numbers: list[int] = []
     rows_of: list[list[int]] = []
     for b, (id, prompt) in enumerate(zip(ids, prompts, strict=True)):
-        own = np.flatnonzero(kept[b])
-        order = own[np.argsort(-reward[b, own], kind="stable")]
-        if compares:
-            order = _distinct(order, draws, b * kept.shape[1])
-        choices = list(rule(order, reward[b])) if len(order) else []
+        first = b * kept.shape[1]
+        usable = np.flatnonzero(kept[b])
+        order = usable[np.argsort(-reward[b, usable], kind="stable")]
+        if own:
+            choices = [Choice((OWN, g)) for g in usable.tolist() if not np.array_equal(draws[first + g], own[b].tokens)]
+        elif len(order):
+            choices = list(rule(_distinct(order, draws, first) if compares else order, reward[b]))
+        else:
+            choices = []
         rows_of.append(list(range(len(trees), len(trees) + len(choices))))
         for n, choice in enumerate(choices):
-            branches = tuple(Branch(draws[b * kept.shape[1] + g]) for g in choice.draws)
+            branches = tuple(own[b] if g == OWN else Branch(draws[first + g]) for g in choice.draws)
             trees.append(Tree(id if len(choices) == 1 else f"{id}/{n}", prompt, branches))
-            score += [float(reward[b, g]) for g in choice.draws]
+            numbers += [first + g for g in choice.draws]
+            score += [float(reward[b, g]) if g != OWN else math.nan for g in choice.draws]
             desirable += [choice.desirable] + [0.0] * (len(choice.draws) - 1)
     columns = {"score": np.array(score, np.float32)}
+    columns |= {name: flag[numbers].astype(np.float32) for name, flag in flags(objective, len(ids)).items()}
     if any(term.data == "unpaired" for _, term in objective.terms):
         columns["desirable"] = np.array(desirable, np.float32)
     if objective.mismatched and len({tree.prompt.tobytes() for tree in trees}) < 2:
@@ -87,13 +101,16 @@ def select(
     return Selection(with_mismatched(built, max_length) if objective.mismatched else built, rows_of)
 
 
-def _groups(ids: Sequence[str], prompts: Sequence[TokenIds], draws: Draws, judged: Judged) -> Selection:
+def _groups(
+    objective: Objective, ids: Sequence[str], prompts: Sequence[TokenIds], draws: Draws, judged: Judged
+) -> Selection:
     count = judged.kept.shape[1]
     trees = Trees.build(
         Tree(id, prompt, tuple(Branch(draws[b * count + g]) for g in range(count)))
         for b, (id, prompt) in enumerate(zip(ids, prompts, strict=True))
     )
     found = {"reward": judged.reward, "kept": judged.kept, "finished": draws.finished}
+    found |= flags(objective, len(ids))
     trees.columns = {name: values.reshape(-1).astype(np.float32) for name, values in found.items()}
     return Selection(trees, [[b] for b in range(len(ids))])
 
@@ -110,7 +127,7 @@ def _rule(objective: Objective, config: RolloutConfig) -> Rule:
     if "ranked" in kinds:
         return _ranked
     if "pair" in kinds:
-        rule = config.pairs or "extremes"
+        rule: PairRule = "extremes" if config.pairs is None or config.pairs == "data" else config.pairs
         return lambda order, reward: _pairs(order, reward, rule)
     if "unpaired" in kinds:
         limit = config.labels if isinstance(config.labels, float) else None

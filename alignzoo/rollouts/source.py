@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,18 +13,17 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from alignzoo.core.console import Screen
-from alignzoo.core.errors import RunFailed
-from alignzoo.data.trees import TokenIds
+from alignzoo.data.trees import Trees
 from alignzoo.interfaces.group import Group
-from alignzoo.models.tokenizers import decode
 from alignzoo.recipe.rollout import RolloutConfig
 from alignzoo.recipe.schema import Recipe
+from alignzoo.rollouts.attempts import Attempt, Attempts, gone, timed
 from alignzoo.rollouts.calendar import Calendar
-from alignzoo.rollouts.draw import Draws, draw
+from alignzoo.rollouts.draw import draw
 from alignzoo.rollouts.figures import divergence, divergence_figures, figures
 from alignzoo.rollouts.folder import PHASES, Arrays, RolloutFolder
 from alignzoo.rollouts.prompts import Prompts
-from alignzoo.rollouts.rewards import Judged, combine, score
+from alignzoo.rollouts.rewards import combine
 from alignzoo.rollouts.scores import TokenValues, score_rows
 from alignzoo.rollouts.select import Selection, select
 from alignzoo.scoring.advantages import advantage_input, advantages
@@ -34,8 +32,6 @@ from alignzoo.scoring.scored_batch import TokenScores
 from alignzoo.scoring.scorer import Scorer
 
 States = list[dict[str, float]]
-GREEDY = "greedy "
-"""Prefix of the arrays of greedy draws."""
 OLD = "old_log_prob"
 """The log-probs of the policy that drew."""
 HELD_OUT = -1
@@ -53,7 +49,7 @@ class Rollouts:
     calendar: Calendar
     scorer: Scorer
     reference: Scorer | None
-    """The policy before its first step; None for an objective without a reference."""
+    """The policy before its first step; None where nothing reads it."""
     builder: BatchBuilder
     """Its rows are replaced by those of each rollout."""
     tokenizer: PreTrainedTokenizerBase
@@ -73,6 +69,10 @@ class Rollouts:
         self.config: RolloutConfig = self.recipe.rollout
         self.objective = self.recipe.objective
         self.builder.max_new_tokens = self.config.max_new_tokens
+        self.attempts = Attempts(
+            self.recipe, self.calendar, self.scorer, self.reference, self.tokenizer, self.prompts, self.folder,
+            self.screen,
+        )  # fmt: skip
         self._held = -1
         self._rows_of: list[list[int]] = []
         self._known: dict[str, TokenScores] = {}
@@ -105,109 +105,72 @@ class Rollouts:
     def _open(self, step: int, states: States) -> None:
         """Make or read the rollout of a step, and give its rows to the builder."""
         turn, when = self.calendar.turn(step), f"step {step + 1}: "
-        places = self.calendar.prompts_of(turn.rollout)
-        ids, tokens = self.prompts.ids(places), self.prompts.tokens(places)
         self.seconds = {}
 
-        def gone() -> Arrays:
-            raise RunFailed(
-                f"{when}its rollout, {turn.rollout}, is not on disk, and the policy that drew it is gone; "
-                "--fresh starts the run again"
-            )
+        def phase(attempt: int, name: str, make: Callable[[], Arrays], texts: Any = None) -> Arrays:
+            maker = partial(gone, turn.rollout, when) if turn.update else make
+            work = partial(self.folder.phase, turn.rollout, name, maker, texts, attempt)
+            return timed(self.seconds, name, work)
 
-        def phase(name: str, make: Callable[[], Arrays], texts: Any = None) -> Arrays:
-            began = time.perf_counter()
-            found = self.folder.phase(turn.rollout, name, gone if turn.update else make, texts)
-            self.seconds[name] = time.perf_counter() - began
-            return found
-
-        drawn = phase("drawn", lambda: self._draw(turn.rollout, places, tokens))
-        draws = Draws.from_arrays(drawn)
-        texts = cache(lambda: draws.texts(self.tokenizer))
-        judged = phase(
-            "judged", lambda: self._judge(drawn, draws, texts(), places, when),
-            lambda one: self._lines(draws, texts(), places, one),
-        )  # fmt: skip
-        found = combine(judged["raw"], draws.finished, self.config, ids, when)
-        chosen = select(self.objective, self.config, ids, tokens, draws, found, self.recipe.tokens.max_length)
-        if f"{GREEDY}raw" in judged:
-            self._add_greedy(chosen, drawn, judged, ids, when)
+        made, found = self.attempts.make(turn, when, phase)
+        places = np.flatnonzero(found >= 0)
+        learnt = Attempt.join(made).take(found[places])
+        chosen = self._select(learnt)
         if len(chosen.trees):
             self.builder.hold(chosen.trees, None, {})
-        scored = phase("scored", lambda: self._score(chosen, draws, tokens, states, when))
+        first = self.attempts.own(made[0])
+        scored = phase(0, "scored", lambda: self._score(chosen, first, found[places], states, when))
         self._hold(chosen, scored)
-        if self.objective.data == "group":
+        if self.objective.data == "group" and len(chosen.trees):
             self._after = self._next_states(chosen, scored, states)
-        self._held, self._rows_of = turn.rollout, chosen.rows_of
+        rows_of: list[list[int]] = [[] for _ in found]
+        for place, rows in zip(places.tolist(), chosen.rows_of, strict=True):
+            rows_of[place] = rows
+        self._held, self._rows_of = turn.rollout, rows_of
         self.line = {"rollout": turn.rollout, "rows": len(chosen.trees)}
-        self.line |= figures(draws, judged["raw"], found, self.config.rewards) | divergence_figures(scored)
+        if self.config.max_attempts > 1:
+            self.line |= {"attempts": len(made), "prompts_drawn": sum(len(one.places) for one in made)}
+        self.line |= figures(first.draws, first.raw, first.judged, self.config.rewards)
+        self.line |= self.attempts.others(made[0]) | divergence_figures(scored)
         self._last, self._times = self.line, self.seconds
 
-    def _draw(self, rollout: int, places: NDArray[np.int64], tokens: list[TokenIds]) -> Arrays:
-        found: dict[str, NDArray[Any]] = {}
-        for greedy in (False, True) if self.objective.greedy_baseline else (False,):
-            count = len(tokens) * (1 if greedy else self.config.completions)
-            with self.screen.without_bars().bar("drawing", count) as advance:
-                draws = draw(
-                    self.scorer.model, self.tokenizer, tokens, self.prompts.rows[places].tolist(), self.config,
-                    seed=self.recipe.seed, rollout=rollout, greedy=greedy, progress=advance,
-                )  # fmt: skip
-            found |= {(GREEDY if greedy else "") + name: values for name, values in draws.arrays().items()}
-        return found
-
-    def _judge(
-        self, drawn: Arrays, draws: Draws, texts: list[str], places: NDArray[np.int64], when: str
-    ) -> dict[str, NDArray[Any]]:
-        found = {"raw": self._scores(self.prompts, places, draws, texts, when)}
-        if f"{GREEDY}tokens" in drawn:
-            greedy = Draws.from_arrays(drawn, GREEDY)
-            found[f"{GREEDY}raw"] = self._scores(self.prompts, places, greedy, greedy.texts(self.tokenizer), when)
-        return found
-
-    def _scores(
-        self, prompts: Prompts, places: NDArray[np.int64], draws: Draws, texts: list[str], when: str
-    ) -> NDArray[np.float64]:
-        """Return every judge's scores of draws for some prompts."""
-        return score(self.config.rewards, prompts.asked(places, texts, draws.finished), when)
-
-    def _lines(self, draws: Draws, texts: list[str], places: NDArray[np.int64], judged: Arrays) -> list[dict[str, Any]]:
-        """Return one line a draw, for a reader; the first of a prompt has the prompt too."""
-        each, raw = len(draws) // len(places), judged["raw"]
-        ids, prompts = self.prompts.ids(places), decode(self.tokenizer, self.prompts.tokens(places))
-        return [
-            {"row": ids[n // each], "number": n % each, "reply": text, "finished": bool(draws.finished[n]),
-             "scores": [None if np.isnan(value) else float(value) for value in raw[:, n]]}
-            | ({} if n % each else {"prompt": prompts[n // each]})
-            for n, text in enumerate(texts)
-        ]  # fmt: skip
-
-    def _add_greedy(self, chosen: Selection, drawn: Arrays, judged: Arrays, ids: list[str], when: str) -> None:
-        config = self.config
-        if config.unfinished == "drop":  # a baseline that is cut still is one
-            config = config.model_copy(update={"unfinished": "keep"})
-        finished = drawn[f"{GREEDY}finished"].astype(np.bool_)
-        reward = combine(judged[f"{GREEDY}raw"], finished, config, ids, when).reward
-        chosen.trees.columns["greedy_reward"] = np.repeat(reward, self.config.completions).astype(np.float32)
+    def _select(self, learnt: Attempt) -> Selection:
+        ids, tokens = self.prompts.ids(learnt.places), self.attempts.tokens(learnt)
+        own = self.prompts.best(learnt.places) if self.config.pairs == "data" else ()
+        chosen = select(
+            self.objective, self.config, ids, tokens, learnt.draws, learnt.judged, self.recipe.tokens.max_length, own
+        )
+        if learnt.greedy_reward is not None:
+            greedy = np.repeat(learnt.greedy_reward, self.config.completions).astype(np.float32)
+            chosen.trees.columns["greedy_reward"] = greedy
+        return chosen
 
     def _score(
-        self, chosen: Selection, draws: Draws, tokens: list[TokenIds], states: States, when: str
+        self, chosen: Selection, first: Attempt, learnt: NDArray[np.int64], states: States, when: str
     ) -> dict[str, NDArray[Any]]:
         """Return what has to be known of the drawn rows before the first update: log-probs, advantages, figures."""
-        objective, trees, say = self.objective, chosen.trees, self.screen.info
-        found: dict[str, NDArray[Any]] = {}
+        objective, trees = self.objective, chosen.trees
+        found: dict[str, NDArray[Any]] = {"learnt": learnt} if self.config.max_attempts > 1 else {}
         group = objective.data == "group"
-        if group and (self.calendar.updates > 1 or objective.advantage_reads_log_probs):
-            found[OLD] = score_rows(self.scorer, trees, self.budget, say)["log_prob"]
-        reads = objective.reference in ("sequence", "token") or objective.advantage_reads_log_probs
-        if self.reference is not None and reads and len(trees):
-            found["ref_log_prob"] = score_rows(self.reference, trees, self.budget, say)["log_prob"]
-        if group:
-            input_ = self._advantage_input(chosen, found, states)
-            found["advantage"] = advantages(objective, input_, self.builder.names(range(len(trees))), when).numpy()
+        if len(trees):
+            if group and (self.calendar.updates > 1 or objective.advantage_reads_log_probs):
+                found[OLD] = self._log_probs(self.scorer, trees)
+            if objective.reference in ("sequence", "token"):
+                if self.config.reference == "start":
+                    assert self.reference is not None
+                    found["ref_log_prob"] = self._log_probs(self.reference, trees)
+                else:
+                    found["ref_log_prob"] = found[OLD] if OLD in found else self._log_probs(self.scorer, trees)
+            if group:
+                input_ = self._advantage_input(chosen, found, states)
+                found["advantage"] = advantages(objective, input_, self.builder.names(range(len(trees))), when).numpy()
         return found | divergence(
-            self.scorer, self.reference, tokens, draws, self.config.kl_rows, self.config.temperature, self.budget,
-            self.screen,
+            self.scorer, self.reference, self.attempts.tokens(first), first.draws, self.config.kl_rows,
+            self.config.temperature, self.budget, self.screen,
         )  # fmt: skip
+
+    def _log_probs(self, scorer: Scorer, trees: Trees) -> NDArray[np.float32]:
+        return score_rows(scorer, trees, self.budget, self.screen.info)["log_prob"]
 
     def _advantage_input(self, chosen: Selection, scored: Arrays, states: States) -> Group:
         """Return the whole rollout as `advantage` sees it, in float64."""
@@ -258,11 +221,11 @@ class Rollouts:
         rows = self.held_out.rows[places].tolist()
         draws = draw(
             self.scorer.model, self.tokenizer, tokens, rows, self.config, seed=self.recipe.seed, rollout=HELD_OUT,
-            completions=1,
+            numbers=[0],
         )  # fmt: skip
         when = "held-out draws: "
-        raw = self._scores(self.held_out, places, draws, draws.texts(self.tokenizer), when)
-        judged: Judged = combine(raw, draws.finished, self.config, ids, when)
+        raw = self.attempts.scores(self.held_out, places, draws, draws.texts(self.tokenizer), when)
+        judged = combine(raw, draws.finished, self.config, ids, when)
         values = divergence(
             self.scorer, self.reference, tokens, draws, len(draws), self.config.temperature, self.budget, self.screen
         )

@@ -247,7 +247,17 @@ class BatchBuilder:
         hidden = batch.values[HIDDEN_SUM][at] if term.hidden_sum else None
         old = batch.sum("old_log_prob")[at] if term.data == "group" and "old_log_prob" in batch.values else None
         log_prob = batch.sum("log_prob")[at] if "log_prob" in batch.values else None
-        return Scored(log_prob, length, ref, tokens, columns, None, log_ratio, old, refs, _hidden_sum=hidden)
+        drawn = {who: self._drawn_by(batch, who)[at] for who in dict.fromkeys(getattr(term, "drawn_by", ()))}
+        return Scored(
+            log_prob, length, ref, tokens, columns, None, log_ratio, old, refs, _hidden_sum=hidden, _drawn_by=drawn
+        )
+
+    def _drawn_by(self, batch: ScoredBatch, who: str) -> Tensor:
+        """Return True for the draws of one drawer, (S,); False for completions of the data."""
+        name = f"by_{who}"
+        known = name in self.trees.columns
+        values = self.column(batch, name) > 0.5 if known else np.zeros(len(batch.lengths), np.bool_)
+        return torch.from_numpy(values).to(batch.like.device)
 
     def _tokens(
         self, batch: ScoredBatch, term: Term, sequences: NDArray[np.int64], shape: tuple[int, ...], step: int

@@ -207,13 +207,18 @@ def _batch(
 
 def _trees(objective: Objective, rows: int, rng: np.random.Generator) -> Trees:
     """Return trees with branches of different lengths; the mismatched ones are those of the next row."""
-    count = BRANCHES[objective.data]
+    count = len(objective.drawn_by) or BRANCHES[objective.data]
     own = [[_branch(rng) for _ in range(count)] for _ in range(rows)]
     others = [own[(row + 1) % rows] if objective.mismatched else [] for row in range(rows)]
     items = [
         Tree(f"row {row}", rng.integers(1, 99, 4).astype(np.int32), (*own[row], *others[row])) for row in range(rows)
     ]
     columns = {name: _column(name, objective, rows, count, rng) for name in (*objective.columns, "desirable")}
+    names = np.array(objective.drawn_by)
+    for who in dict.fromkeys(objective.drawn_by):  # of a pair in turn the better one and the worse one
+        columns[f"by_{who}"] = np.tile(names == who, (rows, 1))
+        if objective.data == "pair":
+            columns[f"by_{who}"][1::2] = columns[f"by_{who}"][1::2, ::-1]
     if objective.ties:
         columns[TIE] = np.repeat((np.arange(rows) % 3 == 1)[:, None], count, 1)
     if objective.data == "group":
@@ -222,7 +227,8 @@ def _trees(objective: Objective, rows: int, rng: np.random.Generator) -> Trees:
             "finished": np.ones((rows, count)),
             "greedy_reward": np.repeat(rng.uniform(-1, 3, (rows, 1)), count, 1),
         }
-        columns["kept"][-1, 2] = columns["reward"][-1, 2] = columns["finished"][0, 0] = 0
+        out = -1, count // 2
+        columns["kept"][out] = columns["reward"][out] = columns["finished"][0, 0] = 0
     if objective.mismatched:
         columns = {name: np.concatenate([values, values[[*range(1, rows), 0]]], 1) for name, values in columns.items()}
     flat = {name: values.reshape(-1).astype(np.float32) for name, values in columns.items()}

@@ -11,6 +11,7 @@ from torch import Tensor
 from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.core.errors import RunFailed
 from alignzoo.evaluation.aggregate import Tally
+from alignzoo.evaluation.off_policy import shares
 from alignzoo.evaluation.row_metrics import step_metrics
 from alignzoo.scoring.scored_batch import ScoredBatch, concat_scored
 from alignzoo.training.batch_loss import BatchLoss, States
@@ -68,7 +69,7 @@ def gradient_by_row(
         return tally, slots
 
     tally, slots = passes.in_micro_batches(mine, learn)
-    return StepGradient(tally.means(), slots, states, not moves)
+    return StepGradient(shares(tally.means()), slots, states, not moves)
 
 
 def gradient_by_batch(

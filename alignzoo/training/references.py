@@ -103,15 +103,17 @@ def live_reference(job: Job, scorer: Scorer, tokenizer: PreTrainedTokenizerBase,
     """Return the start as a second scorer, unsharded in each process; None if nothing needs one.
 
     Objectives with a `live` reference need its distributions, those with a `moving` one its weights, and any reference
-    of draws is computed during the run. Under adapters the base model is the start, and no copy is made. A recipe that
-    names the reference gets that model.
+    of draws is computed during the run, as is the KL divergence of draws. Under adapters the base model is the start,
+    and no copy is made. A recipe that names the reference gets that model.
     """
     recipe = job.recipe
-    if recipe.objective.reference not in ("live", "moving") and not (
-        recipe.rollout and recipe.objective.reference != "none"
-    ):
+    kind, rollout = recipe.objective.reference, recipe.rollout
+    scores_draws = rollout is not None and kind != "none" and rollout.reference == "start"
+    if not (scores_draws or kind in ("live", "moving") or (rollout and rollout.kl_rows)):
         return None
-    job.screen.info(f"reference: runs beside the policy ({recipe.objective.reference})")
+    measures = "for the KL divergence alone; rollout.kl_rows=0 does without"
+    reason = kind if scores_draws or kind in ("live", "moving") else measures
+    job.screen.info(f"reference: runs beside the policy ({reason})")
     if MAIN in recipe.references:
         return _named_live(job, scorer, tokenizer, trees)
     if has_adapters(scorer.model):

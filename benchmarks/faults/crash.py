@@ -122,9 +122,12 @@ def final_files(folder: Path) -> dict[str, str]:
 
 
 PHASES = (
-    "starting", "tokenization", "model and layout", "reference pass", "samples", "evaluation", "step", "checkpoint",
-    "export", "summary and report",
+    "starting", "tokenization", "model and layout", "reference pass", "samples", "evaluation", "drawing", "judging",
+    "scoring draws", "step", "checkpoint", "export", "summary and report",
 )  # fmt: skip
+
+OF_ROLLOUTS = ("drawing", "judging", "scoring draws")
+"""Phases that only online runs have."""
 
 
 class Phases:
@@ -135,6 +138,8 @@ class Phases:
 
     def __call__(self) -> None:
         """In the child."""
+        from alignzoo.rollouts import source
+        from alignzoo.rollouts.attempts import Attempts
         from alignzoo.training import checkpoint, loop, policy
         from alignzoo.training import run as run_module
         from alignzoo.training.run_folder import RunFolder
@@ -143,7 +148,9 @@ class Phases:
         for owner, name, phase in (
             (run_module, "_tokenize", "tokenization"), (policy, "load_policy", "model and layout"),
             (policy, "choose_layout", "model and layout"), (policy, "score_reference", "reference pass"),
-            (run_module, "greedy_replies", "samples"), (loop, "evaluate", "evaluation"), (Engine, "step", "step"),
+            (run_module, "greedy_replies", "samples"), (loop, "evaluate", "evaluation"),
+            (Attempts, "_draw", "drawing"), (Attempts, "_judge", "judging"), (source, "score_rows", "scoring draws"),
+            (source, "divergence", "scoring draws"), (Engine, "step", "step"),
             (checkpoint, "save", "checkpoint"), (run_module, "export_policy", "export"),
             (RunFolder, "finish", "summary and report"),
         ):  # fmt: skip
@@ -199,6 +206,7 @@ def damaged(place: Workplace) -> list[str]:
         return False
 
     bad = [path for path in place.runs.glob("*/checkpoints/step-*") if read_verified(path) is None]
+    bad += [path for path in place.runs.glob("*/rollouts/*/[a-z]*") if read_verified(path) is None]
     bad += [path for path in place.cache.glob("tokens/[0-9a-f]*") if read_verified(path) is None]
     bad += [path for path in place.cache.glob("reference/*/*.safetensors") if is_bad(path)]
     bad += [path for path in place.runs.glob("*/[a-z]*.json") if not _parses(path.read_text())]

@@ -2,12 +2,12 @@
 
 Run as: python benchmarks/faults/kills.py [--kills N] [--every N] [--others N] [--only SCENARIO ...] [--write] [--add]
 
-Over five scenarios (SFT, DPO, LoRA, the reference pass, a comparison), at the smallest size:
+Over six scenarios (SFT, DPO, LoRA, the reference pass, online DPO, a comparison), at the smallest size:
 
 - at every operation that changes the disk (a file opened for writing, synced, renamed or removed, a folder made), a kill
   just before it (`--every 10` takes each tenth); at each third of them (`--others`) once more with what a power cut may
   leave, half of an unsynced file or half of a line, and once more with a disk that is full from there on.
-- N kills (300) at random moments, half of them spread over the time and half over the phases of a run; a third of the
+- N kills (300) at random moments over all scenarios, half of them spread over the time and half over the phases of a run; a third of the
   resumed commands are killed again.
 - disks of random sizes, too small for the command, where mounting is allowed.
 
@@ -34,7 +34,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-from crash import FULL, GROWING, KILL, PHASES, TORN, Operations, Phases, damaged, kill_after, leftovers
+from crash import FULL, GROWING, KILL, OF_ROLLOUTS, PHASES, TORN, Operations, Phases, damaged, kill_after, leftovers
 from of_machine import small_disk
 from scenarios import DATA, SCENARIOS, SIZE, Scenario, prepared
 from stage import ROOT, SETTINGS, Finished, Workplace, warm
@@ -145,6 +145,9 @@ def random_moments(scenario: Scenario, root: Path, kills: int, seed: int, say: S
     began = time.perf_counter()
     assert scenario.run(place).code == 0
     seconds = time.perf_counter() - began
+    online = scenario.name == "online"
+    phases_of = [phase for phase in PHASES[1:] if phase != "reference pass" or not online]
+    phases_of = [phase for phase in phases_of if phase not in OF_ROLLOUTS or online]
     while tally.faults < kills:
         scenario.start_of(place)
         hits: list[str] = []
@@ -156,7 +159,7 @@ def random_moments(scenario: Scenario, root: Path, kills: int, seed: int, say: S
                 if dice.random() < 0.5:
                     hit = kill_after(child, phases, dice.uniform(0, seconds))
                 else:
-                    phase = dice.choice(PHASES[1:])
+                    phase = dice.choice(phases_of)
                     hit = kill_after(child, phases, dice.uniform(0, 0.02), phase, dice.randint(1, 3))
             finished = child.wait()
             if not hit:

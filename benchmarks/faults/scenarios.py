@@ -23,6 +23,12 @@ COMPARE = [
     "recipes/dpo_hh.yaml", "recipes/ipo_hh.yaml", *SIZE, "--seeds", "1", "--samples", "2", "--sample-tokens", "4",
     "--judge", "toy", *(word for value in [*DATA, *STEPS, *QUIET] for word in ("--set", value)),
 ]  # fmt: skip
+ONLINE = [
+    "recipes/online/dpo_hh.yaml", *SIZE, *DATA, *STEPS, *QUIET, "train.batch_size=4", "rollout.prompts=8", "rollout.epochs=1",
+    "rollout.completions=2", "rollout.max_new_tokens=8", "rollout.max_attempts=2", "rollout.kl_rows=4",
+    "rollout.held_out_prompts=4",
+]  # fmt: skip
+"""Two rollouts of two updates each, and second attempts at them."""
 IGNORED = ("timings.jsonl", "summary.json", "report.html", "results.json", "started.txt", ".lock")
 """Files that hold seconds, dates or paths."""
 DRAWN = (".png", ".svg", ".csv", ".md", ".html")
@@ -144,6 +150,7 @@ SCENARIOS = {
             under="cache/reference",
             inject=small_shards,
         ),
+        Scenario("online", ONLINE, below="SFT"),
         Scenario("compare", COMPARE, "compare", below="SFT", trained=True),
     )
 }

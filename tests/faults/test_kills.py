@@ -1,4 +1,4 @@
-"""A seeded slice of the kill harness: benchmarks/faults/kills.py does every operation of five commands."""
+"""A seeded slice of the kill harness: benchmarks/faults/kills.py does every operation of six commands."""
 
 from __future__ import annotations
 

@@ -48,6 +48,10 @@ def problem(overrides: dict, recipe: str = DPO) -> str:
         (TOY | {"penalty": 2}, "rollout.penalty: it has no effect; expected unfinished: penalty"),
         (TOY | {"max_new_tokens": 512}, "rollout.max_new_tokens: it leaves no room for a prompt"),
         (TOY | {"temperature": 0}, "rollout.temperature: "),
+        (
+            TOY | {"pairs": "data", "max_attempts": 2},
+            "rollout.max_attempts: pairs: data learns from draws of equal rewards",
+        ),
         (TOY | {"complations": 4}, "rollout.complations: no such field; did you mean 'completions'?"),
     ],
 )
@@ -109,3 +113,45 @@ def test_the_fingerprint_has_the_section_and_is_as_before_without_it():
     assert len({plain.fingerprint, once.fingerprint, twice.fingerprint}) == 3
     assert once.start.recipe.rollout is None
     assert once.start.fingerprint == plain.start.fingerprint
+
+
+def test_draws_of_the_reference_need_their_number_and_the_start(plugin):
+    xpo = plugin | {"objective": "xpo"}
+    assert "objective: xpo learns from draws; expected a section `rollout`" in problem(xpo)
+    assert "rollout.completions: of each prompt xpo has one draw of policy, one of reference; expected 2" in problem(
+        xpo | {"rollout": TOY | {"completions": 8}}
+    )
+    two = TOY | {"completions": 2}
+    assert "rollout.reference: xpo draws from its reference; expected start" in problem(
+        xpo | {"rollout": two | {"reference": "rollout"}}
+    )
+    assert "rollout.pairs: xpo does not compare the data's completion" in problem(
+        xpo | {"rollout": two | {"pairs": "data"}}
+    )
+    load_recipe(DPO, xpo | {"rollout": two})
+    load_recipe(DPO, plugin | {"objective": [{"name": "xpo"}, {"name": "sft", "weight": 0.1}], "rollout": two})
+
+
+def test_a_reference_that_has_drawn_is_a_frozen_one(plugin):
+    moved = {"rollout": TOY | {"reference": "rollout"}}
+    load_recipe(DPO, moved)
+    assert "rollout.reference: dr_grpo has no reference" in problem(plugin | moved | {"objective": "dr_grpo"})
+    assert "references.reference: the reference is the policy that has drawn" in problem(
+        moved | {"references": {"reference": {"path": "somewhere"}}}
+    )
+
+
+def test_the_datas_own_completion_needs_no_judge():
+    load_recipe(DPO, {"rollout": {"pairs": "data", "completions": 1}})
+    assert "rollout.pairs: sft does not learn from pairs" in problem(
+        {"objective": "sft", "rollout": TOY | {"pairs": "data"}}
+    )
+    assert "rollout.rewards: an empty list" in problem({"rollout": {"pairs": "data", "rewards": []}})
+
+
+def test_prompts_are_drawn_again_only_where_equal_rewards_teach_nothing():
+    twice = {"rollout": TOY | {"max_attempts": 2}}
+    assert "rollout.max_attempts: sft learns from draws of equal rewards too; expected 1" in problem(
+        twice | {"objective": "sft"}
+    )
+    load_recipe(DPO, twice)

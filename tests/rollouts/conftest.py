@@ -28,9 +28,18 @@ class Vowels(Judge):
         return [sum(c in "aeiou" for c in reply) / max(1, len(reply)) for reply in replies]
 
 
+class HasE(Judge):
+    """1 for a reply with an e, else 0: many prompts have draws of equal rewards."""
+
+    name = "has_e"
+
+    def scores(self, prompts, replies):
+        return [float("e" in reply) for reply in replies]
+
+
 @hookimpl
 def register_judges():
-    return [Vowels]
+    return [Vowels, HasE]
 '''
 
 

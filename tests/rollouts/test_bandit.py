@@ -1,9 +1,4 @@
-"""Expected gradients by enumeration: completions of two tokens over two symbols, all G-tuples, in float64.
-
-One token can't tell forms by the token from forms by the sequence. The policy has three logits: of the first token, and of
-the second after each first one. An expected gradient is the sum over all tuples of their probability times the gradient
-that the objective gives them; what it should be is differentiated by hand.
-"""
+"""Expected gradients of online objectives by enumeration (tests/enumeration.py), and where they vanish."""
 
 from __future__ import annotations
 
@@ -12,73 +7,57 @@ from itertools import product
 
 import numpy as np
 import pytest
+import torch
+from enumeration import (
+    ALL,
+    LOGITS,
+    REF_LOGITS,
+    REWARD,
+    cases,
+    expected,
+    fixed_points,
+    kl_gradient,
+    log_ratio,
+    of_pairs_by_hand,
+    optimum,
+    policy_gradient_of,
+    prob,
+    slopes,
+    token_log_probs,
+)
 from online_zoo import ONLINE
 
 from alignzoo import policy_gradient
-from alignzoo.testing import group
-
-LOGITS = np.array([0.4, -0.7, 1.1])
-REF_LOGITS = np.array([-0.2, 0.5, 0.3])
-REWARD = {(0, 0): 1.0, (0, 1): -0.5, (1, 0): 2.0, (1, 1): 0.25}
-ALL = list(REWARD)
 
 
-def log_sigmoid(x: float) -> float:
-    return -math.log1p(math.exp(-x))
+@pytest.mark.parametrize("case", cases(), ids=lambda case: f"{case.objective} {case.draws}")
+def test_the_expected_gradient_is_the_one_by_hand(case):
+    want = case.want()
+    assert np.abs(want).max() > 1e-2
+    assert case.found() == pytest.approx(want, abs=1e-10)
 
 
-def token_log_probs(logits: np.ndarray, y: tuple[int, int]) -> list[float]:
-    """Symbol 1 has probability sigmoid(logit)."""
-    picked = (logits[0], logits[1 + y[0]])
-    return [log_sigmoid(x if symbol else -x) for x, symbol in zip(picked, y, strict=True)]
+@pytest.mark.parametrize("case", fixed_points(), ids=lambda case: case.objective)
+def test_the_expected_gradient_vanishes_where_it_should(case):
+    assert case.found() == pytest.approx(case.want(), abs=1e-10)
 
 
-def slopes(logits: np.ndarray, y: tuple[int, int]) -> np.ndarray:
-    """(2, 3) derivative of each token's log-prob by the logits."""
-    found = np.zeros((2, 3))
-    for t, at in enumerate((0, 1 + y[0])):
-        found[t, at] = y[t] - 1 / (1 + math.exp(-logits[at]))
-    return found
+def test_plain_descent_ends_at_the_optimum():
+    """Of reward minus KL, as RLOO has it, and of DPO with labels by Bradley-Terry: from the reference to pi*."""
+    beta = 0.7
 
+    def rloo(logits):
+        return -policy_gradient_of(REWARD.get, logits) + beta * kl_gradient(logits)
 
-def prob(logits: np.ndarray, y: tuple[int, int]) -> float:
-    return math.exp(math.fsum(token_log_probs(logits, y)))
+    def dpo(logits):
+        return of_pairs_by_hand(beta, logits, logits)
 
-
-def expected(objective, size: int, logits: np.ndarray = LOGITS, **more) -> np.ndarray:
-    """The expected gradient of the loss of one prompt, over all tuples of `size` draws."""
-    total = np.zeros(3)
-    for draws in product(ALL, repeat=size):
-        own, ref = ([[token_log_probs(one, y) for y in draws]] for one in (logits, REF_LOGITS))
-        given = group(
-            objective, own, [[REWARD[y] for y in draws]], ref=None if objective.reference == "none" else ref,
-            max_new_tokens=2, **more,
-        )  # fmt: skip
-        loss = objective.loss(given).sum()
-        leaf = given.completions.tokens.log_prob
-        by_token = np.zeros(2 * size)
-        if loss.requires_grad:
-            import torch
-
-            (gradient,) = torch.autograd.grad(loss, leaf, allow_unused=True, retain_graph=True)
-            by_token = gradient.numpy()
-        jacobian = np.concatenate([slopes(logits, y) for y in draws])
-        total += math.prod(prob(logits, y) for y in draws) * (by_token @ jacobian)
-    return total
-
-
-def policy_gradient_of(value, logits: np.ndarray = LOGITS) -> np.ndarray:
-    """The gradient of E[value(y)], with value held constant: sum_y pi(y) value(y) grad log pi(y)."""
-    return sum(prob(logits, y) * value(y) * slopes(logits, y).sum(0) for y in ALL)
-
-
-def log_ratio(y: tuple[int, int], logits: np.ndarray = LOGITS) -> float:
-    return math.fsum(token_log_probs(logits, y)) - math.fsum(token_log_probs(REF_LOGITS, y))
-
-
-def kl_gradient(logits: np.ndarray = LOGITS) -> np.ndarray:
-    """The gradient of KL(pi || pi_ref) of completions: of the ratio alone, as the mean of grad log pi is 0."""
-    return policy_gradient_of(lambda y: log_ratio(y, logits), logits)
+    for gradient, rate in ((rloo, 4.0), (dpo, 8.0)):
+        logits = REF_LOGITS.copy()
+        for _ in range(400):
+            logits -= rate * gradient(logits)
+        assert logits == pytest.approx(optimum(beta), abs=1e-4)
+    assert np.abs(optimum(beta) - REF_LOGITS).max() > 0.5
 
 
 def test_the_closed_forms_are_derivatives():
@@ -90,29 +69,6 @@ def test_the_closed_forms_are_derivatives():
     ):
         found = [(total(LOGITS + step * e) - total(LOGITS - step * e)) / (2 * step) for e in np.eye(3)]
         assert found == pytest.approx(want, abs=1e-9)
-
-
-@pytest.mark.parametrize("size", [2, 3])
-@pytest.mark.parametrize("beta", [0.0, 0.3])
-def test_rloo_has_the_policy_gradient_of_reward_minus_kl(size, beta):
-    want = -policy_gradient_of(REWARD.get) + beta * kl_gradient()
-    assert expected(ONLINE["rloo"](beta=beta), size) == pytest.approx(want, abs=1e-10)
-
-
-@pytest.mark.parametrize("size", [1, 2])
-def test_reinforce_and_remax_have_it_too(size):
-    plain = -policy_gradient_of(REWARD.get)
-    for state in ({"sum": 0.0, "weight": 0.0}, {"sum": 0.3, "weight": 0.4}):
-        assert expected(ONLINE["reinforce"](), size, state=state) == pytest.approx(plain, abs=1e-10)
-    want = plain + 0.3 * kl_gradient()
-    assert expected(ONLINE["remax"](beta=0.3), size, greedy_reward=[0.6]) == pytest.approx(want, abs=1e-10)
-
-
-@pytest.mark.parametrize("size", [2, 3])
-def test_dr_grpo_has_a_known_share_of_it(size):
-    """(G - 1) / G, as its mean includes the draw itself, over the token limit of 2."""
-    want = -policy_gradient_of(REWARD.get) * (size - 1) / size / 2
-    assert expected(ONLINE["dr_grpo"](), size) == pytest.approx(want, abs=1e-10)
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -133,7 +89,6 @@ def test_grpo_has_its_stated_formula(size):
 
 def test_only_whole_completions_give_the_gradient_of_the_divergence():
     """k2 of a completion does. Summed over tokens, k2 and the exact KL of each token lack a token's effect on later ones."""
-    import torch
 
     def mean_gradient(loss_of) -> np.ndarray:
         total = np.zeros(3)
@@ -153,13 +108,3 @@ def test_only_whole_completions_give_the_gradient_of_the_divergence():
         p = 1 / (1 + math.exp(-LOGITS[at]))
         exact[at] = reach * p * (1 - p) * (LOGITS[at] - REF_LOGITS[at])
     assert tokenwise == pytest.approx(exact, abs=1e-12)
-
-
-def test_the_optimum_of_reward_minus_kl_is_where_rloo_stands_still():
-    """pi* = pi_ref exp(r / beta) / Z, the solution in closed form of the DPO paper (equation 4)."""
-    beta = 0.7
-    weights = {y: prob(REF_LOGITS, y) * math.exp(REWARD[y] / beta) for y in ALL}
-    first = {a: sum(weights[a, b] for b in (0, 1)) for a in (0, 1)}
-    best = np.array([math.log(first[1] / first[0]), *(math.log(weights[a, 1] / weights[a, 0]) for a in (0, 1))])
-    assert np.abs(expected(ONLINE["rloo"](beta=beta), 2, best)).max() < 1e-10
-    assert np.abs(expected(ONLINE["rloo"](beta=beta), 2)).max() > 1e-2

@@ -61,7 +61,7 @@ def test_a_draw_depends_on_its_key_alone(model):
     assert len({tuple(tokens) for tokens in whole.values()}) == 9  # equal prompts and numbers differ
     for places in ([2], [1, 0], [0, 2, 1]):
         assert completions(model, places) == {key: tokens for key, tokens in whole.items() if key[0] in places}
-    fewer = completions(model, [0, 1, 2], completions=2)
+    fewer = completions(model, [0, 1, 2], numbers=range(2))
     assert fewer == {key: tokens for key, tokens in whole.items() if key[1] < 2}
     assert completions(model, [0, 1, 2], seed=1) != whole
     assert completions(model, [0, 1, 2], rollout=1) != whole

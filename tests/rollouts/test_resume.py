@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 from jobs import bytes_of
 
+from alignzoo.rollouts import attempts as attempts_module
+from alignzoo.rollouts import drawn_by as drawn_by_module
 from alignzoo.rollouts import folder as folder_module
 from alignzoo.rollouts import source as source_module
 from alignzoo.training import checkpoint, step
 
 KILLS = {
-    "drawing": (source_module, "draw", 3),
-    "judging": (source_module, "score", 4),
+    "drawing": (drawn_by_module, "draw", 3),
+    "judging": (attempts_module, "score", 4),
     "scoring": (source_module, "divergence", 3),
     "writing a phase": (folder_module, "save_file", 4),
     "sealing a phase": (folder_module, "write_manifest", 5),
@@ -28,11 +30,11 @@ OPTIONS = ("rollout.prompts=8", "rollout.epochs=1", "train.max_steps=6", "train.
 """Two updates a rollout, so that the first checkpoint is within one."""
 
 
-def everything(folder: Path) -> list[bytes]:
+def everything(folder: Path, last: str = "step-000006") -> list[bytes]:
     """The objective's last state, the run's bytes, and those of its rollouts with their names; what was damaged is set aside under a hidden name."""
     names = sorted(path.relative_to(folder) for path in (folder / "rollouts").rglob("*") if path.is_file())
     names = [name for name in names if not any(part.startswith(".") for part in name.parts)]
-    state = json.loads((folder / "checkpoints/step-000006/about.json").read_text())["objective"]
+    state = json.loads((folder / "checkpoints" / last / "about.json").read_text())["objective"]
     return [json.dumps(state).encode(), *bytes_of(folder)] + [
         b"%s: %s" % (str(name).encode(), (folder / name).read_bytes()) for name in names
     ]
@@ -80,7 +82,8 @@ def test_a_resumed_run_replays_the_rollout_it_is_in(online, monkeypatch):
     (done.folder / "summary.json").unlink()
     drawn = []
     draw = source_module.draw
-    monkeypatch.setattr(source_module, "draw", lambda *a, **o: drawn.append(o["rollout"]) or draw(*a, **o))
+    for module in (source_module, drawn_by_module):
+        monkeypatch.setattr(module, "draw", lambda *a, **o: drawn.append(o["rollout"]) or draw(*a, **o))
     assert everything(online("reinforce", *OPTIONS).folder) == want
     assert set(drawn) <= {source_module.HELD_OUT}
 
@@ -104,3 +107,32 @@ def test_a_damaged_rollout_is_drawn_again_unless_its_policy_is_gone(online):
     damage(1)  # of steps 3 and 4
     with pytest.raises(RunFailed, match="step 4: its rollout, 1, is not on disk"):
         online("reinforce", *OPTIONS)
+
+
+REFILL = (
+    *OPTIONS, "rollout.rewards=[has_e]", "rollout.completions=2", "rollout.max_attempts=3", "rollout.epochs=2",
+    "train.max_steps=8", "train.checkpoint_every=3",
+)  # fmt: skip
+REFILL_KILLS = {
+    "drawing a second attempt": (drawn_by_module, "draw", 2),
+    "judging it": (attempts_module, "score", 3),
+    "sealing it": (folder_module, "write_manifest", 4),
+    "scoring": (source_module, "score_rows", 2),
+    "learning": (step, "gradient_by_row", 4),
+}
+
+
+@pytest.mark.slow
+def test_a_refilled_rollout_is_replayed(online):
+    """Attempts are on disk, and those that a resumed run makes are the ones that a whole run makes."""
+    done = online("dapo", *REFILL)
+
+    def bytes_now(folder: Path) -> list[bytes]:
+        return everything(folder, "step-000008")
+
+    want = bytes_now(done.folder)
+    assert (done.folder / "rollouts/000000/judged-1").exists()
+    for module, name, at in REFILL_KILLS.values():
+        shutil.rmtree(done.folder)
+        assert killed(module, name, at, lambda: online("dapo", *REFILL)), name
+        assert bytes_now(online("dapo", *REFILL).folder) == want, name

@@ -78,10 +78,11 @@ def test_online_dpo_learns_from_what_it_wrote(online, home):
         "dapo",
         "gspo",
         "cispo",
+        "xpo",
     ],
 )
 def test_every_kind_of_objective_trains_on_draws(online, objective):
-    done = online(objective)
+    done = online(objective, *(["rollout.completions=2"] if objective == "xpo" else []))
     steps = lines(done.folder, "train")
     assert any(line["grad_norm"] > 0 for line in steps)
     assert all(math.isfinite(line["loss"]) for line in steps if "loss" in line)
@@ -117,7 +118,11 @@ def test_several_updates_of_one_rollout(online):
         "grpo", "rollout.prompts=8", "rollout.epochs=2", "train.max_steps=8", "train.optimizer.learning_rate=1e-2"
     )
     assert [(line["step"], line["rollout"]) for line in lines(done.folder, "rollout")] == [(1, 0), (5, 1)]
-    drift = [line["drift"] for line in lines(done.folder, "train")]
+    steps = lines(done.folder, "train")
+    drift = [line["drift"] for line in steps]
+    assert ["clipped" in line for line in steps] == ["effective_sample_size" in line for line in steps]
+    assert ["clipped" in line for line in steps] == 2 * [False, True, True, True]
+    assert all(0 < line["effective_sample_size"] < 1 for line in steps if "clipped" in line)
     assert (drift[0], drift[4]) == (0, 0)  # exactly: the forward's own log-probs
     assert min(drift[1:4] + drift[5:]) > 1e-4
     scored = load_file(done.folder / "rollouts/000000/scored/scores.safetensors")
@@ -175,3 +180,59 @@ def test_several_processes_are_refused_with_a_sentence(home):
     job = start(home, ["run", "recipes/online/dpo_hh.yaml", *SMALLEST, "train.max_steps=1"], ranks=2)
     assert set(job.wait()) == {2}
     assert [line for line in job.errors() if "completions are drawn by one process" in line]
+
+
+@pytest.mark.slow
+def test_spin_prefers_the_data_to_what_the_policy_writes(online):
+    """Each iteration's reference is the policy that has drawn it: the first loss of each is log 2."""
+    done = online("{name: dpo, beta: 0.3}", "rollout.pairs=data", "rollout.reference=rollout", "rollout.completions=1",
+                  "rollout.rewards=null", "rollout.prompts=8", "rollout.epochs=2", "train.max_steps=8",
+                  "train.optimizer.learning_rate=1e-2")  # fmt: skip
+    loss = [line["loss"] for line in lines(done.folder, "train")]
+    assert (loss[0], loss[4]) == pytest.approx((math.log(2), math.log(2)), abs=1e-6)
+    assert max(loss[2:4] + loss[6:]) < 0.69
+    for line in lines(done.folder, "rollout"):
+        assert line["rows"] == 8
+        assert "reward" not in line
+    assert lines(done.folder, "rollout")[1]["kl"] > 0.01  # still from the start of the run
+    replies = [
+        json.loads(line) for line in (done.folder / "rollouts/000000/judged/replies.jsonl").read_text().splitlines()
+    ]
+    assert [one["scores"] for one in replies] == [[]] * 8
+    said = CliRunner().invoke(cli, ["rollouts", str(done.folder), "--step", "1"], catch_exceptions=False)
+    assert said.output.startswith("rollout 0, first used in step 1: kl 0")
+
+
+@pytest.mark.slow
+def test_prompts_of_equal_rewards_are_replaced(online):
+    """A judge of few values, so that some prompts have no spread; their place is taken by others."""
+    done = online("dapo", "rollout.rewards=[has_e]", "rollout.completions=2", "rollout.max_attempts=4",
+                  "train.max_steps=2")  # fmt: skip
+    first = lines(done.folder, "rollout")[0]
+    assert first["no_spread"] > 0
+    assert first["attempts"] > 1
+    assert first["prompts_drawn"] > 4
+    folder = done.folder / "rollouts/000000"
+    attempts = [folder / "judged", *(folder / f"judged-{n}" for n in range(1, first["attempts"]))]
+    raw = np.concatenate([load_file(one / "rewards.safetensors")["raw"][0] for one in attempts]).reshape(-1, 2)
+    scored = load_file(folder / "scored" / "scores.safetensors")
+    spread = np.flatnonzero(raw[:, 0] != raw[:, 1])
+    assert sorted(scored["learnt"].tolist()) == spread.tolist()[:4]
+    assert first["rows"] == len(scored["learnt"])
+    replies = [
+        json.loads(line)
+        for line in CliRunner().invoke(cli, ["rollouts", str(done.folder), "--step", "1", "--json"]).output.splitlines()
+    ]
+    assert len(replies) == 2 * first["prompts_drawn"]
+    assert [n // 2 for n, one in enumerate(replies) if "advantage" in one][::2] == sorted(scored["learnt"].tolist())
+    assert all(one["advantage"] for one in replies if "advantage" in one)
+
+
+@pytest.mark.slow
+def test_the_kl_of_an_objective_without_a_reference_is_measured_unless_told_otherwise(online):
+    done = online("dapo", "train.optimizer.learning_rate=1e-2", "train.max_steps=2")
+    assert lines(done.folder, "rollout")[0]["kl"] == 0
+    assert lines(done.folder, "rollout")[1]["kl"] > 1e-4
+    without = online("dapo", "train.optimizer.learning_rate=1e-2", "train.max_steps=2", "rollout.kl_rows=0")
+    assert "kl" not in lines(without.folder, "rollout")[1]
+    assert (done.policy / "model.safetensors").read_bytes() == (without.policy / "model.safetensors").read_bytes()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from zoo import make
 
+from alignzoo.data.trees import Branch
 from alignzoo.objectives.composition import Sum
 from alignzoo.recipe.rollout import RolloutConfig
 from alignzoo.rollouts.draw import Draws
@@ -18,14 +19,14 @@ TOKENS = [[1], [2, 2], [3], [2, 2], [4], [5], [6], [6, 6]]
 REWARD = [[0.5, 2.0, -1.0, 2.0], [1.0, 1.0, 1.0, 1.0]]
 
 
-def chosen(objective, reward=REWARD, kept=None, **config):
+def chosen(objective, reward=REWARD, kept=None, own=(), **config):
     sizes = [len(tokens) for tokens in TOKENS]
     draws = Draws(
         np.concatenate(TOKENS).astype(np.int32), np.concatenate([[0], np.cumsum(sizes)]), np.ones(8, bool), np.zeros(8)
     )
     kept = np.ones((2, 4), bool) if kept is None else np.array(kept, bool)
     judged = Judged(np.where(kept, np.array(reward, float), 0), kept)
-    return select(objective, RolloutConfig(rewards=(), **config), ["a", "b"], PROMPTS, draws, judged, 32)
+    return select(objective, RolloutConfig(rewards=(), **config), ["a", "b"], PROMPTS, draws, judged, 32, own)
 
 
 def rows(found) -> list[list[list[int]]]:
@@ -103,3 +104,13 @@ def test_equal_draws_of_different_rewards_form_no_pair(rule):
     noisy = [[0.0, 2.0, 0.0, 1.0], [1.0] * 4]
     for better, worse in rows(chosen(make("dpo"), noisy, kept=[[0, 1, 0, 1], [1] * 4], pairs=rule)):
         assert better != worse
+
+
+def test_the_datas_completion_is_preferred_to_each_draw_that_differs():
+    own = [Branch(np.array([2, 2], np.int32)), Branch(np.array([8, 8], np.int32))]
+    kept = [[1, 1, 1, 1], [1, 0, 1, 1]]
+    found = chosen(make("dpo"), kept=kept, own=own, pairs="data")
+    assert rows(found) == [[[2, 2], [1]], [[2, 2], [3]], [[8, 8], [4]], [[8, 8], [6]], [[8, 8], [6, 6]]]
+    assert found.rows_of == [[0, 1], [2, 3, 4]]
+    assert found.trees.ids == ["a/0", "a/1", "b/0", "b/1", "b/2"]
+    assert np.isnan(found.trees.columns["score"][::2]).all()

@@ -1,11 +1,12 @@
-"""Policy-gradient objectives for alignzoo, one small class each, on its public API."""
+"""Online objectives for alignzoo, one small class each, on its public API."""
 
 from alignzoo import Objective, hookimpl
 from alignzoo_online.clipped import CISPO, DAPO, GRPO, GSPO, DrGRPO
 from alignzoo_online.reinforce import REINFORCE, RLOO, ReMax
 from alignzoo_online.reinforce_pp import ReinforcePP
+from alignzoo_online.xpo import XPO
 
-OBJECTIVES: list[type[Objective]] = [REINFORCE, RLOO, ReMax, GRPO, DrGRPO, DAPO, GSPO, CISPO, ReinforcePP]
+OBJECTIVES: list[type[Objective]] = [REINFORCE, RLOO, ReMax, GRPO, DrGRPO, DAPO, GSPO, CISPO, ReinforcePP, XPO]
 
 
 @hookimpl

@@ -92,7 +92,8 @@ class DAPO(_Standardized):
 
     When: rewards are right or wrong, and many prompts are always one of the two.
 
-    Not when: most prompts have draws of equal rewards: they are left out, and none are drawn in their place.
+    Not when: most prompts have draws of equal rewards: they are left out, and take up to `rollout.max_attempts`
+    attempts to replace.
     """
 
     name = "dapo"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,10 @@ import torch
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 import online_formulas as f  # noqa: E402
-from alignzoo_online import CISPO, DAPO, GRPO, GSPO, REINFORCE, RLOO, DrGRPO, ReinforcePP, ReMax  # noqa: E402
+from alignzoo_online import CISPO, DAPO, GRPO, GSPO, REINFORCE, RLOO, XPO, DrGRPO, ReinforcePP, ReMax  # noqa: E402
 from online_formulas import Draw  # noqa: E402
 
-from alignzoo.testing import group  # noqa: E402
+from alignzoo.testing import group, pair  # noqa: E402
 
 
 def draw(new: list[float], moved: list[float], reward: float) -> Draw:
@@ -82,6 +84,17 @@ def test_remax_subtracts_the_greedy_reward():
 
 def test_reinforce_pp_is_normalized_over_all_tokens():
     assert losses(ReinforcePP(beta=0.5)) == pytest.approx(f.reinforce_pp(PROMPTS, 0.5, 0.2, 1e-8), rel=1e-12)
+
+
+@pytest.mark.parametrize("reference_is_chosen", [False, True])
+def test_xpo_is_dpo_and_the_likelihood_of_the_references_draw(reference_is_chosen):
+    """2405.21046, algorithm 1, with chosen and rejected in nats: h = (-4 + 5) - (-7 + 6.5)."""
+    given = pair(-4.0, -7.0, ref_chosen=-5.0, ref_rejected=-6.5)
+    by = [torch.tensor([flag]) for flag in (reference_is_chosen, not reference_is_chosen)]
+    sides = [replace(one, _drawn_by={"reference": flag}) for one, flag in zip(given.sides().values(), by, strict=True)]
+    loss = XPO(beta=0.3, alpha=0.02).loss(replace(given, chosen=sides[0], rejected=sides[1]))
+    dpo = math.log1p(math.exp(-0.3 * 1.5))
+    assert loss.item() == pytest.approx(dpo + 0.02 * (-4.0 if reference_is_chosen else -7.0), rel=1e-12)
 
 
 def test_weights_are_the_reductions():

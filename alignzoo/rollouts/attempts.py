@@ -1,0 +1,227 @@
+"""The prompts of a rollout with their draws and scores, and others in place of those that teach nothing.
+
+With `rollout.max_attempts` above 1, prompts whose draws all have the same reward are left out, and as many others are
+drawn for, which each attempt chooses by a seed of its own (dynamic sampling, Yu et al. 2025, arXiv:2503.14476, section
+3.2). Every attempt is on disk, so that a resumed run makes the same choices.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from alignzoo.core.console import Screen
+from alignzoo.core.errors import RunFailed
+from alignzoo.data.trees import TokenIds
+from alignzoo.models.tokenizers import decode
+from alignzoo.recipe.rollout import RolloutConfig
+from alignzoo.recipe.schema import Recipe
+from alignzoo.rollouts.calendar import Calendar, Turn
+from alignzoo.rollouts.draw import Draws, draw
+from alignzoo.rollouts.drawn_by import POLICY, columns_of, draw_all, drawers
+from alignzoo.rollouts.folder import Arrays, RolloutFolder
+from alignzoo.rollouts.prompts import Prompts
+from alignzoo.rollouts.rewards import Judged, combine, score
+from alignzoo.scoring.scorer import Scorer
+
+GREEDY = "greedy "
+"""Prefix of the arrays of greedy draws."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Some prompts, with their draws and the scores of these."""
+
+    places: NDArray[np.int64]
+    """(B,) places of the prompts among all that can be drawn for."""
+    draws: Draws
+    """B G draws."""
+    judged: Judged
+    """Their rewards."""
+    raw: NDArray[np.float64]
+    """(R, B G) scores of each judge."""
+    greedy_reward: NDArray[np.float64] | None = None
+    """(B,) rewards of the likeliest completions."""
+
+    @classmethod
+    def join(cls, parts: Sequence[Attempt]) -> Attempt:
+        """Return the prompts of all attempts, one attempt after the other."""
+        greedy = [part.greedy_reward for part in parts if part.greedy_reward is not None]
+        return cls(
+            np.concatenate([part.places for part in parts]), Draws.join([part.draws for part in parts]),
+            Judged(*(np.concatenate([getattr(part.judged, name) for part in parts]) for name in ("reward", "kept"))),
+            np.concatenate([part.raw for part in parts], axis=1), np.concatenate(greedy) if greedy else None,
+        )  # fmt: skip
+
+    def take(self, prompts: NDArray[np.int64]) -> Attempt:
+        """Return some prompts, in this order."""
+        each = self.judged.kept.shape[1]
+        own = (prompts[:, None] * each + np.arange(each)).reshape(-1)
+        return Attempt(
+            self.places[prompts], self.draws.take(own), Judged(self.judged.reward[prompts], self.judged.kept[prompts]),
+            self.raw[:, own], None if self.greedy_reward is None else self.greedy_reward[prompts],
+        )  # fmt: skip
+
+    def only(self, columns: NDArray[np.int64]) -> Attempt:
+        """Return some draws of each prompt."""
+        own = (np.arange(len(self.places))[:, None] * self.judged.kept.shape[1] + columns).reshape(-1)
+        return Attempt(self.places, self.draws.take(own), self.judged.only(columns), self.raw[:, own])
+
+
+@dataclass
+class Attempts:
+    """Draws for prompts and has the draws judged; what is on disk already is used again."""
+
+    recipe: Recipe
+    calendar: Calendar
+    policy: Scorer
+    reference: Scorer | None
+    tokenizer: PreTrainedTokenizerBase
+    prompts: Prompts
+    folder: RolloutFolder
+    screen: Screen
+
+    @property
+    def config(self) -> RolloutConfig:
+        """The section `rollout`."""
+        assert self.recipe.rollout is not None
+        return self.recipe.rollout
+
+    def make(self, turn: Turn, when: str, phase: Callable[..., Arrays]) -> tuple[list[Attempt], NDArray[np.int64]]:
+        """Return the attempts of a rollout, and what is learnt from.
+
+        Args:
+            turn: The place of the step.
+            when: The step, for a message.
+            phase: Called with attempt, name, maker of the arrays and lines of text; reads or makes them.
+
+        Returns:
+            The attempts, and for each of the rollout's prompts the place of the one that is learnt from among those of
+            all attempts, -1 where none is left: (prompts,).
+        """
+        made: list[Attempt] = []
+        found = np.full(self.calendar.prompts, -1)
+        places = self.calendar.prompts_of(turn.rollout)
+        for attempt in range(self.config.max_attempts):
+            if attempt:
+                used = np.concatenate([one.places for one in made])
+                places = self.calendar.replacements(turn.rollout, attempt, used, int((found < 0).sum()))
+            if not len(places):
+                break
+            one = self._attempt(turn.rollout, attempt, places, when, phase)
+            before = sum(len(other.places) for other in made)
+            good = np.flatnonzero(one.judged.has_spread | (self.config.max_attempts == 1))
+            if attempt:
+                found[np.flatnonzero(found < 0)[: len(good)]] = before + good
+            else:
+                found[good] = good
+            made.append(one)
+        return made, found
+
+    def _attempt(
+        self, rollout: int, attempt: int, places: NDArray[np.int64], when: str, phase: Callable[..., Arrays]
+    ) -> Attempt:
+        drawn = phase(attempt, "drawn", lambda: self._draw(rollout, places))
+        draws = Draws.from_arrays(drawn)
+        texts = cache(lambda: draws.texts(self.tokenizer))
+        judged = phase(
+            attempt, "judged", lambda: self._judge(drawn, draws, texts(), places, when),
+            lambda found: self._lines(draws, texts(), places, found["raw"]),
+        )  # fmt: skip
+        ids = self.prompts.ids(places)
+        rewards = combine(judged["raw"], draws.finished, self.config, ids, when)
+        greedy = None
+        if f"{GREEDY}raw" in judged:
+            config = self.config
+            if config.unfinished == "drop":  # a baseline that is cut still is one
+                config = config.model_copy(update={"unfinished": "keep"})
+            finished = drawn[f"{GREEDY}finished"].astype(np.bool_)
+            greedy = combine(judged[f"{GREEDY}raw"], finished, config, ids, when).reward[:, 0]
+        return Attempt(places, draws, rewards, judged["raw"], greedy)
+
+    def _draw(self, rollout: int, places: NDArray[np.int64]) -> Arrays:
+        tokens, rows = self.prompts.tokens(places), self.prompts.rows[places].tolist()
+        objective = self.recipe.objective
+        with self.screen.without_bars().bar("drawing", len(tokens) * self.config.completions) as advance:
+            found = draw_all(
+                self.policy, self.reference, objective, self.tokenizer, tokens, rows, self.config,
+                seed=self.recipe.seed, rollout=rollout, progress=advance,
+            ).arrays()  # fmt: skip
+        if objective.greedy_baseline:
+            with self.screen.without_bars().bar("drawing", len(tokens)) as advance:
+                greedy = draw(
+                    self.policy.model, self.tokenizer, tokens, rows, self.config, seed=self.recipe.seed,
+                    rollout=rollout, greedy=True, progress=advance,
+                )  # fmt: skip
+            found |= {GREEDY + name: values for name, values in greedy.arrays().items()}
+        return found
+
+    def _judge(
+        self, drawn: Arrays, draws: Draws, texts: list[str], places: NDArray[np.int64], when: str
+    ) -> dict[str, NDArray[Any]]:
+        found = {"raw": self.scores(self.prompts, places, draws, texts, when)}
+        if f"{GREEDY}tokens" in drawn:
+            greedy = Draws.from_arrays(drawn, GREEDY)
+            found[f"{GREEDY}raw"] = self.scores(self.prompts, places, greedy, greedy.texts(self.tokenizer), when)
+        return found
+
+    def scores(
+        self, prompts: Prompts, places: NDArray[np.int64], draws: Draws, texts: list[str], when: str
+    ) -> NDArray[np.float64]:
+        """Return every judge's scores of draws for some prompts, (R, B G)."""
+        return score(self.config.rewards, prompts.asked(places, texts, draws.finished), when)
+
+    def _lines(
+        self, draws: Draws, texts: list[str], places: NDArray[np.int64], raw: NDArray[np.float64]
+    ) -> list[dict[str, Any]]:
+        """Return one line a draw, for a reader; the first of a prompt has the prompt too."""
+        each, by = len(draws) // len(places), drawers(self.recipe.objective, self.config)
+        ids, prompts = self.prompts.ids(places), decode(self.tokenizer, self.prompts.tokens(places))
+        return [
+            {"row": ids[n // each], "number": n % each, "reply": text, "finished": bool(draws.finished[n]),
+             "scores": [None if np.isnan(value) else float(value) for value in raw[:, n]]}
+            | ({} if by[n % each] == POLICY else {"drawn_by": by[n % each]})
+            | ({} if n % each else {"prompt": prompts[n // each]})
+            for n, text in enumerate(texts)
+        ]  # fmt: skip
+
+    def own(self, attempt: Attempt) -> Attempt:
+        """Return the draws of the policy alone."""
+        return attempt.only(columns_of(POLICY, self.recipe.objective, self.config))
+
+    def others(self, attempt: Attempt) -> dict[str, float]:
+        """Return the mean reward of the draws of everything else by its name, and what their comparison teaches."""
+        names = dict.fromkeys(drawers(self.recipe.objective, self.config))
+        found = {
+            who: attempt.judged.only(columns_of(who, self.recipe.objective, self.config))
+            for who in names if who != POLICY
+        }  # fmt: skip
+        means = {f"reward_of_{who}": float(one.reward.sum() / max(1, one.kept.sum())) for who, one in found.items()}
+        return means | ({"no_spread": float(1 - attempt.judged.has_spread.mean())} if found else {})
+
+    def tokens(self, attempt: Attempt) -> list[TokenIds]:
+        """Return the token ids of an attempt's prompts."""
+        return self.prompts.tokens(attempt.places)
+
+
+def timed(seconds: dict[str, float], name: str, work: Callable[[], Arrays]) -> Arrays:
+    """Do the work, and add its time to that of its name."""
+    began = time.perf_counter()
+    found = work()
+    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - began
+    return found
+
+
+def gone(rollout: int, when: str) -> Arrays:
+    """Raise RunFailed: the rollout can't be made again."""
+    raise RunFailed(
+        f"{when}its rollout, {rollout}, is not on disk, and the policy that drew it is gone; "
+        "--fresh starts the run again"
+    )

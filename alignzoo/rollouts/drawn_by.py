@@ -1,0 +1,84 @@
+"""Draws of the policy and of others: an objective declares what draws each completion of a prompt (`drawn_by`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from alignzoo.core.console import Advance
+from alignzoo.data.trees import TokenIds
+from alignzoo.interfaces.objective import Objective
+from alignzoo.models.adapters import disabled_adapters
+from alignzoo.recipe.rollout import RolloutConfig
+from alignzoo.rollouts.draw import Draws, draw
+from alignzoo.scoring.scorer import Scorer
+
+POLICY = "policy"
+
+
+def drawers(objective: Objective, config: RolloutConfig) -> tuple[str, ...]:
+    """Return what draws each completion of a prompt, (G,) names."""
+    return objective.drawn_by or (POLICY,) * config.completions
+
+
+def columns_of(who: str, objective: Objective, config: RolloutConfig) -> NDArray[np.int64]:
+    """Return the numbers of a prompt's draws that are by one of `drawers`."""
+    return np.flatnonzero(np.array(drawers(objective, config)) == who)
+
+
+def draw_all(
+    policy: Scorer, reference: Scorer | None, objective: Objective, tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[TokenIds], rows: Sequence[int], config: RolloutConfig, *, seed: int, rollout: int,
+    progress: Advance | None = None,
+) -> Draws:  # fmt: skip
+    """Draw completions of each prompt: those of the first prompt in the order of `drawers`, then those of the second.
+
+    Args:
+        policy: The policy.
+        reference: The policy before its first step, for objectives whose `drawn_by` names it.
+        objective: Declares what draws.
+        tokenizer: The policy's tokenizer.
+        prompts: Token ids of the prompts.
+        rows: The row of the data of each prompt.
+        config: Temperature, top-p and limit of new tokens.
+        seed: The run's seed.
+        rollout: The number of the rollout.
+        progress: Receives the number of draws finished since its last call.
+    """
+    names, parts = drawers(objective, config), list[Draws]()
+    place = np.zeros((len(prompts), len(names)), np.int64)
+    for who in dict.fromkeys(names):
+        numbers = columns_of(who, objective, config)
+        count = len(prompts) * len(numbers)
+        place[:, numbers] = sum(len(part) for part in parts) + np.arange(count).reshape(len(prompts), -1)
+        with _model_of(who, policy, reference) as model:
+            parts.append(draw(
+                model, tokenizer, prompts, rows, config, seed=seed, rollout=rollout, numbers=numbers.tolist(),
+                progress=progress,
+            ))  # fmt: skip
+    return parts[0] if len(parts) == 1 else Draws.join(parts).take(place.reshape(-1))
+
+
+@contextmanager
+def _model_of(who: str, policy: Scorer, reference: Scorer | None) -> Iterator[PreTrainedModel]:
+    """Provide the model that draws; a reference under adapters is the policy's model without them."""
+    if who == POLICY:
+        yield policy.model
+        return
+    assert reference is not None
+    if reference.base_alone:
+        with disabled_adapters(reference.model):
+            yield reference.model
+    else:
+        yield reference.model
+
+
+def flags(objective: Objective, prompts: int) -> dict[str, NDArray[Any]]:
+    """Return the columns that tell draws apart, `by_policy` and its kin, (B G,); none if all are the policy's."""
+    names = np.array(objective.drawn_by)
+    return {f"by_{who}": np.tile(names == who, prompts) for who in dict.fromkeys(objective.drawn_by)}

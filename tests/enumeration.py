@@ -195,6 +195,20 @@ def optimum(beta: float, weight: Callable[[Completion], float] = REWARD.__getite
     return np.array([math.log(first[1] / first[0]), *(math.log(weights[a, 1] / weights[a, 0]) for a in (0, 1))])
 
 
+def win_rate(y: Completion, logits: np.ndarray, share: float) -> float:
+    """The probability to be preferred to a draw of the mixture with a share of the reference."""
+    mixture = (1 - share) * logits + share * REF_LOGITS
+    return sum(prob(mixture, other) * preferred(y, other) for other in ALL)
+
+
+def equilibrium(tau: float, share: float) -> np.ndarray:
+    """The logits at which pi = pi_ref exp(P(y > mixture of pi) / tau) / Z, by iteration."""
+    logits = REF_LOGITS
+    for _ in range(200):
+        logits = 0.5 * logits + 0.5 * optimum(tau, lambda y, now=logits: win_rate(y, now, share))
+    return logits
+
+
 DATA = {(0, 0): 0.1, (0, 1): 0.3, (1, 0): 0.2, (1, 1): 0.4}
 """A distribution that data may have, for SPIN."""
 DATA_LOGITS = np.array([math.log(0.6 / 0.4), math.log(0.3 / 0.1), math.log(0.4 / 0.2)])
@@ -251,6 +265,9 @@ def cases() -> list[Case]:
         Case("dpo, SPIN", "1 + the data's", "-beta / 2 E[s(y_data)] at the start of an iteration",
              lambda: of_pairs(DPO(beta=0.3), DATA, LOGITS, reference=LOGITS, prefers=lambda y, other: 1.0),
              lambda: -0.15 * mean_slope(DATA)),
+        Case("nash_md", "1 + 1 of the mixture", "-E[(P(y > mixture) - tau log(pi / pi_ref)) s(y)]",
+             lambda: expected(made["nash_md"](tau=0.3, mixture_coef=0.25), 2),
+             lambda: -policy_gradient_of(lambda y: win_rate(y, LOGITS, 0.25) - 0.3 * log_ratio(y))),
         Case("sft, RAFT", "3", "minus the slope of the best of N, by order statistics",
              lambda: best_of(3), lambda: best_of_by_hand(3)),
     ]  # fmt: skip
@@ -271,6 +288,8 @@ def fixed_points() -> list[Case]:
         Case("xpo", "1 + 1 of the reference", "there, only the bonus is left: alpha E[s(y_ref)]",
              lambda: of_pairs(ONLINE["xpo"](beta=0.7, alpha=0.2), best, REF_LOGITS, best),
              lambda: 0.2 * mean_slope(REF_LOGITS, best)),
+        Case("nash_md", "1 + 1 of the mixture", "pi = pi_ref exp(P(y > mixture of pi) / tau) / Z",
+             lambda: expected(ONLINE["nash_md"](tau=0.3, mixture_coef=0.25), 2, equilibrium(0.3, 0.25)), zero),
         Case("dpo, SPIN", "1 + the data's", "the distribution of the data",
              lambda: of_pairs(DPO(beta=0.3), DATA, DATA_LOGITS, DATA_LOGITS, DATA_LOGITS, lambda y, other: 1.0), zero),
     ]  # fmt: skip

@@ -118,8 +118,8 @@ def same_twice(objective: Objective) -> None:
 def weights_are_positive(objective: Objective) -> None:
     """Check that `weight` returns positive numbers of shape (B,) that do not depend on the scores.
 
-    With `scope = "batch"` they may depend on the scores, and only their sum must be positive. With `flags` those of
-    some rows may be zero.
+    With `scope = "batch"` they may depend on the scores, and only their sum must be positive. With `flags` or
+    `drawn_by` those of some rows may be zero.
     """
     batch = batch_for(objective)
     loss_input = batch.loss_input()
@@ -132,7 +132,7 @@ def weights_are_positive(objective: Objective) -> None:
     assert bool(weight.isfinite().all()), (
         "a weight is not finite; return finite numbers, because the step divides by their sum"
     )
-    if objective.scope == "batch" or objective.flags:
+    if objective.scope == "batch" or objective.flags or objective.drawn_by:
         divides = bool((weight >= 0).all()) and float(weight.sum()) > 0
         assert divides, "a weight is negative, or all are zero; return numbers >= 0 with a positive sum"
     else:

@@ -13,7 +13,7 @@ import torch
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 import online_formulas as f  # noqa: E402
-from alignzoo_online import CISPO, DAPO, GRPO, GSPO, REINFORCE, RLOO, XPO, DrGRPO, ReinforcePP, ReMax  # noqa: E402
+from alignzoo_online import CISPO, DAPO, GRPO, GSPO, REINFORCE, RLOO, XPO, DrGRPO, NashMD, ReinforcePP, ReMax  # noqa: E402
 from online_formulas import Draw  # noqa: E402
 
 from alignzoo.testing import group, pair  # noqa: E402
@@ -51,7 +51,11 @@ def seen(objective, prompts=PROMPTS, **more):
 
 
 def losses(objective, **more) -> list[float]:
-    return objective.loss(seen(objective, **more)).tolist()
+    return losses_of(objective, PROMPTS, **more)
+
+
+def losses_of(objective, prompts, **more) -> list[float]:
+    return objective.loss(seen(objective, prompts, **more)).tolist()
 
 
 CASES = {
@@ -95,6 +99,21 @@ def test_xpo_is_dpo_and_the_likelihood_of_the_references_draw(reference_is_chose
     loss = XPO(beta=0.3, alpha=0.02).loss(replace(given, chosen=sides[0], rejected=sides[1]))
     dpo = math.log1p(math.exp(-0.3 * 1.5))
     assert loss.item() == pytest.approx(dpo + 0.02 * (-4.0 if reference_is_chosen else -7.0), rel=1e-12)
+
+
+def test_nash_md_is_the_papers():
+    """2312.00886, section 7, on one draw of the policy and one of the mixture."""
+    two = [draws[:2] for draws in PROMPTS]
+    found = losses_of(NashMD(tau=0.2), two)
+    rates = [[replace(one, reward=p) for one, p in zip(draws, (0.75, 0.25), strict=True)] for draws in two]
+    given = losses_of(NashMD(tau=0.2, preference="given"), rates)
+    for n, draws in enumerate(two):
+        y, other = draws
+        edge = 1 / (1 + math.exp(other.reward - y.reward)) - 0.5
+        assert found[n] == pytest.approx(-(edge - 0.2 * y.penalized) * y.log_prob, rel=1e-12)
+        assert given[n] == pytest.approx(-(0.75 - 0.5 - 0.2 * y.penalized) * y.log_prob, rel=1e-12)
+    one = seen(NashMD(), two, kept=[[True, False], [True, True]])
+    assert (NashMD().loss(one)[0], NashMD().weight(one)[0]) == (0, 0)
 
 
 def test_weights_are_the_reductions():

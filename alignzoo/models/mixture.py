@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from alignzoo.models.adapters import disabled_adapters
-from alignzoo.models.decoding import DecodingBatch
+from alignzoo.models.decoding import BATCHED, SHARED, STRATEGIES, DecodingBatch
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,12 @@ class Mixture:
     """The exponent c of the second model; that of the first is 1 - c."""
     base_alone: bool = False
     """True: the second model is the first without its adapters."""
+
+
+def mixed_strategy(first: str, second: str) -> str:
+    """Return the strategy that decodes under both models exactly. Prompts are shared under one model alone."""
+    slower = max(first, second, key=STRATEGIES.index)
+    return BATCHED if slower == SHARED else slower
 
 
 class MixedBatch:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from alignzoo.core.console import Screen
+from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.core.errors import RunFailed
 from alignzoo.data.trees import TokenIds
 from alignzoo.models.tokenizers import decode
@@ -29,6 +30,7 @@ from alignzoo.rollouts.drawn_by import POLICY, columns_of, draw_all, drawers
 from alignzoo.rollouts.folder import Arrays, RolloutFolder
 from alignzoo.rollouts.prompts import Prompts
 from alignzoo.rollouts.rewards import Judged, combine, score
+from alignzoo.rollouts.shares import in_shares
 from alignzoo.scoring.scorer import Scorer
 
 GREEDY = "greedy "
@@ -55,7 +57,7 @@ class Attempt:
         """Return the prompts of all attempts, one attempt after the other."""
         greedy = [part.greedy_reward for part in parts if part.greedy_reward is not None]
         return cls(
-            np.concatenate([part.places for part in parts]), Draws.join([part.draws for part in parts]),
+            np.concatenate([part.places for part in parts]), Draws.concat([part.draws for part in parts]),
             Judged(*(np.concatenate([getattr(part.judged, name) for part in parts]) for name in ("reward", "kept"))),
             np.concatenate([part.raw for part in parts], axis=1), np.concatenate(greedy) if greedy else None,
         )  # fmt: skip
@@ -87,6 +89,7 @@ class Attempts:
     prompts: Prompts
     folder: RolloutFolder
     screen: Screen
+    ranks: Ranks
 
     @property
     def config(self) -> RolloutConfig:
@@ -147,21 +150,42 @@ class Attempts:
         return Attempt(places, draws, rewards, judged["raw"], greedy)
 
     def _draw(self, rollout: int, places: NDArray[np.int64]) -> Arrays:
-        tokens, rows = self.prompts.tokens(places), self.prompts.rows[places].tolist()
-        objective = self.recipe.objective
-        with self.screen.without_bars().bar("drawing", len(tokens) * self.config.completions) as advance:
-            found = draw_all(
-                self.policy, self.reference, objective, self.tokenizer, tokens, rows, self.config,
-                seed=self.recipe.seed, rollout=rollout, progress=advance,
-            ).arrays()  # fmt: skip
-        if objective.greedy_baseline:
-            with self.screen.without_bars().bar("drawing", len(tokens)) as advance:
-                greedy = draw(
-                    self.policy.model, self.tokenizer, tokens, rows, self.config, seed=self.recipe.seed,
-                    rollout=rollout, greedy=True, progress=advance,
-                )  # fmt: skip
+        tokens, rows = self.prompts.tokens(places), self.prompts.rows[places]
+        found = self.draws(rollout, tokens, rows).arrays()
+        if self.recipe.objective.greedy_baseline:
+            greedy = self.draws(rollout, tokens, rows, greedy=True)
             found |= {GREEDY + name: values for name, values in greedy.arrays().items()}
         return found
+
+    def draws(self, rollout: int, tokens: list[TokenIds], rows: NDArray[np.int64], **options: Any) -> Draws:
+        """Return draws of some prompts; each process draws for its share of them.
+
+        Args:
+            rollout: The number of the rollout.
+            tokens: Token ids of the prompts.
+            rows: The row of the data of each prompt.
+            options: Those of `draw`, for draws of the policy alone. Without any the objective says what draws.
+        """
+        sizes = [len(prompt) + self.config.max_new_tokens * self.config.completions for prompt in tokens]
+        each = 1 if options.get("greedy") else len(options.get("numbers", range(self.config.completions)))
+
+        def work(mine: list[int]) -> list[Draws]:
+            prompts, own = [tokens[i] for i in mine], rows[mine].tolist()
+            seed, precision = self.recipe.seed, self.policy.precision
+            with self.screen.without_bars().bar("drawing", len(mine) * each) as advance:
+                if options:
+                    found = draw(
+                        self.policy.model, self.tokenizer, prompts, own, self.config, seed=seed, rollout=rollout,
+                        progress=advance, precision=precision, **options,
+                    )  # fmt: skip
+                else:
+                    found = draw_all(
+                        self.policy, self.reference, self.recipe.objective, self.tokenizer, prompts, own, self.config,
+                        seed=seed, rollout=rollout, progress=advance,
+                    )  # fmt: skip
+            return found.by_prompt(len(mine))
+
+        return Draws.concat(in_shares(self.ranks, sizes, work))
 
     def _judge(
         self, drawn: Arrays, draws: Draws, texts: list[str], places: NDArray[np.int64], when: str
@@ -175,8 +199,16 @@ class Attempts:
     def scores(
         self, prompts: Prompts, places: NDArray[np.int64], draws: Draws, texts: list[str], when: str
     ) -> NDArray[np.float64]:
-        """Return every judge's scores of draws for some prompts, (R, B G)."""
-        return score(self.config.rewards, prompts.asked(places, texts, draws.finished), when)
+        """Return every judge's scores of draws for some prompts, (R, B G); each process asks for its share of them."""
+        parts, each = draws.by_prompt(len(places)), len(draws) // len(places)
+
+        def work(mine: list[int]) -> list[NDArray[np.float64]]:
+            own = Draws.concat([parts[i] for i in mine])
+            said = [text for i in mine for text in texts[i * each : (i + 1) * each]]
+            found = score(self.config.rewards, prompts.asked(places[mine], said, own.finished), when)
+            return np.split(found, len(mine), axis=1)
+
+        return np.concatenate(in_shares(self.ranks, [len(part.tokens) for part in parts], work), axis=1)
 
     def _lines(
         self, draws: Draws, texts: list[str], places: NDArray[np.int64], raw: NDArray[np.float64]

@@ -14,6 +14,7 @@ from alignzoo.core.arrays import concat_ranges
 from alignzoo.core.console import Advance
 from alignzoo.data.trees import TokenIds
 from alignzoo.models.generation import Reply, generate_replies
+from alignzoo.models.mixture import Mixture
 from alignzoo.models.tokenizers import decode
 from alignzoo.recipe.rollout import RolloutConfig
 
@@ -53,13 +54,25 @@ class Draws:
         return cls(tokens, cuts, finished.astype(np.bool_), log_prob)
 
     @classmethod
-    def join(cls, parts: Sequence[Draws]) -> Draws:
-        """Return the draws of all parts, one part after the other."""
+    def concat(cls, parts: Sequence[Draws]) -> Draws:
+        """Join draws of several prompts."""
         lengths = np.concatenate([part.lengths for part in parts])
         return cls(
-            np.concatenate([part.tokens for part in parts]), np.concatenate([[0], np.cumsum(lengths)]),
+            np.concatenate([part.tokens for part in parts]), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
             np.concatenate([part.finished for part in parts]), np.concatenate([part.log_prob for part in parts]),
         )  # fmt: skip
+
+    def by_prompt(self, prompts: int) -> list[Draws]:
+        """Divide the draws of so many prompts."""
+        each = len(self) // prompts
+        starts = range(0, len(self), each)
+        return [
+            Draws(
+                self.tokens[self.cuts[n] : self.cuts[n + each]], self.cuts[n : n + each + 1] - self.cuts[n],
+                self.finished[n : n + each], self.log_prob[n : n + each],
+            )
+            for n in starts
+        ]  # fmt: skip
 
     def take(self, numbers: NDArray[np.int64]) -> Draws:
         """Return some draws, in this order."""
@@ -98,7 +111,7 @@ class Draws:
 def draw(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[TokenIds], rows: Sequence[int],
     config: RolloutConfig, *, seed: int, rollout: int, greedy: bool = False, numbers: Sequence[int] | None = None,
-    progress: Advance | None = None,
+    progress: Advance | None = None, precision: str = "float32", mixture: Mixture | None = None,
 ) -> Draws:  # fmt: skip
     """Draw completions of each prompt: those of the first prompt, then those of the second, and so on.
 
@@ -113,6 +126,8 @@ def draw(
         greedy: Take the likeliest tokens, once for each prompt.
         numbers: The numbers of each prompt's draws, by default from 0 to the recipe's `completions`.
         progress: Receives the number of draws finished since its last call.
+        precision: `bfloat16` draws under autocast.
+        mixture: A second model to mix in at each token.
     """
     own = range(1) if greedy else range(config.completions) if numbers is None else numbers
     repeated = [prompt for prompt in prompts for _ in own]
@@ -121,6 +136,6 @@ def draw(
         generate_replies(
             model, tokenizer, repeated, temperature=0 if greedy else config.temperature, top_p=config.top_p,
             max_new_tokens=config.max_new_tokens, seed=seed, progress=progress, keys=keys,
-            texts=False,
+            texts=False, entropy=False, precision=precision, mixture=mixture,
         )
     )  # fmt: skip

@@ -14,11 +14,12 @@ from alignzoo.core.console import Advance
 from alignzoo.data.trees import TokenIds
 from alignzoo.interfaces.objective import Objective
 from alignzoo.models.adapters import disabled_adapters
+from alignzoo.models.mixture import Mixture
 from alignzoo.recipe.rollout import RolloutConfig
 from alignzoo.rollouts.draw import Draws, draw
 from alignzoo.scoring.scorer import Scorer
 
-POLICY = "policy"
+POLICY, MIXTURE = "policy", "mixture"
 
 
 def drawers(objective: Objective, config: RolloutConfig) -> tuple[str, ...]:
@@ -57,17 +58,20 @@ def draw_all(
         count = len(prompts) * len(numbers)
         place[:, numbers] = sum(len(part) for part in parts) + np.arange(count).reshape(len(prompts), -1)
         with _model_of(who, policy, reference) as model:
-            parts.append(draw(
-                model, tokenizer, prompts, rows, config, seed=seed, rollout=rollout, numbers=numbers.tolist(),
-                progress=progress,
-            ))  # fmt: skip
-    return parts[0] if len(parts) == 1 else Draws.join(parts).take(place.reshape(-1))
+            parts.append(
+                draw(
+                    model, tokenizer, prompts, rows, config, seed=seed, rollout=rollout, numbers=numbers.tolist(),
+                    progress=progress, precision=policy.precision,
+                    mixture=_mixture(objective, reference) if who == MIXTURE else None,
+                )
+            )  # fmt: skip
+    return parts[0] if len(parts) == 1 else Draws.concat(parts).take(place.reshape(-1))
 
 
 @contextmanager
 def _model_of(who: str, policy: Scorer, reference: Scorer | None) -> Iterator[PreTrainedModel]:
     """Provide the model that draws; a reference under adapters is the policy's model without them."""
-    if who == POLICY:
+    if who in (POLICY, MIXTURE):
         yield policy.model
         return
     assert reference is not None
@@ -76,6 +80,13 @@ def _model_of(who: str, policy: Scorer, reference: Scorer | None) -> Iterator[Pr
             yield reference.model
     else:
         yield reference.model
+
+
+def _mixture(objective: Objective, reference: Scorer | None) -> Mixture:
+    """Return what is mixed into the policy; the objective has a field `mixture_coef`."""
+    assert reference is not None
+    shares = [one.mixture_coef for one in objective.components if hasattr(one, "mixture_coef")]
+    return Mixture(reference.model, shares[0], reference.base_alone)
 
 
 def flags(objective: Objective, prompts: int) -> dict[str, NDArray[Any]]:

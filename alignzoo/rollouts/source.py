@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from alignzoo.core.console import Screen
+from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.data.trees import Trees
 from alignzoo.interfaces.group import Group
 from alignzoo.recipe.rollout import RolloutConfig
 from alignzoo.recipe.schema import Recipe
 from alignzoo.rollouts.attempts import Attempt, Attempts, gone, timed
 from alignzoo.rollouts.calendar import Calendar
-from alignzoo.rollouts.draw import draw
 from alignzoo.rollouts.figures import divergence, divergence_figures, figures
 from alignzoo.rollouts.folder import PHASES, Arrays, RolloutFolder
 from alignzoo.rollouts.prompts import Prompts
@@ -59,6 +59,8 @@ class Rollouts:
     screen: Screen
     budget: int
     """Token slots of a micro-batch."""
+    ranks: Ranks = field(default_factory=Ranks)
+    """The processes. Each draws, judges and scores for its share of the prompts, and all hold the whole rollout."""
     line: dict[str, Any] | None = None
     """The figures of a rollout, in its first step."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -71,7 +73,7 @@ class Rollouts:
         self.builder.max_new_tokens = self.config.max_new_tokens
         self.attempts = Attempts(
             self.recipe, self.calendar, self.scorer, self.reference, self.tokenizer, self.prompts, self.folder,
-            self.screen,
+            self.screen, self.ranks,
         )  # fmt: skip
         self._held = -1
         self._rows_of: list[list[int]] = []
@@ -166,11 +168,11 @@ class Rollouts:
                 found["advantage"] = advantages(objective, input_, self.builder.names(range(len(trees))), when).numpy()
         return found | divergence(
             self.scorer, self.reference, self.attempts.tokens(first), first.draws, self.config.kl_rows,
-            self.config.temperature, self.budget, self.screen,
+            self.config.temperature, self.budget, self.screen, self.ranks,
         )  # fmt: skip
 
     def _log_probs(self, scorer: Scorer, trees: Trees) -> NDArray[np.float32]:
-        return score_rows(scorer, trees, self.budget, self.screen.info)["log_prob"]
+        return score_rows(scorer, trees, self.budget, self.screen.info, ranks=self.ranks)["log_prob"]
 
     def _advantage_input(self, chosen: Selection, scored: Arrays, states: States) -> Group:
         """Return the whole rollout as `advantage` sees it, in float64."""
@@ -218,17 +220,14 @@ class Rollouts:
         if not len(places):
             return {}
         tokens, ids = self.held_out.tokens(places), self.held_out.ids(places)
-        rows = self.held_out.rows[places].tolist()
-        draws = draw(
-            self.scorer.model, self.tokenizer, tokens, rows, self.config, seed=self.recipe.seed, rollout=HELD_OUT,
-            numbers=[0],
-        )  # fmt: skip
+        draws = self.attempts.draws(HELD_OUT, tokens, self.held_out.rows[places], numbers=[0])
         when = "held-out draws: "
         raw = self.attempts.scores(self.held_out, places, draws, draws.texts(self.tokenizer), when)
         judged = combine(raw, draws.finished, self.config, ids, when)
         values = divergence(
-            self.scorer, self.reference, tokens, draws, len(draws), self.config.temperature, self.budget, self.screen
-        )
+            self.scorer, self.reference, tokens, draws, len(draws), self.config.temperature, self.budget, self.screen,
+            self.ranks,
+        )  # fmt: skip
         found = figures(draws, raw, judged, self.config.rewards) | divergence_figures(values)
         return {"drawn": float(len(draws))} | found
 

@@ -81,8 +81,8 @@ def test_a_resumed_run_replays_the_rollout_it_is_in(online, monkeypatch):
         shutil.rmtree(path)
     (done.folder / "summary.json").unlink()
     drawn = []
-    draw = source_module.draw
-    for module in (source_module, drawn_by_module):
+    draw = drawn_by_module.draw
+    for module in (attempts_module, drawn_by_module):
         monkeypatch.setattr(module, "draw", lambda *a, **o: drawn.append(o["rollout"]) or draw(*a, **o))
     assert everything(online("reinforce", *OPTIONS).folder) == want
     assert set(drawn) <= {source_module.HELD_OUT}

@@ -11,7 +11,7 @@ from alignzoo import Field, Group, Objective
 class NashMD(Objective):
     """Nash-MD: REINFORCE on the probability to be preferred to a draw of a mixture of policy and reference.
 
-    When: what is preferred to what is not a matter of one score, as with several judges or a comparing one.
+    When: the policy is to be preferred to others, rather than to have a high mean score.
 
     Not when: rewards are scores of a single judge: `rloo` maximizes them directly.
     """
@@ -29,8 +29,8 @@ class NashMD(Objective):
     mixture_coef: float = Field(0.5, ge=0, le=1, description="share of the reference in the mixture; 0 is self-play")
     preference: Literal["bradley_terry", "given"] = Field(
         "bradley_terry",
-        description="probability to be preferred: sigmoid of the difference of the rewards, or these themselves, of a "
-        "judge that compares",
+        description="probability to be preferred: sigmoid of the difference of two rewards; given: the rewards are such "
+        "probabilities themselves",
     )
 
     def advantage(self, group: Group) -> Tensor:

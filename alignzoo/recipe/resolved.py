@@ -112,7 +112,7 @@ class Resolved:
             del values["rollout"]
         else:
             rewards = self.recipe.rollout.rewards
-            values["rollout"]["rewards"] = [reward.to_recipe(self.registry.spelling) for reward in rewards]
+            values["rollout"]["rewards"] = [reward.to_recipe(self.registry.spelling) for reward in rewards] or None
         if self.recipe.filter is None:
             del values["filter"]
         else:

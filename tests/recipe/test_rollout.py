@@ -97,8 +97,14 @@ def test_groups_need_draws_from_the_whole_distribution(plugin):
     load_recipe(DPO, {"rollout": TOY | {"top_p": 0.9}})  # pairs may be of any draws
 
 
-def test_a_resolved_recipe_reads_back_as_itself(tmp_path):
-    rollout = {"rewards": [{"name": "toy", "weight": 2.0, "clip": 1.5}], "unfinished": "penalty", "penalty": 0.5}
+@pytest.mark.parametrize(
+    "rollout",
+    [
+        {"rewards": [{"name": "toy", "weight": 2.0, "clip": 1.5}], "unfinished": "penalty", "penalty": 0.5},
+        {"pairs": "data", "reference": "rollout", "completions": 1},
+    ],
+)
+def test_a_resolved_recipe_reads_back_as_itself(tmp_path, rollout):
     one = load_recipe(DPO, {"rollout": rollout})
     (tmp_path / "again.yaml").write_text(one.to_yaml({"model.from": str(ROOT / "recipes" / "sft_hh.yaml")}))
     again = load_recipe(tmp_path / "again.yaml")

@@ -18,14 +18,20 @@ class Reward(Strict):
     judge: SerializeAsAny[Judge]
     weight: float = Field(1.0, ge=-1e6, le=1e6, description="factor in the sum of the rewards")
     clip: float | None = Field(None, gt=0, description="limit of the score's absolute value; null: none")
+    normalize: Literal["group", "rollout"] | None = Field(
+        None, description="after the clip, minus the mean over the standard deviation, of the prompt's draws or of all"
+    )
 
     def to_recipe(self, spelling: Spelling | None = None) -> dict[str, Any]:
         """Return the reward as a recipe writes it."""
-        return {**self.judge.to_recipe(spelling), "weight": self.weight, "clip": self.clip}
+        return {**self.judge.to_recipe(spelling), **self.model_dump(exclude={"judge"})}
 
     def fingerprint(self) -> dict[str, Any]:
         """Return everything that the reward depends on, as plain JSON values."""
-        return {"judge": self.judge.fingerprint(), "weight": self.weight, "clip": self.clip}
+        own = self.model_dump(
+            exclude={"judge"} if self.normalize else {"judge", "normalize"}
+        )  # as before there was one
+        return {"judge": self.judge.fingerprint(), **own}
 
 
 class RolloutConfig(Strict):

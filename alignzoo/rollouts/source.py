@@ -140,7 +140,8 @@ class Rollouts:
             self._after = self._next_states(chosen, scored, states)
         self._held, self._rows_of = turn.rollout, chosen.rows_of
         self.line = {"rollout": turn.rollout, "rows": len(chosen.trees)}
-        self.line |= figures(draws, judged["raw"], found, self.config.rewards) | divergence_figures(scored)
+        plain = combine(judged["raw"], draws.finished, self.config, ids, when, normalize=False)
+        self.line |= figures(draws, judged["raw"], plain, self.config.rewards) | divergence_figures(scored)
         self._last, self._times = self.line, self.seconds
 
     def _draw(self, rollout: int, places: NDArray[np.int64], tokens: list[TokenIds]) -> Arrays:
@@ -168,15 +169,18 @@ class Rollouts:
         self, prompts: Prompts, places: NDArray[np.int64], draws: Draws, texts: list[str], when: str
     ) -> NDArray[np.float64]:
         """Return every judge's scores of draws for some prompts."""
-        return score(self.config.rewards, prompts.asked(places, texts, draws.finished), when)
+        return score(self.config.rewards, prompts.asked(places, texts, draws), when)
 
     def _lines(self, draws: Draws, texts: list[str], places: NDArray[np.int64], judged: Arrays) -> list[dict[str, Any]]:
         """Return one line a draw, for a reader; the first of a prompt has the prompt too."""
         each, raw = len(draws) // len(places), judged["raw"]
+        lenient = self.config.model_copy(update={"missing": "drop"})  # raw scores are kept whatever becomes of them
+        known = combine(raw, draws.finished, lenient, self.prompts.ids(places), normalize=False)
+        rewards = np.where(known.kept, known.reward, np.nan).reshape(-1)
         ids, prompts = self.prompts.ids(places), decode(self.tokenizer, self.prompts.tokens(places))
         return [
             {"row": ids[n // each], "number": n % each, "reply": text, "finished": bool(draws.finished[n]),
-             "scores": [None if np.isnan(value) else float(value) for value in raw[:, n]]}
+             "reward": _or_none(rewards[n]), "scores": [_or_none(value) for value in raw[:, n]]}
             | ({} if n % each else {"prompt": prompts[n // each]})
             for n, text in enumerate(texts)
         ]  # fmt: skip
@@ -262,12 +266,16 @@ class Rollouts:
         )  # fmt: skip
         when = "held-out draws: "
         raw = self._scores(self.held_out, places, draws, draws.texts(self.tokenizer), when)
-        judged: Judged = combine(raw, draws.finished, self.config, ids, when)
+        judged: Judged = combine(raw, draws.finished, self.config, ids, when, normalize=False)
         values = divergence(
             self.scorer, self.reference, tokens, draws, len(draws), self.config.temperature, self.budget, self.screen
         )
         found = figures(draws, raw, judged, self.config.rewards) | divergence_figures(values)
         return {"drawn": float(len(draws))} | found
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
 def _without_old(known: dict[str, TokenScores]) -> dict[str, TokenScores]:

@@ -17,6 +17,7 @@ from alignzoo.rollouts.source import Rollouts
 from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.job import Job
+from alignzoo.training.preflight import check_reward_columns
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Online:
             return None
         if job.ranks.count > 1:
             raise UserError("completions are drawn by one process", where="rollout", expected="a job of one process")
+        check_reward_columns(recipe, iter(data.train.rows))
         limits = (recipe.tokens.max_length, config.max_new_tokens, job.screen.info)
         train, held_out = (Prompts.of(part, *limits) for part in (data.train, data.answered))
         calendar = Calendar(recipe.train, config, len(train), recipe.seed)

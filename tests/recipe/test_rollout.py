@@ -38,6 +38,10 @@ def problem(overrides: dict, recipe: str = DPO) -> str:
             "rollout.rewards.0.weigth: no such field; did you mean 'weight'?",
         ),
         ({"rewards": [{"name": "toy", "clip": 0}]}, "rollout.rewards.0.clip: "),
+        (
+            {"rewards": [{"name": "toy", "normalize": "groups"}]},
+            "rollout.rewards.0.normalize: ",
+        ),
         ({"rewards": [{"name": "toy", "weight": 0}]}, "rollout.rewards: every weight is 0"),
         (
             TOY | {"completions": 1},
@@ -91,6 +95,16 @@ def test_groups_need_draws_from_the_whole_distribution(plugin):
     )
     load_recipe(DPO, plugin | {"objective": "reinforce", "rollout": TOY | {"completions": 1}})
     load_recipe(DPO, {"rollout": TOY | {"top_p": 0.9}})  # pairs may be of any draws
+
+
+def test_a_normalized_reward_needs_a_group(plugin):
+    one = {"rewards": [{"name": "toy", "normalize": "group"}]}
+    assert "rollout.rewards.0.normalize: a prompt has one completion; expected completions of at least 2" in problem(
+        plugin | {"objective": "reinforce", "rollout": one | {"completions": 1}}
+    )
+    assert "rollout.rewards.0.normalize: remax compares with the reward of the greedy completion" in problem(
+        plugin | {"objective": "remax", "rollout": one}
+    )
 
 
 def test_a_resolved_recipe_reads_back_as_itself(tmp_path):

@@ -40,9 +40,9 @@ from alignzoo.models.decoding import (
     crosses_length_rule,
     is_recurrent,
 )
+from alignzoo.models.ending import Ending
 from alignzoo.models.logits import token_statistics
 from alignzoo.models.positions import max_tokens
-from alignzoo.models.tokenizers import decode
 
 BISECTIONS = 24
 """Random numbers for each token, enough for a vocabulary of 16 million."""
@@ -55,20 +55,20 @@ class Reply:
     tokens: TokenIds
     """Token ids, including the end-of-sequence token if it was generated."""
     text: str
-    """Text without the end-of-sequence token and other special tokens."""
+    """Text before the end-of-sequence token or the stop string, without special tokens."""
     log_prob: float
     """Sum of the tokens' log-probs, in nats."""
     entropy: float
     """Mean entropy of the token distributions, in nats."""
     finished: bool
-    """True if the reply ends with an end-of-sequence token, False if it was truncated."""
+    """True if the reply ends with an end-of-sequence token or a stop string, False if it was truncated."""
 
 
 @torch.no_grad()
 def generate_replies(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[NDArray[Any]], *, temperature: float,
     top_p: float = 1.0, max_new_tokens: int, seed: int, budget: int = 16_384, progress: Advance | None = None,
-    keys: Sequence[tuple[int, ...]] | None = None, texts: bool = True,
+    keys: Sequence[tuple[int, ...]] | None = None, texts: bool = True, ending: Ending | None = None,
 ) -> list[Reply]:  # fmt: skip
     """Generate one reply for each prompt. Equal prompts get different replies.
 
@@ -88,6 +88,7 @@ def generate_replies(
             its token ids and the number of equal prompts before it.
         progress: Function that receives the number of replies finished since its last call.
         texts: Decode the replies. Without, their texts are empty.
+        ending: What ends a reply; by default the end-of-sequence tokens.
 
     Returns:
         The replies in the order of the prompts.
@@ -101,7 +102,7 @@ def generate_replies(
     if not all(len(prompt) for prompt in prompts):
         raise ValueError("a prompt is empty; expected at least one token")
     limits = _limits(model, prompts, max_new_tokens)
-    ends = np.array(sorted(end_tokens(model, tokenizer)))
+    ends = ending or Ending(tokenizer, frozenset(end_tokens(model, tokenizer)))
 
     def generate(batch: list[int]) -> list[Reply]:
         sequences = DecodingBatch(model, [prompts[i] for i in batch], cached=strategy != UNCACHED)
@@ -111,7 +112,7 @@ def generate_replies(
         for finished in generation.run(temperature, top_p, uniforms):
             if progress is not None:
                 progress(finished, "")
-        return list(generation.replies(tokenizer if texts else None))
+        return list(generation.replies(texts))
 
     def halve(error: BaseException) -> None:
         nonlocal budget
@@ -180,7 +181,7 @@ def nucleus(probs: Tensor, top_p: float) -> Tensor:
 class _BatchGeneration:
     """Generation of one batch of replies."""
 
-    def __init__(self, sequences: DecodingBatch, limits: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
+    def __init__(self, sequences: DecodingBatch, limits: NDArray[np.int64], ends: Ending) -> None:
         self.sequences, self.limits, self.ends = sequences, limits, ends
         self.tokens = np.zeros((len(limits), max(limits)), dtype=np.int32)
         self.sums = np.zeros((2, len(limits)))  # of log-probs and of entropies
@@ -204,7 +205,8 @@ class _BatchGeneration:
             self.tokens[at, step] = results[0]
             self.sums[:, at] += results[1:]
             self.length[at] = step + 1
-            active[at] = ~np.isin(self.tokens[at, step], self.ends) & (step + 1 < self.limits[at])
+            ended = self.ends.reached(self.tokens[at, step], lambda n, at=at, step=step: self.tokens[at[n], : step + 1])
+            active[at] = ~ended & (step + 1 < self.limits[at])
             yield int(len(at) - active[at].sum())
             if not active.any():
                 return
@@ -213,12 +215,12 @@ class _BatchGeneration:
                 self.sequences.keep(np.flatnonzero(active[indices]))
                 indices = indices[active[indices]]
 
-    def replies(self, tokenizer: PreTrainedTokenizerBase | None) -> Iterator[Reply]:
-        """Yield the generated replies, with their texts if there is a tokenizer."""
+    def replies(self, decoded: bool) -> Iterator[Reply]:
+        """Yield the generated replies, with their texts if they are to be decoded."""
         all_tokens = [self.tokens[row, :length].copy() for row, length in enumerate(self.length)]
-        finished = [bool(np.isin(tokens[-1], self.ends)) for tokens in all_tokens]
-        without_end = [tokens[: len(tokens) - end] for tokens, end in zip(all_tokens, finished, strict=True)]
-        texts = decode(tokenizer, without_end, skip_special_tokens=True) if tokenizer else [""] * len(all_tokens)
+        last = np.array([tokens[-1] for tokens in all_tokens])
+        finished = self.ends.reached(last, all_tokens.__getitem__).tolist()
+        texts = self.ends.texts(all_tokens) if decoded else [""] * len(all_tokens)
         for row, (tokens, text, end) in enumerate(zip(all_tokens, texts, finished, strict=True)):
             log_prob, entropy = (float(value) for value in self.sums[:, row])
             yield Reply(tokens, text, log_prob, entropy / len(tokens), end)

@@ -17,6 +17,8 @@ from alignzoo.core.console import Screen
 from alignzoo.core.errors import RunFailed
 from alignzoo.data.trees import TokenIds
 from alignzoo.interfaces.group import Group
+from alignzoo.models.ending import Ending
+from alignzoo.models.generation import end_tokens
 from alignzoo.models.tokenizers import decode
 from alignzoo.recipe.rollout import RolloutConfig
 from alignzoo.recipe.schema import Recipe
@@ -72,6 +74,9 @@ class Rollouts:
         assert self.recipe.rollout is not None
         self.config: RolloutConfig = self.recipe.rollout
         self.objective = self.recipe.objective
+        own = {self.tokenizer.get_vocab()[token] for token in self.config.end_tokens}
+        ends = frozenset(own | end_tokens(self.scorer.model, self.tokenizer))
+        self.ending = Ending(self.tokenizer, ends, self.config.stop)
         self.builder.max_new_tokens = self.config.max_new_tokens
         self._held = -1
         self._rows_of: list[list[int]] = []
@@ -123,7 +128,7 @@ class Rollouts:
 
         drawn = phase("drawn", lambda: self._draw(turn.rollout, places, tokens))
         draws = Draws.from_arrays(drawn)
-        texts = cache(lambda: draws.texts(self.tokenizer))
+        texts = cache(lambda: draws.texts(self.ending))
         judged = phase(
             "judged", lambda: self._judge(drawn, draws, texts(), places, when),
             lambda one: self._lines(draws, texts(), places, one),
@@ -151,7 +156,7 @@ class Rollouts:
             with self.screen.without_bars().bar("drawing", count) as advance:
                 draws = draw(
                     self.scorer.model, self.tokenizer, tokens, self.prompts.rows[places].tolist(), self.config,
-                    seed=self.recipe.seed, rollout=rollout, greedy=greedy, progress=advance,
+                    seed=self.recipe.seed, rollout=rollout, greedy=greedy, progress=advance, ending=self.ending,
                 )  # fmt: skip
             found |= {(GREEDY if greedy else "") + name: values for name, values in draws.arrays().items()}
         return found
@@ -162,7 +167,7 @@ class Rollouts:
         found = {"raw": self._scores(self.prompts, places, draws, texts, when)}
         if f"{GREEDY}tokens" in drawn:
             greedy = Draws.from_arrays(drawn, GREEDY)
-            found[f"{GREEDY}raw"] = self._scores(self.prompts, places, greedy, greedy.texts(self.tokenizer), when)
+            found[f"{GREEDY}raw"] = self._scores(self.prompts, places, greedy, greedy.texts(self.ending), when)
         return found
 
     def _scores(
@@ -262,10 +267,10 @@ class Rollouts:
         rows = self.held_out.rows[places].tolist()
         draws = draw(
             self.scorer.model, self.tokenizer, tokens, rows, self.config, seed=self.recipe.seed, rollout=HELD_OUT,
-            completions=1,
+            completions=1, ending=self.ending,
         )  # fmt: skip
         when = "held-out draws: "
-        raw = self._scores(self.held_out, places, draws, draws.texts(self.tokenizer), when)
+        raw = self._scores(self.held_out, places, draws, draws.texts(self.ending), when)
         judged: Judged = combine(raw, draws.finished, self.config, ids, when, normalize=False)
         values = divergence(
             self.scorer, self.reference, tokens, draws, len(draws), self.config.temperature, self.budget, self.screen

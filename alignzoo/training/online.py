@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from alignzoo.core.errors import UserError
+from alignzoo.core.errors import UserError, nearest
 from alignzoo.data.token_store import TokenizedDataset
 from alignzoo.data.trees import Trees
 from alignzoo.models.positions import max_tokens
@@ -29,17 +29,23 @@ class Online:
     held_out: Prompts
 
     @classmethod
-    def of(cls, job: Job, data: TokenizedDataset) -> Online | None:
+    def of(cls, job: Job, data: TokenizedDataset, tokenizer: PreTrainedTokenizerBase) -> Online | None:
         """Return the parts of a run with `rollout`, None for another run.
 
         Raises:
-            UserError: There are several processes, or fewer prompts than a rollout has.
+            UserError: There are several processes, fewer prompts than a rollout has, or no such end token.
         """
         recipe, config = job.recipe, job.recipe.rollout
         if config is None:
             return None
         if job.ranks.count > 1:
             raise UserError("completions are drawn by one process", where="rollout", expected="a job of one process")
+        for token in config.end_tokens:
+            if token not in (known := tokenizer.get_vocab()):
+                raise UserError(
+                    f"'{token}' is no token of the policy's tokenizer", where="rollout.end_tokens",
+                    nearest=nearest(token, known), hint="`rollout.stop` ends a completion at any text",
+                )  # fmt: skip
         check_reward_columns(recipe, iter(data.train.rows))
         limits = (recipe.tokens.max_length, config.max_new_tokens, job.screen.info)
         train, held_out = (Prompts.of(part, *limits) for part in (data.train, data.answered))

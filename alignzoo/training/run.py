@@ -167,7 +167,7 @@ def _phases(job: Job) -> dict[str, Any]:
     recipe, ranks = job.recipe, job.ranks
     _write_recipe(job)
     tokenizer, data = _tokenize(job)
-    online = Online.of(job, data)
+    online = Online.of(job, data, tokenizer)
     scorer, layout = open_policy(
         job.resolved, tokenizer, job.start, online.probes(tokenizer) if online else data.train.trees, ranks,
         check=lambda model: _check_model(job, model, data, online),

@@ -67,6 +67,16 @@ def test_contradictions_with_other_sections():
     assert "rollout.rewards.0: chat compares replies and gives no scores" in problem(chat)
 
 
+def test_a_column_that_draws_do_not_have_is_an_error(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from alignzoo import Objective, hookimpl\n\nclass Spaced(Objective):\n    'A loss with a margin.'\n"
+        "    name = 'spaced'\n    columns = ('margin',)\n    def loss(self, pair):\n"
+        "        return -(pair.margin - pair.column('margin'))\n\n@hookimpl\ndef register_objectives():\n    return [Spaced]\n"
+    )
+    own = {"plugins": [str(tmp_path / "own.py")], "objective": "spaced", "rollout": TOY}
+    assert "objective: spaced needs the column 'margin', which draws do not have" in problem(own)
+
+
 def test_a_judge_that_is_not_ready_is_named_at_its_reward():
     rewards = ["toy", {"name": "classifier", "path": "./nowhere"}]
     with pytest.raises(UserError, match=r"^rollout\.rewards\.1: path: no such folder"):

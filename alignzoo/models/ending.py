@@ -39,7 +39,7 @@ class Ending:
             last: The last token of each reply, (B,).
             reply: From a reply's number to its tokens so far. Few are read.
         """
-        ended = np.isin(last, self._ids)
+        ended: NDArray[np.bool_] = (last[:, None] == self._ids).any(1)
         if self.stop and (look := np.flatnonzero(~ended & self._may_stop[last.clip(max=len(self.tokenizer))])).size:
             width = max(len(one.encode()) for one in self.stop) + BESIDE  # a token has at least one byte
             texts = decode(self.tokenizer, [reply(int(i))[-width:] for i in look], skip_special_tokens=True)

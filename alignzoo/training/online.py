@@ -33,13 +33,17 @@ class Online:
         """Return the parts of a run with `rollout`, None for another run.
 
         Raises:
-            UserError: There are several processes, fewer prompts than a rollout has, or no such end token.
+            UserError: The model or its optimizer is sharded, there are fewer prompts than a rollout has, or an end
+                token or a column of a reward is missing.
         """
         recipe, config = job.recipe, job.recipe.rollout
         if config is None:
             return None
-        if job.ranks.count > 1:
-            raise UserError("completions are drawn by one process", where="rollout", expected="a job of one process")
+        if job.ranks.parted:
+            raise UserError(
+                "completions are drawn by processes that each hold the whole model and its optimizer",
+                where="rollout", expected="a launch without FSDP2 and ZeRO",
+            )  # fmt: skip
         for token in config.end_tokens:
             if token not in (known := tokenizer.get_vocab()):
                 raise UserError(
@@ -78,9 +82,9 @@ class Online:
         tokenizer: PreTrainedTokenizerBase,
     ) -> Rollouts:  # fmt: skip
         """Return the source of the run's batches."""
-        folder = RolloutFolder(job.folder.path / "rollouts", job.resolved.fingerprint, job.folder.writes)
+        folder = RolloutFolder(job.folder.path / "rollouts", job.resolved.fingerprint, job.ranks)
         budget = 2 * job.recipe.train.micro_batch_tokens  # no activations are kept
         return Rollouts(
             job.recipe, self.calendar, scorer, reference, builder, tokenizer, self.train, self.held_out, folder,
-            job.screen, budget,
+            job.screen, budget, job.ranks,
         )  # fmt: skip

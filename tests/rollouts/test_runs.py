@@ -169,15 +169,6 @@ def test_rows_of_a_prompt_alone_are_drawn_for(online, home, objective):
 
 
 @pytest.mark.slow
-def test_several_processes_are_refused_with_a_sentence(home):
-    from jobs import SMALLEST, start
-
-    job = start(home, ["run", "recipes/online/dpo_hh.yaml", *SMALLEST, "train.max_steps=1"], ranks=2)
-    assert set(job.wait()) == {2}
-    assert [line for line in job.errors() if "completions are drawn by one process" in line]
-
-
-@pytest.mark.slow
 def test_stop_strings_end_completions_that_judges_read_without_them(online):
     """Draws stop at the first vowel or end token, are finished, and keep its token."""
     done = online("dpo", "train.max_steps=1", "eval.every=null", 'rollout.stop=["e", "a"]', "rollout.max_new_tokens=16")

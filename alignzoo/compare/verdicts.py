@@ -63,7 +63,8 @@ def judge_replies(
         rows = held_out_rows(resolved, RunFolder(measured.path.parent.parent), screen) if lines else {}
         try:
             if lines:
-                prompts, columns = ([rows[line["id"]][part] for line in lines] for part in (0, 1))
+                found = [rows[line["id"]] for line in lines]
+                prompts, columns = [prompt for prompt, _ in found], [own for _, own in found]
                 finished = [line["finished"] for line in lines]
                 asked = Asked(prompts, [line["reply"] for line in lines], columns, finished)
                 about["verdicts"] = ask(judge, asked, [line["chosen"] for line in lines], before, screen.info)

@@ -79,7 +79,8 @@ def judge_again(
         return summary
     with folder.held(wait=True):
         known = held_out_rows(resolved, folder, screen)
-        prompts, columns = ([known[line["id"]][part] for line in lines] for part in (0, 1))
+        rows = [known[line["id"]] for line in lines]
+        prompts, columns = [prompt for prompt, _ in rows], [own for _, own in rows]
         screen.info(f"asked again, after a failure: {', '.join(judge.name for judge in failed)}")
         figures = {judge.name: run_judge(judge, prompts, lines, screen, columns) for judge in failed}
         if any("problem" not in found for found in figures.values()):

@@ -525,7 +525,7 @@ MUTANTS = [
     ("declared_needs_can_be_met", broken(Good, min_completions=3)),
     ("declared_needs_are_enough", broken(BesideReference, drawn_by=())),
     ("declared_needs_can_be_met", broken(BesideReference, drawn_by=("reference", "reference"))),
-    ("declared_needs_can_be_met", broken(BesideReference, drawn_by=("policy", "refrence"))),
+    ("declared_needs_can_be_met", broken(Alone, drawn_by=("policy", "refrence"))),
     ("declared_needs_can_be_met", broken(BesideReference, drawn_by=("policy", "reference", "mixture"))),
     ("declared_needs_can_be_met", broken(Alone, drawn_by=("policy", "reference"))),
     ("parameters_are_bounded", Unbounded),

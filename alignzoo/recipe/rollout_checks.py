@@ -67,6 +67,15 @@ def _of_objective(objective: Objective, section: dict[str, Any]) -> Iterator[Fou
             yield (*AT, "max_attempts"), f"{learns} from draws of equal rewards too", "1"
     if section.get("reference") == "rollout":
         yield from _of_moved_reference(objective)
+    for n, reward in enumerate(section.get("rewards", ())):
+        if reward.judge.only_compares and (count == 1 or objective.greedy_baseline):
+            what = f"{reward.judge.name} compares replies and gives no scores"
+            yield (*AT, "rewards", str(n)), what, "a judge that scores each reply"
+        elif reward.normalize and objective.greedy_baseline:
+            what = f"{name} compares with the reward of the greedy completion, which is of no group"
+            yield (*AT, "rewards", str(n), "normalize"), what, "null"
+        elif reward.normalize == "group" and count == 1:
+            yield (*AT, "rewards", str(n), "normalize"), "a prompt has one completion", "completions of at least 2"
     shape = {"pairs": ("pair", "pairs"), "labels": ("unpaired", "labels")}
     for key, (kind, words) in shape.items():
         if section.get(key) is not None and kind not in kinds:

@@ -21,6 +21,7 @@ from alignzoo.core.console import Screen
 from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.core.errors import RunFailed
 from alignzoo.data.trees import TokenIds
+from alignzoo.models.ending import Ending
 from alignzoo.models.tokenizers import decode
 from alignzoo.recipe.rollout import RolloutConfig
 from alignzoo.recipe.schema import Recipe
@@ -46,7 +47,7 @@ class Attempt:
     draws: Draws
     """B G draws."""
     judged: Judged
-    """Their rewards."""
+    """Their rewards, before any normalization."""
     raw: NDArray[np.float64]
     """(R, B G) scores of each judge."""
     greedy_reward: NDArray[np.float64] | None = None
@@ -90,6 +91,8 @@ class Attempts:
     folder: RolloutFolder
     screen: Screen
     ranks: Ranks
+    ending: Ending
+    """What ends a completion."""
 
     @property
     def config(self) -> RolloutConfig:
@@ -133,13 +136,13 @@ class Attempts:
     ) -> Attempt:
         drawn = phase(attempt, "drawn", lambda: self._draw(rollout, places))
         draws = Draws.from_arrays(drawn)
-        texts = cache(lambda: draws.texts(self.tokenizer))
+        texts = cache(lambda: draws.texts(self.ending))
         judged = phase(
             attempt, "judged", lambda: self._judge(drawn, draws, texts(), places, when),
             lambda found: self._lines(draws, texts(), places, found["raw"]),
         )  # fmt: skip
         ids = self.prompts.ids(places)
-        rewards = combine(judged["raw"], draws.finished, self.config, ids, when)
+        rewards = combine(judged["raw"], draws.finished, self.config, ids, when, normalize=False)
         greedy = None
         if f"{GREEDY}raw" in judged:
             config = self.config
@@ -176,12 +179,12 @@ class Attempts:
                 if options:
                     found = draw(
                         self.policy.model, self.tokenizer, prompts, own, self.config, seed=seed, rollout=rollout,
-                        progress=advance, precision=precision, **options,
+                        progress=advance, precision=precision, ending=self.ending, **options,
                     )  # fmt: skip
                 else:
                     found = draw_all(
                         self.policy, self.reference, self.recipe.objective, self.tokenizer, prompts, own, self.config,
-                        seed=seed, rollout=rollout, progress=advance,
+                        seed=seed, rollout=rollout, progress=advance, ending=self.ending,
                     )  # fmt: skip
             return found.by_prompt(len(mine))
 
@@ -193,7 +196,7 @@ class Attempts:
         found = {"raw": self.scores(self.prompts, places, draws, texts, when)}
         if f"{GREEDY}tokens" in drawn:
             greedy = Draws.from_arrays(drawn, GREEDY)
-            found[f"{GREEDY}raw"] = self.scores(self.prompts, places, greedy, greedy.texts(self.tokenizer), when)
+            found[f"{GREEDY}raw"] = self.scores(self.prompts, places, greedy, greedy.texts(self.ending), when)
         return found
 
     def scores(
@@ -205,7 +208,7 @@ class Attempts:
         def work(mine: list[int]) -> list[NDArray[np.float64]]:
             own = Draws.concat([parts[i] for i in mine])
             said = [text for i in mine for text in texts[i * each : (i + 1) * each]]
-            found = score(self.config.rewards, prompts.asked(places[mine], said, own.finished), when)
+            found = score(self.config.rewards, prompts.asked(places[mine], said, own), when, each)
             return np.split(found, len(mine), axis=1)
 
         return np.concatenate(in_shares(self.ranks, [len(part.tokens) for part in parts], work), axis=1)
@@ -215,10 +218,13 @@ class Attempts:
     ) -> list[dict[str, Any]]:
         """Return one line a draw, for a reader; the first of a prompt has the prompt too."""
         each, by = len(draws) // len(places), drawers(self.recipe.objective, self.config)
+        lenient = self.config.model_copy(update={"missing": "drop"})  # raw scores are kept whatever becomes of them
+        known = combine(raw, draws.finished, lenient, self.prompts.ids(places), normalize=False)
+        rewards = np.where(known.kept & bool(self.config.rewards), known.reward, np.nan).reshape(-1)
         ids, prompts = self.prompts.ids(places), decode(self.tokenizer, self.prompts.tokens(places))
         return [
             {"row": ids[n // each], "number": n % each, "reply": text, "finished": bool(draws.finished[n]),
-             "scores": [None if np.isnan(value) else float(value) for value in raw[:, n]]}
+             "reward": _or_none(rewards[n]), "scores": [_or_none(value) for value in raw[:, n]]}
             | ({} if by[n % each] == POLICY else {"drawn_by": by[n % each]})
             | ({} if n % each else {"prompt": prompts[n // each]})
             for n, text in enumerate(texts)
@@ -241,6 +247,10 @@ class Attempts:
     def tokens(self, attempt: Attempt) -> list[TokenIds]:
         """Return the token ids of an attempt's prompts."""
         return self.prompts.tokens(attempt.places)
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
 def timed(seconds: dict[str, float], name: str, work: Callable[[], Arrays]) -> Arrays:

@@ -26,6 +26,8 @@ class Reply(BaseModel):
     finished: bool
     scores: list[float | None]
     drawn_by: str = "policy"
+    reward: float | None = None
+    """The weighted sum that is learnt from, before any normalization; None for a draw that is left out."""
     prompt: str | None = None
     """The prompt, in the line of its first draw."""
 
@@ -67,7 +69,7 @@ def replies_of(folder: Path, rollout: int) -> list[dict[str, Any]]:
             break
         if read_verified(folder, PhaseManifest) is None:
             raise UserError("the rollout is not there, or damaged", where=str(folder))
-        found += [dict(line) for line in read_json_lines(folder / TEXTS, Reply)]
+        found += [{"reward": None} | line for line in read_json_lines(folder / TEXTS, Reply)]
     if read_verified(root / "scored", PhaseManifest) is not None:
         arrays = mmap_safetensors(root / "scored" / PHASES["scored"])
         advantage, each = arrays.get("advantage"), 1 + max(line["number"] for line in found)

@@ -13,9 +13,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from alignzoo.core.arrays import concat_ranges
 from alignzoo.core.console import Advance
 from alignzoo.data.trees import TokenIds
+from alignzoo.models.ending import Ending
 from alignzoo.models.generation import Reply, generate_replies
 from alignzoo.models.mixture import Mixture
-from alignzoo.models.tokenizers import decode
 from alignzoo.recipe.rollout import RolloutConfig
 
 Key = tuple[int, int, int]
@@ -103,15 +103,16 @@ class Draws:
         """(B G,) number of tokens of each completion."""
         return np.diff(self.cuts)
 
-    def texts(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-        """Return the completions as text, without special tokens and surrounding spaces."""
-        return [text.strip() for text in decode(tokenizer, self, skip_special_tokens=True)]
+    def texts(self, ending: Ending) -> list[str]:
+        """Return the completions as text before what ends them, without special tokens and surrounding spaces."""
+        return [text.strip() for text in ending.texts(list(self))]
 
 
 def draw(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[TokenIds], rows: Sequence[int],
     config: RolloutConfig, *, seed: int, rollout: int, greedy: bool = False, numbers: Sequence[int] | None = None,
     progress: Advance | None = None, precision: str = "float32", mixture: Mixture | None = None,
+    ending: Ending | None = None,
 ) -> Draws:  # fmt: skip
     """Draw completions of each prompt: those of the first prompt, then those of the second, and so on.
 
@@ -128,6 +129,7 @@ def draw(
         progress: Receives the number of draws finished since its last call.
         precision: `bfloat16` draws under autocast.
         mixture: A second model to mix in at each token.
+        ending: What ends a completion; by default the end-of-sequence tokens.
     """
     own = range(1) if greedy else range(config.completions) if numbers is None else numbers
     repeated = [prompt for prompt in prompts for _ in own]
@@ -136,6 +138,6 @@ def draw(
         generate_replies(
             model, tokenizer, repeated, temperature=0 if greedy else config.temperature, top_p=config.top_p,
             max_new_tokens=config.max_new_tokens, seed=seed, progress=progress, keys=keys,
-            texts=False, entropy=False, precision=precision, mixture=mixture,
+            texts=False, entropy=False, precision=precision, mixture=mixture, ending=ending,
         )
     )  # fmt: skip

@@ -14,6 +14,7 @@ from alignzoo.core.console import Advance
 from alignzoo.data.trees import TokenIds
 from alignzoo.interfaces.objective import Objective
 from alignzoo.models.adapters import disabled_adapters
+from alignzoo.models.ending import Ending
 from alignzoo.models.mixture import Mixture
 from alignzoo.recipe.rollout import RolloutConfig
 from alignzoo.rollouts.draw import Draws, draw
@@ -35,7 +36,7 @@ def columns_of(who: str, objective: Objective, config: RolloutConfig) -> NDArray
 def draw_all(
     policy: Scorer, reference: Scorer | None, objective: Objective, tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[TokenIds], rows: Sequence[int], config: RolloutConfig, *, seed: int, rollout: int,
-    progress: Advance | None = None,
+    progress: Advance | None = None, ending: Ending | None = None,
 ) -> Draws:  # fmt: skip
     """Draw completions of each prompt: those of the first prompt in the order of `drawers`, then those of the second.
 
@@ -50,6 +51,7 @@ def draw_all(
         seed: The run's seed.
         rollout: The number of the rollout.
         progress: Receives the number of draws finished since its last call.
+        ending: What ends a completion; by default the end-of-sequence tokens.
     """
     names, parts = drawers(objective, config), list[Draws]()
     place = np.zeros((len(prompts), len(names)), np.int64)
@@ -61,7 +63,7 @@ def draw_all(
             parts.append(
                 draw(
                     model, tokenizer, prompts, rows, config, seed=seed, rollout=rollout, numbers=numbers.tolist(),
-                    progress=progress, precision=policy.precision,
+                    progress=progress, precision=policy.precision, ending=ending,
                     mixture=_mixture(objective, reference) if who == MIXTURE else None,
                 )
             )  # fmt: skip

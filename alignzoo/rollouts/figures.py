@@ -14,15 +14,9 @@ from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.data.trees import Branch, TokenIds, Tree, Trees
 from alignzoo.recipe.rollout import Reward
 from alignzoo.rollouts.draw import Draws
-from alignzoo.rollouts.rewards import Judged
+from alignzoo.rollouts.rewards import Judged, reward_names
 from alignzoo.rollouts.scores import at_temperature, score_rows, token_cuts
 from alignzoo.scoring.scorer import Scorer
-
-
-def reward_names(rewards: Sequence[Reward]) -> list[str]:
-    """Return a name for each reward; a number tells apart those of the same judge."""
-    names = [reward.judge.name for reward in rewards]
-    return [name if name not in names[:i] else f"{name}_{names[: i + 1].count(name)}" for i, name in enumerate(names)]
 
 
 def figures(draws: Draws, raw: NDArray[np.float64], judged: Judged, rewards: Sequence[Reward]) -> dict[str, float]:
@@ -35,7 +29,8 @@ def figures(draws: Draws, raw: NDArray[np.float64], judged: Judged, rewards: Seq
     kept, reward = judged.kept, judged.reward
     counts = kept.sum(1)
     by_prompt = reward.sum(1)[counts > 0] / counts[counts > 0]
-    found = {"reward": reward.sum() / max(1, counts.sum()), "reward_se": _standard_error(by_prompt)} if rewards else {}
+    known = bool(rewards) and bool(counts.any())
+    found = {"reward": reward.sum() / counts.sum(), "reward_se": _standard_error(by_prompt)} if known else {}
     for name, scores in zip(reward_names(rewards), raw, strict=True):
         applies = scores[~np.isnan(scores)]
         if len(applies):

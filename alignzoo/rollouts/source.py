@@ -16,6 +16,8 @@ from alignzoo.core.console import Screen
 from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.data.trees import Trees
 from alignzoo.interfaces.group import Group
+from alignzoo.models.ending import Ending
+from alignzoo.models.generation import end_tokens
 from alignzoo.recipe.rollout import RolloutConfig
 from alignzoo.recipe.schema import Recipe
 from alignzoo.rollouts.attempts import Attempt, Attempts, gone, timed
@@ -70,10 +72,13 @@ class Rollouts:
         assert self.recipe.rollout is not None
         self.config: RolloutConfig = self.recipe.rollout
         self.objective = self.recipe.objective
+        own = {self.tokenizer.get_vocab()[token] for token in self.config.end_tokens}
+        ends = frozenset(own | end_tokens(self.scorer.model, self.tokenizer))
+        self.ending = Ending(self.tokenizer, ends, self.config.stop)
         self.builder.max_new_tokens = self.config.max_new_tokens
         self.attempts = Attempts(
             self.recipe, self.calendar, self.scorer, self.reference, self.tokenizer, self.prompts, self.folder,
-            self.screen, self.ranks,
+            self.screen, self.ranks, self.ending,
         )  # fmt: skip
         self._held = -1
         self._rows_of: list[list[int]] = []
@@ -137,10 +142,12 @@ class Rollouts:
         self._last, self._times = self.line, self.seconds
 
     def _select(self, learnt: Attempt) -> Selection:
+        """Return the rows that are learnt from, with the rewards normalized as the recipe says."""
         ids, tokens = self.prompts.ids(learnt.places), self.attempts.tokens(learnt)
+        judged = combine(learnt.raw, learnt.draws.finished, self.config, ids) if ids else learnt.judged
         own = self.prompts.best(learnt.places) if self.config.pairs == "data" else ()
         chosen = select(
-            self.objective, self.config, ids, tokens, learnt.draws, learnt.judged, self.recipe.tokens.max_length, own
+            self.objective, self.config, ids, tokens, learnt.draws, judged, self.recipe.tokens.max_length, own
         )
         if learnt.greedy_reward is not None:
             greedy = np.repeat(learnt.greedy_reward, self.config.completions).astype(np.float32)
@@ -222,8 +229,11 @@ class Rollouts:
         tokens, ids = self.held_out.tokens(places), self.held_out.ids(places)
         draws = self.attempts.draws(HELD_OUT, tokens, self.held_out.rows[places], numbers=[0])
         when = "held-out draws: "
-        raw = self.attempts.scores(self.held_out, places, draws, draws.texts(self.tokenizer), when)
-        judged = combine(raw, draws.finished, self.config, ids, when)
+        raw = self.attempts.scores(self.held_out, places, draws, draws.texts(self.ending), when)
+        config = self.config  # a judge that compares says nothing of a single draw
+        if any(reward.judge.only_compares for reward in config.rewards):
+            config = config.model_copy(update={"missing": "drop"})
+        judged = combine(raw, draws.finished, config, ids, when, normalize=False)
         values = divergence(
             self.scorer, self.reference, tokens, draws, len(draws), self.config.temperature, self.budget, self.screen,
             self.ranks,

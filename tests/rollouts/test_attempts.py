@@ -30,7 +30,7 @@ def made(spread, rows: int = 20, attempts: int = 3):
     """The attempts at the first rollout, and the prompts that are learnt from; -1 where none is left."""
     config = RolloutConfig(completions=2, max_attempts=attempts)
     calendar = Calendar(TRAIN, config, rows, seed=3)
-    maker = Attempts(SimpleNamespace(rollout=config), calendar, *[None] * 7)
+    maker = Attempts(SimpleNamespace(rollout=config), calendar, *[None] * 8)
     maker._attempt = lambda rollout, number, places, *_: attempt(places, spread)
     found, places = maker.make(Turn(0, 0, 0), "", None)
     whole = Attempt.join(found)

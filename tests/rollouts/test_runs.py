@@ -228,3 +228,18 @@ def test_the_kl_of_an_objective_without_a_reference_is_measured_unless_told_othe
     without = online("dapo", "train.optimizer.learning_rate=1e-2", "train.max_steps=2", "rollout.kl_rows=0")
     assert "kl" not in lines(without.folder, "rollout")[1]
     assert (done.policy / "model.safetensors").read_bytes() == (without.policy / "model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_stop_strings_end_completions_that_judges_read_without_them(online):
+    """Draws stop at the first vowel or end token, are finished, and keep its token."""
+    done = online("dpo", "train.max_steps=1", "eval.every=null", 'rollout.stop=["e", "a"]', "rollout.max_new_tokens=16")
+    replies = [
+        json.loads(line) for line in (done.folder / "rollouts/000000/judged/replies.jsonl").read_text().splitlines()
+    ]
+    assert not any(set("ea") & set(one["reply"]) for one in replies)
+    lengths = drawn(done.folder).lengths.tolist()
+    assert all(one["finished"] == (length < 16) or length == 16 for one, length in zip(replies, lengths, strict=True))
+    assert sum(length < 16 for length in lengths) > 8
+    with pytest.raises(UserError, match=r"rollout\.end_tokens: '<\|im_ends\|>' is no token of the policy's tokenizer"):
+        online("dpo", 'rollout.end_tokens=["<|im_ends|>"]')

@@ -29,8 +29,8 @@ class NashMD(Objective):
     mixture_coef: float = Field(0.5, ge=0, le=1, description="share of the reference in the mixture; 0 is self-play")
     preference: Literal["bradley_terry", "given"] = Field(
         "bradley_terry",
-        description="probability to be preferred: sigmoid of the difference of two rewards; given: the rewards are such "
-        "probabilities themselves",
+        description="probability to be preferred: sigmoid of the difference of two rewards; given: the rewards are "
+        "such probabilities themselves",
     )
 
     def advantage(self, group: Group) -> Tensor:

@@ -52,6 +52,7 @@ class TreeWriter:
         self._skipped: tuple[list[Skipped], list[Skipped]] = ([], [])
         self.truncated_prompts = self.truncated_completions = 0
         self.boundary: Counter[str] = Counter()
+        self.further_pairs: Counter[str] = Counter()
         for name in ("segments", "trees", "span_cuts", "id_cuts", "row_cuts"):
             self._arrays[name].append(np.zeros(1))
 

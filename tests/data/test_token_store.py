@@ -157,6 +157,9 @@ def test_what_comes_from_the_store_is_what_tokenizing_makes(recipe, monkeypatch,
         assert [tree.id for tree in found.held_out.trees] == [row.id for row in found.held_out.rows]
         report = data_report(rows, train, held_out, resolved.recipe.data)
         assert json.dumps(found.report) == json.dumps(report)
+        unused = report["skipped"] + report["left_out"] + report["deduplicated"]
+        assert report["read"] + report["further_pairs"] == report["used"] + unused
+        assert (report["further_pairs"] > 0) == (resolved.recipe.data.pairs == "all")
         assert found.train.trees.keys.tolist() == sequence_keys(train.trees).tolist()
     n, m = len(train.trees), len(held_out.trees)
     assert lines == [

@@ -219,3 +219,31 @@ def test_bad_input_is_reported_with_exit_code_2(words, problem):
     assert (done.returncode, done.stdout) == (2, "")
     assert problem in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_mixture_without_held_out_rows_is_compared_on_its_first_evaluation_set(tmp_path, monkeypatch):
+    """The run that others start from has no evaluation set. It is measured on theirs, so that judges see one prompt."""
+    for name, folder in folders(tmp_path).items():
+        monkeypatch.setenv(name, folder)
+    tiny = "{config: {hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1}, tokenizer: {vocab_size: 400}}"
+    (tmp_path / "start.yaml").write_text(
+        f"extends: {ROOT}/recipes/bases/sft_mix.yaml\nmodel: {tiny}\ndata: {{held_out_fraction: 0, held_out_rows: 0}}\n"
+    )
+    (tmp_path / "mixed.yaml").write_text(
+        f"extends: {ROOT}/recipes/mix.yaml\nmodel: {{from: start.yaml}}\n"
+        "data: {held_out_fraction: 0, held_out_rows: 0}\n"
+        "eval: {data: {lists: {held_out_rows: 12}, tools: {name: toy, shape: tools, held_out_rows: 8}}}\n"
+    )
+    sets = ("data.max_train_rows=32", "train.max_steps=2", "reporters=[]", "eval.replies.num_prompts=0")
+    plan = make_plan(Comparison(
+        recipes=[str(tmp_path / "mixed.yaml")], seeds=1, samples={"prompts": 2, "tokens": 4}, set=sets
+    ))  # fmt: skip
+    folder = compare_plan(plan, make_judges(("toy",), Node({}, Origin("here"))), Screen(quiet=True))
+    (entry,) = read_results(folder)[1]
+    assert (entry.state, entry.reason) == ("done", "")
+    (own,) = tmp_path.glob("runs/mixed-*/evaluations/*/about.json")
+    (start,) = tmp_path.glob("runs/start-*/evaluations/*/about.json")
+    ids = json.loads(own.read_text())["ids"]
+    assert len(ids) == 12
+    assert json.loads(start.read_text())["ids"] == ids

@@ -63,8 +63,8 @@ def _one(n: int, job: Job, plan: Plan, judges: Sequence[Judge], live_table: Live
     except Exception as error:  # a plugin's objective may fail in any way; the other runs go on
         reason = f"{type(error).__name__}: {first_line(error)}"
     else:
-        accuracy = result.summary["eval"].get("preference_accuracy")
-        live_table.put(n, "done" if accuracy is None else f"done, accuracy {accuracy:.3f}", DONE)
+        accuracy = result.summary.get("eval", {}).get("preference_accuracy")
+        live_table.put(n, f"done, accuracy {accuracy:.3f}" if isinstance(accuracy, float) else "done", DONE)
         run = run_figures(result.summary)
         verdicts = [str(path.absolute()) for path in measured.verdict_paths]
         return replace(record, state="done", measured=str(measured.path.absolute()), verdicts=verdicts, run=run)
@@ -114,7 +114,7 @@ class _Counts:
             "runs": len(self._every),
             "runs_done_before": len(self._before),
             "sft_runs": sum(start in new for start in self._starts),
-            "reference_passes": sum(summary["reference"]["rows_scored"] > 0 for summary in summaries),
+            "reference_passes": sum(bool(summary.get("reference", {}).get("rows_scored")) for summary in summaries),
             "tokenizations": len(self._stored() - self._tokens),
         }
 

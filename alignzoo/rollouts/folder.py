@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from safetensors.numpy import save_file
 
 from alignzoo.core.arrays import mmap_safetensors
 from alignzoo.core.artifacts import Manifest, atomic_folder, quarantine, read_verified, write_manifest
+from alignzoo.core.door import BadFile
 from alignzoo.core.files import translate_os_errors
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -52,6 +54,7 @@ class RolloutFolder:
         rollout: int,
         phase: str,
         make: Callable[[], Arrays],
+        fits: Callable[[Arrays], bool],
         texts: Callable[[Arrays], Sequence[Any]] | None = None,
     ) -> Arrays:
         """Return the arrays of a phase, made and written if they are not there.
@@ -60,6 +63,7 @@ class RolloutFolder:
             rollout: The number of the rollout.
             phase: One of `PHASES`.
             make: Makes the arrays.
+            fits: Tells arrays of the right form. Others are set aside, as a damaged folder is.
             texts: From the arrays to JSON values that are written beside them, one a line.
 
         Raises:
@@ -68,7 +72,10 @@ class RolloutFolder:
         folder = self.root / f"{rollout:06d}" / phase
         about = read_verified(folder, PhaseManifest)
         if about is not None and about["run"] == self.run and about["rollout"] == rollout:
-            return mmap_safetensors(folder / PHASES[phase])
+            with suppress(BadFile):
+                found = mmap_safetensors(folder / PHASES[phase])
+                if fits(found):
+                    return found
         if folder.exists() and self.writes:
             quarantine(folder)
         arrays = make()

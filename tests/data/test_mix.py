@@ -57,6 +57,12 @@ def numbers(rows, name: str) -> list[int]:
     return [int(row.id.rpartition(":")[2]) for row in rows if row.id.startswith(f"{name}/")]
 
 
+def test_sources_of_one_name_are_numbered_around_given_names():
+    given = [part("toy-3", 1)] + [Numbered(rows=1) for _ in range(4)]
+    parts = Mix(of=(*given, Numbered(rows=1, **{"as": "numbered-2"}))).parts
+    assert list(parts) == ["toy-3", "numbered", "numbered-3", "numbered-4", "numbered-5", "numbered-2"]
+
+
 def test_without_weights_every_row_is_there_once_and_any_beginning_has_the_proportions():
     source = Mix(of=(part("a", 600), part("b", 300), part("c", 100)))
     found = read_rows(source)
@@ -205,7 +211,11 @@ def test_the_fingerprint_has_all_that_the_rows_depend_on(recipe, tmp_path):
     [
         ("data.weights=[1,2]", "data.weights: 2 weights for 3 sources"),
         ("data.of=[]", r"data.of: .* has too few items; expected at least 1"),
-        ("data.weights=[1,2,0]", "data.weights.2: 0 is out of bounds; expected above 0"),
+        ("data.weights=[1,2,0]", "data.weights.2: 0 is out of bounds; expected at least 1e-12"),
+        ("data.weights=[1,2,5e-324]", "data.weights.2: 5e-324 is out of bounds; expected at least 1e-12"),
+        ("data.weights=[1,2,.inf]", "data.weights.2: inf is not a finite number"),
+        (f"data.of.2.as={'a' * 101}", "data.of.2.as: .*at most 100"),
+        (f"eval.data.{'a' * 101}={{name: hh}}", "eval.data: .*at most 100"),
         ("data.of.1.shap=tools", r"data.of.1.shap: no such field; did you mean 'shape'"),
         ("data.of.1.name=toi", r"data.of.1.name: no data source is called 'toi'"),
         ("data.of.0.train_on=all", r"of.0.train_on is one for all sources: set it beside `of`"),

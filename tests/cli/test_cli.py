@@ -63,6 +63,7 @@ def test_each_mistake_exits_with_2(arguments, words):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_validate_prints_the_plan_and_dry_run_is_the_same():
     done = cli("validate", "recipes/dpo_hh.yaml", *SMALLEST)
     assert done.returncode == 0, done.stderr

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from alignzoo.core.console import Screen
+from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.core.errors import RunFailed
 from alignzoo.data.trees import TokenIds
 from alignzoo.interfaces.group import Group
@@ -29,6 +30,7 @@ from alignzoo.rollouts.prompts import Prompts
 from alignzoo.rollouts.rewards import Judged, combine, score
 from alignzoo.rollouts.scores import TokenValues, score_rows, token_cuts
 from alignzoo.rollouts.select import Selection, select
+from alignzoo.rollouts.shares import in_shares
 from alignzoo.scoring.advantages import advantage_input, advantages
 from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.scored_batch import TokenScores
@@ -64,6 +66,8 @@ class Rollouts:
     screen: Screen
     budget: int
     """Token slots of a micro-batch."""
+    ranks: Ranks = field(default_factory=Ranks)
+    """The processes. Each draws, judges and scores for its share of the prompts, and all hold the whole rollout."""
     line: dict[str, Any] | None = None
     """The figures of a rollout, in its first step."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -160,15 +164,25 @@ class Rollouts:
 
     def _draw(self, rollout: int, places: NDArray[np.int64], tokens: list[TokenIds]) -> Arrays:
         found: dict[str, NDArray[Any]] = {}
-        for prefix, each in self._each.items():
-            greedy, count = prefix == GREEDY, len(tokens) * each
-            with self.screen.without_bars().bar("drawing", count) as advance:
-                draws = draw(
-                    self.scorer.model, self.tokenizer, tokens, self.prompts.rows[places].tolist(), self.config,
-                    seed=self.recipe.seed, rollout=rollout, greedy=greedy, progress=advance,
-                )  # fmt: skip
+        for prefix in self._each:
+            draws = self._draws(rollout, tokens, self.prompts.rows[places], greedy=prefix == GREEDY)
             found |= {prefix + name: values for name, values in draws.arrays().items()}
         return found
+
+    def _draws(self, rollout: int, tokens: list[TokenIds], rows: NDArray[np.int64], **options: Any) -> Draws:
+        """Return draws of some prompts; each process draws for its share of them."""
+        sizes = [len(prompt) + self.config.max_new_tokens * self.config.completions for prompt in tokens]
+
+        def work(mine: list[int]) -> list[Draws]:
+            each = 1 if options.get("greedy") else options.get("completions", self.config.completions)
+            with self.screen.without_bars().bar("drawing", len(mine) * each) as advance:
+                return draw(
+                    self.scorer.model, self.tokenizer, [tokens[i] for i in mine], rows[mine].tolist(), self.config,
+                    seed=self.recipe.seed, rollout=rollout, progress=advance, precision=self.scorer.precision,
+                    **options,
+                ).by_prompt(len(mine))  # fmt: skip
+
+        return Draws.concat(in_shares(self.ranks, sizes, work))
 
     def _judge(
         self, drawn: Arrays, draws: Draws, texts: list[str], places: NDArray[np.int64], when: str
@@ -182,8 +196,16 @@ class Rollouts:
     def _scores(
         self, prompts: Prompts, places: NDArray[np.int64], draws: Draws, texts: list[str], when: str
     ) -> NDArray[np.float64]:
-        """Return every judge's scores of draws for some prompts."""
-        return score(self.config.rewards, prompts.asked(places, texts, draws.finished), when)
+        """Return every judge's scores of draws for some prompts; each process asks for its share of them."""
+        parts, each = draws.by_prompt(len(places)), len(draws) // len(places)
+
+        def work(mine: list[int]) -> list[NDArray[np.float64]]:
+            own = Draws.concat([parts[i] for i in mine])
+            said = [text for i in mine for text in texts[i * each : (i + 1) * each]]
+            found = score(self.config.rewards, prompts.asked(places[mine], said, own.finished), when)
+            return np.split(found, len(mine), axis=1)
+
+        return np.concatenate(in_shares(self.ranks, [len(part.tokens) for part in parts], work), axis=1)
 
     def _lines(self, draws: Draws, texts: list[str], places: NDArray[np.int64], judged: Arrays) -> list[dict[str, Any]]:
         """Return one line a draw, for a reader; the first of a prompt has the prompt too."""
@@ -212,16 +234,16 @@ class Rollouts:
         found: dict[str, NDArray[Any]] = {}
         group = objective.data == "group"
         if group and (self.calendar.updates > 1 or objective.advantage_reads_log_probs):
-            found[OLD] = score_rows(self.scorer, trees, self.budget, say)["log_prob"]
+            found[OLD] = score_rows(self.scorer, trees, self.budget, say, ranks=self.ranks)["log_prob"]
         reads = objective.reference in ("sequence", "token") or objective.advantage_reads_log_probs
         if self.reference is not None and reads and len(trees):
-            found["ref_log_prob"] = score_rows(self.reference, trees, self.budget, say)["log_prob"]
+            found["ref_log_prob"] = score_rows(self.reference, trees, self.budget, say, ranks=self.ranks)["log_prob"]
         if group:
             input_ = self._advantage_input(chosen, found, states)
             found["advantage"] = advantages(objective, input_, self.builder.names(range(len(trees))), when).numpy()
         return found | divergence(
             self.scorer, self.reference, tokens, draws, self.config.kl_rows, self.config.temperature, self.budget,
-            self.screen,
+            self.screen, self.ranks,
         )  # fmt: skip
 
     def _scored_fits(self, found: Arrays, chosen: Selection, draws: Draws) -> bool:
@@ -288,17 +310,14 @@ class Rollouts:
         if not len(places):
             return {}
         tokens, ids = self.held_out.tokens(places), self.held_out.ids(places)
-        rows = self.held_out.rows[places].tolist()
-        draws = draw(
-            self.scorer.model, self.tokenizer, tokens, rows, self.config, seed=self.recipe.seed, rollout=HELD_OUT,
-            completions=1,
-        )  # fmt: skip
+        draws = self._draws(HELD_OUT, tokens, self.held_out.rows[places], completions=1)
         when = "held-out draws: "
         raw = self._scores(self.held_out, places, draws, draws.texts(self.tokenizer), when)
         judged: Judged = combine(raw, draws.finished, self.config, ids, when)
         values = divergence(
-            self.scorer, self.reference, tokens, draws, len(draws), self.config.temperature, self.budget, self.screen
-        )
+            self.scorer, self.reference, tokens, draws, len(draws), self.config.temperature, self.budget, self.screen,
+            self.ranks,
+        )  # fmt: skip
         found = figures(draws, raw, judged, self.config.rewards) | divergence_figures(values)
         return {"drawn": float(len(draws))} | found
 

@@ -32,13 +32,16 @@ class Online:
         """Return the parts of a run with `rollout`, None for another run.
 
         Raises:
-            UserError: There are several processes, or fewer prompts than a rollout has.
+            UserError: The model or its optimizer is sharded, or there are fewer prompts than a rollout has.
         """
         recipe, config = job.recipe, job.recipe.rollout
         if config is None:
             return None
-        if job.ranks.count > 1:
-            raise UserError("completions are drawn by one process", where="rollout", expected="a job of one process")
+        if job.ranks.parted:
+            raise UserError(
+                "completions are drawn by processes that each hold the whole model and its optimizer",
+                where="rollout", expected="a launch without FSDP2 and ZeRO",
+            )  # fmt: skip
         limits = (recipe.tokens.max_length, config.max_new_tokens, job.screen.info)
         train, held_out = (Prompts.of(part, *limits) for part in (data.train, data.answered))
         calendar = Calendar(recipe.train, config, len(train), recipe.seed)
@@ -70,9 +73,9 @@ class Online:
         tokenizer: PreTrainedTokenizerBase,
     ) -> Rollouts:  # fmt: skip
         """Return the source of the run's batches."""
-        folder = RolloutFolder(job.folder.path / "rollouts", job.resolved.fingerprint, job.folder.writes)
+        folder = RolloutFolder(job.folder.path / "rollouts", job.resolved.fingerprint, job.ranks)
         budget = 2 * job.recipe.train.micro_batch_tokens  # no activations are kept
         return Rollouts(
             job.recipe, self.calendar, scorer, reference, builder, tokenizer, self.train, self.held_out, folder,
-            job.screen, budget,
+            job.screen, budget, job.ranks,
         )  # fmt: skip

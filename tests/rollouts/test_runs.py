@@ -167,12 +167,3 @@ def test_rows_of_a_prompt_alone_are_drawn_for(online, home, objective):
     assert any(line["grad_norm"] > 0 for line in lines(done.folder, "train"))
     assert all("loss" not in line and "reward" in line for line in lines(done.folder, "eval"))
     assert done.summary["reference"]["rows_scored"] == 0
-
-
-@pytest.mark.slow
-def test_several_processes_are_refused_with_a_sentence(home):
-    from jobs import SMALLEST, start
-
-    job = start(home, ["run", "recipes/online/dpo_hh.yaml", *SMALLEST, "train.max_steps=1"], ranks=2)
-    assert set(job.wait()) == {2}
-    assert [line for line in job.errors() if "completions are drawn by one process" in line]

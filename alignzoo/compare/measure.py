@@ -134,9 +134,12 @@ class _Measuring:
 
     def figures(self) -> EvaluationFolder:
         """Return the folder of figures and replies; compute it if it is missing."""
+        sampling = self.settings.model_dump()
+        if not sampling["validation_prompts"]:  # as before there were any
+            del sampling["validation_prompts"]
         about = {
             "format": FORMAT, "weights": self.model.trained_weights, "start": self.model.weights,
-            "tokens": self.store.key, "sampling": self.settings.model_dump(),
+            "tokens": self.store.key, "sampling": sampling,
         }  # fmt: skip
         RunFolder(self.folder).check_links()
         path = self.folder / "evaluations" / digest(about)
@@ -187,7 +190,7 @@ class _Measuring:
         builder.live = reference if objective.reference in ("live", "moving") else None
         examples = row_figures(policy, builder, test, budget, self.screen, at_start=own)
         lines = reply_lines(
-            policy, reference, self.tokenizer, held_out, test & (recipe.data.train_on != "all"), self.settings, budget,
+            policy, reference, self.tokenizer, held_out, test, recipe.data.train_on != "all", self.settings, budget,
             self.screen,
         )  # fmt: skip
         return examples, lines

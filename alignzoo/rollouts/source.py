@@ -18,6 +18,8 @@ from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.core.errors import RunFailed
 from alignzoo.data.trees import TokenIds
 from alignzoo.interfaces.group import Group
+from alignzoo.models.ending import Ending
+from alignzoo.models.generation import end_tokens
 from alignzoo.models.tokenizers import decode
 from alignzoo.recipe.rollout import RolloutConfig
 from alignzoo.recipe.schema import Recipe
@@ -78,6 +80,9 @@ class Rollouts:
         self.config: RolloutConfig = self.recipe.rollout
         self.objective = self.recipe.objective
         self._each = {"": self.config.completions} | ({GREEDY: 1} if self.objective.greedy_baseline else {})
+        own = {self.tokenizer.get_vocab()[token] for token in self.config.end_tokens}
+        ends = frozenset(own | end_tokens(self.scorer.model, self.tokenizer))
+        self.ending = Ending(self.tokenizer, ends, self.config.stop)
         self.builder.max_new_tokens = self.config.max_new_tokens
         self._held = -1
         self._rows_of: list[list[int]] = []
@@ -135,7 +140,7 @@ class Rollouts:
             "drawn", lambda: self._draw(turn.rollout, places, tokens), lambda found: draws_fit(found, counts, *limits)
         )
         draws = Draws.from_arrays(drawn)
-        texts = cache(lambda: draws.texts(self.tokenizer))
+        texts = cache(lambda: draws.texts(self.ending))
         judged = phase(
             "judged", lambda: self._judge(drawn, draws, texts(), places, when),
             lambda found: all_fit(found, {
@@ -159,7 +164,8 @@ class Rollouts:
             self._after = self._next_states(chosen, scored, states)
         self._held, self._rows_of = turn.rollout, chosen.rows_of
         self.line = {"rollout": turn.rollout, "rows": len(chosen.trees)}
-        self.line |= figures(draws, judged["raw"], found, self.config.rewards) | divergence_figures(scored)
+        plain = combine(judged["raw"], draws.finished, self.config, ids, when, normalize=False)
+        self.line |= figures(draws, judged["raw"], plain, self.config.rewards) | divergence_figures(scored)
         self._last, self._times = self.line, self.seconds
 
     def _draw(self, rollout: int, places: NDArray[np.int64], tokens: list[TokenIds]) -> Arrays:
@@ -179,7 +185,7 @@ class Rollouts:
                 return draw(
                     self.scorer.model, self.tokenizer, [tokens[i] for i in mine], rows[mine].tolist(), self.config,
                     seed=self.recipe.seed, rollout=rollout, progress=advance, precision=self.scorer.precision,
-                    **options,
+                    ending=self.ending, **options,
                 ).by_prompt(len(mine))  # fmt: skip
 
         return Draws.concat(in_shares(self.ranks, sizes, work))
@@ -190,7 +196,7 @@ class Rollouts:
         found = {"raw": self._scores(self.prompts, places, draws, texts, when)}
         if f"{GREEDY}tokens" in drawn:
             greedy = Draws.from_arrays(drawn, GREEDY)
-            found[f"{GREEDY}raw"] = self._scores(self.prompts, places, greedy, greedy.texts(self.tokenizer), when)
+            found[f"{GREEDY}raw"] = self._scores(self.prompts, places, greedy, greedy.texts(self.ending), when)
         return found
 
     def _scores(
@@ -202,7 +208,7 @@ class Rollouts:
         def work(mine: list[int]) -> list[NDArray[np.float64]]:
             own = Draws.concat([parts[i] for i in mine])
             said = [text for i in mine for text in texts[i * each : (i + 1) * each]]
-            found = score(self.config.rewards, prompts.asked(places[mine], said, own.finished), when)
+            found = score(self.config.rewards, prompts.asked(places[mine], said, own), when)
             return np.split(found, len(mine), axis=1)
 
         return np.concatenate(in_shares(self.ranks, [len(part.tokens) for part in parts], work), axis=1)
@@ -210,10 +216,13 @@ class Rollouts:
     def _lines(self, draws: Draws, texts: list[str], places: NDArray[np.int64], judged: Arrays) -> list[dict[str, Any]]:
         """Return one line a draw, for a reader; the first of a prompt has the prompt too."""
         each, raw = len(draws) // len(places), judged["raw"]
+        lenient = self.config.model_copy(update={"missing": "drop"})  # raw scores are kept whatever becomes of them
+        known = combine(raw, draws.finished, lenient, self.prompts.ids(places), normalize=False)
+        rewards = np.where(known.kept, known.reward, np.nan).reshape(-1)
         ids, prompts = self.prompts.ids(places), decode(self.tokenizer, self.prompts.tokens(places))
         return [
             {"row": ids[n // each], "number": n % each, "reply": text, "finished": bool(draws.finished[n]),
-             "scores": [None if np.isnan(value) else float(value) for value in raw[:, n]]}
+             "reward": _or_none(rewards[n]), "scores": [_or_none(value) for value in raw[:, n]]}
             | ({} if n % each else {"prompt": prompts[n // each]})
             for n, text in enumerate(texts)
         ]  # fmt: skip
@@ -312,14 +321,18 @@ class Rollouts:
         tokens, ids = self.held_out.tokens(places), self.held_out.ids(places)
         draws = self._draws(HELD_OUT, tokens, self.held_out.rows[places], completions=1)
         when = "held-out draws: "
-        raw = self._scores(self.held_out, places, draws, draws.texts(self.tokenizer), when)
-        judged: Judged = combine(raw, draws.finished, self.config, ids, when)
+        raw = self._scores(self.held_out, places, draws, draws.texts(self.ending), when)
+        judged: Judged = combine(raw, draws.finished, self.config, ids, when, normalize=False)
         values = divergence(
             self.scorer, self.reference, tokens, draws, len(draws), self.config.temperature, self.budget, self.screen,
             self.ranks,
         )  # fmt: skip
         found = figures(draws, raw, judged, self.config.rewards) | divergence_figures(values)
         return {"drawn": float(len(draws))} | found
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
 def _without_old(known: dict[str, TokenScores]) -> dict[str, TokenScores]:

@@ -211,6 +211,7 @@ def test_every_run_of_a_comparison_is_an_ordinary_run(started):
         (["dpo_hh", "--baseline", "dop_hh"], "no row is called 'dop_hh'; did you mean 'dpo_hh'?"),
         (["dpo_hh", "--judge", "tyo"], "no judge is called 'tyo'; did you mean 'toy'?"),
         (["dpo_hh", "--select", "sample.reward"], "there is no metric 'sample.reward' of validation rows; expected one of"),
+        (["dpo_hh", "--select", "toy.reward", "--judge", "toy"], "'toy.reward' is a figure of replies, and there are none to"),
         (["dop_hh"], "no such recipe"),
     ],
 )  # fmt: skip

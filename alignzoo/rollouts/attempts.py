@@ -29,6 +29,7 @@ from alignzoo.rollouts.calendar import Calendar, Turn
 from alignzoo.rollouts.draw import Draws, draw
 from alignzoo.rollouts.drawn_by import POLICY, columns_of, draw_all, drawers
 from alignzoo.rollouts.folder import Arrays, RolloutFolder
+from alignzoo.rollouts.forms import Form, all_fit, draws_fit
 from alignzoo.rollouts.prompts import Prompts
 from alignzoo.rollouts.rewards import Judged, combine, score
 from alignzoo.rollouts.shares import in_shares
@@ -106,7 +107,8 @@ class Attempts:
         Args:
             turn: The place of the step.
             when: The step, for a message.
-            phase: Called with attempt, name, maker of the arrays and lines of text; reads or makes them.
+            phase: Called with attempt, name, maker of the arrays, a test of their form, and a maker of lines of text;
+                reads or makes them.
 
         Returns:
             The attempts, and for each of the rollout's prompts the place of the one that is learnt from among those of
@@ -134,11 +136,21 @@ class Attempts:
     def _attempt(
         self, rollout: int, attempt: int, places: NDArray[np.int64], when: str, phase: Callable[..., Arrays]
     ) -> Attempt:
-        drawn = phase(attempt, "drawn", lambda: self._draw(rollout, places))
+        each = {"": self.config.completions} | ({GREEDY: 1} if self.recipe.objective.greedy_baseline else {})
+        counts = {prefix: len(places) * count for prefix, count in each.items()}
+        vocabulary = int(self.policy.model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
+        drawn = phase(
+            attempt, "drawn", lambda: self._draw(rollout, places),
+            lambda found: draws_fit(found, counts, self.config.max_new_tokens, vocabulary),
+        )  # fmt: skip
         draws = Draws.from_arrays(drawn)
         texts = cache(lambda: draws.texts(self.ending))
         judged = phase(
             attempt, "judged", lambda: self._judge(drawn, draws, texts(), places, when),
+            lambda found: all_fit(found, {
+                f"{prefix}raw": Form(np.float64, (len(self.config.rewards), count), infinite=False)
+                for prefix, count in counts.items()
+            }),
             lambda found: self._lines(draws, texts(), places, found["raw"]),
         )  # fmt: skip
         ids = self.prompts.ids(places)

@@ -5,16 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, FiniteFloat
 
 from alignzoo.core.arrays import mmap_safetensors
 from alignzoo.core.artifacts import read_verified
-from alignzoo.core.door import read_json_lines
+from alignzoo.core.door import read_json_lines, validated
 from alignzoo.core.errors import UserError
 from alignzoo.rollouts.folder import PHASES, TEXTS, PhaseManifest, attempt_of
+
+
+class RolloutLine(BaseModel, extra="allow"):
+    """What a line of metrics.jsonl has for a rollout, beside its step."""
+
+    rollout: Annotated[int, Field(ge=0)]
+    reward: FiniteFloat | None = None
+    kl: FiniteFloat | None = None
+    length: FiniteFloat | None = None
 
 
 class Reply(BaseModel):
@@ -41,9 +50,11 @@ def rollout_of(lines: Sequence[dict[str, Any]], step: int | None, where: Path) -
         where: The run folder, for a message.
 
     Raises:
-        UserError: The run has no rollouts, or none of that step.
+        UserError: The run has no rollouts, or none of that step; or a line of a rollout is damaged.
     """
     found = [line for line in lines if line["kind"] == "rollout"]
+    for line in found:
+        validated(line, where / "metrics.jsonl", RolloutLine)
     last = max((line["step"] for line in lines if line["kind"] == "train"), default=0)
     if not found:
         raise UserError("the run has no rollouts", where=str(where), expected="a run with a section `rollout`")
@@ -73,8 +84,10 @@ def replies_of(folder: Path, rollout: int) -> list[dict[str, Any]]:
     if read_verified(root / "scored", PhaseManifest) is not None:
         arrays = mmap_safetensors(root / "scored" / PHASES["scored"])
         advantage, each = arrays.get("advantage"), 1 + max(line["number"] for line in found)
-        if advantage is not None and advantage.ndim == 2:
-            prompts = arrays.get("learnt", np.arange(len(advantage)))
+        if advantage is None or advantage.ndim != 2 or advantage.shape[1] != each:
+            return found
+        prompts = arrays.get("learnt", np.arange(len(advantage)))
+        if len(prompts) == len(advantage) and set(prompts.tolist()) <= set(range(len(found) // each)):
             for prompt, own in zip(prompts.tolist(), advantage.tolist(), strict=True):
                 for number, value in enumerate(own):
                     found[prompt * each + number]["advantage"] = value

@@ -24,9 +24,10 @@ from alignzoo.rollouts.attempts import Attempt, Attempts, gone, timed
 from alignzoo.rollouts.calendar import Calendar
 from alignzoo.rollouts.figures import divergence, divergence_figures, figures
 from alignzoo.rollouts.folder import PHASES, Arrays, RolloutFolder
+from alignzoo.rollouts.forms import Form, all_fit
 from alignzoo.rollouts.prompts import Prompts
 from alignzoo.rollouts.rewards import combine
-from alignzoo.rollouts.scores import TokenValues, score_rows
+from alignzoo.rollouts.scores import TokenValues, score_rows, token_cuts
 from alignzoo.rollouts.select import Selection, select
 from alignzoo.scoring.advantages import advantage_input, advantages
 from alignzoo.scoring.batches import BatchBuilder
@@ -114,9 +115,11 @@ class Rollouts:
         turn, when = self.calendar.turn(step), f"step {step + 1}: "
         self.seconds = {}
 
-        def phase(attempt: int, name: str, make: Callable[[], Arrays], texts: Any = None) -> Arrays:
+        def phase(
+            attempt: int, name: str, make: Callable[[], Arrays], fits: Callable[[Arrays], bool], texts: Any = None
+        ) -> Arrays:  # fmt: skip
             maker = partial(gone, turn.rollout, when) if turn.update else make
-            work = partial(self.folder.phase, turn.rollout, name, maker, texts, attempt)
+            work = partial(self.folder.phase, turn.rollout, name, maker, fits, texts, attempt)
             return timed(self.seconds, name, work)
 
         made, found = self.attempts.make(turn, when, phase)
@@ -126,7 +129,10 @@ class Rollouts:
         if len(chosen.trees):
             self.builder.hold(chosen.trees, None, {})
         first = self.attempts.own(made[0])
-        scored = phase(0, "scored", lambda: self._score(chosen, first, found[places], states, when))
+        scored = phase(
+            0, "scored", lambda: self._score(chosen, first, found[places], states, when),
+            lambda known: self._scored_fits(known, chosen, first, len(places)),
+        )  # fmt: skip
         self._hold(chosen, scored)
         if self.objective.data == "group" and len(chosen.trees):
             self._after = self._next_states(chosen, scored, states)
@@ -180,6 +186,25 @@ class Rollouts:
 
     def _log_probs(self, scorer: Scorer, trees: Trees) -> NDArray[np.float32]:
         return score_rows(scorer, trees, self.budget, self.screen.info, ranks=self.ranks)["log_prob"]
+
+    def _scored_fits(self, found: Arrays, chosen: Selection, first: Attempt, learnt: int) -> bool:
+        """Return True for arrays that `_score` could have returned."""
+        objective, config, group = self.objective, self.config, self.objective.data == "group"
+        forms = {"learnt": Form(np.int64, (learnt,))} if config.max_attempts > 1 else {}
+        if len(chosen.trees):
+            tokens = Form(np.float32, (int(token_cuts(chosen.trees)[-1]),))
+            if group and (self.calendar.updates > 1 or objective.advantage_reads_log_probs):
+                forms[OLD] = tokens
+            if objective.reference in ("sequence", "token"):
+                forms["ref_log_prob"] = tokens
+            if group and (advantage := found.get("advantage")) is not None:
+                each = (len(chosen.trees), config.completions)
+                forms["advantage"] = Form(advantage.dtype, each if advantage.ndim == 2 else tokens.shape)
+        if self.reference is not None and config.kl_rows:
+            names = ("kl", "kl_sampled", "entropy", *(("mismatch",) if config.temperature == 1 else ()))
+            measured = (min(config.kl_rows, len(first.draws)),)
+            forms |= dict.fromkeys(names, Form(np.float64, measured)) | {"prompt": Form(np.int64, measured)}
+        return all_fit(found, forms) and ("advantage" in found) == (group and len(chosen.trees) > 0)
 
     def _advantage_input(self, chosen: Selection, scored: Arrays, states: States) -> Group:
         """Return the whole rollout as `advantage` sees it, in float64."""

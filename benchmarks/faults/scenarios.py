@@ -26,9 +26,9 @@ COMPARE = [
 ONLINE = [
     "recipes/online/dpo_hh.yaml", *SIZE, *DATA, *STEPS, *QUIET, "train.batch_size=4", "rollout.prompts=8", "rollout.epochs=1",
     "rollout.completions=2", "rollout.max_new_tokens=8", "rollout.max_attempts=2", "rollout.kl_rows=4",
-    "rollout.held_out_prompts=4",
+    "rollout.held_out_prompts=4", "rollout.rewards=[{name: regex, pattern: w}]",
 ]  # fmt: skip
-"""Two rollouts of two updates each, and second attempts at them."""
+"""Two rollouts of two updates each, and second attempts at them: some prompts have two draws with a w, or none."""
 IGNORED = ("timings.jsonl", "summary.json", "report.html", "results.json", "started.txt", ".lock")
 """Files that hold seconds, dates or paths."""
 DRAWN = (".png", ".svg", ".csv", ".md", ".html")

@@ -99,6 +99,14 @@ class Tokens:
         return self._statistic("reverse_kl")
 
     @property
+    def ref_normalized_entropy(self) -> Tensor:
+        """Entropy of the reference's distribution at each token, over the log of the vocabulary's size: in [0, 1].
+
+        Without gradient. Needs `statistics = ("ref_normalized_entropy",)` and `reference = "live"`.
+        """
+        return self._statistic("ref_normalized_entropy")
+
+    @property
     def uniform(self) -> Tensor:
         """A random number in [0, 1) for each token, independent of micro-batches. Needs `needs_uniform = True`."""
         return _declared(self._uniform, "a random number", "needs_uniform = True")
@@ -157,8 +165,9 @@ class Scored:
 
     @property
     def log_prob(self) -> Tensor:
-        """Log-prob log pi(y|x) under the policy, with gradient. A reward model (`head = "scalar"`) has none."""
-        return _declared(self._log_prob, "a log-prob", 'head = "language_model"` or `advantage_reads_log_probs = True')
+        """Log-prob log pi(y|x) under the policy, with gradient. A reward model has none without `language_head`."""
+        how = 'head = "language_model"`, `language_head = True` or `advantage_reads_log_probs = True'
+        return _declared(self._log_prob, "a log-prob", how)
 
     @property
     def ref_log_prob(self) -> Tensor:

@@ -75,18 +75,12 @@ class Tokens:
 
     @property
     def log_collision_prob(self) -> Tensor:
-        """Log of the collision probability sum_v pi(v)^2 of the policy's distribution at each token.
-
-        Needs `statistics = ("log_collision_prob",)`.
-        """
+        """Log of the collision probability sum_v pi(v)^2. Needs `statistics = ("log_collision_prob",)`."""
         return self._statistic("log_collision_prob")
 
     @property
     def forward_kl(self) -> Tensor:
-        """KL(pi_ref || pi) of the two distributions at each token, in nats, with gradient.
-
-        Needs `statistics = ("forward_kl",)` and `reference = "live"`.
-        """
+        """KL(pi_ref || pi) at each token, in nats, with gradient. Needs it in `statistics`, and a live reference."""
         return self._statistic("forward_kl")
 
     @property

@@ -25,6 +25,8 @@ What it does not show:
 - The best that an objective can do. Four settings are few, and settings were chosen by accuracy, which is not the win rate.
 - Anything within a rank: rows of one rank differ by less than can be told apart here. That is not the same as being equal.
 - Costs on an idle machine: two processes ran beside each other, each on one thread.
+- One accuracy: without a reference a pair is right where the chosen reply is the likelier one, and with one where it has the
+  higher implicit reward.
 - Margins across rows: each is in the unit of its own implicit reward.
 """
 

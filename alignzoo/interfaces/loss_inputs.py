@@ -203,7 +203,8 @@ class Scored:
         """
         from alignzoo.interfaces.ties import tolerance
 
-        return tolerance(*[sums for sums in (self._log_prob, self._ref_log_prob, self._scalar) if sums is not None])
+        found = (self._log_prob, self._ref_log_prob) if self._scalar is None else (self._scalar,)
+        return tolerance(*[sums for sums in found if sums is not None])
 
     def moved(self, by: Tensor) -> Scored:
         """Return the completions with log-probs, log-ratios and scalars raised by `by`, of the same shape."""
@@ -220,10 +221,7 @@ class Scored:
 
     @property
     def hidden_sum(self) -> Tensor:
-        """Sum of the last hidden states that predict the scored tokens, (..., d), without gradient.
-
-        Needs `hidden_sum = True`.
-        """
+        """Sum of the last hidden states that predict scored tokens, (..., d), detached. Needs `hidden_sum = True`."""
         return _declared(self._hidden_sum, "the hidden states", "hidden_sum = True")
 
     def flag(self, name: str) -> Tensor:

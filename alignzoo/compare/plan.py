@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import product
@@ -15,6 +17,9 @@ from alignzoo.core.errors import UserError, nearest
 from alignzoo.data.splits import holds_out, places
 from alignzoo.recipe.load import load_recipe
 from alignzoo.recipe.resolved import REFERENCE, Resolved, digest
+
+MOST_RUNS = 10_000
+"""Rows of a table, and runs of a comparison: each is a recipe to read before the first run."""
 
 
 @dataclass(frozen=True)
@@ -114,23 +119,30 @@ def make_plan(comparison: Comparison) -> Plan:
     """Read the recipes and return the plan of their runs.
 
     Raises:
-        UserError: A recipe has a problem, no recipe has a grid key, or data or starts differ without permission.
+        UserError: A recipe has a problem, no recipe has a grid key, data or starts differ without permission, or there
+            are more than MOST_RUNS runs.
     """
+    _count(len(comparison.recipes) * combinations(comparison.rows), "rows", "rows")
     rows = _rows(comparison)
-    twice = [row.label for row in rows if [other.label for other in rows].count(row.label) > 1]
-    if twice:
-        raise UserError(f"two recipes are named {twice[0]}", where="recipes", expected="different names")
+    label, times = Counter(row.label for row in rows).most_common(1)[0]
+    if times > 1:
+        raise UserError(f"two recipes are named {label}", where="recipes", expected="different names")
     plain = {row.label: _load(comparison, row.path, row.varied) for row in rows}
     _keys_exist(comparison, rows, plain)
     begun = {ancestor.path: ancestor for resolved in plain.values() for ancestor in _ancestors(resolved)}
+    tuned = {}
+    for row in rows:
+        if plain[row.label].path not in begun:
+            there = flat(plain[row.label])
+            tuned[row.label] = {key: some for key, some in (comparison.grid | row.grid).items() if key in there}
+    _count(sum(combinations(grid) for grid in tuned.values()) * comparison.seeds, "runs", "grid, seeds")
     jobs: list[Job] = []
     for row in rows:
         resolved = plain[row.label]
         if resolved.path in begun:  # the start of others is a single run, without grid and seeds
             jobs.insert(0, Job(row.label, {}, begun[resolved.path]))
             continue
-        grid = {key: values for key, values in (comparison.grid | row.grid).items() if key in flat(resolved)}
-        tried = points(grid)
+        tried = points(tuned[row.label])
         for point in tried:
             for n in range(comparison.searched if len(tried) > 1 else comparison.seeds):
                 jobs.append(_job(comparison, row, point, resolved.recipe.seed + n))
@@ -181,6 +193,16 @@ def finals(plan: Plan, chosen: Mapping[str, Mapping[str, Any]]) -> list[Job]:
             more = range(comparison.searched, comparison.seeds)
             jobs += [_job(comparison, row, first.point, first.seed + n) for n in more]
     return jobs
+
+
+def combinations(grid: Mapping[str, Collection[Any]]) -> int:
+    """Return the number of combinations of the values; 1 for an empty grid."""
+    return math.prod(len(values) for values in grid.values())
+
+
+def _count(number: int, what: str, where: str) -> None:
+    if number > MOST_RUNS:
+        raise UserError(f"the comparison has too many {what}", where=where, expected=f"at most {MOST_RUNS:,}")
 
 
 def points(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:

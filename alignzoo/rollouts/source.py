@@ -27,9 +27,10 @@ from alignzoo.rollouts.calendar import Calendar
 from alignzoo.rollouts.draw import Draws, draw
 from alignzoo.rollouts.figures import divergence, divergence_figures, figures
 from alignzoo.rollouts.folder import PHASES, Arrays, RolloutFolder
+from alignzoo.rollouts.forms import Form, all_fit, draws_fit
 from alignzoo.rollouts.prompts import Prompts
 from alignzoo.rollouts.rewards import Judged, combine, score
-from alignzoo.rollouts.scores import TokenValues, score_rows
+from alignzoo.rollouts.scores import TokenValues, score_rows, token_cuts
 from alignzoo.rollouts.select import Selection, select
 from alignzoo.rollouts.shares import in_shares
 from alignzoo.scoring.advantages import advantage_input, advantages
@@ -78,6 +79,7 @@ class Rollouts:
         assert self.recipe.rollout is not None
         self.config: RolloutConfig = self.recipe.rollout
         self.objective = self.recipe.objective
+        self._each = {"": self.config.completions} | ({GREEDY: 1} if self.objective.greedy_baseline else {})
         own = {self.tokenizer.get_vocab()[token] for token in self.config.end_tokens}
         ends = frozenset(own | end_tokens(self.scorer.model, self.tokenizer))
         self.ending = Ending(self.tokenizer, ends, self.config.stop)
@@ -124,17 +126,28 @@ class Rollouts:
                 "--fresh starts the run again"
             )
 
-        def phase(name: str, make: Callable[[], Arrays], texts: Any = None) -> Arrays:
+        def phase(
+            name: str, make: Callable[[], Arrays], fits: Callable[[Arrays], bool], texts: Any = None
+        ) -> Arrays:  # fmt: skip
             began = time.perf_counter()
-            found = self.folder.phase(turn.rollout, name, gone if turn.update else make, texts)
+            found = self.folder.phase(turn.rollout, name, gone if turn.update else make, fits, texts)
             self.seconds[name] = time.perf_counter() - began
             return found
 
-        drawn = phase("drawn", lambda: self._draw(turn.rollout, places, tokens))
+        counts = {prefix: len(tokens) * each for prefix, each in self._each.items()}
+        vocabulary = int(self.scorer.model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
+        drawn = phase(
+            "drawn", lambda: self._draw(turn.rollout, places, tokens),
+            lambda found: draws_fit(found, counts, self.config.max_new_tokens, vocabulary),
+        )  # fmt: skip
         draws = Draws.from_arrays(drawn)
         texts = cache(lambda: draws.texts(self.ending))
         judged = phase(
             "judged", lambda: self._judge(drawn, draws, texts(), places, when),
+            lambda found: all_fit(found, {
+                f"{prefix}raw": Form(np.float64, (len(self.config.rewards), count), infinite=False)
+                for prefix, count in counts.items()
+            }),
             lambda one: self._lines(draws, texts(), places, one),
         )  # fmt: skip
         found = combine(judged["raw"], draws.finished, self.config, ids, when)
@@ -143,7 +156,10 @@ class Rollouts:
             self._add_greedy(chosen, drawn, judged, ids, when)
         if len(chosen.trees):
             self.builder.hold(chosen.trees, None, {})
-        scored = phase("scored", lambda: self._score(chosen, draws, tokens, states, when))
+        scored = phase(
+            "scored", lambda: self._score(chosen, draws, tokens, states, when),
+            lambda found: self._scored_fits(found, chosen, draws),
+        )  # fmt: skip
         self._hold(chosen, scored)
         if self.objective.data == "group":
             self._after = self._next_states(chosen, scored, states)
@@ -155,9 +171,9 @@ class Rollouts:
 
     def _draw(self, rollout: int, places: NDArray[np.int64], tokens: list[TokenIds]) -> Arrays:
         found: dict[str, NDArray[Any]] = {}
-        for greedy in (False, True) if self.objective.greedy_baseline else (False,):
-            draws = self._draws(rollout, tokens, self.prompts.rows[places], greedy=greedy)
-            found |= {(GREEDY if greedy else "") + name: values for name, values in draws.arrays().items()}
+        for prefix in self._each:
+            draws = self._draws(rollout, tokens, self.prompts.rows[places], greedy=prefix == GREEDY)
+            found |= {prefix + name: values for name, values in draws.arrays().items()}
         return found
 
     def _draws(self, rollout: int, tokens: list[TokenIds], rows: NDArray[np.int64], **options: Any) -> Draws:
@@ -239,6 +255,24 @@ class Rollouts:
             self.scorer, self.reference, tokens, draws, self.config.kl_rows, self.config.temperature, self.budget,
             self.screen, self.ranks,
         )  # fmt: skip
+
+    def _scored_fits(self, found: Arrays, chosen: Selection, draws: Draws) -> bool:
+        """Return True for arrays that `_score` could have returned."""
+        objective, config, group = self.objective, self.config, self.objective.data == "group"
+        tokens = Form(np.float32, (int(token_cuts(chosen.trees)[-1]),))
+        forms: dict[str, Form] = {}
+        if group and (self.calendar.updates > 1 or objective.advantage_reads_log_probs):
+            forms[OLD] = tokens
+        reads = objective.reference in ("sequence", "token") or objective.advantage_reads_log_probs
+        if self.reference is not None and reads and len(chosen.trees):
+            forms["ref_log_prob"] = tokens
+        if self.reference is not None and config.kl_rows:
+            names = ("kl", "kl_sampled", "entropy", *(("mismatch",) if config.temperature == 1 else ()))
+            forms |= dict.fromkeys(names, Form(np.float64, (min(config.kl_rows, len(draws)),)))
+        if group and (advantage := found.get("advantage")) is not None:
+            each = (len(chosen.trees), config.completions)
+            forms["advantage"] = Form(advantage.dtype, each if advantage.ndim == 2 else tokens.shape)
+        return all_fit(found, forms) and ("advantage" in found) == group
 
     def _advantage_input(self, chosen: Selection, scored: Arrays, states: States) -> Group:
         """Return the whole rollout as `advantage` sees it, in float64."""

@@ -90,7 +90,8 @@ def test_every_kind_of_objective_trains_on_draws(online, objective):
         assert [line["drift"] for line in steps] == pytest.approx([0] * 4, abs=1e-5)
 
 
-@pytest.mark.parametrize("objective", ["grpo", pytest.param("rloo", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["grpo", "rloo"])
 def test_no_budget_changes_draws_or_the_update(online, objective):
     """One step of plain gradient descent from the same start; the difference is relative to the largest element."""
     plain = ["train.max_steps=1", "train.optimizer={name: sgd, learning_rate: 1.0}", "train.schedule={name: constant}",

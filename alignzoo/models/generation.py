@@ -39,10 +39,10 @@ from alignzoo.models.decoding import (
     crosses_length_rule,
     is_recurrent,
 )
+from alignzoo.models.ending import Ending
 from alignzoo.models.positions import max_tokens
 from alignzoo.models.sampling import Uniforms, choose
 from alignzoo.models.shared_prompt import shared_prompt_attention
-from alignzoo.models.tokenizers import decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +52,13 @@ class Reply:
     tokens: TokenIds
     """Token ids, including the end-of-sequence token if it was generated."""
     text: str
-    """Text without the end-of-sequence token and other special tokens."""
+    """Text before the end-of-sequence token or the stop string, without special tokens."""
     log_prob: float
     """Sum of the tokens' log-probs, in nats."""
     entropy: float
     """Mean entropy of the token distributions, in nats."""
     finished: bool
-    """True if the reply ends with an end-of-sequence token, False if it was truncated."""
+    """True if the reply ends with an end-of-sequence token or a stop string, False if it was truncated."""
 
 
 @torch.no_grad()
@@ -66,6 +66,7 @@ def generate_replies(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[NDArray[Any]], *, temperature: float,
     top_p: float = 1.0, max_new_tokens: int, seed: int, budget: int = 16_384, progress: Advance | None = None,
     keys: Sequence[tuple[int, ...]] | None = None, texts: bool = True, entropy: bool = True, precision: str = "float32",
+    ending: Ending | None = None,
 ) -> list[Reply]:  # fmt: skip
     """Generate one reply for each prompt. Equal prompts get different replies.
 
@@ -87,6 +88,7 @@ def generate_replies(
         texts: Decode the replies. Without, their texts are empty.
         entropy: Compute entropies. Without, they are NaN.
         precision: `bfloat16` runs the model under autocast; the weights keep their own type.
+        ending: What ends a reply; by default the end-of-sequence tokens.
 
     Returns:
         The replies in the order of the prompts.
@@ -110,7 +112,8 @@ def generate_replies(
 
     with _evaluating(model):
         strategy = choose_strategy(model, prompts, limits) if prompts else BATCHED
-    found = _Replies(limits, end_tokens(model, tokenizer), temperature, top_p, entropy, named, progress)
+    ending = ending or Ending(tokenizer, frozenset(end_tokens(model, tokenizer)))
+    found = _Replies(limits, ending, temperature, top_p, entropy, named, progress)
     while not found.done.all():  # repeats only after memory ran out, with smaller batches
         left = found.begin()
         autocast = torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bfloat16")
@@ -121,7 +124,7 @@ def generate_replies(
             for positions in _batches(model, [prompts[i] for i in left], max_new_tokens, budget, strategy):
                 batch = np.array([left[n] for n in positions])
                 _generate_batch(DecodingBatch(model, [prompts[i] for i in batch], strategy != UNCACHED), batch, found)
-    return list(found.replies(tokenizer if texts else None))
+    return list(found.replies(texts))
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
@@ -140,10 +143,10 @@ class _Replies:
     """All replies while they are generated."""
 
     def __init__(
-        self, limits: Sequence[int], ends: set[int], temperature: float, top_p: float, entropy: bool,
+        self, limits: Sequence[int], ends: Ending, temperature: float, top_p: float, entropy: bool,
         keys: Sequence[bytes], progress: Advance | None,
     ) -> None:  # fmt: skip
-        self.limits, self.ends = np.array(limits, np.int64), np.array(sorted(ends))
+        self.limits, self.ends = np.array(limits, np.int64), ends
         self.temperature, self.top_p, self.entropy = temperature, top_p, entropy
         self.uniforms, self.progress = Uniforms(keys), progress
         self.tokens = np.zeros((len(limits), max(limits, default=1)), dtype=np.int32)
@@ -171,19 +174,20 @@ class _Replies:
         self.sums[0, at] += log_prob.double().cpu().numpy()
         self.sums[1, at] += np.nan if entropy is None else entropy.double().cpu().numpy()
         self.length[at] = step + 1
-        going = ~(ids[:, None] == self.ends).any(1) & (step + 1 < self.limits[at])
+        ended = self.ends.reached(ids, lambda n: self.tokens[at[n], : self.length[at[n]]])
+        going = ~ended & (step + 1 < self.limits[at])
         self.done[at] = ~going
         self.uniforms.drop(at[~going])
         if self.progress is not None and not going.all():
             self.progress(int((~going).sum()), "")
         return token, going
 
-    def replies(self, tokenizer: PreTrainedTokenizerBase | None) -> Iterator[Reply]:
-        """Yield the generated replies, with their texts if there is a tokenizer."""
+    def replies(self, decoded: bool) -> Iterator[Reply]:
+        """Yield the generated replies, with their texts if they are to be decoded."""
         all_tokens = [self.tokens[row, :length].copy() for row, length in enumerate(self.length)]
-        finished = [bool(np.isin(tokens[-1], self.ends)) for tokens in all_tokens]
-        without_end = [tokens[: len(tokens) - end] for tokens, end in zip(all_tokens, finished, strict=True)]
-        texts = decode(tokenizer, without_end, skip_special_tokens=True) if tokenizer else [""] * len(all_tokens)
+        last = np.array([tokens[-1] for tokens in all_tokens], dtype=np.int64)
+        finished = self.ends.reached(last, all_tokens.__getitem__).tolist()
+        texts = self.ends.texts(all_tokens) if decoded else [""] * len(all_tokens)
         for row, (tokens, text, end) in enumerate(zip(all_tokens, texts, finished, strict=True)):
             log_prob, entropy = (float(value) for value in self.sums[:, row])
             yield Reply(tokens, text, log_prob, entropy / len(tokens), end)

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignzoo.core.console import Advance
 from alignzoo.data.trees import TokenIds
+from alignzoo.models.ending import Ending
 from alignzoo.models.generation import Reply, generate_replies
-from alignzoo.models.tokenizers import decode
 from alignzoo.recipe.rollout import RolloutConfig
 
 Key = tuple[int, int, int]
@@ -93,15 +93,15 @@ class Draws:
         """(B G,) number of tokens of each completion."""
         return np.diff(self.cuts)
 
-    def texts(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-        """Return the completions as text, without special tokens and surrounding spaces."""
-        return [text.strip() for text in decode(tokenizer, self, skip_special_tokens=True)]
+    def texts(self, ending: Ending) -> list[str]:
+        """Return the completions as text before what ends them, without special tokens and surrounding spaces."""
+        return [text.strip() for text in ending.texts(list(self))]
 
 
 def draw(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[TokenIds], rows: Sequence[int],
     config: RolloutConfig, *, seed: int, rollout: int, greedy: bool = False, completions: int | None = None,
-    progress: Advance | None = None, precision: str = "float32",
+    progress: Advance | None = None, precision: str = "float32", ending: Ending | None = None,
 ) -> Draws:  # fmt: skip
     """Draw completions of each prompt: those of the first prompt, then those of the second, and so on.
 
@@ -117,6 +117,7 @@ def draw(
         completions: Draws of each prompt in place of the recipe's.
         progress: Receives the number of draws finished since its last call.
         precision: `bfloat16` draws under autocast.
+        ending: What ends a completion; by default the end-of-sequence tokens.
     """
     each = 1 if greedy else completions or config.completions
     repeated = [prompt for prompt in prompts for _ in range(each)]
@@ -125,6 +126,6 @@ def draw(
         generate_replies(
             model, tokenizer, repeated, temperature=0 if greedy else config.temperature, top_p=config.top_p,
             max_new_tokens=config.max_new_tokens, seed=seed, progress=progress, keys=keys,
-            texts=False, entropy=False, precision=precision,
+            texts=False, entropy=False, precision=precision, ending=ending,
         )
     )  # fmt: skip

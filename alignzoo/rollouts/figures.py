@@ -14,15 +14,9 @@ from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.data.trees import Branch, TokenIds, Tree, Trees
 from alignzoo.recipe.rollout import Reward
 from alignzoo.rollouts.draw import Draws
-from alignzoo.rollouts.rewards import Judged
+from alignzoo.rollouts.rewards import Judged, reward_names
 from alignzoo.rollouts.scores import at_temperature, score_rows, token_cuts
 from alignzoo.scoring.scorer import Scorer
-
-
-def reward_names(rewards: Sequence[Reward]) -> list[str]:
-    """Return a name for each reward; a number tells apart those of the same judge."""
-    names = [reward.judge.name for reward in rewards]
-    return [name if name not in names[:i] else f"{name}_{names[: i + 1].count(name)}" for i, name in enumerate(names)]
 
 
 def figures(draws: Draws, raw: NDArray[np.float64], judged: Judged, rewards: Sequence[Reward]) -> dict[str, float]:

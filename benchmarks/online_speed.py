@@ -34,6 +34,7 @@ from workload import ROOT, build
 
 import alignzoo
 from alignzoo.core.memory import peak_memory, reset_peak_memory, tune_malloc
+from alignzoo.models.continuous_batching import PREFILL
 from alignzoo.models.generation import generate_replies
 
 PROMPTS, EACH, NEW = 16, 8, 32
@@ -103,8 +104,11 @@ def limit(model: Any, length: int, precision: str) -> dict[str, float]:
         if isinstance(module, nn.Linear) and module is not head:
             layers[module.in_features, module.out_features] += 1
     shapes: dict[tuple[int, int, int], int] = defaultdict(int)  # rows, width, out -> how often
+    together = max(1, PREFILL // length)  # prompts of a forward
+    parts = [min(together, PROMPTS - start) * length for start in range(0, PROMPTS, together)]
     for (width, out), count in layers.items():
-        shapes[min(4096, PROMPTS * length), width, out] += count * max(1, PROMPTS * length // 4096)
+        for tokens in parts:
+            shapes[tokens, width, out] += count
         shapes[ROWS, width, out] += count * (NEW - 1)
     shapes[PROMPTS, head.in_features, head.out_features] += 1
     shapes[ROWS, head.in_features, head.out_features] += NEW - 1

@@ -13,7 +13,7 @@ from typing import Any
 import alignzoo
 from alignzoo.compare.gather import run_figures
 from alignzoo.compare.live_table import DONE, FAILED, LiveTable
-from alignzoo.compare.measure import measure
+from alignzoo.compare.measure import EvaluationSet, measure
 from alignzoo.compare.plan import Job, Plan, compared_data, start_of
 from alignzoo.compare.results import EvaluationFolder, RunRecord, write_results
 from alignzoo.core.console import Screen
@@ -73,14 +73,16 @@ def _one(n: int, job: Job, plan: Plan, judges: Sequence[Judge], live_table: Live
 
 
 def _measured(
-    resolved: Resolved, result: RunResult, plan: Plan, judges: Sequence[Judge], screen: Screen
-) -> EvaluationFolder:
-    """Measure a run, after its start, whose replies the judges compare with."""
+    resolved: Resolved, result: RunResult, plan: Plan, judges: Sequence[Judge], screen: Screen,
+    rows: EvaluationSet | None = None,
+) -> EvaluationFolder:  # fmt: skip
+    """Measure a run, after its start, whose replies to the same prompts the judges compare with."""
     start = None
+    rows = rows or EvaluationSet.measured_of(resolved, result.folder)
     if resolved.start is not None:
         below = run_resolved(resolved.start, wait=True, screen=screen)
-        start = _measured(resolved.start, below, plan, judges, screen)
-    return measure(resolved, result.folder, plan.comparison.samples, judges, start, screen)
+        start = _measured(resolved.start, below, plan, judges, screen, rows)
+    return measure(resolved, result.folder, plan.comparison.samples, judges, start, screen, rows)
 
 
 def _record(job: Job) -> RunRecord:

@@ -14,6 +14,7 @@ Otherwise a pairwise objective splits lists into pairs for all.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import replace
 from itertools import combinations, pairwise
@@ -87,6 +88,12 @@ def convert_rows(
         else:
             kept.append(row)
     return kept, skipped
+
+
+def further_pairs(rows: Sequence[Row], kept: Sequence[Row], skipped: Sequence[Skipped]) -> Counter[str]:
+    """Count what `convert_rows` makes of rows beyond one each, by the part of the id before the first "/"."""
+    made, read = (Counter(row.id.partition("/")[0] for row in some) for some in ((*kept, *skipped), rows))
+    return made - read
 
 
 def convert_side(

@@ -32,6 +32,8 @@ class Reply(BaseModel):
     reply: str
     finished: bool
     scores: list[float | None]
+    reward: float | None = None
+    """The weighted sum that is learnt from, before any normalization; None for a draw that is left out."""
     prompt: str | None = None
     """The prompt, in the line of its first draw."""
 
@@ -68,7 +70,7 @@ def replies_of(folder: Path, rollout: int) -> list[dict[str, Any]]:
     root = folder / "rollouts" / f"{rollout:06d}"
     if read_verified(root / "judged", PhaseManifest) is None:
         raise UserError("the rollout is not there, or damaged", where=str(root))
-    found = [dict(line) for line in read_json_lines(root / "judged" / TEXTS, Reply)]
+    found = [{"reward": None} | line for line in read_json_lines(root / "judged" / TEXTS, Reply)]
     if read_verified(root / "scored", PhaseManifest) is not None:
         advantage = mmap_safetensors(root / "scored" / PHASES["scored"]).get("advantage")
         if advantage is not None and advantage.size == len(found):

@@ -74,6 +74,7 @@ def test_a_working_directory_that_is_gone(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == "error: the working directory is gone\n    cd to another folder\n"
 
 
+@pytest.mark.slow
 def test_validate_prints_the_plan_and_dry_run_is_the_same():
     done = cli("validate", "recipes/dpo_hh.yaml", *SMALLEST)
     assert done.returncode == 0, done.stderr

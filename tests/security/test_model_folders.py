@@ -146,6 +146,7 @@ def test_a_tokenizer_that_can_not_be_copied_is_one_sentence(folder):
         pretrained_tokenizer(str(folder))
 
 
+@pytest.mark.slow
 def test_a_template_that_hangs_or_fills_memory_ends_in_its_child(folder, monkeypatch):
     from alignzoo.models import folder_checks
 
@@ -278,6 +279,7 @@ def test_a_hub_model_that_describes_more_than_its_weights_is_refused_after_the_d
     assert "loaded" not in downloaded
 
 
+@pytest.mark.slow
 def test_a_config_that_names_a_billion_labels_ends_in_its_child(folder, monkeypatch):
     from transformers import AutoConfig
 

@@ -47,6 +47,7 @@ def test_a_run_leaves_everything_behind(run):
     assert sample["prompt"].startswith("\n\nHuman:")
 
 
+@pytest.mark.slow
 def test_the_reference_against_itself_is_a_tie(run):
     start = read_lines(run().folder / "metrics.jsonl")[0]
     assert (start["kind"], start["step"]) == ("eval", 0)

@@ -92,8 +92,8 @@ def convert_rows(
 
 def further_pairs(rows: Sequence[Row], kept: Sequence[Row], skipped: Sequence[Skipped]) -> Counter[str]:
     """Count what `convert_rows` makes of rows beyond one each, by the part of the id before the first "/"."""
-    made, read = (Counter(row.id.partition("/")[0] for row in some) for some in ((*kept, *skipped), rows))
-    return made - read
+    made = Counter(one.id.partition("/")[0] for part in (kept, skipped) for one in part)
+    return made - Counter(row.id.partition("/")[0] for row in rows)
 
 
 def convert_side(

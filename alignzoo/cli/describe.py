@@ -90,6 +90,8 @@ def paper(cls: Any) -> str:
 def have(cls: Any) -> str:
     """Return the key of `HAVE` that says which data an objective is for."""
     by_data = {"unpaired": "labels", "ranked": "list", "chosen": "chosen"}
+    if getattr(cls, "drawn_by", ()):
+        return "rollout"
     if cls.data == "chosen" and cls.flags:
         return "marked"
     if cls.data != "pair":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import product
@@ -242,8 +242,12 @@ def _ancestors(resolved: Resolved) -> Iterator[Resolved]:
 
 def _keys_exist(comparison: Comparison, rows: Sequence[_Row], recipes: Mapping[str, Resolved]) -> None:
     known = sorted({key for resolved in recipes.values() for key in flat(resolved)})
-    own = [(f"rows, {row.label}", row.grid, sorted(flat(recipes[row.label]))) for row in rows]
-    for where, keys, there in (("grid", comparison.grid, known), ("rows", comparison.rows, known), *own):
+    asked: list[tuple[str, Iterable[str], list[str]]] = [
+        ("grid", comparison.grid, known),
+        ("rows", comparison.rows, known),
+    ]
+    asked += [(f"rows, {row.label}", row.grid, sorted(flat(recipes[row.label]))) for row in rows]
+    for where, keys, there in asked:
         for key in keys:
             if key not in there and not any(other.startswith(f"{key}.") for other in there):
                 close = nearest(key, there)

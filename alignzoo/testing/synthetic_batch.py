@@ -209,7 +209,8 @@ def _batch(
     named = {
         name: torch.tensor(ref + move, dtype=dtype) for name, move in zip(objective.references, moves, strict=True)
     }
-    constants = {name: torch.tensor(values[name], dtype=dtype) for name in objective.statistics if name in CONSTANT}
+    constant = filter(CONSTANT.__contains__, objective.statistics)
+    constants: dict[str, Tensor] = {name: torch.tensor(values[name], dtype=dtype) for name in constant}
     return Batch(
         objective, trees, leaves, torch.tensor(ref, dtype=dtype), torch.tensor(old, dtype=dtype), named, constants
     )  # fmt: skip

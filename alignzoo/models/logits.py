@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -18,8 +19,8 @@ def token_statistics(
     Args:
         logits: (N, V) logits of the policy.
         target: (N,) token ids.
-        statistics: Names among `entropy`, `log_collision_prob`, `forward_kl`, which is KL(reference || policy), and
-            `reverse_kl`, which is KL(policy || reference).
+        statistics: Names among `entropy`, `log_collision_prob`, `forward_kl`, which is KL(reference || policy),
+            `reverse_kl`, which is KL(policy || reference), and `ref_normalized_entropy`, the reference's over log V.
         ref_logits: (N, V) logits of the reference.
 
     Returns:
@@ -40,6 +41,9 @@ def token_statistics(
             reference = ref_logits - ref_logits.logsumexp(1, keepdim=True)
             own, other = (reference, log_probs) if name == "forward_kl" else (log_probs, reference)
             found.append((own.exp() * (own - other)).sum(1))
+        elif name == "ref_normalized_entropy" and ref_logits is not None:
+            reference = ref_logits - ref_logits.logsumexp(1, keepdim=True)
+            found.append(-(reference.exp() * reference).sum(1) / math.log(reference.shape[1]))
         else:
             raise ValueError(f"no statistic {name}" + ("" if ref_logits is not None else " without a live reference"))
     if ref_logits is not None:  # same arithmetic as for the policy: equal models have log-ratios of exactly 0

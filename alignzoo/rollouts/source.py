@@ -135,10 +135,11 @@ class Rollouts:
             return found
 
         counts = {prefix: len(tokens) * each for prefix, each in self._each.items()}
-        limits = (self.config.max_new_tokens, self.scorer.model.get_input_embeddings().num_embeddings)
+        vocabulary = int(self.scorer.model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
         drawn = phase(
-            "drawn", lambda: self._draw(turn.rollout, places, tokens), lambda found: draws_fit(found, counts, *limits)
-        )
+            "drawn", lambda: self._draw(turn.rollout, places, tokens),
+            lambda found: draws_fit(found, counts, self.config.max_new_tokens, vocabulary),
+        )  # fmt: skip
         draws = Draws.from_arrays(drawn)
         texts = cache(lambda: draws.texts(self.ending))
         judged = phase(

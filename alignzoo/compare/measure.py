@@ -134,12 +134,9 @@ class _Measuring:
 
     def figures(self) -> EvaluationFolder:
         """Return the folder of figures and replies; compute it if it is missing."""
-        sampling = self.settings.model_dump()
-        if not sampling["validation_prompts"]:  # as before there were any
-            del sampling["validation_prompts"]
         about = {
             "format": FORMAT, "weights": self.model.trained_weights, "start": self.model.weights,
-            "tokens": self.store.key, "sampling": sampling,
+            "tokens": self.store.key, "sampling": self.settings.model_dump(),
         }  # fmt: skip
         RunFolder(self.folder).check_links()
         path = self.folder / "evaluations" / digest(about)

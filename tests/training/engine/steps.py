@@ -74,13 +74,16 @@ def every() -> dict[str, Objective]:
     return {one.name: one for one in alone} | more | compositions()
 
 
-def tiny_llama(seed: int = 0, head: str = "language_model", outputs: int = 0) -> PreTrainedModel:
+def tiny_llama(
+    seed: int = 0, head: str = "language_model", outputs: int = 0, tied: bool = False
+) -> PreTrainedModel:  # fmt: skip
     """Random weights, twice as large as usual: log-ratios of two of them are spread over +-4 nats."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = LlamaConfig(
             vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
             initializer_range=0.04, bos_token_id=0, eos_token_id=0, pad_token_id=0, num_labels=outputs or 1,
+            tie_word_embeddings=tied,
         )  # fmt: skip
         cls = LlamaForSequenceClassification if head == "scalar" else LlamaForCausalLM
         return cls(config).eval()
@@ -126,7 +129,7 @@ def build(
     """An engine on a tiny Llama. The reference is another one, so that every part of a loss is at work."""
     fields = {"batch_size": BATCH, "optimizer": {"name": "sgd", "learning_rate": 0.1}, "max_grad_norm": None} | train
     config = TrainConfig.model_validate(fields)
-    model = tiny_llama(head=objective.head, outputs=len(objective.outputs)).to(dtype)
+    model = tiny_llama(head=objective.head, outputs=len(objective.outputs), tied=objective.language_head).to(dtype)
     trees = rows_for(objective) if trees is None else trees
     other = Scorer(tiny_llama(seed=1).requires_grad_(False).to(dtype), layout)
     reference = live = None

@@ -1,17 +1,21 @@
-"""Compute log-probs and statistics of token distributions: entropy, collision probability, KL divergence."""
+"""Compute log-probs and statistics of token distributions: entropy, collision probability, divergences."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from alignzoo.interfaces.requirements import DIVERGENCES
+from alignzoo.interfaces.requirements import DIVERGENCES, TokenStatistic
 
 
 def token_statistics(
-    logits: Tensor, target: Tensor, statistics: Sequence[str] = (), ref_logits: Tensor | None = None
+    logits: Tensor,
+    target: Tensor,
+    statistics: Sequence[str] = (),
+    ref_logits: Tensor | None = None,
+    own: Mapping[str, TokenStatistic] | None = None,
 ) -> tuple[Tensor, ...]:
     """Compute the log-prob of each target and statistics of each distribution, in nats.
 
@@ -19,8 +23,9 @@ def token_statistics(
         logits: (N, V) logits of the policy.
         target: (N,) token ids.
         statistics: Names among `entropy`, `log_collision_prob`, `forward_kl`, which is KL(reference || policy), and
-            `reverse_kl`, which is KL(policy || reference).
+            `reverse_kl`, which is KL(policy || reference), and names in `own`.
         ref_logits: (N, V) logits of the reference.
+        own: Further statistics by name, functions of the log-probs (N, V) of policy and reference.
 
     Returns:
         Tensors (N,): the policy's log-prob, each statistic in order, and with `ref_logits` the reference's log-prob.
@@ -30,20 +35,25 @@ def token_statistics(
     """
     normalizer = logits.logsumexp(1, keepdim=True)
     found = [_at(logits, target) - normalizer[:, 0]]
+    # The same arithmetic for both: equal models have log-ratios and divergences of exactly 0.
+    ref_normalizer = None if ref_logits is None else ref_logits.logsumexp(1, keepdim=True)
     log_probs = logits - normalizer if statistics else logits
+    compares = any(name in DIVERGENCES or name in (own or ()) for name in statistics)
+    reference = ref_logits - ref_normalizer if compares and ref_logits is not None else None
     for name in statistics:
-        if name == "entropy":
+        if own is not None and name in own:
+            found.append(own[name](log_probs, reference))
+        elif name == "entropy":
             found.append(-(log_probs.exp() * log_probs).sum(1))
         elif name == "log_collision_prob":
             found.append((2 * log_probs).logsumexp(1))
-        elif name in DIVERGENCES and ref_logits is not None:
-            reference = ref_logits - ref_logits.logsumexp(1, keepdim=True)
-            own, other = (reference, log_probs) if name == "forward_kl" else (log_probs, reference)
-            found.append((own.exp() * (own - other)).sum(1))
+        elif name in DIVERGENCES and reference is not None:
+            one, other = (reference, log_probs) if name == "forward_kl" else (log_probs, reference)
+            found.append((one.exp() * (one - other)).sum(1))
         else:
             raise ValueError(f"no statistic {name}" + ("" if ref_logits is not None else " without a live reference"))
-    if ref_logits is not None:  # same arithmetic as for the policy: equal models have log-ratios of exactly 0
-        found.append(_at(ref_logits, target) - ref_logits.logsumexp(1))
+    if ref_logits is not None and ref_normalizer is not None:
+        found.append(_at(ref_logits, target) - ref_normalizer[:, 0])
     return tuple(found)
 
 

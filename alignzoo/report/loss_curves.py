@@ -18,6 +18,7 @@ from torch import Tensor
 
 from alignzoo.core.errors import first_line
 from alignzoo.interfaces.objective import Objective
+from alignzoo.interfaces.requirements import OWN
 from alignzoo.objectives.synthetic import TOKENS, SyntheticInputs
 
 POINTS = 201
@@ -172,7 +173,7 @@ def _notes(objective: Objective) -> list[str]:
         "first step": objective.initial_state(),
         "mismatched at 0": objective.mismatched,
         **{f"{name} 1 and 0": True for name in objective.columns},
-        **{f"equal {name}": True for name in objective.statistics},
+        **{f"equal {name.partition(OWN)[0]}": True for name in objective.statistics},
         "equal lengths": objective.tokens and not objective.statistics,
     }
     return [note for note, holds in applies.items() if holds]

@@ -39,7 +39,9 @@ def token_statistics(
     ref_normalizer = None if ref_logits is None else ref_logits.logsumexp(1, keepdim=True)
     log_probs = logits - normalizer if statistics else logits
     compares = any(name in DIVERGENCES or name in (own or ()) for name in statistics)
-    reference = ref_logits - ref_normalizer if compares and ref_logits is not None else None
+    reference = None
+    if compares and ref_logits is not None and ref_normalizer is not None:
+        reference = ref_logits - ref_normalizer
     for name in statistics:
         if own is not None and name in own:
             found.append(own[name](log_probs, reference))

@@ -32,10 +32,6 @@ class Head(NamedTuple):
     bias: Tensor | None
     """(V,)"""
 
-    def logits(self, hidden: Tensor | None) -> Tensor:
-        """Return the logits (n, V) of some inputs (n, d)."""
-        return linear(hidden, self.weight, self.bias)
-
     def cast(self, dtype: torch.dtype) -> Head:
         """Return the head in another type."""
         return Head(self.hidden.to(dtype), self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype))
@@ -94,7 +90,7 @@ class _HeadStatistics(torch.autograd.Function):
         ctx.rows = max(1, SLICE_BYTES.get(hidden.device.type, 2**27) // (len(weight) * hidden.element_size()))
         found, kept, held = [], [], 0
         for part, wanted, ref in _cut(ctx.rows, hidden, target, reference and reference.hidden):
-            both = linear(part, weight, bias), reference and reference.logits(ref)
+            both = linear(part, weight, bias), _reference_logits(ref, reference)
             blocks = _cut(_block_rows(both[0]), both[0], wanted, both[1])
             found += [asked.of(_wide(logits), wanted_here, other) for logits, wanted_here, other in blocks]
             size = sum(one.nbytes for one in both if one is not None)
@@ -120,7 +116,7 @@ class _HeadStatistics(torch.autograd.Function):
         reference = ctx.reference
         for i, (part, wanted, ref) in enumerate(_cut(ctx.rows, hidden, target, reference and reference.hidden)):
             both, ctx.kept[i] = ctx.kept[i], None
-            logits, other = both or (linear(part, weight, bias), reference and reference.logits(ref))
+            logits, other = both or (linear(part, weight, bias), _reference_logits(ref, reference))
             _differentiate(logits, wanted, other, ctx.asked, [(n, one[i]) for n, one in slopes])
             del both, other
             if need_hidden:
@@ -156,6 +152,10 @@ def _cut(
     parts = values.split(rows)
     rest: Sequence[Tensor | None] = [None] * len(parts) if others is None else others.split(rows)
     return zip(parts, target.split(rows), rest, strict=True)
+
+
+def _reference_logits(hidden: Tensor | None, reference: Head | None) -> Tensor | None:
+    return None if hidden is None or reference is None else linear(hidden, reference.weight, reference.bias)
 
 
 def _block_rows(logits: Tensor) -> int:

@@ -110,6 +110,23 @@ def test_logits_are_never_whole(monkeypatch):
     assert largest.size == n * v
 
 
+def test_no_more_logits_are_kept_than_the_limit(monkeypatch):
+    """Products of the heads: two in each forward of a slice, and two more in the backward of each that is not kept."""
+    monkeypatch.setitem(module.SLICE_BYTES, "cpu", 4 * V * 8)
+    monkeypatch.setattr(module, "KEPT_BYTES", 2 * 4 * V * 8)  # the first slice of three
+    products = []
+    monkeypatch.setattr(module, "linear", lambda *one: (products.append(1), linear(*one))[1])
+    policy, reference, target = heads()
+    found = head_statistics(policy, target, ("forward_kl",), reference)
+    assert len(products) == 6
+    found[1].sum().backward()
+    assert len(products) == 10
+    del products[:]
+    with torch.no_grad():
+        head_statistics(policy, target, ("forward_kl",), reference)
+    assert len(products) == 6
+
+
 def test_under_autocast_the_products_are_narrow_and_the_sums_are_not():
     policy, reference, target = heads(dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):

@@ -47,7 +47,7 @@ def message(path, *arguments) -> str:
     return str(error.value)
 
 
-NEED_A_PACKAGE = {*(ROOT / "recipes" / "zoo").glob("*.yaml"), *(ROOT / "recipes" / "online").glob("*o_hh.yaml")} - {
+NEED_A_PACKAGE = {*(ROOT / "recipes" / "zoo").glob("*.yaml"), *(ROOT / "recipes" / "online").glob("*_hh.yaml")} - {
     ROOT / "recipes" / "online" / "dpo_hh.yaml"
 }
 """`tests/plugins` has these, with the package installed."""

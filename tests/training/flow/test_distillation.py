@@ -19,6 +19,7 @@ import alignzoo
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import UserError
 from alignzoo.recipe.load import load_recipe
+from alignzoo.report.summary import summary_lines
 from alignzoo.training.records import Line, read_lines
 from alignzoo.training.row_scores import write_scores
 
@@ -90,6 +91,7 @@ def test_the_loss_is_that_of_whole_logits_and_falls_and_a_run_resumes(run, recip
     first, *_, last = lines(result, "eval")
     assert first["loss"] == pytest.approx(want["gkd"], rel=1e-4)
     assert last["loss"] < first["loss"]
+    assert ("reference", "the model that the recipe names, beside the policy") in summary_lines(result.summary)
     kept = bytes_of(result.folder)
     unfinish(result.folder)
     assert bytes_of(run(recipe()).folder) == kept

@@ -1,11 +1,12 @@
 """Time the steps of two checkouts in turn: a step of one, a step of the other, on the same rows and weights.
 
-Run as: python benchmarks/before_after.py CHECKOUT [CHECKOUT ...] [--steps 20] [--batch 16]
+Run as: python benchmarks/before_after.py CHECKOUT [CHECKOUT ...] [--steps 20] [--batch 16] [--clock cpu]
 
 Each checkout is compared with this one. A child for each side imports its own `workload`, builds the model, takes two
 steps to warm up and then one step whenever it is asked, so that a busy machine slows both alike. Prints, for each shape
 and precision, the median seconds of a step on either side, the median of the ratios of neighboring steps with its 95%
-interval (of the median, by order statistics), and the largest difference between the losses.
+interval (of the median, by order statistics), and the largest difference between the losses. On a machine that is busy
+all the time, `--clock cpu` measures processor time.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 HH_FILES = [str(path) for path in sorted((ROOT.parent / "shared" / "data").glob("hh_*_test.jsonl.gz"))]
 SIDE = """
-import json, sys
+import json, sys, time
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/benchmarks"]
 import torch, workload
 torch.set_num_threads(int(sys.argv[5]))
@@ -32,7 +33,10 @@ for _ in range(2):
     bench.step()
 print("ready", flush=True)
 for _ in sys.stdin:
+    began = time.process_time()
     seconds = bench.step()
+    if sys.argv[8] == "cpu":
+        seconds = time.process_time() - began
     print(json.dumps([seconds, bench.losses[-1]]), flush=True)
 """
 
@@ -41,7 +45,7 @@ class Side:
     """A process that takes steps with the code of one checkout."""
 
     def __init__(self, checkout: Path, shape: str, precision: str, rows: int, asked: argparse.Namespace) -> None:
-        words = [checkout, shape, precision, rows, asked.threads, json.dumps(HH_FILES), asked.batch]
+        words = [checkout, shape, precision, rows, asked.threads, json.dumps(HH_FILES), asked.batch, asked.clock]
         command = [sys.executable, "-c", SIDE, *map(str, words)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=checkout)
         self._line()
@@ -93,12 +97,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch", type=int, default=16, help="pairs in a step")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: processor time, of all threads")
+    parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--shapes", nargs="+", default=["Pythia-70M", "Llama 4x256"])
     asked = parser.parse_args()
     for checkout in asked.checkout:
         print("| shape | precision | before, s | now, s | now / before | losses differ by |\n|---|---|---|---|---|---|")
         for shape in asked.shapes:
-            for precision in ("float32", "bfloat16"):
+            for precision in asked.precisions:
                 print(compare(checkout.resolve(), shape, precision, asked), flush=True)
 
 

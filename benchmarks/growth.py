@@ -100,17 +100,24 @@ def resolved(folder: Path) -> Any:
 
 
 def memory() -> dict[str, float]:
-    """MiB of this process and its children: resident, PSS, and what of PSS is not a file's. Shared pages count once in PSS."""
-    sizes = {"Rss": 0.0, "Pss": 0.0, "Pss_Anon": 0.0}
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    for process in ("self", *children):
-        try:
-            lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]
-        except OSError:  # it has ended
-            continue
-        for name, size, *_ in (line.split() for line in lines):
-            if name[:-1] in sizes:
-                sizes[name[:-1]] += int(size) / 1024
+    """MiB of this process and its children: resident, PSS, and what of PSS is not a file's. Shared pages count once in PSS.
+
+    What they share is divided by their number, so that the figures of all are read again if a child came or went meanwhile.
+    """
+    listed = Path(f"/proc/self/task/{os.getpid()}/children")
+    for _ in range(20):
+        children = listed.read_text()
+        sizes = {"Rss": 0.0, "Pss": 0.0, "Pss_Anon": 0.0}
+        for process in ("self", *children.split()):
+            try:
+                lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]
+            except OSError:  # it has ended
+                continue
+            for name, size, *_ in (line.split() for line in lines):
+                if name[:-1] in sizes:
+                    sizes[name[:-1]] += int(size) / 1024
+        if listed.read_text() == children:
+            break
     return {"resident": sizes["Rss"], "pss": sizes["Pss"], "anonymous": sizes["Pss_Anon"]}
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "training" / "engine"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "training" / "engine")]
 
 from ranks import TRAIN, of_two  # noqa: E402
 from steps import BATCH, UNLIMITED, Steps, build, difference, every, take  # noqa: E402

@@ -5,7 +5,8 @@ Run as: python benchmarks/sft_against_trl.py --trl-python PATH_OF_A_PYTHON_WITH_
 The rows are real multi-turn HH dialogues as `messages`, in a ChatML template with marks around what the assistant writes;
 its turns are scored. Each side tokenizes them itself, and trains a Llama of random weights for an epoch in float32. TRL runs
 at its defaults and at the settings listed here, with and without packing. Each figure comes from its own process, and all
-alternate within a repeat. A packed step of TRL has other rows, so that only its speed is compared. `--write` writes
+alternate within a repeat. The limit of both is the time of the epoch's matrix products alone, as in roofline.py: linear layers on
+every token, and the head on the scored ones (or on all, as TRL has it). A packed step of TRL has other rows, so that only its speed is compared. `--write` writes
 benchmarks/results/sft_against_trl.md and .json. Exits with 1 when losses on the same rows differ by more than 1e-5.
 """
 
@@ -18,14 +19,24 @@ import platform
 import statistics
 import sys
 import tempfile
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import torch
 from beside_trl import RESULTS, SideFailed, hh_rows, random_model, run_side
+from roofline import rate_of
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
+from alignzoo.data.convert import convert_rows
+from alignzoo.data.sources.files import Files
+from alignzoo.data.tokenize import tokenize
 from alignzoo.interfaces.rows import Row
 from alignzoo.models.sources.transformers import TokenizerConfig
 from alignzoo.models.tokenizers import train_tokenizer
+from alignzoo.objectives.builtin.sft import SFT
+from alignzoo.recipe.schema import TokensConfig
 
 BATCH, LONGEST, RATE, LIMIT = 32, 1024, 1e-4, 1e-5
 SPEAKERS = {"Human": "user", "Assistant": "assistant"}
@@ -79,6 +90,7 @@ class Bench:
 
     def __init__(self, folder: Path, asked: argparse.Namespace) -> None:
         self.folder, self.asked, self.count = folder, asked, 0
+        self.tokenizer: PreTrainedTokenizerBase
         self.source, rows = hh_rows()
         tokenizer = train_tokenizer(TokenizerConfig(vocab_size=8190), rows[:4000])
         tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
@@ -90,6 +102,7 @@ class Bench:
             if chat and len(tokenizer.apply_chat_template(chat)["input_ids"]) <= LONGEST and len(chats) < asked.rows:
                 chats.append(chat)
         assert len(chats) == asked.rows, f"{len(chats)} dialogues"
+        self.tokenizer = tokenizer
         (folder / "data").mkdir()
         for name, some in (("train", chats), ("test", chats[:2])):
             text = "".join(json.dumps({"messages": chat}) + "\n" for chat in some)
@@ -120,6 +133,23 @@ class Bench:
             "settings": {"learning_rate": RATE, "max_length": LONGEST, "max_grad_norm": 1.0, "bf16": False} | settings,
         }  # fmt: skip
         return run_side(self.asked.trl_python, "trl_sft_steps.py", self.place(), asked, environment, limit=1200)
+
+    def products(self) -> dict[str, float]:
+        """Seconds of processor time of an epoch's products alone, with the head on the scored tokens and on all."""
+        source = Files(path=str(self.folder / "data" / "train.jsonl"), held_out_fraction=0)
+        rows, _ = convert_rows([row for row in source.read("train") if isinstance(row, Row)], SFT(), "extremes")
+        tokens = TokensConfig(max_length=LONGEST, max_prompt_length=LONGEST - 1)
+        trees = tokenize(rows, self.tokenizer, tokens).trees
+        scored = [sum(branch.scored for branch in tree.branches) for tree in trees]
+        step = SimpleNamespace(model=AutoModelForCausalLM.from_pretrained(self.folder / "model"))
+        torch.set_num_threads(self.asked.threads)
+        found = {"tokens": int(trees.sizes.sum()), "scored": sum(scored), "ours": 0.0, "all": 0.0}
+        for at in range(0, len(trees), BATCH):
+            slots = int(trees.sizes[at : at + BATCH].sum())
+            for name, heads in (("ours", sum(scored[at : at + BATCH])), ("all", slots)):
+                seconds, _ = rate_of(step, slots, heads, torch.float32, 3, time.process_time)  # type: ignore[arg-type]
+                found[name] += seconds
+        return found
 
     def place(self) -> Path:
         """A new folder for one process."""
@@ -158,6 +188,13 @@ def table(found: dict[str, Any]) -> str:
         lines.append(
             f"| {label} | {spread} | {ratios[0]} | {on_cpu:.1f} | {ratios[1]} | {'' if differs is None else f'{differs:.1e}'} |"
         )
+    for name, what in (("ours", "the head on the scored tokens"), ("all", "the head on every token")):
+        rate = rows / found["products"][name]
+        lines.append(f"| matrix products alone, {what} | | | {rate:.1f} | {ours_cpu / rate:.2f}× | |")
+    lines += [
+        "", f"Of {found['products']['tokens']:,} tokens {found['products']['scored']:,} are scored. alignzoo takes "
+        f"{rows / ours_cpu / found['products']['ours']:.2f} times the processor time of its products alone.",
+    ]  # fmt: skip
     if found["busy"]:
         lines += ["", f"Other processes were running (load {found['busy']:.0f} on {os.cpu_count()} cores)."]
     return "\n".join(lines) + "\n"
@@ -211,6 +248,7 @@ def main() -> int:
                     file=sys.stderr,
                     flush=True,
                 )
+            found["products"] = bench.products()
             busy = os.getloadavg()[0] - asked.threads
             found["busy"] = max(found["busy"], busy if busy > 1 else 0.0)
             if asked.write:

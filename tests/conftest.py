@@ -20,6 +20,7 @@ import pytest
 from checkout import ROOT
 from hypothesis import HealthCheck, settings
 
+os.fsync = lambda handle: None  # no test cuts the power, and every run would wait for the disk dozens of times
 settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no clock")  # how long an example takes says how busy the machine is
 
@@ -38,6 +39,12 @@ def own_folders(tmp_path, monkeypatch):
     """Every test has a cache and a run folder root of its own."""
     monkeypatch.setenv("ALIGNZOO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("ALIGNZOO_RUNS", str(tmp_path / "runs"))
+
+
+@pytest.fixture
+def no_fork(monkeypatch):
+    """Parsers run in this process, as where there is no fork: a fork of a test process costs 30 ms of processor time."""
+    monkeypatch.delattr(os, "fork", raising=False)
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Commands and jobs of several processes, forked from one that has imported everything.
+"""Commands and jobs of several processes, forked from one that has imported everything but plugins.
 
 Starting one takes a tenth of a second. A fork has the parent's hash seed: where a fresh one matters, start a fresh Python.
 
@@ -9,11 +9,13 @@ were started by hand.
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import socket
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -39,6 +41,8 @@ FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 ZERO = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}
 """By recipes/accelerate/zero.yaml; stage 1 as ZERO | {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "1"}."""
 KEPT = ("PATH", "PYTHONPATH", "HOME", "HF_HUB_OFFLINE", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "ALIGNZOO_PLUGINS")
+ALIGNZOO = "import sys; sys.argv[0] = 'alignzoo'; from alignzoo.cli.app import main; main()"
+"""What pip's script `alignzoo` does."""
 SMALLEST = ["--with", "tests/smallest.yaml"]
 DPO = ["run", "recipes/dpo_hh.yaml", *SMALLEST]
 
@@ -69,10 +73,31 @@ def free_port() -> str:
         return str(free.getsockname()[1])
 
 
-def _rank(arguments: Sequence[str], environment: Mapping[str, str], output: str, errors: str = "") -> None:
+def _run(words: Sequence[str]) -> None:
+    """Do what `python WORDS` does: `-m MODULE`, `-c CODE` or a script, with its arguments."""
+    option, *rest = words
+    if option == "-c":
+        code, *rest = rest
+        sys.argv = ["-c", *rest]
+        exec(code, {"__name__": "__main__"})
+    elif option == "-m":
+        name, *rest = rest
+        sys.path.insert(0, os.getcwd())
+        sys.argv = [name, *rest]
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+    else:
+        sys.path.insert(0, str(Path(option).parent))
+        sys.argv = [option, *rest]
+        runpy.run_path(option, run_name="__main__")
+
+
+def _rank(
+    words: Sequence[str], environment: Mapping[str, str], output: str, errors: str = "", folder: str = str(ROOT)
+) -> None:
     os.environ.clear()
     os.environ.update(environment)
-    os.chdir(ROOT)
+    os.chdir(folder)
+    os.fsync = lambda handle: None  # as in conftest.py
     inside = tuple(
         str(ROOT / part) for part in ("tests", "plugins", "benchmarks")
     )  # of the tests' own path, not a user's
@@ -81,14 +106,17 @@ def _rank(arguments: Sequence[str], environment: Mapping[str, str], output: str,
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) if errors else file, 2)
-    sys.argv = ["alignzoo", *arguments]
-    from alignzoo.cli.app import main
-
     code: Any = 1
     try:
-        main()
+        _run(words)
+        code = 0
     except SystemExit as end:
         code = end.code
+        if isinstance(code, str):
+            print(code, file=sys.stderr)
+            code = 1
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -97,7 +125,7 @@ def _rank(arguments: Sequence[str], environment: Mapping[str, str], output: str,
 
 @dataclass
 class Command:
-    """One process that runs `alignzoo ARGUMENTS`."""
+    """One process that runs a command."""
 
     process: Any
     streams: Path
@@ -122,18 +150,22 @@ class Command:
         return subprocess.CompletedProcess((), self.process.exitcode, out, err)
 
 
-def command(*arguments: Any, **environment: str | None) -> Command:
-    """Start `alignzoo ARGUMENTS` in the checkout's root, with this process's environment and `environment`.
+def python(*words: Any, folder: Path = ROOT, **environment: str | None) -> Command:
+    """Start `python WORDS` in a folder, with this process's environment and `environment`.
 
     A variable that is None is not set.
     """
     streams = Path(mkdtemp(prefix="command-"))
-    words = [str(word) for word in arguments]
     files = [str(streams / name) for name in ("stdout", "stderr")]
     own = {name: value for name, value in (os.environ | environment).items() if value is not None}
-    process = CONTEXT.Process(target=_rank, args=(words, own, *files))
+    process = CONTEXT.Process(target=_rank, args=([str(word) for word in words], own, *files, str(folder)))
     process.start()
     return Command(process, streams)
+
+
+def command(*arguments: Any, folder: Path = ROOT, **environment: str | None) -> Command:
+    """Start `alignzoo ARGUMENTS`, otherwise as `python` does."""
+    return python("-c", ALIGNZOO, *arguments, folder=folder, **environment)
 
 
 @dataclass
@@ -184,7 +216,8 @@ def start(
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks > 1 else {}
         own |= environments[rank if len(environments) > 1 else 0]
         output = folder / f"rank-{rank}.txt"
-        process = CONTEXT.Process(target=_rank, args=([str(word) for word in arguments], shared | own, str(output)))
+        words = ["-c", ALIGNZOO, *(str(word) for word in arguments)]
+        process = CONTEXT.Process(target=_rank, args=(words, shared | own, str(output)))
         process.start()
         job.processes.append(process)
         job.outputs.append(output)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
 from checkout import ROOT
+from jobs import python
 
 SCRIPT = ROOT / "benchmarks" / "gpu.py"
 
 
 def ran(*arguments):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, env=environment)
+    return python(SCRIPT, *arguments, PYTHONPATH=str(ROOT), CUDA_VISIBLE_DEVICES="").wait()
 
 
 @pytest.mark.slow

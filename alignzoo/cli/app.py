@@ -122,8 +122,17 @@ def main() -> None:
     sys.exit(code)
 
 
+def _check_working_directory() -> None:
+    """Raise UserError if the working directory was removed: libraries end the process where there is none."""
+    try:
+        os.getcwd()
+    except OSError:
+        raise UserError("the working directory is gone", hint="cd to another folder") from None
+
+
 def _exit_code() -> int:
     try:
+        _check_working_directory()
         if note := launch.check_place():
             print(note, file=sys.stderr)
         result = alignzoo(standalone_mode=False)

@@ -131,11 +131,21 @@ def _value(text: str) -> Any:
 
 def _check_names(plan: Plan) -> None:
     """Raise UserError, before any run, for a baseline that is no row or a metric of no validation row."""
-    from alignzoo.compare.columns import KNOWN, PAIRS
+    from alignzoo.compare.columns import KNOWN, OF_JUDGE, PAIRS, REPLIES
     from alignzoo.core.errors import UserError, nearest
 
     known = [column.key for column in KNOWN if column.group == PAIRS]
     known += [metric.name for job in plan.jobs for metric in job.resolved.recipe.eval.metrics]
+    judges = [judge["name"] if isinstance(judge, dict) else str(judge) for judge in plan.comparison.judges]
+    of_replies = [column.key for column in KNOWN if column.group == REPLIES]
+    of_replies += [f"{judge}.{key}" for judge in judges for key, *_ in OF_JUDGE]
+    if plan.comparison.samples.validation_prompts:
+        known += of_replies
+    elif plan.comparison.select in of_replies:
+        raise UserError(
+            f"'{plan.comparison.select}' is a figure of replies, and there are none to validation prompts",
+            where="select", expected="samples: {validation_prompts: 64}, or a figure of pairs",
+        )  # fmt: skip
     if plan.comparison.select not in known:
         close = nearest(plan.comparison.select, known)
         raise UserError(

@@ -115,9 +115,10 @@ def _chosen(
 
 def _counts(console: Console, report: dict[str, Any]) -> None:
     left_out = f", {report['left_out']:,} left out" if report["left_out"] else ""
+    further = f" and {pairs:,} further pairs of lists" if (pairs := report.get("further_pairs")) else ""
     dropped = f", {report['deduplicated']:,} dropped as repeated" if report["deduplicated"] else ""
     console.print(
-        f"{report['read']:,} rows read, {report['used']:,} used ({report['train']:,} to train on, "
+        f"{report['read']:,} rows read{further}, {report['used']:,} used ({report['train']:,} to train on, "
         f"{report['held_out']:,} held out: {report['held_out_is']}), {report['skipped']:,} skipped{dropped}{left_out}"
     )
     for reason, number in report["skipped_by_reason"].items():

@@ -17,7 +17,7 @@ import click
     help="Dtype of full weights; default: as the weights that training started from.",
 )
 @click.option("--max-shard-size", "shard", default="5GB", show_default=True, help="Maximum size of a file.")
-@click.option("--force", is_flag=True, help="Replace an existing folder.")
+@click.option("--force", is_flag=True, help="Replace an exported model.")
 def command(run: Path, to: Path | None, merge: bool, dtype: str | None, shard: str, force: bool) -> None:
     """Write the policy of the finished run in folder RUN, with its tokenizer and a model card.
 

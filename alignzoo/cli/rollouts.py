@@ -33,6 +33,8 @@ def command(run: Path, step: int | None, prompts: int, as_json: bool) -> None:
         click.echo(f"\n{row}\n{(own[0].get('prompt') or '').strip()}")
         for reply in own:
             scores = ", ".join("none" if score is None else f"{score:.3f}" for score in reply["scores"])
+            if len(reply["scores"]) > 1:
+                scores += ", left out" if reply["reward"] is None else f", reward {reply['reward']:.3f}"
             advantage = f", advantage {reply['advantage']:+.3f}" if "advantage" in reply else ""
             cut = "" if reply["finished"] else " (cut)"
             click.echo(f"  [{scores}{advantage}] {reply['reply']}{cut}")

@@ -12,10 +12,10 @@ replies, judge and the start's replies. Nothing that is there is computed again.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors.numpy import save_file
 
@@ -28,6 +28,7 @@ from alignzoo.core.artifacts import atomic_folder, quarantine, read_verified, wr
 from alignzoo.core.console import Screen
 from alignzoo.core.digests import digest
 from alignzoo.core.distributed.process_group import Ranks
+from alignzoo.core.door import validated
 from alignzoo.core.errors import UserError
 from alignzoo.data.row_reader import RowReader
 from alignzoo.data.token_store import TokenStore
@@ -44,6 +45,7 @@ from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.scored_batch import NAMED
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.policy import cached_scores, device_of, open_policy, open_reference, open_scorer
+from alignzoo.training.records import MeasuredModel
 from alignzoo.training.references import needed_references
 from alignzoo.training.run import reference_weights, start_weights
 from alignzoo.training.run_folder import RunFolder
@@ -59,6 +61,7 @@ def measure(
     judges: Sequence[Judge],
     start: EvaluationFolder | None,
     screen: Screen,
+    rows: EvaluationSet | None = None,
 ) -> EvaluationFolder:
     """Return the figures of the finished run in `folder`; compute those that are missing.
 
@@ -73,13 +76,34 @@ def measure(
         judges: Judges of the replies. One that fails costs its own figures alone.
         start: Figures of the run's start, whose replies the judges compare with.
         screen: Where progress is shown.
+        rows: The evaluation set that is measured. None for the run's own rows.
 
     Raises:
         UserError: The run is not finished, or its start has changed since.
     """
-    measured = _Measuring(resolved, folder, settings, screen).figures()
+    measured = _Measuring(resolved, folder, settings, screen, rows=rows).figures()
     verdicts = [judge_replies(judge, resolved, measured, start, screen) for judge in judges]
     return EvaluationFolder(measured.path, tuple(verdicts))
+
+
+class EvaluationSet(NamedTuple):
+    """An evaluation set of a recipe."""
+
+    resolved: Resolved
+    name: str
+
+    @classmethod
+    def measured_of(cls, resolved: Resolved, folder: Path) -> EvaluationSet | None:
+        """Return the set that stands for the held-out rows of a finished run; None where it has some, or has no set."""
+        summary = RunFolder(folder).summary()
+        name = _evaluation_set(summary.get("data", {}), resolved.recipe.eval.data) if summary else None
+        return None if name is None else cls(resolved, name)
+
+    def read_by(self, run: Resolved) -> Resolved:
+        """Return the recipe of another run with this set as its own."""
+        own = run.recipe.eval.model_copy(update={"data": self.resolved.recipe.eval.data})
+        recipe, needs = run.recipe.model_copy(update={"eval": own}), self.resolved.needs | run.needs
+        return replace(run, recipe=recipe, needs=needs, registry=self.resolved.registry)
 
 
 @dataclass
@@ -92,24 +116,30 @@ class _Measuring:
     screen: Screen
     budget: int = 0
     """Token slots of a forward pass, 0 for the recipe's own. It changes no figure."""
+    rows: EvaluationSet | None = None
+    """The evaluation set that is measured. None for the run's own rows."""
 
     def __post_init__(self) -> None:
         self.recipe = self.resolved.recipe
         summary = RunFolder(self.folder).summary()
         if summary is None:
             raise UserError("the run is not finished", where=str(self.folder), hint="finish it with `alignzoo run`")
-        self.model = summary["model"]
+        self.model = validated(summary.get("model", {}), self.folder / "summary.json", MeasuredModel)
         self.ranks = Ranks(device_of(self.recipe.train.device))
         self.budget = self.budget or 2 * self.recipe.train.micro_batch_tokens  # no activations are kept for a backward
         self.tokenizer = pretrained_tokenizer(str(self.folder / "policy"), None, self.recipe.model.runs_code)
-        measured = _evaluation_set(summary["data"])
-        self.store = TokenStore(self.resolved, self.tokenizer, RunFolder(self.folder).first_day(), measured)
+        measured = self.rows.name if self.rows else _evaluation_set(summary.get("data", {}), self.recipe.eval.data)
+        read = self.rows.read_by(self.resolved) if self.rows else self.resolved
+        self.store = TokenStore(read, self.tokenizer, RunFolder(self.folder).first_day(), measured)
 
     def figures(self) -> EvaluationFolder:
         """Return the folder of figures and replies; compute it if it is missing."""
+        sampling = self.settings.model_dump()
+        if not sampling["validation_prompts"]:  # as before there were any
+            del sampling["validation_prompts"]
         about = {
-            "format": FORMAT, "weights": self.model["trained_weights"], "start": self.model["weights"],
-            "tokens": self.store.key, "sampling": self.settings.model_dump(),
+            "format": FORMAT, "weights": self.model.trained_weights, "start": self.model.weights,
+            "tokens": self.store.key, "sampling": sampling,
         }  # fmt: skip
         RunFolder(self.folder).check_links()
         path = self.folder / "evaluations" / digest(about)
@@ -160,7 +190,7 @@ class _Measuring:
         builder.live = reference if objective.reference in ("live", "moving") else None
         examples = row_figures(policy, builder, test, budget, self.screen, at_start=own)
         lines = reply_lines(
-            policy, reference, self.tokenizer, held_out, test & (recipe.data.train_on != "all"), self.settings, budget,
+            policy, reference, self.tokenizer, held_out, test, recipe.data.train_on != "all", self.settings, budget,
             self.screen,
         )  # fmt: skip
         return examples, lines
@@ -172,7 +202,7 @@ class _Measuring:
             UserError: Its weights are not those that the run started from.
         """
         reference = open_scorer(self.resolved, self.tokenizer, start, self.ranks, like=policy)
-        if weights_fingerprint(reference.model) != self.model["weights"]:
+        if weights_fingerprint(reference.model) != self.model.weights:
             raise UserError(
                 "the run's start has other weights than when the run began", where=str(self.folder),
                 hint="run it again with --fresh",
@@ -180,7 +210,7 @@ class _Measuring:
         return reference
 
 
-def _evaluation_set(data: Mapping[str, Any]) -> str | None:
+def _evaluation_set(data: Mapping[str, Any], sets: Iterable[str]) -> str | None:
     """Return the evaluation set that is measured where a run has no held-out rows, and None where it has.
 
     Raises:
@@ -188,12 +218,14 @@ def _evaluation_set(data: Mapping[str, Any]) -> str | None:
     """
     if data.get("held_out", 1):
         return None
-    if not data.get("evaluation"):
+    evaluation = data.get("evaluation")
+    measured = next((name for name in sets if isinstance(evaluation, Mapping) and name in evaluation), None)
+    if measured is None:
         raise UserError(
             "there is nothing to measure: the run has neither held-out rows nor an evaluation set", where="data",
             expected="held_out_fraction above 0, or eval.data",
         )  # fmt: skip
-    return str(next(iter(data["evaluation"])))
+    return measured
 
 
 def reward_scale(objective: Objective) -> list[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -15,6 +17,9 @@ from alignzoo.core.errors import UserError, nearest
 from alignzoo.data.splits import holds_out, places
 from alignzoo.recipe.load import load_recipe
 from alignzoo.recipe.resolved import REFERENCE, Resolved, digest
+
+MOST_RUNS = 10_000
+"""Rows of a table, and runs of a comparison: each is a recipe to read before the first run."""
 
 
 @dataclass(frozen=True)
@@ -105,23 +110,27 @@ def make_plan(comparison: Comparison) -> Plan:
     """Read the recipes and return the plan of their runs.
 
     Raises:
-        UserError: A recipe has a problem, no recipe has a grid key, or data or starts differ without permission.
+        UserError: A recipe has a problem, no recipe has a grid key, data or starts differ without permission, or there
+            are more than MOST_RUNS runs.
     """
+    _count(len(comparison.recipes) * combinations(comparison.rows), "rows", "rows")
     rows = [(_label(path, varied), path, varied) for path in comparison.recipes for varied in points(comparison.rows)]
-    twice = [label for label, _, _ in rows if [other for other, _, _ in rows].count(label) > 1]
-    if twice:
-        raise UserError(f"two recipes are named {twice[0]}", where="recipes", expected="different names")
+    label, times = Counter(label for label, _, _ in rows).most_common(1)[0]
+    if times > 1:
+        raise UserError(f"two recipes are named {label}", where="recipes", expected="different names")
     plain = {label: _load(comparison, path, varied) for label, path, varied in rows}
     _keys_exist(comparison, plain)
     begun = {ancestor.path: ancestor for resolved in plain.values() for ancestor in _ancestors(resolved)}
+    tuned = {label: {key: values for key, values in comparison.grid.items() if key in flat(resolved)}
+             for label, resolved in plain.items() if resolved.path not in begun}  # fmt: skip
+    _count(sum(combinations(grid) for grid in tuned.values()) * comparison.seeds, "runs", "grid, seeds")
     jobs: list[Job] = []
     for label, path, varied in rows:
         resolved = plain[label]
         if resolved.path in begun:  # the start of others is a single run, without grid and seeds
             jobs.insert(0, Job(label, {}, begun[resolved.path]))
             continue
-        grid = {key: values for key, values in comparison.grid.items() if key in flat(resolved)}
-        for point in points(grid):
+        for point in points(tuned[label]):
             for n in range(comparison.seeds):
                 seed = {"seed": resolved.recipe.seed + n}
                 jobs.append(Job(label, point, _load(comparison, path, varied | point | seed)))
@@ -130,6 +139,16 @@ def make_plan(comparison: Comparison) -> Plan:
     plan = Plan(comparison, tuple(jobs), tuple(start for key, start in starts.items() if key not in own))
     _comparable(plan)
     return plan
+
+
+def combinations(grid: Mapping[str, Sequence[Any]]) -> int:
+    """Return the number of combinations of the values; 1 for an empty grid."""
+    return math.prod(len(values) for values in grid.values())
+
+
+def _count(number: int, what: str, where: str) -> None:
+    if number > MOST_RUNS:
+        raise UserError(f"the comparison has too many {what}", where=where, expected=f"at most {MOST_RUNS:,}")
 
 
 def points(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:

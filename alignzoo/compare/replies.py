@@ -24,7 +24,7 @@ from alignzoo.scoring.scorer import Scorer
 
 def reply_lines(
     policy: Scorer, reference: Scorer, tokenizer: PreTrainedTokenizerBase, held_out: TokenizedRows,
-    test: NDArray[np.bool_], settings: Sampling, budget: int, screen: Screen,
+    test: NDArray[np.bool_], usable: bool, settings: Sampling, budget: int, screen: Screen,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Return a record for each sampled reply, as in `EvaluationFolder.samples` without judges.
 
@@ -37,11 +37,14 @@ def reply_lines(
         tokenizer: Tokenizer of both.
         held_out: Held-out rows, whose prompts are used.
         test: Rows of the test split, shape (rows,).
+        usable: False for no replies: no prompt ends where a reply begins.
         settings: Number of prompts, length, temperature and seed.
         budget: Token slots of a forward pass.
         screen: Where progress is shown.
     """
-    rows = choose_reply_rows(held_out, settings.prompts, test)
+    wanted = {True: settings.prompts, False: settings.validation_prompts} if usable else {}
+    chosen = [(row, side) for side, count in wanted.items() for row in choose_reply_rows(held_out, count, test == side)]
+    rows = [row for row, _ in chosen]
     prompts = [held_out.trees[i].prompt for i in rows]
     with screen.bar("replies", len(rows)) as advance:
         replies = generate_replies(
@@ -56,7 +59,7 @@ def reply_lines(
     shown = decode(tokenizer, prompts)
     return [
         {
-            "id": held_out.rows[i].id, "test": 1, "prompt": prompt, "reply": reply.text,
+            "id": held_out.rows[i].id, "test": int(chosen[n][1]), "prompt": prompt, "reply": reply.text,
             "chosen": as_text(held_out.rows[i], 0), "length": len(reply.tokens), "finished": reply.finished,
             "kl": kl[n], "log_ratio": log_ratio[n], "entropy": reply.entropy, "distinct_2": distinct(reply.text, 2),
         }

@@ -13,7 +13,7 @@ from typing import Any
 import alignzoo
 from alignzoo.compare.gather import run_figures
 from alignzoo.compare.live_table import DONE, FAILED, LiveTable
-from alignzoo.compare.measure import measure
+from alignzoo.compare.measure import EvaluationSet, measure
 from alignzoo.compare.plan import Job, Plan, compared_data, start_of
 from alignzoo.compare.results import EvaluationFolder, RunRecord, write_results
 from alignzoo.core.console import Screen
@@ -63,8 +63,8 @@ def _one(n: int, job: Job, plan: Plan, judges: Sequence[Judge], live_table: Live
     except Exception as error:  # a plugin's objective may fail in any way; the other runs go on
         reason = f"{type(error).__name__}: {first_line(error)}"
     else:
-        accuracy = result.summary["eval"].get("preference_accuracy")
-        live_table.put(n, "done" if accuracy is None else f"done, accuracy {accuracy:.3f}", DONE)
+        accuracy = result.summary.get("eval", {}).get("preference_accuracy")
+        live_table.put(n, f"done, accuracy {accuracy:.3f}" if isinstance(accuracy, float) else "done", DONE)
         run = run_figures(result.summary)
         verdicts = [str(path.absolute()) for path in measured.verdict_paths]
         return replace(record, state="done", measured=str(measured.path.absolute()), verdicts=verdicts, run=run)
@@ -73,14 +73,16 @@ def _one(n: int, job: Job, plan: Plan, judges: Sequence[Judge], live_table: Live
 
 
 def _measured(
-    resolved: Resolved, result: RunResult, plan: Plan, judges: Sequence[Judge], screen: Screen
-) -> EvaluationFolder:
-    """Measure a run, after its start, whose replies the judges compare with."""
+    resolved: Resolved, result: RunResult, plan: Plan, judges: Sequence[Judge], screen: Screen,
+    rows: EvaluationSet | None = None,
+) -> EvaluationFolder:  # fmt: skip
+    """Measure a run, after its start, whose replies to the same prompts the judges compare with."""
     start = None
+    rows = rows or EvaluationSet.measured_of(resolved, result.folder)
     if resolved.start is not None:
         below = run_resolved(resolved.start, wait=True, screen=screen)
-        start = _measured(resolved.start, below, plan, judges, screen)
-    return measure(resolved, result.folder, plan.comparison.samples, judges, start, screen)
+        start = _measured(resolved.start, below, plan, judges, screen, rows)
+    return measure(resolved, result.folder, plan.comparison.samples, judges, start, screen, rows)
 
 
 def _record(job: Job) -> RunRecord:
@@ -112,7 +114,7 @@ class _Counts:
             "runs": len(self._every),
             "runs_done_before": len(self._before),
             "sft_runs": sum(start in new for start in self._starts),
-            "reference_passes": sum(summary["reference"]["rows_scored"] > 0 for summary in summaries),
+            "reference_passes": sum(bool(summary.get("reference", {}).get("rows_scored")) for summary in summaries),
             "tokenizations": len(self._stored() - self._tokens),
         }
 

@@ -26,6 +26,9 @@ class Sampling(Strict):
     """
 
     prompts: int = Field(128, ge=0, description="number of prompts, evenly spaced over the test split")
+    validation_prompts: int = Field(
+        0, ge=0, description="further prompts, of the validation split: a figure of replies can then choose grid points"
+    )
     tokens: int = Field(64, ge=1, description="most new tokens of a reply")
     temperature: float = Field(
         1.0, ge=0, description="sampling temperature; 0 is greedy; the KL is the policy's only at 1"

@@ -25,9 +25,9 @@ from alignzoo.core.console import Screen
 from alignzoo.core.digests import digest
 from alignzoo.core.door import UnreadableFile
 from alignzoo.evaluation.judging import ask, failure, judge_key
-from alignzoo.interfaces.judge import Judge
+from alignzoo.interfaces.judge import Asked, Judge
 from alignzoo.recipe.resolved import Resolved
-from alignzoo.training.replies import held_out_prompts
+from alignzoo.training.replies import held_out_rows
 from alignzoo.training.run_folder import RunFolder
 
 FOLDER = "verdicts"
@@ -60,13 +60,14 @@ def judge_replies(
         if kept is not None and not kept["problem"]:
             return path
         about |= {"fields": judge.model_dump(mode="json"), "problem": "", "verdicts": []}
-        prompts = held_out_prompts(resolved, RunFolder(measured.path.parent.parent), screen) if lines else {}
+        rows = held_out_rows(resolved, RunFolder(measured.path.parent.parent), screen) if lines else {}
         try:
             if lines:
-                about["verdicts"] = ask(
-                    judge, [prompts[line["id"]] for line in lines], [line["reply"] for line in lines],
-                    [line["chosen"] for line in lines], before, screen.info,
-                )  # fmt: skip
+                found = [rows[line["id"]] for line in lines]
+                prompts, columns = [prompt for prompt, _ in found], [own for _, own in found]
+                finished = [line["finished"] for line in lines]
+                asked = Asked(prompts, [line["reply"] for line in lines], columns, finished)
+                about["verdicts"] = ask(judge, asked, [line["chosen"] for line in lines], before, screen.info)
         except (Exception, SystemExit) as error:  # a judge may fail in any way; only its own figures are missing then
             about["problem"] = failure(error)
             screen.info(f"judge {judge.name} failed ({about['problem']}); its figures are left out")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import mmap
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,7 +15,10 @@ from numpy.typing import NDArray
 
 from alignzoo.core.door import BadFile, open_file, tensors, translate
 
-TYPES = {"U8": np.uint8, "I32": np.int32, "I64": np.int64, "F32": np.float32, "F64": np.float64}
+TYPES = {"U8": np.uint8, "I32": np.int32, "F32": np.float32, "F64": np.float64, "I64": np.int64}
+"""Types of tensors, in the order of the format: the last ones come first in a file, so that all are aligned."""
+PART = 2**24
+"""Bytes of a mapped array that are read at once."""
 
 
 def mmap_safetensors(path: Path) -> dict[str, NDArray[Any]]:
@@ -39,6 +44,46 @@ def mmap_bytes(path: Path) -> NDArray[np.uint8]:
     with open_file(path) as file, translate(path):
         size = os.fstat(file.fileno()).st_size
         return np.memmap(file, np.uint8, "c").view(np.ndarray) if size else np.zeros(0, np.uint8)
+
+
+def in_parts(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Yield consecutive parts of an array along its first axis, in memory that does not grow with a mapped one.
+
+    The pages of a part are let go once it is used. Values that were written to a copy-on-write array are lost.
+    """
+    owner: Any = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    size = max(1, PART * len(array) // max(1, array.nbytes))
+    for start in range(0, len(array), size):
+        part = array[start : start + size]
+        yield part
+        if isinstance(owner, mmap.mmap) and hasattr(owner, "madvise") and part.flags.c_contiguous:
+            first = part.ctypes.data - np.frombuffer(owner, np.uint8).ctypes.data
+            page = first - first % mmap.PAGESIZE
+            owner.madvise(mmap.MADV_DONTNEED, page, first + part.nbytes - page)
+
+
+def write_safetensors(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays, which may be mapped and larger than memory, to a safetensors file.
+
+    The bytes are those of the library `safetensors`, which maps all of an array at once.
+    """
+    types = {np.dtype(type): name for name, type in TYPES.items()}
+    order = list(types)
+    ordered = sorted(arrays, key=lambda name: (-order.index(arrays[name].dtype), name))
+    header, end = {}, 0
+    for name in ordered:
+        array, start = arrays[name], end
+        end += array.nbytes
+        header[name] = {"dtype": types[array.dtype], "shape": list(array.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in ordered:
+            for part in in_parts(arrays[name]):
+                file.write(part.tobytes())
 
 
 def offsets_fit(offsets: NDArray[np.int64], total: int) -> bool:

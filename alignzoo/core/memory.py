@@ -1,8 +1,9 @@
-"""Peak memory of a process, allocator settings, and out-of-memory errors."""
+"""Peak memory of a process, memory of the machine, allocator settings, and out-of-memory errors."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import resource
 import sys
@@ -29,6 +30,11 @@ def tune_malloc() -> None:
     if mallopt is not None:
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def total_memory() -> int:
+    """Return the bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def reset_peak_memory(device: torch.device) -> None:

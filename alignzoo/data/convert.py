@@ -14,9 +14,11 @@ Otherwise a pairwise objective splits lists into pairs for all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, pairwise
+from math import comb
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -41,6 +43,8 @@ NEEDED = {
     "group": "a section `rollout`",
 }  # fmt: skip
 """Kind of data -> rows that an objective on it takes."""
+MOST_PAIRS = 10_000
+"""Pairs of one ranked list; a list with more is left out and counted."""
 
 
 def convert_rows(
@@ -71,7 +75,11 @@ def convert_rows(
             skipped.append(Skipped(row.id, f"fewer than {least} completions"))
             continue
         if len(row.completions) > 2 and "pair" in wanted:
-            pairs = [row] if _stays_a_list(row, wanted, rule) else list(_pairs(row, rule, objective.ties))
+            whole = _stays_a_list(row, wanted, rule)
+            if not whole and number_of_pairs(rule, len(row.completions)) > MOST_PAIRS:
+                skipped.append(Skipped(row.id, f"over {MOST_PAIRS:,} pairs"))
+                continue
+            pairs = [row] if whole else list(_pairs(row, rule, objective.ties))
             kept += pairs
             if not pairs:
                 skipped.append(Skipped(row.id, "no pair of different scores"))
@@ -80,6 +88,12 @@ def convert_rows(
         else:
             kept.append(row)
     return kept, skipped
+
+
+def further_pairs(rows: Sequence[Row], kept: Sequence[Row], skipped: Sequence[Skipped]) -> Counter[str]:
+    """Count what `convert_rows` makes of rows beyond one each, by the part of the id before the first "/"."""
+    made = Counter(one.id.partition("/")[0] for part in (kept, skipped) for one in part)
+    return made - Counter(row.id.partition("/")[0] for row in rows)
 
 
 def convert_side(
@@ -181,14 +195,16 @@ def _check(row: Row, one: Objective | Metric) -> None:
                 )  # fmt: skip
 
 
-def pair_places(rule: PairRule, count: int) -> list[tuple[int, int]]:
+def number_of_pairs(rule: PairRule, count: int) -> int:
+    """Return the number of pairs that a rule makes of a list of `count`."""
+    return {"extremes": 1, "adjacent": count - 1, "all": comb(count, 2)}[rule]
+
+
+def pair_places(rule: PairRule, count: int) -> Iterable[tuple[int, int]]:
     """Return the places (better, worse) of each pair that a rule makes of a list of `count`, best first."""
-    last = count - 1
-    return {
-        "extremes": [(0, last)],
-        "adjacent": [(i, i + 1) for i in range(last)],
-        "all": list(combinations(range(count), 2)),
-    }[rule]
+    if rule == "all":
+        return combinations(range(count), 2)
+    return pairwise(range(count)) if rule == "adjacent" else [(0, count - 1)]
 
 
 def _pairs(row: Row, rule: PairRule, ties: bool = False) -> Iterator[Row]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from alignzoo.recipe.resolved import Resolved
 
 OF_A_SET = (
-    "source", "read", "used", "duplicates", "deduplicated", "skipped", "left_out", "skipped_by_reason",
+    "source", "read", "further_pairs", "used", "duplicates", "deduplicated", "skipped", "left_out", "skipped_by_reason",
     "truncated_prompts", "truncated_completions", "lengths", "skipped_rows", "sources",
 )  # fmt: skip
 """What data.json has of an evaluation set, as of the data themselves."""

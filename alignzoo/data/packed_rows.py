@@ -47,4 +47,4 @@ def unpack(raw: bytes, rows: Sequence[Row]) -> TokenizedRows:
     built = Trees([row.id for row in kept], tokens, segments, trees, spans, span_cuts, keys=arrays["keys"])
     skipped = [Skipped(*one) for one in about["skipped"]]
     prompts, completions = about["truncated"]
-    return TokenizedRows(built, kept, skipped, prompts, completions, Counter(about["boundary"]), about["cut"])
+    return TokenizedRows(built, kept, skipped, prompts, completions, Counter(about["boundary"]), cut=about["cut"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from alignzoo.data.convert import check_measurable, convert_rows, with_columns, with_mismatched
+from alignzoo.data.convert import check_measurable, convert_rows, further_pairs, with_columns, with_mismatched
 from alignzoo.data.tokenize import TokenizedRows, tokenize
 from alignzoo.interfaces.rows import Row
 
@@ -27,6 +27,7 @@ def prepare(
     converted, skipped = convert_rows(rows, recipe.objective, recipe.data.pairs, recipe.data.train_on)
     prepared = tokenize(converted, tokenizer, recipe.tokens, train_on=recipe.data.train_on)
     prepared.skipped += skipped
+    prepared.further_pairs = further_pairs(rows, converted, skipped)
     check_measurable(prepared.rows, metrics)
     prepared.trees = with_columns(prepared.trees, prepared.rows, recipe.objective, metrics)
     if recipe.objective.mismatched and len(prepared.trees):

@@ -36,8 +36,10 @@ SYNONYMS = {"developer": "system", "function": "tool", "ipython": "tool", "human
 SPEAKER = re.compile(r"\n\n(Human|Assistant):")
 SECONDS = 30.0
 """Processor time to render, tokenize and decode the rows that are shown."""
-MOST_TOKENS = 1_200
-"""Tokens of a prompt or a completion that are shown."""
+MOST_TOKENS, MOST_COMPLETIONS = 1_200, 64
+"""Tokens of a prompt or a completion, and completions of a row, that are shown."""
+MOST_MESSAGES = 2_000
+"""Messages of a row with all of its completions for which roles are found: the template renders each beginning."""
 Ends = list[tuple[int, str]]
 """(position behind its last character, role) of each part of a text, in order."""
 
@@ -82,7 +84,7 @@ class _ShownRow:
     def show(self) -> dict[str, Any]:
         row, rows = self.row, self.rows
         prompt = self.tree.prompt
-        names = rows.trees.names(self.index)[: len(row.completions)]
+        names = rows.trees.names(self.index)[: min(len(row.completions), MOST_COMPLETIONS)]
         ends = self._ends(row)
         parts: list[dict[str, Any]] = []
         for b, branch in enumerate(self.tree.branches[: len(names)] or (None,)):  # none: a prompt alone
@@ -110,8 +112,11 @@ class _ShownRow:
     def _ends(self, row: Row) -> list[tuple[str, Ends]]:
         """Return the text of the prompt with each completion, and where the parts of each role end in it.
 
-        A prompt alone has one text. The list is empty where the template can't render the beginnings of a chat.
+        A prompt alone has one text. The list is empty where the template can't render the beginnings of a chat, or
+        there are too many.
         """
+        if is_chat(row) and sum(len(row.prompt) + len(one.context) for one in row.completions) > MOST_MESSAGES:
+            return []
         try:
             texts = self.encoder.texts(row)
             return [(text, self._ends_of(row, b, text)) for b, text in enumerate(texts)]

@@ -176,7 +176,10 @@ def _limit(plan: SplitPlan) -> None:
             if 0 in counts:
                 empty = list(source.parts)[counts.index(0)]
                 raise UserError(f"no row of {empty} is left to train on, and it has a weight", where="data.weights")
-            for name, wanted in zip(source.parts, draws(counts, weights), strict=True):
+            wanted_of = draws(counts, weights)
+            if 0 in wanted_of:
+                raise _none_drawn(list(source.parts), counts, weights, wanted_of.index(0))
+            for name, wanted in zip(source.parts, wanted_of, strict=True):
                 own = plan.marks[name, "train"]
                 used = np.flatnonzero(own & TRAIN)
                 content = plan.hashes[name, "train"].rows[used]
@@ -188,6 +191,17 @@ def _limit(plan: SplitPlan) -> None:
             for name, most in zip(source.parts, shares(counts, limit), strict=True):
                 for place in [place for place in plan.marks if place[0] == name]:
                     _keep(plan.marks[place], side, most)
+
+
+def _none_drawn(names: Sequence[str], counts: Sequence[int], weights: Sequence[float], n: int) -> UserError:
+    """Return the error for a source of which the weights draw no row."""
+    ratios = [count / weight for count, weight in zip(counts, weights, strict=True)]
+    least = ratios.index(min(ratios))
+    first = f"the {counts[least]:,} of {names[least]} are used up first"
+    return UserError(
+        f"none of the {counts[n]:,} rows of {names[n]} are drawn: {first}",
+        where=f"data.weights.{n}", expected=f"a weight above {0.5 / ratios[least]:.4g}, or no such source",
+    )  # fmt: skip
 
 
 def _keep(marks: NDArray[np.uint8], side: int, limit: int | None) -> None:

@@ -27,15 +27,17 @@ NOTES = ("spanning", "thinking", "turns", "tool calls", "white space")
 def data_report(rows: SplitRows, train: TokenizedRows, held_out: TokenizedRows, source: DataSource) -> dict[str, Any]:
     """Build the content of a run's data.json. Its counts also go into summary.json.
 
-    `read` = `used` + `skipped` + `left_out` + `deduplicated`, and `used` = `train` + `held_out`. `left_out` counts
-    usable rows beyond the source's limits, and those that are not drawn for a mixture. A mixture has `sources`, the
-    same counts by source.
+    `read` + `further_pairs` = `used` + `skipped` + `left_out` + `deduplicated`, and `used` = `train` + `held_out`.
+    `left_out` counts usable rows beyond the source's limits, and those that are not drawn for a mixture.
+    `further_pairs` counts those of a list beyond its first one (`data.pairs`). A mixture has `sources`, the same counts
+    by source.
     """
     skipped = [*rows.skipped, *train.skipped, *held_out.skipped]
     mixed = {} if "" in source.parts else {"sources": _by_source(rows, train, held_out)}
     return {
         "source": source.model_dump(mode="json", by_alias=True),
         "read": rows.read,
+        "further_pairs": train.further_pairs.total() + held_out.further_pairs.total(),
         "used": len(train.trees) + len(held_out.trees),
         "train": len(train.trees),
         "held_out": len(held_out.trees),
@@ -77,6 +79,7 @@ def _by_source(rows: SplitRows, train: TokenizedRows, held_out: TokenizedRows) -
     late = Counter(row.id.partition("/")[0] for part in (train, held_out) for row in part.skipped)
     for name, counts in found.items():
         counts["skipped"] += late[name]
+        counts["further_pairs"] = train.further_pairs[name] + held_out.further_pairs[name]
     return found
 
 
@@ -89,9 +92,15 @@ def source_lines(sources: Mapping[str, Mapping[str, int]]) -> list[str]:
         more = [f"{counts[key]:,} {words}" for key, words in BESIDE.items() if counts.get(key)]
         lines.append(
             f"{name}: {counts['train']:,} training{share} and {counts['held_out']:,} held-out rows of "
-            f"{counts['read']:,} read" + "".join(f", {one}" for one in more)
+            f"{read_words(counts)}" + "".join(f", {one}" for one in more)
         )
     return lines
+
+
+def read_words(counts: Mapping[str, int]) -> str:
+    """Return the number of rows read, and of the pairs that `data.pairs` adds to them."""
+    further = counts.get("further_pairs")
+    return f"{counts['read']:,} read" + (f" and {further:,} further pairs of lists" if further else "")
 
 
 def data_lines(report: Mapping[str, Any], recipe: Recipe) -> list[str]:
@@ -99,7 +108,7 @@ def data_lines(report: Mapping[str, Any], recipe: Recipe) -> list[str]:
     lines = source_lines(report.get("sources", {}))
     for name, own in report.get("evaluation", {}).items():
         more = "".join(f", {own[key]:,} {words}" for key, words in BESIDE.items() if own[key])
-        lines.append(f"eval.data.{name}: {own['used']:,} rows of {own['read']:,} read{more}")
+        lines.append(f"eval.data.{name}: {own['used']:,} rows of {read_words(own)}{more}")
     return lines + content_lines(report, recipe.tokens, recipe.eval.allow_overlap)
 
 

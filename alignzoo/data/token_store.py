@@ -32,7 +32,7 @@ import numpy as np
 from filelock import FileLock
 from safetensors.numpy import save_file
 
-from alignzoo.core.arrays import mmap_safetensors
+from alignzoo.core.arrays import in_parts, mmap_safetensors
 from alignzoo.core.artifacts import Manifest, atomic_folder, quarantine, read_verified, write_manifest
 from alignzoo.core.digests import digest
 from alignzoo.core.door import BadFile, MissingFile, UnreadableFile
@@ -236,7 +236,7 @@ class TokenStore:
             return None
         most = vocabulary_size(self.tokenizer)
         for part in (train, held_out):
-            if len(part.trees.tokens) and part.trees.tokens.max() >= most:
+            if any(ids.max() >= most for ids in in_parts(part.trees.tokens)):
                 raise BadFile("damaged: a token id is not the tokenizer's", where=str(folder))
         # The report names the source as this recipe does: the files may have moved.
         source = self.source.model_dump(mode="json", by_alias=True)

@@ -54,6 +54,8 @@ class TokenizedRows:
     truncated_completions: int = 0
     boundary: Counter[str] = field(default_factory=Counter)
     """Number of rows with each of the notes of `Encoded`."""
+    further_pairs: Counter[str] = field(default_factory=Counter)
+    """Pairs of a list beyond its first one, by the part of the row's id before the first "/": a mixture's source."""
     cut: Sequence[int] | NDArray[np.int32] = ()
     """Number of tokens that truncation takes from each tree, of its prompt and of all completions."""
 
@@ -228,7 +230,9 @@ def build_trees(rows: Sequence[Row], encoded: Sequence[Encoded], tokens: TokensC
         branches = tuple(map(_branch, own, spans))
         trees.append(Tree(row.id, np.array(cut_prompt, dtype=np.int32), branches))
         kept.append(row)
-    return TokenizedRows(Trees.build(trees), kept, skipped, counts["prompts"], counts["completions"], boundary, lost)
+    return TokenizedRows(
+        Trees.build(trees), kept, skipped, counts["prompts"], counts["completions"], boundary, cut=lost
+    )
 
 
 def _branch(ids: Ids, spans: Sequence[tuple[int, int]]) -> Branch:

@@ -6,6 +6,7 @@ Their code and patterns may come from strangers, and what they make of a text ma
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import date
 from itertools import chain
@@ -17,6 +18,7 @@ from alignzoo.data.boundary import place_of
 from alignzoo.data.convert import (
     check_measurable,
     convert_side,
+    further_pairs,
     is_labeled,
     needs_labels,
     with_columns,
@@ -42,8 +44,8 @@ SECONDS, CHARACTERS_A_SECOND = 8.0, 20_000
 """Processor time to tokenize a chunk: so much, and more for more characters. Fast ones take a million a second."""
 MOST_AT_ONCE = 8
 """Chunks in work at the same time, where there are so many cores. More would keep more in memory."""
-Chunk = tuple[bool, list[Row], list[Skipped]]
-"""(is held out, rows in the objective's shape, rows that the objective can't use)."""
+Chunk = tuple[bool, list[Row], list[Skipped], Counter[str]]
+"""(is held out, rows in the objective's shape, rows that the objective can't use, `further_pairs`)."""
 
 
 class TokenizePipeline:
@@ -83,13 +85,14 @@ class TokenizePipeline:
             UserError: As `prepare` and `read_rows`.
         """
         writers = TreeWriter(self.folder / "train", train_rows, most), TreeWriter(self.folder / "held_out", rows)
-        for (held_out, converted, unconverted), raw in in_children(self._chunks(), self._start, _at_once()):
+        for (held_out, converted, unconverted, further), raw in in_children(self._chunks(), self._start, _at_once()):
             part = unpack(raw, converted)
             metrics = self._metrics(held_out)
             check_measurable(part.rows, metrics)
             part.trees = with_columns(part.trees, part.rows, self.objective, metrics, labels=True)
             self.has_singles[held_out] |= any(is_labeled(row) for row in part.rows)
             writers[held_out].add(part, unconverted)
+            writers[held_out].further_pairs += further
         return (writers[0], self._finish(0, writers[0])), (writers[1], self._finish(1, writers[1]))
 
     def _metrics(self, held_out: bool) -> Sequence[Metric]:
@@ -124,7 +127,8 @@ class TokenizePipeline:
             full = len(rows) == CHUNK or sizes[held_out] > CHUNK_CHARACTERS
             if full or (row is None and rows):
                 prompts = not held_out or self.reader.plan.holds_prompts_out
-                yield held_out, *convert_side(rows, self.recipe, self.reader.source, prompts)
+                kept, skipped = convert_side(rows, self.recipe, self.reader.source, prompts)
+                yield held_out, kept, skipped, further_pairs(rows, kept, skipped)
                 rows.clear()
                 sizes[held_out] = 0
 
@@ -137,7 +141,7 @@ class TokenizePipeline:
             for start in range(0, len(trees), CHUNK):
                 wider.add_trees(with_mismatched(trees, self.recipe.tokens.max_length, start, start + CHUNK))
             trees = wider.trees()
-        counts = writer.truncated_prompts, writer.truncated_completions, writer.boundary
+        counts = writer.truncated_prompts, writer.truncated_completions, writer.boundary, writer.further_pairs
         return TokenizedRows(trees, (), writer.skipped, *counts)
 
 

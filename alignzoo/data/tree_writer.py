@@ -11,9 +11,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
-from alignzoo.core.arrays import ArrayWriter, StringArray, mmap_bytes, mmap_safetensors, offsets_fit
+from alignzoo.core.arrays import (
+    ArrayWriter,
+    StringArray,
+    in_parts,
+    mmap_bytes,
+    mmap_safetensors,
+    offsets_fit,
+    write_safetensors,
+)
 from alignzoo.core.door import BadFile, parse_row, translate
 from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.data.trees import Trees
@@ -45,6 +52,7 @@ class TreeWriter:
         self._skipped: tuple[list[Skipped], list[Skipped]] = ([], [])
         self.truncated_prompts = self.truncated_completions = 0
         self.boundary: Counter[str] = Counter()
+        self.further_pairs: Counter[str] = Counter()
         for name in ("segments", "trees", "span_cuts", "id_cuts", "row_cuts"):
             self._arrays[name].append(np.zeros(1))
 
@@ -102,7 +110,7 @@ class TreeWriter:
         arrays: dict[str, NDArray[Any]] = {name: getattr(trees, name) for name in (*ARRAYS, "keys")}
         arrays |= {"ids": trees.ids.raw, "id_cuts": trees.ids.cuts, "row_cuts": self._arrays["row_cuts"].whole(),
                    "cut": self._arrays["cut"].whole()}  # fmt: skip
-        save_file(arrays | {COLUMN + name: values for name, values in trees.columns.items()}, path)
+        write_safetensors(path, arrays | {COLUMN + name: values for name, values in trees.columns.items()})
         if self._rows:
             self._rows.close()
 
@@ -181,7 +189,7 @@ def _misfit(arrays: Mapping[str, NDArray[Any]]) -> str:
     lengths = np.diff(segments)
     if (np.diff(trees) < 1).any() or (lengths[trees[:-1]] < 1).any():
         return "a tree has no prompt"
-    if len(tokens) and tokens.min() < 0:
+    if any(part.min() < 0 for part in in_parts(tokens)):
         return "a token id is negative"
     if not trees_from(arrays, mismatched=False).spans_fit():
         return "a completion's spans are out of order or don't end with it"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from alignzoo.core.console import Screen
 from alignzoo.core.digests import digest
 from alignzoo.core.errors import first_line
-from alignzoo.interfaces.judge import Judge, Prompt
+from alignzoo.interfaces.judge import Asked, Judge, Prompt
 from alignzoo.registry.lookup import Registry
 
 SCORE, PREFERENCE = "score", "preference"
@@ -55,20 +56,32 @@ def failure(error: BaseException) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
 
 
-def run_judge(judge: Judge, prompts: Sequence[Prompt], lines: Sequence[dict[str, Any]], screen: Screen) -> Figures:
+def run_judge(
+    judge: Judge, prompts: Sequence[Prompt], lines: Sequence[dict[str, Any]], screen: Screen,
+    columns: Sequence[Mapping[str, Any]] = (),
+) -> Figures:  # fmt: skip
     """Return one judge's mean rewards and win rates, with standard errors and counts.
 
     Rewards are of the replies before and after training. Win rates are of the reply after training over the one before
     and over the chosen completion; a tie counts one half. If the judge fails, the result is `{"problem": ...}`.
+
+    Args:
+        judge: The judge.
+        prompts: Prompt of each line.
+        lines: Records of samples.jsonl.
+        screen: Shows messages.
+        columns: The other columns of each line's row.
     """
     old, new, chosen = ([line[key].strip() for line in lines] for key in ("before", "after", "chosen"))
     figures: Figures = {}
     try:
         if type(judge).scores is not Judge.scores:
-            before = verdict_values(judge, SCORE, judge.scores(prompts, old), len(old), screen.info)
+            asked = Asked(prompts, old, columns, _finished(lines, "before"))
+            before = verdict_values(judge, SCORE, asked.scores_of(judge), len(old), screen.info)
             figures |= _mean("reward_before", before)
         # rows with only an undesirable completion have no chosen one
-        verdicts = ask(judge, prompts, new, [text or None for text in chosen], old, screen.info)
+        known = Asked(prompts, new, columns, _finished(lines, "after"))
+        verdicts = ask(judge, known, [text or None for text in chosen], old, screen.info)
         names = {"reward": "reward"} if figures else {}
         for key, name in (names | {f"over_{text}": f"win_rate_over_{text}" for text in ("start", "chosen")}).items():
             figures |= _mean(name, [verdict.get(key) for verdict in verdicts])
@@ -77,6 +90,12 @@ def run_judge(judge: Judge, prompts: Sequence[Prompt], lines: Sequence[dict[str,
         screen.info(f"judge {judge.name} failed ({problem}); its figures are left out")
         return {"problem": problem}
     return figures
+
+
+def _finished(lines: Sequence[dict[str, Any]], when: str) -> list[bool]:
+    """Return which replies are finished; none where lines of an older run do not say so."""
+    key = f"{when}_finished"
+    return [bool(line[key]) for line in lines] if all(key in line for line in lines) else []
 
 
 def _mean(name: str, values: Sequence[float | None]) -> Figures:
@@ -103,15 +122,14 @@ def judge_key(judge: Judge, registry: Registry) -> str:
 
 
 def ask(
-    judge: Judge, prompts: Sequence[Prompt], replies: Sequence[str], chosen: Sequence[str | None],
-    start: Sequence[str | None] | None, info: Callable[[str], None],
+    judge: Judge, asked: Asked, chosen: Sequence[str | None], start: Sequence[str | None] | None,
+    info: Callable[[str], None],
 ) -> list[Verdict]:  # fmt: skip
     """Return a verdict for each reply.
 
     Args:
         judge: The judge.
-        prompts: Prompt of each reply.
-        replies: The replies.
+        asked: The replies.
         chosen: Chosen completion of the dataset for each prompt, None where there is none.
         start: Replies of the run's start, None where there is none.
         info: Prints a line.
@@ -119,23 +137,24 @@ def ask(
     Raises:
         Exception: Whatever the judge raises.
     """
-    own = [text.strip() for text in replies]
+    own = [text.strip() for text in asked.replies]
     scores, compares = (getattr(type(judge), name) is not getattr(Judge, name) for name in ("scores", "prefers"))
-    worth = verdict_values(judge, SCORE, judge.scores(prompts, own), len(own), info) if scores else []
+    worth = verdict_values(judge, SCORE, replace(asked, replies=own).scores_of(judge), len(own), info) if scores else []
     verdicts: list[Verdict] = [{} for _ in own]
     for verdict, value in zip(verdicts, worth, strict=scores):
         verdict["reward"] = value
     for name, others in (("over_chosen", chosen), ("over_start", start or [None] * len(own))):
         both = [i for i, text in enumerate(others) if text is not None]
-        asked, against = [prompts[i] for i in both], [str(others[i]).strip() for i in both]
+        prompts, against = [asked.prompts[i] for i in both], [str(others[i]).strip() for i in both]
         if not both:
             continue
         won: list[float | None]
         if compares:
-            answers = judge.prefers(asked, [own[i] for i in both], against)
+            answers = judge.prefers(prompts, [own[i] for i in both], against)
             won = verdict_values(judge, PREFERENCE, answers, len(both), info)
         else:  # by scores; those of the replies are known
-            theirs = verdict_values(judge, SCORE, judge.scores(asked, against), len(both), info)
+            beside = Asked(prompts, against, [asked.columns[i] for i in both] if asked.columns else ())
+            theirs = verdict_values(judge, SCORE, beside.scores_of(judge), len(both), info)
             won = [_better(worth[i], other) for i, other in zip(both, theirs, strict=True)]
         for i, value in zip(both, won, strict=True):
             verdicts[i][name] = value

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.interfaces.rows import Row, plain_text
+from alignzoo.models.generation import Reply
 from alignzoo.models.tokenizers import decode
 
 
@@ -43,17 +44,18 @@ def reply_records(
     held_out: TokenizedRows,
     wanted: int,
     tokenizer: PreTrainedTokenizerBase,
-    before: Sequence[str],
-    after: Sequence[str],
+    before: Sequence[Reply],
+    after: Sequence[Reply],
 ) -> list[dict[str, Any]]:
     """Return the records of samples.jsonl: prompt, replies, best and worst completion."""
     indices = choose_reply_rows(held_out, wanted)
     prompts = decode(tokenizer, (held_out.trees[i].prompt for i in indices))
     rows = (held_out.rows[i] for i in indices)
     return [
-        {"id": row.id, "prompt": prompt, "before": old, "after": new, **_best_and_worst(row)}
+        {"id": row.id, "prompt": prompt, "before": old.text, "after": new.text, **_best_and_worst(row),
+         "before_finished": old.finished, "after_finished": new.finished}
         for row, prompt, old, new in zip(rows, prompts, before, after, strict=True)
-    ]
+    ]  # fmt: skip
 
 
 def _best_and_worst(row: Row) -> dict[str, str]:

@@ -17,6 +17,8 @@ Split = Literal["train", "test"]
 TrainOn = Literal["assistant", "last_assistant", "all"]
 PART_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 """Pattern of the names of a mixture's sources and of evaluation sets. In ids a slash follows the name."""
+LONGEST_NAME = 100
+"""Characters of such a name, which each row repeats."""
 
 
 class DataSource(Component):
@@ -57,7 +59,11 @@ class DataSource(Component):
     )
 
     as_: str | None = Field(
-        None, alias="as", pattern=PART_NAME, description="name in a mixture: in the ids of its rows and in reports"
+        None,
+        alias="as",
+        pattern=PART_NAME,
+        max_length=LONGEST_NAME,
+        description="name in a mixture: in the ids of its rows and in reports",
     )
 
     _kinds: frozenset[str] = PrivateAttr(frozenset())

@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from alignzoo.core.concurrency import run_coroutine
 from alignzoo.core.digests import content_digest
 from alignzoo.interfaces.component import Component
 
 Prompt = str | Sequence[Mapping[str, Any]]
 """Plain text, or chat messages with `role` and either `content` or `tool_calls`."""
+Scores = Sequence[float] | Coroutine[Any, Any, Sequence[float]]
+"""What `Judge.scores` returns: one score for each reply, or the coroutine that waits for them."""
+MORE = ("columns", "finished", "tokens")
+"""What `Judge.scores` may take besides prompts and replies, by keyword."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a judge is given, with one entry for each reply. An empty sequence is not known, and not passed."""
+
+    prompts: Sequence[Prompt]
+    replies: Sequence[str]
+    columns: Sequence[Mapping[str, Any]] = ()
+    """The other columns of each reply's row, such as a gold answer."""
+    finished: Sequence[bool] = ()
+    """False where a limit of new tokens has cut a reply."""
+    tokens: Sequence[Sequence[int]] = ()
+    """Token ids of each reply as it was drawn."""
+    rows: Sequence[str] = ()
+    """The id of each reply's row, for messages."""
+
+    def scored_by(self, judge: Judge) -> Any:
+        """Return what `judge.scores` returns: a sequence, or its coroutine where it is one."""
+        taken = inspect.signature(judge.scores).parameters
+        more = {name: getattr(self, name) for name in MORE if name in taken and len(getattr(self, name))}
+        return judge.scores(self.prompts, self.replies, **more)
+
+    def scores_of(self, judge: Judge) -> Sequence[Any]:
+        """Return the scores of a judge, whether its `scores` is a coroutine function or not."""
+        found = self.scored_by(judge)
+        return list(run_coroutine(found) if inspect.iscoroutine(found) else found)
 
 
 class Judge(Component):
@@ -22,13 +56,16 @@ class Judge(Component):
 
     source: ClassVar[str] = ""
     """The publication: authors, year, arXiv id."""
+    needs_runs: ClassVar[tuple[str, ...]] = ()
+    """Fields that name the recipe of a reward model, whose run is made first. They are not part of `fingerprint`."""
 
     def fingerprint(self) -> dict[str, Any]:
         """Return everything that the verdicts depend on, as plain JSON values.
 
         The default is the name, the fields and the contents of the folder that a field `path` names.
         """
-        values = {"name": self.name, **self.model_dump(mode="json")}
+        runs = {name for name, field in type(self).model_fields.items() if (field.alias or name) in self.needs_runs}
+        values = {"name": self.name, **self.model_dump(mode="json", exclude=runs)}
         path = values.get("path")
         if isinstance(path, str) and Path(path).is_dir():
             values["path"] = content_digest(Path(path))
@@ -48,11 +85,23 @@ class Judge(Component):
             UserError: it cannot, for example because an API key is missing.
         """
 
-    def scores(self, prompts: Sequence[Prompt], replies: Sequence[str]) -> Sequence[float]:
+    def open_run(self, folder: Path) -> None:
+        """Use the finished run that a field of `needs_runs` names.
+
+        Args:
+            folder: Its policy: full weights and the tokenizer, in transformers' format.
+        """
+
+    def columns_read(self) -> tuple[str, ...]:
+        """Return the columns of the data that the scores need, which a run checks before it starts."""
+        return ()
+
+    def scores(self, prompts: Sequence[Prompt], replies: Sequence[str]) -> Scores:
         """Return a score for each reply to its prompt: on any scale, higher is better, NaN without a verdict.
 
-        An override may also take, by keyword and with a default, what rewards of draws are given: `columns`, for each
-        reply the other columns of its row, such as a gold answer, and `finished`, False where a reply was cut.
+        An override may also take, by keyword and with the default `()` for what is not known: `columns`, for each reply
+        the other columns of its row, such as a gold answer; `finished`, False where a reply was cut; and `tokens`, the
+        token ids of each drawn reply. It may be a coroutine function (`async def`): rewards that are wait together.
         """
         raise NotImplementedError(f"{type(self).__name__} has no scores")
 
@@ -61,5 +110,6 @@ class Judge(Component):
 
         The default compares `scores`. A judge that can only compare overrides this method and leaves `scores` out.
         """
-        pairs = zip(self.scores(prompts, first), self.scores(prompts, second), strict=True)
+        found = (Asked(prompts, replies).scores_of(self) for replies in (first, second))
+        pairs = zip(*found, strict=True)
         return [float("nan") if a != a or b != b else 0.5 + 0.5 * ((a > b) - (a < b)) for a, b in pairs]

@@ -61,6 +61,11 @@ class Row:
     """The record's other columns as they are, such as a gold answer: any JSON values."""
 
     @property
+    def all_columns(self) -> dict[str, Any]:
+        """Every column of the record besides its texts, as judges see them."""
+        return {**self.columns, **self.extra}
+
+    @property
     def scores_are_equal(self) -> bool:
         """True if there are several completions, and all have the same score."""
         scores = {completion.columns.get("score") for completion in self.completions}

@@ -25,8 +25,8 @@ from alignzoo.core.door import inside, translate
 from alignzoo.core.door import tensors as door_tensors
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.interfaces.model_source import ALL_LINEAR, Lora, ModelSource
+from alignzoo.models.saved_adapter import CONFIG, WEIGHTS, peft_config
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 """Prefix of tensor names in a saved adapter."""
 NEW_HEAD = "alignzoo_new_head"
@@ -155,15 +155,14 @@ def read_adapter(model: PreTrainedModel, folder: Path) -> None:
     """Load a saved adapter into the model's adapter, or add it to a model without one.
 
     Raises:
+        BadFile: Its configuration is none that alignzoo writes.
         UserError: The shapes of the saved adapter differ from those of the model.
     """
-    from peft import LoraConfig, set_peft_model_state_dict
+    from peft import set_peft_model_state_dict
 
     if not has_adapters(model):
-        inside(folder, CONFIG)
+        config = peft_config(folder)
         with translate(folder, "the adapter"):
-            config = LoraConfig.from_pretrained(str(folder))
-            config.inference_mode = False  # otherwise peft freezes it
             _inject(model, config, 0)
     ours = tensors_of(model)
     found = {name: tensor.shape for name, tensor in door_tensors(inside(folder, WEIGHTS)).items()}

@@ -1,7 +1,7 @@
 """Decode sequences token by token, with the fastest strategy that reproduces the model's own forward pass.
 
-Left padding, a key-value cache, or a window that the cache has passed can change a model's logits. Each strategy is
-therefore tested in float32, on sequences like those to generate, before it is used.
+Shared prompts, left padding, a key-value cache, or a window that the cache has passed can change a model's logits. Each
+strategy is therefore tested in float32, on sequences like those to generate, before it is used.
 """
 
 from __future__ import annotations
@@ -19,16 +19,19 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from alignzoo.core.memory import handle_out_of_memory, out_of_memory
+from alignzoo.models.continuous_batching import Capacity, SharedBatch
 from alignzoo.models.oracle import in_float32, limit_of, sequence_logits
 from alignzoo.models.positions import first_position
 from alignzoo.models.probes import turning_points
 from alignzoo.models.rope import length_rules, reset_frequencies
+from alignzoo.models.shared_prompt import shared_prompt_attention
 
 CACHE_NAMES = ("cache", "past_key_values")
 """Names of the key-value cache among the arguments of a forward pass."""
-BATCHED, SINGLE, UNCACHED = "batched", "single", "uncached"
-STRATEGIES = (BATCHED, SINGLE, UNCACHED)
-"""Batches of sequences; one sequence at a time; one without a cache, which is the oracle. Fastest first."""
+SHARED, BATCHED, SINGLE, UNCACHED = "shared", "batched", "single", "uncached"
+STRATEGIES = (SHARED, BATCHED, SINGLE, UNCACHED)
+"""Replies that share prompts; batches of whole sequences with the model's own cache; one sequence at a time; one
+without a cache, which is the oracle. Fastest first."""
 TEST_STEPS = 8
 """Number of tokens that a test of a strategy decodes."""
 _choices: WeakKeyDictionary[PreTrainedModel, dict[tuple[Any, ...], str]] = WeakKeyDictionary()
@@ -116,6 +119,14 @@ def is_recurrent(model: PreTrainedModel) -> bool:
     return bool(getattr(model, "_is_stateful", False)) or not set(CACHE_NAMES) & forward_arguments(model)
 
 
+def can_share(model: PreTrainedModel) -> bool:
+    """Return True if the model's attention can be replaced, and its forward takes positions."""
+    if model.config._attn_implementation != "sdpa" or not model._can_set_attn_implementation():
+        return False
+    needed = {"position_ids", "attention_mask", "logits_to_keep"}
+    return needed <= forward_arguments(model) and not is_recurrent(model) and not length_rules(model.config)
+
+
 def crosses_length_rule(model: PreTrainedModel, prompt: NDArray[Any], max_new_tokens: int) -> bool:
     """Return True if the sequence may grow beyond a length at which the model's rotary frequencies change."""
     return any(len(prompt) + max_new_tokens > rule.threshold for rule in length_rules(model.config))
@@ -151,7 +162,8 @@ def _fastest_exact(model: PreTrainedModel, tokens: NDArray[Any], sizes: Sequence
         again = handle_out_of_memory(lambda error: None) if wide else nullcontext()
         with again, in_float32(model, wide):
             expected = [_oracle_log_probs(model, row) for row in rows]
-            return next((name for name in STRATEGIES[:-1] if _is_exact(model, rows, expected, name)), UNCACHED)
+            names = STRATEGIES[0 if can_share(model) else 1 : -1]
+        return next((name for name in names if _is_exact(model, rows, expected, name)), UNCACHED)
     raise AssertionError
 
 
@@ -169,13 +181,14 @@ def _oracle_log_probs(model: PreTrainedModel, row: NDArray[Any]) -> Tensor:
 
 
 def _is_exact(model: PreTrainedModel, rows: Sequence[NDArray[Any]], expected: Sequence[Tensor], strategy: str) -> bool:
-    batches = [list(range(len(rows)))] if strategy == BATCHED else [[i] for i in range(len(rows))]
+    batches = [list(range(len(rows)))] if strategy in (SHARED, BATCHED) else [[i] for i in range(len(rows))]
     if strategy == BATCHED and length_rules(model.config):
         thresholds = [rule.threshold for rule in length_rules(model.config)]
         below = [i for i in batches[0] if len(rows[i]) <= min(thresholds)]
         batches = [part for part in (below, *([i] for i in batches[0] if i not in below)) if part]
+    decodes = _shares_to if strategy == SHARED else _decodes_to
     try:
-        return all(_decodes_to(model, [rows[i] for i in batch], [expected[i] for i in batch]) for batch in batches)
+        return all(decodes(model, [rows[i] for i in batch], [expected[i] for i in batch]) for batch in batches)
     except Exception as error:  # models without support for padding or a cache raise many types
         if out_of_memory(error):
             raise
@@ -193,4 +206,38 @@ def _decodes_to(model: PreTrainedModel, rows: Sequence[NDArray[Any]], expected: 
                 return False
         following = [row[min(_start(row) + step, len(row) - 1)] for row in rows]
         batch.append(torch.tensor(following, device=batch.ids.device), active)
+    return True
+
+
+def _shares_to(model: PreTrainedModel, rows: Sequence[NDArray[Any]], expected: Sequence[Tensor]) -> bool:
+    """Return True if replies that share prompts have these log-probs.
+
+    The first row joins last; the third has one reply, and all others two. They differ in length, so that some leave
+    before others.
+    """
+    sizes = [1 if i == 2 else 2 for i in range(len(rows))]
+    prompts, longest = [row[: _start(row)] for row in rows], max(map(len, expected))
+    at, step = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    with shared_prompt_attention(model):
+        batch = SharedBatch(model, Capacity(sum(sizes), len(rows)), max(map(len, prompts)), longest)
+        tokens = torch.zeros(0, dtype=torch.long, device=model.device)
+        queue = [list(range(1, len(rows))), [0]] if len(rows) > 1 else [[0]]
+        while queue or len(at):
+            if queue and (not len(at) or step.max() > 1):
+                more = queue.pop(0)
+                logits = batch.add([prompts[i] for i in more], [sizes[i] for i in more])
+                at = np.concatenate([at, np.repeat(more, [sizes[i] for i in more])])
+                step = np.concatenate([step, np.zeros(len(logits), np.int64)])
+            else:
+                logits = batch.step(tokens)
+            found = np.arange(len(at))[-len(logits) :]
+            want = torch.stack([expected[i][n] for i, n in zip(at[found].tolist(), step[found].tolist(), strict=True)])
+            if not float((logits.float().log_softmax(-1) - want).abs().max()) <= limit_of(model):
+                return False
+            step[found] += 1
+            going = step < [len(expected[i]) for i in at.tolist()]
+            order = batch.keep(going)
+            at, step = at[order], step[order]
+            following = [rows[i][_start(rows[i]) + n - 1] for i, n in zip(at.tolist(), step.tolist(), strict=True)]
+            tokens = torch.tensor(following, dtype=torch.long, device=model.device)
     return True

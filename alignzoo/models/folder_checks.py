@@ -6,13 +6,14 @@ process of a library that trusts it. What a library needs to build is tried in a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from alignzoo.core.door import BadFile, MissingFile, in_child, inside, read_json, tensors
 
-CONFIG, GENERATION = "config.json", "generation_config.json"
+CONFIG, GENERATION, ADAPTER = "config.json", "generation_config.json", "adapter_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TOKENIZER = "tokenizer.json"
 TOKENIZER_FILES = (TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json")
@@ -41,9 +42,15 @@ def check_model(folder: Path, describe: Callable[[], int]) -> None:
             is called in a child.
 
     Raises:
-        BadFile: A file is damaged, names a file outside of the folder or in another format than safetensors, or the
-            config describes a much larger model than the weights hold.
+        BadFile: A file is damaged, names a file outside of the folder or in another format than safetensors, there is
+            an adapter, or the config describes a much larger model than the weights hold.
     """
+    if os.path.lexists(folder / ADAPTER):  # transformers would follow it to another model, and to pickled weights
+        raise BadFile(
+            "an adapter, and whole weights are needed", where=str(folder / ADAPTER),
+            expected=f"a model without {ADAPTER}",
+            hint="name the run that trained it in model.from, or merge it: alignzoo export RUN --merge",
+        )  # fmt: skip
     config, _ = (_json_object(folder, name) for name in (CONFIG, GENERATION))
     if config and config.get("transformers_weights") is not None:
         raise BadFile(

@@ -1,23 +1,20 @@
 """Generate replies in batches, each the same as if it were generated alone.
 
-Every prompt has its own stream of random numbers on the CPU, determined by the seed, its token ids and the number of
-equal prompts before it. A reply does not depend on the batch size, the order of the prompts or the other prompts. Two
-policies with the same seed use the same random numbers.
+Every reply has its own stream of random numbers on the CPU, determined by the seed and either its key, or its prompt's
+token ids and the number of equal prompts before it. A reply does not depend on the batch size, the order of the prompts
+or the other prompts. Two policies with the same seed use the same random numbers. The rest is rounding
+(`alignzoo.models.sampling`).
 
-The rest is rounding: another batch size changes logits by about 1e-6. Inverse transform sampling with one uniform
-number is sensitive to that, because unlikely tokens in the tail of a vocabulary are narrower than the shift. (Over
-50,000 tokens by Zipf's law with exponent 1.25, such noise changed 1 draw in 170.) Here a draw is a binary search over
-the cumulative distribution, with one number for each bisection. It changes with a probability of the order of the noise
-itself (none of 20,000 draws changed). In bfloat16 the noise is 1e-2 and no method is stable.
+Replies to equal prompts share the prompt where the model allows it: it is read once, replies that end leave the batch,
+and others take their place.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -32,20 +29,20 @@ from alignzoo.core.memory import handle_out_of_memory
 from alignzoo.core.packing import cut_by_width, largest_first
 from alignzoo.data.trees import TokenIds
 from alignzoo.models.attention import own_attention
+from alignzoo.models.continuous_batching import Capacity, SharedBatch
 from alignzoo.models.decoding import (
     BATCHED,
+    SHARED,
     UNCACHED,
     DecodingBatch,
     choose_strategy,
     crosses_length_rule,
     is_recurrent,
 )
-from alignzoo.models.logits import token_statistics
+from alignzoo.models.ending import Ending
 from alignzoo.models.positions import max_tokens
-from alignzoo.models.tokenizers import decode
-
-BISECTIONS = 24
-"""Random numbers for each token, enough for a vocabulary of 16 million."""
+from alignzoo.models.sampling import Uniforms, choose
+from alignzoo.models.shared_prompt import shared_prompt_attention
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +52,21 @@ class Reply:
     tokens: TokenIds
     """Token ids, including the end-of-sequence token if it was generated."""
     text: str
-    """Text without the end-of-sequence token and other special tokens."""
+    """Text before the end-of-sequence token or the stop string, without special tokens."""
     log_prob: float
     """Sum of the tokens' log-probs, in nats."""
     entropy: float
     """Mean entropy of the token distributions, in nats."""
     finished: bool
-    """True if the reply ends with an end-of-sequence token, False if it was truncated."""
+    """True if the reply ends with an end-of-sequence token or a stop string, False if it was truncated."""
 
 
 @torch.no_grad()
 def generate_replies(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[NDArray[Any]], *, temperature: float,
     top_p: float = 1.0, max_new_tokens: int, seed: int, budget: int = 16_384, progress: Advance | None = None,
-    keys: Sequence[tuple[int, ...]] | None = None, texts: bool = True,
+    keys: Sequence[tuple[int, ...]] | None = None, texts: bool = True, entropy: bool = True, precision: str = "float32",
+    ending: Ending | None = None,
 ) -> list[Reply]:  # fmt: skip
     """Generate one reply for each prompt. Equal prompts get different replies.
 
@@ -88,6 +86,9 @@ def generate_replies(
             its token ids and the number of equal prompts before it.
         progress: Function that receives the number of replies finished since its last call.
         texts: Decode the replies. Without, their texts are empty.
+        entropy: Compute entropies. Without, they are NaN.
+        precision: `bfloat16` runs the model under autocast; the weights keep their own type.
+        ending: What ends a reply; by default the end-of-sequence tokens.
 
     Returns:
         The replies in the order of the prompts.
@@ -101,35 +102,29 @@ def generate_replies(
     if not all(len(prompt) for prompt in prompts):
         raise ValueError("a prompt is empty; expected at least one token")
     limits = _limits(model, prompts, max_new_tokens)
-    ends = np.array(sorted(end_tokens(model, tokenizer)))
-
-    def generate(batch: list[int]) -> list[Reply]:
-        sequences = DecodingBatch(model, [prompts[i] for i in batch], cached=strategy != UNCACHED)
-        generation = _BatchGeneration(sequences, np.array([limits[i] for i in batch]), ends)
-        shape = (max(generation.limits), BISECTIONS)
-        uniforms = np.stack([streams[i].random(shape) for i in batch]) if temperature > 0 else None
-        for finished in generation.run(temperature, top_p, uniforms):
-            if progress is not None:
-                progress(finished, "")
-        return list(generation.replies(tokenizer if texts else None))
+    named = _streams(prompts, seed) if keys is None else [f"{seed} {key}".encode() for key in keys]
 
     def halve(error: BaseException) -> None:
         nonlocal budget
-        if budget <= max(len(prompts[i]) for i in range(len(prompts)) if i not in replies) + max_new_tokens:
+        if budget <= max(len(prompts[i]) for i in np.flatnonzero(~found.done).tolist()) + max_new_tokens:
             raise error
         budget //= 2
 
     with _evaluating(model):
         strategy = choose_strategy(model, prompts, limits) if prompts else BATCHED
-    replies: dict[int, Reply] = {}
-    while len(replies) < len(prompts):  # repeats only after memory ran out, with smaller batches
-        left = [i for i in range(len(prompts)) if i not in replies]
-        streams = _streams(prompts, seed) if keys is None else [_stream(f"{seed} {key}".encode()) for key in keys]
-        with handle_out_of_memory(halve), _evaluating(model):
+    ending = ending or Ending(tokenizer, frozenset(end_tokens(model, tokenizer)))
+    found = _Replies(limits, ending, temperature, top_p, entropy, named, progress)
+    while not found.done.all():  # repeats only after memory ran out, with smaller batches
+        left = found.begin()
+        autocast = torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bfloat16")
+        with handle_out_of_memory(halve), _evaluating(model), autocast:
+            if strategy == SHARED:
+                _generate_shared(model, prompts, left, max_new_tokens, budget, found)
+                continue
             for positions in _batches(model, [prompts[i] for i in left], max_new_tokens, budget, strategy):
-                batch = [left[n] for n in positions]
-                replies |= zip(batch, generate(batch), strict=True)
-    return [replies[i] for i in range(len(prompts))]
+                batch = np.array([left[n] for n in positions])
+                _generate_batch(DecodingBatch(model, [prompts[i] for i in batch], strategy != UNCACHED), batch, found)
+    return list(found.replies(texts))
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
@@ -144,106 +139,119 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> se
     return {int(tokenizer.eos_token_id)} | (set(ids) & special)
 
 
-def draw(probs: Tensor, uniforms: Tensor) -> Tensor:
-    """Draw one token from each distribution by binary search.
+class _Replies:
+    """All replies while they are generated."""
 
-    Args:
-        probs: (B, V) probabilities, which need not sum to 1.
-        uniforms: (B, BISECTIONS) uniform random numbers in [0, 1), one for each bisection.
-
-    Returns:
-        (B,) token ids.
-    """
-    tokens = probs.shape[1]
-    before = torch.nn.functional.pad(probs.double().cumsum(1), (1, 0))  # (B, V + 1): mass of all tokens before each
-    low, high = before[:, 0], before[:, -1]
-    first = torch.zeros(len(probs), dtype=torch.long, device=probs.device)  # lower end of the search
-    for k in range((tokens - 1).bit_length()):
-        half = 1 << ((tokens - 1).bit_length() - 1 - k)
-        middle = before.gather(1, (first + half).clamp(max=tokens)[:, None])[:, 0]
-        right = uniforms[:, k] * (high - low) >= middle - low
-        first = first + half * right
-        low, high = torch.where(right, middle, low), torch.where(right, high, middle)
-    return first
-
-
-def nucleus(probs: Tensor, top_p: float) -> Tensor:
-    """Set probabilities (B, V) outside of the smallest set of tokens with mass `top_p` to 0, without normalizing.
-
-    Source: Holtzman et al. 2020 (arXiv:1904.09751), section 3.1.
-    """
-    descending, order = probs.sort(dim=1, descending=True, stable=True)
-    before = descending.cumsum(1) - descending
-    return probs.masked_fill(torch.zeros_like(probs, dtype=torch.bool).scatter(1, order, before >= top_p), 0)
-
-
-class _BatchGeneration:
-    """Generation of one batch of replies."""
-
-    def __init__(self, sequences: DecodingBatch, limits: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
-        self.sequences, self.limits, self.ends = sequences, limits, ends
-        self.tokens = np.zeros((len(limits), max(limits)), dtype=np.int32)
+    def __init__(
+        self, limits: Sequence[int], ends: Ending, temperature: float, top_p: float, entropy: bool,
+        keys: Sequence[bytes], progress: Advance | None,
+    ) -> None:  # fmt: skip
+        self.limits, self.ends = np.array(limits, np.int64), ends
+        self.temperature, self.top_p, self.entropy = temperature, top_p, entropy
+        self.uniforms, self.progress = Uniforms(keys), progress
+        self.tokens = np.zeros((len(limits), max(limits, default=1)), dtype=np.int32)
         self.sums = np.zeros((2, len(limits)))  # of log-probs and of entropies
         self.length = np.zeros(len(limits), dtype=np.int64)
+        self.done = np.zeros(len(limits), dtype=np.bool_)
 
-    def run(self, temperature: float, top_p: float, uniforms: NDArray[np.float64] | None) -> Iterator[int]:
-        """Generate all tokens; after each step, yield the number of replies that ended.
+    def begin(self) -> list[int]:
+        """Return the replies that are not done. They start from nothing."""
+        left = np.flatnonzero(~self.done)
+        self.length[left], self.sums[:, left] = 0, 0
+        return [int(reply) for reply in left]
 
-        `uniforms` is (replies, tokens, BISECTIONS), or None to take the likeliest token.
+    def take(self, logits: Tensor, at: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.bool_]]:
+        """Choose the next token of each of the replies `at` (n,) from its logits (n, V).
+
+        Returns:
+            The tokens (n,), and False for replies that end with theirs.
         """
-        indices = np.arange(len(self.limits))  # the reply of each row in `sequences`
-        active = np.ones(len(self.limits), dtype=bool)
-        for step in range(max(self.limits)):
-            logits = self.sequences.logits()
-            numbers = None if uniforms is None else torch.from_numpy(uniforms[indices, step]).to(logits.device)
-            token = _choose(logits, temperature, top_p, numbers)
-            statistics = token_statistics(logits, token, ("entropy",))
-            results = torch.stack([token.double(), *(one.double() for one in statistics)]).cpu().numpy()
-            own = active[indices]
-            at, results = indices[own], results[:, own]
-            self.tokens[at, step] = results[0]
-            self.sums[:, at] += results[1:]
-            self.length[at] = step + 1
-            active[at] = ~np.isin(self.tokens[at, step], self.ends) & (step + 1 < self.limits[at])
-            yield int(len(at) - active[at].sum())
-            if not active.any():
-                return
-            self.sequences.append(token, active[indices])
-            if self.sequences.can_shrink and 2 * active[indices].sum() <= len(indices):
-                self.sequences.keep(np.flatnonzero(active[indices]))
-                indices = indices[active[indices]]
+        step = self.length[at]
+        uniforms = self.uniforms.next(at, step).to(logits.device) if self.temperature > 0 else None
+        token, log_prob, entropy = choose(logits, self.temperature, self.top_p, uniforms, self.entropy)
+        ids = token.cpu().numpy()
+        self.tokens[at, step] = ids
+        self.sums[0, at] += log_prob.double().cpu().numpy()
+        self.sums[1, at] += np.nan if entropy is None else entropy.double().cpu().numpy()
+        self.length[at] = step + 1
+        ended = self.ends.reached(ids, lambda n: self.tokens[at[n], : self.length[at[n]]])
+        going = ~ended & (step + 1 < self.limits[at])
+        self.done[at] = ~going
+        self.uniforms.drop(at[~going])
+        if self.progress is not None and not going.all():
+            self.progress(int((~going).sum()), "")
+        return token, going
 
-    def replies(self, tokenizer: PreTrainedTokenizerBase | None) -> Iterator[Reply]:
-        """Yield the generated replies, with their texts if there is a tokenizer."""
+    def replies(self, decoded: bool) -> Iterator[Reply]:
+        """Yield the generated replies, with their texts if they are to be decoded."""
         all_tokens = [self.tokens[row, :length].copy() for row, length in enumerate(self.length)]
-        finished = [bool(np.isin(tokens[-1], self.ends)) for tokens in all_tokens]
-        without_end = [tokens[: len(tokens) - end] for tokens, end in zip(all_tokens, finished, strict=True)]
-        texts = decode(tokenizer, without_end, skip_special_tokens=True) if tokenizer else [""] * len(all_tokens)
+        last = np.array([tokens[-1] for tokens in all_tokens], dtype=np.int64)
+        finished = self.ends.reached(last, all_tokens.__getitem__).tolist()
+        texts = self.ends.texts(all_tokens) if decoded else [""] * len(all_tokens)
         for row, (tokens, text, end) in enumerate(zip(all_tokens, texts, finished, strict=True)):
             log_prob, entropy = (float(value) for value in self.sums[:, row])
             yield Reply(tokens, text, log_prob, entropy / len(tokens), end)
 
 
-def _choose(logits: Tensor, temperature: float, top_p: float, uniforms: Tensor | None) -> Tensor:
-    if uniforms is None:
-        return logits.argmax(1)
-    probs = (logits.double() / temperature).softmax(1)
-    return draw(nucleus(probs, top_p) if top_p < 1 else probs, uniforms)
+def _generate_shared(
+    model: PreTrainedModel, prompts: Sequence[NDArray[Any]], left: Sequence[int], max_new_tokens: int, budget: int,
+    found: _Replies,
+) -> None:  # fmt: skip
+    """Generate replies that share equal prompts. Longest prompts come first, so that memory fails early."""
+    groups: dict[bytes, list[int]] = {}
+    for i in left:
+        groups.setdefault(np.asarray(prompts[i], np.int64).tobytes(), []).append(i)
+    members = sorted(groups.values(), key=lambda group: -len(prompts[group[0]]))
+    width = len(prompts[members[0][0]])
+    capacity = Capacity.within(budget, [len(group) for group in members], width, max_new_tokens)
+    queue = deque(
+        group[start : start + capacity.rows] for group in members for start in range(0, len(group), capacity.rows)
+    )
+    with shared_prompt_attention(model):
+        batch = SharedBatch(model, capacity, width, max(int(found.limits[i]) for i in left))
+        at, tokens = np.zeros(0, np.int64), torch.zeros(0, dtype=torch.long, device=model.device)
+        while queue or len(at):
+            joining: list[list[int]] = []
+            while queue and batch.fits(sum(map(len, [*joining, queue[0]])), len(joining) + 1):
+                joining.append(queue.popleft())
+            if joining:
+                new = np.concatenate(joining)
+                logits = batch.add([prompts[group[0]] for group in joining], [len(group) for group in joining])
+                token, more = found.take(logits, new)
+                going = np.concatenate([np.ones(len(at), np.bool_), more])
+                at, tokens = np.concatenate([at, new]), torch.cat([tokens, token])
+            else:
+                tokens, going = found.take(batch.step(tokens), at)
+            if not going.all():
+                order = batch.keep(going)
+                at, tokens = at[order], tokens[torch.from_numpy(order).to(tokens.device)]
 
 
-def _streams(prompts: Sequence[NDArray[Any]], seed: int) -> list[np.random.Generator]:
-    seen: Counter[bytes] = Counter()  # equal prompts so far
-    streams = []
+def _generate_batch(sequences: DecodingBatch, replies: NDArray[np.int64], found: _Replies) -> None:
+    """Generate some replies with the model's own cache. Rows that have ended are padded until half of them have."""
+    active = np.ones(len(replies), np.bool_)
+    while active.any():
+        rows = torch.from_numpy(np.flatnonzero(active)).to(sequences.ids.device)
+        logits = sequences.logits()
+        tokens = torch.zeros(len(replies), dtype=torch.long, device=rows.device)
+        tokens[rows], active[active] = found.take(logits[rows], replies[active])
+        if not active.any():
+            return
+        sequences.append(tokens, active)
+        if sequences.can_shrink and 2 * active.sum() <= len(replies):
+            sequences.keep(np.flatnonzero(active))
+            replies, active = replies[active], active[active]
+
+
+def _streams(prompts: Sequence[NDArray[Any]], seed: int) -> list[bytes]:
+    """Return the key of each reply's random numbers: its prompt, and the number of equal ones before it."""
+    seen: Counter[bytes] = Counter()
+    keys = []
     for prompt in prompts:
         ids = np.asarray(prompt, dtype=np.int64).tobytes()
-        streams.append(_stream(f"{seed} {seen[ids]} ".encode() + ids))
+        keys.append(f"{seed} {seen[ids]} ".encode() + ids)
         seen[ids] += 1
-    return streams
-
-
-def _stream(key: bytes) -> np.random.Generator:
-    digest = blake2b(key, digest_size=16).digest()
-    return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
+    return keys
 
 
 def _batches(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,9 @@ from transformers import (
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as hf_logging
 
+from alignzoo.core.door import in_child
 from alignzoo.core.errors import UserError, nearest
+from alignzoo.core.memory import total_memory
 from alignzoo.data.token_store import vocabulary_size
 from alignzoo.models.adapters import NEW_HEAD, is_adapter, read_adapter
 from alignzoo.models.from_pretrained import call_from_pretrained
@@ -227,14 +229,41 @@ def from_config(
     layers = fields.get("num_hidden_layers")
     if isinstance(layers, int) and layers < 0:  # transformers builds such a model, which fails later
         raise UserError(f"num_hidden_layers is {layers}", where="model.config", expected="0 or more")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+
+    def build() -> PreTrainedModel:
         try:
-            model = _auto(head).from_config(AutoConfig.for_model(kind, **fields), dtype=torch.float32)
+            model: PreTrainedModel = _auto(head).from_config(AutoConfig.for_model(kind, **fields), dtype=torch.float32)
         except Exception as error:  # transformers raises many types for inconsistent settings
             raise UserError(f"transformers can't build this {kind}: {error}", where="model.config") from error
+        return model
+
+    _check_size(build)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build()
     setattr(model, NEW_HEAD, head == "scalar")
     return model.to(getattr(torch, dtype))
+
+
+def _check_size(build: Callable[[], PreTrainedModel]) -> None:
+    """Build a model in a child, without memory for its weights.
+
+    Raises:
+        UserError: It can't be built, takes too long, or its weights don't fit into this machine's memory.
+    """
+
+    def parameters() -> int:
+        torch.set_num_threads(1)  # the threads of the parent are not in its child
+        with torch.device("meta"):
+            return sum(parameter.numel() for parameter in build().parameters())
+
+    count = in_child("model.config", parameters, doing="building this model")
+    there = total_memory()
+    if 4 * count > there:
+        raise UserError(
+            f"a model of {count:,} parameters takes {4 * count / 1e9:,.0f} GB, and this machine has {there / 1e9:,.0f}",
+            where="model.config", expected="a smaller model",
+        )  # fmt: skip
 
 
 def use_gradient_checkpointing(model: PreTrainedModel) -> None:

@@ -13,7 +13,7 @@ from alignzoo.core.errors import Problem, UserError
 from alignzoo.interfaces.model_source import ON_TOP
 from alignzoo.recipe.find import find_recipe, shipped_recipes
 from alignzoo.recipe.merge import apply, check_beside, is_base, merge, read_with_bases, without_base
-from alignzoo.recipe.needs import inherited_overlay, inherited_overrides, recipe_named, runs_named
+from alignzoo.recipe.needs import inherited_overlay, inherited_overrides, judges_of, recipe_named, runs_named
 from alignzoo.recipe.parse import Node, Origin, read_overrides
 from alignzoo.recipe.resolved import REFERENCE, START, Resolved
 from alignzoo.recipe.schema import Recipe
@@ -77,6 +77,7 @@ def _load(
     needs = {key: _load(recipe_named(node, key, other), below, passed, (*chain, path)) for key, other in named.items()}
     if START in needs:
         recipe = _started(recipe, needs[START].recipe, str(node.origin))
+    _judged(recipe, needs, str(node.origin))
     runs = {name: needs[key].recipe for name in recipe.references if (key := REFERENCE.format(name)) in needs}
     return Resolved(_compared(recipe, runs, str(node.origin)), path, node, needs, registry)
 
@@ -105,6 +106,25 @@ def _compared(recipe: Recipe, runs: Mapping[str, Recipe], where: str) -> Recipe:
         if run.model.runs_code:
             references[name] = references[name].model_copy(update={"trust_remote_code": True})
     return recipe.model_copy(update={"references": references})
+
+
+def _judged(recipe: Recipe, needs: Mapping[str, Resolved], where: str) -> None:
+    """Raise UserError for a run of a judge that is no reward model, or has several outputs of which none is named."""
+    for at, judge in judges_of(recipe).items():
+        for key in (f"{at}.{field}" for field in judge.needs_runs):
+            if key not in needs:
+                continue
+            objective = needs[key].recipe.objective
+            if objective.head != "scalar":
+                raise UserError(
+                    f"{key}: {needs[key].recipe.name} trains a language model, which gives no scores", where=where,
+                    expected="a recipe whose objective trains a reward model, such as bradley_terry",
+                )  # fmt: skip
+            if len(objective.outputs) > 1 and getattr(judge, "label", None) is None:
+                raise UserError(
+                    f"{at}.label: {needs[key].recipe.name} trains {len(objective.outputs)} outputs", where=where,
+                    expected=f"the one that is the score, of {', '.join(objective.outputs)}",
+                )  # fmt: skip
 
 
 def _started(recipe: Recipe, start: Recipe, where: str) -> Recipe:

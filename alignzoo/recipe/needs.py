@@ -11,6 +11,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from alignzoo.interfaces.judge import Judge
 from alignzoo.interfaces.model_source import ON_TOP
 from alignzoo.recipe.find import find_recipe
 from alignzoo.recipe.parse import COMMAND_LINE, Node
@@ -33,8 +34,22 @@ def runs_named(recipe: Recipe) -> dict[str, str]:
     sources = {"data": recipe.data} | {f"eval.data.{name}": source for name, source in recipe.eval.data.items()}
     mixed = {f"{at}.of.{i}": part for at, source in sources.items() for i, part in enumerate(getattr(source, "of", ()))}
     references = {f"references.{name}": model for name, model in recipe.references.items()}
-    pieces: dict[str, Any] = {"model": recipe.model, **references, **sources, **mixed, **objectives}
+    pieces: dict[str, Any] = {
+        "model": recipe.model,
+        **references,
+        **sources,
+        **mixed,
+        **objectives,
+        **judges_of(recipe),
+    }
     return {f"{at}.{key}": value for at, piece in pieces.items() for key, value in _named(piece) if value}
+
+
+def judges_of(recipe: Recipe) -> dict[str, Judge]:
+    """Return dotted key -> judge, for every reward and every judge of the evaluation."""
+    rewards = recipe.rollout.rewards if recipe.rollout else ()
+    found = {f"rollout.rewards.{n}": reward.judge for n, reward in enumerate(rewards)}
+    return found | {f"eval.judges.{n}": judge for n, judge in enumerate(recipe.eval.judges)}
 
 
 def recipe_named(node: Node, key: str, named: str) -> Path:

@@ -201,6 +201,9 @@ def fingerprint(resolved: Resolved) -> str:
         del values["rollout"]
     else:
         values["rollout"]["rewards"] = [reward.fingerprint() for reward in recipe.rollout.rewards]
+        for key in ("stop", "end_tokens"):  # as before there were any
+            if not values["rollout"][key]:
+                del values["rollout"][key]
     values["filter"] = resolved.plain.get("filter")
     if recipe.filter is None:
         del values["filter"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, ValidationError
 
@@ -18,14 +18,20 @@ class Reward(Strict):
     judge: SerializeAsAny[Judge]
     weight: float = Field(1.0, ge=-1e6, le=1e6, description="factor in the sum of the rewards")
     clip: float | None = Field(None, gt=0, description="limit of the score's absolute value; null: none")
+    normalize: Literal["group", "rollout"] | None = Field(
+        None, description="after the clip, minus the mean over the standard deviation, of the prompt's draws or of all"
+    )
 
     def to_recipe(self, spelling: Spelling | None = None) -> dict[str, Any]:
         """Return the reward as a recipe writes it."""
-        return {**self.judge.to_recipe(spelling), "weight": self.weight, "clip": self.clip}
+        return {**self.judge.to_recipe(spelling), **self.model_dump(exclude={"judge"})}
 
     def fingerprint(self) -> dict[str, Any]:
         """Return everything that the reward depends on, as plain JSON values."""
-        return {"judge": self.judge.fingerprint(), "weight": self.weight, "clip": self.clip}
+        own = self.model_dump(
+            exclude={"judge"} if self.normalize else {"judge", "normalize"}
+        )  # as before there was one
+        return {"judge": self.judge.fingerprint(), **own}
 
 
 class RolloutConfig(Strict):
@@ -38,8 +44,17 @@ class RolloutConfig(Strict):
     temperature: float = Field(1.0, gt=0, description="temperature of the draws; objectives on groups are scored at it")
     top_p: float = Field(1.0, gt=0, le=1, description="draw from the likeliest tokens with this share of the mass")
     max_new_tokens: int = Field(48, ge=1, description="limit of a completion, in tokens")
-    prompts: int | None = Field(
-        None, ge=1, description="prompts of a rollout, a multiple of train.batch_size; null: train.batch_size"
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (), description="strings that end a completion; it keeps their tokens, and its text is without"
+    )
+    end_tokens: tuple[str, ...] = Field(
+        (),
+        description="tokens that end a completion besides the model's own end-of-sequence tokens, such as <|im_end|>",
+    )
+    prompts: Annotated[int, Field(ge=1)] | Literal["all"] | None = Field(
+        None,
+        description="prompts of a rollout, a multiple of train.batch_size; null: train.batch_size; all: those of the "
+        "run, so that every completion is of the start",
     )
     epochs: int = Field(1, ge=1, description="passes over the prompts of a rollout")
     pairs: Literal["extremes", "adjacent", "all"] | None = Field(

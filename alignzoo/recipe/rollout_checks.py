@@ -46,6 +46,12 @@ def _of_objective(objective: Objective, section: dict[str, Any]) -> Iterator[Fou
         yield (*AT, "completions"), f"{name} compares the completions of a prompt", f"at least {needed}"
     if objective.data == "group" and section.get("top_p", 1.0) != 1.0:
         yield (*AT, "top_p"), f"{name} needs draws from the policy's whole distribution", "1.0"
+    for n, reward in enumerate(section.get("rewards", ())):
+        if reward.normalize and objective.greedy_baseline:
+            what = f"{name} compares with the reward of the greedy completion, which is of no group"
+            yield (*AT, "rewards", str(n), "normalize"), what, "null"
+        elif reward.normalize == "group" and count == 1:
+            yield (*AT, "rewards", str(n), "normalize"), "a prompt has one completion", "completions of at least 2"
     shape = {"pairs": ("pair", "pairs"), "labels": ("unpaired", "labels")}
     for key, (kind, words) in shape.items():
         if section.get(key) is not None and kind not in kinds:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from alignzoo.interfaces.component import Strict
-from alignzoo.interfaces.data_source import PART_NAME, DataSource
+from alignzoo.interfaces.data_source import LONGEST_NAME, PART_NAME, DataSource
 from alignzoo.interfaces.judge import Judge
 from alignzoo.interfaces.metric import Metric
 from alignzoo.interfaces.model_source import ModelSource
@@ -149,7 +149,7 @@ class RepliesConfig(Strict):
     max_new_tokens: int = Field(64, ge=1, description="maximum length of a reply, in tokens")
 
 
-SetName = Annotated[str, Field(pattern=PART_NAME)]
+SetName = Annotated[str, Field(pattern=PART_NAME, max_length=LONGEST_NAME)]
 
 
 class EvalConfig(Strict):

@@ -29,7 +29,7 @@ from alignzoo.core.door import read_bytes
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.interfaces import hookspecs
 from alignzoo.registry.code import code_of_file
-from alignzoo.registry.offers import ALIGNZOO, Offer, Package, PluginError, offers_of, plugin_errors
+from alignzoo.registry.offers import ALIGNZOO, Offer, Package, PluginError, offers_of, offers_of_file, plugin_errors
 
 GROUP = "alignzoo"
 OFF = "left out by ALIGNZOO_PLUGINS"
@@ -116,7 +116,7 @@ def load_file(path: Path) -> list[Offer]:
         if code_of_file(path, source) != code:
             raise PluginError("a module beside it changed while it was imported; start again")
         with time_limit():
-            return offers_of(module, Package(path.name, _codes={name: code}))
+            return offers_of_file(module, Package(path.name, _codes={name: code}))
     except PluginError as reason:
         del sys.modules[name]
         raise UserError(str(reason), where=f"{path}{_line_in(path, reason.__cause__)}") from None

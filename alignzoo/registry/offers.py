@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import Distribution
+from types import ModuleType
 from typing import Any
 
 import pluggy
@@ -18,6 +19,7 @@ from alignzoo.core.errors import first_line, nearest
 from alignzoo.interfaces import hookspecs
 from alignzoo.interfaces.component import NAME, summary
 from alignzoo.interfaces.requirements import ScoredComponent, contradiction
+from alignzoo.interfaces.reward_function import judge_of, reward_functions
 from alignzoo.registry.code import code_of_class
 from alignzoo.registry.renamed import explain, former_name
 
@@ -105,13 +107,36 @@ def offers_of(plugin: Any, package: Package) -> list[Offer]:
     return offers
 
 
+def offers_of_file(module: ModuleType, package: Package) -> list[Offer]:
+    """Return all classes that a plugin file registers, and its reward functions as judges.
+
+    Raises:
+        PluginError: the file fails, or a hook, a class or a function is wrong.
+    """
+    with plugin_errors("when its functions were inspected"):
+        functions = list(reward_functions(module))
+    found = offers_of(module, package) if not functions or _marked(module) else []
+    hook, base = hookspecs.KINDS["judge"]
+    for name, function in functions:
+        with plugin_errors(f"of the reward {name}"):
+            cls = judge_of(name, function, module.__name__, package.name)
+            found.append(_offer("judge", hook, base, cls, package))
+    return found
+
+
+def _marked(plugin: Any) -> list[str]:
+    """Return the names of a plugin's hooks."""
+    return [name for name in dir(plugin) if getattr(getattr(plugin, name, None), f"{hookspecs.PROJECT}_impl", None)]
+
+
 def _check_hooks(plugin: Any) -> None:
     """Check names and arguments of hooks: pluggy ignores a misspelled name and fails on an extra argument."""
     hooks = [hook for hook, _ in hookspecs.KINDS.values()]
-    marked = [name for name in dir(plugin) if getattr(getattr(plugin, name, None), f"{hookspecs.PROJECT}_impl", None)]
+    marked = _marked(plugin)
     if not marked:
         raise PluginError(
-            f"it registers nothing; expected a function marked @alignzoo.hookimpl, one of {', '.join(hooks)}"
+            f"it registers nothing; expected a function marked @alignzoo.hookimpl, one of {', '.join(hooks)}, or, in a "
+            "file, a reward function that takes `completions`"
         )
     for name in marked:
         if name not in hooks:

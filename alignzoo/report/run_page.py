@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from alignzoo.core.door import MissingFile, read_json, read_text, translate
 from alignzoo.core.files import write_page
+from alignzoo.report import rollouts
 from alignzoo.report.curves import panels
 from alignzoo.report.summary import summary_lines
 from alignzoo.training.records import Line, Sample, ShownRow, read_lines
@@ -42,6 +43,11 @@ def _page(folder: Path) -> str:
         panels=[(title, Markup(svg)) for title, svg in panels(lines)],  # drawn from numbers alone
         samples=[
             sample | {"turns": turns(sample["prompt"])} for sample in read_lines(folder / "samples.jsonl", Sample)
+        ],
+        rollout_panels=[(title, Markup(svg)) for title, svg in rollouts.plots(folder, lines)],
+        rollouts=[
+            view | {"prompts": [one | {"turns": turns(one["prompt"])} for one in view["prompts"]]}
+            for view in rollouts.browser(folder, lines)
         ],
         data=data,
         shown=read_lines(folder / "rows.jsonl", ShownRow),

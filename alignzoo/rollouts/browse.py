@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, FiniteFloat
 
 from alignzoo.core.arrays import mmap_safetensors
 from alignzoo.core.artifacts import read_verified
-from alignzoo.core.door import read_json_lines
+from alignzoo.core.door import read_json_lines, validated
 from alignzoo.core.errors import UserError
 from alignzoo.rollouts.folder import PHASES, TEXTS, PhaseManifest
+
+
+class RolloutLine(BaseModel, extra="allow"):
+    """What a line of metrics.jsonl has for a rollout, beside its step."""
+
+    rollout: Annotated[int, Field(ge=0)]
+    reward: FiniteFloat | None = None
+    kl: FiniteFloat | None = None
+    length: FiniteFloat | None = None
 
 
 class Reply(BaseModel):
@@ -23,6 +32,8 @@ class Reply(BaseModel):
     reply: str
     finished: bool
     scores: list[float | None]
+    reward: float | None = None
+    """The weighted sum that is learnt from, before any normalization; None for a draw that is left out."""
     prompt: str | None = None
     """The prompt, in the line of its first draw."""
 
@@ -36,9 +47,11 @@ def rollout_of(lines: Sequence[dict[str, Any]], step: int | None, where: Path) -
         where: The run folder, for a message.
 
     Raises:
-        UserError: The run has no rollouts, or none of that step.
+        UserError: The run has no rollouts, or none of that step; or a line of a rollout is damaged.
     """
     found = [line for line in lines if line["kind"] == "rollout"]
+    for line in found:
+        validated(line, where / "metrics.jsonl", RolloutLine)
     last = max((line["step"] for line in lines if line["kind"] == "train"), default=0)
     if not found:
         raise UserError("the run has no rollouts", where=str(where), expected="a run with a section `rollout`")
@@ -57,7 +70,7 @@ def replies_of(folder: Path, rollout: int) -> list[dict[str, Any]]:
     root = folder / "rollouts" / f"{rollout:06d}"
     if read_verified(root / "judged", PhaseManifest) is None:
         raise UserError("the rollout is not there, or damaged", where=str(root))
-    found = [dict(line) for line in read_json_lines(root / "judged" / TEXTS, Reply)]
+    found = [{"reward": None} | line for line in read_json_lines(root / "judged" / TEXTS, Reply)]
     if read_verified(root / "scored", PhaseManifest) is not None:
         advantage = mmap_safetensors(root / "scored" / PHASES["scored"]).get("advantage")
         if advantage is not None and advantage.size == len(found):

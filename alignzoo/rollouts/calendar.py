@@ -37,6 +37,9 @@ class Calendar:
     @property
     def prompts(self) -> int:
         """Prompts of a rollout."""
+        if self.rollout.prompts == "all":
+            batches = self.rows // self.train.batch_size
+            return self.train.batch_size * max(1, min(batches, self.train.max_steps or batches))
         return self.rollout.prompts or self.train.batch_size
 
     @property

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignzoo.core.console import Advance
 from alignzoo.data.trees import TokenIds
+from alignzoo.models.ending import Ending
 from alignzoo.models.generation import Reply, generate_replies
-from alignzoo.models.tokenizers import decode
 from alignzoo.recipe.rollout import RolloutConfig
 
 Key = tuple[int, int, int]
@@ -51,6 +51,27 @@ class Draws:
         )
         return cls(tokens, cuts, finished.astype(np.bool_), log_prob)
 
+    @classmethod
+    def concat(cls, parts: Sequence[Draws]) -> Draws:
+        """Join draws of several prompts."""
+        lengths = np.concatenate([part.lengths for part in parts])
+        return cls(
+            np.concatenate([part.tokens for part in parts]), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            np.concatenate([part.finished for part in parts]), np.concatenate([part.log_prob for part in parts]),
+        )  # fmt: skip
+
+    def by_prompt(self, prompts: int) -> list[Draws]:
+        """Divide the draws of so many prompts."""
+        each = len(self) // prompts
+        starts = range(0, len(self), each)
+        return [
+            Draws(
+                self.tokens[self.cuts[n] : self.cuts[n + each]], self.cuts[n : n + each + 1] - self.cuts[n],
+                self.finished[n : n + each], self.log_prob[n : n + each],
+            )
+            for n in starts
+        ]  # fmt: skip
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the draws as arrays, to write them."""
         return {"tokens": self.tokens, "cuts": self.cuts, "finished": self.finished.astype(np.uint8),
@@ -72,15 +93,15 @@ class Draws:
         """(B G,) number of tokens of each completion."""
         return np.diff(self.cuts)
 
-    def texts(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-        """Return the completions as text, without special tokens and surrounding spaces."""
-        return [text.strip() for text in decode(tokenizer, self, skip_special_tokens=True)]
+    def texts(self, ending: Ending) -> list[str]:
+        """Return the completions as text before what ends them, without special tokens and surrounding spaces."""
+        return [text.strip() for text in ending.texts(list(self))]
 
 
 def draw(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[TokenIds], rows: Sequence[int],
     config: RolloutConfig, *, seed: int, rollout: int, greedy: bool = False, completions: int | None = None,
-    progress: Advance | None = None,
+    progress: Advance | None = None, precision: str = "float32", ending: Ending | None = None,
 ) -> Draws:  # fmt: skip
     """Draw completions of each prompt: those of the first prompt, then those of the second, and so on.
 
@@ -95,6 +116,8 @@ def draw(
         greedy: Take the likeliest tokens, once for each prompt.
         completions: Draws of each prompt in place of the recipe's.
         progress: Receives the number of draws finished since its last call.
+        precision: `bfloat16` draws under autocast.
+        ending: What ends a completion; by default the end-of-sequence tokens.
     """
     each = 1 if greedy else completions or config.completions
     repeated = [prompt for prompt in prompts for _ in range(each)]
@@ -103,6 +126,6 @@ def draw(
         generate_replies(
             model, tokenizer, repeated, temperature=0 if greedy else config.temperature, top_p=config.top_p,
             max_new_tokens=config.max_new_tokens, seed=seed, progress=progress, keys=keys,
-            texts=False,
+            texts=False, entropy=False, precision=precision, ending=ending,
         )
     )  # fmt: skip

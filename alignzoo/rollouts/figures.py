@@ -10,18 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignzoo.core.console import Screen
+from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.data.trees import Branch, TokenIds, Tree, Trees
 from alignzoo.recipe.rollout import Reward
 from alignzoo.rollouts.draw import Draws
-from alignzoo.rollouts.rewards import Judged
+from alignzoo.rollouts.rewards import Judged, reward_names
 from alignzoo.rollouts.scores import at_temperature, score_rows, token_cuts
 from alignzoo.scoring.scorer import Scorer
-
-
-def reward_names(rewards: Sequence[Reward]) -> list[str]:
-    """Return a name for each reward; a number tells apart those of the same judge."""
-    names = [reward.judge.name for reward in rewards]
-    return [name if name not in names[:i] else f"{name}_{names[: i + 1].count(name)}" for i, name in enumerate(names)]
 
 
 def figures(draws: Draws, raw: NDArray[np.float64], judged: Judged, rewards: Sequence[Reward]) -> dict[str, float]:
@@ -52,7 +47,7 @@ def figures(draws: Draws, raw: NDArray[np.float64], judged: Judged, rewards: Seq
 
 def divergence(
     policy: Scorer, reference: Scorer | None, prompts: Sequence[TokenIds], draws: Draws, most: int, temperature: float,
-    budget: int, screen: Screen,
+    budget: int, screen: Screen, ranks: Ranks | None = None,
 ) -> dict[str, NDArray[Any]]:  # fmt: skip
     """Return figures of at most `most` evenly spaced draws, one a draw; nothing without a reference.
 
@@ -69,6 +64,7 @@ def divergence(
         temperature: Temperature of the draws.
         budget: Token slots of a micro-batch.
         screen: Shows messages.
+        ranks: The processes, or None for one.
     """
     if reference is None or not most:
         return {}
@@ -77,7 +73,7 @@ def divergence(
     chosen = [(i * len(draws)) // count for i in range(count)]
     trees = Trees.build(Tree(f"draw {n}", prompts[n // each], (Branch(draws[n]),)) for n in chosen)
     with at_temperature(temperature, policy, reference):
-        found = score_rows(policy, trees, budget, screen.info, ("reverse_kl", "entropy"), reference)
+        found = score_rows(policy, trees, budget, screen.info, ("reverse_kl", "entropy"), reference, ranks)
     cuts = token_cuts(trees)[:-1]
     sums = {name: np.add.reduceat(values.astype(np.float64), cuts) for name, values in found.items()}
     values = {

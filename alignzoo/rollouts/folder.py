@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from safetensors.numpy import save_file
 
 from alignzoo.core.arrays import mmap_safetensors
 from alignzoo.core.artifacts import Manifest, atomic_folder, quarantine, read_verified, write_manifest
+from alignzoo.core.distributed.process_group import Ranks
+from alignzoo.core.door import BadFile
 from alignzoo.core.files import translate_os_errors
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -44,37 +46,47 @@ class RolloutFolder:
     root: Path
     run: str
     """Fingerprint of the run, which alone reads them again."""
-    writes: bool = True
-    """True in the one process that writes."""
+    ranks: Ranks = field(default_factory=Ranks)
+    """The processes, which read one folder. The main one writes."""
 
     def phase(
         self,
         rollout: int,
         phase: str,
         make: Callable[[], Arrays],
+        fits: Callable[[Arrays], bool],
         texts: Callable[[Arrays], Sequence[Any]] | None = None,
     ) -> Arrays:
-        """Return the arrays of a phase, made and written if they are not there.
+        """Return the arrays of a phase, made and written if they are not there. Collective: every process calls it.
 
         Args:
             rollout: The number of the rollout.
             phase: One of `PHASES`.
-            make: Makes the arrays.
+            make: Makes the arrays, the same in every process.
+            fits: Tells arrays of the right form. Others are set aside, as a damaged folder is.
             texts: From the arrays to JSON values that are written beside them, one a line.
 
         Raises:
             NotWritten: The disk is full or the like.
         """
         folder = self.root / f"{rollout:06d}" / phase
-        about = read_verified(folder, PhaseManifest)
-        if about is not None and about["run"] == self.run and about["rollout"] == rollout:
+        if self.ranks.broadcast_from_main(lambda: self._is_intact(folder, rollout, phase, fits)):
             return mmap_safetensors(folder / PHASES[phase])
-        if folder.exists() and self.writes:
+        if self.ranks.main and folder.exists():
             quarantine(folder)
         arrays = make()
-        if self.writes:
+        if self.ranks.main:
             self._write(folder, rollout, phase, arrays, texts(arrays) if texts else ())
         return arrays
+
+    def _is_intact(self, folder: Path, rollout: int, phase: str, fits: Callable[[Arrays], bool]) -> bool:
+        about = read_verified(folder, PhaseManifest)
+        if about is None or about["run"] != self.run or about["rollout"] != rollout:
+            return False
+        try:
+            return fits(mmap_safetensors(folder / PHASES[phase]))
+        except BadFile:
+            return False
 
     def _write(self, folder: Path, rollout: int, phase: str, arrays: Arrays, texts: Sequence[Any]) -> None:
         with atomic_folder(folder, needs=sum(array.nbytes for array in arrays.values())) as temporary:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from alignzoo.core.errors import UserError
 from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.data.trees import Branch, TokenIds, Tree, Trees
-from alignzoo.interfaces.judge import Prompt
-from alignzoo.rollouts.rewards import Asked
+from alignzoo.interfaces.judge import Asked, Prompt
+from alignzoo.rollouts.draw import Draws
 
 PROBED = 64
 """Prompts that the layout is chosen on."""
@@ -35,13 +35,13 @@ class Prompts:
         `new_tokens` in `max_length` tokens.
 
         Raises:
-            UserError: No row is usable.
+            UserError: There are rows, and none is usable.
         """
         trees = data.trees
         lengths = trees.prompt_lengths
         long = lengths + new_tokens > max_length
         rows = np.flatnonzero(~trees.parted & ~long)
-        if not len(rows):
+        if len(trees) and not len(rows):
             raise UserError(
                 f"no prompt leaves room for {new_tokens} new tokens in {max_length}", where="rollout.max_new_tokens",
                 expected="a smaller limit, or a larger tokens.max_length",
@@ -67,14 +67,16 @@ class Prompts:
 
     def columns(self, places: NDArray[np.int64]) -> list[dict[str, Any]]:
         """Return the other columns of some rows."""
-        rows = (self.data.rows[int(row)] for row in self.rows[places])
-        return [{**row.columns, **row.extra} for row in rows]
+        return [self.data.rows[int(row)].all_columns for row in self.rows[places]]
 
-    def asked(self, places: NDArray[np.int64], replies: Sequence[str], finished: NDArray[np.bool_]) -> Asked:
-        """Return what judges are given of replies, of equally many to each prompt."""
+    def asked(self, places: NDArray[np.int64], replies: Sequence[str], draws: Draws) -> Asked:
+        """Return what judges are given of draws and their texts, of equally many to each prompt."""
         repeated = np.repeat(np.arange(len(places)), len(replies) // len(places))
-        texts, columns = self.texts(places), self.columns(places)
-        return Asked([texts[i] for i in repeated], replies, [columns[i] for i in repeated], finished.tolist())
+        texts, columns, ids = self.texts(places), self.columns(places), self.ids(places)
+        return Asked(
+            [texts[i] for i in repeated], replies, [columns[i] for i in repeated], draws.finished.tolist(),
+            [own.tolist() for own in draws], [ids[i] for i in repeated],
+        )  # fmt: skip
 
     def spaced(self, count: int) -> NDArray[np.int64]:
         """Return the places of at most `count` evenly spaced prompts."""
@@ -101,4 +103,4 @@ class Prompts:
 
 def longest_prompt(parts: Sequence[Prompts]) -> int:
     """Return the number of tokens of the longest prompt."""
-    return max(int(part.data.trees.prompt_lengths[part.rows].max()) for part in parts)
+    return max(int(part.data.trees.prompt_lengths[part.rows].max(initial=0)) for part in parts)

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alignzoo.core.concurrency import run_together
 from alignzoo.core.errors import RunFailed, attribute_errors
-from alignzoo.interfaces.judge import Judge, Prompt
+from alignzoo.interfaces.judge import Asked
 from alignzoo.recipe.rollout import Reward, RolloutConfig
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What judges are given: one entry a reply."""
-
-    prompts: Sequence[Prompt]
-    replies: Sequence[str]
-    columns: Sequence[Mapping[str, Any]] = ()
-    """The other columns of each reply's row."""
-    finished: Sequence[bool] = ()
-    """False where the limit of new tokens has cut a reply."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +26,16 @@ class Judged:
     """(B, G) False for draws that are left out: cut ones, or without a score."""
 
 
+def reward_names(rewards: Sequence[Reward]) -> list[str]:
+    """Return a name for each reward; a number tells apart those of the same judge."""
+    names = [reward.judge.name for reward in rewards]
+    return [name if name not in names[:i] else f"{name}_{names[: i + 1].count(name)}" for i, name in enumerate(names)]
+
+
 def score(rewards: Sequence[Reward], asked: Asked, when: str) -> NDArray[np.float64]:
     """Return every judge's scores, (R, B G): raw, NaN where a reward does not apply.
+
+    Judges whose `scores` is a coroutine function wait together, after the others.
 
     Args:
         rewards: The judges.
@@ -48,24 +45,37 @@ def score(rewards: Sequence[Reward], asked: Asked, when: str) -> NDArray[np.floa
     Raises:
         RunFailed: A judge fails, or returns None, text, an infinite number or another count.
     """
-    return np.stack([_scores(reward.judge, asked, when) for reward in rewards])
+    what = {n: f"{when}the reward {name}" for n, name in enumerate(reward_names(rewards))}
+    waits = [n for n, reward in enumerate(rewards) if inspect.iscoroutinefunction(reward.judge.scores)]
+
+    async def waiting(n: int) -> list[Any]:
+        with attribute_errors(what[n], rewards[n].judge):
+            return list(await asked.scored_by(rewards[n].judge))
+
+    found: dict[int, list[Any]] = {}
+    for n, reward in enumerate(rewards):
+        if n not in waits:
+            with attribute_errors(what[n], reward.judge):
+                found[n] = list(asked.scored_by(reward.judge))
+    found |= zip(waits, run_together([waiting(n) for n in waits]) if waits else [], strict=True)
+    return np.stack([_numbers(found[n], asked, what[n]) for n in range(len(rewards))])
 
 
-def _scores(judge: Judge, asked: Asked, when: str) -> NDArray[np.float64]:
-    what, replies = f"{when}the reward {judge.name}", asked.replies
-    taken = inspect.signature(judge.scores).parameters
-    more = {name: getattr(asked, name) for name in ("columns", "finished") if name in taken}
-    with attribute_errors(what, judge):
-        found = list(judge.scores(asked.prompts, replies, **more))
-    if len(found) != len(replies):
-        raise RunFailed(f"{what} returned {len(found)} scores for {len(replies)} replies")
-    for value, reply in zip(found, replies, strict=True):
+def _numbers(found: Sequence[Any], asked: Asked, what: str) -> NDArray[np.float64]:
+    """Return scores as numbers. Raises RunFailed with the row of one that is none."""
+    if len(found) != len(asked.replies):
+        raise RunFailed(f"{what} returned {len(found)} scores for {len(asked.replies)} replies")
+
+    def of(n: int) -> str:
+        row = f" of row {asked.rows[n]}" if asked.rows else ""
+        return f"for the reply {asked.replies[n]!r:.80}{row}"
+
+    for n, value in enumerate(found):
         if value is None or isinstance(value, str | bytes | bool) or not _is_number(value):
-            raise RunFailed(f"{what} returned {value!r:.40}, for the reply {reply!r:.80}; expected a number or NaN")
+            raise RunFailed(f"{what} returned {value!r:.40}, {of(n)}; expected a number or NaN")
     numbers = np.array([float(value) for value in found])
     if np.isinf(numbers).any():
-        reply = replies[int(np.isinf(numbers).argmax())]
-        raise RunFailed(f"{what} is infinite, for the reply {reply!r:.80}")
+        raise RunFailed(f"{what} is infinite, {of(int(np.isinf(numbers).argmax()))}")
     return numbers
 
 
@@ -78,8 +88,9 @@ def _is_number(value: object) -> bool:
 
 
 def combine(
-    raw: NDArray[np.float64], finished: NDArray[np.bool_], config: RolloutConfig, names: Sequence[str], when: str = ""
-) -> Judged:
+    raw: NDArray[np.float64], finished: NDArray[np.bool_], config: RolloutConfig, names: Sequence[str], when: str = "",
+    *, normalize: bool = True,
+) -> Judged:  # fmt: skip
     """Return the weighted sum of the scores that apply, and the draws that are kept.
 
     Args:
@@ -88,6 +99,7 @@ def combine(
         config: Weights, limits, and the treatment of cut and unscored draws.
         names: The ids of the B prompts.
         when: The step, for a message.
+        normalize: Normalize the rewards that the recipe normalizes, as is learnt from; figures are without.
 
     Raises:
         RunFailed: No reward applies to a draw, and the recipe has `missing: stop`.
@@ -95,14 +107,39 @@ def combine(
     weights = np.array([reward.weight for reward in config.rewards])[:, None]
     limits = np.array([reward.clip or np.inf for reward in config.rewards])[:, None]
     scored = (~np.isnan(raw) & (weights != 0)).any(0)
-    total = np.nansum(weights * raw.clip(-limits, limits), axis=0)
     shape = (len(names), len(finished) // len(names))
+    clipped = raw.clip(-limits, limits)
+    use = finished | (config.unfinished != "drop")
+    for n, reward in enumerate(config.rewards if normalize else ()):
+        if reward.normalize:
+            clipped[n] = _normalized(clipped[n], use, shape, reward.normalize)
+    total = np.nansum(weights * clipped, axis=0)
     if config.missing == "stop" and not scored.all():
         row = names[int((~scored).argmax()) // shape[1]]
+        counted = [
+            name for name, reward in zip(reward_names(config.rewards), config.rewards, strict=True) if reward.weight
+        ]
         raise RunFailed(
-            f"{when}no reward applies to a completion of row {row}; rollout.missing=drop leaves such completions out"
+            f"{when}no reward ({', '.join(counted)}) applies to a completion of row {row}; rollout.missing=drop leaves "
+            "such completions out"
         )
     if config.unfinished == "penalty":
         total = total - config.penalty * ~finished
-    kept = scored & (finished | (config.unfinished != "drop"))
+    kept = scored & use
     return Judged(np.where(kept, total, 0.0).reshape(shape), kept.reshape(shape))
+
+
+def _normalized(
+    values: NDArray[np.float64], use: NDArray[np.bool_], shape: tuple[int, int], over: str
+) -> NDArray[np.float64]:
+    """Return (values - mean) / (std + 1e-4) over each prompt's draws or over all, as TRL's `normalize_then_sum`.
+
+    The mean and the standard deviation, with divisor n - 1, are of the draws in `use` that the reward applies to. One
+    draw has no spread, and the value 0. Source: Liu et al. 2026 (GDPO, arXiv:2601.05242).
+    """
+    table = values.reshape(shape if over == "group" else (1, -1))
+    known = (use & ~np.isnan(values)).reshape(table.shape)
+    count = known.sum(1, keepdims=True)
+    centered = table - np.where(known, table, 0.0).sum(1, keepdims=True) / count.clip(1)
+    spread = np.sqrt(np.where(known, centered**2, 0.0).sum(1, keepdims=True) / (count - 1).clip(1))
+    return (centered / (spread + 1e-4)).reshape(-1)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from alignzoo.core.distributed.process_group import Ranks, share_rows
 from alignzoo.data.trees import Trees
 from alignzoo.scoring.forest import lay_out
 from alignzoo.scoring.microbatches import in_micro_batches
@@ -41,9 +42,11 @@ def token_cuts(trees: Trees) -> NDArray[np.int64]:
 @torch.no_grad()
 def score_rows(
     scorer: Scorer, trees: Trees, budget: int, say: Callable[[str], None], statistics: Sequence[str] = (),
-    live: Scorer | None = None,
+    live: Scorer | None = None, ranks: Ranks | None = None,
 ) -> dict[str, NDArray[np.float32]]:  # fmt: skip
     """Return the log-prob and the statistics of each scored token, (N,), in the order of trees and branches.
+
+    Each process scores its share of the rows, and all get the values of all.
 
     Args:
         scorer: The policy or the reference.
@@ -52,6 +55,7 @@ def score_rows(
         say: Shows a message.
         statistics: Names of statistics.
         live: The reference of the statistics.
+        ranks: The processes, or None for one.
     """
     device = next(scorer.parameters()).device
     cuts = token_cuts(trees)
@@ -60,10 +64,16 @@ def score_rows(
     def work(rows: list[int]) -> dict[str, torch.Tensor]:
         return scorer(lay_out([trees[row] for row in rows], scorer.layout).to(device), tuple(statistics), live)
 
-    for rows, values in in_micro_batches(trees, np.arange(len(trees)), budget, scorer.layout, work, say):
+    rank, count = (ranks.index, ranks.count) if ranks else (0, 1)
+    mine = share_rows(range(len(trees)), trees.sizes.tolist(), rank, count)
+    parts = [
+        (rows, {name: value.float().cpu().numpy() for name, value in values.items()})
+        for rows, values in in_micro_batches(trees, np.sort(mine), budget, scorer.layout, work, say)
+    ]
+    for rows, scored in (part for some in (ranks.all_gather(parts) if ranks else [parts]) for part in some):
         places = np.concatenate([np.arange(*cuts[list(trees.branches(row))]) for row in rows])
-        for name, value in values.items():
-            found.setdefault(name, np.zeros(cuts[-1], np.float32))[places] = value.float().cpu().numpy()
+        for name, numbers in scored.items():
+            found.setdefault(name, np.zeros(cuts[-1], np.float32))[places] = numbers
     return found
 
 

@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from alignzoo.core.console import Screen
+from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.core.errors import RunFailed
 from alignzoo.data.trees import TokenIds
 from alignzoo.interfaces.group import Group
+from alignzoo.models.ending import Ending
+from alignzoo.models.generation import end_tokens
 from alignzoo.models.tokenizers import decode
 from alignzoo.recipe.rollout import RolloutConfig
 from alignzoo.recipe.schema import Recipe
@@ -24,10 +27,12 @@ from alignzoo.rollouts.calendar import Calendar
 from alignzoo.rollouts.draw import Draws, draw
 from alignzoo.rollouts.figures import divergence, divergence_figures, figures
 from alignzoo.rollouts.folder import PHASES, Arrays, RolloutFolder
+from alignzoo.rollouts.forms import Form, all_fit, draws_fit
 from alignzoo.rollouts.prompts import Prompts
 from alignzoo.rollouts.rewards import Judged, combine, score
-from alignzoo.rollouts.scores import TokenValues, score_rows
+from alignzoo.rollouts.scores import TokenValues, score_rows, token_cuts
 from alignzoo.rollouts.select import Selection, select
+from alignzoo.rollouts.shares import in_shares
 from alignzoo.scoring.advantages import advantage_input, advantages
 from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.scored_batch import TokenScores
@@ -63,6 +68,8 @@ class Rollouts:
     screen: Screen
     budget: int
     """Token slots of a micro-batch."""
+    ranks: Ranks = field(default_factory=Ranks)
+    """The processes. Each draws, judges and scores for its share of the prompts, and all hold the whole rollout."""
     line: dict[str, Any] | None = None
     """The figures of a rollout, in its first step."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -72,6 +79,10 @@ class Rollouts:
         assert self.recipe.rollout is not None
         self.config: RolloutConfig = self.recipe.rollout
         self.objective = self.recipe.objective
+        self._each = {"": self.config.completions} | ({GREEDY: 1} if self.objective.greedy_baseline else {})
+        own = {self.tokenizer.get_vocab()[token] for token in self.config.end_tokens}
+        ends = frozenset(own | end_tokens(self.scorer.model, self.tokenizer))
+        self.ending = Ending(self.tokenizer, ends, self.config.stop)
         self.builder.max_new_tokens = self.config.max_new_tokens
         self._held = -1
         self._rows_of: list[list[int]] = []
@@ -115,17 +126,28 @@ class Rollouts:
                 "--fresh starts the run again"
             )
 
-        def phase(name: str, make: Callable[[], Arrays], texts: Any = None) -> Arrays:
+        def phase(
+            name: str, make: Callable[[], Arrays], fits: Callable[[Arrays], bool], texts: Any = None
+        ) -> Arrays:  # fmt: skip
             began = time.perf_counter()
-            found = self.folder.phase(turn.rollout, name, gone if turn.update else make, texts)
+            found = self.folder.phase(turn.rollout, name, gone if turn.update else make, fits, texts)
             self.seconds[name] = time.perf_counter() - began
             return found
 
-        drawn = phase("drawn", lambda: self._draw(turn.rollout, places, tokens))
+        counts = {prefix: len(tokens) * each for prefix, each in self._each.items()}
+        vocabulary = int(self.scorer.model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
+        drawn = phase(
+            "drawn", lambda: self._draw(turn.rollout, places, tokens),
+            lambda found: draws_fit(found, counts, self.config.max_new_tokens, vocabulary),
+        )  # fmt: skip
         draws = Draws.from_arrays(drawn)
-        texts = cache(lambda: draws.texts(self.tokenizer))
+        texts = cache(lambda: draws.texts(self.ending))
         judged = phase(
             "judged", lambda: self._judge(drawn, draws, texts(), places, when),
+            lambda found: all_fit(found, {
+                f"{prefix}raw": Form(np.float64, (len(self.config.rewards), count), infinite=False)
+                for prefix, count in counts.items()
+            }),
             lambda one: self._lines(draws, texts(), places, one),
         )  # fmt: skip
         found = combine(judged["raw"], draws.finished, self.config, ids, when)
@@ -134,26 +156,40 @@ class Rollouts:
             self._add_greedy(chosen, drawn, judged, ids, when)
         if len(chosen.trees):
             self.builder.hold(chosen.trees, None, {})
-        scored = phase("scored", lambda: self._score(chosen, draws, tokens, states, when))
+        scored = phase(
+            "scored", lambda: self._score(chosen, draws, tokens, states, when),
+            lambda found: self._scored_fits(found, chosen, draws),
+        )  # fmt: skip
         self._hold(chosen, scored)
         if self.objective.data == "group":
             self._after = self._next_states(chosen, scored, states)
         self._held, self._rows_of = turn.rollout, chosen.rows_of
         self.line = {"rollout": turn.rollout, "rows": len(chosen.trees)}
-        self.line |= figures(draws, judged["raw"], found, self.config.rewards) | divergence_figures(scored)
+        plain = combine(judged["raw"], draws.finished, self.config, ids, when, normalize=False)
+        self.line |= figures(draws, judged["raw"], plain, self.config.rewards) | divergence_figures(scored)
         self._last, self._times = self.line, self.seconds
 
     def _draw(self, rollout: int, places: NDArray[np.int64], tokens: list[TokenIds]) -> Arrays:
         found: dict[str, NDArray[Any]] = {}
-        for greedy in (False, True) if self.objective.greedy_baseline else (False,):
-            count = len(tokens) * (1 if greedy else self.config.completions)
-            with self.screen.without_bars().bar("drawing", count) as advance:
-                draws = draw(
-                    self.scorer.model, self.tokenizer, tokens, self.prompts.rows[places].tolist(), self.config,
-                    seed=self.recipe.seed, rollout=rollout, greedy=greedy, progress=advance,
-                )  # fmt: skip
-            found |= {(GREEDY if greedy else "") + name: values for name, values in draws.arrays().items()}
+        for prefix in self._each:
+            draws = self._draws(rollout, tokens, self.prompts.rows[places], greedy=prefix == GREEDY)
+            found |= {prefix + name: values for name, values in draws.arrays().items()}
         return found
+
+    def _draws(self, rollout: int, tokens: list[TokenIds], rows: NDArray[np.int64], **options: Any) -> Draws:
+        """Return draws of some prompts; each process draws for its share of them."""
+        sizes = [len(prompt) + self.config.max_new_tokens * self.config.completions for prompt in tokens]
+
+        def work(mine: list[int]) -> list[Draws]:
+            each = 1 if options.get("greedy") else options.get("completions", self.config.completions)
+            with self.screen.without_bars().bar("drawing", len(mine) * each) as advance:
+                return draw(
+                    self.scorer.model, self.tokenizer, [tokens[i] for i in mine], rows[mine].tolist(), self.config,
+                    seed=self.recipe.seed, rollout=rollout, progress=advance, precision=self.scorer.precision,
+                    ending=self.ending, **options,
+                ).by_prompt(len(mine))  # fmt: skip
+
+        return Draws.concat(in_shares(self.ranks, sizes, work))
 
     def _judge(
         self, drawn: Arrays, draws: Draws, texts: list[str], places: NDArray[np.int64], when: str
@@ -161,22 +197,33 @@ class Rollouts:
         found = {"raw": self._scores(self.prompts, places, draws, texts, when)}
         if f"{GREEDY}tokens" in drawn:
             greedy = Draws.from_arrays(drawn, GREEDY)
-            found[f"{GREEDY}raw"] = self._scores(self.prompts, places, greedy, greedy.texts(self.tokenizer), when)
+            found[f"{GREEDY}raw"] = self._scores(self.prompts, places, greedy, greedy.texts(self.ending), when)
         return found
 
     def _scores(
         self, prompts: Prompts, places: NDArray[np.int64], draws: Draws, texts: list[str], when: str
     ) -> NDArray[np.float64]:
-        """Return every judge's scores of draws for some prompts."""
-        return score(self.config.rewards, prompts.asked(places, texts, draws.finished), when)
+        """Return every judge's scores of draws for some prompts; each process asks for its share of them."""
+        parts, each = draws.by_prompt(len(places)), len(draws) // len(places)
+
+        def work(mine: list[int]) -> list[NDArray[np.float64]]:
+            own = Draws.concat([parts[i] for i in mine])
+            said = [text for i in mine for text in texts[i * each : (i + 1) * each]]
+            found = score(self.config.rewards, prompts.asked(places[mine], said, own), when)
+            return np.split(found, len(mine), axis=1)
+
+        return np.concatenate(in_shares(self.ranks, [len(part.tokens) for part in parts], work), axis=1)
 
     def _lines(self, draws: Draws, texts: list[str], places: NDArray[np.int64], judged: Arrays) -> list[dict[str, Any]]:
         """Return one line a draw, for a reader; the first of a prompt has the prompt too."""
         each, raw = len(draws) // len(places), judged["raw"]
+        lenient = self.config.model_copy(update={"missing": "drop"})  # raw scores are kept whatever becomes of them
+        known = combine(raw, draws.finished, lenient, self.prompts.ids(places), normalize=False)
+        rewards = np.where(known.kept, known.reward, np.nan).reshape(-1)
         ids, prompts = self.prompts.ids(places), decode(self.tokenizer, self.prompts.tokens(places))
         return [
             {"row": ids[n // each], "number": n % each, "reply": text, "finished": bool(draws.finished[n]),
-             "scores": [None if np.isnan(value) else float(value) for value in raw[:, n]]}
+             "reward": _or_none(rewards[n]), "scores": [_or_none(value) for value in raw[:, n]]}
             | ({} if n % each else {"prompt": prompts[n // each]})
             for n, text in enumerate(texts)
         ]  # fmt: skip
@@ -197,17 +244,35 @@ class Rollouts:
         found: dict[str, NDArray[Any]] = {}
         group = objective.data == "group"
         if group and (self.calendar.updates > 1 or objective.advantage_reads_log_probs):
-            found[OLD] = score_rows(self.scorer, trees, self.budget, say)["log_prob"]
+            found[OLD] = score_rows(self.scorer, trees, self.budget, say, ranks=self.ranks)["log_prob"]
         reads = objective.reference in ("sequence", "token") or objective.advantage_reads_log_probs
         if self.reference is not None and reads and len(trees):
-            found["ref_log_prob"] = score_rows(self.reference, trees, self.budget, say)["log_prob"]
+            found["ref_log_prob"] = score_rows(self.reference, trees, self.budget, say, ranks=self.ranks)["log_prob"]
         if group:
             input_ = self._advantage_input(chosen, found, states)
             found["advantage"] = advantages(objective, input_, self.builder.names(range(len(trees))), when).numpy()
         return found | divergence(
             self.scorer, self.reference, tokens, draws, self.config.kl_rows, self.config.temperature, self.budget,
-            self.screen,
+            self.screen, self.ranks,
         )  # fmt: skip
+
+    def _scored_fits(self, found: Arrays, chosen: Selection, draws: Draws) -> bool:
+        """Return True for arrays that `_score` could have returned."""
+        objective, config, group = self.objective, self.config, self.objective.data == "group"
+        tokens = Form(np.float32, (int(token_cuts(chosen.trees)[-1]),))
+        forms: dict[str, Form] = {}
+        if group and (self.calendar.updates > 1 or objective.advantage_reads_log_probs):
+            forms[OLD] = tokens
+        reads = objective.reference in ("sequence", "token") or objective.advantage_reads_log_probs
+        if self.reference is not None and reads and len(chosen.trees):
+            forms["ref_log_prob"] = tokens
+        if self.reference is not None and config.kl_rows:
+            names = ("kl", "kl_sampled", "entropy", *(("mismatch",) if config.temperature == 1 else ()))
+            forms |= dict.fromkeys(names, Form(np.float64, (min(config.kl_rows, len(draws)),)))
+        if group and (advantage := found.get("advantage")) is not None:
+            each = (len(chosen.trees), config.completions)
+            forms["advantage"] = Form(advantage.dtype, each if advantage.ndim == 2 else tokens.shape)
+        return all_fit(found, forms) and ("advantage" in found) == group
 
     def _advantage_input(self, chosen: Selection, scored: Arrays, states: States) -> Group:
         """Return the whole rollout as `advantage` sees it, in float64."""
@@ -255,19 +320,20 @@ class Rollouts:
         if not len(places):
             return {}
         tokens, ids = self.held_out.tokens(places), self.held_out.ids(places)
-        rows = self.held_out.rows[places].tolist()
-        draws = draw(
-            self.scorer.model, self.tokenizer, tokens, rows, self.config, seed=self.recipe.seed, rollout=HELD_OUT,
-            completions=1,
-        )  # fmt: skip
+        draws = self._draws(HELD_OUT, tokens, self.held_out.rows[places], completions=1)
         when = "held-out draws: "
-        raw = self._scores(self.held_out, places, draws, draws.texts(self.tokenizer), when)
-        judged: Judged = combine(raw, draws.finished, self.config, ids, when)
+        raw = self._scores(self.held_out, places, draws, draws.texts(self.ending), when)
+        judged: Judged = combine(raw, draws.finished, self.config, ids, when, normalize=False)
         values = divergence(
-            self.scorer, self.reference, tokens, draws, len(draws), self.config.temperature, self.budget, self.screen
-        )
+            self.scorer, self.reference, tokens, draws, len(draws), self.config.temperature, self.budget, self.screen,
+            self.ranks,
+        )  # fmt: skip
         found = figures(draws, raw, judged, self.config.rewards) | divergence_figures(values)
         return {"drawn": float(len(draws))} | found
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
 def _without_old(known: dict[str, TokenScores]) -> dict[str, TokenScores]:

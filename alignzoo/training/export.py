@@ -14,11 +14,12 @@ from transformers import AutoConfig, PreTrainedModel
 
 from alignzoo.core.artifacts import atomic_folder
 from alignzoo.core.console import Screen
-from alignzoo.core.door import BadFile, inside, read_json, read_text, read_yaml, tensors, translate, validated
+from alignzoo.core.door import BadFile, inside, read_text, read_yaml, translate, validated
 from alignzoo.core.errors import UserError, nearest
-from alignzoo.models.adapters import CONFIG, WEIGHTS, is_adapter
+from alignzoo.models.adapters import is_adapter
 from alignzoo.models.from_pretrained import call_from_pretrained
 from alignzoo.models.loading import pretrained
+from alignzoo.models.saved_adapter import CONFIG, WEIGHTS, named_base, peft_config
 from alignzoo.models.tokenizers import pretrained_tokenizer
 from alignzoo.training.run_folder import RunFolder
 
@@ -52,11 +53,11 @@ def export_run(
         dtype: Type of full weights; by default that of the weights that training started from, or the type of training
             where these were random or are not there any more.
         shard: Maximum size of a weights file, such as "5GB".
-        force: Replace a folder that exists.
+        force: Replace an exported model that exists.
         screen: Receives progress.
 
     Raises:
-        UserError: The run is not finished, or the folder exists.
+        UserError: The run is not finished, or the folder exists or holds something else.
     """
     policy = _policy_of(run)
     to = to or run / ("export-merged" if merge and is_adapter(policy) else "export")
@@ -64,6 +65,10 @@ def export_run(
         raise UserError("the path exists already", where=str(to), hint="" if to.is_file() else "--force replaces it")
     if to.resolve() in (run.resolve(), policy.resolve(), *policy.resolve().parents):
         raise UserError("this folder is part of the run", where=str(to), expected="another folder")
+    if to.is_dir() and any(to.iterdir()) and not any((to / name).is_file() for name in ("config.json", CONFIG)):
+        raise UserError(
+            "the folder holds no exported model, and --force replaces no other", where=str(to), expected="a new folder"
+        )
     alone = is_adapter(policy) and not merge
     if alone and dtype:
         raise UserError("an adapter keeps the type that it was trained in", where="--dtype", expected="--merge with it")
@@ -168,7 +173,7 @@ def _dtype_of_start(run: Path) -> str | None:
 
 def _own_base(policy: Path) -> str:
     """Return the folder of the adapter's base model, or "" if it has a hub id, by which others find it too."""
-    base = _adapter(policy).base_model_name_or_path
+    base = named_base(policy)
     return base if Path(base).is_absolute() else ""
 
 
@@ -183,28 +188,16 @@ def _full_weights(policy: Path, source: _Source, dtype: str | None) -> PreTraine
 
     if not (policy / WEIGHTS).is_file():  # peft would then read pickled weights
         raise UserError("the adapter has no weights in safetensors", where=str(policy), expected=WEIGHTS)
-    config = _adapter(policy)
-    base, revision = _base(policy, config.base_model_name_or_path), config.revision
+    adapter = peft_config(policy)
+    base, revision = _base(policy, named_base(policy)), adapter.revision
     head, outputs = _head(base, revision, source)
     model = pretrained(base, revision, 0, head, own, source.trust_remote_code, source.quantize, outputs)
     if source.quantize:  # the adapter was trained on the quantized weights
         model = model.dequantize()
     model = model.to(torch.promote_types(getattr(torch, own), wanted))  # type: ignore[arg-type]
-    tensors(inside(policy, WEIGHTS))
     with translate(policy, "the adapter"):
-        merged: PreTrainedModel = PeftModel.from_pretrained(model, str(policy)).merge_and_unload()
+        merged: PreTrainedModel = PeftModel.from_pretrained(model, str(policy), config=adapter).merge_and_unload()
     return merged.to(wanted)
-
-
-class _Adapter(BaseModel):
-    """What is read of the config of an adapter that a run wrote."""
-
-    base_model_name_or_path: str
-    revision: str | None = None
-
-
-def _adapter(policy: Path) -> _Adapter:
-    return read_json(inside(policy, CONFIG), _Adapter)
 
 
 def _base(policy: Path, named: str) -> str:
@@ -236,14 +229,16 @@ def _card(run: Path, policy: Path, alone: bool) -> str:
         forms[True] += f" Its base model has no hub id: it was the folder `{'/'.join(Path(base).parts[-2:])}`."
     head: dict[str, Any] = {"library_name": "peft" if alone else "transformers"}
     if is_adapter(policy):
-        base = _adapter(policy).base_model_name_or_path
+        base = named_base(policy)
         forms[False] = "These are full weights: a LoRA adapter was merged into its base."
         if not Path(base).is_absolute():
             head["base_model"] = base
-    head["tags"] = ["alignzoo", summary["objective"]["name"]]
+    objective = summary.get("objective", {})
+    head["tags"] = ["alignzoo", *([str(objective["name"])] if "name" in objective else [])]
+    start = summary.get("model", {}).get("start", "a start that it does not name")
     return CARD.format(
-        head=yaml.safe_dump(head, sort_keys=False), name=summary["name"], version=summary["versions"]["alignzoo"],
-        objective=json.dumps(summary["objective"]), start=summary["model"]["start"], steps=summary["train"]["steps"],
-        form=forms[alone], fingerprint=summary["fingerprint"],
+        head=yaml.safe_dump(head, sort_keys=False), name=summary["name"],
+        version=summary["versions"].get("alignzoo", "of an unknown version"), objective=json.dumps(objective),
+        start=start, steps=summary["train"]["steps"], form=forms[alone], fingerprint=summary["fingerprint"],
         recipe=read_text(run / "recipe.yaml"),
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,9 @@ from alignzoo.evaluation.row_metrics import step_metrics
 from alignzoo.scoring.scored_batch import ScoredBatch, concat_scored
 from alignzoo.training.batch_loss import BatchLoss, States
 from alignzoo.training.passes import Passes, zero_loss
+
+NO_ROWS = ScoredBatch([], [], np.zeros(0, np.int64), {})
+"""The share of a process in a batch of fewer rows than processes, which draws without spread make."""
 
 
 class StepGradient(NamedTuple):
@@ -87,7 +91,7 @@ def gradient_by_batch(
     def score(parts: list[list[int]]) -> ScoredBatch:
         with torch.no_grad():
             scored = [passes.score(part or mine[:1])[0] for part in parts]
-            return concat_scored([batch for batch, part in zip(scored, parts, strict=True) if part])
+            return concat_scored([batch for batch, part in zip(scored, parts, strict=True) if part] or [NO_ROWS])
 
     batch = _gather(passes.in_micro_batches(mine, score), passes.ranks).in_order(rows)
     builder.with_reference(batch, passes.ranks.device)
@@ -120,7 +124,8 @@ def _gather(mine: ScoredBatch, ranks: Ranks) -> ScoredBatch:
     if ranks.count == 1:
         return mine
     values = {name: value.cpu() for name, value in mine.values.items()}
-    batch = concat_scored(ranks.all_gather(ScoredBatch(mine.rows, mine.counts, mine.lengths, values)))
+    found = ranks.all_gather(ScoredBatch(mine.rows, mine.counts, mine.lengths, values))
+    batch = concat_scored([part for part in found if part.rows])
     batch.values = {name: value.to(ranks.device) for name, value in batch.values.items()}
     return batch
 

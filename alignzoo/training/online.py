@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from alignzoo.core.errors import UserError
+from alignzoo.core.errors import UserError, nearest
 from alignzoo.data.token_store import TokenizedDataset
 from alignzoo.data.trees import Trees
 from alignzoo.models.positions import max_tokens
@@ -17,6 +17,7 @@ from alignzoo.rollouts.source import Rollouts
 from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.job import Job
+from alignzoo.training.preflight import check_reward_columns
 
 
 @dataclass(frozen=True)
@@ -28,17 +29,28 @@ class Online:
     held_out: Prompts
 
     @classmethod
-    def of(cls, job: Job, data: TokenizedDataset) -> Online | None:
+    def of(cls, job: Job, data: TokenizedDataset, tokenizer: PreTrainedTokenizerBase) -> Online | None:
         """Return the parts of a run with `rollout`, None for another run.
 
         Raises:
-            UserError: There are several processes, or fewer prompts than a rollout has.
+            UserError: The model or its optimizer is sharded, there are fewer prompts than a rollout has, or an end
+                token or a column of a reward is missing.
         """
         recipe, config = job.recipe, job.recipe.rollout
         if config is None:
             return None
-        if job.ranks.count > 1:
-            raise UserError("completions are drawn by one process", where="rollout", expected="a job of one process")
+        if job.ranks.parted:
+            raise UserError(
+                "completions are drawn by processes that each hold the whole model and its optimizer",
+                where="rollout", expected="a launch without FSDP2 and ZeRO",
+            )  # fmt: skip
+        for token in config.end_tokens:
+            if token not in (known := tokenizer.get_vocab()):
+                raise UserError(
+                    f"'{token}' is no token of the policy's tokenizer", where="rollout.end_tokens",
+                    nearest=nearest(token, known), hint="`rollout.stop` ends a completion at any text",
+                )  # fmt: skip
+        check_reward_columns(recipe, iter(data.train.rows))
         limits = (recipe.tokens.max_length, config.max_new_tokens, job.screen.info)
         train, held_out = (Prompts.of(part, *limits) for part in (data.train, data.answered))
         calendar = Calendar(recipe.train, config, len(train), recipe.seed)
@@ -70,9 +82,9 @@ class Online:
         tokenizer: PreTrainedTokenizerBase,
     ) -> Rollouts:  # fmt: skip
         """Return the source of the run's batches."""
-        folder = RolloutFolder(job.folder.path / "rollouts", job.resolved.fingerprint, job.folder.writes)
+        folder = RolloutFolder(job.folder.path / "rollouts", job.resolved.fingerprint, job.ranks)
         budget = 2 * job.recipe.train.micro_batch_tokens  # no activations are kept
         return Rollouts(
             job.recipe, self.calendar, scorer, reference, builder, tokenizer, self.train, self.held_out, folder,
-            job.screen, budget,
+            job.screen, budget, job.ranks,
         )  # fmt: skip

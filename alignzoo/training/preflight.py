@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from alignzoo.core.errors import UserError
+from alignzoo.core.errors import UserError, nearest
 from alignzoo.data.convert import convert_side
 from alignzoo.data.statistics import NO_HELD_OUT
 from alignzoo.data.token_store import TokenizedDataset
@@ -21,6 +21,10 @@ from alignzoo.models.adapters import check_adapters_available
 from alignzoo.models.positions import max_tokens
 from alignzoo.models.sources.transformers import Transformers
 from alignzoo.recipe.resolved import Resolved
+from alignzoo.recipe.schema import Recipe
+
+FIRST_ROWS = 20
+"""Rows that are read before a run to see which columns there are."""
 
 
 def preflight(resolved: Resolved) -> None:
@@ -61,11 +65,33 @@ def _check_model_folder(model: ModelSource) -> None:
 
 
 def _check_first_row(resolved: Resolved) -> None:
-    """Raise UserError when the objective can't take the first row, unless reading the rows is the first thing to do."""
+    """Raise UserError when the objective can't take the first row, unless reading the rows is the first thing to do.
+
+    A reward that reads a column of the data needs it in one of the first rows.
+    """
     if resolved.needs and not any(key.startswith("data.") for key in resolved.needs):
-        data = resolved.recipe.data
+        recipe, data = resolved.recipe, resolved.recipe.data
         rows = (row for row in data.read(data.splits()[0]) if isinstance(row, Row))
-        convert_side(list(islice(rows, 1)), resolved.recipe, data)
+        first = list(islice(rows, FIRST_ROWS if recipe.rollout else 1))
+        convert_side(first[:1], recipe, data)
+        check_reward_columns(recipe, first)
+
+
+def check_reward_columns(recipe: Recipe, rows: Iterable[Row]) -> None:
+    """Raise UserError when a reward reads a column of the data that none of its first rows has.
+
+    The rows of a mixture differ, and are not checked.
+    """
+    first = list(islice(rows, FIRST_ROWS)) if recipe.rollout and len(recipe.data.parts) == 1 else []
+    known = {name for row in first for name in row.all_columns}
+    for n, reward in enumerate(recipe.rollout.rewards if recipe.rollout and first else ()):
+        for column in reward.judge.columns_read():
+            if column not in known:
+                raise UserError(
+                    f"{reward.judge.name} reads the column '{column}', which the data lacks",
+                    where=f"rollout.rewards.{n}", nearest=nearest(column, known),
+                    expected=f"one of {', '.join(sorted(known))}" if known else "data with columns besides texts",
+                )  # fmt: skip
 
 
 def check_enough_rows(data: TokenizedDataset, batch_size: int) -> None:

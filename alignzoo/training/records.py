@@ -80,7 +80,15 @@ class Summary(BaseModel, extra="allow"):
     model: dict[str, Any] = {}
     objective: dict[str, Any] = {}
     data: dict[str, Any] = {}
+    reference: dict[str, Any] = {}
     judges: dict[str, Figures] = {}
+
+
+class MeasuredModel(BaseModel, extra="allow"):
+    """The section `model` of the summary.json of a run that is measured: fingerprints of weights."""
+
+    weights: str
+    trained_weights: str
 
 
 class CheckpointManifest(Manifest):

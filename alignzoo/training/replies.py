@@ -13,7 +13,7 @@ from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.evaluation.judging import run_judge
 from alignzoo.evaluation.samples import choose_reply_rows, reply_records
 from alignzoo.interfaces.judge import Prompt
-from alignzoo.models.generation import generate_replies
+from alignzoo.models.generation import Reply, generate_replies
 from alignzoo.models.tokenizers import pretrained_tokenizer
 from alignzoo.recipe.resolved import Resolved
 from alignzoo.training.job import Job
@@ -24,7 +24,7 @@ from alignzoo.training.run_folder import RunFolder
 
 def greedy_replies(
     job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, held_out: TokenizedRows
-) -> list[str]:
+) -> list[Reply]:
     """Generate greedy replies to `eval.replies.num_prompts` held-out prompts.
 
     There are none with a reward model, and where all tokens are scored, so that no prompt ends where a reply begins.
@@ -34,11 +34,8 @@ def greedy_replies(
     replies = job.recipe.eval.replies
     prompts = [held_out.trees[i].prompt for i in choose_reply_rows(held_out, replies.num_prompts)]
 
-    def generate() -> list[str]:
-        found = generate_replies(
-            model, tokenizer, prompts, temperature=0, max_new_tokens=replies.max_new_tokens, seed=0
-        )
-        return [reply.text for reply in found]
+    def generate() -> list[Reply]:
+        return generate_replies(model, tokenizer, prompts, temperature=0, max_new_tokens=replies.max_new_tokens, seed=0)
 
     return job.ranks.alike(generate)
 
@@ -47,8 +44,8 @@ def judge_replies(
     job: Job,
     tokenizer: PreTrainedTokenizerBase,
     held_out: TokenizedRows,
-    before: Sequence[str],
-    after: Sequence[str],
+    before: Sequence[Reply],
+    after: Sequence[Reply],
 ) -> dict[str, Any]:
     """Write samples.jsonl, and return each judge's figures under its name."""
     if not after:
@@ -56,18 +53,19 @@ def judge_replies(
     count = job.recipe.eval.replies.num_prompts
     lines = reply_records(held_out, count, tokenizer, before, after)
     job.folder.write_lines("samples.jsonl", lines)
-    prompts = [held_out.rows[i].prompt for i in choose_reply_rows(held_out, count)]
+    rows = [held_out.rows[i] for i in choose_reply_rows(held_out, count)]
+    prompts, columns = [row.prompt for row in rows], [row.all_columns for row in rows]
     judges = job.recipe.eval.judges
     return job.ranks.broadcast_from_main(
-        lambda: {judge.name: run_judge(judge, prompts, lines, job.screen) for judge in judges}
+        lambda: {judge.name: run_judge(judge, prompts, lines, job.screen, columns) for judge in judges}
     )
 
 
-def held_out_prompts(resolved: Resolved, run: RunFolder, screen: Screen) -> dict[str, Prompt]:
-    """Return the prompts of a finished run's evaluated rows, under the rows' ids."""
+def held_out_rows(resolved: Resolved, run: RunFolder, screen: Screen) -> dict[str, tuple[Prompt, dict[str, Any]]]:
+    """Return the prompt and the other columns of a finished run's evaluated rows, under the rows' ids."""
     tokenizer = pretrained_tokenizer(str(run.policy), None, resolved.recipe.model.runs_code)
     dataset = tokenized_dataset(resolved, tokenizer, screen.info, run.first_day())
-    return {row.id: row.prompt for row in dataset.answered.rows}
+    return {row.id: (row.prompt, row.all_columns) for row in dataset.answered.rows}
 
 
 def judge_again(
@@ -80,10 +78,11 @@ def judge_again(
     if not lines:
         return summary
     with folder.held(wait=True):
-        known = held_out_prompts(resolved, folder, screen)
-        prompts = [known[line["id"]] for line in lines]
+        known = held_out_rows(resolved, folder, screen)
+        rows = [known[line["id"]] for line in lines]
+        prompts, columns = [prompt for prompt, _ in rows], [own for _, own in rows]
         screen.info(f"asked again, after a failure: {', '.join(judge.name for judge in failed)}")
-        figures = {judge.name: run_judge(judge, prompts, lines, screen) for judge in failed}
+        figures = {judge.name: run_judge(judge, prompts, lines, screen, columns) for judge in failed}
         if any("problem" not in found for found in figures.values()):
             summary = summary | {"judges": before | figures}
             folder.finish(summary, reporting.finish)

@@ -25,6 +25,7 @@ from alignzoo.models.compile import compiled_layers, disable_tf32
 from alignzoo.models.fingerprint import weights_fingerprint
 from alignzoo.models.loading import use_gradient_checkpointing
 from alignzoo.recipe.load import load_recipe
+from alignzoo.recipe.needs import judges_of
 from alignzoo.recipe.resolved import REFERENCE, Resolved
 from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.scorer import Scorer
@@ -108,6 +109,7 @@ def _run(resolved: Resolved, fresh: bool, wait: bool, screen: Screen, ranks: Ran
         preflight(resolved)
     for need in resolved.needs.values():
         run_resolved(need, wait=wait, screen=screen)
+    ranks.main_process_first(lambda: open_judges(resolved, screen))
     if fresh and folder.writes:
         with folder.held(wait, clearing=True):
             _clear(folder)
@@ -144,6 +146,14 @@ def reference_weights(resolved: Resolved, screen: Screen) -> dict[str, Path]:
     return {name: full_weights_policy(folder_of(run), screen) for name, run in runs.items()}
 
 
+def open_judges(resolved: Resolved, screen: Screen) -> None:
+    """Give the judges of a recipe the runs that they need, which are finished."""
+    for at, judge in judges_of(resolved.recipe).items():
+        for field in judge.needs_runs:
+            if (run := resolved.needs.get(f"{at}.{field}")) is not None:
+                judge.open_run(full_weights_policy(folder_of(run), screen))
+
+
 def _train(job: Job) -> dict[str, Any]:
     """Do a run, or the rest of it, and return the summary. Raises Interrupted after a signal."""
     disable_tf32()
@@ -158,7 +168,7 @@ def _phases(job: Job) -> dict[str, Any]:
     _write_recipe(job)
     tokenizer, data = _tokenize(job)
     check_vocabularies(job, tokenizer)
-    online = Online.of(job, data)
+    online = Online.of(job, data, tokenizer)
     scorer, layout = open_policy(
         job.resolved, tokenizer, job.start, online.probes(tokenizer) if online else data.train.trees, ranks,
         check=lambda model: _check_model(job, model, data, online),

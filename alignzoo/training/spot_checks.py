@@ -71,7 +71,7 @@ class Watch:
                 self._longest = max(self._longest, int(sizes[self.rows_of(before)].max()))
         self._due = step % self.every == 0 or longest > self._longest
         self._longest, self._until = max(self._longest, longest), step + 1
-        self._wanted = {max(mine, key=lambda row: (sizes[row], -row)), mine[0]} if self._due else set()
+        self._wanted = {max(mine, key=lambda row: (sizes[row], -row)), mine[0]} if self._due and mine else set()
         self._kept, self.last = {}, None
 
     def observe(self, batch: ScoredBatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 from checkout import ROOT
 from jobs import command
 
-from alignzoo.cli.app import alignzoo
+from alignzoo.cli.app import _exit_code, alignzoo
 from alignzoo.core.errors import UserError
 from alignzoo.interfaces.hookspecs import KINDS
 from alignzoo.reference.cache import ReferenceCache
@@ -63,6 +63,18 @@ def test_each_mistake_exits_with_2(arguments, words):
     assert "Traceback" not in done.stderr
 
 
+def test_a_working_directory_that_is_gone(tmp_path, monkeypatch, capsys):
+    """torch ends the process there, with "Cannot load libtorch_cpu.so"."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    monkeypatch.setattr("sys.argv", ["alignzoo", "list"])
+    assert _exit_code() == 2
+    assert capsys.readouterr().err == "error: the working directory is gone\n    cd to another folder\n"
+
+
+@pytest.mark.slow
 def test_validate_prints_the_plan_and_dry_run_is_the_same():
     done = cli("validate", "recipes/dpo_hh.yaml", *SMALLEST)
     assert done.returncode == 0, done.stderr

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import yaml
 from checkout import ROOT
-from jobs import command
+from jobs import command, python
 
 from alignzoo.cli.plugin_new import write
 from alignzoo.core.errors import UserError
@@ -47,14 +45,11 @@ def register_objectives():
 '''
 
 
-def python(*arguments: object, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
-    base = {key: value for key, value in os.environ.items() if key not in ("ALIGNZOO_PLUGINS", "PYTHONPATH")}
-    words = [sys.executable, *map(str, arguments)]
-    return subprocess.run(words, cwd=cwd, capture_output=True, text=True, env=base | environment)
+UNSET = {"ALIGNZOO_PLUGINS": None, "PYTHONPATH": None}
 
 
 def cli(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
-    return command("plugins", *arguments, **{"ALIGNZOO_PLUGINS": None, "PYTHONPATH": None} | environment).wait()
+    return command("plugins", *arguments, **UNSET | environment).wait()
 
 
 def test_new_writes_a_package_and_says_how_to_go_on(tmp_path):
@@ -88,7 +83,8 @@ def test_its_recipe_is_a_recipe(tmp_path):
 @pytest.mark.slow
 def test_its_own_tests_pass(tmp_path):
     folder = write("loss", tmp_path)
-    done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", cwd=folder, PYTHONPATH=str(ROOT))
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
+    done = python(*words, folder=folder, **UNSET | {"PYTHONPATH": str(ROOT)}).wait()
     assert f"{len(CHECKS) + 3} passed" in done.stdout, done.stdout
 
 
@@ -96,14 +92,14 @@ def test_its_own_tests_pass(tmp_path):
 def test_it_installs_is_found_and_trains_on_the_sample(tmp_path):
     folder, site = write("my_loss", tmp_path), tmp_path / "site"
     quiet = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check"]
-    done = python("-m", "pip", "install", *quiet, "--target", site, ".", cwd=folder)
+    done = python("-m", "pip", "install", *quiet, "--target", site, ".", folder=folder, **UNSET).wait()
     assert done.returncode == 0, done.stderr
     path = f"{site}{os.pathsep}{ROOT}"
-    assert "objective my_loss" in python("-m", "alignzoo", "list", "plugins", PYTHONPATH=path).stdout
+    found = UNSET | {"PYTHONPATH": path}
+    assert "objective my_loss" in command("list", "plugins", **found).wait().stdout
     for name in ("my_loss", "alignzoo-my-loss"):
         assert f"all {len(CHECKS)} checks passed" in cli("check", name, PYTHONPATH=path).stdout
-    run = ["-m", "alignzoo", "run", "dpo_hh", "--with", "my_loss_hh.yaml", "--json"]
-    done = python(*run, cwd=folder, PYTHONPATH=path)
+    done = command("run", "dpo_hh", "--with", "my_loss_hh.yaml", "--json", folder=folder, **found).wait()
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["objective"] == {"name": "my_loss", "beta": 0.1, "offset": 0.5}
 

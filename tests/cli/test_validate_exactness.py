@@ -17,6 +17,7 @@ from alignzoo.training import row_scores as score
 SMALL = ["--with", "recipes/scale/smallest.yaml", "data.max_train_rows=24", "data.held_out_rows=8"]
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_the_models_own_forward(monkeypatch):
     done = CliRunner().invoke(command, ["sft_hh", *SMALL, "--exactness", "--json"], catch_exceptions=False)
     found = json.loads(done.stdout)[-1]["exactness"]

@@ -21,8 +21,8 @@ from alignzoo.core.console import Screen
 from alignzoo.recipe.parse import Node, Origin
 
 sys.path.insert(0, str(ROOT / "benchmarks" / "faults"))
-WORDS = ["sft_hh", "dpo_hh", "ipo_hh", "--with", "tests/smallest.yaml", "--seeds", "2", "--grid", "objective.beta=0.1,0.5",
-         "--judge", "toy", "--samples", "4", "--sample-tokens", "8"]  # fmt: skip
+WORDS = ["sft_hh", "dpo_hh", "--with", "tests/smallest.yaml", "--seeds", "2", "--grid", "objective.beta=0.1,0.5", "--judge",
+         "toy", "--samples", "4", "--sample-tokens", "8"]  # fmt: skip
 TIMED = ("seconds", "pairs_per_second", "peak_memory")
 PLUGIN = '''
 import torch
@@ -78,7 +78,7 @@ def whole(tmp_path_factory):
 @pytest.mark.slow
 def test_it_says_what_it_will_do_and_leaves_everything_behind(whole):
     root, folder, done = whole
-    assert "9 runs (0 done before)" in done.stderr
+    assert "5 runs (0 done before)" in done.stderr
     assert "1 reference pass;" in done.stderr
     assert "about " in done.stderr
     for name in ("table.md", "table.csv", "table.json", "report.html", "results.json"):
@@ -86,14 +86,14 @@ def test_it_says_what_it_will_do_and_leaves_everything_behind(whole):
     assert list(folder.glob("**/*.png"))
     assert list(folder.glob("**/*.svg"))
     assert "accuracy" in done.stdout
-    assert len(list((root / "runs").glob("*_hh-*"))) == 9
+    assert len(list((root / "runs").glob("*_hh-*"))) == 5
 
 
 @pytest.mark.slow
 def test_what_can_be_shared_is_done_once(whole):
     about, entries = read_results(whole[1])
     assert about["counts"] == {
-        "runs": 9, "runs_done_before": 0, "sft_runs": 1, "reference_passes": 1, "tokenizations": 1,
+        "runs": 5, "runs_done_before": 0, "sft_runs": 1, "reference_passes": 1, "tokenizations": 1,
     }  # fmt: skip
     assert {entry.state for entry in entries} == {"done"}
     assert len({entry.start for entry in entries if entry.start}) == 1
@@ -106,7 +106,7 @@ def test_the_same_again_runs_nothing_and_gives_the_same_table(whole, monkeypatch
     table = untimed(folder)
     done = compare(*WORDS, root=root).wait()
     assert done.returncode == 0, done.stderr
-    assert "9 runs (9 done before)" in done.stderr
+    assert "5 runs (5 done before)" in done.stderr
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert untimed(folder) == table
     assert read_results(folder)[0]["counts"]["reference_passes"] == 0
@@ -211,6 +211,7 @@ def test_every_run_of_a_comparison_is_an_ordinary_run(started):
         (["dpo_hh", "--baseline", "dop_hh"], "no row is called 'dop_hh'; did you mean 'dpo_hh'?"),
         (["dpo_hh", "--judge", "tyo"], "no judge is called 'tyo'; did you mean 'toy'?"),
         (["dpo_hh", "--select", "sample.reward"], "there is no metric 'sample.reward' of validation rows; expected one of"),
+        (["dpo_hh", "--select", "toy.reward", "--judge", "toy"], "'toy.reward' is a figure of replies, and there are none to"),
         (["dop_hh"], "no such recipe"),
     ],
 )  # fmt: skip
@@ -219,3 +220,31 @@ def test_bad_input_is_reported_with_exit_code_2(words, problem):
     assert (done.returncode, done.stdout) == (2, "")
     assert problem in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_mixture_without_held_out_rows_is_compared_on_its_first_evaluation_set(tmp_path, monkeypatch):
+    """The run that others start from has no evaluation set. It is measured on theirs, so that judges see one prompt."""
+    for name, folder in folders(tmp_path).items():
+        monkeypatch.setenv(name, folder)
+    tiny = "{config: {hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1}, tokenizer: {vocab_size: 400}}"
+    (tmp_path / "start.yaml").write_text(
+        f"extends: {ROOT}/recipes/bases/sft_mix.yaml\nmodel: {tiny}\ndata: {{held_out_fraction: 0, held_out_rows: 0}}\n"
+    )
+    (tmp_path / "mixed.yaml").write_text(
+        f"extends: {ROOT}/recipes/mix.yaml\nmodel: {{from: start.yaml}}\n"
+        "data: {held_out_fraction: 0, held_out_rows: 0}\n"
+        "eval: {data: {lists: {held_out_rows: 12}, tools: {name: toy, shape: tools, held_out_rows: 8}}}\n"
+    )
+    sets = ("data.max_train_rows=32", "train.max_steps=2", "reporters=[]", "eval.replies.num_prompts=0")
+    plan = make_plan(Comparison(
+        recipes=[str(tmp_path / "mixed.yaml")], seeds=1, samples={"prompts": 2, "tokens": 4}, set=sets
+    ))  # fmt: skip
+    folder = compare_plan(plan, make_judges(("toy",), Node({}, Origin("here"))), Screen(quiet=True))
+    (entry,) = read_results(folder)[1]
+    assert (entry.state, entry.reason) == ("done", "")
+    (own,) = tmp_path.glob("runs/mixed-*/evaluations/*/about.json")
+    (start,) = tmp_path.glob("runs/start-*/evaluations/*/about.json")
+    ids = json.loads(own.read_text())["ids"]
+    assert len(ids) == 12
+    assert json.loads(start.read_text())["ids"] == ids

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from alignzoo.core.arrays import ArrayWriter, StringArray, mmap_safetensors, spill_to_disk
+from alignzoo.core import arrays
+from alignzoo.core.arrays import (
+    ArrayWriter,
+    StringArray,
+    in_parts,
+    mmap_bytes,
+    mmap_safetensors,
+    spill_to_disk,
+    write_safetensors,
+)
 from alignzoo.core.door import BadFile
 
 
@@ -53,3 +64,42 @@ def test_what_is_no_safetensors_file_is_reported(tmp_path):
         bad.write_bytes(raw)
         with pytest.raises(BadFile):
             mmap_safetensors(bad)
+
+
+def test_written_bytes_are_those_of_the_library(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrays, "PART", 100)
+    random = np.random.default_rng(0)
+    given = {
+        "ids": random.integers(0, 9, 1000).astype(np.int32), "keys": random.integers(0, 9, (33, 16)).astype(np.uint8),
+        "cuts": np.arange(9), "none": np.zeros(0, np.int64), "a": random.random(77).astype(np.float32), "b": random.random(5),
+        "every second": np.arange(60)[::2],
+    }  # fmt: skip
+    write_safetensors(tmp_path / "ours", given)
+    save_file({name: np.ascontiguousarray(array) for name, array in given.items()}, tmp_path / "theirs")
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs /proc")
+def test_parts_of_a_mapped_array_are_let_go(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrays, "PART", 2**20)
+    path = tmp_path / "numbers"
+    np.arange(2**22, dtype=np.int32).tofile(path)
+    mapped = mmap_bytes(path).view(np.int32)[1:]  # a part ends amid a page
+    assert [part[0] for part in in_parts(mapped)] == list(range(1, 2**22, 2**18))
+    assert mapped.min() == 1
+    assert resident(path) >= 2**24
+    assert sum(int(part.sum()) for part in in_parts(mapped)) == sum(range(2**22))
+    assert resident(path) < 2**20
+    assert mapped[-1] == 2**22 - 1
+
+
+def resident(path):
+    """Bytes of a mapped file that are in this process's memory."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    return next(
+        1024 * int(line.split()[1])
+        for start in lines
+        if start.endswith(str(path))
+        for line in lines
+        if line.startswith("Rss")
+    )

@@ -85,6 +85,16 @@ def test_pairs_of_a_list_by_the_rule_and_a_tie_is_no_pair(row, rule, texts):
     assert all(one.columns == row.columns for one in kept)
 
 
+def test_a_long_list_is_not_turned_into_all_of_its_pairs():
+    """A row of 60,000 completions has 1.8e9 pairs; that of its ends is made without them."""
+    words, scores = [f"a{i}" for i in range(60_000)], list(range(60_000))
+    long = row_of({"prompt": "p", "completions": words, "scores": scores})
+    assert shaped(long, make("dpo")) == ["a59999a0"]
+    assert shaped(long, make("dpo"), "all") == shaped(long, make("dpo"), "adjacent") == ["over 10,000 pairs"]
+    most = row_of({"prompt": "p", "completions": words[:141], "scores": scores[:141]})
+    assert len(shaped(most, make("dpo"), "all")) == 141 * 140 / 2
+
+
 def test_a_list_without_two_scores_is_skipped_by_what_takes_pairs_alone():
     flat = row_of({"prompt": "p", "completions": ["a", "b", "c"], "scores": [1, 2, 3]})
     flat = type(flat)(

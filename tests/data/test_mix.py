@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from byte_tokenizer import byte_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +20,8 @@ from alignzoo.data.row_reader import RowReader
 from alignzoo.data.sources.files import Files
 from alignzoo.data.sources.mix import Mix, derived_name
 from alignzoo.data.splits import read_rows
+from alignzoo.data.statistics import source_lines
+from alignzoo.data.token_store import TokenStore
 from alignzoo.interfaces.data_source import DataSource, Split
 from alignzoo.interfaces.rows import Completion, Row, Skipped
 from alignzoo.recipe.load import load_recipe
@@ -52,6 +55,12 @@ def by_source(rows) -> Counter:
 
 def numbers(rows, name: str) -> list[int]:
     return [int(row.id.rpartition(":")[2]) for row in rows if row.id.startswith(f"{name}/")]
+
+
+def test_sources_of_one_name_are_numbered_around_given_names():
+    given = [part("toy-3", 1)] + [Numbered(rows=1) for _ in range(4)]
+    parts = Mix(of=(*given, Numbered(rows=1, **{"as": "numbered-2"}))).parts
+    assert list(parts) == ["toy-3", "numbered", "numbered-3", "numbered-4", "numbered-5", "numbered-2"]
 
 
 def test_without_weights_every_row_is_there_once_and_any_beginning_has_the_proportions():
@@ -202,7 +211,11 @@ def test_the_fingerprint_has_all_that_the_rows_depend_on(recipe, tmp_path):
     [
         ("data.weights=[1,2]", "data.weights: 2 weights for 3 sources"),
         ("data.of=[]", r"data.of: .* has too few items; expected at least 1"),
-        ("data.weights=[1,2,0]", "data.weights.2: 0 is out of bounds; expected above 0"),
+        ("data.weights=[1,2,0]", "data.weights.2: 0 is out of bounds; expected at least 1e-12"),
+        ("data.weights=[1,2,5e-324]", "data.weights.2: 5e-324 is out of bounds; expected at least 1e-12"),
+        ("data.weights=[1,2,.inf]", "data.weights.2: inf is not a finite number"),
+        (f"data.of.2.as={'a' * 101}", "data.of.2.as: .*at most 100"),
+        (f"eval.data.{'a' * 101}={{name: hh}}", "eval.data: .*at most 100"),
         ("data.of.1.shap=tools", r"data.of.1.shap: no such field; did you mean 'shape'"),
         ("data.of.1.name=toi", r"data.of.1.name: no data source is called 'toi'"),
         ("data.of.0.train_on=all", r"of.0.train_on is one for all sources: set it beside `of`"),
@@ -296,6 +309,43 @@ def test_a_source_that_is_used_up_before_it_begins_is_an_error_with_its_name():
     with pytest.raises(UserError, match="no row of b is left to train on, and it has a weight"):
         read_rows(Mix(of=parts, weights=(1, 1)))
     assert by_source(read_rows(Mix(of=parts)).train) == {"a": 10}
+
+
+@pytest.mark.parametrize("weight", [0.05, 0.0500001])
+def test_a_source_of_which_no_row_is_drawn_is_an_error_with_the_weight_that_it_needs(weight):
+    source = Mix(of=(part("a", 10), part("b", 40)), weights=(1, weight))
+    if weight > 0.05:
+        assert by_source(read_rows(source).train) == {"a": 10, "b": 1}
+        return
+    with pytest.raises(UserError, match="none of the 40 rows of b are drawn: the 10 of a are used up first") as found:
+        read_rows(source)
+    assert found.value.problems[0].where == "data.weights.1"
+    assert "a weight above 0.05" in str(found.value)
+
+
+def test_pairs_of_lists_are_counted_by_source(tmp_path, monkeypatch):
+    """A list of three has three pairs, of which equal scores make none: 5 x 2 further ones, and 4 x 1."""
+    monkeypatch.setenv("ALIGNZOO_CACHE", str(tmp_path / "cache"))
+    tables = {
+        "three": [{"prompt": f"t {i}", "completions": ["a", "b", "c"], "scores": [3, 2, 1]} for i in range(5)],
+        "tied": [{"prompt": f"u {i}", "completions": ["a", "b", "c"], "scores": [3, 1, 1]} for i in range(4)],
+        "pairs": [{"prompt": f"p {i}", "chosen": "a", "rejected": "b"} for i in range(3)],
+    }
+    for name, records in tables.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    of = [{"name": "files", "path": f"./{name}.jsonl", "held_out_fraction": 0.3} for name in tables]
+    path = tmp_path / "lists.yaml"
+    path.write_text(yaml.safe_dump(RECIPE | {"data": {"name": "mix", "of": of, "pairs": "all"}, "eval": {}}))
+    resolved = load_recipe(path)
+    report = TokenStore(resolved, byte_tokenizer()).get(RowReader(resolved.recipe.data), lambda line: None).report
+    counts = report["sources"] | {"": report}
+    assert {name: own["further_pairs"] for name, own in counts.items()} == {"three": 10, "tied": 4, "pairs": 0, "": 14}
+    for own in counts.values():
+        unused = own["skipped"] + own["left_out"] + own["deduplicated"]
+        assert own["read"] + own["further_pairs"] == own["train"] + own["held_out"] + unused
+    three, _, pairs = source_lines(report["sources"])
+    assert three.endswith("of 5 read and 10 further pairs of lists")
+    assert pairs.endswith("of 3 read")
 
 
 def test_every_row_can_be_trained_on():

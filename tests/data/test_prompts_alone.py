@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from byte_tokenizer import CHATML, byte_tokenizer
 
@@ -14,6 +15,7 @@ from alignzoo.data.statistics import lengths
 from alignzoo.data.tokenize import tokenize
 from alignzoo.data.tree_writer import TreeWriter, read_stored
 from alignzoo.evaluation.samples import choose_reply_rows, reply_records
+from alignzoo.models.generation import Reply
 from alignzoo.recipe.schema import TokensConfig
 
 TOKENS = TokensConfig(max_length=400, max_prompt_length=60)
@@ -84,8 +86,10 @@ def test_replies_can_be_drawn_for_them():
     tokenizer = byte_tokenizer()
     part = tokenize(rows({"prompt": "q 1"}, {"prompt": "q 2"}), tokenizer, TOKENS)
     assert choose_reply_rows(part, 5) == [0, 1]
-    first, _ = reply_records(part, 5, tokenizer, ["x", "y"], ["z", "w"])
-    assert first == {"id": "r0", "prompt": "q 1", "before": "x", "after": "z", "chosen": "", "rejected": ""}
+    replies = [[Reply(np.array([1]), text, 0.0, 0.0, text < "y") for text in texts] for texts in ("xy", "zw")]
+    first, _ = reply_records(part, 5, tokenizer, *replies)
+    assert first == {"id": "r0", "prompt": "q 1", "before": "x", "after": "z", "chosen": "", "rejected": "",
+                     "before_finished": True, "after_finished": False}  # fmt: skip
 
 
 def test_prompts_are_read_split_and_counted_as_other_rows(write):

@@ -64,6 +64,7 @@ def test_all_four_at_once_keep_conversations_on_one_side():
     assert not {row.group for row in rows.train} & {row.group for row in rows.held_out}
 
 
+@pytest.mark.slow
 def test_a_part_of_the_files_keeps_its_split():
     held = {row.id for row in read_rows(HH(path=str(FOLDER / "hh_*_test.jsonl.gz"))).held_out}
     part = read_rows(HH(path=str(file_of("harmless_base"))))

@@ -182,6 +182,14 @@ def test_a_template_that_can_not_render_a_beginning_leaves_the_roles_unknown(wor
 PAIR = [{"prompt": f"p {i} {'long ' * (i % 3)}", "chosen": "yes", "rejected": f"no {'x' * i}"} for i in range(12)]
 
 
+def test_a_chat_of_thousands_of_turns_is_shown_without_roles(world):
+    """Roles take a rendering of each beginning, and a run shows its first rows before it trains."""
+    prompt = [message for n in range(1001) for message in (user(str(n)), bot("a"))][:-1]
+    record = {"prompt": prompt, "chosen": [bot("b")], "rejected": [bot("c")]}
+    _, _, (row,) = world([record])
+    assert {role for part in by_role(row) for role, _ in part} == {"text"}
+
+
 def test_any_row_can_be_found_and_the_first_ones_are_kept(world):
     resolved, dataset, shown = world(PAIR, sets={"other": PAIR[:2]})
     assert [row["id"] for row in shown] == [f"rows.jsonl:{i}" for i in range(1, 13)]

@@ -87,7 +87,7 @@ class Counter:
 
 
 @pytest.fixture
-def made(monkeypatch):
+def made(monkeypatch, no_fork):
     """Whether a recipe's data was tokenized, or came from the store."""
     counter = Counter(monkeypatch)
 
@@ -140,8 +140,12 @@ def same(mine, theirs) -> None:
          "mixed", "mixed and mismatched", "labels late", "noise"],
 )  # fmt: skip
 @pytest.mark.parametrize("chunk", [1, 4, 1024])
-def test_what_comes_from_the_store_is_what_tokenizing_makes(recipe, monkeypatch, objective, records, sections, chunk):
+def test_what_comes_from_the_store_is_what_tokenizing_makes(
+    request, recipe, monkeypatch, objective, records, sections, chunk
+):
     """The oracle has all rows in memory; the store has few, and reads the source twice where it is larger than that."""
+    if chunk < 1024:
+        request.getfixturevalue("no_fork")
     monkeypatch.setattr("alignzoo.data.tokenize_pipeline.CHUNK", chunk)
     monkeypatch.setattr("alignzoo.data.row_reader.MAX_ROWS_IN_MEMORY", 3 if chunk < 1024 else 1024)
     resolved, tokenizer = recipe(objective, records, **sections), byte_tokenizer(template=CHATML)
@@ -157,6 +161,9 @@ def test_what_comes_from_the_store_is_what_tokenizing_makes(recipe, monkeypatch,
         assert [tree.id for tree in found.held_out.trees] == [row.id for row in found.held_out.rows]
         report = data_report(rows, train, held_out, resolved.recipe.data)
         assert json.dumps(found.report) == json.dumps(report)
+        unused = report["skipped"] + report["left_out"] + report["deduplicated"]
+        assert report["read"] + report["further_pairs"] == report["used"] + unused
+        assert (report["further_pairs"] > 0) == (resolved.recipe.data.pairs == "all")
         assert found.train.trees.keys.tolist() == sequence_keys(train.trees).tolist()
     n, m = len(train.trees), len(held_out.trees)
     assert lines == [
@@ -357,7 +364,7 @@ def only_folder() -> Path:
 
 @pytest.mark.parametrize("name", ["train.safetensors", "held_out.safetensors", "held_out.jsonl", "about.json"])
 @pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
-def test_damage_is_reported_set_aside_and_made_good(recipe, name, how):
+def test_damage_is_reported_set_aside_and_made_good(recipe, no_fork, name, how):
     resolved = recipe("kto", LABELS)
     want = TokenStore(resolved, byte_tokenizer()).get(RowReader(resolved.recipe.data), quiet)
     file = only_folder() / name
@@ -475,7 +482,7 @@ def test_the_cache_is_listed_and_pruned_with_its_tokens(recipe, made):
 
 
 @pytest.mark.slow
-def test_a_run_from_the_store_is_the_same_run(made, monkeypatch):
+def test_a_run_from_the_store_is_the_same_run(monkeypatch):
     """The SFT run tokenizes for all; a run is the same bytes with and without the store."""
     calls = Counter(monkeypatch)
     sft = alignzoo.run("recipes/sft_hh.yaml", overlays=[SMALLEST])

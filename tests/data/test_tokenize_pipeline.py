@@ -49,6 +49,7 @@ def most_memory(work) -> int:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
     monkeypatch.setattr("alignzoo.data.tokenize_pipeline.CHUNK", 64)
     monkeypatch.setattr("alignzoo.data.row_reader.MAX_ROWS_IN_MEMORY", 100)

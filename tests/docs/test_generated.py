@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 
+import pytest
 from checkout import ROOT
 from pydantic import BaseModel
 
@@ -13,6 +14,7 @@ from alignzoo.recipe import schema
 from alignzoo.registry.lookup import Registry
 
 
+@pytest.mark.slow
 def test_generated_pages_are_current():
     pages = runpy.run_path(str(ROOT / "docs" / "generate.py"))["pages"]()
     assert {path.name for path in pages} >= {

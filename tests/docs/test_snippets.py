@@ -65,6 +65,7 @@ def write_python(page: Path) -> None:
             sys.modules.pop(name.removesuffix(".py"), None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_snippets(page, every_plugin, monkeypatch):
     write_python(page)

@@ -11,9 +11,10 @@ from architectures import CHANGING, FOREST, PLAIN, VOCABULARY, build, spread
 from byte_tokenizer import byte_tokenizer
 
 from alignzoo.core.errors import UserError
-from alignzoo.models.decoding import BATCHED, choose_strategy
-from alignzoo.models.generation import draw, end_tokens, generate_replies, nucleus
+from alignzoo.models.decoding import BATCHED, SHARED, choose_strategy
+from alignzoo.models.generation import end_tokens, generate_replies
 from alignzoo.models.loading import use_gradient_checkpointing
+from alignzoo.models.sampling import draw, nucleus
 
 EVERY = FOREST | PLAIN
 CORE = ("llama", "gpt2", "gpt_neox", "mamba")
@@ -63,12 +64,12 @@ def test_greedy_is_what_transformers_generates_one_by_one(name):
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gpt_neox", "gemma3 (window)"])
-def test_a_batch_with_padding_is_exact_for_usual_models(name):
+def test_shared_prompts_are_exact_for_usual_models(name):
     """Otherwise the check before the first reply would make every model slow, and no result wrong."""
     prompts = some_prompts(5)
     assert len({len(prompt) for prompt in prompts}) > 1
     with torch.no_grad():
-        assert choose_strategy(build(EVERY[name]()).eval(), prompts, [MOST] * 5) == BATCHED
+        assert choose_strategy(build(EVERY[name]()).eval(), prompts, [MOST] * 5) == SHARED
 
 
 @pytest.mark.slow
@@ -114,20 +115,44 @@ def test_a_model_that_leaks_between_the_rows_of_a_batch_is_drawn_from_one_by_one
     assert tokens_of(replies(model, prompts)) == want
 
 
+def test_equal_prompts_are_read_once_and_replies_that_end_leave(monkeypatch):
+    """With a budget for a few replies at a time others join, and forwards have no row of one that has ended."""
+    model, (prompt, *others) = build(FOREST["llama"]()), some_prompts(4)
+    prompts, sizes = [*[prompt] * 8, *others], []
+    want, forward = replies(model, prompts, budget=1), model.forward
+
+    def counted(**inputs):
+        sizes.append(inputs["input_ids"].numel())
+        return forward(**inputs)
+
+    monkeypatch.setattr(type(model), "forward", staticmethod(wraps(forward)(counted)))
+    for budget in (10**6, 6 * MOST + 3 * LONGEST):
+        sizes.clear()
+        assert tokens_of(replies(model, prompts, budget=budget)) == tokens_of(want)
+        read = (
+            sum(map(len, [prompt, *others]))
+            if budget == 10**6
+            else sum(sizes) - sum(len(one.tokens) - 1 for one in want)
+        )
+        assert sum(sizes) == read + sum(len(one.tokens) - 1 for one in want)
+        assert read <= 2 * len(prompt) + sum(map(len, others))
+    assert max(sizes[1:]) <= max(LONGEST * 3, 6)
+
+
 def test_memory_that_runs_out_makes_batches_smaller_and_replies_no_different(monkeypatch):
     model, prompts = build(FOREST["llama"]()), some_prompts()
     want, forward, sizes = tokens_of(replies(model, prompts)), model.forward, []
 
     def limited(**inputs):
-        sizes.append(len(inputs["input_ids"]))
-        if sizes[-1] > 3:
+        sizes.append(inputs["input_ids"].numel())
+        if sizes[-1] > 2 * LONGEST:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(**inputs)
 
     monkeypatch.setattr(type(model), "forward", staticmethod(wraps(forward)(limited)))
     assert tokens_of(replies(model, prompts)) == want
-    assert sizes[0] == len(prompts)
-    assert sizes[-1] <= 3
+    assert sizes[0] == sum(map(len, prompts))
+    assert sizes[-1] <= 2 * LONGEST
 
 
 def test_what_is_drawn_does_not_depend_on_the_order_or_on_a_prompt_beside_it():
@@ -271,6 +296,36 @@ def test_tokens_come_as_often_as_the_policy_says(temperature, top_p):
     freedom = len(kept) - 1
     assert freedom > 15
     assert abs(((seen[kept] - want) ** 2 / want).sum() - freedom) < 4 * np.sqrt(2 * freedom)
+
+
+def test_the_nucleus_is_that_of_a_full_sort():
+    """Ties and flat tails: of equal tokens the first are in."""
+    probs = torch.rand(64, 500, generator=torch.Generator().manual_seed(0)).pow(6)
+    probs[::2] = (probs[::2] * 20).round() / 20 + 1e-6
+    probs = probs / probs.sum(1, keepdim=True)
+    for top_p in (0.05, 0.5, 0.9, 0.999):
+        descending, order = probs.double().sort(dim=1, descending=True, stable=True)
+        before = descending.cumsum(1) - descending
+        want = torch.zeros_like(probs, dtype=torch.bool).scatter(1, order, before < top_p)
+        near = (before - top_p).abs().min(1).values < 1e-6  # at the border rounding decides
+        assert torch.equal((nucleus(probs, top_p) > 0)[~near], want[~near])
+        assert near.sum() < 16
+
+
+@pytest.mark.parametrize("size", [1, 2, 63, 64, 65, 128, 131, 1000])
+def test_a_draw_by_blocks_is_the_search_over_the_whole_distribution(size):
+    """The same bisections as one search, in float64."""
+    generator = torch.Generator().manual_seed(size)
+    probs = torch.rand(300, size, generator=generator, dtype=torch.float64).pow(4)
+    uniforms = torch.rand(300, 24, generator=generator, dtype=torch.float64)
+    before = torch.nn.functional.pad(probs.cumsum(1), (1, 0)).numpy()
+    for row, token in enumerate(draw(probs, uniforms).tolist()):
+        first, width = 0, 1 << (size - 1).bit_length()
+        for k in range((size - 1).bit_length()):
+            width //= 2
+            low, middle, high = (before[row, min(at, size)] for at in (first, first + width, first + 2 * width))
+            first += width * bool(uniforms[row, k] * (high - low) >= middle - low)
+        assert token == first
 
 
 def test_the_nucleus_is_the_fewest_tokens_that_hold_the_share():

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from jobs import python
 
 from alignzoo.testing import CHECKS
 
@@ -21,8 +19,6 @@ FILES = ["my_loss.py", "mine.yaml", "tests/test_my_loss.py", "pyproject.toml"]
 def test_every_step_works(tmp_path):
     work, site = tmp_path / "work", tmp_path / "site"
     work.mkdir()
-    environment = {key: value for key, value in os.environ.items() if key != "ALIGNZOO_PLUGINS"}
-    environment["PYTHONPATH"] = str(site)
     steps = PAGE.read_text().partition("## Ten minutes")[2].partition("\n## ")[0]
     blocks = re.findall(r"^```(\w+)\n(.*?)^```", steps, flags=re.M | re.S)
     names, output = iter(FILES), ""
@@ -34,7 +30,7 @@ def test_every_step_works(tmp_path):
             file.write_text(text)
             continue
         for line in text.splitlines():
-            done = subprocess.run(_command(line, site), cwd=work, env=environment, capture_output=True, text=True)
+            done = python(*_words(line, site), folder=work, ALIGNZOO_PLUGINS=None, PYTHONPATH=str(site)).wait()
             assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
             output += done.stdout
     assert next(names, None) is None
@@ -48,10 +44,10 @@ def test_every_step_works(tmp_path):
         assert words in output, words
 
 
-def _command(line: str, site: Path) -> list[str]:
-    """As written, but with this Python, offline, and installed beside it rather than into it."""
+def _words(line: str, site: Path) -> list[str]:
+    """The line's words after `python`: as written, but offline, and installed beside this Python rather than into it."""
     words = shlex.split(line)
     if words[0] == "pip":
         quiet = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check"]
-        return [sys.executable, "-m", *words, *quiet, "--target", str(site)]
-    return [sys.executable, *words[1:]] if words[0] == "python" else [sys.executable, "-m", *words]
+        return ["-m", *words, *quiet, "--target", str(site)]
+    return words[1:] if words[0] == "python" else ["-m", *words]

@@ -38,6 +38,10 @@ def problem(overrides: dict, recipe: str = DPO) -> str:
             "rollout.rewards.0.weigth: no such field; did you mean 'weight'?",
         ),
         ({"rewards": [{"name": "toy", "clip": 0}]}, "rollout.rewards.0.clip: "),
+        (
+            {"rewards": [{"name": "toy", "normalize": "groups"}]},
+            "rollout.rewards.0.normalize: ",
+        ),
         ({"rewards": [{"name": "toy", "weight": 0}]}, "rollout.rewards: every weight is 0"),
         (
             TOY | {"completions": 1},
@@ -61,6 +65,16 @@ def test_contradictions_with_other_sections():
     assert "train.compile: completions are drawn by" in problem({"rollout": TOY, "train.compile": True})
     chat = {"rollout": {"rewards": [{"name": "chat", "model": "judge"}]}}
     assert "rollout.rewards.0: chat compares replies and gives no scores" in problem(chat)
+
+
+def test_a_column_that_draws_do_not_have_is_an_error(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from alignzoo import Objective, hookimpl\n\nclass Spaced(Objective):\n    'A loss with a margin.'\n"
+        "    name = 'spaced'\n    columns = ('margin',)\n    def loss(self, pair):\n"
+        "        return -(pair.margin - pair.column('margin'))\n\n@hookimpl\ndef register_objectives():\n    return [Spaced]\n"
+    )
+    own = {"plugins": [str(tmp_path / "own.py")], "objective": "spaced", "rollout": TOY}
+    assert "objective: spaced needs the column 'margin', which draws do not have" in problem(own)
 
 
 def test_a_judge_that_is_not_ready_is_named_at_its_reward():
@@ -91,6 +105,16 @@ def test_groups_need_draws_from_the_whole_distribution(plugin):
     )
     load_recipe(DPO, plugin | {"objective": "reinforce", "rollout": TOY | {"completions": 1}})
     load_recipe(DPO, {"rollout": TOY | {"top_p": 0.9}})  # pairs may be of any draws
+
+
+def test_a_normalized_reward_needs_a_group(plugin):
+    one = {"rewards": [{"name": "toy", "normalize": "group"}]}
+    assert "rollout.rewards.0.normalize: a prompt has one completion; expected completions of at least 2" in problem(
+        plugin | {"objective": "reinforce", "rollout": one | {"completions": 1}}
+    )
+    assert "rollout.rewards.0.normalize: remax compares with the reward of the greedy completion" in problem(
+        plugin | {"objective": "remax", "rollout": one}
+    )
 
 
 def test_a_resolved_recipe_reads_back_as_itself(tmp_path):

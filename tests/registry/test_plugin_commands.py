@@ -49,6 +49,7 @@ def cli(site, *arguments, **environment) -> subprocess.CompletedProcess:
     return command(*arguments, **{"ALIGNZOO_PLUGINS": None, "PYTHONPATH": str(site)} | environment).wait()
 
 
+@pytest.mark.slow
 def test_list_plugins_has_all_and_exits_with_0(site):
     done = cli(site, "list", "plugins", "--json")
     assert (done.returncode, done.stderr) == (0, "")

@@ -29,6 +29,7 @@ def recipe(home, name: str, rows: list[dict]) -> str:
     return str(own)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["dpo", "grpo"])
 def test_a_run_draws_for_prompts_alone(online, home, objective):
     """With the same draws as for the same prompts with completions, which are not read."""

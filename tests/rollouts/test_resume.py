@@ -7,11 +7,15 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from jobs import bytes_of
+from safetensors.numpy import load_file, save_file
 
+from alignzoo.core.artifacts import write_manifest
 from alignzoo.rollouts import folder as folder_module
 from alignzoo.rollouts import source as source_module
+from alignzoo.rollouts.forms import Form, all_fit, draws_fit
 from alignzoo.training import checkpoint, step
 
 KILLS = {
@@ -104,3 +108,62 @@ def test_a_damaged_rollout_is_drawn_again_unless_its_policy_is_gone(online):
     damage(1)  # of steps 3 and 4
     with pytest.raises(RunFailed, match="step 4: its rollout, 1, is not on disk"):
         online("reinforce", *OPTIONS)
+
+
+@pytest.mark.slow
+def test_a_rollout_of_another_form_is_made_again(online):
+    """Whoever can write there can write right digests too."""
+    done = online("reinforce", *OPTIONS)
+    want = everything(done.folder)
+    (done.folder / "summary.json").unlink()
+    shutil.rmtree(done.folder / "checkpoints/step-000006")
+    for phase, change in {
+        "drawn": lambda found: found | {"tokens": np.full_like(found["tokens"], 2**31 - 1)},
+        "judged": lambda found: {"raw": np.full_like(found["raw"], np.inf)},
+        "scored": lambda found: {name: value for name, value in found.items() if name != "advantage"},
+    }.items():
+        folder = done.folder / "rollouts/000002" / phase
+        file = folder / folder_module.PHASES[phase]
+        save_file(change(load_file(file)), file)
+        write_manifest(folder, {"rollout": 2, "run": done.summary["fingerprint"]})
+    assert everything(online("reinforce", *OPTIONS).folder) == want
+
+
+def drawn(**changed):
+    """Two draws of one and two tokens."""
+    arrays = {
+        "tokens": np.array([1, 2, 0], np.int32), "cuts": np.array([0, 1, 3]), "finished": np.array([0, 1], np.uint8),
+        "log_prob": np.zeros(2),
+    }  # fmt: skip
+    return arrays | changed
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        drawn(tokens=np.array([1, 3, 0], np.int32)),
+        drawn(tokens=np.array([1, -1, 0], np.int32)),
+        drawn(tokens=np.array([1, 2, 0])),
+        drawn(cuts=np.array([0, 2, 1])),
+        drawn(cuts=np.array([0, 0, 3])),
+        drawn(cuts=np.array([0, 3])),
+        drawn(finished=np.array([0, 2], np.uint8)),
+        drawn(log_prob=np.zeros((2, 1))),
+        drawn(more=np.zeros(2)),
+        {name: value for name, value in drawn().items() if name != "finished"},
+    ],
+)
+def test_the_form_of_draws(arrays):
+    assert draws_fit(drawn(), {"": 2}, 2, 3)
+    assert not draws_fit(drawn(), {"": 2}, 1, 3)
+    assert not draws_fit(drawn(), {"": 2, "greedy ": 1}, 2, 3)
+    assert not draws_fit(arrays, {"": 2}, 2, 3)
+
+
+def test_the_form_of_an_array():
+    form = Form(np.float64, (2, -1), infinite=False)
+    assert form.fits(np.full((2, 3), np.nan))
+    for other in (np.full((2, 3), np.inf), np.zeros((3, 2)), np.zeros(2), np.zeros((2, 3), np.float32)):
+        assert not form.fits(other)
+    assert all_fit({"raw": np.zeros((2, 0))}, {"raw": form})
+    assert not all_fit({}, {"raw": form})

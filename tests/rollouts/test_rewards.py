@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from alignzoo.core.errors import RunFailed
-from alignzoo.interfaces.judge import Judge
+from alignzoo.interfaces.judge import Asked, Judge
 from alignzoo.recipe.rollout import Reward, RolloutConfig
 from alignzoo.rollouts.draw import Draws
 from alignzoo.rollouts.figures import figures
-from alignzoo.rollouts.rewards import Asked, combine, score
+from alignzoo.rollouts.rewards import combine, score
 
 NAN = math.nan
 
@@ -92,7 +92,9 @@ def test_a_reward_of_zero_is_a_reward_and_nan_is_none():
 
 
 def test_a_completion_without_any_score_is_an_error_or_left_out():
-    with pytest.raises(RunFailed, match=r"step 3: no reward applies to a completion of row b; rollout\.missing=drop"):
+    with pytest.raises(
+        RunFailed, match=r"step 3: no reward \(given\) applies to a completion of row b; rollout\.missing=drop"
+    ):
         combined([[1.0, 2.0, NAN, 4.0]])
     one = combined([[1.0, 2.0, NAN, 4.0]], missing="drop")
     assert one.kept.tolist() == [[True, True], [False, True]]
@@ -102,7 +104,7 @@ def test_a_completion_without_any_score_is_an_error_or_left_out():
 def test_a_weight_of_zero_records_and_does_not_count():
     one = combined([[1.0, 2.0], [NAN, 50.0]], weights=(2.0, 0.0), names=("a",))
     assert one.reward.tolist() == [[2.0, 4.0]]
-    with pytest.raises(RunFailed, match="no reward applies"):
+    with pytest.raises(RunFailed, match=r"no reward \(given\) applies"):
         combined([[NAN, 2.0], [3.0, 50.0]], weights=(2.0, 0.0), names=("a",))
 
 
@@ -134,3 +136,29 @@ def test_figures_are_over_what_is_kept_and_say_what_is_not():
     assert found["unfinished"] == pytest.approx(1 / 6)
     assert found["left_out"] == pytest.approx(2 / 6)
     assert found["reward_se"] == pytest.approx(statistics.stdev([1, 2, 5]) / math.sqrt(3))
+
+
+def standardized(values: list[float]) -> list[float]:
+    mean = statistics.mean(values)
+    return [(value - mean) / (statistics.stdev(values) + 1e-4) for value in values]
+
+
+def test_rewards_normalized_by_themselves_are_summed_as_in_trl():
+    """`normalize_then_sum` of TRL 1.16: each reward by its group's mean and standard deviation + 1e-4."""
+    raw = [[1.0, 2.0, 6.0, 5.0, 5.0, 5.0], [10.0, NAN, 30.0, 0.0, 1.0, 5.0]]
+    rewards = [Reward(judge=Given(), weight=2.0, normalize="group"), Reward(judge=Given(), normalize="group")]
+    one = combine(np.array(raw), np.ones(6, bool), config(*rewards), ("a", "b"))
+    first, second = standardized([1, 2, 6]), standardized([10, 30])
+    expected = [2 * first[0] + second[0], 2 * first[1], 2 * first[2] + second[1], *standardized([0, 1, 5])]
+    assert one.reward.ravel().tolist() == pytest.approx(expected)
+    plain = combine(np.array(raw), np.ones(6, bool), config(*rewards), ("a", "b"), normalize=False)
+    assert plain.reward[0].tolist() == [12.0, 4.0, 42.0]
+
+
+def test_normalization_over_a_rollout_is_after_the_clip_and_without_what_is_left_out():
+    reward = Reward(judge=Given(), clip=4.0, normalize="rollout")
+    finished = np.array([True, True, True, False])
+    one = combine(np.array([[1.0, 9.0, 2.0, 50.0]]), finished, config(reward, unfinished="drop"), ("a", "b"))
+    assert one.reward.ravel().tolist() == pytest.approx([*standardized([1, 4, 2]), 0.0])
+    alone = combine(np.array([[3.0, NAN]]), np.ones(2, bool), config(reward, missing="drop"), ("a", "b"))
+    assert alone.reward.tolist() == [[0.0], [0.0]]

@@ -90,7 +90,8 @@ def test_every_kind_of_objective_trains_on_draws(online, objective):
         assert [line["drift"] for line in steps] == pytest.approx([0] * 4, abs=1e-5)
 
 
-@pytest.mark.parametrize("objective", ["grpo", pytest.param("rloo", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["grpo", "rloo"])
 def test_no_budget_changes_draws_or_the_update(online, objective):
     """One step of plain gradient descent from the same start; the difference is relative to the largest element."""
     plain = ["train.max_steps=1", "train.optimizer={name: sgd, learning_rate: 1.0}", "train.schedule={name: constant}",
@@ -169,9 +170,15 @@ def test_rows_of_a_prompt_alone_are_drawn_for(online, home, objective):
 
 
 @pytest.mark.slow
-def test_several_processes_are_refused_with_a_sentence(home):
-    from jobs import SMALLEST, start
-
-    job = start(home, ["run", "recipes/online/dpo_hh.yaml", *SMALLEST, "train.max_steps=1"], ranks=2)
-    assert set(job.wait()) == {2}
-    assert [line for line in job.errors() if "completions are drawn by one process" in line]
+def test_stop_strings_end_completions_that_judges_read_without_them(online):
+    """Draws stop at the first vowel or end token, are finished, and keep its token."""
+    done = online("dpo", "train.max_steps=1", "eval.every=null", 'rollout.stop=["e", "a"]', "rollout.max_new_tokens=16")
+    replies = [
+        json.loads(line) for line in (done.folder / "rollouts/000000/judged/replies.jsonl").read_text().splitlines()
+    ]
+    assert not any(set("ea") & set(one["reply"]) for one in replies)
+    lengths = drawn(done.folder).lengths.tolist()
+    assert all(one["finished"] == (length < 16) or length == 16 for one, length in zip(replies, lengths, strict=True))
+    assert sum(length < 16 for length in lengths) > 8
+    with pytest.raises(UserError, match=r"rollout\.end_tokens: '<\|im_ends\|>' is no token of the policy's tokenizer"):
+        online("dpo", 'rollout.end_tokens=["<|im_ends|>"]')

@@ -64,6 +64,7 @@ def refused(tmp_path, monkeypatch):
     return check
 
 
+@pytest.mark.slow
 def test_a_normalizer_that_doubles_a_letter(refused):
     tokenizer = byte_tokenizer()
     tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(DOUBLED)
@@ -78,6 +79,7 @@ def test_a_pattern_that_takes_exponential_time(refused):
     assert "Regex search error: retry-limit-in-match over" in said or "tokenizing rows row " in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("takes", TEMPLATES)
 def test_a_template_that_hangs_or_grows_in_long_chats_alone(refused, takes):
     tokenizer = byte_tokenizer()
@@ -85,6 +87,7 @@ def test_a_template_that_hangs_or_grows_in_long_chats_alone(refused, takes):
     assert "tokenizing rows row " in refused(tokenizer, chats=True)
 
 
+@pytest.mark.slow
 def test_a_decoder_that_grows(monkeypatch):
     tokenizer = byte_tokenizer()
     own = tokenizer.backend_tokenizer.decoder
@@ -95,6 +98,7 @@ def test_a_decoder_that_grows(monkeypatch):
         tokenizers.decode(tokenizer, [tokenizer("q")["input_ids"]])
 
 
+@pytest.mark.slow
 def test_a_classifier_that_makes_much_of_a_reply(monkeypatch):
     tokenizer = byte_tokenizer()
     assert texts.read(lambda: [texts.Text("abc")], tokenizer, 10, 3)[0]["input_ids"] == tokenizer("abc")["input_ids"]

@@ -65,6 +65,7 @@ def test_a_damaged_saved_dataset_is_one_sentence(saved, name, content, words):
     assert words in str(error.value)
 
 
+@pytest.mark.slow
 def test_changed_bytes_of_a_table_never_end_the_process(saved):
     """Each change is read or refused; offsets out of range end the process without validation."""
     whole = (saved / "data.arrow").read_bytes()
@@ -130,6 +131,7 @@ def test_an_array_is_read_in_pieces(tmp_path, size):
         assert [record for _, record in read_records(tmp_path / name)] == rows
 
 
+@pytest.mark.slow
 def test_a_record_of_many_lines_over_the_limit_is_refused(tmp_path):
     path = tmp_path / "x.csv.gz"
     path.write_bytes(gzip.compress(b'prompt,chosen,rejected\n"' + b"\n" * (LONGEST_VALUE + 1) + b'",a,b\n', mtime=0))

@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from alignzoo.compare.plan import make_plan
+from alignzoo.compare.spec import Comparison
 from alignzoo.core.errors import MOST_PROBLEMS, UserError, nearest
 from alignzoo.recipe.load import MOST_RUNS, load_recipe
 from alignzoo.recipe.merge import MOST_BASES, MOST_FILES
@@ -79,6 +81,18 @@ def test_runs_in_a_long_row(refused):
     assert f"needs too many runs, each of which needs the next; expected at most {MOST_RUNS}" in refused(
         "r0.yaml", files
     )
+
+
+def test_a_comparison_has_a_number_of_runs():
+    recipe = "dpo_hh"
+    betas = {f"k{key}": tuple(range(50)) for key in range(30)}
+    for asked, what in (
+        ({"seeds": 10**12}, "grid, seeds: the comparison has too many runs"),
+        ({"grid": {"objective.beta": tuple(range(1, 5000))}}, "grid, seeds: the comparison has too many runs"),
+        ({"rows": betas}, "rows: the comparison has too many rows"),
+    ):
+        with pytest.raises(UserError, match=what):
+            make_plan(Comparison(recipes=(recipe,), **asked))
 
 
 PLUGIN = """

@@ -146,6 +146,7 @@ def test_a_tokenizer_that_can_not_be_copied_is_one_sentence(folder):
         pretrained_tokenizer(str(folder))
 
 
+@pytest.mark.slow
 def test_a_template_that_hangs_or_fills_memory_ends_in_its_child(folder, monkeypatch):
     from alignzoo.models import folder_checks
 
@@ -225,6 +226,36 @@ def hub(good, tmp_path, monkeypatch):
     return there, downloaded, Auto, from_pretrained
 
 
+ELSEWHERE = {"peft_type": "LORA", "base_model_name_or_path": "../elsewhere", "megatron_core": "antigravity"}
+
+
+def test_an_adapter_beside_the_weights_leads_nowhere(folder):
+    """transformers would load it, pickled or not, and peft import what it names: also for a judge."""
+    from transformers import AutoModelForSequenceClassification
+
+    from alignzoo.models.from_pretrained import call_from_pretrained
+
+    (folder / "adapter_config.json").write_text(json.dumps(ELSEWHERE))
+    (folder / "adapter_model.bin").write_bytes(b"never")
+    for load in (
+        lambda: pretrained(str(folder), None, 0, "language_model", "float32"),
+        lambda: call_from_pretrained(AutoModelForSequenceClassification, str(folder), None, "model", False),
+    ):
+        with pytest.raises(UserError, match=r"an adapter, and (whole weights are needed|a policy starts from whole)"):
+            load()
+
+
+def test_an_adapter_of_a_hub_model_is_not_followed(hub):
+    """The base model that it names would be loaded in place of the one that is checked."""
+    from transformers import AutoModelForCausalLM
+
+    there, downloaded, auto, module = hub
+    (there / "adapter_config.json").write_text(json.dumps(ELSEWHERE))
+    with pytest.raises(UserError, match=r"adapter_config\.json: an adapter, and whole weights are needed"):
+        module.call_from_pretrained(auto(AutoModelForCausalLM), "a/b", None, "model", False)
+    assert "loaded" not in downloaded
+
+
 def test_the_weights_of_a_hub_model_are_checked_between_download_and_load(hub):
     from transformers import AutoModelForCausalLM
 
@@ -248,6 +279,7 @@ def test_a_hub_model_that_describes_more_than_its_weights_is_refused_after_the_d
     assert "loaded" not in downloaded
 
 
+@pytest.mark.slow
 def test_a_config_that_names_a_billion_labels_ends_in_its_child(folder, monkeypatch):
     from transformers import AutoConfig
 

@@ -66,12 +66,14 @@ def folder(tmp_path):
     ).folder
 
 
+@pytest.mark.slow
 def test_data_is_text(folder):
     page = (folder / "report.html").read_text()
     harmless(page)
     assert "&lt;script&gt;alert(" in page
 
 
+@pytest.mark.slow
 def test_so_is_every_word_of_a_run_folder_that_somebody_sent(folder):
     """Each text in the folder's records, keys and values, becomes markup."""
 

@@ -171,6 +171,7 @@ def test_beside_safetensors_a_pickled_file_is_not_opened(pickled, bomb, tmp_path
     assert not bomb.exists()
 
 
+@pytest.mark.slow
 def test_a_run_leaves_nothing_pickled(tmp_path):
     alignzoo.run("sft_hh", ["train.max_steps=2", "train.checkpoint_every=1"], ["tests/smallest.yaml"])
     kinds = {path.suffix for root in ("runs", "cache") for path in (tmp_path / root).rglob("*") if path.is_file()}

@@ -122,6 +122,7 @@ def test_no_plugins_runs_none_of_it_whatever_the_recipe_says(model, monkeypatch)
     assert not marker.exists()
 
 
+@pytest.mark.slow
 def test_an_export_says_so_before_it_runs_it(model, capsys, monkeypatch):
     from alignzoo.core.console import Screen
     from alignzoo.models import from_pretrained

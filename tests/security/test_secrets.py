@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import subprocess
-import sys
 import time
 import warnings
 from io import StringIO
@@ -14,6 +12,7 @@ from io import StringIO
 import pytest
 from checkout import ROOT
 from click.testing import CliRunner
+from jobs import command, python
 
 import alignzoo
 from alignzoo.cli.app import alignzoo as cli
@@ -219,13 +218,10 @@ def test_a_whole_run_and_a_comparison_leave_no_canary(planted, tmp_path):
     more = "reporters: [html, diary]"
     recipe = tmp_path / "leaky.yaml"
     recipe.write_text(f"extends: sft_hh\nplugins: [./leaky.py]\neval: {{judges: [leaky]}}\n{more}\n")
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "ALIGNZOO_TRACEBACK": "1"}
     smallest = str(ROOT / "recipes/scale/smallest.yaml")
 
     def run(*words, code=0):
-        done = subprocess.run(
-            [sys.executable, "-m", "alignzoo", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
+        done = command(*words, folder=tmp_path, ALIGNZOO_TRACEBACK="1").wait()
         assert done.returncode == code, done.stderr
         clean(done.stdout + done.stderr)
         assert "canary-in-a-header" not in done.stdout + done.stderr
@@ -253,8 +249,7 @@ def test_an_error_nobody_expected_has_a_traceback_without_secrets(planted):
         "def broken(**_):\n    raise OSError(f'GET https://u:pw12@h {dict(os.environ)}')\n"
         "cli.alignzoo.callback = broken\nsys.argv = ['alignzoo', 'list']\ncli.main()"
     )
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    done = python("-c", code).wait()
     assert done.returncode == 1
     assert "OSError: GET https://***@h" in done.stderr
     clean(done.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
@@ -30,7 +31,7 @@ OF_ALL = ("pairs", "train_on", "deduplicate")
 """Fields of the mixture that no source has for itself."""
 INHERITED = (*OF_ALL, "held_out_fraction", "label_noise", "label_noise_seed")
 """Fields that a source takes from the mixture where it has none of its own."""
-Weight = Annotated[float, PydanticField(gt=0)]
+Weight = Annotated[float, PydanticField(ge=1e-12, le=1e12)]
 
 
 class Mix(DataSource):
@@ -73,8 +74,8 @@ class Mix(DataSource):
         if nested is not None:
             raise ValueError(f"source {nested} is a mixture, and a mixture can't be mixed again; name its sources here")
         given = [part.as_ for part in parts if part.as_]
-        twice = next((name for name in given if given.count(name) > 1), None)
-        if twice:
+        twice, times = Counter(given).most_common(1)[0] if given else ("", 0)
+        if times > 1:
             raise ValueError(f"two sources are named '{twice}' (as)")
         return parts
 
@@ -101,12 +102,12 @@ class Mix(DataSource):
         """The sources by name: `as`, or the name of the file, the dataset or the source, with a number if need be."""
         taken = {part.as_ for part in self.of if part.as_}
         found: dict[str, DataSource] = {}
+        numbers: dict[str, int] = {}
         for part in self.of:
             name = base = part.as_ or derived_name(part)
-            n = 1
             while not part.as_ and (name in found or name in taken):
-                n += 1
-                name = f"{base}-{n}"
+                numbers[base] = numbers.get(base, 1) + 1
+                name = f"{base}-{numbers[base]}"
             found[name] = part
         return found
 

@@ -28,6 +28,8 @@ LONGEST_WAIT = 120.0
 """Longest pause in seconds that an endpoint may ask for; after a longer one the question is given up."""
 LONGEST_ANSWER = 10_000_000
 """Size limit of an answer, in bytes."""
+PATIENCE = 10
+"""Longest time of an attempt as a multiple of `timeout`, which is that without data: an answer may come in drops."""
 TRANSIENT = (408, 409, 425, 429)
 """Status codes that are tried again, like 500 and above."""
 BROKEN = (httpx2.NetworkError, httpx2.RemoteProtocolError)
@@ -85,12 +87,17 @@ class Endpoint:
 
     async def _post(self, client: httpx2.AsyncClient, data: bytes) -> bytes:
         try:
-            async with client.stream("POST", self.url, content=data) as response:
+            async with (
+                asyncio.timeout(PATIENCE * self.timeout),
+                client.stream("POST", self.url, content=data) as response,
+            ):
                 answer = bytearray()
                 async for chunk in response.aiter_raw():
                     answer += chunk
                     if len(answer) > LONGEST_ANSWER:
                         raise ConnectionError(f"the judge at {self.host} sent more than {LONGEST_ANSWER:,} bytes")
+        except TimeoutError:
+            raise _Transient(f"did not end its answer within {PATIENCE * self.timeout:g} s") from None
         except httpx2.TimeoutException:
             raise _Transient(f"did not answer within {self.timeout:g} s") from None
         except httpx2.ConnectError as error:
@@ -209,7 +216,7 @@ def _seconds(header: str | None) -> float:
         pass
     try:
         return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
 
 

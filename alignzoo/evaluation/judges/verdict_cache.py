@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from hashlib import blake2b
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from alignzoo.core.door import BadFile, read_json
 from alignzoo.core.files import write_json
 
-Verdict = Literal["A", "B", "tie"]
-WORTH: dict[Verdict, float] = {"A": 1.0, "B": 0.0, "tie": 0.5}
+Choice = Literal["A", "B", "tie"]
+Verdict = Choice | Annotated[float, Field(allow_inf_nan=False)]
+"""The better of two replies, or the score of one."""
+WORTH: dict[Choice, float] = {"A": 1.0, "B": 0.0, "tie": 0.5}
 """Value of a verdict for the reply that was shown first."""
 
 

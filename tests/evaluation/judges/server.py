@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ class Answer:
     status: int = 200
     body: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    drops: int = 0
+    """Spaces before the body, which JSON may begin with: one every 10 ms."""
 
     def bytes(self) -> bytes:
         body = {"choices": [{"index": 0, "message": {"role": "assistant", "content": self.text}}]}
@@ -75,6 +78,9 @@ class _Handler(BaseHTTPRequestHandler):
             for name, value in answer.headers.items():
                 self.send_header(name, value)
             self.end_headers()
+            for _ in range(answer.drops):
+                self.wfile.write(b" ")
+                time.sleep(0.01)
             self.wfile.write(answer.bytes())
         except OSError:  # whoever asked has gone
             pass

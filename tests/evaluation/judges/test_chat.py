@@ -310,6 +310,21 @@ def test_an_answer_without_end_is_cut_off(serve, monkeypatch):
         chat().prefers(PROMPTS[:1], FIRST[:1], SECOND[:1])
 
 
+def test_an_answer_in_drops_is_given_up(serve, monkeypatch):
+    """Each drop is data, so that `timeout` alone would wait for years."""
+    monkeypatch.setattr(endpoint, "PATIENCE", 0.01)
+    serve(lambda asked, before: Answer("A", drops=1_000_000))
+    with pytest.raises(ConnectionError, match=r"did not end its answer within 0\.3 s \(2 attempts\)"):
+        chat(parallel=1, timeout=30, retries=1).prefers(PROMPTS[:1], FIRST[:1], SECOND[:1])
+
+
+@pytest.mark.parametrize(
+    "date", ["1 Jan 99999999999999 00:00:00", "Mon, 01 Jan 2020 00:00:00 +99999", "nan", "-1", "soon", "Mon,"]
+)
+def test_a_pause_that_is_no_time_is_none(date):
+    assert endpoint._seconds(date) == 0
+
+
 def test_a_judge_works_where_an_event_loop_runs_already(serve):
     """In a notebook."""
     serve()

@@ -11,6 +11,7 @@ import torch
 from alignzoo import Judge
 from alignzoo.core.console import Screen
 from alignzoo.evaluation.judging import PREFERENCE, SCORE, ask, run_judge, verdict_values
+from alignzoo.interfaces.judge import Asked
 
 LINES = [{"before": "a", "after": "bb", "chosen": "c"}, {"before": "dd", "after": "e", "chosen": ""}]
 PROMPTS = ["p", "q"]
@@ -50,12 +51,12 @@ def test_anything_else_is_a_failure_of_the_judge_in_both(given, problem):
     judge = judge_of(given)
     assert problem in run_judge(judge, PROMPTS, LINES, Screen(quiet=True))["problem"]
     with pytest.raises((TypeError, ValueError), match=problem):
-        ask(judge, PROMPTS, ["bb", "e"], ["c", None], ["a", "dd"], print)
+        ask(judge, Asked(PROMPTS, ["bb", "e"]), ["c", None], ["a", "dd"], print)
 
 
 def test_runs_and_comparisons_have_the_same_verdicts():
     for judge in (judge_of([1.0, inf]), judge_of(prefers=[0.25, nan]), judge_of([nan, 2.0], [1.0, 7.0])):
-        verdicts = ask(judge, PROMPTS, ["bb", "e"], ["c", "c"], ["a", "dd"], lambda text: None)
+        verdicts = ask(judge, Asked(PROMPTS, ["bb", "e"]), ["c", "c"], ["a", "dd"], lambda text: None)
         figures = run_judge(judge, PROMPTS, [line | {"chosen": "c"} for line in LINES], Screen(quiet=True))
         for key, name in (
             ("reward", "reward"),

@@ -6,12 +6,11 @@ RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are torch's own. Every rank writes
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import torch
+from jobs import free_port, python
 from steps import BATCH, Steps, Trees, build, every, random_rows, take
 
 from alignzoo.data.trees import Tree
@@ -65,29 +64,13 @@ def _steps(objective: Objective, cache: Path, **options) -> Steps:
 
 def of_two(folder: Path, timeout: float = 300) -> list[dict[str, Steps]]:
     """What each of two processes has after its steps. They end by themselves, or are killed at the timeout."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = os.environ | {
-        "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1",
+    shared = {
+        "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1",
         "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
     }  # fmt: skip
-    command = [sys.executable, __file__, str(folder)]
-    ranks = [
-        subprocess.Popen(
-            command, env=shared | {"RANK": rank, "LOCAL_RANK": rank}, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in "01"
-    ]  # fmt: skip
-    try:
-        for rank in ranks:
-            _, errors = rank.communicate(timeout=timeout)
-            assert rank.returncode == 0, errors
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
+    ranks = [python(__file__, folder, **shared, RANK=rank, LOCAL_RANK=rank) for rank in "01"]
+    for done in [rank.wait(timeout) for rank in ranks]:
+        assert done.returncode == 0, done.stderr
     return [torch.load(folder / f"rank-{rank}.pt", weights_only=False) for rank in range(2)]
 
 

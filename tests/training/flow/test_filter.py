@@ -72,6 +72,7 @@ def test_the_wanted_share_of_the_rows_with_a_value_is_kept(side, kept):
     assert kept_rows(values, wanted).tolist() == kept
 
 
+@pytest.mark.slow
 def test_a_run_trains_on_the_rows_that_are_kept(again, tmp_path):
     (tmp_path / "mine.py").write_text(PLUGIN)
     recipe = {"extends": str(tmp_path.cwd() / "recipes/dpo_hh.yaml"), "plugins": ["mine.py"]}

@@ -47,6 +47,7 @@ def test_a_run_leaves_everything_behind(run):
     assert sample["prompt"].startswith("\n\nHuman:")
 
 
+@pytest.mark.slow
 def test_the_reference_against_itself_is_a_tie(run):
     start = read_lines(run().folder / "metrics.jsonl")[0]
     assert (start["kind"], start["step"]) == ("eval", 0)
@@ -192,6 +193,10 @@ def test_a_row_longer_than_the_models_positions_is_a_clear_error(run):
         ("model.config.model_type=lama", "transformers has no model_type 'lama'; did you mean 'llama'"),
         ("model.config.hiden_size=8", "llama has no setting 'hiden_size'; did you mean 'hidden_size'"),
         ("model.config.num_attention_heads=5", "can't build this llama"),
+        (
+            "model.config.intermediate_size=1000000000000",
+            r"takes [\d,]+ GB, and this machine has \d+; expected a smaller",
+        ),
     ],
 )
 def test_a_bad_architecture_is_a_clear_error(run, override, message):

@@ -212,6 +212,7 @@ def test_tokens_with_indices_out_of_range_are_damaged(tokens, changes):
     assert f"damaged: {tokens}" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_run_makes_again_what_is_damaged(tokens, tmp_path, capsys):
     """Token ids of no tokenizer, and a reference with offsets of no shard."""
     folder = run_folder(tmp_path)

@@ -63,6 +63,7 @@ def precious(tmp_path):
     assert (folder / "step-000001" / "thesis.txt").read_text() == "years"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["checkpoints", "policy", "metrics.jsonl", "evaluations", ".lock"])
 def test_nothing_is_written_or_removed_through_a_link(world, precious, name):
     want = bytes_of(world)
@@ -79,6 +80,7 @@ def test_nothing_is_written_or_removed_through_a_link(world, precious, name):
         assert bytes_of(world) == want
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_recipe_is_not_resumed_from(world):
     want = bytes_of(world)
     other = run("objective.beta=0.5").folder

@@ -219,6 +219,7 @@ def test_a_metric_of_a_reward_model(go, overlay):
         load_recipe("dpo_hh", [], [overlay("eval: {metrics: [output]}")])
 
 
+@pytest.mark.slow
 def test_a_metric_whose_column_is_not_there_is_an_error_before_training(go):
     with pytest.raises(UserError, match=r"scored needs the column 'votes', which row .* does not have"):
         go("eval: {metrics: [scored]}")

@@ -38,6 +38,7 @@ def register_objectives():
 '''
 
 
+@pytest.mark.slow
 def test_a_reward_model_with_several_outputs(trained, tmp_path):
     (tmp_path / "mine.py").write_text(PLUGIN)
     rows = [

@@ -111,6 +111,7 @@ def test_a_run_is_a_reference_whose_scores_are_transformers_own(again, recipe, t
     assert {path.name for path in (tmp_path / "cache" / "reference").iterdir()} == shards, "scored once"
 
 
+@pytest.mark.slow
 def test_a_reference_that_the_recipe_names_replaces_the_start(again, recipe):
     """At step 0 the policy is the SFT run, and the DPO run is its reference: h has the sign of an untraining."""
     dpo = again()
@@ -122,6 +123,7 @@ def test_a_reference_that_the_recipe_names_replaces_the_start(again, recipe):
     assert first["loss"] > 0.6932
 
 
+@pytest.mark.slow
 def test_a_live_reference_may_be_a_folder(again, recipe):
     dpo = again()
     trained = evaluation(dpo, 8)

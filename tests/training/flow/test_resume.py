@@ -73,6 +73,7 @@ def test_kill_9_and_the_same_command_again(whole, moment):
     assert bytes_of(folder) == want
 
 
+@pytest.mark.slow
 def test_a_stop_that_was_asked_for_checkpoints_and_goes_on(run, whole, monkeypatch):
     want, again = whole
     folder = again()
@@ -112,6 +113,7 @@ def test_a_lost_cache_is_scored_again_with_the_same_result(run, whole, tmp_path)
     assert bytes_of(folder) == want
 
 
+@pytest.mark.slow
 def test_a_run_resumed_on_another_day_scores_the_prompts_of_its_first_day(tmp_path, monkeypatch):
     """The chat template formats the date, and the tokens are made again on each day."""
 

@@ -111,11 +111,14 @@ def test_what_is_there_is_not_written_over(adapter, tmp_path, monkeypatch):
     (to / "mine").write_text("mine")
     with pytest.raises(UserError, match=r"the path exists already\n.*--force replaces it"):
         export(folder, to)
+    with pytest.raises(UserError, match="the folder holds no exported model, and --force replaces no other"):
+        export(folder, to, force=True)  # it may be anything: a home
+    (to / "config.json").write_text("{}")
     with monkeypatch.context() as patch:
         patch.setattr("alignzoo.training.export._card", lambda *_: 1 // 0)
         with pytest.raises(ZeroDivisionError):
             export(folder, to, force=True)
-    assert [path.name for path in to.iterdir()] == ["mine"]
+    assert sorted(path.name for path in to.iterdir()) == ["config.json", "mine"]
     assert not list(tmp_path.glob(".out.*"))
     export(folder, to, force=True)
     assert not (to / "mine").exists()
@@ -128,6 +131,17 @@ def test_a_run_is_not_written_over(adapter, place):
     with pytest.raises(UserError, match="this folder is part of the run"):
         export(folder, folder / place, force=True)
     assert (folder / "policy" / "adapter_model.safetensors").exists()
+
+
+def test_a_summary_without_more_than_is_needed(adapter, tmp_path):
+    folder, _ = adapter
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    summary = json.loads((other / "summary.json").read_text())
+    for key in ("objective", "model", "versions"):
+        summary[key] = {}
+    (other / "summary.json").write_text(json.dumps(summary))
+    assert "from a start that it does not name" in (export(other, tmp_path / "out") / "README.md").read_text()
 
 
 def test_what_is_no_finished_run_is_reported(adapter, tmp_path):

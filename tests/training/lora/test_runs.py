@@ -205,6 +205,7 @@ def test_a_live_reference_is_the_policy_with_its_adapter_off(run, zoo, monkeypat
     assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
 
 
+@pytest.mark.slow
 def test_a_moving_reference_is_rejected_when_the_recipe_is_read(run, zoo):
     with pytest.raises(UserError, match=r"model.lora: tr_dpo averages the weights"):
         run(zoo, "objective=tr_dpo")

@@ -39,7 +39,7 @@ def command(*before: str, more: tuple[str, ...] = ()) -> list[str]:
     ids=["torchrun", "ddp.yaml", "fsdp2.yaml", "zero.yaml"],
 )
 def test_a_launcher_runs_a_recipe(tmp_path, launcher, port):
-    words = command(*launcher, port, free_port(), "-m")
+    words = command(*launcher, port, free_port(), "-m", more=("train.max_steps=2",))
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("report: ") == 1

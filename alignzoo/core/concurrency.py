@@ -1,0 +1,37 @@
+"""Run coroutines from code that is none, wherever that is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Return the result of a coroutine, also from a thread whose event loop runs, such as a notebook's."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()
+
+
+def run_together(coroutines: list[Coroutine[Any, Any, T]]) -> list[T]:
+    """Return the results of coroutines that wait at the same time.
+
+    The first failure, or an interrupt, cancels the others. It is raised as it is.
+    """
+
+    async def gather() -> list[T]:
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(coroutine) for coroutine in coroutines]
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    return run_coroutine(gather())

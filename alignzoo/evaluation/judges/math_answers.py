@@ -1,0 +1,103 @@
+"""A judge of mathematical answers, by the package math-verify."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from pydantic import Field
+
+from alignzoo.core.door import BadFile, in_child
+from alignzoo.core.errors import UserError
+from alignzoo.interfaces.judge import Judge, Prompt
+
+SECONDS, PAIRS_A_SECOND = 5.0, 10.0
+"""Processor time for comparing answers with replies, and pairs that it is longer for by a second."""
+
+
+class Math(Judge):
+    """Score 1 for a reply whose last mathematical expression equals the answer in its row, and 0 for any other.
+
+    math-verify reads both as LaTeX or as a plain expression, what is boxed first. A row without the column, or with an
+    answer that it can't read, has no score.
+    """
+
+    name = "math"
+    source = "math-verify 0.9 (Hugging Face)"
+
+    column: str = Field("answer", description="column with the answer, in LaTeX or as a plain expression")
+    digits: int = Field(6, ge=1, le=15, description="digits to which numbers are compared")
+
+    def ready(self) -> None:
+        """Check that math-verify is installed.
+
+        Raises:
+            UserError: It is not.
+        """
+        if find_spec("math_verify") is None:
+            raise UserError(
+                "math requires math-verify, which is not installed", where="eval.judges",
+                hint="pip install 'alignzoo[math]'",
+            )  # fmt: skip
+
+    def columns_read(self) -> tuple[str, ...]:
+        """Return the column of the answers."""
+        return (self.column,)
+
+    def scores(
+        self, prompts: Sequence[Prompt], replies: Sequence[str], columns: Sequence[Mapping[str, Any]] = ()
+    ) -> list[float]:
+        """Return 1 or 0 for each reply, NaN without an answer to compare with.
+
+        Raises:
+            UserError: math-verify is not installed.
+        """
+        self.ready()
+        golds = [row.get(self.column) for row in columns or [{}] * len(replies)]
+        pairs = [(str(gold), reply) for gold, reply in zip(golds, replies, strict=True) if gold is not None]
+        known = compared(list(dict.fromkeys(pairs)), self.digits)
+        nothing = float("nan")
+        return [
+            nothing if gold is None or (score := known[str(gold), reply]) is None else score
+            for gold, reply in zip(golds, replies, strict=True)
+        ]
+
+
+def compared(pairs: Sequence[tuple[str, str]], digits: int) -> dict[tuple[str, str], float | None]:
+    """Return 1.0 or 0.0 for each pair of an answer and a reply, None for an answer that can't be read.
+
+    An expression may take any time or memory, a power tower for example. All pairs are compared in one child process
+    with limits on both, or, where that one ends, each in its own: a pair that exceeds the limits counts as different.
+    """
+    import_module("math_verify")  # here, so that no child imports it
+
+    def ask(part: Sequence[tuple[str, str]]) -> list[float | None]:
+        found: list[float | None] = in_child(
+            "math-verify", lambda: [_equal(gold, reply, digits) for gold, reply in part], what="an answer",
+            doing="comparing answers", seconds=SECONDS + len(part) / PAIRS_A_SECOND,
+        )  # fmt: skip
+        return found
+
+    try:
+        found = ask(pairs) if pairs else []
+    except BadFile:
+        found = []
+        for pair in pairs:
+            try:
+                found += ask([pair])
+            except BadFile:
+                found.append(0.0)
+    return dict(zip(pairs, found, strict=True))
+
+
+def _equal(gold: str, reply: str, digits: int) -> float | None:
+    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+
+    how = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
+    right = parse(gold, how, parsing_timeout=None)
+    if not right:
+        return None
+    own = parse(reply, how, parsing_timeout=None)
+    return float(verify(right, own, float_rounding=digits, timeout_seconds=None))

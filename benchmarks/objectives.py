@@ -8,13 +8,10 @@ Exits with 1 when a conformance check fails.
 
 from __future__ import annotations
 
-import ast
-import inspect
 import json
 import platform
 import statistics
 import sys
-import textwrap
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -35,7 +32,7 @@ from alignzoo_zoo import MODIFIERS, OBJECTIVES  # noqa: E402
 from peers import farthest  # noqa: E402
 
 import alignzoo  # noqa: E402
-from alignzoo.cli.describe import needs, paper  # noqa: E402
+from alignzoo.cli.describe import lines_of, needs, paper  # noqa: E402
 from alignzoo.interfaces.objective import Objective  # noqa: E402
 from alignzoo.interfaces.requirements import ScoredComponent  # noqa: E402
 from alignzoo.objectives.builtin import register_objectives  # noqa: E402
@@ -46,16 +43,6 @@ from alignzoo.testing import held_constant, run_checks  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 HEADINGS = ("name", "family", "paper", "needs", "package", "lines", "conformance", "formula")
-
-
-def lines_of(cls: type) -> int:
-    """Of its class statement: not blank, and no docstring."""
-    source = textwrap.dedent(inspect.getsource(cls))
-    docs: set[int] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            docs.update(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
-    return sum(bool(line.strip()) and n not in docs for n, line in enumerate(source.splitlines(), 1))
 
 
 def peers() -> dict[str, dict[str, tuple[str, float]]]:

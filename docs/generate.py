@@ -15,6 +15,7 @@ import re
 import sys
 from collections.abc import Iterator
 from copy import copy
+from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import click
 from pydantic import BaseModel, create_model
 
 from alignzoo.cli import COMMANDS, alignzoo
-from alignzoo.cli.describe import HAVE, have, needs, paper, usage
+from alignzoo.cli.describe import HAVE, have, lines_of, needs, paper, usage
 from alignzoo.cli.parameters import parameters
 from alignzoo.compare.spec import Comparison, Sampling
 from alignzoo.interfaces.data_source import DataSource
@@ -45,6 +46,8 @@ from alignzoo.registry.lookup import Registry
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
+CATALOGUE = ("alignzoo-zoo", "alignzoo-unlearn", "alignzoo-online")
+"""Packages in plugins/ whose objectives are listed."""
 NOTE = "<!-- Written by docs/generate.py. Do not edit. -->\n"
 UNSET = {(Recipe, "name"): "the file's name", (Recipe, "reporters"): "`[html]`"}
 """Defaults that the loader fills in before the schema validates."""
@@ -88,14 +91,20 @@ def modules() -> str:
     return "".join(lines)
 
 
-def catalogue(kind: str) -> list[type]:
-    """Built-in objectives or modifiers and those of alignzoo-zoo, by family and name."""
-    sys.path.insert(0, str(ROOT / "plugins" / "alignzoo-zoo"))
-    from alignzoo_zoo import MODIFIERS, OBJECTIVES
+def catalogue(kind: str) -> list[Any]:
+    """Built-in objectives or modifiers and those of the packages in `CATALOGUE`, by family and name."""
+    every = [cls for cls in Registry().known(kind).values() if cls.__module__.startswith("alignzoo.")]
+    for name in CATALOGUE:
+        sys.path.insert(0, str(ROOT / "plugins" / name))
+        module = import_module(name.replace("-", "_"))
+        every += module.OBJECTIVES if kind == "objective" else getattr(module, "MODIFIERS", [])
+    return sorted({cls.name: cls for cls in every}.values(), key=lambda cls: (cls.family, cls.name))
 
-    built_in = [cls for cls in Registry().known(kind).values() if cls.__module__.startswith("alignzoo.")]
-    every = {cls.name: cls for cls in (*built_in, *(OBJECTIVES if kind == "objective" else MODIFIERS))}
-    return sorted(every.values(), key=lambda cls: (cls.family, cls.name))
+
+def package(cls: type) -> str:
+    """A link to the package that has the objective, or "" for a built-in one."""
+    name = cls.__module__.partition(".")[0].replace("_", "-")
+    return f"[{name}](../plugins/{name}/README.md)" if name in CATALOGUE else ""
 
 
 def objectives() -> str:
@@ -103,7 +112,7 @@ def objectives() -> str:
     known, modifiers = catalogue("objective"), catalogue("modifier")
     lines = [
         NOTE,
-        "# Objectives and modifiers\n\nBuilt in, or in [alignzoo-zoo](../plugins/alignzoo-zoo/README.md). `h` is the "
+        "# Objectives and modifiers\n\nBuilt in, or in the package that each names. `h` is the "
         "difference of the two log-ratios, `log_ratio` that of log-probs under policy and reference. The pictures have "
         "the loss above, and below it its pull on the chosen completion and its push on the rejected one.\n\n"
         "Three packages have families of their own, with their equations in their READMEs: "
@@ -134,6 +143,7 @@ def entry(cls: Any) -> str:
     rows = {
         "When": sentence(usage(cls, "When")), "Not when": sentence(usage(cls, "Not when")),
         "Loss": f"`{cls.equation}`", "Needs": needs(cls), "Fields": fields, "Source": source,
+        "Package": package(cls), "Lines of code": str(lines_of(cls)),
     }  # fmt: skip
     paragraphs = (inspect.getdoc(cls) or "").split("\n\n")
     text = "\n\n".join(" ".join(one.split()) for one in paragraphs if not one.startswith(("When: ", "Not when: ")))

@@ -13,7 +13,7 @@ SCRIPT = ROOT / "benchmarks" / "gpu.py"
 
 
 def ran(*arguments):
-    return python(SCRIPT, *arguments, PYTHONPATH=str(ROOT), CUDA_VISIBLE_DEVICES="").wait()
+    return python(SCRIPT, *arguments, PYTHONPATH=str(ROOT), CUDA_VISIBLE_DEVICES="").wait(3600)
 
 
 @pytest.mark.slow

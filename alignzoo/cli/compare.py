@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.argument("recipes", nargs=-1, required=True, metavar="RECIPE... | COMPARISON")
 @click.option("--name", help="Name of the folder.")
 @click.option("--seeds", type=int, help="Runs per configuration (3).")
+@click.option("--search-seeds", type=int, help="Runs per grid point before one is chosen (as many as --seeds).")
 @click.option("--grid", multiple=True, metavar="KEY=A,B,...", help="Values to tune on the validation split.")
 @click.option("--rows", multiple=True, metavar="KEY=A,B,...", help="Values with a row each.")
 @click.option("--with", "overlays", multiple=True, help="A recipe to merge on top of each; repeatable.")
@@ -174,7 +175,8 @@ def _announce(plan: Plan, screen: Screen) -> None:
     seeds, points = plan.comparison.seeds, {label: len({str(j.point) for j in plan.jobs if j.label == label})
                                             for label in plan.labels}  # fmt: skip
     budget = ", ".join(f"{label} {count}" for label, count in points.items())
-    screen.info(f"{len(every)} runs ({done} done before), {len(plan.starts)} of them only to start others; "
+    later = f", and {plan.later} of the chosen configurations" if plan.later else ""
+    screen.info(f"{len(every)} runs ({done} done before){later}, {len(plan.starts)} of them only to start others; "
                f"{passes} reference pass{'es' if passes != 1 else ''}; "
                f"{seeds} seed{'s' if seeds != 1 else ''}; configurations: {budget}")  # fmt: skip
     if done < len(every):

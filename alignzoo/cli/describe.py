@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -110,6 +112,16 @@ def usage(cls: Any, heading: str) -> str:
     return " ".join(found.removeprefix(f"{heading}: ").split())
 
 
+def lines_of(cls: type) -> int:
+    """Count the lines of a class, without blank ones and docstrings."""
+    source = textwrap.dedent(inspect.getsource(cls))
+    docs: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            docs.update(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
+    return sum(bool(line.strip()) and n not in docs for n, line in enumerate(source.splitlines(), 1))
+
+
 def needs(cls: Any) -> str:
     """Return what an objective or a modifier needs beyond the defaults, as a comma-separated list."""
     return ", ".join(_needs(cls))
@@ -121,6 +133,8 @@ def _needs(cls: Any) -> Iterator[str]:
     if issubclass(cls, Objective):
         yield DATA[cls.data]
         yield "scalar head" if cls.head == "scalar" else REFERENCE[cls.reference]
+        if cls.language_head:
+            yield "language head"
         if cls.scope == "batch":
             yield "whole batch"
         if _has_state(cls):

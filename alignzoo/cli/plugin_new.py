@@ -33,7 +33,13 @@ def new(name: str, into: Path) -> None:
 
 
 def write(name: str, into: Path) -> Path:
-    """Write the package and return its folder. Raises UserError for an invalid name or an existing folder."""
+    """Write the package and return its folder.
+
+    Raises:
+        UserError: The name is invalid, or the folder exists.
+        NotWritten: The disk is full, read-only or the like. Nothing is left.
+    """
+    from alignzoo.core.artifacts import atomic_folder
     from alignzoo.core.errors import UserError
 
     problem = _problem(name)
@@ -43,10 +49,11 @@ def write(name: str, into: Path) -> Path:
     if folder.exists():
         raise UserError("the folder exists", where=str(folder), expected="another name, or another folder with --into")
     words = {"name": name, "package": folder.name, "loss": _class(name)}
-    for file in sorted(TEMPLATE.rglob(f"*{SUFFIX}")):
-        target = folder / str(file.relative_to(TEMPLATE)).replace("NAME", name).removesuffix(SUFFIX)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(Template(file.read_text(encoding="utf-8")).substitute(words), encoding="utf-8")
+    with atomic_folder(folder) as temporary:
+        for file in sorted(TEMPLATE.rglob(f"*{SUFFIX}")):
+            target = temporary / str(file.relative_to(TEMPLATE)).replace("NAME", name).removesuffix(SUFFIX)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(Template(file.read_text(encoding="utf-8")).substitute(words), encoding="utf-8")
     return folder
 
 

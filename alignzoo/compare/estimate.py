@@ -33,6 +33,7 @@ def seconds_left(plan: Plan) -> tuple[float, str] | None:
     left = [resolved for resolved in runs.values() if folder_of(resolved).summary() is None]
     done = [summary["train"]["pairs_per_second"] for r in runs.values() if (summary := folder_of(r).summary())]
     rows = sum(_rows(resolved) for resolved in left)
+    rows += plan.later * max(_rows(job.resolved) for job in plan.jobs)
     if done:
         return rows / min(done) * FORWARDS, f"from {len(done)} finished runs"
     per_row = _tried(list(runs.values()))

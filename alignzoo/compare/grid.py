@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from typing import Any
 
 from alignzoo.compare.columns import DOWN, MARGIN, Column, Series, series, together
@@ -39,6 +39,10 @@ class Point:
     def complete(self) -> bool:
         """True if every run is done."""
         return len(self.done) == len(self.runs)
+
+    def of_seeds(self, seeds: Set[int]) -> Point:
+        """Return the point with the runs of these seeds alone."""
+        return replace(self, runs=tuple(run for run in self.runs if run.seed in seeds))
 
     @property
     def reward_scale(self) -> str:
@@ -124,21 +128,24 @@ def choose(row: ComparedRow, column: Column) -> tuple[Point | None, str]:
     """Return the point with the best validation mean and "", or None and the reason.
 
     The first of equal points wins. A point with a failed seed is chosen only if no point is complete, because the
-    remaining seeds would flatter it.
+    remaining seeds would flatter it. Seeds that only some points have do not count: the chosen point may have run with
+    more than the others.
     """
-    done = [point for point in row.points if point.done]
+    if len(row.points) == 1 and row.points[0].done:
+        return row.points[0], ""
+    shared = set.intersection(*({run.seed for run in point.runs} for point in row.points))
+    found = [(point, point.of_seeds(shared)) for point in row.points]
+    done = [(point, searched) for point, searched in found if searched.done]
     if not done:
         failed = [run.reason for point in row.points for run in point.failed]
         return None, f"failed: {failed[0]}" if failed else "has not run yet"
-    if len(row.points) == 1:
-        return row.points[0], ""
-    scores = [(point, point.mean(column, test=False)) for point in done]
-    scored = [(point, score) for point, score in scores if score is not None]
+    scores = [(point, searched, searched.mean(column, test=False)) for point, searched in done]
+    scored = [(point, searched, score) for point, searched, score in scores if score is not None]
     if not scored:
         return None, f"no validation row has a figure for {column.key}, which chooses among {len(row.points)} points"
-    scored = [pair for pair in scored if pair[0].complete] or scored
+    scored = [one for one in scored if one[1].complete] or scored
     sign = -1 if column.arrow == DOWN else 1
-    return max(scored, key=lambda pair: sign * pair[1])[0], ""
+    return max(scored, key=lambda one: sign * one[2])[0], ""
 
 
 def check_selection(rows: Sequence[ComparedRow], column: Column, columns: Sequence[Column]) -> None:

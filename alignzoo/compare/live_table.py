@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from alignzoo.compare.plan import Job, Plan
+from alignzoo.compare.plan import Job
 from alignzoo.core.console import Advance, Screen
 
 WAITING, WORKING, DONE, FAILED = "dim", "cyan", "green", "red"
@@ -18,8 +18,8 @@ WAITING, WORKING, DONE, FAILED = "dim", "cyan", "green", "red"
 class LiveTable:
     """A row for each configuration, a column for each seed, a run's state in each cell."""
 
-    def __init__(self, plan: Plan, screen: Screen) -> None:
-        self._plan, self._console = plan, screen.console
+    def __init__(self, jobs: Sequence[Job], later: int, screen: Screen) -> None:
+        self._jobs, self._total, self._console = list(jobs), len(jobs) + later, screen.console
         self._cells: dict[int, tuple[str, str]] = {}
         self._live: Live | None = None
 
@@ -33,6 +33,11 @@ class LiveTable:
             yield self
         self._live = None
 
+    def add(self, jobs: Sequence[Job]) -> None:
+        """Add the runs that were announced as later ones."""
+        self._jobs += jobs
+        self._total = len(self._jobs)
+
     def cell(self, n: int) -> Screen:
         """Return a screen that shows the progress of run n in its cell."""
         return _Cell(self, n)
@@ -44,15 +49,15 @@ class LiveTable:
         if self._live is not None:
             self._live.update(self._table())
         elif style in (DONE, FAILED) and (before is None or before[1] != style):
-            job = self._plan.jobs[n]
-            self._console.print(f"[{n + 1} of {len(self._plan.jobs)}] {_words(job)}: {text}", markup=False)
+            job = self._jobs[n]
+            self._console.print(f"[{n + 1} of {self._total}] {_words(job)}: {text}", markup=False)
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False)
         table.add_column("RUN")
         columns: list[str] = []
         rows: dict[tuple[str, str], dict[str, int]] = {}
-        for n, job in enumerate(self._plan.jobs):
+        for n, job in enumerate(self._jobs):
             point, seed = job.key
             rows.setdefault((job.label, point), {})[seed] = n
             columns += [seed] if seed not in columns else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import product
@@ -63,6 +63,15 @@ class Plan:
         """Labels of the table's rows."""
         return list(dict.fromkeys(job.label for job in self.jobs))
 
+    @property
+    def later(self) -> int:
+        """Number of runs that follow when grid points are chosen: `finals` returns them."""
+        several: dict[str, set[str]] = {}
+        for job in self.jobs:
+            several.setdefault(job.label, set()).add(repr(job.point))
+        more = self.comparison.seeds - self.comparison.searched
+        return more * sum(len(tried) > 1 for tried in several.values())
+
     def reference_passes(self) -> int:
         """Return the number of reference passes: runs with the same start and data share one."""
         runs = {resolved.fingerprint: resolved for resolved in (*(job.resolved for job in self.jobs), *self.starts)}
@@ -114,26 +123,29 @@ def make_plan(comparison: Comparison) -> Plan:
             are more than MOST_RUNS runs.
     """
     _count(len(comparison.recipes) * combinations(comparison.rows), "rows", "rows")
-    rows = [(_label(path, varied), path, varied) for path in comparison.recipes for varied in points(comparison.rows)]
-    label, times = Counter(label for label, _, _ in rows).most_common(1)[0]
+    rows = _rows(comparison)
+    label, times = Counter(row.label for row in rows).most_common(1)[0]
     if times > 1:
         raise UserError(f"two recipes are named {label}", where="recipes", expected="different names")
-    plain = {label: _load(comparison, path, varied) for label, path, varied in rows}
-    _keys_exist(comparison, plain)
+    plain = {row.label: _load(comparison, row.path, row.varied) for row in rows}
+    _keys_exist(comparison, rows, plain)
     begun = {ancestor.path: ancestor for resolved in plain.values() for ancestor in _ancestors(resolved)}
-    tuned = {label: {key: values for key, values in comparison.grid.items() if key in flat(resolved)}
-             for label, resolved in plain.items() if resolved.path not in begun}  # fmt: skip
+    tuned = {}
+    for row in rows:
+        if plain[row.label].path not in begun:
+            there = flat(plain[row.label])
+            tuned[row.label] = {key: some for key, some in (comparison.grid | row.grid).items() if key in there}
     _count(sum(combinations(grid) for grid in tuned.values()) * comparison.seeds, "runs", "grid, seeds")
     jobs: list[Job] = []
-    for label, path, varied in rows:
-        resolved = plain[label]
+    for row in rows:
+        resolved = plain[row.label]
         if resolved.path in begun:  # the start of others is a single run, without grid and seeds
-            jobs.insert(0, Job(label, {}, begun[resolved.path]))
+            jobs.insert(0, Job(row.label, {}, begun[resolved.path]))
             continue
-        for point in points(tuned[label]):
-            for n in range(comparison.seeds):
-                seed = {"seed": resolved.recipe.seed + n}
-                jobs.append(Job(label, point, _load(comparison, path, varied | point | seed)))
+        tried = points(tuned[row.label])
+        for point in tried:
+            for n in range(comparison.searched if len(tried) > 1 else comparison.seeds):
+                jobs.append(_job(comparison, row, point, resolved.recipe.seed + n))
     own = {job.resolved.fingerprint for job in jobs}
     starts = {a.fingerprint: a for job in jobs for a in reversed(list(_ancestors(job.resolved)))}
     plan = Plan(comparison, tuple(jobs), tuple(start for key, start in starts.items() if key not in own))
@@ -141,7 +153,49 @@ def make_plan(comparison: Comparison) -> Plan:
     return plan
 
 
-def combinations(grid: Mapping[str, Sequence[Any]]) -> int:
+@dataclass(frozen=True)
+class _Row:
+    """A recipe with the values of one row, and the grid that the row adds."""
+
+    label: str
+    path: str
+    varied: dict[str, Any]
+    grid: dict[str, Sequence[Any]]
+
+
+def _rows(comparison: Comparison) -> list[_Row]:
+    varied = points({key: tuple(values) for key, values in comparison.rows.items()})
+    rows = []
+    for path in comparison.recipes:
+        for values in varied:
+            grid: dict[str, Sequence[Any]] = {}
+            for key, some in comparison.rows.items():
+                grid |= some[values[key]] if isinstance(some, dict) else {}
+            rows.append(_Row(_label(path, values, len(comparison.recipes) == 1), path, values, grid))
+    return rows
+
+
+def _job(comparison: Comparison, row: _Row, point: dict[str, Any], seed: int) -> Job:
+    return Job(row.label, point, _load(comparison, row.path, row.varied | point | {"seed": seed}))
+
+
+def finals(plan: Plan, chosen: Mapping[str, Mapping[str, Any]]) -> list[Job]:
+    """Return the runs that the chosen grid points still lack: those of the seeds that no point was searched with.
+
+    Args:
+        plan: The plan of the search.
+        chosen: Label -> the values of its chosen grid point.
+    """
+    comparison, jobs = plan.comparison, []
+    for row in _rows(comparison) if comparison.searched < comparison.seeds else ():
+        first = next((job for job in plan.jobs if job.label == row.label and job.point == chosen.get(row.label)), None)
+        if first is not None and first.point:
+            more = range(comparison.searched, comparison.seeds)
+            jobs += [_job(comparison, row, first.point, first.seed + n) for n in more]
+    return jobs
+
+
+def combinations(grid: Mapping[str, Collection[Any]]) -> int:
     """Return the number of combinations of the values; 1 for an empty grid."""
     return math.prod(len(values) for values in grid.values())
 
@@ -161,9 +215,11 @@ def flat(resolved: Resolved) -> dict[str, Any]:
     return dict(dotted_items(resolved.plain))
 
 
-def _label(path: str, varied: Mapping[str, Any]) -> str:
+def _label(path: str, varied: Mapping[str, Any], alone: bool) -> str:
+    """Return the name of a row: the recipe's, and its values; a recipe that is alone is named by the values only."""
     values = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in varied.items())
-    return f"{Path(path).stem} ({values})" if values else Path(path).stem
+    name = Path(path).stem
+    return (values if alone else f"{name} ({values})") if values else name
 
 
 def _load(comparison: Comparison, path: str, values: Mapping[str, Any]) -> Resolved:
@@ -184,14 +240,20 @@ def _ancestors(resolved: Resolved) -> Iterator[Resolved]:
         yield from _ancestors(need)
 
 
-def _keys_exist(comparison: Comparison, recipes: Mapping[str, Resolved]) -> None:
+def _keys_exist(comparison: Comparison, rows: Sequence[_Row], recipes: Mapping[str, Resolved]) -> None:
     known = sorted({key for resolved in recipes.values() for key in flat(resolved)})
-    for where, keys in (("grid", comparison.grid), ("rows", comparison.rows)):
+    asked: list[tuple[str, Iterable[str], list[str]]] = [
+        ("grid", comparison.grid, known),
+        ("rows", comparison.rows, known),
+    ]
+    asked += [(f"rows, {row.label}", row.grid, sorted(flat(recipes[row.label]))) for row in rows]
+    for where, keys, there in asked:
         for key in keys:
-            if key not in known:
-                close = nearest(key, known)
+            if key not in there and not any(other.startswith(f"{key}.") for other in there):
+                close = nearest(key, there)
                 raise UserError(
-                    f"no recipe has the key '{key}'", where=where, nearest=close,
+                    f"no recipe has the key '{key}'" if there is known else f"the recipe has no key '{key}'",
+                    where=where, nearest=close,
                     expected="" if close else "a key that `alignzoo show RECIPE` prints, such as objective.beta",
                 )  # fmt: skip
 

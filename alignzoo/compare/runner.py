@@ -14,8 +14,9 @@ import alignzoo
 from alignzoo.compare.gather import run_figures
 from alignzoo.compare.live_table import DONE, FAILED, LiveTable
 from alignzoo.compare.measure import EvaluationSet, measure
-from alignzoo.compare.plan import Job, Plan, compared_data, start_of
+from alignzoo.compare.plan import Job, Plan, compared_data, finals, start_of
 from alignzoo.compare.results import EvaluationFolder, RunRecord, write_results
+from alignzoo.compare.table import chosen_rows
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import RunFailed, UserError, first_line
 from alignzoo.core.files import make_folder, translate_os_errors
@@ -43,10 +44,21 @@ def compare_plan(plan: Plan, judges: Sequence[Judge], screen: Screen, command: s
         make_folder(folder)
     began, counts = time.perf_counter(), _Counts(plan)
     records = [_record(job) for job in plan.jobs]
-    with LiveTable(plan, screen).shown() as live_table:
-        for n, job in enumerate(plan.jobs):
-            records[n] = _one(n, job, plan, judges, live_table)
-            write_results(folder, _about(plan, judges, command, began, counts), records)
+    with LiveTable(plan.jobs, plan.later, screen).shown() as live_table:
+
+        def run_all(jobs: Sequence[Job]) -> None:
+            for n, job in enumerate(jobs, len(records) - len(jobs)):
+                records[n] = _one(n, job, plan, judges, live_table)
+                write_results(folder, _about(plan, judges, command, began, counts), records)
+
+        run_all(plan.jobs)
+        if plan.later and any(record.state == "done" for record in records):
+            rows = chosen_rows(records, plan.comparison.select)
+            more = finals(plan, {row.label: row.chosen.values for row in rows if row.chosen})
+            live_table.add(more)
+            records += [_record(job) for job in more]
+            counts.add(more)
+            run_all(more)
     return folder
 
 
@@ -97,7 +109,6 @@ class _Counts:
     """Counts of the work that was done, from the folders before and after."""
 
     def __init__(self, plan: Plan) -> None:
-        self._plan = plan
         begun = {start for job in plan.jobs if (start := start_of(job.resolved))}
         every = {job.resolved.fingerprint: job.resolved for job in plan.jobs}
         every |= {start.fingerprint: start for start in plan.starts}
@@ -105,6 +116,11 @@ class _Counts:
         self._every = list(every.values())
         self._before = {resolved.fingerprint for resolved in self._every if folder_of(resolved).summary()}
         self._tokens = self._stored()
+
+    def add(self, jobs: Sequence[Job]) -> None:
+        """Count these runs too, before any of them begins."""
+        self._every += [job.resolved for job in jobs]
+        self._before |= {job.resolved.fingerprint for job in jobs if folder_of(job.resolved).summary()}
 
     def now(self) -> dict[str, int]:
         """Return the counts of runs, earlier runs, SFT runs, reference passes and tokenizations."""
@@ -133,6 +149,7 @@ def _about(plan: Plan, judges: Sequence[Judge], command: str, began: float, coun
         "baseline": comparison.baseline or labels[0],
         "select": comparison.select,
         "seeds": comparison.seeds,
+        "search_seeds": comparison.searched,
         "grid": {key: list(values) for key, values in comparison.grid.items()},
         "judges": [judge.name for judge in judges],
         "samples": comparison.samples.model_dump(),

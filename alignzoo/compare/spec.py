@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from alignzoo.interfaces.component import Strict
 from alignzoo.interfaces.judge import Judge
@@ -46,8 +46,13 @@ class Comparison(Strict):
     overlays: tuple[str, ...] = Field((), alias="with", description="overlays on every recipe")
     overrides: tuple[str, ...] = Field((), alias="set", description="key=value overrides of every recipe")
     seeds: int = Field(3, ge=1, description="runs of each configuration, from the recipe's seed upwards")
+    search_seeds: int | None = Field(
+        None, ge=1, description="runs of each grid point before one is chosen, which then gets all seeds; null: `seeds`"
+    )
     grid: dict[str, tuple[Any, ...]] = Field({}, description="key -> values to choose from on the validation split")
-    rows: dict[str, tuple[Any, ...]] = Field({}, description="key -> values, each a row of its own")
+    rows: dict[str, tuple[Any, ...] | dict[str, dict[str, tuple[Any, ...]]]] = Field(
+        {}, description="key -> values, each a row of its own; or value -> that row's own grid, on top of `grid`"
+    )
     baseline: str | None = Field(
         None, description="row that the others are compared with; default: the first non-start"
     )
@@ -55,6 +60,17 @@ class Comparison(Strict):
     judges: tuple[Any, ...] = Field((), description="judges of the sampled replies, as eval.judges in a recipe")
     samples: Sampling = Field(Sampling(), description="how replies are sampled")
     allow_different_data: bool = Field(False, description="allow rows on different data or from different starts")
+
+    @property
+    def searched(self) -> int:
+        """Number of seeds of every grid point, on which one is chosen."""
+        return self.seeds if self.search_seeds is None else self.search_seeds
+
+    @model_validator(mode="after")
+    def _seeds_are_searched(self) -> Comparison:
+        if self.searched > self.seeds:
+            raise ValueError(f"search_seeds is {self.searched}, more than seeds, {self.seeds}")
+        return self
 
 
 RECIPE_KEYS = ("recipes", "with")
@@ -80,8 +96,18 @@ def read_comparison(path: Path) -> tuple[Node, Comparison]:
         plain["set"] = [f"{key}={value}" for key, value in plain["set"].items()]
     for key in ("grid", "rows"):
         if isinstance(plain.get(key), dict):
-            plain[key] = {name: v if isinstance(v, list) else [v] for name, v in plain[key].items()}
+            plain[key] = {name: _values(v, own_grids=key == "rows") for name, v in plain[key].items()}
     return node, validate_comparison(plain, node)
+
+
+def _values(written: Any, own_grids: bool = False) -> Any:
+    """Return a list of values, or value -> grid of lists; a single value needs no brackets."""
+    if own_grids and isinstance(written, dict):
+        return {
+            value: {key: _values(some) for key, some in grid.items()} if isinstance(grid, dict) else grid or {}
+            for value, grid in written.items()
+        }
+    return written if isinstance(written, list) else [written]
 
 
 def validate_comparison(plain: dict[str, Any], node: Node) -> Comparison:

@@ -87,16 +87,30 @@ def build(
     _once(records)
     if len(sources_of(records)) > 1 and not about.get("allow_different_data"):
         raise _different(records)
-    rows, columns = rows_of(records), columns_of(records)
+    columns = columns_of(records)
     chooser = _chooser(select or about.get("select") or SELECT, columns)
-    check_selection(rows, chooser, columns)
-    rows = [replace(row, chosen=point, problem=problem) for row in rows for point, problem in [choose(row, chooser)]]
+    rows = chosen_rows(records, chooser, columns)
     base = _baseline(baseline or about.get("baseline"), rows)
     cells: dict[tuple[str, str], Cell] = {}
     for column in columns:
         numbers = {row.label: row.chosen.by_seed(column, test=True) if row.chosen else {} for row in rows}
         cells |= {(label, column.key): cell for label, cell in _cells(column, rows, numbers, base).items()}
     return Table(about, tuple(rows), _shown(columns, cells), cells, base, chooser)
+
+
+def chosen_rows(
+    records: Sequence[RunRecord], chooser: Column | str, columns: Sequence[Column] | None = None
+) -> list[ComparedRow]:
+    """Return a row for each label, with the grid point that the column, or its key, chooses on validation rows.
+
+    Raises:
+        UserError: No validation row can choose a grid point, or there is no such key.
+    """
+    columns = columns_of(records) if columns is None else columns
+    chooser = _chooser(chooser, columns) if isinstance(chooser, str) else chooser
+    rows = rows_of(records)
+    check_selection(rows, chooser, columns)
+    return [replace(row, chosen=point, problem=problem) for row in rows for point, problem in [choose(row, chooser)]]
 
 
 def _once(records: Sequence[RunRecord]) -> None:
@@ -172,7 +186,7 @@ def _cells(column: Column, rows: Sequence[ComparedRow], numbers: Mapping[str, Nu
         pair = (
             None
             if incomparable or label == base
-            else _pair(runs, numbers.get(base, {}), label in starts, base in starts)
+            else paired_numbers(runs, numbers.get(base, {}), label in starts, base in starts)
         )
         cell = Cell(estimate(own.values, column.scale, own.groups, own.weights))
         if pair is not None:
@@ -196,7 +210,7 @@ def _winner(
     leader = max(there, key=lambda label: sign * cells[label].estimate.mean)
     for other in there:
         if other != leader:
-            pair = _pair(numbers[leader], numbers[other], leader in starts, other in starts)
+            pair = paired_numbers(numbers[leader], numbers[other], leader in starts, other in starts)
             if pair is None:
                 return None
             by = paired(*pair.halves, column.scale, pair.groups, pair.weights)
@@ -205,7 +219,7 @@ def _winner(
     return leader
 
 
-def _pair(one: Numbers, other: Numbers, one_start: bool = False, other_start: bool = False) -> Beside | None:
+def paired_numbers(one: Numbers, other: Numbers, one_start: bool = False, other_start: bool = False) -> Beside | None:
     """Return the numbers of both rows on the seeds and examples that they share, or None.
 
     The first half of the runs is one row's, the second half the other's. The single run of a start is repeated for each

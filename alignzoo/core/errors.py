@@ -12,14 +12,15 @@ import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from alignzoo.core.redaction import printable, redact
 
 LONGEST, MOST_PROBLEMS = 2_000, 50
 """Limits of what is printed: characters of each part of a problem, and problems of one error."""
-LONGEST_WORD = 100
-"""Characters of a word whose nearest spelling is looked for."""
+LONGEST_WORD, MOST_WORDS = 100, 1_000
+"""Characters of a word whose nearest spelling is looked for, and words among which it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """
     if len(word) > LONGEST_WORD:
         return ""
-    alike = (other for other in known if abs(len(word) - len(other)) <= 2)  # as far as they can be from each other
+    alike = (
+        other for other in islice(known, MOST_WORDS) if abs(len(word) - len(other)) <= 2
+    )  # as far as they can be from each other
     scored = sorted((_distance(word.lower(), other.lower()), other) for other in alike)
     close = [other for distance, other in scored if distance <= (1 if min(len(word), len(other)) <= 4 else 2)]
     return close[0] if close else ""

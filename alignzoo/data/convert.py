@@ -6,6 +6,7 @@
 | list              | pairs, by `data.pairs`  | list             | completions, the best (and ties) desirable  |
 | tie               | pair, where it declares `ties`; else skipped when it is read                             |
 | single completion | error                   | error            | completion with its label                   |
+| labeled steps     | error                   | error            | each step with its label, a row of its own  |
 
 Objectives on chosen completions (SFT) skip undesirable single completions. All objectives of a sum share one shape. If
 a ranked objective is among them, lists stay whole and the pairwise ones compare the best and the worst completion.
@@ -65,7 +66,7 @@ def convert_rows(
     least = max((term.min_completions for term in terms if term.data == "ranked"), default=0)
     kept: list[Row] = []
     skipped: list[Skipped] = []
-    for row in rows:
+    for row in (one for whole in rows for one in _each_labeled(whole, wanted)):
         for term in terms:
             _check(row, term)
         _check_scored(row, train_on)
@@ -88,6 +89,18 @@ def convert_rows(
         else:
             kept.append(row)
     return kept, skipped
+
+
+def _each_labeled(row: Row, wanted: Set[str]) -> list[Row]:
+    """Return a row for each completion, if each has a label of its own, and else the row as it is.
+
+    Rows of several answers to one prompt stay whole for objectives that compare. Steps are never compared.
+    """
+    labeled = len(row.completions) > 1 and all("desirable" in one.columns for one in row.completions)
+    steps = labeled and isinstance(row.prompt, str) and any(one.context for one in row.completions)
+    if not labeled or not (steps or wanted <= {"unpaired", "chosen"}):
+        return [row]
+    return [replace(row, id=f"{row.id}/{n}", completions=(one,)) for n, one in enumerate(row.completions, 1)]
 
 
 def further_pairs(rows: Sequence[Row], kept: Sequence[Row], skipped: Sequence[Skipped]) -> Counter[str]:

@@ -75,18 +75,12 @@ class Tokens:
 
     @property
     def log_collision_prob(self) -> Tensor:
-        """Log of the collision probability sum_v pi(v)^2 of the policy's distribution at each token.
-
-        Needs `statistics = ("log_collision_prob",)`.
-        """
+        """Log of the collision probability sum_v pi(v)^2. Needs `statistics = ("log_collision_prob",)`."""
         return self.statistic("log_collision_prob")
 
     @property
     def forward_kl(self) -> Tensor:
-        """KL(pi_ref || pi) of the two distributions at each token, in nats, with gradient.
-
-        Needs `statistics = ("forward_kl",)` and `reference = "live"`.
-        """
+        """KL(pi_ref || pi) at each token, in nats, with gradient. Needs it in `statistics`, and a live reference."""
         return self.statistic("forward_kl")
 
     @property
@@ -97,6 +91,14 @@ class Tokens:
         less variance than the log-ratio. Needs `statistics = ("reverse_kl",)` and `reference = "live"`.
         """
         return self.statistic("reverse_kl")
+
+    @property
+    def ref_normalized_entropy(self) -> Tensor:
+        """Entropy of the reference's distribution at each token, over the log of the vocabulary's size: in [0, 1].
+
+        Without gradient. Needs `statistics = ("ref_normalized_entropy",)` and `reference = "live"`.
+        """
+        return self.statistic("ref_normalized_entropy")
 
     @property
     def uniform(self) -> Tensor:
@@ -158,8 +160,9 @@ class Scored:
 
     @property
     def log_prob(self) -> Tensor:
-        """Log-prob log pi(y|x) under the policy, with gradient. A reward model (`head = "scalar"`) has none."""
-        return _declared(self._log_prob, "a log-prob", 'head = "language_model"` or `advantage_reads_log_probs = True')
+        """Log-prob log pi(y|x) under the policy, with gradient. A reward model has none without `language_head`."""
+        how = 'head = "language_model"`, `language_head = True` or `advantage_reads_log_probs = True'
+        return _declared(self._log_prob, "a log-prob", how)
 
     @property
     def ref_log_prob(self) -> Tensor:
@@ -201,7 +204,8 @@ class Scored:
         """
         from alignzoo.interfaces.ties import tolerance
 
-        return tolerance(*[sums for sums in (self._log_prob, self._ref_log_prob, self._scalar) if sums is not None])
+        found = (self._log_prob, self._ref_log_prob) if self._scalar is None else (self._scalar,)
+        return tolerance(*[sums for sums in found if sums is not None])
 
     def moved(self, by: Tensor) -> Scored:
         """Return the completions with log-probs, log-ratios and scalars raised by `by`, of the same shape."""
@@ -218,10 +222,7 @@ class Scored:
 
     @property
     def hidden_sum(self) -> Tensor:
-        """Sum of the last hidden states that predict the scored tokens, (..., d), without gradient.
-
-        Needs `hidden_sum = True`.
-        """
+        """Sum of the last hidden states that predict scored tokens, (..., d), detached. Needs `hidden_sum = True`."""
         return _declared(self._hidden_sum, "the hidden states", "hidden_sum = True")
 
     def flag(self, name: str) -> Tensor:

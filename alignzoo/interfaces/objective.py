@@ -53,6 +53,9 @@ class Objective(ScoredComponent):
     costs one more forward pass."""
     head: ClassVar[Head] = "language_model"
     """`scalar`: the policy is a reward model with one number for each completion (`scored.scalar`) and no log-probs."""
+    language_head: ClassVar[bool] = False
+    """A reward model that is a language model too: `scored.log_prob` beside `scored.scalar`. Its language head is the
+    embedding, so embeddings have to be tied."""
     outputs: ClassVar[tuple[str, ...]] = ()
     """Names of a reward model's numbers for each completion, read with `scored.output("helpfulness")`; () for a single
     one without a name. `scored.scalar` is their mean."""
@@ -164,6 +167,7 @@ class Objective(ScoredComponent):
             'a scalar head has no log-probs: `reference = "none"`, no `tokens`, no `references`':
                 cls.head == "scalar" and bool(cls.reference != "none" or cls.tokens or cls.references),
             "a reward model has no `hidden_sum`": cls.head == "scalar" and cls.hidden_sum,
+            '`language_head` needs `head = "scalar"`': cls.language_head and cls.head != "scalar",
             '`outputs` needs `head = "scalar"`':
                 bool(cls.outputs or cls.output_fields) and cls.head != "scalar",
             '`ties` needs `data = "pair"` or "ranked"':
@@ -181,7 +185,13 @@ class Objective(ScoredComponent):
         """The declarations as one value."""
         needs = super().requirements
         return replace(
-            needs, mismatched=self.mismatched, scope=self.scope, data=self.data, head=self.head, outputs=self.outputs
+            needs,
+            mismatched=self.mismatched,
+            scope=self.scope,
+            data=self.data,
+            head=self.head,
+            outputs=self.outputs,
+            language_head=self.language_head,
         )
 
     @property

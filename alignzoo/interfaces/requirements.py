@@ -17,9 +17,13 @@ if TYPE_CHECKING:
 
 ReferenceKind = Literal["none", "sequence", "token", "live", "moving"]
 """In increasing order of what the reference provides."""
-Statistic = Literal["entropy", "log_collision_prob", "forward_kl", "reverse_kl"]
+Statistic = Literal["entropy", "log_collision_prob", "forward_kl", "reverse_kl", "ref_normalized_entropy"]
 DIVERGENCES: tuple[Statistic, ...] = ("forward_kl", "reverse_kl")
-"""Statistics of two distributions, which need a live reference."""
+"""Statistics of two distributions."""
+CONSTANT: tuple[Statistic, ...] = ("ref_normalized_entropy",)
+"""Statistics of the reference alone, which have no gradient."""
+OF_REFERENCE: tuple[Statistic, ...] = (*DIVERGENCES, *CONSTANT)
+"""Statistics that need the reference's distributions, so a live reference."""
 TokenStatistic = Callable[["Tensor", "Tensor | None"], "Tensor"]
 """From the log-probs (n, V) of policy and reference at n tokens to a number of each, (n,)."""
 OWN = " of "
@@ -51,6 +55,7 @@ class Requirements:
     outputs: tuple[str, ...] = ()
     hidden_sum: bool = False
     named_reference: bool = False
+    language_head: bool = False
 
     def __or__(self, other: Requirements) -> Requirements:
         """Return the needs of both. `data` and `head` are those of the left operand."""
@@ -72,6 +77,7 @@ class Requirements:
             tuple(dict.fromkeys(self.outputs + other.outputs)),
             self.hidden_sum or other.hidden_sum,
             self.named_reference or other.named_reference,
+            self.language_head or other.language_head,
         )
 
 
@@ -99,7 +105,7 @@ class ScoredComponent(Component):
     """Provide `scored.tokens`, the values of each scored token."""
     statistics: ClassVar[tuple[str, ...]] = ()
     """Statistics of the distribution over the vocabulary at each scored token, as in `Tokens`. They need `tokens`;
-    `forward_kl` and `reverse_kl` also need a live reference.
+    `forward_kl`, `reverse_kl` and `ref_normalized_entropy` also need a live reference.
 
     Further names are methods of the class, `def skew(self, log_pi, log_ref)`: from the log-probs (n, V) of policy and
     reference at n tokens, which are None without a live reference, to a number of each token, (n,). They are called for
@@ -168,8 +174,8 @@ class ScoredComponent(Component):
         """Map each rule that an engine depends on to True if the class breaks it."""
         return {
             "`statistics` need `tokens = True`": bool(cls.statistics) and not cls.tokens,
-            'the statistics "forward_kl" and "reverse_kl" need `reference = "live"`: a cache has no distributions':
-                bool(set(DIVERGENCES) & set(cls.statistics)) and cls.reference not in ("live", "moving"),
+            f'the statistics {listed(OF_REFERENCE)} need `reference = "live"`: a cache has no distributions':
+                bool(set(OF_REFERENCE) & set(cls.statistics)) and cls.reference not in ("live", "moving"),
             '`reference = "token"` needs `tokens = True`': cls.reference == "token" and not cls.tokens,
             '`named_reference` needs a frozen `reference`':
                 cls.named_reference and cls.reference in ("none", "moving"),
@@ -177,6 +183,12 @@ class ScoredComponent(Component):
                 "reference" in cls.references,
             "`column_fields` needs names of fields": bool(set(cls.column_fields) - set(cls.model_fields)),
         }  # fmt: skip
+
+
+def listed(names: tuple[str, ...]) -> str:
+    """Return quoted names as words: `"a", "b" and "c"`."""
+    quoted = [f'"{name}"' for name in names]
+    return f"{', '.join(quoted[:-1])} and {quoted[-1]}"
 
 
 OPTIONS: dict[str, Any] = {

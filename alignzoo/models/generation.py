@@ -197,18 +197,37 @@ def _generate_shared(
     model: PreTrainedModel, prompts: Sequence[NDArray[Any]], left: Sequence[int], max_new_tokens: int, budget: int,
     found: _Replies,
 ) -> None:  # fmt: skip
-    """Generate replies that share equal prompts. Longest prompts come first, so that memory fails early."""
+    """Generate replies that share equal prompts. Longest prompts come first, so that memory fails early.
+
+    A slot is as wide as the longest prompt. Where not all replies fit into the budget, prompts of less than half of
+    that length come after the others.
+    """
     groups: dict[bytes, list[int]] = {}
     for i in left:
         groups.setdefault(np.asarray(prompts[i], np.int64).tobytes(), []).append(i)
     members = sorted(groups.values(), key=lambda group: -len(prompts[group[0]]))
-    width = len(prompts[members[0][0]])
-    capacity = Capacity.within(budget, [len(group) for group in members], width, max_new_tokens)
+    lengths, sizes = [len(prompts[group[0]]) for group in members], [len(group) for group in members]
+    start = 0
+    while start < len(members):
+        width = lengths[start]
+        capacity, stop = Capacity.within(budget, sizes[start:], width, max_new_tokens), len(members)
+        if capacity.rows < sum(sizes[start:]):
+            stop = next((n for n in range(start, stop) if 2 * lengths[n] < width), stop)
+        _generate_together(model, prompts, members[start:stop], capacity, width, found)
+        start = stop
+
+
+def _generate_together(
+    model: PreTrainedModel, prompts: Sequence[NDArray[Any]], members: Sequence[list[int]], capacity: Capacity,
+    width: int, found: _Replies,
+) -> None:  # fmt: skip
+    """Generate the replies of groups with equal prompts of at most `width` tokens."""
     queue = deque(
         group[start : start + capacity.rows] for group in members for start in range(0, len(group), capacity.rows)
     )
+    longest = max(int(found.limits[i]) for group in members for i in group)
     with shared_prompt_attention(model):
-        batch = SharedBatch(model, capacity, width, max(int(found.limits[i]) for i in left))
+        batch = SharedBatch(model, capacity, width, longest)
         at, tokens = np.zeros(0, np.int64), torch.zeros(0, dtype=torch.long, device=model.device)
         while queue or len(at):
             joining: list[list[int]] = []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from alignzoo.interfaces.requirements import DIVERGENCES, TokenStatistic
+from alignzoo.interfaces.requirements import DIVERGENCES, OF_REFERENCE, TokenStatistic
 
 
 def token_statistics(
@@ -22,8 +23,9 @@ def token_statistics(
     Args:
         logits: (N, V) logits of the policy.
         target: (N,) token ids.
-        statistics: Names among `entropy`, `log_collision_prob`, `forward_kl`, which is KL(reference || policy), and
-            `reverse_kl`, which is KL(policy || reference), and names in `own`.
+        statistics: Names among `entropy`, `log_collision_prob`, `forward_kl`, which is KL(reference || policy),
+            `reverse_kl`, which is KL(policy || reference), `ref_normalized_entropy`, the reference's over log V, and
+            names in `own`.
         ref_logits: (N, V) logits of the reference.
         own: Further statistics by name, functions of the log-probs (N, V) of policy and reference.
 
@@ -38,7 +40,7 @@ def token_statistics(
     # The same arithmetic for both: equal models have log-ratios and divergences of exactly 0.
     ref_normalizer = None if ref_logits is None else ref_logits.logsumexp(1, keepdim=True)
     log_probs = logits - normalizer if statistics else logits
-    compares = any(name in DIVERGENCES or name in (own or ()) for name in statistics)
+    compares = any(name in OF_REFERENCE or name in (own or ()) for name in statistics)
     reference = None
     if compares and ref_logits is not None and ref_normalizer is not None:
         reference = ref_logits - ref_normalizer
@@ -52,6 +54,8 @@ def token_statistics(
         elif name in DIVERGENCES and reference is not None:
             one, other = (reference, log_probs) if name == "forward_kl" else (log_probs, reference)
             found.append((one.exp() * (one - other)).sum(1))
+        elif name == "ref_normalized_entropy" and reference is not None:
+            found.append(-(reference.exp() * reference).sum(1) / math.log(reference.shape[1]))
         else:
             raise ValueError(f"no statistic {name}" + ("" if ref_logits is not None else " without a live reference"))
     if ref_logits is not None and ref_normalizer is not None:

@@ -55,11 +55,17 @@ def saved_adapter(folder: Path) -> SavedAdapter:
     found: SavedAdapter = validated(
         {k: v for k, v in values.items() if k in SavedAdapter.model_fields}, path, SavedAdapter
     )
-    for name, tensor in tensors(inside(folder, WEIGHTS)).items():
-        if name.endswith("lora_A.weight") and tensor.shape[:1] != (found.r,):
-            raise BadFile(
-                f"r is {found.r}", where=str(path), expected=f"the first size of {name:.200}, {tensor.shape[0]}"
-            )
+    layers = {
+        name: tensor for name, tensor in tensors(inside(folder, WEIGHTS)).items() if name.endswith("lora_A.weight")
+    }
+    if len(found.target_modules) > len(layers):  # peft compares each with each layer
+        raise BadFile(
+            f"target_modules has {len(found.target_modules):,} names", where=str(path),
+            expected=f"at most {len(layers):,}, the layers in {WEIGHTS}",
+        )  # fmt: skip
+    for name, tensor in layers.items():
+        if tensor.shape[:1] != (found.r,):
+            raise BadFile(f"r is {found.r}", where=str(path), expected=f"the first size of {name:.200}, {tensor.shape}")
     return found
 
 

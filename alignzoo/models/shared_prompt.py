@@ -46,6 +46,7 @@ class PromptCache:
         self._prefill: list[tuple[int, int, int]] = []  # (slot, start, stop) of each prompt of the forward
         self._places: tuple[Tensor, Tensor] | None = None
         self._masks: dict[Any, Tensor | None] = {}
+        self._count()
 
     def add_prompts(self, lengths: Sequence[int]) -> None:
         """Take a slot for each of some prompts, which the next forward has as one row."""
@@ -63,7 +64,7 @@ class PromptCache:
     def advance(self) -> None:
         """Count the key that each row has got in a forward."""
         self.used += 1
-        self._masks = {}
+        self._count()
 
     def keep(self, active: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Remove all other rows, and prompts that no row reads any more.
@@ -149,8 +150,8 @@ class PromptCache:
         self, layer: tuple[Tensor, ...], query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None
     ) -> Tensor:
         n, heads, slots = len(self.slot), key.shape[1], len(self.lengths)
-        own_keys = self._store(layer[2], key) + 1
-        prompt_keys = int(self.lengths.max())
+        own_keys, prompt_keys = self._longest + 1, self._longest_prompt
+        self._store(layer[2], key)
         self._store(layer[3], value)
         q = (query[0].transpose(0, 1) * scale).reshape(n * heads, -1, query.shape[3])
         repeats = q.shape[1]
@@ -178,23 +179,22 @@ class PromptCache:
         rest = torch.bmm(rest, layer[3][: n * heads, :own_keys])
         return (found.reshape(rest.shape) + rest).view(1, n, heads * repeats, -1)
 
-    def _store(self, store: Tensor, new: Tensor) -> int:
-        """Write the new token of each row, (1, kv_heads, n, width), and return the largest index of one."""
-        n, heads = len(self.slot), new.shape[1]
-        rows, longest = store.view(self.rows, heads, self.new_tokens, -1), int(self.used.max())
-        if int(self.used.min()) == longest:
-            rows[:n, :, longest] = new[0].transpose(0, 1)
+    def _store(self, store: Tensor, new: Tensor) -> None:
+        """Write the keys or values of the new token of each row, (1, kv_heads, n, width)."""
+        n = len(self.slot)
+        rows = store.view(self.rows, new.shape[1], self.new_tokens, -1)
+        if self._shortest == self._longest:
+            rows[:n, :, self._longest] = new[0].transpose(0, 1)
         else:
             at = self._remember("used", lambda: torch.from_numpy(self.used).to(self.device))
             every = self._remember("rows", lambda: torch.arange(n, device=self.device))
             rows[every, :, at] = new[0].transpose(0, 1)
-        return longest
 
     def _own_mask(self, window: int | None, longest: int, heads: int) -> Tensor | None:
         """Return what a row does not see of its own keys, (n kv_heads, 1, T), or None if it sees all."""
 
         def make() -> Tensor | None:
-            if int(self.used.min()) + 1 == longest and (window is None or longest <= window):
+            if self._shortest + 1 == longest and (window is None or longest <= window):
                 return None
             apart = self.used[:, None] - np.arange(longest)
             hidden = (apart < 0) | (apart >= (window or longest))
@@ -206,7 +206,7 @@ class PromptCache:
         """Return what a row does not see of its prompt, (S kv_heads, 1 or queries, P), or None if it sees all."""
 
         def make() -> Tensor | None:
-            lengths, longest = self.lengths, int(self.lengths.max())
+            lengths, longest = self.lengths, self._longest_prompt
             hidden = (np.arange(longest) >= lengths[:, None])[:, None]
             if window is not None and int(self.positions.max()) >= window:
                 position = self.positions if self._places is None else self.positions[self._places[0].cpu().numpy()]
@@ -224,9 +224,16 @@ class PromptCache:
             self._masks[key] = make()
         return self._masks[key]
 
+    def _count(self) -> None:
+        """Count keys anew after a change."""
+        self._masks = {}
+        self._longest = int(self.used.max(initial=0))
+        self._shortest = int(self.used.min(initial=self._longest))
+        self._longest_prompt = int(self.lengths.max(initial=0))
+
     def _arrange(self) -> None:
         """Find a place for each row in a rectangle of prompts and as many rows as the most of a prompt."""
-        self._masks = {}
+        self._count()
         counts = np.bincount(self.slot, minlength=len(self.lengths))
         each = int(counts.max(initial=0))
         order = np.argsort(self.slot, kind="stable")

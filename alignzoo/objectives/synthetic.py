@@ -27,6 +27,8 @@ class SyntheticInputs:
     tokens: int = TOKENS
     start: float = LOG_PROB * TOKENS
     """Initial log-prob of a completion, in nats."""
+    flag: float = 1.0
+    """Value of flags where the completion is preferred: rows to forget are flagged, and rows to keep are not."""
 
     def doubled(self) -> SyntheticInputs:
         """Return completions of twice the length with the same initial log-prob per token."""
@@ -83,8 +85,10 @@ class SyntheticInputs:
         objective = self.objective
         length = torch.full_like(move, self.tokens, requires_grad=False)
         columns = {name: length * 0 + torch.as_tensor(preferred) for name in objective.columns}
+        columns |= {name: columns[name] * self.flag for name in objective.flags}
         if objective.head == "scalar":
-            return Scored(None, length, _columns=columns, _scalar=move, _outputs=dict.fromkeys(objective.outputs, move))
+            own = self.start + move if objective.language_head else None
+            return Scored(own, length, _columns=columns, _scalar=move, _outputs=dict.fromkeys(objective.outputs, move))
         log_prob = self.start + move
         ref = None if objective.reference == "none" else torch.full_like(length, self.start)
         old = torch.full_like(length, self.start) if objective.data == "group" else None
@@ -98,6 +102,7 @@ class SyntheticInputs:
         objective, index = self.objective, torch.arange(log_prob.numel() * self.tokens)
         mean = self.start / self.tokens
         statistics = {"entropy": -mean, "log_collision_prob": mean, "forward_kl": 0.0, "reverse_kl": 0.0}
+        statistics |= {"ref_normalized_entropy": 0.1}
 
         def constant(value: float) -> Tensor:
             return torch.full(index.shape, value, dtype=log_prob.dtype)

@@ -72,6 +72,10 @@ def _sentence(item: Any, known: Sequence[str], loc: tuple[str, ...]) -> tuple[st
         return f"{shown} is out of bounds", f"{words} {context[bounds[kind]]:g}", ""
     if kind == "too_short":
         return f"{shown} has too few items", f"at least {context['min_length']}", ""
+    if kind in ("string_too_long", "string_too_short"):
+        most = kind == "string_too_long"
+        limit = f"at most {context['max_length']}" if most else f"at least {context['min_length']}"
+        return f"{shown} is too {'long' if most else 'short'}", f"{limit} characters", ""
     if kind == "literal_error":
         options = [part.strip("'") for part in context["expected"].replace(" or ", ", ").split(", ")]
         return f"{shown} is not an option", f"one of {', '.join(options)}", nearest(str(got), options)

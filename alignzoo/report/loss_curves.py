@@ -62,6 +62,9 @@ def shape_of(name: str, cls: type[Objective]) -> Shape:
 
 def _draw(name: str, cls: type[Objective]) -> Shape:
     made = SyntheticInputs(cls())
+    one = torch.ones(1, dtype=torch.float64)
+    if cls.flags and not any(weight.any() for weight in _measure(made, one, weights=True)[0].values()):
+        made = replace(made, flag=0.0)  # the objective is for rows without the flag
     per_token = _per_token(made)
     reach, unit = _reach(made, per_token), TOKENS if per_token else 1
     if cls.reference != "none":  # where the policy starts is free; keep every log-prob below zero
@@ -74,7 +77,7 @@ def _draw(name: str, cls: type[Objective]) -> Shape:
         name, cls, _axis(cls, per_token), (h / unit).numpy(),
         {key: loss.numpy() for key, loss in losses.items()},
         {key: (unit * pull).numpy() for key, pull in pulls.items()},
-        _notes(made.objective),
+        _notes(made),
     )  # fmt: skip
 
 
@@ -89,16 +92,18 @@ def _curves(made: SyntheticInputs, h: Tensor, reach: float) -> tuple[Curves, Cur
     return losses, pulls
 
 
-def _measure(made: SyntheticInputs, h: Tensor) -> tuple[Curves, Curves]:
-    """Return losses and pulls of a batch of examples with these margins, shape (B,)."""
+def _measure(made: SyntheticInputs, h: Tensor, weights: bool = False) -> tuple[Curves, Curves]:
+    """Return losses, or with `weights` those, and pulls of a batch of examples with these margins, shape (B,)."""
     losses: Curves = {}
     pulls: Curves = {}
     for moves in _moves(made.objective.data, h):
         leaves = {side: move.clone().requires_grad_() for side, move in moves.items()}
-        loss = made.objective.loss(made.example(leaves))
+        measured = made.objective.weight if weights else made.objective.loss
+        loss = measured(made.example(leaves))
         if loss.shape != h.shape:
             raise ValueError(f"loss returned shape {tuple(loss.shape)} for {len(h)} examples")
-        slopes = torch.autograd.grad(loss.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True)
+        total = loss.sum() + sum(0 * leaf.sum() for leaf in leaves.values())  # also of what is no leaf's function
+        slopes = torch.autograd.grad(total, list(leaves.values()))
         losses["loss" if made.objective.data != "unpaired" else next(iter(leaves))] = loss.detach()
         pulls |= {side: -slope if side == "chosen" else slope for side, slope in zip(leaves, slopes, strict=True)}
     return losses, pulls
@@ -165,14 +170,18 @@ def _axis(cls: type[Objective], per_token: bool) -> str:
     return f"difference of {quantity}s{' per token' if per_token else ''}"
 
 
-def _notes(objective: Objective) -> list[str]:
+def _notes(made: SyntheticInputs) -> list[str]:
+    objective = made.objective
     applies: dict[str, Any] = {
         "K = 2": objective.data == "ranked",
         "rewards 1 and 0": objective.data == "group",
         f"among {len(OTHERS)} others": objective.scope == "batch",
         "first step": objective.initial_state(),
         "mismatched at 0": objective.mismatched,
-        **{f"{name} 1 and 0": True for name in objective.columns},
+        **{
+            f"{name} {made.flag:.0f}" if objective.data == "chosen" else f"{name} 1 and 0": True
+            for name in objective.columns
+        },
         **{f"equal {name.partition(OWN)[0]}": True for name in objective.statistics},
         "equal lengths": objective.tokens and not objective.statistics,
     }

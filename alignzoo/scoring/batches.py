@@ -23,11 +23,11 @@ from alignzoo.interfaces.group import Group
 from alignzoo.interfaces.loss_inputs import Pair, Ranked, Scored, Tokens, Unpaired
 from alignzoo.interfaces.metric import Metric
 from alignzoo.interfaces.objective import Objective
-from alignzoo.interfaces.requirements import OWN
+from alignzoo.interfaces.requirements import CONSTANT, OWN
 from alignzoo.interfaces.rows import TIE
 from alignzoo.scoring.forest import lay_out
 from alignzoo.scoring.scored_batch import NAMED, ScoredBatch, TokenScores
-from alignzoo.scoring.scorer import HIDDEN_SUM, Scorer
+from alignzoo.scoring.scorer import HIDDEN_SUM, LOG_PROB, Scorer
 
 Term = Objective | Metric
 """An objective or a metric: both are given examples."""
@@ -63,7 +63,7 @@ class BatchBuilder:
     def __post_init__(self) -> None:
         terms: list[Term] = [*(term for _, term in self.objective.terms), *self.metrics]
         self.ask(terms)
-        self.with_gradient = ("log_prob", "scalar", *self.statistics)
+        self.with_gradient = ("log_prob", "scalar", *(name for name in self.statistics if name not in CONSTANT))
         """Names of the values that depend on the policy's weights."""
         self.only_chosen = all(term.data == "chosen" for term in terms)
         self.groups = any(term.data == "group" for term in terms)
@@ -74,7 +74,10 @@ class BatchBuilder:
         """Compute what these terms need with the log-probs, and nothing else."""
         self.statistics = tuple(dict.fromkeys(name for term in terms for name in term.statistics))
         self.own = {name: one for term in terms for name, one in term.own_statistics.items()}
-        self.asked = self.statistics + ((HIDDEN_SUM,) if any(term.hidden_sum for term in terms) else ())
+        further = {HIDDEN_SUM: "hidden_sum", LOG_PROB: "language_head"}
+        self.asked = self.statistics + tuple(
+            name for name, declared in further.items() if any(getattr(term, declared, False) for term in terms)
+        )
 
     def hold(self, trees: Trees, reference: TokenScores | None, recorded: Mapping[str, TokenScores]) -> None:
         """Go on with other rows."""
@@ -240,7 +243,8 @@ class BatchBuilder:
             several = scalar if scalar.dim() > at.dim() else scalar[..., None]
             outputs = {name: several[..., self.objective.outputs.index(name)] for name in getattr(term, "outputs", ())}
             scalar = scalar if several is not scalar else scalar.mean(-1)
-            return Scored(None, length, _columns=columns, _scalar=scalar, _outputs=outputs)
+            log_prob = batch.sum(LOG_PROB)[at] if getattr(term, "language_head", False) else None
+            return Scored(log_prob, length, _columns=columns, _scalar=scalar, _outputs=outputs)
         ref, log_ratio = None, None
         if term.reference != "none" and "ref_log_prob" in batch.values:
             ref, log_ratio = batch.sum("ref_log_prob")[at], batch.log_ratio()[at]

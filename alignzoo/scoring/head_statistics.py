@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from alignzoo.interfaces.requirements import TokenStatistic
+from alignzoo.interfaces.requirements import CONSTANT, TokenStatistic
 from alignzoo.models.logits import _wide, token_statistics
 from alignzoo.scoring.lm_head import BLOCK_BYTES, KEPT_BYTES, _added
 
@@ -101,8 +101,8 @@ class _HeadStatistics(torch.autograd.Function):
         ctx.save_for_backward(hidden, weight, bias, target)
         ctx.set_materialize_grads(False)
         columns = tuple(torch.cat(column) for column in zip(*found, strict=True))
-        if reference is not None:
-            ctx.mark_non_differentiable(columns[-1])
+        constant = [column for name, column in zip(asked.names, columns[1:], strict=False) if name in CONSTANT]
+        ctx.mark_non_differentiable(*constant, *([] if reference is None else columns[-1:]))
         return columns
 
     @staticmethod

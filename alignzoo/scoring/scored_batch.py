@@ -13,7 +13,7 @@ from torch import Tensor
 
 from alignzoo.core.arrays import concat_ranges
 from alignzoo.models.logits import per_sequence
-from alignzoo.scoring.scorer import HIDDEN_SUM
+from alignzoo.scoring.scorer import PER_SEQUENCE
 
 
 class TokenScores(Protocol):
@@ -25,8 +25,6 @@ class TokenScores(Protocol):
 
 NAMED = "ref_log_prob of {}"
 """The value that holds the log-probs under a named reference."""
-PER_SEQUENCE = ("scalar", HIDDEN_SUM)
-"""Names of values with one number a sequence. All others have one a token."""
 
 
 @dataclass

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from alignzoo.core.errors import UserError
 from alignzoo.interfaces.requirements import TokenStatistic
 from alignzoo.models.adapters import disabled_adapters
 from alignzoo.models.attention import NAME, can_attend_by_trees, use_tree_attention
@@ -35,8 +36,29 @@ HEAD_CHUNK_ELEMENTS = 2**25
 
 HIDDEN_SUM = "hidden_sum"
 """The value that holds the sum of a sequence's hidden states: asked for as a statistic."""
+LOG_PROB = "log_prob"
+"""The value that holds log-probs, which a reward model has when it is asked for as a statistic."""
+PER_SEQUENCE = ("scalar", HIDDEN_SUM)
+"""Names of values with one number a sequence. All others have one a token."""
 
 register_tree_attention()
+
+
+def language_head(model: PreTrainedModel) -> Tensor:
+    """Return the matrix (V, d) of the language head that a reward model shares with its embeddings.
+
+    Raises:
+        UserError: The embeddings are not tied to the head, or the head is more than a matrix product.
+    """
+    config = model.config.get_text_config()
+    if not config.tie_word_embeddings or getattr(config, "final_logit_softcapping", None) is not None:
+        why = "its logits are capped" if config.tie_word_embeddings else "its embeddings are not tied"
+        raise UserError(
+            f"this reward model needs a language head too, and {type(model).__name__} has none: {why}", where="model",
+            expected="a model with tied embeddings, `tie_word_embeddings: true` in its config",
+        )  # fmt: skip
+    weight: Tensor = model.get_input_embeddings().weight  # type: ignore[assignment]
+    return weight
 
 
 class Scorer(nn.Module):
@@ -86,7 +108,7 @@ class Scorer(nn.Module):
             `log_prob`: (N,) log pi of each scored token given the tokens before it in its sequence, in nats; float32,
             or float64 where the model is. Each of the `statistics`: (N,), or (S, d) for `HIDDEN_SUM`. With a `live`
             reference `ref_log_prob`: (N,), without gradient. Of a reward model instead `scalar`: (S,), or (S, K) for K
-            outputs.
+            outputs, and with `log_prob` among the statistics the log-probs of its language head too.
         """
         groups = self._groups(forest) if self.rules or self.alone else []
         if len(groups) < 2:
@@ -98,10 +120,7 @@ class Scorer(nn.Module):
             whole: torch.from_numpy(indices.argsort()).to(forest.tokens.device)
             for whole, indices in ((True, order), (False, tokens))
         }
-        return {
-            name: torch.cat([part[name] for part in parts])[back[self.scalar or name == HIDDEN_SUM]]
-            for name in parts[0]
-        }
+        return {name: torch.cat([part[name] for part in parts])[back[name in PER_SEQUENCE]] for name in parts[0]}
 
     def _groups(self, forest: Forest) -> list[NDArray[np.int64]]:
         """Group the sequences that may share a forward: those with the same rotary frequencies."""
@@ -116,7 +135,7 @@ class Scorer(nn.Module):
     ) -> dict[str, Tensor]:
         with torch.autocast(forest.tokens.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             if self.scalar:
-                return {"scalar": self._scalars(forest)}
+                return self._reward(forest, LOG_PROB in statistics)
             return self._score(forest, tuple(statistics), live, own)
 
     @property
@@ -129,10 +148,14 @@ class Scorer(nn.Module):
         """True for a reward model: numbers of each sequence, no log-probs."""
         return getattr(getattr(self.model, "score", None), "out_features", 0) >= 1
 
-    def _scalars(self, forest: Forest) -> Tensor:
+    def _reward(self, forest: Forest, with_log_probs: bool) -> dict[str, Tensor]:
         hidden = self.model.base_model(**self._inputs(forest), use_cache=False)[0].flatten(0, 1)
         output: Tensor = self.model.score(hidden[forest.last])  # type: ignore[operator]
-        return _wide(output[:, 0] if output.shape[1] == 1 else output)
+        found = {"scalar": _wide(output[:, 0] if output.shape[1] == 1 else output)}
+        if with_log_probs:
+            head = language_head(self.model)
+            found[LOG_PROB] = token_log_probs(hidden[forest.slot], head, None, forest.target)
+        return found
 
     def _score(
         self, forest: Forest, asked: tuple[str, ...], live: Scorer | None, own: Mapping[str, TokenStatistic]

@@ -11,7 +11,7 @@ import torch
 from alignzoo.interfaces.component import summary
 from alignzoo.interfaces.loss_inputs import NotDeclared, Scored
 from alignzoo.interfaces.objective import Objective
-from alignzoo.interfaces.requirements import DIVERGENCES, OWN, Requirements, contradiction
+from alignzoo.interfaces.requirements import OF_REFERENCE, OWN, Requirements, contradiction
 from alignzoo.testing.synthetic_batch import Batch, batch_for
 
 BOUNDS = ("exclusiveMinimum", "minimum", "exclusiveMaximum", "maximum")
@@ -55,7 +55,7 @@ def _reduced(objective: Objective) -> Iterator[tuple[Requirements, str]]:
     """Yield the requirements without one declaration each, and the error message if the objective works with them."""
     full, unread = objective.requirements, "declared but never read"
     own = bool(objective.own_statistics)
-    divergences = own or bool(set(DIVERGENCES) & set(full.statistics))
+    divergences = own or bool(set(OF_REFERENCE) & set(full.statistics))
     if full.reference != "none" and not divergences:  # which need one, and are checked below
         yield replace(full, reference="none"), f'the reference: {unread}; write `reference = "none"` in the class'
     if full.reference == "token":
@@ -64,7 +64,9 @@ def _reduced(objective: Objective) -> Iterator[tuple[Requirements, str]]:
         cheaper = '"token"' if full.tokens else '"sequence"'
         # The objective works with its full requirements, so that this message is always given.
         hint = f"write `reference = {cheaper}`, which is cached"
-        yield full, f"a live reference is for {', '.join(DIVERGENCES)} and statistics of its own: {hint}"
+        yield full, f"a live reference is for {', '.join(OF_REFERENCE)} and statistics of its own: {hint}"
+    if full.language_head:
+        yield replace(full, language_head=False), f"`language_head = True`: {unread}; remove it from the class"
     if full.tokens:
         yield replace(full, tokens=False), f"`tokens = True`: {unread}; remove it from the class"
     for statistic in full.statistics:

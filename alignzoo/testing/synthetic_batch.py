@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from alignzoo.data.trees import Branch, Tree, Trees
 from alignzoo.interfaces.group import Group
 from alignzoo.interfaces.objective import Objective
-from alignzoo.interfaces.requirements import Requirements
+from alignzoo.interfaces.requirements import CONSTANT, Requirements
 from alignzoo.interfaces.rows import TIE
 from alignzoo.scoring.advantages import advantage_input, advantages
 from alignzoo.scoring.batches import BatchBuilder, LossInput
@@ -54,6 +54,8 @@ class Batch:
     """(N,) log-probs at the time of drawing, for groups."""
     named: Mapping[str, Tensor]
     """name -> (N,) log-probs under each named reference, in nats."""
+    constants: Mapping[str, Tensor] = field(default_factory=dict)
+    """name -> (N,) statistics of the reference alone."""
 
     def scored_batch(
         self, leaves: Mapping[str, Tensor] | None = None, rows: Sequence[int] | None = None
@@ -66,6 +68,7 @@ class Batch:
         """
         named = {NAMED.format(name): values for name, values in self.named.items()}
         values = {**(self.leaves if leaves is None else leaves), "ref_log_prob": self.ref_log_prob, **named}
+        values |= self.constants
         batch = replace(self._empty, values=values)
         if HIDDEN_SUM in self._builder.asked:
             rng = np.random.default_rng(SEED)
@@ -154,6 +157,7 @@ def batch_for(objective: Objective, rows: int = ROWS, dtype: torch.dtype = torch
         "forward_kl": rng.uniform(0.01, 0.5, len(ref)),
         "scalar": rng.uniform(-3, 3, len(lengths)),
         "reverse_kl": rng.uniform(0.01, 0.5, len(ref)),
+        "ref_normalized_entropy": entropy / 4,
     }
     values |= {name: rng.uniform(0.01, 0.5, len(ref)) for name in objective.own_statistics}
     old = values["log_prob"] + rng.uniform(-0.1, 0.1, len(ref)).clip(max=-values["log_prob"] - 0.01)
@@ -186,6 +190,7 @@ def batch_apart(objective: Objective, margin: float, dtype: torch.dtype = torch.
         "log_collision_prob": -0.8 * entropy,
         "forward_kl": 0.1 + (each - ref_each).clip(min=0),
         "reverse_kl": 0.1 + (ref_each - each).clip(min=0),
+        "ref_normalized_entropy": entropy / 4,
         "scalar": (own - ref).reshape(-1),
     }
     values |= {name: 0.1 + abs(each - ref_each) for name in objective.own_statistics}
@@ -196,7 +201,9 @@ def _batch(
     objective: Objective, trees: Trees, values: Mapping[str, NDArray[Any]], ref: NDArray[Any], old: NDArray[Any],
     dtype: torch.dtype,
 ) -> Batch:  # fmt: skip
-    names = ("scalar",) if objective.head == "scalar" else ("log_prob", *objective.statistics)
+    reward = ("scalar", "log_prob") if objective.language_head else ("scalar",)
+    learned = (name for name in objective.statistics if name not in CONSTANT)
+    names = reward if objective.head == "scalar" else ("log_prob", *learned)
     if objective.outputs:  # as many numbers a sequence, all different
         apart = np.linspace(0.5, 1.5, len(objective.outputs))
         values = {**values, "scalar": values["scalar"][:, None] * apart}
@@ -205,7 +212,11 @@ def _batch(
     named = {
         name: torch.tensor(ref + move, dtype=dtype) for name, move in zip(objective.references, moves, strict=True)
     }
-    return Batch(objective, trees, leaves, torch.tensor(ref, dtype=dtype), torch.tensor(old, dtype=dtype), named)
+    constant = filter(CONSTANT.__contains__, objective.statistics)
+    constants: dict[str, Tensor] = {name: torch.tensor(values[name], dtype=dtype) for name in constant}
+    return Batch(
+        objective, trees, leaves, torch.tensor(ref, dtype=dtype), torch.tensor(old, dtype=dtype), named, constants
+    )  # fmt: skip
 
 
 def _trees(objective: Objective, rows: int, rng: np.random.Generator) -> Trees:

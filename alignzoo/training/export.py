@@ -76,7 +76,7 @@ def export_run(
     trained = source.dtype
     dtype = dtype or _dtype_of_start(run) or trained
     model = None if alone else _full_weights(policy, source, dtype)
-    files = [policy / WEIGHTS] if model is None else []
+    files = [inside(policy, WEIGHTS)] if model is None else []
     needs = sum(x.nbytes for x in model.state_dict().values()) if model else sum(file.stat().st_size for file in files)
     with atomic_folder(to, needs, over=True) as temporary:
         if model is None:

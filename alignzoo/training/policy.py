@@ -24,7 +24,7 @@ from alignzoo.recipe.resolved import Resolved
 from alignzoo.reference.scores import ReferenceScores, cache_folder, score_reference
 from alignzoo.scoring.exactness import SpotCheck
 from alignzoo.scoring.layout import Layout, choose_layout
-from alignzoo.scoring.scorer import Scorer
+from alignzoo.scoring.scorer import Scorer, language_head
 from alignzoo.training.fsdp import shard_or_move
 
 
@@ -101,6 +101,8 @@ def open_scorer(
     outputs = recipe.objective.outputs
     model = load_trained(*source, trained, head, outputs) if trained else load_policy(*source, head, outputs)
     check(model)
+    if recipe.objective.language_head:
+        language_head(model)
     scorer = Scorer(model, precision=recipe.train.precision)
     shard_or_move(scorer, ranks)
     if like is not None:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from alignzoo.core.distributed.process_group import deal_rows
+from alignzoo.core.errors import UserError
 from alignzoo.data.token_store import TokenizedDataset
 from alignzoo.evaluation.evaluate import by_example
 from alignzoo.interfaces.metric import Metric
@@ -20,7 +21,11 @@ from alignzoo.training.job import Job
 
 
 def filtered(job: Job, scorer: Scorer, data: TokenizedDataset) -> TokenizedDataset:
-    """Return the dataset with the training rows that `filter` keeps, in their order; all of them without a filter."""
+    """Return the dataset with the training rows that `filter` keeps, in their order; all of them without a filter.
+
+    Raises:
+        UserError: Fewer rows than one batch are left.
+    """
     wanted = job.recipe.filter
     if wanted is None:
         return data
@@ -31,6 +36,11 @@ def filtered(job: Job, scorer: Scorer, data: TokenizedDataset) -> TokenizedDatas
     job.screen.info(
         f"filter: {len(kept):,} training rows with the {wanted.side} {wanted.metric.name}, {left_out:,} left out"
     )
+    if len(kept) < job.recipe.train.batch_size:
+        raise UserError(
+            f"{len(kept)} training rows are left, fewer than one batch", where="filter.keep",
+            expected=f"a larger share, or train.batch_size of at most {len(kept)}",
+        )  # fmt: skip
     train = replace(data.train, trees=data.train.trees.subset(kept))
     report = data.report | {"train": len(kept), "filtered": left_out}
     job.folder.write_json("data.json", report)

@@ -242,7 +242,7 @@ def data(folder: Path) -> None:
 
 @place
 def runs(folder: Path) -> None:
-    """A run, the run that starts from it, one with adapters, a stopped one, a comparison, and the caches of all."""
+    """A run, the run that starts from it, one with adapters, two stopped ones, a comparison, and the caches of all."""
     (folder / "rows.jsonl").write_text(lines(PAIRS))
     (folder / "base.yaml").write_text(recipe("./rows.jsonl", "sft"))
     (folder / "after.yaml").write_text(
@@ -252,17 +252,25 @@ def runs(folder: Path) -> None:
     (folder / "compare.yaml").write_text(
         "recipes: [base.yaml, after.yaml]\nseeds: 1\nsamples: {prompts: 2, tokens: 2}\njudges: [toy]\n"
     )
+    draws = (
+        "rollout: {completions: 2, max_new_tokens: 4, held_out_prompts: 2, kl_rows: 2, rewards: [toy], missing: drop}\n"
+    )
+    (folder / "online.yaml").write_text(recipe("./rows.jsonl", model="{from: ./base.yaml}") + draws)
     command("run", "after.yaml")
     command("run", "lora.yaml")
+    command("run", "online.yaml")
     command("compare", "compare.yaml")
     stopped = next(
         path
         for path in (folder / "runs").glob("after-*")
         if (path / "checkpoints").is_dir() and any((path / "checkpoints").iterdir())
     )
-    for name in ("summary.json", "samples.jsonl", "report.html"):
-        (stopped / name).unlink(missing_ok=True)
-    shutil.rmtree(stopped / "policy")
+    (online,) = (folder / "runs").glob("online-*")
+    for own in (stopped, online):
+        for name in ("summary.json", "samples.jsonl", "report.html"):
+            (own / name).unlink(missing_ok=True)
+        shutil.rmtree(own / "policy")
+    shutil.rmtree(online / "checkpoints")  # so that its rollouts are read from the first step on
 
 
 def lines(rows: list[dict[str, Any]]) -> str:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import mutate
+
+from alignzoo.core.artifacts import ABOUT
+from alignzoo.core.digests import digest
 
 OK, RUN = (0, 2), (0, 1, 2)
 """Exit codes of a command that reads, and of one that trains or measures, which may find that it can't go on."""
@@ -161,6 +167,23 @@ def cache(rng: Random, places: Path) -> Case:
     return Case("runs", words, edits, RUN)
 
 
+def sealed(edits: tuple[Edit, ...], root: Path) -> tuple[Edit, ...]:
+    """The edits, and right digests of what they write: whoever can write there can write those too."""
+    manifests: dict[Path, Any] = {}
+    for edit in edits:
+        path = root / edit.name
+        about = path.parent / ABOUT
+        if edit.content is None or path == about or not about.is_file():
+            continue
+        tree = manifests.setdefault(about, json.loads(about.read_text()))
+        tree["files"][path.name] = hashlib.sha256(edit.content).hexdigest()[:32]  # as digest_file
+    for about, tree in manifests.items():
+        tree.pop("digest")
+        text = json.dumps(tree | {"digest": digest(tree)})
+        edits = (*edits, Edit(about.relative_to(root).as_posix(), text.encode()))
+    return edits
+
+
 @kind(0.16, "runs")
 def run_folder(rng: Random, places: Path) -> Case:
     """A file of a run or a comparison, its checkpoints included."""
@@ -168,11 +191,13 @@ def run_folder(rng: Random, places: Path) -> Case:
     runs = [path for path in sorted((root / "runs").iterdir()) if files(path)]
     own = rng.choice(runs)
     edits = tuple(changed(rng, rng.choice(files(own)), root) for _ in range(rng.choice([1, 1, 2])))
+    if rng.random() < 0.5:
+        edits = sealed(edits, root)
     folder = own.relative_to(root).as_posix()
     name = own.name.split("-")[0]
     words = rng.choice([
         ("run", f"{name}.yaml"), ("run", f"{name}.yaml"), ("report", folder), ("export", folder), ("export", folder, "--merge"),
-        ("table", folder), ("compare", "compare.yaml"), ("show", f"{folder}/recipe.yaml"), ("score", f"{name}.yaml", "-o", "scores.jsonl"),
+        ("table", folder), ("rollouts", folder), ("compare", "compare.yaml"), ("show", f"{folder}/recipe.yaml"), ("score", f"{name}.yaml", "-o", "scores.jsonl"),
     ])  # fmt: skip
     return Case("runs", words, edits, RUN)
 
@@ -186,5 +211,6 @@ GOOD = (
     Case("data", ("data", "inspect", "saved.yaml")), Case("data", ("data", "inspect", "plain.parquet.yaml")),
     Case("data", ("data", "inspect", "pairs.csv.zst.yaml")), Case("runs", ("run", "after.yaml")),
     Case("runs", ("run", "lora.yaml", "--fresh")), Case("runs", ("compare", "compare.yaml")), Case("runs", ("cache", "verify")),
+    Case("runs", ("run", "online.yaml")),
 )  # fmt: skip
 """Commands on unchanged files, which must end with 0. They import what the others do."""

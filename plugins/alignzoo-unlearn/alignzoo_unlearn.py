@@ -170,6 +170,47 @@ class SatImp(Forget):
         return scored.column("forget") * scored.tokens.sum(weight * own)
 
 
+class CEU(Forget):
+    """CE-U: cross-entropy to the policy's own distribution without the true token.
+
+    The target is a constant of each step. The loss then has the gradient of p / (1 - p) log p: tokens that are already
+    unlikely hardly count, and surely known ones count most. The first tokens of a completion are left out, as in
+    open-unlearning.
+
+    When: gradient ascent falls apart, and no reference should be needed.
+
+    Not when: rows should be forgotten at one pace: `npo`.
+    """
+
+    name = "ceu"
+    source = "Yang 2025, arXiv:2503.01224"
+    equation = (
+        "-sum_{v != y} q(v) log pi(v), with q = pi(v) / (1 - pi(y)) held constant, a mean over tokens of rows to "
+        "forget but their first ones; (H + p log p) / (1 - p), H the entropy"
+    )
+    reference = "none"
+    tokens = True
+    statistics = ("entropy",)
+    by_token = True
+    stop_gradient = "the target is a constant of each step"
+
+    skip: int = Field(1, ge=0, description="first tokens of each completion that do not count")
+
+    def loss(self, scored: Scored) -> Tensor:
+        """Return the loss, shape (B,). The value is the cross-entropy's, the gradient that of odds times log p."""
+        tokens = scored.tokens
+        own = tokens.log_prob
+        fixed = own.detach().clamp(max=-torch.finfo(own.dtype).eps)
+        rest = -torch.expm1(fixed)
+        value = (tokens.entropy.detach() + fixed.exp() * fixed) / rest
+        each = value + fixed.exp() / rest * (own - own.detach())
+        return scored.column("forget") * tokens.sum(each * (tokens.position >= self.skip))
+
+    def weight(self, scored: Scored) -> Tensor:
+        """Return the number of tokens that count for rows to forget, and 0 for others."""
+        return scored.column("forget") * (scored.length - self.skip).clamp(min=0)
+
+
 class IdkDPO(Objective):
     """IdkDPO: DPO from an answer to forget to a refusal.
 
@@ -250,7 +291,7 @@ class RetainKL(Retain):
         return (1 - scored.column("forget")) * scored.tokens.sum(scored.tokens.forward_kl)
 
 
-OBJECTIVES: list[Any] = [GradAscent, NPO, SimNPO, UNDIAL, WGA, SatImp, IdkDPO, RetainNLL, RetainKL]
+OBJECTIVES: list[Any] = [GradAscent, NPO, SimNPO, UNDIAL, WGA, SatImp, CEU, IdkDPO, RetainNLL, RetainKL]
 
 
 @hookimpl

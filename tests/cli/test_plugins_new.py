@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from string import Template
 
 import pytest
 import yaml
@@ -12,7 +13,7 @@ from checkout import ROOT
 from jobs import command, python
 
 from alignzoo.cli.plugin_new import write
-from alignzoo.core.errors import UserError
+from alignzoo.core.errors import NotWritten, UserError
 from alignzoo.recipe.load import load_recipe
 from alignzoo.registry.lookup import registry
 from alignzoo.testing import CHECKS, run_checks
@@ -102,6 +103,16 @@ def test_it_installs_is_found_and_trains_on_the_sample(tmp_path):
     done = command("run", "dpo_hh", "--with", "my_loss_hh.yaml", "--json", folder=folder, **found).wait()
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["objective"] == {"name": "my_loss", "beta": 0.1, "offset": 0.5}
+
+
+def test_a_package_is_there_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotWritten, match=r"alignzoo-my-loss could not be written: (file exists|not a directory)"):
+        write("my_loss", tmp_path / "file")
+    monkeypatch.setattr(Template, "substitute", lambda *_: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        write("my_loss", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(

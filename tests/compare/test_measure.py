@@ -317,10 +317,13 @@ def test_what_is_there_is_not_computed_again(measured, monkeypatch):
 
 
 def test_other_settings_stand_beside(measured):
-    first, more = measured(), measured(settings=Sampling(prompts=3, tokens=10))
+    first, more = measured(), measured(settings=Sampling(prompts=3, validation_prompts=2, tokens=10))
     assert first.path != more.path
     assert len(first.samples) == 6
     assert [line["id"] for line in more.samples] != [line["id"] for line in first.samples][:3], "evenly spaced"
+    assert [line["test"] for line in more.samples] == [1, 1, 1, 0, 0]
+    sides = dict(zip(more.about["ids"], more.examples["test"], strict=True))
+    assert [sides[line["id"]] for line in more.samples] == [1, 1, 1, 0, 0]
     none = measured(settings=Sampling(prompts=0), judges=[Longer()])
     assert none.samples == []
     assert none.judges["longer"]["problem"] == ""

@@ -17,6 +17,7 @@ from alignzoo.compare.plan import make_plan
 from alignzoo.compare.results import read_results
 from alignzoo.compare.runner import compare_plan
 from alignzoo.compare.spec import Comparison, make_judges
+from alignzoo.compare.table import build
 from alignzoo.core.console import Screen
 from alignzoo.recipe.parse import Node, Origin
 
@@ -110,6 +111,23 @@ def test_the_same_again_runs_nothing_and_gives_the_same_table(whole, monkeypatch
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert untimed(folder) == table
     assert read_results(folder)[0]["counts"]["reference_passes"] == 0
+
+
+@pytest.mark.slow
+def test_a_search_with_one_seed_gives_the_other_to_the_chosen_point_alone(whole):
+    """Every run is there already; a fresh start would make as many."""
+    root, _, _ = whole
+    done = compare(*WORDS, "--search-seeds", "1", "--name", "searched", root=root).wait()
+    assert done.returncode == 0, done.stderr
+    assert "3 runs (3 done before), and 1 of the chosen configurations" in " ".join(done.stderr.split())
+    (folder,) = (root / "runs").glob("searched-*")
+    about, entries = read_results(folder)
+    assert {entry.state for entry in entries} == {"done"}
+    assert about["counts"] | {"runs": 4, "runs_done_before": 4} == about["counts"]
+    for row in build(about, entries).rows[1:]:
+        seeds = {point.description: [run.seed for run in point.runs] for point in row.points}
+        assert seeds.pop(row.chosen.description) == [0, 1]
+        assert list(seeds.values()) == [[0]]
 
 
 @pytest.mark.slow

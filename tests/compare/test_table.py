@@ -71,6 +71,16 @@ def test_validation_chooses_and_test_is_reported_where_they_disagree(runs):
     assert "beta=0.1, best of 2" in markdown(table)
 
 
+def test_seeds_that_only_the_chosen_point_has_do_not_choose(runs):
+    """The second seed would bring the chosen point below the other, which never had it."""
+    runs.add("dpo_hh", 0, {"objective.beta": 0.1}, validation=0.8)
+    runs.add("dpo_hh", 1, {"objective.beta": 0.1}, validation=0.2)
+    runs.add("dpo_hh", 0, {"objective.beta": 0.5}, validation=0.7)
+    row = build(about(), runs.entries).rows[0]
+    assert row.chosen.values == {"objective.beta": 0.1}
+    assert row.seeds == "2"
+
+
 def test_another_figure_may_choose(runs):
     for beta, metric in ((0.1, 1.0), (0.5, 2.0)):
         runs.add("dpo_hh", 0, {"objective.beta": beta}, accuracy=0.9 - beta, metrics={"quality": metric})

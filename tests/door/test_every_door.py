@@ -47,7 +47,7 @@ ALLOWED = {
     "data/sources/hub.py": {"load_dataset": "a dataset of the hub"},
     "data/sources/json_records.py": {"loads": "a line of the data"},
     "data/sources/readers.py": {"open": "a data file", "input_stream": "a data file"},
-    "models/adapters.py": {"from_pretrained": "an adapter", "load_file": "an adapter", "loads": "an adapter", "read_text": "an adapter"},
+    "models/adapters.py": {"load_file": "an adapter", "loads": "an adapter", "read_text": "an adapter"},
     "models/from_pretrained.py": {"from_pretrained": "every model and tokenizer, whose folder is checked first"},
 }  # fmt: skip
 

@@ -139,6 +139,36 @@ def test_equal_prompts_are_read_once_and_replies_that_end_leave(monkeypatch):
     assert max(sizes[1:]) <= max(LONGEST * 3, 6)
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt_neox"])
+def test_bfloat16_draws_under_autocast_and_reports_its_own_log_probs(name):
+    model, prompts, kinds = build(EVERY[name]()), some_prompts(5), set()
+    head = model.get_output_embeddings()
+    hook = head.register_forward_hook(lambda module, inputs, output: kinds.add((output.dtype, module.weight.dtype)))
+    said = replies(model, prompts, precision="bfloat16")
+    hook.remove()
+    assert (torch.bfloat16, torch.float32) in kinds
+    for prompt, reply in zip(prompts, said, strict=True):
+        with torch.autocast("cpu", torch.bfloat16):
+            log_probs = plain_logits(model, prompt, reply).float().log_softmax(-1)
+        chosen = log_probs.gather(1, torch.from_numpy(reply.tokens).long()[:, None])
+        assert reply.log_prob == pytest.approx(float(chosen.sum()), abs=0.02 * len(reply.tokens))
+
+
+def test_a_long_prompt_does_not_narrow_the_batch_of_short_ones(monkeypatch):
+    """Slots are as wide as the longest prompt; short prompts then come in a batch of their own."""
+    model, prompts = build(FOREST["llama"]()), [np.full(200, 7, np.int32), *some_prompts(9)]
+    want, forward, sizes = tokens_of(replies(model, prompts)), model.forward, []
+
+    def counted(**inputs):
+        sizes.append(inputs["input_ids"].numel())
+        return forward(**inputs)
+
+    monkeypatch.setattr(type(model), "forward", staticmethod(wraps(forward)(counted)))
+    assert tokens_of(replies(model, prompts, budget=9 * (LONGEST + MOST))) == want
+    assert sizes[0] == 200
+    assert sizes[MOST : MOST + 2] == [sum(map(len, prompts[1:])), 9]
+
+
 def test_memory_that_runs_out_makes_batches_smaller_and_replies_no_different(monkeypatch):
     model, prompts = build(FOREST["llama"]()), some_prompts()
     want, forward, sizes = tokens_of(replies(model, prompts)), model.forward, []

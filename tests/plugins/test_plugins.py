@@ -136,7 +136,7 @@ def test_installing_a_plugin_changes_no_run_that_does_not_name_it(site, tmp_path
 def test_the_plugins_own_tests_pass(site):
     words = ["-q", "-p", "no:cacheprovider", "-c", os.devnull, f"--rootdir={ROOT / 'plugins'}"]
     folders = [plugin / "tests" for plugin in PLUGINS]
-    done = python("-m", "pytest", *words, *folders, PYTHONPATH=str(site)).wait()
+    done = python("-m", "pytest", *words, *folders, PYTHONPATH=str(site)).wait(3600)
     assert done.returncode == 0, done.stdout
     assert all(list(folder.glob("test_*.py")) for folder in folders)
 

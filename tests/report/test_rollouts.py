@@ -19,6 +19,10 @@ PROMPT = "\n\nHuman: a <b>bold</b> question?\n\nAssistant:"
 def run(tmp_path):
     """The folder of a run with 12 rollouts of 6 prompts, two draws each; the reward rises by 0.1 a rollout."""
     rollouts, lines = RolloutFolder(tmp_path / "rollouts", "f"), []
+
+    def fits(arrays) -> bool:
+        return True
+
     for number in range(12):
         texts = [
             {"row": f"row {prompt}", "number": n, "reply": f"reply {number} {prompt} {n}", "finished": n == 0,
@@ -26,9 +30,9 @@ def run(tmp_path):
             | ({} if n else {"prompt": PROMPT})
             for prompt in range(6) for n in range(2) for value in [number / 10 + prompt + n]
         ]  # fmt: skip
-        rollouts.phase(number, "judged", lambda: {"raw": np.zeros((1, 12))}, lambda arrays, texts=texts: texts)
+        rollouts.phase(number, "judged", lambda: {"raw": np.zeros((1, 12))}, fits, lambda arrays, texts=texts: texts)
         advantage = np.linspace(-1, 1, 12).reshape(6, 2)
-        rollouts.phase(number, "scored", lambda advantage=advantage: {"advantage": advantage})
+        rollouts.phase(number, "scored", lambda advantage=advantage: {"advantage": advantage}, fits)
         lines.append({"kind": "rollout", "step": number + 1, "rollout": number, "reward": number / 10, "kl": number / 5,
                       "length": 8.0})  # fmt: skip
     lines += [{"kind": "eval", "step": step, "reward": 0.1 * step, "kl": 0.2 * step, "loss": 1.0} for step in (0, 12)]

@@ -262,3 +262,24 @@ def test_a_reward_model_is_read_at_each_sequences_last_token(layout):
     got = Scorer(model, layout)(lay_out(trees, layout))
     assert got.keys() == {"scalar"}
     assert torch.allclose(got["scalar"], want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["padded", "plain"])
+def test_a_reward_model_with_tied_embeddings_is_a_language_model_too(layout):
+    """The oracle is transformers' language model with the same body."""
+    import transformers as hf
+
+    from alignzoo.core.errors import UserError
+
+    shape = FOREST["llama"]().to_dict() | {"num_labels": 1, "pad_token_id": None, "tie_word_embeddings": True}
+    torch.manual_seed(0)
+    model, trees = hf.AutoModelForSequenceClassification.from_config(hf.LlamaConfig(**shape)).eval(), random_trees()
+    language = hf.LlamaForCausalLM(hf.LlamaConfig(**shape)).eval()
+    language.model.load_state_dict(model.model.state_dict())
+    want = Scorer(language, layout)(lay_out(trees, layout))["log_prob"]
+    got = Scorer(model, layout)(lay_out(trees, layout), ("log_prob",))
+    assert torch.allclose(got["log_prob"], want, rtol=1e-5, atol=1e-6)
+    assert torch.equal(got["scalar"], Scorer(model, layout)(lay_out(trees, layout))["scalar"])
+    model.config.tie_word_embeddings = False
+    with pytest.raises(UserError, match="needs a language head too, and LlamaForSequenceClassification has none"):
+        Scorer(model, layout)(lay_out(trees, layout), ("log_prob",))

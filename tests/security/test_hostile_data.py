@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from alignzoo.core import console
+from alignzoo.core import console, errors
 from alignzoo.core.errors import UserError
 from alignzoo.data.sources.files import Files
 from alignzoo.data.sources.folders import walk
@@ -119,6 +119,18 @@ def test_half_a_surrogate_in_a_text_leaves_the_row_out_and_in_an_id_is_written_o
     found = read_rows(Files(path=str(tmp_path / "a.jsonl"), format=Records(id="uid")))
     assert [(one.id, one.reason) for one in found.skipped] == [("u2", "not valid Unicode")]
     assert "\\ud800z" in [row.id for row in (*found.train, *found.held_out)]
+
+
+def test_a_record_of_a_million_columns_is_a_sentence(tmp_path, monkeypatch):
+    """Each column was compared with each usual name: hours. The number of comparisons does not grow with the columns."""
+    compared = []
+    distance = errors._distance
+    monkeypatch.setattr(errors, "_distance", lambda *words: compared.append(1) or distance(*words))
+    many = {f"c{n}": "1" for n in range(20_000)}
+    (tmp_path / "x.jsonl").write_text(json.dumps(many))
+    with pytest.raises(UserError, match="and 19980 more are no row"):
+        rows_of(tmp_path / "x.jsonl")
+    assert len(compared) <= 50 * errors.MOST_WORDS
 
 
 @pytest.mark.parametrize("size", [3, 50, PIECE // 100])

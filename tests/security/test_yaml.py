@@ -95,3 +95,10 @@ def _write(folder, text):
     path = folder / "file.yaml"
     path.write_text(text)
     return path
+
+
+def test_half_a_surrogate_is_named_at_its_line(tmp_path):
+    """No file, digest or path takes it."""
+    (tmp_path / "a.yaml").write_text('objective: dpo\ndata: {path: "x\\ud800"}\n')
+    with pytest.raises(UserError, match=r"a\.yaml:2:14: 'x\\ud800' has half a surrogate"):
+        read_file(tmp_path / "a.yaml")

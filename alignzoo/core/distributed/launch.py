@@ -28,6 +28,7 @@ def check_place() -> str:
     """
     found = [name for name in PLACE if os.environ.get(name)]
     if "RANK" not in found:
+        os.environ.pop("RANK", None)  # set, and empty
         return ""
     if len(found) < len(PLACE):
         missing = " and ".join(name for name in PLACE if name not in found)

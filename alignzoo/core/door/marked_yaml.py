@@ -116,6 +116,10 @@ class _Reader:
         if value is not None and not isinstance(value, str | bool | int | float):  # dates, bytes
             what = f"YAML reads {node.value!r} as a {type(value).__name__}"
             raise UserError(what, where=str(origin), expected="quotation marks around text")
+        if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise UserError(
+                f"{value!r:.60} has half a surrogate", where=str(origin), expected="text of whole characters"
+            )
         if isinstance(value, int) and abs(value) >= 2**64:  # Python limits the digits that it prints
             raise UserError("a whole number of more than 64 bits", where=str(origin), expected="a smaller one")
         return Node(value, origin)

@@ -2,6 +2,7 @@
 
 from alignzoo.data.formats.hh import HHDialogues
 from alignzoo.data.formats.records import Records
+from alignzoo.data.formats.steps import Steps
 from alignzoo.interfaces.format import Format
 from alignzoo.interfaces.hookspecs import hookimpl
 
@@ -9,4 +10,4 @@ from alignzoo.interfaces.hookspecs import hookimpl
 @hookimpl
 def register_formats() -> list[type[Format]]:
     """Return the built-in formats."""
-    return [Records, HHDialogues]
+    return [Records, HHDialogues, Steps]

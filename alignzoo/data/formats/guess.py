@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.core.errors import UserError, nearest
@@ -52,8 +53,8 @@ EXPECTED = (
     "a prompt (or instruction) with chosen and rejected, completions, completion or output; messages or conversations; "
     "or text"
 )
-SHOWN = 20
-"""Columns that an error lists at most."""
+SHOWN, READ = 20, 1_000
+"""Columns that an error lists, and those among which parts are looked for."""
 
 
 def unknown_shape(parts: Parts) -> UserError:
@@ -73,6 +74,7 @@ def closest_reading(record: Mapping[str, Any], known: Sequence[str] = ()) -> str
         record: The columns that have no part yet.
         known: Parts that the record already has.
     """
+    record = dict(islice(record.items(), READ))
     readings = {shape: _reading(parts, record, known) for shape, parts in SHAPES.items()}
     gain = {shape: len(found) for shape, found in readings.items()}
     missing = {
@@ -93,7 +95,7 @@ def closest_reading(record: Mapping[str, Any], known: Sequence[str] = ()) -> str
 
 def missing_part(parts: Parts, part: str, what: str = "", expected: str = "") -> UserError:
     """Return the error for a missing part: a misspelled column, or the `format:` line for a likely one."""
-    names = [str(name) for name in parts.record]
+    names = [str(name) for name in islice(parts.record, READ)]
     close = nearest(part, names)
     return UserError(
         what or f"no column '{part}'", where=parts.where, expected=expected or f"one of {', '.join(names[:SHOWN])}",
@@ -103,6 +105,7 @@ def missing_part(parts: Parts, part: str, what: str = "", expected: str = "") ->
 
 def line_for_fields(completion: Mapping[str, Any]) -> str:
     """Return the `format:` line for the fields of an object in `completions`, or ""."""
+    completion = dict(islice(completion.items(), READ))
     texts = {name: value for name, value in completion.items() if isinstance(value, str | list)}
     found = _reading(("completion",), texts, ())
     numbers = [name for name, value in completion.items() if as_number(value) is not None and RATING.search(name)]
@@ -114,7 +117,9 @@ def line_for_fields(completion: Mapping[str, Any]) -> str:
 def _line_for(parts: Parts, part: str) -> str:
     renamed = {p: parts.columns(p) for p in WORDS if p in parts and parts.columns(p) != (p,)}
     used = {column for p in (*WORDS, "id") for column in (parts.columns(p) if p in parts else ())}
-    found = _reading((part,), {name: value for name, value in parts.record.items() if name not in used}, ())
+    found = _reading(
+        (part,), {name: value for name, value in islice(parts.record.items(), READ) if name not in used}, ()
+    )
     return f"under data, write {_format(renamed | found, parts.record)}" if found else ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -128,7 +129,8 @@ def _answer(text: str | Messages) -> Messages:
 
 
 def _repeated(answers: Sequence[Any]) -> bool:
-    return any(answers[i] == answers[j] for i in range(len(answers)) for j in range(i))
+    """Return True if two answers are equal. Pairs are not compared: a list may have many thousand."""
+    return len({json.dumps(answer, sort_keys=True, default=str) for answer in answers}) < len(answers)
 
 
 def _from_strings(id: str, prompt: str | None, chosen: str, rejected: str, parts: Parts) -> Row | Skipped:

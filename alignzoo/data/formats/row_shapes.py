@@ -126,13 +126,13 @@ def _single(id: str, parts: Parts, answer: str) -> Row | Skipped:
         string_of(parts, answer)
     if "label" not in parts:
         close = "" if "label" in parts.unread else nearest("label", (one for one in parts.record if one != "level"))
-        if close and _as_label(parts.record[close]) is not None:  # misspelled, it would train on undesirable ones
+        if close and as_label(parts.record[close]) is not None:  # misspelled, it would train on undesirable ones
             raise UserError(
                 "a completion has no label", where=parts.where, expected="label: true (desirable) or false",
                 nearest=close, hint=f"format: {{name: records, label: null}} reads it without, and keeps '{close}'",
             )  # fmt: skip
         return chat_text(id, parts, answer) if chat else prompted_text(id, parts, answer)
-    label = _as_label(parts["label"])
+    label = as_label(parts["label"])
     if label is None:
         raise UserError(
             f"{parts.column('label')} is {parts['label']!r}", where=parts.where,
@@ -148,7 +148,7 @@ def _single(id: str, parts: Parts, answer: str) -> Row | Skipped:
     return replace(row, completions=(replace(row.completions[0], columns={"desirable": label}),))
 
 
-def _as_label(value: Any) -> float | None:
+def as_label(value: Any) -> float | None:
     """Return a label as 1 or 0; None for any other value."""
     return LABELS.get(str(value).lower().removesuffix(".0"))
 

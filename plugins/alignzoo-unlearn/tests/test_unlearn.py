@@ -16,6 +16,7 @@ from alignzoo.testing import completions, pair, run_checks
 BY_NAME = {cls.name: cls for cls in OBJECTIVES}
 FORGET = [1.0, 0.0, 1.0]
 LENGTHS = [3, 2, 4]
+STATISTICS = ("forward_kl", "entropy")
 V = 7
 
 
@@ -26,12 +27,14 @@ def world():
     own = [torch.randn(n, V, dtype=torch.float64, requires_grad=True) for n in LENGTHS]
     ref = [torch.randn(n, V, dtype=torch.float64) for n in LENGTHS]
     labels = [torch.randint(V, (n,)) for n in LENGTHS]
-    found = [token_statistics(a, y, ("forward_kl",), b) for a, b, y in zip(own, ref, labels, strict=True)]
-    log_prob, kl, ref_log_prob = (torch.cat(column) for column in zip(*found, strict=True))
+    found = [token_statistics(a, y, STATISTICS, b) for a, b, y in zip(own, ref, labels, strict=True)]
+    log_prob, *values, ref_log_prob = (torch.cat(column) for column in zip(*found, strict=True))
     plain = [tokens.tolist() for tokens in log_prob.split(LENGTHS)]
     scored = completions(plain, [one.tolist() for one in ref_log_prob.split(LENGTHS)], columns={"forget": FORGET},
-                         statistics={"forward_kl": [one.tolist() for one in kl.split(LENGTHS)]})  # fmt: skip
-    tokens = replace(scored.tokens, log_prob=log_prob, _statistics={"forward_kl": kl})
+                         statistics={name: [one.tolist() for one in each.split(LENGTHS)]
+                                     for name, each in zip(STATISTICS, values, strict=True)})  # fmt: skip
+    statistics = dict(zip(STATISTICS, values, strict=True))
+    tokens = replace(scored.tokens, log_prob=log_prob, _statistics=statistics)
     scored = replace(scored, _log_prob=tokens.sum(log_prob), _tokens=tokens)
     return own, ref, labels, scored
 
@@ -53,6 +56,10 @@ def wanted(name: str, own, ref, labels) -> torch.Tensor:
         lowered = [ref[i] - 10.0 * torch.nn.functional.one_hot(labels[i], V) for i in rows]
         each = [-(b.softmax(1) * own[i].log_softmax(1)).sum(1) for i, b in zip(rows, lowered, strict=True)]
         return torch.cat(each).mean()
+    if name == "ceu":  # without the first token of each
+        logits, true = torch.cat([own[i][1:] for i in rows]), torch.cat([labels[i][1:] for i in rows])
+        target = logits.detach().scatter(1, true[:, None], -torch.inf).softmax(1)
+        return torch.nn.functional.cross_entropy(logits, target)
     if name == "retain_kl":
         logs = [(ref[i].log_softmax(1), own[i].log_softmax(1)) for i in rows]
         return torch.cat([(a.exp() * (a - b)).sum(1) for a, b in logs]).mean()

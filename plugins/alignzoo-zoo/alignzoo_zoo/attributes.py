@@ -1,9 +1,11 @@
-"""Reward models with one output for each attribute of a completion."""
+"""Reward models of labels and of several attributes."""
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
-from alignzoo import Field, Objective, Ranked
+from alignzoo import Field, Objective, Ranked, Unpaired
+from alignzoo_zoo.unpaired import signed
 
 
 class AttributeRegression(Objective):
@@ -41,4 +43,30 @@ class AttributeRegression(Objective):
         return torch.stack(errors).mean((0, 2))
 
 
-ATTRIBUTES = [AttributeRegression]
+class ProcessReward(Objective):
+    """A process reward model (PRM): the probability that a solution is right so far, at the end of each step.
+
+    `data.format: steps` reads steps with labels. With single labels, or with `last_only`, it is an outcome reward
+    model (ORM). The score is the log-odds: the difference of the logits in a softmax of two classes, as TRL has it. It
+    is read at the end-of-sequence token after a step; in TRL at the separator. Each step is scored after the steps
+    before it, in a sequence of its own.
+
+    When: steps of solutions are labeled, or whole solutions as right or wrong.
+
+    Not when: answers are only compared: `bradley_terry`.
+    """
+
+    name = "process_reward"
+    family = "reward models"
+    source = "Uesato et al. 2022, arXiv:2211.14275; Lightman et al. 2023, arXiv:2305.20050"
+    equation = "right: -log sigmoid(s); wrong: -log sigmoid(-s)"
+    data = "unpaired"
+    head = "scalar"
+    reference = "none"
+
+    def loss(self, batch: Unpaired) -> Tensor:
+        """Return the loss, shape (B,)."""
+        return -logsigmoid(signed(batch, batch.completion.scalar))
+
+
+ATTRIBUTES = [AttributeRegression, ProcessReward]

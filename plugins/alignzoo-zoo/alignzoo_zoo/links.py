@@ -130,8 +130,9 @@ class FocalPO(Objective):
     """FocalPO: DPO with a factor that gives less weight to pairs that are ranked wrongly.
 
     The gradient goes through the factor. The loss falls again where log sigmoid(beta h) is below -1 / gamma: for gamma
-    above 1.44 that is so at the reference, and gamma is at most 1. The authors' code is not public. A second
-    implementation (warlockee/oxRL) has the same values and holds the factor constant.
+    above 1.44 that is so at the reference, and gamma is at most 1. The authors' repository
+    (TongLiu-github/focalpo) has no code, and the paper's equations were not at hand: the formula is that of a second
+    implementation (warlockee/oxRL), which holds the factor constant, and fits the paper's abstract.
 
     When: pairs that are ranked wrongly are mostly noise.
 

@@ -171,7 +171,9 @@ class BPO(Objective):
 class MinorDPO(Objective):
     """MinorDPO: DPO whose rejected reward counts only while it is above the reference.
 
-    The authors' code is not public. The formula was compared with a second implementation (warlockee/oxRL).
+    The authors' code is not public, and the paper's equations were not at hand. The formula was compared with a
+    second implementation (warlockee/oxRL), and a summary of the paper: a rejected completion counts only while it is
+    likelier than under the reference.
 
     When: large learning rates push rejected completions far below the reference.
 

@@ -1,5 +1,7 @@
 """Reward models: a scalar head in place of the language model head, one score per completion."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -146,6 +148,45 @@ class FocalBradleyTerry(Objective):
         return -sum((self.bound + side).clamp(min=edge).log() for side in (inside, -inside))
 
 
+class GRM(Objective):
+    """GRM: the Bradley-Terry reward model, regularized by the likelihood of the chosen text under a language head.
+
+    The defaults are those of the authors' code (YangRui2015/Generalizable-Reward-Model), whose scalar head is a small
+    network with dropout; here it is linear. The language head is the embedding, so embeddings have to be tied.
+
+    When: a reward model has to generalize from few pairs to other prompts.
+
+    Not when: pairs are many, or embeddings are not tied.
+    """
+
+    name = "grm"
+    family = "reward models"
+    source = "Yang et al. 2024, arXiv:2406.10216"
+    equation = (
+        "-(1 - lambda) log sigmoid(s_w - s_l) + lambda reg, with reg = -log sigmoid(beta log pi_w), -log pi_w or "
+        "-log sigmoid(beta (log pi_w - log pi_l))"
+    )
+    head = "scalar"
+    language_head = True
+    reference = "none"
+
+    lambda_: float = Field(0.01, ge=0, le=1, description="weight of the regularization")
+    beta: float = Field(0.1, gt=0, description="scale of the log-probs")
+    regularization: Literal["sft", "nll", "dpo"] = Field(
+        "sft", description="the three forms of reg, in this order; dpo is DPO without a reference"
+    )
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Return the loss, shape (B,)."""
+        chosen, rejected = pair.chosen, pair.rejected
+        if self.regularization == "nll":
+            text = -chosen.log_prob
+        else:
+            text = chosen.log_prob - (rejected.log_prob if self.regularization == "dpo" else 0)
+            text = -logsigmoid(self.beta * text)
+        return -(1 - self.lambda_) * logsigmoid(chosen.scalar - rejected.scalar) + self.lambda_ * text
+
+
 class PlackettLuce(Objective):
     """The Plackett-Luce reward model of ranked lists: the likelihood of their order.
 
@@ -217,6 +258,6 @@ class ScoreRegression(Objective):
 
 
 REWARD_MODELS = [
-    BradleyTerry, BradleyTerryMargin, BradleyTerryScaled, BradleyTerryAbsolute, FocalBradleyTerry,
+    BradleyTerry, BradleyTerryMargin, BradleyTerryScaled, BradleyTerryAbsolute, FocalBradleyTerry, GRM,
     PlackettLuce, BradleyTerryList, ScoreRegression,
 ]  # fmt: skip

@@ -51,6 +51,10 @@ class DPORaoKupper(Objective):
 class DPODavidson(Objective):
     """DPO-D: DPO on wins and ties by the model of Davidson.
 
+    The model is that of the R package BradleyTerry2 (`GenDavidson`), with nu the exponential of its `tie.max`. The
+    paper's own equation was not read; the default nu, a tie with probability 1/2 at h = 0, is that of its Rao-Kupper
+    form.
+
     When: part of the pairs are ties, and a tie should pull less the farther apart two rewards are.
 
     Not when: all pairs have a winner.
@@ -103,8 +107,9 @@ class TODO(Objective):
 class BradleyTerryTies(Objective):
     """A reward model of wins and ties.
 
-    The paper's model is that of Rao and Kupper; `davidson` is the other common one. As in `bradley_terry`, centering
-    keeps the mean score near 0.
+    The paper takes the generalized Bradley-Terry model with ties (BTT), read here as that of Rao and Kupper: its
+    equations were not at hand. `davidson` is the other common one. As in `bradley_terry`, centering keeps the mean
+    score near 0.
 
     When: annotators may call two answers equally good.
 

@@ -1,4 +1,6 @@
-"""Objectives whose reference runs beside the policy: token-level KL, and a moving reference."""
+"""Objectives whose reference runs beside the policy: token-level KL, its entropy, and a moving reference."""
+
+from typing import Literal
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -54,6 +56,40 @@ class TDPO2(Objective):
         """Return the loss, shape (B,)."""
         chosen, rejected = (one.tokens.sum(one.tokens.forward_kl) for one in (pair.chosen, pair.rejected))
         return -logsigmoid(self.beta * (pair.margin - self.alpha * (rejected - chosen.detach())))
+
+
+class MallowsPO(Objective):
+    """MallowsPO: DPO or IPO with each pair's margin scaled by a dispersion, high where the reference is sure.
+
+    The dispersion comes from the entropies of the reference, a mean over the tokens of each completion, as in the
+    authors' code (haoxian-chen/MallowsPO), which this was compared with. The default c is the code's. How the paper
+    chooses it was not read: presumably so that the dispersions' mean is 1.
+
+    When: some prompts have one good answer and others many.
+
+    Not when: memory is short: the reference runs beside the policy.
+    """
+
+    name = "mallows_po"
+    family = "live reference"
+    source = "Chen et al. 2024, arXiv:2405.14953 (MallowsPO-theta)"
+    equation = (
+        "f(phi h), phi = -c log((H_w + H_l) / 2), with f(z) = -log sigmoid(beta z) or (z - 1 / (2 beta))^2, and H the "
+        "mean entropy of the reference's tokens over log V"
+    )
+    reference = "live"
+    tokens = True
+    statistics = ("ref_normalized_entropy",)
+
+    beta: float = Field(0.1, gt=0, description="strength of the KL constraint")
+    c: float = Field(0.29, gt=0, description="scale of the dispersion, such that its mean is near 1")
+    link: Literal["logistic", "square"] = Field("logistic", description="f: DPO's or IPO's")
+
+    def loss(self, pair: Pair) -> Tensor:
+        """Return the loss, shape (B,)."""
+        chosen, rejected = (one.tokens.mean(one.tokens.ref_normalized_entropy) for one in (pair.chosen, pair.rejected))
+        scaled = -self.c * ((chosen + rejected) / 2).log() * pair.margin
+        return -logsigmoid(self.beta * scaled) if self.link == "logistic" else (scaled - 0.5 / self.beta) ** 2
 
 
 class TRDPO(Objective):
@@ -128,4 +164,4 @@ class BEMADPO(Objective):
         return float((self.lag + self.gamma * step) ** -power)
 
 
-TOKENWISE = [TDPO1, TDPO2, TRDPO, BEMADPO]
+TOKENWISE = [TDPO1, TDPO2, MallowsPO, TRDPO, BEMADPO]

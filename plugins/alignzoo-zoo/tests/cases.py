@@ -34,6 +34,7 @@ def completion(tokens: Sequence[Token], salt: int, score: float = 0.0, scalar: f
         tuple(ref for _, ref in tokens),
         log_collision_prob=tuple(-0.4 - (7 * k % 11) / 5 for k in ks),
         forward_kl=tuple(0.05 + (5 * k % 7) / 10 for k in ks),
+        ref_normalized_entropy=tuple((3 * k % 8 + 0.5) / 11 for k in ks),
         uniform=tuple(((13 * k + 5) % 17) / 17 for k in ks),
         score=score,
         other_score=(5 * salt % 9) / 3 - 1,
@@ -165,6 +166,8 @@ FIELDS: dict[str, list[dict[str, Any]]] = {
     "ln_dpo": [{"beta": 0.5}],
     "tdpo1": [{"beta": 0.5}],
     "tdpo2": [{"beta": 0.5, "alpha": 1.0}],
+    "mallows_po": [{"beta": 0.5, "c": 0.7}, {"link": "square", "beta": 0.5}],
+    "grm": [{"regularization": name, "lambda_": 0.3, "beta": 0.5} for name in ("nll", "sft", "dpo")],
     "tr_dpo": [{"beta": 0.5, "alpha": 1.0, "every": 64}],
     "alpha_dpo": [{"beta": 2.0, "gamma": 0.5, "alpha": 0.3}],
     "simpo": [{"beta": 10.0, "gamma": 3.0}],
@@ -300,7 +303,7 @@ def _scored(
         shape=shape,
     )
     if cls.head == "scalar":
-        return replace(scored, _log_prob=None, _tokens=None)
+        return replace(scored, _log_prob=scored._log_prob if cls.language_head else None, _tokens=None)
     if not cls.tokens:
         return replace(scored, _tokens=None)
     if cls.reference == "sequence":

@@ -200,6 +200,16 @@ def focal_bradley_terry(yw, yl, gamma=2.0, barrier=0.01, bound=5.0):
     return focal + barrier * (penalty(yw.scalar) + penalty(yl.scalar))
 
 
+@pair
+def grm(yw, yl, lambda_=0.01, beta=0.1, regularization="sft"):
+    """Yang et al. 2406.10216, as shipped: the SFT regularization with or without a sigmoid, or DPO's."""
+    if regularization == "nll":
+        text = -yw.logp
+    else:
+        text = -log_sigmoid(beta * (yw.logp - (yl.logp if regularization == "dpo" else 0)))
+    return (1 - lambda_) * -log_sigmoid(yw.scalar - yl.scalar) + lambda_ * text
+
+
 @ranked
 def plackett_luce(ys):
     """The Plackett-Luce model of the scores."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from notation import log_sigmoid, pair, ranked, tied
+from notation import log_sigmoid, pair, ranked, single, tied
 
 # Ties
 
@@ -88,7 +88,14 @@ def tpo_l(ys, beta=0.01, gamma=0.5, alpha=1.0):
     return -log_sigmoid(beta * (ys[1].mean - ys[-1].mean) - gamma) + alpha * -ys[0].mean
 
 
-# Reward models with several outputs
+# Reward models of labels and of several outputs
+
+
+@single
+def process_reward(y, desirable):
+    """Uesato et al. 2211.14275: cross-entropy of two classes whose logits are s and 0."""
+    right = math.exp(y.scalar) / (math.exp(y.scalar) + 1)
+    return -math.log(right if desirable else 1 - right)
 
 
 @ranked

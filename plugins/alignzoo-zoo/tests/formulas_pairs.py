@@ -268,6 +268,14 @@ def tdpo2(yw, yl, beta=0.1, alpha=0.5):
     return -log_sigmoid(beta * (yw.r - yl.r) - alpha * beta * (math.fsum(yl.forward_kl) - math.fsum(yw.forward_kl)))
 
 
+@pair
+def mallows_po(yw, yl, beta=0.1, c=0.29, link="logistic"):
+    """Chen et al. 2405.14953, with the authors' estimate: -c log of the mean normalized entropy of both completions."""
+    phi = -c * math.log((mean(yw.ref_normalized_entropy) + mean(yl.ref_normalized_entropy)) / 2)
+    z = phi * (yw.r - yl.r)
+    return -log_sigmoid(beta * z) if link == "logistic" else (z - 1 / (2 * beta)) ** 2
+
+
 # Pairs: without a reference
 
 

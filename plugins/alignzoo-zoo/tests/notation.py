@@ -22,6 +22,8 @@ class Completion:
     """log sum_v pi(v)^2 at each token."""
     forward_kl: tuple[float, ...] = ()
     """KL(pi_ref || pi) at each token."""
+    ref_normalized_entropy: tuple[float, ...] = ()
+    """Entropy of pi_ref at each token, over log V."""
     uniform: tuple[float, ...] = ()
     score: float = 0.0
     margin: float = 0.0

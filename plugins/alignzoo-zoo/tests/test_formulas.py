@@ -100,6 +100,9 @@ def test_its_gradient_is_the_formulas_slope(cls):
             values = list(sides[name]._outputs.values()) or [sides[name].scalar]
             inputs += values
             directions += [[one[0] for one in steps]] * len(values)
+            if cls.language_head:
+                inputs.append(sides[name].log_prob)
+                directions.append([math.fsum(one) for one in steps])
         elif cls.tokens:
             inputs.append(sides[name].tokens.log_prob)
             directions.append([move for one in steps for move in one])

@@ -193,6 +193,29 @@ def test_d2pos_other_exponent_is_another_beta():
         assert losses("d2po", [row], beta=0.1 * gamma, gamma=gamma) == exactly([expected])
 
 
+def test_grm_without_its_text_is_bradley_terry_and_with_nothing_else_a_language_model():
+    assert losses("grm", EVERY, lambda_=0.0) == exactly(losses("bradley_terry", EVERY, centering=0.0))
+    nll = [-row.chosen.logp for row in EVERY]
+    assert losses("grm", EVERY, lambda_=1.0, regularization="nll") == exactly(nll)
+    start = [replace(row, chosen=at_zero(row.chosen), rejected=at_zero(row.rejected)) for row in EVERY]
+    assert losses("grm", EVERY, lambda_=1.0, regularization="dpo") == exactly(losses("dpo", start))
+
+
+def at_zero(y: Completion) -> Completion:
+    """With a reference that is sure of every token."""
+    return replace(y, ref_tokens=(0.0,) * y.n)
+
+
+def test_mallows_po_is_dpo_and_ipo_where_the_dispersion_is_one():
+    """Its c is the inverse of -log H; another dispersion is another beta."""
+    h = 0.3
+    rows = [Pair(*(replace(y, ref_normalized_entropy=(h,) * y.n) for y in (row.chosen, row.rejected))) for row in EVERY]
+    c = -1 / math.log(h)
+    assert losses("mallows_po", rows, c=c) == exactly(losses("dpo", EVERY))
+    assert losses("mallows_po", rows, c=2 * c) == exactly(losses("dpo", EVERY, beta=0.2))
+    assert losses("mallows_po", rows, c=c, link="square") == exactly(losses("ipo", EVERY))
+
+
 def test_without_guidance_token_weights_are_dpo():
     assert losses("tgdpo", EVERY, alpha=0.0) == exactly(losses("dpo", EVERY))
     assert losses("tis_dpo", EVERY, spread=0.0) == exactly(losses("dpo", EVERY))

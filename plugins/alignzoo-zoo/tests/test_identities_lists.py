@@ -129,6 +129,17 @@ def test_without_ties_they_are_dpo_and_bradley_terry():
     assert losses("bradley_terry_ties", wins, p=1e-9) == pytest.approx(losses("bradley_terry", wins), **near)
 
 
+@pytest.mark.parametrize("at", [0.0, 0.7, -3.0])
+def test_davidsons_ties_are_those_of_the_r_package(at):
+    """BradleyTerry2's GenDavidsonTie with tie.scale 1: logit of a tie by p, a win among pairs without one."""
+    nu, p = 0.3, 1 / (1 + math.exp(-at))
+    delta, weight = math.log(nu), 0.5
+    logit = delta - 2 * weight * math.log(weight) + weight * math.log(p) + weight * math.log(1 - p)
+    win, lose, tie = outcomes("dpo_d", at, beta=1.0, nu=nu)
+    assert tie == exactly(1 / (1 + math.exp(-logit)))
+    assert win / (win + lose) == exactly(p)
+
+
 def test_todo_is_dpo_rk_in_alpha():
     assert losses("todo", EVERY, beta=0.3, alpha=0.8) == exactly(losses("dpo_rk", EVERY, beta=0.3, nu=math.exp(0.8)))
 

@@ -70,7 +70,9 @@ def test_the_page_on_defaults_lists_the_losses_that_were_compared():
         "Authors' code and other trainers": {case.name for case, _ in test_peer_authors.all_differences()},
         "HALOs": {halo.case.name for halo in test_peer_halos.HALOS},
     }
-    assert listed == compared | {"No other implementation": set(BY_NAME) - set().union(*compared.values())}
+    assert listed == compared | {
+        "Not compared with another implementation": set(BY_NAME) - set().union(*compared.values())
+    }
 
 
 def test_its_recipes_name_what_exists():

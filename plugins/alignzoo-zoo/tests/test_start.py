@@ -27,7 +27,7 @@ LOG_2 = math.log(2)
             (name, {}, LOG_2)
             for name in [
                 "dpo", "cdpo", "robust_dpo", "dpo_shift", "dpop", "ln_dpo", "ld_dpo", "sampo", "f_dpo", "chi_po",
-                "aot", "aot_unpaired", "dr_dpo", "wpo", "tdpo1", "tdpo2", "tr_dpo",
+                "aot", "aot_unpaired", "dr_dpo", "wpo", "tdpo1", "tdpo2", "tr_dpo", "mallows_po",
                 "bema_dpo", "d2po", "minor_dpo", "mappo",
             ]
         ],

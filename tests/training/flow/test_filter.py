@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from alignzoo.core.errors import UserError
 from alignzoo.data.trees import Branch, Tree, Trees
 from alignzoo.recipe.load import load_recipe
 from alignzoo.recipe.schema import FilterConfig
+from alignzoo.training import row_filter
 from alignzoo.training.row_filter import kept_rows
 
 PLUGIN = '''
@@ -62,6 +64,15 @@ def test_a_subset_of_trees_is_as_if_it_had_been_built():
     assert np.array_equal(got.columns["score"], own)
     assert got.spans_fit()
     assert len(trees.subset(np.array([], dtype=np.int64))) == 0
+
+
+def test_fewer_rows_than_a_batch_are_named_with_the_key(monkeypatch):
+    monkeypatch.setattr(row_filter, "row_values", lambda *_: np.arange(6.0))
+    wanted = FilterConfig.model_construct(metric=SimpleNamespace(name="m"), keep=0.5, side="lowest")
+    recipe = SimpleNamespace(filter=wanted, train=SimpleNamespace(batch_size=4))
+    job = SimpleNamespace(recipe=recipe, stopping=SimpleNamespace(), screen=SimpleNamespace(info=lambda line: None))
+    with pytest.raises(UserError, match=r"filter\.keep: 3 training rows are left.*or train\.batch_size of at most 3"):
+        row_filter.filtered(job, None, None)
 
 
 @pytest.mark.parametrize(("side", "kept"), [("lowest", [0, 2, 3, 4]), ("highest", [1, 2, 3, 5])])

@@ -52,8 +52,18 @@ def tables(folder: Path) -> None:
         labels.append({"prompt": prompt, "completion": (best if i % 2 else worst).text, "label": bool(i % 2)})
         kept = all_of_them[: 2 + i % 3]
         ranked.append({"prompt": prompt, "completions": [one.text for one in kept], "scores": scores[: len(kept)]})
+    solved = [
+        {"prompt": f"{i} + 1 + 2 =", "completions": [f"{i + 1} + 2", f"{i + 3 + i % 2}"], "labels": [True, i % 2 == 0]}
+        for i in range(len(pairs))
+    ]
     mixed = [labels[i] if i % 4 in (1, 2) else pairs[i] for i in range(len(pairs))]
-    for name, records in (("pairs", pairs), ("labels", labels), ("ranked", ranked), ("mixed", mixed)):
+    for name, records in (
+        ("pairs", pairs),
+        ("labels", labels),
+        ("ranked", ranked),
+        ("mixed", mixed),
+        ("steps", solved),
+    ):
         (folder / name).mkdir()
         write(folder / name / "train.jsonl", records[:72])
         write(folder / name / "test.jsonl", records[72:])
@@ -151,6 +161,7 @@ PAIRWISE = {
     "random pairs and a state": ("beta_dpo", LN2),
     "whole batch": ("aot", LN2),
     "policy's whole distribution": ("wpo", None),
+    "reference's whole distribution": ("mallows_po", LN2),
     "no reference": ("simpo", None),
     "modified": (
         {"name": "dpo", "modifiers": ["length_normalization", {"name": "label_smoothing", "epsilon": 0.2}]},
@@ -273,6 +284,43 @@ def test_a_reward_model_is_one_for_transformers(run, world):
     assert last["margin"] == pytest.approx(np.mean(margins), abs=1e-5)
     assert last["preference_accuracy"] == np.mean([margin > 0 for margin in margins])
     assert not (result.folder / "samples.jsonl").exists()  # a reward model answers nothing
+
+
+@pytest.mark.slow
+def test_a_reward_model_may_learn_its_texts_too(run, world):
+    """At the start its language head is the policy's: the loss is that of transformers' language model."""
+    result = run({"name": "grm", "lambda_": 1.0, "regularization": "nll"}, "pairs")
+    check(result, None, policy=False)
+    tokenizer, model = (one.from_pretrained(world / "start") for one in (AutoTokenizer, AutoModelForCausalLM))
+    lost = []
+    for row in read_lines(world / "pairs" / "test.jsonl"):
+        prompt = tokenizer(row["prompt"])["input_ids"]
+        ids = torch.tensor([prompt + tokenizer(row["chosen"])["input_ids"] + [tokenizer.eos_token_id]])
+        with torch.no_grad():
+            log_probs = model(ids).logits[0, len(prompt) - 1 : -1].log_softmax(1)
+        lost.append(-float(log_probs.gather(1, ids[0, len(prompt) :, None]).sum()))
+    assert evaluations(result)[0]["loss"] == pytest.approx(np.mean(lost), rel=1e-4)
+    AutoModelForSequenceClassification.from_pretrained(result.policy)
+
+
+@pytest.mark.slow
+def test_a_process_reward_model_learns_from_labeled_steps(run, world):
+    """It is read after each step, in the text of the steps before it."""
+    data = {"name": "files", "path": "steps", "format": "steps"}
+    result = run("process_reward", data)
+    check(result, None, policy=False)
+    assert result.summary["data"]["held_out"] == 2 * 24
+    tokenizer = AutoTokenizer.from_pretrained(result.policy)
+    model = AutoModelForSequenceClassification.from_pretrained(result.policy)
+    lost = []
+    for row in read_lines(world / "steps" / "test.jsonl"):
+        first, second = row["completions"]
+        for text, right in zip((first, f"{first}\n{second}"), row["labels"], strict=True):
+            ids = tokenizer(row["prompt"] + text)["input_ids"] + [tokenizer.eos_token_id]
+            with torch.no_grad():
+                odds = float(model(torch.tensor([ids])).logits[0, 0])
+            lost.append(math.log1p(math.exp(-odds if right else odds)))
+    assert evaluations(result)[-1]["loss"] == pytest.approx(np.mean(lost), rel=1e-4)
 
 
 def bytes_of(folder: Path) -> list[bytes]:

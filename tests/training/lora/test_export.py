@@ -141,6 +141,10 @@ def test_a_summary_without_more_than_is_needed(adapter, tmp_path):
     for key in ("objective", "model", "versions"):
         summary[key] = {}
     (other / "summary.json").write_text(json.dumps(summary))
+    (other / "policy" / "adapter_model.safetensors").rename(other / "policy" / "adapter_model.bin")
+    with pytest.raises(UserError, match=r"adapter_model\.safetensors: no such file"):
+        export(other, tmp_path / "pickled")
+    (other / "policy" / "adapter_model.bin").rename(other / "policy" / "adapter_model.safetensors")
     assert "from a start that it does not name" in (export(other, tmp_path / "out") / "README.md").read_text()
 
 

@@ -35,6 +35,12 @@ def test_rank_without_the_rest_is_named_and_means_nothing(variables, missing):
     assert launch.check_place() == ""  # no library sees it either
 
 
+def test_a_rank_that_is_empty_is_none(variables):
+    variables(**COMPLETE | {"RANK": ""})
+    assert launch.check_place() == ""
+    assert (launch.launched(), launch.rank()) == (False, 0)
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("RANK", "x"), ("RANK", "2"), ("WORLD_SIZE", "two"), ("MASTER_PORT", "-1")]
 )

@@ -114,7 +114,11 @@ def objectives() -> str:
         NOTE,
         "# Objectives and modifiers\n\nBuilt in, or in the package that each names. `h` is the "
         "difference of the two log-ratios, `log_ratio` that of log-probs under policy and reference. The pictures have "
-        "the loss above, and below it its pull on the chosen completion and its push on the rejected one.\n",
+        "the loss above, and below it its pull on the chosen completion and its push on the rejected one.\n\n"
+        "Three packages have families of their own, with their equations in their READMEs: "
+        "[distillation](../plugins/alignzoo-distill/README.md) from the distributions of a teacher, "
+        "[unlearning](../plugins/alignzoo-unlearn/README.md), and "
+        "[policy gradients](../plugins/alignzoo-online/README.md) on draws.\n",
         "\n## By what you have\n\n| you have | objectives |\n|---|---|\n",
     ]
     for key, words in HAVE.items():

@@ -112,6 +112,20 @@ class Live(Good):
         return super().loss(pair) + pair.chosen.tokens.sum(pair.chosen.tokens.forward_kl)
 
 
+class Distilled(Good):
+    """A statistic of its own: the reverse KL from a reference mixed with the policy."""
+
+    reference = "live"
+    tokens = True
+    statistics = ("apart",)
+
+    def apart(self, log_pi, log_ref):
+        return (log_pi.exp() * (log_pi - log_pi.logaddexp(log_ref))).sum(1)
+
+    def loss(self, pair):
+        return super().loss(pair) + self.beta * pair.chosen.tokens.mean(pair.chosen.tokens.statistic("apart"))
+
+
 class Moving(Good):
     """A reference that follows."""
 
@@ -501,6 +515,13 @@ MUTANTS = [
     ("declared_needs_are_enough", broken(InBatch, mismatched=False)),
     ("declared_needs_are_enough", broken(Ranked, columns=())),
     ("declared_needs_are_enough", broken(Live, statistics=())),
+    ("own_statistics_are_right", broken(Distilled, apart=lambda self, p, q: Distilled().apart(p, q).mean())),
+    ("own_statistics_are_right", broken(Distilled, apart=lambda self, p, q: Distilled().apart(p, q).cumsum(0))),
+    ("own_statistics_are_right", broken(Distilled, apart=lambda self, p, q: (p.exp() * (p.exp() / q.exp()).log()).sum(1))),
+    ("own_statistics_are_right", broken(Distilled, apart=lambda self, p, q: Distilled().apart(p, p.detach().lerp(q, 0.5)))),
+    ("declared_needs_can_be_met", broken(Good, named_reference=True, reference="none", loss=Alone.loss)),
+    ("declared_needs_are_enough", broken(Distilled, statistics=())),
+    ("declared_needs_are_used", broken(Distilled, statistics=("apart", "entropy"))),
     ("declared_needs_are_used", broken(Alone, reference="sequence")),
     ("declared_needs_are_used", broken(Good, reference="token", tokens=True)),
     ("declared_needs_are_used", broken(WithStatistics, reference="token")),

@@ -26,12 +26,13 @@ HAVE = {
     "list": "a list: several ranked or scored completions of each prompt",
     "chosen": "good completions alone",
     "marked": "completions, some of which are marked, as those to forget",
+    "teacher": "a teacher: another model with the same tokenizer, to learn from on given completions or on draws",
     "rollout": "prompts and a reward",
 }
 """What a dataset has -> its description, in the order of the list of objectives."""
 ASPECTS = (
-    "data", "reference", "references", "scope", "head", "tokens", "statistics", "columns", "flags", "probabilities",
-    "column_fields", "ties", "mismatched", "needs_uniform",
+    "data", "reference", "named_reference", "references", "scope", "head", "tokens", "statistics", "columns", "flags",
+    "probabilities", "column_fields", "ties", "mismatched", "needs_uniform",
 )  # fmt: skip
 """Declarations in class attributes, under the same names."""
 LOSSES = ("objective", "modifier")
@@ -89,6 +90,8 @@ def paper(cls: Any) -> str:
 
 def have(cls: Any) -> str:
     """Return the key of `HAVE` that says which data an objective is for."""
+    if cls.named_reference:
+        return "teacher"
     by_data = {"unpaired": "labels", "ranked": "list", "chosen": "chosen"}
     if getattr(cls, "drawn_by", ()):
         return "rollout"
@@ -147,6 +150,8 @@ def _needs(cls: Any) -> Iterator[str]:
     if cls.tokens and cls.reference not in ("token", "live") and not cls.statistics:
         yield "tokens"
     yield from (f"{name} of each token" for name in cls.statistics)
+    if cls.named_reference:
+        yield "a named reference"
     kinds = {name: "flag" for name in cls.flags} | {name: "probability" for name in cls.probabilities}
     yield from (f"{kinds.get(name, 'column')} {name}" for name in cls.columns)
     yield from (f"columns named by {name}" for name in cls.column_fields)

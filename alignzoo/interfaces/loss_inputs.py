@@ -71,17 +71,17 @@ class Tokens:
     @property
     def entropy(self) -> Tensor:
         """Entropy of the policy's distribution at each token, in nats. Needs `statistics = ("entropy",)`."""
-        return self._statistic("entropy")
+        return self.statistic("entropy")
 
     @property
     def log_collision_prob(self) -> Tensor:
         """Log of the collision probability sum_v pi(v)^2. Needs `statistics = ("log_collision_prob",)`."""
-        return self._statistic("log_collision_prob")
+        return self.statistic("log_collision_prob")
 
     @property
     def forward_kl(self) -> Tensor:
         """KL(pi_ref || pi) at each token, in nats, with gradient. Needs it in `statistics`, and a live reference."""
-        return self._statistic("forward_kl")
+        return self.statistic("forward_kl")
 
     @property
     def reverse_kl(self) -> Tensor:
@@ -90,7 +90,7 @@ class Tokens:
         Its sum over a completion drawn from pi estimates the KL divergence of whole completions, without bias and with
         less variance than the log-ratio. Needs `statistics = ("reverse_kl",)` and `reference = "live"`.
         """
-        return self._statistic("reverse_kl")
+        return self.statistic("reverse_kl")
 
     @property
     def ref_normalized_entropy(self) -> Tensor:
@@ -98,14 +98,15 @@ class Tokens:
 
         Without gradient. Needs `statistics = ("ref_normalized_entropy",)` and `reference = "live"`.
         """
-        return self._statistic("ref_normalized_entropy")
+        return self.statistic("ref_normalized_entropy")
 
     @property
     def uniform(self) -> Tensor:
         """A random number in [0, 1) for each token, independent of micro-batches. Needs `needs_uniform = True`."""
         return _declared(self._uniform, "a random number", "needs_uniform = True")
 
-    def _statistic(self, name: str) -> Tensor:
+    def statistic(self, name: str) -> Tensor:
+        """Return a statistic of the distributions at each token, with gradient. Needs `statistics = (name,)`."""
         return _declared(self._statistics.get(name), f"the statistic {name}", f'statistics = ("{name}",)')
 
     def sum(self, values: Tensor) -> Tensor:

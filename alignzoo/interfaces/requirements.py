@@ -6,10 +6,14 @@ needs of a composition are `inner.requirements | modifier.requirements`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from alignzoo.interfaces.component import Component
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ReferenceKind = Literal["none", "sequence", "token", "live", "moving"]
 """In increasing order of what the reference provides."""
@@ -20,6 +24,10 @@ CONSTANT: tuple[Statistic, ...] = ("ref_normalized_entropy",)
 """Statistics of the reference alone, which have no gradient."""
 OF_REFERENCE: tuple[Statistic, ...] = (*DIVERGENCES, *CONSTANT)
 """Statistics that need the reference's distributions, so a live reference."""
+TokenStatistic = Callable[["Tensor", "Tensor | None"], "Tensor"]
+"""From the log-probs (n, V) of policy and reference at n tokens to a number of each, (n,)."""
+OWN = " of "
+"""Between the name of a component's own statistic and the component, whose fields are part of what it means."""
 Data = Literal["pair", "chosen", "unpaired", "ranked", "group"]
 Scope = Literal["example", "batch"]
 """In increasing order of what `loss` sees."""
@@ -34,7 +42,7 @@ class Requirements:
 
     reference: ReferenceKind = "none"
     tokens: bool = False
-    statistics: tuple[Statistic, ...] = ()
+    statistics: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     needs_uniform: bool = False
     mismatched: bool = False
@@ -48,6 +56,7 @@ class Requirements:
     outputs: tuple[str, ...] = ()
     hidden_sum: bool = False
     drawn_by: tuple[DrawnBy, ...] = ()
+    named_reference: bool = False
     language_head: bool = False
 
     def __or__(self, other: Requirements) -> Requirements:
@@ -70,6 +79,7 @@ class Requirements:
             tuple(dict.fromkeys(self.outputs + other.outputs)),
             self.hidden_sum or other.hidden_sum,
             self.drawn_by or other.drawn_by,
+            self.named_reference or other.named_reference,
             self.language_head or other.language_head,
         )
 
@@ -91,11 +101,18 @@ class ScoredComponent(Component):
     """`none`: no reference is computed. `sequence`: log-probs of completions under the frozen reference, from the
     cache. `token`: log-probs of each token as well. `live`: the reference runs beside the policy, for
     `forward_kl` and `reverse_kl`. `moving`: it runs beside the policy and is updated by `reference_update`."""
+    named_reference: ClassVar[bool] = False
+    """The reference is another model than the policy's start, such as a teacher: the recipe has to name it under
+    `references.reference`."""
     tokens: ClassVar[bool] = False
     """Provide `scored.tokens`, the values of each scored token."""
-    statistics: ClassVar[tuple[Statistic, ...]] = ()
+    statistics: ClassVar[tuple[str, ...]] = ()
     """Statistics of the distribution over the vocabulary at each scored token, as in `Tokens`. They need `tokens`;
-    `forward_kl`, `reverse_kl` and `ref_normalized_entropy` also need a live reference."""
+    `forward_kl`, `reverse_kl` and `ref_normalized_entropy` also need a live reference.
+
+    Further names are methods of the class, `def skew(self, log_pi, log_ref)`: from the log-probs (n, V) of policy and
+    reference at n tokens, which are None without a live reference, to a number of each token, (n,). They are called for
+    a slice of the tokens at a time, with gradient to `log_pi`, and read with `tokens.statistic("skew")`."""
     columns: ClassVar[tuple[str, ...]] = ()
     """Names of numeric columns of the data, read with `scored.column("score")`."""
     flags: ClassVar[tuple[str, ...]] = ()
@@ -124,7 +141,7 @@ class ScoredComponent(Component):
         return Requirements(
             self.reference, self.tokens, self.statistics, self.columns, self.needs_uniform, ties=self.ties,
             references=self.references, flags=self.flags, probabilities=self.probabilities,
-            hidden_sum=self.hidden_sum,
+            hidden_sum=self.hidden_sum, named_reference=self.named_reference,
         )  # fmt: skip
 
     @classmethod
@@ -136,10 +153,19 @@ class ScoredComponent(Component):
             cls.columns = tuple(dict.fromkeys(name for names in named for name in names))
 
     def model_post_init(self, context: Any, /) -> None:
-        """Count the columns that fields name among the columns of this instance."""
+        """Count the columns that fields name among those of this instance, and name its own statistics after it."""
         super().model_post_init(context)
+        if set(self.statistics) - set(get_args(Statistic)):
+            fields = ", ".join(f"{key}={value}" for key, value in self.model_dump().items())
+            names = {name: f"{name}{OWN}{self.name}({fields})" for name in self.statistics}
+            self.__dict__["statistics"] = tuple(name if name in get_args(Statistic) else names[name] for name in names)
         if self.column_fields:
             self.__dict__["columns"] = tuple(dict.fromkeys((*type(self).columns, *self._names_in(self.column_fields))))
+
+    @property
+    def own_statistics(self) -> dict[str, TokenStatistic]:
+        """The statistics that are methods of the class, by their names in `statistics` of this instance."""
+        return {name: getattr(self, name.partition(OWN)[0]) for name in self.statistics if OWN in name}
 
     def _names_in(self, fields: tuple[str, ...]) -> list[str]:
         """Return the names in some fields: a name, a list of names, or the keys of a mapping."""
@@ -154,6 +180,8 @@ class ScoredComponent(Component):
             f'the statistics {listed(OF_REFERENCE)} need `reference = "live"`: a cache has no distributions':
                 bool(set(OF_REFERENCE) & set(cls.statistics)) and cls.reference not in ("live", "moving"),
             '`reference = "token"` needs `tokens = True`': cls.reference == "token" and not cls.tokens,
+            '`named_reference` needs a frozen `reference`':
+                cls.named_reference and cls.reference in ("none", "moving"),
             '"reference" is declared as `reference = "sequence"`, not among `references`':
                 "reference" in cls.references,
             "`column_fields` needs names of fields": bool(set(cls.column_fields) - set(cls.model_fields)),
@@ -167,8 +195,7 @@ def listed(names: tuple[str, ...]) -> str:
 
 
 OPTIONS: dict[str, Any] = {
-    "reference": ReferenceKind, "statistics": Statistic, "data": Data, "scope": Scope, "head": Head,
-    "raises": Raises, "drawn_by": DrawnBy,
+    "reference": ReferenceKind, "data": Data, "scope": Scope, "head": Head, "raises": Raises, "drawn_by": DrawnBy,
 }  # fmt: skip
 
 
@@ -185,4 +212,9 @@ def contradiction(cls: type[ScoredComponent]) -> str:
         for one in value if isinstance(value, tuple) else (value,):
             if one not in get_args(options):
                 return f"`{key}` can't be {one!r}; it is one of {', '.join(get_args(options))}"
+    for name in cls.statistics:
+        own = callable(getattr(cls, str(name), None)) and not hasattr(ScoredComponent, str(name))
+        if name not in get_args(Statistic) and not own:
+            known = ", ".join(get_args(Statistic))
+            return f"`statistics` can't be {name!r}; it is one of {known}, or a method of the class"
     return "; ".join(rule for rule, broken in cls._contradictions().items() if broken)

@@ -1,18 +1,22 @@
-"""Compute log-probs and statistics of token distributions: entropy, collision probability, KL divergence."""
+"""Compute log-probs and statistics of token distributions: entropy, collision probability, divergences."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from alignzoo.interfaces.requirements import DIVERGENCES
+from alignzoo.interfaces.requirements import DIVERGENCES, OF_REFERENCE, TokenStatistic
 
 
 def token_statistics(
-    logits: Tensor, target: Tensor, statistics: Sequence[str] = (), ref_logits: Tensor | None = None
+    logits: Tensor,
+    target: Tensor,
+    statistics: Sequence[str] = (),
+    ref_logits: Tensor | None = None,
+    own: Mapping[str, TokenStatistic] | None = None,
 ) -> tuple[Tensor, ...]:
     """Compute the log-prob of each target and statistics of each distribution, in nats.
 
@@ -20,8 +24,10 @@ def token_statistics(
         logits: (N, V) logits of the policy.
         target: (N,) token ids.
         statistics: Names among `entropy`, `log_collision_prob`, `forward_kl`, which is KL(reference || policy),
-            `reverse_kl`, which is KL(policy || reference), and `ref_normalized_entropy`, the reference's over log V.
+            `reverse_kl`, which is KL(policy || reference), `ref_normalized_entropy`, the reference's over log V, and
+            names in `own`.
         ref_logits: (N, V) logits of the reference.
+        own: Further statistics by name, functions of the log-probs (N, V) of policy and reference.
 
     Returns:
         Tensors (N,): the policy's log-prob, each statistic in order, and with `ref_logits` the reference's log-prob.
@@ -31,23 +37,29 @@ def token_statistics(
     """
     normalizer = logits.logsumexp(1, keepdim=True)
     found = [_at(logits, target) - normalizer[:, 0]]
+    # The same arithmetic for both: equal models have log-ratios and divergences of exactly 0.
+    ref_normalizer = None if ref_logits is None else ref_logits.logsumexp(1, keepdim=True)
     log_probs = logits - normalizer if statistics else logits
+    compares = any(name in OF_REFERENCE or name in (own or ()) for name in statistics)
+    reference = None
+    if compares and ref_logits is not None and ref_normalizer is not None:
+        reference = ref_logits - ref_normalizer
     for name in statistics:
-        if name == "entropy":
+        if own is not None and name in own:
+            found.append(own[name](log_probs, reference))
+        elif name == "entropy":
             found.append(-(log_probs.exp() * log_probs).sum(1))
         elif name == "log_collision_prob":
             found.append((2 * log_probs).logsumexp(1))
-        elif name in DIVERGENCES and ref_logits is not None:
-            reference = ref_logits - ref_logits.logsumexp(1, keepdim=True)
-            own, other = (reference, log_probs) if name == "forward_kl" else (log_probs, reference)
-            found.append((own.exp() * (own - other)).sum(1))
-        elif name == "ref_normalized_entropy" and ref_logits is not None:
-            reference = ref_logits - ref_logits.logsumexp(1, keepdim=True)
+        elif name in DIVERGENCES and reference is not None:
+            one, other = (reference, log_probs) if name == "forward_kl" else (log_probs, reference)
+            found.append((one.exp() * (one - other)).sum(1))
+        elif name == "ref_normalized_entropy" and reference is not None:
             found.append(-(reference.exp() * reference).sum(1) / math.log(reference.shape[1]))
         else:
             raise ValueError(f"no statistic {name}" + ("" if ref_logits is not None else " without a live reference"))
-    if ref_logits is not None:  # same arithmetic as for the policy: equal models have log-ratios of exactly 0
-        found.append(_at(ref_logits, target) - ref_logits.logsumexp(1))
+    if ref_logits is not None and ref_normalizer is not None:
+        found.append(_at(ref_logits, target) - ref_normalizer[:, 0])
     return tuple(found)
 
 

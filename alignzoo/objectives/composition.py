@@ -21,7 +21,7 @@ from alignzoo.interfaces.component import Spelling
 from alignzoo.interfaces.loss_inputs import Scored
 from alignzoo.interfaces.modifier import Modifier
 from alignzoo.interfaces.objective import Objective
-from alignzoo.interfaces.requirements import Requirements, ScoredComponent
+from alignzoo.interfaces.requirements import Requirements, ScoredComponent, TokenStatistic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,6 +48,11 @@ class Composition(Objective):
     def requirements(self) -> Requirements:
         """The declarations of all parts; data and head are those of the first."""
         return reduce(or_, (part.requirements for part in self._parts()))
+
+    @property
+    def own_statistics(self) -> dict[str, TokenStatistic]:
+        """The own statistics of all parts."""
+        return {name: one for part in self._parts() for name, one in part.own_statistics.items()}
 
 
 class Modified(Composition):

@@ -12,6 +12,7 @@ from torch import Tensor
 from alignzoo.interfaces.group import Group
 from alignzoo.interfaces.loss_inputs import Pair, Ranked, Scored, Tokens, Unpaired
 from alignzoo.interfaces.objective import Objective
+from alignzoo.interfaces.requirements import OWN
 
 TOKENS = 20
 LOG_PROB = -2.0
@@ -112,7 +113,7 @@ class SyntheticInputs:
             index % self.tokens,
             tuple(log_prob.shape),
             constant(mean) if objective.reference in ("token", "live", "moving") else None,
-            {name: constant(statistics[name]) for name in objective.statistics},
+            {name.partition(OWN)[0]: constant(statistics.get(name, 0.0)) for name in objective.statistics},
             constant(0.5) if objective.needs_uniform else None,
             constant(mean) if objective.data == "group" else None,
             {name: constant(mean) for name in objective.references},

@@ -73,6 +73,10 @@ def check_references(objective: Any, section: Any, names: Collection[str], drawn
                 expected = f"references: {{{name}: RECIPE}}, or {{{name}: {{path: FOLDER}}}}"
                 what = f"{one.name} reads the reference '{name}', which the recipe does not name"
                 problems.add(at, what, expected, nearest(name, set(names) - read))
+        if one.named_reference and "reference" not in names:
+            what = f"{one.name} learns from another model, such as a teacher, which the recipe does not name"
+            expected = "references: {reference: RECIPE}, or {reference: {path: FOLDER}}"
+            problems.add(at, what, expected, nearest("reference", set(names) - read))
     if any(one.reference != "none" for _, one in readers):
         read.add("reference")
     if drawn and objective.references:

@@ -13,12 +13,14 @@ tis_dpo todo tpo tpo_l tr_dpo unlikelihood wpo
 """.split()
 
 UNLEARN = "grad_ascent npo simnpo undial wga satimp ceu idk_dpo retain_nll retain_kl".split()
+DISTILL = "distillm2 forward_kl gkd reverse_kl skew_forward_kl skew_reverse_kl".split()
 ONLINE = "cispo dapo dr_grpo grpo gspo reinforce reinforce_pp remax rloo".split()
 
 PACKAGE_OF: dict[str, dict[str, str]] = {
     "objective": {"hinge": "alignzoo-example"}
     | dict.fromkeys(ZOO, "alignzoo-zoo")
     | dict.fromkeys(UNLEARN, "alignzoo-unlearn")
+    | dict.fromkeys(DISTILL, "alignzoo-distill")
     | dict.fromkeys(ONLINE, "alignzoo-online"),
     "modifier": dict.fromkeys(
         ("length_downsampling", "f_divergence", "wpo_weighting", "length_desensitization", "humanline"), "alignzoo-zoo"

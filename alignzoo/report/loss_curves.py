@@ -18,6 +18,7 @@ from torch import Tensor
 
 from alignzoo.core.errors import first_line
 from alignzoo.interfaces.objective import Objective
+from alignzoo.interfaces.requirements import OWN
 from alignzoo.objectives.synthetic import TOKENS, SyntheticInputs
 
 POINTS = 201
@@ -181,7 +182,7 @@ def _notes(made: SyntheticInputs) -> list[str]:
             f"{name} {made.flag:.0f}" if objective.data == "chosen" else f"{name} 1 and 0": True
             for name in objective.columns
         },
-        **{f"equal {name}": True for name in objective.statistics},
+        **{f"equal {name.partition(OWN)[0]}": True for name in objective.statistics},
         "equal lengths": objective.tokens and not objective.statistics,
     }
     return [note for note, holds in applies.items() if holds]

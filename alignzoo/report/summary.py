@@ -54,7 +54,7 @@ def summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("training", f"{train['steps']:,} steps in {train['seconds']:.1f} s, {train['pairs_per_second']:.0f} rows/s, "
                      f"{train['tokens_per_second']:,.0f} token slots/s"),
         ("reference", f"{scored:,} rows scored, {cached:,} from the cache" if scored + cached
-                      else BESIDE.get(summary["reference"].get("kind", ""), "not needed")),
+                      else _beside(summary["reference"])),
         ("layout", f"{summary['layout']['used']}: {summary['layout']['reason']}"),
         *_exactness(summary.get("exactness", {})),
         ("peak memory", f"{summary['peak_memory_bytes'] / 2**20:,.0f} MiB"),
@@ -68,6 +68,14 @@ def summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
         place = [name for name, _ in lines].index("training")
         lines[place:place] = [("", line) for line in source_lines(data["sources"])]
     return lines
+
+
+def _beside(reference: dict[str, Any]) -> str:
+    """Describe a reference that nothing was cached of."""
+    kind = reference.get("kind", "")
+    if kind == "live" and "reference" in reference.get("named", ()):
+        return "the model that the recipe names, beside the policy"
+    return BESIDE.get(kind, "not needed")
 
 
 def number(value: float | None, spec: str) -> str:

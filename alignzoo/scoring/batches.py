@@ -23,7 +23,7 @@ from alignzoo.interfaces.group import Group
 from alignzoo.interfaces.loss_inputs import Pair, Ranked, Scored, Tokens, Unpaired
 from alignzoo.interfaces.metric import Metric
 from alignzoo.interfaces.objective import Objective
-from alignzoo.interfaces.requirements import CONSTANT
+from alignzoo.interfaces.requirements import CONSTANT, OWN
 from alignzoo.interfaces.rows import TIE
 from alignzoo.scoring.forest import lay_out
 from alignzoo.scoring.scored_batch import NAMED, ScoredBatch, TokenScores
@@ -73,6 +73,7 @@ class BatchBuilder:
     def ask(self, terms: Sequence[Term]) -> None:
         """Compute what these terms need with the log-probs, and nothing else."""
         self.statistics = tuple(dict.fromkeys(name for term in terms for name in term.statistics))
+        self.own = {name: one for term in terms for name, one in term.own_statistics.items()}
         further = {HIDDEN_SUM: "hidden_sum", LOG_PROB: "language_head"}
         self.asked = self.statistics + tuple(
             name for name, declared in further.items() if any(getattr(term, declared, False) for term in terms)
@@ -110,7 +111,7 @@ class BatchBuilder:
         device = next(scorer.parameters()).device
         forest = lay_out(trees, scorer.layout).to(device)
         batch = self.empty(rows, everything)
-        batch.values = scorer(forest, self.asked, self.live)
+        batch.values = scorer(forest, self.asked, self.live, self.own)
         self.with_reference(batch, device)
         if self.groups and "old_log_prob" not in batch.values:  # the first update since the draws: the same policy
             batch.values["old_log_prob"] = batch.values["log_prob"].detach()
@@ -279,7 +280,7 @@ class BatchBuilder:
             torch.from_numpy(position).to(log_prob.device),
             shape,
             batch.values["ref_log_prob"][at] if term.reference in ("token", "live", "moving") else None,
-            {name: batch.values[name][at] for name in term.statistics},
+            {name.partition(OWN)[0]: batch.values[name][at] for name in term.statistics},
             None if uniform is None else torch.from_numpy(uniform).to(log_prob),
             batch.values["old_log_prob"][at] if term.data == "group" and "old_log_prob" in batch.values else None,
             {name: batch.values[NAMED.format(name)][at] for name in term.references},

@@ -6,7 +6,7 @@ The language-model head runs only at slots that predict a scored token, in chunk
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from alignzoo.core.errors import UserError
+from alignzoo.interfaces.requirements import TokenStatistic
 from alignzoo.models.adapters import disabled_adapters
 from alignzoo.models.attention import NAME, can_attend_by_trees, use_tree_attention
 from alignzoo.models.logits import _wide, token_statistics
@@ -26,6 +27,7 @@ from alignzoo.models.positions import first_position
 from alignzoo.models.rope import length_keys, length_rules, reset_frequencies
 from alignzoo.scoring.flex_attention import block_mask, widened
 from alignzoo.scoring.forest import PACKED, PADDED, PLAIN, Forest
+from alignzoo.scoring.head_statistics import Head, head_statistics
 from alignzoo.scoring.lm_head import token_log_probs
 from alignzoo.scoring.tree_attention import register_tree_attention
 
@@ -89,8 +91,18 @@ class Scorer(nn.Module):
         """Position id of a first token. Where it is not 0, a plain row is left to count for itself."""
         self._accepts = set(inspect.signature(model.base_model.forward).parameters)
 
-    def forward(self, forest: Forest, statistics: Sequence[str] = (), live: Scorer | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, forest: Forest, statistics: Sequence[str] = (), live: Scorer | None = None,
+        own: Mapping[str, TokenStatistic] | None = None,
+    ) -> dict[str, Tensor]:  # fmt: skip
         """Score a forest.
+
+        Args:
+            forest: The sequences.
+            statistics: Names of statistics: built-in ones, `HIDDEN_SUM`, and those in `own`.
+            live: The reference, with the policy's tokenizer. Its logits past the policy's are left out: larger models
+                of a family have more unused ones.
+            own: Statistics of an objective's own, by name.
 
         Returns:
             `log_prob`: (N,) log pi of each scored token given the tokens before it in its sequence, in nats; float32,
@@ -100,8 +112,8 @@ class Scorer(nn.Module):
         """
         groups = self._groups(forest) if self.rules or self.alone else []
         if len(groups) < 2:
-            return self._alike(forest, statistics, live)
-        parts = [self._alike(forest.only(group), statistics, live) for group in groups]
+            return self._alike(forest, statistics, live, own or {})
+        parts = [self._alike(forest.only(group), statistics, live, own or {}) for group in groups]
         order, cuts = np.concatenate(groups), forest.offsets.tolist()
         tokens = np.concatenate([np.arange(cuts[s], cuts[s + 1]) for s in order])
         back = {
@@ -118,11 +130,13 @@ class Scorer(nn.Module):
         keys = length_keys(self.rules, lengths)
         return [np.flatnonzero(keys == key) for key in np.unique(keys)]
 
-    def _alike(self, forest: Forest, statistics: Sequence[str], live: Scorer | None) -> dict[str, Tensor]:
+    def _alike(
+        self, forest: Forest, statistics: Sequence[str], live: Scorer | None, own: Mapping[str, TokenStatistic]
+    ) -> dict[str, Tensor]:
         with torch.autocast(forest.tokens.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             if self.scalar:
                 return self._reward(forest, LOG_PROB in statistics)
-            return self._score(forest, tuple(statistics), live)
+            return self._score(forest, tuple(statistics), live, own)
 
     @property
     def takes_positions(self) -> bool:
@@ -143,33 +157,46 @@ class Scorer(nn.Module):
             found[LOG_PROB] = token_log_probs(hidden[forest.slot], head, None, forest.target)
         return found
 
-    def _score(self, forest: Forest, asked: tuple[str, ...], live: Scorer | None) -> dict[str, Tensor]:
+    def _score(
+        self, forest: Forest, asked: tuple[str, ...], live: Scorer | None, own: Mapping[str, TokenStatistic]
+    ) -> dict[str, Tensor]:
         hidden = [self._hidden(forest)]
         statistics = tuple(name for name in asked if name != HIDDEN_SUM)
         sums = {HIDDEN_SUM: self._hidden_sum(forest, hidden[0])} if HIDDEN_SUM in asked else {}
         if live is not None:
             with torch.no_grad():
                 hidden.append(live._hidden(forest))
+        names = ("log_prob", *statistics) + (("ref_log_prob",) if live is not None else ())
+        plain = self._plain_head(hidden[0])
+        beside = None if live is None else live._plain_head(hidden[1])
+        if plain is not None and (live is None or beside is not None):
+            beside = beside and beside.narrow(len(plain.weight))
+            if statistics:
+                found = head_statistics(plain, forest.target, statistics, beside, own)
+            else:
+                found = tuple(token_log_probs(*one, forest.target) for one in (plain, beside) if one is not None)
+        else:
+            found = self._sliced(forest.target, statistics, hidden, live, own)
+        return dict(zip(names, found, strict=True)) | sums
+
+    def _sliced(
+        self, targets: Tensor, statistics: tuple[str, ...], hidden: Sequence[Tensor], live: Scorer | None,
+        own: Mapping[str, TokenStatistic],
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        """Return log-probs and statistics of heads that may do more than a matrix product."""
 
         def head(target: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
-            return token_statistics(
-                self._logits(parts[0]), target, statistics, live._logits(parts[1]) if live else None
-            )
+            logits = self._logits(parts[0])
+            beside = live._logits(parts[1])[:, : logits.shape[1]] if live else None
+            return token_statistics(logits, target, statistics, beside, own)
 
-        plain = self._plain_head()
-        if plain is not None and not statistics and live is None:
-            cooled = self._cooled(hidden[0], plain.weight, plain.bias)
-            return {"log_prob": token_log_probs(*cooled, forest.target), **sums}
         rows = max(1, HEAD_CHUNK_ELEMENTS // int(self.model.config.get_text_config().vocab_size))
-        if len(forest.slot) <= rows:
-            found = head(forest.target, *hidden)
-        else:
-            # Recomputing a chunk's logits in the backward costs one more product; keeping them would cost the memory.
-            pieces = zip(forest.target.split(rows), *(part.split(rows) for part in hidden), strict=True)
-            chunks = [checkpoint(head, *piece, use_reentrant=False) for piece in pieces]
-            found = tuple(torch.cat(column) for column in zip(*chunks, strict=True))
-        names = ("log_prob", *statistics) + (("ref_log_prob",) if live is not None else ())
-        return dict(zip(names, found, strict=True)) | sums
+        if len(targets) <= rows:
+            return head(targets, *hidden)
+        # Recomputing a chunk's logits in the backward costs one more product; keeping them would cost the memory.
+        pieces = zip(targets.split(rows), *(part.split(rows) for part in hidden), strict=True)
+        chunks = [checkpoint(head, *piece, use_reentrant=False) for piece in pieces]
+        return tuple(torch.cat(column) for column in zip(*chunks, strict=True))
 
     @torch.no_grad()
     def _hidden_sum(self, forest: Forest, hidden: Tensor) -> Tensor:
@@ -193,11 +220,13 @@ class Scorer(nn.Module):
     def _adapters(self) -> AbstractContextManager[None]:
         return disabled_adapters(self.model) if self.base_alone else nullcontext()
 
-    def _plain_head(self) -> nn.Linear | None:
-        """Return the head if it is a matrix product and nothing more."""
+    def _plain_head(self, hidden: Tensor) -> Head | None:
+        """Return the head with its input if it is a matrix product and nothing more."""
         head = self.model.get_output_embeddings()
         capped = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None) is not None
-        return head if type(head) is nn.Linear and not capped and not self.whole_head else None
+        if type(head) is not nn.Linear or capped or self.whole_head:
+            return None
+        return Head(*self._cooled(hidden, head.weight, head.bias))
 
     def _logits(self, hidden: Tensor) -> Tensor:
         if self.whole_head:

@@ -11,7 +11,7 @@ import torch
 from alignzoo.interfaces.component import summary
 from alignzoo.interfaces.loss_inputs import NotDeclared, Scored
 from alignzoo.interfaces.objective import Objective
-from alignzoo.interfaces.requirements import OF_REFERENCE, Requirements, contradiction
+from alignzoo.interfaces.requirements import OF_REFERENCE, OWN, Requirements, contradiction
 from alignzoo.testing.synthetic_batch import Batch, batch_for
 
 BOUNDS = ("exclusiveMinimum", "minimum", "exclusiveMaximum", "maximum")
@@ -54,24 +54,24 @@ def declared_needs_are_used(objective: Objective) -> None:
 def _reduced(objective: Objective) -> Iterator[tuple[Requirements, str]]:
     """Yield the requirements without one declaration each, and the error message if the objective works with them."""
     full, unread = objective.requirements, "declared but never read"
-    if full.reference != "none" and not set(full.statistics) & set(
-        OF_REFERENCE
-    ):  # which needs one, and is checked below
+    own = bool(objective.own_statistics)
+    divergences = own or bool(set(OF_REFERENCE) & set(full.statistics))
+    if full.reference != "none" and not divergences:  # which need one, and are checked below
         yield replace(full, reference="none"), f'the reference: {unread}; write `reference = "none"` in the class'
     if full.reference == "token":
         yield replace(full, reference="sequence"), f'reference tokens: {unread}; write `reference = "sequence"`'
-    if full.reference == "live" and not set(OF_REFERENCE) & set(full.statistics):
+    if full.reference == "live" and not divergences:
         cheaper = '"token"' if full.tokens else '"sequence"'
         # The objective works with its full requirements, so that this message is always given.
         hint = f"write `reference = {cheaper}`, which is cached"
-        yield full, f"a live reference is for {' and '.join(OF_REFERENCE)}: {hint}"
+        yield full, f"a live reference is for {', '.join(OF_REFERENCE)} and statistics of its own: {hint}"
     if full.language_head:
         yield replace(full, language_head=False), f"`language_head = True`: {unread}; remove it from the class"
     if full.tokens:
         yield replace(full, tokens=False), f"`tokens = True`: {unread}; remove it from the class"
     for statistic in full.statistics:
         rest = tuple(other for other in full.statistics if other != statistic)
-        yield replace(full, statistics=rest), f'"{statistic}": {unread}; remove it from `statistics`'
+        yield replace(full, statistics=rest), f'"{statistic.partition(OWN)[0]}": {unread}; remove it from `statistics`'
     for name in full.columns:
         columns = tuple(other for other in full.columns if other != name)
         yield replace(full, columns=columns), f'"{name}": {unread}; remove it from `columns`'

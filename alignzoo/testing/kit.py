@@ -34,6 +34,7 @@ from alignzoo.testing.numerics import (
     loss_decreases,
     one_loss_per_example,
 )
+from alignzoo.testing.own_statistics import own_statistics_are_right
 
 Check = Callable[[Objective], None]
 
@@ -41,7 +42,7 @@ CHECKS: tuple[Check, ...] = (
     one_loss_per_example, keeps_the_dtype, finite_at_extremes, finite_in_bfloat16, gradient_is_right,
     gradient_reaches_the_policy, loss_decreases, descent_raises_what_it_says, rows_are_independent,
     order_does_not_matter, left_out_draws_count_in_nothing, input_is_untouched, same_twice, weights_are_positive,
-    state_round_trips,
+    state_round_trips, own_statistics_are_right,
     declared_needs_can_be_met, declared_needs_are_enough, declared_needs_are_used, parameters_are_bounded, documented,
 )  # fmt: skip
 

@@ -34,9 +34,10 @@ FLAGS = ((1, 1), (1, 0), (1, 1), (0, 1), (1, 1), (0, 0))
 """A flag of the best completion and of the others, by row: every case, and more rows that it does not change."""
 BOUNDS = {
     "log_prob": (-math.inf, 0.0), "log_collision_prob": (-math.inf, 0.0), "entropy": (0.0, math.inf),
-    "forward_kl": (0.0, math.inf), "reverse_kl": (0.0, math.inf), "scalar": (-math.inf, math.inf),
+    "forward_kl": (0.0, math.inf), "reverse_kl": (0.0, math.inf),
 }  # fmt: skip
-"""Bounds of each value that a policy computes."""
+"""Bounds of each value that a policy computes; an objective's own statistics and scalars have none."""
+UNBOUNDED = (-math.inf, math.inf)
 
 
 @dataclass
@@ -158,6 +159,7 @@ def batch_for(objective: Objective, rows: int = ROWS, dtype: torch.dtype = torch
         "reverse_kl": rng.uniform(0.01, 0.5, len(ref)),
         "ref_normalized_entropy": entropy / 4,
     }
+    values |= {name: rng.uniform(0.01, 0.5, len(ref)) for name in objective.own_statistics}
     old = values["log_prob"] + rng.uniform(-0.1, 0.1, len(ref)).clip(max=-values["log_prob"] - 0.01)
     return _batch(objective, trees, values, ref, old, dtype)
 
@@ -191,6 +193,7 @@ def batch_apart(objective: Objective, margin: float, dtype: torch.dtype = torch.
         "ref_normalized_entropy": entropy / 4,
         "scalar": (own - ref).reshape(-1),
     }
+    values |= {name: 0.1 + abs(each - ref_each) for name in objective.own_statistics}
     return _batch(objective, trees, values, ref_each - 2.5, ref_each - 2.5, dtype)
 
 

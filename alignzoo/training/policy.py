@@ -110,6 +110,17 @@ def open_scorer(
     return scorer
 
 
+def check_vocabulary(resolved: Resolved, name: str, tokenizer: PreTrainedTokenizerBase, start: Path | None) -> None:
+    """Raise UserError when the tokenizer of a named reference gives other ids than the policy's."""
+    own = load_tokenizer(resolved.recipe.references[name], RowReader(resolved.recipe.data), start)
+    if (vocabulary := own.get_vocab()) != (theirs := tokenizer.get_vocab()):
+        differ = [token for token in vocabulary.keys() | theirs if vocabulary.get(token) != theirs.get(token)]
+        raise UserError(
+            f"its tokenizer differs from the policy's in {len(differ):,} tokens, such as {min(differ)!r}",
+            where=f"references.{name}", expected="a model with the policy's tokenizer",
+        )  # fmt: skip
+
+
 def open_reference(
     resolved: Resolved,
     name: str,
@@ -135,15 +146,8 @@ def open_reference(
         UserError: The model can't be loaded, or its tokenizer gives other ids.
     """
     recipe = resolved.recipe
-    source = recipe.references[name]
-    own = load_tokenizer(source, RowReader(recipe.data), start)
-    if (vocabulary := own.get_vocab()) != (theirs := tokenizer.get_vocab()):
-        differ = [token for token in vocabulary.keys() | theirs if vocabulary.get(token) != theirs.get(token)]
-        raise UserError(
-            f"its tokenizer differs from the policy's in {len(differ):,} tokens, such as {min(differ)!r}",
-            where=f"references.{name}", expected="a model with the policy's tokenizer",
-        )  # fmt: skip
-    model = load_policy(source, tokenizer, recipe.seed, start).requires_grad_(False)
+    check_vocabulary(resolved, name, tokenizer, start)
+    model = load_policy(recipe.references[name], tokenizer, recipe.seed, start).requires_grad_(False)
     scorer = Scorer(model, precision=recipe.train.precision)
     if whole:
         scorer.to(ranks.device)

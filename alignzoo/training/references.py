@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from alignzoo.core.errors import UserError
 from alignzoo.data.token_store import TokenizedDataset
 from alignzoo.data.trees import Trees
 from alignzoo.models.adapters import has_adapters
@@ -19,7 +20,7 @@ from alignzoo.scoring.layout import choose_layout
 from alignzoo.scoring.scored_batch import NAMED, TokenScores
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.job import Job
-from alignzoo.training.policy import cached_scores, copy_layout, open_reference
+from alignzoo.training.policy import cached_scores, check_vocabulary, copy_layout, open_reference
 
 MAIN = "reference"
 """The name of the reference of log-ratios, which is the policy's start unless the recipe names another model."""
@@ -51,6 +52,12 @@ class References:
 def needed_references(recipe: Recipe) -> set[str]:
     """Return the names of the references that the objective or a metric reads, besides the one of log-ratios."""
     return {name for one in (recipe.objective, *recipe.eval.metrics) for name in one.references}
+
+
+def check_vocabularies(job: Job, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise UserError when a named reference has another tokenizer than the policy, before anything is scored."""
+    for name in job.recipe.references:
+        check_vocabulary(job.resolved, name, tokenizer, job.reference_starts.get(name))
 
 
 def score_references(
@@ -134,6 +141,7 @@ def _named_live(job: Job, scorer: Scorer, tokenizer: PreTrainedTokenizerBase, tr
     """Load the recipe's reference to run beside the policy. Both take the slower of their layouts."""
     start = job.reference_starts.get(MAIN)
     live = open_reference(job.resolved, MAIN, tokenizer, start, trees, job.ranks, whole=True)
+    _check_width(scorer, live)
     slower = max((scorer.layout, live.layout), key=LAYOUTS.index)
     if scorer.layout != slower:
         choose_layout(scorer, trees, slower)
@@ -141,3 +149,13 @@ def _named_live(job: Job, scorer: Scorer, tokenizer: PreTrainedTokenizerBase, tr
         choose_layout(live, trees, slower)
     scorer.alone = live.alone = scorer.alone or live.alone
     return live
+
+
+def _check_width(scorer: Scorer, live: Scorer) -> None:
+    """Raise UserError when the reference has fewer logits than the policy. Further ones are left out."""
+    own, other = (int(one.model.config.get_text_config().vocab_size) for one in (scorer, live))
+    if other < own:
+        raise UserError(
+            f"it has {other:,} logits, and the policy has {own:,}: their distributions can't be compared",
+            where=f"references.{MAIN}", expected="a model with as many logits as the policy, or more",
+        )  # fmt: skip

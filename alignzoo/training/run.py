@@ -38,7 +38,7 @@ from alignzoo.training.master_weights import memory_words
 from alignzoo.training.online import Online
 from alignzoo.training.policy import device_of, open_data, open_policy
 from alignzoo.training.preflight import check_enough_rows, check_positions, no_router_loss, preflight
-from alignzoo.training.references import MAIN, References, live_reference, score_references
+from alignzoo.training.references import MAIN, References, check_vocabularies, live_reference, score_references
 from alignzoo.training.replies import greedy_replies, judge_again, judge_replies
 from alignzoo.training.reporting import Reporting
 from alignzoo.training.row_filter import filtered
@@ -167,6 +167,7 @@ def _phases(job: Job) -> dict[str, Any]:
     recipe, ranks = job.recipe, job.ranks
     _write_recipe(job)
     tokenizer, data = _tokenize(job)
+    check_vocabularies(job, tokenizer)
     online = Online.of(job, data, tokenizer)
     scorer, layout = open_policy(
         job.resolved, tokenizer, job.start, online.probes(tokenizer) if online else data.train.trees, ranks,

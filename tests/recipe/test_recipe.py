@@ -47,8 +47,8 @@ def message(path, *arguments) -> str:
     return str(error.value)
 
 
-NEED_A_PACKAGE = {*(ROOT / "recipes" / "zoo").glob("*.yaml"), *(ROOT / "recipes" / "online").glob("*o_hh.yaml")} - {
-    ROOT / "recipes" / "online" / "dpo_hh.yaml"
+NEED_A_PACKAGE = {*(ROOT / "recipes" / "zoo").glob("*.yaml"), *(ROOT / "recipes" / "online").glob("*_hh.yaml")} - {
+    ROOT / "recipes" / "online" / f"{name}_hh.yaml" for name in ("dpo", "raft", "best_of_n")
 }
 """`tests/plugins` has these, with the package installed."""
 

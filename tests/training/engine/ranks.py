@@ -31,8 +31,8 @@ class Rare(Scorer):
         super().__init__(model, layout)
         model.rare = torch.nn.Parameter(torch.zeros(()))
 
-    def forward(self, forest, statistics=(), live=None):
-        found = super().forward(forest, statistics, live)
+    def forward(self, forest, *arguments):
+        found = super().forward(forest, *arguments)
         if (forest.tokens == MARK).any():
             found["log_prob"] = found["log_prob"] + self.model.rare * (forest.target == MARK)
         return found

@@ -13,8 +13,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedModel
 
 ROOT = Path(__file__).parent.parent.parent.parent
-sys.path.insert(0, str(ROOT / "plugins" / "alignzoo-zoo"))
+sys.path[:0] = [str(ROOT / "plugins" / f"alignzoo-{name}") for name in ("zoo", "distill")]
 
+from alignzoo_distill import GKD, DistiLLM2  # noqa: E402
 from alignzoo_zoo import MODIFIERS as ZOO_MODIFIERS  # noqa: E402
 from alignzoo_zoo import OBJECTIVES as ZOO  # noqa: E402
 from alignzoo_zoo.batch import BetaDPO  # noqa: E402
@@ -64,6 +65,8 @@ def compositions() -> dict[str, Objective]:
         "apo_zero_unpaired + sft": two(APOZeroUnpaired(), SFT()),
         "bco + beta_dpo": two(BCO(), BetaDPO()),
         "tr_dpo + sft": two(TRDPO(every=2), SFT()),
+        "gkd + gkd": two(GKD(beta=0.1), GKD(beta=1.0)),
+        "distillm2 + sft": two(DistiLLM2(), SFT()),
     }
 
 

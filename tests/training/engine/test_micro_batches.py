@@ -47,7 +47,7 @@ def test_what_is_left_of_a_difference_is_rounding(cache, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["dpo", "sft", "kto", "tdpo2", "sampo", "pl_dpo", "bradley_terry"])
+@pytest.mark.parametrize("name", ["dpo", "sft", "kto", "tdpo2", "sampo", "pl_dpo", "bradley_terry", "gkd + gkd"])
 def test_no_layout_changes_the_gradient(cache, name):
     forest = take(build(EVERY[name], cache, micro_batch_tokens=600))
     plain = take(build(EVERY[name], cache, micro_batch_tokens=600, layout="plain"))

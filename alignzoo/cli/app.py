@@ -97,7 +97,9 @@ class _Lazy(click.Group):
 @click.version_option(__version__, prog_name="alignzoo")
 @click.option("--no-plugins", is_flag=True, help="Run no third-party code: no installed plugins, no plugin files.")
 def alignzoo(no_plugins: bool) -> None:
-    """Align a language model with preferences. A recipe names the objective, the model and the data.
+    """Align a language model with preferences.
+
+    A recipe names the objective, the model and the data.
 
     alignzoo run recipes/dpo_hh.yaml objective.beta=0.2
 
@@ -109,7 +111,10 @@ def alignzoo(no_plugins: bool) -> None:
 
 
 def main() -> None:
-    """Run the command line and exit. Invalid input prints no traceback unless ALIGNZOO_TRACEBACK=1."""
+    """Run the command line and exit.
+
+    Invalid input prints no traceback unless ALIGNZOO_TRACEBACK=1.
+    """
     # torch's threads spin while they wait for each other, which slows a run severalfold beside another busy process.
     # torch reads the variable on import; no number depends on it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -123,7 +128,10 @@ def main() -> None:
 
 
 def _check_working_directory() -> None:
-    """Raise UserError if the working directory was removed: libraries end the process where there is none."""
+    """Raise UserError if the working directory was removed.
+
+    Libraries end the process where there is none.
+    """
     try:
         os.getcwd()
     except OSError:
@@ -177,7 +185,10 @@ def _report(error: Exception, lines: list[str], code: int) -> int:
 
 
 def _warn_of_failed_plugins() -> None:
-    """Print one line after a command that loaded plugins; a command that names only built-ins loads none."""
+    """Print one line if plugins failed to load, after a command that loaded them.
+
+    A command that names only built-ins loads none.
+    """
     if "alignzoo.registry.lookup" in sys.modules and "plugins" not in sys.argv[1:3]:
         failed = sys.modules["alignzoo.registry.lookup"].registry().failures()
         if failed:

@@ -14,7 +14,10 @@ import click
 
 @click.group(name="cache", short_help="The reference log-probs and tokens on disk: ls, verify, prune.")
 def command() -> None:
-    """Manage the reference cache and the token store (in ALIGNZOO_CACHE, or ~/.cache/alignzoo)."""
+    """Manage the reference cache and the token store.
+
+    Both are in ALIGNZOO_CACHE, or ~/.cache/alignzoo.
+    """
 
 
 def _entries() -> list[dict[str, Any]]:
@@ -48,7 +51,10 @@ def _entries() -> list[dict[str, Any]]:
 
 
 def _files(path: Path) -> list[os.stat_result]:
-    """The status of a file or of the files in a folder, as far as they exist when they are looked at."""
+    """Return the status of a file, or of the files in a folder.
+
+    Files that are removed meanwhile are left out, and so are those of a folder that this user can't read.
+    """
     found = []
     try:
         for one in path.iterdir() if path.is_dir() else [path]:
@@ -98,10 +104,10 @@ def _date(seconds: float) -> str:
 @command.command(name="verify")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(as_json: bool) -> None:
-    """Check every shard of the reference cache and every folder of the token store against its digests.
+    """Check the reference cache and the token store against their digests.
 
-    The exit code is 1 if one is damaged. Runs compute damaged parts again. What this user can't read is listed, and is
-    not damaged.
+    Every shard and every folder of tokens is checked. The exit code is 1 if one is damaged. Runs compute damaged parts
+    again. What this user can't read is listed, and is not damaged.
     """
     entries, tokens = _entries(), _tokens()
     damaged = [path for entry in entries for path in entry["damaged"]] + tokens["damaged"]
@@ -151,9 +157,10 @@ def _tokens() -> dict[str, list[str]]:
 @click.option("--all", "everything", is_flag=True, help="Remove every reference and all tokens.")
 @click.option("--dry-run", is_flag=True, help="Print without removing.")
 def prune(older_than: float | None, everything: bool, dry_run: bool) -> None:
-    """Remove damaged and leftover temporary files; with --older-than or --all, references and tokens too.
+    """Remove damaged and leftover temporary files from the cache.
 
-    Runs compute again what they need, so pruning costs only time.
+    With --older-than or --all, references and tokens are removed too. Runs compute again what they need, so pruning
+    costs only time.
     """
     from alignzoo.core.files import is_left_over, remove
     from alignzoo.core.paths import cache_root

@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Check everything, print the plan, run nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print table.json on stdout.")
 def command(recipes: tuple[str, ...], dry_run: bool, as_json: bool, **options: Any) -> None:
-    """Train every RECIPE at every grid point and seed, measure all runs alike, and write a folder with the table.
+    """Train every RECIPE at every grid point and seed, and write a folder with the table.
 
-    Shared work is done once: the starting run, the tokens, the reference pass. The same command continues a stopped
-    comparison, and finished runs are not repeated. A failed run is marked in its row.
+    All runs are measured alike. Shared work is done once: the starting run, the tokens, the reference pass. The same
+    command continues a stopped comparison, and finished runs are not repeated. A failed run is marked in its row.
     """
     from alignzoo.compare.plan import make_plan
     from alignzoo.compare.spec import make_judges
@@ -90,7 +90,10 @@ def _drawn(folder: Path) -> Table:
 
 
 def _comparison(recipes: tuple[str, ...], options: dict[str, Any]) -> tuple[Comparison, Node]:
-    """Build the comparison from a file, the command line, or both; the command line takes precedence."""
+    """Build the comparison from a file, the command line, or both.
+
+    The command line takes precedence.
+    """
     from alignzoo.compare.spec import is_comparison, read_comparison, validate_comparison
     from alignzoo.recipe.parse import COMMAND_LINE, Node, Origin
 
@@ -131,7 +134,10 @@ def _value(text: str) -> Any:
 
 
 def _check_names(plan: Plan) -> None:
-    """Raise UserError, before any run, for a baseline that is no row or a metric of no validation row."""
+    """Raise UserError, before any run, for an unknown baseline or metric.
+
+    The baseline must be a row of the table, and `select` a metric of validation rows.
+    """
     from alignzoo.compare.columns import KNOWN, OF_JUDGE, PAIRS, REPLIES
     from alignzoo.core.errors import UserError, nearest
 

@@ -86,7 +86,11 @@ def _chosen(
     resolved: Resolved, found: TokenizedDataset, reader: RowReader, chosen: str | None, worst: Worst | None,
     split: str | None, count: int,
 ) -> list[tuple[str, int, str]]:  # fmt: skip
-    """Return split, index and words of the rows to show. Raises UserError for a split or a row that isn't there."""
+    """Return split, index and description of each row to show.
+
+    Raises:
+        UserError: There is no such split or row.
+    """
     from alignzoo.core.errors import UserError, nearest
     from alignzoo.data.worst_rows import worst_rows
 

@@ -1,4 +1,7 @@
-"""Descriptions of what a recipe can name, as plain values: of any kind, and more of objectives and modifiers."""
+"""Descriptions of what a recipe can name, as plain values.
+
+Those of objectives and modifiers have more entries than those of other kinds.
+"""
 
 from __future__ import annotations
 
@@ -125,7 +128,7 @@ def lines_of(cls: type) -> int:
 
 
 def needs(cls: Any) -> str:
-    """Return what an objective or a modifier needs beyond the defaults, as a comma-separated list."""
+    """Return the comma-separated needs of an objective or a modifier beyond the defaults."""
     return ", ".join(_needs(cls))
 
 

@@ -60,7 +60,11 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
 
 
 def _find(name: str) -> list[dict[str, Any]]:
-    """Describe everything called `name`. Raises UserError with the nearest spelling of any kind."""
+    """Describe every component called `name`, of any kind.
+
+    Raises:
+        UserError: Nothing has this name. The error gives the nearest spelling of any kind.
+    """
     from alignzoo.core.errors import UserError, nearest
     from alignzoo.registry.lookup import registry
 
@@ -89,7 +93,10 @@ def _table(entries: list[dict[str, Any]], keys: tuple[str, ...]) -> None:
 
 
 def _losses(entries: list[dict[str, Any]]) -> None:
-    """Print objectives by the data that they are for, and modifiers in one table, each by family."""
+    """Print objectives by the data that they are for, or modifiers in one table.
+
+    Each table is ordered by family.
+    """
     keys = ("name", "family", "paper", "needs", "package")
     cited = [entry | {"paper": _citation(entry)} for entry in entries]
     if any("have" not in entry for entry in entries):
@@ -103,7 +110,10 @@ def _losses(entries: list[dict[str, Any]]) -> None:
 
 
 def _citation(entry: dict[str, Any]) -> str:
-    """The arXiv id, if any, and the authors without remarks: "2305.18290 Rafailov et al. 2023"."""
+    """Return the arXiv id, if any, and the authors: "2305.18290 Rafailov et al. 2023".
+
+    Remarks in parentheses are dropped.
+    """
     authors = re.sub(r" \(.*?\)", "", entry["source"].partition(",")[0])
     return f"{entry['paper']} {authors}".strip()
 

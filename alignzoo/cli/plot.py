@@ -20,7 +20,10 @@ SUFFIXES = (".svg", ".png", ".html")
     "--columns", type=click.IntRange(1, 20), default=6, show_default=True, help="Panels in a row (.svg and .png)."
 )
 def command(names: tuple[str, ...], output: Path, columns: int) -> None:
-    """Draw loss and gradient weights as functions of the margin: of each OBJECTIVE, or of all by family."""
+    """Draw loss and gradient weights as functions of the margin.
+
+    The figure has a panel for each OBJECTIVE, or for all objectives by family.
+    """
     from alignzoo.core.errors import NotWritten, UserError
     from alignzoo.registry.lookup import registry
 
@@ -49,7 +52,10 @@ def command(names: tuple[str, ...], output: Path, columns: int) -> None:
 
 
 def _by_family(known: dict[str, Any]) -> dict[str, Any]:
-    """Order by family, the family with the fewest requirements first; within one, in the order of registration."""
+    """Order objectives by family, the family with the fewest requirements first.
+
+    Within a family, the order is that of registration.
+    """
     families: dict[str, list[str]] = {}
     for name, cls in known.items():
         families.setdefault(cls.family, []).append(name)

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Checked:
-    """Results of the kit for an objective, or for a modifier on an objective that it applies to."""
+    """Results of the conformance kit for an objective or a modifier.
+
+    A modifier is checked on an objective that it applies to.
+    """
 
     name: str
     package: str
@@ -48,9 +51,10 @@ def check(
     everything: bool,
     as_json: bool,
 ) -> None:
-    """Check the objective NAME with fields KEY=VALUE, or everything that the package NAME registers.
+    """Check an objective, or everything that a package registers.
 
-    With --file alone, check everything in the file. The exit code is 1 if any check fails.
+    NAME is an objective, with fields KEY=VALUE, or a package. With --file alone, check everything in the file. The exit
+    code is 1 if any check fails.
     """
     if name is not None and "=" in name:
         fields, name = (name, *fields), None

@@ -1,4 +1,4 @@
-"""`alignzoo plugins new`: write a package with an objective, a recipe and tests to start from."""
+"""`alignzoo plugins new`: write a starter package with an objective, a recipe and tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 @click.argument("name")
 @click.option("--into", type=Path, default=Path(), help="Parent folder; default: this one.")
 def new(name: str, into: Path) -> None:
-    """Write a package alignzoo-NAME with an objective NAME, a recipe and tests, and print the next steps."""
+    """Write a package alignzoo-NAME with an objective NAME, and print the next steps.
+
+    The package also has a recipe and tests.
+    """
     folder = write(name, into)
     click.echo(f"{folder}: an objective '{name}', a recipe, tests. Next:\n")
     for line in (

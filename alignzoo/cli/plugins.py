@@ -1,4 +1,7 @@
-"""`alignzoo plugins`: for plugin authors, `new` and `check`. `alignzoo list plugins` lists what is installed."""
+"""`alignzoo plugins`: create (`new`) and check (`check`) a plugin, for its author.
+
+`alignzoo list plugins` lists the installed ones.
+"""
 
 from __future__ import annotations
 

@@ -14,7 +14,10 @@ import click
 @click.option("--prompts", type=click.IntRange(1), default=3, show_default=True, help="Number of prompts.")
 @click.option("--json", "as_json", is_flag=True, help="Print every draw as JSON lines.")
 def command(run: Path, step: int | None, prompts: int, as_json: bool) -> None:
-    """Print the draws that a step of the run in folder RUN learnt from, with rewards and advantages."""
+    """Print the draws that a step learned from, with rewards and advantages.
+
+    RUN is the folder of the run.
+    """
     from alignzoo.rollouts.browse import replies_of, rollout_of
     from alignzoo.training.records import Line, read_lines
 

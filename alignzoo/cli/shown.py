@@ -1,4 +1,7 @@
-"""Rows in the terminal as the model sees them: roles at the left, and what is scored in brackets."""
+"""Rows in the terminal as the model sees them.
+
+Roles are at the left, and the scored tokens are in brackets.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`alignzoo table`: draw the table of comparisons or measured runs again, without training."""
+"""`alignzoo table`: redraw the table of comparisons or measured runs, without training."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ def command(
     folders: tuple[Path, ...], output: Path | None, baseline: str | None, select: str | None,
     evaluation: tuple[str, ...], allow_different_data: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Print one table of every FOLDER: comparisons, single runs that a comparison has measured, or both.
+    """Print one table of every FOLDER: comparisons, measured runs, or both.
 
-    Nothing is trained or measured. The figures of every held-out row are read from the folders.
+    A single run must have been measured by a comparison. Nothing is trained or measured. The figures of every held-out
+    row are read from the folders.
     """
     from alignzoo.compare.gather import gather
     from alignzoo.compare.table import build

@@ -129,9 +129,10 @@ def _check_rows(reader: RowReader, recipe: Recipe) -> None:
 
 
 def _row_lines(resolved: Resolved, reader: RowReader) -> list[str]:
-    """Lines on the sources of the rows, truncated and repeated rows, and rows that are trained on and evaluated.
+    """Return lines on the sources, truncation, repetition and overlap of the rows.
 
-    A run finds the tokens in the store. Raises UserError when too few rows are left for a batch.
+    Overlapping rows are trained on and evaluated. A run finds the tokens in the store. Raises UserError when too few
+    rows are left for a batch.
     """
     from alignzoo.cli.data import tokenizer_of
     from alignzoo.core.console import Screen

@@ -1,4 +1,4 @@
-"""Find the parts of a rendered chat that are scored: the assistant's turns after the prompt.
+"""Find the scored parts of a rendered chat: the assistant's turns after the prompt.
 
 A template that marks what the assistant generates (`{% generation %}`) decides for data of SFT. Otherwise a turn is the
 text that the template adds to the chat before it, its generation prompt included, up to the token that ends the turn.
@@ -64,7 +64,10 @@ def render_scored(template: ChatTemplate, row: Row, train_on: TrainOn) -> list[R
 
 
 def _shared(row: Row) -> int:
-    """Return how many messages of their context all completions of a row have in common; 0 for a single one."""
+    """Return the number of leading context messages that all completions of a row share.
+
+    It is 0 for a single completion.
+    """
     contexts = [completion.context for completion in row.completions]
     if len(contexts) == 1:
         return 0
@@ -100,7 +103,10 @@ def _marked(template: ChatTemplate, row: Row, train_on: TrainOn, inputs: Inputs)
 def _left_out(
     template: ChatTemplate, messages: Sequence[Message], first: int, scored: str, inputs: Inputs
 ) -> frozenset[str]:
-    """Return what the template drops of the assistant's messages from `first` on: `"turns"`, `"tool calls"`."""
+    """Return the kinds of parts that the template drops from the assistant's messages.
+
+    The kinds are `"turns"` and `"tool calls"`. Messages before `first` do not count.
+    """
     own = [n for n in range(first, len(messages)) if messages[n]["role"] == "assistant"]
     lost = {"turns"} if any(is_shortened(messages[n], scored) for n in own) else set()
     if any(messages[n].get("tool_calls") for n in own):

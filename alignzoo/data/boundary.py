@@ -93,7 +93,10 @@ class BoundaryTokenizer:
         return ids[first:last] if first or last < len(ids) else ids, first
 
     def _cut_by_decoding(self, text: str, ids: Ids, position: int, special: bool) -> Cut:
-        """Cut without usable offsets: extend the common prefix while its text stays within the beginning."""
+        """Cut by decoding: extend the common prefix while its text stays within the beginning.
+
+        This needs no offsets.
+        """
         beginning = self.tokenizer(text[:position], add_special_tokens=special)["input_ids"]
         beginning = beginning[: len(beginning) - self.num_suffix] if special else beginning
         best = common_prefix_length([ids, beginning], len(beginning))
@@ -136,7 +139,10 @@ def place_of(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _composes(text: str, position: int) -> bool:
-    """Return True if Unicode normalization merges the character with those before it, which breaks offsets."""
+    """Return True if Unicode normalization merges the character with preceding ones.
+
+    Such a merge breaks offsets.
+    """
     if text[position : position + 1] < "\u0300":  # no lower code point composes with a preceding character
         return False
     before, after = text[max(0, position - 8) : position], text[position : position + 8]
@@ -146,7 +152,10 @@ def _composes(text: str, position: int) -> bool:
 
 
 def _without_trimmed_offsets(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """Return the tokenizer, or a copy whose offsets include the white space of a token. The ids are the same."""
+    """Return the tokenizer, or a copy whose offsets include a token's white space.
+
+    The ids are the same.
+    """
     post = tokenizer.backend_tokenizer.post_processor if tokenizer.is_fast else None
     state = b"" if post is None else post.__getstate__()
     if post is None or b'"trim_offsets":true' not in state:

@@ -1,4 +1,4 @@
-"""Render chat messages with the tokenizer's chat template and find where the scored text begins."""
+"""Render chats with the tokenizer's chat template and find where scored text begins."""
 
 from __future__ import annotations
 
@@ -87,7 +87,11 @@ class ChatTemplate:
         self.end_tokens = () if whole_turns else tuple(str(token) for token in tokenizer.added_tokens_decoder.values())
 
     def render_row(self, row: Row) -> list[RenderedText]:
-        """Render the prompt of a chat row with each of its completions. Raises UserError with the row's id."""
+        """Render the prompt of a chat row with each of its completions.
+
+        Raises:
+            UserError: The row can't be rendered. The error has the row's id.
+        """
         with self.naming(row):
             inputs = inputs_of(row)
             prompt = self.render_prompt(row.prompt, inputs)  # type: ignore[arg-type]
@@ -117,7 +121,10 @@ class ChatTemplate:
             raise UserError(f"the chat template fails on this row: {error}", where=row.id) from None
 
     def render_prompt(self, messages: Sequence[Message], inputs: Inputs = NO_INPUTS) -> str:
-        """Render messages up to where the answer begins. An assistant message at the end is left open."""
+        """Render messages up to the start of the answer.
+
+        An assistant message at the end is left open.
+        """
         if not messages:  # transformers renders no empty chat
             return self._around((), answer_message(PLACEHOLDER), inputs)[0]
         option = "continue_final_message" if is_unfinished(messages) else "add_generation_prompt"
@@ -132,7 +139,11 @@ class ChatTemplate:
         return render(messages, prompt, answer, inputs)
 
     def _new_turn(self, messages: Sequence[Message], prompt: str, answer: Message, inputs: Inputs) -> RenderedText:
-        """Return the template's own text if it holds the whole answer, else prompt + answer + end of turn."""
+        """Render a new assistant turn behind the prompt.
+
+        The text is the template's own if it holds the whole answer, or if `thinking` is `template`. Else it is prompt +
+        answer + end of turn.
+        """
         text = self.render([*messages, answer], inputs)
         thoughts = reasoning(answer)
         content = _without_opened_tag(prompt, words(answer))
@@ -175,7 +186,10 @@ class ChatTemplate:
         return RenderedText(self.trim_turn(prompt + rest + after), len(prompt), len(prompt), "thinking")
 
     def drops_calls(self, text: str, messages: Sequence[Message], n: int, inputs: Inputs) -> bool:
-        """Return True if message `n` has tool calls and the template renders the same text without them."""
+        """Return True if the template drops the tool calls of message `n`.
+
+        It then renders the same text without them.
+        """
         own = messages[n]
         if not own.get("tool_calls"):
             return False
@@ -221,7 +235,11 @@ class ChatTemplate:
         return MARKS.search(self._source(inputs)) is not None
 
     def render_marked(self, messages: Sequence[Message], inputs: Inputs) -> tuple[str, list[tuple[int, int]]]:
-        """Render messages. Returns the text and the character ranges that the template marks as generated."""
+        """Render messages and find the text that the template marks as generated.
+
+        Returns:
+            The text, and the character range of each marked part.
+        """
         from transformers.utils.chat_template_utils import render_jinja_template
 
         arguments = {"chat_template": self._source(inputs)} | self._arguments(inputs)
@@ -252,7 +270,10 @@ def with_fixed_date(template: str, today: date) -> str:
 
 
 def _without_opened_tag(prompt: str, content: str) -> str:
-    """Return the content without a first tag (`<think>`) that the generation prompt already ends with."""
+    """Return the content without a first tag with which the generation prompt ends.
+
+    `<think>` is such a tag.
+    """
     tag = re.match(r"\s*(<[^<>\s]+>)", content)
     if not tag or not prompt.rstrip().endswith(tag[1]):
         return content

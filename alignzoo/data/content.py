@@ -1,4 +1,4 @@
-"""Equality of rows and prompts after normalization, as 64-bit hashes; rows that are there twice.
+"""Equality of rows and prompts after normalization, as 64-bit hashes; repeated rows.
 
 Two texts are equal here if they are after Unicode NFC and case folding, with every run of white space as one space and
 none at the ends. A prompt is the texts of its messages without their roles. A row is its prompt, its completions in any
@@ -49,7 +49,7 @@ class Content:
         return Content(self.prompts[mask], self.rows[mask])
 
     def repeats(self) -> dict[str, int]:
-        """Count the rows that equal an earlier one, and those whose prompt equals an earlier row's."""
+        """Count the rows that equal an earlier one, and those with the prompt of an earlier one."""
         return {"rows": repeats(self.rows), "prompts": repeats(self.prompts)}
 
     def also_in(self, other: Content) -> dict[str, int]:
@@ -101,7 +101,10 @@ def _hash(text: str) -> int:
 
 
 def overlap_lines(report: Mapping[str, Any]) -> list[str]:
-    """Return a line for each kind of evaluation row that equals a training row, or has its prompt."""
+    """Return a line for each set of evaluation rows that overlaps with the training rows.
+
+    A row overlaps if it equals a training row, or has its prompt.
+    """
     found = {"held-out rows": report["overlap"]}
     found |= {f"rows of eval.data.{name}": own["overlap"] for name, own in report.get("evaluation", {}).items()}
     return [

@@ -1,4 +1,4 @@
-"""Convert rows to the shape that an objective takes: pairs, labeled single completions, or ranked lists.
+"""Convert rows to an objective's shape: pairs, labeled completions, or ranked lists.
 
 | row               | pairwise objective      | ranked objective | unpaired objective                          |
 |-------------------|-------------------------|------------------|---------------------------------------------|
@@ -92,7 +92,7 @@ def convert_rows(
 
 
 def _each_labeled(row: Row, wanted: Set[str]) -> list[Row]:
-    """Return a row for each completion, if each has a label of its own, and else the row as it is.
+    """Return a row for each completion if each has a label of its own, else the row as it is.
 
     Rows of several answers to one prompt stay whole for objectives that compare. Steps are never compared.
     """
@@ -104,7 +104,7 @@ def _each_labeled(row: Row, wanted: Set[str]) -> list[Row]:
 
 
 def further_pairs(rows: Sequence[Row], kept: Sequence[Row], skipped: Sequence[Skipped]) -> Counter[str]:
-    """Count what `convert_rows` makes of rows beyond one each, by the part of the id before the first "/"."""
+    """Count the rows that `convert_rows` adds, by the part of the id before the first "/"."""
     made = Counter(one.id.partition("/")[0] for part in (kept, skipped) for one in part)
     return made - Counter(row.id.partition("/")[0] for row in rows)
 
@@ -125,9 +125,10 @@ def convert_side(
 def to_prompts(
     rows: Sequence[Row], train_on: TrainOn = "assistant", with_best: bool = False
 ) -> tuple[list[Row], list[Skipped]]:
-    """Return the prompts that completions are drawn for, and the rows without one that ends where a reply begins.
+    """Return the prompts that completions are drawn for, and the skipped rows.
 
-    With `with_best` each has the row's best completion beside it, which answers the last prompt of a chat.
+    A skipped row has no prompt that ends where a reply begins. With `with_best` each prompt has the row's best completion
+    beside it, which answers the last prompt of a chat.
     """
     kept: list[Row] = []
     skipped: list[Skipped] = []
@@ -231,14 +232,14 @@ def number_of_pairs(rule: PairRule, count: int) -> int:
 
 
 def pair_places(rule: PairRule, count: int) -> Iterable[tuple[int, int]]:
-    """Return the places (better, worse) of each pair that a rule makes of a list of `count`, best first."""
+    """Return the (better, worse) places of a rule's pairs in a list of `count`, best first."""
     if rule == "all":
         return combinations(range(count), 2)
     return pairwise(range(count)) if rule == "adjacent" else [(0, count - 1)]
 
 
 def _pairs(row: Row, rule: PairRule, ties: bool = False) -> Iterator[Row]:
-    """Yield pairs of a ranked list. Completions with equal scores form a pair only with `ties`."""
+    """Yield pairs of a ranked list; equal scores form a pair only with `ties`."""
     for i, j in pair_places(rule, len(row.completions)):
         better, worse = row.completions[i], row.completions[j]
         if "score" not in better.columns or ties or better.columns["score"] > worse.columns.get("score", -np.inf):
@@ -304,7 +305,7 @@ def is_tied(row: Row) -> bool:
 
 
 def _desirable(row: Row, b: int) -> float:
-    """Return a single completion's label; of several completions, 1 for the first and its ties, else 0."""
+    """Return a single completion's label; of several, 1 for the first and its ties, else 0."""
     if len(row.completions) == 1:
         return row.completions[0].columns.get("desirable", 1.0)
     best, own = (row.completions[n].columns.get("score") for n in (0, b))

@@ -24,7 +24,9 @@ def tokenized_dataset(
     resolved: Resolved, tokenizer: PreTrainedTokenizerBase, log: Log, today: date | None = None,
     reader: RowReader | None = None,
 ) -> TokenizedDataset:  # fmt: skip
-    """Return the rows of a recipe and of its evaluation sets from the token store, which makes those that it lacks.
+    """Return the rows of a recipe and of its evaluation sets from the token store.
+
+    Rows that the store lacks are tokenized and stored.
 
     Args:
         resolved: The recipe.

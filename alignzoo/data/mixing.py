@@ -18,9 +18,10 @@ GOLDEN = 0x9E3779B97F4A7C15
 
 
 def draws(counts: Sequence[int], weights: Sequence[float]) -> list[int]:
-    """Return how many rows of each source are drawn: in proportion to the weights, as many as there are.
+    """Return how many rows of each source are drawn, in proportion to the weights.
 
-    The source that is used up first, relative to its weight, gives all of its rows.
+    The number of rows is the largest possible. The source that is used up first, relative to its weight, gives all of
+    its rows.
 
     Args:
         counts: The rows of each source.
@@ -31,7 +32,10 @@ def draws(counts: Sequence[int], weights: Sequence[float]) -> list[int]:
 
 
 def shares(counts: Sequence[int], limit: int) -> list[int]:
-    """Divide `limit` rows among the sources in proportion to their counts, by largest remainders."""
+    """Divide `limit` rows among the sources in proportion to their counts.
+
+    Fractions are rounded by largest remainders.
+    """
     total = sum(counts)
     if limit >= total:
         return list(counts)
@@ -87,9 +91,10 @@ def _scrambled(mixed: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def interleave(
     streams: Mapping[str, Iterator[tuple[bool, T]]], counts: Mapping[str, int], seed: int
 ) -> Iterator[tuple[bool, T]]:
-    """Merge the streams of several sources so that the counted items of each are spread evenly, at random places.
+    """Merge the streams of sources so that the counted items of each are spread evenly.
 
-    Every beginning of the result has about the proportions of the whole. Each source keeps its own order.
+    The places are random. Every beginning of the result has about the proportions of the whole. Each source keeps its
+    own order.
 
     Args:
         streams: (is not counted, item) of each source.
@@ -106,7 +111,10 @@ def interleave(
 def _placed(
     stream: Iterator[tuple[bool, T]], count: int, random: Random
 ) -> Iterator[tuple[float, tuple[bool, T]]]:  # fmt: skip
-    """Yield each item with its place in [0, 1). Items that are not counted stay behind the one before them."""
+    """Yield each item with its place in [0, 1).
+
+    Items that are not counted stay behind the one before them.
+    """
     place, n = 0.0, 0
     for beside, item in stream:
         if not beside:

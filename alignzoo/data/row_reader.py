@@ -1,4 +1,7 @@
-"""Read a source's rows on demand: splits that are small together stay in memory, others are read again."""
+"""Read a source's rows on demand.
+
+Splits that are small together stay in memory. Others are read again.
+"""
 
 from __future__ import annotations
 

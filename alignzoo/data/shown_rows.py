@@ -1,4 +1,4 @@
-"""Rows as the model sees them: every token with the role that wrote it, and whether it is scored.
+"""Rows as the model sees them: the role of every token, and which tokens are scored.
 
 The roles of a chat are those of its messages. A token that the chat template writes around a message has the role of
 that message, and what it writes before the first message is the system's. In plain text in the form of HH the
@@ -110,10 +110,10 @@ class _ShownRow:
         return {"name": name, "tokens": len(tokens), "scored": int(scored.sum()), "pieces": pieces}
 
     def _ends(self, row: Row) -> list[tuple[str, Ends]]:
-        """Return the text of the prompt with each completion, and where the parts of each role end in it.
+        """Return the text of the prompt with each completion, and the ends of its parts.
 
-        A prompt alone has one text. The list is empty where the template can't render the beginnings of a chat, or
-        there are too many.
+        A part is the text of one role. A prompt alone has one text. The list is empty where the template can't render
+        the beginnings of a chat, or there are too many.
         """
         if is_chat(row) and sum(len(row.prompt) + len(one.context) for one in row.completions) > MOST_MESSAGES:
             return []
@@ -148,9 +148,10 @@ class _ShownRow:
         return [*ends, (len(text), "assistant")]  # behind a prompt alone: where the reply begins
 
     def _before(self, messages: Sequence[Message], inputs: Inputs) -> int:
-        """Return the characters that the template writes before the first message, such as tools or a default system.
+        """Return the number of characters that the template writes before the first message.
 
-        The first message is written once more, behind an answer: the text that it adds there is its own.
+        Tools or a default system message are such text. The first message is written once more, behind an answer: the
+        text that it adds there is its own.
         """
         template = self.encoder.template
         assert template is not None
@@ -163,7 +164,10 @@ class _ShownRow:
         return len(alone) - len(own) if own and alone.endswith(own) else 0
 
     def _roles(self, prompt: list[int], own: list[int], text: str, ends: Ends) -> list[str]:
-        """Return the role of each token of prompt and branch; `text` for all where they are not those of the text."""
+        """Return the role of each token of prompt and branch.
+
+        All roles are `text` where the tokens are not those of the text.
+        """
         positions = [min(end, len(text)) for end, _ in ends]
         ((ids, cuts),) = self.encoder.boundary.tokenize([text], [positions], special=not is_chat(self.row))
         roles: list[str] = []
@@ -242,7 +246,10 @@ def first_rows(
     resolved: Resolved, tokenizer: PreTrainedTokenizerBase, dataset: TokenizedDataset, today: date | None = None,
     count: int = 3,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Return the first training rows, and the first row of each evaluated part, as `show_rows` does."""
+    """Return the first training rows, and the first row of each evaluated part.
+
+    The result is that of `show_rows`.
+    """
     counts = {"train": count} | dict.fromkeys(dataset.splits[1:], 1)
     wanted = [
         (split, index, row)

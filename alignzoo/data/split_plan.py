@@ -49,7 +49,10 @@ class SplitRows:
 
 @dataclass
 class SplitPlan:
-    """Use of every row of a source, in reading order, at one byte a row, and 16 for the hashes of its content."""
+    """Use of every row of a source, in reading order.
+
+    It takes one byte a row, and 16 for the hashes of its content.
+    """
 
     source: DataSource
     rows: SplitRows
@@ -80,7 +83,7 @@ class SplitPlan:
         return Content.joined([self.hashes[place].taken(own & side > 0) for place, own in self.marks.items()])
 
     def by_source(self) -> dict[str, dict[str, int]]:
-        """Return the counts of each source of a mixture: rows read, used, and not used for each reason."""
+        """Return the row counts of each source of a mixture: read, used, and unused by reason."""
         found = {}
         for name in self.source.parts:
             read = sum(len(own) for (part, _), own in self.marks.items() if part == name)

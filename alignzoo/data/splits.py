@@ -36,9 +36,10 @@ ReadSplit = Callable[[Place], Iterable[Row | Skipped]]
 
 
 def read_rows(source: DataSource) -> SplitRows:
-    """Read a source, hold rows out, apply its limits, and flip its share of noisy training labels.
+    """Read a source, hold rows out, apply its limits, and flip some training labels.
 
-    The held-out rows and the flipped labels do not depend on the order of the rows.
+    The share of flipped labels is `label_noise`. The held-out rows and the flipped labels do not depend on the order of
+    the rows.
 
     Raises:
         UserError: No row can be used, two rows have the same id, or no row can be held out.
@@ -65,9 +66,10 @@ def places(source: DataSource, evaluation: bool = False) -> list[Place]:
 
 
 def rows_of(source: DataSource, place: Place) -> Iterator[Row | Skipped]:
-    """Yield a split's rows, those that can't be tokenized as skipped. In a mixture, ids begin with the source's name.
+    """Yield a split's rows, with those that can't be tokenized as skipped.
 
-    Errors of the source's code become a RunFailed that names the source.
+    In a mixture, ids begin with the source's name. Errors of the source's code become a RunFailed that names the
+    source.
     """
     name, split = place
     part = source.parts[name]
@@ -78,12 +80,15 @@ def rows_of(source: DataSource, place: Place) -> Iterator[Row | Skipped]:
 
 
 def plan_splits(source: DataSource, read: ReadSplit, evaluation: bool = False) -> SplitPlan:
-    """Decide the use of every row in one pass that keeps no row in memory. Raises UserError as `read_rows` does.
+    """Decide the use of every row in one pass that keeps no row in memory.
 
     Args:
         source: The source.
         read: Reads its splits.
         evaluation: All rows that are read are held out, as an evaluation set.
+
+    Raises:
+        UserError: As `read_rows` raises it.
     """
     plan = SplitPlan(source, SplitRows())
     ids = array("q")
@@ -140,7 +145,10 @@ def plan_splits(source: DataSource, read: ReadSplit, evaluation: bool = False) -
 
 
 def holds_out(source: DataSource, where: Sequence[Place]) -> bool:
-    """Return True unless the recipe asks for no held-out row. `where` are the source's `places`."""
+    """Return True unless the recipe asks for no held-out row.
+
+    `where` are the source's `places`.
+    """
     return source.held_out_rows != 0 and any(
         part.held_out_rows != 0 and (part.held_out_fraction > 0 or (name, "test") in where)
         for name, part in source.parts.items()
@@ -148,7 +156,10 @@ def holds_out(source: DataSource, where: Sequence[Place]) -> bool:
 
 
 def _drop_repeats(plan: SplitPlan) -> int:
-    """Mark as dropped all but the first of equal rows on each side, and training rows that are held out too."""
+    """Mark repeated rows of each side, and training rows that are held out too, as dropped.
+
+    The first of equal rows on a side stays.
+    """
     held_out = plan.content(HELD_OUT).rows
     for side in (HELD_OUT, TRAIN):
         content = plan.content(side).rows

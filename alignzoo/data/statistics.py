@@ -84,7 +84,7 @@ def _by_source(rows: SplitRows, train: TokenizedRows, held_out: TokenizedRows) -
 
 
 def source_lines(sources: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Return one line for each source of a mixture: its rows, and its share of the training rows."""
+    """Return a line for each source of a mixture: its rows, and its share of training rows."""
     total = sum(counts["train"] for counts in sources.values())
     lines = []
     for name, counts in sources.items():
@@ -104,7 +104,10 @@ def read_words(counts: Mapping[str, int]) -> str:
 
 
 def data_lines(report: Mapping[str, Any], recipe: Recipe) -> list[str]:
-    """Return a line for each source of a mixture and each evaluation set, and those of `content_lines`."""
+    """Return lines on the sources of a mixture, the evaluation sets, and the rows' content.
+
+    The last ones are those of `content_lines`.
+    """
     lines = source_lines(report.get("sources", {}))
     for name, own in report.get("evaluation", {}).items():
         more = "".join(f", {own[key]:,} {words}" for key, words in BESIDE.items() if own[key])
@@ -113,7 +116,10 @@ def data_lines(report: Mapping[str, Any], recipe: Recipe) -> list[str]:
 
 
 def content_lines(report: Mapping[str, Any], tokens: TokensConfig, allow_overlap: bool = False) -> list[str]:
-    """Return one line for each of: truncated rows, rows on both sides, and repeated rows. None for what there isn't."""
+    """Return one line for each of: truncated rows, rows on both sides, and repeated rows.
+
+    There is no line for a count of zero.
+    """
     lines = [line] if (line := truncation_line(report, tokens)) else []
     lines += [] if allow_overlap else overlap_lines(report)
     sides = {"training rows": report["duplicates"]["train"], "held-out rows": report["duplicates"]["held_out"]}
@@ -126,7 +132,10 @@ def content_lines(report: Mapping[str, Any], tokens: TokensConfig, allow_overlap
 
 
 def truncation_line(report: Mapping[str, Any], tokens: TokensConfig) -> str:
-    """Return how many rows are truncated, those of the evaluation sets included, and the keys that change it."""
+    """Return how many rows are truncated, and the keys that change it.
+
+    Rows of the evaluation sets are included.
+    """
     reports = [report, *report.get("evaluation", {}).values()]
     prompts, completions = (sum(one[f"truncated_{what}"] for one in reports) for what in ("prompts", "completions"))
     parts = [f"{prompts:,} prompts to tokens.max_prompt_length={tokens.max_prompt_length}"] if prompts else []

@@ -85,7 +85,10 @@ class TokenizedDataset:
 
     @property
     def evaluated(self) -> dict[str, TokenizedRows]:
-        """Everything that is evaluated: the held-out rows under an empty name, if there are any, and each set."""
+        """Everything that is evaluated: the held-out rows, and each evaluation set.
+
+        Held-out rows have an empty name, and no entry if there are none.
+        """
         held_out = {"": self.held_out} if len(self.held_out.trees) else {}
         return held_out | self.evaluation
 
@@ -100,7 +103,7 @@ class TokenizedDataset:
 
     @property
     def answered(self) -> TokenizedRows:
-        """The rows whose prompts are answered, and whose figures are compared: the first of `evaluated`."""
+        """The first rows of `evaluated`, whose prompts are answered and figures compared."""
         return next(iter(self.evaluated.values()), self.held_out)
 
 
@@ -230,7 +233,11 @@ class TokenStore:
         return dataset
 
     def _read(self, folder: Path) -> TokenizedDataset | None:
-        """Memory-map a folder's arrays; None if there is no folder. Raises BadFile where it is damaged."""
+        """Memory-map a folder's arrays; None if there is no folder.
+
+        Raises:
+            BadFile: The folder is damaged.
+        """
         try:
             about, train, held_out = read_folder(folder)
             content = read_content(folder / CONTENT)
@@ -267,7 +274,9 @@ class TokensManifest(Manifest):
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], TokenizedRows, TokenizedRows]:
-    """Return about.json, the training and the held-out trees of a folder, memory-mapped, with everything checked.
+    """Return about.json, and the training and the held-out trees of a folder, all checked.
+
+    The trees are memory-mapped.
 
     Raises:
         MissingFile: There is no such folder.
@@ -295,12 +304,18 @@ def read_content(path: Path) -> Content:
 
 
 def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the number of embeddings needed: the highest id + 1, which exceeds `len(tokenizer)` if ids have gaps."""
+    """Return the number of embeddings needed: the highest id + 1.
+
+    It exceeds `len(tokenizer)` if ids have gaps.
+    """
     return max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=-1))
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase, today: date | None = None) -> str:
-    """Return 32 hex digits of vocabulary, special tokens, chat template and code, and of the date if used."""
+    """Return 32 hex digits that identify a tokenizer and its chat template.
+
+    They depend on vocabulary, special tokens, chat template and code, and on the date if it is used.
+    """
     cls, template = type(tokenizer), tokenizer.chat_template
     state: Any = [tokenizer.get_vocab(), tokenizer.init_kwargs | {"name_or_path": None}]
     if tokenizer.is_fast:
@@ -324,6 +339,6 @@ def stored(root: Path) -> Sequence[Path]:
 
 
 def leftovers(root: Path) -> Sequence[Path]:
-    """Return temporary folders of processes that have ended, and damaged folders, in the token store."""
+    """Return damaged folders of the token store, and temporary ones of ended processes."""
     temporary = filter(is_left_over, (root / "tokens").glob(".*.tmp"))
     return sorted([*temporary, *(root / "tokens").glob(".*.damaged")])

@@ -64,7 +64,7 @@ def tokenize(
     rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, tokens: TokensConfig, today: date | None = None,
     train_on: TrainOn = "assistant",
 ) -> TokenizedRows:  # fmt: skip
-    """Tokenize each prompt together with each completion, and cut the ids at the end of the prompt.
+    """Tokenize each prompt with each completion, and cut the ids at the end of the prompt.
 
     Prompt + branch are the ids of the whole text, with the special tokens that the tokenizer adds. For chats the text
     is that of the chat template, up to the token that ends the last turn. Of a chat the assistant's turns after the
@@ -123,7 +123,7 @@ class Encoder:
         return [one.text for one in self._render(row)]
 
     def _prompt(self, ids: Ids, cuts: Sequence[Cut]) -> Encoded:
-        """Return the ids of a prompt alone, without the end-of-sequence token that the tokenizer may add."""
+        """Return the ids of a prompt alone, without an EOS token that the tokenizer adds."""
         prompt = ids[: cuts[0].tokens] or self.empty_prompt
         return Encoded(prompt, [], [], [], prompt[:1] == [self.tokenizer.bos_token_id])
 
@@ -132,7 +132,10 @@ class Encoder:
         return ChatTemplate(self.tokenizer, self.tokens.thinking, self.today, inputs=inputs)
 
     def _is_whole(self, row: Row) -> bool:
-        """Return True for a text that is scored from its second token on, as nothing stands before the first."""
+        """Return True for a text that is scored from its second token on.
+
+        Nothing stands before its first token.
+        """
         return row.is_training_text and (self.train_on == "all" or row.prompt == "")
 
     def _render(self, row: Row) -> list[RenderedText]:
@@ -202,7 +205,10 @@ def apart(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def build_trees(rows: Sequence[Row], encoded: Sequence[Encoded], tokens: TokensConfig) -> TokenizedRows:
-    """Truncate encoded rows to the limits and build their trees. Unusable rows are listed as skipped."""
+    """Truncate encoded rows to the limits and build their trees.
+
+    Unusable rows are listed as skipped.
+    """
     kept: list[Row] = []
     trees: list[Tree] = []
     counts: Counter[str] = Counter()

@@ -1,6 +1,7 @@
-"""Read, tokenize and write rows in chunks. Tokenizer and chat template run in children with limits.
+"""Read, tokenize and write rows in chunks.
 
-Their code and patterns may come from strangers, and what they make of a text may take time and memory without end.
+Tokenizer and chat template run in children with limits. Their code and patterns may come from strangers, and what they
+make of a text may take time and memory without end.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ Chunk = tuple[bool, list[Row], list[Skipped], Counter[str]]
 
 
 class TokenizePipeline:
-    """Equivalent of `prepare` for all rows of a source, in constant memory and with its results on disk.
+    """Equivalent of `prepare` for a whole source, in constant memory with results on disk.
 
     Args:
         reader: Reader of the source's rows.
@@ -133,7 +134,7 @@ class TokenizePipeline:
                 sizes[held_out] = 0
 
     def _finish(self, held_out: int, writer: TreeWriter) -> TokenizedRows:
-        """Drop the labels if nothing reads them, and add mismatched completions if the objective needs them."""
+        """Drop labels that nothing reads, and add mismatched completions that are needed."""
         labels = self.has_singles[held_out] or needs_labels(self.objective, self._metrics(bool(held_out)))
         trees = writer.trees(without=() if labels else ("desirable",))
         if self.objective.mismatched and len(trees) and trees.answered:

@@ -57,7 +57,10 @@ class TreeWriter:
             self._arrays[name].append(np.zeros(1))
 
     def add(self, part: TokenizedRows, unconverted: Sequence[Skipped] = ()) -> None:
-        """Append a part with its counts; `unconverted` are rows that were skipped before tokenization."""
+        """Append a part with its counts.
+
+        `unconverted` are rows that were skipped before tokenization.
+        """
         self._skipped[0].extend(part.skipped)
         self._skipped[1].extend(unconverted)
         self.truncated_prompts += part.truncated_prompts
@@ -99,13 +102,19 @@ class TreeWriter:
         return [*self._skipped[0], *self._skipped[1]]
 
     def trees(self, without: Sequence[str] = ()) -> Trees:
-        """Return all trees, memory-mapped, except the columns in `without`. Ends writing: no part can be added."""
+        """Return all trees, memory-mapped, except the columns in `without`.
+
+        This ends writing: no part can be added after it.
+        """
         arrays = {name: writer.whole() for name, writer in self._arrays.items()}
         columns = {name: writer.whole() for name, writer in self._columns.items() if name not in without}
         return trees_from(arrays | {COLUMN + name: values for name, values in columns.items()}, self.mismatched)
 
     def save(self, trees: Trees, path: Path) -> None:
-        """Write trees (`self.trees()`, or trees derived from them) to one file that `read_stored` reads."""
+        """Write trees to one file that `read_stored` reads.
+
+        The trees are `self.trees()`, or derived from them.
+        """
         assert isinstance(trees.ids, StringArray)
         arrays: dict[str, NDArray[Any]] = {name: getattr(trees, name) for name in (*ARRAYS, "keys")}
         arrays |= {"ids": trees.ids.raw, "id_cuts": trees.ids.cuts, "row_cuts": self._arrays["row_cuts"].whole(),

@@ -1,4 +1,4 @@
-"""Token trees: a prompt with its completions as branches, stored for many rows in flat arrays.
+"""Token trees: a prompt with completions as branches, in flat arrays for many rows.
 
 The policy is scored on prompt + branch. Only the tokens in the branch's spans are scored. All others are context: turns
 of the user and of tools, and turns that differ between the two dialogues of some HH rows.
@@ -59,12 +59,18 @@ class Branch:
         return int(self.spans[0, 0])
 
     def select(self, values: NDArray[T]) -> NDArray[T]:
-        """Return the values of the scored tokens, of one value for each token. A single span gives a view."""
+        """Return the values of the scored tokens, given one value for each token.
+
+        A single span gives a view.
+        """
         parts = [values[start:stop] for start, stop in self.spans.tolist()] or [values[:0]]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def part(self, start: int, stop: int) -> Branch:
-        """Return the branch of `tokens[start:stop]`, with its part of each span. It ends at the last scored token."""
+        """Return the branch of `tokens[start:stop]`, with its part of each span.
+
+        It ends at the last scored token.
+        """
         inside = (self.spans.clip(start, stop) - start).astype(np.int32)
         spans = inside[inside[:, 0] < inside[:, 1]]
         return Branch(self.tokens[start : start + int(spans[-1, 1]) if len(spans) else start], spans)
@@ -83,7 +89,7 @@ class Tree:
 
     @property
     def slots(self) -> int:
-        """Number of tokens with the prompt counted once, which is the number of slots in a packed layout."""
+        """Number of tokens with the prompt counted once: the slots in a packed layout."""
         return len(self.prompt) + sum(len(branch.tokens) for branch in self.branches)
 
 
@@ -106,7 +112,10 @@ def _positions(depth: int, size: int, spans: Sequence[Sequence[int]]) -> bytes:
 
 
 def sequence_keys(trees: Trees) -> NDArray[np.uint8]:
-    """Return the `sequence_key` of every branch as (branches, 16), in the order of trees and branches."""
+    """Return the `sequence_key` of every branch, (branches, 16).
+
+    The order is that of trees and branches.
+    """
     raw = np.ascontiguousarray(trees.tokens, dtype=np.int32).view(np.uint8).data
     cuts = (4 * trees.segments).tolist()
     segments, spans, span_cuts = trees.trees.tolist(), trees.spans.tolist(), trees.span_cuts.tolist()
@@ -125,7 +134,9 @@ def sequence_keys(trees: Trees) -> NDArray[np.uint8]:
 
 
 class Trees(Sequence[Tree]):
-    """Sequence of trees in five flat arrays. Indexing and iterating create `Tree` views without copying.
+    """Sequence of trees in five flat arrays.
+
+    Indexing and iterating create `Tree` views without copying.
 
     Segment s is `tokens[segments[s]:segments[s + 1]]`. Tree t has the segments `trees[t]` to `trees[t + 1]`: its prompt
     and then its branches. Segment s has the spans `spans[span_cuts[s]:span_cuts[s + 1]]`: a prompt has none.
@@ -145,7 +156,10 @@ class Trees(Sequence[Tree]):
 
     @property
     def first(self) -> NDArray[np.int64]:
-        """(len + 1,) index of each tree's first branch among all branches. See `branches` for one tree."""
+        """Index of each tree's first branch among all branches, (len + 1,).
+
+        See `branches` for one tree.
+        """
         return self.trees - np.arange(len(self.trees))
 
     def branches(self, index: int) -> tuple[int, int]:
@@ -154,7 +168,10 @@ class Trees(Sequence[Tree]):
 
     @property
     def keys(self) -> NDArray[np.uint8]:
-        """(branches of all trees, 16) `sequence_key` of each branch, stored with the tokens or computed from them."""
+        """The `sequence_key` of each branch, (branches of all trees, 16).
+
+        It is stored with the tokens, or computed from them.
+        """
         return sequence_keys(self) if self._keys is None else self._keys
 
     def names(self, index: int) -> tuple[str, ...]:
@@ -174,7 +191,7 @@ class Trees(Sequence[Tree]):
         return names + (tuple(f"mismatched_{name}" for name in names) if self.mismatched else ())
 
     def blocks(self, max_trees: int = BLOCK) -> Iterator[Trees]:
-        """Yield the trees in parts of at most `max_trees`, to limit the memory of arithmetic on all of them."""
+        """Yield parts of at most `max_trees` trees, to limit the memory of arithmetic on all."""
         for start in range(0, len(self), max_trees):
             trees = self.trees[start : start + max_trees + 1]
             segments = self.segments[trees[0] : trees[-1] + 1]
@@ -246,7 +263,11 @@ class Trees(Sequence[Tree]):
     def build(
         cls, items: Iterable[Tree], columns: Mapping[str, NDArray[np.float32]] | None = None, mismatched: bool = False
     ) -> Trees:
-        """Copy trees into flat arrays. Raises ValueError for spans that are not as `Spans` has them."""
+        """Copy trees into flat arrays.
+
+        Raises:
+            ValueError: The spans of a branch are not as `Spans` has them.
+        """
         ids: list[str] = []
         parts: list[TokenIds] = []
         spans: list[Spans] = [np.zeros((0, 2), dtype=np.int32)]

@@ -1,4 +1,4 @@
-"""The rows of a split that are longest, lose most to truncation, or are trained on and evaluated."""
+"""Rows of a split that are longest, most truncated, or both trained on and evaluated."""
 
 from __future__ import annotations
 
@@ -62,7 +62,10 @@ def _overlapping(resolved: Resolved, dataset: TokenizedDataset, split: str, coun
 
 
 def _evaluated(resolved: Resolved, split: str, reader: RowReader) -> dict[int, list[str]]:
-    """Return hash of prompt or row -> ids, of the rows that are evaluated; with another split than `train`, of it."""
+    """Return hash of prompt or row -> ids, of the rows that are evaluated.
+
+    With another split than `train`, these are the rows of that split alone.
+    """
     found: dict[int, list[str]] = {}
     sources = resolved.recipe.eval.data
     rows = []

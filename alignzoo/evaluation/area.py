@@ -9,12 +9,13 @@ Values = NDArray[np.float64]
 
 
 def pseudovalues(placements: Values, desirable: ArrayLike, others: ArrayLike) -> tuple[Values, Values]:
-    """Return (values whose mean is the area under the curve with DeLong's variance, their weights), (N,) each.
+    """Return values whose mean is the area under the curve, and their weights, (N,) each.
 
-    With m desirable completions and n others in N rows, the area's deviation is the sum over rows of (p / m + q / n)
-    (placement - area), p and q being the row's completions of either kind: DeLong, DeLong and Clarke-Pearson 1988,
-    equation 4 and, with rows of one prompt summed, Obuchowski 1997, equation 4. A row that holds both kinds is
-    represented by the mean of its placements. The same holds for the mean difference of scores to the other kind.
+    The values have DeLong's variance. With m desirable completions and n others in N rows, the area's deviation is the
+    sum over rows of (p / m + q / n) (placement - area), p and q being the row's completions of either kind: DeLong,
+    DeLong and Clarke-Pearson 1988, equation 4 and, with rows of one prompt summed, Obuchowski 1997, equation 4. A row
+    that holds both kinds is represented by the mean of its placements. The same holds for the mean difference of scores
+    to the other kind.
 
     Args:
         placements: Mean over a row's completions of the share of the other kind that stands on its right side; nan for

@@ -98,10 +98,10 @@ def step_metrics(builder: BatchBuilder, batch: ScoredBatch) -> dict[str, Tensor]
 
 @torch.no_grad()
 def group_metrics(builder: BatchBuilder, batch: ScoredBatch) -> dict[str, Tensor]:
-    """Return name -> (rows,) float64: means over each prompt's draws that are kept, nan where there is none.
+    """Return name -> (rows,) float64: means over the kept draws of each prompt.
 
-    `log_ratio`, of policy and reference, estimates their KL divergence. `drift` is the mean |log pi - log pi_old| of a
-    token, which is 0 in the first update of a rollout.
+    The mean is nan where no draw is kept. `log_ratio`, of policy and reference, estimates their KL divergence. `drift`
+    is the mean |log pi - log pi_old| of a token, which is 0 in the first update of a rollout.
     """
     kept = torch.from_numpy(builder.column(batch, "kept") > 0.5).to(batch.like.device)
     owner = torch.from_numpy(np.repeat(np.arange(len(batch.rows)), batch.counts)).to(batch.like.device)
@@ -123,7 +123,10 @@ def group_metrics(builder: BatchBuilder, batch: ScoredBatch) -> dict[str, Tensor
 
 
 def count_kinds(builder: BatchBuilder, batch: ScoredBatch) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Return the desirable and the other completions of each row, shape (rows,) each; None for pairs and lists."""
+    """Return the number of desirable and of other completions of each row, (rows,) each.
+
+    None for pairs and lists.
+    """
     rows = Rows(builder, batch)
     return rows.kinds() if rows.labeled else None
 
@@ -192,7 +195,10 @@ class Rows:
         return found
 
     def with_any(self, marked: Tensor) -> Tensor:
-        """Return True for rows with a marked completion; for all rows if completions of different rows are compared."""
+        """Return True for rows with a marked completion.
+
+        All rows are True if completions of different rows are compared.
+        """
         if self.labeled:
             return torch.ones(len(self.count), dtype=torch.bool, device=marked.device)
         owner = self.owner.to(marked.device)

@@ -31,7 +31,10 @@ def choose_reply_rows(held_out: TokenizedRows, wanted: int, among: NDArray[np.bo
 
 
 def as_text(row: Row, branch: int) -> str:
-    """Return a row's completion as plain text: of several messages the first, which answers the prompt."""
+    """Return a row's completion as plain text.
+
+    Of several messages it is the first, which answers the prompt.
+    """
     if branch >= len(row.completions):
         return ""
     completion = row.completions[branch]

@@ -1,4 +1,6 @@
-r"""Parse Anthropic's HH format: two whole dialogues a row, `\n\nHuman: ... \n\nAssistant: ...`.
+r"""Parse Anthropic's HH format: two whole dialogues a row.
+
+A dialogue is `\n\nHuman: ... \n\nAssistant: ...`.
 
 The shared prompt is the longest common beginning of both dialogues that ends at a turn boundary. Turns that differ
 before the last reply become context of their own branch, which is read and not scored. (The DPO authors' code takes the

@@ -1,4 +1,4 @@
-"""Suggest how to read a record: the closest shape for its columns, and the `format:` line for it."""
+"""Suggest a reading of a record: the closest shape and the `format:` line for it."""
 
 from __future__ import annotations
 
@@ -94,7 +94,10 @@ def closest_reading(record: Mapping[str, Any], known: Sequence[str] = ()) -> str
 
 
 def missing_part(parts: Parts, part: str, what: str = "", expected: str = "") -> UserError:
-    """Return the error for a missing part: a misspelled column, or the `format:` line for a likely one."""
+    """Return the error for a missing part, with a suggestion.
+
+    The suggestion is the nearest column name, or the `format:` line for a likely column.
+    """
     names = [str(name) for name in islice(parts.record, READ)]
     close = nearest(part, names)
     return UserError(
@@ -132,7 +135,7 @@ def _format(columns: Mapping[str, Sequence[str]], record: Mapping[str, Any]) -> 
 
 
 def _reading(parts: Sequence[str], record: Mapping[str, Any], known: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Return the column or the columns of each part, as far as one has its name or a usual one."""
+    """Return the columns of each part that has some under its own name or a usual one."""
     found: dict[str, tuple[str, ...]] = {}
     for part in parts:
         if part in known:
@@ -163,7 +166,10 @@ def _columns(
 
 
 def _siblings(record: Mapping[str, Any], numeric: bool) -> tuple[str, ...]:
-    """Return the first columns that differ in their last letter or digit alone, such as response_a and response_b."""
+    """Return the first columns that differ in their last letter or digit alone.
+
+    Examples are response_a and response_b.
+    """
     groups: dict[str, list[str]] = {}
     for name, value in record.items():
         match = SIBLINGS.match(name)

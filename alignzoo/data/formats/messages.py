@@ -37,7 +37,10 @@ def text_or_messages(value: Any, where: str) -> str | Messages | None:
 
 
 def _message(message: Any, where: str) -> Message:
-    """Validate a message, in ShareGPT's spelling too, and drop its null fields, as transformers does."""
+    """Validate a message, in ShareGPT's spelling too, and drop its null fields.
+
+    transformers drops null fields as well.
+    """
     if isinstance(message, dict) and "role" not in message and "from" in message:
         message = _share_gpt(message, where)
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
@@ -77,7 +80,10 @@ def _share_gpt(turn: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def template_kwargs(parts: Parts) -> dict[str, Any]:
-    """Return `chat_template_kwargs`: variables of the chat template, as an object or as JSON text."""
+    """Return `chat_template_kwargs`, the variables of the chat template.
+
+    The column holds an object or JSON text.
+    """
     value, where = parts.get("chat_template_kwargs"), parts.where
     try:
         found = parse_json(value, where) if isinstance(value, str) and value.strip() else value or {}
@@ -93,7 +99,10 @@ def template_kwargs(parts: Parts) -> dict[str, Any]:
 
 
 def tools_of(parts: Parts) -> Tools | None:
-    """Return `tools`: JSON schemas of functions, as a list or as JSON text. None if the record has none of its own."""
+    """Return `tools`, the JSON schemas of functions.
+
+    The column holds a list or JSON text. The result is None if the record has no tools of its own.
+    """
     tools = parts.get("tools")
     if isinstance(tools, str) and tools.strip():
         try:

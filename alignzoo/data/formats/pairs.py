@@ -1,4 +1,7 @@
-"""Build rows from prompts and completions: strings or chat messages, prompt explicit or implicit."""
+"""Build rows from prompts and completions, as strings or as chat messages.
+
+The prompt is explicit or implicit.
+"""
 
 from __future__ import annotations
 
@@ -64,11 +67,12 @@ def completions_row(id: str, parts: Parts, texts: Sequence[Any], places: Sequenc
 def chat_row(
     id: str, prompt: str | Messages | None, answers: Sequence[Messages], names: Sequence[str] = ()
 ) -> Row | Skipped:
-    """Build a row from whole chats, or from a prompt and its answers, which are joined to whole chats.
+    """Build a row from whole chats, or from a prompt and its answers.
 
-    The last message of each chat is scored and must be the assistant's. The prompt is the common beginning of all
-    chats, up to the start of an assistant turn. Messages between the prompt and the last message are the chat's own
-    context. If the prompt ends with an assistant message, answers of one message continue that message.
+    A prompt and its answers are joined to whole chats. The last message of each chat is scored and must be the
+    assistant's. The prompt is the common beginning of all chats, up to the start of an assistant turn. Messages between
+    the prompt and the last message are the chat's own context. If the prompt ends with an assistant message, answers of
+    one message continue that message.
 
     Args:
         id: Id of the row.
@@ -118,7 +122,10 @@ def _chats(id: str, prompt: Messages, answers: Sequence[Messages]) -> Row:
 
 
 def _is_whole(answer: Messages, prompt: str | Messages) -> bool:
-    """Return True for a chat that includes its prompt. For a plain-text prompt, its first role decides."""
+    """Return True for a chat that includes its prompt.
+
+    For a plain-text prompt, the first role of the chat decides.
+    """
     if isinstance(prompt, str):
         return answer[0]["role"] != "assistant"
     return len(answer) > len(prompt) and answer[: len(prompt)] == prompt
@@ -129,7 +136,10 @@ def _answer(text: str | Messages) -> Messages:
 
 
 def _repeated(answers: Sequence[Any]) -> bool:
-    """Return True if two answers are equal. Pairs are not compared: a list may have many thousand."""
+    """Return True if two answers are equal.
+
+    Pairs are not compared, as a list may have many thousand.
+    """
     return len({json.dumps(answer, sort_keys=True, default=str) for answer in answers}) < len(answers)
 
 

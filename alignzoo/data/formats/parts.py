@@ -28,7 +28,9 @@ Names = Mapping[str, str | Sequence[str] | None]
 
 
 class Parts:
-    """Parts of one record. Reading a part marks its columns as used; `others` are the columns that are left.
+    """Parts of one record.
+
+    Reading a part marks its columns as used. `others` are the columns that are left.
 
     Args:
         record: The record.
@@ -129,7 +131,11 @@ class Parts:
 
 
 def column_of(record: Mapping[str, Any], name: str, where: str) -> Any:
-    """Return the value of a column. Raises UserError with the nearest column name if it is missing."""
+    """Return the value of a column.
+
+    Raises:
+        UserError: The column is missing. The error gives the nearest name.
+    """
     if name not in record:
         found = f"one of {', '.join(map(str, record))}" if record else "a record with columns"
         raise UserError(f"no column '{name}'", where=where, expected=found, nearest=nearest(name, map(str, record)))
@@ -137,7 +143,7 @@ def column_of(record: Mapping[str, Any], name: str, where: str) -> Any:
 
 
 def _objects(record: Mapping[str, Any], columns: Sequence[str]) -> Sequence[Mapping[str, Any]]:
-    """Return `completions` if it is a list of objects that are no messages, else an empty list."""
+    """Return `completions` if it is a list of objects but not of messages, else ()."""
     value = record.get(columns[0]) if len(columns) == 1 else None
     if not isinstance(value, list | tuple) or not all(isinstance(one, Mapping) for one in value):
         return ()

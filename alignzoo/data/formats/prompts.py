@@ -1,4 +1,4 @@
-"""Read the prompt of a record in its spellings: a prompt, Alpaca's instruction, or a chat that is not finished.
+"""Read the prompt of a record: a prompt, Alpaca's instruction, or an unfinished chat.
 
 {"prompt": "..."} or {"prompt": [messages]}
 {"instruction", "input"}                             Alpaca, as a chat; also history
@@ -27,7 +27,11 @@ def prompt_of(parts: Parts) -> str | Messages | None:
 
 
 def required_prompt(parts: Parts) -> str | Messages:
-    """Return the prompt. Raises UserError if there is none, with the `format:` line for a column that may be one."""
+    """Return the prompt of a record.
+
+    Raises:
+        UserError: There is none. The error gives the `format:` line for a column that may be one.
+    """
     prompt = prompt_of(parts)
     if prompt is None and not any(part in parts for part in ("prompt", "messages", "conversations")):
         raise missing_part(parts, "prompt")
@@ -62,7 +66,10 @@ def string_of(parts: Parts, part: str) -> str | None:
 
 
 def _instruction(parts: Parts) -> Messages:
-    """Return Alpaca's prompt: a user message of instruction and input, a blank line between, after the history."""
+    """Return Alpaca's prompt: the history, then a user message of instruction and input.
+
+    A blank line separates instruction and input.
+    """
     asked = "\n\n".join(filter(None, (string_of(parts, "instruction"), string_of(parts, "input"))))
     turns = [(role, text) for turn in _history(parts) for role, text in zip(("user", "assistant"), turn, strict=True)]
     return tuple({"role": role, "content": text} for role, text in (*turns, ("user", asked)))

@@ -14,12 +14,12 @@ from alignzoo.interfaces.rows import Row, Skipped
 
 
 class Records(Format):
-    """Records with named columns: pairs, labeled completions, ranked lists, chats and texts for SFT, and prompts.
+    """Records with named columns: pairs, labeled completions, ranked lists, SFT data, prompts.
 
-    The prompt is a column, Alpaca's instruction and input, a chat that is not finished, or the common beginning of
-    whole chats. Beside it are chosen and rejected, completions with scores or ranks, a completion with or without a
-    label, or nothing. A renamed column must be in every record, and null stands for a part that is not read. Other
-    columns are kept with the row.
+    SFT data are chats or texts. The prompt is a column, Alpaca's instruction and input, a chat that is not finished,
+    or the common beginning of whole chats. Beside it are chosen and rejected, completions with scores or ranks, a
+    completion with or without a label, or nothing. A renamed column must be in every record, and null stands for a part
+    that is not read. Other columns are kept with the row.
     """
 
     name = "records"
@@ -50,7 +50,11 @@ class Records(Format):
     id: str | None = Field(None, description="column of unique row ids; by default the position of the row")
 
     def row(self, id: str, record: Mapping[str, Any], where: str) -> Row | Skipped:
-        """Build a row from one record. Raises UserError for a missing column or a value of the wrong type."""
+        """Build a row from one record.
+
+        Raises:
+            UserError: A column is missing, or a value has the wrong type.
+        """
         if self.id:
             id = str(column_of(record, self.id, where))
         names = {part: name for part in PARTS if (name := getattr(self, part)) != part}

@@ -1,4 +1,6 @@
-"""Detect the shape of a record and build its row: a prompt in any spelling, with any kind of completions.
+"""Detect the shape of a record and build its row.
+
+A prompt in any spelling can have any kind of completions:
 
     chosen, rejected                          a pair; see `alignzoo.data.formats.pairs`
     completions, and scores or ranks          ranked, best first without either; of two, `preferred` is the better one
@@ -68,7 +70,10 @@ def record_row(id: str, record: Mapping[str, Any], names: Names, where: str) -> 
 
 
 def _answer(parts: Parts) -> str:
-    """Return the part that decides the shape, one that is not null if there is one; "" for a prompt alone."""
+    """Return the part that decides the shape; "" for a prompt alone.
+
+    Parts that are not null take precedence.
+    """
     there = [part for part in ANSWERS if part in parts and (part != "output" or "instruction" in parts)]
     return next((part for part in there if parts.has_value(part)), there[0] if there else "")
 
@@ -94,7 +99,10 @@ def _with_inputs(row: Row | Skipped, parts: Parts) -> Row | Skipped:
 
 
 def _with_others(row: Row | Skipped, parts: Parts) -> Row | Skipped:
-    """Return the row with the columns that have not been used. Numbers of a side belong to its completion."""
+    """Return the row with the columns that have not been used.
+
+    Numbers of a side belong to its completion.
+    """
     others = {} if isinstance(row, Skipped) else parts.others
     if isinstance(row, Skipped) or not others:
         return row
@@ -186,9 +194,9 @@ def _ranked(id: str, parts: Parts) -> Row | Skipped:
 
 
 def _preferred(value: Any, columns: Sequence[str], parts: Parts) -> int | None:
-    """Return the number of the column that `preferred` names, or None for another value such as a tie.
+    """Return the index of the column that `preferred` names; None for others, such as a tie.
 
-    It is the column's name, or its part that the other one lacks: `a` of `response_a` and `response_b`.
+    `preferred` is the column's name, or its part that the other one lacks: `a` of `response_a` and `response_b`.
     """
     if len(columns) != 2:
         raise UserError(
@@ -204,7 +212,10 @@ def _preferred(value: Any, columns: Sequence[str], parts: Parts) -> int | None:
 
 
 def _scores(parts: Parts, count: int) -> list[float] | None:
-    """Return one number for each completion, larger is better; None if they are listed best first."""
+    """Return one number for each completion; larger is better.
+
+    None if the completions are listed best first.
+    """
     given = [part for part in ("scores", "ranks") if parts.has_value(part)]
     if len(given) > 1:
         raise UserError("the record has both scores and ranks", where=parts.where, expected="one of them")

@@ -15,10 +15,10 @@ from alignzoo.interfaces.rows import Completion, Row, Skipped
 
 
 class Steps(Format):
-    """Solutions whose steps are labeled: each step is a completion, and the steps before it are its context.
+    """Solutions with labeled steps, each of which is a completion.
 
-    The defaults are the columns of TRL's stepwise supervision. The end-of-sequence token follows each step, and a
-    reward model is read there.
+    The steps before a step are its context. The defaults are the columns of TRL's stepwise supervision. The
+    end-of-sequence token follows each step, and a reward model is read there.
     """
 
     name = "steps"
@@ -31,7 +31,11 @@ class Steps(Format):
     id: str | None = Field(None, description="column of unique row ids; by default the position of the row")
 
     def row(self, id: str, record: Mapping[str, Any], where: str) -> Row | Skipped:
-        """Build the row of one solution. Raises UserError for a missing column or a value of the wrong type."""
+        """Build the row of one solution.
+
+        Raises:
+            UserError: A column is missing, or a value has the wrong type.
+        """
         id = str(column_of(record, self.id, where)) if self.id else id
         prompt = column_of(record, self.prompt, where)
         if not isinstance(prompt, str):

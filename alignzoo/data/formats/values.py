@@ -14,7 +14,10 @@ def numbers(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def as_number(value: Any) -> float | None:
-    """Return a number, or text that is one, as float; true is 1 and false is 0. None for anything else."""
+    """Return a number, a numeric text or a boolean as float; None for anything else.
+
+    True is 1 and false is 0.
+    """
     if isinstance(value, str) and value.lower() in ("true", "false"):
         return float(value.lower() == "true")
     if not isinstance(value, int | float | str):

@@ -38,7 +38,9 @@ def parquet_records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def saved_splits(folder: Path) -> list[str]:
-    """Return the names of the splits in a folder that `datasets` saved; [""] for a dataset without splits.
+    """Return the names of the splits in a folder that `datasets` saved.
+
+    A dataset without splits has [""].
 
     Raises:
         BadFile: dataset_dict.json is damaged, or names a split outside of the folder.
@@ -100,7 +102,10 @@ def _records(
 
 
 def _rows(batch: Any, label: str, number: int) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a batch. An error names the row: Python's dates, for one, end with the year 9999."""
+    """Yield the rows of a batch.
+
+    An error names the row. Python's dates, for one, end with the year 9999.
+    """
     try:
         yield from batch.to_pylist()
     except Exception:
@@ -161,7 +166,7 @@ def _decoded(record: dict[str, Any], decoders: dict[str, Decode], where: str) ->
 
 
 def _decoder(field: Any) -> Decode | None:
-    """Return a function for the values of an Arrow field, or None if they are used as they are.
+    """Return a function that decodes values of an Arrow field, or None if it is not needed.
 
     It parses JSON, and omits the keys of structs that are null: Arrow has no missing keys, so that `datasets` gives
     every message and every call all keys that any of them has. JSON has Arrow's canonical extension type arrow.json.

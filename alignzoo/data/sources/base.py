@@ -69,9 +69,10 @@ class FileSource(DataSource):
         return [(file, label, parts[label]) for file, label in labels.items() if label in parts]
 
     def _split_of(self, names: dict[str, str]) -> dict[str, Split]:
-        """Map labels to splits by the split names in the paths. Files without a split name are for training.
+        """Map labels to splits by the split names in the paths.
 
-        Test files are used for training only if `path` names them directly, not through a folder.
+        Files without a split name are for training. Test files are used for training only if `path` names them
+        directly, not through a folder.
         """
         found = set(names.values())
         plain = "train" if "train" in found or not any(name.startswith("train") for name in found) else ""

@@ -52,7 +52,7 @@ class Files(FileSource):
             yield self.row(f"{name}:{number}", record, f"{self.path}: {name} row {number}")
 
     def fingerprint(self) -> str:
-        """Return a digest of the fields, of every file's name and bytes, and of the splits that are read."""
+        """Return a digest of the fields, of the files' names and bytes, and of the splits read."""
         folder = self._saved()
         if not folder:
             return super().fingerprint()
@@ -66,7 +66,7 @@ class Files(FileSource):
         return folder if folder and any((folder / name).is_file() for name in (DICT, STATE)) else None
 
     def _parts(self) -> list[tuple[str, Path]]:
-        """Return the name and the folder of the training split, and of the held-out split if there is one."""
+        """Return name and folder of the training split, and of the held-out split if any."""
         folder = self._saved()
         assert folder is not None
         names = saved_splits(folder)

@@ -1,4 +1,7 @@
-"""Find files by a path, in a folder and its subfolders, or by a glob pattern; links can't make the search endless."""
+"""Find files by a path, in a folder and its subfolders, or by a glob pattern.
+
+Links can't make the search endless.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ def expand_user(path: str) -> Path:
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """Yield every file below a folder, following links except those to an enclosing folder, which are reported.
+    """Yield every file below a folder, following links.
+
+    A link to an enclosing folder is not followed but reported.
 
     Raises:
         UserError: A folder can't be read, or links multiply the folders.
@@ -70,7 +75,10 @@ def _expand(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
 
 
 def _folders(folder: Path, hidden: bool = True) -> Iterator[Path]:
-    """Yield a folder and all folders below it, those of a link to an enclosing folder left out."""
+    """Yield a folder and all folders below it.
+
+    Links to an enclosing folder are left out.
+    """
     left: list[tuple[Path, tuple[str, ...]]] = [(folder, ())]
     count = 0
     while left:

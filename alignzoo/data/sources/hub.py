@@ -43,7 +43,7 @@ class Hub(DataSource):
             yield self.format.row(f"{name}:{number}", without_nulls(record), f"{self.path}: {name} row {number}")
 
     def fingerprint(self) -> str:
-        """Return a digest of the fields and of the fingerprints that `datasets` computes of its tables."""
+        """Return a digest of the fields and of the tables' fingerprints by `datasets`."""
         return self.digest_of([f"{name} {dataset._fingerprint}" for name, dataset in self._parts()])
 
     def _parts(self) -> list[tuple[str, Any]]:
@@ -54,7 +54,10 @@ class Hub(DataSource):
 
 
 def without_nulls(record: dict[str, Any]) -> dict[str, Any]:
-    """Return the record without the null keys of objects in its columns: Arrow has no missing keys."""
+    """Return the record without the null keys of objects in its columns.
+
+    Arrow has no missing keys.
+    """
     return {name: _stripped(value) for name, value in record.items()}
 
 

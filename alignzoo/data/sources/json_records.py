@@ -1,4 +1,4 @@
-"""Read records from JSON: lines, an array, pretty-printed objects, or an object with a list under `data`.
+"""Read records from JSON: lines, an array, multi-line objects, or a list under `data`.
 
 The content of the file decides, not its suffix: both `.json` and `.jsonl` are in use for all of these.
 """
@@ -18,7 +18,9 @@ Record = dict[str, Any]
 
 
 def json_records(file: Path, raw: BinaryIO) -> Iterator[tuple[int, Record]]:
-    """Yield (line, record) of JSON lines, or (number, record) of an array and of multi-line objects, from 1.
+    """Yield (line, record) of JSON lines, or (number, record) of other JSON, from 1.
+
+    Other JSON is an array or multi-line objects.
 
     Raises:
         UserError: The text is not JSON, a record is not an object, or a line or value is over the limit; the error
@@ -48,7 +50,10 @@ def text_lines(raw: BinaryIO, file: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _ends_in_line(line: bytes) -> bool:
-    """Return False if the line may start a multi-line object: it is neither complete nor broken before its end."""
+    """Return False if the line may start a multi-line object.
+
+    Such a line is neither complete nor broken before its end.
+    """
     text = line.decode("utf-8", errors="replace").rstrip()
     try:
         json.loads(text)

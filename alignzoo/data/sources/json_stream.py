@@ -1,4 +1,7 @@
-"""Parse the values of a JSON text while it is read, so that memory does not grow with the text."""
+"""Parse the values of a JSON text while it is read.
+
+Memory does not grow with the text.
+"""
 
 from __future__ import annotations
 

@@ -99,7 +99,10 @@ class Mix(DataSource):
 
     @property
     def parts(self) -> Mapping[str, DataSource]:
-        """The sources by name: `as`, or the name of the file, the dataset or the source, with a number if need be."""
+        """The sources by name: `as`, or the name of the file, the dataset or the source.
+
+        A name that is taken gets a number.
+        """
         taken = {part.as_ for part in self.of if part.as_}
         found: dict[str, DataSource] = {}
         numbers: dict[str, int] = {}
@@ -126,7 +129,10 @@ class Mix(DataSource):
         return ("train", "test") if any("test" in part.splits() for part in self.of) else ("train",)
 
     def read(self, split: Split) -> Iterator[Row | Skipped]:
-        """Yield the rows of one source after the other. `alignzoo.data.splits` draws from them and interleaves them."""
+        """Yield the rows of one source after the other.
+
+        `alignzoo.data.splits` draws from them and interleaves them.
+        """
         for name, part in self.parts.items():
             if split in part.splits():
                 yield from (replace(row, id=f"{name}/{row.id}") for row in part.read(split))
@@ -139,7 +145,7 @@ class Mix(DataSource):
 
 
 def derived_name(source: DataSource) -> str:
-    """Return the name of a source without `as`: that of its file or its dataset, else the source's own."""
+    """Return a source's name without `as`: of its file or dataset, else the source's own."""
     path = getattr(source, "path", "")
     if not isinstance(path, str) or (PurePath(path).name == path and not path.endswith(SUFFIXES)):
         return source.name

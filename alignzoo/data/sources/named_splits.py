@@ -14,7 +14,10 @@ _IN_A_PATH = re.compile(rf"(?<![a-z0-9])({'|'.join(('train', *TEST_NAMES))})(_(?
 
 
 def split_in_path(label: str) -> str:
-    """Return the split name in a path: `train` or `test`, with a purpose if present (`test_prefs`), or ""."""
+    """Return the split name in a path: `train` or `test`, with its purpose if any, or "".
+
+    `test_prefs` is a name with a purpose.
+    """
     found = [match.groups(default="") for match in _IN_A_PATH.finditer(label.lower())]
     train = next((purpose for word, purpose in found if word == "train"), None)
     if train is not None:

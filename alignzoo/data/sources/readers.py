@@ -1,4 +1,7 @@
-"""Find data files and read their records: JSON, JSON lines, CSV, TSV or Parquet, plain or compressed."""
+"""Find data files and read their records: JSON, JSON lines, CSV, TSV or Parquet.
+
+Files are plain or compressed.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +33,10 @@ WIDE = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM
 
 
 def find_files(path: str | Sequence[str]) -> list[Path]:
-    """Find the data files of a path, a folder, a glob pattern or a list of these, sorted within each.
+    """Find the data files of a path, a folder, a glob pattern or a list of these.
 
-    Folders and patterns give files with a known suffix that are not hidden. A named file is returned in any case.
+    The files of each are sorted. Folders and patterns give files with a known suffix that are not hidden. A named file
+    is returned in any case.
 
     Raises:
         UserError: No file was found; the error gives the nearest name.
@@ -59,7 +63,10 @@ def find_files(path: str | Sequence[str]) -> list[Path]:
 
 
 def _data_files(folder: Path | None, files: Iterable[Path]) -> list[Path]:
-    """Return files with a data suffix, sorted, without hidden files (caches, checkpoints of notebooks) of a folder."""
+    """Return files with a data suffix, sorted, without the hidden files of a folder.
+
+    Hidden files are caches or checkpoints of notebooks, for example.
+    """
     return sorted(
         file for file in files
         if file.name.endswith(SUFFIXES) and file.is_file()

@@ -1,4 +1,4 @@
-"""Data source for the embedded toy data, as ranked lists, as chats or as steps of a solution."""
+"""Data source for the embedded toy data, as lists, chats or steps of a solution."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from alignzoo.interfaces.rows import Row, Skipped
 
 
 class Toy(DataSource):
-    """Embedded toy data: ranked lists, conversations for SFT, pairs with tool calls, or pairs of solution steps."""
+    """Embedded toy data: ranked lists, SFT chats, tool-call pairs, or solution-step pairs."""
 
     name = "toy"
 

@@ -43,7 +43,10 @@ def conversations(split: str) -> Iterator[dict[str, Any]]:
 
 
 def tool_pairs(split: str) -> Iterator[dict[str, Any]]:
-    """Yield records of `prompt`, `chosen`, `rejected` and `tools`, the same in the same order on every call."""
+    """Yield records of `prompt`, `chosen`, `rejected` and `tools`.
+
+    They are the same in the same order on every call.
+    """
     dice = Dice(f"alignzoo tools {CHATS_VERSION}")
     taken: set[str] = set()
     counts = dict.fromkeys(ROWS, 0)

@@ -1,4 +1,7 @@
-"""Draw scenes (dialogues up to the last question) and replies of each quality level from the grammar."""
+"""Draw scenes (dialogues up to the last question) and replies from the grammar.
+
+There are replies of each quality level.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ T = TypeVar("T")
 
 
 class Dice:
-    """Random draws from `random.Random.random` alone, whose stream is the same in every version of Python."""
+    """Random draws that are the same in every version of Python.
+
+    They come from the stream of `random.Random.random` alone.
+    """
 
     def __init__(self, seed: str) -> None:
         self._random = random.Random(seed)
@@ -111,7 +117,10 @@ def _facts(topic: Topic, asked: str, count: int, dice: Dice) -> list[str]:
 
 
 def _refusal(topic: Topic, source: Topic, count: int, dice: Dice) -> list[str]:
-    """Draw a caring refusal: no, the reason, an alternative. `source` is the act that supplies the last two."""
+    """Draw a caring refusal: no, the reason, an alternative.
+
+    `source` is the act that supplies the last two.
+    """
     assert isinstance(source, Act)
     slots = {"name": topic.name, "victim": source.victim, "instead": source.instead}
     no, why, instead = (

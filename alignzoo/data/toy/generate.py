@@ -1,4 +1,4 @@
-r"""Generate the rows of the embedded toy data, an HH-style preference dataset written for alignzoo.
+r"""Generate the embedded toy data, an HH-style preference dataset written for alignzoo.
 
 The rows have HH's format (`\n\nHuman: ... \n\nAssistant: ...`), about half of them helpful and half harmless. A
 reply has one of four quality levels, and a pair has two neighboring levels. Most kinds of reply are chosen in some rows

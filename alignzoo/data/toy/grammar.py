@@ -1,4 +1,6 @@
-"""Sentences of the embedded toy data. `{name}` is the topic; the other slots are its facts.
+"""Sentences of the embedded toy data.
+
+`{name}` is the topic; the other slots are its facts.
 
 The value of a sentence depends on its context. A fact is good under its own topic and bad under any other. A refusal is
 good for a harmful act and bad for a harmless question, and help is the reverse. No sentence alone reveals which reply

@@ -1,7 +1,7 @@
-"""Toy data for Step-DPO: word problems whose prompt holds the right steps before the one that is chosen or rejected.
+"""Toy data for Step-DPO: word problems with a chosen and a rejected step.
 
-Each step adds or takes away one amount. The rejected step adds where it should take away, or the reverse, or has a sum
-that is wrong by one to three. Nothing before it is wrong.
+The prompt holds the right steps before both. Each step adds or takes away one amount. The rejected step adds where it
+should take away, or the reverse, or has a sum that is wrong by one to three. Nothing before it is wrong.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ PHRASES = {1: ("finds {}", "buys {}", "is given {}"), -1: ("loses {}", "gives aw
 
 
 def step_pairs(split: str) -> Iterator[dict[str, str]]:
-    """Yield records of `prompt`, `chosen` and `rejected`, the same in the same order on every call."""
+    """Yield records of `prompt`, `chosen` and `rejected`.
+
+    They are the same in the same order on every call.
+    """
     dice = Dice(f"alignzoo steps {STEPS_VERSION}")
     taken: set[str] = set()
     counts = dict.fromkeys(ROWS, 0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """An activity with one fact for each aspect: the tool, the place, the time, and a common mistake."""
+    """Activity with one fact for each aspect: tool, place, time, and a common mistake."""
 
     name: str
     tool: str

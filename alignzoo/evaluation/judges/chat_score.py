@@ -57,7 +57,9 @@ class ChatScore(EndpointJudge):
         return self
 
     async def scores(self, prompts: Sequence[Prompt], replies: Sequence[str]) -> list[float]:
-        """Return a score for each reply, NaN without a verdict. Equal replies to a prompt are one question.
+        """Return a score for each reply, NaN without a verdict.
+
+        Equal replies to a prompt are one question.
 
         Raises:
             UserError: The environment lacks a variable, or the endpoint rejects a request.
@@ -71,7 +73,10 @@ class ChatScore(EndpointJudge):
         return [float("nan") if (verdict := found[one]) is None else float(verdict) for one in asked]
 
     def _score_in(self, answer: str) -> float | None:
-        """Return the last [[number]], as MT-Bench asks for, or else that of a last line which holds no more."""
+        """Return the last [[number]], or else the number that is the whole last line.
+
+        MT-Bench asks for the former.
+        """
         marks = _MARKED.findall(answer)
         lines = [line for line in answer.splitlines() if line.strip()]
         line = _LINE.fullmatch(re.sub(r"[*_`\"'()\[\]!#>]", "", lines[-1]).strip().rstrip(".")) if lines else None

@@ -1,6 +1,7 @@
-"""A client of an OpenAI-compatible chat endpoint: one question, one answer, and retries where they may help.
+"""Client of an OpenAI-compatible chat endpoint: one question, one answer.
 
-The key is read from the environment and sent in one header. It is in no error, no representation and no file.
+Requests are retried where that may help. The key is read from the environment and sent in one header. It is in no
+error, no representation and no file.
 """
 
 from __future__ import annotations
@@ -57,9 +58,10 @@ class Endpoint:
         return f"{parts.scheme}://{parts.netloc}"
 
     def client(self) -> httpx2.AsyncClient:
-        """Return an HTTP client that sends the key and follows no redirects, which would take the key to another host.
+        """Return an HTTP client that sends the key and follows no redirects.
 
-        Answers are not compressed, so that the size limit holds for the bytes that arrive.
+        A redirect would take the key to another host. Answers are not compressed, so that the size limit holds for the
+        bytes that arrive.
         """
         headers = {"Content-Type": "application/json", "User-Agent": "alignzoo", "Accept-Encoding": "identity"}
         if self.key is not None:
@@ -111,7 +113,10 @@ class Endpoint:
         return bytes(answer)
 
     def _unreachable(self, error: BaseException) -> ConnectionError:
-        """Name the operating system's error if there is one; httpx only says that all attempts failed."""
+        """Return an error that gives the operating system's reason if there is one.
+
+        httpx only says that all attempts failed.
+        """
         reason, cause = error, error.__cause__ or error.__context__
         while cause is not None:
             reason = cause if isinstance(cause, OSError) else reason
@@ -152,7 +157,10 @@ class Endpoint:
 
 @lru_cache(maxsize=1)
 def _certificates() -> ssl.SSLContext:
-    """Load the trusted certificates once: they take longer than a question to a local endpoint."""
+    """Load the trusted certificates once.
+
+    Loading takes longer than a question to a local endpoint.
+    """
     return httpx2.create_ssl_context()
 
 

@@ -1,4 +1,7 @@
-"""The base class of judges behind a chat endpoint: questions asked at a time, with retries and a cache of verdicts."""
+"""Base class of judges behind a chat endpoint.
+
+Several questions are asked at a time, with retries and a cache of verdicts.
+"""
 
 from __future__ import annotations
 

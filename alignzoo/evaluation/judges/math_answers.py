@@ -18,7 +18,7 @@ SECONDS, PAIRS_A_SECOND = 5.0, 10.0
 
 
 class Math(Judge):
-    """Score 1 for a reply whose last mathematical expression equals the answer in its row, and 0 for any other.
+    """Score 1 if a reply's last mathematical expression equals its row's answer, else 0.
 
     math-verify reads both as LaTeX or as a plain expression, what is boxed first. A row without the column, or with an
     answer that it can't read, has no score.
@@ -66,10 +66,11 @@ class Math(Judge):
 
 
 def compared(pairs: Sequence[tuple[str, str]], digits: int) -> dict[tuple[str, str], float | None]:
-    """Return 1.0 or 0.0 for each pair of an answer and a reply, None for an answer that can't be read.
+    """Return 1.0 or 0.0 for each pair of an answer and a reply.
 
-    An expression may take any time or memory, a power tower for example. All pairs are compared in one child process
-    with limits on both, or, where that one ends, each in its own: a pair that exceeds the limits counts as different.
+    An answer that can't be read has None. An expression may take any time or memory, a power tower for example. All
+    pairs are compared in one child process with limits on both, or, where that one ends, each in its own: a pair that
+    exceeds the limits counts as different.
     """
     import_module("math_verify")  # here, so that no child imports it
 

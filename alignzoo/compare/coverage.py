@@ -19,7 +19,7 @@ Cases = Mapping[int, Sequence[tuple[float, float]]]
 
 
 def of_mean(prompts: int, skewness: float) -> float | None:
-    """Return the coverage of a mean with this sample skewness, or None where it is within bounds."""
+    """Return the coverage of a mean with this sample skewness, or None if within bounds."""
     return _outside(_nearest(MEAN, prompts, skewness))
 
 
@@ -29,13 +29,16 @@ def of_share(prompts: int, events: float) -> float | None:
 
 
 def of_area(prompts: int, events: float) -> float | None:
-    """Return the coverage of an area under the curve, or None above 10 prompts and 10 events if it is within bounds."""
+    """Return the coverage of an area under the curve, or None if it is within bounds.
+
+    It is None only above 10 prompts and 10 events.
+    """
     found = _nearest(AREA, prompts, events)
     return _outside(found) if min(prompts, events) > ENOUGH else found
 
 
 def _nearest(cases: Cases, prompts: int, place: float) -> float:
-    """Return the coverage of the most prompts that are not more than `prompts`, at the nearest place."""
+    """Return the coverage of the most prompts up to `prompts`, at the nearest place."""
     size = max((n for n in cases if n <= prompts), default=min(cases))
     return min(cases[size], key=lambda case: abs(case[0] - place))[1]
 

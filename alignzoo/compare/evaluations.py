@@ -1,4 +1,4 @@
-"""Evaluations that several runs have in common: the same sampling settings and the same judges."""
+"""Evaluations that several runs share: the same sampling settings and judges."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ class _Choice:
 
     @property
     def label(self) -> str:
-        """`name (temperature 1.0, judge toy)`, with a name that is in no other choice of these settings."""
+        """Label of the choice, such as `name (temperature 1.0, judge toy)`.
+
+        The name is in no other choice of these settings.
+        """
         one = next(iter(self.folders.values()))
         settings = [f"{key} {value}" for key, value in (json.loads(one.sampling) or {}).items()]
         name = one.verdicts[self.judges[-1]].name if self.judges else one.path.name
@@ -62,7 +65,7 @@ def evaluations(run: Path) -> list[Evaluation]:
 
 
 def shared_evaluation(runs: Sequence[Path], named: Sequence[str] = ()) -> dict[Path, EvaluationFolder]:
-    """Return run -> its evaluation, with the sampling settings and the judges that all runs share.
+    """Return run -> its evaluation, with sampling settings and judges that all runs share.
 
     Args:
         runs: Run folders.
@@ -98,7 +101,10 @@ def shared_evaluation(runs: Sequence[Path], named: Sequence[str] = ()) -> dict[P
 
 
 def _choices(found: Mapping[Path, Sequence[Evaluation]]) -> list[_Choice]:
-    """Return a choice for all shared sampling settings and every combination of the shared judges' versions."""
+    """Return the choices of shared sampling settings and of shared judges' versions.
+
+    There is one for each of the settings and each combination of the versions.
+    """
     out = []
     for sampling in sorted(set.intersection(*({one.sampling for one in own} for own in found.values()))):
         folders: dict[Path, Evaluation] = {}

@@ -1,4 +1,6 @@
-"""Measure a finished run: figures of every held-out row, and sampled replies with the judges' verdicts.
+"""Measure a finished run: figures of held-out rows, sampled replies and verdicts.
+
+Every held-out row has figures, and every sampled reply the judges' verdicts.
 
 A run's folder gets
 
@@ -94,7 +96,13 @@ class EvaluationSet(NamedTuple):
 
     @classmethod
     def measured_of(cls, resolved: Resolved, folder: Path) -> EvaluationSet | None:
-        """Return the set that stands for the held-out rows of a finished run; None where it has some, or has no set."""
+        """Return the set that stands for the held-out rows of a finished run, or None.
+
+        It is None where the run has held-out rows, or no summary.
+
+        Raises:
+            UserError: The run has neither held-out rows nor an evaluation set.
+        """
         summary = RunFolder(folder).summary()
         name = _evaluation_set(summary.get("data", {}), resolved.recipe.eval.data) if summary else None
         return None if name is None else cls(resolved, name)
@@ -208,7 +216,7 @@ class _Measuring:
 
 
 def _evaluation_set(data: Mapping[str, Any], sets: Iterable[str]) -> str | None:
-    """Return the evaluation set that is measured where a run has no held-out rows, and None where it has.
+    """Return the evaluation set to measure, or None if the run has held-out rows.
 
     Raises:
         UserError: There are no rows to measure.

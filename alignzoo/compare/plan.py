@@ -103,7 +103,10 @@ class Plan:
 
 
 def compared_data(resolved: Resolved) -> str:
-    """Return a digest of the rows of a run: its data, and the first evaluation set where that is what is compared."""
+    """Return a digest of the rows of a run that are trained on and compared.
+
+    These are its data, and the first evaluation set where that is what is compared.
+    """
     data, sets = resolved.recipe.data, resolved.evaluation_fingerprints
     if not sets or holds_out(data, places(data)):
         return resolved.data_fingerprint
@@ -180,7 +183,9 @@ def _job(comparison: Comparison, row: _Row, point: dict[str, Any], seed: int) ->
 
 
 def finals(plan: Plan, chosen: Mapping[str, Mapping[str, Any]]) -> list[Job]:
-    """Return the runs that the chosen grid points still lack: those of the seeds that no point was searched with.
+    """Return the runs that the chosen grid points still lack.
+
+    These are the runs of the seeds that no point was searched with.
 
     Args:
         plan: The plan of the search.
@@ -216,7 +221,10 @@ def flat(resolved: Resolved) -> dict[str, Any]:
 
 
 def _label(path: str, varied: Mapping[str, Any], alone: bool) -> str:
-    """Return the name of a row: the recipe's, and its values; a recipe that is alone is named by the values only."""
+    """Return the name of a row: the recipe's, and the values that vary.
+
+    A recipe that is alone is named by the values only.
+    """
     values = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in varied.items())
     name = Path(path).stem
     return (values if alone else f"{name} ({values})") if values else name

@@ -36,7 +36,9 @@ class Ranking:
 
 
 def rank(table: Table, column: Column, level: float = 0.95) -> Ranking:
-    """Rank the rows of a table by one figure. Rows that others start from take part as the others do.
+    """Rank the rows of a table by one figure.
+
+    Rows that others start from take part as the others do.
 
     Args:
         table: The table of a comparison.
@@ -68,7 +70,9 @@ def rank(table: Table, column: Column, level: float = 0.95) -> Ranking:
 
 
 def holm(p_values: Mapping[K, float]) -> dict[K, float]:
-    """Return Holm's adjusted p-values: the largest (m - i) p_(i) so far, i from 0 in rising order, at most 1.
+    """Return Holm's adjusted p-values.
+
+    Each is the largest (m - i) p_(i) so far, with i from 0 in rising order, and at most 1.
 
     Source: Holm 1979, Scandinavian Journal of Statistics 6.
     """

@@ -1,4 +1,4 @@
-"""The results of a comparison: a record for each run, and the figures of each run, read back from files."""
+"""Results of a comparison, read back from files: records and figures of each run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ EXAMPLES, SAMPLES = "examples.safetensors", "samples.jsonl"
 
 @dataclass(frozen=True)
 class EvaluationFolder:
-    """A folder `evaluations/<key>` of a run: figures of held-out rows, sampled replies, and verdicts on them."""
+    """Folder `evaluations/<key>` of a run: figures of held-out rows, replies, verdicts.
+
+    The replies are sampled, and the verdicts are on them.
+    """
 
     path: Path
     verdict_paths: tuple[Path, ...] = ()
@@ -31,7 +34,7 @@ class EvaluationFolder:
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        """Contents of about.json: `ids` and `groups` of the rows, `sampling` settings, `reward` scale."""
+        """Contents of about.json: rows' `ids` and `groups`, `sampling` settings, `reward` scale."""
         return _about(self.path, FiguresManifest)
 
     @cached_property
@@ -42,9 +45,10 @@ class EvaluationFolder:
 
     @cached_property
     def examples(self) -> dict[str, NDArray[np.float64]]:
-        """Name -> (N,) of the held-out rows, in the order of `ids`; nan where a row has no such figure.
+        """Name -> figures of the held-out rows, shape (N,), in the order of `ids`.
 
-        `test` is 1 for rows of the test split and 0 for those of the validation split.
+        They are nan where a row has no such figure. `test` is 1 for rows of the test split and 0 for those of the
+        validation split.
         """
         path = self.path / EXAMPLES
         found = mmap_safetensors(path)
@@ -58,7 +62,7 @@ class EvaluationFolder:
 
     @cached_property
     def samples(self) -> list[dict[str, Any]]:
-        """A record for each sampled reply: `id`, `test`, `prompt`, `reply`, `chosen`, numbers, and `judges`.
+        """Sampled replies: `id`, `test`, `prompt`, `reply`, `chosen`, numbers and `judges`.
 
         `judges` is name -> verdict, without the judges that failed.
         """

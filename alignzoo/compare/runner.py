@@ -88,7 +88,10 @@ def _measured(
     resolved: Resolved, result: RunResult, plan: Plan, judges: Sequence[Judge], screen: Screen,
     rows: EvaluationSet | None = None,
 ) -> EvaluationFolder:  # fmt: skip
-    """Measure a run, after its start, whose replies to the same prompts the judges compare with."""
+    """Measure a run, after the run that it starts from.
+
+    The judges compare with the start's replies to the same prompts.
+    """
     start = None
     rows = rows or EvaluationSet.measured_of(resolved, result.folder)
     if resolved.start is not None:

@@ -1,4 +1,6 @@
-"""Confidence intervals of figures with a scale of their own: shares, positive figures, areas under a curve.
+"""Confidence intervals of shares, positive figures and areas under a curve.
+
+Each of these figures has a scale of its own.
 
 A share has Wilson's interval (1927) at the effective sample size n = p (1 - p) / se^2 (Korn and Graubard 1998), with
 the standard error and the critical value of the clustered model. At p = 0 or 1 that variance is 0 and n is the number

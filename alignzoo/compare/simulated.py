@@ -1,4 +1,7 @@
-"""Simulated coverage by prompts: (skewness or events, coverage). Written by benchmarks/interval_coverage.py."""
+"""Simulated coverage by prompts: (skewness or events, coverage).
+
+Written by benchmarks/interval_coverage.py.
+"""
 
 MEAN = {
     3: ((0.51, 0.959), (0.52, 0.952), (0.58, 0.876), (0.62, 0.795),),

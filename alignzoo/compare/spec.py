@@ -111,7 +111,11 @@ def _values(written: Any, own_grids: bool = False) -> Any:
 
 
 def validate_comparison(plain: dict[str, Any], node: Node) -> Comparison:
-    """Build a comparison from plain values. Raises UserError with every problem, at its line in `node`."""
+    """Build a comparison from plain values.
+
+    Raises:
+        UserError: Values are wrong. It has every problem, at its line in `node`.
+    """
     try:
         return Comparison.model_validate(plain)
     except ValidationError as error:

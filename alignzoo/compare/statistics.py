@@ -90,7 +90,9 @@ def interval(
     skewed: bool = True,
     weights: ArrayLike | None = None,
 ) -> Interval:
-    """Return the interval of the mean of `values`, shape (S, N), that covers the true mean in `level` of cases.
+    """Return the confidence interval of the mean of `values`, shape (S, N).
+
+    It covers the true mean in `level` of cases.
 
     Args:
         values: Row s holds seed s. Examples that are nan for a seed are left out. N = 1 (seconds of a run) gives
@@ -147,16 +149,20 @@ def difference(
     level: float = 0.95,
     groups: ArrayLike | None = None,
 ) -> Interval:
-    """Return the interval of the mean difference to a baseline, paired by example and by seed; both have shape (S, N).
+    """Return the interval of the mean difference to a baseline, both of shape (S, N).
 
-    Row s of both is the same seed, so the same order of the data. Raises ValueError as `interval` does, and where the
-    shapes differ.
+    Values are paired by example and by seed. Row s of both is the same seed, so the same order of the data. Raises
+    ValueError as `interval` does, and where the shapes differ.
     """
     return interval(paired_difference(values, baseline_values), level, groups)
 
 
 def paired_difference(values: ArrayLike, baseline_values: ArrayLike) -> NDArray[np.float64]:
-    """Return `values` less `baseline_values`; raise ValueError for other shapes and for infinite values."""
+    """Return `values` less `baseline_values`.
+
+    Raises:
+        ValueError: The shapes differ, or a value is infinite.
+    """
     one, other = np.asarray(values, dtype=np.float64), np.asarray(baseline_values, dtype=np.float64)
     if one.shape != other.shape:
         raise ValueError(f"values have shape {one.shape} and the baseline {other.shape}; expected equal shapes")
@@ -166,7 +172,9 @@ def paired_difference(values: ArrayLike, baseline_values: ArrayLike) -> NDArray[
 
 
 def p_value(difference: Interval) -> float:
-    """Return the two-sided p-value of a mean difference of 0, from Student's t with Satterthwaite's degrees of freedom.
+    """Return the two-sided p-value of a mean difference of 0, from Student's t.
+
+    The degrees of freedom of t are Satterthwaite's.
 
     Far in the tail, where a correction for many comparisons looks, it is steadier than the interval's critical value,
     which is fitted to the usual levels. It is 1 without a variance to judge by, and for a difference of exactly 0.
@@ -184,7 +192,10 @@ def distinguishable(difference: Interval) -> bool:
 def _by_prompt(
     residuals: NDArray[np.float64], groups: NDArray[Any] | None, weights: NDArray[np.float64] | None
 ) -> tuple[NDArray[np.float64], float]:
-    """Return the prompts' contributions to the mean, shape (S, C), and how many equal ones they amount to."""
+    """Return the prompts' contributions to the mean, (S, C), and their effective number.
+
+    The latter is how many equal ones they amount to.
+    """
     examples = residuals.shape[1]
     weights = np.ones(examples) if weights is None else weights
     if groups is not None:
@@ -198,7 +209,10 @@ def _by_prompt(
 
 
 def _components(centered: NDArray[np.float64], df: int) -> dict[str, tuple[float, int]]:
-    """Return (part of the mean's variance, degrees of freedom) of seeds and of prompts, if there are several."""
+    """Return (part of the mean's variance, degrees of freedom) of seeds and of prompts.
+
+    Each is there only if there are several.
+    """
     seeds, examples = centered.shape
     by_seed, by_example = centered.mean(1), centered.mean(0)
     parts = {}
@@ -233,9 +247,10 @@ def _hall(quantile: float, a: float) -> float:
 
 
 def _tail(t: float, df: float) -> float:
-    """Return P(|T| > t) under Student's distribution, or the normal one for many degrees of freedom.
+    """Return P(|T| > t) under Student's distribution.
 
-    With T = sqrt(df) tan(angle) the density is proportional to cos(angle)^(df - 1).
+    For many degrees of freedom the normal one is used. With T = sqrt(df) tan(angle) the density is proportional to
+    cos(angle)^(df - 1).
     """
     if df > 1e6:
         return math.erfc(t / math.sqrt(2))

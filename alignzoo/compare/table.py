@@ -101,7 +101,9 @@ def build(
 def chosen_rows(
     records: Sequence[RunRecord], chooser: Column | str, columns: Sequence[Column] | None = None
 ) -> list[ComparedRow]:
-    """Return a row for each label, with the grid point that the column, or its key, chooses on validation rows.
+    """Return a row for each label, with the grid point chosen on validation rows.
+
+    `chooser` is the column that chooses it, or the column's key.
 
     Raises:
         UserError: No validation row can choose a grid point, or there is no such key.

@@ -1,4 +1,4 @@
-"""The verdicts of one judge on the sampled replies of one evaluation, in a folder of their own.
+"""Verdicts of one judge on the sampled replies of one evaluation, in their own folder.
 
 `evaluations/verdicts/<key>/about.json` of a run folder holds
 
@@ -38,7 +38,9 @@ JudgeVersion = tuple[str, str]
 def judge_replies(
     judge: Judge, resolved: Resolved, measured: EvaluationFolder, start: EvaluationFolder | None, screen: Screen
 ) -> Path:
-    """Return the folder with the judge's verdicts on the replies in `measured`; ask the judge if there is none.
+    """Return the folder with the judge's verdicts on the replies in `measured`.
+
+    The judge is run if there are none.
 
     Args:
         judge: The judge.
@@ -84,7 +86,7 @@ def _intact(path: Path) -> dict[str, Any] | None:
 
 
 def verdict_folders(evaluation: Path) -> dict[JudgeVersion, Path]:
-    """Return the folders of intact verdicts on an evaluation's replies, one for each judge and version.
+    """Return (judge, version) -> folder of intact verdicts on an evaluation's replies.
 
     Verdicts come before a failure, and those with `over_start` before those without.
     """

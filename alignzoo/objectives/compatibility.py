@@ -42,7 +42,10 @@ def _modifiers(modified: Modified) -> str:
 
 
 def _modifier(modifier: Modifier, inside: Objective) -> str:
-    """Return why a modifier does not apply to an objective with the modifiers inside of it, or ""."""
+    """Return why a modifier does not apply to an objective, or "".
+
+    `inside` is the objective with the modifiers inside of this one.
+    """
     name, objective = modifier.name, inside.components[0]
     assert isinstance(objective, Objective)
     if inside.data not in modifier.data:

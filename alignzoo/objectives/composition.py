@@ -1,4 +1,6 @@
-"""Compositions: weighted sums of objectives, and objectives with modifiers. Both are objectives themselves.
+"""Compositions: weighted sums of objectives, and objectives with modifiers.
+
+Both are objectives themselves.
 
 objective: [{name: dpo, beta: 0.1}, {name: sft, weight: 0.2}]
 objective: {name: dpo, modifiers: [{name: length_normalization}, {name: length_desensitization}]}
@@ -28,7 +30,10 @@ if TYPE_CHECKING:
 
 
 class Composition(Objective):
-    """Base class of objectives that are made of others: it declares what its parts need together."""
+    """Base class of objectives that are made of others.
+
+    It declares what its parts need together.
+    """
 
     def _parts(self) -> Sequence[ScoredComponent]:
         """Return the parts, an objective first."""
@@ -115,7 +120,7 @@ class Modified(Composition):
 
 
 class _Layer:
-    """The objective with the modifiers inside of the next one, which is what that modifier's `loss` gets."""
+    """Objective with the inner modifiers, as the next modifier's `loss` gets it."""
 
     def __init__(self, inner: Objective, modifiers: Sequence[Modifier]) -> None:
         self._inner, self._modifiers = inner, modifiers
@@ -131,7 +136,7 @@ class _Layer:
 
 
 class Sum(Composition):
-    """A weighted sum of objectives on the same rows; each term is normalized by its own weights."""
+    """Weighted sum of objectives on the same rows, each normalized by its own weights."""
 
     parts: tuple[SerializeAsAny[Objective], ...]
     weights: tuple[float, ...]

@@ -19,7 +19,10 @@ from alignzoo.objectives.synthetic import SyntheticInputs
 
 @dataclass(frozen=True, slots=True)
 class _Recorded(Scored):
-    """Completions that record reads of their log-ratio. A log-ratio that a modifier sets is not recorded."""
+    """Completions that record reads of their log-ratio.
+
+    A log-ratio that a modifier sets is not recorded.
+    """
 
     _reads: list[str] = field(default_factory=list)
 

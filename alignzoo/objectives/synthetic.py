@@ -1,4 +1,4 @@
-"""Synthetic inputs of a loss: completions of equal length with the log-probs that the caller sets."""
+"""Synthetic inputs of a loss: completions of equal length with given log-probs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ LOG_PROB = -2.0
 
 @dataclass(frozen=True)
 class SyntheticInputs:
-    """Completions of one length for which the policy starts at the reference. Tensors are float64."""
+    """Completions of one length for which the policy starts at the reference.
+
+    Tensors are float64.
+    """
 
     objective: Objective
     tokens: int = TOKENS
@@ -76,12 +79,15 @@ class SyntheticInputs:
         return replace(group, completions=self.scored(moves, True), _advantage=advantage)
 
     def reward(self, move: Tensor, preferred: bool) -> Tensor:
-        """Return the implicit reward, shape (B,), of completions whose log-prob has moved by `move`."""
+        """Return the implicit reward, shape (B,), of completions with log-probs moved by `move`."""
         with torch.no_grad():
             return self.objective.implicit_reward(self.scored(move, preferred))
 
     def scored(self, move: Tensor, preferred: bool | Tensor) -> Scored:
-        """Return completions with the declared inputs and no others; columns are 1 where `preferred`, else 0."""
+        """Return completions with the declared inputs and no others.
+
+        Columns are 1 where `preferred`, else 0.
+        """
         objective = self.objective
         length = torch.full_like(move, self.tokens, requires_grad=False)
         columns = {name: length * 0 + torch.as_tensor(preferred) for name in objective.columns}

@@ -51,7 +51,10 @@ class Shard:
 
 @dataclass
 class ReferenceCache:
-    """The scores of one reference. `add` collects them, `flush` writes them durably as a shard."""
+    """Cache of the scores of one reference, in shards.
+
+    `add` collects scores, and `flush` writes them durably as a shard.
+    """
 
     folder: Path
     damaged: list[Path] = field(default_factory=list)

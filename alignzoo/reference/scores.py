@@ -1,4 +1,4 @@
-"""Reference pass: score the sequences that the cache lacks, and return all reference log-probs."""
+"""Reference pass: score the uncached sequences, and return all reference log-probs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ FLUSH_SLOTS = 2_000_000
 
 @dataclass
 class ReferenceScores:
-    """Reference log-probs of some trees: `places` are indices of the cache, one for each branch."""
+    """Reference log-probs of some trees, in a cache.
+
+    `places` are indices of the cache, one for each branch.
+    """
 
     trees: Trees
     cache: ReferenceCache
@@ -47,10 +50,11 @@ class ReferenceScores:
 
 
 def cache_folder(root: Path, scorer: Scorer, source_code: str = "") -> Path:
-    """Return the cache folder of this reference, named by a digest of all that its scores depend on but the tokens.
+    """Return the cache folder of this reference, named by a digest.
 
-    These are weights, config, class, remote code, the version of transformers, dtypes, and the layout with the version
-    of its check. Scores of a layout that proves wrong are thus never read for another one.
+    The digest covers all that the scores depend on but the tokens. These are weights, config, class, remote code, the
+    version of transformers, dtypes, and the layout with the version of its check. Scores of a layout that proves wrong
+    are thus never read for another one.
 
     `source_code` is the digest of the plugin that loaded the model (`Resolved.source_code`).
     """
@@ -67,9 +71,10 @@ def score_reference(
     scorer: Scorer, trees: Trees, folder: Path, budget: int, screen: Screen, label: str = "reference",
     ranks: Ranks | None = None, spot: SpotCheck | None = None,
 ) -> ReferenceScores:  # fmt: skip
-    """Score the trees with `scorer` (the policy before its first step), skipping what the cache in `folder` holds.
+    """Score the trees with `scorer`, skipping those that the cache in `folder` has.
 
-    A few rows of every shard are compared with `spot`, the model's own forward by default, before the shard is written.
+    `scorer` is the policy before its first step. A few rows of every shard are compared with `spot`, the model's own
+    forward by default, before the shard is written.
 
     `label` names the scorer on the screen. Several processes that share the folder score a part each; where every host
     has a folder of its own, each host's processes do. Raises RunFailed when memory is too little for a single row, the
@@ -152,7 +157,10 @@ def _score(
 
 
 def _widths(trees: Trees, layout: str) -> NDArray[np.int64]:
-    """(len,) slots of the row that each tree needs: of the whole tree, or of its longest sequence."""
+    """Return the slots of the row that each tree needs, shape (len,).
+
+    The row has the whole tree, or in the plain layout its longest sequence.
+    """
     if layout != PLAIN:
         return trees.sizes
     segments, first = np.diff(trees.segments), trees.trees[:-1]
@@ -179,7 +187,11 @@ class _ShardCheck:
         del self.kept[1:-1]
 
     def check(self, cache: ReferenceCache) -> None:
-        """Compare the kept trees. Raises RunFailed, with the shard dropped, where the run has to stop."""
+        """Compare the scores of the kept trees with those of the spot check.
+
+        Raises:
+            RunFailed: The run has to stop. The shard is dropped.
+        """
         kept, self.kept = self.kept, []
         if self.spot is None or not kept:
             return
@@ -195,10 +207,11 @@ class _ShardCheck:
 def spot_check(
     spot: SpotCheck | None, parts: Sequence[ReferenceScores | None], ranks: Ranks | None = None
 ) -> list[Check]:
-    """Check the longest and the first tree of each part as the cache has them, whichever run scored them.
+    """Check the longest and the first tree of each part as the cache has them.
 
-    Returns the checks that a run logs: those of the shards too where a single outlier may be rounding, and this one at
-    the end. Empty without an oracle or a reference. Raises RunFailed where the run has to stop.
+    Any run may have scored them. Returns the checks that a run logs: those of the shards too where a single outlier may
+    be rounding, and this one at the end. Empty without an oracle or a reference. Raises RunFailed where the run has to
+    stop.
     """
     trees: list[Tree] = []
     values: list[NDArray[np.float32]] = []

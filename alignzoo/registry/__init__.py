@@ -1,4 +1,4 @@
-"""Registry of plugins: load them, find them by name, attribute them to packages, report those that fail."""
+"""Registry of plugins: loading, lookup by name, attribution to packages, failures."""
 
 from alignzoo.core.lazy import lazy_exports
 

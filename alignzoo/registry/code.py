@@ -21,11 +21,11 @@ MODULE_BYTES = 2**31
 
 
 def code_of_class(cls: type, distribution: Distribution | None = None, version: str = "") -> str:
-    """Return 32 hex digits of the code of a class's package, or the qualified name if there is no file.
+    """Return 32 hex digits of the code of a class's package.
 
-    The digest covers the modules of the class's top-level package. With `distribution` it also covers the other
-    packages that the distribution installs. For a class of alignzoo it covers the subpackage, such as
-    `alignzoo.evaluation`. For a class of a plugin file see `code_of_file`.
+    Without a file it is the qualified name of the class. The digest covers the modules of the class's top-level
+    package. With `distribution` it also covers the other packages that the distribution installs. For a class of
+    alignzoo it covers the subpackage, such as `alignzoo.evaluation`. For a class of a plugin file see `code_of_file`.
     """
     module = cls.__module__
     file = getattr(sys.modules.get(module), "__file__", None)
@@ -38,15 +38,19 @@ def code_of_class(cls: type, distribution: Distribution | None = None, version: 
 
 
 def code_of_file(path: Path, source: bytes) -> str:
-    """Return 32 hex digits of a plugin file whose bytes are `source`, and of the modules beside it that it imports.
+    """Return 32 hex digits of the code of a plugin file and of the modules it imports.
 
-    Modules that those import count too. Raises BadFile if one can't be read.
+    The file's bytes are `source`. The modules are those beside it. Modules that those import count too. Raises BadFile
+    if one can't be read.
     """
     return _digest("", _imported(path, source), {path: source})
 
 
 def _digest(version: str, files: Iterable[Path], known: Mapping[Path, bytes] | None = None) -> str:
-    """Return the digest of files, with paths relative to their common folder, so that a package can be moved."""
+    """Return the digest of files, with paths relative to their common folder.
+
+    A package can therefore be moved.
+    """
     found, known = sorted(files), known or {}
     shared = Path(os.path.commonpath([file.parent for file in found]))
     sources = (known[file] if file in known else read_bytes(file, MODULE_BYTES) for file in found)
@@ -58,7 +62,10 @@ def _digest(version: str, files: Iterable[Path], known: Mapping[Path, bytes] | N
 
 
 def _modules_of(name: str) -> Iterator[Path]:
-    """Yield the files of a module's outermost package that is not a namespace; for alignzoo, of the subpackage."""
+    """Yield the files of a module's outermost package that is not a namespace.
+
+    For alignzoo these are the files of the subpackage.
+    """
     parts = name.split(".")
     first = 2 if parts[0] == "alignzoo" else 1
     for depth in range(min(first, len(parts)), len(parts) + 1):
@@ -86,7 +93,10 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _installed_by(distribution: Distribution) -> set[str]:
-    """Return the top-level names of a distribution, from top_level.txt or else from its list of files."""
+    """Return the top-level names of a distribution.
+
+    They are from top_level.txt, or else from its list of files.
+    """
     listed = (distribution.read_text("top_level.txt") or "").split()
     if listed:
         return set(listed)
@@ -95,7 +105,10 @@ def _installed_by(distribution: Distribution) -> set[str]:
 
 
 def _imported(file: Path, source: bytes) -> set[Path]:
-    """Return a file whose bytes are `source` and the modules beside it that it imports, directly or indirectly."""
+    """Return a file and the modules beside it that it imports, directly or indirectly.
+
+    The file's bytes are `source`.
+    """
     root = file.parent
     while (root / "__init__.py").is_file() and root != root.parent:
         root = root.parent
@@ -111,7 +124,10 @@ def _imported(file: Path, source: bytes) -> set[Path]:
 
 
 def _beside(path: Path, source: bytes, roots: Iterable[Path]) -> Iterator[Path]:
-    """Yield the files below `roots` that a module's import statements may load, including whole packages."""
+    """Yield the files below `roots` that a module's import statements may load.
+
+    Whole packages are included.
+    """
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # the import will say so

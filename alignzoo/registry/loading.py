@@ -1,4 +1,4 @@
-"""Load plugins one at a time, so that an error of one plugin affects no other plugin and no command.
+"""Load plugins one by one: an error of one affects no other plugin and no command.
 
 pluggy's own loader stops at the first broken import, loses one of two packages with the same entry-point name, and
 ignores a misspelled hook. Here each of these is a `PluginError`, which is kept in the `PluginInfo` of its package.
@@ -44,7 +44,10 @@ NO_PLUGINS = "none"
 
 @dataclass(frozen=True)
 class PluginInfo:
-    """An entry point of an installed package, with the names that it offers or the reason why it is not loaded."""
+    """Entry point of an installed package: the names that it offers, or its problem.
+
+    The problem is the reason why it is not loaded.
+    """
 
     package: str
     version: str
@@ -59,7 +62,10 @@ def load_module(name: str) -> list[Offer]:
 
 
 def load_installed() -> tuple[list[Offer], list[PluginInfo]]:
-    """Return the classes of all installed plugins that `ALIGNZOO_PLUGINS` allows, and a PluginInfo for each plugin."""
+    """Return the classes of all installed plugins that `ALIGNZOO_PLUGINS` allows.
+
+    The second list has a PluginInfo for each plugin.
+    """
     setting = os.environ.get("ALIGNZOO_PLUGINS")
     only = None if setting is None else {canonicalize_name(part.strip()) for part in setting.split(",") if part.strip()}
     offers: list[Offer] = []
@@ -90,9 +96,10 @@ def load_installed() -> tuple[list[Offer], list[PluginInfo]]:
 
 
 def load_file(path: Path) -> list[Offer]:
-    """Return the classes that a plugin file registers. The file and its digest are printed before its code runs.
+    """Return the classes that a plugin file registers.
 
-    The bytes that are digested are the bytes that run, whatever is in the file by then.
+    The file and its digest are printed before its code runs. The bytes that are digested are the bytes that run,
+    whatever is in the file by then.
 
     Raises:
         UserError: the file is missing or fails, or imports for too long; the error has the file and the line.
@@ -124,7 +131,7 @@ def load_file(path: Path) -> list[Offer]:
 
 @contextmanager
 def time_limit(seconds: float | None = None) -> Iterator[None]:
-    """Raise TimeoutError in the block once it has taken `seconds`, by default `IMPORT_SECONDS`.
+    """Raise TimeoutError in the block after `seconds`, by default `IMPORT_SECONDS`.
 
     It needs the main thread, which alone receives signals; elsewhere there is no limit. Code in C that never returns to
     Python is not interrupted.
@@ -147,7 +154,10 @@ def time_limit(seconds: float | None = None) -> Iterator[None]:
 
 
 def no_plugins() -> bool:
-    """Return True if `ALIGNZOO_PLUGINS=none` switches off all plugins, including files that a recipe names."""
+    """Return True if `ALIGNZOO_PLUGINS=none` switches off all plugins.
+
+    These include files that a recipe names.
+    """
     return os.environ.get("ALIGNZOO_PLUGINS", "").strip() == NO_PLUGINS
 
 
@@ -164,7 +174,10 @@ def _plugin_distributions() -> list[tuple[str, Distribution]]:
 
 
 def _metadata(distribution: Distribution, key: str) -> str:
-    """Return a metadata field, or "" if it is missing, which is None or an error depending on Python's version."""
+    """Return a metadata field, or "" if it is missing.
+
+    A missing field is None or an error depending on Python's version.
+    """
     try:
         return distribution.metadata[key] or ""
     except (KeyError, TypeError):
@@ -191,7 +204,10 @@ def _check_version(distribution: Distribution) -> None:
 
 
 def _load_entry(entry: EntryPoint, package: Package, before: dict[tuple[str, str], Offer]) -> list[Offer]:
-    """Return the classes of an entry point. A package may not register two classes under one name."""
+    """Load an entry point and return its classes.
+
+    A package may not register two classes under one name.
+    """
     with plugin_errors("on import"), time_limit():
         plugin = entry.load()
     with time_limit():

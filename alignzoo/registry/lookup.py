@@ -50,7 +50,9 @@ class Registry:
         return self._base._installed if self._base else load_installed()
 
     def find(self, kind: str, name: str) -> type:
-        """Return the class of a kind (a key of `hookspecs.KINDS`) that a recipe calls `name` or `package/name`.
+        """Return the class of a kind that a recipe calls `name` or `package/name`.
+
+        Kinds are the keys of `hookspecs.KINDS`.
 
         Raises:
             UserError: the name is unknown or ambiguous. The error has the nearest name, the package to install, the
@@ -101,21 +103,33 @@ class Registry:
         return self._installed[1]
 
     def failures(self) -> list[PluginInfo]:
-        """Return the plugins that failed to load in this process. It does not import plugins itself."""
+        """Return the plugins that failed to load in this process.
+
+        It does not import plugins itself.
+        """
         infos = self._installed[1] if "_installed" in self.__dict__ else []
         return [info for info in infos if info.problem not in ("", OFF)]
 
     def origin(self, cls: type) -> Provider:
-        """Return the package of a class from `find` or `known`. Installed plugins are loaded only if necessary."""
+        """Return the package of a class from `find` or `known`.
+
+        Installed plugins are loaded only if necessary.
+        """
         return self._offer(cls).origin
 
     def code(self, cls: type) -> str:
-        """Return the digest of a class's code: `origin(cls).code` if it is registered, else that of its package."""
+        """Return the digest of a class's code.
+
+        It is `origin(cls).code` if the class is registered, else the digest of its package.
+        """
         offers = (*self._built_in, *self._files, *self._installed[0])
         return next((offer.origin.code for offer in offers if offer.cls is cls), None) or code_of_class(cls)
 
     def spelling(self, cls: type) -> str:
-        """Return the unambiguous name of a class in a recipe: `name`, or `package/name` if several plugins offer it."""
+        """Return the unambiguous name of a class in a recipe.
+
+        It is `name`, or `package/name` if several plugins offer it.
+        """
         mine = self._offer(cls)
         if mine in (*self._built_in, *self._files):
             return mine.name
@@ -155,7 +169,10 @@ def _is_called(offer: Offer, name: str) -> bool:
 
 @lru_cache(maxsize=1)
 def registry() -> Registry:
-    """Return the registry of this process. `ALIGNZOO_PLUGINS` (a comma-separated list of packages) is read once."""
+    """Return the registry of this process.
+
+    `ALIGNZOO_PLUGINS` (a comma-separated list of packages) is read once.
+    """
     return Registry()
 
 

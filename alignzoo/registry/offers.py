@@ -1,4 +1,4 @@
-"""Offers: the classes that one plugin registers, each checked and attributed to its package."""
+"""Offers: the classes that a plugin registers, checked and attributed to its package."""
 
 from __future__ import annotations
 
@@ -130,7 +130,10 @@ def _marked(plugin: Any) -> list[str]:
 
 
 def _check_hooks(plugin: Any) -> None:
-    """Check names and arguments of hooks: pluggy ignores a misspelled name and fails on an extra argument."""
+    """Check the names and arguments of a plugin's hooks.
+
+    pluggy ignores a misspelled name and fails on an extra argument.
+    """
     hooks = [hook for hook, _ in hookspecs.KINDS.values()]
     marked = _marked(plugin)
     if not marked:
@@ -151,7 +154,10 @@ def _check_hooks(plugin: Any) -> None:
 
 
 def _offer(kind: str, hook: str, base: str, cls: Any, package: Package) -> Offer:
-    """Return a class as an offer after checking its base, name, docstring, fields and declarations."""
+    """Check a class and return it as an offer.
+
+    The checks are of its base, name, docstring, fields and declarations.
+    """
     module, _, attribute = base.partition(":")
     parent = getattr(import_module(module), attribute)
     if not (isinstance(cls, type) and issubclass(cls, parent)):

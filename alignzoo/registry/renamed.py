@@ -25,7 +25,10 @@ _ATTRIBUTES = {old: new for names in RENAMED.values() for old, new in names.item
 
 
 def former_name(cls: type, parent: type) -> str:
-    """Return the problem of a plugin class that defines a former name in place of the present one, or ""."""
+    """Return the problem of a plugin class that defines a former name, or "".
+
+    The former name is in place of the present one.
+    """
     for base in parent.__mro__:
         for old, new in RENAMED.get(base.__name__, {}).items():
             inherits_new: Any = getattr(cls, new, None) is getattr(parent, new, None)

@@ -93,7 +93,10 @@ def _curves(made: SyntheticInputs, h: Tensor, reach: float) -> tuple[Curves, Cur
 
 
 def _measure(made: SyntheticInputs, h: Tensor, weights: bool = False) -> tuple[Curves, Curves]:
-    """Return losses, or with `weights` those, and pulls of a batch of examples with these margins, shape (B,)."""
+    """Return losses and pulls of a batch of examples with these margins, shape (B,).
+
+    With `weights` the objective's weights take the place of its losses.
+    """
     losses: Curves = {}
     pulls: Curves = {}
     for moves in _moves(made.objective.data, h):

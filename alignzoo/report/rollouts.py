@@ -22,9 +22,10 @@ PLOTTED = 32
 
 
 def browser(folder: Path, lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return evenly spaced rollouts of a run, each with some of its prompts and all of their draws, best first.
+    """Return evenly spaced rollouts of a run.
 
-    Rollouts that are not on disk, or damaged, are left out.
+    Each has some of its prompts and all of their draws, best first. Rollouts that are not on disk, or damaged, are left
+    out.
 
     Args:
         folder: The run folder.
@@ -49,7 +50,10 @@ def _prompt(draws: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def plots(folder: Path, lines: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Return (title, SVG) of reward against KL over the run, and of reward by prompt, as far as there are figures."""
+    """Return (title, SVG) of reward against KL over the run, and of reward by prompt.
+
+    A plot without figures is left out.
+    """
     found = []
     if any("kl" in line and "reward" in line for line in lines if line["kind"] in ("rollout", "eval")):
         found.append(
@@ -103,7 +107,7 @@ def _drawn(title: str, draw: Any) -> tuple[str, str]:
 def _read(
     folder: Path, lines: Sequence[dict[str, Any]], most: int
 ) -> list[tuple[dict[str, Any], list[list[dict[str, Any]]]]]:
-    """Return the line of each of at most `most` rollouts, and the draws of each of its prompts."""
+    """Return at most `most` rollouts: the line of each, and the draws of each prompt."""
     found = []
     for line in spaced([line for line in lines if line["kind"] == "rollout"], most):
         try:

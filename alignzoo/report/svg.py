@@ -37,7 +37,10 @@ def style_axes(axes: Any, grid: bool = True) -> Any:
 
 
 def svg_document(figure: Figure) -> str:
-    """Return a figure as an SVG document with a transparent background, without date and metadata."""
+    """Return a figure as an SVG document with a transparent background.
+
+    It has no date and no metadata.
+    """
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return re.sub(r"<metadata>.*?</metadata>", "", file.getvalue(), flags=re.DOTALL)
@@ -51,7 +54,7 @@ def png_bytes(figure: Figure, dpi: int) -> bytes:
 
 
 def inline(document: str, prefix: str) -> str:
-    """Return the `<svg>` element of a document for an HTML page, with `prefix` before every id.
+    """Return the `<svg>` element of a document for HTML, with `prefix` before every id.
 
     Ids are unique within a document only, and a page holds several.
     """

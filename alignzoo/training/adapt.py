@@ -16,10 +16,10 @@ from alignzoo.training.job import Job
 
 
 def adapt(job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Add the adapters of `model.lora`, if the recipe has it, after the reference pass has scored the start.
+    """Add the adapters of `model.lora`, if the recipe has it, after the reference pass.
 
-    The adapter's config names the base model. A base with random weights, a new head or new tokens exists nowhere else,
-    so it is saved in the run folder.
+    The pass scores the start, which has no adapters. The adapter's config names the base model. A base with random
+    weights, a new head or new tokens exists nowhere else, so it is saved in the run folder.
 
     Raises:
         UserError: The model is sharded.

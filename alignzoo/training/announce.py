@@ -15,7 +15,10 @@ from alignzoo.training.job import Job
 
 
 def announce(job: Job, report: dict[str, Any], model: PreTrainedModel, layout: Layout, steps: int) -> None:
-    """Print the model's size, the counts of rows in `report` (data.json), the layout and the number of steps."""
+    """Print the size of the model, the counts of rows, the layout and the number of steps.
+
+    `report` is data.json, which has the counts.
+    """
     recipe, resolved, info = job.recipe, job.resolved, job.screen.info
     start = f"the policy of {resolved.start.recipe.name}" if resolved.start else "its own start"
     size = sum(parameter.numel() for parameter in model.parameters())

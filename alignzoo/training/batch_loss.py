@@ -1,4 +1,4 @@
-"""The loss of a global batch: for each term the sum of its losses over the sum of its weights."""
+"""Loss of a global batch: each term's sum of losses over its sum of weights."""
 
 from __future__ import annotations
 

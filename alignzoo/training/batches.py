@@ -19,7 +19,10 @@ class BatchSource(Protocol):
     """Time that making the rows took, by its parts."""
 
     def begin(self, step: int, states: States) -> tuple[list[int], States]:
-        """Return the rows of a step, from 0, and the states that its loss sees. A second call returns the same."""
+        """Return the rows of a step, from 0, and the states that its loss gets.
+
+        A second call returns the same.
+        """
 
     def evaluate(self) -> dict[str, float]:
         """Return figures of held-out prompts beside those of the held-out rows."""

@@ -1,7 +1,8 @@
-"""Checkpoints: policy, optimizer, objective state, records of the run so far, and digests of all files.
+"""Checkpoints: policy, optimizer, objective state, records and digests of all files.
 
-A checkpoint is written to a temporary folder, synced and renamed; one whose digests do not match is skipped for the one
-before. Nothing is pickled. There is no random state: dropout is off, and the data order is a function of the step.
+The records are those of the run so far. A checkpoint is written to a temporary folder, synced and renamed; one whose
+digests do not match is skipped for the one before. Nothing is pickled. There is no random state: dropout is off, and
+the data order is a function of the step.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def save(
     states: Sequence[Mapping[str, float]] = (), moving: Mapping[str, torch.Tensor] = MappingProxyType({}),
     budget: int = 0, records: Iterable[Path] = (), writes: bool = True, run: str = "",
 ) -> Path:  # fmt: skip
-    """Write `folder/step-000200`, and remove all but the last `keep` checkpoints. Collective with shards or ZeRO.
+    """Write `folder/step-000200`, and remove all but the last `keep` checkpoints.
+
+    Collective with shards or ZeRO.
 
     Args:
         folder: The folder of checkpoints.
@@ -99,7 +102,10 @@ def save(
 
 
 def weights_of(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the tensors that are saved of a model: its adapter, or all. Collective with shards."""
+    """Return the tensors of a model that are saved: its adapter, or all.
+
+    Collective with shards.
+    """
     return tensors_of(model) if has_adapters(model) else full_state_dict(model)
 
 
@@ -112,7 +118,10 @@ def sweep(folder: Path) -> None:
 def export(
     folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, weights: dict[str, torch.Tensor]
 ) -> None:
-    """Write a policy with `weights` from `weights_of`, or its adapter, and the tokenizer, in Hugging Face layout."""
+    """Write a policy, or its adapter, and the tokenizer in Hugging Face layout.
+
+    `weights` are those of `weights_of`.
+    """
     _write(folder, model, weights, renamed=True)
     tokenizer.save_pretrained(folder)
 
@@ -161,7 +170,9 @@ def restore(
     checkpoint: Checkpoint, model: PreTrainedModel, optimizer: torch.optim.Optimizer | None,
     moving: Mapping[str, torch.Tensor] = MappingProxyType({}),
 ) -> None:  # fmt: skip
-    """Restore weights, optimizer (None: not needed) and the moving reference bit for bit. Collective with shards.
+    """Restore weights, optimizer and the moving reference bit for bit.
+
+    `optimizer` is None where it is not needed. Collective with shards.
 
     Raises:
         BadFile: The checkpoint is that of another model or optimizer.
@@ -208,7 +219,9 @@ def _unflatten(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict
 
 @torch.no_grad()
 def load_into(model: nn.Module, folder: Path) -> None:
-    """Copy the safetensors files of a folder into a model, one tensor at a time, without a second model in memory.
+    """Copy the safetensors files of a folder into a model, one tensor at a time.
+
+    There is never a second model in memory.
 
     Raises:
         UserError: Names or shapes differ from the model's; nothing has changed.

@@ -97,10 +97,10 @@ def export_run(
 
 
 def full_weights_policy(folder: RunFolder, screen: Screen) -> Path:
-    """Return a folder with the full weights of a finished run's policy, for another run to start from.
+    """Return a folder with the full weights of a finished run's policy.
 
-    An adapter is merged into its base once, in the run's own type. The folder stays: later adapters name it as their
-    base.
+    Another run starts from it. An adapter is merged into its base once, in the run's own type. The folder stays: later
+    adapters name it as their base.
     """
     policy: Path = folder.policy
     merged = folder.path / MERGED
@@ -132,7 +132,10 @@ def _policy_of(run: Path) -> Path:
 
 
 class _Source(BaseModel):
-    """What is read of the section `model` of a run's recipe. A plugin's source has fields of its own."""
+    """Fields of the section `model` of a run's recipe that an export reads.
+
+    A plugin's source has fields of its own.
+    """
 
     from_: str | None = Field(None, alias="from")
     path: str | None = None
@@ -153,7 +156,10 @@ def _source(run: Path) -> _Source:
 
 
 def _dtype_of_start(run: Path) -> str | None:
-    """Return the type of the weights that a run, or the first of the runs before it, started from; None if unknown."""
+    """Return the type of the weights that a run, or the first run before it, started from.
+
+    It is None if it is unknown.
+    """
     source, seen = _source(run), [run.resolve()]
     while source.from_ is not None:
         run = (run / source.from_).parent
@@ -172,13 +178,19 @@ def _dtype_of_start(run: Path) -> str | None:
 
 
 def _own_base(policy: Path) -> str:
-    """Return the folder of the adapter's base model, or "" if it has a hub id, by which others find it too."""
+    """Return the folder of the adapter's base model, or "" if it has a hub id.
+
+    Others find such a base by its id too.
+    """
     base = named_base(policy)
     return base if Path(base).is_absolute() else ""
 
 
 def _full_weights(policy: Path, source: _Source, dtype: str | None) -> PreTrainedModel:
-    """The policy in full weights, with an adapter merged, in the type that it was trained in or another."""
+    """Return the policy in full weights, in the type that it was trained in or in `dtype`.
+
+    An adapter is merged into its base.
+    """
     own = source.dtype
     wanted = getattr(torch, dtype or own)
     if not is_adapter(policy):
@@ -201,7 +213,10 @@ def _full_weights(policy: Path, source: _Source, dtype: str | None) -> PreTraine
 
 
 def _base(policy: Path, named: str) -> str:
-    """The base model that an adapter names. A run folder is searched beside the run first: runs move together."""
+    """Return the base model that an adapter names, as a hub id or a folder.
+
+    A run folder is searched beside the run first: runs move together.
+    """
     path = Path(named)
     beside = policy.parent.parent.joinpath(*path.parts[-2:])
     if path.is_absolute() and path.name in (MERGED, BASE, "policy") and beside.is_dir():

@@ -16,7 +16,9 @@ from alignzoo.scoring.scorer import Scorer
 
 
 def shard_or_move(scorer: Scorer, ranks: Ranks) -> None:
-    """Move the scorer's model to this process's device, or shard it over the processes with FSDP2.
+    """Move the scorer's model to this process's device, or shard it with FSDP2.
+
+    The shards are spread over the processes.
 
     Raises:
         UserError: This version of torch can't sum the gradients of shards.

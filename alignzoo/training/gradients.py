@@ -1,4 +1,4 @@
-"""The two ways to compute a step's gradient: micro-batch by micro-batch, or through the scores of the global batch."""
+"""Gradient of a step, by micro-batches or through the scores of the global batch."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ class StepGradient(NamedTuple):
 def gradient_by_row(
     passes: Passes, loss: BatchLoss, step: int, rows: Sequence[int], mine: list[int], states: States
 ) -> StepGradient:
-    """Compute the gradient of an objective whose rows are independent: one forward and backward per micro-batch.
+    """Compute the gradient of an objective whose rows are independent.
+
+    Each micro-batch has one forward and one backward.
 
     Args:
         passes: This process's forwards and backwards.
@@ -79,7 +81,7 @@ def gradient_by_row(
 def gradient_by_batch(
     passes: Passes, loss: BatchLoss, step: int, rows: list[int], mine: list[int], states: States
 ) -> StepGradient:
-    """Compute the gradient of an objective whose rows depend on each other, by gradient caching.
+    """Compute the gradient of an objective with dependent rows, by gradient caching.
 
     All rows are scored without a graph. The loss's gradient with respect to every score of the global batch then
     weights the scores of a second forward, micro-batch by micro-batch. The arguments are those of `gradient_by_row`.

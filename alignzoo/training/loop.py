@@ -35,7 +35,10 @@ ON = "the same command continues from there"
 
 @dataclass
 class Training:
-    """Takes the steps of a run and records them. Records made before a stop are kept as they are."""
+    """Training loop that takes the steps of a run and records them.
+
+    Records made before a stop are kept as they are.
+    """
 
     job: Job
     engine: Engine
@@ -153,7 +156,7 @@ class Training:
 
     @contextmanager
     def saved_on_stop(self) -> Iterator[None]:
-        """Write a checkpoint when the block is interrupted, and name the last one when a write fails.
+        """Write a checkpoint when the block is interrupted; name the last if a write fails.
 
         Processes that each hold a part of the model or optimizer save it together, after the same step.
         """
@@ -170,7 +173,9 @@ class Training:
 
     @contextmanager
     def finishing(self) -> Iterator[None]:
-        """Say what is kept when the work after the last step fails; the next command does it again.
+        """Name the last checkpoint when the work after the last step fails.
+
+        The next command does that work again.
 
         Raises:
             RunFailed: The block raised an exception.
@@ -234,7 +239,10 @@ class Training:
         return metrics
 
     def _measure(self) -> dict[str, Any]:
-        """Evaluate the rows and record their figures if an evaluation is due; {} otherwise, and without rows."""
+        """Evaluate the rows and record their figures if an evaluation is due.
+
+        Returns {} if none is due, and without rows.
+        """
         step, every = self.done, self.recipe.eval.every
         if 0 < step < self.engine.steps and (not every or step % every):
             return {}
@@ -265,7 +273,10 @@ class Training:
         return lines
 
     def _record(self, line: dict[str, Any]) -> dict[str, Any]:
-        """Append a line without its figures that are not finite, which JSON can't hold, and return it."""
+        """Append a line without the figures that are not finite, and return it.
+
+        JSON can't hold those figures.
+        """
         bad = [key for key, value in line.items() if isinstance(value, float) and not math.isfinite(value)]
         if bad:
             what = ", ".join(f"{key} is {line[key]}" for key in bad)
@@ -284,7 +295,10 @@ class Training:
 
 
 def watch_steps(engine: Engine) -> Watch | None:
-    """Return the spot checks of an engine's steps; None if the model's own forward can't be run."""
+    """Return the spot checks of an engine's steps.
+
+    It is None if the model's own forward can't be run.
+    """
     builder, config = engine.builder, engine.config
     if no_oracle(engine.ranks.sharded, config.compile):
         return None

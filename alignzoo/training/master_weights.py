@@ -21,10 +21,11 @@ MASTER = "master"
 
 
 class MasterWeights(torch.optim.Optimizer):
-    """An optimizer over float32 copies of parameters, with the interface of one over the parameters.
+    """Optimizer over float32 copies of parameters (master weights).
 
-    Each backward adds a parameter's gradient to that of its copy and frees it, so `masters` have the gradients.
-    Parameters may be full tensors or shards (DTensor); a copy is sharded as its parameter is.
+    Its interface is that of an optimizer over the parameters. Each backward adds a parameter's gradient to that of its
+    copy and frees it, so `masters` have the gradients. Parameters may be full tensors or shards (DTensor); a copy is
+    sharded as its parameter is.
     """
 
     def __init__(self, parameters: Sequence[Tensor], make: Callable[[list[Tensor]], torch.optim.Optimizer]) -> None:
@@ -70,13 +71,19 @@ class MasterWeights(torch.optim.Optimizer):
 def with_masters(
     parameters: Sequence[Tensor], make: Callable[[list[Tensor]], torch.optim.Optimizer], wanted: bool
 ) -> torch.optim.Optimizer:
-    """Return the optimizer of `make`, over float32 copies if they are wanted and a parameter is narrower."""
+    """Return the optimizer of `make`, over float32 master weights where they are used.
+
+    They are used if `wanted`, and if a parameter is narrower.
+    """
     narrow = any(narrow_type(parameter) for parameter in parameters)
     return MasterWeights(parameters, make) if wanted and narrow else make(list(parameters))
 
 
 def holders_of_gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """Return the tensors whose `grad` is the sum over micro-batches: the masters, or else the parameters."""
+    """Return the tensors whose `grad` is the sum over micro-batches.
+
+    These are the masters, or else the parameters.
+    """
     if isinstance(optimizer, MasterWeights):
         return optimizer.masters
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -88,7 +95,10 @@ def narrow_type(tensor: Tensor) -> bool:
 
 
 def memory_words(parameters: Sequence[Tensor], wanted: bool) -> str:
-    """Return a line on the memory of masters, or on training without; "" if no weight is narrow."""
+    """Return a line on the memory of master weights, or on training without them.
+
+    It is "" if no weight is narrow.
+    """
     count = sum(parameter.numel() for parameter in parameters if narrow_type(parameter))
     if not count:
         return ""

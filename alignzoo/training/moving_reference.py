@@ -1,8 +1,8 @@
-"""A reference that moves towards the policy during training, as an exponential moving average or by copies.
+"""Moving reference: an exponential moving average of the policy, or copies of it.
 
-A step of an average by 1% is far below the distance between two bfloat16 numbers, so it would be rounded away. The
-average of 16-bit weights is therefore kept in float32, and the reference computes with a rounded copy. It follows the
-policy's float32 masters where the optimizer has them.
+The reference moves towards the policy during training. A step of an average by 1% is far below the distance between two
+bfloat16 numbers, so it would be rounded away. The average of 16-bit weights is therefore kept in float32, and the
+reference computes with a rounded copy. It follows the policy's float32 masters where the optimizer has them.
 
 An average lags behind the policy. A correction adds a share of the policy's distance from its start. The average and
 the start are then kept as well: twice the memory of the exact weights.
@@ -45,9 +45,11 @@ class MovingReference:
 
     @torch.no_grad()
     def move(self, fraction: float, correction: float = 0.0) -> None:
-        """Move the reference this fraction of the way to the policy; 1 copies the policy. Collective with shards.
+        """Move the reference this fraction of the way to the policy; 1 copies the policy.
 
         With a correction it is the average, moved so, plus the correction times the policy's distance from its start.
+
+        Collective with shards.
         """
         followed = self.optimizer.master_of if isinstance(self.optimizer, MasterWeights) else {}
         for name, policy in zip(self._names, self.policy.parameters(), strict=True):
@@ -68,7 +70,10 @@ class MovingReference:
                 own.copy_(self.tensors[name])
 
     def memory_words(self) -> str:
-        """Return a line on the memory of the copies beside the reference's own weights; "" if there are none."""
+        """Return a line on the memory of the reference's copies; "" if there are none.
+
+        These are the copies beside its own weights.
+        """
         narrow = any(narrow_type(one) for one in self.reference.parameters())
         parts = ["moves in float32, beside the bfloat16 weights that it computes with"] if narrow else []
         parts += ["keeps its average and its start"] if self.corrected else []

@@ -1,4 +1,4 @@
-"""The parts of a run with `rollout`: its prompts, its calendar and the source of its batches."""
+"""Prompts, calendar and source of batches of a run with `rollout`."""
 
 from __future__ import annotations
 
@@ -68,7 +68,10 @@ class Online:
         return self.train.probes(config.completions, config.max_new_tokens, len(tokenizer))
 
     def check_positions(self, model: PreTrainedModel) -> None:
-        """Raise UserError when a prompt with a completion has more tokens than the model has positions."""
+        """Raise UserError if a prompt with a completion exceeds the model's positions.
+
+        Lengths are in tokens, that of a completion is `rollout.max_new_tokens`.
+        """
         limit, config = max_tokens(model), self.calendar.rollout
         longest = longest_prompt([self.train, self.held_out]) + config.max_new_tokens
         if limit is not None and longest > limit:

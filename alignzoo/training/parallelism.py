@@ -41,7 +41,9 @@ class Parallelism:
 
     @contextmanager
     def together(self, budget: int) -> Iterator[None]:
-        """Run a forward or backward of micro-batches of `budget` token slots, with all processes if it is collective.
+        """Run a forward or backward of micro-batches, in all processes if it is collective.
+
+        Micro-batches have `budget` token slots.
 
         Raises:
             RunFailed: Memory runs out in a collective forward or backward, which can't be repeated.
@@ -89,7 +91,10 @@ class Parallelism:
 
 
 class ShardedParallelism(Parallelism):
-    """FSDP2: each process holds a shard of every parameter, and each backward sums the gradients."""
+    """FSDP2, with a shard of every parameter in each process.
+
+    Each backward sums the gradients.
+    """
 
     def _reduce(self) -> None:
         self.ranks.all_gather()  # errors of any process are raised in all before the step
@@ -107,7 +112,10 @@ class ZeroParallelism(Parallelism):
         self.zero.backward(loss)
 
     def reduce_and_step(self) -> float:
-        """Sum, clip and step. Returns the norm before clipping; without a finite norm no step is taken."""
+        """Sum the gradients, clip them, step, and return the norm before clipping.
+
+        Without a finite norm no step is taken.
+        """
         return self.zero.reduce_and_step()
 
 

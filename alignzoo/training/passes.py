@@ -33,9 +33,10 @@ class Passes:
     """Called with every scored micro-batch."""
 
     def in_micro_batches(self, rows: list[int], work: Callable[[list[list[int]]], T]) -> T:
-        """Call `work` with these rows cut into micro-batches, and again at half the budget when memory runs out.
+        """Call `work` with these rows cut into micro-batches.
 
-        Where passes are collective all processes get the same number of micro-batches, the last of them empty.
+        When memory runs out, it is called again at half the budget. Where passes are collective all processes get the
+        same number of micro-batches, the last of them empty.
         """
         trees = [self.builder.tree(row) for row in rows]
         layout = self.parallelism.scorer.layout

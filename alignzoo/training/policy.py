@@ -1,4 +1,7 @@
-"""Open the data and the model of a recipe, ready to score: tokenizer, token trees, placed model, layout, reference."""
+"""Open the data and the model of a recipe, ready to score.
+
+These are tokenizer, token trees, placed model, layout and reference.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,9 @@ def device_of(requested: str) -> str:
 def open_data(
     resolved: Resolved, start: Path | None, first_day: date | None, screen: Screen, ranks: Ranks
 ) -> tuple[PreTrainedTokenizerBase, TokenizedDataset]:
-    """Load the tokenizer and the token trees, reading rows only where one of the two does not exist yet.
+    """Load the tokenizer and the token trees of a recipe.
+
+    Rows are read only where one of the two does not exist yet.
 
     Args:
         resolved: The recipe.
@@ -69,7 +74,7 @@ def open_policy(
     trained: Path | None = None,
     check: Callable[[PreTrainedModel], None] = lambda model: None,
 ) -> tuple[Scorer, Layout]:
-    """Load a policy, place or shard it, and choose the layout that scores `trees` fastest and exactly.
+    """Load a policy, place or shard it, and choose the fastest exact layout for `trees`.
 
     Args:
         resolved: The recipe.
@@ -94,7 +99,10 @@ def open_scorer(
     check: Callable[[PreTrainedModel], None] = lambda model: None,
     like: Scorer | None = None,
 ) -> Scorer:
-    """Load a policy and place or shard it, as `open_policy` does, with the layout of `like` where one is given."""
+    """Load a policy and place or shard it, as `open_policy` does.
+
+    The layout is that of `like` where one is given.
+    """
     recipe = resolved.recipe
     source = (recipe.model, tokenizer, recipe.seed, start)
     head = recipe.objective.head

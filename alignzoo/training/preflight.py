@@ -1,4 +1,7 @@
-"""Checks of a run before it costs time: `preflight` before all else, the others once rows and model are there."""
+"""Checks of a run before it costs time.
+
+`preflight` comes before all else, the others once rows and model are there.
+"""
 
 from __future__ import annotations
 
@@ -65,9 +68,10 @@ def _check_model_folder(model: ModelSource) -> None:
 
 
 def _check_first_row(resolved: Resolved) -> None:
-    """Raise UserError when the objective can't take the first row, unless reading the rows is the first thing to do.
+    """Raise UserError if the objective can't take the first row.
 
-    A reward that reads a column of the data needs it in one of the first rows.
+    There is no such check where reading the rows is the first thing to do. A reward that reads a column of the data
+    needs it in one of the first rows.
     """
     if resolved.needs and not any(key.startswith("data.") for key in resolved.needs):
         recipe, data = resolved.recipe, resolved.recipe.data
@@ -78,7 +82,7 @@ def _check_first_row(resolved: Resolved) -> None:
 
 
 def check_reward_columns(recipe: Recipe, rows: Iterable[Row]) -> None:
-    """Raise UserError when a reward reads a column of the data that none of its first rows has.
+    """Raise UserError if a reward reads a data column that none of the first rows has.
 
     The rows of a mixture differ, and are not checked.
     """
@@ -95,7 +99,10 @@ def check_reward_columns(recipe: Recipe, rows: Iterable[Row]) -> None:
 
 
 def check_enough_rows(data: TokenizedDataset, batch_size: int) -> None:
-    """Raise UserError when there are too few usable rows for a step, or none for an evaluation that is asked for."""
+    """Raise UserError if there are too few usable rows for a step or an evaluation.
+
+    A step needs one batch. An evaluation that the recipe requests needs one row.
+    """
     train = data.train
     if not len(data.held_out.trees) and data.report["held_out_is"] != NO_HELD_OUT:
         raise UserError("no held-out row is usable; data.json in the run folder has the reasons", where="data")
@@ -110,9 +117,10 @@ def check_enough_rows(data: TokenizedDataset, batch_size: int) -> None:
 
 
 def no_router_loss(model: PreTrainedModel, ignore: bool) -> None:
-    """Raise UserError for a mixture of experts whose config turns on its auxiliary loss, unless `ignore` is set.
+    """Raise UserError if a mixture of experts has an auxiliary loss, unless `ignore` is set.
 
-    The loss is a product of two means over the tokens of a batch, so micro-batches would change it.
+    The model's config turns that loss on. The loss is a product of two means over the tokens of a batch, so
+    micro-batches would change it.
     """
     config = model.config.get_text_config()
     parts = (config, getattr(config, "ffn_config", None))  # DBRX keeps it in the latter

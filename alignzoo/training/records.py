@@ -85,7 +85,7 @@ class Summary(BaseModel, extra="allow"):
 
 
 class MeasuredModel(BaseModel, extra="allow"):
-    """The section `model` of the summary.json of a run that is measured: fingerprints of weights."""
+    """Section `model` of the summary.json of a measured run: fingerprints of weights."""
 
     weights: str
     trained_weights: str
@@ -102,13 +102,18 @@ class CheckpointManifest(Manifest):
 
 
 def set_names(figures: Iterable[str]) -> list[str]:
-    """Return the names of the evaluation sets with figures, from keys such as `NAME/loss` and `NAME/n`."""
+    """Return the names of the evaluation sets that have figures.
+
+    `figures` are keys such as `NAME/loss` and `NAME/n`.
+    """
     found = (key.removesuffix("/n") for key in figures if key.endswith("/n"))
     return [name for name in found if re.fullmatch(PART_NAME, name)]
 
 
 def read_lines(path: Path, schema: type[BaseModel] | None = None, nan: bool = False) -> list[dict[str, Any]]:
-    """Return the values of a JSON lines file, without a last line that a crash has cut; none without the file.
+    """Return the values of a JSON lines file; none without the file.
+
+    A last line that a crash has cut is left out.
 
     Args:
         path: The file.

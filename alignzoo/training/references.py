@@ -1,4 +1,4 @@
-"""The reference of a run: cached scores of the start, and the scorer that runs beside the policy."""
+"""Reference of a run: cached scores of the start, and the scorer beside the policy."""
 
 from __future__ import annotations
 
@@ -50,7 +50,10 @@ class References:
 
 
 def needed_references(recipe: Recipe) -> set[str]:
-    """Return the names of the references that the objective or a metric reads, besides the one of log-ratios."""
+    """Return the names of the references that the objective or a metric reads.
+
+    The reference of log-ratios is not included.
+    """
     return {name for one in (recipe.objective, *recipe.eval.metrics) for name in one.references}
 
 
@@ -107,11 +110,11 @@ def score_references(
 
 
 def live_reference(job: Job, scorer: Scorer, tokenizer: PreTrainedTokenizerBase, trees: Trees) -> Scorer | None:
-    """Return the start as a second scorer, unsharded in each process; None if nothing needs one.
+    """Return the start as a second scorer, or None if nothing needs one.
 
-    Objectives with a `live` reference need its distributions, those with a `moving` one its weights, and any reference
-    of draws is computed during the run, as is the KL divergence of draws. Under adapters the base model is the start,
-    and no copy is made. A recipe that names the reference gets that model.
+    The scorer is unsharded in each process. Objectives with a `live` reference need its distributions, those with a
+    `moving` one its weights, and any reference of draws is computed during the run, as is the KL divergence of draws.
+    Under adapters the base model is the start, and no copy is made. A recipe that names the reference gets that model.
     """
     recipe = job.recipe
     kind, rollout = recipe.objective.reference, recipe.rollout
@@ -138,7 +141,10 @@ def live_reference(job: Job, scorer: Scorer, tokenizer: PreTrainedTokenizerBase,
 
 
 def _named_live(job: Job, scorer: Scorer, tokenizer: PreTrainedTokenizerBase, trees: Trees) -> Scorer:
-    """Load the recipe's reference to run beside the policy. Both take the slower of their layouts."""
+    """Load the recipe's reference to run beside the policy.
+
+    Both take the slower of their layouts.
+    """
     start = job.reference_starts.get(MAIN)
     live = open_reference(job.resolved, MAIN, tokenizer, start, trees, job.ranks, whole=True)
     _check_width(scorer, live)

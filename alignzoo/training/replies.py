@@ -1,4 +1,4 @@
-"""Greedy replies to held-out prompts, before and after training, and the judges' verdicts on them."""
+"""Greedy replies to held-out prompts before and after training, and judges' verdicts."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def judge_replies(
 
 
 def held_out_rows(resolved: Resolved, run: RunFolder, screen: Screen) -> dict[str, tuple[Prompt, dict[str, Any]]]:
-    """Return the prompt and the other columns of a finished run's evaluated rows, under the rows' ids."""
+    """Return id -> (prompt, other columns) of a finished run's evaluated rows."""
     tokenizer = pretrained_tokenizer(str(run.policy), None, resolved.recipe.model.runs_code)
     dataset = tokenized_dataset(resolved, tokenizer, screen.info, run.first_day())
     return {row.id: (row.prompt, row.all_columns) for row in dataset.answered.rows}
@@ -71,7 +71,10 @@ def held_out_rows(resolved: Resolved, run: RunFolder, screen: Screen) -> dict[st
 def judge_again(
     resolved: Resolved, folder: RunFolder, summary: dict[str, Any], reporting: Reporting, screen: Screen
 ) -> dict[str, Any]:
-    """Ask the judges that have failed on a finished run, and return the summary with their figures."""
+    """Run the judges again that failed on a finished run.
+
+    Returns the summary with their figures.
+    """
     before = summary.get("judges", {})
     failed = [judge for judge in resolved.recipe.eval.judges if "problem" in before.get(judge.name, {})]
     lines = read_lines(folder.path / "samples.jsonl", Sample) if failed and folder.writes else []

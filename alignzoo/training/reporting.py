@@ -12,7 +12,10 @@ from alignzoo.interfaces.reporter import Reporter
 
 
 class Reporting:
-    """The reporters of a recipe. One that raises an error is named on the screen and not called again."""
+    """Reporters of a recipe, each called until its first error.
+
+    A reporter that raises an error is named on the screen and not called again.
+    """
 
     def __init__(self, reporters: Sequence[Reporter], folder: Path, screen: Screen) -> None:
         self._reporters, self._folder, self._screen = list(reporters), folder, screen
@@ -27,7 +30,10 @@ class Reporting:
         self._call(lambda reporter: reporter.on_log(self._folder, line))
 
     def finish(self, summary: Mapping[str, Any], only: Collection[str] = ()) -> list[str]:
-        """Report a finished run, to the reporters named in `only` if there are any. Returns the names that failed."""
+        """Report a finished run, and return the names of the reporters that failed.
+
+        `only` limits both to the reporters that it names, if there are any.
+        """
         self._call(lambda reporter: reporter.on_finish(self._folder, summary), only)
         return [name for name in self._failed if not only or name in only]
 

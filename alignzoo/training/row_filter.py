@@ -21,7 +21,9 @@ from alignzoo.training.job import Job
 
 
 def filtered(job: Job, scorer: Scorer, data: TokenizedDataset) -> TokenizedDataset:
-    """Return the dataset with the training rows that `filter` keeps, in their order; all of them without a filter.
+    """Return the dataset with the training rows that `filter` keeps.
+
+    They stay in their order. Without a filter all are kept.
 
     Raises:
         UserError: Fewer rows than one batch are left.
@@ -48,7 +50,10 @@ def filtered(job: Job, scorer: Scorer, data: TokenizedDataset) -> TokenizedDatas
 
 
 def kept_rows(values: NDArray[np.float64], wanted: FilterConfig) -> NDArray[np.int64]:
-    """Return the rows to keep, increasing: the wanted share of those with a value, and all others."""
+    """Return the indices of the rows to keep, in increasing order.
+
+    These are the wanted share of the rows with a value, and all others.
+    """
     known = np.flatnonzero(~np.isnan(values))
     sign = 1 if wanted.side == "lowest" else -1
     order = known[np.argsort(sign * values[known], kind="stable")]
@@ -58,7 +63,10 @@ def kept_rows(values: NDArray[np.float64], wanted: FilterConfig) -> NDArray[np.i
 
 @torch.no_grad()
 def row_values(job: Job, scorer: Scorer, data: TokenizedDataset, metric: Metric) -> NDArray[np.float64]:
-    """Return the metric's value of each training row, nan without one: the mean over the row's examples."""
+    """Return the metric's value of each training row, the mean over the row's examples.
+
+    It is nan for a row without a value.
+    """
     trees, ranks = data.train.trees, job.ranks
     builder = BatchBuilder(job.recipe.objective, trees, seed=job.recipe.seed)
     builder.ask([metric])

@@ -41,9 +41,10 @@ def write_scores(resolved: Resolved, output: Path, split: str, screen: Screen) -
 
 
 def exactness_figures(resolved: Resolved, screen: Screen, rows: int = 8) -> dict[str, Any]:
-    """Compare the scores of a recipe's model on its data with the model's own forward, before any training.
+    """Compare a model's scores of a recipe's data with the model's own forward.
 
-    The longest, the first and up to `rows` training rows are scored both ways. The tokenized data is kept for the run.
+    The model is that of the recipe before any training. The longest, the first and up to `rows` training rows are
+    scored both ways. The tokenized data is kept for the run.
 
     Returns:
         The layout and the reason for it, the largest difference of a token in nats, its limit, and counts.

@@ -1,4 +1,4 @@
-"""A whole run, top to bottom: recipe -> data -> trees -> reference -> steps -> evaluation -> run folder."""
+"""Whole run: recipe -> data -> trees -> reference -> steps -> evaluation -> run folder."""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ def run(
     fresh: bool = False,
     quiet: bool = True,
 ) -> RunResult:
-    """Run a recipe, after the runs that it needs. A finished run is returned, and a stopped one continues.
+    """Run a recipe, after the runs that it needs.
+
+    A finished run is returned, and a stopped one continues.
 
     Args:
         recipe: The recipe file.
@@ -87,7 +89,10 @@ def run(
 
 
 def folder_of(resolved: Resolved) -> RunFolder:
-    """Return the run folder of a recipe. The same recipe, data and start always have the same folder."""
+    """Return the run folder of a recipe, named by the recipe and its fingerprint.
+
+    The same recipe, data and start always have the same folder.
+    """
     return RunFolder(runs_root() / f"{resolved.recipe.name}-{resolved.fingerprint[:8]}")
 
 
@@ -135,7 +140,10 @@ def _finish_late(resolved: Resolved, folder: RunFolder, summary: dict[str, Any],
 
 
 def start_weights(resolved: Resolved, screen: Screen) -> Path | None:
-    """Return the policy folder, with full weights, of the run that a recipe starts from; None if there is none."""
+    """Return the policy folder, with full weights, of the run that a recipe starts from.
+
+    It is None if there is no such run.
+    """
     return full_weights_policy(folder_of(resolved.start), screen) if resolved.start else None
 
 
@@ -281,7 +289,10 @@ def _prepare(
 
 @contextmanager
 def _denormals_flushed() -> Iterator[None]:
-    """Flush denormal numbers to zero: gradients of learned pairs are that small, and ten times slower on a CPU."""
+    """Flush denormal numbers to zero in the block.
+
+    Gradients of learned pairs are that small, and ten times slower on a CPU.
+    """
     before = sys.float_info.min / 2 == 0
     torch.set_flush_denormal(True)
     try:
@@ -291,7 +302,10 @@ def _denormals_flushed() -> Iterator[None]:
 
 
 def _clear(folder: RunFolder) -> None:
-    """Remove a run: first what would make the rest of it count, should this process be killed in the middle."""
+    """Remove a run, its summary and checkpoints first.
+
+    These would make the rest of it count, should this process be killed in the middle.
+    """
     order = {"summary.json": 0, "checkpoints": 1}
     for path in sorted(folder.path.iterdir(), key=lambda path: order.get(path.name, 2)):
         if path.name != ".lock":

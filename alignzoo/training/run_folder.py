@@ -67,7 +67,10 @@ class RunFolder:
         return summary if summary["finished"] else None
 
     def first_day(self) -> date:
-        """Return the date of the run's first start, which chat templates may write into every prompt."""
+        """Return the date of the run's first start.
+
+        Chat templates may write it into every prompt.
+        """
         try:
             return date.fromisoformat(read_text(self.path / FIRST_DAY, limit=64).strip())
         except (MissingFile, ValueError):  # not started yet, or by a version that recorded none
@@ -86,7 +89,10 @@ class RunFolder:
         self._report(report)
 
     def report_late(self, report: Report) -> None:
-        """Call `report` if a process was killed between the summary and its report, or a reporter failed."""
+        """Call `report` if the run is finished, but the report on it is not.
+
+        A process was killed between the summary and its report, or a reporter failed.
+        """
         if self.writes and self._unreported.exists():
             with self.held(wait=True):
                 self._report(report)
@@ -130,7 +136,10 @@ class RunFolder:
             lock.release()
 
     def check_links(self, inside: bool = True) -> None:
-        """Raise UserError if the folder, or with `inside` anything in it, is a link: writes would go elsewhere."""
+        """Raise UserError if the folder, or with `inside` anything in it, is a link.
+
+        Writes would go elsewhere.
+        """
         links = [self.path] if self.path.is_symlink() else []
         if inside and self.path.is_dir():
             links += [path for path in self.path.iterdir() if path.is_symlink()]

@@ -15,7 +15,10 @@ from alignzoo.training.master_weights import with_masters
 
 
 def make_optimizer(config: Optimizer, model: nn.Module, masters: bool = True) -> torch.optim.Optimizer:
-    """Return the recipe's optimizer over the trainable parameters; `masters`: over float32 copies of narrower ones."""
+    """Return the recipe's optimizer over the trainable parameters.
+
+    With `masters` it is over float32 copies of those that are narrower.
+    """
     reshard(model)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     options = config.model_dump(exclude={"name", "learning_rate"}) | {"lr": config.learning_rate}
@@ -44,7 +47,10 @@ def total_steps(config: TrainConfig, rows: int) -> int:
 
 
 def rows_of_step(step: int, rows: int, config: TrainConfig, seed: int) -> np.ndarray:
-    """Return the row indices of a global batch, a pure function of the step, so that resuming needs no state."""
+    """Return the row indices of a global batch, a pure function of the step.
+
+    Resuming therefore needs no state.
+    """
     per_epoch = rows // config.batch_size
     epoch, place = divmod(step, per_epoch)
     span = slice(place * config.batch_size, (place + 1) * config.batch_size)

@@ -1,4 +1,7 @@
-"""Spot checks of training steps: scores of a few rows against the model's own forward, before the weights change."""
+"""Spot checks of training steps: a few rows' scores against the model's own forward.
+
+They come before the weights change.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,10 @@ SLOWER = 8
 
 
 def interval(sizes: NDArray[np.int64], batch: int) -> int:
-    """Return the number of steps between two checks, from token slots, which are the same in every run.
+    """Return the number of steps between two checks, from counts of token slots.
 
-    A step costs three forwards of its rows (a backward is two). A check costs one of two rows, `SLOWER` times a slot,
-    and at most twice their slots for prompts that their branches share.
+    These are the same in every run. A step costs three forwards of its rows (a backward is two). A check costs one of
+    two rows, `SLOWER` times a slot, and at most twice their slots for prompts that their branches share.
     """
     step = 3 * batch * float(sizes.mean())
     check = SLOWER * 2 * 2 * float(sizes.max())
@@ -61,7 +64,10 @@ class Watch:
         self._due = False
 
     def begin(self, step: int, rows: Sequence[int], mine: Sequence[int]) -> None:
-        """Choose the rows to check: the longest and the first of `mine`, this process's share of `rows`."""
+        """Choose the rows to check, if a check is due: the longest and the first of `mine`.
+
+        `mine` is this process's share of `rows`.
+        """
         sizes = self.builder.trees.sizes
         longest = int(sizes[list(rows)].max())
         if self.rows_of is None:
@@ -82,7 +88,9 @@ class Watch:
             self._kept[row] = one
 
     def finish(self, step: int) -> None:
-        """Compare the kept scores with the model's own forward, before the step changes the weights.
+        """Compare the kept scores with the model's own forward.
+
+        This comes before the step changes the weights.
 
         Raises:
             RunFailed: Scores differ by more than the limit.

@@ -96,7 +96,10 @@ def summarize(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
 
 
 def _counts(data: dict[str, Any]) -> dict[str, Any]:
-    """Return data.json without lists of rows and lengths, those of the evaluation sets included."""
+    """Return data.json without lists of rows and lengths.
+
+    Those of the evaluation sets are left out too.
+    """
     counts = {key: value for key, value in data.items() if key not in ("skipped_rows", "lengths")}
     if "evaluation" in counts:
         counts["evaluation"] = {name: _counts(own) for name, own in counts["evaluation"].items()}
@@ -104,7 +107,10 @@ def _counts(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def exactness(lines: Sequence[dict[str, Any]], timings: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
-    """Return the spot-check difference that is largest relative to its limit, in nats, or why there is none."""
+    """Return the counts and the worst difference, in nats, of a run's spot checks.
+
+    The worst is the largest relative to its limit. Without a check the reason is given.
+    """
     found = [line for line in lines if line["kind"] == "exactness"]
     checked = [line for line in found if "difference" in line]
     why = {key: line[key] for line in found for key in ("unavailable",) if key in line}

@@ -1,4 +1,6 @@
-"""Training with DeepSpeed's ZeRO, stages 1 and 2: optimizer state, and gradients, partitioned over processes.
+"""Training with DeepSpeed's ZeRO, stages 1 and 2.
+
+The optimizer state, and at stage 2 the gradients, are partitioned over the processes.
 
 Every process has all weights, as one flat array in the order of the optimizer's parameters. Process r of n owns the
 r-th of n equal partitions, with its optimizer state, and steps it. DeepSpeed sums the gradients (stage 1 once a step,
@@ -33,7 +35,10 @@ BUCKET = 50_000_000
 
 
 class Zero(torch.optim.Optimizer):
-    """The recipe's optimizer, partitioned, with the interface of one over the model's parameters and full states."""
+    """The recipe's optimizer, partitioned by ZeRO.
+
+    It has the interface of one over the model's parameters, and full states.
+    """
 
     def __init__(self, optimizer: torch.optim.Optimizer, scorer: Scorer, ranks: Ranks, max_norm: float | None) -> None:
         (group,) = optimizer.param_groups
@@ -55,7 +60,10 @@ class Zero(torch.optim.Optimizer):
         self.engine.backward(loss)
 
     def reduce_and_step(self) -> float:
-        """Sum the remaining gradients, clip and step. Returns the norm before clipping; no step if it is not finite."""
+        """Sum the remaining gradients, clip, step, and return the norm before clipping.
+
+        There is no step if the norm is not finite.
+        """
         used = self.ranks.all_gather([parameter.grad is not None for parameter in self.parameters])
         for parameter, by_rank in zip(self.parameters, zip(*used, strict=True), strict=True):
             if any(by_rank) and parameter.grad is None:  # all processes have to sum the same parameters
@@ -122,7 +130,10 @@ class Zero(torch.optim.Optimizer):
 def wrap_with_zero(
     optimizer: torch.optim.Optimizer, scorer: Scorer, ranks: Ranks, max_norm: float | None, info: Callable[[str], None]
 ) -> torch.optim.Optimizer:
-    """Partition the optimizer over the processes if the launch requests ZeRO. `max_norm` is the clipping limit."""
+    """Partition the optimizer over the processes if the launch requests ZeRO.
+
+    `max_norm` is the clipping limit.
+    """
     if not ranks.zero:
         return optimizer
     info(f"optimizer: partitioned over {ranks.count} processes, by DeepSpeed's ZeRO, stage {ranks.zero}")
@@ -130,7 +141,10 @@ def wrap_with_zero(
 
 
 def check_zero(model: PreTrainedModel, ranks: Ranks) -> None:
-    """Raise UserError for a model that the requested stage of ZeRO would train differently from one process."""
+    """Raise UserError for a model that ZeRO would train differently from one process.
+
+    This depends on the stage that the launch requests.
+    """
     if ranks.zero and any(parameter.dtype != torch.float32 for parameter in model.parameters()):
         raise UserError(
             "ZeRO keeps float32 masters in an order of its own, which checkpoints can't store", where="model.dtype",

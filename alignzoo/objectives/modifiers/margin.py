@@ -31,7 +31,7 @@ class Margin(Modifier):
         return ""
 
     def transform(self, example: Pair, objective: Objective) -> Pair:
-        """Return the pair with the chosen log-ratio lowered and the rejected one raised by m / (2 beta)."""
+        """Lower the pair's chosen log-ratio and raise the rejected one, by m / (2 beta)."""
         half = self.value / getattr(objective, "beta", 1.0) / 2
         chosen, rejected = example.chosen, example.rejected
         return example.with_sides(

@@ -34,7 +34,7 @@ def notes(table: Table) -> list[Note]:
 
 
 def mark(notes: Sequence[Note], label: str, column: Column | None = None) -> str:
-    """Return the superscript numbers of the notes on a row, or on a judge's column in that row."""
+    """Return the superscript numbers of the notes on a row, or on a judge's column in it."""
     judge = judge_of(column) if column else ""
     if column and not judge:
         return ""

@@ -180,7 +180,10 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _fold(axes: Any, found: Sequence[float]) -> str:
-    """Make the x axis symmetric-logarithmic if one run is far from its reference; return words for the label."""
+    """Make the x axis symmetric-logarithmic if one run is far from its reference.
+
+    Returns words for the label.
+    """
     middle = float(np.median([x for x in found if x > 0] or [1.0]))
     if max(found) <= FAR * middle:
         return ""

@@ -1,4 +1,4 @@
-"""Errors, files, console, signals and processes: everything that knows nothing of alignment."""
+"""Errors, files, console, signals and processes: the parts that are not about alignment."""
 
 from alignzoo.core.lazy import lazy_exports
 

@@ -22,7 +22,9 @@ PART = 2**24
 
 
 def mmap_safetensors(path: Path) -> dict[str, NDArray[Any]]:
-    """Map the tensors of a safetensors file, copy-on-write: writing to one does not change the file.
+    """Map the tensors of a safetensors file into memory, copy-on-write.
+
+    Writing to a tensor does not change the file.
 
     Raises:
         BadFile: The file can't be read, its header is damaged, or a tensor has a type other than uint8, int32, int64,
@@ -47,9 +49,10 @@ def mmap_bytes(path: Path) -> NDArray[np.uint8]:
 
 
 def in_parts(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Yield consecutive parts of an array along its first axis, in memory that does not grow with a mapped one.
+    """Yield consecutive parts of an array along its first axis.
 
-    The pages of a part are let go once it is used. Values that were written to a copy-on-write array are lost.
+    Memory does not grow with the size of a mapped array. The pages of a part are let go once it is used. Values that
+    were written to a copy-on-write array are lost.
     """
     owner: Any = array
     while isinstance(owner, np.ndarray):
@@ -93,9 +96,9 @@ def offsets_fit(offsets: NDArray[np.int64], total: int) -> bool:
 
 
 def spill_to_disk(array: NDArray[Any], folder: Path) -> NDArray[Any]:
-    """Move an array to an unnamed temporary file in `folder`, deleted with the array, and return it mapped.
+    """Move an array to an unnamed temporary file in `folder`, and return it mapped.
 
-    The array stays in memory if the folder can't be written to.
+    The file is deleted with the array. The array stays in memory if the folder can't be written to.
     """
     if not array.size:
         return array

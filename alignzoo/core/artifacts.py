@@ -63,7 +63,10 @@ def _rename(temporary: Path, path: Path, over: bool) -> None:
 
 
 def write_manifest(folder: Path, about: dict[str, Any]) -> None:
-    """Write about.json, the last file of a folder: `about`, and digests of every other file and of itself."""
+    """Write about.json, the last file of a folder, with the digests of all its files.
+
+    It holds `about`, the digest of every other file, and a digest of itself.
+    """
     files = {name: digest_file(folder / name) for name in sorted(_listed(folder))}
     content = json.loads(json.dumps(about)) | {"files": files}
     write_json(folder / ABOUT, content | {"digest": digest(content)})
@@ -102,7 +105,10 @@ def read_verified(folder: Path, schema: type[Manifest] = Manifest) -> dict[str, 
 
 
 def _listed(folder: Path) -> set[str]:
-    """The files of a folder without about.json, as its manifest names them. Hidden ones are a file system's own."""
+    """The names of a folder's files, without about.json and hidden files.
+
+    They are relative paths, as in the manifest. Hidden files are a file system's own.
+    """
     found = (path for path in folder.rglob("*") if not path.name.startswith(".") and not path.is_dir())
     return {path.relative_to(folder).as_posix() for path in found} - {ABOUT}
 

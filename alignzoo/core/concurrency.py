@@ -11,7 +11,10 @@ T = TypeVar("T")
 
 
 def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Return the result of a coroutine, also from a thread whose event loop runs, such as a notebook's."""
+    """Return the result of a coroutine, even from a thread whose event loop runs.
+
+    A notebook's thread has such a loop. The coroutine then runs in a second thread.
+    """
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -56,12 +56,15 @@ class Console(rich.console.Console):
 
 
 def results_console() -> Console:
-    """Return the console for results on stdout: as wide as the terminal, or 160 columns in a pipe."""
+    """Return the console for results on stdout: terminal width, or 160 columns in a pipe."""
     return Console(width=None if sys.stdout.isatty() else 160)
 
 
 class Screen:
-    """Prints lines and bars on stderr, or nothing with `quiet=True` (every process but the first)."""
+    """Printer of lines and progress bars on stderr, or of nothing with `quiet=True`.
+
+    It is quiet in every process but the first.
+    """
 
     def __init__(self, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet)

@@ -23,7 +23,9 @@ def digest_bytes(data: bytes) -> str:
 
 
 def digest_file(path: Path) -> str:
-    """Digest the bytes of a file with SHA-256, which processors compute several times faster than BLAKE2b.
+    """Digest the bytes of a file with SHA-256.
+
+    Processors compute it several times faster than BLAKE2b.
 
     Raises:
         BadFile: It can't be read, or is a pipe or a device.
@@ -33,7 +35,7 @@ def digest_file(path: Path) -> str:
 
 
 def cached_file_digest(path: Path) -> str:
-    """Return `digest_file(path)`, reading the file again only after it has changed within this process.
+    """Return `digest_file(path)`, cached in this process until the file changes.
 
     Raises:
         UserError: The file changes while it is read.

@@ -54,7 +54,7 @@ def _shown(part: str) -> str:
 
 
 class UserError(Exception):
-    """A mistake in a recipe, a command or data. Carries every problem found, not only the first. Exit code 2."""
+    """A mistake in a recipe, a command or data, with every problem found. Exit code 2."""
 
     def __init__(
         self,
@@ -75,7 +75,10 @@ class UserError(Exception):
 
 
 class RunFailed(Exception):
-    """A valid run that could not continue, for example after a NaN. Exit code 1; nothing saved is lost."""
+    """A valid run that could not continue, for example after a NaN. Exit code 1.
+
+    Nothing that was saved is lost.
+    """
 
     def more(self, words: str) -> RunFailed:
         """Return the error with a clause appended, and the same propagation through the job."""
@@ -85,7 +88,10 @@ class RunFailed(Exception):
 
 
 class NotWritten(RunFailed):
-    """A write that the operating system rejected: the disk is full, read-only or gone. Older files are unchanged."""
+    """A write that the operating system rejected: the disk is full, read-only or gone.
+
+    Older files are unchanged.
+    """
 
 
 _PROPAGATION = "_propagation"
@@ -106,13 +112,13 @@ class Propagation:
 
 
 def propagation(error: BaseException) -> Propagation:
-    """Return the propagation of an error of any class, which is attached to it at the first call."""
+    """Return the propagation of any error, attached to it at the first call."""
     found: Propagation = vars(error).setdefault(_PROPAGATION, Propagation())
     return found
 
 
 def first_line(error: object) -> str:
-    """Return the first line of an error's message that is not blank, without secrets; "" for an empty message."""
+    """Return the first nonblank line of an error's message, without secrets, or ""."""
     return redact(next(iter(str(error).strip()[:LONGEST].splitlines()), ""))
 
 
@@ -147,9 +153,10 @@ def attribute_errors(what: str, by: object, then: str = "") -> Iterator[None]:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return the known word within edit distance 1 (if either has up to four letters) or 2; "" without one.
+    """Return the nearest known word within edit distance 2, or "" without one.
 
-    The ratio of difflib would suggest 'ipo' for 'simpo', another objective.
+    The limit is 1 if either word has up to four letters. The ratio of difflib would suggest 'ipo' for 'simpo', another
+    objective.
     """
     if len(word) > LONGEST_WORD:
         return ""

@@ -21,7 +21,9 @@ from alignzoo.core.redaction import printable, redact
 
 @contextmanager
 def atomic_write(path: Path, hint: str = "") -> Iterator[Path]:
-    """Yield a temporary path, and rename it over `path` after the block; a crash leaves the old file or the new one.
+    """Yield a temporary path, and rename it over `path` after the block.
+
+    A crash leaves the old file or the new one.
 
     Args:
         path: The file to write.
@@ -50,12 +52,18 @@ LEFT_OVER_SECONDS = 86_400
 
 
 def temporary_path(path: Path) -> Path:
-    """Return a hidden name beside `path`, which says whose it is: only `is_left_over` files may be removed."""
+    """Return a hidden name beside `path` that says which process writes it.
+
+    Of such files, only those of `is_left_over` may be removed.
+    """
     return path.with_name(f".{path.name[:100]}.{_HOST}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
 
 
 def is_left_over(path: Path) -> bool:
-    """Return True for a temporary file or folder whose process has ended, or is on another host and a day old."""
+    """Return True for a temporary file or folder that no process writes any more.
+
+    Its process has ended, or is on another host and the file is a day old.
+    """
     found = _TEMPORARY.fullmatch(path.name)
     try:
         old = time.time() - path.lstat().st_mtime > LEFT_OVER_SECONDS
@@ -70,7 +78,9 @@ def is_left_over(path: Path) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a whole folder, which is renamed first: nobody reads half of it.
+    """Remove a file, a link or a whole folder.
+
+    A folder is renamed first, so that no process reads half of it.
 
     Raises:
         NotWritten: It can't be removed.
@@ -88,7 +98,9 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def translate_os_errors(path: Path, needs: int = 0, hint: str = "") -> Iterator[None]:
-    """Turn operating system errors in the block into NotWritten, which names the path and, on a full disk, the space.
+    """Turn operating system errors in the block into NotWritten.
+
+    The error names the path and, on a full disk, the space.
 
     Args:
         path: The file or folder that is written.
@@ -144,7 +156,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_page(path: Path, text: str) -> None:
-    """Write a text that only people read, atomically and durably: secrets redacted, control characters shown."""
+    """Write a text that only people read, atomically and durably.
+
+    Secrets are redacted, and control characters are shown.
+    """
     write_text(path, printable(redact(text)))
 
 
@@ -158,7 +173,10 @@ os.umask(_UMASK)
 
 
 def share(path: Path) -> None:
-    """Give a file the rights of other new files, where a library has made it for its owner alone (safetensors does)."""
+    """Give a file the rights of other new files.
+
+    Some libraries, such as safetensors, make a file for its owner alone.
+    """
     path.chmod(0o666 & ~_UMASK)
 
 

@@ -1,4 +1,4 @@
-"""Peak memory of a process, memory of the machine, allocator settings, and out-of-memory errors."""
+"""Peak memory of a process, machine memory, allocator settings, out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def tune_malloc() -> None:
-    """Make glibc keep freed memory for the next allocation; other C libraries are left as they are.
+    """Make glibc keep freed memory for the next allocation.
 
-    By default glibc returns every large array to the system and gets it back page by page, zeroed: on a CPU a fifth of
-    a training step.
+    Other C libraries are left as they are. By default glibc returns every large array to the system and gets it back
+    page by page, zeroed: on a CPU a fifth of a training step.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
@@ -38,7 +38,10 @@ def total_memory() -> int:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Reset the peak, so that each run in a process has its own. On systems other than Linux the CPU's peak stays."""
+    """Reset the peak memory, so that each run in a process has its own.
+
+    On systems other than Linux the CPU's peak stays.
+    """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
@@ -49,7 +52,10 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the peak since the last reset, in bytes: of the CUDA allocator, or of resident memory."""
+    """Return the peak memory since the last reset, in bytes.
+
+    It is that of the CUDA allocator, or of resident memory.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     found = re.search(r"VmHWM:\s*(\d+) kB", STATUS.read_text()) if STATUS.exists() else None
@@ -60,7 +66,9 @@ def peak_memory(device: torch.device) -> int:
 
 @contextmanager
 def handle_out_of_memory(handle: Callable[[BaseException], None]) -> Iterator[None]:
-    """Call `handle` where memory runs out inside the block, and leave the block. All other errors pass.
+    """Call `handle` where memory runs out inside the block, and leave the block.
+
+    All other errors pass.
 
     To repeat work with less memory, put the block into a loop and let `handle` reduce what the next pass needs. What
     `handle` raises passes too.

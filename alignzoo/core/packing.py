@@ -1,4 +1,4 @@
-"""Bin packing: items of different sizes in parts of equal load, of limited width, or in rows."""
+"""Bin packing of items in parts of equal load, of limited width, or in rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ def largest_first(sizes: Sequence[int]) -> list[int]:
 
 
 def balance(sizes: Sequence[int], count: int) -> list[list[int]]:
-    """Divide items among `count` parts of about equal load: each item, largest first, goes to the emptiest part.
+    """Divide items among `count` parts of about equal load.
+
+    Each item, largest first, goes to the emptiest part.
 
     Source: Graham 1969, "Bounds on Multiprocessing Timing Anomalies", the LPT rule.
     """
@@ -27,7 +29,10 @@ def balance(sizes: Sequence[int], count: int) -> list[list[int]]:
 
 
 def balance_within(sizes: Sequence[int], budget: int) -> list[list[int]]:
-    """Divide items among as few balanced parts as the budget allows. An item over the budget has a part of its own."""
+    """Divide items among as few balanced parts as the budget allows.
+
+    An item over the budget has a part of its own.
+    """
     count = max(1, -(-sum(sizes) // budget))
     while True:
         parts = balance(sizes, count)
@@ -37,7 +42,9 @@ def balance_within(sizes: Sequence[int], budget: int) -> list[list[int]]:
 
 
 def cut_by_width(widths: Sequence[int], budget: float, counts: Sequence[int] | None = None) -> list[list[int]]:
-    """Cut items into parts of similar width, widest first, whose rows times width stay within the budget.
+    """Cut items into parts of similar width, with rows times width within the budget.
+
+    The widest items come first.
 
     Args:
         widths: The width that each item needs. A part is as wide as its widest item.
@@ -57,7 +64,9 @@ def cut_by_width(widths: Sequence[int], budget: float, counts: Sequence[int] | N
 
 
 def pack_rows(sizes: Sequence[int], budget: float = math.inf) -> list[list[list[int]]]:
-    """Cut items into parts, and each part into rows that hold several items: first fit, largest first.
+    """Cut items into parts, and each part into rows that hold several items.
+
+    The method is first fit, largest first.
 
     Args:
         sizes: The slots that each item needs. The rows of a part are as wide as its largest item.

@@ -18,7 +18,10 @@ from typing import Any
 
 
 def stop_signals() -> list[int]:
-    """Return the signals that stop a run: SIGHUP only if it was not ignored from the start, as under nohup."""
+    """Return the signals that stop a run: SIGINT, SIGTERM, and SIGHUP unless ignored.
+
+    SIGHUP is ignored from the start under nohup.
+    """
     found: list[int] = [signal.SIGINT, signal.SIGTERM]
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # Windows has none
         found.append(signal.SIGHUP)
@@ -37,10 +40,16 @@ class Interrupted(KeyboardInterrupt):
 
 
 class GracefulShutdown:
-    """A context in which a signal raises Interrupted; inside `uninterruptible` the first signal waits for its end."""
+    """A context in which a signal raises Interrupted.
+
+    Inside `uninterruptible` the first signal waits for the end of that block.
+    """
 
     def __init__(self, ends_process: bool = False) -> None:
-        """Set `ends_process` in a command: the process then ends LINGER seconds after a signal, whatever runs."""
+        """Set `ends_process` in a command, which then ends LINGER seconds after a signal.
+
+        The process ends whatever runs.
+        """
         self.doing = "stopped"
         """The message of an Interrupted raised now."""
         self.asked = 0
@@ -105,7 +114,7 @@ class GracefulShutdown:
             raise Interrupted(self.doing, number)
 
     def _end_soon(self, inner: GracefulShutdown, number: int) -> None:
-        """End the process after LINGER seconds in which nothing that may not be interrupted has run.
+        """End the process after LINGER seconds without uninterruptible work.
 
         A judge's threads that wait for an answer would otherwise be waited for, here and when Python ends.
         """
@@ -129,7 +138,10 @@ class GracefulShutdown:
 
 
 def stop_reported() -> None:
-    """State that the message of a stop is printed, so that the end of the process does not print it again."""
+    """Record that the message of a stop is printed.
+
+    The end of the process then does not print it again.
+    """
     if _shield.process is not None:
         _shield.process._reported = True
 
@@ -154,7 +166,10 @@ _shield = _Shield()
 
 @contextmanager
 def shielded() -> Iterator[None]:
-    """Defer signals to the end of the block, so that no exchange between processes is left in the middle."""
+    """Defer signals to the end of the block.
+
+    No exchange between processes is then left in the middle.
+    """
     _shield.up += 1
     done = False
     try:

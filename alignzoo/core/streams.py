@@ -1,7 +1,8 @@
-"""Standard output and error: secrets redacted, control characters escaped, and no error when nobody reads them.
+"""Standard output and error, with secrets redacted and control characters escaped.
 
-Text goes through `SafeStream`, whoever prints it: click, a warning, a library, a traceback. rich writes its colors
-through `SafeStream.rich_proxied_file`; `alignzoo.core.console.Console` escapes the texts first.
+They raise no error when nobody reads them. Text goes through `SafeStream`, whoever prints it: click, a warning, a
+library, a traceback. rich writes its colors through `SafeStream.rich_proxied_file`; `alignzoo.core.console.Console`
+escapes the texts first.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class SafeStream:
 
 
 class _Styled:
-    """A stream that keeps escape sequences, for texts that were escaped before they were styled."""
+    """A stream that keeps escape sequences, for texts escaped before they were styled."""
 
     def __init__(self, stream: SafeStream) -> None:
         self._stream = stream
@@ -101,9 +102,10 @@ def styled(stream: Any) -> Any:
 
 
 def install_streams() -> None:
-    """Replace sys.stdout and sys.stderr by safe streams, and closed standard handles by the null device.
+    """Replace sys.stdout and sys.stderr by safe streams.
 
-    A closed handle would become the next file that is opened, and receive what libraries print.
+    Closed standard handles are replaced by the null device. A closed handle would become the next file that is opened,
+    and receive what libraries print.
     """
     for handle in range(3):
         try:
@@ -118,7 +120,10 @@ def install_streams() -> None:
 
 
 def close_streams(code: int) -> int:
-    """Flush the streams and return the exit code: 1 in place of 0 when results could not be written."""
+    """Flush the streams and return the exit code.
+
+    It is 1 in place of 0 when results could not be written.
+    """
     sys.stdout.flush()
     error = getattr(sys.stdout, "error", None)
     if error is not None:

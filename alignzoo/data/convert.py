@@ -127,8 +127,8 @@ def to_prompts(
 ) -> tuple[list[Row], list[Skipped]]:
     """Return the prompts that completions are drawn for, and the skipped rows.
 
-    A skipped row has no prompt that ends where a reply begins. With `with_best` each prompt has the row's best completion
-    beside it, which answers the last prompt of a chat.
+    A skipped row has no prompt that ends where a reply begins. With `with_best` each prompt has the row's best
+    completion beside it, which answers the last prompt of a chat.
     """
     kept: list[Row] = []
     skipped: list[Skipped] = []

@@ -1,4 +1,7 @@
-"""Recipes: YAML in, a validated and fingerprinted `Recipe` out, with the place of every value."""
+"""Recipes: YAML in, a validated and fingerprinted `Recipe` out.
+
+Every value has the place where it was written.
+"""
 
 from alignzoo.core.lazy import lazy_exports
 

@@ -1,4 +1,4 @@
-"""Checks across sections: an objective with the model that it trains and the figures that are measured."""
+"""Checks of an objective against the model that it trains and the figures measured."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _of_training(source: DataSource) -> set[str]:
 
 
 def check_references(objective: Any, section: Any, names: Collection[str], drawn: bool, problems: Problems) -> None:
-    """Add a problem for each reference that something reads and nothing names, and for each that nothing reads."""
+    """Add a problem for each reference that is read but not named, or named but not read."""
     if not isinstance(objective, Objective):
         return
     metrics = section.get("metrics", ()) if isinstance(section, dict) else ()
@@ -94,7 +94,7 @@ def check_references(objective: Any, section: Any, names: Collection[str], drawn
 
 
 def check_filter(objective: Any, metric: Any, drawn: bool, problems: Problems) -> None:
-    """Add a problem for a filter by a metric that needs more than the training rows and the start."""
+    """Add a problem if a filter's metric needs more than the training rows and the start."""
     if not isinstance(objective, Objective) or not isinstance(metric, Metric):
         return
     at = ("filter", "metric")
@@ -110,7 +110,7 @@ def check_filter(objective: Any, metric: Any, drawn: bool, problems: Problems) -
 
 
 def check_figures(objective: Any, section: dict[str, Any], problems: Problems) -> None:
-    """Add a problem for each metric or judge of `eval` that the trained policy has no input for."""
+    """Add a problem for each metric or judge of `eval` that the policy gives no input."""
     if not isinstance(objective, Objective):
         return
     for i, metric in enumerate(section.get("metrics", ())):

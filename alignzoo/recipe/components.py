@@ -1,4 +1,7 @@
-"""Nodes of the form {name: ..., fields}: each becomes an instance of the class that the registry has by that name."""
+"""Nodes of the form {name: ..., fields}, built as instances of registered classes.
+
+The registry has each class by its name.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +30,10 @@ class ComponentBuilder:
         self.registry, self.problems = registry, problems
 
     def build(self, given: Any, at: Path, kind: str, beside: Path = ()) -> Any | None:
-        """Return the component that the plain node `given` at path `at` names, or None where it has a problem.
+        """Return the component that a plain node names, or None where it has a problem.
 
-        `beside` are keys of the node that the caller reads, for the list of valid keys.
+        `given` is the node, and `at` its path. `beside` are keys of the node that the caller reads, for the list of
+        valid keys.
         """
         if not isinstance(given, dict):
             self.problems.add(at, f"a {type(given).__name__}", "a name, or {name: ..., its fields}")
@@ -106,7 +110,7 @@ class ComponentBuilder:
 
 
 def _nested(annotation: Any) -> str | None:
-    """Return the kind of the component in a field, or of the components in a field of type tuple."""
+    """Return the kind of component in a field, also in a field of type tuple."""
     if get_origin(annotation) is tuple:
         annotation = get_args(annotation)[0]
         annotation = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
@@ -119,5 +123,8 @@ def as_node(item: Any) -> Any:
 
 
 def as_list(given: Any) -> Any:
-    """Return `margin` and `{name: margin, value: 2}` as lists of one, and anything else as it is."""
+    """Return a name or a node as a list of one, and anything else as it is.
+
+    Examples are `margin` and `{name: margin, value: 2}`.
+    """
     return [given] if isinstance(given, str | dict) else given

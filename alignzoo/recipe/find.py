@@ -8,13 +8,19 @@ from alignzoo.core.errors import UserError, nearest
 
 
 def shipped_recipes() -> Path:
-    """Return the folder of the shipped recipes: in the package when installed, beside it in a checkout."""
+    """Return the folder of the shipped recipes.
+
+    It is in the package when installed, and beside it in a checkout.
+    """
     package = Path(__file__).parent.parent
     return package / "recipes" if (package / "recipes").is_dir() else package.parent / "recipes"
 
 
 def shipped_recipe(name: str | Path) -> Path | None:
-    """Return a shipped recipe, or None. `dpo_hh`, `dpo_hh.yaml` and `recipes/dpo_hh.yaml` name the same one."""
+    """Return the path of a shipped recipe, or None.
+
+    `dpo_hh`, `dpo_hh.yaml` and `recipes/dpo_hh.yaml` name the same one.
+    """
     inside = _inside(Path(name))
     if not inside.name:
         return None
@@ -27,7 +33,9 @@ def _inside(given: Path) -> Path:
 
 
 def find_recipe(path: str | Path) -> Path:
-    """Return the absolute path of a recipe: a file, the recipe in a run folder, or a shipped recipe.
+    """Return the absolute path of a recipe.
+
+    `path` is a file, a run folder that has the recipe, or a shipped recipe.
 
     Raises:
         UserError: There is no such recipe; the error has the nearest name.

@@ -109,7 +109,10 @@ def _compared(recipe: Recipe, runs: Mapping[str, Recipe], where: str) -> Recipe:
 
 
 def _judged(recipe: Recipe, needs: Mapping[str, Resolved], where: str) -> None:
-    """Raise UserError for a run of a judge that is no reward model, or has several outputs of which none is named."""
+    """Raise UserError for a judge's run that does not give exactly one score.
+
+    Such a run trains no reward model, or several outputs of which none is named.
+    """
     for at, judge in judges_of(recipe).items():
         for key in (f"{at}.{field}" for field in judge.needs_runs):
             if key not in needs:
@@ -128,7 +131,11 @@ def _judged(recipe: Recipe, needs: Mapping[str, Resolved], where: str) -> None:
 
 
 def _started(recipe: Recipe, start: Recipe, where: str) -> Recipe:
-    """Continue a recipe from the policy of `start`. Raises UserError if the policies have different heads."""
+    """Continue a recipe from the policy of `start`.
+
+    Raises:
+        UserError: `start` trains a reward model, and the recipe trains a language model.
+    """
     if start.objective.head == "scalar" != recipe.objective.head:
         raise UserError(
             f"model.from: {start.name} trains a reward model, and {recipe.name} trains a language model", where=where,

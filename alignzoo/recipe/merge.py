@@ -95,7 +95,10 @@ def merge(under: Node, over: Node, at: Path_ = ()) -> Node:
 
 
 def _drop_other_starts(under: Node, over: Node) -> None:
-    """Drop the starts that `over` replaces; a path on top of an architecture also drops its tokenizer."""
+    """Drop the starts that `over` replaces.
+
+    A path on top of an architecture also drops its tokenizer.
+    """
     chosen = [key for key in STARTS if key in over.value and over.value[key].value is not None]
     if not chosen:
         return
@@ -107,7 +110,10 @@ def _drop_other_starts(under: Node, over: Node) -> None:
 
 
 def _kind(at: Path_) -> Path_:
-    """Return the path with * for the name of a reference, and that of `data` for any data source of the recipe."""
+    """Return the general form of a path, without names of references and data sources.
+
+    The name of a reference becomes *. Any data source of the recipe has the path of `data`.
+    """
     at = _section(at)
     return ("references", "*", *at[2:]) if at[:1] == ("references",) and len(at) > 1 else at
 
@@ -118,7 +124,11 @@ def _name(node: Node) -> object:
 
 
 def apply(node: Node, overrides: Sequence[tuple[list[str], Node]]) -> Node:
-    """Return the recipe with overrides on top, in order. Raises UserError for a key below a value."""
+    """Return the recipe with overrides on top, in order.
+
+    Raises:
+        UserError: A key is below a value, or an index is not in the list.
+    """
     for path, value in overrides:
         below = node
         for depth, key in enumerate(path[:-1], 1):
@@ -137,7 +147,10 @@ def apply(node: Node, overrides: Sequence[tuple[list[str], Node]]) -> Node:
 
 
 def _with_item(items: Node, path: list[str], depth: int, value: Node) -> Node:
-    """Return the list with one item, or a part of it, changed: `objective.1.weight=0.5`. Indices count from 0."""
+    """Return the list with one item, or a part of it, changed.
+
+    An example is `objective.1.weight=0.5`. Indices count from 0.
+    """
     index, *rest = path[depth:]
     indices = [str(n) for n in range(len(items.value))]
     if index not in indices:
@@ -169,7 +182,10 @@ def resolve_paths(node: Node, folder: Path, at: Path_ = ()) -> Node:
 
 
 def _section(at: Path_) -> Path_:
-    """Return the section that a path is like: a mixture's sources and the evaluation sets are like `data`."""
+    """Return the path in `data` for a path in any other data source.
+
+    These are a mixture's sources and the evaluation sets.
+    """
     if at[:2] in (("data", "of"), ("eval", "data")) and len(at) > 2:
         return ("data", *at[3:])
     if at[:2] == ("eval", "data") and at[3:4] == ("of",) and len(at) > 4:
@@ -178,7 +194,9 @@ def _section(at: Path_) -> Path_:
 
 
 def check_beside(node: Node, at: Path_ = ()) -> None:
-    """Check the merged recipe for a path that exists in the working directory alone, where a library would look.
+    """Check the merged recipe for a path that exists in the working directory alone.
+
+    A library would look for it there.
 
     Raises:
         UserError: There is one.
@@ -215,7 +233,10 @@ def _children(node: Node) -> list[tuple[str, Node]]:
 
 
 def _absolute(text: str, folder: Path, at: Path_) -> str:
-    """Return an absolute path for text that looks like a path or exists; hub ids and `toy` stay as they are."""
+    """Return an absolute path for text that looks like a path or exists.
+
+    Hub ids and `toy` stay as they are.
+    """
     path = Path(text).expanduser()
     marked = text.startswith((".", "/", "~")) or any(letter in text for letter in "*?[")
     exists = (folder / path).exists() and text != "toy"
@@ -239,7 +260,10 @@ def _normal(path: Path) -> Path:
 
 
 def is_base(path: Sequence[str]) -> bool:
-    """Return True for a key of `model` that describes the first policy of a chain: any key but `from`."""
+    """Return True for a key of `model` that describes the first policy of a chain.
+
+    Every key but `from` does.
+    """
     return len(path) > 1 and path[1] != "from"
 
 

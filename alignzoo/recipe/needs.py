@@ -53,7 +53,10 @@ def judges_of(recipe: Recipe) -> dict[str, Judge]:
 
 
 def recipe_named(node: Node, key: str, named: str) -> Path:
-    """Return the path of the recipe at a dotted key: beside the file that wrote it, else as on the command line."""
+    """Return the path of the recipe at a dotted key.
+
+    The recipe is beside the file that wrote the key, else found as on the command line.
+    """
     for part in key.split("."):
         if isinstance(node.value, list):
             node = node.value[int(part)]
@@ -72,7 +75,10 @@ def _named(piece: Any) -> Iterator[tuple[str, str | None]]:
 
 
 def inherited_overlay(overlay: Node, named: Collection[str]) -> Node:
-    """Return the part of an overlay that a needed run inherits. `named` are the keys that name recipes."""
+    """Return the part of an overlay that a needed run inherits.
+
+    `named` are the keys that name recipes.
+    """
     result = deepcopy(overlay)
     for key in (*OWN, *named):
         *sections, last = key.split(".")

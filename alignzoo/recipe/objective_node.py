@@ -1,4 +1,4 @@
-"""The `objective` section: one objective, or a weighted list, each with the modifiers around it."""
+"""The `objective` section: an objective or a weighted list, each with its modifiers."""
 
 from __future__ import annotations
 

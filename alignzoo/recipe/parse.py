@@ -30,7 +30,10 @@ def read_file(path: Path) -> Node:
 
 
 def read_overrides(overrides: Mapping[str, Any] | Iterable[str]) -> list[tuple[list[str], Node]]:
-    """Return overrides as paths and nodes: `a.b=c` words (values in YAML), or a mapping of dotted keys to values."""
+    """Return overrides as paths and nodes.
+
+    They are `a.b=c` words (values in YAML), or a mapping of dotted keys to values.
+    """
     origin = Origin(COMMAND_LINE)
     if isinstance(overrides, Mapping):
         return [(_path(key), from_value(value, origin)) for key, value in overrides.items()]

@@ -33,7 +33,7 @@ class Problems:
 
 
 def mark(node: Node, path: Sequence[str]) -> str:
-    """Return the place of the key at `path`, or of the innermost section around it that was written."""
+    """Return the place of the key at `path`, or of the innermost section that was written."""
     origin = node.origin
     for part in path:
         if isinstance(node.value, dict) and part in node.value:
@@ -47,7 +47,10 @@ def mark(node: Node, path: Sequence[str]) -> str:
 
 
 def _order(problem: Problem) -> tuple[bool, str, int, int]:
-    """Key that sorts problems by file, line and column, with the count of those that are not shown at the end."""
+    """Key that sorts problems by file, line and column.
+
+    The count of those that are not shown comes at the end.
+    """
     file, _, rest = problem.where.partition(".yaml:")
     line, column, *_ = [*(int(part) for part in rest.split(":") if part.isdigit()), 0, 0]
     return problem.what.endswith("more problems like these"), file, line, column

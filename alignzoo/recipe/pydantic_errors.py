@@ -1,4 +1,4 @@
-"""Translation of pydantic's errors: each in one vocabulary, at the place that wrote the value."""
+"""Translation of pydantic's errors: in one vocabulary, at the place of the value."""
 
 from __future__ import annotations
 

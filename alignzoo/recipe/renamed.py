@@ -30,7 +30,7 @@ name (`kind=name`). A field of a modifier stands under the modifier's name."""
 
 
 def new_key(section: Sequence[str], key: str, component: str = "") -> str:
-    """Return the present path of a key that `section` (or the component of that name) no longer has, or ""."""
+    """Return the present path of a renamed key of a section or component, or ""."""
     name = RENAMED.get(f"{component}.{key}", "").removeprefix(f"{component}.")
     return ".".join((*section, name)) if name else RENAMED.get(".".join((*section, key)), "")
 

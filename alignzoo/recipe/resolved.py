@@ -50,7 +50,10 @@ class Resolved:
 
     @cached_property
     def data_fingerprint(self) -> str:
-        """`data.fingerprint()` and those of the runs that the data needs, as the run's fingerprint counts them."""
+        """The fingerprint of the data, as the run's fingerprint counts it.
+
+        It is made of `data.fingerprint()` and those of the runs that the data needs.
+        """
         return self.digest_data()
 
     def digest_data(self, evaluation: str | None = None) -> str:
@@ -85,7 +88,10 @@ class Resolved:
 
     @cached_property
     def fingerprint(self) -> str:
-        """32 hex digits of everything that the run's result depends on, the contents of files included."""
+        """32 hex digits of everything that the run's result depends on.
+
+        The contents of files are included.
+        """
         return fingerprint(self)
 
     def reread(self) -> Resolved:
@@ -180,9 +186,10 @@ NOT_IN_IT = {"train": ("checkpoint_every", "keep_checkpoints")}
 
 
 def fingerprint(resolved: Resolved) -> str:
-    """Return 32 hex digits of the values, the contents of every named file, the plugins' code, and the needed runs.
+    """Return 32 hex digits of everything that the run's result depends on.
 
-    A field that names a recipe counts as the fingerprint of that recipe's run, under the same dotted key.
+    These are the values, the contents of every named file, the plugins' code, and the needed runs. A field that names a
+    recipe counts as the fingerprint of that recipe's run, under the same dotted key.
     """
     recipe = resolved.recipe
     outside = {"name", "plugins", "reporters", "data", "model", "references"}

@@ -1,4 +1,4 @@
-"""The section `rollout` of a recipe: draws from the policy during training, and the rewards that they get."""
+"""The section `rollout`: draws from the policy during training, and their rewards."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from alignzoo.recipe.pydantic_errors import problems_of
 
 
 class Reward(Strict):
-    """A judge whose scores are rewards; in a recipe its fields stand beside those of the judge."""
+    """A judge whose scores are rewards.
+
+    In a recipe its fields stand beside those of the judge.
+    """
 
     judge: SerializeAsAny[Judge]
     weight: float = Field(1.0, ge=-1e6, le=1e6, description="factor in the sum of the rewards")
@@ -35,9 +38,9 @@ class Reward(Strict):
 
 
 class RolloutConfig(Strict):
-    """Draws from the policy during training: completions of training prompts, scored, and made into training rows.
+    """Draws from the policy during training: scored completions of training prompts.
 
-    With this section the data's own completions are not trained on.
+    They are made into training rows. With this section the data's own completions are not trained on.
     """
 
     completions: int = Field(8, ge=1, le=4096, description="completions drawn for each prompt")

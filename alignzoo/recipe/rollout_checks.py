@@ -16,7 +16,10 @@ Found = tuple[tuple[str, ...], str, str]
 
 
 def check_rollout(plain: dict[str, Any], problems: Problems) -> None:
-    """Add a problem for each contradiction between an objective and the presence or the keys of `rollout`."""
+    """Add a problem for each contradiction between an objective and `rollout`.
+
+    The section's presence or one of its keys can contradict the objective.
+    """
     objective, section = plain.get("objective"), plain.get("rollout")
     if not isinstance(objective, Objective):
         return

@@ -19,7 +19,7 @@ from alignzoo.recipe.rollout import RolloutConfig
 
 
 class TokensConfig(Strict):
-    """Length limits in tokens, the handling of thinking in chats, and inputs of the chat template.
+    """Length limits in tokens, thinking in chats, and inputs of the chat template.
 
     Truncation follows the DPO authors: first the prompt, then the completions.
     """
@@ -167,7 +167,10 @@ class EvalConfig(Strict):
 
 
 class FilterConfig(Strict):
-    """Use the training rows with the lowest or highest values of a metric of the policy before its first step."""
+    """Use the training rows with the lowest or highest values of a metric.
+
+    The metric is that of the policy before its first step.
+    """
 
     metric: SerializeAsAny[Metric] = Field(description="the metric, such as ches; rows without a value are kept")
     keep: float = Field(gt=0, lt=1, description="share of the rows with a value that is used")

@@ -1,4 +1,7 @@
-"""Detection of secrets in recipes, which are printed, copied into run folders and sent to trackers."""
+"""Detection of secrets in recipes.
+
+Recipes are printed, copied into run folders and sent to trackers.
+"""
 
 from __future__ import annotations
 

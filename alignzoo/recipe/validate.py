@@ -75,7 +75,10 @@ def _with_plugin_files(plugins: Any, problems: Problems) -> Registry:
 
 
 def _build_components(plain: dict[str, Any], builder: ComponentBuilder) -> None:
-    """Replace every node that names a component by the component; one with a problem is left out."""
+    """Replace every node that names a component by the component.
+
+    A component with a problem is left out.
+    """
     given = plain.get("objective")
     _replace(plain, "objective", None if given is None else build_objective(given, builder))
     if isinstance(plain.get("model"), dict):
@@ -134,7 +137,10 @@ def _build_references(plain: dict[str, Any], builder: ComponentBuilder) -> list[
 
 
 def scored_like(data: Any, sets: Any) -> Any:
-    """Return the nodes of evaluation sets with the fields of `data` that decide what is scored of a row."""
+    """Return the nodes of evaluation sets with `pairs` and `train_on` of `data`.
+
+    These fields decide what is scored of a row.
+    """
     if not isinstance(sets, dict) or not isinstance(data, DataSource):
         return sets
     own = {key: getattr(data, key) for key in ("pairs", "train_on")}
@@ -149,7 +155,10 @@ def _replace(plain: dict[str, Any], key: str, component: Any | None) -> None:
 
 
 def _build_optimizer(plain: dict[str, Any], problems: Problems) -> None:
-    """Validate the optimizer by its own class: pydantic's errors of a union name tags that are not in the recipe."""
+    """Validate the optimizer by its own class.
+
+    pydantic's errors of a union name tags that are not in the recipe.
+    """
     train = plain.get("train")
     given = train.get("optimizer") if isinstance(train, dict) else None
     if not isinstance(train, dict) or not isinstance(given, dict) or "name" not in given:

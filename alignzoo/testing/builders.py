@@ -18,7 +18,9 @@ Numbers = float | Sequence[float] | Tensor
 def scored(
     log_prob: Numbers, ref: Numbers | None = None, length: Numbers = 1.0, dtype: torch.dtype = torch.float64
 ) -> Scored:
-    """Return completions with these summed log-probs (natural logarithms); a single number is a batch of one.
+    """Return completions with these summed log-probs (natural logarithms).
+
+    A single number is a batch of one.
 
     Args:
         log_prob: log-probs under the policy, shape (B,); they require a gradient.
@@ -43,7 +45,9 @@ def pair(
     dtype: torch.dtype = torch.float64,
     tied: Sequence[bool] | None = None,
 ) -> Pair:
-    """Return preference pairs with these summed log-probs under policy and reference, and no ties unless marked.
+    """Return preference pairs with these summed log-probs under policy and reference.
+
+    There are no ties unless marked.
 
     >>> from alignzoo import get_objective
     >>> round(get_objective("dpo", beta=0.1).loss(pair(-10, -12, ref_chosen=-11, ref_rejected=-11)).item(), 4)
@@ -73,7 +77,9 @@ def completions(
     shape: tuple[int, ...] | None = None,
     dtype: torch.dtype = torch.float64,
 ) -> Scored:
-    """Return completions with these token log-probs, one list per completion, and any other input of an objective.
+    """Return completions with these token log-probs and any other input of an objective.
+
+    The log-probs are one list per completion.
 
     Args:
         token_log_probs: log-probs under the policy; they require a gradient.

@@ -19,7 +19,10 @@ BOUNDS = ("exclusiveMinimum", "minimum", "exclusiveMaximum", "maximum")
 
 
 def declared_needs_can_be_met(objective: Objective) -> None:
-    """Check that an engine can provide every declared input. The registry does not load a class that fails this."""
+    """Check that an engine can provide every declared input.
+
+    The registry does not load a class that fails this.
+    """
     for component in objective.components:
         reason = contradiction(type(component))
         assert not reason, f"{type(component).__name__} declares what can't be provided: {reason}"
@@ -41,7 +44,10 @@ def declared_needs_are_enough(objective: Objective) -> None:
 
 
 def declared_needs_are_used(objective: Objective) -> None:
-    """Check that every declared input is read, since a reference or a statistic costs time in every step."""
+    """Check that every declared input is read.
+
+    A reference or a statistic costs time in every step.
+    """
     batch = batch_for(objective)
     for requirements, hint in _reduced(objective):
         assert _fails_with(batch, requirements), hint
@@ -52,7 +58,10 @@ def declared_needs_are_used(objective: Objective) -> None:
 
 
 def _reduced(objective: Objective) -> Iterator[tuple[Requirements, str]]:
-    """Yield the requirements without one declaration each, and the error message if the objective works with them."""
+    """Yield the requirements without one declaration each, with an error message.
+
+    The message is for an objective that works with them.
+    """
     full, unread = objective.requirements, "declared but never read"
     own = bool(objective.own_statistics)
     divergences = own or bool(set(OF_REFERENCE) & set(full.statistics))

@@ -1,4 +1,4 @@
-"""Check of the sign of the loss: a step of gradient descent raises the quantity that the objective declares."""
+"""Check of the sign of the loss: gradient descent raises the declared quantity."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ def descent_raises_what_it_says(objective: Objective) -> None:
 
 
 def _directions(batch: Batch, raises: str) -> dict[str, Tensor]:
-    """Return name -> the slope of a quantity by every token's log-prob (or every scalar), a mean over tokens."""
+    """Return name -> the slope of a quantity by every token's log-prob or every scalar.
+
+    The quantity is a mean over tokens.
+    """
     scored = batch.scored_batch()
     columns, counts = batch.trees.columns, scored.counts
     reward = columns.get("reward", columns["desirable"]).astype(float)

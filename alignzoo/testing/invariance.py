@@ -41,7 +41,10 @@ def order_does_not_matter(objective: Objective) -> None:
 
 
 def left_out_draws_count_in_nothing(objective: Objective) -> None:
-    """Check that advantages and losses of groups do not depend on draws that are not kept. Only for groups."""
+    """Check that advantages and losses do not depend on draws that are not kept.
+
+    Only groups have draws.
+    """
     if objective.data != "group":
         return
     batch = batch_for(objective)
@@ -116,10 +119,10 @@ def same_twice(objective: Objective) -> None:
 
 
 def weights_are_positive(objective: Objective) -> None:
-    """Check that `weight` returns positive numbers of shape (B,) that do not depend on the scores.
+    """Check that `weight` returns positive numbers that do not depend on the scores.
 
-    With `scope = "batch"` they may depend on the scores, and only their sum must be positive. With `flags` or
-    `drawn_by` those of some rows may be zero.
+    They have the shape (B,). With `scope = "batch"` they may depend on the scores, and only their sum must be positive.
+    With `flags` or `drawn_by` those of some rows may be zero.
     """
     batch = batch_for(objective)
     loss_input = batch.loss_input()
@@ -148,7 +151,10 @@ def weights_are_positive(objective: Objective) -> None:
 
 
 def state_round_trips(objective: Objective) -> None:
-    """Check that a state survives a checkpoint, keeps its keys, stays finite and depends only on the batch."""
+    """Check that a state survives a checkpoint and depends only on the batch.
+
+    It also keeps its keys and stays finite.
+    """
     state = objective.initial_state()
     if not state:
         changes = type(objective).next_state is not Objective.next_state and len(objective.components) == 1

@@ -1,4 +1,7 @@
-"""The conformance kit: checks that every objective must pass. Each failure says how to fix it."""
+"""The conformance kit: checks that every objective must pass.
+
+Each failure says how to fix it.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,10 @@ CHECKS: tuple[Check, ...] = (
 
 
 def run_checks(objective: Objective) -> dict[str, str]:
-    """Return the name of each check with its failure, or "" if it passes. All terms of a sum are checked."""
+    """Return the name of each check with its failure, or "" if it passes.
+
+    All terms of a sum are checked.
+    """
     terms = [term for _, term in objective.terms]
     found: dict[str, str] = {}
     for check in CHECKS:

@@ -26,7 +26,10 @@ def one_loss_per_example(objective: Objective) -> None:
 
 
 def keeps_the_dtype(objective: Objective) -> None:
-    """Check that float64 inputs give a float64 loss, without constants or casts of another type."""
+    """Check that float64 inputs give a float64 loss.
+
+    Constants or casts of another type would change it.
+    """
     loss = objective.loss(batch_for(objective).example)
     assert loss.dtype == torch.float64, (
         f"float64 inputs gave a loss of {loss.dtype}; create constants with the dtype of the inputs"
@@ -34,14 +37,20 @@ def keeps_the_dtype(objective: Objective) -> None:
 
 
 def finite_at_extremes(objective: Objective) -> None:
-    """Check that loss and gradient are finite in float32 where policy and reference differ by up to 10,000 nats."""
+    """Check that loss and gradient are finite in float32 at extreme log-ratios.
+
+    Policy and reference differ by up to 10,000 nats.
+    """
     for margin in MARGINS:
         part = _not_finite(batch_apart(objective, margin))
         assert not part, f"the {part} not finite at a margin of +-{margin:g}; use logsigmoid, log1p, softplus, expm1"
 
 
 def finite_in_bfloat16(objective: Objective) -> None:
-    """Check that loss and gradient are finite in bfloat16, where numbers have 8 significant bits."""
+    """Check that loss and gradient are finite in bfloat16.
+
+    Its numbers have 8 significant bits.
+    """
     for margin in MARGINS:
         try:
             part = _not_finite(batch_apart(objective, margin, torch.bfloat16))
@@ -69,7 +78,10 @@ def held_constant(objective: Objective) -> str:
 
 
 def gradient_is_right(objective: Objective) -> None:
-    """Run `torch.autograd.gradcheck` in float64 on every token's values, unless `stop_gradient` is declared."""
+    """Check the gradient by `torch.autograd.gradcheck` in float64 on every token's values.
+
+    An objective that declares `stop_gradient` is not checked.
+    """
     if held_constant(objective):
         return
     batch = batch_for(objective, rows=4)

@@ -1,6 +1,7 @@
-"""A seeded synthetic batch for any objective: token trees and their scores, in the engine's own `BatchBuilder`.
+"""A seeded synthetic batch for any objective: token trees and their scores.
 
-Objectives see in the conformance kit what they see in training: the fields that they declare and no others.
+The scores are in the engine's own `BatchBuilder`. Objectives see in the conformance kit what they see in training: the
+fields that they declare and no others.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ UNBOUNDED = (-math.inf, math.inf)
 
 @dataclass
 class Batch:
-    """Rows with the values of their scored tokens; `leaves` are the values that depend on the policy's weights."""
+    """Rows with the values of their scored tokens.
+
+    `leaves` are the values that depend on the policy's weights.
+    """
 
     objective: Objective
     trees: Trees
@@ -91,7 +95,10 @@ class Batch:
 
     @cached_property
     def advantage(self) -> Tensor:
-        """The advantages of all draws; a column of the trees where there is one for each completion."""
+        """The advantages of all draws.
+
+        If there is one for each completion, they are also a column of the trees.
+        """
         found = advantages(self.objective, self.group(), "of the kit")
         if found.dim() == 2:
             self.trees.columns["advantage"] = found.double().reshape(-1).numpy()
@@ -133,7 +140,10 @@ class Batch:
 
     @cached_property
     def _empty(self) -> ScoredBatch:
-        """All rows without values: reading the trees again for each step of a check would take most of its time."""
+        """All rows without values.
+
+        Reading the trees again for each step of a check would take most of its time.
+        """
         return self._builder.empty(range(len(self.trees)))
 
     @cached_property
@@ -142,7 +152,10 @@ class Batch:
 
 
 def batch_for(objective: Objective, rows: int = ROWS, dtype: torch.dtype = torch.float64) -> Batch:
-    """Return rows of 1 to 4 completions of 3 to 12 tokens, with log-ratios within about 3 nats of 0."""
+    """Return rows of 1 to 4 completions of 3 to 12 tokens.
+
+    Their log-ratios are within about 3 nats of 0.
+    """
     rng = np.random.default_rng(SEED)
     trees = _trees(objective, rows, rng)
     lengths = _lengths(trees)
@@ -165,7 +178,10 @@ def batch_for(objective: Objective, rows: int = ROWS, dtype: torch.dtype = torch
 
 
 def batch_at_start(objective: Objective) -> Batch:
-    """Return the rows of `batch_for` with the policy equal to the reference, as at the start of a run."""
+    """Return the rows of `batch_for` with the policy equal to the reference.
+
+    This is the case at the start of a run.
+    """
     batch = batch_for(objective)
     if objective.reference != "none":
         batch.leaves["log_prob"] = batch.ref_log_prob.clone().requires_grad_()
@@ -175,7 +191,10 @@ def batch_at_start(objective: Objective) -> Batch:
 
 
 def batch_apart(objective: Objective, margin: float, dtype: torch.dtype = torch.float32) -> Batch:
-    """Return six rows in which log-probs under policy and reference differ by up to `margin` nats, of either sign."""
+    """Return six rows with log-ratios of up to `margin` nats, of either sign.
+
+    The ratio is that of policy and reference.
+    """
     rng = np.random.default_rng(SEED)
     trees = _trees(objective, ROWS, rng)
     lengths = _lengths(trees)
@@ -220,7 +239,10 @@ def _batch(
 
 
 def _trees(objective: Objective, rows: int, rng: np.random.Generator) -> Trees:
-    """Return trees with branches of different lengths; the mismatched ones are those of the next row."""
+    """Return trees with branches of different lengths.
+
+    The mismatched branches are those of the next row.
+    """
     count = len(objective.drawn_by) or BRANCHES[objective.data]
     own = [[_branch(rng) for _ in range(count)] for _ in range(rows)]
     others = [own[(row + 1) % rows] if objective.mismatched else [] for row in range(rows)]
@@ -254,7 +276,10 @@ def _branch(rng: np.random.Generator) -> Branch:
 
 
 def _column(name: str, objective: Objective, rows: int, count: int, rng: np.random.Generator) -> NDArray[Any]:
-    """Return (rows, count) values, best first: a margin for the row, or a positive number for each completion."""
+    """Return (rows, count) values of a column, best first.
+
+    They are a margin for the row, or a positive number for each completion.
+    """
     if name in objective.flags:
         pattern = np.array(FLAGS)[np.arange(rows) % len(FLAGS)]
         return np.concatenate([pattern[:, :1], pattern[:, 1:].repeat(max(count - 1, 0), 1)], 1)

@@ -1,4 +1,4 @@
-"""FSDP2 and ZeRO as requested by `accelerate launch`, through the environment variables that it sets."""
+"""FSDP2 and ZeRO, read from the environment variables that `accelerate launch` sets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ def shards_asked() -> bool:
 
 
 def stage_asked() -> int:
-    """Return the stage of DeepSpeed's ZeRO, 0 for none. Raises UserError for settings that are not supported."""
+    """Return the stage of ZeRO that `accelerate launch` requests, 0 for none.
+
+    Raises:
+        UserError: A setting is not supported, or DeepSpeed is missing or too old.
+    """
     if not _on("ACCELERATE_USE_DEEPSPEED"):
         return 0
     if _setting("ACCELERATE_DEEPSPEED_CONFIG_FILE"):

@@ -14,14 +14,20 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def reshard(model: nn.Module) -> None:
-    """Free the weights that a forward has gathered, so that the parameters are the shards of the optimizer."""
+    """Free the weights gathered by a forward, so that the parameters are shards again.
+
+    The optimizer holds these shards.
+    """
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """Return the full tensor of a shard, and any other tensor as it is. Collective: every process has to call it."""
+    """Return the full tensor of a shard, and any other tensor as it is.
+
+    Collective: every process has to call it.
+    """
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 

@@ -1,4 +1,4 @@
-"""Launchers: the environment variables that tell a process its job, and who reports an error."""
+"""Launchers: the variables that give a process its job, and which process reports errors."""
 
 from __future__ import annotations
 
@@ -47,7 +47,10 @@ def check_place() -> str:
 
 
 def launched() -> bool:
-    """Return True if the job has several processes (torchrun, accelerate, `--processes`, or started by hand)."""
+    """Return True if the job has several processes.
+
+    They are started by torchrun, accelerate or `--processes`, or by hand.
+    """
     return all(name in os.environ for name in PLACE) and size() > 1
 
 
@@ -65,7 +68,7 @@ def size() -> int:
 
 
 def end_with_parent() -> None:
-    """End a process of `alignzoo run --processes` as soon as its parent is gone, whatever ended it."""
+    """End a process of `alignzoo run --processes` once its parent has ended for any reason."""
     if SPAWNED not in os.environ:
         return
 
@@ -77,7 +80,10 @@ def end_with_parent() -> None:
 
 
 def mark_reported_by_main(error: BaseException) -> None:
-    """Have the main process alone print an error that all have, where a launcher has started them all."""
+    """Let the main process alone print an error that all processes have.
+
+    Without a launcher that has started them all, each process prints it.
+    """
     propagation(error).reported_elsewhere = rank() > 0 and not by_hand()
 
 
@@ -87,10 +93,16 @@ def reported_elsewhere(error: BaseException) -> bool:
 
 
 def lost_peer(error: BaseException) -> bool:
-    """Return True for the end of another process, seen by a process of `alignzoo run --processes`."""
+    """Return True for an error caused by the end of another process.
+
+    It is True only in a process of `alignzoo run --processes`.
+    """
     return SPAWNED in os.environ and propagation(error).lost
 
 
 def by_hand() -> bool:
-    """Return True without a launcher that watches the processes; they then report a killed one themselves."""
+    """Return True if no launcher watches the processes.
+
+    They then report a killed process themselves.
+    """
     return SPAWNED not in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ

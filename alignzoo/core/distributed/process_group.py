@@ -1,4 +1,4 @@
-"""The processes of one job: their exchanges, their shares of rows, and errors that end all of them.
+"""The processes of one job: exchanges, shares of rows, and errors that end all of them.
 
 Everything but the sum of gradients goes through one operation, `Ranks.all_gather`: each process passes a value or an
 error, and gets the values of all. A process that fails anywhere therefore meets the others at their next exchange, and
@@ -71,7 +71,10 @@ class Ranks:
         """True if no process can save a checkpoint by itself."""
 
     def all_gather(self, mine: Any = None, error: BaseException | None = None) -> list[Any]:
-        """Return the value of each process, in order. Raises, in all of them, the error of the first that has one."""
+        """Return the value of each process, in order of rank.
+
+        If any process passes an error, all processes raise the error of the first that has one.
+        """
         if self.count == 1:
             if error is not None:
                 raise error
@@ -93,7 +96,10 @@ class Ranks:
         return result
 
     def alike(self, work: Callable[[], T]) -> T:
-        """Call `work`, which runs the model: in the main process, or in all at once if the model is sharded."""
+        """Call `work`, which runs the model, in the main process or in all processes.
+
+        A sharded model needs all of them at once.
+        """
         if not self.sharded:
             return self.broadcast_from_main(work)
         with self.connected():
@@ -173,13 +179,16 @@ class Ranks:
         return seen
 
     def seat(self, folder: Path) -> tuple[int, int]:
-        """Return this process's number among those that share a folder, and their count: all, or those of a host."""
+        """Return this process's number among those that share a folder, and their count.
+
+        They are all processes of the job, or those of its host.
+        """
         if self.all_see(folder):
             return self.index, self.count
         return int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
     def need_shared(self, folder: Path) -> None:
-        """Raise UserError if a process does not see the files that the main one writes in this folder."""
+        """Raise UserError unless every process sees the main process's files in this folder."""
         if not self.all_see(folder):
             raise UserError(
                 "not every process sees this folder", where=str(folder),
@@ -215,14 +224,20 @@ def together() -> Iterator[None]:
 
 
 def share_rows(rows: Sequence[int], sizes: Sequence[int], rank: int, ranks: int) -> list[int]:
-    """Return this rank's share of the rows, longest first to the emptiest, so that token counts are about equal."""
+    """Return this rank's share of the rows, with about equal token counts.
+
+    Each row, longest first, goes to the rank with the fewest tokens.
+    """
     if ranks == 1:
         return list(rows)
     return [rows[i] for i in balance(sizes, ranks)[rank]]
 
 
 def deal_rows(sizes: NDArray[np.int64], rank: int, ranks: int) -> NDArray[np.int64]:
-    """Return this rank's share of any number of rows, dealt by length in alternating order; faster than share_rows."""
+    """Return this rank's share of the rows, dealt by length in alternating order.
+
+    It takes any number of rows and is faster than `share_rows`.
+    """
     order = np.argsort(-sizes, kind="stable")
     place = np.arange(len(order)) % (2 * ranks)
     return np.sort(order[np.minimum(place, 2 * ranks - 1 - place) == rank])
@@ -249,7 +264,10 @@ def _own_gpu() -> torch.device:
 
 
 def leave_process_group(code: int) -> None:
-    """End a process of a job with `code`, without waiting for others that may have ended before."""
+    """Leave the process group; unless `code` is 0, also end the process with that code.
+
+    A process that ends does not wait for others, which may have ended before.
+    """
     if not dist.is_initialized():
         return
     if code == 0:

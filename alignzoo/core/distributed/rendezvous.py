@@ -1,4 +1,7 @@
-"""The first meeting of a job's processes, with a deadline: one that has ended looks like one that is late."""
+"""The first meeting of a job's processes, with a deadline.
+
+A process that has ended looks like one that is late.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ CONNECTING = timedelta(seconds=30)
 
 
 def connect(backend: str, timeout: timedelta) -> None:
-    """Make torch's process group, once every process has come. `timeout` is that of later operations.
+    """Make torch's process group once every process of the job has connected.
+
+    `timeout` is that of later operations.
 
     Raises:
         UserError: The processes can't connect, or not all come in time.
@@ -53,7 +58,10 @@ def _came(rank: int) -> str:
 
 
 def _wait_for_main(deadline: float) -> None:
-    """Wait until the main process listens: torch's own client tries twice as long as it is told, and prints stacks."""
+    """Wait until the main process listens.
+
+    torch's own client tries for twice its time limit and prints stack traces.
+    """
     address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     while True:
         try:

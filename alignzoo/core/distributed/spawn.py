@@ -1,4 +1,7 @@
-"""`alignzoo run --processes N`: start the same command N times on this machine, and end all when one fails."""
+"""`alignzoo run --processes N`: start the same command N times on this machine.
+
+All processes are ended when one fails.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +65,10 @@ def _this_command() -> list[str]:
 
 
 def _passes_on(started: list[subprocess.Popen[bytes]]):  # type: ignore[no-untyped-def]
-    """A handler that forwards a signal to all processes: the terminal sends none to their own sessions."""
+    """A handler that forwards a signal to all processes.
+
+    They have sessions of their own, to which the terminal sends no signals.
+    """
 
     def on(number: int, frame: FrameType | None) -> None:
         for one in started:
@@ -73,9 +79,10 @@ def _passes_on(started: list[subprocess.Popen[bytes]]):  # type: ignore[no-untyp
 
 
 def _ended(started: list[subprocess.Popen[bytes]]) -> list[int]:
-    """Wait for all processes and return their exit codes; after a failure the others are killed after PATIENCE.
+    """Wait for all processes and return their exit codes.
 
-    The code of a process that a signal ended is the negative number of the signal; those killed here have LOST.
+    After a failure the others are killed after PATIENCE seconds. The code of a process that a signal ended is the
+    negative number of the signal; those killed here have LOST.
     """
     deadline: float | None = None
     killed: set[int] = set()
@@ -92,7 +99,7 @@ def _ended(started: list[subprocess.Popen[bytes]]) -> list[int]:
 
 
 def _job(codes: list[int], outputs: list[IO[bytes]]) -> int:
-    """Return the exit code of the job, after printing errors that the main process did not see."""
+    """Print errors that the main process did not see, and return the job's exit code."""
     for rank, code in enumerate(codes):
         if code < 0:
             name = signal.Signals(-code).name

@@ -1,8 +1,8 @@
-"""The door: the only functions that read a file from outside, with its shape, size, depth and links checked.
+"""The door: the only functions that read a file from outside.
 
-A file from outside is any that this process did not just write: models, datasets, recipes, and our own run folders and
-caches too, which other versions, other users and full disks have had in their hands. Whatever is wrong with one becomes
-a `BadFile`, which is a `UserError` with the file's name.
+They check its shape, size, depth and links. A file from outside is any that this process did not just write: models,
+datasets, recipes, and our own run folders and caches too, which other versions, other users and full disks have had in
+their hands. Whatever is wrong with one becomes a `BadFile`, which is a `UserError` with the file's name.
 """
 
 from alignzoo.core.door.child import Child, in_child, in_children

@@ -1,4 +1,7 @@
-"""Parsers that can kill or hang a process, run in a child with limits on its time and memory."""
+"""Parsers in a child process, with limits on its time and memory.
+
+These are parsers that can kill or hang a process.
+"""
 
 from __future__ import annotations
 
@@ -145,7 +148,10 @@ class Child:
 
 
 def in_child(path: Path | str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """Call a function in a child, and return its value. Arguments and errors are those of `Child`."""
+    """Call a function in a child process, and return its value.
+
+    Arguments and errors are those of `Child`.
+    """
     return Child(path, function, *args, **options).value()
 
 

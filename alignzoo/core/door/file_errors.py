@@ -18,7 +18,10 @@ _NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class BadFile(UserError):
-    """A file that can't be used: it is damaged, too large, not what its name says, or a link out of its folder."""
+    """A file that can't be used.
+
+    It is damaged, too large, not what its name says, or a link out of its folder.
+    """
 
 
 class MissingFile(BadFile):

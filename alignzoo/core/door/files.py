@@ -76,7 +76,11 @@ def _check_regular(path: Path | str, mode: int) -> None:
 
 
 def read_bytes(path: Path | str, limit: int = TEXT_BYTES) -> bytes:
-    """Return the bytes of a regular file. Raises BadFile as `open_file` does, and for more than `limit` bytes."""
+    """Return the bytes of a regular file.
+
+    Raises:
+        BadFile: As of `open_file`; or the file has more than `limit` bytes.
+    """
     with open_file(path) as file:
         try:
             data = file.read(limit + 1)
@@ -89,7 +93,11 @@ def read_bytes(path: Path | str, limit: int = TEXT_BYTES) -> bytes:
 
 
 def read_text(path: Path | str, limit: int = TEXT_BYTES) -> str:
-    """Return the text of a regular UTF-8 file. Raises BadFile as `read_bytes` does, and for bytes that are no UTF-8."""
+    """Return the text of a regular UTF-8 file.
+
+    Raises:
+        BadFile: As of `read_bytes`; or the bytes are not UTF-8.
+    """
     try:
         return read_bytes(path, limit).decode("utf-8")
     except UnicodeDecodeError as error:

@@ -1,4 +1,7 @@
-"""JSON and JSON lines, checked against a schema: a dataclass, a pydantic model, or a type such as `dict[str, int]`."""
+"""JSON and JSON lines, checked against a schema.
+
+A schema is a dataclass, a pydantic model, or a type such as `dict[str, int]`.
+"""
 
 from __future__ import annotations
 
@@ -109,7 +112,7 @@ def read_json(path: Path, schema: Any = None, limit: int = TEXT_BYTES, nan: bool
 
 
 def read_checked(path: Path, schema: Any) -> Any:
-    """Read a JSON file as `read_json` does, but return it as plain values once they have the form of the schema."""
+    """Read a JSON file as `read_json` does, but return plain values of the schema's form."""
     raw = read_bytes(path)
     value = parse_json(raw, path)
     validated(value, path, schema, raw)
@@ -129,7 +132,9 @@ def parse_row(data: str, where: Path | str) -> Any:
 
 
 def read_json_lines(path: Path, schema: Any = None, nan: bool = False) -> Iterator[Any]:
-    """Yield the plain values of a JSON lines file that we wrote, without a last line that a crash has cut.
+    """Yield the plain values of a JSON lines file that this package wrote.
+
+    A last line that a crash has cut is left out.
 
     Raises:
         BadFile: As of `parse_json`, with the number of the line; or a line has more than 16 MB.

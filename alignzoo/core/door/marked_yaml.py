@@ -34,7 +34,10 @@ class Origin:
 
 @dataclass(slots=True)
 class Node:
-    """A value with its origin. `value` is a scalar, a list of nodes, or a dictionary of nodes by key."""
+    """A value with its origin.
+
+    `value` is a scalar, a list of nodes, or a dictionary of nodes by key.
+    """
 
     value: Any
     origin: Origin
@@ -61,12 +64,21 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(path: Path, limit: int = MOST_BYTES) -> Node | None:
-    """Read a YAML file as a node; None for an empty one. Raises BadFile or UserError with file, line and column."""
+    """Read a YAML file as a node; None for an empty one.
+
+    Raises:
+        BadFile: The file can't be read.
+        UserError: It is not a YAML document that can be used. The error has file, line and column.
+    """
     return parse(read_text(path, limit), str(path))
 
 
 def parse(text: str, file: str) -> Node | None:
-    """Parse one YAML document; None for an empty one. Raises UserError with file, line and column."""
+    """Parse one YAML document; None for an empty one.
+
+    Raises:
+        UserError: It is not valid, too long, or nested too deeply. The error has file, line and column.
+    """
     if len(text) > MOST_BYTES:
         raise UserError("too long", where=file, expected=f"at most {MOST_BYTES:,} characters")
     try:

@@ -23,7 +23,10 @@ BITS = {
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One tensor of a file: its type in the format's spelling, its shape, and its bytes as offsets in the file."""
+    """One tensor of a file: its type, its shape, and the place of its bytes.
+
+    The type is in the format's spelling. The bytes are given as offsets in the file.
+    """
 
     dtype: str
     shape: tuple[int, ...]

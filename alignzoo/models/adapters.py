@@ -1,4 +1,4 @@
-"""Low-rank adapters: add them for training, disable them for the reference, save and load them alone.
+"""Low-rank adapters: add, disable for the reference, save and load apart from the weights.
 
 The peft library replaces linear layers inside the transformers model. Scoring, sampling and checkpointing use the model
 as before.
@@ -34,7 +34,7 @@ NEW_HEAD = "alignzoo_new_head"
 
 
 def check_adapters_available(source: ModelSource) -> None:
-    """Check that the libraries for adapters and quantization are installed if the recipe uses them.
+    """Check that the libraries for a recipe's adapters and quantization are installed.
 
     Raises:
         UserError: A library is missing; the error gives the install command.
@@ -51,7 +51,9 @@ def check_adapters_available(source: ModelSource) -> None:
 def add_adapters(
     model: PreTrainedModel, lora: Lora, seed: int, base: str | None = None, revision: str | None = None
 ) -> None:
-    """Freeze the model and add adapters that leave its outputs unchanged (B is 0). A is initialized from the seed.
+    """Freeze the model and add LoRA adapters that leave its outputs unchanged (B is 0).
+
+    A is initialized from the seed.
 
     Adapters are float32 for every type of the model, because small updates are lost in bfloat16. A new score head
     (`NEW_HEAD`) is trained as a whole and saved with the adapters (`modules_to_save` in peft).
@@ -181,7 +183,7 @@ def is_adapter(folder: Path) -> bool:
 
 
 def scaling_of(model: nn.Module) -> str:
-    """Return the scaling factors of the adapter layers as text, "" for a model without adapters."""
+    """Return the scaling factors of the adapter layers as text, "" without adapters."""
     return " ".join(f"{layer.scaling['default']:g}" for layer in _layers(model))
 
 
@@ -193,7 +195,11 @@ def _layers(model: nn.Module) -> Iterator[Any]:
 
 
 def _targets(model: PreTrainedModel, names: tuple[str, ...]) -> str | list[str]:
-    """Return the target layers in peft's notation. Raises UserError for a layer that does not exist."""
+    """Return the target layers in peft's notation.
+
+    Raises:
+        UserError: A layer does not exist, or is tied to the embeddings.
+    """
     if names == (ALL_LINEAR,):
         return ALL_LINEAR
     linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}

@@ -11,7 +11,7 @@ NAME = "trees"
 
 
 def can_attend_by_trees(model: PreTrainedModel) -> bool:
-    """Return False if the model's attention can't be replaced, or needs more than SDPA supports."""
+    """Return True if the model's attention can be replaced, and SDPA supports what it needs."""
     return model.config._attn_implementation in (NAME, "sdpa") and bool(model._can_set_attn_implementation())
 
 

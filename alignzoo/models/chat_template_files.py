@@ -1,4 +1,4 @@
-"""Give a tokenizer without a chat template one of the shipped templates or a file, and the model its new tokens.
+"""Chat templates for tokenizers without one, shipped or from a file, and their new tokens.
 
 The first comment of a template can declare the special tokens that it needs and the one that ends a turn:
 
@@ -90,7 +90,7 @@ def _check_syntax(text: str) -> None:
 
 
 def use_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Give the tokenizer a chat template, in place, with its special tokens and end-of-sequence token."""
+    """Set the tokenizer's chat template, special tokens and end-of-sequence token, in place."""
     template = read_template(name)
     known = tokenizer.get_vocab()
     missing = [token for token in template.tokens if token not in known]
@@ -103,10 +103,11 @@ def use_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
 
 
 def make_room(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, needed: int, seed: int) -> None:
-    """Give a model embeddings for `needed` ids, and the tokenizer's end-of-sequence token, in place.
+    """Resize a model's embeddings to `needed` ids and set its end-of-sequence token, in place.
 
-    Embeddings of the template's new tokens are drawn around the mean of the others, as transformers does, from the
-    seed. That includes tokens for which the model has rows already, which nothing has trained.
+    The end-of-sequence token is the tokenizer's. Embeddings of the template's new tokens are drawn around the mean of
+    the others, as transformers does, from the seed. That includes tokens for which the model has rows already, which
+    nothing has trained.
     """
     size = int(model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
     if needed > size:
@@ -131,9 +132,10 @@ def make_room(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, needed
 
 
 def draw_rows(weight: torch.Tensor, known: torch.Tensor, new: list[int], generator: torch.Generator) -> None:
-    """Draw rows of a matrix around the mean of the known rows, with `SPREAD` times their covariance, in place.
+    """Draw rows of a matrix, in place, from a normal distribution fitted to the known rows.
 
-    A weighted sum of the known rows' deviations, with normal weights, has that covariance.
+    The mean is that of the known rows, the covariance is `SPREAD` times theirs. A weighted sum of the known rows'
+    deviations, with normal weights, has that covariance.
 
     Args:
         weight: (V, D) matrix.

@@ -1,4 +1,7 @@
-"""A batch of replies that share prompts: prompts join while it runs, and finished replies leave at once."""
+"""Continuous batching of replies that share prompts.
+
+Prompts join while the batch runs, and finished replies leave at once.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +32,11 @@ class Capacity:
 
     @classmethod
     def within(cls, budget: int, sizes: Sequence[int], width: int, new_tokens: int) -> Capacity:
-        """Return the capacity for prompts of `width` tokens with `sizes` replies each, within a budget of tokens.
+        """Return the capacity for prompts of `width` tokens with `sizes` replies, within a budget.
 
-        A reply of a large group may run long after the others of its prompt, so that there are up to twice as many
-        slots for prompts as full groups. There is room for the largest group, or for one reply at least.
+        The budget counts tokens. A reply of a large group may run long after the others of its prompt, so that there
+        are up to twice as many slots for prompts as full groups. There is room for the largest group, or for one reply
+        at least.
         """
         rows, slots = sum(sizes), len(sizes)
         if rows * new_tokens + slots * width > budget:
@@ -63,7 +67,10 @@ class SharedBatch:
         return len(cache.slot) + replies <= cache.rows and len(cache.lengths) + prompts <= cache.slots
 
     def add(self, prompts: Sequence[NDArray[Any]], sizes: Sequence[int]) -> Tensor:
-        """Read prompts, add so many replies to each, and return their first logits (sum of sizes, V)."""
+        """Prefill prompts, add `sizes` replies to each, and return their first logits.
+
+        The logits are (sum of sizes, V).
+        """
         first, logits, at = len(self.cache.lengths), [], 0
         while at < len(prompts):
             part = [prompts[at]]

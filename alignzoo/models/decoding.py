@@ -1,4 +1,4 @@
-"""Decode sequences token by token, with the fastest strategy that reproduces the model's own forward pass.
+"""Decode token by token, with the fastest strategy that equals the model's forward pass.
 
 Shared prompts, left padding, a key-value cache, or a window that the cache has passed can change a model's logits. Each
 strategy is therefore tested in float32, on sequences like those to generate, before it is used.
@@ -65,7 +65,10 @@ class DecodingBatch:
         self.ids, self.mask = torch.from_numpy(ids).to(model.device)
 
     def logits(self) -> Tensor:
-        """Return logits (B, V) after the last token of each sequence, in float32, or float64 for such a model."""
+        """Return logits (B, V) after the last token of each sequence, in float32 or wider.
+
+        They are float64 for a model in float64.
+        """
         if self.rules:
             self._drop_outdated_cache()
         new = self.ids if self.cache is None else self.ids[:, -1:]
@@ -94,7 +97,7 @@ class DecodingBatch:
         reset_frequencies(self.model)
 
     def append(self, tokens: Tensor, active: NDArray[np.bool_]) -> None:
-        """Append one token (B,) to each sequence. In sequences that are not active (B,) it is masked padding."""
+        """Append one token (B,) to each sequence, as masked padding where `active` (B,) is False."""
         self.ids = torch.cat([self.ids, tokens[:, None]], 1)
         more = torch.from_numpy(active[:, None]).to(self.mask)
         self.mask = torch.cat([self.mask, more], 1)
@@ -115,7 +118,10 @@ def forward_arguments(model: PreTrainedModel) -> set[str]:
 
 
 def is_recurrent(model: PreTrainedModel) -> bool:
-    """Return True if padding would enter a recurrent state, so that batches need sequences of one length."""
+    """Return True if padding would enter a recurrent state.
+
+    Batches then need sequences of one length.
+    """
     return bool(getattr(model, "_is_stateful", False)) or not set(CACHE_NAMES) & forward_arguments(model)
 
 
@@ -128,12 +134,12 @@ def can_share(model: PreTrainedModel) -> bool:
 
 
 def crosses_length_rule(model: PreTrainedModel, prompt: NDArray[Any], max_new_tokens: int) -> bool:
-    """Return True if the sequence may grow beyond a length at which the model's rotary frequencies change."""
+    """Return True if the sequence may pass a length at which rotary frequencies change."""
     return any(len(prompt) + max_new_tokens > rule.threshold for rule in length_rules(model.config))
 
 
 def choose_strategy(model: PreTrainedModel, prompts: Sequence[NDArray[Any]], limits: Sequence[int]) -> str:
-    """Return the fastest of STRATEGIES whose log-probs equal those of the model's own forward pass.
+    """Return the fastest of STRATEGIES whose log-probs equal the model's own forward pass.
 
     The test sequences have the shortest and the longest prompt, the longest prompt with its reply, and a length on both
     sides of every turning point of the config. The result is kept for sequences of similar lengths.

@@ -47,7 +47,10 @@ class Ending:
         return ended
 
     def texts(self, replies: Sequence[NDArray[Any]]) -> list[str]:
-        """Return the text of each reply before the token or the string that ends it, without special tokens."""
+        """Return the text of each reply before its ending, without special tokens.
+
+        A token or a stop string ends a reply.
+        """
         inner = [reply[:-1] if len(reply) and int(reply[-1]) in self.tokens else reply for reply in replies]
         found = decode(self.tokenizer, inner, skip_special_tokens=True)
         return [text[: min((text.index(one) for one in self.stop if one in text), default=None)] for text in found]
@@ -58,9 +61,10 @@ class Ending:
 
     @cached_property
     def _may_stop(self) -> NDArray[np.bool_]:
-        """True for each token that may complete a stop string, so that few replies are decoded at each step: (V + 1,).
+        """Return a mask (V + 1,) of the tokens that may complete a stop string.
 
-        The last entry is for ids beyond the tokenizer's vocabulary, which have no text.
+        With it few replies are decoded at each step. The last entry is for ids beyond the tokenizer's vocabulary, which
+        have no text.
         """
         pieces = decode(self.tokenizer, [[id] for id in range(len(self.tokenizer))])
         last = {one[-1] for one in self.stop}

@@ -20,7 +20,9 @@ HASH_CHUNK_BYTES = 2**25
 
 
 def remote_code_digests(model: nn.Module) -> dict[str, str]:
-    """Return digests of code from outside of transformers, peft, torch and alignzoo that the model runs.
+    """Return digests of code that the model runs from outside of the libraries.
+
+    The libraries are transformers, peft, torch and alignzoo.
 
     Returns:
         File name -> digest for code that came with the weights, package name -> digest for the class of a plugin, empty
@@ -42,9 +44,10 @@ def num_trainable_parameters(model: nn.Module) -> int:
 
 
 def weights_fingerprint(model: nn.Module) -> str:
-    """Return 32 hex digits of names, types, shapes and bytes of all parameters and buffers, and of adapter scaling.
+    """Return a digest (32 hex digits) of all parameters and buffers, and of adapter scaling.
 
-    Tensors on the CPU are hashed in place, those on a GPU are copied in pieces of `HASH_CHUNK_BYTES`.
+    It covers their names, types, shapes and bytes. Tensors on the CPU are hashed in place, those on a GPU are copied in
+    pieces of `HASH_CHUNK_BYTES`.
     """
 
     def digest_of(item: tuple[str, torch.Tensor]) -> bytes:

@@ -1,4 +1,4 @@
-"""Check a model's folder before a library reads it: its JSON, its index, the headers of its weights, its tokenizer.
+"""Check a model's JSON, index, weight headers and tokenizer before a library reads them.
 
 A folder from elsewhere may name files outside of itself, describe a model that its weights don't fill, or end the
 process of a library that trusts it. What a library needs to build is tried in a child first.
@@ -70,7 +70,7 @@ def check_model(folder: Path, describe: Callable[[], int]) -> None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files that a model's weights are read from; none if it has no such weights.
+    """Return the safetensors files of a model's weights, [] if it has none.
 
     Raises:
         BadFile: The index is no index, or names a file that does not exist, lies outside of the folder, or has another

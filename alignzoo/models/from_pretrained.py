@@ -66,7 +66,10 @@ def call_from_pretrained(
 
 
 def _fetch(source: str, revision: str | None) -> Path | None:
-    """Return the folder of a hub id in the hub's cache, with its small files; None if it can't be had."""
+    """Download the small files of a hub id, and return their folder in the hub's cache.
+
+    Returns None if the download fails.
+    """
     from huggingface_hub import snapshot_download
 
     try:
@@ -76,7 +79,10 @@ def _fetch(source: str, revision: str | None) -> Path | None:
 
 
 def _fetch_weights(source: str, folder: Path) -> None:
-    """Download the weights of a hub id beside its small files, so that they are checked before they are read."""
+    """Download the weights of a hub id beside its small files.
+
+    The weights can then be checked before they are read.
+    """
     from huggingface_hub import snapshot_download
 
     snapshot_download(source, revision=folder.name, allow_patterns=[WEIGHTS, *indexed_files(folder)])

@@ -48,7 +48,7 @@ from alignzoo.models.shared_prompt import shared_prompt_attention
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A reply with its statistics under the policy at temperature 1 and with the full vocabulary."""
+    """A reply with its statistics under the policy at temperature 1 over the full vocabulary."""
 
     tokens: TokenIds
     """Token ids, including the end-of-sequence token if it was generated."""
@@ -207,10 +207,10 @@ def _generate_shared(
     model: PreTrainedModel, prompts: Sequence[NDArray[Any]], left: Sequence[int], max_new_tokens: int, budget: int,
     found: _Replies,
 ) -> None:  # fmt: skip
-    """Generate replies that share equal prompts. Longest prompts come first, so that memory fails early.
+    """Generate replies, with one prefill for equal prompts.
 
-    A slot is as wide as the longest prompt. Where not all replies fit into the budget, prompts of less than half of
-    that length come after the others.
+    Longest prompts come first, so that memory fails early. A slot is as wide as the longest prompt. Where not all
+    replies fit into the budget, prompts of less than half of that length come after the others.
     """
     groups: dict[bytes, list[int]] = {}
     for i in left:
@@ -257,7 +257,10 @@ def _generate_together(
 
 
 def _generate_batch(sequences: DecodingBatch | MixedBatch, replies: NDArray[np.int64], found: _Replies) -> None:
-    """Generate some replies with the model's own cache. Rows that have ended are padded until half of them have."""
+    """Generate some replies with the model's own cache.
+
+    Rows that have ended are padded until half of them have.
+    """
     active = np.ones(len(replies), np.bool_)
     while active.any():
         rows = torch.from_numpy(np.flatnonzero(active)).to(sequences.ids.device)
@@ -273,7 +276,7 @@ def _generate_batch(sequences: DecodingBatch | MixedBatch, replies: NDArray[np.i
 
 
 def _streams(prompts: Sequence[NDArray[Any]], seed: int) -> list[bytes]:
-    """Return the key of each reply's random numbers: its prompt, and the number of equal ones before it."""
+    """Return each reply's random key: seed, prompt, and the number of equal prompts before it."""
     seen: Counter[bytes] = Counter()
     keys = []
     for prompt in prompts:
@@ -286,10 +289,10 @@ def _streams(prompts: Sequence[NDArray[Any]], seed: int) -> list[bytes]:
 def _batches(
     model: PreTrainedModel, prompts: Sequence[NDArray[Any]], max_new_tokens: int, budget: int, strategy: str
 ) -> Iterator[list[int]]:
-    """Yield batches of indices of prompts with similar lengths, longest first so that memory fails early.
+    """Yield batches of indices of prompts with similar lengths, longest first.
 
-    Batches of a recurrent model have one length, because padding would enter its state. A reply that may pass a length
-    at which rotary frequencies change is generated alone.
+    Memory then fails early. Batches of a recurrent model have one length, because padding would enter its state. A
+    reply that may pass a length at which rotary frequencies change is generated alone.
     """
     lengths = [len(prompt) for prompt in prompts]
     one_length = is_recurrent(model)

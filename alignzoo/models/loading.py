@@ -87,7 +87,7 @@ def load_trained(
     source: ModelSource, tokenizer: PreTrainedTokenizerBase, seed: int, start: Path | None, policy: Path,
     head: str = "language_model", outputs: Sequence[str] = (),
 ) -> PreTrainedModel:  # fmt: skip
-    """Load the policy of a finished run: its weights, or its adapter on the weights that it started from.
+    """Load the policy of a finished run: its weights, or its adapter on the initial weights.
 
     `policy` is the run's policy folder; the other arguments and the errors are those of `load_policy`.
     """
@@ -144,7 +144,13 @@ def pretrained(
 
 
 def _check_complete(source: str, head: str, info: dict[str, Any]) -> None:
-    """Raise UserError if weights are missing or have wrong shapes. The score head of a reward model may be missing."""
+    """Check that no weights are missing or have wrong shapes.
+
+    The score head of a reward model may be missing.
+
+    Raises:
+        UserError: The weights do not fit the model.
+    """
     where, hint = f"model.path: {source}", ""
     problem = ""
     if info["mismatched_keys"]:
@@ -180,7 +186,10 @@ def _labels(head: str, outputs: int = 1) -> dict[str, Any]:
 
 
 def _name_outputs(model: PreTrainedModel, outputs: Sequence[str], seed: int) -> None:
-    """Give a reward model these outputs, in place: a new head, unless it has as many, and their names as labels."""
+    """Set the outputs of a reward model, in place, with their names as labels.
+
+    The head is new unless it has as many outputs.
+    """
     score = model.score
     assert isinstance(score, nn.Linear)
     if score.out_features != len(outputs):

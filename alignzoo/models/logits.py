@@ -1,4 +1,4 @@
-"""Compute log-probs and statistics of token distributions: entropy, collision probability, divergences."""
+"""Log-probs, entropy, collision probability and divergences of token distributions."""
 
 from __future__ import annotations
 

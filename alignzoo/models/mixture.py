@@ -28,7 +28,10 @@ class Mixture:
 
 
 def mixed_strategy(first: str, second: str) -> str:
-    """Return the strategy that decodes under both models exactly. Prompts are shared under one model alone."""
+    """Return the strategy that decodes under both models exactly.
+
+    Prompts are shared under one model alone.
+    """
     slower = max(first, second, key=STRATEGIES.index)
     return BATCHED if slower == SHARED else slower
 

@@ -27,13 +27,13 @@ NARROW_LIMIT = 0.25
 
 
 def limit_of(model: PreTrainedModel) -> float:
-    """Return the largest rounding difference of a log-prob, in nats, for the current type of the model."""
+    """Return the largest rounding difference of a log-prob, in nats, for the model's dtype."""
     return LIMIT.get(model.dtype, NARROW_LIMIT)
 
 
 @torch.no_grad()
 def sequence_logits(model: PreTrainedModel, tokens: TokenIds) -> Tensor:
-    """Return logits (W, V) after each token of one sequence, or a reward model's score (1,), in the model's type."""
+    """Return logits (W, V) of one sequence, or a reward model's score (1,), in its dtype."""
     ids = torch.from_numpy(np.asarray(tokens)).long().to(next(model.parameters()).device)
     with own_attention(model), _forward_errors(model):
         reset_frequencies(model)
@@ -43,7 +43,10 @@ def sequence_logits(model: PreTrainedModel, tokens: TokenIds) -> Tensor:
 
 @contextmanager
 def _forward_errors(model: PreTrainedModel) -> Iterator[None]:
-    """Turn an error of the model's own code into a UserError: its config has settings that don't fit together."""
+    """Convert an error of the model's own code to a UserError.
+
+    The cause is a config whose settings don't fit together.
+    """
     try:
         yield
     except (UserError, RunFailed, MemoryError):
@@ -58,7 +61,10 @@ def _forward_errors(model: PreTrainedModel) -> Iterator[None]:
 
 
 def sequence_log_probs(model: PreTrainedModel, prompt: TokenIds, branch: Branch, temperature: float = 1.0) -> Tensor:
-    """Return log-probs (N,) in nats of the scored tokens of one sequence, in float32, or float64 for such a model."""
+    """Return log-probs (N,) in nats of the scored tokens of one sequence.
+
+    They are float32, or float64 for a model in float64.
+    """
     tokens = np.concatenate([prompt, branch.tokens])
     logits, found = sequence_logits(model, tokens), []
     for start, stop in (len(prompt) + branch.spans).tolist():
@@ -71,9 +77,10 @@ def sequence_log_probs(model: PreTrainedModel, prompt: TokenIds, branch: Branch,
 
 @contextmanager
 def in_float32(model: nn.Module, wanted: bool = True) -> Iterator[None]:
-    """Convert 16-bit weights to float32 inside the block, which is exact, and restore the same tensors after it.
+    """Convert 16-bit weights to float32 inside the block, and restore the tensors after it.
 
-    Quantized and sharded weights stay unchanged. With `wanted=False` the block runs unchanged as well.
+    The conversion is exact. Quantized and sharded weights stay unchanged. With `wanted=False` the block runs unchanged
+    as well.
     """
     tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     narrow = [(tensor, tensor.data) for tensor in tensors.values() if tensor.dtype in NARROW]

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 
 def first_position(model: PreTrainedModel) -> int:
-    """Return the position id of a sequence's first token: 0, or `padding_idx + 1` for RoBERTa and its descendants.
+    """Return the first token's position id: 0, or `padding_idx + 1` for RoBERTa-like models.
 
     Those make position ids from token ids: padding has the position `padding_idx`, and other tokens count from there.
     """
@@ -20,6 +20,6 @@ def first_position(model: PreTrainedModel) -> int:
 
 
 def max_tokens(model: PreTrainedModel) -> int | None:
-    """Return the most tokens of a sequence that the model has positions for, or None without a limit."""
+    """Return the longest sequence that the model has positions for, None without a limit."""
     positions: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return None if positions is None else positions - first_position(model)

@@ -1,4 +1,4 @@
-"""Select rows that test a layout: the longest, and those on both sides of every length in the config.
+"""Select rows that test a layout: the longest, and those around each length in the config.
 
 A model can behave differently beyond a sliding window, an attention chunk, the length of its first training, or the
 number of keys that sparse attention keeps. All of these are integers in its config.
@@ -31,7 +31,7 @@ LENGTH_WORDS = (
 
 
 def turning_points(config: PreTrainedConfig) -> list[int]:
-    """Return the lengths in tokens beyond which a model with this config may behave differently, in ascending order."""
+    """Return the lengths in tokens, ascending, beyond which such a model may change behavior."""
     return sorted(set(_lengths(config.get_text_config().to_dict())))
 
 

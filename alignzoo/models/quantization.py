@@ -16,7 +16,7 @@ from alignzoo.core.errors import UserError
 
 
 def quantization_options(bits: str, dtype: str) -> dict[str, Any]:
-    """Return options for from_pretrained: NF4 with double quantization (`4bit`), or LLM.int8() (`8bit`)."""
+    """Return from_pretrained's options: double-quantized NF4 (`4bit`) or LLM.int8() (`8bit`)."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it logs every cast
     if bits == "8bit":
         return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}

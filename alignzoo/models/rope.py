@@ -1,4 +1,4 @@
-"""Group sequences by rotary frequencies that depend on the sequence length: LongRoPE and dynamic NTK.
+"""Group sequences by length-dependent rotary frequencies (LongRoPE, dynamic NTK).
 
 transformers computes the frequencies from the longest sequence of a forward pass, and dynamic NTK keeps those of the
 longest sequence so far. Sequences with equal keys have equal frequencies and can share a forward pass.
@@ -25,7 +25,7 @@ class LengthRule:
 
 
 def length_rules(config: PreTrainedConfig) -> tuple[LengthRule, ...]:
-    """Return the distinct rules of a model; empty if its frequencies do not depend on the length.
+    """Return the distinct rules of a model, () if its frequencies don't depend on the length.
 
     Sources: Ding et al. 2024 (arXiv:2402.13753) for LongRoPE, and transformers' `modeling_rope_utils`.
     """

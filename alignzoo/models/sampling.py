@@ -1,4 +1,4 @@
-"""Choose the next token of each row: the likeliest, or a draw that rounding hardly ever changes.
+"""Choose the next token of each row: greedy, or a draw that rounding hardly ever changes.
 
 Another batch size changes logits by about 1e-6. Inverse transform sampling with one uniform number is sensitive to
 that, because unlikely tokens in the tail of a vocabulary are narrower than the shift. (Over 50,000 tokens by Zipf's law
@@ -28,7 +28,10 @@ BLOCK_BITS = 6
 
 
 class Uniforms:
-    """Random numbers of replies, a few tokens at a time. They are a function of a reply's key and the token's place."""
+    """Random numbers of replies, a function of a reply's key and the token's place.
+
+    They are drawn for a few tokens at a time.
+    """
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         self.keys = keys
@@ -36,7 +39,7 @@ class Uniforms:
         self._ahead = np.zeros((len(keys), AHEAD, BISECTIONS))
 
     def next(self, replies: NDArray[np.int64], places: NDArray[np.int64]) -> Tensor:
-        """Return the numbers of a token of each reply, (B, BISECTIONS); places count up by one from 0."""
+        """Return the numbers (B, BISECTIONS) of a token of each reply; places count up from 0."""
         for reply, place in zip(replies[places % AHEAD == 0].tolist(), places[places % AHEAD == 0], strict=True):
             if place == 0:
                 digest = blake2b(self.keys[reply], digest_size=16).digest()
@@ -75,7 +78,10 @@ def draw(probs: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def _search(mass: Tensor, uniforms: Tensor, levels: int) -> Tensor:
-    """Draw an index (B,) from masses (B, K), K up to 2 to the power of `levels`, one number for each bisection."""
+    """Draw an index (B,) from masses (B, K), one number for each of `levels` bisections.
+
+    K is at most 2 to the power of `levels`.
+    """
     count = mass.shape[1]
     before = torch.nn.functional.pad(mass.double().cumsum(1), (1, 0))  # (B, K + 1): mass of all before each
     low, high = before[:, 0], before[:, -1]
@@ -90,10 +96,11 @@ def _search(mass: Tensor, uniforms: Tensor, levels: int) -> Tensor:
 
 
 def nucleus(probs: Tensor, top_p: float) -> Tensor:
-    """Set probabilities (B, V) outside of the smallest set of tokens with mass `top_p` to 0, without normalizing.
+    """Set probabilities (B, V) outside of the nucleus to 0, without normalizing.
 
-    Of equal probabilities the first tokens are in the set. Tokens below (1 - top_p) / V are never in it, because all of
-    them together have less than 1 - top_p; so only the others are sorted.
+    The nucleus is the smallest set of tokens with mass `top_p`. Of equal probabilities the first tokens are in the set.
+    Tokens below (1 - top_p) / V are never in it, because all of them together have less than 1 - top_p; so only the
+    others are sorted.
 
     Source: Holtzman et al. 2020 (arXiv:1904.09751), section 3.1.
     """

@@ -82,7 +82,11 @@ def named_base(folder: Path) -> str:
 
 
 def peft_config(folder: Path) -> Any:
-    """Return peft's configuration of an adapter in a folder. Raises BadFile as `saved_adapter` does."""
+    """Return peft's configuration of an adapter in a folder.
+
+    Raises:
+        BadFile: As `saved_adapter` does.
+    """
     from peft import LoraConfig
 
     values = saved_adapter(folder).model_dump()

@@ -23,7 +23,7 @@ SUPPORTED = {"scaling", "sliding_window", "dropout", "is_causal", "position_ids"
 
 
 class PromptCache:
-    """Keys and values of prompts and of their completions, and which completion reads which prompt.
+    """Keys and values of prompts and completions, and the prompt of each completion.
 
     Args:
         slots: The most prompts at a time.
@@ -97,7 +97,10 @@ class PromptCache:
         return self.lengths[self.slot] + self.used
 
     def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
-        """Store the keys and values of a layer, (1, kv_heads, N, width), and attend: (1, heads, N, width) queries."""
+        """Store a layer's keys and values, (1, kv_heads, N, width), and compute its attention.
+
+        The queries are (1, heads, N, width).
+        """
         given = {name for name, value in options.items() if value is not None and value is not False}
         unknown = sorted(given - SUPPORTED)
         if unknown:
@@ -191,7 +194,7 @@ class PromptCache:
             rows[every, :, at] = new[0].transpose(0, 1)
 
     def _own_mask(self, window: int | None, longest: int, heads: int) -> Tensor | None:
-        """Return what a row does not see of its own keys, (n kv_heads, 1, T), or None if it sees all."""
+        """Return the mask (n kv_heads, 1, T) of a row's hidden own keys, None if none is hidden."""
 
         def make() -> Tensor | None:
             if self._shortest + 1 == longest and (window is None or longest <= window):
@@ -203,7 +206,10 @@ class PromptCache:
         return self._remember(("own", window), make)
 
     def _prompt_mask(self, window: int | None, each: int, repeats: int, heads: int) -> Tensor | None:
-        """Return what a row does not see of its prompt, (S kv_heads, 1 or queries, P), or None if it sees all."""
+        """Return the mask of the hidden keys of a row's prompt, None if none is hidden.
+
+        Its shape is (S kv_heads, 1 or queries, P).
+        """
 
         def make() -> Tensor | None:
             lengths, longest = self.lengths, self._longest_prompt
@@ -232,7 +238,7 @@ class PromptCache:
         self._longest_prompt = int(self.lengths.max(initial=0))
 
     def _arrange(self) -> None:
-        """Find a place for each row in a rectangle of prompts and as many rows as the most of a prompt."""
+        """Find a place for each row in a rectangle of prompts by the largest group of rows."""
         self._count()
         counts = np.bincount(self.slot, minlength=len(self.lengths))
         each = int(counts.max(initial=0))
@@ -255,7 +261,7 @@ def _product(query: Tensor, keys: Tensor) -> Tensor:
 
 
 def _filled(active: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return what to take for each place that is left, the last ones in the gaps, and the gaps."""
+    """Return the sources of the compacted places, the last ones in the gaps, and the gaps."""
     count = int(active.sum())
     order = np.arange(count)
     gaps = np.flatnonzero(~active[:count])
@@ -264,7 +270,7 @@ def _filled(active: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.in
 
 
 def _move(store: Tensor, count: int, source: NDArray[np.int64], target: NDArray[np.int64], width: int) -> None:
-    """Copy the first `width` keys of some rows (or prompts) of a store to the places of others."""
+    """Copy the first `width` keys of some rows or prompts of a store to the places of others."""
     if len(source):
         view = store.view(count, -1, *store.shape[1:])
         at, to = (torch.from_numpy(one).to(store.device) for one in (source, target))

@@ -50,14 +50,19 @@ def load_tokenizer(
 
 
 def pretrained_tokenizer(source: str, revision: str | None = None, trust: bool = False) -> PreTrainedTokenizerBase:
-    """Load a tokenizer from a folder or the hub. `trust` allows running Python code that comes with it."""
+    """Load a tokenizer from a folder or the hub.
+
+    `trust` allows running Python code that comes with it.
+    """
     return call_from_pretrained(AutoTokenizer, source, revision, "tokenizer", trust)
 
 
 def decode(
     tokenizer: PreTrainedTokenizerBase, sequences: Iterable[Sequence[int] | TokenIds], skip_special_tokens: bool = False
 ) -> list[str]:
-    """Return the text of each list of ids. A decoder can make much of little, so it runs in a child with limits.
+    """Return the text of each list of ids.
+
+    A decoder can expand a few ids to a huge text, so it runs in a child process with limits.
 
     Raises:
         BadFile: It fails, or takes too long or too much memory.

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class TokenizerConfig(Strict):
-    """Settings of a tokenizer that is trained on the run's training rows, for models with random weights."""
+    """Settings of a tokenizer trained on the run's training rows, for random weights."""
 
     train: Literal["bpe", "bytes"] = Field("bpe", description="byte-level BPE, or plain bytes (no training)")
     vocab_size: int = Field(2048, ge=260, description="entries, special tokens included (bpe)")
 
 
 class Transformers(ModelSource):
-    """Another recipe's run (`from`), pretrained weights (`path`), or random weights (`config`).
+    """Another recipe's run (`from`), pretrained (`path`) or random (`config`) weights.
 
     The default source of a recipe's `model`.
     """
@@ -100,7 +100,10 @@ class Transformers(ModelSource):
         return (self.path, self.revision) if self.path else None
 
     def fingerprint(self) -> Any:
-        """Return the fields, with digests of the contents of local folders. A hub id is identified by its revision."""
+        """Return the fields, with digests of the contents of local folders.
+
+        A hub id is identified by its revision.
+        """
         values = self.model_dump(mode="json", by_alias=True, exclude={"from_", *ON_TOP})
         for key in ("path", "tokenizer"):
             if isinstance(values[key], str) and Path(values[key]).is_dir():

@@ -1,4 +1,4 @@
-"""Draws from the policy during training: draw, judge, select, score, keep on disk, and hand out as batches.
+"""Rollouts: draw from the policy, judge, select, score, keep on disk, and make batches.
 
 A rollout is data that depends on the policy at a step. The flow is one way: prompts, draws, rewards, rows, and then the
 step of any other run, which never learns where its rows are from.

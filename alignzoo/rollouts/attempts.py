@@ -1,4 +1,4 @@
-"""The prompts of a rollout with their draws and scores, and others in place of those that teach nothing.
+"""Draws and scores of a rollout's prompts, and replacements for prompts without spread.
 
 With `rollout.max_attempts` above 1, prompts whose draws all have the same reward are left out, and as many others are
 drawn for, which each attempt chooses by a seed of its own (dynamic sampling, Yu et al. 2025, arXiv:2503.14476, section
@@ -214,7 +214,10 @@ class Attempts:
     def scores(
         self, prompts: Prompts, places: NDArray[np.int64], draws: Draws, texts: list[str], when: str
     ) -> NDArray[np.float64]:
-        """Return every judge's scores of draws for some prompts, (R, B G); each process asks for its share of them."""
+        """Return every judge's scores (R, B G) of draws for some prompts.
+
+        Each process judges its share of them.
+        """
         parts, each = draws.by_prompt(len(places)), len(draws) // len(places)
 
         def work(mine: list[int]) -> list[NDArray[np.float64]]:
@@ -247,7 +250,7 @@ class Attempts:
         return attempt.only(columns_of(POLICY, self.recipe.objective, self.config))
 
     def others(self, attempt: Attempt) -> dict[str, float]:
-        """Return the mean reward of the draws of everything else by its name, and what their comparison teaches."""
+        """Return the mean reward of each drawer but the policy, and `no_spread` over all draws."""
         names = dict.fromkeys(drawers(self.recipe.objective, self.config))
         found = {
             who: attempt.judged.only(columns_of(who, self.recipe.objective, self.config))

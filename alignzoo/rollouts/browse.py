@@ -65,7 +65,7 @@ def rollout_of(lines: Sequence[dict[str, Any]], step: int | None, where: Path) -
 
 
 def replies_of(folder: Path, rollout: int) -> list[dict[str, Any]]:
-    """Return the draws of a rollout, those of a prompt one after the other, with the advantage where there is one.
+    """Return the draws of a rollout in the order of prompts, with advantages if there are any.
 
     Draws of all attempts are there; those that are learnt from have an advantage.
 

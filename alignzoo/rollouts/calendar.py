@@ -1,4 +1,4 @@
-"""The calendar of an online run: which rollout, epoch and prompts a step learns from, as a pure function."""
+"""Calendar of an online run: a step's rollout, epoch and prompts, as a pure function."""
 
 from __future__ import annotations
 
@@ -49,7 +49,10 @@ class Calendar:
 
     @property
     def steps(self) -> int:
-        """Updates of the run. `train.epochs` counts passes over the prompts; the last partial rollout is dropped."""
+        """Number of updates of the run.
+
+        `train.epochs` counts passes over the prompts. The last partial rollout is dropped.
+        """
         rollouts = max(1, int(Fraction(repr(self.train.epochs)) * (self.rows // self.prompts)))
         steps = rollouts * self.updates
         return min(steps, self.train.max_steps) if self.train.max_steps else steps
@@ -60,18 +63,21 @@ class Calendar:
         return Turn(rollout, update // (self.prompts // self.train.batch_size), update)
 
     def prompts_of(self, rollout: int) -> NDArray[np.int64]:
-        """Return the indices of a rollout's prompts, (prompts,), each once in a pass over the data."""
+        """Return the indices (prompts,) of a rollout's prompts, each once in a pass over the data."""
         epoch, place = divmod(rollout, self.rows // self.prompts)
         span = slice(place * self.prompts, (place + 1) * self.prompts)
         return _order(self.rows, self.seed, epoch, self.train.shuffle)[span]
 
     def replacements(self, rollout: int, attempt: int, used: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-        """Return at most `count` prompts for a later attempt at a rollout, from 1: none that earlier ones have used."""
+        """Return at most `count` unused prompts for a later attempt at a rollout.
+
+        `attempt` is 1 or more, and `used` has the prompts of the earlier ones.
+        """
         order = np.random.default_rng([self.seed, rollout, attempt, 1]).permutation(self.rows)
         return order[~np.isin(order, used)][:count]
 
     def minibatch(self, step: int) -> NDArray[np.int64]:
-        """Return the places within the rollout of the prompts that a step learns from, (batch_size,)."""
+        """Return the places (batch_size,) in the rollout of the prompts that a step trains on."""
         turn, size = self.turn(step), self.train.batch_size
         place = turn.update % (self.prompts // size)
         order = np.arange(self.prompts)

@@ -1,4 +1,4 @@
-"""Rewards of judges that only compare: how often a draw is preferred to the prompt's other draws."""
+"""Rewards of judges that only compare: a draw's win rate against the prompt's other draws."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from alignzoo.interfaces.judge import Asked, Judge
 
 
 def win_rates(judge: Judge, asked: Asked, each: int, what: str) -> Sequence[float]:
-    """Return for each draw the mean of the judge's verdicts against the prompt's other draws, NaN without one.
+    """Return each draw's win rate against the prompt's other draws, NaN without a verdict.
+
+    A win rate is the mean of the judge's verdicts.
 
     Args:
         judge: Compares replies.

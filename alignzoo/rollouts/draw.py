@@ -1,4 +1,4 @@
-"""Completions drawn from the policy. A draw is a function of weights, seed, step, row and number."""
+"""Completions drawn from the policy, a function of weights, seed, step, row and number."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Draws:
         return np.diff(self.cuts)
 
     def texts(self, ending: Ending) -> list[str]:
-        """Return the completions as text before what ends them, without special tokens and surrounding spaces."""
+        """Return the texts of the completions without endings, special tokens and outer spaces."""
         return [text.strip() for text in ending.texts(list(self))]
 
 
@@ -114,7 +114,7 @@ def draw(
     progress: Advance | None = None, precision: str = "float32", mixture: Mixture | None = None,
     ending: Ending | None = None,
 ) -> Draws:  # fmt: skip
-    """Draw completions of each prompt: those of the first prompt, then those of the second, and so on.
+    """Draw completions of each prompt: first all of the first prompt, then of the second etc.
 
     Args:
         model: The policy.

@@ -1,4 +1,4 @@
-"""Draws of the policy and of others: an objective declares what draws each completion of a prompt (`drawn_by`)."""
+"""Draws of the policy, the reference or a mixture, as an objective's `drawn_by` declares."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def draw_all(
     prompts: Sequence[TokenIds], rows: Sequence[int], config: RolloutConfig, *, seed: int, rollout: int,
     progress: Advance | None = None, ending: Ending | None = None,
 ) -> Draws:  # fmt: skip
-    """Draw completions of each prompt: those of the first prompt in the order of `drawers`, then those of the second.
+    """Draw completions of each prompt, in the order of prompts and then of `drawers`.
 
     Args:
         policy: The policy.
@@ -72,7 +72,10 @@ def draw_all(
 
 @contextmanager
 def _model_of(who: str, policy: Scorer, reference: Scorer | None) -> Iterator[PreTrainedModel]:
-    """Provide the model that draws; a reference under adapters is the policy's model without them."""
+    """Provide the model that draws.
+
+    A reference under adapters is the policy's model without them.
+    """
     if who in (POLICY, MIXTURE):
         yield policy.model
         return
@@ -92,6 +95,6 @@ def _mixture(objective: Objective, reference: Scorer | None) -> Mixture:
 
 
 def flags(objective: Objective, prompts: int) -> dict[str, NDArray[Any]]:
-    """Return the columns that tell draws apart, `by_policy` and its kin, (B G,); none if all are the policy's."""
+    """Return the flags (B G,) of who drew, `by_policy` etc., {} if all are the policy's."""
     names = np.array(objective.drawn_by)
     return {f"by_{who}": np.tile(names == who, prompts) for who in dict.fromkeys(objective.drawn_by)}

@@ -1,4 +1,4 @@
-"""Figures of a rollout: rewards, KL divergence from the reference, lengths, and draws that teach nothing."""
+"""Figures of a rollout: rewards, KL from the reference, lengths, share without spread."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def divergence(
     policy: Scorer, reference: Scorer | None, prompts: Sequence[TokenIds], draws: Draws, most: int, temperature: float,
     budget: int, screen: Screen, ranks: Ranks | None = None,
 ) -> dict[str, NDArray[Any]]:  # fmt: skip
-    """Return figures of at most `most` evenly spaced draws, one a draw; nothing without a reference.
+    """Return figures of at most `most` evenly spaced draws, {} without a reference.
 
-    `kl` is the sum over a draw's tokens of KL(policy || reference) at each, in nats, which estimates the KL divergence
-    of whole completions without bias. `kl_sampled` is the log-ratio, another estimate. `entropy` is the mean over
-    tokens, `prompt` the number of the draw's prompt. `mismatch` is the log-prob by the scorer minus that by the
-    sampler, where draws were at temperature 1.
+    Each figure has one value a draw. `kl` is the sum over a draw's tokens of KL(policy || reference) at each, in nats,
+    which estimates the KL divergence of whole completions without bias. `kl_sampled` is the log-ratio, another
+    estimate. `entropy` is the mean over tokens, `prompt` the number of the draw's prompt. `mismatch` is the log-prob by
+    the scorer minus that by the sampler, where draws were at temperature 1.
 
     Args:
         policy: The policy that drew.
@@ -85,7 +85,10 @@ def divergence(
 
 
 def divergence_figures(values: Mapping[str, NDArray[Any]]) -> dict[str, float]:
-    """Return the means of `divergence`, with the standard error of `kl` over prompts, and the largest mismatch."""
+    """Return the means of `divergence`, the standard error of `kl`, and the largest mismatch.
+
+    The standard error is clustered by prompt.
+    """
     names = [name for name in ("kl", "kl_sampled", "entropy") if name in values]
     found = {name: float(np.mean(values[name])) for name in names}
     if "kl" in values:
@@ -96,9 +99,10 @@ def divergence_figures(values: Mapping[str, NDArray[Any]]) -> dict[str, float]:
 
 
 def clustered_standard_error(values: NDArray[Any], cluster: NDArray[np.int64]) -> float:
-    """Return the standard error of the mean where values of one cluster, such as a prompt, depend on each other.
+    """Return the standard error of the mean, clustered.
 
-    With one value a cluster it is that of independent values; nan with fewer than two clusters.
+    Values of one cluster, such as a prompt, may depend on each other. With one value a cluster it is that of
+    independent values; nan with fewer than two clusters.
 
     Source: Liang and Zeger 1986, Biometrika 73, with the factor C / (C - 1) for C clusters.
     """

@@ -1,4 +1,4 @@
-"""Rollouts on disk: a sealed folder for each phase, written before anything is learnt from it.
+"""Rollouts on disk: a sealed folder for each phase, written before it is trained on.
 
     rollouts/000012/drawn/    draws.safetensors: token ids, where each completion starts, and whether it finished
     rollouts/000012/judged/   rewards.safetensors: raw scores; replies.jsonl: prompts' ids, texts and scores, to read
@@ -64,7 +64,9 @@ class RolloutFolder:
         texts: Callable[[Arrays], Sequence[Any]] | None = None,
         attempt: int = 0,
     ) -> Arrays:
-        """Return the arrays of a phase, made and written if they are not there. Collective: every process calls it.
+        """Return the arrays of a phase, made and written if they are not there.
+
+        Collective: every process calls it.
 
         Args:
             rollout: The number of the rollout.

@@ -1,4 +1,4 @@
-"""The form of a rollout's arrays: what was written by another run, or altered, is not learnt from."""
+"""Checks of a rollout's arrays, so that foreign or altered ones are not trained on."""
 
 from __future__ import annotations
 

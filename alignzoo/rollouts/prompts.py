@@ -1,4 +1,4 @@
-"""The prompts that completions are drawn for: the trunks of data rows, with the texts that judges read."""
+"""Prompts to draw completions for: the trunks of data rows, with the texts for judges."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROBED = 64
 
 @dataclass(frozen=True)
 class Prompts:
-    """The rows of a part of the data whose prompt ends where a reply begins and leaves room for one."""
+    """Rows of a part of the data whose prompt ends where a reply begins, with room for one."""
 
     data: TokenizedRows
     rows: NDArray[np.int64]
@@ -88,7 +88,9 @@ class Prompts:
         return (np.arange(count) * len(self)) // max(1, count)
 
     def probes(self, completions: int, new_tokens: int, vocabulary: int) -> Trees:
-        """Return some prompts, the longest among them, with random continuations, which stand for the draws to come.
+        """Return some prompts, the longest among them, with random continuations.
+
+        The continuations stand for the draws to come.
 
         Args:
             completions: Continuations of each prompt.

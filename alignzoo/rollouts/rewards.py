@@ -151,10 +151,11 @@ def combine(
 def _normalized(
     values: NDArray[np.float64], use: NDArray[np.bool_], shape: tuple[int, int], over: str
 ) -> NDArray[np.float64]:
-    """Return (values - mean) / (std + 1e-4) over each prompt's draws or over all, as TRL's `normalize_then_sum`.
+    """Return (values - mean) / (std + 1e-4), as TRL's `normalize_then_sum`.
 
-    The mean and the standard deviation, with divisor n - 1, are of the draws in `use` that the reward applies to. One
-    draw has no spread, and the value 0. Source: Liu et al. 2026 (GDPO, arXiv:2601.05242).
+    Mean and std are over each prompt's draws or over all. The mean and the standard deviation, with divisor n - 1, are
+    of the draws in `use` that the reward applies to. One draw has no spread, and the value 0. Source: Liu et al. 2026
+    (GDPO, arXiv:2601.05242).
     """
     table = values.reshape(shape if over == "group" else (1, -1))
     known = (use & ~np.isnan(values)).reshape(table.shape)

@@ -1,4 +1,7 @@
-"""Log-probs of drawn rows, without a graph: of the policy when it drew, and of the reference. No cache holds them."""
+"""Log-probs of drawn rows, without gradients: of the policy that drew, and the reference.
+
+No cache holds them.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ def score_rows(
     scorer: Scorer, trees: Trees, budget: int, say: Callable[[str], None], statistics: Sequence[str] = (),
     live: Scorer | None = None, ranks: Ranks | None = None,
 ) -> dict[str, NDArray[np.float32]]:  # fmt: skip
-    """Return the log-prob and the statistics of each scored token, (N,), in the order of trees and branches.
+    """Return log-probs and statistics (N,) of scored tokens, in order of trees and branches.
 
     Each process scores its share of the rows, and all get the values of all.
 

@@ -1,4 +1,4 @@
-"""From draws and rewards to training rows: groups, pairs, labels, ranked lists, or the best of N."""
+"""Training rows from draws and rewards: groups, pairs, labels, lists, or the best of N."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def _pairs(order: NDArray[np.int64], reward: NDArray[np.float64], rule: PairRule
 
 
 def _labels(order: NDArray[np.int64], reward: NDArray[np.float64], limit: float | None) -> Iterator[Choice]:
-    """Label each draw by a limit, or by the mean of the prompt's draws where not all rewards are equal."""
+    """Label each draw by a limit, or by the prompt's mean reward unless all are equal."""
     if limit is None and reward[order[0]] == reward[order[-1]]:
         return
     limit = float(reward[order].mean()) if limit is None else limit

@@ -1,4 +1,4 @@
-"""Work on prompts that the processes of a job share: each does its part, and all get the whole."""
+"""Shared work on prompts: each process does its part, and all get all results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ T = TypeVar("T")
 
 
 def in_shares(ranks: Ranks, sizes: Sequence[int], work: Callable[[list[int]], Sequence[T]]) -> list[T]:
-    """Return a value for each item, in order and in every process. One process makes each value.
+    """Return a value for each item, in order and in every process.
+
+    One process makes each value.
 
     Args:
         ranks: The processes.

@@ -1,4 +1,4 @@
-"""The batches of an online run: each step's rows are made of the rollout that it belongs to."""
+"""Batches of an online run: the rows of each step are made from its rollout."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Rollouts:
                 scorer.temperature = self.config.temperature
 
     def begin(self, step: int, states: States) -> tuple[list[int], States]:
-        """Return the rows of a step, as numbers of the builder's trees, and the states that its loss sees.
+        """Return a step's rows, as indices of the builder's trees, and the states for its loss.
 
         Args:
             step: The step, from 0.
@@ -163,7 +163,7 @@ class Rollouts:
     def _score(
         self, chosen: Selection, first: Attempt, learnt: NDArray[np.int64], states: States, when: str
     ) -> dict[str, NDArray[Any]]:
-        """Return what has to be known of the drawn rows before the first update: log-probs, advantages, figures."""
+        """Return log-probs, advantages and figures of the drawn rows, before the first update."""
         objective, trees = self.objective, chosen.trees
         found: dict[str, NDArray[Any]] = {"learnt": learnt} if self.config.max_attempts > 1 else {}
         group = objective.data == "group"
@@ -236,7 +236,7 @@ class Rollouts:
         self.builder.hold(trees, reference, known)
 
     def words(self, seconds: float) -> list[str]:
-        """Return figures for the progress bar: the last rollout's reward, KL divergence and length, and times.
+        """Return progress bar figures: the last rollout's reward, KL divergence, length and times.
 
         Args:
             seconds: The time that the step took; scoring the draws counts as learning too.
@@ -247,7 +247,7 @@ class Rollouts:
         return [*found, f"drawn {drawn:.1f}", f"judged {judged:.1f}", f"learnt {scored + seconds:.1f} s"]
 
     def evaluate(self) -> dict[str, float]:
-        """Return the figures of one draw for each of some held-out prompts: rewards, KL divergence, lengths."""
+        """Return figures of one draw for each of some held-out prompts: rewards, KL, lengths."""
         places = self.held_out.spaced(self.config.held_out_prompts)
         if not len(places):
             return {}

@@ -1,4 +1,7 @@
-"""How far a step's policy is from the one that drew: effective sample size and share of clipped tokens."""
+"""Off-policy figures of a step: effective sample size and share of clipped tokens.
+
+They measure how far the step's policy is from the one that drew.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,11 @@ LARGEST_LOG_RATIO = 300.0
 
 
 def off_policy(builder: BatchBuilder, batch: ScoredBatch) -> dict[str, Tensor]:
-    """Return name -> (rows,) float64: sums over each prompt's draws that are kept, which `shares` makes figures of.
+    """Return name -> (rows,) float64: sums over each prompt's draws that are kept.
 
-    Nothing is returned in the first update of a rollout, in which every ratio is 1. A token is clipped if it has an
-    advantage, and the loss has the same slope by its log-prob as without advantages: penalties still teach it.
+    The function `shares` makes figures of them. Nothing is returned in the first update of a rollout, in which every
+    ratio is 1. A token is clipped if it has an advantage, and the loss has the same slope by its log-prob as without
+    advantages: penalties still teach it.
     """
     if OLD not in builder.recorded:
         return {}

@@ -15,9 +15,10 @@ SCALES = (1.0, 30.0, 1e4)
 
 
 def own_statistics_are_right(objective: Objective) -> None:
-    """Check the objective's own statistics: one number a token, of its distributions alone, finite and differentiable.
+    """Check that an objective's own statistics are per token, finite and differentiable.
 
-    The gradient is checked in float64 on logits, unless `stop_gradient` is declared.
+    Each is one number a token, of the token's distributions alone. The gradient is checked in float64 on logits, unless
+    `stop_gradient` is declared.
     """
     live = objective.reference in ("live", "moving")
     held = any(one.stop_gradient for one in objective.components)

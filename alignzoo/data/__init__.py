@@ -5,7 +5,8 @@ from alignzoo.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "convert": ["convert_rows", "with_columns", "with_mismatched"],
+        "convert": ["convert_rows", "with_columns"],
+        "mismatched": ["with_mismatched"],
         "row_reader": ["RowReader"],
         "split_plan": ["SplitPlan", "SplitRows"],
         "splits": ["read_rows"],

@@ -24,10 +24,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from alignzoo.core.arrays import concat_ranges
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.data.formats.guess import closest_reading
-from alignzoo.data.trees import Tree, Trees
+from alignzoo.data.trees import Trees
 from alignzoo.interfaces.data_source import TrainOn
 from alignzoo.interfaces.metric import Metric
 from alignzoo.interfaces.objective import Objective
@@ -311,46 +310,3 @@ def _desirable(row: Row, b: int) -> float:
     best, own = (row.completions[n].columns.get("score") for n in (0, b))
     ties = len(row.completions) > 2 and own is not None and own == best
     return float(b == 0 or ties)
-
-
-def with_mismatched(trees: Trees, max_length: int, start: int = 0, stop: int | None = None) -> Trees:
-    """Add mismatched completions to each tree, for KTO's estimate of the KL divergence.
-
-    The mismatched completions of a tree are those of the next tree with a different prompt. The choice depends on the
-    data alone, so that all runs share cached reference scores.
-
-    Args:
-        trees: All trees.
-        max_length: Limit on prompt + completion, in tokens; mismatched completions are truncated to it.
-        start: First tree to return.
-        stop: End of the trees to return.
-
-    Raises:
-        UserError: All prompts are the same.
-
-    Source: Ethayarajh et al. 2024 (arXiv:2402.01306).
-    """
-    stop = len(trees) if stop is None else min(stop, len(trees))
-    widened = []
-    for i in range(start, stop):
-        tree = trees[i]
-        others = (trees[(i + step) % len(trees)] for step in range(1, len(trees)))
-        other = next((one for one in others if not np.array_equal(one.prompt, tree.prompt)), None)
-        if other is None:
-            raise UserError(
-                "all rows have the same prompt, and mismatched completions need a second one", where="data",
-                expected="at least two different prompts",
-            )  # fmt: skip
-        mismatched = []
-        for b in range(len(tree.branches)):
-            branch = other.branches[b % len(other.branches)]
-            room = max(1, max_length - len(tree.prompt))
-            mismatched.append(branch.part(branch.context, min(branch.context + room, len(branch.tokens))))
-        widened.append(Tree(tree.id, tree.prompt, (*tree.branches, *mismatched)))
-    built = Trees.build(widened, mismatched=True)
-    first, last = (int(trees.trees[i]) - i for i in (start, stop))
-    own = concat_ranges(built.first[:-1], np.diff(built.first) // 2)
-    for name, values in trees.columns.items():
-        built.columns[name] = np.full(int(built.first[-1]), np.nan, dtype=np.float32)
-        built.columns[name][own] = values[first:last]
-    return built

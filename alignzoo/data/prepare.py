@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from alignzoo.data.convert import check_measurable, convert_rows, further_pairs, with_columns, with_mismatched
+from alignzoo.data.convert import check_measurable, convert_rows, further_pairs, with_columns
+from alignzoo.data.mismatched import with_mismatched
 from alignzoo.data.tokenize import TokenizedRows, tokenize
 from alignzoo.interfaces.rows import Row
 

@@ -23,8 +23,8 @@ from alignzoo.data.convert import (
     is_labeled,
     needs_labels,
     with_columns,
-    with_mismatched,
 )
+from alignzoo.data.mismatched import with_mismatched
 from alignzoo.data.packed_rows import pack, unpack
 from alignzoo.data.row_reader import RowReader
 from alignzoo.data.tokenize import Encoder, TokenizedRows, build_trees

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from alignzoo.data.convert import PairRule, pair_places, with_mismatched
+from alignzoo.data.convert import PairRule, pair_places
+from alignzoo.data.mismatched import with_mismatched
 from alignzoo.data.trees import Branch, TokenIds, Tree, Trees
 from alignzoo.interfaces.objective import Objective
 from alignzoo.recipe.rollout import RolloutConfig

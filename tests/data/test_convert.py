@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from zoo import make
 
 from alignzoo.core.errors import UserError
-from alignzoo.data.convert import convert_rows, with_columns, with_mismatched
+from alignzoo.data.convert import convert_rows, with_columns
 from alignzoo.data.formats.row_shapes import record_row
+from alignzoo.data.mismatched import with_mismatched
 from alignzoo.data.prepare import prepare
 from alignzoo.data.trees import Branch, Tree, Trees
 from alignzoo.interfaces.objective import Objective

@@ -24,7 +24,7 @@ from alignzoo_zoo.unpaired import BCO, KTO, APOZeroUnpaired  # noqa: E402
 
 from alignzoo.core.console import Screen  # noqa: E402
 from alignzoo.core.distributed.process_group import Ranks  # noqa: E402
-from alignzoo.data.convert import with_mismatched  # noqa: E402
+from alignzoo.data.mismatched import with_mismatched  # noqa: E402
 from alignzoo.data.trees import Branch, Tree, Trees  # noqa: E402
 from alignzoo.interfaces.objective import Objective  # noqa: E402
 from alignzoo.objectives.builtin.cdpo import CDPO  # noqa: E402

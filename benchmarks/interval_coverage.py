@@ -256,7 +256,10 @@ Command: `python benchmarks/interval_coverage.py` ({seconds:.0f} s of one core; 
 
 def module(cases: dict[str, dict[int, list[tuple[float, float]]]]) -> str:
     lines = [
-        '"""Simulated coverage by prompts: (skewness or events, coverage). Written by benchmarks/interval_coverage.py."""',
+        '"""Simulated coverage by prompts: (skewness or events, coverage).',
+        "",
+        "Written by benchmarks/interval_coverage.py.",
+        '"""',
         "",
     ]
     for name, sizes in cases.items():

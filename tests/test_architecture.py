@@ -56,6 +56,16 @@ def test_files_stay_small():
     assert not {"utils.py", "helpers.py", "common.py"} & names
 
 
+def test_the_first_line_of_a_docstring_is_short():
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    first = {
+        f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}": text.splitlines()[0]
+        for path in MODULES for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, documented) and (text := ast.get_docstring(node))
+    }  # fmt: skip
+    assert not {place: line for place, line in first.items() if len(line) > 88}
+
+
 def test_every_module_imports():
     for module in pkgutil.walk_packages([str(PACKAGE)], "alignzoo."):
         if not module.name.endswith("__main__"):

@@ -33,7 +33,10 @@ def limit_of(model: PreTrainedModel) -> float:
 
 @torch.no_grad()
 def sequence_logits(model: PreTrainedModel, tokens: TokenIds) -> Tensor:
-    """Return logits (W, V) of one sequence, or a reward model's score (1,), in its dtype."""
+    """Return a sequence's logits (W, V) after each token, or a reward model's score (1,).
+
+    Both are in the model's dtype.
+    """
     ids = torch.from_numpy(np.asarray(tokens)).long().to(next(model.parameters()).device)
     with own_attention(model), _forward_errors(model):
         reset_frequencies(model)

@@ -250,7 +250,7 @@ class Attempts:
         return attempt.only(columns_of(POLICY, self.recipe.objective, self.config))
 
     def others(self, attempt: Attempt) -> dict[str, float]:
-        """Return the mean reward of each drawer but the policy, and `no_spread` over all draws."""
+        """Return the mean reward of each drawer but the policy; if there is any, also `no_spread`."""
         names = dict.fromkeys(drawers(self.recipe.objective, self.config))
         found = {
             who: attempt.judged.only(columns_of(who, self.recipe.objective, self.config))

@@ -9,7 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from alignzoo.interfaces.loss_inputs import Example, Scored, _declared
+from alignzoo.interfaces.declared import declared
+from alignzoo.interfaces.loss_inputs import Example, Scored
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,12 +40,12 @@ class Group(Example):
     @property
     def greedy_reward(self) -> Tensor:
         """The reward of the policy's likeliest completion, (B,). Needs `greedy_baseline = True`."""
-        return _declared(self._greedy_reward, "the reward of the likeliest completion", "greedy_baseline = True")
+        return declared(self._greedy_reward, "the reward of the likeliest completion", "greedy_baseline = True")
 
     @property
     def advantage(self) -> Tensor:
         """The advantages that the objective's `advantage` has returned: (B, G), or (N,) for one a token."""
-        return _declared(self._advantage, "the advantage, in `advantage` itself", "group.reward")
+        return declared(self._advantage, "the advantage, in `advantage` itself", "group.reward")
 
     @property
     def token_advantage(self) -> Tensor:

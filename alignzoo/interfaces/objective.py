@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from alignzoo.interfaces.loss_inputs import NotDeclared, Pair, Ranked, Scored, Tokens, Unpaired
+from alignzoo.interfaces.declared import NotDeclared
+from alignzoo.interfaces.loss_inputs import Pair, Ranked, Scored, Unpaired
 from alignzoo.interfaces.requirements import (
     Data,
     DrawnBy,
@@ -25,6 +26,7 @@ from alignzoo.interfaces.requirements import (
     Scope,
     ScoredComponent,
 )
+from alignzoo.interfaces.tokens import Tokens
 
 if TYPE_CHECKING:
     from torch import Tensor

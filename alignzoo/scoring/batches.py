@@ -20,11 +20,12 @@ from alignzoo.core.arrays import concat_ranges
 from alignzoo.core.errors import RunFailed
 from alignzoo.data.trees import Tree, Trees
 from alignzoo.interfaces.group import Group
-from alignzoo.interfaces.loss_inputs import Pair, Ranked, Scored, Tokens, Unpaired
+from alignzoo.interfaces.loss_inputs import Pair, Ranked, Scored, Unpaired
 from alignzoo.interfaces.metric import Metric
 from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.requirements import CONSTANT, OWN
 from alignzoo.interfaces.rows import TIE
+from alignzoo.interfaces.tokens import Tokens
 from alignzoo.scoring.forest import lay_out
 from alignzoo.scoring.scored_batch import NAMED, ScoredBatch, TokenScores
 from alignzoo.scoring.scorer import HIDDEN_SUM, LOG_PROB, Scorer

@@ -1,4 +1,4 @@
-"""Base classes of every kind of component, one file a kind, and the hooks that register them."""
+"""Base classes of each kind of component, one file a kind, and hooks that register them."""
 
 from alignzoo.core.lazy import lazy_exports
 

@@ -10,7 +10,7 @@ class NotDeclared(AttributeError):
 
 
 def declared(value: Any, field_name: str, how: str) -> Any:
-    """Return the value; for None, raise NotDeclared with the declaration `how` that provides it."""
+    """Return the value; for None, raise NotDeclared with `how`, the missing declaration."""
     if value is None:
         raise NotDeclared(f"undeclared input, {field_name}: write `{how}` in the class")
     return value

@@ -1,4 +1,4 @@
-"""The inputs of a loss: batches of completions scored by policy and reference, without padding.
+"""Inputs of a loss: unpadded batches of completions scored by policy and reference.
 
 Reading a field that the objective did not declare raises `NotDeclared` with the missing declaration. This module does
 not import torch.
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Scored completions: tensors of shape (B,), or (B, K) for ranked ones; natural logarithms.
+    """Scored completions: tensors of shape (B,), or (B, K) for ranked ones.
 
-    `log_prob` is log pi(y|x), summed over the completion's tokens (EOS included), and `length` is their number. Tensors
-    are float32 in a run and float64 in the conformance kit.
+    Logarithms are natural. `log_prob` is log pi(y|x), summed over the completion's tokens (EOS included), and `length`
+    is their number. Tensors are float32 in a run and float64 in the conformance kit.
     """
 
     _log_prob: Tensor | None
@@ -40,12 +40,18 @@ class Scored:
 
     @property
     def old_log_prob(self) -> Tensor:
-        """Log-prob under the policy that drew the completion, without gradient. Only for `data = "group"`."""
+        """Log-prob under the policy that drew the completion, without gradient.
+
+        Only for `data = "group"`.
+        """
         return declared(self._old_log_prob, "the log-prob at the time of drawing", 'data = "group"')
 
     @property
     def log_prob(self) -> Tensor:
-        """Log-prob log pi(y|x) under the policy, with gradient. A reward model has none without `language_head`."""
+        """Log-prob log pi(y|x) under the policy, with gradient.
+
+        A reward model has none without `language_head`.
+        """
         how = 'head = "language_model"`, `language_head = True` or `advantage_reads_log_probs = True'
         return declared(self._log_prob, "a log-prob", how)
 
@@ -55,15 +61,19 @@ class Scored:
         return declared(self._ref_log_prob, "the reference", 'reference = "sequence"')
 
     def ref(self, name: str) -> Tensor:
-        """Return the log-prob log pi_name(y|x) under a named reference. Needs `references = (name,)`."""
+        """Return the log-prob log pi_name(y|x) under a named reference.
+
+        Needs `references = (name,)`.
+        """
         return declared(self._refs.get(name), f"the reference {name}", f'references = ("{name}",)')
 
     @property
     def log_ratio(self) -> Tensor:
-        """Log-ratio log pi(y|x) - log pi_ref(y|x): DPO's implicit reward is beta times this (paper, section 4).
+        """Log-ratio log pi(y|x) - log pi_ref(y|x).
 
-        It is the sum of the tokens' differences, which rounds less than `log_prob - ref_log_prob`, a difference of two
-        large sums. A modifier may have replaced it.
+        DPO's implicit reward is beta times this (paper, section 4). The log-ratio is the sum of the tokens'
+        differences, which rounds less than `log_prob - ref_log_prob`, a difference of two large sums. A modifier may
+        have replaced it.
         """
         return self._log_ratio if self._log_ratio is not None else self.log_prob - self.ref_log_prob
 
@@ -83,7 +93,7 @@ class Scored:
 
     @property
     def tolerance(self) -> Tensor:
-        """Rounding error of the log-probs, log-ratios or scalars of these completions, in nats, without gradient.
+        """Rounding error of the log-probs, log-ratios or scalars, in nats, without gradient.
 
         Two values that differ by no more are tied (`alignzoo.interfaces.ties`).
         """
@@ -93,7 +103,10 @@ class Scored:
         return tolerance(*[sums for sums in found if sums is not None])
 
     def moved(self, by: Tensor) -> Scored:
-        """Return the completions with log-probs, log-ratios and scalars raised by `by`, of the same shape."""
+        """Return the completions with log-probs, log-ratios and scalars raised by `by`.
+
+        `by` has their shape.
+        """
         log_ratio = None if self._log_ratio is None else self._log_ratio + by
         log_prob, scalar = (None if value is None else value + by for value in (self._log_prob, self._scalar))
         return replace(self, _log_prob=log_prob, _log_ratio=log_ratio, _scalar=scalar)
@@ -107,7 +120,10 @@ class Scored:
 
     @property
     def hidden_sum(self) -> Tensor:
-        """Sum of the last hidden states that predict scored tokens, (..., d), detached. Needs `hidden_sum = True`."""
+        """Sum of the last hidden states that predict scored tokens, (..., d), detached.
+
+        Needs `hidden_sum = True`.
+        """
         return declared(self._hidden_sum, "the hidden states", "hidden_sum = True")
 
     def flag(self, name: str) -> Tensor:
@@ -115,7 +131,10 @@ class Scored:
         return self.column(name) > 0.5
 
     def drawn_by(self, name: str) -> Tensor:
-        """Return True for draws of `name`, such as "reference"; those of the data are nobody's. Needs `drawn_by`."""
+        """Return True for draws of `name`, such as "reference".
+
+        False for completions of the data. Needs `drawn_by`.
+        """
         return declared(self._drawn_by.get(name), f"the draws of the {name}", f'drawn_by = ("policy", "{name}")')
 
     def with_log_ratio(self, log_ratio: Tensor) -> Scored:
@@ -155,7 +174,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Pair(Example):
-    """A batch of preference pairs: `chosen` (the paper's y_w) was preferred to `rejected` (y_l)."""
+    """A batch of preferences: `chosen` (the paper's y_w) was preferred to `rejected` (y_l)."""
 
     chosen: Scored
     rejected: Scored
@@ -189,7 +208,10 @@ class Pair(Example):
         return replace(self, chosen=chosen, rejected=rejected)
 
     def swapped(self) -> Pair:
-        """Return the pairs with flipped labels. Columns stay with the labels, as if an annotator had erred."""
+        """Return the pairs with flipped labels.
+
+        Columns stay with the labels, as if an annotator had erred.
+        """
         chosen = replace(self.rejected, _columns=self.chosen._columns)
         rejected = replace(self.chosen, _columns=self.rejected._columns)
         return replace(self, chosen=chosen, rejected=rejected)
@@ -220,14 +242,17 @@ class Unpaired(Example):
 
 @dataclass(frozen=True, slots=True)
 class Ranked(Example):
-    """A batch of lists of K completions, best first: the fields of `completions` have shape (B, K)."""
+    """A batch of lists of K completions, best first; fields of `completions` are (B, K)."""
 
     completions: Scored
     _places: Tensor | None = None
 
     @property
     def places(self) -> Tensor:
-        """Rank of each completion in the data, (B, K) int64, from 0 for the best; equal scores share a rank."""
+        """Rank of each completion in the data, (B, K) int64, from 0 for the best.
+
+        Equal scores share a rank.
+        """
         if self._places is not None:
             return self._places
         length = self.completions.length

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """The N scored tokens of a batch of completions, concatenated: every tensor has shape (N,).
+    """The N scored tokens of a batch of completions, concatenated: tensors of shape (N,).
 
     A completion with several scored spans, such as the assistant's turns between tool results, contributes the tokens
     of all of them, one span after the other. The tokens between spans are read by the model and are not here.
@@ -42,12 +42,18 @@ class Tokens:
 
     @property
     def old_log_prob(self) -> Tensor:
-        """Log-prob of each token under the policy that drew it, without gradient. Only for `data = "group"`."""
+        """Log-prob of each token under the policy that drew it, without gradient.
+
+        Only for `data = "group"`.
+        """
         return declared(self._old_log_prob, "the log-probs at the time of drawing", 'data = "group"')
 
     @property
     def ref_log_prob(self) -> Tensor:
-        """Log-prob of each token under the reference: log pi_ref. Needs `reference = "token"`, "live" or "moving"."""
+        """Log-prob of each token under the reference: log pi_ref.
+
+        Needs `reference = "token"`, "live" or "moving".
+        """
         return declared(self._ref_log_prob, "the reference's token log-probs", 'reference = "token"')
 
     @property
@@ -56,22 +62,34 @@ class Tokens:
         return self.log_prob - self.ref_log_prob
 
     def ref(self, name: str) -> Tensor:
-        """Return the log-prob of each token under a named reference. Needs `references = (name,)`."""
+        """Return the log-prob of each token under a named reference.
+
+        Needs `references = (name,)`.
+        """
         return declared(self._refs.get(name), f"the reference {name}", f'references = ("{name}",)')
 
     @property
     def entropy(self) -> Tensor:
-        """Entropy of the policy's distribution at each token, in nats. Needs `statistics = ("entropy",)`."""
+        """Entropy of the policy's distribution at each token, in nats.
+
+        Needs `statistics = ("entropy",)`.
+        """
         return self.statistic("entropy")
 
     @property
     def log_collision_prob(self) -> Tensor:
-        """Log of the collision probability sum_v pi(v)^2. Needs `statistics = ("log_collision_prob",)`."""
+        """Log of the collision probability sum_v pi(v)^2 at each token.
+
+        Needs `statistics = ("log_collision_prob",)`.
+        """
         return self.statistic("log_collision_prob")
 
     @property
     def forward_kl(self) -> Tensor:
-        """KL(pi_ref || pi) at each token, in nats, with gradient. Needs it in `statistics`, and a live reference."""
+        """KL(pi_ref || pi) of the two distributions at each token, in nats, with gradient.
+
+        Needs `statistics = ("forward_kl",)`, and a live reference.
+        """
         return self.statistic("forward_kl")
 
     @property
@@ -85,19 +103,26 @@ class Tokens:
 
     @property
     def ref_normalized_entropy(self) -> Tensor:
-        """Entropy of the reference's distribution at each token, over the log of the vocabulary's size: in [0, 1].
+        """Normalized entropy of the reference's distribution at each token, in [0, 1].
 
-        Without gradient. Needs `statistics = ("ref_normalized_entropy",)` and `reference = "live"`.
+        It is the entropy over the log of the vocabulary's size, without gradient.
+        Needs `statistics = ("ref_normalized_entropy",)` and `reference = "live"`.
         """
         return self.statistic("ref_normalized_entropy")
 
     @property
     def uniform(self) -> Tensor:
-        """A random number in [0, 1) for each token, independent of micro-batches. Needs `needs_uniform = True`."""
+        """A random number in [0, 1) for each token, independent of micro-batches.
+
+        Needs `needs_uniform = True`.
+        """
         return declared(self._uniform, "a random number", "needs_uniform = True")
 
     def statistic(self, name: str) -> Tensor:
-        """Return a statistic of the distributions at each token, with gradient. Needs `statistics = (name,)`."""
+        """Return a statistic of the distributions at each token, with gradient.
+
+        Needs `statistics = (name,)`.
+        """
         return declared(self._statistics.get(name), f"the statistic {name}", f'statistics = ("{name}",)')
 
     def sum(self, values: Tensor) -> Tensor:
@@ -112,7 +137,10 @@ class Tokens:
         return self.sum(values) / self.sum(values.new_ones(values.shape))
 
     def rank(self, values: Tensor) -> Tensor:
-        """Return the rank of each value within its completion, from 0 for the smallest: (N,) to (N,) int64."""
+        """Return the rank of each value within its completion: (N,) to (N,) int64.
+
+        Ranks count from 0, for the smallest value.
+        """
         order = values.argsort(stable=True)
         order = order[self.sequence[order].argsort(stable=True)]  # by completion, and within it by value
         rank = order.new_empty(order.shape)

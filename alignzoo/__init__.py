@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from alignzoo.interfaces.group import Group
     from alignzoo.interfaces.hookspecs import hookimpl
     from alignzoo.interfaces.judge import Judge
-    from alignzoo.interfaces.loss_inputs import Pair, Ranked, Scored, Tokens, Unpaired
+    from alignzoo.interfaces.loss_inputs import Pair, Ranked, Scored, Unpaired
     from alignzoo.interfaces.metric import Metric
     from alignzoo.interfaces.model_source import ModelSource
     from alignzoo.interfaces.modifier import Modifier
     from alignzoo.interfaces.objective import Field, Objective
     from alignzoo.interfaces.reporter import Reporter
     from alignzoo.interfaces.rows import Completion, Row, Skipped
+    from alignzoo.interfaces.tokens import Tokens
     from alignzoo.recipe.load import load_recipe
     from alignzoo.registry.lookup import get_objective
     from alignzoo.training.run import RunResult, run
@@ -52,7 +53,7 @@ _HOME = {
     "RunResult": "alignzoo.training.run",
     "Scored": "alignzoo.interfaces.loss_inputs",
     "Skipped": "alignzoo.interfaces.rows",
-    "Tokens": "alignzoo.interfaces.loss_inputs",
+    "Tokens": "alignzoo.interfaces.tokens",
     "Unpaired": "alignzoo.interfaces.loss_inputs",
     "UserError": "alignzoo.core.errors",
     "content_digest": "alignzoo.core.digests",

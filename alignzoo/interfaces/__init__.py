@@ -1,4 +1,4 @@
-"""Base classes of every kind of component, one file a kind, and the hooks that register them."""
+"""Base classes of each kind of component, one file a kind, and hooks that register them."""
 
 from alignzoo.core.lazy import lazy_exports
 
@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "group": ["Group"],
         "hookspecs": ["KINDS", "hookimpl"],
         "judge": ["Judge"],
-        "loss_inputs": ["Pair", "Ranked", "Scored", "Tokens", "Unpaired"],
+        "loss_inputs": ["Pair", "Ranked", "Scored", "Unpaired"],
         "metric": ["Metric"],
         "model_source": ["ModelSource"],
         "modifier": ["Modifier"],
@@ -19,5 +19,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "reporter": ["Reporter"],
         "requirements": ["Requirements", "ScoredComponent"],
         "rows": ["Completion", "Row", "Skipped"],
+        "tokens": ["Tokens"],
     },
 )

@@ -1,4 +1,4 @@
-"""The base class of everything that a recipe names, with its name, its spelling and its summary."""
+"""Base class of components, which a recipe names: their name, recipe form and summary."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Spelling = Callable[[type[Any]], str]
 
 
 class Strict(BaseModel):
-    """Fields that are validated strictly: no unknown key, no change after creation, finite numbers only.
+    """Fields validated strictly: no unknown key, no later change, only finite numbers.
 
     A field with an alias is also set by its own name.
     """

@@ -22,9 +22,10 @@ LONGEST_NAME = 100
 
 
 class DataSource(Component):
-    """Base class of data sources: define `name` and `read`, and return the class from `register_data_sources`.
+    """Base class of data sources: a subclass defines `name` and `read`.
 
-    All sources share the fields below; a subclass adds its own, such as a `path` or column names.
+    The hook `register_data_sources` returns the class. All sources share the fields below; a subclass adds its own,
+    such as a `path` or column names.
     """
 
     needs_runs: ClassVar[tuple[str, ...]] = ()
@@ -71,14 +72,14 @@ class DataSource(Component):
 
     @property
     def parts(self) -> Mapping[str, DataSource]:
-        """The sources of a mixture by name. Any other source is its only part, under an empty name."""
+        """The sources of a mixture by name; any other source itself, under an empty name."""
         return {"": self}
 
     def serving(self, kinds: Collection[str], ties: bool = False) -> Self:
-        """Return a copy of the source for objectives that take these kinds of rows (`Objective.data`).
+        """Return a copy of the source for objectives that take rows of these kinds.
 
-        A dataset with a separate split for each training method chooses its split by them. With `ties`, rows in which
-        no completion is better are used too.
+        The kinds are those of `Objective.data`. A dataset with a separate split for each training method chooses its
+        split by them. With `ties`, rows in which no completion is better are used too.
         """
         copy = self.model_copy()
         copy._kinds, copy._ties = frozenset(kinds), ties
@@ -90,11 +91,16 @@ class DataSource(Component):
         return self._ties
 
     def splits(self) -> tuple[Split, ...]:
-        """Return the source's splits. With `("train",)`, whole groups of its rows are held out as the test split."""
+        """Return the names of the source's splits.
+
+        With `("train",)`, whole groups of its rows are held out as the test split.
+        """
         return ("train",)
 
     def read(self, split: Split) -> Iterator[Row | Skipped]:
-        """Yield the rows of a split in a fixed order. An unusable row is yielded as a `Skipped`, never dropped.
+        """Yield the rows of a split in a fixed order.
+
+        An unusable row is yielded as a `Skipped`, never dropped.
 
         Raises:
             UserError: the file is missing or a line is malformed; the error has the file and the line.
@@ -115,7 +121,10 @@ class DataSource(Component):
         return (self, *(value for value in own if isinstance(value, Format)))
 
     def digest_of(self, contents: Iterable[str]) -> str:
-        """Return a digest of the fields, except `path` (files may be moved) and `as`, and of these strings."""
+        """Return a digest of the fields and of these strings.
+
+        It omits the fields `path` (files may be moved) and `as`, and those in `needs_runs`.
+        """
         fields = json.dumps(self.model_dump(mode="json", exclude={"path", "as_", *self.needs_runs}), sort_keys=True)
         return blake2b("\n".join([self.name, fields, *contents]).encode(), digest_size=16).hexdigest()
 

@@ -12,13 +12,14 @@ from alignzoo.interfaces.rows import Row, Skipped
 
 
 class Format(Component):
-    """Base class of formats: define `name` and `row`, and return the class from `register_formats`.
+    """Base class of formats: a subclass defines `name` and `row`.
 
-    A format does not depend on where records come from: it works with files, saved datasets and the hub.
+    The hook `register_formats` returns the class. A format does not depend on where records come from: it works with
+    files, saved datasets and the hub.
     """
 
     def row(self, id: str, record: Mapping[str, Any], where: str) -> Row | Skipped:
-        """Return the row of one record, or a `Skipped` with the reason if the record cannot be used.
+        """Return the row of one record, or a `Skipped` with the reason for an unusable record.
 
         Args:
             id: an id that is unique in the source.

@@ -1,4 +1,4 @@
-"""The input of objectives that learn from draws: groups of completions of one prompt, with rewards.
+"""Input of objectives that learn from draws: completions grouped by prompt, with rewards.
 
 This module does not import torch.
 """
@@ -9,7 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from alignzoo.interfaces.loss_inputs import Example, Scored, _declared
+from alignzoo.interfaces.declared import declared
+from alignzoo.interfaces.loss_inputs import Example, Scored
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,12 +40,12 @@ class Group(Example):
     @property
     def greedy_reward(self) -> Tensor:
         """The reward of the policy's likeliest completion, (B,). Needs `greedy_baseline = True`."""
-        return _declared(self._greedy_reward, "the reward of the likeliest completion", "greedy_baseline = True")
+        return declared(self._greedy_reward, "the reward of the likeliest completion", "greedy_baseline = True")
 
     @property
     def advantage(self) -> Tensor:
-        """The advantages that the objective's `advantage` has returned: (B, G), or (N,) for one a token."""
-        return _declared(self._advantage, "the advantage, in `advantage` itself", "group.reward")
+        """The result of the objective's `advantage`: (B, G), or (N,) for one per token."""
+        return declared(self._advantage, "the advantage, in `advantage` itself", "group.reward")
 
     @property
     def token_advantage(self) -> Tensor:
@@ -76,14 +77,17 @@ class Group(Example):
         return self.sum(values) / self.count.clamp(min=1)
 
     def centered(self, values: Tensor) -> Tensor:
-        """Return values minus their mean over the prompt's completions: (B, G), 0 where a completion is not kept."""
+        """Return values minus their mean over the prompt's completions: (B, G).
+
+        The result is 0 where a completion is not kept.
+        """
         first = values.gather(1, self.kept.long().argmax(1, keepdim=True))  # so that equal values give exactly 0
         return (values - first - self.mean(values - first)[:, None]).masked_fill(~self.kept, 0)
 
     def std(self, values: Tensor) -> Tensor:
-        """Return the standard deviation over each prompt's completions, with divisor n - 1: (B, G) to (B,).
+        """Return the standard deviation over each prompt's completions: (B, G) to (B,).
 
-        It is 0 for a single completion.
+        The divisor is n - 1. The result is 0 for a single completion.
         """
         return (self.centered(values).square().sum(1) / (self.count - 1).clamp(min=1)).sqrt()
 

@@ -50,7 +50,7 @@ def register_formats() -> list[type[Format]]:  # type: ignore[empty-body]
 
 @hookspec
 def register_models() -> list[type[ModelSource]]:  # type: ignore[empty-body]
-    """Register model sources, which load the tokenizer and the model that training starts from."""
+    """Register model sources, which load the tokenizer and the model to start from."""
 
 
 @hookspec
@@ -65,7 +65,7 @@ def register_judges() -> list[type[Judge]]:  # type: ignore[empty-body]
 
 @hookspec
 def register_reporters() -> list[type[Reporter]]:  # type: ignore[empty-body]
-    """Register reporters, which turn a run's records into a page, a model card or tracker entries."""
+    """Register reporters, which turn run records into a page, a model card or tracker entries."""
 
 
 KINDS: dict[str, tuple[str, str]] = {

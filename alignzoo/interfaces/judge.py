@@ -22,7 +22,10 @@ MORE = ("columns", "finished", "tokens")
 
 @dataclass(frozen=True)
 class Asked:
-    """What a judge is given, with one entry for each reply. An empty sequence is not known, and not passed."""
+    """Inputs of a judge, with one entry for each reply.
+
+    An empty sequence stands for an unknown input, which is not passed.
+    """
 
     prompts: Sequence[Prompt]
     replies: Sequence[str]
@@ -48,10 +51,10 @@ class Asked:
 
 
 class Judge(Component):
-    """Base class of judges: define `name` and `scores`, and return the class from `register_judges`.
+    """Base class of judges: a subclass defines `name` and `scores`.
 
-    A recipe names it under `eval.judges`. It rates the policy's replies to held-out prompts once, at the end of a run.
-    If a judge fails, only its own figures are missing.
+    The hook `register_judges` returns the class. A recipe names it under `eval.judges`. It rates the policy's replies
+    to held-out prompts once, at the end of a run. If a judge fails, only its own figures are missing.
     """
 
     source: ClassVar[str] = ""
@@ -77,9 +80,9 @@ class Judge(Component):
         return type(self).scores is Judge.scores
 
     def address(self) -> str:
-        """Return the address of the service that judges, on which verdicts depend too; "" for a judge of this process.
+        """Return the address of the judging service; "" for a judge of this process.
 
-        It is no part of `fingerprint`: another address does not make another run.
+        Verdicts depend on the address too. It is no part of `fingerprint`: another address does not make another run.
         """
         return ""
 
@@ -98,11 +101,13 @@ class Judge(Component):
         """
 
     def columns_read(self) -> tuple[str, ...]:
-        """Return the columns of the data that the scores need, which a run checks before it starts."""
+        """Return the data columns that the scores need; a run checks them before it starts."""
         return ()
 
     def scores(self, prompts: Sequence[Prompt], replies: Sequence[str]) -> Scores:
-        """Return a score for each reply to its prompt: on any scale, higher is better, NaN without a verdict.
+        """Return a score for each reply to its prompt: higher is better, NaN without a verdict.
+
+        Scores may have any scale.
 
         An override may also take, by keyword and with the default `()` for what is not known: `columns`, for each reply
         the other columns of its row, such as a gold answer; `finished`, False where a reply was cut; and `tokens`, the
@@ -111,9 +116,10 @@ class Judge(Component):
         raise NotImplementedError(f"{type(self).__name__} has no scores")
 
     def prefers(self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]) -> Sequence[float]:
-        """Return 1 where the first reply is better, 0 where the second is, 0.5 for a tie, NaN without a verdict.
+        """Return 1 where the first reply is better, 0 where the second is, 0.5 for a tie.
 
-        The default compares `scores`. A judge that can only compare overrides this method and leaves `scores` out.
+        The result is NaN without a verdict. The default compares `scores`. A judge that can only compare overrides this
+        method and leaves `scores` out.
         """
         found = (Asked(prompts, replies).scores_of(self) for replies in (first, second))
         pairs = zip(*found, strict=True)

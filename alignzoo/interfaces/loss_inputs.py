@@ -1,4 +1,4 @@
-"""The inputs of a loss: batches of completions scored by policy and reference, without padding.
+"""Inputs of a loss: unpadded batches of completions scored by policy and reference.
 
 Reading a field that the objective did not declare raises `NotDeclared` with the missing declaration. This module does
 not import torch.
@@ -6,139 +6,23 @@ not import torch.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from alignzoo.interfaces.declared import declared
+from alignzoo.interfaces.tokens import Tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class NotDeclared(AttributeError):
-    """An objective read a field that it did not declare."""
-
-
-def _declared(value: Any, field_name: str, how: str) -> Any:
-    if value is None:
-        raise NotDeclared(f"undeclared input, {field_name}: write `{how}` in the class")
-    return value
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """The N scored tokens of a batch of completions, concatenated: every tensor has shape (N,).
-
-    A completion with several scored spans, such as the assistant's turns between tool results, contributes the tokens
-    of all of them, one span after the other. The tokens between spans are read by the model and are not here.
-
-    There is no padding: `sum` and `mean` reduce tokens to completions, `spread` broadcasts completions to tokens.
-    """
-
-    log_prob: Tensor
-    """log pi of each token given the tokens before it, under the policy, with gradient."""
-    sequence: Tensor
-    """Index of the token's completion in the flattened batch, int64."""
-    position: Tensor
-    """Index of the token among the scored tokens of its completion, int64."""
-    shape: tuple[int, ...]
-    """Shape of the batch of completions: (B,), or (B, K) for ranked ones."""
-    _ref_log_prob: Tensor | None = None
-    _statistics: Mapping[str, Tensor] = field(default_factory=dict)
-    _uniform: Tensor | None = None
-    _old_log_prob: Tensor | None = None
-    _refs: Mapping[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def old_log_prob(self) -> Tensor:
-        """Log-prob of each token under the policy that drew it, without gradient. Only for `data = "group"`."""
-        return _declared(self._old_log_prob, "the log-probs at the time of drawing", 'data = "group"')
-
-    @property
-    def ref_log_prob(self) -> Tensor:
-        """Log-prob of each token under the reference: log pi_ref. Needs `reference = "token"`, "live" or "moving"."""
-        return _declared(self._ref_log_prob, "the reference's token log-probs", 'reference = "token"')
-
-    @property
-    def log_ratio(self) -> Tensor:
-        """Log-ratio of each token: log pi - log pi_ref."""
-        return self.log_prob - self.ref_log_prob
-
-    def ref(self, name: str) -> Tensor:
-        """Return the log-prob of each token under a named reference. Needs `references = (name,)`."""
-        return _declared(self._refs.get(name), f"the reference {name}", f'references = ("{name}",)')
-
-    @property
-    def entropy(self) -> Tensor:
-        """Entropy of the policy's distribution at each token, in nats. Needs `statistics = ("entropy",)`."""
-        return self.statistic("entropy")
-
-    @property
-    def log_collision_prob(self) -> Tensor:
-        """Log of the collision probability sum_v pi(v)^2. Needs `statistics = ("log_collision_prob",)`."""
-        return self.statistic("log_collision_prob")
-
-    @property
-    def forward_kl(self) -> Tensor:
-        """KL(pi_ref || pi) at each token, in nats, with gradient. Needs it in `statistics`, and a live reference."""
-        return self.statistic("forward_kl")
-
-    @property
-    def reverse_kl(self) -> Tensor:
-        """KL(pi || pi_ref) of the two distributions at each token, in nats, with gradient.
-
-        Its sum over a completion drawn from pi estimates the KL divergence of whole completions, without bias and with
-        less variance than the log-ratio. Needs `statistics = ("reverse_kl",)` and `reference = "live"`.
-        """
-        return self.statistic("reverse_kl")
-
-    @property
-    def ref_normalized_entropy(self) -> Tensor:
-        """Entropy of the reference's distribution at each token, over the log of the vocabulary's size: in [0, 1].
-
-        Without gradient. Needs `statistics = ("ref_normalized_entropy",)` and `reference = "live"`.
-        """
-        return self.statistic("ref_normalized_entropy")
-
-    @property
-    def uniform(self) -> Tensor:
-        """A random number in [0, 1) for each token, independent of micro-batches. Needs `needs_uniform = True`."""
-        return _declared(self._uniform, "a random number", "needs_uniform = True")
-
-    def statistic(self, name: str) -> Tensor:
-        """Return a statistic of the distributions at each token, with gradient. Needs `statistics = (name,)`."""
-        return _declared(self._statistics.get(name), f"the statistic {name}", f'statistics = ("{name}",)')
-
-    def sum(self, values: Tensor) -> Tensor:
-        """Return the sum over each completion's tokens: (N,) to `shape`."""
-        from torch import segment_reduce
-
-        lengths = self.sequence.bincount(minlength=math.prod(self.shape))
-        return segment_reduce(values, "sum", lengths=lengths).reshape(self.shape)
-
-    def mean(self, values: Tensor) -> Tensor:
-        """Return the mean over each completion's tokens: (N,) to `shape`."""
-        return self.sum(values) / self.sum(values.new_ones(values.shape))
-
-    def rank(self, values: Tensor) -> Tensor:
-        """Return the rank of each value within its completion, from 0 for the smallest: (N,) to (N,) int64."""
-        order = values.argsort(stable=True)
-        order = order[self.sequence[order].argsort(stable=True)]  # by completion, and within it by value
-        rank = order.new_empty(order.shape)
-        rank[order] = self.position  # positions count from 0 within each completion, in the same order of completions
-        return rank
-
-    def spread(self, values: Tensor) -> Tensor:
-        """Repeat one value per completion for each of its tokens: `shape` to (N,)."""
-        return values.reshape(-1)[self.sequence]
-
-
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Scored completions: tensors of shape (B,), or (B, K) for ranked ones; natural logarithms.
+    """Scored completions: tensors of shape (B,), or (B, K) for ranked ones.
 
-    `log_prob` is log pi(y|x), summed over the completion's tokens (EOS included), and `length` is their number. Tensors
-    are float32 in a run and float64 in the conformance kit.
+    Logarithms are natural. `log_prob` is log pi(y|x), summed over the completion's tokens (EOS included), and `length`
+    is their number. Tensors are float32 in a run and float64 in the conformance kit.
     """
 
     _log_prob: Tensor | None
@@ -156,50 +40,60 @@ class Scored:
 
     @property
     def old_log_prob(self) -> Tensor:
-        """Log-prob under the policy that drew the completion, without gradient. Only for `data = "group"`."""
-        return _declared(self._old_log_prob, "the log-prob at the time of drawing", 'data = "group"')
+        """Log-prob under the policy that drew the completion, without gradient.
+
+        Only for `data = "group"`.
+        """
+        return declared(self._old_log_prob, "the log-prob at the time of drawing", 'data = "group"')
 
     @property
     def log_prob(self) -> Tensor:
-        """Log-prob log pi(y|x) under the policy, with gradient. A reward model has none without `language_head`."""
+        """Log-prob log pi(y|x) under the policy, with gradient.
+
+        A reward model has none without `language_head`.
+        """
         how = 'head = "language_model"`, `language_head = True` or `advantage_reads_log_probs = True'
-        return _declared(self._log_prob, "a log-prob", how)
+        return declared(self._log_prob, "a log-prob", how)
 
     @property
     def ref_log_prob(self) -> Tensor:
         """Log-prob log pi_ref(y|x) under the reference. Needs a `reference`."""
-        return _declared(self._ref_log_prob, "the reference", 'reference = "sequence"')
+        return declared(self._ref_log_prob, "the reference", 'reference = "sequence"')
 
     def ref(self, name: str) -> Tensor:
-        """Return the log-prob log pi_name(y|x) under a named reference. Needs `references = (name,)`."""
-        return _declared(self._refs.get(name), f"the reference {name}", f'references = ("{name}",)')
+        """Return the log-prob log pi_name(y|x) under a named reference.
+
+        Needs `references = (name,)`.
+        """
+        return declared(self._refs.get(name), f"the reference {name}", f'references = ("{name}",)')
 
     @property
     def log_ratio(self) -> Tensor:
-        """Log-ratio log pi(y|x) - log pi_ref(y|x): DPO's implicit reward is beta times this (paper, section 4).
+        """Log-ratio log pi(y|x) - log pi_ref(y|x).
 
-        It is the sum of the tokens' differences, which rounds less than `log_prob - ref_log_prob`, a difference of two
-        large sums. A modifier may have replaced it.
+        DPO's implicit reward is beta times this (paper, section 4). The log-ratio is the sum of the tokens'
+        differences, which rounds less than `log_prob - ref_log_prob`, a difference of two large sums. A modifier may
+        have replaced it.
         """
         return self._log_ratio if self._log_ratio is not None else self.log_prob - self.ref_log_prob
 
     @property
     def tokens(self) -> Tokens:
         """The values of each token. Needs `tokens = True`."""
-        return _declared(self._tokens, "the tokens", "tokens = True")
+        return declared(self._tokens, "the tokens", "tokens = True")
 
     @property
     def scalar(self) -> Tensor:
         """The reward model's output, the mean of several, with gradient. Needs `head = "scalar"`."""
-        return _declared(self._scalar, "the scalar head's output", 'head = "scalar"')
+        return declared(self._scalar, "the scalar head's output", 'head = "scalar"')
 
     def output(self, name: str) -> Tensor:
         """Return one of a reward model's outputs, with gradient. Needs `outputs = (name,)`."""
-        return _declared(self._outputs.get(name), f"the output {name}", f'outputs = ("{name}",)')
+        return declared(self._outputs.get(name), f"the output {name}", f'outputs = ("{name}",)')
 
     @property
     def tolerance(self) -> Tensor:
-        """Rounding error of the log-probs, log-ratios or scalars of these completions, in nats, without gradient.
+        """Rounding error of the log-probs, log-ratios or scalars, in nats, without gradient.
 
         Two values that differ by no more are tied (`alignzoo.interfaces.ties`).
         """
@@ -209,7 +103,10 @@ class Scored:
         return tolerance(*[sums for sums in found if sums is not None])
 
     def moved(self, by: Tensor) -> Scored:
-        """Return the completions with log-probs, log-ratios and scalars raised by `by`, of the same shape."""
+        """Return the completions with log-probs, log-ratios and scalars raised by `by`.
+
+        `by` has their shape.
+        """
         log_ratio = None if self._log_ratio is None else self._log_ratio + by
         log_prob, scalar = (None if value is None else value + by for value in (self._log_prob, self._scalar))
         return replace(self, _log_prob=log_prob, _log_ratio=log_ratio, _scalar=scalar)
@@ -219,20 +116,26 @@ class Scored:
 
         Needs `columns = (name,)`.
         """
-        return _declared(self._columns.get(name), f"the column {name}", f'columns = ("{name}",)')
+        return declared(self._columns.get(name), f"the column {name}", f'columns = ("{name}",)')
 
     @property
     def hidden_sum(self) -> Tensor:
-        """Sum of the last hidden states that predict scored tokens, (..., d), detached. Needs `hidden_sum = True`."""
-        return _declared(self._hidden_sum, "the hidden states", "hidden_sum = True")
+        """Sum of the last hidden states that predict scored tokens, (..., d), detached.
+
+        Needs `hidden_sum = True`.
+        """
+        return declared(self._hidden_sum, "the hidden states", "hidden_sum = True")
 
     def flag(self, name: str) -> Tensor:
         """Return a column of 0 and 1 as booleans. Needs `flags = (name,)`."""
         return self.column(name) > 0.5
 
     def drawn_by(self, name: str) -> Tensor:
-        """Return True for draws of `name`, such as "reference"; those of the data are nobody's. Needs `drawn_by`."""
-        return _declared(self._drawn_by.get(name), f"the draws of the {name}", f'drawn_by = ("policy", "{name}")')
+        """Return True for draws of `name`, such as "reference".
+
+        False for completions of the data. Needs `drawn_by`.
+        """
+        return declared(self._drawn_by.get(name), f"the draws of the {name}", f'drawn_by = ("policy", "{name}")')
 
     def with_log_ratio(self, log_ratio: Tensor) -> Scored:
         """Return the completions with another log-ratio, as a modifier does."""
@@ -258,7 +161,7 @@ class Example:
     @property
     def uniform(self) -> Tensor:
         """A random number in [0, 1) for each example, shape (B,). Needs `needs_uniform = True`."""
-        return _declared(self._uniform, "a random number", "needs_uniform = True")
+        return declared(self._uniform, "a random number", "needs_uniform = True")
 
     def sides(self) -> dict[str, Scored]:
         """Return the fields that hold completions, by name."""
@@ -271,7 +174,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Pair(Example):
-    """A batch of preference pairs: `chosen` (the paper's y_w) was preferred to `rejected` (y_l)."""
+    """A batch of preferences: `chosen` (the paper's y_w) was preferred to `rejected` (y_l)."""
 
     chosen: Scored
     rejected: Scored
@@ -280,7 +183,7 @@ class Pair(Example):
     @property
     def tied(self) -> Tensor:
         """True where neither completion was preferred, shape (B,), bool. Needs `ties = True`."""
-        return _declared(self._tied, "which pairs are ties", "ties = True")
+        return declared(self._tied, "which pairs are ties", "ties = True")
 
     @property
     def margin(self) -> Tensor:
@@ -305,7 +208,10 @@ class Pair(Example):
         return replace(self, chosen=chosen, rejected=rejected)
 
     def swapped(self) -> Pair:
-        """Return the pairs with flipped labels. Columns stay with the labels, as if an annotator had erred."""
+        """Return the pairs with flipped labels.
+
+        Columns stay with the labels, as if an annotator had erred.
+        """
         chosen = replace(self.rejected, _columns=self.chosen._columns)
         rejected = replace(self.chosen, _columns=self.rejected._columns)
         return replace(self, chosen=chosen, rejected=rejected)
@@ -327,7 +233,7 @@ class Unpaired(Example):
     @property
     def mismatched(self) -> Scored:
         """Each prompt with the completion of another row, shape (B,). Needs `mismatched = True`."""
-        return _declared(self._mismatched, "the mismatched completions", "mismatched = True")
+        return declared(self._mismatched, "the mismatched completions", "mismatched = True")
 
     def sides(self) -> dict[str, Scored]:
         """Return the completion, and the mismatched one if there is one, by name."""
@@ -336,14 +242,17 @@ class Unpaired(Example):
 
 @dataclass(frozen=True, slots=True)
 class Ranked(Example):
-    """A batch of lists of K completions, best first: the fields of `completions` have shape (B, K)."""
+    """A batch of lists of K completions, best first; fields of `completions` are (B, K)."""
 
     completions: Scored
     _places: Tensor | None = None
 
     @property
     def places(self) -> Tensor:
-        """Rank of each completion in the data, (B, K) int64, from 0 for the best; equal scores share a rank."""
+        """Rank of each completion in the data, (B, K) int64, from 0 for the best.
+
+        Equal scores share a rank.
+        """
         if self._places is not None:
             return self._places
         length = self.completions.length

@@ -1,4 +1,4 @@
-"""The base class of metrics: numbers of held-out examples, reported as mean and standard error."""
+"""Base class of metrics, reported as mean and standard error over held-out examples."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
 
 class Metric(ScoredComponent):
-    """Base class of metrics: define `name` and `values`, and return the class from `register_metrics`.
+    """Base class of metrics: a subclass defines `name` and `values`.
 
-    A recipe names it under `eval.metrics`. It declares its inputs as an objective does and sees the same fields.
+    The hook `register_metrics` returns the class. A recipe names it under `eval.metrics`. It declares its inputs as an
+    objective does and sees the same fields.
     """
 
     reference: ClassVar[ReferenceKind] = "none"
@@ -27,7 +28,9 @@ class Metric(ScoredComponent):
     mismatched: ClassVar[bool] = False
 
     def values(self, example: Any, objective: Objective) -> Tensor:
-        """Return the number of each held-out example, shape (B,), without gradient; NaN where there is none.
+        """Return a number for each held-out example, shape (B,); NaN where there is none.
+
+        The numbers have no gradient.
 
         Args:
             example: what `data` declares.

@@ -1,4 +1,4 @@
-"""The base class of model sources, which load the tokenizer and the model that training starts from."""
+"""Base class of model sources, which load the tokenizer and the model to start from."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ class Lora(Strict):
 
 
 class ModelSource(Component):
-    """Base class of model sources: define `name` and both loaders, and return it from `register_models`.
+    """Base class of model sources: a subclass defines `name` and both loaders.
 
-    A recipe names it under `model`. It loads a Hugging Face model and tokenizer, which are checked, scored and exported
-    like any other.
+    The hook `register_models` returns the class. A recipe names it under `model`. It loads a Hugging Face model and
+    tokenizer, which are checked, scored and exported like any other.
     """
 
     needs_runs: ClassVar[tuple[str, ...]] = ()
@@ -113,15 +113,18 @@ class ModelSource(Component):
 
     @property
     def origin(self) -> tuple[str, str | None] | None:
-        """The folder or hub id where `from_pretrained` finds these weights, and its revision, for adapters to name.
+        """The folder or hub id where `from_pretrained` finds the weights, and its revision.
 
-        None if the weights were computed; they are then saved beside the adapters.
+        Adapters name this origin. It is None if the weights were computed; they are then saved beside the adapters.
         """
         return None
 
     @property
     def runs_code(self) -> bool:
-        """True if Python code that comes with the weights may run, here and in runs that start from this one."""
+        """True if Python code that comes with the weights may run.
+
+        This holds here and in runs that start from this one.
+        """
         return False
 
     def __str__(self) -> str:

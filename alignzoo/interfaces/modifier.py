@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 
 class Modifier(ScoredComponent):
-    """Base class of modifiers: define `name` and one of the methods, and return it from `register_modifiers`.
+    """Base class of modifiers: a subclass defines `name` and one of the methods.
 
-    Override `scored` to change the log-ratio of each completion separately, `transform` to change an example as a
-    whole, or `loss` to change the loss. The implicit reward, for metrics, is changed by `scored` only.
+    The hook `register_modifiers` returns the class. Override `scored` to change the log-ratio of each completion
+    separately, `transform` to change an example as a whole, or `loss` to change the loss. The implicit reward, for
+    metrics, is changed by `scored` only.
     """
 
     data: ClassVar[tuple[Data, ...]] = ("pair", "unpaired", "ranked", "chosen")
@@ -37,7 +38,10 @@ class Modifier(ScoredComponent):
         return scored
 
     def transform(self, example: Any, objective: Objective) -> Any:
-        """Return the example that the objective sees. The default applies `scored` to all completions."""
+        """Return the example that the objective reads.
+
+        The default applies `scored` to all completions.
+        """
         if isinstance(example, Scored):
             return self.scored(example)
         return replace(example, **{name: self.scored(side) for name, side in example.sides().items()})

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from alignzoo.interfaces.loss_inputs import NotDeclared, Pair, Ranked, Scored, Tokens, Unpaired
+from alignzoo.interfaces.declared import NotDeclared
+from alignzoo.interfaces.loss_inputs import Pair, Ranked, Scored, Unpaired
 from alignzoo.interfaces.requirements import (
     Data,
     DrawnBy,
@@ -25,6 +26,7 @@ from alignzoo.interfaces.requirements import (
     Scope,
     ScoredComponent,
 )
+from alignzoo.interfaces.tokens import Tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,10 +38,10 @@ __all__ = ["Field", "NotDeclared", "Objective", "Pair", "Ranked", "Scored", "Tok
 
 
 class Objective(ScoredComponent):
-    """Base class of objectives: define `name` and `loss`, and return the class from `register_objectives`.
+    """Base class of objectives: a subclass defines `name` and `loss`.
 
-    Hyper-parameters are pydantic fields with bounds and descriptions; a recipe's `objective:` node is validated against
-    them. Start the docstring with the full name of the objective.
+    The hook `register_objectives` returns the class. Hyper-parameters are pydantic fields with bounds and descriptions;
+    a recipe's `objective:` node is validated against them. Start the docstring with the full name of the objective.
     """
 
     reference: ClassVar[ReferenceKind] = "sequence"
@@ -94,24 +96,27 @@ class Objective(ScoredComponent):
         raise NotImplementedError(f"{type(self).__name__} has no loss")
 
     def weight(self, example: Any) -> Tensor:
-        """Return the weight of each example, shape (B,). The default is ones: a mean over examples.
+        """Return the weight of each example, shape (B,).
 
-        A step minimizes sum(loss) / sum(weight) over the global batch. SFT returns token counts: a mean over tokens.
-        The weight may depend on lengths and columns; with `scope = "batch"`, on anything.
+        A step minimizes sum(loss) / sum(weight) over the global batch. The default is ones: a mean over examples. SFT
+        returns token counts: a mean over tokens. The weight may depend on lengths and columns; with `scope = "batch"`,
+        on anything.
         """
         return example.ones()
 
     def advantage(self, group: Group) -> Tensor:
-        """Return the advantage of each completion, (B, G), or of each token, (N,), for `group.advantage` in `loss`.
+        """Return the advantage of each completion, (B, G), or of each token, (N,).
 
-        It is called once a rollout without a graph, with all prompts of the rollout. The default is the reward.
+        `loss` reads it as `group.advantage`. This method is called once a rollout without a graph, with all prompts of
+        the rollout. The default is the reward.
         """
         return group.reward
 
     def implicit_reward(self, scored: Scored) -> Tensor:
-        """Return the implicit reward of completions, of any shape, for metrics: beta times the log-ratio.
+        """Return the implicit reward of completions, for metrics: beta times the log-ratio.
 
-        Without a reference it is beta times the log-prob. An objective without a beta counts as beta = 1.
+        Completions may have any shape. Without a reference the reward is beta times the log-prob. An objective without
+        a beta counts as beta = 1.
         """
         if self.head == "scalar":
             return scored.scalar
@@ -134,16 +139,17 @@ class Objective(ScoredComponent):
         return dict(example.state)
 
     def reference_update(self, step: int) -> float:
-        """Return the share s of the policy in a moving reference after optimizer step `step` (from 1).
+        """Return the share s of the policy in a moving reference after optimizer step `step`.
 
-        The update is reference = s * policy + (1 - s) * reference, weight by weight.
+        Steps count from 1. The update is reference = s * policy + (1 - s) * reference, weight by weight.
         """
         return 0.0
 
     def reference_correction(self, step: int) -> float:
-        """Return the weight a of a correction of a moving reference for its lag; 0 in every step, or in none.
+        """Return the weight a of the correction of a moving reference for its lag.
 
-        The reference is then average + a (policy - start), with the average moved as in `reference_update`.
+        It is 0 in every step, or in none. Otherwise the reference is average + a (policy - start), with the average
+        moved as in `reference_update`.
         """
         return 0.0
 

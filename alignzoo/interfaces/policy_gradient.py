@@ -1,4 +1,6 @@
-"""Parts of policy-gradient losses: KL estimators, clipped ratios, and reductions from tokens to a loss of a prompt.
+"""Parts of policy-gradient losses: KL estimators, clipped ratios and token reductions.
+
+Reductions go from values of tokens to a loss of a prompt.
 
 All functions act on tensors of any shape, with gradient, in the dtype of their inputs. `log_ratio` is log pi - log
 pi_ref of draws from pi, of a token or of a whole completion. This module does not import torch.
@@ -20,14 +22,18 @@ Reduction = Literal["completion", "sequence", "group_tokens", "batch_tokens", "c
 
 
 def exp(exponent: Tensor) -> Tensor:
-    """Return e^x, continued along its tangent above x = 20, so that value and gradient stay finite."""
+    """Return e^x, continued along its tangent above x = 20.
+
+    Value and gradient stay finite.
+    """
     return exponent.clamp(max=LARGEST_EXPONENT).exp() * (1 + (exponent - LARGEST_EXPONENT).relu())
 
 
 def k1(log_ratio: Tensor) -> Tensor:
-    """Return the estimate k1 = log pi - log pi_ref of KL(pi || pi_ref): unbiased, of either sign.
+    """Return the estimate k1 = log pi - log pi_ref of KL(pi || pi_ref).
 
-    As a loss its expected gradient is zero. In the reward it gives the gradient of the KL divergence.
+    It is unbiased, of either sign. As a loss its expected gradient is zero. In the reward it gives the gradient of the
+    KL divergence.
 
     Source: Schulman 2020, "Approximating KL divergence".
     """
@@ -35,10 +41,10 @@ def k1(log_ratio: Tensor) -> Tensor:
 
 
 def k2(log_ratio: Tensor) -> Tensor:
-    """Return the estimate k2 = (log pi - log pi_ref)^2 / 2 of KL(pi || pi_ref): biased, never negative.
+    """Return the estimate k2 = (log pi - log pi_ref)^2 / 2 of KL(pi || pi_ref).
 
-    As a loss on whole completions its expected gradient is that of the KL divergence. Summed over tokens it lacks the
-    effect of a token on those after it.
+    It is biased, never negative. As a loss on whole completions its expected gradient is that of the KL divergence.
+    Summed over tokens it lacks the effect of a token on those after it.
 
     Source: Schulman 2020, "Approximating KL divergence".
     """
@@ -46,9 +52,10 @@ def k2(log_ratio: Tensor) -> Tensor:
 
 
 def k3(log_ratio: Tensor) -> Tensor:
-    """Return the estimate k3 = pi_ref / pi - 1 - log(pi_ref / pi) of KL(pi || pi_ref): unbiased, never negative.
+    """Return the estimate k3 = pi_ref / pi - 1 - log(pi_ref / pi) of KL(pi || pi_ref).
 
-    As a loss its gradient is that of KL(pi_ref || pi), not of KL(pi || pi_ref). The ratio is `exp` of this module.
+    It is unbiased, never negative. As a loss its gradient is that of KL(pi_ref || pi), not of KL(pi || pi_ref). The
+    ratio is `exp` of this module.
 
     Source: Schulman 2020, "Approximating KL divergence"; Shao et al. 2024, arXiv:2402.03300, equation 4.
     """
@@ -58,9 +65,10 @@ def k3(log_ratio: Tensor) -> Tensor:
 
 
 def clipped(ratio: Tensor, advantage: Tensor, low: float, high: float) -> Tensor:
-    """Return PPO's loss -min(ratio A, clip(ratio, 1 - low, 1 + high) A) of tokens or completions.
+    """Return PPO's loss -min(ratio A, clip(ratio, 1 - low, 1 + high) A).
 
-    Its gradient is zero where the ratio has left the interval in the direction that the advantage points to.
+    Ratios are of tokens or of completions. The gradient is zero where the ratio has left the interval in the direction
+    that the advantage points to.
 
     Source: Schulman et al. 2017, arXiv:1707.06347, equation 7; two limits: Yu et al. 2025, arXiv:2503.14476.
     """
@@ -68,9 +76,10 @@ def clipped(ratio: Tensor, advantage: Tensor, low: float, high: float) -> Tensor
 
 
 def reduce_tokens(group: Group, values: Tensor, how: Reduction) -> Tensor:
-    """Reduce values of tokens, (N,), to one number a prompt, (B,), over the completions that are kept.
+    """Reduce values of tokens, (N,), to one number per prompt, (B,).
 
-    A step divides the sum of these by the sum of `reduction_weight`, over the prompts of the global batch.
+    The number is over the completions that are kept. A step divides the sum of these numbers by the sum of
+    `reduction_weight`, over the prompts of the global batch.
 
     Args:
         group: The completions.
@@ -90,5 +99,8 @@ def reduce_tokens(group: Group, values: Tensor, how: Reduction) -> Tensor:
 
 
 def reduction_weight(group: Group, how: Reduction) -> Tensor:
-    """Return the weight of each prompt, (B,): its number of tokens for `batch_tokens`, else 1; 0 if nothing is kept."""
+    """Return the weight of each prompt in the loss of a step, (B,).
+
+    It is the number of tokens for `batch_tokens`, else 1, and 0 if no completion is kept.
+    """
     return group.token_count if how == "batch_tokens" else group.ones()

@@ -1,4 +1,4 @@
-"""The base class of reporters, which turn the records of a run into pages, model cards or tracker entries."""
+"""Base class of reporters, from a run's records to pages, model cards or tracker entries."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from alignzoo.interfaces.component import Component
 
 
 class Reporter(Component):
-    """Base class of reporters: define `name` and any of the methods, and return it from `register_reporters`.
+    """Base class of reporters: a subclass defines `name` and any of the methods.
 
-    A recipe names it under `reporters`. A reporter cannot change a run: an exception that it raises is printed in one
-    line, and the run continues. It is not part of the run's fingerprint, so that adding one does not repeat a run.
+    The hook `register_reporters` returns the class. A recipe names it under `reporters`. A reporter cannot change a
+    run: an exception that it raises is printed in one line, and the run continues. It is not part of the run's
+    fingerprint, so that adding one does not repeat a run.
     """
 
     def ready(self) -> None:

@@ -1,7 +1,7 @@
-"""Declarations: the inputs that an objective, a modifier or a metric needs, and the check that they can be provided.
+"""Declarations of the inputs that an objective, a modifier or a metric needs.
 
-Plugin authors declare them as class attributes. `Requirements` holds the same declarations as one value, so that the
-needs of a composition are `inner.requirements | modifier.requirements`.
+A check finds those that cannot be provided. Plugin authors declare inputs as class attributes. `Requirements` holds the
+same declarations as one value, so that the needs of a composition are `inner.requirements | modifier.requirements`.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class ScoredComponent(Component):
             cls.columns = tuple(dict.fromkeys(name for names in named for name in names))
 
     def model_post_init(self, context: Any, /) -> None:
-        """Count the columns that fields name among those of this instance, and name its own statistics after it."""
+        """Add columns that fields name to `columns`, and name own statistics after this instance."""
         super().model_post_init(context)
         if set(self.statistics) - set(get_args(Statistic)):
             fields = ", ".join(f"{key}={value}" for key, value in self.model_dump().items())
@@ -164,7 +164,7 @@ class ScoredComponent(Component):
 
     @property
     def own_statistics(self) -> dict[str, TokenStatistic]:
-        """The statistics that are methods of the class, by their names in `statistics` of this instance."""
+        """Statistics that are methods of the class, by name in this instance's `statistics`."""
         return {name: getattr(self, name.partition(OWN)[0]) for name in self.statistics if OWN in name}
 
     def _names_in(self, fields: tuple[str, ...]) -> list[str]:

@@ -91,7 +91,9 @@ def completion(prompt: Prompt, reply: str) -> str | list[dict[str, Any]]:
 
 
 def reward_functions(module: Any) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """Yield the public callables of a module that take `completions`, classes aside, under their names in it.
+    """Yield the public callables of a module that take `completions`, by name.
+
+    Classes are left out. A name is the one in the module.
 
     Raises:
         TypeError: One has an argument that it can't be called with.

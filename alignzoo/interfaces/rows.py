@@ -82,7 +82,10 @@ class Row:
         return bool(self.completions) and not self.is_training_text
 
     def alone(self) -> Row:
-        """Return the prompt alone, for whatever draws replies: a chat that ends with the user's turn is all prompt."""
+        """Return the prompt alone, for drawing replies.
+
+        A chat that ends with the user's turn is all prompt.
+        """
         prompt = self.prompt
         if self.is_training_text and not isinstance(prompt, str):
             (only,) = self.completions
@@ -101,7 +104,11 @@ class Skipped:
 
 
 def check_template_kwargs(value: dict[str, Any]) -> dict[str, Any]:
-    """Return variables of a chat template. Raises ValueError for the name of an argument that is not a variable."""
+    """Check variables of a chat template, and return them.
+
+    Raises:
+        ValueError: One has the name of an argument that is not a variable.
+    """
     reserved = next((name for name in value if name in OWN_KWARGS), None)
     if reserved:
         raise ValueError(f"{reserved} is not a variable of a chat template: alignzoo sets it itself")
@@ -109,7 +116,7 @@ def check_template_kwargs(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def words(message: Message) -> str:
-    """Return the text of a message's content: its text parts joined, or "" if it has no content."""
+    """Return the text of a message's content: its text parts joined, or "" without content."""
     content = message.get("content") or ""
     return content if isinstance(content, str) else "".join(part["text"] for part in content)
 
@@ -141,7 +148,7 @@ def characters(row: Row) -> int:
 
 
 def strings(value: Any) -> Iterator[str]:
-    """Yield every string in a text, a list of messages or anything else that JSON holds, keys included."""
+    """Yield every string in a text, a list of messages or another JSON value, keys included."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):

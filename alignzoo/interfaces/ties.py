@@ -17,9 +17,10 @@ ULPS = 8
 
 
 def tolerance(*sums: Tensor) -> Tensor:
-    """Return the rounding error of values computed from `sums`: 1e-5 plus 8 float32 ulps of the largest.
+    """Return the rounding error of values computed from `sums`.
 
-    The sums and the result have the same shape; the result has no gradient.
+    The error is 1e-5 plus 8 float32 ulps of the largest sum. The sums and the result have the same shape; the
+    result has no gradient.
     """
     import torch
 
@@ -29,7 +30,7 @@ def tolerance(*sums: Tensor) -> Tensor:
 
 
 def tie_groups(values: Tensor, tolerance: Tensor | float = 0.0) -> Tensor:
-    """Return dense ranks along the last dimension: int64, 0 for the smallest; ties share a rank.
+    """Return dense ranks along the last dimension: int64, 0 for the smallest; equal for ties.
 
     Two neighbors in sorted order have different ranks if they differ by more than the larger of their tolerances.
     """
@@ -45,7 +46,7 @@ def tie_groups(values: Tensor, tolerance: Tensor | float = 0.0) -> Tensor:
 
 
 def tie_means(values: Tensor, groups: Tensor) -> Tensor:
-    """Return the mean over each value's group along the last dimension, in the shape of `values`."""
+    """Return the mean over each value's group along the last dimension, shaped as `values`."""
     import torch
 
     zeros = torch.zeros_like(values)
@@ -66,12 +67,15 @@ def by_rank(groups: Tensor, values: Tensor) -> Tensor:
 
 
 def wins(better: Tensor, worse: Tensor, tolerance: Tensor | float = 0.0) -> Tensor:
-    """Return 1 where `better` exceeds `worse` by more than the tolerance, 0.5 for a tie, else 0."""
+    """Return 1 where `better` exceeds `worse`, 0.5 for a tie within the tolerance, else 0."""
     apart = (better - worse).detach()
     return 0.5 * ((apart > tolerance).double() + (apart >= -tolerance).double())
 
 
 def hinge(values: Tensor, tolerance: Tensor | float = 0.0) -> Tensor:
-    """Return max(0, x), with slope 1/2 within the tolerance of 0, where rounding would decide the slope."""
+    """Return max(0, x), with slope 1/2 within the tolerance of 0.
+
+    Rounding would decide the slope there.
+    """
     at_bend = values.detach().abs() <= tolerance
     return (values / 2).where(at_bend, values.relu())

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from alignzoo.interfaces.group import Group
-from alignzoo.interfaces.loss_inputs import Pair, Ranked, Scored, Tokens, Unpaired
+from alignzoo.interfaces.loss_inputs import Pair, Ranked, Scored, Unpaired
 from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.requirements import OWN
+from alignzoo.interfaces.tokens import Tokens
 
 TOKENS = 20
 LOG_PROB = -2.0

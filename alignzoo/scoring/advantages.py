@@ -1,4 +1,4 @@
-"""Advantages of drawn completions: what an objective's `advantage` is given, and the check of what it returns."""
+"""Advantages of drawn completions: input and checked result of `Objective.advantage`."""
 
 from __future__ import annotations
 

@@ -20,11 +20,12 @@ from alignzoo.core.arrays import concat_ranges
 from alignzoo.core.errors import RunFailed
 from alignzoo.data.trees import Tree, Trees
 from alignzoo.interfaces.group import Group
-from alignzoo.interfaces.loss_inputs import Pair, Ranked, Scored, Tokens, Unpaired
+from alignzoo.interfaces.loss_inputs import Pair, Ranked, Scored, Unpaired
 from alignzoo.interfaces.metric import Metric
 from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.requirements import CONSTANT, OWN
 from alignzoo.interfaces.rows import TIE
+from alignzoo.interfaces.tokens import Tokens
 from alignzoo.scoring.forest import lay_out
 from alignzoo.scoring.scored_batch import NAMED, ScoredBatch, TokenScores
 from alignzoo.scoring.scorer import HIDDEN_SUM, LOG_PROB, Scorer
@@ -101,12 +102,12 @@ class BatchBuilder:
             raise RunFailed(f"{when}the loss of {name} is not finite for rows {self.names(bad)}")
 
     def tree(self, row: int, everything: bool = False) -> Tree:
-        """Return a row's tree with the branches that the objective reads, or with `everything` all of them."""
+        """Return a row's tree with the branches that the objective reads, or all (`everything`)."""
         tree = self.trees[row]
         return Tree(tree.id, tree.prompt, tree.branches[:1]) if self.only_chosen and not everything else tree
 
     def score(self, scorer: Scorer, rows: Sequence[int], everything: bool = False) -> tuple[ScoredBatch, int]:
-        """Score these rows with the model. Returns the batch and the number of token slots computed."""
+        """Score rows with the model; return the batch and the number of token slots computed."""
         trees = [self.tree(row, everything) for row in rows]
         device = next(scorer.parameters()).device
         forest = lay_out(trees, scorer.layout).to(device)
@@ -124,7 +125,7 @@ class BatchBuilder:
         return ScoredBatch(list(rows), [len(tree.branches) for tree in trees], np.array(lengths, dtype=np.int64), {})
 
     def with_reference(self, batch: ScoredBatch, device: torch.device) -> None:
-        """Add what was computed before, in place: the reference's token log-probs as `ref_log_prob`, and `recorded`."""
+        """Add the reference's token log-probs, as `ref_log_prob`, and `recorded` scores, in place."""
         known = dict(self.recorded) | ({} if self.reference is None else {"ref_log_prob": self.reference})
         places = [(row, b) for row, count in zip(batch.rows, batch.counts, strict=True) for b in range(count)]
         for name, scores in known.items():
@@ -132,7 +133,10 @@ class BatchBuilder:
             batch.values[name] = tokens.to(device)
 
     def zeros(self, rows: Sequence[int]) -> ScoredBatch:
-        """Return a batch with zeros for scores, for weights: they may depend on lengths and columns alone."""
+        """Return a batch with zeros for scores.
+
+        Weights are computed from it: they may depend on lengths and columns alone.
+        """
         batch = self.empty(rows)
         zeros = torch.zeros(int(batch.lengths.sum()))
         terms = [term for _, term in self.objective.terms]
@@ -147,7 +151,7 @@ class BatchBuilder:
     def examples(
         self, batch: ScoredBatch, term: Term, state: Mapping[str, float] | None = None, step: int = 0
     ) -> Iterator[LossInput]:
-        """Yield the examples of one term: one input, or for ranked data one for each length of list.
+        """Yield the inputs of one term: one, or for ranked data one for each length of list.
 
         Nothing is yielded where no row fits the term, such as undesirable completions alone for `data = "chosen"`.
         """

@@ -1,4 +1,6 @@
-"""Spot checks: scores compared with the model's own forward, one sequence at a time, during a whole run.
+"""Spot checks during a run: scores compared with the model's own forward.
+
+Sequences are compared one at a time.
 
 Each shard of a reference pass, and a training step every so often, has a few rows scored a second time, always with the
 longest so far. In float32 without a router one token over the limit ends the run. In bfloat16, or with a router, one
@@ -32,7 +34,7 @@ NOISE = 4
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Difference of some sequences' scores from the oracle's, in nats, at the token worst for its limit."""
+    """Difference of scores from the oracle's, in nats, at the token worst for its limit."""
 
     difference: float
     limit: float
@@ -95,7 +97,10 @@ class SpotCheck:
         return Check(found.difference, found.limit, len(values), tokens, found.worst)
 
     def _noise(self, tree: Tree, branch: Branch) -> float:
-        """Measure the model's own rounding: the largest difference between two shapes of one computation."""
+        """Measure the model's rounding: the largest difference of scores between two shapes.
+
+        A sequence is scored as it is, and without its last tokens.
+        """
         cut = min(3, branch.scored - 1)
         if self.scorer.scalar or cut < 1:  # a reward is read at the last token, which has to stay the same
             return 0.0
@@ -105,12 +110,18 @@ class SpotCheck:
 
 
 def must_stop(over: Sequence[bool], strict: bool) -> bool:
-    """Return True if a run has to stop, by which of its checks so far, oldest first, were over their limit."""
+    """Return True if a run has to stop.
+
+    `over` has an entry for each of the run's checks so far, oldest first: True for one over its limit.
+    """
     return over[-1] if strict else sum(over[-5:]) >= 3
 
 
 def own_forward(scorer: Scorer) -> Oracle:
-    """Return the model's own forward of one sequence, with its own attention and in the run's precision."""
+    """Return the model's own forward of one sequence, with its own attention.
+
+    It runs in the run's precision.
+    """
     model = scorer.model
 
     @torch.no_grad()

@@ -24,7 +24,10 @@ torch's own limit is 8. Beyond it the full matrix of scores is computed."""
 
 
 def widened(end: Tensor, tokens: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Widen rows (R, W) to a multiple of the block's side, with slots that are visible to themselves alone."""
+    """Widen rows (R, W) to a multiple of the block's side.
+
+    Each new slot is visible to itself alone.
+    """
     width = end.shape[1]
     more = -width % BLOCK_SIZE
     own = torch.arange(width + 1, width + more + 1, device=end.device).expand(len(end), more)
@@ -33,7 +36,10 @@ def widened(end: Tensor, tokens: Tensor, position: Tensor) -> tuple[Tensor, Tens
 
 
 def block_mask(end: Tensor, position: Tensor, window: int | None = None) -> BlockMask:
-    """Build a row's mask (1, 1, W, W) from its `end` and `position` (W,), W a multiple of the block's side."""
+    """Build a row's mask (1, 1, W, W) from its `end` and `position` (W,).
+
+    W is a multiple of the block's side.
+    """
     end, position = end.int(), position.int()
 
     def seen(batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
@@ -60,15 +66,19 @@ def block_mask(end: Tensor, position: Tensor, window: int | None = None) -> Bloc
 
 
 def _listed(chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (1, 1, blocks) counts of chosen blocks in each row, and (1, 1, blocks, blocks) indices, chosen first."""
+    """Return counts of chosen blocks in each row, and indices with chosen blocks first.
+
+    Shapes: (1, 1, blocks) and (1, 1, blocks, blocks).
+    """
     order = chosen.int().argsort(dim=1, descending=True, stable=True)
     return chosen.sum(1).int()[None, None], order.int()[None, None].contiguous()
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, **options: Any) -> Tensor:
-    """Run FlexAttention on (1, heads, W, width) queries, keys and values. Keys and values may have fewer heads.
+    """Run FlexAttention on queries, keys and values of shape (1, heads, W, width).
 
-    Raises ValueError for options that change the scores: a soft cap, sinks, a position bias.
+    Keys and values may have fewer heads. Raises ValueError for options that change the scores: a soft cap, sinks, a
+    position bias.
     """
     more = [name for name in ("softcap", "s_aux", "position_bias") if options.get(name) is not None]
     if more:
@@ -85,7 +95,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, **options
 
 @lru_cache(maxsize=1)
 def _compiled() -> Callable[..., Tensor]:
-    """Compile FlexAttention. A CPU has no compiled backward, so there it runs uncompiled, for tests."""
+    """Compile FlexAttention.
+
+    A CPU has no compiled backward, so there it runs uncompiled, for tests.
+    """
     import torch._dynamo.config as dynamo
 
     dynamo.recompile_limit = max(COMPILED, dynamo.recompile_limit)

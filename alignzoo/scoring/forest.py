@@ -32,9 +32,10 @@ LAYOUTS = (PACKED, PADDED, PLAIN)
 
 @dataclass(frozen=True, slots=True)
 class Forest:
-    """One micro-batch, ready for a model: R rows of W slots, S scored sequences with N scored tokens in all.
+    """One micro-batch, ready for a model: R rows of W slots.
 
-    Sequences stand in the order of the trees and, within a tree, of its branches.
+    It has S scored sequences with N scored tokens in all. Sequences stand in the order of the trees and, within a tree,
+    of its branches.
     """
 
     tokens: Tensor
@@ -64,7 +65,10 @@ class Forest:
         return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
 
     def visible(self, window: int | None = None) -> Tensor:
-        """Return (R, W, W) bool: [r, q, k] is True where q may attend to k, within `window` tokens if given."""
+        """Return (R, W, W) bool: [r, q, k] is True where q may attend to k.
+
+        If `window` is given, q attends to k within as many tokens.
+        """
         slot = torch.arange(self.tokens.shape[1], device=self.tokens.device)
         seen = (slot <= slot[:, None]) & (slot[:, None] < self.end[:, None, :])
         if window is not None:
@@ -72,7 +76,10 @@ class Forest:
         return seen
 
     def valid(self) -> Tensor:
-        """Return (R, W) bool: False on padding. Plain layout only, where a token's slot is its position."""
+        """Return (R, W) bool: False on padding.
+
+        Plain layout only, where a token's slot is its position.
+        """
         return self.position == torch.arange(self.tokens.shape[1], device=self.tokens.device)
 
     def paths(self) -> list[NDArray[np.int64]]:
@@ -84,7 +91,10 @@ class Forest:
         return found
 
     def only(self, sequences: NDArray[np.int64]) -> Forest:
-        """Return a forest of some sequences (increasing indices), without the slots invisible to all of them."""
+        """Return a forest of some sequences, given by increasing indices.
+
+        Slots that are invisible to all of them are left out.
+        """
         paths, offsets, (rows, width) = self.paths(), self.offsets.tolist(), self.tokens.shape
         seen = np.zeros(rows * width, dtype=bool)
         seen[np.concatenate([paths[s] for s in sequences])] = True
@@ -115,7 +125,10 @@ class Forest:
         )  # fmt: skip
 
     def mask(self, dtype: torch.dtype, window: int | None = None) -> Tensor:
-        """Return the additive mask (R, 1, W, W): 0 where q may attend to k, else the lowest number of `dtype`."""
+        """Return the additive mask (R, 1, W, W): 0 where q may attend to k.
+
+        Elsewhere it is the lowest number of `dtype`.
+        """
         seen = self.visible(window)
         return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(
             ~seen, torch.finfo(dtype).min

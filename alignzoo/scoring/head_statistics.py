@@ -1,4 +1,6 @@
-"""Log-probs and statistics of the distributions at given tokens, from hidden states of one model or two.
+"""Log-probs and statistics of the distributions at tokens, from one or two models.
+
+They are computed from hidden states.
 
 A divergence reads the whole distributions of policy and reference, and autograd would keep about ten arrays of logits
 for it. Here the heads run in slices over tokens, and the statistics over blocks of a slice that a cache holds. The
@@ -55,7 +57,7 @@ def head_statistics(
     policy: Head, target: Tensor, names: Sequence[str], reference: Head | None = None,
     own: Mapping[str, TokenStatistic] | None = None,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    """Compute what `token_statistics` does of the logits of two heads, which never exist as a whole.
+    """Compute `token_statistics` of the logits of two heads, which never exist as a whole.
 
     At most KEPT_BYTES of logits are kept for the backward. Those of other slices are computed again there, at the cost
     of one product for each head. Tensors are float32, or float64 for float64 inputs. Gradients reach the policy's head

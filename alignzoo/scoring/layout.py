@@ -1,4 +1,4 @@
-"""Choice of the fastest layout whose scores agree with the model's own forward, made before a run."""
+"""Choice, before a run, of the fastest layout that agrees with the model's own forward."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Layout:
 
 
 def choose_layout(scorer: Scorer, trees: Trees, asked: str) -> Layout:
-    """Set `scorer.layout` and its head to the fastest way that agrees with the model's own forward.
+    """Set a scorer's layout and head to the fastest that agree with the model's own forward.
 
     A way is taken when the log-probs of the probed rows agree, compared in float32, and when no sequence's log-probs
     depend on tokens outside the sequence, compared to the bit in the type and precision of the run.
@@ -112,7 +112,10 @@ def _choose(scorer: Scorer, sample: list[Tree], asked: str, precision: str, wide
 
 
 def _check_causality(scorer: Scorer, sample: list[Tree]) -> None:
-    """Raise UserError where a log-prob depends on later tokens. A reward model may read its text both ways."""
+    """Raise UserError where a log-prob depends on later tokens.
+
+    A reward model may read its text both ways.
+    """
     if scorer.scalar:
         return
     tree, branch = max(sequences(sample), key=lambda one: len(one[0].prompt) + len(one[1].tokens))

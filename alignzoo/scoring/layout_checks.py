@@ -1,4 +1,4 @@
-"""Checks that a layout has to pass: log-probs, leaks between sequences, gradients, and causality of the model.
+"""Checks of a layout: log-probs, leaks between sequences, gradients, and causality.
 
 Magnitudes are compared in float32 with the model's own forward, one sequence at a time. Leaks are searched in the type
 and precision of the run, to the bit.
@@ -30,7 +30,10 @@ CAUSAL_LIMIT = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class OwnScores:
-    """One sequence scored by the model's own forward: log-probs (n,) or a reward (1,), and the experts chosen."""
+    """Scores of one sequence by the model's own forward, and the experts chosen.
+
+    Scores are log-probs (n,) or a reward (1,).
+    """
 
     values: Tensor
     choices: list[Choice]
@@ -48,10 +51,10 @@ def own_scores(scorer: Scorer, tree: Tree, branch: Branch) -> OwnScores:
 
 @torch.no_grad()
 def noncausal_change(model: PreTrainedModel, tree: Tree, branch: Branch) -> float | None:
-    """Return the largest change of earlier log-probs, in nats, when later tokens are replaced; None for rounding.
+    """Return the largest change of earlier log-probs, in nats, when later tokens change.
 
-    The later half of the sequence is replaced, and in a second forward one token less. Attention in blocks that see
-    all of themselves can't end at both places. The shapes and the experts stay the same.
+    None if the change is rounding. The later half of the sequence is replaced, and in a second forward one token less.
+    Attention in blocks that see all of themselves can't end at both places. The shapes and the experts stay the same.
     """
     tokens = np.concatenate([tree.prompt, branch.tokens])
     ids = np.unique(tokens)
@@ -72,7 +75,10 @@ def noncausal_change(model: PreTrainedModel, tree: Tree, branch: Branch) -> floa
 
 @torch.no_grad()
 def disagreement(scorer: Scorer, sample: list[Tree], want: list[OwnScores], wide: bool) -> str | None:
-    """Compare a layout's scores with the model's own, with the experts that were chosen there. None if they agree."""
+    """Compare a layout's scores with the model's own; None if they agree.
+
+    The layout uses the experts that the model's own forward chose.
+    """
     counts = np.cumsum([0, *(len(tree.branches) for tree in sample)])
     worst, budget, left = 0.0, sum(tree.slots for tree in sample), list(range(len(sample)))
 
@@ -101,10 +107,11 @@ def disagreement(scorer: Scorer, sample: list[Tree], want: list[OwnScores], wide
 
 @torch.no_grad()
 def leak(scorer: Scorer, sample: list[Tree], device: torch.device, precision: str) -> str | None:
-    """Search for a sequence whose log-probs change with other sequences' tokens or with padding. None without any.
+    """Search for a sequence whose log-probs change with others' tokens or with padding.
 
-    Sequences are split in two by each bit of their number, so that any two are separated once. One half keeps its
-    tokens and all others are replaced. Shapes and experts stay the same, so that no change is rounding.
+    Returns None without any. Sequences are split in two by each bit of their number, so that any two are separated
+    once. One half keeps its tokens and all others are replaced. Shapes and experts stay the same, so that no change is
+    rounding.
     """
     few = [sample[i] for i in dict.fromkeys([0, min(1, len(sample) - 1), max(len(sample) - 2, 0), len(sample) - 1])]
     forest = lay_out(few, scorer.layout).to(device)
@@ -144,7 +151,7 @@ def leak(scorer: Scorer, sample: list[Tree], device: torch.device, precision: st
 
 
 def gradient_difference(scorer: Scorer, sample: list[Tree], device: torch.device, precision: str) -> str | None:
-    """Compare FlexAttention's gradient with that of attention tree by tree. None if they agree.
+    """Compare FlexAttention's gradient with that of tree attention; None if they agree.
 
     The gradient is that of the first parameter, which every layer's backward contributes to, in the run's precision.
     """

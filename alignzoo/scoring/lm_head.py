@@ -21,7 +21,7 @@ BLOCK_BYTES = {"cpu": 2**21, "cuda": 2**27}
 
 
 def token_log_probs(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> Tensor:
-    """Return log-probs (N,) of the targets (N,) under softmax(hidden @ weight.T + bias), in nats.
+    """Return log-probs (N,) in nats of targets (N,) under softmax(hidden @ weight.T + bias).
 
     `hidden` is (N, d), `weight` (V, d), `bias` (V,) or None. The result is float32, or float64 for float64
     inputs. Under autocast the product has its dtype; sums over the vocabulary are never narrower than float32.
@@ -78,7 +78,10 @@ class _TokenLogProbs(torch.autograd.Function):
 
 
 def _exponentiate(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Replace logits by exp(logits - max). Returns the maxima (N,) and sums (N,), float32 or float64."""
+    """Replace logits by exp(logits - max), and return the maxima (N,) and sums (N,).
+
+    Both are float32 or float64.
+    """
     wide = torch.promote_types(logits.dtype, torch.float32)
     rows = max(1, BLOCK_BYTES.get(logits.device.type, 2**27) // (logits.shape[1] * 4))
     tops, totals = [], []

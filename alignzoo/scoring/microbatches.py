@@ -94,7 +94,10 @@ def _in_step(
     trees: Sequence[Tree] | Trees, rows: Sequence[int] | NDArray[np.int64], budget: int, layout: str,
     work: Callable[[list[int]], T], ranks: Ranks,
 ) -> Iterator[tuple[list[int], T]]:  # fmt: skip
-    """Yield as many micro-batches in this process as in all others, with a filler row where none is left."""
+    """Run as many micro-batches in this process as in all others, and yield its own.
+
+    A filler row is run where none is left.
+    """
     parts: list[list[int]] = []
     for start in range(0, len(rows), BLOCK):
         numbers = [int(row) for row in rows[start : start + BLOCK]]
@@ -111,7 +114,10 @@ def _in_step(
 
 @contextmanager
 def fail_on_oom(budget: int) -> Iterator[None]:
-    """Turn a lack of memory into RunFailed, where several processes take part in a forward or backward."""
+    """Turn a lack of memory into RunFailed.
+
+    For a forward or backward in which several processes take part.
+    """
 
     def fail(error: BaseException) -> None:
         raise RunFailed(
@@ -124,9 +130,10 @@ def fail_on_oom(budget: int) -> Iterator[None]:
 
 
 def plan_micro_batches(trees: Sequence[Tree], budget: int, layout: str = PADDED) -> list[list[int]]:
-    """Cut a batch into micro-batches of at most `budget` slots, longest rows first for little padding.
+    """Cut a batch into micro-batches of at most `budget` slots.
 
-    Returns lists of indices into `trees`, every index once. A tree over the budget has one of its own.
+    Longest rows come first, for little padding. Returns lists of indices into `trees`, every index once. A tree over
+    the budget has one of its own.
     """
     if layout == PLAIN:
         widths = [len(tree.prompt) + max(len(branch.tokens) for branch in tree.branches) for tree in trees]

@@ -1,4 +1,4 @@
-"""Batches of scored sequences: the values of some rows' scored tokens, ragged and without padding."""
+"""Batches of scored sequences: values of rows' scored tokens, ragged, without padding."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from alignzoo.scoring.scorer import PER_SEQUENCE
 
 
 class TokenScores(Protocol):
-    """Log-probs of the scored tokens of some trees, such as `alignzoo.reference.ReferenceScores`."""
+    """Log-probs of scored tokens of trees, such as `alignzoo.reference.ReferenceScores`."""
 
     def tokens(self, tree: int, branch: int) -> NDArray[np.float32]:
         """Return the log-probs of one branch, (n,), in nats."""
@@ -57,7 +57,10 @@ class ScoredBatch:
         return self._sum(self.values[name])
 
     def log_ratio(self) -> Tensor:
-        """Sum log pi - log pi_ref over each sequence's tokens: (S,), exactly 0 where the two agree."""
+        """Sum log pi - log pi_ref over each sequence's tokens: (S,).
+
+        It is exactly 0 where the two agree.
+        """
         return self._sum(self.values["log_prob"] - self.values["ref_log_prob"])
 
     def _sum(self, values: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ register_tree_attention()
 
 
 def language_head(model: PreTrainedModel) -> Tensor:
-    """Return the matrix (V, d) of the language head that a reward model shares with its embeddings.
+    """Return the language head, (V, d), that a reward model shares with its embeddings.
 
     Raises:
         UserError: The embeddings are not tied to the head, or the head is more than a matrix product.
@@ -140,7 +140,10 @@ class Scorer(nn.Module):
 
     @property
     def takes_positions(self) -> bool:
-        """True if the model's forward accepts position ids, which rows of several sequences require."""
+        """True if the model's forward accepts position ids.
+
+        Rows of several sequences require them.
+        """
         return "position_ids" in self._accepts
 
     @property
@@ -210,7 +213,10 @@ class Scorer(nn.Module):
         return wide.new_zeros(len(lengths), wide.shape[1]).index_add(0, owner, wide)
 
     def _hidden(self, forest: Forest) -> Tensor:
-        """Return the head's inputs at slots that predict a scored token, (N, d); with `whole_head` logits (N, V)."""
+        """Return the head's inputs at slots that predict a scored token, (N, d).
+
+        With `whole_head`, return logits (N, V).
+        """
         inputs = self._inputs(forest)
         with self._adapters():
             if self.whole_head:
@@ -274,7 +280,10 @@ class Scorer(nn.Module):
         return {kind: self._mask(forest, dtype, window if kind == "sliding_attention" else None) for kind in kinds}
 
     def _mask(self, forest: Forest, dtype: torch.dtype, window: int | None) -> Any:
-        """Return one kind of layer's mask. For a packed row it is `end` alone, unless a window cuts a sequence."""
+        """Return the mask for one kind of layer.
+
+        For a packed row it is FlexAttention's block mask, or else `end` alone unless a window cuts a sequence.
+        """
         if self.flex and forest.layout == PACKED:
             return block_mask(forest.end[0], forest.position[0], window)
         if forest.layout == PACKED and (window is None or int(forest.position.max()) < window):

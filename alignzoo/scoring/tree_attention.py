@@ -57,7 +57,10 @@ def _tree_by_tree(query: Tensor, key: Tensor, value: Tensor, end: Tensor, scale:
 
 
 def cuts(end: Tensor) -> list[tuple[int, int, int]]:
-    """Return (start, fork, stop) of every tree in the row. A single branch is part of the trunk."""
+    """Return (start, fork, stop) of every tree in the row.
+
+    A single branch is part of the trunk.
+    """
     ends = end.cpu().numpy()
     found, at = [], 0
     while at < len(ends):
@@ -84,6 +87,9 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None, scal
 
 
 def register_tree_attention() -> None:
-    """Register the attention function, and SDPA's mask for plain forwards, with transformers under `NAME`."""
+    """Register tree attention with transformers under `NAME`.
+
+    Plain forwards use SDPA's mask.
+    """
     AttentionInterface.register(NAME, tree_attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)

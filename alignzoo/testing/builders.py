@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from alignzoo.interfaces.group import Group
-from alignzoo.interfaces.loss_inputs import Pair, Scored, Tokens
+from alignzoo.interfaces.loss_inputs import Pair, Scored
 from alignzoo.interfaces.objective import Objective
+from alignzoo.interfaces.tokens import Tokens
 
 Numbers = float | Sequence[float] | Tensor
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from alignzoo.interfaces.component import summary
-from alignzoo.interfaces.loss_inputs import NotDeclared, Scored
+from alignzoo.interfaces.declared import NotDeclared
+from alignzoo.interfaces.loss_inputs import Scored
 from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.requirements import OF_REFERENCE, OWN, Requirements, contradiction
 from alignzoo.testing.synthetic_batch import Batch, batch_for

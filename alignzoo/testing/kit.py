@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from alignzoo.core.errors import first_line
-from alignzoo.interfaces.loss_inputs import NotDeclared
+from alignzoo.interfaces.declared import NotDeclared
 from alignzoo.interfaces.objective import Objective
 from alignzoo.testing.declarations import (
     declared_needs_are_enough,

@@ -119,7 +119,7 @@ def open_scorer(
 
 
 def check_vocabulary(resolved: Resolved, name: str, tokenizer: PreTrainedTokenizerBase, start: Path | None) -> None:
-    """Raise UserError when the tokenizer of a named reference gives other ids than the policy's."""
+    """Raise UserError if a named reference's tokenizer gives other ids than the policy's."""
     own = load_tokenizer(resolved.recipe.references[name], RowReader(resolved.recipe.data), start)
     if (vocabulary := own.get_vocab()) != (theirs := tokenizer.get_vocab()):
         differ = [token for token in vocabulary.keys() | theirs if vocabulary.get(token) != theirs.get(token)]

@@ -58,7 +58,10 @@ def needed_references(recipe: Recipe) -> set[str]:
 
 
 def check_vocabularies(job: Job, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise UserError when a named reference has another tokenizer than the policy, before anything is scored."""
+    """Raise UserError if a named reference has another tokenizer than the policy.
+
+    It runs before anything is scored.
+    """
     for name in job.recipe.references:
         check_vocabulary(job.resolved, name, tokenizer, job.reference_starts.get(name))
 
@@ -158,7 +161,10 @@ def _named_live(job: Job, scorer: Scorer, tokenizer: PreTrainedTokenizerBase, tr
 
 
 def _check_width(scorer: Scorer, live: Scorer) -> None:
-    """Raise UserError when the reference has fewer logits than the policy. Further ones are left out."""
+    """Raise UserError when the reference has fewer logits than the policy.
+
+    Further logits are left out.
+    """
     own, other = (int(one.model.config.get_text_config().vocab_size) for one in (scorer, live))
     if other < own:
         raise UserError(

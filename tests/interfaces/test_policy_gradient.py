@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from alignzoo import Group, policy_gradient
-from alignzoo.interfaces.loss_inputs import NotDeclared
+from alignzoo.interfaces.declared import NotDeclared
 from alignzoo.testing import completions
 
 

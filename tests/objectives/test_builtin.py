@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from alignzoo.interfaces.loss_inputs import NotDeclared, Pair, Scored
+from alignzoo.interfaces.declared import NotDeclared
+from alignzoo.interfaces.loss_inputs import Pair, Scored
 from alignzoo.objectives.builtin.cdpo import CDPO
 from alignzoo.objectives.builtin.dpo import DPO
 from alignzoo.objectives.builtin.ipo import IPO

@@ -11,7 +11,7 @@ import torch
 from zoo import make, modified
 
 from alignzoo.data.trees import Branch, Tree, Trees
-from alignzoo.interfaces.loss_inputs import NotDeclared
+from alignzoo.interfaces.declared import NotDeclared
 from alignzoo.interfaces.objective import Objective
 from alignzoo.objectives.compatibility import incompatibility
 from alignzoo.objectives.composition import Sum

@@ -10,7 +10,7 @@ import torch
 from architectures import FOREST, VOCABULARY, build
 from online_zoo import ONLINE
 
-from alignzoo.interfaces.loss_inputs import NotDeclared
+from alignzoo.interfaces.declared import NotDeclared
 from alignzoo.objectives.builtin.dpo import DPO
 from alignzoo.recipe.rollout import RolloutConfig
 from alignzoo.rollouts.draw import Draws, draw

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 PARTS, TRAIN_ROWS, HELD_OUT_ROWS = ("train", "held_out"), "train.jsonl", "held_out.jsonl"
 CONTENT = "content.safetensors"
-FORMAT_VERSION = 7
+FORMAT_VERSION = 8
 """Version of the stored tokens: the way rows are read, converted and tokenized, and the layout of the files.
 
 Raise it with every change of these, and write new golden folders with tests/golden_tokens.py."""

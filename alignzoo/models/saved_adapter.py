@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, FiniteFloat
 
@@ -17,6 +17,8 @@ from alignzoo.core.door import BadFile, inside, read_json, tensors, validated
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 IGNORED = ("auto_mapping", "inference_mode", "peft_version")
 """Settings of peft without effect here."""
+Pattern = Annotated[str, Field(pattern=r"^\.\*\\\.\w{1,100}$")]
+"""`.*\\.NAME`, the only expression that peft itself makes: for fused weights of experts."""
 
 
 class SavedAdapter(BaseModel):
@@ -26,6 +28,9 @@ class SavedAdapter(BaseModel):
     r: int = Field(ge=1)
     lora_alpha: FiniteFloat = Field(gt=0)
     target_modules: list[str]
+    target_parameters: list[str] | None = None
+    rank_pattern: dict[Pattern, Annotated[int, Field(ge=1)]] = {}
+    alpha_pattern: dict[Pattern, Annotated[FiniteFloat, Field(gt=0)]] = {}
     modules_to_save: list[Literal["score"]] | None = None
     task_type: Literal["CAUSAL_LM"] | None = None
     fan_in_fan_out: bool = False
@@ -58,14 +63,18 @@ def saved_adapter(folder: Path) -> SavedAdapter:
     layers = {
         name: tensor for name, tensor in tensors(inside(folder, WEIGHTS)).items() if name.endswith("lora_A.weight")
     }
-    if len(found.target_modules) > len(layers):  # peft compares each with each layer
+    most = len(layers) + len(found.modules_to_save or ())
+    names = len(found.target_modules) + len(found.target_parameters or ())
+    if max(names, len(found.rank_pattern), len(found.alpha_pattern)) > most:  # peft compares each with each layer
         raise BadFile(
-            f"target_modules has {len(found.target_modules):,} names", where=str(path),
-            expected=f"at most {len(layers):,}, the layers in {WEIGHTS}",
-        )  # fmt: skip
-    for name, tensor in layers.items():
-        if tensor.shape[:1] != (found.r,):
-            raise BadFile(f"r is {found.r}", where=str(path), expected=f"the first size of {name:.200}, {tensor.shape}")
+            f"target_modules has {names:,} names",
+            where=str(path),
+            expected=f"at most {most:,}, the layers in {WEIGHTS}",
+        )
+    largest = max((tensor.shape[0] for tensor in layers.values()), default=0)
+    for rank in (found.r, *found.rank_pattern.values()):  # experts have their ranks in one matrix
+        if rank > largest:
+            raise BadFile(f"r is {rank}", where=str(path), expected=f"at most {largest}, the largest rank in {WEIGHTS}")
     return found
 
 

@@ -90,7 +90,7 @@ def test_a_judge_that_is_not_ready_is_named_at_its_reward():
 
 
 def test_a_filter_whose_metric_is_not_there_has_one_problem():
-    assert problem({"filter": {"metric": "cess", "keep": 0.5}}).count("\n") == 0
+    assert problem({"filter": {"metric": "cess", "keep": 0.5}}).count("filter") == 1
 
 
 def test_groups_need_draws_from_the_whole_distribution(plugin):

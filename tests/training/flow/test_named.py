@@ -48,7 +48,7 @@ class Scalar(Metric):
 
 class Length(Judge):
     """Longer is better."""
-    name = "length"
+    name = "words"
     def scores(self, prompts, replies):
         return [float(len(reply)) for reply in replies]
 
@@ -238,12 +238,12 @@ def test_a_metric_of_pairs_on_single_completions_is_an_error(go, tmp_path):
 
 @pytest.mark.slow
 def test_judges_score_the_samples_and_one_that_fails_costs_only_its_own_figures(go):
-    result = go("eval: {judges: [length, first, silent, toy], replies: {num_prompts: 5}}\nreporters: [html]")
+    result = go("eval: {judges: [words, first, silent, toy], replies: {num_prompts: 5}}\nreporters: [html]")
     judges = result.summary["judges"]
     samples = read_lines(result.folder / "samples.jsonl")
     mean = sum(len(sample["after"].strip()) for sample in samples) / 5
-    assert judges["length"]["reward"] == pytest.approx(mean)
-    assert judges["length"]["reward_n"] == 5
+    assert judges["words"]["reward"] == pytest.approx(mean)
+    assert judges["words"]["reward_n"] == 5
     assert judges["first"]["win_rate_over_chosen"] == 1.0
     assert "reward" not in judges["first"]
     assert judges["silent"] == {"problem": "ConnectionError: nobody is there"}
@@ -373,7 +373,9 @@ def test_a_format_is_part_of_the_fingerprint(overlay, tmp_path):
 
 
 def test_what_show_prints_of_named_things_is_the_same_recipe(overlay, tmp_path):
-    text = "eval: {metrics: [longer], judges: [length]}\nreporters: [diary]\ndata: {name: files, path: x.jsonl, format: hh}"
+    text = (
+        "eval: {metrics: [longer], judges: [words]}\nreporters: [diary]\ndata: {name: files, path: x.jsonl, format: hh}"
+    )
     (tmp_path / "x.jsonl").write_text("")
     resolved = load_recipe("sft_hh", [], [overlay(text)])
     again = tmp_path / "again.yaml"
@@ -407,7 +409,7 @@ def test_a_model_source_on_top_of_a_recipe_that_starts_from_a_run_is_that_runs_f
         ("eval: {metrics: [entrpy]}", "eval.metrics.0.name: no metric is called 'entrpy'; did you mean 'entropy'?"),
         ("eval: {metrics: 3}", "eval.metrics: not a list; expected a list of metrics"),
         ("eval: {metrics: [entropy, entropy]}", "eval.metrics: entropy is there twice"),
-        ("eval: {judges: [{name: length, unit: cm}]}", "eval.judges.0.unit: no such field"),
+        ("eval: {judges: [{name: words, unit: cm}]}", "eval.judges.0.unit: no such field"),
         (
             "eval: {metrics: [flipped]}",
             "no metric is called 'flipped'\n    flipped is in another package: pip install ",

@@ -53,7 +53,11 @@ def test_what_alignzoo_gives_an_adapter_is_read(folder):
         ("modules_to_save", ["lm_head"], "modules_to_save.0: input should be 'score'"),
         ("peft_type", "PREFIX_TUNING", "peft_type: input should be 'LORA'"),
         ("r", 10**9, "r is 1000000000; expected at most 4, the largest rank in"),
-        ("target_modules", ["q_proj", "k_proj"], "target_modules has 2 names; expected at most 1, the layers in"),
+        (
+            "target_modules",
+            ["q_proj", "k_proj", "v_proj"],
+            "target_modules has 3 names; expected at most 2, the layers",
+        ),
         ("r", 0, "r: input should be greater than or equal to 1"),
         ("lora_alpha", "8", "lora_alpha: input should be a valid number"),
     ],

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from jobs import ROOT, Command, command
 
 import alignzoo

@@ -106,6 +106,9 @@ def _of_sections(plain: dict[str, Any], section: dict[str, Any], objective: Obje
     prompts, batch = section.get("prompts"), train.get("batch_size", 64) if isinstance(train, dict) else 64
     if isinstance(prompts, int) and isinstance(batch, int) and batch > 0 and prompts % batch:
         yield (*AT, "prompts"), f"{prompts} prompts are no multiple of train.batch_size, {batch}", f"such as {batch}"
+    if prompts == "all" and isinstance(train, dict) and train.get("epochs", 1) != 1:
+        what = "with rollout.prompts=all every completion is of the start, and another pass would draw new ones"
+        yield ("train", "epochs"), what, "1; rollout.epochs sets the passes over the completions"
     if isinstance(train, dict) and train.get("compile"):
         yield ("train", "compile"), "completions are drawn by the model's own layers", "false"
     if getattr(data, "label_noise", 0):

@@ -62,7 +62,7 @@ def _of_objective(objective: Objective, section: dict[str, Any]) -> Iterator[Fou
             yield (*AT, "pairs"), f"{name} does not compare the data's completion with a draw", "an objective on pairs"
         if strange := [term.name for term in terms if "score" in term.columns]:
             yield (*AT, "pairs"), f"{strange[0]} needs a score, which the data's completion has not", "extremes"
-    elif "rewards" not in section:
+    elif "rewards" not in section and not _takes_the_only_draw(objective, count):
         yield (*AT, "rewards"), "missing", "a list of judges"
     if (section.get("max_attempts") or 1) != 1:
         learns = "pairs: data learns" if section.get("pairs") == "data" else f"{name} learns"
@@ -85,6 +85,11 @@ def _of_objective(objective: Objective, section: dict[str, Any]) -> Iterator[Fou
             yield (*AT, key), f"{name} does not learn from {words}", "no such key"
     if section.get("penalty", 1.0) != 1.0 and section.get("unfinished") != "penalty":
         yield (*AT, "penalty"), "it has no effect", "unfinished: penalty"
+
+
+def _takes_the_only_draw(objective: Objective, count: Any) -> bool:
+    """Return True if draws are learnt from whatever their rewards, such as in on-policy distillation."""
+    return count == 1 and all(term.data == "chosen" and "score" not in term.columns for _, term in objective.terms)
 
 
 def _of_moved_reference(objective: Objective) -> Iterator[Found]:

@@ -184,6 +184,12 @@ def test_the_datas_own_completion_needs_no_judge():
     assert "rollout.rewards: an empty list" in problem({"rollout": {"pairs": "data", "rewards": []}})
 
 
+def test_the_only_draw_of_a_prompt_is_learnt_from_without_a_judge():
+    load_recipe(DPO, {"objective": "sft", "rollout": {"completions": 1}})
+    assert "rollout.rewards: missing" in problem({"objective": "sft", "rollout": {"completions": 2}})
+    assert "rollout.rewards: missing" in problem({"rollout": {"completions": 1}})
+
+
 def test_prompts_are_drawn_again_only_where_equal_rewards_teach_nothing():
     twice = {"rollout": TOY | {"max_attempts": 2}}
     assert "rollout.max_attempts: sft learns from draws of equal rewards too; expected 1" in problem(

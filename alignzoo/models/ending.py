@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from alignzoo.data.token_store import vocabulary_size
 from alignzoo.models.tokenizers import decode
 
 BESIDE = 16
@@ -40,9 +41,11 @@ class Ending:
             reply: From a reply's number to its tokens so far. Few are read.
         """
         ended: NDArray[np.bool_] = (last[:, None] == self._ids).any(1)
-        if self.stop and (look := np.flatnonzero(~ended & self._may_stop[last.clip(max=len(self.tokenizer))])).size:
+        if self.stop and (look := np.flatnonzero(~ended & self._may_stop[last.clip(max=len(self._may_stop) - 1)])).size:
             width = max(len(one.encode()) for one in self.stop) + BESIDE  # a token has at least one byte
-            texts = decode(self.tokenizer, [reply(int(i))[-width:] for i in look], skip_special_tokens=True)
+            ends = [reply(int(i))[-width:].tolist() for i in look]
+            # So few tokens are not worth a child process, which would be one at each token drawn.
+            texts = [str(self.tokenizer.decode(ids, skip_special_tokens=True)) for ids in ends]
             ended[look] = [any(one in text for one in self.stop) for text in texts]
         return ended
 
@@ -63,10 +66,10 @@ class Ending:
     def _may_stop(self) -> NDArray[np.bool_]:
         """Return a mask (V + 1,) of the tokens that may complete a stop string.
 
-        With it few replies are decoded at each step. The last entry is for ids beyond the tokenizer's vocabulary, which
+        With it few replies are decoded at each step. The last entry is for ids above the tokenizer's highest, which
         have no text.
         """
-        pieces = decode(self.tokenizer, [[id] for id in range(len(self.tokenizer))])
+        pieces = decode(self.tokenizer, [[id] for id in range(vocabulary_size(self.tokenizer))])
         last = {one[-1] for one in self.stop}
         any_ = " " in last  # decoders may drop the space of a first token
         found = [any_ or PART in piece or not last.isdisjoint(piece) for piece in pieces]

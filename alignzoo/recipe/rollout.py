@@ -79,7 +79,9 @@ class RolloutConfig(Strict):
         None, description="draws with a higher reward are desirable, for objectives on labels; null: mean, the prompt's"
     )
     rewards: tuple[Reward, ...] = Field(
-        (), description="judges whose scores are rewards, with their weights; needed unless pairs: data"
+        (),
+        description="judges whose scores are rewards, with their weights; needed unless pairs: data, or completions: 1 "
+        "with an objective on chosen completions",
     )
     unfinished: Literal["keep", "penalty", "drop"] = Field(
         "keep", description="draws that max_new_tokens has cut: as they are, with less reward, or left out"

@@ -62,7 +62,7 @@ def _of_objective(objective: Objective, section: dict[str, Any]) -> Iterator[Fou
             yield (*AT, "pairs"), f"{name} does not compare the data's completion with a draw", "an objective on pairs"
         if strange := [term.name for term in terms if "score" in term.columns]:
             yield (*AT, "pairs"), f"{strange[0]} needs a score, which the data's completion has not", "extremes"
-    elif "rewards" not in section:
+    elif "rewards" not in section and not _takes_the_only_draw(objective, count):
         yield (*AT, "rewards"), "missing", "a list of judges"
     if (section.get("max_attempts") or 1) != 1:
         learns = "pairs: data learns" if section.get("pairs") == "data" else f"{name} learns"
@@ -87,6 +87,11 @@ def _of_objective(objective: Objective, section: dict[str, Any]) -> Iterator[Fou
         yield (*AT, "penalty"), "it has no effect", "unfinished: penalty"
 
 
+def _takes_the_only_draw(objective: Objective, count: Any) -> bool:
+    """Return True if draws are learnt from whatever their rewards, such as in on-policy distillation."""
+    return count == 1 and all(term.data == "chosen" and "score" not in term.columns for _, term in objective.terms)
+
+
 def _of_moved_reference(objective: Objective) -> Iterator[Found]:
     """Yield why the reference can't be the policy that has drawn."""
     name, at = objective.name, (*AT, "reference")
@@ -106,6 +111,9 @@ def _of_sections(plain: dict[str, Any], section: dict[str, Any], objective: Obje
     prompts, batch = section.get("prompts"), train.get("batch_size", 64) if isinstance(train, dict) else 64
     if isinstance(prompts, int) and isinstance(batch, int) and batch > 0 and prompts % batch:
         yield (*AT, "prompts"), f"{prompts} prompts are no multiple of train.batch_size, {batch}", f"such as {batch}"
+    if prompts == "all" and isinstance(train, dict) and train.get("epochs", 1) != 1:
+        what = "with rollout.prompts=all every completion is of the start, and another pass would draw new ones"
+        yield ("train", "epochs"), what, "1; rollout.epochs sets the passes over the completions"
     if isinstance(train, dict) and train.get("compile"):
         yield ("train", "compile"), "completions are drawn by the model's own layers", "false"
     if getattr(data, "label_noise", 0):

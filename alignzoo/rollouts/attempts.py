@@ -153,16 +153,25 @@ class Attempts:
             }),
             lambda found: self._lines(draws, texts(), places, found["raw"]),
         )  # fmt: skip
-        ids = self.prompts.ids(places)
-        rewards = combine(judged["raw"], draws.finished, self.config, ids, when, normalize=False)
-        greedy = None
-        if f"{GREEDY}raw" in judged:
-            config = self.config
-            if config.unfinished == "drop":  # a baseline that is cut still is one
-                config = config.model_copy(update={"unfinished": "keep"})
-            finished = drawn[f"{GREEDY}finished"].astype(np.bool_)
-            greedy = combine(judged[f"{GREEDY}raw"], finished, config, ids, when).reward[:, 0]
+        rewards, greedy = self._combined(judged, drawn, places, when)
         return Attempt(places, draws, rewards, judged["raw"], greedy)
+
+    def _combined(
+        self, judged: Arrays, drawn: Arrays, places: NDArray[np.int64], when: str
+    ) -> tuple[Judged, NDArray[np.float64] | None]:
+        """Return the rewards of draws, and those of greedy ones if there are any.
+
+        Raises:
+            RunFailed: No reward applies to a draw, and the recipe has `missing: stop`.
+        """
+        ids, config = self.prompts.ids(places), self.config
+        rewards = combine(judged["raw"], drawn["finished"].astype(np.bool_), config, ids, when, normalize=False)
+        if f"{GREEDY}raw" not in judged:
+            return rewards, None
+        if config.unfinished == "drop":  # a baseline that is cut still is one
+            config = config.model_copy(update={"unfinished": "keep"})
+        finished = drawn[f"{GREEDY}finished"].astype(np.bool_)
+        return rewards, combine(judged[f"{GREEDY}raw"], finished, config, ids, when).reward[:, 0]
 
     def _draw(self, rollout: int, places: NDArray[np.int64]) -> Arrays:
         tokens, rows = self.prompts.tokens(places), self.prompts.rows[places]
@@ -209,6 +218,7 @@ class Attempts:
         if f"{GREEDY}tokens" in drawn:
             greedy = Draws.from_arrays(drawn, GREEDY)
             found[f"{GREEDY}raw"] = self.scores(self.prompts, places, greedy, greedy.texts(self.ending), when)
+        self._combined(found, drawn, places, when)  # what lacks a score is judged again, and so not kept
         return found
 
     def scores(

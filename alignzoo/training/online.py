@@ -33,8 +33,8 @@ class Online:
         """Return the parts of a run with `rollout`, None for another run.
 
         Raises:
-            UserError: The model or its optimizer is sharded, there are fewer prompts than a rollout has, or an end
-                token or a column of a reward is missing.
+            UserError: The model or its optimizer is sharded, there are fewer prompts than a rollout has, an end token
+                or a column of a reward is missing, or a stop string has a special token.
         """
         recipe, config = job.recipe, job.recipe.rollout
         if config is None:
@@ -50,6 +50,12 @@ class Online:
                     f"'{token}' is no token of the policy's tokenizer", where="rollout.end_tokens",
                     nearest=nearest(token, known), hint="`rollout.stop` ends a completion at any text",
                 )  # fmt: skip
+        special = sorted(str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
+        for stop, token in ((stop, token) for stop in config.stop for token in special if token in stop):
+            raise UserError(
+                f"{stop!r} is never found: '{token}' is a special token of the policy's tokenizer, and no text has it",
+                where="rollout.stop", expected="strings of text", hint=f"rollout.end_tokens=['{token}'] ends at it",
+            )  # fmt: skip
         check_reward_columns(recipe, iter(data.train.rows))
         limits = (recipe.tokens.max_length, config.max_new_tokens, job.screen.info)
         train, held_out = (Prompts.of(part, *limits) for part in (data.train, data.answered))

@@ -7,7 +7,9 @@ import pytest
 import torch
 from architectures import FOREST, build
 from byte_tokenizer import byte_tokenizer
+from tokenizer_shapes import SHAPES
 
+from alignzoo.models import ending as ending_module
 from alignzoo.models.ending import Ending
 from alignzoo.models.generation import end_tokens, generate_replies
 from alignzoo.models.tokenizers import train_tokenizer
@@ -82,3 +84,19 @@ def test_several_end_tokens_and_special_tokens_are_not_in_the_text():
     assert ending.texts(rows) == ["Yes", "Yes", "No", ""]
     beyond = np.append(of("a", tokenizer), 5000)  # of a model with more rows than the tokenizer has tokens
     assert reached(ending, [beyond]) == [False]
+
+
+def test_a_string_whose_token_is_above_the_number_of_tokens_is_found():
+    tokenizer = SHAPES["byte-level, ids with gaps"]()
+    id = max(tokenizer.get_vocab().values())
+    assert id > len(tokenizer)
+    assert reached(Ending(tokenizer, frozenset(), (tokenizer.decode([id]),)), [np.array([id])]) == [True]
+
+
+def test_no_step_starts_a_child_process(monkeypatch):
+    tokenizer = byte_tokenizer()
+    ending = Ending(tokenizer, frozenset({1}), ("!",))
+    reply = of("No!", tokenizer)
+    assert reached(ending, [reply]) == [True]
+    monkeypatch.setattr(ending_module, "decode", None)  # has one
+    assert reached(ending, [reply, reply[:2]]) == [True, False]

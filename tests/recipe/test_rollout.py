@@ -67,6 +67,9 @@ def test_contradictions_with_other_sections():
     assert "data.label_noise: labels are the rewards' own" in problem({"rollout": TOY, "data.label_noise": 0.1})
     assert "data.train_on: 'all' leaves no prompts" in problem({"rollout": TOY, "data.train_on": "all"})
     assert "train.compile: completions are drawn by" in problem({"rollout": TOY, "train.compile": True})
+    start = {"rollout": TOY | {"prompts": "all", "epochs": 2}}
+    assert "train.epochs: with rollout.prompts=all every completion is of the start" in problem(start)
+    load_recipe(DPO, start | {"train.epochs": 1})
     chat = {"rewards": [{"name": "chat", "model": "judge"}]}
     alone = {"pairs": "data", "completions": 1}
     assert "rollout.rewards.0: chat compares replies and gives no scores" in problem({"rollout": chat | alone})
@@ -179,6 +182,12 @@ def test_the_datas_own_completion_needs_no_judge():
         {"objective": "sft", "rollout": TOY | {"pairs": "data"}}
     )
     assert "rollout.rewards: an empty list" in problem({"rollout": {"pairs": "data", "rewards": []}})
+
+
+def test_the_only_draw_of_a_prompt_is_learnt_from_without_a_judge():
+    load_recipe(DPO, {"objective": "sft", "rollout": {"completions": 1}})
+    assert "rollout.rewards: missing" in problem({"objective": "sft", "rollout": {"completions": 2}})
+    assert "rollout.rewards: missing" in problem({"rollout": {"completions": 1}})
 
 
 def test_prompts_are_drawn_again_only_where_equal_rewards_teach_nothing():

@@ -7,11 +7,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from alignzoo.recipe.rollout import RolloutConfig
+from alignzoo.core.errors import RunFailed
+from alignzoo.interfaces.judge import Judge
+from alignzoo.recipe.rollout import Reward, RolloutConfig
 from alignzoo.recipe.schema import TrainConfig
 from alignzoo.rollouts.attempts import Attempt, Attempts
 from alignzoo.rollouts.calendar import Calendar, Turn
 from alignzoo.rollouts.draw import Draws
+from alignzoo.rollouts.folder import RolloutFolder
 from alignzoo.rollouts.rewards import Judged
 
 TRAIN = TrainConfig.model_validate({"batch_size": 4, "optimizer": {"name": "sgd", "learning_rate": 1}})
@@ -100,3 +103,42 @@ def test_parts_of_judged_draws(kept):
     assert Judged(np.array([[1.0, 2.0]]), np.array(kept, bool)).only(np.array([1])).kept.tolist() == [
         [bool(kept[0][1])]
     ]
+
+
+@pytest.mark.parametrize("lacking", ["", "greedy "])
+def test_a_missing_score_is_not_kept_and_is_asked_for_again(tmp_path, lacking):
+    """A judge has no answer at first. The next start has one, and nothing is drawn again."""
+
+    class Given(Judge):
+        """Its scores are given below."""
+
+        name = "given"
+
+        def scores(self, prompts, replies):
+            raise AssertionError
+
+    config = RolloutConfig(completions=2, rewards=(Reward(judge=Given()),))
+    recipe = SimpleNamespace(rollout=config, objective=SimpleNamespace(greedy_baseline=True))
+    model = SimpleNamespace(get_input_embeddings=lambda: SimpleNamespace(num_embeddings=9))
+    prompts = SimpleNamespace(ids=lambda places: [str(place) for place in places])
+    ending = SimpleNamespace(texts=lambda replies: ["text"] * len(replies))
+    maker = Attempts(recipe, None, SimpleNamespace(model=model), None, None, prompts, None, None, None, ending)
+    folder, places, made = RolloutFolder(tmp_path, "1"), np.array([3, 5]), []
+    draws = attempt(places, lambda p: 1).draws
+    arrays = draws.arrays() | {f"greedy {name}": one for name, one in draws.take(np.array([0, 2])).arrays().items()}
+    maker._draw = lambda *_: made.append(1) or arrays
+    maker._lines = lambda *_: []
+    answers = {"": [[0.0, 1.0, 2.0, 3.0]], "greedy ": [[4.0, 5.0]]}
+
+    def start(answers) -> Attempt:
+        maker.scores = lambda prompts, places, draws, *_: np.array(answers["" if len(draws) == 4 else "greedy "])
+        return maker._attempt(0, 0, places, "step 1: ", lambda number, *phase: folder.phase(0, *phase))
+
+    missing = [[np.nan, *answers[lacking][0][1:]]]
+    with pytest.raises(RunFailed, match=r"step 1: no reward \(given\) applies to a completion of row 3"):
+        start(answers | {lacking: missing})
+    for known in (answers, None):  # and then it is kept
+        found = start(known)
+        assert found.judged.reward.tolist() == [[0, 1], [2, 3]]
+        assert found.greedy_reward.tolist() == [4, 5]
+    assert made == [1]

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from byte_tokenizer import byte_tokenizer
 from click.testing import CliRunner
 from safetensors.numpy import load_file
 
 from alignzoo.cli import alignzoo as cli
 from alignzoo.core.errors import RunFailed, UserError
+from alignzoo.recipe.rollout import RolloutConfig
 from alignzoo.rollouts.draw import Draws
+from alignzoo.training.online import Online
 
 
 def lines(folder: Path, kind: str) -> list[dict]:
@@ -245,3 +249,13 @@ def test_stop_strings_end_completions_that_judges_read_without_them(online):
     assert sum(length < 16 for length in lengths) > 8
     with pytest.raises(UserError, match=r"rollout\.end_tokens: '<\|im_ends\|>' is no token of the policy's tokenizer"):
         online("dpo", 'rollout.end_tokens=["<|im_ends|>"]')
+
+
+def test_a_stop_string_with_a_special_token_is_an_error():
+    """Texts are without special tokens, so it would never be found."""
+    recipe = SimpleNamespace(rollout=RolloutConfig(stop=("\n", "no.</s>")))
+    job = SimpleNamespace(recipe=recipe, ranks=SimpleNamespace(parted=False))
+    with pytest.raises(
+        UserError, match=r"rollout\.stop: 'no\.</s>' is never found: '</s>' is a special token(?s:.)*end_tokens"
+    ):
+        Online.of(job, None, byte_tokenizer())

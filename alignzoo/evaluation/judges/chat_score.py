@@ -27,7 +27,7 @@ declines and says why. A longer reply is not better for its length.
 How good is the reply, from {low} (worst) to {high} (best)? Answer with one number."""
 SLOTS = ("prompt", "reply")
 _MARKED = re.compile(r"\[\[\s*(-?\d+(?:\.\d+)?)\s*\]\]")
-_LINE = re.compile(r"(?:[^:]*:)?\s*(-?\d+(?:\.\d+)?)(?:\s*/\s*\d+)?\s*")
+_LINE = re.compile(r"(?:[^:]*:)?\s*(-?\d+(?:\.\d+)?)(?:\s*/\s*(\d+(?:\.\d+)?))?\s*")
 
 
 class ChatScore(EndpointJudge):
@@ -35,7 +35,7 @@ class ChatScore(EndpointJudge):
 
     An answer without a number, or with one outside of the scale, is asked for once more; after that its reply has no
     score. As a reward it waits together with others of its kind. Verdicts are cached by address, model, question,
-    temperature, prompt and reply.
+    scale, temperature, prompt and reply.
     """
 
     name = "chat_score"
@@ -69,18 +69,18 @@ class ChatScore(EndpointJudge):
         limits = {"low": f"{self.low:g}", "high": f"{self.high:g}"}
         text = re.sub("{(low|high)}", lambda slot: limits[slot[1]], self.question)
         again = f"Answer with one number from {self.low:g} to {self.high:g} and nothing else."
-        found = await self.ask_all(set(asked), SLOTS, text, self._score_in, again)
+        found = await self.ask_all(set(asked), SLOTS, text, self._score_in, again, scale=(self.low, self.high))
         return [float("nan") if (verdict := found[one]) is None else float(verdict) for one in asked]
 
     def _score_in(self, answer: str) -> float | None:
         """Return the last [[number]], or else the number that is the whole last line.
 
-        MT-Bench asks for the former.
+        MT-Bench asks for the former. "4/5" is a number of a scale that ends at 5, and of no other.
         """
         marks = _MARKED.findall(answer)
         lines = [line for line in answer.splitlines() if line.strip()]
         line = _LINE.fullmatch(re.sub(r"[*_`\"'()\[\]!#>]", "", lines[-1]).strip().rstrip(".")) if lines else None
-        if not marks and line is None:
+        if not marks and (line is None or float(line[2] or self.high) != self.high):
             return None
         score = float(marks[-1] if marks else line[1])  # type: ignore[index]
         return score if self.low <= score <= self.high else None

@@ -65,6 +65,7 @@ class EndpointJudge(Judge):
         text: str,
         parse: Callable[[str], Verdict | None],
         again: str,
+        scale: tuple[float, ...] = (),
     ) -> dict[Question, Verdict | None]:
         """Return the verdict on each question, None where there is none after asking twice.
 
@@ -77,13 +78,14 @@ class EndpointJudge(Judge):
             text: The question, with `{slot}` for each slot.
             parse: From an answer to the verdict, None where it has none.
             again: What is said after an answer without a verdict.
+            scale: The limits of a score. The question need not name them, and an answer is read by them.
 
         Raises:
             UserError: The environment lacks a variable, or the endpoint rejects a request.
             ConnectionError: The endpoint cannot be reached or gives no answer.
         """
         cache = Verdicts(cache_root() / "verdicts")
-        settings = (self.address(), self.model, text, self.temperature)
+        settings = (self.address(), self.model, text, self.temperature, *scale)
         keys = {one: verdict_key(*settings, *one) for one in sorted(questions)}
         found = {one: cache.get(key) for one, key in keys.items()}
         unknown = [one for one, verdict in found.items() if verdict is None]

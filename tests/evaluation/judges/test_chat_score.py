@@ -57,6 +57,9 @@ def test_replies_are_scored_once(serve):
     assert "from 1 (worst) to 10 (best)" in server.asked[0].question
     assert any("[Conversation]\nUser: Bye\n" in one.question for one in server.asked)
     assert scores(high=5) != [3, 10, 8]  # another question
+    bare = {"question": "Good?\n[Reply]\n{reply}\n\n[End]"}  # names no scale
+    assert scores(**bare) == [3, 10, 8]
+    assert [math.isnan(one) for one in scores(high=5, **bare)] == [False, True, True]
     assert judge().prefers(PROMPTS[:1], ["Hi!"], ["Good morning to you!"]) == [0.0]
 
 
@@ -64,6 +67,7 @@ def test_replies_are_scored_once(serve):
     ("answer", "found"),
     [
         ("7", 7), ("**7.5**", 7.5), ("Rating: [[6]]", 6), ("7/10", 7), ("A 3, no: [[2]] or [[4]].", 4), ("score: 8.", 8),
+        ("8 / 10.0", 8), ("4/5", None), ("Score: 40/100", None),
         ("I give it 7 out of 10, or 8", None), ("11", None), ("", None), ("good", None),
     ],
 )  # fmt: skip

@@ -78,10 +78,8 @@ class ExactMatch(Judge):
         ]
 
     def _extracted(self, reply: str) -> str | None:
-        last = None
-        for last in re.finditer(self.extract or "", reply):
-            pass
-        return None if last is None else last.group(1 if last.re.groups else 0) or ""
+        found = list(re.finditer(self.extract or "", reply))
+        return found[-1].group(1 if found[-1].re.groups else 0) or "" if found else None
 
     def _is_right(self, reply: str | None, answer: Any) -> bool:
         if reply is None:

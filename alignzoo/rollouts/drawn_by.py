@@ -55,7 +55,7 @@ def draw_all(
     """
     names, parts = drawers(objective, config), list[Draws]()
     # A larger model pads the same vocabulary further, and the policy has no rows for that padding.
-    rows_of_policy = policy.model.get_input_embeddings().weight.shape[0]
+    known = int(policy.model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
     place = np.zeros((len(prompts), len(names)), np.int64)
     for who in dict.fromkeys(names):
         numbers = columns_of(who, objective, config)
@@ -67,7 +67,7 @@ def draw_all(
                     model, tokenizer, prompts, rows, config, seed=seed, rollout=rollout, numbers=numbers.tolist(),
                     progress=progress, precision=policy.precision, ending=ending,
                     mixture=_mixture(objective, reference) if who == MIXTURE else None,
-                    vocabulary=None if who == POLICY else rows_of_policy,
+                    vocabulary=None if who == POLICY else known,
                 )
             )  # fmt: skip
     return parts[0] if len(parts) == 1 else Draws.concat(parts).take(place.reshape(-1))

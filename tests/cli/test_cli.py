@@ -23,6 +23,7 @@ def cli(*arguments) -> subprocess.CompletedProcess:
     return command(*arguments).wait()
 
 
+@pytest.mark.slow
 def test_a_mistake_is_reported_without_a_traceback(tmp_path):
     bad = tmp_path / "bad.yaml"
     bad.write_text(

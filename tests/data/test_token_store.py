@@ -140,6 +140,7 @@ def same(mine, theirs) -> None:
          "mixed", "mixed and mismatched", "labels late", "noise"],
 )  # fmt: skip
 @pytest.mark.parametrize("chunk", [1, 4, 1024])
+@pytest.mark.slow
 def test_what_comes_from_the_store_is_what_tokenizing_makes(
     request, recipe, monkeypatch, objective, records, sections, chunk
 ):
@@ -233,6 +234,7 @@ def test_what_does_not_touch_the_tokens_hits(recipe, made, change):
     ],
     ids=lambda change: str(change)[:60],
 )
+@pytest.mark.slow
 def test_what_touches_the_tokens_misses(recipe, made, change):
     assert made(recipe(records=SCORED))
     assert made(recipe(**{"records": SCORED} | change))
@@ -364,6 +366,7 @@ def only_folder() -> Path:
 
 @pytest.mark.parametrize("name", ["train.safetensors", "held_out.safetensors", "held_out.jsonl", "about.json"])
 @pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
+@pytest.mark.slow
 def test_damage_is_reported_set_aside_and_made_good(recipe, no_fork, name, how):
     resolved = recipe("kto", LABELS)
     want = TokenStore(resolved, byte_tokenizer()).get(RowReader(resolved.recipe.data), quiet)

@@ -299,6 +299,7 @@ def test_other_compositions_have_other_fingerprints(write):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.slow
 def test_every_objective_can_be_written_in_a_sum(write, name):
     models = {each: {"path": "nowhere"} for each in OBJECTIVES[name].references}
     path = write(f"objective: [{{name: {name}, weight: 0.5}}]\nreferences: {models}")

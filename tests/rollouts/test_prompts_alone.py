@@ -48,6 +48,7 @@ def test_a_run_draws_for_prompts_alone(online, home, objective):
     assert (reply["prompt"] in QUESTIONS, reply["chosen"], reply["rejected"]) == (True, "", "")
 
 
+@pytest.mark.slow
 def test_without_a_rollout_they_are_refused(online, home):
     alone = recipe(home, "alone", [{"prompt": text} for text in QUESTIONS])
     with pytest.raises(

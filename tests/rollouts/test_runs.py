@@ -25,6 +25,7 @@ def drawn(folder: Path, rollout: int = 0) -> Draws:
     return Draws.from_arrays(load_file(folder / "rollouts" / f"{rollout:06d}" / "drawn" / "draws.safetensors"))
 
 
+@pytest.mark.slow
 def test_online_dpo_learns_from_what_it_wrote(online, home):
     done = online("dpo")
     rollouts, steps, figures = (lines(done.folder, kind) for kind in ("rollout", "train", "eval"))

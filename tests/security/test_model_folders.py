@@ -98,6 +98,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.slow
 def test_a_broken_model_is_one_sentence(folder, name, monkeypatch):
     from alignzoo.models import folder_checks
 

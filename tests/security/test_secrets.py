@@ -243,6 +243,7 @@ def test_a_whole_run_and_a_comparison_leave_no_canary(planted, tmp_path):
         assert b"canary-in-a-header" not in path.read_bytes(), path
 
 
+@pytest.mark.slow
 def test_an_error_nobody_expected_has_a_traceback_without_secrets(planted):
     code = (
         "import sys, os\nfrom alignzoo import cli\n"

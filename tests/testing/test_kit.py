@@ -31,6 +31,7 @@ def test_there_is_a_mutant_for_every_check():
 
 
 @pytest.mark.parametrize(("check", "cls"), MUTANTS)
+@pytest.mark.slow
 def test_each_mutant_is_caught_by_the_check_that_names_its_fault_and_no_other(check, cls):
     problems = accusations(cls)
     assert check in problems

@@ -80,6 +80,7 @@ def joined(prompt: str, reply: str) -> str:
         ("roberta", {"pad_token_id": 2, "max_position_embeddings": 300}),
     ],
 )
+@pytest.mark.slow
 def test_the_score_is_the_models_own_on_each_text_whatever_the_batch(saved, kind, config):
     path = saved(kind, num_labels=1, **config)
     end = "" if kind in ("bert", "roberta") else "</s>"

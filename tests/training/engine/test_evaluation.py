@@ -25,6 +25,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
 def test_the_held_out_figures_are_those_of_one_batch(tmp_path, name):
     """A batch objective sees all held-out rows as one batch, with the state that training left."""
     stand_still = {"name": "sgd", "learning_rate": 1e-30}

@@ -228,6 +228,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.slow
 def test_a_step_is_the_one_that_the_paper_writes(make_engine, name):
     objective, loss, steps, tolerance = CASES[name]
     engine = make_engine(

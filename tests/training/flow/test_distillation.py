@@ -132,6 +132,7 @@ def test_a_teacher_may_have_more_logits_but_not_fewer(run, recipe, sft, teacher,
         run(recipe(), "train.max_steps=2")
 
 
+@pytest.mark.slow
 def test_a_teacher_with_another_tokenizer_is_an_error_before_training(run, recipe, sft, tmp_path):
     byte_tokenizer().save_pretrained(tmp_path / "bytes")
     path = recipe(references={"reference": {"path": str(sft), "tokenizer": str(tmp_path / "bytes")}})

@@ -199,6 +199,7 @@ def test_a_row_longer_than_the_models_positions_is_a_clear_error(run):
         ),
     ],
 )
+@pytest.mark.slow
 def test_a_bad_architecture_is_a_clear_error(run, override, message):
     with pytest.raises(UserError, match=message):
         run("recipes/sft_hh.yaml", override)

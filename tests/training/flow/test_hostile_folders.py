@@ -138,6 +138,7 @@ def test_a_checkpoint_that_forges_a_later_step_is_refused(world):
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "7", '{"finished": true}', '{"finished": 1}', "[" * 10**5, "NaN", None])
+@pytest.mark.slow
 def test_a_summary_that_is_none(world, text):
     path = world / "summary.json"
     if text is None:
@@ -171,6 +172,7 @@ def test_a_summary_that_lacks_a_figure_of_the_table(world):
      ("metrics.jsonl", '{"kind": "train", "step": 1, "loss": "x"}\n'), ("samples.jsonl", '{"id": 3}\n'), ("samples.jsonl", "7\n"),
      ("data.json", "[]"), ("data.json", '{"read": "x"}'), ("recipe.yaml", "a: &a [*a]"), ("recipe.yaml", "\xff"), ("timings.jsonl", "x\n")],
 )  # fmt: skip
+@pytest.mark.slow
 def test_records_of_another_form_are_a_sentence(world, name, text):
     (world / name).write_text(text, encoding="latin-1")
     for command in ("export",) if name == "recipe.yaml" else ("report", "table"):

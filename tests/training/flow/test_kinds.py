@@ -260,6 +260,7 @@ def test_pairs_and_labeled_completions_in_one_table(run):
         ("pl_dpo", "mixed", r"pl_dpo compares completions, and row train\.jsonl:2 has a single labeled"),
     ],
 )
+@pytest.mark.slow
 def test_rows_that_lack_what_is_asked_for_are_a_clear_error(run, objective, table, message):
     with pytest.raises(UserError, match=message):
         run(objective, table)

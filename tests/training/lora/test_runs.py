@@ -225,6 +225,7 @@ def test_a_new_reward_head_is_trained_whole_beside_the_adapters(run, zoo):
         run(zoo, "objective=bradley_terry", "model.quantize=8bit")
 
 
+@pytest.mark.slow
 def test_what_has_no_place_beside_adapters_is_reported(run, tmp_path):
     with pytest.raises(UserError, match=r"model.lora.dropout: 0.1 is not 0: with dropout"):
         run("model.lora.dropout=0.1")

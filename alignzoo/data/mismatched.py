@@ -60,5 +60,5 @@ def with_mismatched(trees: Trees, max_length: int, start: int = 0, stop: int | N
 
 
 def _same_prompt(trees: Trees, places: Iterable[int], tree: Tree) -> int:
-    """Return how many of the trees at `places` have this tree's prompt before the first that has another."""
+    """Return how many of the first trees at `places` have this tree's prompt."""
     return sum(1 for _ in takewhile(lambda j: np.array_equal(trees[j].prompt, tree.prompt), places))

@@ -64,7 +64,7 @@ def token_statistics(
 
 
 def _mean_under(log_p: Tensor, values: Tensor) -> Tensor:
-    """Return the mean of values (N, V) under p, (N,). An outcome of probability 0 counts 0, of infinite value too."""
+    """Return the mean under p of values (N, V), which may be infinite where p is 0."""
     p = log_p.exp()
     return (p * values.masked_fill(p == 0, 0)).sum(1)
 

@@ -145,7 +145,8 @@ class TokenStore:
         ]
         mismatched = self.recipe.objective.mismatched
         self._keeps_rows = self.recipe.rollout is not None
-        rest: list[bool | str] = [mismatched, "prompts"] if self.recipe.rollout is not None else [mismatched]
+        chosen_by = mismatched and "place"  # the rule of `with_mismatched`, part of what the trees depend on
+        rest: list[bool | str] = [chosen_by, "prompts"] if self.recipe.rollout is not None else [chosen_by]
         if self.recipe.rollout is not None and self.recipe.rollout.pairs == "data":
             rest.append("completions")
         self.key = digest([self._inputs, needs, *rest])

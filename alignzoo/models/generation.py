@@ -67,7 +67,7 @@ def generate_replies(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[NDArray[Any]], *, temperature: float,
     top_p: float = 1.0, max_new_tokens: int, seed: int, budget: int = 16_384, progress: Advance | None = None,
     keys: Sequence[tuple[int, ...]] | None = None, texts: bool = True, entropy: bool = True, precision: str = "float32",
-    mixture: Mixture | None = None, ending: Ending | None = None,
+    mixture: Mixture | None = None, ending: Ending | None = None, vocabulary: int | None = None,
 ) -> list[Reply]:  # fmt: skip
     """Generate one reply for each prompt. Equal prompts get different replies.
 
@@ -91,6 +91,7 @@ def generate_replies(
         precision: `bfloat16` runs the model under autocast; the weights keep their own type.
         mixture: A second model to mix in. Statistics of replies are then those of the mixture.
         ending: What ends a reply; by default the end-of-sequence tokens.
+        vocabulary: Only token ids below it are generated; by default all of the model's.
 
     Returns:
         The replies in the order of the prompts.
@@ -118,7 +119,7 @@ def generate_replies(
         with _evaluating(mixture.model):
             strategy = mixed_strategy(strategy, choose_strategy(mixture.model, prompts, limits))
     ending = ending or Ending(tokenizer, frozenset(end_tokens(model, tokenizer)))
-    found = _Replies(limits, ending, temperature, top_p, entropy, named, progress)
+    found = _Replies(limits, ending, temperature, top_p, entropy, named, progress, vocabulary)
     while not found.done.all():  # repeats only after memory ran out, with smaller batches
         left = found.begin()
         autocast = torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bfloat16")
@@ -154,11 +155,11 @@ class _Replies:
 
     def __init__(
         self, limits: Sequence[int], ends: Ending, temperature: float, top_p: float, entropy: bool,
-        keys: Sequence[bytes], progress: Advance | None,
+        keys: Sequence[bytes], progress: Advance | None, vocabulary: int | None = None,
     ) -> None:  # fmt: skip
         self.limits, self.ends = np.array(limits, np.int64), ends
         self.temperature, self.top_p, self.entropy = temperature, top_p, entropy
-        self.uniforms, self.progress = Uniforms(keys), progress
+        self.uniforms, self.progress, self.vocabulary = Uniforms(keys), progress, vocabulary
         self.tokens = np.zeros((len(limits), max(limits, default=1)), dtype=np.int32)
         self.sums = np.zeros((2, len(limits)))  # of log-probs and of entropies
         self.length = np.zeros(len(limits), dtype=np.int64)
@@ -178,7 +179,9 @@ class _Replies:
         """
         step = self.length[at]
         uniforms = self.uniforms.next(at, step).to(logits.device) if self.temperature > 0 else None
-        token, log_prob, entropy = choose(logits, self.temperature, self.top_p, uniforms, self.entropy)
+        token, log_prob, entropy = choose(
+            logits[:, : self.vocabulary], self.temperature, self.top_p, uniforms, self.entropy
+        )
         ids = token.cpu().numpy()
         self.tokens[at, step] = ids
         self.sums[0, at] += log_prob.double().cpu().numpy()

@@ -48,19 +48,25 @@ def token_statistics(
         if own is not None and name in own:
             found.append(own[name](log_probs, reference))
         elif name == "entropy":
-            found.append(-(log_probs.exp() * log_probs).sum(1))
+            found.append(-_mean_under(log_probs, log_probs))
         elif name == "log_collision_prob":
             found.append((2 * log_probs).logsumexp(1))
         elif name in DIVERGENCES and reference is not None:
             one, other = (reference, log_probs) if name == "forward_kl" else (log_probs, reference)
-            found.append((one.exp() * (one - other)).sum(1))
+            found.append(_mean_under(one, one - other))
         elif name == "ref_normalized_entropy" and reference is not None:
-            found.append(-(reference.exp() * reference).sum(1) / math.log(reference.shape[1]))
+            found.append(-_mean_under(reference, reference) / math.log(reference.shape[1]))
         else:
             raise ValueError(f"no statistic {name}" + ("" if ref_logits is not None else " without a live reference"))
     if ref_logits is not None and ref_normalizer is not None:
         found.append(_at(ref_logits, target) - ref_normalizer[:, 0])
     return tuple(found)
+
+
+def _mean_under(log_p: Tensor, values: Tensor) -> Tensor:
+    """Return the mean under p of values (N, V), which may be infinite where p is 0."""
+    p = log_p.exp()
+    return (p * values.masked_fill(p == 0, 0)).sum(1)
 
 
 def _wide(values: Tensor) -> Tensor:

@@ -56,10 +56,13 @@ class MixedBatch:
         return self.own.ids
 
     def logits(self) -> Tensor:
-        """Return the mixed log-probs up to a constant a row, (B, V)."""
+        """Return the mixed log-probs up to a constant a row, (B, V).
+
+        Logits of the second model past those of the first are left out: larger models pad the same vocabulary further.
+        """
         first = self.own.logits().log_softmax(1)
         with disabled_adapters(self.other.model) if self.mixture.base_alone else nullcontext():
-            second = self.other.logits().log_softmax(1)
+            second = self.other.logits()[:, : first.shape[1]].log_softmax(1)
         return first + self.mixture.share * (second - first)
 
     def append(self, tokens: Tensor, active: NDArray[np.bool_]) -> None:

@@ -70,7 +70,11 @@ def _of_objective(objective: Objective, section: dict[str, Any]) -> Iterator[Fou
             yield (*AT, "max_attempts"), f"{learns} from draws of equal rewards too", "1"
     if section.get("reference") == "rollout":
         yield from _of_moved_reference(objective)
+    difference = any(getattr(one, "preference", "") == "bradley_terry" for one in objective.components)
     for n, reward in enumerate(section.get("rewards", ())):
+        if reward.judge.only_compares and reward.weight and difference:
+            what = f"{reward.judge.name} gives win rates, which are probabilities to be preferred themselves"
+            yield (*AT, "rewards", str(n)), what, "objective.preference: given"
         if reward.judge.only_compares and (count == 1 or objective.greedy_baseline):
             what = f"{reward.judge.name} compares replies and gives no scores"
             yield (*AT, "rewards", str(n)), what, "a judge that scores each reply"

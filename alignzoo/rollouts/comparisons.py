@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
 from alignzoo.core.errors import RunFailed, attribute_errors
 from alignzoo.interfaces.judge import Asked, Judge
+
+
+def is_number(value: Any) -> bool:
+    """Return True for a number of any type, such as numpy's, and for a boolean."""
+    if isinstance(value, str | bytes):
+        return False
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def win_rates(judge: Judge, asked: Asked, each: int, what: str) -> Sequence[float]:
@@ -34,10 +46,11 @@ def win_rates(judge: Judge, asked: Asked, each: int, what: str) -> Sequence[floa
         raise RunFailed(f"{what} returned {len(found)} verdicts for {len(pairs)} pairs of replies")
     wins, count = np.zeros(len(asked.replies)), np.zeros(len(asked.replies))
     for (i, j), verdict in zip(pairs, found, strict=True):
-        if not isinstance(verdict, int | float) or isinstance(verdict, bool) or verdict < 0 or verdict > 1:
+        won = float(verdict) if is_number(verdict) else -1.0
+        if won < 0 or won > 1:
             raise RunFailed(f"{what} returned {verdict!r:.40}; expected a number from 0 to 1, or NaN")
-        if verdict == verdict:
-            wins[[i, j]] += verdict, 1 - verdict
+        if won == won:
+            wins[[i, j]] += won, 1 - won
             count[[i, j]] += 1
     rates: list[float] = np.divide(wins, count, out=np.full(len(wins), np.nan), where=count > 0).tolist()
     return rates

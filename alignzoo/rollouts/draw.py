@@ -112,7 +112,7 @@ def draw(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[TokenIds], rows: Sequence[int],
     config: RolloutConfig, *, seed: int, rollout: int, greedy: bool = False, numbers: Sequence[int] | None = None,
     progress: Advance | None = None, precision: str = "float32", mixture: Mixture | None = None,
-    ending: Ending | None = None,
+    ending: Ending | None = None, vocabulary: int | None = None,
 ) -> Draws:  # fmt: skip
     """Draw completions of each prompt: first all of the first prompt, then of the second etc.
 
@@ -130,6 +130,7 @@ def draw(
         precision: `bfloat16` draws under autocast.
         mixture: A second model to mix in at each token.
         ending: What ends a completion; by default the end-of-sequence tokens.
+        vocabulary: Only token ids below it are drawn; by default all of the model's.
     """
     own = range(1) if greedy else range(config.completions) if numbers is None else numbers
     repeated = [prompt for prompt in prompts for _ in own]
@@ -139,5 +140,6 @@ def draw(
             model, tokenizer, repeated, temperature=0 if greedy else config.temperature, top_p=config.top_p,
             max_new_tokens=config.max_new_tokens, seed=seed, progress=progress, keys=keys,
             texts=False, entropy=False, precision=precision, mixture=mixture, ending=ending,
+            vocabulary=vocabulary,
         )
     )  # fmt: skip

@@ -54,6 +54,8 @@ def draw_all(
         ending: What ends a completion; by default the end-of-sequence tokens.
     """
     names, parts = drawers(objective, config), list[Draws]()
+    # A larger model pads the same vocabulary further, and the policy has no rows for that padding.
+    known = int(policy.model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
     place = np.zeros((len(prompts), len(names)), np.int64)
     for who in dict.fromkeys(names):
         numbers = columns_of(who, objective, config)
@@ -65,6 +67,7 @@ def draw_all(
                     model, tokenizer, prompts, rows, config, seed=seed, rollout=rollout, numbers=numbers.tolist(),
                     progress=progress, precision=policy.precision, ending=ending,
                     mixture=_mixture(objective, reference) if who == MIXTURE else None,
+                    vocabulary=None if who == POLICY else known,
                 )
             )  # fmt: skip
     return parts[0] if len(parts) == 1 else Draws.concat(parts).take(place.reshape(-1))

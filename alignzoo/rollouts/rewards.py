@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from alignzoo.core.concurrency import run_together
 from alignzoo.core.errors import RunFailed, attribute_errors
 from alignzoo.interfaces.judge import Asked
 from alignzoo.recipe.rollout import Reward, RolloutConfig
-from alignzoo.rollouts.comparisons import win_rates
+from alignzoo.rollouts.comparisons import is_number, win_rates
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def score(rewards: Sequence[Reward], asked: Asked, when: str, each: int = 1) -> 
 
     Those of a judge that only compares are the `win_rates` of a prompt's draws.
 
-    Judges whose `scores` is a coroutine function wait together, after the others.
+    Judges whose `scores` returns a coroutine wait together, after the others.
 
     Args:
         rewards: The judges.
@@ -63,20 +63,28 @@ def score(rewards: Sequence[Reward], asked: Asked, when: str, each: int = 1) -> 
     if not rewards:
         return np.zeros((0, len(asked.replies)))
     what = {n: f"{when}the reward {name}" for n, name in enumerate(reward_names(rewards))}
-    waits = [n for n, reward in enumerate(rewards) if inspect.iscoroutinefunction(reward.judge.scores)]
+    waits: dict[int, Coroutine[Any, Any, Sequence[Any]]] = {}
 
     async def waiting(n: int) -> list[Any]:
         with attribute_errors(what[n], rewards[n].judge):
-            return list(await asked.scored_by(rewards[n].judge))
+            return list(await waits[n])
 
     found: dict[int, list[Any]] = {}
-    for n, reward in enumerate(rewards):
-        if reward.judge.only_compares:
-            found[n] = list(win_rates(reward.judge, asked, each, what[n]))
-        elif n not in waits:
+    try:
+        for n, reward in enumerate(rewards):
+            if reward.judge.only_compares:
+                found[n] = list(win_rates(reward.judge, asked, each, what[n]))
+                continue
             with attribute_errors(what[n], reward.judge):
-                found[n] = list(asked.scored_by(reward.judge))
-    found |= zip(waits, run_together([waiting(n) for n in waits]) if waits else [], strict=True)
+                scores = asked.scored_by(reward.judge)
+                if inspect.iscoroutine(scores):
+                    waits[n] = scores
+                else:
+                    found[n] = list(scores)
+        found |= zip(waits, run_together([waiting(n) for n in waits]) if waits else [], strict=True)
+    finally:
+        for coroutine in waits.values():
+            coroutine.close()  # without effect on one that has ended
     return np.stack([_numbers(found[n], asked, what[n]) for n in range(len(rewards))])
 
 
@@ -90,20 +98,12 @@ def _numbers(found: Sequence[Any], asked: Asked, what: str) -> NDArray[np.float6
         return f"for the reply {asked.replies[n]!r:.80}{row}"
 
     for n, value in enumerate(found):
-        if value is None or isinstance(value, str | bytes | bool) or not _is_number(value):
+        if isinstance(value, bool) or not is_number(value):
             raise RunFailed(f"{what} returned {value!r:.40}, {of(n)}; expected a number or NaN")
     numbers = np.array([float(value) for value in found])
     if np.isinf(numbers).any():
         raise RunFailed(f"{what} is infinite, {of(int(np.isinf(numbers).argmax()))}")
     return numbers
-
-
-def _is_number(value: object) -> bool:
-    try:
-        float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return False
-    return True
 
 
 def combine(

@@ -7,7 +7,7 @@ token, S the student's, and KL sums over the vocabulary.
 import math
 from typing import Any, Literal
 
-from torch import Tensor, logaddexp
+from torch import Tensor, finfo, logaddexp
 
 from alignzoo import Field, Objective, Pair, Scored, hookimpl
 
@@ -15,13 +15,18 @@ Alpha = Field(0.1, ge=0, lt=1, description="share of the first distribution in t
 
 
 def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Return KL(p || q) at each token, (n,), from log-probs (n, V)."""
-    return (log_p.exp() * (log_p - log_q)).sum(1)
+    """Return KL(p || q) at each token, (n,), from log-probs (n, V). Outcomes of p = 0 count 0, as in the limit."""
+    p = log_p.exp()
+    return (p * (log_p - log_q).masked_fill(p == 0, 0)).sum(1)
 
 
 def mixture(log_p: Tensor, log_q: Tensor, share: float) -> Tensor:
     """Return the log of share p + (1 - share) q, (n, V)."""
-    return logaddexp(log_p + (math.log(share) if share else -math.inf), log_q + math.log1p(-share))
+    if share == 0:
+        return log_q
+    parts = log_p + math.log(share), log_q + math.log1p(-share)
+    least = finfo(log_q.dtype).min  # the derivative of logaddexp of twice -inf is NaN
+    return logaddexp(*(part.clamp(min=least) for part in parts))
 
 
 def skew_kl(log_p: Tensor, log_q: Tensor, alpha: float) -> Tensor:

@@ -116,6 +116,13 @@ def test_groups_need_draws_from_the_whole_distribution(plugin):
     load_recipe(DPO, {"rollout": TOY | {"top_p": 0.9}})  # pairs may be of any draws
 
 
+def test_a_preference_of_a_judge_that_compares_is_given(plugin):
+    nash = plugin | {"rollout": {"rewards": [{"name": "chat", "model": "judge"}], "completions": 2}}
+    words = "rollout.rewards.0: chat gives win rates, which are probabilities to be preferred themselves; expected "
+    assert words + "objective.preference: given" in problem(nash | {"objective": "nash_md"})
+    load_recipe(DPO, nash | {"objective": {"name": "nash_md", "preference": "given"}})
+
+
 def test_a_normalized_reward_needs_a_group(plugin):
     one = {"rewards": [{"name": "toy", "normalize": "group"}]}
     assert "rollout.rewards.0.normalize: a prompt has one completion; expected completions of at least 2" in problem(

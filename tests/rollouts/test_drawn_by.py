@@ -52,6 +52,19 @@ def test_each_draw_is_of_the_model_that_is_declared(models):
     assert found[0].tolist() != found[1].tolist()
 
 
+def test_a_reference_with_more_logits_draws_no_token_that_the_policy_lacks(models):
+    """The rows past the policy's have all the mass, and are left out of draws and of mixtures."""
+    policy, wide = models[0], build(FOREST["llama"](), seed=1).double()
+    wide.resize_token_embeddings(VOCABULARY + 8)
+    with torch.no_grad():
+        wide.get_output_embeddings().weight[VOCABULARY:] = 100 * wide.get_output_embeddings().weight[:8].abs()
+    asked = (Letters(), PROMPTS, [0, 1], CONFIG)
+    for cls in (XPO, ONLINE["nash_md"]):
+        found = draw_all(policy, Scorer(wide), cls(), *asked, seed=0, rollout=3)
+        assert max(int(one.max()) for one in found) < VOCABULARY
+        assert np.isfinite(found.log_prob).all()
+
+
 def test_all_draws_are_the_policys_unless_something_else_is_declared(models):
     policy, reference = models
     assert drawers(DPO(), CONFIG) == ("policy", "policy")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,11 +79,31 @@ def test_a_judge_that_takes_them_is_given_the_rows_columns_and_who_was_cut():
     assert score([Reward(judge=Exact())], asked, "").tolist() == [[1.0, 0.0, 0.0]]
 
 
+class Waits(Judge):
+    """Returns a coroutine, and is no coroutine function."""
+
+    name = "waits"
+
+    def scores(self, prompts, replies):
+        async def wait():
+            return [float(len(reply)) for reply in replies]
+
+        return wait()
+
+
+def test_a_judge_waits_by_what_it_returns():
+    asked = Asked(["p"] * 2, ["a", "bb"])
+    assert score([Reward(judge=Waits()), given(0, 1)], asked, "").tolist() == [[1, 2], [0, 1]]
+    assert list(asked.scores_of(Waits())) == [1, 2]
+    with pytest.raises(RunFailed, match="the reward given raised"):  # and no warning of a coroutine that never ran
+        score([Reward(judge=Waits()), Reward(judge=Given.model_construct(answer=KeyError("x")))], asked, "")
+
+
 class Longer(Judge):
     """Prefers the longer reply, has no verdict on a question, and gives no scores."""
 
     name = "longer"
-    wrong: float | None = None
+    wrong: Any = None
 
     def prefers(self, prompts, first, second):
         if self.wrong is not None:
@@ -101,6 +122,16 @@ def test_a_judge_that_compares_gives_the_share_of_the_prompts_other_draws_that_i
     assert found[0, 5] == 0.0
     with pytest.raises(RunFailed, match=r"step 2: the reward longer returned 1\.5; expected a number from 0 to 1"):
         score([Reward(judge=Longer(wrong=1.5))], Asked(["p"] * 2, ["a", "b"]), "step 2: ", each=2)
+
+
+@pytest.mark.parametrize(("verdict", "want"), [(np.float32(0.25), 0.25), (True, 1.0), (np.bool_(False), 0.0)])
+def test_a_verdict_is_a_number_of_any_type_or_a_boolean(verdict, want):
+    asked = Asked(["p"] * 2, ["a", "b"])
+    found = score([Reward(judge=Longer.model_construct(wrong=verdict))], asked, "", each=2)
+    assert found.tolist() == [[want, 1 - want]]
+    for wrong in ("1", [1], np.float32(1.5)):
+        with pytest.raises(RunFailed, match="expected a number from 0 to 1, or NaN"):
+            score([Reward(judge=Longer.model_construct(wrong=wrong))], asked, "", each=2)
 
 
 def test_scores_are_raw_and_by_judge():

@@ -76,6 +76,13 @@ def test_labels_are_by_the_mean_or_by_a_number():
     assert chosen(make("kto")).rows_of == [[], []]  # a single prompt has no completion of another one
 
 
+def test_mismatched_completions_are_every_draw_of_the_next_prompt():
+    """Not its best draw alone: KTO's estimate of the KL divergence is over draws of the policy."""
+    trees = chosen(make("kto"), [[0.5, 2.0, -1.0, 3.0], [1.0, 4.0, 3.0, 2.0]], labels=0.7).trees
+    mismatched = [tree.branches[1].tokens.tolist() for tree in trees]
+    assert mismatched == [[5], [6], [6, 6], [4], [2, 2], [2, 2], [1], [3]]
+
+
 def test_lists_are_best_first():
     found = chosen(make("pl_dpo"))
     assert rows(found) == [[[2, 2], [1], [3]]]

@@ -72,6 +72,26 @@ def test_the_gradient_is_the_derivative():
     assert torch.autograd.gradcheck(values, tuple(policy))
 
 
+def test_tokens_of_probability_zero_count_nothing():
+    """Logits of -inf leave values and derivatives as they are without them."""
+    names = ("entropy", "log_collision_prob", "forward_kl", "reverse_kl")
+    generator = torch.Generator().manual_seed(0)
+    logits, ref = torch.randn(2, N, V, generator=generator, dtype=torch.float64)
+    shut, target = torch.full((N, 2), -torch.inf, dtype=torch.float64), torch.arange(N) % V
+    logits.requires_grad_()
+    want = token_statistics(logits, target, names, ref)
+    found = token_statistics(torch.cat([logits, shut], 1), target, names, torch.cat([ref, shut], 1))
+    for one, other in zip(found, want, strict=True):
+        assert torch.allclose(one, other, rtol=1e-12)
+    one, other = (torch.autograd.grad(sum(part[:5]).sum(), logits)[0] for part in (found, want))
+    assert torch.allclose(one, other, rtol=1e-9, atol=1e-14)
+    (apart,) = token_statistics(torch.cat([logits, shut], 1), target, names[2:3], torch.cat([ref, ref[:, :2]], 1))[1:2]
+    assert torch.isposinf(apart).all()
+    assert torch.autograd.gradcheck(
+        lambda x: token_statistics(torch.cat([x, shut], 1), target, names, torch.cat([ref, shut], 1))[:5], logits
+    )
+
+
 def test_a_part_of_the_head_may_be_frozen():
     policy, reference, target = heads()
     frozen = Head(policy.hidden, policy.weight.detach(), None)

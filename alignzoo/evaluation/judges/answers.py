@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import Field, field_validator
 
+from alignzoo.core.door import in_child
 from alignzoo.interfaces.judge import Judge, Prompt
 
 
@@ -18,6 +19,25 @@ def check_pattern(pattern: str | None) -> str | None:
     except re.error as error:
         raise ValueError(f"is no regular expression: {error}") from None
     return pattern
+
+
+SECONDS, CHARACTERS_A_SECOND = 8.0, 100_000.0
+"""Processor time for an expression on replies, and characters that it is longer for by a second."""
+
+
+def searched(judge: str, search: Callable[[str], Any], replies: Sequence[str]) -> list[Any]:
+    """Return a regular expression's finding in each reply, from a child process with limits.
+
+    An expression such as (a+)+$ takes any time on some replies.
+
+    Raises:
+        BadFile: It exceeds the limits.
+    """
+    found: list[Any] = in_child(
+        judge, lambda: [search(reply) for reply in replies], what="a reply", doing="matching its regular expression",
+        seconds=SECONDS + sum(map(len, replies)) / CHARACTERS_A_SECOND, hint="an expression without nested repeats",
+    )  # fmt: skip
+    return found
 
 
 class ExactMatch(Judge):
@@ -46,18 +66,24 @@ class ExactMatch(Judge):
     def scores(
         self, prompts: Sequence[Prompt], replies: Sequence[str], columns: Sequence[Mapping[str, Any]] = ()
     ) -> list[float]:
-        """Return 1 or 0 for each reply, NaN for a row without an answer."""
+        """Return 1 or 0 for each reply, NaN for a row without an answer.
+
+        Raises:
+            BadFile: `extract` takes too long.
+        """
+        own = replies if self.extract is None else searched(f"judge {self.name}", self._extracted, replies)
         return [
             float("nan") if (answer := row.get(self.column)) is None else float(self._is_right(reply, answer))
-            for reply, row in zip(replies, columns or [{}] * len(replies), strict=True)
+            for reply, row in zip(own, columns or [{}] * len(replies), strict=True)
         ]
 
-    def _is_right(self, reply: str, answer: Any) -> bool:
-        if self.extract is not None:
-            found = list(re.finditer(self.extract, reply))
-            if not found:
-                return False
-            reply = found[-1].group(1 if found[-1].re.groups else 0) or ""
+    def _extracted(self, reply: str) -> str | None:
+        found = list(re.finditer(self.extract or "", reply))
+        return found[-1].group(1 if found[-1].re.groups else 0) or "" if found else None
+
+    def _is_right(self, reply: str | None, answer: Any) -> bool:
+        if reply is None:
+            return False
         answers = answer if isinstance(answer, list | tuple) else [answer]
         return self._form(reply) in {self._form(str(one)) for one in answers}
 
@@ -77,6 +103,11 @@ class Regex(Judge):
     _is_pattern = field_validator("pattern")(check_pattern)
 
     def scores(self, prompts: Sequence[Prompt], replies: Sequence[str]) -> list[float]:
-        """Return 1 or 0 for each reply."""
+        """Return 1 or 0 for each reply.
+
+        Raises:
+            BadFile: The expression takes too long.
+        """
         match = re.fullmatch if self.whole else re.search
-        return [float(match(self.pattern, reply) is not None) for reply in replies]
+        found = searched(f"judge {self.name}", lambda reply: match(self.pattern, reply) is not None, replies)
+        return [float(one) for one in found]

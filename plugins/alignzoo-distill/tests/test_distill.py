@@ -112,6 +112,21 @@ def test_distillm2_is_skew_kl_of_the_chosen_and_skew_reverse_kl_of_the_rejected(
     assert objective.loss(pair).tolist() == pytest.approx(torch.stack(want).tolist(), rel=1e-12)
 
 
+def test_what_neither_says_counts_nothing():
+    """A token of which both logits are -inf changes no value and has no gradient."""
+    s, t = normal(0), normal(1)
+    shut = torch.full_like(s[:, :1], -torch.inf)
+    for objective, _ in FORMULAS:
+        narrow, wide = (s.clone().requires_grad_() for _ in range(2))
+        want = divergence(objective, narrow, t)
+        found = divergence(objective, torch.cat([wide, shut], 1), torch.cat([t, shut], 1))
+        assert torch.allclose(found, want, rtol=1e-12), str(objective)
+        for one in (want, found):
+            one.sum().backward()
+        assert torch.allclose(wide.grad, narrow.grad, rtol=1e-9, atol=1e-14), str(objective)
+    assert torch.isposinf(divergence(ForwardKL(), torch.cat([s, shut], 1), torch.cat([t, t[:, :1]], 1))).all()
+
+
 def test_identities():
     s, t = normal(0), normal(1)
     for first, second in (

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import UserError
-from alignzoo.evaluation.judges import math_answers
+from alignzoo.evaluation.judges import answers, math_answers
 from alignzoo.evaluation.judges.answers import ExactMatch, Regex
 from alignzoo.evaluation.judges.length import Length
 from alignzoo.evaluation.judges.math_answers import Math
@@ -48,6 +48,14 @@ def test_regex():
         Regex(pattern="(")
     with pytest.raises(ValidationError, match="is no regular expression"):
         ExactMatch(extract="[")
+
+
+@pytest.mark.parametrize("judge", [Regex(pattern="(a+)+$"), ExactMatch(extract="(a+)+$")])
+def test_an_expression_that_takes_any_time_is_named_by_its_judge(judge, monkeypatch):
+    """The limit is one second of processor time: no busy machine reaches what 2^60 steps take."""
+    monkeypatch.setattr(answers, "SECONDS", 1.0)
+    with pytest.raises(UserError, match=f"judge {judge.name}: matching its regular expression took more than 1"):
+        Asked(["p"], ["a" * 60 + "b"], [{"answer": "a"}]).scores_of(judge)
 
 
 def test_length():

@@ -63,7 +63,7 @@ def one_ulp(monkeypatch):
     if seed:
         from ulps import move_by_one_ulp
 
-        move_by_one_ulp(monkeypatch, int(seed))
+        move_by_one_ulp(monkeypatch, int(seed), by_value=True)
 
 
 @pytest.fixture

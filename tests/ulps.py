@@ -9,15 +9,24 @@ import torch
 from alignzoo.scoring.scorer import Scorer
 
 
-def move_by_one_ulp(monkeypatch: Any, seed: int) -> None:
-    """From now on every forward of a scorer moves each log-prob up or down by a seeded coin."""
+def move_by_one_ulp(monkeypatch: Any, seed: int, by_value: bool = False) -> None:
+    """From now on every forward of a scorer moves each log-prob up or down by a seeded coin.
+
+    With `by_value` equal values move alike, as on one other processor: what is promised to the bit holds there too.
+    """
     dice, forward = torch.Generator().manual_seed(seed), Scorer.forward
+
+    def coin(near: torch.Tensor) -> torch.Tensor:
+        if not by_value:
+            return (torch.rand(near.shape, generator=dice) < 0.5).to(near.device)
+        bits = near.float().contiguous().view(torch.int32).long()
+        return ((bits * 2654435761 + seed * 40503) >> 13) % 2 == 0
 
     def moved(self: Scorer, *arguments: Any, **named: Any) -> dict[str, torch.Tensor]:
         values = forward(self, *arguments, **named)
         if "log_prob" in values:
             near = values["log_prob"].detach()
-            up = (torch.rand(near.shape, generator=dice) < 0.5).to(near.device)
+            up = coin(near)
             ends = torch.full_like(near, torch.inf).where(up, torch.full_like(near, -torch.inf))
             values["log_prob"] = values["log_prob"] + (near.nextafter(ends) - near)
         return values

@@ -92,7 +92,7 @@ def _of_objective(objective: Objective, section: dict[str, Any]) -> Iterator[Fou
 
 
 def _takes_the_only_draw(objective: Objective, count: Any) -> bool:
-    """Return True if draws are learnt from whatever their rewards, such as in on-policy distillation."""
+    """Return True if draws are learnt from whatever their rewards, as in distillation."""
     return count == 1 and all(term.data == "chosen" and "score" not in term.columns for _, term in objective.terms)
 
 

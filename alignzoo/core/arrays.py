@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from alignzoo.core.door import BadFile, open_file, tensors, translate
 
@@ -109,6 +109,17 @@ def spill_to_disk(array: NDArray[Any], folder: Path) -> NDArray[Any]:
             return np.memmap(file, array.dtype, "r", shape=array.shape).view(np.ndarray)
     except OSError:
         return array
+
+
+def offsets_of(lengths: ArrayLike) -> NDArray[np.int64]:
+    """Return the offsets (len + 1,) of consecutive parts, the end of the last one included."""
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def evenly_spaced(count: int, most: int) -> NDArray[np.int64]:
+    """Return at most `most` evenly spaced indices below `count`, 0 among them."""
+    most = min(most, count)
+    return (np.arange(most) * count) // max(1, most)
 
 
 def concat_ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:

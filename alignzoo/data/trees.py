@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from alignzoo.core.arrays import concat_ranges
+from alignzoo.core.arrays import concat_ranges, offsets_of
 
 TokenIds = NDArray[np.int32]
 Spans = NDArray[np.int32]
@@ -210,13 +210,11 @@ class Trees(Sequence[Tree]):
         sizes, spans = np.diff(self.segments)[picked], np.diff(self.span_cuts)[picked]
         own = concat_ranges(self.first[:-1][rows], np.diff(self.first)[rows])
 
-        def cuts(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-            return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-
         return Trees(
             [self.ids[row] for row in rows.tolist()], self.tokens[concat_ranges(self.segments[:-1][picked], sizes)],
-            cuts(sizes), cuts(np.diff(self.trees)[rows]), self.spans[concat_ranges(self.span_cuts[:-1][picked], spans)],
-            cuts(spans), {name: values[own] for name, values in self.columns.items()}, self.mismatched,
+            offsets_of(sizes), offsets_of(np.diff(self.trees)[rows]),
+            self.spans[concat_ranges(self.span_cuts[:-1][picked], spans)], offsets_of(spans),
+            {name: values[own] for name, values in self.columns.items()}, self.mismatched,
             None if self._keys is None else self._keys[own],
         )  # fmt: skip
 

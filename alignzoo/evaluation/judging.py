@@ -75,7 +75,7 @@ def run_judge(
     old, new, chosen = ([line[key].strip() for line in lines] for key in ("before", "after", "chosen"))
     figures: Figures = {}
     try:
-        if type(judge).scores is not Judge.scores:
+        if not judge.only_compares:
             asked = Asked(prompts, old, columns, _finished(lines, "before"))
             before = verdict_values(judge, SCORE, asked.scores_of(judge), len(old), screen.info)
             figures |= _mean("reward_before", before)
@@ -138,7 +138,7 @@ def ask(
         Exception: Whatever the judge raises.
     """
     own = [text.strip() for text in asked.replies]
-    scores, compares = (getattr(type(judge), name) is not getattr(Judge, name) for name in ("scores", "prefers"))
+    scores, compares = not judge.only_compares, type(judge).prefers is not Judge.prefers
     worth = verdict_values(judge, SCORE, replace(asked, replies=own).scores_of(judge), len(own), info) if scores else []
     verdicts: list[Verdict] = [{} for _ in own]
     for verdict, value in zip(verdicts, worth, strict=scores):

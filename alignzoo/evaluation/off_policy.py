@@ -12,9 +12,8 @@ from torch import Tensor
 
 from alignzoo.interfaces.group import Group
 from alignzoo.scoring.batches import BatchBuilder
-from alignzoo.scoring.scored_batch import ScoredBatch
+from alignzoo.scoring.scored_batch import OLD, ScoredBatch
 
-OLD = "old_log_prob"
 DRAWS, RATIOS, SQUARES, TAUGHT, CLIPPED = "draws", "ratios", "squared_ratios", "taught_tokens", "clipped_tokens"
 """Sums that `off_policy` returns and `shares` removes."""
 LARGEST_LOG_RATIO = 300.0
@@ -51,7 +50,7 @@ def off_policy(builder: BatchBuilder, batch: ScoredBatch) -> dict[str, Tensor]:
     )
     taught = kept & (advantage != 0)
     moved = ScoredBatch(batch.rows, batch.counts, batch.lengths, {
-        "moved": (leaf.detach() - batch.values["old_log_prob"]).double(),
+        "moved": (leaf.detach() - batch.values[OLD]).double(),
         "taught": taught.double(),
         "clipped": (taught & (slopes[0] == slopes[1])).double(),
     })  # fmt: skip

@@ -17,6 +17,7 @@ import torch
 
 from alignzoo.core.door import in_child, read_text
 from alignzoo.core.errors import UserError, nearest
+from alignzoo.models.embeddings import embedding_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -109,7 +110,7 @@ def make_room(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, needed
     the others, as transformers does, from the seed. That includes tokens for which the model has rows already, which
     nothing has trained.
     """
-    size = int(model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
+    size = embedding_rows(model)
     if needed > size:
         model.resize_token_embeddings(needed, mean_resizing=False)
     if new := sorted({*getattr(tokenizer, NEW_TOKENS, ()), *range(size, needed)}):

@@ -23,6 +23,7 @@ from alignzoo.core.errors import UserError, nearest
 from alignzoo.core.memory import total_memory
 from alignzoo.data.token_store import vocabulary_size
 from alignzoo.models.adapters import NEW_HEAD, is_adapter, read_adapter
+from alignzoo.models.embeddings import embedding_rows
 from alignzoo.models.from_pretrained import call_from_pretrained
 from alignzoo.models.quantization import prepare_quantized, quantization_options
 
@@ -74,7 +75,7 @@ def load_policy(
     if outputs:
         _name_outputs(model, outputs, seed)
     needed = vocabulary_size(tokenizer)
-    rows = int(model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
+    rows = embedding_rows(model)
     if needed > rows:
         raise UserError(
             f"the tokenizer's ids go up to {needed - 1} and the model has {rows} embeddings", where="model",

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
+from alignzoo.core.arrays import offsets_of
+
 NAME = "shared_prompt"
 SUPPORTED = {"scaling", "sliding_window", "dropout", "is_causal", "position_ids", "use_cache"}
 """Options of an attention function that this one applies, or that have no effect on a forward without dropout."""
@@ -50,7 +52,7 @@ class PromptCache:
 
     def add_prompts(self, lengths: Sequence[int]) -> None:
         """Take a slot for each of some prompts, which the next forward has as one row."""
-        cuts, first = np.concatenate([[0], np.cumsum(lengths)]).tolist(), len(self.lengths)
+        cuts, first = offsets_of(lengths).tolist(), len(self.lengths)
         self._prefill = [(first + i, cuts[i], cuts[i + 1]) for i in range(len(lengths))]
         self.lengths = np.concatenate([self.lengths, lengths]).astype(np.int64)
 

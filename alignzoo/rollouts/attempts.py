@@ -21,6 +21,7 @@ from alignzoo.core.console import Screen
 from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.core.errors import RunFailed
 from alignzoo.data.trees import TokenIds
+from alignzoo.models.embeddings import embedding_rows
 from alignzoo.models.ending import Ending
 from alignzoo.models.tokenizers import decode
 from alignzoo.recipe.rollout import RolloutConfig
@@ -138,7 +139,7 @@ class Attempts:
     ) -> Attempt:
         each = {"": self.config.completions} | ({GREEDY: 1} if self.recipe.objective.greedy_baseline else {})
         counts = {prefix: len(places) * count for prefix, count in each.items()}
-        vocabulary = int(self.policy.model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
+        vocabulary = embedding_rows(self.policy.model)
         drawn = phase(
             attempt, "drawn", lambda: self._draw(rollout, places),
             lambda found: draws_fit(found, counts, self.config.max_new_tokens, vocabulary),

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from alignzoo.core.arrays import concat_ranges
+from alignzoo.core.arrays import concat_ranges, offsets_of
 from alignzoo.core.console import Advance
 from alignzoo.data.trees import TokenIds
 from alignzoo.models.ending import Ending
@@ -41,7 +41,7 @@ class Draws:
         sizes = [len(reply.tokens) for reply in replies]
         return cls(
             np.concatenate([reply.tokens for reply in replies]).astype(np.int32),
-            np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+            offsets_of(sizes),
             np.array([reply.finished for reply in replies]), np.array([reply.log_prob for reply in replies]),
         )  # fmt: skip
 
@@ -58,7 +58,7 @@ class Draws:
         """Join draws of several prompts."""
         lengths = np.concatenate([part.lengths for part in parts])
         return cls(
-            np.concatenate([part.tokens for part in parts]), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            np.concatenate([part.tokens for part in parts]), offsets_of(lengths),
             np.concatenate([part.finished for part in parts]), np.concatenate([part.log_prob for part in parts]),
         )  # fmt: skip
 
@@ -78,7 +78,7 @@ class Draws:
         """Return some draws, in this order."""
         lengths = self.lengths[numbers]
         return Draws(
-            self.tokens[concat_ranges(self.cuts[:-1][numbers], lengths)], np.concatenate([[0], np.cumsum(lengths)]),
+            self.tokens[concat_ranges(self.cuts[:-1][numbers], lengths)], offsets_of(lengths),
             self.finished[numbers], self.log_prob[numbers],
         )  # fmt: skip
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from alignzoo.core.console import Advance
 from alignzoo.data.trees import TokenIds
 from alignzoo.interfaces.objective import Objective
-from alignzoo.models.adapters import disabled_adapters
+from alignzoo.models.embeddings import embedding_rows
 from alignzoo.models.ending import Ending
 from alignzoo.models.mixture import Mixture
 from alignzoo.recipe.rollout import RolloutConfig
@@ -55,39 +54,23 @@ def draw_all(
     """
     names, parts = drawers(objective, config), list[Draws]()
     # A larger model pads the same vocabulary further, and the policy has no rows for that padding.
-    known = int(policy.model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
+    known = embedding_rows(policy.model)
     place = np.zeros((len(prompts), len(names)), np.int64)
     for who in dict.fromkeys(names):
         numbers = columns_of(who, objective, config)
         count = len(prompts) * len(numbers)
         place[:, numbers] = sum(len(part) for part in parts) + np.arange(count).reshape(len(prompts), -1)
-        with _model_of(who, policy, reference) as model:
-            parts.append(
-                draw(
-                    model, tokenizer, prompts, rows, config, seed=seed, rollout=rollout, numbers=numbers.tolist(),
-                    progress=progress, precision=policy.precision, ending=ending,
-                    mixture=_mixture(objective, reference) if who == MIXTURE else None,
-                    vocabulary=None if who == POLICY else known,
-                )
+        scorer = policy if who in (POLICY, MIXTURE) else reference
+        assert scorer is not None
+        with scorer.adapters():
+            found = draw(
+                scorer.model, tokenizer, prompts, rows, config, seed=seed, rollout=rollout, numbers=numbers.tolist(),
+                progress=progress, precision=policy.precision, ending=ending,
+                mixture=_mixture(objective, reference) if who == MIXTURE else None,
+                vocabulary=None if who == POLICY else known,
             )  # fmt: skip
+        parts.append(found)
     return parts[0] if len(parts) == 1 else Draws.concat(parts).take(place.reshape(-1))
-
-
-@contextmanager
-def _model_of(who: str, policy: Scorer, reference: Scorer | None) -> Iterator[PreTrainedModel]:
-    """Provide the model that draws.
-
-    A reference under adapters is the policy's model without them.
-    """
-    if who in (POLICY, MIXTURE):
-        yield policy.model
-        return
-    assert reference is not None
-    if reference.base_alone:
-        with disabled_adapters(reference.model):
-            yield reference.model
-    else:
-        yield reference.model
 
 
 def _mixture(objective: Objective, reference: Scorer | None) -> Mixture:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alignzoo.core.arrays import evenly_spaced
 from alignzoo.core.console import Screen
 from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.data.trees import Branch, TokenIds, Tree, Trees
@@ -68,8 +69,7 @@ def divergence(
     if reference is None or not most:
         return {}
     each = len(draws) // len(prompts)
-    count = min(most, len(draws))
-    chosen = [(i * len(draws)) // count for i in range(count)]
+    chosen = evenly_spaced(len(draws), most).tolist()
     trees = Trees.build(Tree(f"draw {n}", prompts[n // each], (Branch(draws[n]),)) for n in chosen)
     with at_temperature(temperature, policy, reference):
         found = score_rows(policy, trees, budget, screen.info, ("reverse_kl", "entropy"), reference, ranks)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alignzoo.core.arrays import evenly_spaced
 from alignzoo.core.errors import UserError
 from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.data.trees import Branch, TokenIds, Tree, Trees
@@ -84,8 +85,7 @@ class Prompts:
 
     def spaced(self, count: int) -> NDArray[np.int64]:
         """Return the places of at most `count` evenly spaced prompts."""
-        count = min(count, len(self))
-        return (np.arange(count) * len(self)) // max(1, count)
+        return evenly_spaced(len(self), count)
 
     def probes(self, completions: int, new_tokens: int, vocabulary: int) -> Trees:
         """Return some prompts, the longest among them, with random continuations.

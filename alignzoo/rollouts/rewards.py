@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alignzoo.core.concurrency import run_together
+from alignzoo.core.concurrency import run_coroutine, together
 from alignzoo.core.errors import RunFailed, attribute_errors
 from alignzoo.interfaces.judge import Asked
 from alignzoo.recipe.rollout import Reward, RolloutConfig
@@ -81,7 +81,7 @@ def score(rewards: Sequence[Reward], asked: Asked, when: str, each: int = 1) -> 
                     waits[n] = scores
                 else:
                     found[n] = list(scores)
-        found |= zip(waits, run_together([waiting(n) for n in waits]) if waits else [], strict=True)
+        found |= zip(waits, run_coroutine(together([waiting(n) for n in waits])) if waits else [], strict=True)
     finally:
         for coroutine in waits.values():
             coroutine.close()  # without effect on one that has ended

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from alignzoo.core.arrays import offsets_of
 from alignzoo.core.distributed.process_group import Ranks, share_rows
 from alignzoo.data.trees import Trees
 from alignzoo.scoring.forest import lay_out
@@ -39,7 +40,7 @@ class TokenValues:
 def token_cuts(trees: Trees) -> NDArray[np.int64]:
     """Return where the scored tokens of each branch start, (branches + 1,)."""
     scored = np.delete(trees.scored, trees.trees[:-1])
-    return np.concatenate([[0], np.cumsum(scored)]).astype(np.int64)
+    return offsets_of(scored)
 
 
 @torch.no_grad()

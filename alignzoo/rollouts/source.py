@@ -31,12 +31,10 @@ from alignzoo.rollouts.scores import TokenValues, score_rows, token_cuts
 from alignzoo.rollouts.select import Selection, select
 from alignzoo.scoring.advantages import advantage_input, advantages
 from alignzoo.scoring.batches import BatchBuilder
-from alignzoo.scoring.scored_batch import TokenScores
+from alignzoo.scoring.scored_batch import OLD, TokenScores
 from alignzoo.scoring.scorer import Scorer
 
 States = list[dict[str, float]]
-OLD = "old_log_prob"
-"""The log-probs of the policy that drew."""
 HELD_OUT = -1
 """The number of a rollout that held-out draws have, so that every evaluation uses the same random numbers."""
 
@@ -168,7 +166,7 @@ class Rollouts:
         found: dict[str, NDArray[Any]] = {"learnt": learnt} if self.config.max_attempts > 1 else {}
         group = objective.data == "group"
         if len(trees):
-            if group and (self.calendar.updates > 1 or objective.advantage_reads_log_probs):
+            if self._keeps_old:
                 found[OLD] = self._log_probs(self.scorer, trees)
             if objective.reference in ("sequence", "token"):
                 if self.config.reference == "start":
@@ -184,6 +182,12 @@ class Rollouts:
             self.config.temperature, self.budget, self.screen, self.ranks,
         )  # fmt: skip
 
+    @property
+    def _keeps_old(self) -> bool:
+        """True if a later update, or `advantage`, reads log-probs at the time of drawing."""
+        reads = self.calendar.updates > 1 or self.objective.advantage_reads_log_probs
+        return self.objective.data == "group" and reads
+
     def _log_probs(self, scorer: Scorer, trees: Trees) -> NDArray[np.float32]:
         return score_rows(scorer, trees, self.budget, self.screen.info, ranks=self.ranks)["log_prob"]
 
@@ -193,7 +197,7 @@ class Rollouts:
         forms = {"learnt": Form(np.int64, (learnt,))} if config.max_attempts > 1 else {}
         if len(chosen.trees):
             tokens = Form(np.float32, (int(token_cuts(chosen.trees)[-1]),))
-            if group and (self.calendar.updates > 1 or objective.advantage_reads_log_probs):
+            if self._keeps_old:
                 forms[OLD] = tokens
             if objective.reference in ("sequence", "token"):
                 forms["ref_log_prob"] = tokens

@@ -18,7 +18,7 @@ from torch.nn.functional import linear
 
 from alignzoo.interfaces.requirements import CONSTANT, TokenStatistic
 from alignzoo.models.logits import _wide, token_statistics
-from alignzoo.scoring.lm_head import BLOCK_BYTES, KEPT_BYTES, _added
+from alignzoo.scoring.lm_head import KEPT_BYTES, _added, block_rows
 
 SLICE_BYTES = {"cpu": 2**25, "cuda": 2**27}
 """Logits of one head that are computed at a time. The product gains nothing from more."""
@@ -93,7 +93,7 @@ class _HeadStatistics(torch.autograd.Function):
         found, kept, held = [], [], 0
         for part, wanted, ref in _cut(ctx.rows, hidden, target, reference and reference.hidden):
             both = linear(part, weight, bias), _reference_logits(ref, reference)
-            blocks = _cut(_block_rows(both[0]), both[0], wanted, both[1])
+            blocks = _cut(block_rows(both[0]), both[0], wanted, both[1])
             found += [asked.of(_wide(logits), wanted_here, other) for logits, wanted_here, other in blocks]
             size = sum(one.nbytes for one in both if one is not None)
             keep = learns and held + size <= KEPT_BYTES
@@ -135,7 +135,7 @@ def _differentiate(
 ) -> None:
     """Replace a slice's logits by their gradient, given that of some statistics, by number."""
     start = 0
-    for block, wanted, other in _cut(_block_rows(logits), logits, target, ref_logits):
+    for block, wanted, other in _cut(block_rows(logits), logits, target, ref_logits):
         with torch.enable_grad():
             leaf = _wide(block).detach().requires_grad_()
             found = asked.of(leaf, wanted, other)
@@ -158,7 +158,3 @@ def _cut(
 
 def _reference_logits(hidden: Tensor | None, reference: Head | None) -> Tensor | None:
     return None if hidden is None or reference is None else linear(hidden, reference.weight, reference.bias)
-
-
-def _block_rows(logits: Tensor) -> int:
-    return max(1, BLOCK_BYTES.get(logits.device.type, 2**27) // (logits.shape[1] * 4))

@@ -83,9 +83,8 @@ def _exponentiate(logits: Tensor) -> tuple[Tensor, Tensor]:
     Both are float32 or float64.
     """
     wide = torch.promote_types(logits.dtype, torch.float32)
-    rows = max(1, BLOCK_BYTES.get(logits.device.type, 2**27) // (logits.shape[1] * 4))
     tops, totals = [], []
-    for block in logits.split(rows):
+    for block in logits.split(block_rows(logits)):
         values = block.to(wide)  # the same tensor if it is wide already
         top = values.amax(1)
         values.sub_(top[:, None]).exp_()
@@ -94,6 +93,11 @@ def _exponentiate(logits: Tensor) -> tuple[Tensor, Tensor]:
         if values is not block:
             block.copy_(values)
     return torch.cat(tops), torch.cat(totals)
+
+
+def block_rows(logits: Tensor) -> int:
+    """Return how many rows of logits (N, V) are a block of BLOCK_BYTES."""
+    return max(1, BLOCK_BYTES.get(logits.device.type, 2**27) // (logits.shape[1] * 4))
 
 
 def _added(total: Tensor | None, part: Tensor) -> Tensor:

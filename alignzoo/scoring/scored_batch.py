@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alignzoo.core.arrays import concat_ranges
+from alignzoo.core.arrays import concat_ranges, offsets_of
 from alignzoo.models.logits import per_sequence
 from alignzoo.scoring.scorer import PER_SEQUENCE
 
@@ -23,6 +23,8 @@ class TokenScores(Protocol):
         """Return the log-probs of one branch, (n,), in nats."""
 
 
+OLD = "old_log_prob"
+"""Name of the log-probs under the policy that drew."""
 NAMED = "ref_log_prob of {}"
 """The value that holds the log-probs under a named reference."""
 
@@ -44,8 +46,8 @@ class ScoredBatch:
     """
 
     def __post_init__(self) -> None:
-        self.offsets = np.concatenate([[0], np.cumsum(self.lengths)])
-        self.first = np.concatenate([[0], np.cumsum(self.counts)])
+        self.offsets = offsets_of(self.lengths)
+        self.first = offsets_of(self.counts)
 
     @property
     def like(self) -> Tensor:

@@ -205,7 +205,7 @@ class Scorer(nn.Module):
     def _hidden_sum(self, forest: Forest, hidden: Tensor) -> Tensor:
         """Sum the last hidden states that predict each sequence's scored tokens, (S, d)."""
         if self.whole_head:  # those are logits
-            with self._adapters():
+            with self.adapters():
                 hidden = self.model.base_model(**self._inputs(forest), use_cache=False)[0].flatten(0, 1)[forest.slot]
         lengths = forest.offsets.diff()
         owner = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
@@ -218,12 +218,13 @@ class Scorer(nn.Module):
         With `whole_head`, return logits (N, V).
         """
         inputs = self._inputs(forest)
-        with self._adapters():
+        with self.adapters():
             if self.whole_head:
                 return self.model(**inputs, use_cache=False).logits.flatten(0, 1)[forest.slot]
             return self.model.base_model(**inputs, use_cache=False)[0].flatten(0, 1)[forest.slot]
 
-    def _adapters(self) -> AbstractContextManager[None]:
+    def adapters(self) -> AbstractContextManager[None]:
+        """Turn the model's adapters off inside the block if its base is what is scored."""
         return disabled_adapters(self.model) if self.base_alone else nullcontext()
 
     def _plain_head(self, hidden: Tensor) -> Head | None:
@@ -237,7 +238,7 @@ class Scorer(nn.Module):
     def _logits(self, hidden: Tensor) -> Tensor:
         if self.whole_head:
             return self._cooled(_wide(hidden))[0]
-        with self._adapters():
+        with self.adapters():
             logits = self.model.get_output_embeddings()(hidden)
         cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
         if cap is not None:

@@ -12,20 +12,8 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from process import Clock
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
-
-
-class Timing(TrainerCallback):
-    """Times each step."""
-
-    def __init__(self, clock):
-        self.clock = clock
-
-    def on_step_begin(self, *args, **kwargs):
-        self.clock.begin()
-
-    def on_step_end(self, *args, **kwargs):
-        self.clock.end()
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl_timing import Timing
 
 
 def vowels(completions, **_):

@@ -16,7 +16,7 @@ from process import Clock
 from torch.utils.data import SequentialSampler
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
-from trl_steps import Timing
+from trl_timing import Timing
 
 
 class Recording(SFTTrainer):

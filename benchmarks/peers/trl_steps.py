@@ -15,8 +15,9 @@ import torch
 from datasets import Dataset
 from process import Clock
 from torch.utils.data import SequentialSampler
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer
+from trl_timing import Timing
 
 
 class Recording(DPOTrainer):
@@ -43,21 +44,6 @@ class Recording(DPOTrainer):
         loss = super().training_step(*args, **kwargs)
         self.losses.append(float(loss))  # of one micro-batch, divided by how many there are
         return loss
-
-
-class Timing(TrainerCallback):
-    """A step from its first micro-batch to the end of the optimizer's step: collating and logging are outside of it."""
-
-    def __init__(self, clock):
-        self.clock = clock
-
-    def on_step_begin(self, *args, **kwargs):
-        self.clock.begin()
-
-    def on_step_end(self, *args, **kwargs):
-        if torch.cuda.is_initialized():
-            torch.cuda.synchronize()
-        self.clock.end()
 
 
 def main(asked: dict, out: Path) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from datasets import load_dataset
 from process import Clock
-from transformers import TrainerCallback
 from trl import DPOConfig, DPOTrainer
+from trl_timing import Timing
 
 
 class Recording(DPOTrainer):
@@ -25,17 +25,6 @@ class Recording(DPOTrainer):
         found = super()._precompute_ref_logps(*args, **kwargs)
         self.reference_seconds += time.perf_counter() - began
         return found
-
-
-class Timing(TrainerCallback):
-    def __init__(self, clock):
-        self.clock = clock
-
-    def on_step_begin(self, *args, **kwargs):
-        self.clock.begin()
-
-    def on_step_end(self, *args, **kwargs):
-        self.clock.end()
 
 
 def main(asked: dict, out: Path) -> None:

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from alignzoo.models.logits import token_statistics
 from alignzoo.scoring import head_statistics as module
+from alignzoo.scoring import lm_head
 from alignzoo.scoring.head_statistics import Head, head_statistics
 
 N, D, V = 11, 6, 17
@@ -39,7 +40,7 @@ def slices(request, monkeypatch):
     """Sizes in bytes such that a slice has all rows, or 4 of them with blocks of 3, and the bytes that are kept."""
     if request.param != "one slice":
         monkeypatch.setitem(module.SLICE_BYTES, "cpu", 4 * V * 8)
-        monkeypatch.setitem(module.BLOCK_BYTES, "cpu", 3 * V * 4)
+        monkeypatch.setitem(lm_head.BLOCK_BYTES, "cpu", 3 * V * 4)
     if request.param == "slices computed again":
         monkeypatch.setattr(module, "KEPT_BYTES", 2 * 4 * V * 8)  # the first slice alone
 

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from alignzoo.core.door import in_child
+from alignzoo.evaluation.judges.answer_judge import AnswerJudge
 from alignzoo.interfaces.judge import Judge, Prompt
 
 
@@ -40,7 +41,7 @@ def searched(judge: str, search: Callable[[str], Any], replies: Sequence[str]) -
     return found
 
 
-class ExactMatch(Judge):
+class ExactMatch(AnswerJudge):
     """Score 1 for a reply that equals the answer in its row, and 0 for any other.
 
     Spaces around both are ignored. A list in the column has several right answers. A row without the column has no
@@ -59,10 +60,6 @@ class ExactMatch(Judge):
 
     _is_pattern = field_validator("extract")(check_pattern)
 
-    def columns_read(self) -> tuple[str, ...]:
-        """Return the column of the answers."""
-        return (self.column,)
-
     def scores(
         self, prompts: Sequence[Prompt], replies: Sequence[str], columns: Sequence[Mapping[str, Any]] = ()
     ) -> list[float]:
@@ -73,8 +70,8 @@ class ExactMatch(Judge):
         """
         own = replies if self.extract is None else searched(f"judge {self.name}", self._extracted, replies)
         return [
-            float("nan") if (answer := row.get(self.column)) is None else float(self._is_right(reply, answer))
-            for reply, row in zip(own, columns or [{}] * len(replies), strict=True)
+            float("nan") if answer is None else float(self._is_right(reply, answer))
+            for reply, answer in zip(own, self.answers(columns, replies), strict=True)
         ]
 
     def _extracted(self, reply: str) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import httpx2
 from pydantic import Field
 
+from alignzoo.core.concurrency import together
 from alignzoo.core.errors import NotWritten
 from alignzoo.core.paths import cache_root
 from alignzoo.evaluation.judges.endpoint import Endpoint, address_in, from_environment
@@ -102,12 +103,8 @@ class EndpointJudge(Judge):
                 with suppress(NotWritten):  # a full disk costs no verdict; it is asked for again next time
                     cache.put(keys[question], verdict, self.model)
 
-        try:
-            async with endpoint.client() as client, asyncio.TaskGroup() as group:
-                for question in unknown:
-                    group.create_task(ask(question))
-        except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+        async with endpoint.client() as client:
+            await together(ask(question) for question in unknown)
         return found
 
     async def _ask(

@@ -11,13 +11,14 @@ from pydantic import Field
 
 from alignzoo.core.door import BadFile, in_child
 from alignzoo.core.errors import UserError
-from alignzoo.interfaces.judge import Judge, Prompt
+from alignzoo.evaluation.judges.answer_judge import AnswerJudge
+from alignzoo.interfaces.judge import Prompt
 
 SECONDS, PAIRS_A_SECOND = 5.0, 10.0
 """Processor time for comparing answers with replies, and pairs that it is longer for by a second."""
 
 
-class Math(Judge):
+class Math(AnswerJudge):
     """Score 1 if a reply's last mathematical expression equals its row's answer, else 0.
 
     math-verify reads both as LaTeX or as a plain expression, what is boxed first. A row without the column, or with an
@@ -42,10 +43,6 @@ class Math(Judge):
                 hint="pip install 'alignzoo[math]'",
             )  # fmt: skip
 
-    def columns_read(self) -> tuple[str, ...]:
-        """Return the column of the answers."""
-        return (self.column,)
-
     def scores(
         self, prompts: Sequence[Prompt], replies: Sequence[str], columns: Sequence[Mapping[str, Any]] = ()
     ) -> list[float]:
@@ -55,7 +52,7 @@ class Math(Judge):
             UserError: math-verify is not installed.
         """
         self.ready()
-        golds = [row.get(self.column) for row in columns or [{}] * len(replies)]
+        golds = self.answers(columns, replies)
         pairs = [(str(gold), reply) for gold, reply in zip(golds, replies, strict=True) if gold is not None]
         known = compared(list(dict.fromkeys(pairs)), self.digits)
         nothing = float("nan")

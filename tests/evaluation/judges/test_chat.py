@@ -12,10 +12,9 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 
 import pytest
-from evaluation.judges.server import Answer, serving
+from evaluation.judges.server import KEY, Answer
 from pydantic import ValidationError
 
 from alignzoo.core.console import Screen
@@ -28,7 +27,6 @@ from alignzoo.evaluation.judges.verdict_cache import Verdicts, verdict_key
 from alignzoo.evaluation.judging import judge_key, run_judge
 from alignzoo.registry.lookup import registry
 
-KEY = "sk-not-to-be-seen-0123456789"
 PROMPTS = ["What is a fjord?", "What is a fjord?", "Hello"]
 FIRST = ["An arm of the sea.", "Dunno.", "Hi!"]
 SECOND = ["No idea.", "A long inlet of the sea.", "Hi!"]
@@ -44,21 +42,6 @@ def by_length(asked, before: int) -> Answer:
     """Prefers the longer reply, wherever it stands."""
     a, b = map(len, shown(asked))
     return Answer("A" if a > b else "B" if b > a else "tie")
-
-
-@pytest.fixture
-def serve(monkeypatch):
-    """`serve(behavior)`: a server, and the environment that leads to it."""
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    with ExitStack() as stack:
-
-        def start(behavior=by_length):
-            server = stack.enter_context(serving(behavior))
-            monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-            return server
-
-        yield start
 
 
 def chat(**fields) -> Chat:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import re
 import threading
-from contextlib import ExitStack
 
 import pytest
-from evaluation.judges.server import Answer, serving
+from evaluation.judges.server import Answer
 from pydantic import ValidationError
 
 from alignzoo.core.errors import RunFailed
@@ -24,21 +23,6 @@ REPLIES = ["Hi!", "Good morning to you!", "See you."]
 def by_length(asked, before: int) -> Answer:
     reply = re.search(r"\[Reply\]\n(.*?)\n\n\[End", asked.question, re.DOTALL)[1]
     return Answer(f"It is fine.\nScore: {min(10, len(reply))}")
-
-
-@pytest.fixture
-def serve(monkeypatch):
-    """`serve(behavior)`: a server, and the environment that leads to it."""
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-none")
-    with ExitStack() as stack:
-
-        def start(behavior=by_length):
-            server = stack.enter_context(serving(behavior))
-            monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-            return server
-
-        yield start
 
 
 def judge(**fields) -> ChatScore:

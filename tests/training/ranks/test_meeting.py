@@ -103,6 +103,7 @@ def test_the_port_of_spawned_processes_is_held_from_its_choice_on(monkeypatch):
     assert spawn.run_on(2) == 0
     (rank, free, held, port, env), (other, _, nothing, same, others) = seen
     assert (rank, other, free, held, nothing, same) == ("0", "1", 0, [port], [], port)
-    assert launch.LISTENER in env and launch.LISTENER not in others
+    assert launch.LISTENER in env
+    assert launch.LISTENER not in others
     with socket.socket() as after:
         after.bind(("127.0.0.1", port))

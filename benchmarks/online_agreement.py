@@ -49,7 +49,7 @@ REWARD = '''"""A reward of the token ids, the same for all completions of some p
 def pattern(prompts, completions, completion_ids):
     """Return a number between 0 and 1."""
     return [
-        0.3 if prompt.startswith("same") else sum(id * id % 7 for id in ids) / (6 * len(ids)) + len(ids) / 97
+        {constant} if prompt.startswith("same") else sum(id * id % 7 for id in ids) / (6 * len(ids)) + len(ids) / 97
         for prompt, ids in zip(prompts, completion_ids)
     ]
 '''
@@ -78,6 +78,8 @@ class Case:
     temperature: float = 1.0
     equal: bool = True
     """One prompt of each update has equal rewards."""
+    constant: float = 0.5
+    """These rewards."""
     rate: float = RATE
     completions: tuple[int, ...] = (4,)
 
@@ -93,9 +95,18 @@ def dapo(low: float, high: float) -> dict[str, Any]:
 
 TRL_DAPO = {"loss_type": "dapo", "beta": 0.0, "epsilon": 0.2, "epsilon_high": 0.28}
 TRL_BNPO = {"loss_type": "bnpo", "beta": 0.0, "epsilon": 0.2}
-TRL_GRPO = {"loss_type": "grpo", "epsilon": 0.2}
+TRL_GRPO = {"loss_type": "grpo", "epsilon": 0.2, "use_bias_correction_kl": False}
 EQUAL = "TRL also counts the tokens of prompts with equal rewards, which DAPO leaves out of the batch"
 RATIO = "TRL's loss is -rho A with the ratio rho of the completion, alignzoo's -A log pi: the same gradient at rho = 1"
+CORRECTED = (
+    "By default (`use_bias_correction_kl`) TRL multiplies k3 by the ratio, as DeepSeek-V3.2 does; alignzoo has the GRPO paper's "
+    "k3. At a ratio of 1 the loss is the same, and the gradient is not"
+)
+ROUNDED = (
+    "TRL takes a group's mean in float32. That of eight rewards of 0.3 is off by one unit in the last place, and over the "
+    "deviation plus 1e-4 each of them has an advantage of 3e-4, which in exact arithmetic is 0, as alignzoo's is"
+)
+MARKS = {EQUAL: 1, RATIO: 2, CORRECTED: 3, ROUNDED: 4}
 CASES = {
     "grpo, beta 0": Case({"name": "grpo", "beta": 0.0}, "grpo", TRL_GRPO | {"beta": 0.0}, more={"beta": 0.0}, completions=BOTH),
     "grpo, beta 0.04": Case(
@@ -110,6 +121,14 @@ CASES = {
     "grpo, beta 0.04, three updates a rollout": Case(
         {"name": "grpo", "beta": 0.04, "clip": 0.05}, "grpo", TRL_GRPO | {"beta": 0.04, "epsilon": 0.05},
         more={"beta": 0.04, "clip": 0.05}, epochs=3, completions=BOTH,
+    ),
+    "grpo, beta 0.04, TRL's default KL": Case(
+        {"name": "grpo", "beta": 0.04}, "grpo", {"loss_type": "grpo", "epsilon": 0.2, "beta": 0.04}, "grpo_corrected",
+        CORRECTED, more={"beta": 0.04}, completions=BOTH,
+    ),
+    "grpo, beta 0, equal rewards of 0.3": Case(
+        {"name": "grpo", "beta": 0.0}, "grpo", TRL_GRPO | {"beta": 0.0}, "grpo_rounded", ROUNDED, more={"beta": 0.0},
+        constant=0.3, completions=(8,),
     ),
     "dr_grpo": Case(
         {"name": "dr_grpo"}, "dr_grpo", {"loss_type": "dr_grpo", "scale_rewards": "none", "beta": 0.0, "epsilon": 0.2},
@@ -171,7 +190,7 @@ def write_recipe(folder: Path, name: str, case: Case, shape: str, each: int) -> 
     """Write alignzoo's recipe of a case, with its prompts."""
     own = folder / name
     (own / "data").mkdir(parents=True)
-    (own / "reward.py").write_text(REWARD)
+    (own / "reward.py").write_text(REWARD.replace("{constant}", repr(case.constant)))
     (own / "online.py").write_text(ONLINE.format(path=str(ROOT / "plugins" / "alignzoo-online")))
     for part, texts in (("train", prompts(case)), ("test", ["w1 w2 w3"])):
         (own / "data" / f"{part}.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
@@ -293,10 +312,10 @@ def write(results: dict[str, dict[str, list[dict]]], versions: dict[str, str]) -
     lines = [
         "# Online updates beside TRL", "",
         f"Command: `python benchmarks/online_agreement.py --trl-python PYTHON --write` ({about}; {platform.machine()}).", "",
-        f"The first {UPDATES} AdamW updates (learning rate {RATE:g}) of random-weight models, float32, {PROMPTS} prompts of 3 to "
+        f"The first {UPDATES} AdamW updates (learning rate {RATE:g}; gspo 5e-06) of random-weight models, float32, {PROMPTS} prompts of 3 to "
         f"12 tokens an update, G completions of at most {LIMIT} tokens each, some ended and some cut; one prompt of an update "
         "has equal rewards unless the case says otherwise. TRL's trainers are given alignzoo's completions and rewards; "
-        "everything else is theirs. The third side is the published formula in float64, one sequence at a time, with updates "
+        "everything else is theirs. The third side is the published formula in float64, each sequence a row, with updates "
         "of its own.", "",
         "Gradients: the norm of the difference over the norm, all parameters together. Losses: the absolute difference. Each "
         f"figure is the largest of the {UPDATES} updates. Limits: {GRADIENT:g} and {LOSS:g}.", "",
@@ -310,9 +329,8 @@ def write(results: dict[str, dict[str, list[dict]]], versions: dict[str, str]) -
             case = CASES[name]
             keys = ("gradient", "alignzoo_gradient", "trl_gradient", "loss", "alignzoo_loss", "trl_loss")
             figures = [f"{worst(found, key):.1e}" for key in keys]
-            if case.trl_form:
-                figures[0] += " (1)" if case.why == EQUAL else ""
-                figures[3] += " (1)" if case.why == EQUAL else " (2)"
+            for at in (0, 3) if case.trl_form else ():
+                figures[at] += f" ({MARKS[case.why]})"
             lines.append(
                 f"| {name} | {NAMES[shape]} | {each} | {' | '.join(figures)} | {sum(one['clipped'] for one in found)} |"
             )
@@ -327,18 +345,17 @@ def write(results: dict[str, dict[str, list[dict]]], versions: dict[str, str]) -
 
 def notes(results: dict[str, dict[str, list[dict]]]) -> list[str]:
     """Return what the marked differences are, with their size in float64."""
-
-    def largest(why: str, key: str) -> str:
-        own = [name for name, case in CASES.items() if case.why == why]
-        return f"{max(worst(cases[name], key) for cases in results.values() for name in own if name in cases):.1e}"
-
-    return [
-        f"(1) {EQUAL}. So its gradient is smaller, by the share of tokens that those prompts have. In float64 the two formulas "
-        f"differ by up to {largest(EQUAL, 'forms_gradient')} (gradient) and {largest(EQUAL, 'forms_loss')} (loss); each side "
-        "agrees with its own.", "",
-        f"(2) {RATIO}. In float64 the formulas' gradients differ by up to {largest(RATIO, 'forms_gradient')}, their losses by "
-        f"{largest(RATIO, 'forms_loss')}; each side agrees with its own.",
-    ]  # fmt: skip
+    found = []
+    for why, mark in MARKS.items():
+        lines = [own for cases in results.values() for name, own in cases.items() if CASES[name].why == why]
+        gradient, loss = (
+            max((worst(own, f"forms_{what}") for own in lines), default=0.0) for what in ("gradient", "loss")
+        )
+        found += [
+            f"({mark}) {why}. In float64 the two formulas differ by up to {gradient:.1e} (gradient) and {loss:.1e} (loss). Each "
+            "side agrees with its own.", "",
+        ]  # fmt: skip
+    return found[:-1]
 
 
 def main() -> int:

@@ -53,15 +53,29 @@ class Update:
         return [[value(*one) for one in zip(*group, strict=True)] for group in groups]
 
 
-def grpo(u: Update) -> Tensor:
+def grpo(u: Update, corrected: bool = False, advantage: Tensor | None = None) -> Tensor:
     """2402.03300, equations 3 and 4."""
     beta, clip = u.settings["beta"], u.settings.get("clip", 0.2)
 
     def of(new: Tensor, old: Tensor, ref: Tensor, a: Tensor) -> Tensor:
-        k3 = (ref - new).exp() - 1 - (ref - new)
-        return (u.surrogate((new - old).exp(), a, clip, clip) + beta * k3).mean()
+        ratio = (new - old).exp()
+        k3 = ((ref - new).exp() - 1 - (ref - new)) * (ratio if corrected else 1)
+        return (u.surrogate(ratio, a, clip, clip) + beta * k3).mean()
 
-    return mean(u.each(of, u.standardized()))
+    return mean(u.each(of, u.standardized() if advantage is None else advantage))
+
+
+def grpo_corrected(u: Update) -> Tensor:
+    """TRL's default: k3 times the ratio (DeepSeek-V3.2, 2512.02556)."""
+    return grpo(u, corrected=True)
+
+
+def grpo_rounded(u: Update) -> Tensor:
+    """GRPO with advantages computed in float32, as TRL's are."""
+    reward = u.reward.float()
+    centered = reward - reward.nanmean(1, keepdim=True)
+    deviation = (centered.square().sum(1, keepdim=True) / (reward.shape[1] - 1)).sqrt()
+    return grpo(u, advantage=(centered / (deviation + 1e-4)).double())
 
 
 def dr_grpo(u: Update) -> Tensor:
@@ -136,7 +150,12 @@ def mean(values: list[list[Tensor]]) -> Tensor:
     return torch.stack([one for group in values for one in group]).mean()
 
 
-FORMS = {one.__name__: one for one in (grpo, dr_grpo, token_mean, token_mean_of_spread, gspo, cispo, rloo, rloo_ratio)}
+FORMS = {
+    one.__name__: one
+    for one in (
+        grpo, grpo_corrected, grpo_rounded, dr_grpo, token_mean, token_mean_of_spread, gspo, cispo, rloo, rloo_ratio,
+    )
+}  # fmt: skip
 
 
 def updates(model: Path, form: str, settings: dict[str, Any], rollouts: Sequence[dict], count: int) -> list[dict]:

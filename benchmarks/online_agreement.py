@@ -309,9 +309,10 @@ def passes(case: Case, lines: list[dict[str, Any]]) -> bool:
 def write(results: dict[str, dict[str, list[dict]]], versions: dict[str, str]) -> str:
     """Return the table, and write it and the figures of every update."""
     about = ", ".join(f"{key} {value}" for key, value in (versions | {"alignzoo": alignzoo.__version__}).items())
+    only = "" if results.keys() == set(CELLS) else f" --only {' '.join(results)}"
     lines = [
         "# Online updates beside TRL", "",
-        f"Command: `python benchmarks/online_agreement.py --trl-python PYTHON --write` ({about}; {platform.machine()}).", "",
+        f"Command: `python benchmarks/online_agreement.py --trl-python PYTHON{only} --write` ({about}; {platform.machine()}).", "",
         f"The first {UPDATES} AdamW updates (learning rate {RATE:g}; gspo 5e-06) of random-weight models, float32, {PROMPTS} prompts of 3 to "
         f"12 tokens an update, G completions of at most {LIMIT} tokens each, some ended and some cut; one prompt of an update "
         "has equal rewards unless the case says otherwise. TRL's trainers are given alignzoo's completions and rewards; "

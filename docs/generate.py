@@ -29,6 +29,7 @@ from alignzoo.cli.parameters import parameters
 from alignzoo.compare.spec import Comparison, Sampling
 from alignzoo.interfaces.data_source import DataSource
 from alignzoo.interfaces.model_source import Lora, ModelSource
+from alignzoo.recipe.critic import CriticConfig
 from alignzoo.recipe.rollout import Reward, RolloutConfig
 from alignzoo.recipe.schema import (
     SGD,
@@ -190,6 +191,8 @@ def keys() -> Iterator[str]:
     yield from table("Rollout", "rollout.", RolloutConfig)
     beside = create_model("Beside", judge=(Any, None))
     yield from table("Reward, beside the keys of its judge", "rollout.rewards[].", Reward, beside)
+    of_model = create_model("OfModel", model=(Any, None))
+    yield from table("Critic, beside the keys of its model", "critic.", CriticConfig, of_model)
     yield from table("Eval", "eval.", EvalConfig)
     yield from table("Replies", "eval.replies.", RepliesConfig)
     yield from table("Model, every source", "model.", ModelSource)

@@ -56,14 +56,16 @@ def own_process(monkeypatch):
     monkeypatch.setattr(redaction, "_registered", set())
 
 
-@pytest.fixture(autouse=True)
-def one_ulp(monkeypatch):
-    """Under ALIGNZOO_TEST_ULP=seed every model's log-probs move by one ulp each."""
+@pytest.fixture(autouse=True, scope="session")
+def one_ulp():
+    """Under ALIGNZOO_TEST_ULP=seed every model's log-probs move by one ulp each, in the fixtures of a module too."""
     seed = os.environ.get("ALIGNZOO_TEST_ULP")
-    if seed:
-        from ulps import move_by_one_ulp
+    with pytest.MonkeyPatch.context() as patch:
+        if seed:
+            from ulps import move_by_one_ulp
 
-        move_by_one_ulp(monkeypatch, int(seed), by_value=True)
+            move_by_one_ulp(patch, int(seed), by_value=True)
+        yield
 
 
 @pytest.fixture

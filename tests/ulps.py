@@ -10,7 +10,7 @@ from alignzoo.scoring.scorer import Scorer
 
 
 def move_by_one_ulp(monkeypatch: Any, seed: int, by_value: bool = False) -> None:
-    """From now on every forward of a scorer moves each log-prob up or down by a seeded coin.
+    """From now on every forward of a scorer moves each log-prob, a live reference's too, up or down by a seeded coin.
 
     With `by_value` equal values move alike, as on one other processor: what is promised to the bit holds there too.
     """
@@ -24,11 +24,11 @@ def move_by_one_ulp(monkeypatch: Any, seed: int, by_value: bool = False) -> None
 
     def moved(self: Scorer, *arguments: Any, **named: Any) -> dict[str, torch.Tensor]:
         values = forward(self, *arguments, **named)
-        if "log_prob" in values:
-            near = values["log_prob"].detach()
+        for name in {"log_prob", "ref_log_prob"} & set(values):
+            near = values[name].detach()
             up = coin(near)
             ends = torch.full_like(near, torch.inf).where(up, torch.full_like(near, -torch.inf))
-            values["log_prob"] = values["log_prob"] + (near.nextafter(ends) - near)
+            values[name] = values[name] + (near.nextafter(ends) - near)
         return values
 
     monkeypatch.setattr(Scorer, "forward", moved)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import resource
+import select
 import signal
 import sys
 import tempfile
@@ -102,10 +103,14 @@ def _raised(said: str) -> str:
 
 
 def _wait(pid: int) -> tuple[int, resource.struct_rusage, bool]:
-    worked, since, pause = 0, time.monotonic(), 0.002
+    worked, since, ended = 0, time.monotonic(), select.poll()
+    handle = os.pidfd_open(pid)
+    ended.register(handle, select.POLLIN)
     while True:
+        ended.poll(1000)
         done, status, usage = os.wait4(pid, os.WNOHANG)
         if done:
+            os.close(handle)
             _kill_group(pid)  # what it left behind
             return status, usage, False
         if time.monotonic() - since > HANG_SECONDS:
@@ -113,8 +118,7 @@ def _wait(pid: int) -> tuple[int, resource.struct_rusage, bool]:
             if ticks == worked:
                 break
             worked, since = ticks, time.monotonic()
-        time.sleep(pause)
-        pause = min(pause * 1.5, 0.05)
+    os.close(handle)
     _kill_group(pid)
     _, status, usage = os.wait4(pid, 0)
     return status, usage, True

@@ -14,6 +14,7 @@ adds to them, so that a series can be run in parts.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import json
 import os
@@ -69,6 +70,8 @@ class Fuzzer:
         from alignzoo.registry.lookup import registry
 
         registry().find("objective", "dpo")  # the built-ins are found and hashed once
+        gc.collect()
+        gc.freeze()  # a child's collector would copy the pages of all that this process has
 
     def folder(self, case: cases.Case) -> Path:
         """A fresh copy of a case's place, with its edits."""

@@ -51,6 +51,7 @@ RETURNS = "def returns(self, group): return group.completions.tokens.old_value"
         (["head = 'scalar'", "reference = 'none'", "tokens = True"], "a scalar head has no log-probs"),
             (["data = 'group'", "scope = 'batch'"], "`data = \"group\"` needs `scope = \"example\"`"),
         (["data = 'group'", "head = 'scalar'", "reference = 'none'"], "`data = \"group\"` needs a language model"),
+        (['data = "chosen"', "given_chosen = True"], "`given_chosen` needs `data = \"pair\"`"),
         (["greedy_baseline = True"], "`greedy_baseline` need `data = \"group\"`"),
         ([SYNC], "`reference_update` needs `reference = \"moving\"`"),
         (["reference = 'moving'"], "`reference = \"moving\"` needs `reference_update`"),

@@ -34,6 +34,7 @@ COMMANDS = {
     "data": "Look at a recipe's data: `inspect RECIPE`.",
     "score": "Write every row's log-probs under policy and reference.",
     "export": "Write a run's policy as a Hugging Face folder: adapter or full weights.",
+    "runs": "The runs there are: list, `diff`, `rm`.",
     "cache": "The reference log-probs and tokens on disk: ls, verify, prune.",
     "rollouts": "Print what a policy wrote during training, with rewards.",
     "report": "Draw the report of run folders again.",

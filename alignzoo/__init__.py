@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from alignzoo.core.errors import RunFailed, UserError
     from alignzoo.data.sources.base import FileSource
     from alignzoo.interfaces import policy_gradient, ties
+    from alignzoo.interfaces.component import NoEffect
     from alignzoo.interfaces.data_source import DataSource
     from alignzoo.interfaces.format import Format
     from alignzoo.interfaces.group import Group
@@ -44,6 +45,7 @@ _HOME = {
     "Metric": "alignzoo.interfaces.metric",
     "ModelSource": "alignzoo.interfaces.model_source",
     "Modifier": "alignzoo.interfaces.modifier",
+    "NoEffect": "alignzoo.interfaces.component",
     "Objective": "alignzoo.interfaces.objective",
     "Pair": "alignzoo.interfaces.loss_inputs",
     "Ranked": "alignzoo.interfaces.loss_inputs",
@@ -76,6 +78,7 @@ __all__ = [
     "Metric",
     "ModelSource",
     "Modifier",
+    "NoEffect",
     "Objective",
     "Pair",
     "Ranked",

@@ -25,6 +25,8 @@ from typing import Any
 
 from checkout import ROOT
 
+from alignzoo.core.distributed.launch import LISTENER
+
 CONTEXT = get_context("forkserver")
 PRELOAD = [
     "alignzoo.training.run",
@@ -66,11 +68,11 @@ def bytes_of(folder: Path) -> list[bytes]:
     return [(folder / name).read_bytes() for name in ("policy/model.safetensors", "metrics.jsonl", "samples.jsonl")]
 
 
-def free_port() -> str:
-    """A port that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
+def bound_port() -> tuple[socket.socket, str]:
+    """A socket that holds a port until it is closed, and the port. Process 0 of a job is to listen on it."""
+    held = socket.socket()
+    held.bind(("127.0.0.1", 0))
+    return held, str(held.getsockname()[1])
 
 
 def _run(words: Sequence[str]) -> None:
@@ -92,10 +94,13 @@ def _run(words: Sequence[str]) -> None:
 
 
 def _rank(
-    words: Sequence[str], environment: Mapping[str, str], output: str, errors: str = "", folder: str = str(ROOT)
-) -> None:
+    words: Sequence[str], environment: Mapping[str, str], output: str, errors: str = "", folder: str = str(ROOT),
+    listener: socket.socket | None = None,
+) -> None:  # fmt: skip
     os.environ.clear()
     os.environ.update(environment)
+    if listener is not None:
+        os.environ[LISTENER] = str(listener.detach())
     os.chdir(folder)
     os.fsync = lambda handle: None  # as in conftest.py
     inside = tuple(
@@ -150,15 +155,17 @@ class Command:
         return subprocess.CompletedProcess((), self.process.exitcode, out, err)
 
 
-def python(*words: Any, folder: Path = ROOT, **environment: str | None) -> Command:
+def python(
+    *words: Any, folder: Path = ROOT, listener: socket.socket | None = None, **environment: str | None
+) -> Command:
     """Start `python WORDS` in a folder, with this process's environment and `environment`.
 
-    A variable that is None is not set.
+    A variable that is None is not set. `listener` is the socket of `bound_port`, for process 0 of a job.
     """
     streams = Path(mkdtemp(prefix="command-"))
     files = [str(streams / name) for name in ("stdout", "stderr")]
     own = {name: value for name, value in (os.environ | environment).items() if value is not None}
-    process = CONTEXT.Process(target=_rank, args=([str(word) for word in words], own, *files, str(folder)))
+    process = CONTEXT.Process(target=_rank, args=([str(word) for word in words], own, *files, str(folder), listener))
     process.start()
     return Command(process, streams)
 
@@ -208,17 +215,21 @@ def start(
     shared |= {"ALIGNZOO_RUNS": str(folder / "runs"), "ALIGNZOO_CACHE": str(folder / "cache")}
     if sys.platform == "linux":
         shared["GLOO_SOCKET_IFNAME"] = "lo"
+    listener = None
     if ranks > 1:
-        size = str(ranks)
-        shared |= {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+        size, (listener, port) = str(ranks), bound_port()
+        shared |= {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     job = Job([], [])
     for rank in range(ranks):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks > 1 else {}
         own |= environments[rank if len(environments) > 1 else 0]
         output = folder / f"rank-{rank}.txt"
         words = ["-c", ALIGNZOO, *(str(word) for word in arguments)]
-        process = CONTEXT.Process(target=_rank, args=(words, shared | own, str(output)))
+        first = {} if rank else {"listener": listener}
+        process = CONTEXT.Process(target=_rank, args=(words, shared | own, str(output)), kwargs=first)
         process.start()
+        if listener is not None:
+            listener.close()  # process 0 has it
         job.processes.append(process)
         job.outputs.append(output)
     return job

@@ -54,7 +54,8 @@ class Plan:
     @property
     def fingerprint(self) -> str:
         """32 hex digits of all runs and of how they are measured and shown."""
-        about = self.comparison.model_dump_json(exclude={"recipes", "overlays", "overrides"})
+        outside = dict.fromkeys(("recipes", "overlays", "overrides"), True)
+        about = self.comparison.model_dump_json(exclude=self.comparison.fields_without_effect() | outside)
         text = "\n".join([about, *(f"{job.label} {job.resolved.fingerprint}" for job in self.jobs)])
         return blake2b(text.encode(), digest_size=16).hexdigest()
 

@@ -14,6 +14,13 @@ Spelling = Callable[[type[Any]], str]
 """From a class to its name in a recipe, which is `package/name` where several packages offer the same name."""
 
 
+class NoEffect:
+    """Mark of a field that changes speed, memory, or how something is reached, and no result.
+
+    `Annotated[int, NoEffect]`: with another value it is the same run, and the same judge.
+    """
+
+
 class Strict(BaseModel):
     """Fields validated strictly: no unknown key, no later change, only finite numbers.
 
@@ -21,6 +28,24 @@ class Strict(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
+
+    def fields_without_effect(self) -> dict[str, Any]:
+        """Return the fields marked NoEffect, at any depth, in the form of pydantic's `exclude`."""
+        found: dict[str, Any] = {}
+        for name, field in type(self).model_fields.items():
+            if NoEffect in field.metadata:
+                found[name] = True
+            elif within := _without_effect(getattr(self, name)):
+                found[name] = within
+        return found
+
+
+def _without_effect(value: Any) -> dict[Any, Any]:
+    """Return the marked fields of a model, of a tuple by place, and of a mapping by key."""
+    if isinstance(value, Strict):
+        return value.fields_without_effect()
+    items = enumerate(value) if isinstance(value, tuple) else value.items() if isinstance(value, dict) else ()
+    return {key: within for key, item in items if (within := _without_effect(item))}
 
 
 class Component(Strict):

@@ -65,10 +65,12 @@ class Judge(Component):
     def fingerprint(self) -> dict[str, Any]:
         """Return everything that the verdicts depend on, as plain JSON values.
 
-        The default is the name, the fields and the contents of the folder that a field `path` names.
+        The default is the name, the fields without those marked `NoEffect`, and the contents of the folder that a
+        field `path` names.
         """
         runs = {name for name, field in type(self).model_fields.items() if (field.alias or name) in self.needs_runs}
-        values = {"name": self.name, **self.model_dump(mode="json", exclude=runs)}
+        left_out = dict.fromkeys(runs, True) | self.fields_without_effect()
+        values = {"name": self.name, **self.model_dump(mode="json", exclude=left_out)}
         path = values.get("path")
         if isinstance(path, str) and Path(path).is_dir():
             values["path"] = content_digest(Path(path))

@@ -61,6 +61,9 @@ class Objective(ScoredComponent):
     the policy. `scored.drawn_by("reference")` tells them apart. The recipe needs a section `rollout`."""
     greedy_baseline: ClassVar[bool] = False
     """Also draw and judge the likeliest completion of each prompt, `group.greedy_reward`; only for groups."""
+    given_chosen: ClassVar[bool] = False
+    """The chosen completion is never the policy's own draw: it is a teacher's answer, for example. With a section
+    `rollout` the recipe then needs `pairs: data`, which prefers the data's completion to a draw; only for pairs."""
     mismatched: ClassVar[bool] = False
     """Also score every prompt with the completion of another row, for KTO's KL estimate; only for unpaired data."""
     scope: ClassVar[Scope] = "example"
@@ -171,6 +174,7 @@ class Objective(ScoredComponent):
                 cls.min_completions < 1 or (cls.min_completions != 2 and cls.data not in ("group", "ranked")),
             '`references` needs rows of the data, which are scored beforehand: not with `data = "group"`':
                 bool(cls.references) and cls.data == "group",
+            '`given_chosen` needs `data = "pair"`': cls.given_chosen and cls.data != "pair",
             '`mismatched` needs `data = "unpaired"`': cls.mismatched and cls.data != "unpaired",
             '`scope = "batch"` needs lists of one length: not with `data = "ranked"`':
                 cls.scope == "batch" and cls.data == "ranked",

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignzoo.core.console import Advance
@@ -122,8 +122,8 @@ def generate_replies(
     found = _Replies(limits, ending, temperature, top_p, entropy, named, progress, vocabulary)
     while not found.done.all():  # repeats only after memory ran out, with smaller batches
         left = found.begin()
-        autocast = torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bfloat16")
-        with handle_out_of_memory(halve), _evaluating(model), autocast:
+        models = [model] if mixture is None else [model, mixture.model]
+        with handle_out_of_memory(halve), _evaluating(model), _autocast(models, precision):
             if strategy == SHARED:
                 _generate_shared(model, prompts, left, max_new_tokens, budget, found)
                 continue
@@ -322,6 +322,28 @@ def _limits(model: PreTrainedModel, prompts: Sequence[NDArray[Any]], max_new_tok
     if positions is None:
         return [max_new_tokens] * len(prompts)
     return [min(max_new_tokens, positions - len(prompt) + 1) for prompt in prompts]
+
+
+@contextmanager
+def _autocast(models: Sequence[PreTrainedModel], precision: str) -> Iterator[None]:
+    """Run models in bfloat16 inside the block if that is the precision, with each weight converted once.
+
+    Autocast keeps the converted copy of a weight only if the weight requires a gradient. So frozen ones, such as those
+    under an adapter, do inside the block; no graph is made here.
+    """
+    if precision != "bfloat16":
+        yield
+        return
+    weights = {id(one): one for model in models for one in model.parameters()}.values()
+    frozen = [one for one in weights if type(one) is nn.Parameter and one.is_floating_point() and not one.requires_grad]
+    for one in frozen:
+        one.requires_grad_(True)
+    try:
+        with torch.autocast(models[0].device.type, torch.bfloat16):
+            yield
+    finally:
+        for one in frozen:
+            one.requires_grad_(False)
 
 
 @contextmanager

@@ -181,10 +181,6 @@ def _origins(node: Node, name: str) -> list[tuple[str, Origin]]:
     return [item for key, child in children for item in _origins(child, f"{name}.{key}" if name else key)]
 
 
-NOT_IN_IT = {"train": ("checkpoint_every", "keep_checkpoints")}
-"""Keys that the result does not depend on."""
-
-
 def fingerprint(resolved: Resolved) -> str:
     """Return 32 hex digits of everything that the run's result depends on.
 
@@ -192,11 +188,9 @@ def fingerprint(resolved: Resolved) -> str:
     recipe counts as the fingerprint of that recipe's run, under the same dotted key.
     """
     recipe = resolved.recipe
-    outside = {"name", "plugins", "reporters", "data", "model", "references"}
-    values: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True, exclude=outside)
-    for section, keys in NOT_IN_IT.items():
-        for key in keys:
-            values[section].pop(key)
+    outside = dict.fromkeys(("name", "plugins", "reporters", "data", "model", "references"), True)
+    left_out = recipe.fields_without_effect() | outside
+    values: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True, exclude=left_out)
     values["objective"] = recipe.objective.to_recipe()
     values["data"] = resolved.data_fingerprint
     values["eval"]["metrics"] = resolved.plain["eval"]["metrics"]

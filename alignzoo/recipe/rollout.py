@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, ValidationError
 
-from alignzoo.interfaces.component import Spelling, Strict
+from alignzoo.interfaces.component import NoEffect, Spelling, Strict
 from alignzoo.interfaces.judge import Judge
 from alignzoo.recipe.components import ComponentBuilder, as_list, as_node
 from alignzoo.recipe.pydantic_errors import problems_of
@@ -90,6 +90,11 @@ class RolloutConfig(Strict):
     missing: Literal["stop", "drop"] = Field(
         "stop", description="draws that no judge has scored: an error, or left out"
     )
+    batch_tokens: Annotated[int, NoEffect] = Field(
+        16_384, ge=1,
+        description="most tokens of a batch of draws, prompts and completions together; changes speed and memory, not "
+        "the draws",
+    )  # fmt: skip
     kl_rows: int = Field(32, ge=0, description="draws of a rollout on which the exact KL divergence is measured")
     held_out_prompts: int = Field(64, ge=0, description="held-out prompts that an evaluation draws a completion of")
 

@@ -62,6 +62,9 @@ def _of_objective(objective: Objective, section: dict[str, Any]) -> Iterator[Fou
             yield (*AT, "pairs"), f"{name} does not compare the data's completion with a draw", "an objective on pairs"
         if strange := [term.name for term in terms if "score" in term.columns]:
             yield (*AT, "pairs"), f"{strange[0]} needs a score, which the data's completion has not", "extremes"
+    elif given := [one.name for one in objective.components if getattr(one, "given_chosen", False)]:
+        what = f"{given[0]} prefers an answer that is not the policy's own, such as a teacher's, to a draw"
+        yield (*AT, "pairs"), what, "data, with such answers in the data"
     elif "rewards" not in section and not _takes_the_only_draw(objective, count):
         yield (*AT, "rewards"), "missing", "a list of judges"
     if (section.get("max_attempts") or 1) != 1:

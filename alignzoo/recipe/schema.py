@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
-from alignzoo.interfaces.component import Strict
+from alignzoo.interfaces.component import NoEffect, Strict
 from alignzoo.interfaces.data_source import LONGEST_NAME, PART_NAME, DataSource
 from alignzoo.interfaces.judge import Judge
 from alignzoo.interfaces.metric import Metric
@@ -130,8 +130,8 @@ class TrainConfig(Strict):
     )
     compile: bool = Field(False, description="compile the model's layers with torch.compile")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if available")
-    checkpoint_every: int = Field(200, ge=1, description="optimizer steps between checkpoints")
-    keep_checkpoints: int = Field(2, ge=1, description="number of last checkpoints kept")
+    checkpoint_every: Annotated[int, NoEffect] = Field(200, ge=1, description="optimizer steps between checkpoints")
+    keep_checkpoints: Annotated[int, NoEffect] = Field(2, ge=1, description="number of last checkpoints kept")
 
     def steps(self, rows: int) -> int:
         """Return the optimizer steps over `rows` training rows, at least 1.

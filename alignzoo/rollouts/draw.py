@@ -121,7 +121,7 @@ def draw(
         tokenizer: Its tokenizer.
         prompts: Token ids of the prompts.
         rows: The row of the data of each prompt.
-        config: Number of completions, temperature, top-p and limit of new tokens.
+        config: Number of completions, temperature, top-p, limit of new tokens, and tokens of a batch.
         seed: The run's seed.
         rollout: The number of the rollout.
         greedy: Take the likeliest tokens, once for each prompt.
@@ -140,6 +140,6 @@ def draw(
             model, tokenizer, repeated, temperature=0 if greedy else config.temperature, top_p=config.top_p,
             max_new_tokens=config.max_new_tokens, seed=seed, progress=progress, keys=keys,
             texts=False, entropy=False, precision=precision, mixture=mixture, ending=ending,
-            vocabulary=vocabulary,
+            vocabulary=vocabulary, budget=config.batch_tokens,
         )
     )  # fmt: skip

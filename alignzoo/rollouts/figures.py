@@ -31,7 +31,8 @@ def figures(draws: Draws, raw: NDArray[np.float64], judged: Judged, rewards: Seq
     counts = kept.sum(1)
     by_prompt = reward.sum(1)[counts > 0] / counts[counts > 0]
     known = bool(rewards) and bool(counts.any())
-    found = {"reward": reward.sum() / counts.sum(), "reward_se": _standard_error(by_prompt)} if known else {}
+    error = clustered_standard_error(by_prompt, np.arange(len(by_prompt)))
+    found = {"reward": reward.sum() / counts.sum(), "reward_se": error} if known else {}
     for name, scores in zip(reward_names(rewards), raw, strict=True):
         applies = scores[~np.isnan(scores)]
         if len(applies):
@@ -110,7 +111,3 @@ def clustered_standard_error(values: NDArray[Any], cluster: NDArray[np.int64]) -
     sums = np.bincount(own, values - values.mean())
     count = len(sums)
     return math.sqrt(count / (count - 1) * float((sums**2).sum())) / len(values) if count > 1 else math.nan
-
-
-def _standard_error(values: NDArray[Any]) -> float:
-    return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan

@@ -141,6 +141,8 @@ def open_reference(
 ) -> Scorer:
     """Load a named reference, place or shard it, and choose its layout.
 
+    Its tokenizer gives the policy's ids: `check_vocabulary` comes before anything is scored in a run.
+
     Args:
         resolved: The recipe.
         name: The reference's name.
@@ -151,10 +153,9 @@ def open_reference(
         whole: Keep all weights in each process.
 
     Raises:
-        UserError: The model can't be loaded, or its tokenizer gives other ids.
+        UserError: The model can't be loaded.
     """
     recipe = resolved.recipe
-    check_vocabulary(resolved, name, tokenizer, start)
     model = load_policy(recipe.references[name], tokenizer, recipe.seed, start).requires_grad_(False)
     scorer = Scorer(model, precision=recipe.train.precision)
     if whole:

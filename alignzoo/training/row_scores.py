@@ -17,6 +17,7 @@ from alignzoo.core.files import atomic_write
 from alignzoo.data.trees import Tree
 from alignzoo.recipe.resolved import Resolved
 from alignzoo.reference.scores import ReferenceScores
+from alignzoo.rollouts.prompts import Prompts
 from alignzoo.scoring.exactness import SpotCheck, no_oracle
 from alignzoo.scoring.forest import lay_out, sequences
 from alignzoo.scoring.microbatches import plan_micro_batches
@@ -32,7 +33,7 @@ def write_scores(resolved: Resolved, output: Path, split: str, screen: Screen) -
     processes each scores its share, and the main one writes.
 
     Raises:
-        UserError: The run trains a reward model, which has no log-probs.
+        UserError: The run trains a reward model, which has no log-probs, or the rows have no completions.
     """
     resolved = resolved.reread()
     ranks = Ranks(device_of(resolved.recipe.train.device))
@@ -63,6 +64,9 @@ def exactness_figures(resolved: Resolved, screen: Screen, rows: int = 8) -> dict
     start = start_weights(resolved, screen)
     tokenizer, data = open_data(resolved, start, None, screen, ranks)
     trees = data.train.trees
+    if (config := recipe.rollout) is not None:  # random continuations stand for the draws
+        prompts = Prompts.of(data.train, recipe.tokens.max_length, config.max_new_tokens, screen.info)
+        trees = prompts.probes(config.completions, config.max_new_tokens, len(tokenizer))
     scorer, layout = open_policy(resolved, tokenizer, start, trees, ranks)
     spread = np.linspace(0, len(trees) - 1, min(rows, len(trees))).astype(int).tolist()
     some = [trees[row] for row in dict.fromkeys([int(trees.sizes.argmax()), *spread])]
@@ -90,12 +94,16 @@ def _write(resolved: Resolved, output: Path, split: str, screen: Screen, ranks: 
         raise UserError(
             "a reward model has no log-probs", where="objective", expected="an objective that trains a language model"
         )
+    if recipe.rollout is not None and recipe.rollout.pairs != "data" and split != "held_out":
+        raise _without_completions("training", "rollout")
     result = run_resolved(resolved, screen=screen)
     start = ranks.main_process_first(lambda: start_weights(resolved, screen))
     first_day = ranks.broadcast_from_main(RunFolder(result.folder).first_day)
     tokenizer, data = open_data(resolved, start, first_day, screen, ranks)
     parts = {"train": data.train.trees, "held_out": data.held_out.trees}
     trees = {name: part for name, part in parts.items() if split in (name, "all")}
+    if not all(part.answered for part in trees.values()):
+        raise _without_completions("held-out", "data")
 
     def scores(label: str, trained: Path | None = None) -> dict[str, ReferenceScores]:
         first, named = next(iter(trees.values())), None if trained else recipe.references.get(label)
@@ -115,6 +123,14 @@ def _write(resolved: Resolved, output: Path, split: str, screen: Screen, ranks: 
                     file.write(json.dumps(_line(name, tree, part.names(i), i, policy[name], reference[name])) + "\n")
     ranks.all_gather()
     return sum(len(part) for part in trees.values())
+
+
+def _without_completions(side: str, where: str) -> UserError:
+    return UserError(
+        f"the {side} rows are prompts, and have no completions to score", where=where,
+        expected="rows with completions, or `--split held_out` where those have some",
+        hint="`alignzoo rollouts RUN` prints what was drawn",
+    )  # fmt: skip
 
 
 def _line(

@@ -6,6 +6,7 @@ is a fork of it: `alignzoo.cli.main` with its own arguments, folders and standar
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -165,4 +166,6 @@ def warm(place: Workplace) -> Finished:
 
         for folder in place.runs.iterdir():
             write_report(folder)  # matplotlib finds its fonts when it first draws
+    gc.collect()
+    gc.freeze()  # a child's collector would copy the pages of all that this process has
     return finished

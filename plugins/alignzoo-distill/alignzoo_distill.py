@@ -180,6 +180,8 @@ class DistiLLM2(Distillation):
     When: each prompt has an answer of the teacher and one of the student.
 
     Not when: rejected answers are no samples of the student: the second term is for what it would say.
+
+    With `rollout: {pairs: data}` the student's answers are drawn as it is, and the data has the teacher's.
     """
 
     name = "distillm2"
@@ -189,6 +191,7 @@ class DistiLLM2(Distillation):
         "+ beta mean_t KL(S || alpha S + (1 - alpha) T) of y_l"
     )
     statistics = ("forward", "reverse")
+    given_chosen = True
 
     alpha: float = Alpha
     beta: float = Field(1.0, ge=0, le=2, description="weight of the student's answer; the paper raises it to 1.5")

@@ -133,6 +133,7 @@ def test_a_search_with_one_seed_gives_the_other_to_the_chosen_point_alone(whole)
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.get_num_threads() > 1, reason="it forks this process, and a fork has no OpenMP threads")
+@pytest.mark.skipif("ALIGNZOO_TEST_ULP" in os.environ, reason="of its two processes only the fork's log-probs move")
 def test_killed_in_the_middle_it_goes_on_and_the_table_is_the_same(whole, tmp_path):
     from bench import at_call
     from stage import Workplace

@@ -9,6 +9,7 @@ import pytest
 import torch
 from architectures import CHANGING, FOREST, PLAIN, VOCABULARY, build, spread
 from byte_tokenizer import byte_tokenizer
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from alignzoo.core.errors import UserError
 from alignzoo.models.decoding import BATCHED, SHARED, choose_strategy
@@ -392,3 +393,31 @@ def test_a_gpu_draws_what_the_cpu_draws():
     model, prompts = build(FOREST["llama"]()), some_prompts()
     on_cpu = tokens_of(replies(model, prompts, top_p=0.95))
     assert tokens_of(replies(model.cuda(), prompts, top_p=0.95)) == on_cpu
+
+
+class Conversions(TorchDispatchMode):
+    """Counts conversions to bfloat16 of tensors with one of some shapes."""
+
+    def __init__(self, shapes):
+        super().__init__()
+        self.shapes, self.count = shapes, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten._to_copy.default and kwargs.get("dtype") is torch.bfloat16:
+            self.count += args[0].shape in self.shapes
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt_neox"])
+def test_bfloat16_converts_each_weight_once_also_frozen_ones(name):
+    said, counts = [], []
+    for trained in (True, False):
+        model = build(EVERY[name]()).requires_grad_(trained)
+        weights = [one for one in model.parameters() if one.dim() == 2]
+        with Conversions({one.shape for one in weights}) as seen:
+            said.append(tokens_of(replies(model, some_prompts(3), precision="bfloat16")))
+        counts.append(seen.count)
+        assert {one.requires_grad for one in model.parameters()} == {trained}
+    assert said[0] == said[1]
+    assert max(map(len, said[0])) > 2
+    assert 0 < counts[1] == counts[0] <= len(weights)

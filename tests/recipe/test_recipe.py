@@ -280,6 +280,12 @@ def test_the_fingerprint_follows_what_the_result_depends_on(write, tmp_path):
     first = load_recipe(path).fingerprint
     same = ["train.checkpoint_every=3", "train.keep_checkpoints=9", "name=other"]
     assert load_recipe(path, same).fingerprint == first
+    ask = "eval.judges=[{name: chat, model: m, %s}]"
+    asked = [load_recipe(path, [ask % more]).fingerprint for more in (
+        "parallel: 8", "parallel: 3, timeout: 9, retries: 0, backoff: 2, key_env: null, base_url_env: OTHER",
+        "temperature: 0.5",
+    )]  # fmt: skip
+    assert asked[0] == asked[1] != asked[2]
     for word in ("seed=2", "objective.beta=0.3", "train.batch_size=5", "data.label_noise=0.1", "tokens.max_length=99"):
         assert load_recipe(path, [word]).fingerprint != first
     moved = tmp_path / "elsewhere" / "rows.jsonl"

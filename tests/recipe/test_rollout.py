@@ -86,6 +86,19 @@ def test_a_column_that_draws_do_not_have_is_an_error(tmp_path):
     assert "objective: spaced needs the column 'margin', which draws do not have" in problem(own)
 
 
+def test_an_objective_on_a_given_answer_needs_that_of_the_data(tmp_path, monkeypatch):
+    """Of two draws none is the teacher's."""
+    monkeypatch.syspath_prepend(str(ROOT / "plugins" / "alignzoo-distill"))
+    (tmp_path / "distill.py").write_text("from alignzoo_distill import register_objectives\n")
+    teacher = {"references": {"reference": {"from": str(ROOT / "recipes" / "sft_hh.yaml")}}}
+    own = teacher | {"plugins": [str(tmp_path / "distill.py")], "objective": "distillm2"}
+    assert "rollout.pairs: distillm2 prefers an answer that is not the policy's own" in problem(own | {"rollout": TOY})
+    summed = own | {"objective": [{"name": "dpo"}, {"name": "distillm2"}], "rollout": TOY | {"pairs": "all"}}
+    assert "rollout.pairs: distillm2 prefers an answer" in problem(summed)
+    load_recipe(DPO, own | {"rollout": {"pairs": "data", "completions": 1}})
+    load_recipe(DPO, own)
+
+
 def test_a_judge_that_is_not_ready_is_named_at_its_reward():
     rewards = ["toy", {"name": "classifier", "path": "./nowhere"}]
     with pytest.raises(UserError, match=r"^rollout\.rewards\.1: path: no such folder"):
@@ -146,6 +159,12 @@ def test_a_resolved_recipe_reads_back_as_itself(tmp_path, rollout):
     again = load_recipe(tmp_path / "again.yaml")
     assert again.recipe.rollout == one.recipe.rollout
     assert again.fingerprint == one.fingerprint
+
+
+def test_the_sampler_s_batch_is_no_part_of_the_fingerprint():
+    small, large = (load_recipe(DPO, {"rollout": TOY | {"batch_tokens": tokens}}) for tokens in (100, 16_384))
+    assert small.fingerprint == large.fingerprint == load_recipe(DPO, {"rollout": TOY}).fingerprint
+    assert small.plain["rollout"]["batch_tokens"] == 100
 
 
 def test_the_fingerprint_has_the_section_and_is_as_before_without_it():

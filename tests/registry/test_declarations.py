@@ -46,6 +46,7 @@ NEXT = "def next_state(self, example): return {}"
         (["head = 'scalar'", "reference = 'none'", "tokens = True"], "a scalar head has no log-probs"),
             (["data = 'group'", "scope = 'batch'"], "`data = \"group\"` needs `scope = \"example\"`"),
         (["data = 'group'", "head = 'scalar'", "reference = 'none'"], "`data = \"group\"` needs a language model"),
+        (['data = "chosen"', "given_chosen = True"], "`given_chosen` needs `data = \"pair\"`"),
         (["greedy_baseline = True"], "`greedy_baseline` need `data = \"group\"`"),
         ([SYNC], "`reference_update` needs `reference = \"moving\"`"),
         (["reference = 'moving'"], "`reference = \"moving\"` needs `reference_update`"),

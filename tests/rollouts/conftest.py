@@ -78,16 +78,20 @@ def home(trained, tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def online(home, plugins):
-    """`online("grpo", "train.max_steps=1")` runs an objective on draws."""
+    """`online("grpo", "train.max_steps=1")` runs an objective on draws; `online.words("grpo")` are its overrides."""
 
-    def run(objective: str = "dpo", *overrides: str, recipe: str = "recipes/online/dpo_hh.yaml", **options):
+    def words(objective: str, *overrides: str) -> list[str]:
         import json
 
-        small = [
+        return [
             "train.batch_size=4", "train.max_steps=4", "train.checkpoint_every=2", "eval.every=2", "eval.replies.num_prompts=1",
             "rollout.completions=4", "rollout.max_new_tokens=8", "rollout.rewards=[vowels]", "rollout.held_out_prompts=4",
             "rollout.kl_rows=4", f"plugins={json.dumps(plugins)}", f"objective={objective}",
+            *overrides,
         ]  # fmt: skip
-        return alignzoo.run(recipe, [*small, *overrides], [SMALLEST], **options)
 
+    def run(objective: str = "dpo", *overrides: str, recipe: str = "recipes/online/dpo_hh.yaml", **options):
+        return alignzoo.run(recipe, words(objective, *overrides), [SMALLEST], **options)
+
+    run.words = words
     return run

@@ -12,6 +12,7 @@ from architectures import FOREST, VOCABULARY, build
 from alignzoo.core.errors import UserError
 from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.data.trees import Branch, Tree, Trees
+from alignzoo.models.continuous_batching import SharedBatch
 from alignzoo.recipe.rollout import RolloutConfig
 from alignzoo.rollouts.draw import Draws, draw
 from alignzoo.rollouts.prompts import Prompts
@@ -65,6 +66,21 @@ def test_a_draw_depends_on_its_key_alone(model):
     assert fewer == {key: tokens for key, tokens in whole.items() if key[1] < 2}
     assert completions(model, [0, 1, 2], seed=1) != whole
     assert completions(model, [0, 1, 2], rollout=1) != whole
+
+
+def test_a_draw_does_not_depend_on_the_batch(model, monkeypatch):
+    """The recipe's tokens of a batch reach the sampler, down to one draw at a time."""
+    completions(model, [0, 1, 2])  # chooses how to decode, with steps of its own
+    rows, step = [], SharedBatch.step
+    monkeypatch.setattr(SharedBatch, "step", lambda batch, tokens: rows.append(len(tokens)) or step(batch, tokens))
+    found, widest = [], []
+    for tokens in (1, 40, RolloutConfig.model_fields["batch_tokens"].default):
+        rows.clear()
+        config = CONFIG.model_copy(update={"batch_tokens": tokens})
+        found.append(completions(model, [0, 1, 2], config=config))
+        widest.append(max(rows))
+    assert widest[0] == 1 < widest[1] < widest[2] == 9
+    assert found[0] == found[1] == found[2]
 
 
 def test_greedy_draws_are_the_likeliest_once_a_prompt(model):

@@ -9,8 +9,12 @@ import yaml
 from checkout import ROOT
 from safetensors.numpy import load_file
 
+from alignzoo.core.console import Screen
 from alignzoo.core.errors import UserError
+from alignzoo.recipe.load import load_recipe
+from alignzoo.training.row_scores import exactness_figures, write_scores
 
+SMALLEST = "tests/smallest.yaml"
 QUESTIONS = [f"\n\nHuman: question {n} of the sea\n\nAssistant:" for n in range(24)]
 
 
@@ -55,3 +59,23 @@ def test_without_a_rollout_they_are_refused(online, home):
         UserError, match=r"dpo needs completions, and row .* has a prompt alone; .* rollout, which draws"
     ):
         online("dpo", "rollout=null", recipe=alone)
+
+
+@pytest.mark.slow
+def test_rows_without_completions_are_not_scored(online, home):
+    """And the model is checked on random continuations of the prompts."""
+    pairs = recipe(home, "pairs", [{"prompt": text, "chosen": " yes", "rejected": " no"} for text in QUESTIONS])
+    alone = recipe(home, "alone", [{"prompt": text} for text in QUESTIONS])
+    short = ["train.max_steps=1", "train.checkpoint_every=1"]
+    for path, split, side in (
+        (pairs, "all", "training"),
+        (alone, "train", "training"),
+        (alone, "held_out", "held-out"),
+    ):
+        if split == "held_out":
+            online("dpo", *short, recipe=path)
+        resolved = load_recipe(path, online.words("dpo", *short), [SMALLEST])
+        with pytest.raises(UserError, match=f"the {side} rows are prompts, and have no completions to score"):
+            write_scores(resolved, home / "scores.jsonl", split, Screen(quiet=True))
+    figures = exactness_figures(load_recipe(alone, online.words("dpo", *short), [SMALLEST]), Screen(quiet=True))
+    assert 0 < figures["difference"] < figures["limit"]

@@ -9,6 +9,9 @@ from alignzoo.core.errors import UserError, propagation
 
 SPAWNED = "ALIGNZOO_SPAWNED"
 """Environment variable set in the processes of `alignzoo run --processes`."""
+LISTENER = "ALIGNZOO_LISTENER"
+"""Environment variable with the number of the open socket, bound to MASTER_PORT, on which process 0 is to listen. The
+process that has started the job holds the port from choosing it on, so that no other program can take it."""
 LOST = 75
 """Exit code of a process that ended because another process of its job did."""
 

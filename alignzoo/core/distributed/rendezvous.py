@@ -12,6 +12,7 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
+from alignzoo.core.distributed.launch import LISTENER
 from alignzoo.core.errors import UserError, first_line
 
 MEETING = 50
@@ -35,7 +36,7 @@ def connect(backend: str, timeout: timedelta) -> None:
     try:
         if rank > 0:
             _wait_for_main(deadline)
-        store, _, _ = next(dist.rendezvous("env://", rank, count, timeout=timedelta(seconds=seconds)))
+        store = _store(rank, count, timedelta(seconds=seconds))
         store.set(_came(rank), "")
         for missing in range(count):
             store.wait([_came(missing)], timedelta(seconds=max(1.0, deadline - time.monotonic())))
@@ -51,6 +52,18 @@ def connect(backend: str, timeout: timedelta) -> None:
         ) from error  # fmt: skip
     store.set_timeout(timeout)
     dist.distributed_c10d._set_pg_timeout(timeout)
+
+
+def _store(rank: int, count: int, timeout: timedelta) -> dist.Store:
+    """Return the job's store, at MASTER_ADDR and MASTER_PORT. The main process serves it."""
+    listener = os.environ.pop(LISTENER, "")
+    if rank > 0 or not listener:
+        store, _, _ = next(dist.rendezvous("env://", rank, count, timeout=timeout))
+        return store
+    return dist.TCPStore(
+        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), count, is_master=True, timeout=timeout,
+        wait_for_workers=False, master_listen_fd=int(listener),
+    )  # fmt: skip
 
 
 def _came(rank: int) -> str:

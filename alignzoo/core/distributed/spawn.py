@@ -15,7 +15,7 @@ import time
 from types import FrameType
 from typing import IO
 
-from alignzoo.core.distributed.launch import LOST, SPAWNED
+from alignzoo.core.distributed.launch import LISTENER, LOST, SPAWNED
 from alignzoo.core.signals import stop_signals
 
 PATIENCE = 10.0
@@ -27,12 +27,11 @@ def run_on(processes: int) -> int:
 
     The output of the main process is shown, and that of another one only if it is the one that failed.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
     shared = os.environ | {
         "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port, SPAWNED: "1",
+        "MASTER_PORT": str(listener.getsockname()[1]), SPAWNED: "1",
     }  # fmt: skip
     shared.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     if sys.platform == "linux":
@@ -42,15 +41,21 @@ def run_on(processes: int) -> int:
     before = {number: signal.signal(number, _passes_on(started)) for number in stop_signals()}
     try:
         for rank in range(processes):
-            quiet = {} if rank == 0 else {"stdout": outputs[rank - 1], "stderr": subprocess.STDOUT}
+            own, quiet = {"RANK": str(rank), "LOCAL_RANK": str(rank)}, {}
+            if rank == 0:
+                own[LISTENER] = str(listener.fileno())
+            else:
+                quiet = {"stdout": outputs[rank - 1], "stderr": subprocess.STDOUT}
             started.append(
                 subprocess.Popen(
-                    _this_command(), env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-                    stdin=subprocess.PIPE, start_new_session=True, **quiet,
+                    _this_command(), env=shared | own, stdin=subprocess.PIPE, start_new_session=True,
+                    pass_fds=() if rank else (listener.fileno(),), **quiet,
                 )  # type: ignore[call-overload]
             )  # fmt: skip
+            listener.close()  # of this process: once the main one has ended, the port is closed
         return _job(_ended(started), outputs)
     finally:
+        listener.close()
         for one in started:
             one.kill()
             one.wait()

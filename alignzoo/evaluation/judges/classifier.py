@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr
 
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.core.packing import cut_by_width
+from alignzoo.interfaces.component import NoEffect
 from alignzoo.interfaces.judge import Judge, Prompt
 from alignzoo.interfaces.rows import strings
 
@@ -44,7 +45,9 @@ class Classifier(Judge):
         False, description="keep what the chat template writes after the end of a turn, as TRL's models do"
     )
     max_length: int | None = Field(None, ge=1, description="most tokens of a text, its last ones; null: what fits")
-    micro_batch_tokens: int = Field(8192, ge=1, description="token slots per batch; changes speed, not scores")
+    micro_batch_tokens: Annotated[int, NoEffect] = Field(
+        8192, ge=1, description="token slots per batch; changes speed, not scores"
+    )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="precision of weights and arithmetic")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if available")
 

@@ -9,7 +9,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import httpx2
 from pydantic import Field
@@ -19,6 +19,7 @@ from alignzoo.core.errors import NotWritten
 from alignzoo.core.paths import cache_root
 from alignzoo.evaluation.judges.endpoint import Endpoint, address_in, from_environment
 from alignzoo.evaluation.judges.verdict_cache import Verdict, Verdicts, verdict_key
+from alignzoo.interfaces.component import NoEffect
 from alignzoo.interfaces.judge import Judge, Prompt
 from alignzoo.interfaces.rows import plain_text
 
@@ -34,18 +35,24 @@ class EndpointJudge(Judge):
     """
 
     model: str = Field(min_length=1, description="the model's name at the endpoint")
-    base_url_env: str = Field(
+    base_url_env: Annotated[str, NoEffect] = Field(
         "OPENAI_BASE_URL", pattern=VARIABLE, description="environment variable with the address; most end in /v1"
     )
-    key_env: str | None = Field(
+    key_env: Annotated[str | None, NoEffect] = Field(
         "OPENAI_API_KEY", pattern=VARIABLE, description="environment variable with the key; null sends none"
     )
     temperature: float | None = Field(0.0, ge=0, le=2, description="sampling temperature; null sends none")
     max_tokens: int | None = Field(256, ge=1, description="limit of an answer; null sends none")
-    timeout: float = Field(60.0, gt=0, description="seconds without data before an attempt is given up")
-    retries: int = Field(5, ge=0, le=20, description="further attempts after 429, 5xx, a timeout, a broken connection")
-    backoff: float = Field(1.0, gt=0, le=60, description="seconds before the first retry, doubled each time")
-    parallel: int = Field(8, ge=1, le=64, description="questions asked at a time")
+    timeout: Annotated[float, NoEffect] = Field(
+        60.0, gt=0, description="seconds without data before an attempt is given up"
+    )
+    retries: Annotated[int, NoEffect] = Field(
+        5, ge=0, le=20, description="further attempts after 429, 5xx, a timeout, a broken connection"
+    )
+    backoff: Annotated[float, NoEffect] = Field(
+        1.0, gt=0, le=60, description="seconds before the first retry, doubled each time"
+    )
+    parallel: Annotated[int, NoEffect] = Field(8, ge=1, le=64, description="questions asked at a time")
 
     def address(self) -> str:
         """Return the endpoint's address. Raises UserError where the environment lacks it."""

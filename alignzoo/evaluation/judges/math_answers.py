@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
+from mmap import mmap
 from typing import Any
 
 from pydantic import Field
@@ -16,6 +18,8 @@ from alignzoo.interfaces.judge import Prompt
 
 SECONDS, PAIRS_A_SECOND = 5.0, 10.0
 """Processor time for comparing answers with replies, and pairs that it is longer for by a second."""
+VALUES = (0.0, 1.0, None)
+"""What a comparison can find."""
 
 
 class Math(AnswerJudge):
@@ -66,28 +70,33 @@ def compared(pairs: Sequence[tuple[str, str]], digits: int) -> dict[tuple[str, s
     """Return 1.0 or 0.0 for each pair of an answer and a reply.
 
     An answer that can't be read has None. An expression may take any time or memory, a power tower for example. All
-    pairs are compared in one child process with limits on both, or, where that one ends, each in its own: a pair that
-    exceeds the limits counts as different.
+    pairs are compared in one child process with limits on both. Where it ends, the pair that it was at is compared in a
+    child of its own, in which one that exceeds the limits counts as different, and the rest in a further one. So that
+    each such pair costs two children, whatever the number of pairs.
     """
     import_module("math_verify")  # here, so that no child imports it
-
-    def ask(part: Sequence[tuple[str, str]]) -> list[float | None]:
-        found: list[float | None] = in_child(
-            "math-verify", lambda: [_equal(gold, reply, digits) for gold, reply in part], what="an answer",
-            doing="comparing answers", seconds=SECONDS + len(part) / PAIRS_A_SECOND,
-        )  # fmt: skip
-        return found
-
-    try:
-        found = ask(pairs) if pairs else []
-    except BadFile:
-        found = []
-        for pair in pairs:
-            try:
-                found += ask([pair])
-            except BadFile:
-                found.append(0.0)
+    found: list[float | None] = []
+    while len(found) < len(pairs):
+        found += _compare(pairs[len(found) :], digits)
+        if len(found) < len(pairs):
+            found += _compare(pairs[len(found) :][:1], digits) or [0.0]
     return dict(zip(pairs, found, strict=True))
+
+
+def _compare(pairs: Sequence[tuple[str, str]], digits: int) -> list[float | None]:
+    """Return what a child process has found of the first pairs: of all of them, unless it has exceeded a limit."""
+    with mmap(-1, len(pairs)) as known:  # shared with the child, so that its findings outlive it
+
+        def compare() -> None:
+            for n, (gold, reply) in enumerate(pairs):
+                known[n] = VALUES.index(_equal(gold, reply, digits)) + 1
+
+        with suppress(BadFile):
+            in_child(
+                "math-verify", compare, what="an answer", doing="comparing answers",
+                seconds=SECONDS + len(pairs) / PAIRS_A_SECOND,
+            )  # fmt: skip
+        return [VALUES[n - 1] for n in known[:].rstrip(b"\0")]
 
 
 def _equal(gold: str, reply: str, digits: int) -> float | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PrivateAttr
 
 from alignzoo.evaluation.judges.classifier import Classifier
+from alignzoo.interfaces.component import NoEffect
 from alignzoo.interfaces.judge import Judge, Prompt
 
 
@@ -25,7 +26,9 @@ class RewardModel(Judge):
 
     from_: str = Field(alias="from", description="recipe of the reward model, whose run comes first and is reused")
     label: int | str | None = Field(None, description="output that is the score; null: the only one")
-    micro_batch_tokens: int = Field(8192, ge=1, description="token slots per batch; changes speed, not scores")
+    micro_batch_tokens: Annotated[int, NoEffect] = Field(
+        8192, ge=1, description="token slots per batch; changes speed, not scores"
+    )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="precision of weights and arithmetic")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if available")
 

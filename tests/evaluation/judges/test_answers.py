@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 import pytest
 from pydantic import ValidationError
@@ -106,6 +107,24 @@ def test_an_expression_without_end_is_no_match_and_costs_no_other(monkeypatch):
     monkeypatch.setattr(math_answers, "SECONDS", 2.0)
     found = Math().scores(["p"] * 3, ["9**9**9**9**9", "3", "4"], [{"answer": "3"}] * 3)
     assert found == [0, 1, 0]
+
+
+def test_what_ends_the_child_is_no_match_and_the_rest_stay_together(monkeypatch):
+    """Two such replies among fifty cost two children each, beside the last one."""
+    compare, children = math_answers.in_child, []
+
+    def equal(gold, reply, digits):
+        if reply in ("r7", "r49"):
+            os._exit(3)
+        return None if reply == "r3" else float(int(reply[1:]) % 2 == 0)
+
+    monkeypatch.setattr(math_answers, "import_module", lambda name: None)
+    monkeypatch.setattr(math_answers, "_equal", equal)
+    monkeypatch.setattr(math_answers, "in_child", lambda *a, **k: children.append(1) or compare(*a, **k))
+    found = math_answers.compared([("g", f"r{n}") for n in range(50)], 6)
+    want = [None if n == 3 else 0.0 if n in (7, 49) else float(n % 2 == 0) for n in range(50)]
+    assert list(found.values()) == want
+    assert len(children) == 4  # up to r7, r7, up to r49, r49
 
 
 class Finished(Judge):

@@ -177,6 +177,17 @@ def test_another_address_is_asked_for_its_own_verdicts(serve):
     assert "127.0.0.1" not in str(chat().fingerprint())  # but it is the same run
 
 
+def test_how_the_endpoint_is_asked_is_no_part_of_the_judge(serve, monkeypatch):
+    """Only what a verdict depends on is."""
+    serve()
+    monkeypatch.setenv("OTHER_KEY", "k")
+    how = {"parallel": 3, "timeout": 9.0, "retries": 0, "backoff": 2.0, "key_env": "OTHER_KEY"}
+    assert judge_key(chat(**how), registry()) == judge_key(chat(), registry())
+    assert set(chat().fingerprint()) == {"name", "model", "question", "temperature", "max_tokens"}
+    for verdict in ({"max_tokens": 9}, {"temperature": None}, {"model": "other"}):
+        assert judge_key(chat(**verdict), registry()) != judge_key(chat(), registry())
+
+
 @pytest.mark.parametrize(
     "other",
     [{"model": "judge-2"}, {"question": QUESTION + " Now."}, {"temperature": 0.5}, {"prompt": "?"}, {"reply": "c"}],

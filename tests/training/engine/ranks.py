@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import torch
-from jobs import free_port, python
+from jobs import bound_port, python
 from steps import BATCH, Steps, Trees, build, every, random_rows, take
 
 from alignzoo.data.trees import Tree
@@ -64,11 +64,16 @@ def _steps(objective: Objective, cache: Path, **options) -> Steps:
 
 def of_two(folder: Path, timeout: float = 300) -> list[dict[str, Steps]]:
     """What each of two processes has after its steps. They end by themselves, or are killed at the timeout."""
+    listener, port = bound_port()
     shared = {
-        "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1",
+        "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1",
         "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
     }  # fmt: skip
-    ranks = [python(__file__, folder, **shared, RANK=rank, LOCAL_RANK=rank) for rank in "01"]
+    with listener:
+        ranks = [
+            python(__file__, folder, listener=None if int(rank) else listener, **shared, RANK=rank, LOCAL_RANK=rank)
+            for rank in "01"
+        ]
     for done in [rank.wait(timeout) for rank in ranks]:
         assert done.returncode == 0, done.stderr
     return [torch.load(folder / f"rank-{rank}.pt", weights_only=False) for rank in range(2)]

@@ -15,6 +15,7 @@ import alignzoo
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import UserError
 from alignzoo.recipe.load import load_recipe
+from alignzoo.training import policy
 from alignzoo.training.records import Line, read_lines
 from alignzoo.training.row_scores import write_scores
 
@@ -141,8 +142,11 @@ def test_a_checkpoint_of_a_run_is_a_reference(again, recipe):
     assert evaluation(result)["far"] < 0
 
 
-def test_a_reference_with_another_tokenizer_is_an_error(again, recipe, tmp_path):
-    dpo = again()
+def test_a_reference_with_another_tokenizer_is_an_error(again, recipe, tmp_path, monkeypatch):
+    dpo, load, loaded = again(), policy.load_tokenizer, []
+    monkeypatch.setattr(policy, "load_tokenizer", lambda *source: loaded.append(source[0]) or load(*source))
+    again(recipe(references={"guide": {"path": str(dpo.policy)}}), "train.max_steps=1")
+    assert [getattr(one, "path", "") for one in loaded].count(str(dpo.policy)) == 1
     byte_tokenizer().save_pretrained(tmp_path / "bytes")
     path = recipe(references={"guide": {"path": str(dpo.policy), "tokenizer": str(tmp_path / "bytes")}})
     with pytest.raises(UserError, match=r"references\.guide: its tokenizer differs from the policy's in [\d,]+ tokens"):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import sys
 import time
+from contextlib import suppress
 
 import pytest
 from jobs import DPO, start
 
-from alignzoo.core.distributed import launch
+from alignzoo.core.distributed import launch, spawn
 from alignzoo.core.errors import UserError
 
 COMPLETE = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
@@ -68,3 +72,38 @@ def test_a_process_that_ends_before_the_meeting_ends_the_others(tmp_path, lost):
     assert time.monotonic() - began < 60
     (line,) = job.errors()
     assert "could not connect" in line or "has ended" in line
+
+
+def test_the_port_of_spawned_processes_is_held_from_its_choice_on(monkeypatch):
+    """Until process 0 listens on it, no other program can bind it; once that process has ended, nobody holds it."""
+    seen = []
+
+    class Started:
+        """A process that holds what it was passed until it ends, at once."""
+
+        returncode = 0
+
+        def __init__(self, words, *, env, pass_fds, **options):
+            port = int(env["MASTER_PORT"])
+            with socket.socket() as other:
+                free = 0
+                with suppress(OSError):
+                    other.bind(("127.0.0.1", port))
+                    free = 1
+            held = [os.dup(one) for one in pass_fds]
+            seen.append((env["RANK"], free, [socket.socket(fileno=one).getsockname()[1] for one in held], port, env))
+
+        def poll(self):
+            return 0
+
+        kill = wait = send_signal = poll
+
+    monkeypatch.setattr(spawn.subprocess, "Popen", Started)
+    monkeypatch.setattr(sys, "argv", ["alignzoo"])
+    assert spawn.run_on(2) == 0
+    (rank, free, held, port, env), (other, _, nothing, same, others) = seen
+    assert (rank, other, free, held, nothing, same) == ("0", "1", 0, [port], [], port)
+    assert launch.LISTENER in env
+    assert launch.LISTENER not in others
+    with socket.socket() as after:
+        after.bind(("127.0.0.1", port))

@@ -25,6 +25,7 @@ from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.exactness import Check, SpotCheck, no_oracle
 from alignzoo.training import checkpoint
 from alignzoo.training.job import Job
+from alignzoo.training.log_lines import StepLog
 from alignzoo.training.records import Line, read_lines
 from alignzoo.training.schedule import rows_of_step
 from alignzoo.training.spot_checks import Watch, interval
@@ -54,6 +55,7 @@ class Training:
         self.stopping, self.reporting = job.stopping, job.reporting
         self.model, self.moving = self.engine.scorer.model, self.engine.moving
         self.critic = self.engine.critic.scorer.model if self.engine.critic else None
+        self.log = StepLog(self.screen, job.recipe.objective.name, self.engine.steps, job.recipe.train.batch_size)
         self.beside = self.moving.tensors if self.moving else {}
         """The weights of a moving reference, which checkpoints hold beside the policy's."""
         self.done = 0
@@ -243,6 +245,7 @@ class Training:
                 f"memory ran out in step {self.done}: it was repeated in micro-batches of {self.engine.passes.budget} "
                 "token slots, which the steps after it use too (train.micro_batch_tokens)"
             )
+        self.log.step(self.done, metrics, seconds, slots)
         return metrics
 
     def _measure(self) -> dict[str, Any]:
@@ -267,7 +270,9 @@ class Training:
         if not scores:
             return {}
         with self.stopping.uninterruptible():
-            return self._record({"kind": "eval", "step": step} | scores)
+            line = self._record({"kind": "eval", "step": step} | scores)
+            self.log.evaluation(line)
+            return line
 
     def _record_start(self) -> list[dict[str, Any]]:
         """Record the checks of the reference, or the reason why its scores can't be checked."""

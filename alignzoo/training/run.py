@@ -118,7 +118,7 @@ def _run(resolved: Resolved, fresh: bool, wait: bool, screen: Screen, ranks: Ran
     ranks.main_process_first(lambda: open_judges(resolved, screen))
     if fresh and folder.writes:
         with folder.held(wait, clearing=True):
-            _clear(folder)
+            clear(folder)
     summary = ranks.broadcast_from_main(folder.summary)
     if summary is None:
         with folder.held(wait):
@@ -313,7 +313,7 @@ def _denormals_flushed() -> Iterator[None]:
         torch.set_flush_denormal(before)
 
 
-def _clear(folder: RunFolder) -> None:
+def clear(folder: RunFolder) -> None:
     """Remove a run, its summary and checkpoints first.
 
     These would make the rest of it count, should this process be killed in the middle.

@@ -102,7 +102,7 @@ def describe_run(folder: Path) -> RunInfo:
         summary, lines = RunFolder(folder).summary(), read_lines(folder / "metrics.jsonl", Line)
         steps = max((line["step"] for line in lines if line["kind"] == "train"), default=0)
         state = "finished" if summary else f"step {steps:,}"
-        last = next((line for line in reversed(lines) if line["kind"] == "eval"), {})
+        last: dict[str, Any] = next((line for line in reversed(lines) if line["kind"] == "eval"), {})
         found = (summary or {}).get("eval", last).get("preference_accuracy")
         accuracy = float(found) if isinstance(found, int | float) else None
     except UserError as error:

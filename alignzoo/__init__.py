@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from alignzoo.core.digests import content_digest
     from alignzoo.core.errors import RunFailed, UserError
     from alignzoo.data.sources.base import FileSource
-    from alignzoo.interfaces import policy_gradient, ties
+    from alignzoo.interfaces import actor_critic, policy_gradient, ties
     from alignzoo.interfaces.component import NoEffect
     from alignzoo.interfaces.data_source import DataSource
     from alignzoo.interfaces.format import Format
@@ -58,6 +58,7 @@ _HOME = {
     "Tokens": "alignzoo.interfaces.tokens",
     "Unpaired": "alignzoo.interfaces.loss_inputs",
     "UserError": "alignzoo.core.errors",
+    "actor_critic": "alignzoo.interfaces.actor_critic",
     "content_digest": "alignzoo.core.digests",
     "get_objective": "alignzoo.registry.lookup",
     "hookimpl": "alignzoo.interfaces.hookspecs",
@@ -92,6 +93,7 @@ __all__ = [
     "Unpaired",
     "UserError",
     "__version__",
+    "actor_critic",
     "content_digest",
     "get_objective",
     "hookimpl",
@@ -106,7 +108,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'alignzoo' has no attribute '{name}'")
     module = import_module(_HOME[name])
-    return module if name in ("policy_gradient", "ties") else getattr(module, name)
+    return module if name in ("actor_critic", "policy_gradient", "ties") else getattr(module, name)
 
 
 def __dir__() -> list[str]:

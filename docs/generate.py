@@ -29,6 +29,8 @@ from alignzoo.cli.parameters import parameters
 from alignzoo.compare.spec import Comparison, Sampling
 from alignzoo.interfaces.data_source import DataSource
 from alignzoo.interfaces.model_source import Lora, ModelSource
+from alignzoo.recipe.critic import CriticConfig
+from alignzoo.recipe.peer_names import PEERS
 from alignzoo.recipe.rollout import Reward, RolloutConfig
 from alignzoo.recipe.schema import (
     SGD,
@@ -57,7 +59,7 @@ MARK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end of generated -->\n
 def pages() -> dict[Path, str]:
     """Every generated page, and every page with a generated part: its path and its text."""
     whole = {"modules.md": modules(), "objectives.md": objectives(), "commands.md": commands()}
-    parts = {"rooms": "".join(rooms()), "keys": "".join(keys())}
+    parts = {"rooms": "".join(rooms()), "keys": "".join(keys()), "peers": "".join(peers())}
     found = {DOCS / name: text for name, text in whole.items()}
     for path in sorted(DOCS.glob("*.md")):
         if path.name not in whole and MARK.search(text := path.read_text(encoding="utf-8")):
@@ -190,6 +192,8 @@ def keys() -> Iterator[str]:
     yield from table("Rollout", "rollout.", RolloutConfig)
     beside = create_model("Beside", judge=(Any, None))
     yield from table("Reward, beside the keys of its judge", "rollout.rewards[].", Reward, beside)
+    of_model = create_model("OfModel", model=(Any, None))
+    yield from table("Critic, beside the keys of its model", "critic.", CriticConfig, of_model)
     yield from table("Eval", "eval.", EvalConfig)
     yield from table("Replies", "eval.replies.", RepliesConfig)
     yield from table("Model, every source", "model.", ModelSource)
@@ -209,6 +213,14 @@ def keys() -> Iterator[str]:
             yield from table(f"{kind.capitalize()} {cls.name}", prefix, cls)
     yield from table("Comparison", "", Comparison)
     yield from table("Comparison: samples", "samples.", Sampling)
+
+
+def peers() -> Iterator[str]:
+    """A table of other trainers' keys and ours."""
+    yield "\n| TRL, Axolotl, LLaMA-Factory | alignzoo | remark |\n|---|---|---|\n"
+    for name, (key, note) in sorted(PEERS.items()):
+        yield f"| `{name}` | `{key}` | {cell(note)} |\n"
+    yield "\n"
 
 
 def table(title: str, prefix: str, cls: type[BaseModel], base: type[BaseModel] | None = None) -> Iterator[str]:

@@ -54,6 +54,15 @@ def prob(logits: np.ndarray, y: tuple[int, int]) -> float:
     return math.exp(math.fsum(token_log_probs(logits, y)))
 
 
+VALUES = {(): 0.7, (0,): -0.4, (1,): 1.3}
+"""What a critic may say before each token, by the symbols so far."""
+
+
+def values(y: tuple[int, int]) -> list[float]:
+    """Return a critic's values before both tokens of a completion."""
+    return [VALUES[y[:t]] for t in (0, 1)]
+
+
 def expected(objective, size: int, logits: np.ndarray = LOGITS, **more) -> np.ndarray:
     """The expected gradient of the loss of one prompt, over all tuples of `size` draws."""
     total = np.zeros(3)
@@ -62,7 +71,7 @@ def expected(objective, size: int, logits: np.ndarray = LOGITS, **more) -> np.nd
         own, ref = ([[token_log_probs(one, y) for y in draws]] for one in (logits, REF_LOGITS))
         given = group(
             objective, own, [[REWARD[y] for y in draws]], ref=None if objective.reference == "none" else ref,
-            max_new_tokens=2, **more,
+            max_new_tokens=2, value=[[values(y) for y in draws]] if objective.head == "value" else None, **more,
         )  # fmt: skip
         loss = objective.loss(given).sum()
         leaf = given.completions.tokens.log_prob
@@ -214,6 +223,20 @@ DATA = {(0, 0): 0.1, (0, 1): 0.3, (1, 0): 0.2, (1, 1): 0.4}
 DATA_LOGITS = np.array([math.log(0.6 / 0.4), math.log(0.3 / 0.1), math.log(0.4 / 0.2)])
 
 
+PLAIN_PPO = {"gae_lambda": 1.0, "whiten": False, "reduction": "sequence"}
+
+
+def one_step_errors() -> np.ndarray:
+    """-E[sum_t (r_t + V_{t+1} - V_t) s_t] with the KL penalty 0.3 at each token, and V = 0 after the last one."""
+    total = np.zeros(3)
+    for y in ALL:
+        own, ref = token_log_probs(LOGITS, y), token_log_probs(REF_LOGITS, y)
+        now = [*values(y), 0.0]
+        errors = [-0.3 * (own[t] - ref[t]) + (REWARD[y] if t else 0.0) + now[t + 1] - now[t] for t in (0, 1)]
+        total -= prob(LOGITS, y) * (np.array(errors) @ slopes(LOGITS, y))
+    return total
+
+
 @dataclass(frozen=True)
 class Case:
     """An expected gradient as an objective has it, and by hand."""
@@ -257,6 +280,13 @@ def cases() -> list[Case]:
         ),
         Case("reinforce_pp", "3", "rewards normalized over the rollout, a mean over tokens and draws",
              lambda: expected(made["reinforce_pp"](beta=0), 3), lambda: by_tuples(3, normalized, 1 / 6)),
+        *(
+            Case("ppo", f"{g}", "that of reward - beta KL, whatever the critic's values, at gamma = lambda = 1",
+                 lambda g=g: expected(made["ppo"](beta=0.3, **PLAIN_PPO), g), lambda: reward() + 0.3 * kl_gradient())
+            for g in (1, 2)
+        ),
+        Case("ppo, lambda 0", "1", "that of the critic's one-step errors",
+             lambda: expected(made["ppo"](beta=0.3, **PLAIN_PPO | {"gae_lambda": 0.0}), 1), one_step_errors),
         Case("dpo", "2", "-beta E[(P - sigmoid(beta h)) (s - s')], labels by Bradley-Terry",
              lambda: of_pairs(DPO(beta=0.3), LOGITS, LOGITS), lambda: of_pairs_by_hand(0.3, LOGITS)),
         Case("xpo", "1 + 1 of the reference", "the same, and alpha E[s(y_ref)]",
@@ -283,6 +313,8 @@ def fixed_points() -> list[Case]:
                 ONLINE[name](beta=0.7), size, best, **more), zero)
             for name, draws, size, more in (("rloo", "2", 2, {}), ("remax", "1 + greedy", 1, {"greedy_reward": [0.6]}))
         ),
+        Case("ppo", "1", "pi_ref exp(r / beta) / Z",
+             lambda: expected(ONLINE["ppo"](beta=0.7, **PLAIN_PPO), 1, best), zero),
         Case("dpo", "2", "pi_ref exp(r / beta) / Z, labels by Bradley-Terry",
              lambda: of_pairs(DPO(beta=0.7), best, best, best), zero),
         Case("xpo", "1 + 1 of the reference", "there, only the bonus is left: alpha E[s(y_ref)]",

@@ -138,6 +138,8 @@ def _needs(cls: Any) -> Iterator[str]:
     if issubclass(cls, Objective):
         yield DATA[cls.data]
         yield "scalar head" if cls.head == "scalar" else REFERENCE[cls.reference]
+        if cls.head == "value":
+            yield "critic"
         if cls.language_head:
             yield "language head"
         if cls.scope == "batch":

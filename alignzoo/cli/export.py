@@ -19,7 +19,9 @@ import click
 @click.option("--max-shard-size", "shard", default="5GB", show_default=True, help="Maximum size of a file.")
 @click.option("--force", is_flag=True, help="Replace an exported model.")
 def command(run: Path, to: Path | None, merge: bool, dtype: str | None, shard: str, force: bool) -> None:
-    """Write the policy of the finished run in folder RUN, with its tokenizer and a model card.
+    """Write the policy of the finished RUN, with its tokenizer and a model card.
+
+    RUN is a run folder, its name in the folder of runs, or a recipe.
 
     Full weights load with transformers' from_pretrained, an adapter with peft's.
     """
@@ -29,5 +31,6 @@ def command(run: Path, to: Path | None, merge: bool, dtype: str | None, shard: s
         raise click.BadParameter("expected a size such as 5GB or 500MB", param_hint="--max-shard-size")
     from alignzoo.core.console import Screen
     from alignzoo.training.export import export_run
+    from alignzoo.training.runs import folder_named
 
-    click.echo(export_run(run, to, merge, dtype, shard, force, Screen()))
+    click.echo(export_run(folder_named(run), to, merge, dtype, shard, force, Screen()))

@@ -27,16 +27,20 @@ LINES = ("family", "source", "equation", "needs", "constant", "package")
 
 
 @click.command(name="list")
-@click.argument("words", nargs=-1, metavar="[KIND | NAME]")
+@click.argument("words", nargs=-1, metavar="[KIND | NAME | KEY]")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 def command(words: tuple[str, ...], as_json: bool) -> None:
-    """List what a recipe can name: everything, one KIND, or all about one NAME.
+    """List what a recipe can name: everything, one KIND, or all about one NAME or one KEY.
 
     Kinds: objectives, modifiers, data sources, formats, model sources, metrics, judges, reporters. Objectives come by
     the data that you have, and by family.
 
+    A KEY such as train.optimizer is explained: type, bounds, default and description.
+
     `alignzoo list plugins` lists the installed packages, what each registers, and why one was not loaded.
     """
+    from alignzoo.cli.keys import explain, is_key
+
     name = " ".join(words)
     kind = re.sub(r"[-_]", " ", name).removesuffix("s")
     if kind == PLUGINS:
@@ -44,6 +48,10 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
         return
     if not name:
         entries = [entry for each in NODES for entry in describe_kind(each)]
+    elif kind not in NODES and is_key(name):
+        explained = explain(name)
+        click.echo(json.dumps(explained, indent=2)) if as_json else _print_keys(name, explained)
+        return
     else:
         entries = describe_kind(kind) if kind in NODES else _find(name)
     if as_json:
@@ -83,6 +91,20 @@ def _find(name: str) -> list[dict[str, Any]]:
     close = nearest(name, [spelling for kind in (*NODES, PLUGINS) for spelling in (kind, f"{kind}s")])
     hints = ["alignzoo list prints every name", *(missing.problems[0].hint for missing in errors[:1])]
     raise UserError(f"nothing is called '{name}'", nearest=close, hint="\n    ".join(filter(None, hints)))
+
+
+def _print_keys(name: str, explained: list[dict[str, Any]]) -> None:
+    """Print a key of a recipe and the keys of its section, by component."""
+    for entry in explained:
+        of = f" of {entry['of']}" if entry["of"] else ""
+        click.echo(f"{name}{of}: {entry['description']}")
+        if entry["type"]:
+            bounds = f", {entry['bounds']}" if entry["bounds"] else ""
+            default = "required" if entry["required"] else f"default {json.dumps(entry['default'])}"
+            click.echo(f"  {entry['type']}{bounds}; {default}")
+        if entry["keys"]:
+            print_parameters(entry["keys"], "keys")
+        click.echo()
 
 
 def _table(entries: list[dict[str, Any]], keys: tuple[str, ...]) -> None:

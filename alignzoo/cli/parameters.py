@@ -17,9 +17,12 @@ def parameters(cls: Any) -> list[dict[str, Any]]:
     return [_parameter(key, cls) for key in cls.model_fields]
 
 
-def print_parameters(fields: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Print parameters. Returns each as a recipe writes its default, `...` for a required one."""
-    click.echo("\nparameters" if fields else "\nno parameters")
+def print_parameters(fields: Sequence[dict[str, Any]], title: str = "parameters") -> dict[str, str]:
+    """Print parameters under a title.
+
+    Returns each as a recipe writes its default, `...` for a required one.
+    """
+    click.echo(f"\n{title}" if fields else f"\nno {title}")
     for field in fields:
         bounds = f", {field['bounds']}" if field["bounds"] else ""
         default = "(required)" if field["required"] else f"= {field['default']}"
@@ -32,7 +35,7 @@ def _parameter(key: str, cls: Any) -> dict[str, Any]:
     schema = cls.model_json_schema(mode="validation")["properties"][info.alias or key]
     kinds = schema.get("anyOf", [schema])  # two for a field that may be null
     bounds = [text.format(kind[word]) for kind in kinds for word, text in BOUNDS.items() if word in kind]
-    types = [" | ".join(map(str, kind["enum"])) if "enum" in kind else kind.get("type", "any") for kind in kinds]
+    types = [" | ".join(map(str, kind["enum"])) if "enum" in kind else _type(kind) for kind in kinds]
     return {
         "name": info.alias or key,
         "type": " | ".join(types),
@@ -41,3 +44,8 @@ def _parameter(key: str, cls: Any) -> dict[str, Any]:
         "bounds": ", ".join(bounds),
         "description": info.description or "",
     }
+
+
+def _type(schema: dict[str, Any]) -> str:
+    kind = schema.get("type", "any")
+    return " | ".join(kind) if isinstance(kind, list) else str(kind)

@@ -29,12 +29,13 @@ def command(
     """Print one table of every FOLDER: comparisons, measured runs, or both.
 
     A single run must have been measured by a comparison. Nothing is trained or measured. The figures of every held-out
-    row are read from the folders.
+    row are read from the folders. A FOLDER may be given by its name in the folder of runs, and a run by its recipe.
     """
     from alignzoo.compare.gather import gather
     from alignzoo.compare.table import build
+    from alignzoo.training.runs import folder_named
 
-    about, entries = gather(folders, evaluation)
+    about, entries = gather([*map(folder_named, folders)], evaluation)
     if allow_different_data:
         about["allow_different_data"] = True
     table = build(about, entries, baseline=baseline, select=select)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 
 from rich.live import Live
 from rich.table import Table
@@ -18,9 +20,16 @@ WAITING, WORKING, DONE, FAILED = "dim", "cyan", "green", "red"
 class LiveTable:
     """A row for each configuration, a column for each seed, a run's state in each cell."""
 
-    def __init__(self, jobs: Sequence[Job], later: int, screen: Screen) -> None:
-        self._jobs, self._total, self._console = list(jobs), len(jobs) + later, screen.console
+    def __init__(
+        self, jobs: Sequence[Job], later: int, screen: Screen, missing: Callable[[Job], bool] = lambda job: True
+    ) -> None:
+        self._jobs, self._total, self._screen, self._missing = list(jobs), len(jobs) + later, screen, missing
+        self._console = screen.console
         self._cells: dict[int, tuple[str, str]] = {}
+        self._began: dict[int, float] = {}
+        self._taken: list[float] = []
+        """Seconds of each run that was trained."""
+        self._eta = ""
         self._live: Live | None = None
 
     @contextmanager
@@ -42,18 +51,46 @@ class LiveTable:
         """Return a screen that shows the progress of run n in its cell."""
         return _Cell(self, n)
 
+    def start(self, n: int) -> None:
+        """Say that run n begins, and take its time unless it was finished before."""
+        if self._missing(self._jobs[n]):
+            self._began[n] = time.monotonic()
+        self.put(n, "starting")
+
+    @property
+    def logs(self) -> bool:
+        """True if lines go to a file or a pipe."""
+        return self._screen.logs
+
+    def event(self, n: int, text: str) -> None:
+        """Print a line of run n: above the table, or in a log file with its time."""
+        self._screen.event(f"{_words(self._jobs[n])}: {text}")
+
+    def _time_left(self) -> str:
+        """Return the time for the missing runs, at the mean of those trained here, or ""."""
+        ended = {n for n, (_, style) in self._cells.items() if style in (DONE, FAILED)}
+        left = self._total - len(self._jobs)
+        left += sum(self._missing(job) for n, job in enumerate(self._jobs) if n not in ended)
+        if not self._taken or not left:
+            return ""
+        return f"eta {timedelta(seconds=round(left * sum(self._taken) / len(self._taken)))}"
+
     def put(self, n: int, text: str, style: str = WORKING) -> None:
         """Set the state of run n."""
         before = self._cells.get(n)
         self._cells[n] = (text, style)
+        if style == DONE and n in self._began:
+            self._taken.append(time.monotonic() - self._began.pop(n))
+        if style in (DONE, FAILED):
+            self._eta = self._time_left()
         if self._live is not None:
             self._live.update(self._table())
         elif style in (DONE, FAILED) and (before is None or before[1] != style):
-            job = self._jobs[n]
-            self._console.print(f"[{n + 1} of {self._total}] {_words(job)}: {text}", markup=False)
+            words = "; ".join(filter(None, [text, self._eta]))
+            self._screen.event(f"[{n + 1} of {self._total}] {_words(self._jobs[n])}: {words}")
 
     def _table(self) -> Table:
-        table = Table(box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False, caption=self._eta or None, caption_justify="left")
         table.add_column("RUN")
         columns: list[str] = []
         rows: dict[tuple[str, str], dict[str, int]] = {}
@@ -72,12 +109,21 @@ class LiveTable:
 class _Cell(Screen):
     """Screen of one run within a comparison: its bar is text in the run's cell.
 
-    Lines are hidden.
+    Lines are hidden, except those on its progress.
     """
 
     def __init__(self, table: LiveTable, n: int) -> None:
         super().__init__(quiet=True)
         self._table, self._n = table, n
+
+    @property
+    def logs(self) -> bool:
+        """True if lines go to a file or a pipe."""
+        return self._table.logs
+
+    def event(self, text: str) -> None:
+        """Print a line of the run, after its name."""
+        self._table.event(self._n, text)
 
     @contextmanager
     def bar(self, label: str, total: int, done: int = 0) -> Iterator[Advance]:

@@ -242,7 +242,7 @@ def reward_scale(objective: Objective) -> list[Any]:
     term = objective.terms[0][1]
     inner, modifiers = (term.inner, term.modifiers) if isinstance(term, Modified) else (term, ())
     around = [one for one in modifiers if type(one).scored is not Modifier.scored]
-    if type(inner).implicit_reward is Objective.implicit_reward and inner.head == "language_model":
+    if type(inner).implicit_reward is Objective.implicit_reward and inner.head != "scalar":
         own: Any = ["log_prob" if inner.reference == "none" else "log_ratio", getattr(inner, "beta", 1.0)]
     else:
         own = inner.to_recipe()

@@ -44,7 +44,8 @@ def compare_plan(plan: Plan, judges: Sequence[Judge], screen: Screen, command: s
         make_folder(folder)
     began, counts = time.perf_counter(), _Counts(plan)
     records = [_record(job) for job in plan.jobs]
-    with LiveTable(plan.jobs, plan.later, screen).shown() as live_table:
+    table = LiveTable(plan.jobs, plan.later, screen, _is_missing)
+    with table.shown() as live_table:
 
         def run_all(jobs: Sequence[Job]) -> None:
             for n, job in enumerate(jobs, len(records) - len(jobs)):
@@ -65,7 +66,7 @@ def compare_plan(plan: Plan, judges: Sequence[Judge], screen: Screen, command: s
 def _one(n: int, job: Job, plan: Plan, judges: Sequence[Judge], live_table: LiveTable) -> RunRecord:
     """Train and measure one run; return its record, with the reason of a failure."""
     record, screen = _record(job), live_table.cell(n)
-    live_table.put(n, "starting")
+    live_table.start(n)
     try:
         result = run_resolved(job.resolved, wait=True, screen=screen)
         live_table.put(n, "measuring")
@@ -82,6 +83,14 @@ def _one(n: int, job: Job, plan: Plan, judges: Sequence[Judge], live_table: Live
         return replace(record, state="done", measured=str(measured.path.absolute()), verdicts=verdicts, run=run)
     live_table.put(n, f"failed: {reason}", FAILED)
     return replace(record, state="failed", reason=reason)
+
+
+def _is_missing(job: Job) -> bool:
+    """Return True if a run is still to be trained; what is damaged fails when its turn comes."""
+    try:
+        return folder_of(job.resolved).summary() is None
+    except UserError:
+        return True
 
 
 def _measured(

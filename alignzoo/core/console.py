@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -79,6 +80,18 @@ class Screen:
     def info(self, text: str) -> None:
         """Print one line, without markup."""
         self.console.print(text)
+
+    @property
+    def logs(self) -> bool:
+        """True if lines go to a file or a pipe, where nobody sees a bar."""
+        return not (self.console.is_terminal or self.console.quiet)
+
+    def event(self, text: str) -> None:
+        """Print one line on progress: above a bar, or with its time in a log file."""
+        if self.logs:
+            self.console.print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", soft_wrap=True)
+        else:
+            self.info(text)
 
     @contextmanager
     def bar(self, what: str, total: int, done: int = 0) -> Iterator[Advance]:

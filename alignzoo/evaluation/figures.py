@@ -54,7 +54,7 @@ def row_figures(
     if at_start:
         batch.values["log_prob"] = batch.values["ref_log_prob"]
     known = row_metrics(builder, batch, ORDERS, pooled=True, test=test)
-    names = FIGURES if builder.objective.terms[0][1].head == "language_model" else FIGURES[:2]
+    names = FIGURES if builder.objective.terms[0][1].head != "scalar" else FIGURES[:2]
     nothing = torch.full((len(test),), torch.nan, dtype=torch.float64)
     found = {"test": test.astype(np.float64)} | {name: known.get(name, nothing).numpy() for name in names}
     rows = Rows(builder, batch, test)

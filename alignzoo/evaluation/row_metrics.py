@@ -16,13 +16,13 @@ from torch import Tensor
 from alignzoo.core.arrays import concat_ranges
 from alignzoo.core.console import warn_once
 from alignzoo.core.errors import attribute_errors
-from alignzoo.evaluation.off_policy import off_policy
+from alignzoo.evaluation.off_policy import LARGEST_LOG_RATIO, off_policy
 from alignzoo.interfaces.loss_inputs import Scored
 from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.rows import TIE
 from alignzoo.interfaces.ties import ULPS, tie_groups
 from alignzoo.scoring.batches import BatchBuilder
-from alignzoo.scoring.scored_batch import ScoredBatch
+from alignzoo.scoring.scored_batch import RETURNS, ScoredBatch
 
 
 @torch.no_grad()
@@ -61,7 +61,7 @@ def row_metrics(
             reward = reward.where(finite, torch.nan)
         scores["preference_accuracy"] = reward, _reward_tolerance(objective, scored, reward)
         found |= rows.both("reward", reward)
-    if objective.head == "language_model":
+    if objective.head != "scalar":
         log_prob, length = scored.log_prob.double(), scored.length.double()
         scores["likelihood_accuracy"] = log_prob, scored.tolerance.double()
         scores["length_normalized_accuracy"] = log_prob / length, scored.tolerance.double() / length
@@ -101,18 +101,22 @@ def group_metrics(builder: BatchBuilder, batch: ScoredBatch) -> dict[str, Tensor
     """Return name -> (rows,) float64: means over the kept draws of each prompt.
 
     The mean is nan where no draw is kept. `log_ratio`, of policy and reference, estimates their KL divergence. `drift`
-    is the mean |log pi - log pi_old| of a token, which is 0 in the first update of a rollout.
+    is the mean |log pi - log pi_old| of a token, and `approx_kl` the mean of rho - 1 - log rho with rho = pi / pi_old,
+    which estimates KL(pi_old || pi); both are 0 in the first update of a rollout. With a critic `value_error` is the
+    mean (V - G)^2 / 2 of a token, the value loss without a clip.
     """
     kept = torch.from_numpy(builder.column(batch, "kept") > 0.5).to(batch.like.device)
     owner = torch.from_numpy(np.repeat(np.arange(len(batch.rows)), batch.counts)).to(batch.like.device)
-    moved = ScoredBatch(batch.rows, batch.counts, batch.lengths, {
-        "moved": (batch.values["log_prob"] - batch.values["old_log_prob"]).abs(),
-    })  # fmt: skip
+    step = batch.values["log_prob"] - batch.values["old_log_prob"]
+    of_tokens = {"drift": step.abs(), "approx_kl": step.clamp(max=LARGEST_LOG_RATIO).double().expm1() - step.double()}
+    if RETURNS in batch.values:
+        of_tokens["value_error"] = (batch.values["value"] - batch.values[RETURNS]).square() / 2
+    moved = ScoredBatch(batch.rows, batch.counts, batch.lengths, of_tokens)
     lengths = torch.from_numpy(batch.lengths).to(batch.like.device)
     values = {
         "reward": torch.from_numpy(builder.column(batch, "reward")).to(batch.like.device),
         "log_prob": batch.sum("log_prob"),
-        "drift": moved.sum("moved") / lengths,
+        **{name: moved.sum(name) / lengths for name in of_tokens},
     }
     if "ref_log_prob" in batch.values:
         values["log_ratio"] = batch.log_ratio()

@@ -36,6 +36,7 @@ class Group(Example):
     """The limit of new tokens."""
     _advantage: Tensor | None = None
     _greedy_reward: Tensor | None = None
+    _returns: Tensor | None = None
 
     @property
     def greedy_reward(self) -> Tensor:
@@ -51,6 +52,16 @@ class Group(Example):
     def token_advantage(self) -> Tensor:
         """The advantage of each token, (N,)."""
         return self.advantage if self.advantage.dim() == 1 else self.completions.tokens.spread(self.advantage)
+
+    @property
+    def returns(self) -> Tensor:
+        """The result of the objective's `returns`, (N,): what the critic's values are fitted to."""
+        return declared(self._returns, "the returns, in `advantage` and `returns` themselves", "group.reward")
+
+    @property
+    def kept_tokens(self) -> Tensor:
+        """(N,) bool: False for tokens of completions that are left out."""
+        return self.completions.tokens.spread(self.kept)
 
     @property
     def count(self) -> Tensor:

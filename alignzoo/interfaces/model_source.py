@@ -33,6 +33,7 @@ class Lora(Strict):
     target_modules: tuple[str, ...] = Field(
         (ALL_LINEAR,),
         description="names of linear layers, such as q_proj; all-linear: all except the head, as in QLoRA",
+        json_schema_extra=lambda schema: schema.update(type=["array", "string"]),
     )
 
     @field_validator("dropout")

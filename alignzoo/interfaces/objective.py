@@ -70,7 +70,9 @@ class Objective(ScoredComponent):
     """`batch`: `loss` sees the whole global batch at once, so that an example's loss may depend on the others. It
     costs one more forward pass."""
     head: ClassVar[Head] = "language_model"
-    """`scalar`: the policy is a reward model with one number for each completion (`scored.scalar`) and no log-probs."""
+    """`scalar`: the policy is a reward model with one number for each completion (`scored.scalar`) and no log-probs.
+    `value`: a critic is trained beside the policy, a model of its own with one number for each token, `tokens.value`
+    and `tokens.old_value`; only for groups. The section `critic` of the recipe has its start and learning rate."""
     language_head: ClassVar[bool] = False
     """A reward model that is a language model too: `scored.log_prob` beside `scored.scalar`. Its language head is the
     embedding, so embeddings have to be tied."""
@@ -114,6 +116,13 @@ class Objective(ScoredComponent):
         the rollout. The default is the reward.
         """
         return group.reward
+
+    def returns(self, group: Group) -> Tensor:
+        """Return the target of the critic's value before each token, (N,), for `head = "value"`.
+
+        `loss` reads it as `group.returns`. It is called as `advantage` is, and sees the same.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no returns")
 
     def implicit_reward(self, scored: Scored) -> Tensor:
         """Return the implicit reward of completions, for metrics: beta times the log-ratio.
@@ -181,6 +190,9 @@ class Objective(ScoredComponent):
             '`data = "group"` needs `scope = "example"`: its `advantage` sees the whole rollout':
                 cls.scope == "batch" and cls.data == "group",
             '`data = "group"` needs a language model': cls.head == "scalar" and cls.data == "group",
+            '`head = "value"` needs `data = "group"`, `tokens = True` and `advantage_reads_log_probs = True`':
+                cls.head == "value" and not (cls.data == "group" and cls.tokens and cls.advantage_reads_log_probs),
+            '`head = "value"` needs `returns`, and `returns` needs it': (cls.head == "value") != defines("returns"),
             '`advantage`, `advantage_reads_log_probs` and `greedy_baseline` need `data = "group"`':
                 cls.data != "group"
                 and (defines("advantage") or cls.advantage_reads_log_probs or cls.greedy_baseline),
@@ -223,6 +235,11 @@ class Objective(ScoredComponent):
             drawn_by=self.drawn_by,
             language_head=self.language_head,
         )
+
+    @property
+    def policy_head(self) -> Head:
+        """The head of the policy: `scalar` for a reward model, else `language_model`."""
+        return "scalar" if self.head == "scalar" else "language_model"
 
     @property
     def terms(self) -> Sequence[tuple[float, Objective]]:

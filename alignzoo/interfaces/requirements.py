@@ -31,7 +31,7 @@ OWN = " of "
 Data = Literal["pair", "chosen", "unpaired", "ranked", "group"]
 Scope = Literal["example", "batch"]
 """In increasing order of what `loss` sees."""
-Head = Literal["language_model", "scalar"]
+Head = Literal["language_model", "scalar", "value"]
 DrawnBy = Literal["policy", "reference", "mixture"]
 Raises = Literal["by_data", "margin", "chosen", "labels", "order", "rewarded", "nothing"]
 

@@ -39,6 +39,8 @@ class Tokens:
     _uniform: Tensor | None = None
     _old_log_prob: Tensor | None = None
     _refs: Mapping[str, Tensor] = field(default_factory=dict)
+    _value: Tensor | None = None
+    _old_value: Tensor | None = None
 
     @property
     def old_log_prob(self) -> Tensor:
@@ -47,6 +49,22 @@ class Tokens:
         Only for `data = "group"`.
         """
         return declared(self._old_log_prob, "the log-probs at the time of drawing", 'data = "group"')
+
+    @property
+    def value(self) -> Tensor:
+        """The critic's value before each token is known, with gradient.
+
+        It is read at the slot that predicts the token. Needs `head = "value"`.
+        """
+        return declared(self._value, "the critic's value", 'head = "value"')
+
+    @property
+    def old_value(self) -> Tensor:
+        """The critic's value before each token at the time of drawing, without gradient.
+
+        Needs `head = "value"`.
+        """
+        return declared(self._old_value, "the critic's value at the time of drawing", 'head = "value"')
 
     @property
     def ref_log_prob(self) -> Tensor:

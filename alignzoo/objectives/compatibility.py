@@ -12,7 +12,7 @@ def incompatibility(objective: Objective) -> str:
     """Return why a composition cannot be trained or has no meaning, or "" if it is fine."""
     terms = [term for _, term in objective.terms]
     references = [term.reference for term in terms]
-    if len({term.head for term in terms}) > 1:
+    if len({term.policy_head for term in terms}) > 1:
         return "one term trains a reward model and another a language model; a run has one policy"
     if len({bool(term.outputs) for term in terms}) > 1:
         return "one term trains a reward model with named outputs and another one without"
@@ -21,7 +21,8 @@ def incompatibility(objective: Objective) -> str:
     if "moving" in references and set(references) - {"none", "moving"}:
         return "one term has a moving reference and another a frozen one; a run has one reference"
     if len(terms) > 1 and (group := next((term for term in terms if term.data == "group"), None)):
-        return f"{group.name} learns from groups of draws, and can't be a term of a sum"
+        rows = "the terms of a sum share their rows"
+        return f"{group.name} learns from groups of draws, and can't be a term of a sum: {rows}"
     for n, term in enumerate(terms):
         if term in terms[:n]:
             return f"{term} is listed twice; list it once, with the sum of the weights"

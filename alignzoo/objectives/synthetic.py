@@ -77,7 +77,8 @@ class SyntheticInputs:
         group = Group(start, reward, kept, kept, self.tokens, **more)
         with torch.no_grad():
             advantage = self.objective.advantage(group)
-        return replace(group, completions=self.scored(moves, True), _advantage=advantage)
+            returns = self.objective.returns(group) if self.objective.head == "value" else None
+        return replace(group, completions=self.scored(moves, True), _advantage=advantage, _returns=returns)
 
     def reward(self, move: Tensor, preferred: bool) -> Tensor:
         """Return the implicit reward, shape (B,), of completions with log-probs moved by `move`."""
@@ -124,4 +125,5 @@ class SyntheticInputs:
             constant(0.5) if objective.needs_uniform else None,
             constant(mean) if objective.data == "group" else None,
             {name: constant(mean) for name in objective.references},
+            *((constant(0.0), constant(0.0)) if objective.head == "value" else ()),
         )

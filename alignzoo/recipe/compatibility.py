@@ -100,7 +100,7 @@ def check_filter(objective: Any, metric: Any, drawn: bool, problems: Problems) -
     at = ("filter", "metric")
     if drawn:
         problems.add(("filter",), "draws are not filtered before training", "no filter, or no rollout")
-    if metric.head != objective.head:
+    if metric.head != objective.policy_head:
         problems.add(at, f"{metric.name} measures {POLICY[metric.head]}")
     if metric.reference != "none" or metric.references:
         problems.add(at, f"{metric.name} reads a reference, which has scored nothing yet", "a metric of the start")
@@ -114,10 +114,11 @@ def check_figures(objective: Any, section: dict[str, Any], problems: Problems) -
     if not isinstance(objective, Objective):
         return
     for i, metric in enumerate(section.get("metrics", ())):
-        if metric.head != objective.head:
+        if metric.head != objective.policy_head:
             problems.add(
                 ("eval", "metrics", str(i)),
-                f"{metric.name} measures {POLICY[metric.head]}, and {objective.name} trains {POLICY[objective.head]}",
+                f"{metric.name} measures {POLICY[metric.head]}, and "
+                f"{objective.name} trains {POLICY[objective.policy_head]}",
             )
     if objective.head == "scalar" and section.get("judges"):
         problems.add(("eval", "judges"), f"{objective.name} trains a reward model, which writes no replies to judge")

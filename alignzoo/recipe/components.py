@@ -43,7 +43,7 @@ class ComponentBuilder:
         if cls is None:
             return None
         for field, info in getattr(cls, "model_fields", {}).items():
-            nested = _nested(info.annotation) if field in fields else None
+            nested = nested_kind(info.annotation) if field in fields else None
             if nested is None:
                 continue
             if get_origin(info.annotation) is not tuple:
@@ -109,7 +109,7 @@ class ComponentBuilder:
         return tuple(found)
 
 
-def _nested(annotation: Any) -> str | None:
+def nested_kind(annotation: Any) -> str | None:
     """Return the kind of component in a field, also in a field of type tuple."""
     if get_origin(annotation) is tuple:
         annotation = get_args(annotation)[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from alignzoo.core.errors import UserError, nearest
+from alignzoo.core.paths import runs_root
 
 
 def shipped_recipes() -> Path:
@@ -35,7 +36,7 @@ def _inside(given: Path) -> Path:
 def find_recipe(path: str | Path) -> Path:
     """Return the absolute path of a recipe.
 
-    `path` is a file, a run folder that has the recipe, or a shipped recipe.
+    `path` is a file, a run folder that has the recipe, a shipped recipe, or the name of a folder in the folder of runs.
 
     Raises:
         UserError: There is no such recipe; the error has the nearest name.
@@ -48,6 +49,8 @@ def find_recipe(path: str | Path) -> Path:
     found = shipped_recipe(path)
     if found is not None:
         return found
+    if (runs_root() / given / "recipe.yaml").is_file():
+        return (runs_root() / given / "recipe.yaml").resolve()
     shipped, inside = shipped_recipes(), _inside(given)
     names = [other.relative_to(shipped).as_posix() for other in shipped.rglob("*.yaml")]
     siblings = [other.name for other in given.parent.iterdir()] if given.parent.is_dir() else []

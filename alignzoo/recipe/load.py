@@ -98,7 +98,7 @@ def _compared(recipe: Recipe, runs: Mapping[str, Recipe], where: str) -> Recipe:
     """Let the policies of runs be named references. Raises UserError for a reward model."""
     references = dict(recipe.references)
     for name, run in runs.items():
-        if run.objective.head != "language_model":
+        if run.objective.head == "scalar":
             raise UserError(
                 f"references.{name}: {run.name} trains a reward model, which has no log-probs", where=where,
                 expected="a recipe whose objective trains a language model",
@@ -136,7 +136,7 @@ def _started(recipe: Recipe, start: Recipe, where: str) -> Recipe:
     Raises:
         UserError: `start` trains a reward model, and the recipe trains a language model.
     """
-    if start.objective.head == "scalar" != recipe.objective.head:
+    if start.objective.head == "scalar" != recipe.objective.policy_head:
         raise UserError(
             f"model.from: {start.name} trains a reward model, and {recipe.name} trains a language model", where=where,
             expected="a recipe whose objective trains a language model",

@@ -19,7 +19,7 @@ from alignzoo.recipe.schema import Recipe
 
 INHERITED = ("data", "tokens", "model")
 """Sections whose overrides a needed run inherits."""
-OWN = ("objective", "references", "filter", "name", "reporters", "rollout", "eval.metrics", "eval.judges")
+OWN = ("objective", "references", "filter", "name", "reporters", "rollout", "critic", "eval.metrics", "eval.judges")
 """Keys that each run keeps for itself."""
 NOISE = ("label_noise", "label_noise_seed")
 """Further ones, of `data` and of the sources that it mixes: label noise belongs to the preferences of one run."""
@@ -37,6 +37,7 @@ def runs_named(recipe: Recipe) -> dict[str, str]:
     pieces: dict[str, Any] = {
         "model": recipe.model,
         **references,
+        **({"critic": recipe.critic.model} if recipe.critic and recipe.critic.model else {}),
         **sources,
         **mixed,
         **objectives,

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from alignzoo.core.errors import MOST_PROBLEMS, Problem, nearest
 from alignzoo.recipe.parse import Node
+from alignzoo.recipe.peer_names import peer_of
 from alignzoo.recipe.problems import mark
 from alignzoo.recipe.renamed import new_key, new_value
 
@@ -36,11 +37,15 @@ def problems_of(
         if item["type"] == "missing" and len(loc) == 1 and loc[0] in reported:
             continue
         path = _written((*at, *loc), node)
+        name, where = ".".join(path), mark(node, path)
+        peer = peer_of(path[-1], name) if item["type"] == "extra_forbidden" and path else None
+        if peer and not new_key(path[:-1], path[-1], str(getattr(model, "name", ""))):
+            yield Problem(f"{name}: the name of other trainers", where, peer.key, hint=peer.note)
+            continue
         what, expected, close = _renamed(item, path, model) or _sentence(
             item, [*_known(model, loc[:-1]), *(beside if len(loc) == 1 else ())], loc
         )
-        name = ".".join(path)
-        yield Problem(f"{name}: {what}" if name else what, mark(node, path), expected, close)
+        yield Problem(f"{name}: {what}" if name else what, where, expected, close)
     if (left := error.error_count() - MOST_PROBLEMS) > 1:
         yield Problem(f"and {left:,} more problems like these", mark(node, at))
 

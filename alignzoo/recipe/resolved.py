@@ -23,6 +23,8 @@ from alignzoo.registry.lookup import Registry
 
 START = "model.from"
 """The key of the recipe whose policy a run starts from."""
+CRITIC = "critic.from"
+"""The key of the recipe whose policy the critic starts from."""
 REFERENCE = "references.{}.from"
 """The key of the recipe whose policy is the reference of a name."""
 
@@ -108,6 +110,10 @@ class Resolved:
         values["references"] = {name: self._node(model) for name, model in self.recipe.references.items()}
         models = {"model.from": values["model"]}
         models |= {REFERENCE.format(name): model for name, model in values["references"].items()}
+        if self.recipe.critic is None:
+            del values["critic"]
+        else:
+            values["critic"] = models[CRITIC] = self.recipe.critic.to_recipe(self.registry.spelling)
         for key, model in models.items():
             if key in self.needs:  # what starts from a run has no source of its own
                 del model["name"]
@@ -145,6 +151,7 @@ class Resolved:
         return [
             *recipe.objective.components, *recipe.data.components, recipe.model, *recipe.references.values(),
             *(part for source in recipe.eval.data.values() for part in source.components),
+            *([recipe.critic.model] if recipe.critic and recipe.critic.model else ()),
             *recipe.eval.metrics, *recipe.eval.judges, *([recipe.filter.metric] if recipe.filter else ()),
             *(reward.judge for reward in (recipe.rollout.rewards if recipe.rollout else ())),
         ]  # fmt: skip
@@ -188,7 +195,7 @@ def fingerprint(resolved: Resolved) -> str:
     recipe counts as the fingerprint of that recipe's run, under the same dotted key.
     """
     recipe = resolved.recipe
-    outside = dict.fromkeys(("name", "plugins", "reporters", "data", "model", "references"), True)
+    outside = dict.fromkeys(("name", "plugins", "reporters", "data", "model", "references", "critic"), True)
     left_out = recipe.fields_without_effect() | outside
     values: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True, exclude=left_out)
     values["objective"] = recipe.objective.to_recipe()
@@ -211,6 +218,10 @@ def fingerprint(resolved: Resolved) -> str:
     values["model"] = _model(recipe.model)
     if recipe.references:
         values["references"] = {name: _model(model) for name, model in recipe.references.items()}
+    if recipe.critic is not None:
+        source = recipe.critic.model
+        values["critic"] = recipe.critic.model_dump(mode="json", exclude={"model"})
+        values["critic"] |= {} if source is None else {"model": _model(source)}
     values["needs"] = {key: need.fingerprint for key, need in resolved.needs.items()}
     _forget_paths(values["objective"], recipe.objective)
     # Only the code of plugins counts: a new version of alignzoo keeps the fingerprints of finished runs.

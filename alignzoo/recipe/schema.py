@@ -15,6 +15,7 @@ from alignzoo.interfaces.model_source import ModelSource
 from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.reporter import Reporter
 from alignzoo.interfaces.rows import check_template_kwargs
+from alignzoo.recipe.critic import CriticConfig
 from alignzoo.recipe.rollout import RolloutConfig
 
 
@@ -199,6 +200,9 @@ class Recipe(Strict):
     train: TrainConfig = Field(description="optimization: batches, optimizer, precision, memory, checkpoints")
     rollout: RolloutConfig | None = Field(
         None, description="train on draws from the policy in place of the data's completions; null: on the data"
+    )
+    critic: CriticConfig | None = Field(
+        None, description="start and learning rate of the critic, for objectives that train one; null: the defaults"
     )
     eval: EvalConfig = Field(EvalConfig(), description="measurements on held-out rows")
     reporters: tuple[SerializeAsAny[Reporter], ...] = Field(description="outputs made of the run's records")

@@ -18,6 +18,7 @@ from alignzoo.recipe.compatibility import (
     check_references,
 )
 from alignzoo.recipe.components import ComponentBuilder, as_node
+from alignzoo.recipe.critic import build_critic, check_critic
 from alignzoo.recipe.objective_node import build_objective
 from alignzoo.recipe.parse import Node
 from alignzoo.recipe.problems import Problems
@@ -106,6 +107,9 @@ def _build_components(plain: dict[str, Any], builder: ComponentBuilder) -> None:
     elif isinstance(section, dict):
         section["rewards"] = build_rewards(section["rewards"], builder)
     check_rollout(plain, builder.problems)
+    if plain.get("critic") is not None:
+        plain["critic"] = build_critic(plain["critic"], builder)
+    check_critic(plain, builder)
     section = plain.get("filter")
     if isinstance(section, dict) and "metric" in section:
         section["metric"] = builder.build(as_node(section["metric"]), ("filter", "metric"), "metric")

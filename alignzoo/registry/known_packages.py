@@ -14,7 +14,7 @@ tis_dpo todo tpo tpo_l tr_dpo unlikelihood wpo
 
 UNLEARN = "grad_ascent npo simnpo undial wga satimp ceu idk_dpo retain_nll retain_kl".split()
 DISTILL = "distillm2 forward_kl gkd reverse_kl skew_forward_kl skew_reverse_kl".split()
-ONLINE = "cispo dapo dr_grpo grpo gspo nash_md reinforce reinforce_pp remax rloo xpo".split()
+ONLINE = "cispo dapo dr_grpo grpo gspo nash_md ppo reinforce reinforce_pp remax rloo xpo".split()
 
 PACKAGE_OF: dict[str, dict[str, str]] = {
     "objective": {"hinge": "alignzoo-example"}

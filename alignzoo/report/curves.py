@@ -24,12 +24,22 @@ PANELS: tuple[tuple[str, tuple[Line, ...]], ...] = (
     ("rewards", (("train", "chosen_reward", "chosen", GREEN), ("train", "rejected_reward", "rejected", RED))),
     ("reward of draws", (("rollout", "reward", "training", BLUE), ("eval", "reward", "held out", RED))),
     ("KL to the reference, in nats", (("rollout", "kl", "training", BLUE), ("eval", "kl", "held out", RED))),
+    ("entropy of a token of draws, in nats", (
+        ("rollout", "entropy", "training", BLUE), ("eval", "entropy", "held out", RED),
+    )),
     ("length of draws", (("rollout", "length", "training", BLUE), ("eval", "length", "held out", RED))),
     ("log-ratio to the reference", (
         ("train", "chosen_log_ratio", "chosen", GREEN), ("train", "rejected_log_ratio", "rejected", RED),
     )),
     ("log-prob", (("train", "chosen_log_prob", "chosen", GREEN), ("train", "rejected_log_prob", "rejected", RED))),
-    ("gradient norm", (("train", "grad_norm", "before clipping", BLUE),)),
+    ("value loss, before clipping", (("train", "value_error", "training", RED),)),
+    ("variance of returns that the critic explains", (("rollout", "explained_variance", "training", RED),)),
+    ("share of tokens clipped", (("train", "clipped", "policy", BLUE), ("train", "value_clipped", "critic", RED))),
+    ("KL from the policy that drew, in nats a token", (("train", "approx_kl", "training", BLUE),)),
+    ("KL coefficient", (("rollout", "state_beta", "", GRAY),)),
+    ("gradient norm", (
+        ("train", "grad_norm", "before clipping", BLUE), ("train", "critic_grad_norm", "of the critic", RED),
+    )),
     ("nats per token from the model's own forward", (("exactness", "difference", "", GRAY),)),
     ("learning rate", (("train", "learning_rate", "", GRAY),)),
 )  # fmt: skip

@@ -32,15 +32,12 @@ def summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
     cached, scored = summary["reference"]["rows_cached"], summary["reference"]["rows_scored"]
     accuracy = []
     if "preference_accuracy" in scores:
-        start = "by likelihood" if scores.get("baseline") == "likelihood" else "before training"
-        own, error, base, margin = (
-            number(scores.get(key), ".3f")
-            for key in ("preference_accuracy", "preference_accuracy_se", "baseline_accuracy", "margin")
-        )
-        accuracy = [
-            ("held-out accuracy", f"{own} ± {error} (n {scores['n']:,}); the start {start} {base}"),
-            ("margin", margin),
-        ]
+        error, margin = (number(scores.get(key), ".3f") for key in ("preference_accuracy_se", "margin"))
+        words = f"{_change(scores, 'preference_accuracy')} ± {error} (n {scores['n']:,})"
+        accuracy = [("held-out accuracy", f"{words}, by the implicit reward; a tie counts one half")]
+        if "likelihood_accuracy" in scores:
+            accuracy.append(("by likelihood", _change(scores, "likelihood_accuracy")))
+        accuracy.append(("margin", margin))
     losses = f"{number(train['final_loss'], '.4f')} in the last step"
     losses = f"{scores['loss']:.4f} held out, {losses}" if "loss" in scores else losses
     lines = [
@@ -76,6 +73,12 @@ def _beside(reference: dict[str, Any]) -> str:
     if kind == "live" and "reference" in reference.get("named", ()):
         return "the model that the recipe names, beside the policy"
     return BESIDE.get(kind, "not needed")
+
+
+def _change(scores: dict[str, Any], key: str) -> str:
+    """Return a figure after training, and before it where that is known."""
+    after, before = number(scores.get(key), ".3f"), scores.get(f"{key}_before")
+    return after if before is None else f"{before:.3f} before training, {after} after"
 
 
 def number(value: float | None, spec: str) -> str:

@@ -7,16 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from alignzoo.core.arrays import evenly_spaced
 from alignzoo.core.console import Screen
 from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.data.trees import Branch, TokenIds, Tree, Trees
+from alignzoo.interfaces.actor_critic import explained_variance
 from alignzoo.recipe.rollout import Reward
 from alignzoo.rollouts.draw import Draws
 from alignzoo.rollouts.rewards import Judged, reward_names
 from alignzoo.rollouts.scores import at_temperature, score_rows, token_cuts
+from alignzoo.scoring.scored_batch import OLD_VALUE, RETURNS
 from alignzoo.scoring.scorer import Scorer
 
 
@@ -43,6 +46,22 @@ def figures(draws: Draws, raw: NDArray[np.float64], judged: Judged, rewards: Seq
     if kept.shape[1] > 1 and rewards:
         found["no_spread"] = 1 - judged.has_spread.mean()
     return {name: float(value) for name, value in found.items() if math.isfinite(value)}
+
+
+def critic_figures(trees: Trees, scored: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+    """Return figures of a critic's values on the draws that are kept, {} without a critic.
+
+    `value` and `returns` are means over tokens. `explained_variance` is 1 - Var(returns - value) / Var(returns), of the
+    values before the first update; it is left out where all returns are equal.
+    """
+    if RETURNS not in scored:
+        return {}
+    kept = np.repeat(trees.columns["kept"] > 0.5, np.diff(token_cuts(trees)))
+    value, target = (torch.from_numpy(scored[name].astype(np.float64))[kept] for name in (OLD_VALUE, RETURNS))
+    if not len(value):
+        return {}
+    found = {"value": value.mean(), "returns": target.mean(), "explained_variance": explained_variance(value, target)}
+    return {name: float(one) for name, one in found.items() if math.isfinite(one)}
 
 
 def divergence(

@@ -22,17 +22,17 @@ from alignzoo.recipe.rollout import RolloutConfig
 from alignzoo.recipe.schema import Recipe
 from alignzoo.rollouts.attempts import Attempt, Attempts, gone, timed
 from alignzoo.rollouts.calendar import Calendar
-from alignzoo.rollouts.figures import divergence, divergence_figures, figures
+from alignzoo.rollouts.figures import critic_figures, divergence, divergence_figures, figures
 from alignzoo.rollouts.folder import PHASES, Arrays, RolloutFolder
 from alignzoo.rollouts.forms import Form, all_fit
 from alignzoo.rollouts.prompts import Prompts
 from alignzoo.rollouts.rewards import combine
 from alignzoo.rollouts.scores import TokenValues, score_rows, token_cuts
 from alignzoo.rollouts.select import Selection, select
-from alignzoo.scoring.advantages import advantage_input, advantages
+from alignzoo.scoring.advantages import advantage_input, advantages, returns
 from alignzoo.scoring.batches import BatchBuilder
-from alignzoo.scoring.scored_batch import OLD, TokenScores
-from alignzoo.scoring.scorer import Scorer
+from alignzoo.scoring.scored_batch import OLD, OLD_VALUE, RETURNS, TokenScores
+from alignzoo.scoring.scorer import VALUE, Scorer
 
 States = list[dict[str, float]]
 HELD_OUT = -1
@@ -142,7 +142,8 @@ class Rollouts:
         if self.config.max_attempts > 1:
             self.line |= {"attempts": len(made), "prompts_drawn": sum(len(one.places) for one in made)}
         self.line |= figures(first.draws, first.raw, first.judged, self.config.rewards)
-        self.line |= self.attempts.others(made[0]) | divergence_figures(scored)
+        self.line |= self.attempts.others(made[0]) | divergence_figures(scored) | critic_figures(chosen.trees, scored)
+        self.line |= {f"state_{name}": value for name, value in states[0].items()} if states else {}
         self._last, self._times = self.line, self.seconds
 
     def _select(self, learnt: Attempt) -> Selection:
@@ -161,7 +162,7 @@ class Rollouts:
     def _score(
         self, chosen: Selection, first: Attempt, learnt: NDArray[np.int64], states: States, when: str
     ) -> dict[str, NDArray[Any]]:
-        """Return log-probs, advantages and figures of the drawn rows, before the first update."""
+        """Return log-probs, values, advantages and figures of the drawn rows, before the first update."""
         objective, trees = self.objective, chosen.trees
         found: dict[str, NDArray[Any]] = {"learnt": learnt} if self.config.max_attempts > 1 else {}
         group = objective.data == "group"
@@ -174,9 +175,13 @@ class Rollouts:
                     found["ref_log_prob"] = self._log_probs(self.reference, trees)
                 else:
                     found["ref_log_prob"] = found[OLD] if OLD in found else self._log_probs(self.scorer, trees)
+            if self.builder.critic is not None:
+                found[OLD_VALUE] = self._token_values(self.builder.critic, trees, VALUE)
             if group:
-                input_ = self._advantage_input(chosen, found, states)
-                found["advantage"] = advantages(objective, input_, self.builder.names(range(len(trees))), when).numpy()
+                input_, names = self._advantage_input(chosen, found, states), self.builder.names(range(len(trees)))
+                found["advantage"] = advantages(objective, input_, names, when).numpy()
+                if self.builder.critic is not None:
+                    found[RETURNS] = returns(objective, input_, names, when).numpy()
         return found | divergence(
             self.scorer, self.reference, self.attempts.tokens(first), first.draws, self.config.kl_rows,
             self.config.temperature, self.budget, self.screen, self.ranks,
@@ -189,7 +194,11 @@ class Rollouts:
         return self.objective.data == "group" and reads
 
     def _log_probs(self, scorer: Scorer, trees: Trees) -> NDArray[np.float32]:
-        return score_rows(scorer, trees, self.budget, self.screen.info, ranks=self.ranks)["log_prob"]
+        return self._token_values(scorer, trees, "log_prob")
+
+    def _token_values(self, scorer: Scorer, trees: Trees, name: str) -> NDArray[np.float32]:
+        asked = () if name == "log_prob" else (name,)
+        return score_rows(scorer, trees, self.budget, self.screen.info, asked, ranks=self.ranks)[name]
 
     def _scored_fits(self, found: Arrays, chosen: Selection, first: Attempt, learnt: int) -> bool:
         """Return True for arrays that `_score` could have returned."""
@@ -201,6 +210,8 @@ class Rollouts:
                 forms[OLD] = tokens
             if objective.reference in ("sequence", "token"):
                 forms["ref_log_prob"] = tokens
+            if self.builder.critic is not None:
+                forms |= {OLD_VALUE: tokens, RETURNS: Form(np.float64, tokens.shape)}
             if group and (advantage := found.get("advantage")) is not None:
                 each = (len(chosen.trees), config.completions)
                 forms["advantage"] = Form(advantage.dtype, each if advantage.ndim == 2 else tokens.shape)
@@ -213,7 +224,7 @@ class Rollouts:
     def _advantage_input(self, chosen: Selection, scored: Arrays, states: States) -> Group:
         """Return the whole rollout as `advantage` sees it, in float64."""
         batch = self.builder.empty(range(len(chosen.trees)))
-        names = (OLD, "ref_log_prob")
+        names = (OLD, "ref_log_prob", OLD_VALUE)
         batch.values = {name: torch.from_numpy(scored[name]).double() for name in names if name in scored}
         return advantage_input(self.builder, batch, self.objective, states[0])
 
@@ -235,6 +246,9 @@ class Rollouts:
         known: dict[str, TokenScores] = {OLD: TokenValues(trees, scored[OLD])} if OLD in scored else {}
         if advantage is not None and advantage.ndim == 1:
             known["token_advantage"] = TokenValues(trees, advantage.astype(np.float32))
+        for name in (OLD_VALUE, RETURNS):
+            if name in scored:
+                known[name] = TokenValues(trees, scored[name].astype(np.float32))
         reference = TokenValues(trees, scored["ref_log_prob"]) if "ref_log_prob" in scored else None
         self._known = known
         self.builder.hold(trees, reference, known)

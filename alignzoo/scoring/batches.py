@@ -27,8 +27,8 @@ from alignzoo.interfaces.requirements import CONSTANT, OWN
 from alignzoo.interfaces.rows import TIE
 from alignzoo.interfaces.tokens import Tokens
 from alignzoo.scoring.forest import lay_out
-from alignzoo.scoring.scored_batch import NAMED, ScoredBatch, TokenScores
-from alignzoo.scoring.scorer import HIDDEN_SUM, LOG_PROB, Scorer
+from alignzoo.scoring.scored_batch import NAMED, OLD_VALUE, RETURNS, ScoredBatch, TokenScores
+from alignzoo.scoring.scorer import HIDDEN_SUM, LOG_PROB, VALUE, Scorer
 
 Term = Objective | Metric
 """An objective or a metric: both are given examples."""
@@ -54,18 +54,20 @@ class BatchBuilder:
     metrics: Sequence[Metric] = ()
     """Metrics that read the same scores."""
     recorded: Mapping[str, TokenScores] = field(default_factory=dict)
-    """Further values of tokens that were computed before: `old_log_prob`, `token_advantage`, and `NAMED` of
-    the recipe's named references."""
+    """Further values of tokens that were computed before: `old_log_prob`, `old_value`, `returns`, `token_advantage`,
+    and `NAMED` of the recipe's named references."""
     max_new_tokens: int = 0
     """The limit of new tokens of draws."""
     starts_at_reference: bool = True
     """False if the reference is another model than the policy before its first step."""
+    critic: Scorer | None = None
+    """Gives the values of tokens, for an objective with `head = "value"`. Its layout is that of the policy's scorer."""
 
     def __post_init__(self) -> None:
         terms: list[Term] = [*(term for _, term in self.objective.terms), *self.metrics]
         self.ask(terms)
-        self.with_gradient = ("log_prob", "scalar", *(name for name in self.statistics if name not in CONSTANT))
-        """Names of the values that depend on the policy's weights."""
+        self.with_gradient = ("log_prob", "scalar", VALUE, *(name for name in self.statistics if name not in CONSTANT))
+        """Names of the values that depend on trained weights."""
         self.only_chosen = all(term.data == "chosen" for term in terms)
         self.groups = any(term.data == "group" for term in terms)
         """True if the rows are groups of draws."""
@@ -113,6 +115,8 @@ class BatchBuilder:
         forest = lay_out(trees, scorer.layout).to(device)
         batch = self.empty(rows, everything)
         batch.values = scorer(forest, self.asked, self.live, self.own)
+        if self.critic is not None:
+            batch.values |= self.critic(forest, (VALUE,))
         self.with_reference(batch, device)
         if self.groups and "old_log_prob" not in batch.values:  # the first update since the draws: the same policy
             batch.values["old_log_prob"] = batch.values["log_prob"].detach()
@@ -141,7 +145,8 @@ class BatchBuilder:
         zeros = torch.zeros(int(batch.lengths.sum()))
         terms = [term for _, term in self.objective.terms]
         named = [NAMED.format(name) for term in terms for name in term.references]
-        names = ("log_prob", "ref_log_prob", "old_log_prob", "token_advantage", *self.statistics, *named)
+        tokens = ("log_prob", "ref_log_prob", "old_log_prob", "token_advantage", VALUE, OLD_VALUE, RETURNS)
+        names = (*tokens, *self.statistics, *named)
         several = (len(self.objective.outputs),) if self.objective.outputs else ()
         per_sequence = {"scalar": torch.zeros(len(batch.lengths), *several)}
         per_sequence |= {HIDDEN_SUM: torch.zeros(len(batch.lengths), 1)} if HIDDEN_SUM in self.asked else {}
@@ -204,12 +209,13 @@ class BatchBuilder:
             if name in self.trees.columns
         }
         advantage, greedy = columns.get("advantage"), columns.get("greedy_reward")
+        at = torch.from_numpy(batch.tokens_of(index.reshape(-1))).to(batch.like.device)
         if "token_advantage" in batch.values and advantage is None:
-            at = torch.from_numpy(batch.tokens_of(index.reshape(-1)))
-            advantage = batch.values["token_advantage"][at.to(batch.like.device)]
+            advantage = batch.values["token_advantage"][at]
+        returns = batch.values[RETURNS][at] if term.head == VALUE and RETURNS in batch.values else None
         return Group(
             self.scored(batch, term, index, step), columns["reward"], columns["kept"] > 0.5, columns["finished"] > 0.5,
-            self.max_new_tokens, advantage, None if greedy is None else greedy[:, 0], **own,
+            self.max_new_tokens, advantage, None if greedy is None else greedy[:, 0], returns, **own,
             _uniform=self._uniform(batch, term, np.arange(len(batch.rows)), step),
         )  # fmt: skip
 
@@ -288,6 +294,10 @@ class BatchBuilder:
             None if uniform is None else torch.from_numpy(uniform).to(log_prob),
             batch.values["old_log_prob"][at] if term.data == "group" and "old_log_prob" in batch.values else None,
             {name: batch.values[NAMED.format(name)][at] for name in term.references},
+            *(
+                batch.values[name][at] if term.head == VALUE and name in batch.values else None
+                for name in (VALUE, OLD_VALUE)
+            ),
         )
 
     def column(self, batch: ScoredBatch, name: str) -> NDArray[np.float32]:

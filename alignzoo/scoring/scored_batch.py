@@ -25,6 +25,8 @@ class TokenScores(Protocol):
 
 OLD = "old_log_prob"
 """Name of the log-probs under the policy that drew."""
+OLD_VALUE, RETURNS = "old_value", "returns"
+"""Names of the critic's values at the time of drawing, and of what they are fitted to."""
 NAMED = "ref_log_prob of {}"
 """The value that holds the log-probs under a named reference."""
 

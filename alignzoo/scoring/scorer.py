@@ -38,6 +38,8 @@ HIDDEN_SUM = "hidden_sum"
 """The value that holds the sum of a sequence's hidden states: asked for as a statistic."""
 LOG_PROB = "log_prob"
 """The value that holds log-probs, which a reward model has when it is asked for as a statistic."""
+VALUE = "value"
+"""The value that holds a critic's outputs: asked for as a statistic of a model with one scalar output."""
 PER_SEQUENCE = ("scalar", HIDDEN_SUM)
 """Names of values with one number a sequence. All others have one a token."""
 
@@ -108,7 +110,8 @@ class Scorer(nn.Module):
             `log_prob`: (N,) log pi of each scored token given the tokens before it in its sequence, in nats; float32,
             or float64 where the model is. Each of the `statistics`: (N,), or (S, d) for `HIDDEN_SUM`. With a `live`
             reference `ref_log_prob`: (N,), without gradient. Of a reward model instead `scalar`: (S,), or (S, K) for K
-            outputs, and with `log_prob` among the statistics the log-probs of its language head too.
+            outputs, and with `log_prob` among the statistics the log-probs of its language head too. With `VALUE` among
+            the statistics such a model gives that alone: (N,), read at the slot that predicts each scored token.
         """
         groups = self._groups(forest) if self.rules or self.alone else []
         if len(groups) < 2:
@@ -134,6 +137,8 @@ class Scorer(nn.Module):
         self, forest: Forest, statistics: Sequence[str], live: Scorer | None, own: Mapping[str, TokenStatistic]
     ) -> dict[str, Tensor]:
         with torch.autocast(forest.tokens.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            if VALUE in statistics:
+                return {VALUE: self._values(forest)}
             if self.scalar:
                 return self._reward(forest, LOG_PROB in statistics)
             return self._score(forest, tuple(statistics), live, own)
@@ -159,6 +164,11 @@ class Scorer(nn.Module):
             head = language_head(self.model)
             found[LOG_PROB] = token_log_probs(hidden[forest.slot], head, None, forest.target)
         return found
+
+    def _values(self, forest: Forest) -> Tensor:
+        hidden = self.model.base_model(**self._inputs(forest), use_cache=False)[0].flatten(0, 1)
+        output: Tensor = self.model.score(hidden[forest.slot])  # type: ignore[operator]
+        return _wide(output[:, 0])
 
     def _score(
         self, forest: Forest, asked: tuple[str, ...], live: Scorer | None, own: Mapping[str, TokenStatistic]

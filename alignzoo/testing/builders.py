@@ -131,6 +131,8 @@ def group(
     kept: Sequence[Sequence[bool]] | None = None,
     finished: Sequence[Sequence[bool]] | None = None,
     greedy_reward: Sequence[float] | None = None,
+    value: Sequence[Sequence[Sequence[float]]] | None = None,
+    old_value: Sequence[Sequence[Sequence[float]]] | None = None,
     max_new_tokens: int = 16,
     state: Mapping[str, float] | None = None,
     dtype: torch.dtype = torch.float64,
@@ -146,6 +148,8 @@ def group(
         kept: False for draws that are left out; by default none is.
         finished: False for draws that were cut; by default none was.
         greedy_reward: for each prompt the reward of the likeliest completion.
+        value: for each prompt and each draw the critic's values; they require gradients.
+        old_value: the critic's values at the time of drawing; by default `value`.
         max_new_tokens: the limit of new tokens.
         state: the objective's state; by default its initial one.
         dtype: the type of all tensors except indices.
@@ -158,20 +162,27 @@ def group(
     old_tokens = first.tokens.log_prob.detach()
     old_sums = first.tokens.sum(old_tokens)
 
-    def with_old(one: Scored, own: Tensor) -> Scored:
-        tokens = replace(one.tokens, log_prob=own, _old_log_prob=old_tokens)
+    now = None if value is None else _flat([tokens for prompt in value for tokens in prompt], dtype).requires_grad_()
+    then = None if now is None else now.detach()
+    if old_value is not None:
+        then = _flat([tokens for prompt in old_value for tokens in prompt], dtype)
+
+    def with_old(one: Scored, own: Tensor, critic: Tensor | None) -> Scored:
+        tokens = replace(one.tokens, log_prob=own, _old_log_prob=old_tokens, _value=critic, _old_value=then)
         return replace(one, _log_prob=tokens.sum(own), _tokens=tokens, _old_log_prob=old_sums)
 
     ones = torch.ones(shape, dtype=torch.bool)
     keep, end = (ones if mask is None else torch.tensor(mask) for mask in (kept, finished))
     greedy = None if greedy_reward is None else torch.tensor(greedy_reward, dtype=dtype)
     given = Group(
-        with_old(first, old_tokens), torch.tensor(reward, dtype=dtype), keep, end, max_new_tokens, None, greedy,
+        with_old(first, old_tokens, then), torch.tensor(reward, dtype=dtype), keep, end, max_new_tokens, None, greedy,
         _state=objective.initial_state() if state is None else state,
     )  # fmt: skip
     with torch.no_grad():
         advantage = objective.advantage(given)
-    return replace(given, completions=with_old(second, second.tokens.log_prob), _advantage=advantage)
+        target = objective.returns(given) if objective.head == "value" else None
+    seen = with_old(second, second.tokens.log_prob, now)
+    return replace(given, completions=seen, _advantage=advantage, _returns=target)
 
 
 def _flat(values: Sequence[Sequence[float]], dtype: torch.dtype) -> Tensor:

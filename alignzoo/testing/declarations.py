@@ -35,6 +35,8 @@ def declared_needs_are_enough(objective: Objective) -> None:
         batch = batch_for(objective)
         if objective.data == "group":
             objective.advantage(batch.group())
+        if objective.head == "value":
+            objective.returns(batch.group())
         example = batch.example
         objective.loss(example)
         objective.weight(example)
@@ -75,6 +77,8 @@ def _reduced(objective: Objective) -> Iterator[tuple[Requirements, str]]:
         # The objective works with its full requirements, so that this message is always given.
         hint = f"write `reference = {cheaper}`, which is cached"
         yield full, f"a live reference is for {', '.join(OF_REFERENCE)} and statistics of its own: {hint}"
+    if full.head == "value":
+        yield replace(full, head="language_model"), f"the critic: {unread}; remove `head` from the class"
     if full.language_head:
         yield replace(full, language_head=False), f"`language_head = True`: {unread}; remove it from the class"
     if full.tokens:

@@ -22,10 +22,10 @@ from alignzoo.interfaces.group import Group
 from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.requirements import CONSTANT, Requirements
 from alignzoo.interfaces.rows import TIE
-from alignzoo.scoring.advantages import advantage_input, advantages
+from alignzoo.scoring.advantages import advantage_input, advantages, returns
 from alignzoo.scoring.batches import BatchBuilder, LossInput
-from alignzoo.scoring.scored_batch import NAMED, ScoredBatch
-from alignzoo.scoring.scorer import HIDDEN_SUM
+from alignzoo.scoring.scored_batch import NAMED, OLD_VALUE, RETURNS, ScoredBatch
+from alignzoo.scoring.scorer import HIDDEN_SUM, VALUE
 
 SEED = 20231
 ROWS = 6
@@ -59,7 +59,7 @@ class Batch:
     named: Mapping[str, Tensor]
     """name -> (N,) log-probs under each named reference, in nats."""
     constants: Mapping[str, Tensor] = field(default_factory=dict)
-    """name -> (N,) statistics of the reference alone."""
+    """name -> (N,) statistics of the reference alone, and a critic's values at the time of drawing."""
 
     def scored_batch(
         self, leaves: Mapping[str, Tensor] | None = None, rows: Sequence[int] | None = None
@@ -81,11 +81,14 @@ class Batch:
             batch.values["old_log_prob"] = self.old_log_prob
             if self.advantage.dim() == 1:
                 batch.values["token_advantage"] = self.advantage
+            if self.objective.head == VALUE:
+                batch.values[RETURNS] = self.returns
         return batch if rows is None else batch.in_order(rows)
 
     def group(self, requirements: Requirements | None = None) -> Group:
         """Return all draws as `advantage` sees them, with the state before the step."""
-        batch = replace(self._empty, values={"old_log_prob": self.old_log_prob, "ref_log_prob": self.ref_log_prob})
+        values = {"old_log_prob": self.old_log_prob, "ref_log_prob": self.ref_log_prob, **self.constants}
+        batch = replace(self._empty, values=values)
         return advantage_input(self._builder, batch, self.objective, self.objective.initial_state(), requirements)
 
     @property
@@ -103,6 +106,11 @@ class Batch:
         if found.dim() == 2:
             self.trees.columns["advantage"] = found.double().reshape(-1).numpy()
         return found
+
+    @cached_property
+    def returns(self) -> Tensor:
+        """The targets of a critic's values, (N,)."""
+        return returns(self.objective, self.group(), "of the kit")
 
     def loss_input(
         self,
@@ -174,6 +182,8 @@ def batch_for(objective: Objective, rows: int = ROWS, dtype: torch.dtype = torch
     }
     values |= {name: rng.uniform(0.01, 0.5, len(ref)) for name in objective.own_statistics}
     old = values["log_prob"] + rng.uniform(-0.1, 0.1, len(ref)).clip(max=-values["log_prob"] - 0.01)
+    values[OLD_VALUE] = rng.uniform(-0.3, 0.3, len(ref))
+    values[VALUE] = values[OLD_VALUE] + rng.uniform(-0.1, 0.1, len(ref))
     return _batch(objective, trees, values, ref, old, dtype)
 
 
@@ -187,6 +197,8 @@ def batch_at_start(objective: Objective) -> Batch:
         batch.leaves["log_prob"] = batch.ref_log_prob.clone().requires_grad_()
     if objective.data == "group":
         batch.old_log_prob = batch.leaves["log_prob"].detach()
+    if objective.head == VALUE:
+        batch.leaves[VALUE] = batch.constants[OLD_VALUE].clone().requires_grad_()
     return batch
 
 
@@ -211,6 +223,8 @@ def batch_apart(objective: Objective, margin: float, dtype: torch.dtype = torch.
         "reverse_kl": 0.1 + (ref_each - each).clip(min=0),
         "ref_normalized_entropy": entropy / 4,
         "scalar": (own - ref).reshape(-1),
+        OLD_VALUE: rng.uniform(-0.3, 0.3, lengths.sum()),
+        VALUE: each - ref_each,
     }
     values |= {name: 0.1 + abs(each - ref_each) for name in objective.own_statistics}
     return _batch(objective, trees, values, ref_each - 2.5, ref_each - 2.5, dtype)
@@ -222,7 +236,8 @@ def _batch(
 ) -> Batch:  # fmt: skip
     reward = ("scalar", "log_prob") if objective.language_head else ("scalar",)
     learned = (name for name in objective.statistics if name not in CONSTANT)
-    names = reward if objective.head == "scalar" else ("log_prob", *learned)
+    critic = (VALUE,) if objective.head == VALUE else ()
+    names = reward if objective.head == "scalar" else ("log_prob", *critic, *learned)
     if objective.outputs:  # as many numbers a sequence, all different
         apart = np.linspace(0.5, 1.5, len(objective.outputs))
         values = {**values, "scalar": values["scalar"][:, None] * apart}
@@ -231,7 +246,7 @@ def _batch(
     named = {
         name: torch.tensor(ref + move, dtype=dtype) for name, move in zip(objective.references, moves, strict=True)
     }
-    constant = filter(CONSTANT.__contains__, objective.statistics)
+    constant = [*filter(CONSTANT.__contains__, objective.statistics), *((OLD_VALUE,) if critic else ())]
     constants: dict[str, Tensor] = {name: torch.tensor(values[name], dtype=dtype) for name in constant}
     return Batch(
         objective, trees, leaves, torch.tensor(ref, dtype=dtype), torch.tensor(old, dtype=dtype), named, constants

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignzoo.core.artifacts import atomic_folder
@@ -52,10 +54,18 @@ def adapt(job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
         job.screen.info(note)
 
 
-def export_policy(job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write the trained weights, or the adapter alone, to the run folder's `policy/`."""
+def export_policy(
+    job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, critic: PreTrainedModel | None = None
+) -> None:
+    """Write the trained weights, or the adapter alone, to the run folder's `policy/`, and a critic to `critic/`."""
+    if critic is not None:
+        _export(job, job.folder.critic, critic, tokenizer)
+    _export(job, job.folder.policy, model, tokenizer)
+
+
+def _export(job: Job, folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     weights = checkpoint.weights_of(model)
     if job.folder.writes:
         needs = sum(tensor.nbytes for tensor in weights.values())
-        with atomic_folder(job.folder.policy, needs, over=True) as temporary:
+        with atomic_folder(folder, needs, over=True) as temporary:
             checkpoint.export(temporary, model, tokenizer, weights)

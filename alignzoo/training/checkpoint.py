@@ -1,4 +1,4 @@
-"""Checkpoints: policy, optimizer, objective state, records and digests of all files.
+"""Checkpoints: policy, critic, optimizers, objective state, records, digests of all files.
 
 The records are those of the run so far. A checkpoint is written to a temporary folder, synced and renamed; one whose
 digests do not match is skipped for the one before. Nothing is pickled. There is no random state: dropout is off, and
@@ -34,6 +34,7 @@ OPTIMIZER = "optimizer.safetensors"
 
 
 MOVING = "moving_reference.safetensors"
+CRITIC, CRITIC_OPTIMIZER = "critic.safetensors", "critic_optimizer.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ def save(
     optimizer: torch.optim.Optimizer | None, keep: int,
     states: Sequence[Mapping[str, float]] = (), moving: Mapping[str, torch.Tensor] = MappingProxyType({}),
     budget: int = 0, records: Iterable[Path] = (), writes: bool = True, run: str = "",
+    critic: PreTrainedModel | None = None, critic_optimizer: torch.optim.Optimizer | None = None,
 ) -> Path:  # fmt: skip
     """Write `folder/step-000200`, and remove all but the last `keep` checkpoints.
 
@@ -73,25 +75,30 @@ def save(
         records: Files that the run appends to, copied as they are now.
         writes: True in the one process that writes.
         run: Fingerprint of the run, which alone resumes from it.
+        critic: The critic, if there is one.
+        critic_optimizer: Its optimizer; None after the last step.
 
     Raises:
         NotWritten: The disk is full or the like. Earlier checkpoints are unchanged.
     """
     path = folder / _name(step)
     weights, state = weights_of(model), _flatten(optimizer, model) if optimizer is not None else {}
+    beside: dict[str, Mapping[str, torch.Tensor]] = {OPTIMIZER: state, MOVING: moving}
+    if critic is not None:
+        beside[CRITIC] = _distinct(critic)
+        beside[CRITIC_OPTIMIZER] = _flatten(critic_optimizer, critic) if critic_optimizer is not None else {}
     if not writes:
         return path
     sweep(folder)
-    tensors = chain(weights.values(), state.values(), moving.values())
+    tensors = chain(weights.values(), *(part.values() for part in beside.values()))
     with atomic_folder(path, needs=sum(tensor.nbytes for tensor in tensors), over=True) as temporary:
         # The names and shapes of the live model: some architectures export others, which a restore would have to
         # convert. from_pretrained reads both.
         _write(temporary, model, weights, renamed=False)
         tokenizer.save_pretrained(temporary)
-        if optimizer is not None:
-            save_file(state, temporary / OPTIMIZER)
-        if moving:
-            save_file({name: tensor.contiguous() for name, tensor in moving.items()}, temporary / MOVING)
+        for name, part in beside.items():
+            if part or (name == OPTIMIZER and optimizer is not None):
+                save_file({key: tensor.contiguous() for key, tensor in part.items()}, temporary / name)
         for record in records:
             shutil.copyfile(record, temporary / record.name)
         about = {"step": step, "objective": [dict(one) for one in states], "budget": budget, "run": run}
@@ -169,10 +176,11 @@ def _name(step: int) -> str:
 def restore(
     checkpoint: Checkpoint, model: PreTrainedModel, optimizer: torch.optim.Optimizer | None,
     moving: Mapping[str, torch.Tensor] = MappingProxyType({}),
+    critic: PreTrainedModel | None = None, critic_optimizer: torch.optim.Optimizer | None = None,
 ) -> None:  # fmt: skip
-    """Restore weights, optimizer and the moving reference bit for bit.
+    """Restore weights and optimizers of policy and critic, and the moving reference, bit for bit.
 
-    `optimizer` is None where it is not needed. Collective with shards.
+    An optimizer is None where it is not needed. Collective with shards.
 
     Raises:
         BadFile: The checkpoint is that of another model or optimizer.
@@ -184,10 +192,27 @@ def restore(
         (read_adapter if has_adapters(model) else load_into)(model, checkpoint.path)
         if optimizer is not None:
             _unflatten(optimizer, model, load_file(checkpoint.path / OPTIMIZER))
-        saved = load_file(checkpoint.path / MOVING) if moving else {}
-        with torch.no_grad():
-            for name, tensor in moving.items():
-                tensor.copy_(saved[name])
+        _copy(checkpoint.path / MOVING, moving)
+        if critic is not None:
+            _copy(checkpoint.path / CRITIC, _distinct(critic))
+        if critic is not None and critic_optimizer is not None:
+            _unflatten(critic_optimizer, critic, load_file(checkpoint.path / CRITIC_OPTIMIZER))
+
+
+def _distinct(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the tensors of a model, each once: tied ones have several names."""
+    found: dict[int, tuple[str, torch.Tensor]] = {}
+    for name, tensor in model.state_dict().items():
+        found.setdefault(_identity(tensor), (name, tensor))
+    return dict(found.values())
+
+
+@torch.no_grad()
+def _copy(path: Path, into: Mapping[str, torch.Tensor]) -> None:
+    """Copy the tensors of a file, by name, into those of `into`, if there are any."""
+    saved = load_file(path) if into else {}
+    for name, tensor in into.items():
+        tensor.copy_(saved[name])
 
 
 def _names(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[int, str]:

@@ -27,6 +27,8 @@ class Job:
     ranks: Ranks
     reference_starts: Mapping[str, Path] = field(default_factory=dict)
     """Name of a reference -> the policy folder of the run that it is, for those that are runs."""
+    critic_start: Path | None = None
+    """The policy folder of the run that the critic starts from; None for another start."""
     stopping: GracefulShutdown = field(default_factory=GracefulShutdown)
     reporting: Reporting = field(init=False)
 

@@ -25,6 +25,7 @@ from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.exactness import Check, SpotCheck, no_oracle
 from alignzoo.training import checkpoint
 from alignzoo.training.job import Job
+from alignzoo.training.log_lines import StepLog
 from alignzoo.training.records import Line, read_lines
 from alignzoo.training.schedule import rows_of_step
 from alignzoo.training.spot_checks import Watch, interval
@@ -53,6 +54,8 @@ class Training:
         self.recipe, self.folder, self.ranks, self.screen = job.recipe, job.folder, job.ranks, job.screen
         self.stopping, self.reporting = job.stopping, job.reporting
         self.model, self.moving = self.engine.scorer.model, self.engine.moving
+        self.critic = self.engine.critic.scorer.model if self.engine.critic else None
+        self.log = StepLog(self.screen, job.recipe.objective.name, self.engine.steps, job.recipe.train.batch_size)
         self.beside = self.moving.tensors if self.moving else {}
         """The weights of a moving reference, which checkpoints hold beside the policy's."""
         self.done = 0
@@ -73,7 +76,8 @@ class Training:
         if good:
             self._check_fits(good)
             self.done = good.step
-            checkpoint.restore(good, self.model, self._optimizer(), self.beside)
+            policy, critic = self._optimizers()
+            checkpoint.restore(good, self.model, policy, self.beside, self.critic, critic)
             if self.moving:
                 self.moving.round()
             self.engine.states = good.states or self.engine.states
@@ -133,10 +137,12 @@ class Training:
             extra: Checkpoints kept beyond the recipe's `train.keep_checkpoints`.
         """
         if self.done > self.saved:
+            policy, critic = self._optimizers()
             self.last = checkpoint.save(
-                self.folder.checkpoints, self.done, self.model, self.tokenizer, self._optimizer(),
+                self.folder.checkpoints, self.done, self.model, self.tokenizer, policy,
                 self.recipe.train.keep_checkpoints + extra, self.engine.states, self.beside,
                 self.engine.passes.budget, self.folder.records, self.folder.writes, self.job.resolved.fingerprint,
+                self.critic, critic,
             )  # fmt: skip
             self.saved = self.done
 
@@ -151,8 +157,11 @@ class Training:
             except NotWritten as error:
                 self.screen.info(f"{error}; the policy is written without it")
 
-    def _optimizer(self) -> torch.optim.Optimizer | None:
-        return self.engine.optimizer if self.done < self.engine.steps else None
+    def _optimizers(self) -> tuple[torch.optim.Optimizer | None, torch.optim.Optimizer | None]:
+        """Return those of the policy and of the critic; after the last step none is needed."""
+        if self.done >= self.engine.steps:
+            return None, None
+        return self.engine.optimizer, self.engine.critic.optimizer if self.engine.critic else None
 
     @contextmanager
     def saved_on_stop(self) -> Iterator[None]:
@@ -236,6 +245,7 @@ class Training:
                 f"memory ran out in step {self.done}: it was repeated in micro-batches of {self.engine.passes.budget} "
                 "token slots, which the steps after it use too (train.micro_batch_tokens)"
             )
+        self.log.step(self.done, metrics, seconds, slots)
         return metrics
 
     def _measure(self) -> dict[str, Any]:
@@ -260,7 +270,9 @@ class Training:
         if not scores:
             return {}
         with self.stopping.uninterruptible():
-            return self._record({"kind": "eval", "step": step} | scores)
+            line = self._record({"kind": "eval", "step": step} | scores)
+            self.log.evaluation(line)
+            return line
 
     def _record_start(self) -> list[dict[str, Any]]:
         """Record the checks of the reference, or the reason why its scores can't be checked."""

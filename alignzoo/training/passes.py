@@ -49,7 +49,7 @@ class Passes:
 
     def _halve(self, trees: Sequence[Tree], error: BaseException) -> None:
         self.budget = halve_budget(self.budget, trees, error)
-        self.parallelism.optimizer.zero_grad(set_to_none=True)
+        self.parallelism.zero_grad()
 
     def score(self, rows: list[int]) -> tuple[ScoredBatch, int]:
         """Score one micro-batch. Returns its scores and the token slots computed."""

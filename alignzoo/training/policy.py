@@ -26,6 +26,7 @@ from alignzoo.models.tokenizers import load_tokenizer
 from alignzoo.recipe.resolved import Resolved
 from alignzoo.reference.scores import ReferenceScores, cache_folder, score_reference
 from alignzoo.scoring.exactness import SpotCheck
+from alignzoo.scoring.forest import LAYOUTS
 from alignzoo.scoring.layout import Layout, choose_layout
 from alignzoo.scoring.scorer import Scorer, language_head
 from alignzoo.training.fsdp import shard_or_move
@@ -105,7 +106,7 @@ def open_scorer(
     """
     recipe = resolved.recipe
     source = (recipe.model, tokenizer, recipe.seed, start)
-    head = recipe.objective.head
+    head = recipe.objective.policy_head
     outputs = recipe.objective.outputs
     model = load_trained(*source, trained, head, outputs) if trained else load_policy(*source, head, outputs)
     check(model)
@@ -120,12 +121,19 @@ def open_scorer(
 
 def check_vocabulary(resolved: Resolved, name: str, tokenizer: PreTrainedTokenizerBase, start: Path | None) -> None:
     """Raise UserError if a named reference's tokenizer gives other ids than the policy's."""
-    own = load_tokenizer(resolved.recipe.references[name], RowReader(resolved.recipe.data), start)
+    check_same_tokenizer(resolved, resolved.recipe.references[name], f"references.{name}", tokenizer, start)
+
+
+def check_same_tokenizer(
+    resolved: Resolved, source: ModelSource, where: str, tokenizer: PreTrainedTokenizerBase, start: Path | None
+) -> None:
+    """Raise UserError, at the key `where`, if a model's tokenizer gives other ids than the policy's."""
+    own = load_tokenizer(source, RowReader(resolved.recipe.data), start)
     if (vocabulary := own.get_vocab()) != (theirs := tokenizer.get_vocab()):
         differ = [token for token in vocabulary.keys() | theirs if vocabulary.get(token) != theirs.get(token)]
         raise UserError(
             f"its tokenizer differs from the policy's in {len(differ):,} tokens, such as {min(differ)!r}",
-            where=f"references.{name}", expected="a model with the policy's tokenizer",
+            where=where, expected="a model with the policy's tokenizer",
         )  # fmt: skip
 
 
@@ -170,6 +178,15 @@ def copy_layout(source: Scorer, target: Scorer) -> None:
     """Give a scorer the layout, head and attention kernel that were chosen for another one."""
     target.layout, target.whole_head = source.layout, source.whole_head
     target.flex, target.alone = source.flex, source.alone
+
+
+def share_layout(trees: Trees, *scorers: Scorer) -> None:
+    """Give scorers of the same forests the slowest of their layouts, checked on `trees`."""
+    slowest, alone = max((one.layout for one in scorers), key=LAYOUTS.index), any(one.alone for one in scorers)
+    for one in scorers:
+        if one.layout != slowest:
+            choose_layout(one, trees, slowest)
+        one.alone = one.alone or alone
 
 
 def cached_scores(

@@ -25,6 +25,7 @@ from alignzoo.models.positions import max_tokens
 from alignzoo.models.sources.transformers import Transformers
 from alignzoo.recipe.resolved import Resolved
 from alignzoo.recipe.schema import Recipe
+from alignzoo.training.log_lines import log_interval
 
 FIRST_ROWS = 20
 """Rows that are read before a run to see which columns there are."""
@@ -39,6 +40,7 @@ def preflight(resolved: Resolved) -> None:
         UserError: A package, a key or a model folder is missing, or the objective can't take the first row.
     """
     recipe = resolved.recipe
+    log_interval(1)  # raises for a bad variable
     for reporter in recipe.reporters:
         reporter.ready()
     for judge in recipe.eval.judges:

@@ -15,12 +15,10 @@ from alignzoo.models.loading import load_policy
 from alignzoo.recipe.schema import Recipe
 from alignzoo.reference.scores import ReferenceScores, spot_check
 from alignzoo.scoring.exactness import Check, SpotCheck
-from alignzoo.scoring.forest import LAYOUTS
-from alignzoo.scoring.layout import choose_layout
 from alignzoo.scoring.scored_batch import NAMED, TokenScores
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.job import Job
-from alignzoo.training.policy import cached_scores, check_vocabulary, copy_layout, open_reference
+from alignzoo.training.policy import cached_scores, check_vocabulary, copy_layout, open_reference, share_layout
 
 MAIN = "reference"
 """The name of the reference of log-ratios, which is the policy's start unless the recipe names another model."""
@@ -135,7 +133,9 @@ def live_reference(job: Job, scorer: Scorer, tokenizer: PreTrainedTokenizerBase,
     else:
         if job.ranks.sharded:
             objective = recipe.objective
-            model = load_policy(recipe.model, tokenizer, recipe.seed, job.start, objective.head, objective.outputs)
+            model = load_policy(
+                recipe.model, tokenizer, recipe.seed, job.start, objective.policy_head, objective.outputs
+            )
         else:
             model = copy.deepcopy(scorer.model)
         live = Scorer(model.requires_grad_(False), scorer.layout, scorer.precision).to(job.ranks.device)
@@ -151,12 +151,7 @@ def _named_live(job: Job, scorer: Scorer, tokenizer: PreTrainedTokenizerBase, tr
     start = job.reference_starts.get(MAIN)
     live = open_reference(job.resolved, MAIN, tokenizer, start, trees, job.ranks, whole=True)
     _check_width(scorer, live)
-    slower = max((scorer.layout, live.layout), key=LAYOUTS.index)
-    if scorer.layout != slower:
-        choose_layout(scorer, trees, slower)
-    if live.layout != slower:
-        choose_layout(live, trees, slower)
-    scorer.alone = live.alone = scorer.alone or live.alone
+    share_layout(trees, scorer, live)
     return live
 
 

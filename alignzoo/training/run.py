@@ -31,6 +31,7 @@ from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.adapt import adapt, export_policy
 from alignzoo.training.announce import announce, ties_line
+from alignzoo.training.critic import critic_run, open_critic
 from alignzoo.training.export import full_weights_policy
 from alignzoo.training.job import Job
 from alignzoo.training.loop import Training, watch_steps
@@ -117,7 +118,7 @@ def _run(resolved: Resolved, fresh: bool, wait: bool, screen: Screen, ranks: Ran
     ranks.main_process_first(lambda: open_judges(resolved, screen))
     if fresh and folder.writes:
         with folder.held(wait, clearing=True):
-            _clear(folder)
+            clear(folder)
     summary = ranks.broadcast_from_main(folder.summary)
     if summary is None:
         with folder.held(wait):
@@ -125,7 +126,8 @@ def _run(resolved: Resolved, fresh: bool, wait: bool, screen: Screen, ranks: Ran
             if summary is None:
                 start = ranks.main_process_first(lambda: start_weights(resolved, screen))
                 others = ranks.main_process_first(lambda: reference_weights(resolved, screen))
-                return RunResult(folder.path, _train(Job(resolved, folder, start, screen, ranks, others)))
+                critic = ranks.main_process_first(lambda: critic_weights(resolved, screen))
+                return RunResult(folder.path, _train(Job(resolved, folder, start, screen, ranks, others, critic)))
     screen.info(f"{resolved.recipe.name}: already finished, in {folder.path}")
     done = summary
     return RunResult(folder.path, ranks.broadcast_from_main(lambda: _finish_late(resolved, folder, done, screen)))
@@ -152,6 +154,12 @@ def reference_weights(resolved: Resolved, screen: Screen) -> dict[str, Path]:
     keys = {name: REFERENCE.format(name) for name in resolved.recipe.references}
     runs = {name: resolved.needs[key] for name, key in keys.items() if key in resolved.needs}
     return {name: full_weights_policy(folder_of(run), screen) for name, run in runs.items()}
+
+
+def critic_weights(resolved: Resolved, screen: Screen) -> Path | None:
+    """Return the policy folder, with full weights, of the run that the critic starts from, if there is one."""
+    run = critic_run(resolved)
+    return full_weights_policy(folder_of(run), screen) if run else None
 
 
 def open_judges(resolved: Resolved, screen: Screen) -> None:
@@ -198,7 +206,7 @@ def _phases(job: Job) -> dict[str, Any]:
         training.save_end()
     with training.finishing():
         with job.stopping.uninterruptible():
-            export_policy(job, model, tokenizer)
+            export_policy(job, model, tokenizer, training.critic)
         after = greedy_replies(job, model, tokenizer, data.answered)
         if recipe.eval.judges:  # one may load a model, and memory run out: nothing may be lost
             training.save()
@@ -257,10 +265,12 @@ def _prepare(
     recipe, model = job.recipe, scorer.model
     trees = online.probes(tokenizer) if online else data.train.trees
     live = live_reference(job, scorer, tokenizer, trees)
+    critic = open_critic(job, scorer, live, tokenizer, trees, lambda model: _check_model(job, model, data, online))
     beside = live if recipe.objective.reference in ("live", "moving") else None
     train = BatchBuilder(
-        recipe.objective, trees, references.train, beside, recipe.seed, recorded=references.named_train
-    )
+        recipe.objective, trees, references.train, beside, recipe.seed, recorded=references.named_train,
+        critic=critic.scorer if critic else None,
+    )  # fmt: skip
     evaluated = {
         name: BatchBuilder(
             recipe.objective, part.trees, references.evaluated[name], beside, recipe.seed, recipe.eval.metrics,
@@ -275,14 +285,16 @@ def _prepare(
         job.screen.info(words)
     optimizer = wrap_with_zero(optimizer, scorer, job.ranks, recipe.train.max_grad_norm, job.screen.info)
     source = online.source(job, scorer, live, train, tokenizer) if online else None
-    engine = Engine(train, recipe.train, job.ranks, scorer, optimizer, steps, recipe.seed, source)
+    engine = Engine(
+        train, recipe.train, job.ranks, scorer, optimizer, steps, recipe.seed, source, critic=critic
+    )  # fmt: skip
     engine.watch = watch_steps(engine)
     if engine.moving and (words := engine.moving.memory_words()):
         job.screen.info(words)
     training = Training(job, engine, evaluated, tokenizer, references.exact)
     training.resume()
-    if recipe.train.gradient_checkpointing:
-        use_gradient_checkpointing(model)
+    for learner in engine.learners if recipe.train.gradient_checkpointing else ():
+        use_gradient_checkpointing(learner.scorer.model)
     job.reporting.start(job.resolved.plain, training.done)
     return training
 
@@ -301,7 +313,7 @@ def _denormals_flushed() -> Iterator[None]:
         torch.set_flush_denormal(before)
 
 
-def _clear(folder: RunFolder) -> None:
+def clear(folder: RunFolder) -> None:
     """Remove a run, its summary and checkpoints first.
 
     These would make the rest of it count, should this process be killed in the middle.

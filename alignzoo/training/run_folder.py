@@ -42,6 +42,7 @@ class RunFolder:
         self.path, self.writes = path, writes
 
     policy = property(lambda self: self.path / "policy", doc="The trained policy and its tokenizer.")
+    critic = property(lambda self: self.path / "critic", doc="The trained critic of a run that has one.")
     checkpoints = property(lambda self: self.path / "checkpoints", doc="The folder of checkpoints.")
     metrics = property(lambda self: self.path / "metrics.jsonl", doc="One line per step and evaluation.")
     timings = property(lambda self: self.path / "timings.jsonl", doc="Seconds, pairs and tokens of each step.")

@@ -7,6 +7,7 @@ token budget and only decide how that sum is computed: any budget gives the same
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,7 @@ from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.batch_loss import BatchLoss
 from alignzoo.training.batches import BatchSource, DataBatches
 from alignzoo.training.gradients import gradient_by_batch, gradient_by_row
+from alignzoo.training.learner import Learner
 from alignzoo.training.moving_reference import MovingReference
 from alignzoo.training.parallelism import choose_parallelism
 from alignzoo.training.passes import Passes
@@ -50,6 +52,8 @@ class Engine:
     """Where the rows of a step are from; by default the builder's trees in a seeded order."""
     watch: Watch | None = None
     """Compares scores of some steps with the model's own forward."""
+    critic: Learner | None = None
+    """The critic, whose values the builder computes."""
 
     def __post_init__(self) -> None:
         if self.config.batch_size < self.ranks.count:
@@ -57,7 +61,11 @@ class Engine:
                 f"a batch of {self.config.batch_size} can't be shared by {self.ranks.count} processes",
                 where="train.batch_size", expected=f"at least {self.ranks.count}",
             )  # fmt: skip
-        self.parallelism = choose_parallelism(self.scorer, self.optimizer, self.ranks, self.config.max_grad_norm)
+        config = self.config
+        policy = Learner(self.scorer, self.optimizer, config.optimizer.learning_rate, config.max_grad_norm)
+        self.learners = [policy, *([self.critic] if self.critic else [])]
+        """The policy, and the critic if there is one."""
+        self.parallelism = choose_parallelism(self.learners, self.ranks)
         budget = self.config.micro_batch_tokens
         self.passes = Passes(self.builder, self.parallelism, self.ranks, budget, self._observe)
         self.loss = BatchLoss(self.builder)
@@ -92,25 +100,31 @@ class Engine:
             gradient = compute(self.passes, self.loss, step, rows, mine, states)
             if self.watch:
                 self.watch.finish(step)
-            norm = 0.0 if gradient.zero_weight else self.parallelism.reduce_and_step()
-            if not math.isfinite(norm):
+            norms = [0.0] * len(self.learners) if gradient.zero_weight else self.parallelism.reduce_and_step()
+            if not all(map(math.isfinite, norms)):
                 names = self.builder.names(rows)
-                raise RunFailed(f"step {step + 1}: the gradient is not finite ({norm}); rows {names}")
+                raise RunFailed(f"step {step + 1}: the gradient is not finite ({_listed(norms)}); rows {names}")
         finally:
-            self.optimizer.zero_grad(set_to_none=True)
+            self.parallelism.zero_grad()
         self.states = gradient.states
         objective = self.builder.objective
         if self.moving and (fraction := objective.reference_update(step + 1)):
             self.moving.move(fraction, objective.reference_correction(step + 1))
         idle = {ZERO_WEIGHT: 1.0} if gradient.zero_weight else {}
-        return gradient.metrics | idle | {"grad_norm": norm, "learning_rate": rate}, gradient.slots
+        norm_of = dict(zip(("grad_norm", "critic_grad_norm"), norms, strict=False))
+        return gradient.metrics | idle | norm_of | {"learning_rate": rate}, gradient.slots
 
     def _set_learning_rate(self, step: int) -> float:
-        rate = self.config.optimizer.learning_rate * rate_factor(self.config.schedule, step, self.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        return rate
+        """Set the rate of every learner, and return the policy's."""
+        factor = rate_factor(self.config.schedule, step, self.steps)
+        rates = [learner.set_rate(factor) for learner in self.learners]
+        return rates[0]
 
     def _observe(self, batch: ScoredBatch) -> None:
         if self.watch:
             self.watch.observe(batch)
+
+
+def _listed(norms: Sequence[float]) -> str:
+    """Return the norms as words: that of the policy, and of the critic if there is one."""
+    return f"{norms[0]}" if len(norms) == 1 else f"{norms[0]}, and {norms[1]} of the critic"

@@ -47,9 +47,7 @@ def summarize(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
     seconds = sum(line["seconds"] for line in timings)
     start = f"the run of {resolved.start.recipe.name}" if resolved.start else str(recipe.model)
     node = recipe.objective.to_recipe()
-    keys = ("likelihood_accuracy", "preference_accuracy")  # with a reference all rewards tie at the start
-    keys = keys[::-1] if recipe.objective.reference == "none" or "reference" in recipe.references else keys
-    baseline = next((key for key in keys if key in first), None)
+    before = ("loss", "preference_accuracy", "likelihood_accuracy")
     return {
         "name": recipe.name,
         "fingerprint": resolved.fingerprint,
@@ -65,8 +63,7 @@ def summarize(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
         | ({"code": code} if (code := remote_code_digests(trained.model)) else {}),
         "data": _counts(data),
         "eval": {key: value for key, value in trained.last_evaluation.items() if key not in ("kind", "step")}
-        | {f"{key}_before": first[key] for key in first if key.rpartition("/")[2] == "loss"}
-        | ({"baseline_accuracy": first[baseline], "baseline": baseline.split("_")[0]} if baseline else {}),
+        | {f"{key}_before": first[key] for key in first if key.rpartition("/")[2] in before},
         "judges": trained.judges,
         "train": {
             "steps": trained.steps,

@@ -98,7 +98,8 @@ def test_the_shipped_recipes_draw_as_many_completions(tmp_path, monkeypatch):
     drawn = set()
     for path in spec["recipes"][1:]:
         recipe = load_recipe(ROOT / "recipes/compare" / path, {"plugins": [str(tmp_path / "groups.py")]}).recipe
-        assert recipe.rollout.epochs == 1
         assert not recipe.objective.greedy_baseline
-        drawn.add((recipe.train.max_steps, recipe.train.batch_size, recipe.rollout.completions))
-    assert drawn == {(80, 16, 8)}
+        prompts, more = divmod(recipe.train.max_steps * recipe.train.batch_size, recipe.rollout.epochs)
+        assert not more
+        drawn.add((prompts, recipe.rollout.completions))
+    assert drawn == {(80 * 16, 8)}

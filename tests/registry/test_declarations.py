@@ -20,6 +20,8 @@ def with_lines(code: str, *lines: str) -> str:
 SYNC = "def reference_update(self, step): return 1.0"
 STATE = 'def initial_state(self): return {"mean": 0.0}'
 NEXT = "def next_state(self, example): return {}"
+CRITIC = ("head = 'value'", "data = 'group'", "tokens = True", "advantage_reads_log_probs = True")
+RETURNS = "def returns(self, group): return group.completions.tokens.old_value"
 
 
 @pytest.mark.parametrize(
@@ -28,7 +30,10 @@ NEXT = "def next_state(self, example): return {}"
         (["reference = 'sequense'"], "`reference` can't be 'sequense'; it is one of none, sequence, token, live, moving"),
         (["data = 'pairs'"], "`data` can't be 'pairs'; it is one of pair, chosen, unpaired, ranked"),
         (["data = ('pair',)", "scope = None"], "`scope` can't be None; it is one of example, batch"),
-        (["head = 'value'"], "`head` can't be 'value'; it is one of language_model, scalar"),
+        (["head = 'values'"], "`head` can't be 'values'; it is one of language_model, scalar, value"),
+        (["head = 'value'", RETURNS], "`head = \"value\"` needs `data = \"group\"`, `tokens = True` and `advantage_reads_log_probs = True`"),
+        ([*CRITIC], "`head = \"value\"` needs `returns`, and `returns` needs it"),
+        ([*CRITIC[1:], RETURNS], "`head = \"value\"` needs `returns`, and `returns` needs it"),
         (["tokens = True", "statistics = ('entropi',)"], "`statistics` can't be 'entropi'; it is one of entropy, log_collision_prob, forward_kl, reverse_kl, ref_normalized_entropy, or a method of the class"),
         (["tokens = True", "statistics = ('model_dump',)"], "`statistics` can't be 'model_dump'"),
         (["named_reference = True", "reference = 'none'"], "`named_reference` needs a frozen `reference`"),
@@ -73,6 +78,7 @@ def test_an_objective_that_no_engine_can_serve_is_rejected(install, lines, rule)
         ["data = 'ranked'", "columns = ('score', 'length')", "needs_uniform = True"],
         ["head = 'scalar'", "reference = 'none'", "scope = 'batch'", STATE],
         ["data = 'chosen'", "scope = 'batch'", "reference = 'none'"],
+        [*CRITIC, RETURNS],
     ],
 )
 def test_what_can_be_served_is_loaded(install, lines):

@@ -21,7 +21,7 @@ SUMMARY = {
              "skipped_by_reason": {"empty completion": 2}, "overlap": {"rows": 4, "prompts": 7}, "duplicates": {"train": {"rows": 2, "prompts": 3}, "held_out": {"rows": 0, "prompts": 0}},
              "deduplicated": 0, "truncated_prompts": 0, "truncated_completions": 1, "flipped": 480},
     "eval": {"n": 600, "loss": 0.2, "preference_accuracy": 0.92, "preference_accuracy_se": 0.011, "likelihood_accuracy": 0.8,
-             "margin": 4.2, "baseline_accuracy": 0.62},
+             "margin": 4.2, "preference_accuracy_before": 0.5, "likelihood_accuracy_before": 0.62},
     "train": {"steps": 300, "pairs": 4800, "seconds": 40.0, "pairs_per_second": 120.0, "tokens_per_second": 16000.0, "final_loss": 0.3},
     "reference": {"rows_scored": 0, "rows_cached": 5400}, "layout": {"used": "padded", "reason": "agrees"},
     "peak_memory_bytes": 700 * 2**20, "versions": {"alignzoo": "0.1.0", "torch": "2.13.0"},
@@ -67,7 +67,7 @@ def page(folder) -> str:
 def test_it_shows_the_figures_and_the_curves(folder):
     html = page(folder())
     for words in (
-        "0.62 →",
+        "0.500 →",
         "0.920",
         "± 0.011",
         "preference accuracy",
@@ -148,8 +148,8 @@ def test_the_table_in_the_terminal_has_the_figures():
     text = console.export_text()
     for words in (
         "dpo(beta=0.1)",
-        "0.920 ± 0.011",
-        "0.620",
+        "0.500 before training, 0.920 after ± 0.011",
+        "0.620 before training, 0.800 after",
         "5,400 from the cache",
         "700 MiB",
         "480 training labels were flipped",

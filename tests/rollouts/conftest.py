@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 from checkout import ROOT
+from jobs import SMALLEST as SMALL_JOB
+from jobs import run_folder, start
+from rollout_runs import SMALL
 
 import alignzoo
 
@@ -81,8 +85,6 @@ def online(home, plugins):
     """`online("grpo", "train.max_steps=1")` runs an objective on draws; `online.words("grpo")` are its overrides."""
 
     def words(objective: str, *overrides: str) -> list[str]:
-        import json
-
         return [
             "train.batch_size=4", "train.max_steps=4", "train.checkpoint_every=2", "eval.every=2", "eval.replies.num_prompts=1",
             "rollout.completions=4", "rollout.max_new_tokens=8", "rollout.rewards=[vowels]", "rollout.held_out_prompts=4",
@@ -94,4 +96,20 @@ def online(home, plugins):
         return alignzoo.run(recipe, words(objective, *overrides), [SMALLEST], **options)
 
     run.words = words
+    return run
+
+
+@pytest.fixture
+def online_on(trained, plugins, tmp_path):
+    """`online_on(2, "grpo")` runs an objective on draws by two processes, and returns the run's folder."""
+
+    def run(ranks: int, objective: str, *overrides: str, home: str = "", code: int = 0, **environment: str) -> Path:
+        folder = tmp_path / (home or f"{objective}-{ranks}")
+        if not folder.exists():
+            shutil.copytree(trained, folder)
+        words = ["run", "recipes/online/dpo_hh.yaml", *SMALL_JOB, *SMALL, f"plugins={json.dumps(plugins)}"]
+        job = start(folder, [*words, f"objective={objective}", *overrides], ranks, [environment])
+        assert set(job.wait()) == {code}, job.said()
+        return run_folder(folder) if code == 0 else folder
+
     return run

@@ -2,47 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
-from jobs import FSDP2, SMALLEST, ZERO, run_folder, start, unfinish
+from jobs import FSDP2, ZERO, unfinish
+from rollout_runs import PLAIN_STEP, phases
 from safetensors.numpy import load, load_file
-
-SMALL = [
-    "train.batch_size=4", "train.max_steps=1", "eval.replies.num_prompts=1", "rollout.completions=4",
-    "rollout.max_new_tokens=8", "rollout.rewards=[vowels]", "rollout.held_out_prompts=4", "rollout.kl_rows=4",
-]  # fmt: skip
-PLAIN_STEP = [
-    "train.optimizer={name: sgd, learning_rate: 1.0}",
-    "train.schedule={name: constant}",
-    "train.max_grad_norm=null",
-]
-
-
-@pytest.fixture
-def online_on(trained, plugins, tmp_path):
-    """`online_on(2, "grpo")` runs an objective on draws by two processes, and returns the run's folder."""
-
-    def run(ranks: int, objective: str, *overrides: str, home: str = "", code: int = 0, **environment: str) -> Path:
-        folder = tmp_path / (home or f"{objective}-{ranks}")
-        if not folder.exists():
-            shutil.copytree(trained, folder)
-        words = ["run", "recipes/online/dpo_hh.yaml", *SMALLEST, *SMALL, f"plugins={json.dumps(plugins)}"]
-        job = start(folder, [*words, f"objective={objective}", *overrides], ranks, [environment])
-        assert set(job.wait()) == {code}, job.said()
-        return run_folder(folder) if code == 0 else folder
-
-    return run
-
-
-def phases(run: Path, rollout: int = 0) -> dict[str, np.ndarray]:
-    """Return every array of a rollout."""
-    files = (run / "rollouts" / f"{rollout:06d}").glob("*/*.safetensors")
-    return {name: array for file in files for name, array in load_file(file).items()}
 
 
 @pytest.mark.slow

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from jobs import bytes_of
+from rollout_runs import killed
 from safetensors.numpy import load_file, save_file
 
 from alignzoo.core.artifacts import write_manifest
@@ -42,26 +42,6 @@ def everything(folder: Path, last: str = "step-000006") -> list[bytes]:
     return [json.dumps(state).encode(), *bytes_of(folder)] + [
         b"%s: %s" % (str(name).encode(), (folder / name).read_bytes()) for name in names
     ]
-
-
-def killed(module, name: str, at: int, work) -> bool:
-    """Do the work in a fork that ends without a word in the `at`-th call of a function. Returns True if it came to that."""
-    child = os.fork()
-    if child == 0:
-        calls, function = [], getattr(module, name)
-
-        def last(*arguments, **options):
-            calls.append(1)
-            if len(calls) == at:
-                os._exit(9)
-            return function(*arguments, **options)
-
-        setattr(module, name, last)
-        try:
-            work()
-        finally:
-            os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
 
 
 @pytest.mark.slow

@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from byte_tokenizer import byte_tokenizer
 from click.testing import CliRunner
+from rollout_runs import drawn, lines
 from safetensors.numpy import load_file
 
 from alignzoo.cli import alignzoo as cli
 from alignzoo.core.errors import RunFailed, UserError
 from alignzoo.recipe.rollout import RolloutConfig
-from alignzoo.rollouts.draw import Draws
 from alignzoo.training.online import Online
-
-
-def lines(folder: Path, kind: str) -> list[dict]:
-    found = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    return [line for line in found if line["kind"] == kind]
-
-
-def drawn(folder: Path, rollout: int = 0) -> Draws:
-    return Draws.from_arrays(load_file(folder / "rollouts" / f"{rollout:06d}" / "drawn" / "draws.safetensors"))
 
 
 @pytest.mark.slow

@@ -89,14 +89,14 @@ def test_a_run_folder_that_is_a_link_is_not_written_through(tmp_path):
 
 
 def test_fresh_removes_a_link_and_not_what_it_leads_to(tmp_path):
-    from alignzoo.training.run import _clear
+    from alignzoo.training.run import clear
 
     precious, folder = tmp_path / "precious", tmp_path / "runs" / "a-1"
     precious.mkdir()
     folder.mkdir(parents=True)
     (precious / "thesis.txt").write_text("years")
     (folder / "policy").symlink_to(precious)
-    _clear(RunFolder(folder))
+    clear(RunFolder(folder))
     assert not any(folder.iterdir())
     assert (precious / "thesis.txt").exists()
 

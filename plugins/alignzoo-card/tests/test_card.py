@@ -4,8 +4,7 @@ from alignzoo_card import Card
 SUMMARY = {
     "name": "dpo_hh", "fingerprint": "12" * 16, "objective": {"name": "dpo", "beta": 0.1},
     "model": {"start": "the run of sft_hh"}, "train": {"steps": 10, "pairs": 160},
-    "eval": {"n": 100, "loss": 0.5, "preference_accuracy": 0.75, "preference_accuracy_se": 0.04,
-             "baseline": "likelihood"},
+    "eval": {"n": 100, "loss": 0.5, "preference_accuracy": 0.75, "preference_accuracy_se": 0.04},
     "versions": {"alignzoo": "0.1.0"},
 }  # fmt: skip
 

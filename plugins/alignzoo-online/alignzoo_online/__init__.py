@@ -3,11 +3,14 @@
 from alignzoo import Objective, hookimpl
 from alignzoo_online.clipped import CISPO, DAPO, GRPO, GSPO, DrGRPO
 from alignzoo_online.nash_md import NashMD
+from alignzoo_online.ppo import PPO
 from alignzoo_online.reinforce import REINFORCE, RLOO, ReMax
 from alignzoo_online.reinforce_pp import ReinforcePP
 from alignzoo_online.xpo import XPO
 
-OBJECTIVES: list[type[Objective]] = [REINFORCE, RLOO, ReMax, GRPO, DrGRPO, DAPO, GSPO, CISPO, ReinforcePP, XPO, NashMD]
+OBJECTIVES: list[type[Objective]] = [
+    REINFORCE, RLOO, ReMax, GRPO, DrGRPO, DAPO, GSPO, CISPO, ReinforcePP, PPO, XPO, NashMD,
+]  # fmt: skip
 
 
 @hookimpl

@@ -108,6 +108,37 @@ def reinforce(draws, baseline):
     return fmean(-(one.reward - baseline) * one.log_prob for one in draws)
 
 
+def ppo(prompts, values, olds, *, beta, gamma, lam, clip, value_clip, dual, reward_clip=math.inf):
+    """1707.06347 eq. 7, 1506.02438 eq. 16: a loss of each prompt, a sum over tokens of policy's and critic's."""
+    advantage, target = {}, {}
+    for b, draws in enumerate(prompts):
+        for i, one in enumerate(draws):
+            size = len(one.old)
+            rewards = [-beta * (p - r) for p, r in zip(one.old, one.ref, strict=True)]
+            rewards[-1] += max(-reward_clip, min(reward_clip, one.reward))
+            v = [*olds[b][i], 0.0]
+            for t in range(size):
+                deltas = [rewards[s] + gamma * v[s + 1] - v[s] for s in range(t, size)]
+                advantage[b, i, t] = math.fsum((gamma * lam) ** n * delta for n, delta in enumerate(deltas))
+                target[b, i, t] = advantage[b, i, t] + v[t]
+    mean = fmean(advantage.values())
+    std = math.sqrt(math.fsum((a - mean) ** 2 for a in advantage.values()) / (len(advantage) - 1) + 1e-8)
+    found = []
+    for b, draws in enumerate(prompts):
+        total = []
+        for i, one in enumerate(draws):
+            for t, rho in enumerate(one.ratios):
+                a = (advantage[b, i, t] - mean) / std
+                policy = surrogate(rho, a, clip, clip)
+                if dual is not None and a < 0:
+                    policy = min(policy, -dual * a)
+                v, old, g = values[b][i][t], olds[b][i][t], target[b, i, t]
+                near = v if value_clip is None else max(old - value_clip, min(old + value_clip, v))
+                total.append(policy + max((v - g) ** 2, (near - g) ** 2) / 2)
+        found.append(math.fsum(total))
+    return found
+
+
 def reinforce_pp(prompts, beta, clip, eps):
     """2501.03262v2 eq. 8-10: returns of tokens, normalized over all of them."""
     returns = {}

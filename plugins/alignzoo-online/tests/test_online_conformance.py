@@ -9,11 +9,15 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from alignzoo_online import DAPO, GRPO, OBJECTIVES
+from alignzoo_online import DAPO, GRPO, OBJECTIVES, PPO
 
 from alignzoo.testing import run_checks
 
-MORE = [DAPO(reduction="batch_tokens", overlong=4), GRPO(beta=0)]
+MORE = [
+    DAPO(reduction="batch_tokens", overlong=4), GRPO(beta=0),
+    PPO(target_kl=6.0, normalize_reward=True, reward_clip=5.0, dual_clip=3.0, value_clip=None, whiten=False,
+        reduction="completion"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("objective", [*(cls() for cls in OBJECTIVES), *MORE], ids=str)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from dataclasses import replace
@@ -13,7 +14,7 @@ import torch
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 import online_formulas as f  # noqa: E402
-from alignzoo_online import CISPO, DAPO, GRPO, GSPO, REINFORCE, RLOO, XPO, DrGRPO, NashMD, ReinforcePP, ReMax  # noqa: E402
+from alignzoo_online import CISPO, DAPO, GRPO, GSPO, PPO, REINFORCE, RLOO, XPO, DrGRPO, NashMD, ReinforcePP, ReMax  # noqa: E402
 from online_formulas import Draw  # noqa: E402
 
 from alignzoo.testing import group, pair  # noqa: E402
@@ -88,6 +89,94 @@ def test_remax_subtracts_the_greedy_reward():
 
 def test_reinforce_pp_is_normalized_over_all_tokens():
     assert losses(ReinforcePP(beta=0.5)) == pytest.approx(f.reinforce_pp(PROMPTS, 0.5, 0.2, 1e-8), rel=1e-12)
+
+
+OLD_VALUES = [
+    [[0.3 * len(one.new) - 0.2 * t - 0.1 * i for t in range(len(one.new))] for i, one in enumerate(draws)]
+    for draws in PROMPTS
+]
+VALUES = [[[v + 0.15 * (-1) ** t * (1 + t) for t, v in enumerate(row)] for row in draws] for draws in OLD_VALUES]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"beta": 0.5, "gamma": 0.9, "gae_lambda": 0.5, "clip": 0.1, "value_clip": 0.4},
+        {"beta": 2.0, "dual_clip": 1.5, "value_clip": None, "reward_clip": 0.5, "gae_lambda": 1.0},
+    ],
+)
+def test_ppo_is_the_papers(fields):
+    objective = PPO(**fields)
+    want = f.ppo(
+        PROMPTS, VALUES, OLD_VALUES, beta=objective.beta, gamma=objective.gamma, lam=objective.gae_lambda,
+        clip=objective.clip, value_clip=objective.value_clip, dual=objective.dual_clip,
+        reward_clip=objective.reward_clip or math.inf,
+    )  # fmt: skip
+    assert losses(objective, value=VALUES, old_value=OLD_VALUES) == pytest.approx(want, rel=1e-12)
+
+
+def test_ppo_in_one_epoch_with_a_critic_that_says_0_is_reinforce():
+    """gamma = lambda = 1, no whitening, no penalty: REINFORCE with baseline 0, in the gradient."""
+    zero = [[[0.0] * len(one.new) for one in draws] for draws in PROMPTS]
+    now = [[replace(one, old=one.new) for one in draws] for draws in PROMPTS]
+    found = []
+    for objective, more in (
+        (PPO(beta=0, gae_lambda=1, whiten=False, reduction="sequence"), {"value": zero}),
+        (REINFORCE(), {}),
+    ):
+        example = seen(objective, now, **more)
+        leaf = example.completions.tokens.log_prob
+        found.append(torch.autograd.grad(objective.loss(example).sum(), leaf)[0])
+    assert torch.allclose(*found, rtol=1e-12)
+
+
+def test_ppo_adapts_its_coefficient_and_keeps_the_moments_of_all_rewards():
+    objective = PPO(beta=0.1, target_kl=2.0, horizon=50, normalize_reward=True)
+    first = seen(objective, value=VALUES, old_value=OLD_VALUES)
+    rewards = [one.reward for draws in PROMPTS for one in draws]
+    kl = sum(one.penalized for draws in PROMPTS for one in draws) / 6
+    after = objective.next_state(first)
+    assert after["beta"] == pytest.approx(0.1 * (1 + max(-0.2, min(0.2, kl / 2 - 1)) * 6 / 50))
+    again = objective.next_state(seen(objective, value=VALUES, old_value=OLD_VALUES, state=after))
+    double = torch.tensor(2 * rewards, dtype=torch.float64)
+    assert again["count"] == 12
+    assert again["mean"] == pytest.approx(double.mean().item())
+    assert again["squares"] == pytest.approx(((double - double.mean()) ** 2).sum().item())
+    normal = torch.tensor(rewards, dtype=torch.float64)
+    normal = ((normal - normal.mean()) / (normal.std() + 1e-8)).reshape(2, 3).tolist()
+    given = [
+        [replace(one, reward=r) for one, r in zip(draws, row, strict=True)]
+        for draws, row in zip(PROMPTS, normal, strict=True)
+    ]
+    plain = PPO(beta=0.1)
+    assert losses(objective, value=VALUES, old_value=OLD_VALUES) == pytest.approx(
+        losses_of(plain, given, value=VALUES, old_value=OLD_VALUES), rel=1e-9
+    )
+
+
+PEERS = json.loads((Path(__file__).parents[3] / "tests" / "objectives" / "peer_ppo.json").read_text())
+
+
+@pytest.mark.parametrize("name", PEERS["results"])
+def test_ppo_has_the_losses_and_gradients_of_peers(name):
+    """Theirs are means over all tokens. Without whitening is OpenRLHF's step before it; verl adds 1e-8 to counts."""
+    given, theirs = PEERS["input"], PEERS["results"][name]
+    objective = PPO(
+        beta=given["beta"], gamma=theirs["gamma"], gae_lambda=theirs["lam"], clip=theirs["clip"],
+        value_clip=theirs["value_clip"], dual_clip=theirs["dual_clip"], reward_clip=theirs.get("reward_clip"),
+        whiten="whitened" in theirs,
+    )  # fmt: skip
+    example = group(
+        objective, given["new"], given["reward"], old=given["old"], ref=given["ref"], value=given["value"],
+        old_value=given["value_old"],
+    )  # fmt: skip
+    loss = objective.loss(example).sum() / objective.weight(example).sum()
+    assert loss.item() == pytest.approx(theirs["policy_loss"] + theirs["value_loss"], rel=1e-8)
+    leaves = example.completions.tokens.log_prob, example.completions.tokens.value
+    for key, found in zip(("policy", "value"), torch.autograd.grad(loss, leaves), strict=True):
+        want = [x for row in theirs[f"{key}_gradient"] for y in row for x in y]
+        assert found.tolist() == pytest.approx(want, rel=1e-8, abs=1e-12)
 
 
 @pytest.mark.parametrize("reference_is_chosen", [False, True])

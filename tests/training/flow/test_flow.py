@@ -29,7 +29,13 @@ def test_a_run_leaves_everything_behind(run):
     assert summary["objective"] == {"name": "dpo", "beta": 0.1}
     assert summary["layout"]["used"] == "packed"  # the fast path, and no silent fallback
     assert summary["data"]["read"] == summary["data"]["used"] + summary["data"]["skipped"] + 5400 - 160
-    assert {"preference_accuracy", "margin", "baseline_accuracy", "likelihood_accuracy"} <= set(summary["eval"])
+    assert {
+        "preference_accuracy",
+        "margin",
+        "preference_accuracy_before",
+        "likelihood_accuracy_before",
+        "likelihood_accuracy",
+    } <= set(summary["eval"])
     assert summary["train"]["pairs_per_second"] > 0
     assert summary["train"]["tokens_per_second"] > summary["train"]["pairs_per_second"]
     assert summary["reference"] == {"kind": "sequence", "rows_scored": 160, "rows_cached": 0}

@@ -1,0 +1,49 @@
+"""`alignzoo generate`: replies of a finished run to the prompts of a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command(name="generate", short_help="Write a run's replies to the prompts of a file.")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("prompts", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="A .jsonl file.")
+@click.option(
+    "--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 takes the likeliest token."
+)
+@click.option(
+    "--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
+    help="Draw from the likeliest tokens with this share of the mass.",
+)  # fmt: skip
+@click.option(
+    "--max-new-tokens", type=click.IntRange(1), help="Limit of a reply; default: eval.replies.max_new_tokens."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the draws.")
+@click.option("--samples", type=click.IntRange(1), default=1, show_default=True, help="Replies to each prompt.")
+def command(
+    run: Path, prompts: Path, output: Path, temperature: float, top_p: float, max_new_tokens: int | None, seed: int,
+    samples: int,
+) -> None:  # fmt: skip
+    """Reply to each record of PROMPTS with the policy of the finished RUN.
+
+    The output has a JSON line for each reply. RUN is a run folder, its name in the folder of runs, or a recipe. Replies
+    are those that an evaluation draws with the same settings. Each has its own random numbers: it does not depend on
+    the other prompts.
+    """
+    from alignzoo.core.console import Screen
+    from alignzoo.core.errors import NotWritten, UserError
+    from alignzoo.core.files import write_page
+    from alignzoo.training.generate import Drawing, reply_to_file
+    from alignzoo.training.runs import find_run
+
+    settings = Drawing(temperature, top_p, max_new_tokens, seed, samples)
+    lines = reply_to_file(find_run(run), prompts, settings, Screen())
+    try:
+        write_page(output, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    except NotWritten as error:
+        raise UserError(str(error), where=str(output), expected="a file that can be written") from None
+    click.echo(f"{len(lines):,} replies in {output}")

@@ -1,0 +1,27 @@
+"""A model that a run trains: the policy, or the critic beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from alignzoo.scoring.scorer import Scorer
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A scorer with the optimizer that steps its model, the peak learning rate, and the limit of its gradient."""
+
+    scorer: Scorer
+    optimizer: torch.optim.Optimizer
+    learning_rate: float
+    max_grad_norm: float | None = None
+    """Limit of the norm of this learner's gradient; None: no clipping."""
+
+    def set_rate(self, factor: float) -> float:
+        """Set the learning rate to `factor` times its peak, and return it."""
+        rate = self.learning_rate * factor
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate

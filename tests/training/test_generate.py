@@ -1,0 +1,96 @@
+"""`alignzoo generate`: the replies are those that an evaluation of the run draws with the same settings."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+import alignzoo
+from alignzoo.cli import alignzoo as cli
+from alignzoo.compare.measure import measure
+from alignzoo.compare.results import SAMPLES
+from alignzoo.compare.spec import Sampling
+from alignzoo.core.console import Screen
+from alignzoo.core.errors import UserError
+from alignzoo.data.row_reader import RowReader
+from alignzoo.recipe.load import load_recipe
+from alignzoo.training.generate import Drawing, reply_to_file
+
+pytestmark = pytest.mark.slow
+
+RECIPE, SMALLEST = "recipes/sft_hh.yaml", "tests/smallest.yaml"
+QUIET = Screen(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a finished run, and id -> prompt of its data."""
+    root = tmp_path_factory.mktemp("generate")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ALIGNZOO_CACHE", str(root / "cache"))
+        patch.setenv("ALIGNZOO_RUNS", str(root / "runs"))
+        overrides = ["train.max_steps=6", "eval.replies={num_prompts: 4, max_new_tokens: 12}"]
+        folder = alignzoo.run(RECIPE, overrides, [SMALLEST]).folder
+        resolved = load_recipe(folder)
+        prompts = {row.id: row.prompt for _, row in RowReader(resolved.recipe.data).used()}
+        measured = measure(resolved, folder, Sampling(prompts=5, tokens=9, seed=3), (), None, QUIET)
+    return folder, prompts, measured.path
+
+
+def lines(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def asked(run, wanted: list[dict], path):
+    """A file with the prompts of records of an evaluation, in another order and with one more."""
+    texts = [run[1][one["id"]] for one in wanted]
+    records = [{"prompt": text} for text in (*reversed(texts), "\n\nHuman: Hello?\n\nAssistant:")]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def test_greedy_replies_are_those_after_training(run, tmp_path):
+    samples = lines(run[0] / "samples.jsonl")
+    assert len(samples) == 4
+    output = tmp_path / "replies.jsonl"
+    file = asked(run, samples, tmp_path / "prompts.jsonl")
+    done = CliRunner().invoke(cli, ["generate", str(run[0]), str(file), "-o", str(output)])
+    assert done.exit_code == 0, done.output
+    found = lines(output)
+    assert [one["reply"] for one in found[:-1]] == [one["after"] for one in reversed(samples)]
+    assert [one["finished"] for one in found[:-1]] == [one["after_finished"] for one in reversed(samples)]
+    assert [one["prompt"] for one in found[:-1]] == [one["prompt"] for one in reversed(samples)]
+    assert all(one["tokens"] <= 12 and one["log_prob"] < 0 for one in found)
+
+
+def test_draws_are_those_of_a_comparison(run, tmp_path):
+    samples = lines(run[2] / SAMPLES)
+    assert len({one["reply"] for one in samples}) > 1
+    file = asked(run, samples, tmp_path / "prompts.jsonl")
+    found = reply_to_file(run[0], file, Drawing(temperature=1.0, max_new_tokens=9, seed=3), QUIET)
+    assert [one["reply"] for one in found[:-1]] == [one["reply"] for one in reversed(samples)]
+    assert [one["tokens"] for one in found[:-1]] == [one["length"] for one in reversed(samples)]
+    other = reply_to_file(run[0], file, Drawing(temperature=1.0, max_new_tokens=9, seed=4), QUIET)
+    assert [one["reply"] for one in other] != [one["reply"] for one in found]
+    twice = reply_to_file(run[0], file, Drawing(temperature=1.0, max_new_tokens=9, seed=3, samples=2), QUIET)
+    assert [one["reply"] for one in twice[::2]] == [one["reply"] for one in found]
+    assert [one["reply"] for one in twice[1::2]] != [one["reply"] for one in found]
+
+
+def test_what_has_no_reply_is_an_error_at_its_place(run, tmp_path):
+    empty, wrong = tmp_path / "empty.jsonl", tmp_path / "wrong.jsonl"
+    empty.write_text('{"prompt": " "}\n')
+    wrong.write_text('{"prompt": "a"}\n{"promt": "b"}\n')
+    for file, said in (
+        (empty, r"empty\.jsonl: no row can be used: empty prompt"),
+        (wrong, r"wrong\.jsonl:2"),
+        (tmp_path / "no.jsonl", "no.jsonl"),
+    ):
+        with pytest.raises(UserError, match=said):
+            reply_to_file(run[0], file, Drawing(), QUIET)
+    with pytest.raises(UserError, match="not a run folder"):
+        CliRunner().invoke(
+            cli, ["generate", str(tmp_path), str(empty), "-o", str(tmp_path / "x")], catch_exceptions=False
+        )

@@ -1,4 +1,4 @@
-"""Parts of actor-critic objectives such as PPO: advantages, whitening, value loss, KL coefficient.
+"""Parts of actor-critic objectives: advantages, whitening, value loss, KL coefficient.
 
 Values of tokens have shape (N,), in the order of `Tokens`. All functions keep the dtype of their inputs. This module
 does not import torch when it is imported.
@@ -72,8 +72,9 @@ def whiten(values: Tensor, kept: Tensor, eps: float = 1e-8) -> Tensor:
 
 
 def clipped_value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip: float | None) -> Tensor:
-    """Return max((V - G)^2, (clip(V, V_old - clip, V_old + clip) - G)^2) / 2; without a clip (V - G)^2 / 2.
+    """Return the squared error of a value, and at least that of the clipped value, halved.
 
+    max((V - G)^2, (clip(V, V_old - clip, V_old + clip) - G)^2) / 2, or (V - G)^2 / 2 without a clip.
     All tensors have one shape. The gradient is zero where V has left the interval towards the target G.
 
     Source: the code of Schulman et al. 2017 (openai/baselines, ppo2); Huang et al. 2024, arXiv:2403.17031, appendix.
@@ -95,7 +96,9 @@ def dual_clip(loss: Tensor, advantage: Tensor, limit: float) -> Tensor:
 
 
 def adapted_coefficient(coefficient: float, kl: float, target: float, draws: int, horizon: float) -> float:
-    """Return the KL coefficient after a rollout: coefficient (1 + clip(kl / target - 1, +-0.2) draws / horizon).
+    """Return the KL coefficient after a rollout.
+
+    coefficient (1 + clip(kl / target - 1, -0.2, 0.2) draws / horizon).
 
     Args:
         coefficient: The coefficient of the rollout.

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignzoo.core.console import Advance
@@ -28,7 +27,6 @@ from alignzoo.core.errors import UserError
 from alignzoo.core.memory import handle_out_of_memory
 from alignzoo.core.packing import cut_by_width, largest_first
 from alignzoo.data.trees import TokenIds
-from alignzoo.models.attention import own_attention
 from alignzoo.models.continuous_batching import Capacity, SharedBatch
 from alignzoo.models.decoding import (
     BATCHED,
@@ -39,6 +37,7 @@ from alignzoo.models.decoding import (
     crosses_length_rule,
     is_recurrent,
 )
+from alignzoo.models.drawing_mode import autocast_once, evaluating
 from alignzoo.models.ending import Ending
 from alignzoo.models.mixture import MixedBatch, Mixture, mixed_strategy
 from alignzoo.models.positions import max_tokens
@@ -113,17 +112,17 @@ def generate_replies(
             raise error
         budget //= 2
 
-    with _evaluating(model):
+    with evaluating(model):
         strategy = choose_strategy(model, prompts, limits) if prompts else BATCHED
     if mixture is not None and prompts:
-        with _evaluating(mixture.model):
+        with evaluating(mixture.model):
             strategy = mixed_strategy(strategy, choose_strategy(mixture.model, prompts, limits))
     ending = ending or Ending(tokenizer, frozenset(end_tokens(model, tokenizer)))
     found = _Replies(limits, ending, temperature, top_p, entropy, named, progress, vocabulary)
     while not found.done.all():  # repeats only after memory ran out, with smaller batches
         left = found.begin()
         models = [model] if mixture is None else [model, mixture.model]
-        with handle_out_of_memory(halve), _evaluating(model), _autocast(models, precision):
+        with handle_out_of_memory(halve), evaluating(model), autocast_once(models, precision):
             if strategy == SHARED:
                 _generate_shared(model, prompts, left, max_new_tokens, budget, found)
                 continue
@@ -133,7 +132,7 @@ def generate_replies(
                 if mixture is None:
                     _generate_batch(DecodingBatch(model, own, strategy != UNCACHED), batch, found)
                 else:
-                    with _evaluating(mixture.model):
+                    with evaluating(mixture.model):
                         _generate_batch(MixedBatch(model, mixture, own, strategy != UNCACHED), batch, found)
     return list(found.replies(texts))
 
@@ -322,41 +321,3 @@ def _limits(model: PreTrainedModel, prompts: Sequence[NDArray[Any]], max_new_tok
     if positions is None:
         return [max_new_tokens] * len(prompts)
     return [min(max_new_tokens, positions - len(prompt) + 1) for prompt in prompts]
-
-
-@contextmanager
-def _autocast(models: Sequence[PreTrainedModel], precision: str) -> Iterator[None]:
-    """Run models in bfloat16 inside the block if that is the precision, with each weight converted once.
-
-    Autocast keeps the converted copy of a weight only if the weight requires a gradient. So frozen ones, such as those
-    under an adapter, do inside the block; no graph is made here.
-    """
-    if precision != "bfloat16":
-        yield
-        return
-    weights = {id(one): one for model in models for one in model.parameters()}.values()
-    frozen = [one for one in weights if type(one) is nn.Parameter and one.is_floating_point() and not one.requires_grad]
-    for one in frozen:
-        one.requires_grad_(True)
-    try:
-        with torch.autocast(models[0].device.type, torch.bfloat16):
-            yield
-    finally:
-        for one in frozen:
-            one.requires_grad_(False)
-
-
-@contextmanager
-def _evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Disable dropout, tree attention and gradient checkpointing inside the block.
-
-    Gradient checkpointing would disable the cache.
-    """
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with own_attention(model):
-            yield
-    finally:
-        for module in training:
-            module.training = True

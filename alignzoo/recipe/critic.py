@@ -17,14 +17,16 @@ AT = ("critic",)
 
 
 class CriticConfig(Strict):
-    """The critic of an objective that has one: a model of its own, with one number for each token.
+    """The critic of an objective: a model of its own, with one number for each token.
 
     In a recipe its fields stand beside those of the model that it starts from, such as `from` and `path`. Without such
     a field it starts from the run of the first `reward_model` that counts among the rewards, or else as the policy
     does. A head that the weights lack is initialized from the seed.
     """
 
-    model: SerializeAsAny[ModelSource] | None = None
+    model: SerializeAsAny[ModelSource] | None = Field(
+        None, description="what it starts from; null: the first reward model's run, or else what the policy starts from"
+    )
     learning_rate: float | None = Field(
         None, gt=0, description="learning rate after the warm-up; null: that of train.optimizer"
     )

@@ -162,7 +162,7 @@ class Rollouts:
     def _score(
         self, chosen: Selection, first: Attempt, learnt: NDArray[np.int64], states: States, when: str
     ) -> dict[str, NDArray[Any]]:
-        """Return log-probs, values, advantages and figures of the drawn rows, before the first update."""
+        """Return the draws' log-probs, values, advantages and figures before any update."""
         objective, trees = self.objective, chosen.trees
         found: dict[str, NDArray[Any]] = {"learnt": learnt} if self.config.max_attempts > 1 else {}
         group = objective.data == "group"

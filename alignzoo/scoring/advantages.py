@@ -63,7 +63,7 @@ def advantages(objective: Objective, group: Group, names: str, when: str = "") -
 
 @torch.no_grad()
 def returns(objective: Objective, group: Group, names: str, when: str = "") -> Tensor:
-    """Return the objective's targets for the critic, (N,). Arguments and errors are those of `advantages`."""
+    """Return the critic's targets, (N,). Arguments and errors are those of `advantages`."""
     return _checked(objective, "returns", group, names, when)
 
 

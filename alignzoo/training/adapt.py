@@ -57,7 +57,7 @@ def adapt(job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
 def export_policy(
     job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, critic: PreTrainedModel | None = None
 ) -> None:
-    """Write the trained weights, or the adapter alone, to the run folder's `policy/`, and a critic to `critic/`."""
+    """Write the trained weights or the adapter to `policy/`, and a critic to `critic/`."""
     if critic is not None:
         _export(job, job.folder.critic, critic, tokenizer)
     _export(job, job.folder.policy, model, tokenizer)

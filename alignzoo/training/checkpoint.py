@@ -178,7 +178,7 @@ def restore(
     moving: Mapping[str, torch.Tensor] = MappingProxyType({}),
     critic: PreTrainedModel | None = None, critic_optimizer: torch.optim.Optimizer | None = None,
 ) -> None:  # fmt: skip
-    """Restore weights and optimizers of policy and critic, and the moving reference, bit for bit.
+    """Restore policy and critic with their optimizers, and the moving reference, to the bit.
 
     An optimizer is None where it is not needed. Collective with shards.
 

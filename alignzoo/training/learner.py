@@ -11,7 +11,7 @@ from alignzoo.scoring.scorer import Scorer
 
 @dataclass(frozen=True)
 class Learner:
-    """A scorer with the optimizer that steps its model, the peak learning rate, and the limit of its gradient."""
+    """A scorer with its model's optimizer, peak learning rate and gradient limit."""
 
     scorer: Scorer
     optimizer: torch.optim.Optimizer

@@ -126,7 +126,7 @@ class ZeroParallelism(Parallelism):
 
 
 def choose_parallelism(learners: Sequence[Learner], ranks: Ranks) -> Parallelism:
-    """Return the strategy of this launch. The policy is the first learner, and the only one of ZeRO."""
+    """Return the strategy of this launch. The policy is the first learner, ZeRO's only one."""
     optimizer = learners[0].optimizer
     if isinstance(optimizer, Zero):
         return ZeroParallelism(learners[0], optimizer, ranks)

@@ -127,7 +127,7 @@ def check_vocabulary(resolved: Resolved, name: str, tokenizer: PreTrainedTokeniz
 def check_same_tokenizer(
     resolved: Resolved, source: ModelSource, where: str, tokenizer: PreTrainedTokenizerBase, start: Path | None
 ) -> None:
-    """Raise UserError, at the key `where`, if a model's tokenizer gives other ids than the policy's."""
+    """Raise UserError at the key `where` if a model's token ids are not the policy's."""
     own = load_tokenizer(source, RowReader(resolved.recipe.data), start)
     if (vocabulary := own.get_vocab()) != (theirs := tokenizer.get_vocab()):
         differ = [token for token in vocabulary.keys() | theirs if vocabulary.get(token) != theirs.get(token)]

@@ -157,7 +157,7 @@ def reference_weights(resolved: Resolved, screen: Screen) -> dict[str, Path]:
 
 
 def critic_weights(resolved: Resolved, screen: Screen) -> Path | None:
-    """Return the policy folder, with full weights, of the run that the critic starts from, if there is one."""
+    """Return the full weights' folder of the run that the critic starts from, if any."""
     run = critic_run(resolved)
     return full_weights_policy(folder_of(run), screen) if run else None
 

@@ -84,7 +84,7 @@ def compared(pairs: Sequence[tuple[str, str]], digits: int) -> dict[tuple[str, s
 
 
 def _compare(pairs: Sequence[tuple[str, str]], digits: int) -> list[float | None]:
-    """Return what a child process has found of the first pairs: of all of them, unless it has exceeded a limit."""
+    """Return what a child has found: of all pairs, or of the first up to a limit exceeded."""
     with mmap(-1, len(pairs)) as known:  # shared with the child, so that its findings outlive it
 
         def compare() -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 from alignzoo.core.console import Screen
 from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.core.errors import UserError
@@ -59,21 +61,14 @@ def reply_to_file(run: Path, prompts: Path, settings: Drawing, screen: Screen) -
     Raises:
         UserError: The run is not finished or trains a reward model, or the file has no prompt.
     """
-    folder, resolved = RunFolder(run), load_recipe(run)
-    if folder.summary() is None:
-        raise UserError("the run is not finished", where=str(run), hint="finish it with `alignzoo run`")
-    if resolved.recipe.objective.head == "scalar":
-        raise UserError("a reward model writes no replies", where=str(run), expected="a run of a language model")
-    tokenizer = pretrained_tokenizer(str(folder.policy), None, resolved.recipe.model.runs_code)
+    folder, resolved, tokenizer = open_run(run)
     found = _read(resolved, prompts, tokenizer, folder, screen)
-    start = start_weights(resolved, screen) if is_adapter(folder.policy) else None
-    ranks = Ranks(device_of(resolved.recipe.train.device))
-    scorer = open_scorer(resolved, tokenizer, start, ranks, trained=folder.policy)
+    model = load_model(folder, resolved, tokenizer, screen)
     rows = [row for row in range(len(found.trees)) for _ in range(settings.samples)]
     ids = [found.trees[row].prompt for row in rows]
     with screen.bar("replies", len(rows)) as advance:
         replies = generate_replies(
-            scorer.model, tokenizer, ids, temperature=settings.temperature, top_p=settings.top_p,
+            model, tokenizer, ids, temperature=settings.temperature, top_p=settings.top_p,
             max_new_tokens=settings.max_new_tokens or resolved.recipe.eval.replies.max_new_tokens,
             seed=settings.seed, progress=advance,
         )  # fmt: skip
@@ -84,7 +79,32 @@ def reply_to_file(run: Path, prompts: Path, settings: Drawing, screen: Screen) -
     ]  # fmt: skip
 
 
-def _read(resolved: Resolved, path: Path, tokenizer: Any, folder: RunFolder, screen: Screen) -> TokenizedRows:
+def open_run(run: Path) -> tuple[RunFolder, Resolved, PreTrainedTokenizerBase]:
+    """Return the folder, the recipe and the tokenizer of a run whose policy can reply.
+
+    Raises:
+        UserError: The run is not finished, or trains a reward model.
+    """
+    folder, resolved = RunFolder(run), load_recipe(run)
+    if folder.summary() is None:
+        raise UserError("the run is not finished", where=str(run), hint="finish it with `alignzoo run`")
+    if resolved.recipe.objective.head == "scalar":
+        raise UserError("a reward model writes no replies", where=str(run), expected="a run of a language model")
+    return folder, resolved, pretrained_tokenizer(str(folder.policy), None, resolved.recipe.model.runs_code)
+
+
+def load_model(
+    folder: RunFolder, resolved: Resolved, tokenizer: PreTrainedTokenizerBase, screen: Screen
+) -> PreTrainedModel:
+    """Load a finished run's policy onto its device."""
+    start = start_weights(resolved, screen) if is_adapter(folder.policy) else None
+    ranks = Ranks(device_of(resolved.recipe.train.device))
+    return open_scorer(resolved, tokenizer, start, ranks, trained=folder.policy).model
+
+
+def _read(
+    resolved: Resolved, path: Path, tokenizer: PreTrainedTokenizerBase, folder: RunFolder, screen: Screen
+) -> TokenizedRows:
     """Return the prompts of a file in the run's tokens, and report what was skipped."""
     recipe = resolved.recipe
     reader = RowReader(Files(path=str(path)), evaluation=True)

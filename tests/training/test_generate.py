@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from click.testing import CliRunner
+from transformers import AutoTokenizer
 
 import alignzoo
 from alignzoo.cli import alignzoo as cli
@@ -14,8 +16,10 @@ from alignzoo.compare.results import SAMPLES
 from alignzoo.compare.spec import Sampling
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import UserError
+from alignzoo.core.redaction import printable
 from alignzoo.data.row_reader import RowReader
 from alignzoo.recipe.load import load_recipe
+from alignzoo.training.chat import Conversation
 from alignzoo.training.generate import Drawing, reply_to_file
 
 pytestmark = pytest.mark.slow
@@ -94,3 +98,49 @@ def test_what_has_no_reply_is_an_error_at_its_place(run, tmp_path):
         CliRunner().invoke(
             cli, ["generate", str(tmp_path), str(empty), "-o", str(tmp_path / "x")], catch_exceptions=False
         )
+
+
+def chat(*arguments: str, said: str):
+    return CliRunner().invoke(cli, ["chat", *arguments, "--max-new-tokens", "8"], input=said)
+
+
+def likeliest(folder, tmp_path, prompt) -> str:
+    """The reply that `generate` writes to one prompt."""
+    (tmp_path / "one.jsonl").write_text(json.dumps({"prompt": prompt}) + "\n")
+    (line,) = reply_to_file(folder, tmp_path / "one.jsonl", Drawing(max_new_tokens=8), QUIET)
+    return line["reply"]
+
+
+def test_a_conversation_streams_the_replies_of_generate_after_every_turn(run, tmp_path):
+    talk, pieces = Conversation(run[0], Drawing(max_new_tokens=8), QUIET), []
+    first = talk.reply("Hello?", pieces.append)
+    assert "".join(pieces) == first
+    assert len(pieces) > 2
+    assert first == likeliest(run[0], tmp_path, "\n\nHuman: Hello?\n\nAssistant:")
+    second = talk.reply("And now?")
+    both = f"\n\nHuman: Hello?\n\nAssistant:{first}\n\nHuman: And now?\n\nAssistant:"
+    assert second == likeliest(run[0], tmp_path, both)
+    talk.clear()
+    assert talk.reply("Hello?") == first
+
+
+def test_a_conversation_is_rendered_by_the_models_chat_template(run, tmp_path):
+    folder = shutil.copytree(run[0], tmp_path / run[0].name)
+    tokenizer = AutoTokenizer.from_pretrained(folder / "policy")
+    tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+    tokenizer.save_pretrained(folder / "policy")
+    talk = Conversation(folder, Drawing(max_new_tokens=8), QUIET)
+    messages = [{"role": "user", "content": "Hello?"}]
+    assert talk.reply("Hello?") == likeliest(folder, tmp_path, messages)
+    assert talk._prompt([("user", "Hello?")]) == tuple(messages)
+
+
+def test_the_terminal_shows_one_run_or_two(run):
+    talk = Conversation(run[0], Drawing(max_new_tokens=8), QUIET)
+    reply = printable(talk.reply("Hello?"))
+    done = chat(str(run[0]), said="Hello?\n/new\nHello?\n/quit\n")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.count(reply) == 2
+    both = chat(str(run[0]), "--compare", str(run[0]), said="Hello?\n")
+    assert both.exit_code == 0, both.output
+    assert both.stdout.count(f"{run[0].name}:") == 2

@@ -33,6 +33,7 @@ ALLOWED = {
     "data/packed_rows.py": {"load": "arrays of a child of this process"},
     "data/token_store.py": {"loads": "the tokenizer's own serialization"},
     "data/tree_writer.py": {"open": WRITES},
+    "evaluation/judges/math_answers.py": {"mmap": "memory shared with a child, of no file"},
     "registry/loading.py": {"load": "the import of an installed plugin", "read_text": INSTALLED},
     "registry/code.py": {"read_text": INSTALLED},
     "testing/invariance.py": {"loads": OURS},

@@ -5,7 +5,6 @@ from torch import Tensor
 from alignzoo import Field, Group, Objective
 from alignzoo import actor_critic as ac
 from alignzoo import policy_gradient as pg
-from alignzoo.interfaces.policy_gradient import Reduction
 from alignzoo_online.clipped import Clip, ratio
 
 SMALLEST_DEVIATION = 1e-8
@@ -67,7 +66,7 @@ class PPO(Objective):
         False, description="subtract the mean of all rewards so far, and divide by their deviation"
     )
     reward_clip: float | None = Field(None, gt=0, description="limit of the reward's absolute value; null: none")
-    reduction: Reduction = Field(
+    reduction: pg.Reduction = Field(
         "batch_tokens", description="mean over the tokens of the batch, or another reduction of policy and value loss"
     )
 

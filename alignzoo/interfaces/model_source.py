@@ -108,7 +108,8 @@ class ModelSource(Component):
     def fingerprint(self) -> Any:
         """Return everything that the weights depend on, as plain JSON values.
 
-        The default is the fields without those marked `NoEffect`. A source that reads files must add their contents: `alignzoo.content_digest(path)`.
+        The default is the fields without those marked `NoEffect`. A source that reads files must add their contents:
+        `alignzoo.content_digest(path)`.
         """
         left_out = self.fields_without_effect() | dict.fromkeys((*ON_TOP, *self.needs_runs), True)
         return {"name": self.name, **self.model_dump(mode="json", exclude=left_out)}

@@ -215,8 +215,9 @@ def test_a_reference_that_has_drawn_is_a_frozen_one(plugin):
     load_recipe(DPO, moved)
     assert "rollout.reference: dr_grpo has no reference" in problem(plugin | moved | {"objective": "dr_grpo"})
     for name in ("ppo", "rloo", "reinforce_pp"):  # k1 in the reward alone
-        assert f"rollout.reference: {name} compares the policy that has drawn with the reference, which is then" in problem(
-            plugin | moved | {"objective": name}
+        assert (
+            f"rollout.reference: {name} compares the policy that has drawn with the reference, which is then"
+            in problem(plugin | moved | {"objective": name})
         )
     load_recipe(DPO, plugin | moved | {"objective": "grpo"})  # k3 in the loss, which later updates move
     assert "references.reference: the reference is the policy that has drawn" in problem(

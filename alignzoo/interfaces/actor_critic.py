@@ -98,7 +98,8 @@ def dual_clip(loss: Tensor, advantage: Tensor, limit: float) -> Tensor:
 def adapted_coefficient(coefficient: float, kl: float, target: float, draws: int, horizon: float) -> float:
     """Return the KL coefficient after a rollout.
 
-    coefficient (1 + clip(kl / target - 1, -0.2, 0.2) draws / horizon).
+    coefficient (1 + clip(kl / target - 1, -0.2, 0.2) min(draws / horizon, 1)). Without the minimum a rollout of more
+    than five horizons could turn the penalty into a bonus.
 
     Args:
         coefficient: The coefficient of the rollout.
@@ -110,7 +111,7 @@ def adapted_coefficient(coefficient: float, kl: float, target: float, draws: int
     Source: Ziegler et al. 2019, arXiv:1909.08593, section 2.2.
     """
     error = max(-LARGEST_ERROR, min(LARGEST_ERROR, kl / target - 1))
-    return coefficient * (1 + error * draws / horizon)
+    return coefficient * (1 + error * min(draws / horizon, 1))
 
 
 def explained_variance(value: Tensor, target: Tensor) -> Tensor:

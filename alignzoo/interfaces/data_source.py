@@ -123,9 +123,10 @@ class DataSource(Component):
     def digest_of(self, contents: Iterable[str]) -> str:
         """Return a digest of the fields and of these strings.
 
-        It omits the fields `path` (files may be moved) and `as`, and those in `needs_runs`.
+        It omits the fields `path` (files may be moved) and `as`, those in `needs_runs`, and those marked `NoEffect`.
         """
-        fields = json.dumps(self.model_dump(mode="json", exclude={"path", "as_", *self.needs_runs}), sort_keys=True)
+        left_out = self.fields_without_effect() | dict.fromkeys(("path", "as_", *self.needs_runs), True)
+        fields = json.dumps(self.model_dump(mode="json", exclude=left_out), sort_keys=True)
         return blake2b("\n".join([self.name, fields, *contents]).encode(), digest_size=16).hexdigest()
 
     @model_serializer(mode="wrap")

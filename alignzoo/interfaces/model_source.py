@@ -108,9 +108,11 @@ class ModelSource(Component):
     def fingerprint(self) -> Any:
         """Return everything that the weights depend on, as plain JSON values.
 
-        The default is the fields. A source that reads files must add their contents: `alignzoo.content_digest(path)`.
+        The default is the fields without those marked `NoEffect`. A source that reads files must add their contents:
+        `alignzoo.content_digest(path)`.
         """
-        return {"name": self.name, **self.model_dump(mode="json", exclude={*ON_TOP, *self.needs_runs})}
+        left_out = self.fields_without_effect() | dict.fromkeys((*ON_TOP, *self.needs_runs), True)
+        return {"name": self.name, **self.model_dump(mode="json", exclude=left_out)}
 
     @property
     def origin(self) -> tuple[str, str | None] | None:

@@ -28,6 +28,8 @@ from alignzoo.interfaces.requirements import Requirements, ScoredComponent, Toke
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from alignzoo.interfaces.group import Group
+
 
 class Composition(Objective):
     """Base class of objectives that are made of others.
@@ -45,7 +47,7 @@ class Composition(Objective):
         objectives = [part for part in self._parts() if isinstance(part, Objective)]
         for key in ("name", "family", "source", "equation"):
             self.__dict__[key] = "+".join(dict.fromkeys(getattr(part, key) for part in objectives))
-        for key in ("raises", "needs_runs", "min_completions"):
+        for key in ("raises", "needs_runs", "min_completions", "advantage_reads_log_probs", "greedy_baseline"):
             self.__dict__[key] = getattr(objectives[0], key)
         self.__dict__.update(vars(self.requirements))
 
@@ -90,6 +92,14 @@ class Modified(Composition):
     def next_state(self, example: Any) -> dict[str, float]:
         """Return the objective's state after the transformed example."""
         return self.inner.next_state(self._transformed(example))
+
+    def advantage(self, group: Group) -> Tensor:
+        """Return the objective's advantage of the transformed draws."""
+        return self.inner.advantage(self._transformed(group))
+
+    def returns(self, group: Group) -> Tensor:
+        """Return the objective's targets of the critic, of the transformed draws."""
+        return self.inner.returns(self._transformed(group))
 
     def reference_update(self, step: int) -> float:
         """Return the objective's update of a moving reference."""
@@ -136,7 +146,10 @@ class _Layer:
 
 
 class Sum(Composition):
-    """Weighted sum of objectives on the same rows, each normalized by its own weights."""
+    """Weighted sum of objectives on the same rows, each normalized by its own weights.
+
+    An objective on groups is a sum's only term: its advantage, returns and state are the sum's.
+    """
 
     parts: tuple[SerializeAsAny[Objective], ...]
     weights: tuple[float, ...]
@@ -153,6 +166,18 @@ class Sum(Composition):
     def components(self) -> Sequence[ScoredComponent]:
         """The components of all terms."""
         return tuple(component for part in self.parts for component in part.components)
+
+    def advantage(self, group: Group) -> Tensor:
+        """Return the advantage of the only term."""
+        return self.parts[0].advantage(group)
+
+    def returns(self, group: Group) -> Tensor:
+        """Return the only term's targets of the critic."""
+        return self.parts[0].returns(group)
+
+    def next_state(self, example: Any) -> dict[str, float]:
+        """Return the state of the only term after a rollout. States of several terms are asked of each."""
+        return self.parts[0].next_state(example)
 
     def reference_update(self, step: int) -> float:
         """Return the update of the term that has a moving reference."""

@@ -47,6 +47,18 @@ def reads_log_ratio(objective: Objective) -> bool:
     return bool(reads)
 
 
+def reads_reference(objective: Objective) -> bool:
+    """Return True if the loss of an objective on groups reads the reference, or if it fails on synthetic inputs."""
+    moves = torch.linspace(-0.5, 0.5, 2, dtype=torch.float64)
+    try:
+        group = SyntheticInputs(objective).example({"chosen": moves, "rejected": -moves})
+        tokens = group.completions._tokens and replace(group.completions._tokens, _ref_log_prob=None)
+        objective.loss(replace(group, completions=replace(group.completions, _ref_log_prob=None, _tokens=tokens)))
+    except Exception:  # NotDeclared: it reads what is not there; of another error the conformance kit reports why
+        return True
+    return False
+
+
 def _recorded(example: Any, reads: list[str]) -> Any:
     if isinstance(example, Scored):
         return _Recorded(**_values(example), _reads=reads)

@@ -20,15 +20,15 @@ BY_WORD = {("objective",), ("data",), ("data", "format"), ("train", "optimizer")
 """Components that may be written as a bare word, for {name: word}."""
 NAMED = BY_WORD | {("model",), ("references", "*")}
 """Components that are replaced as a whole when their name changes; * is any name."""
-MODELS = {("model",), ("references", "*")}
+MODELS = {("model",), ("references", "*"), ("critic",)}
 """Sections that describe a model."""
-PATHS = {("model", "tokenizer"), ("model", "chat_template"), ("plugins",)}
+PATHS = {(section, key) for section in ("model", "critic") for key in ("tokenizer", "chat_template")} | {("plugins",)}
 """Keys of paths, besides every `path`, `paths` and `from`."""
-ALWAYS_A_PATH = {("model", "from"), ("references", "*", "from"), ("plugins",)}
+ALWAYS_A_PATH = {("model", "from"), ("references", "*", "from"), ("critic", "from"), ("plugins",)}
 """Keys that can't hold a hub id or a word."""
 
 STARTS = ("from", "path", "config")
-"""Keys of `model` that name its start: the last layer that sets one replaces the others."""
+"""Keys of a model that name its start: the last layer that sets one replaces the others."""
 
 MOST_FILES, MOST_BASES = 100, 20
 """Limits of what one recipe extends: files read, and files in a chain. Real recipes have about four."""

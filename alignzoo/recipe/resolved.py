@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from alignzoo.interfaces.component import Component
 from alignzoo.interfaces.data_source import DataSource
 from alignzoo.interfaces.format import Format
 from alignzoo.interfaces.model_source import ON_TOP, ModelSource
@@ -198,9 +199,10 @@ def fingerprint(resolved: Resolved) -> str:
     outside = dict.fromkeys(("name", "plugins", "reporters", "data", "model", "references", "critic"), True)
     left_out = recipe.fields_without_effect() | outside
     values: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True, exclude=left_out)
-    values["objective"] = recipe.objective.to_recipe()
+    values["objective"] = _objective(recipe.objective)
     values["data"] = resolved.data_fingerprint
-    values["eval"]["metrics"] = resolved.plain["eval"]["metrics"]
+    metrics = zip(resolved.plain["eval"]["metrics"], recipe.eval.metrics, strict=True)
+    values["eval"]["metrics"] = [_with_effect(node, metric) for node, metric in metrics]
     del values["eval"]["allow_overlap"], values["eval"]["data"]
     if resolved.evaluation_fingerprints:
         values["eval"]["data"] = list(resolved.evaluation_fingerprints.items())  # replies are those of the first
@@ -215,6 +217,8 @@ def fingerprint(resolved: Resolved) -> str:
     values["filter"] = resolved.plain.get("filter")
     if recipe.filter is None:
         del values["filter"]
+    else:
+        values["filter"] = values["filter"] | {"metric": _with_effect(values["filter"]["metric"], recipe.filter.metric)}
     values["model"] = _model(recipe.model)
     if recipe.references:
         values["references"] = {name: _model(model) for name, model in recipe.references.items()}
@@ -233,6 +237,28 @@ def fingerprint(resolved: Resolved) -> str:
 def _model(model: ModelSource) -> dict[str, Any]:
     """Everything that a model depends on but the run that it starts from."""
     return {"source": model.fingerprint()} | model.model_dump(mode="json", include=set(ON_TOP), exclude_none=True)
+
+
+def _objective(objective: Objective) -> Any:
+    """Return the node of an objective without the fields that are marked `NoEffect`, modifiers included."""
+    given = objective.to_recipe()
+    nodes = given if isinstance(given, list) else [given]
+    found = []
+    for node, (_, term) in zip(nodes, objective.terms, strict=True):
+        inner, *modifiers = term.components
+        around = zip(node.get("modifiers", ()), modifiers, strict=True)
+        own = {"modifiers": [_with_effect(*one) for one in around]} if modifiers else {}
+        found.append(_with_effect(node, inner) | own)
+    return found if isinstance(given, list) else found[0]
+
+
+def _with_effect(node: dict[str, Any], component: Component) -> dict[str, Any]:
+    """Return the node of a component without the fields that are marked `NoEffect`."""
+    if not (marked := component.fields_without_effect()):
+        return node
+    kept = component.model_dump(mode="json", by_alias=True, exclude=marked)
+    fields = {field.alias or name for name, field in type(component).model_fields.items()}
+    return {key: kept.get(key, value) for key, value in node.items() if key not in fields or key in kept}
 
 
 def digest(values: Any) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from alignzoo.interfaces.objective import Objective
+from alignzoo.objectives.probe import reads_reference
 from alignzoo.recipe.problems import Problems
 
 COLUMNS = {"score"}
@@ -71,6 +72,8 @@ def _of_objective(objective: Objective, section: dict[str, Any]) -> Iterator[Fou
         learns = "pairs: data learns" if section.get("pairs") == "data" else f"{name} learns"
         if section.get("pairs") == "data" or kinds == {"chosen"} or isinstance(section.get("labels"), float | int):
             yield (*AT, "max_attempts"), f"{learns} from draws of equal rewards too", "1"
+        elif count == 1:
+            yield (*AT, "max_attempts"), "a prompt has one completion, whose reward differs from no other", "1"
     if section.get("reference") == "rollout":
         yield from _of_moved_reference(objective)
     difference = any(getattr(one, "preference", "") == "bradley_terry" for one in objective.components)
@@ -108,6 +111,9 @@ def _of_moved_reference(objective: Objective) -> Iterator[Found]:
         yield at, f"the reference of {name} runs beside the policy", "start"
     elif set(objective.drawn_by) - {"policy"}:
         yield at, f"{name} draws from its reference", "start"
+    elif objective.data == "group" and not reads_reference(objective):
+        what = f"{name} compares the policy that has drawn with the reference, which is then the same: its penalty is 0"
+        yield at, what, "start"
 
 
 def _of_sections(plain: dict[str, Any], section: dict[str, Any], objective: Objective) -> Iterator[Found]:

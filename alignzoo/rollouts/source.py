@@ -181,7 +181,7 @@ class Rollouts:
                 input_, names = self._advantage_input(chosen, found, states), self.builder.names(range(len(trees)))
                 found["advantage"] = advantages(objective, input_, names, when).numpy()
                 if self.builder.critic is not None:
-                    found[RETURNS] = returns(objective, input_, names, when).numpy()
+                    found[RETURNS] = returns(objective, input_, names, when).double().numpy()
         return found | divergence(
             self.scorer, self.reference, self.attempts.tokens(first), first.draws, self.config.kl_rows,
             self.config.temperature, self.budget, self.screen, self.ranks,

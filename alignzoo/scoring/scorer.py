@@ -167,8 +167,11 @@ class Scorer(nn.Module):
 
     def _values(self, forest: Forest) -> Tensor:
         hidden = self.model.base_model(**self._inputs(forest), use_cache=False)[0].flatten(0, 1)
-        output: Tensor = self.model.score(hidden[forest.slot])  # type: ignore[operator]
-        return _wide(output[:, 0])
+        head: Any = self.model.score
+        # In float32: bfloat16 has steps of 0.03 between 4 and 8, and advantages are differences of values.
+        with torch.autocast(hidden.device.type, enabled=False):
+            bias = None if head.bias is None else _wide(head.bias)
+            return nn.functional.linear(_wide(hidden[forest.slot]), _wide(head.weight), bias)[:, 0]
 
     def _score(
         self, forest: Forest, asked: tuple[str, ...], live: Scorer | None, own: Mapping[str, TokenStatistic]

@@ -90,6 +90,7 @@ class Engine:
         rows, states = self.batches.begin(step, self.states)
         rate = self._set_learning_rate(step)
         if not rows:
+            self.states = states  # what was drawn for the steps after it may have changed them
             return {ZERO_WEIGHT: 1.0, "grad_norm": 0.0, "learning_rate": rate}, 0
         slots = [self.builder.tree(row).slots for row in rows]
         mine = share_rows(rows, slots, self.ranks.index, self.ranks.count)

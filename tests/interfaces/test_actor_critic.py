@@ -116,6 +116,13 @@ def test_the_coefficient_adapts_as_in_peers(peer):
     assert found == pytest.approx(about["after"][peer], rel=1e-12)
 
 
+@pytest.mark.parametrize("draws", [100, 600, 10_000])
+def test_a_rollout_beyond_the_horizon_changes_no_sign(draws):
+    """One step is at most a fifth: at 600 draws of a horizon of 100, 1 - 0.2 * 6 would be below 0."""
+    assert ac.adapted_coefficient(0.05, 0.0, 1.0, draws, 100) == pytest.approx(0.04, rel=1e-12)
+    assert ac.adapted_coefficient(0.05, 9.0, 1.0, draws, 100) == pytest.approx(0.06, rel=1e-12)
+
+
 def test_explained_variance_is_1_for_the_target_0_for_a_constant_and_nan_without_spread():
     target = random(3)
     assert ac.explained_variance(target + 5, target).item() == pytest.approx(1.0)

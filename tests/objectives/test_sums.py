@@ -173,3 +173,19 @@ def test_a_sum_without_meaning_is_reported(parts, why):
 )
 def test_a_sum_with_a_meaning_is_let_through(parts):
     assert incompatibility(a_sum(parts)) == ""
+
+
+def test_a_sum_of_one_objective_on_groups_has_its_advantage_and_state(monkeypatch):
+    """And not the defaults: the bare reward, and a state that never moves."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "plugins" / "alignzoo-online"))
+    from alignzoo_online.ppo import PPO
+    from alignzoo_online.reinforce import ReMax
+
+    ppo = PPO(target_kl=1.0)
+    one = Sum(parts=(ppo,), weights=(1.0,))
+    assert one.advantage_reads_log_probs
+    assert Sum(parts=(ReMax(),), weights=(1.0,)).greedy_baseline
+    group = batch_for(ppo).group()
+    assert torch.equal(one.advantage(group), ppo.advantage(group))
+    assert torch.equal(one.returns(group), ppo.returns(group))
+    assert one.next_state(group) == ppo.next_state(group) != ppo.initial_state()

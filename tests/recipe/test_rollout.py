@@ -126,6 +126,23 @@ def test_groups_need_draws_from_the_whole_distribution(plugin):
         plugin | {"objective": [{"name": "grpo"}, {"name": "sft"}], "rollout": TOY}
     )
     load_recipe(DPO, plugin | {"objective": "reinforce", "rollout": TOY | {"completions": 1}})
+    assert "rollout.max_attempts: a prompt has one completion" in problem(
+        plugin | {"objective": "ppo", "rollout": TOY | {"completions": 1, "max_attempts": 2}}
+    )
+    assert "objective: target_kl multiplies beta" in problem(
+        plugin | {"objective": {"name": "ppo", "beta": 0, "target_kl": 6}, "rollout": TOY}
+    )
+
+
+def test_a_start_of_the_critic_replaces_another_one(plugin):
+    """As one of the model does; its own keys stay."""
+    ppo = plugin | {"objective": "ppo", "rollout": TOY}
+    sft = str(ROOT / "recipes" / "sft_hh.yaml")
+    one = load_recipe(DPO, ppo | {"critic": {"path": "an/id", "learning_rate": 1e-4}, "critic.from": sft})
+    critic = one.recipe.critic
+    assert critic is not None
+    assert critic.model is not None
+    assert (critic.model.path, critic.model.from_, critic.learning_rate) == (None, sft, 1e-4)
     load_recipe(DPO, {"rollout": TOY | {"top_p": 0.9}})  # pairs may be of any draws
 
 
@@ -197,6 +214,12 @@ def test_a_reference_that_has_drawn_is_a_frozen_one(plugin):
     moved = {"rollout": TOY | {"reference": "rollout"}}
     load_recipe(DPO, moved)
     assert "rollout.reference: dr_grpo has no reference" in problem(plugin | moved | {"objective": "dr_grpo"})
+    for name in ("ppo", "rloo", "reinforce_pp"):  # k1 in the reward alone
+        assert (
+            f"rollout.reference: {name} compares the policy that has drawn with the reference, which is then"
+            in problem(plugin | moved | {"objective": name})
+        )
+    load_recipe(DPO, plugin | moved | {"objective": "grpo"})  # k3 in the loss, which later updates move
     assert "references.reference: the reference is the policy that has drawn" in problem(
         moved | {"references": {"reference": {"path": "somewhere"}}}
     )

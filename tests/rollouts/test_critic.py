@@ -106,6 +106,18 @@ def test_two_processes_take_the_same_steps_of_both(online_on, trained):
     same_update(start_of(trained), critic_of(one), critic_of(two))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["remax", "{name: ppo, target_kl: 1.0}"])
+def test_a_list_of_one_objective_on_groups_is_that_objective(online, objective):
+    """It has its advantage, its returns and its state, and not the default's, which is the bare reward."""
+    alone, listed = (online(words, "train.max_steps=2") for words in (objective, f"[{objective}]"))
+    assert [phases(listed.folder, n).keys() for n in (0, 1)] == [phases(alone.folder, n).keys() for n in (0, 1)]
+    for name, value in phases(alone.folder, 1).items():
+        assert np.array_equal(phases(listed.folder, 1)[name], value, equal_nan=value.dtype.kind == "f"), name
+    want, found = (load_file(done.policy / "model.safetensors") for done in (alone, listed))
+    assert all(np.array_equal(found[name], value) for name, value in want.items())
+
+
 KILLS = {
     "scoring the second rollout": (source_module, "returns", 2),
     "learning": (step, "gradient_by_row", 6),

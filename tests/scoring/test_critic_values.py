@@ -46,3 +46,19 @@ def test_they_are_transformers_own(model, layout, alone):
     got = scorer(lay_out(TREES, layout), (VALUE,))
     assert list(got) == [VALUE]
     assert got[VALUE].tolist() == pytest.approx(own(model), abs=1e-12)
+
+
+@torch.no_grad()
+def test_the_head_is_in_float32_where_the_forward_is_not(model):
+    """Values around 5, where bfloat16 has steps of 1/32."""
+    from copy import deepcopy
+
+    float32 = deepcopy(model).float()
+    float32.score.weight *= 5 / Scorer(float32)(lay_out(TREES, "padded"), (VALUE,))[VALUE].abs().mean()
+    forest = lay_out(TREES, "padded")
+    want = Scorer(float32)(forest, (VALUE,))[VALUE]
+    for scorer in (Scorer(float32, precision="bfloat16"), Scorer(deepcopy(float32).bfloat16())):
+        got = scorer(forest, (VALUE,))[VALUE]
+        assert got.dtype == torch.float32
+        assert (got != got.bfloat16().float()).any()
+        assert (got - want).abs().max() < 0.2

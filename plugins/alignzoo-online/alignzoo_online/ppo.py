@@ -1,5 +1,6 @@
 """PPO with a critic, as RLHF uses it: KL penalty in the reward, GAE, clipped policy and value losses."""
 
+from pydantic import model_validator
 from torch import Tensor
 
 from alignzoo import Field, Group, Objective
@@ -69,6 +70,12 @@ class PPO(Objective):
     reduction: pg.Reduction = Field(
         "batch_tokens", description="mean over the tokens of the batch, or another reduction of policy and value loss"
     )
+
+    @model_validator(mode="after")
+    def _adapts_from_somewhere(self) -> "PPO":
+        if self.target_kl is not None and self.beta == 0:
+            raise ValueError("target_kl multiplies beta, which stays 0 for ever; expected a beta above 0 to start from")
+        return self
 
     def initial_state(self) -> dict[str, float]:
         """Return the KL coefficient, and the moments of no rewards."""

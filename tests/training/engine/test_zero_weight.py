@@ -55,6 +55,19 @@ def test_a_step_without_weight_moves_nothing_and_is_counted(tmp_path, objective)
     assert second["grad_norm"] > 0
 
 
+def test_a_step_without_rows_keeps_the_state_of_its_rollout(tmp_path):
+    """The first minibatch of a rollout may be empty where draws have no spread, and the steps after it read its state."""
+    engine = build(SFT(), tmp_path, random_rows("pair", rows=40), batch_size=20)
+
+    class NoRows:
+        def begin(self, step, states):
+            return [], [{"mean": 0.25}]
+
+    engine.batches = NoRows()
+    assert engine.step(0)[0]["zero_weight"] == 1
+    assert engine.states == [{"mean": 0.25}]
+
+
 def test_a_micro_batch_without_an_example_adds_nothing(tmp_path):
     """SFT on labeled rows of which a micro-batch holds undesirable ones alone."""
     trees = random_rows("unpaired", rows=40)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import click
+
+LEAST_TEMPERATURE, LEAST_TOP_P = 1e-3, 1e-6
+"""Bounds of draws, as those of a recipe's rollout. Below them the probabilities are rounded to nothing."""
 
 
 def recipe_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -19,3 +23,45 @@ def recipe_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
     command = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")(command)
     return click.argument("recipe")(command)
+
+
+class Temperature(click.FloatRange):
+    """The temperature of draws: 0, which takes the likeliest token, or a number that logits can be divided by."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the temperature, or end with a usage error."""
+        number: float = click.FLOAT.convert(value, param, ctx)
+        if not (number == 0 or LEAST_TEMPERATURE <= number < math.inf):
+            self.fail(f"{value} is neither 0 nor a number of at least {LEAST_TEMPERATURE}.", param, ctx)
+        return number
+
+
+class TopP(click.FloatRange):
+    """The share of the distribution that is drawn from."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the share, or end with a usage error."""
+        number: float = click.FLOAT.convert(value, param, ctx)
+        if not LEAST_TOP_P <= number <= 1:
+            self.fail(f"{value} is no number from {LEAST_TOP_P} to 1.", param, ctx)
+        return number
+
+
+def drawing_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options `temperature`, `top_p`, `max_new_tokens` and `seed` to a command that draws replies."""
+    for option in (
+        click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the draws."),
+        click.option(
+            "--max-new-tokens", type=click.IntRange(1), help="Limit of a reply; default: eval.replies.max_new_tokens."
+        ),
+        click.option(
+            "--top-p", type=TopP(0, 1, min_open=True), default=1.0, show_default=True,
+            help="Draw from the likeliest tokens with this share of the mass.",
+        ),
+        click.option(
+            "--temperature", type=Temperature(min=0), default=0.0, show_default=True,
+            help="0 takes the likeliest token.",
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command

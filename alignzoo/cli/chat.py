@@ -6,21 +6,13 @@ from pathlib import Path
 
 import click
 
+from alignzoo.cli.arguments import drawing_options
+
 
 @click.command(name="chat", short_help="Talk with a run in the terminal.")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--compare", "other", type=click.Path(path_type=Path), metavar="RUN", help="Answers of another run too.")
-@click.option(
-    "--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 takes the likeliest token."
-)
-@click.option(
-    "--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
-    help="Draw from the likeliest tokens with this share of the mass.",
-)  # fmt: skip
-@click.option(
-    "--max-new-tokens", type=click.IntRange(1), help="Limit of a reply; default: eval.replies.max_new_tokens."
-)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the draws.")
+@drawing_options
 def command(
     run: Path, other: Path | None, temperature: float, top_p: float, max_new_tokens: int | None, seed: int
 ) -> None:
@@ -30,6 +22,7 @@ def command(
     both runs answer, each after its own replies. /new starts again, /quit or the end of the input ends.
     """
     from alignzoo.core.console import Screen
+    from alignzoo.core.errors import UserError
     from alignzoo.core.redaction import printable
     from alignzoo.training.chat import Conversation
     from alignzoo.training.generate import Drawing
@@ -41,8 +34,13 @@ def command(
     while True:
         try:
             text = click.prompt("you", prompt_suffix="> ", err=True)
-        except click.Abort:  # the end of the input
+        except click.Abort as stop:
+            if isinstance(stop.__context__, KeyboardInterrupt):
+                raise stop.__context__ from None  # a signal, with its exit code
+            click.echo(err=True)  # the end of the input
             return
+        except UnicodeDecodeError:
+            raise UserError("the input is not UTF-8", where="stdin", expected="UTF-8 text") from None
         if text.strip() == "/quit":
             return
         if text.strip() == "/new":

@@ -31,6 +31,6 @@ def command(run: Path, to: Path | None, merge: bool, dtype: str | None, shard: s
         raise click.BadParameter("expected a size such as 5GB or 500MB", param_hint="--max-shard-size")
     from alignzoo.core.console import Screen
     from alignzoo.training.export import export_run
-    from alignzoo.training.runs import folder_named
+    from alignzoo.training.runs import find_run
 
-    click.echo(export_run(folder_named(run), to, merge, dtype, shard, force, Screen()))
+    click.echo(export_run(find_run(run), to, merge, dtype, shard, force, Screen()))

@@ -7,22 +7,14 @@ from pathlib import Path
 
 import click
 
+from alignzoo.cli.arguments import drawing_options
+
 
 @click.command(name="generate", short_help="Write a run's replies to the prompts of a file.")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("prompts", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="A .jsonl file.")
-@click.option(
-    "--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 takes the likeliest token."
-)
-@click.option(
-    "--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
-    help="Draw from the likeliest tokens with this share of the mass.",
-)  # fmt: skip
-@click.option(
-    "--max-new-tokens", type=click.IntRange(1), help="Limit of a reply; default: eval.replies.max_new_tokens."
-)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the draws.")
+@drawing_options
 @click.option("--samples", type=click.IntRange(1), default=1, show_default=True, help="Replies to each prompt.")
 def command(
     run: Path, prompts: Path, output: Path, temperature: float, top_p: float, max_new_tokens: int | None, seed: int,
@@ -36,14 +28,22 @@ def command(
     """
     from alignzoo.core.console import Screen
     from alignzoo.core.errors import NotWritten, UserError
-    from alignzoo.core.files import write_page
+    from alignzoo.core.files import check_output, write_text
     from alignzoo.training.generate import Drawing, reply_to_file
     from alignzoo.training.runs import find_run
 
+    if samples > 1 and temperature == 0:
+        raise UserError(
+            f"{samples} samples of the likeliest tokens are all the same", where="--samples",
+            expected="--temperature above 0, such as 1",
+        )  # fmt: skip
+    check_output(output)
+    if output.exists() and prompts.exists() and output.samefile(prompts):
+        raise UserError("the prompts would be replaced", where=str(output), expected="another file")
     settings = Drawing(temperature, top_p, max_new_tokens, seed, samples)
     lines = reply_to_file(find_run(run), prompts, settings, Screen())
     try:
-        write_page(output, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        write_text(output, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     except NotWritten as error:
         raise UserError(str(error), where=str(output), expected="a file that can be written") from None
     click.echo(f"{len(lines):,} replies in {output}")

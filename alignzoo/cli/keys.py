@@ -15,12 +15,13 @@ Owners = list[tuple[str, Class]]
 
 
 def is_key(name: str) -> bool:
-    """Return True for a dotted path, and for a section or key at the top of a recipe."""
+    """Return True for a dotted path, a section or key at the top of a recipe, and another trainer's key."""
+    from alignzoo.recipe.peer_names import PEERS
     from alignzoo.recipe.schema import Recipe
     from alignzoo.registry.lookup import registry
 
     top = name.partition(".")[0]
-    return "." in name or (top in Recipe.model_fields and not registry().find_all(name))
+    return "." in name or ((top in Recipe.model_fields or name in PEERS) and not registry().find_all(name))
 
 
 def explain(path: str) -> list[dict[str, Any]]:
@@ -38,15 +39,17 @@ def explain(path: str) -> list[dict[str, Any]]:
     owners: Owners = [("", Recipe)]
     found: list[tuple[str, Class, str]] = []
     mapping, of_node = False, None
-    for part in path.removesuffix("[]").replace("[]", "").split("."):
+    for place, part in enumerate(path.removesuffix("[]").replace("[]", "").split(".")):
         next_found = [(of, cls, field) for of, cls in owners if (field := _field(cls, part))]
-        if not next_found and (part.isdigit() or mapping):
+        if not next_found and place and (part.isdigit() or mapping):
             mapping = False
             continue
         if not next_found and (of_node := _of_node(part, owners)):
             found, owners = [], _modifiers() if part == "modifiers" else []
             continue
         if not next_found:
+            if not owners:
+                raise UserError(f"no recipe has the key '{path}'", expected="no key below a single value")
             peer, known = PEERS.get(part), sorted({key for _, cls in owners for key in _keys(cls)})
             close = nearest(part, known)
             raise UserError(

@@ -15,14 +15,10 @@ def command(folders: tuple[Path, ...], show: bool) -> None:
 
     RUN is a run folder, its name in the folder of runs, or a recipe.
     """
-    from alignzoo.core.errors import UserError, nearest
     from alignzoo.report.run_page import write_report
-    from alignzoo.training.runs import folder_named
+    from alignzoo.training.runs import find_run
 
-    for folder in map(folder_named, folders):
-        if not (folder / "recipe.yaml").is_file():
-            siblings = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
-            raise UserError("not a run folder", where=str(folder), nearest=nearest(folder.name, siblings))
+    for folder in map(find_run, folders):
         path = write_report(folder)
         click.echo(path)
         if show:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -90,14 +91,27 @@ def rm(runs: tuple[str, ...], yes: bool) -> None:
     """
     from alignzoo.training.runs import check_ours, find_run, needed_by, remove_run
 
-    folders = list(dict.fromkeys(find_run(one) for one in runs))
+    found = [find_run(one) for one in runs]
+    folders = list({os.path.realpath(folder): folder for folder in found}.values())
     for folder in folders:
         check_ours(folder)
     for folder in folders:
         users = needed_by(folder)
         note = f" ({', '.join(users)} need it)" if users else ""
-        if yes or click.confirm(f"remove {folder}{note}?", err=True):
+        if yes or _confirmed(f"remove {folder}{note}?"):
             remove_run(folder)
             click.echo(f"removed {folder}")
         else:
             click.echo(f"kept {folder}")
+
+
+def _confirmed(question: str) -> bool:
+    from alignzoo.core.errors import UserError
+
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise stop.__context__ from None  # a signal, with its exit code
+        click.echo(err=True)
+        raise UserError("the input ended without an answer", where="stdin", expected="y, n, or --yes") from None

@@ -20,7 +20,7 @@ def command(partial: bool, output: Path | None) -> None:
     # yaml-language-server: $schema=recipe.schema.json
     """
     from alignzoo.core.errors import NotWritten, UserError
-    from alignzoo.core.files import write_page
+    from alignzoo.core.files import check_output, write_page
     from alignzoo.recipe.json_schema import recipe_schema
     from alignzoo.registry.lookup import registry
 
@@ -28,6 +28,7 @@ def command(partial: bool, output: Path | None) -> None:
     if output is None:
         click.echo(text)
         return
+    check_output(output)
     try:
         write_page(output, f"{text}\n")
     except NotWritten as error:

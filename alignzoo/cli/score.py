@@ -22,11 +22,14 @@ def command(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], 
     """
     from alignzoo.core.console import Screen
     from alignzoo.core.distributed.process_group import together
+    from alignzoo.core.files import check_output
     from alignzoo.recipe.load import load_recipe
     from alignzoo.training.row_scores import write_scores
 
     with together():  # one process reports an error
         resolved = load_recipe(recipe, overrides, overlays)
+        if launch.rank() == 0:
+            check_output(output)
     rows = write_scores(resolved, output, split, Screen())
     if launch.rank() == 0:
         click.echo(f"{rows:,} rows in {output}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from alignzoo.interfaces.component import Strict
 from alignzoo.interfaces.judge import Judge
@@ -34,6 +35,13 @@ class Sampling(Strict):
         1.0, ge=0, description="sampling temperature; 0 is greedy; the KL is the policy's only at 1"
     )
     seed: int = Field(0, ge=0, description="seed of the random streams, one for each prompt")
+
+    @field_validator("temperature")
+    @classmethod
+    def _divides_logits(cls, value: float) -> float:
+        if 0 < value < 1e-3 or not math.isfinite(value):  # the logits overflow
+            raise ValueError(f"{value} is neither 0 nor a number of at least 0.001")
+        return value
 
 
 class Comparison(Strict):

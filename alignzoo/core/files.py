@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -147,6 +148,31 @@ def remove_temporaries(folder: Path, of: str = "*") -> None:
     for path in filter(is_left_over, list(folder.glob(f".{of}.*.tmp"))):
         with suppress(NotWritten):
             remove(path)
+
+
+def check_output(path: Path) -> None:
+    """Check, before the work, that a command can write the file that it is asked for.
+
+    A device or a link, such as /dev/stdout, would be replaced by the file.
+
+    Raises:
+        UserError: It is no regular file, or its folder can't be written to.
+    """
+    regular = True
+    if not path.name:
+        raise UserError("no file name is given", expected="a file that can be written")
+    try:
+        with translate_os_errors(path):
+            make_folder(path.parent)
+            temporary = temporary_path(path)
+            temporary.touch()
+            temporary.unlink()
+            with suppress(FileNotFoundError):
+                regular = stat.S_ISREG(path.lstat().st_mode)
+    except NotWritten as error:
+        raise UserError(str(error), expected="a file that can be written") from None
+    if not regular:
+        raise UserError("not a regular file, and it would be replaced", where=str(path), expected="the name of a file")
 
 
 def write_text(path: Path, text: str) -> None:

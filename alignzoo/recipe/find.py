@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from alignzoo.core.errors import UserError, nearest
@@ -41,18 +42,21 @@ def find_recipe(path: str | Path) -> Path:
     Raises:
         UserError: There is no such recipe; the error has the nearest name.
     """
-    given = Path(path).expanduser()
-    if given.is_dir() and (given / "recipe.yaml").is_file():
+    given = Path(os.path.expanduser(path))  # leaves a user that does not exist as it is
+    if os.path.isfile(given / "recipe.yaml"):  # False where this user can't look
         return (given / "recipe.yaml").resolve()
-    if given.is_file():
+    if os.path.isfile(given):
         return given.resolve()
     found = shipped_recipe(path)
     if found is not None:
         return found
-    if (runs_root() / given / "recipe.yaml").is_file():
+    if os.path.isfile(runs_root() / given / "recipe.yaml"):
         return (runs_root() / given / "recipe.yaml").resolve()
     shipped, inside = shipped_recipes(), _inside(given)
     names = [other.relative_to(shipped).as_posix() for other in shipped.rglob("*.yaml")]
-    siblings = [other.name for other in given.parent.iterdir()] if given.parent.is_dir() else []
+    try:
+        siblings = [other.name for other in given.parent.iterdir()]
+    except (OSError, ValueError):  # no folder, or none that can be read
+        siblings = []
     close = nearest(given.name, siblings) or nearest(inside.as_posix(), names) or nearest(f"{inside.name}.yaml", names)
     raise UserError("no such recipe", where=str(path), nearest=close, expected="" if close else "a .yaml file")

@@ -79,8 +79,12 @@ class Conversation:
             show: Receives each piece of the reply as soon as its characters are known; the pieces joined are the reply.
 
         Raises:
-            UserError: The prompt is too long, and the recipe does not cut prompts.
+            UserError: The turn is not valid Unicode; or the prompt is too long, and the recipe does not cut prompts.
         """
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # of bytes that are not UTF-8, in some locales
+            raise UserError("the turn is not valid Unicode", where="stdin", expected="UTF-8 text") from None
         recipe = self.resolved.recipe
         prompt = self._prompt([*self.turns, ("user", text)])
         found = tokenize([Row("chat", prompt, (), group="")], self.tokenizer, recipe.tokens, self.folder.first_day())

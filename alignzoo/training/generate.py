@@ -110,10 +110,13 @@ def _read(
     reader = RowReader(Files(path=str(path)), evaluation=True)
     try:
         rows, skipped = to_prompts([row for _, row in reader.used()])
+        if not tokenizer.chat_template and any(not isinstance(row.prompt, str) for row in rows):
+            raise UserError("a prompt is chat messages, and the tokenizer of this run has no chat template",
+                            where=str(path), expected="prompts that are strings")  # fmt: skip
+        found = tokenize(rows, tokenizer, recipe.tokens, folder.first_day())
     except UserError as error:  # this is not the data of the recipe
         moved = [replace(one, where=str(path)) if one.where == "data" else one for one in error.problems]
         raise type(error)(moved) from None
-    found = tokenize(rows, tokenizer, recipe.tokens, folder.first_day())
     reasons = Counter(one.reason for one in (*_left_out(reader), *skipped, *found.skipped))
     for reason, count in reasons.items():
         screen.info(f"{count:,} skipped: {reason}")

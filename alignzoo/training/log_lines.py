@@ -14,6 +14,8 @@ from alignzoo.training.records import set_names
 
 EVERY = "ALIGNZOO_LOG_EVERY"
 """Variable with the number of steps between two lines."""
+MOST_DIGITS = 18
+"""Digits of that number. Python converts no text of thousands."""
 MOST_LINES = 100
 """Lines of a run without that variable."""
 FIGURES = ("loss", "accuracy", "margin", "reward")
@@ -29,8 +31,8 @@ def log_interval(steps: int) -> int:
     given = os.environ.get(EVERY, "")
     if not given:
         return max(1, -(-steps // MOST_LINES))
-    if not given.isdecimal() or int(given) < 1:
-        raise UserError(f"{EVERY}: '{given}' is no number of steps", where="environment", expected="at least 1")
+    if not given.isdecimal() or len(given) > MOST_DIGITS or int(given) < 1:
+        raise UserError(f"{EVERY}: '{given:.40}' is no number of steps", where="environment", expected="at least 1")
     return int(given)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -42,14 +43,20 @@ class RunInfo:
 
 def run_folders(root: Path) -> list[Path]:
     """Return the folders of runs directly below a folder, by name. Links are left out."""
-    if not root.is_dir():
+    try:
+        return sorted(path for path in root.iterdir() if _is_run(path))
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(path for path in root.iterdir() if _is_run(path))
+    except PermissionError:
+        raise UserError(
+            "the folder of runs can't be read", where=str(root), expected="a folder that you may read"
+        ) from None
 
 
 def _is_run(path: Path) -> bool:
+    """Return True for the folder of a run. A folder that this user can't read counts as none."""
     recipe = path / RECIPE
-    return path.is_dir() and not path.is_symlink() and recipe.is_file() and not recipe.is_symlink()
+    return os.path.isdir(path) and not path.is_symlink() and os.path.isfile(recipe) and not recipe.is_symlink()
 
 
 def find_run(given: str | Path) -> Path:
@@ -62,11 +69,11 @@ def find_run(given: str | Path) -> Path:
         UserError: There is no such run, or the recipe was never run.
     """
     folder = folder_named(Path(given))
-    if (folder / RECIPE).is_file():
+    if os.path.isfile(folder / RECIPE):
         return folder
     known = [path.name for path in (*run_folders(runs_root()), *run_folders(folder.parent))]
     raise UserError(
-        "not a run folder" if folder.is_dir() else "no such run", where=str(given),
+        "not a run folder" if os.path.isdir(folder) else "no such run", where=str(given),
         nearest=nearest(folder.name, known), expected="a run folder, its name, or a recipe",
         hint="alignzoo runs lists them",
     )  # fmt: skip
@@ -78,17 +85,17 @@ def folder_named(given: Path) -> Path:
     Raises:
         UserError: The recipe has a mistake, or was never run.
     """
-    if given.is_dir():
+    if os.path.isdir(given):
         return given
     named = runs_root() / given
-    if named.is_dir():
+    if os.path.isdir(named):
         return named
     try:
         find_recipe(given)
     except UserError:
         return given
     folder: Path = folder_of(load_recipe(given)).path
-    if not (folder / RECIPE).is_file():
+    if not os.path.isfile(folder / RECIPE):
         raise UserError("this recipe has no run yet", where=str(given), hint=f"alignzoo run {given}")
     return folder
 
@@ -104,7 +111,7 @@ def describe_run(folder: Path) -> RunInfo:
         state = "finished" if summary else f"step {steps:,}"
         last: dict[str, Any] = next((line for line in reversed(lines) if line["kind"] == "eval"), {})
         found = (summary or {}).get("eval", last).get("preference_accuracy")
-        accuracy = float(found) if isinstance(found, int | float) else None
+        accuracy = float(found) if isinstance(found, float) or found in (0, 1) else None
     except UserError as error:
         state = f"damaged: {first_line(error)}"
     return RunInfo(folder, folder.name, state, objective, data, accuracy, _last_written(folder))
@@ -125,6 +132,7 @@ def _objective(node: Any) -> str:
     if not isinstance(node, dict):
         return str(node or "")
     modifiers = node.get("modifiers") or []
+    modifiers = modifiers if isinstance(modifiers, list) else [modifiers]
     words = [str(one.get("name")) if isinstance(one, dict) else str(one) for one in modifiers]
     return " with ".join([str(node.get("name", "")), *words])
 
@@ -148,9 +156,16 @@ def _last_written(folder: Path) -> float:
 
 
 def needed_by(folder: Path) -> list[str]:
-    """Return the names of the runs beside a run whose recipes name its recipe."""
-    wanted = f"../{folder.name}/{RECIPE}"
-    return [other.name for other in run_folders(folder.parent) if other != folder and wanted in _texts(other)]
+    """Return the names of the runs beside a run whose recipes name a file or folder of it."""
+    whole = Path(os.path.abspath(folder))
+
+    def inside(value: object, start: Path) -> bool:
+        return isinstance(value, str) and Path(os.path.abspath(start / value)).is_relative_to(whole)
+
+    return [
+        other.name for other in run_folders(folder.parent)
+        if other != folder and any(inside(value, other) or inside(value, Path()) for value in _texts(other))
+    ]  # fmt: skip
 
 
 def _texts(folder: Path) -> Iterator[Any]:

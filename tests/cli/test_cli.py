@@ -50,7 +50,7 @@ def test_a_mistake_is_reported_without_a_traceback(tmp_path):
         (["run", "recipes/dpo_hh.yaml", "data.path=./nothing.jsonl"], "nothing.jsonl: no such file or folder"),
         (["list", "dop"], "no objective is called 'dop'; did you mean 'dpo'?"),
         (["run", "recipes/dpo_hh.yaml", "--resume"], "there is no run to resume"),
-        (["report", "nowhere"], "nowhere: not a run folder"),
+        (["report", "nowhere"], "nowhere: no such run; expected a run folder, its name, or a recipe"),
         (
             ["validate", "recipes/dpo_hh.yaml", "data.max_train_rows=3"],
             "3 training rows are usable, fewer than one batch",

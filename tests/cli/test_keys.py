@@ -63,7 +63,11 @@ def test_every_key_of_every_section_is_explained():
         ("train.optimiser", "did you mean 'optimizer'?"),
         ("train.per_device_train_batch_size", "expected train.batch_size"),
         ("train.zzz", "expected one of "),
-        ("train.batch_size.more", "no recipe has the key 'train.batch_size.more'"),
+        (
+            "train.batch_size.more",
+            "no recipe has the key 'train.batch_size.more'; expected no key below a single value",
+        ),
+        ("1.2", "expected one of "),
     ],
 )
 def test_an_unknown_key_has_the_nearest(path, said):
@@ -78,3 +82,4 @@ def test_the_command_prints_it_and_a_name_comes_before_a_key():
     assert "number | null, > 0; default 10.0" in printed
     assert json.loads(CliRunner().invoke(alignzoo, ["list", "seed", "--json"]).output) == explain("seed")
     assert CliRunner().invoke(alignzoo, ["list", "margin"]).output.startswith("modifier margin")
+    assert "expected train.optimizer.learning_rate" in str(CliRunner().invoke(alignzoo, ["list", "lr"]).exception)

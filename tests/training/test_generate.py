@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 
+import click
 import pytest
 from click.testing import CliRunner
 from transformers import AutoTokenizer
@@ -17,6 +19,7 @@ from alignzoo.compare.spec import Sampling
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import UserError
 from alignzoo.core.redaction import printable
+from alignzoo.core.signals import Interrupted
 from alignzoo.data.row_reader import RowReader
 from alignzoo.recipe.load import load_recipe
 from alignzoo.training.chat import Conversation
@@ -87,10 +90,13 @@ def test_what_has_no_reply_is_an_error_at_its_place(run, tmp_path):
     empty, wrong = tmp_path / "empty.jsonl", tmp_path / "wrong.jsonl"
     empty.write_text('{"prompt": " "}\n')
     wrong.write_text('{"prompt": "a"}\n{"promt": "b"}\n')
+    chats = tmp_path / "chats.jsonl"
+    chats.write_text(json.dumps({"prompt": [{"role": "user", "content": "hi"}]}) + "\n")
     for file, said in (
         (empty, r"empty\.jsonl: no row can be used: empty prompt"),
         (wrong, r"wrong\.jsonl:2"),
         (tmp_path / "no.jsonl", "no.jsonl"),
+        (chats, r"chats\.jsonl: a prompt is chat messages"),
     ):
         with pytest.raises(UserError, match=said):
             reply_to_file(run[0], file, Drawing(), QUIET)
@@ -98,6 +104,31 @@ def test_what_has_no_reply_is_an_error_at_its_place(run, tmp_path):
         CliRunner().invoke(
             cli, ["generate", str(tmp_path), str(empty), "-o", str(tmp_path / "x")], catch_exceptions=False
         )
+
+
+def test_a_prompt_is_written_as_it_was_read(run, tmp_path):
+    text, file, output = "Authorization: Bearer abcdefgh12345", tmp_path / "prompts.jsonl", tmp_path / "replies.jsonl"
+    file.write_text(json.dumps({"prompt": text}) + "\n")
+    done = CliRunner().invoke(cli, ["generate", str(run[0]), str(file), "-o", str(output), "--max-new-tokens", "2"])
+    assert done.exit_code == 0, done.output
+    assert lines(output)[0]["prompt"] == text
+
+
+def test_a_turn_that_is_no_text_is_a_sentence(run):
+    talk = Conversation(run[0], Drawing(max_new_tokens=2), QUIET)
+    with pytest.raises(UserError, match="the turn is not valid Unicode"):
+        talk.reply("half \udcff")
+    assert talk.turns == []
+
+
+def test_a_signal_at_the_prompt_keeps_its_exit_code(run, monkeypatch):
+    def stopped(text):
+        raise Interrupted("stopped", signal.SIGTERM)
+
+    monkeypatch.setattr("click.termui.visible_prompt_func", stopped)
+    with pytest.raises(click.Abort) as error:  # click's own, from which `main` takes the exit code
+        cli(["chat", str(run[0])], standalone_mode=False)
+    assert error.value.__cause__.code == 128 + signal.SIGTERM
 
 
 def chat(*arguments: str, said: str):

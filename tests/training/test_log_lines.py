@@ -109,6 +109,9 @@ def test_the_interval(monkeypatch):
         monkeypatch.setenv(EVERY, wrong)
         with pytest.raises(UserError, match=f"{EVERY}: '{wrong}' is no number of steps"):
             log_interval(10)
+    monkeypatch.setenv(EVERY, "9" * 5000)  # more digits than Python converts
+    with pytest.raises(UserError, match=f"{EVERY}: '9{{40}}' is no number of steps"):
+        log_interval(10)
 
 
 def test_a_comparison_logs_its_runs_with_their_names_and_its_eta(monkeypatch):

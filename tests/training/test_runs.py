@@ -7,6 +7,7 @@ import os
 
 import pytest
 from click.testing import CliRunner
+from other_user import as_another_user, shared_folder
 
 from alignzoo.cli import alignzoo
 from alignzoo.core.errors import UserError
@@ -105,6 +106,50 @@ def test_a_run_that_goes_on_differs_from_a_stopped_one_in_no_common_step():
     found = diff_runs(make(), make("seed=1", lines=STEPS[:2], finished=False))
     assert (found["first"], found["curves"]) == (None, [])
     assert found["steps"] == [2, 1]
+
+
+def test_what_is_odd_in_one_run_does_not_end_the_list():
+    odd, huge = (
+        make(),
+        make("seed=1", lines=[{"kind": "eval", "step": 1, "preference_accuracy": 10**400}], finished=False),
+    )
+    (odd / "recipe.yaml").write_text("name: dpo_hh\nobjective: {name: dpo, modifiers: 5}\n")
+    assert describe_run(odd).objective == "dpo with 5"
+    assert describe_run(huge).accuracy is None
+    assert cli().exit_code == 0
+
+
+def test_a_folder_of_runs_that_may_not_be_read():
+    with shared_folder() as root:
+        (root / "closed").mkdir(mode=0o700)
+        (root / "closed-12345678").mkdir()
+        (root / "closed-12345678" / "recipe.yaml").write_text("name: closed")
+        (root / "closed-12345678").chmod(0o700)
+        assert as_another_user(lambda: run_folders(root)) == []
+        assert as_another_user(lambda: run_folders(root / "closed")) == [
+            "UserError", f"{root / 'closed'}: the folder of runs can't be read; expected a folder that you may read",
+        ]  # fmt: skip
+        kind, said = as_another_user(lambda: find_run(root / "closed" / "x"))
+        assert kind == "UserError"
+        assert "can't be read" in said or "no such run" in said
+
+
+def test_removal_names_the_runs_that_read_its_weights_by_path():
+    folder = make()
+    user = make("seed=1")
+    recipe = user / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("path: null", f"path: {folder / 'policy'}", 1))
+    assert needed_by(folder) == [user.name]
+    assert needed_by(user) == []
+
+
+def test_removal_without_an_answer_is_a_sentence():
+    folder = make()
+    done = cli("rm", folder.name, input="")
+    assert isinstance(done.exception, UserError)
+    assert "--yes" in str(done.exception)
+    assert folder.is_dir()
+    assert cli("rm", "--yes", folder.name, str(folder), os.path.relpath(folder)).exit_code == 0
 
 
 def test_removal_asks_and_says_which_runs_need_it():

@@ -26,7 +26,7 @@ def recipe_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Temperature(click.FloatRange):
-    """The temperature of draws: 0, which takes the likeliest token, or a number that logits can be divided by."""
+    """The temperature of draws: 0 for the likeliest token, or a divisor of the logits."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the temperature, or end with a usage error."""
@@ -48,7 +48,7 @@ class TopP(click.FloatRange):
 
 
 def drawing_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options `temperature`, `top_p`, `max_new_tokens` and `seed` to a command that draws replies."""
+    """Add the options of a command that draws: temperature, top-p, length and seed."""
     for option in (
         click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the draws."),
         click.option(

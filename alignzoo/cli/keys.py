@@ -15,7 +15,7 @@ Owners = list[tuple[str, Class]]
 
 
 def is_key(name: str) -> bool:
-    """Return True for a dotted path, a section or key at the top of a recipe, and another trainer's key."""
+    """Return True for a dotted path, a key at the top of a recipe, or another trainer's key."""
     from alignzoo.recipe.peer_names import PEERS
     from alignzoo.recipe.schema import Recipe
     from alignzoo.registry.lookup import registry

@@ -176,7 +176,7 @@ class Sum(Composition):
         return self.parts[0].returns(group)
 
     def next_state(self, example: Any) -> dict[str, float]:
-        """Return the state of the only term after a rollout. States of several terms are asked of each."""
+        """Return the state of the only term after a rollout. Several terms are asked one by one."""
         return self.parts[0].next_state(example)
 
     def reference_update(self, step: int) -> float:

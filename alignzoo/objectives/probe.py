@@ -48,7 +48,7 @@ def reads_log_ratio(objective: Objective) -> bool:
 
 
 def reads_reference(objective: Objective) -> bool:
-    """Return True if the loss of an objective on groups reads the reference, or if it fails on synthetic inputs."""
+    """Return True if a loss on groups reads the reference, or fails on synthetic inputs."""
     moves = torch.linspace(-0.5, 0.5, 2, dtype=torch.float64)
     try:
         group = SyntheticInputs(objective).example({"chosen": moves, "rejected": -moves})

@@ -240,7 +240,7 @@ def _model(model: ModelSource) -> dict[str, Any]:
 
 
 def _objective(objective: Objective) -> Any:
-    """Return the node of an objective without the fields that are marked `NoEffect`, modifiers included."""
+    """Return the node of an objective without fields marked `NoEffect`, modifiers included."""
     given = objective.to_recipe()
     nodes = given if isinstance(given, list) else [given]
     found = []

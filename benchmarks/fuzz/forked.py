@@ -47,7 +47,10 @@ class Outcome:
     megabytes: float
 
 
-def run(words: Sequence[str], folder: Path, allowed: Sequence[int] = (0, 2), modules: Path | None = None) -> Outcome:
+def run(
+    words: Sequence[str], folder: Path, allowed: Sequence[int] = (0, 2), modules: Path | None = None,
+    limit: int | None = None,
+) -> Outcome:  # fmt: skip
     """Run `alignzoo WORDS` in `folder`, the only place that it may write to.
 
     Args:
@@ -55,6 +58,7 @@ def run(words: Sequence[str], folder: Path, allowed: Sequence[int] = (0, 2), mod
         folder: Working folder, which also holds its runs, cache and temporary files.
         allowed: Exit codes with which it may end.
         modules: A file for the names of the modules that it has imported at its end, or None.
+        limit: Seconds of processor time that it may take; None: `SECONDS`.
     """
     for name in ("tmp", "home", "runs", "cache"):
         (folder / name).mkdir(exist_ok=True)
@@ -63,7 +67,7 @@ def run(words: Sequence[str], folder: Path, allowed: Sequence[int] = (0, 2), mod
     sys.stderr.flush()
     pid = os.fork()
     if not pid:
-        _child(words, folder, paths, modules)
+        _child(words, folder, paths, modules, limit or SECONDS)
     status, usage, hung = _wait(pid)
     said = paths["err"].read_text("utf-8", "replace") if paths["err"].exists() else ""
     notes = paths["notes"].read_text("utf-8", "replace").splitlines() if paths["notes"].exists() else []
@@ -72,16 +76,14 @@ def run(words: Sequence[str], folder: Path, allowed: Sequence[int] = (0, 2), mod
     before = int(notes.pop(0)) if notes else 0
     seconds, megabytes = usage.ru_utime + usage.ru_stime, (usage.ru_maxrss - before) / 1024
     code = os.waitstatus_to_exitcode(status)
-    fault = _fault(code, said, notes, seconds, megabytes, hung, allowed)
+    fault = _fault(code, said, notes, hung or seconds > (limit or SECONDS), megabytes, allowed)
     return Outcome(code, fault, said, seconds, megabytes)
 
 
-def _fault(
-    code: int, said: str, notes: list[str], seconds: float, megabytes: float, hung: bool, allowed: Sequence[int]
-) -> str:
+def _fault(code: int, said: str, notes: list[str], late: bool, megabytes: float, allowed: Sequence[int]) -> str:
     if notes:
         return notes[0]
-    if hung or code in (-signal.SIGXCPU, -signal.SIGKILL) or seconds > SECONDS:
+    if late or code in (-signal.SIGXCPU, -signal.SIGKILL):
         return "time"
     if code < 0:
         return f"signal {signal.Signals(-code).name}"
@@ -139,7 +141,9 @@ def _kill_group(pid: int) -> None:
         pass
 
 
-def _child(words: Sequence[str], folder: Path, paths: dict[str, Path], modules: Path | None) -> None:
+def _child(
+    words: Sequence[str], folder: Path, paths: dict[str, Path], modules: Path | None, limit: int
+) -> None:  # fmt: skip
     code = 70
     try:
         os.setsid()
@@ -162,7 +166,7 @@ def _child(words: Sequence[str], folder: Path, paths: dict[str, Path], modules: 
         os.write(notes, f"{_resident()}\n".encode())
         sys.argv = ["alignzoo", *words]
         os.fsync = lambda handle: None  # no input cuts the power
-        _limit()
+        _limit(limit)
         _watch(folder, notes)
         from alignzoo.cli.app import main
 
@@ -185,10 +189,10 @@ def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() // 1024
 
 
-def _limit() -> None:
+def _limit(seconds: int) -> None:
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + ADDRESS_SPACE
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 2))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 2))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**30, 2**30))
 

@@ -42,6 +42,8 @@ import recipes  # noqa: F401
 
 RESULTS = Path(__file__).parents[1] / "results"
 RESUME_EVERY = 500
+WARMING = 120
+"""Seconds of processor time of a good command that also imports what it needs."""
 MENDED = RESULTS / "fuzz_mended.json"
 """Class of failure -> (what caused it, what happens now): kept by hand, shown in the table."""
 
@@ -60,7 +62,7 @@ class Fuzzer:
         modules = self.root / "work" / ".modules"
         for case in cases.GOOD:
             if case.place in names:
-                end = forked.run(case.words, self.folder(case), (0,), modules)
+                end = forked.run(case.words, self.folder(case), (0,), modules, WARMING)
                 assert not end.fault, f"{case.words}: {end.fault}\n{end.said}"
                 for name in modules.read_text().split("\n"):
                     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from alignzoo.cli.arguments import drawing_options
+from alignzoo.cli.questions import end_of_input
 
 
 @click.command(name="chat", short_help="Talk with a run in the terminal.")
@@ -35,9 +36,7 @@ def command(
         try:
             text = click.prompt("you", prompt_suffix="> ", err=True)
         except click.Abort as stop:
-            if isinstance(stop.__context__, KeyboardInterrupt):
-                raise stop.__context__ from None  # a signal, with its exit code
-            click.echo(err=True)  # the end of the input
+            end_of_input(stop)
             return
         except UnicodeDecodeError:
             raise UserError("the input is not UTF-8", where="stdin", expected="UTF-8 text") from None

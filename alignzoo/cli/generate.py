@@ -27,8 +27,8 @@ def command(
     the other prompts.
     """
     from alignzoo.core.console import Screen
-    from alignzoo.core.errors import NotWritten, UserError
-    from alignzoo.core.files import check_output, write_text
+    from alignzoo.core.errors import UserError
+    from alignzoo.core.files import as_output, check_output, write_text
     from alignzoo.training.generate import Drawing, reply_to_file
     from alignzoo.training.runs import find_run
 
@@ -42,8 +42,6 @@ def command(
         raise UserError("the prompts would be replaced", where=str(output), expected="another file")
     settings = Drawing(temperature, top_p, max_new_tokens, seed, samples)
     lines = reply_to_file(find_run(run), prompts, settings, Screen())
-    try:
+    with as_output(output):
         write_text(output, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    except NotWritten as error:
-        raise UserError(str(error), where=str(output), expected="a file that can be written") from None
     click.echo(f"{len(lines):,} replies in {output}")

@@ -90,6 +90,8 @@ def _grouped(
     found: list[tuple[str, Class, str]], owners: Owners, of_node: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Return one entry for all components whose field is the same, and the keys below."""
+    from alignzoo.interfaces.component import summary
+
     entries: list[dict[str, Any]] = []
     for of, cls, field in found:
         entry = next(one for one in parameters(cls) if one["name"] == (cls.model_fields[field].alias or field))
@@ -105,7 +107,7 @@ def _grouped(
     entries += of_node
     sections = [
         {"of": name, "type": "", "bounds": "", "required": False, "default": None,
-         "description": next(iter((cls.__doc__ or "").strip().splitlines()), ""), "keys": parameters(cls)}
+         "description": summary(cls), "keys": parameters(cls)}
         for name, cls in owners
     ]  # fmt: skip
     if len(sections) == 1 and not sections[0]["of"]:

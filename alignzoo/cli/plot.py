@@ -24,7 +24,8 @@ def command(names: tuple[str, ...], output: Path, columns: int) -> None:
 
     The figure has a panel for each OBJECTIVE, or for all objectives by family.
     """
-    from alignzoo.core.errors import NotWritten, UserError
+    from alignzoo.core.errors import UserError
+    from alignzoo.core.files import as_output
     from alignzoo.registry.lookup import registry
 
     if output.suffix not in SUFFIXES:
@@ -41,10 +42,8 @@ def command(names: tuple[str, ...], output: Path, columns: int) -> None:
     else:
         found = _by_family(registry().known("objective"))
     shapes = [shape_of(name, cls) for name, cls in found.items()]
-    try:
+    with as_output(output):
         write_zoo(shapes, output, columns)
-    except NotWritten as error:
-        raise UserError(str(error), where=str(output), expected="a file that can be written") from None
     click.echo(f"{output}: {sum(not shape.problem for shape in shapes)} objectives")
     for shape in shapes:
         if shape.problem:

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from alignzoo.cli.questions import end_of_input
+
 
 @click.group(name="runs", invoke_without_command=True, short_help="The runs there are: list, `diff`, `rm`.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -111,7 +113,5 @@ def _confirmed(question: str) -> bool:
     try:
         return click.confirm(question, err=True)
     except click.Abort as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):
-            raise stop.__context__ from None  # a signal, with its exit code
-        click.echo(err=True)
+        end_of_input(stop)
         raise UserError("the input ended without an answer", where="stdin", expected="y, n, or --yes") from None

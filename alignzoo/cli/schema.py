@@ -19,8 +19,7 @@ def command(partial: bool, output: Path | None) -> None:
 
     # yaml-language-server: $schema=recipe.schema.json
     """
-    from alignzoo.core.errors import NotWritten, UserError
-    from alignzoo.core.files import check_output, write_page
+    from alignzoo.core.files import as_output, check_output, write_page
     from alignzoo.recipe.json_schema import recipe_schema
     from alignzoo.registry.lookup import registry
 
@@ -29,7 +28,5 @@ def command(partial: bool, output: Path | None) -> None:
         click.echo(text)
         return
     check_output(output)
-    try:
+    with as_output(output):
         write_page(output, f"{text}\n")
-    except NotWritten as error:
-        raise UserError(str(error), where=str(output), expected="a file that can be written") from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 
 from rich.live import Live
 from rich.table import Table
@@ -13,6 +12,7 @@ from rich.text import Text
 
 from alignzoo.compare.plan import Job
 from alignzoo.core.console import Advance, Screen
+from alignzoo.training.log_lines import short_time
 
 WAITING, WORKING, DONE, FAILED = "dim", "cyan", "green", "red"
 
@@ -73,7 +73,7 @@ class LiveTable:
         left += sum(self._missing(job) for n, job in enumerate(self._jobs) if n not in ended)
         if not self._taken or not left:
             return ""
-        return f"eta {timedelta(seconds=round(left * sum(self._taken) / len(self._taken)))}"
+        return f"eta {short_time(left * sum(self._taken) / len(self._taken))}"
 
     def put(self, n: int, text: str, style: str = WORKING) -> None:
         """Set the state of run n."""

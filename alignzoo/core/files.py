@@ -175,6 +175,15 @@ def check_output(path: Path) -> None:
         raise UserError("not a regular file, and it would be replaced", where=str(path), expected="the name of a file")
 
 
+@contextmanager
+def as_output(path: Path) -> Iterator[None]:
+    """Raise UserError where the file that a command is asked for can't be written."""
+    try:
+        yield
+    except NotWritten as error:
+        raise UserError(str(error), where=str(path), expected="a file that can be written") from None
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically and durably, as it is: it may be read again."""
     with atomic_write(path) as temporary:

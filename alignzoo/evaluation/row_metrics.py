@@ -22,7 +22,7 @@ from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.rows import TIE
 from alignzoo.interfaces.ties import ULPS, tie_groups
 from alignzoo.scoring.batches import BatchBuilder
-from alignzoo.scoring.scored_batch import RETURNS, ScoredBatch
+from alignzoo.scoring.scored_batch import OLD, RETURNS, ScoredBatch
 
 
 @torch.no_grad()
@@ -107,7 +107,7 @@ def group_metrics(builder: BatchBuilder, batch: ScoredBatch) -> dict[str, Tensor
     """
     kept = torch.from_numpy(builder.column(batch, "kept") > 0.5).to(batch.like.device)
     owner = torch.from_numpy(np.repeat(np.arange(len(batch.rows)), batch.counts)).to(batch.like.device)
-    step = batch.values["log_prob"] - batch.values["old_log_prob"]
+    step = batch.values["log_prob"] - batch.values[OLD]
     of_tokens = {"drift": step.abs(), "approx_kl": step.clamp(max=LARGEST_LOG_RATIO).double().expm1() - step.double()}
     if RETURNS in batch.values:
         of_tokens["value_error"] = (batch.values["value"] - batch.values[RETURNS]).square() / 2

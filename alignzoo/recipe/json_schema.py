@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from alignzoo.interfaces.component import Component
+from alignzoo.interfaces.component import Component, summary
 from alignzoo.interfaces.hookspecs import KINDS
 from alignzoo.recipe.components import nested_kind
 from alignzoo.recipe.rollout import FIELDS, Reward
@@ -97,7 +97,7 @@ class _Writer:
     def _node(self, kind: str, beside: tuple[str, ...]) -> Schema:
         classes = _classes(self.known, kind)
         names = {name: _spellings(self.known, name, cls) for name, cls in classes.items()}
-        summaries = [{"const": name, "description": _summary(cls)} for name, cls in classes.items()]
+        summaries = [{"const": name, "description": summary(cls)} for name, cls in classes.items()]
         name: Schema = {"anyOf": [*summaries, {"type": "string"}], "description": f"the {kind}"}
         cases = [
             {"if": {"properties": {"name": {"enum": names[key]}}, "required": ["name"]},
@@ -262,10 +262,6 @@ def _spellings(known: Registry, name: str, cls: type[BaseModel]) -> list[str]:
 
 def _required(cls: type[BaseModel]) -> list[str]:
     return [info.alias or key for key, info in cls.model_fields.items() if info.is_required() and key != "name"]
-
-
-def _summary(cls: type[BaseModel]) -> str:
-    return next(iter((cls.__doc__ or "").strip().splitlines()), "")
 
 
 @cache

@@ -27,7 +27,7 @@ from alignzoo.interfaces.requirements import CONSTANT, OWN
 from alignzoo.interfaces.rows import TIE
 from alignzoo.interfaces.tokens import Tokens
 from alignzoo.scoring.forest import lay_out
-from alignzoo.scoring.scored_batch import NAMED, OLD_VALUE, RETURNS, ScoredBatch, TokenScores
+from alignzoo.scoring.scored_batch import NAMED, OLD, OLD_VALUE, RETURNS, ScoredBatch, TokenScores
 from alignzoo.scoring.scorer import HIDDEN_SUM, LOG_PROB, VALUE, Scorer
 
 Term = Objective | Metric
@@ -118,8 +118,8 @@ class BatchBuilder:
         if self.critic is not None:
             batch.values |= self.critic(forest, (VALUE,))
         self.with_reference(batch, device)
-        if self.groups and "old_log_prob" not in batch.values:  # the first update since the draws: the same policy
-            batch.values["old_log_prob"] = batch.values["log_prob"].detach()
+        if self.groups and OLD not in batch.values:  # the first update since the draws: the same policy
+            batch.values[OLD] = batch.values["log_prob"].detach()
         return batch, forest.slots
 
     def empty(self, rows: Sequence[int], everything: bool = False) -> ScoredBatch:
@@ -145,7 +145,7 @@ class BatchBuilder:
         zeros = torch.zeros(int(batch.lengths.sum()))
         terms = [term for _, term in self.objective.terms]
         named = [NAMED.format(name) for term in terms for name in term.references]
-        tokens = ("log_prob", "ref_log_prob", "old_log_prob", "token_advantage", VALUE, OLD_VALUE, RETURNS)
+        tokens = ("log_prob", "ref_log_prob", OLD, "token_advantage", VALUE, OLD_VALUE, RETURNS)
         names = (*tokens, *self.statistics, *named)
         several = (len(self.objective.outputs),) if self.objective.outputs else ()
         per_sequence = {"scalar": torch.zeros(len(batch.lengths), *several)}
@@ -209,10 +209,13 @@ class BatchBuilder:
             if name in self.trees.columns
         }
         advantage, greedy = columns.get("advantage"), columns.get("greedy_reward")
-        at = torch.from_numpy(batch.tokens_of(index.reshape(-1))).to(batch.like.device)
-        if "token_advantage" in batch.values and advantage is None:
+        by_token = "token_advantage" in batch.values and advantage is None
+        fitted = term.head == VALUE and RETURNS in batch.values
+        if by_token or fitted:
+            at = torch.from_numpy(batch.tokens_of(index.reshape(-1))).to(batch.like.device)
+        if by_token:
             advantage = batch.values["token_advantage"][at]
-        returns = batch.values[RETURNS][at] if term.head == VALUE and RETURNS in batch.values else None
+        returns = batch.values[RETURNS][at] if fitted else None
         return Group(
             self.scored(batch, term, index, step), columns["reward"], columns["kept"] > 0.5, columns["finished"] > 0.5,
             self.max_new_tokens, advantage, None if greedy is None else greedy[:, 0], returns, **own,
@@ -261,7 +264,7 @@ class BatchBuilder:
         refs = {name: batch.sum(NAMED.format(name))[at] for name in term.references}
         tokens = self._tokens(batch, term, sequences, index.shape, step) if term.tokens else None
         hidden = batch.values[HIDDEN_SUM][at] if term.hidden_sum else None
-        old = batch.sum("old_log_prob")[at] if term.data == "group" and "old_log_prob" in batch.values else None
+        old = batch.sum(OLD)[at] if term.data == "group" and OLD in batch.values else None
         log_prob = batch.sum("log_prob")[at] if "log_prob" in batch.values else None
         drawn = {who: self._drawn_by(batch, who)[at] for who in dict.fromkeys(getattr(term, "drawn_by", ()))}
         return Scored(
@@ -292,7 +295,7 @@ class BatchBuilder:
             batch.values["ref_log_prob"][at] if term.reference in ("token", "live", "moving") else None,
             {name.partition(OWN)[0]: batch.values[name][at] for name in term.statistics},
             None if uniform is None else torch.from_numpy(uniform).to(log_prob),
-            batch.values["old_log_prob"][at] if term.data == "group" and "old_log_prob" in batch.values else None,
+            batch.values[OLD][at] if term.data == "group" and OLD in batch.values else None,
             {name: batch.values[NAMED.format(name)][at] for name in term.references},
             *(
                 batch.values[name][at] if term.head == VALUE and name in batch.values else None

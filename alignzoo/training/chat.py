@@ -92,9 +92,7 @@ class Conversation:
             raise UserError(f"the conversation can't be continued: {found.skipped[0].reason}", where="tokens")
         ending = _Shown(self.tokenizer, frozenset(end_tokens(self.model, self.tokenizer)), show=show)
         (reply,) = generate_replies(
-            self.model, self.tokenizer, [found.trees[0].prompt], temperature=self.settings.temperature,
-            top_p=self.settings.top_p, seed=self.settings.seed, ending=ending,
-            max_new_tokens=self.settings.max_new_tokens or recipe.eval.replies.max_new_tokens,
+            self.model, self.tokenizer, [found.trees[0].prompt], **self.settings.arguments(recipe), ending=ending
         )  # fmt: skip
         ending.show_text(reply.text)
         self.turns += [("user", text), ("assistant", reply.text)]

@@ -16,12 +16,12 @@ from alignzoo.data.convert import to_prompts
 from alignzoo.data.row_reader import RowReader
 from alignzoo.data.sources.files import Files
 from alignzoo.data.tokenize import TokenizedRows, tokenize
-from alignzoo.interfaces.rows import Skipped
 from alignzoo.models.adapters import is_adapter
 from alignzoo.models.generation import generate_replies
 from alignzoo.models.tokenizers import decode, pretrained_tokenizer
 from alignzoo.recipe.load import load_recipe
 from alignzoo.recipe.resolved import Resolved
+from alignzoo.recipe.schema import Recipe
 from alignzoo.training.policy import device_of, open_scorer
 from alignzoo.training.run import start_weights
 from alignzoo.training.run_folder import RunFolder
@@ -41,6 +41,11 @@ class Drawing:
     """Seed of the random streams, one for each reply."""
     samples: int = 1
     """Replies to each prompt."""
+
+    def arguments(self, recipe: Recipe) -> dict[str, Any]:
+        """Return the arguments of `generate_replies` that these settings and a run's recipe give."""
+        limit = self.max_new_tokens or recipe.eval.replies.max_new_tokens
+        return {"temperature": self.temperature, "top_p": self.top_p, "max_new_tokens": limit, "seed": self.seed}
 
 
 def reply_to_file(run: Path, prompts: Path, settings: Drawing, screen: Screen) -> list[dict[str, Any]]:
@@ -68,9 +73,7 @@ def reply_to_file(run: Path, prompts: Path, settings: Drawing, screen: Screen) -
     ids = [found.trees[row].prompt for row in rows]
     with screen.bar("replies", len(rows)) as advance:
         replies = generate_replies(
-            model, tokenizer, ids, temperature=settings.temperature, top_p=settings.top_p,
-            max_new_tokens=settings.max_new_tokens or resolved.recipe.eval.replies.max_new_tokens,
-            seed=settings.seed, progress=advance,
+            model, tokenizer, ids, **settings.arguments(resolved.recipe), progress=advance
         )  # fmt: skip
     return [
         {"id": found.trees.ids[row], "prompt": prompt, "reply": reply.text, "finished": reply.finished,
@@ -117,7 +120,7 @@ def _read(
     except UserError as error:  # this is not the data of the recipe
         moved = [replace(one, where=str(path)) if one.where == "data" else one for one in error.problems]
         raise type(error)(moved) from None
-    reasons = Counter(one.reason for one in (*_left_out(reader), *skipped, *found.skipped))
+    reasons = Counter(one.reason for one in (*reader.plan.rows.skipped, *skipped, *found.skipped))
     for reason, count in reasons.items():
         screen.info(f"{count:,} skipped: {reason}")
     if found.truncated_prompts:
@@ -125,7 +128,3 @@ def _read(
     if not len(found.trees):
         raise UserError("the file has no prompt", where=str(path), expected='records such as {"prompt": "..."}')
     return found
-
-
-def _left_out(reader: RowReader) -> list[Skipped]:
-    return list(reader.plan.rows.skipped)

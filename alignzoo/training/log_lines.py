@@ -66,6 +66,8 @@ class StepLog:
             seconds: Its time, without what was drawn for it.
             slots: Its token slots.
         """
+        if not self._screen.logs:
+            return
         if self._first is None:
             self._first, self._began = done - 1, time.monotonic() - seconds
         self._count, self._seconds, self._slots = self._count + 1, self._seconds + seconds, self._slots + slots
@@ -73,7 +75,7 @@ class StepLog:
             if key in metrics:
                 total, count = self._sums.get(key, (0.0, 0))
                 self._sums[key] = total + metrics[key], count + 1
-        if not self._screen.logs or (done % self._every and done < self._steps):
+        if done % self._every and done < self._steps:
             return
         words = [f"{key} {total / count:.4f}" for key, (total, count) in self._sums.items()]
         words.append(f"lr {metrics['learning_rate']:.3g}" if "learning_rate" in metrics else "")

@@ -10,6 +10,7 @@ from typing import Any
 from alignzoo.core.door import MissingFile, read_json
 from alignzoo.core.dotted import dotted_items
 from alignzoo.training.records import Line, read_lines
+from alignzoo.training.run_folder import RunFolder
 from alignzoo.training.runs import read_recipe
 
 ABSENT = "-"
@@ -30,7 +31,7 @@ def diff_runs(a: Path, b: Path) -> dict[str, Any]:
     Raises:
         UserError: A file is damaged.
     """
-    lines = [_by_step(read_lines(folder / "metrics.jsonl", Line)) for folder in (a, b)]
+    lines = [_by_step(read_lines(RunFolder(folder).metrics, Line)) for folder in (a, b)]
     return {
         "recipe": _differences(*(_flat(read_recipe(folder)) for folder in (a, b))),
         "data": _differences(*(_flat(_data(folder)) for folder in (a, b))),

@@ -106,7 +106,8 @@ def describe_run(folder: Path) -> RunInfo:
     try:
         recipe = read_recipe(folder)
         objective, data = _objective(recipe.get("objective")), _data(recipe.get("data"))
-        summary, lines = RunFolder(folder).summary(), read_lines(folder / "metrics.jsonl", Line)
+        run = RunFolder(folder)
+        summary, lines = run.summary(), read_lines(run.metrics, Line)
         steps = max((line["step"] for line in lines if line["kind"] == "train"), default=0)
         state = "finished" if summary else f"step {steps:,}"
         last: dict[str, Any] = next((line for line in reversed(lines) if line["kind"] == "eval"), {})
@@ -159,12 +160,12 @@ def needed_by(folder: Path) -> list[str]:
     """Return the names of the runs beside a run whose recipes name a file or folder of it."""
     whole = Path(os.path.abspath(folder))
 
-    def inside(value: object, start: Path) -> bool:
+    def below(value: object, start: Path) -> bool:
         return isinstance(value, str) and Path(os.path.abspath(start / value)).is_relative_to(whole)
 
     return [
         other.name for other in run_folders(folder.parent)
-        if other != folder and any(inside(value, other) or inside(value, Path()) for value in _texts(other))
+        if other != folder and any(below(value, other) or below(value, Path()) for value in _texts(other))
     ]  # fmt: skip
 
 

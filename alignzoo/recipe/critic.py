@@ -34,6 +34,11 @@ class CriticConfig(Strict):
         10.0, gt=0, description="limit of the norm of the critic's gradient; null: no clipping"
     )
 
+    @property
+    def is_default(self) -> bool:
+        """True for a section without effect."""
+        return self == CriticConfig()
+
     def to_recipe(self, spelling: Spelling | None = None) -> dict[str, Any]:
         """Return the section as a recipe writes it."""
         model = {} if self.model is None else self.model.to_recipe(spelling)

@@ -222,7 +222,7 @@ def fingerprint(resolved: Resolved) -> str:
     values["model"] = _model(recipe.model)
     if recipe.references:
         values["references"] = {name: _model(model) for name, model in recipe.references.items()}
-    if recipe.critic is not None:
+    if recipe.critic is not None and not recipe.critic.is_default:
         source = recipe.critic.model
         values["critic"] = recipe.critic.model_dump(mode="json", exclude={"model"})
         values["critic"] |= {} if source is None else {"model": _model(source)}

@@ -26,7 +26,7 @@ import click
 def command(
     run: Path, to: Path | None, critic: bool, merge: bool, dtype: str | None, shard: str, force: bool
 ) -> None:  # fmt: skip
-    """Write the policy of the finished RUN, with its tokenizer and a model card; with --critic its critic.
+    """Write the policy or the critic of the finished RUN, with a tokenizer and a card.
 
     RUN is a run folder, its name in the folder of runs, or a recipe.
 

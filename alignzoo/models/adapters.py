@@ -195,7 +195,7 @@ def base_layers(module: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
 
 
 def named_base_of(model: nn.Module) -> tuple[str | None, str | None]:
-    """Return the folder or hub id that the model's adapter names as its base, and the revision."""
+    """Return the base that the model's adapter names, a folder or hub id, and its revision."""
     config: Any = model.peft_config["default"]
     return config.base_model_name_or_path, config.revision
 

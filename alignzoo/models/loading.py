@@ -90,7 +90,10 @@ def check_score_head(model: PreTrainedModel) -> None:
 
 
 def set_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Name the padding token of a reward model, whose score transformers reads at the last token before it."""
+    """Set the padding token of a reward model, unless it is the end token.
+
+    The score is read at the last token that is not padding.
+    """
     padding = tokenizer.pad_token_id
     model.config.pad_token_id = padding if padding != tokenizer.eos_token_id else None
 

@@ -1,4 +1,4 @@
-"""Value models: one on the frozen weights of a policy with adapters, and one whose own forward has a value a token."""
+"""Value models: one on a policy's frozen weights, and one as a token classifier."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from alignzoo.models.loading import check_score_head, set_padding
 
 
 def value_model(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, seed: int, trust: bool) -> PreTrainedModel:
-    """Return a model with one scalar output that shares every weight of the policy's base, without its adapters.
+    """Return a model of one output on the weights of the policy's base, without its adapters.
 
-    Its modules are its own, and so are adapters that are added to it: training them leaves the policy as it is. Its
-    head is new (`NEW_HEAD`), with the weights that `load_policy` gives a new head for this seed.
+    Every weight is shared. Its modules are its own, and so are adapters that are added to it: training them leaves the
+    policy as it is. Its head is new (`NEW_HEAD`), with the weights that `load_policy` gives a new head for this seed.
 
     Args:
         policy: A causal language model with adapters.
@@ -64,7 +64,10 @@ def value_model(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, see
 
 
 def _sharing_copy(base: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    """Copy the tree of modules without its adapters. Weights, and the layers that hold them, are shared."""
+    """Copy the tree of modules without its adapters.
+
+    Weights, and the layers that hold them, are shared.
+    """
     memo |= {id(tensor): tensor for tensor in (*base.parameters(), *base.buffers())}
     for module in base.modules():  # a layer has its quantization states beside its weights
         if not any(module.children()) and any(True for _ in module.parameters()) and not hasattr(module, "config"):
@@ -74,14 +77,14 @@ def _sharing_copy(base: nn.Module, memo: dict[int, Any]) -> nn.Module:
 
 
 def _new_head(head: nn.Linear, policy: PreTrainedModel, seed: int) -> nn.Linear:
-    embeddings = policy.get_input_embeddings().weight
+    embeddings: Any = policy.get_input_embeddings()
     new = nn.Linear(head.in_features, 1, bias=head.bias is not None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         nn.init.normal_(new.weight, std=getattr(policy.config.get_text_config(), "initializer_range", 0.02))
     if new.bias is not None:
         nn.init.zeros_(new.bias)
-    return new.to(device=embeddings.device, dtype=policy.dtype)  # type: ignore[arg-type]
+    return new.to(embeddings.weight)
 
 
 def token_classifier(model: PreTrainedModel) -> PreTrainedModel | None:

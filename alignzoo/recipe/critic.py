@@ -81,7 +81,7 @@ def build_critic(given: Any, builder: ComponentBuilder) -> CriticConfig | None:
 
 
 def check_critic(plain: Mapping[str, Any], builder: ComponentBuilder) -> None:
-    """Add a problem for a critic that nothing trains, and for adapters beside a policy without."""
+    """Add a problem for a critic that nothing trains, or adapters of the critic alone."""
     objective, model = plain.get("objective"), plain.get("model")
     if not isinstance(objective, Objective):
         return

@@ -1,4 +1,4 @@
-"""Log-probs and values of drawn rows, without gradients: of the policy that drew, the reference and the critic.
+"""Log-probs and values of drawn rows, without gradients: of policy, reference and critic.
 
 No cache holds them.
 """

@@ -200,7 +200,10 @@ def restore(
 
 
 def _own(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the tensors of a critic, those of its adapter if it has one, each once: tied ones have several names."""
+    """Return the tensors of a critic, or of its adapter if it has one.
+
+    Each is there once: tied ones have several names.
+    """
     if has_adapters(model):
         return tensors_of(model)
     found: dict[int, tuple[str, torch.Tensor]] = {}

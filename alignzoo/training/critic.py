@@ -49,7 +49,7 @@ def _key_of_run(resolved: Resolved) -> str | None:
 
 
 def critic_adapter_run(resolved: Resolved) -> Resolved | None:
-    """Return the recipe whose run has the adapter that the critic's adapter starts from; None for a new adapter.
+    """Return the recipe whose run's adapter the critic's starts from; None for a new one.
 
     Raises:
         UserError: The critic's start has other weights than the policy's below its adapter, or no adapter.
@@ -116,8 +116,8 @@ def open_critic(
     if recipe.objective.head != "value":
         return None
     config = recipe.critic or CriticConfig()
-    load = _load_whole if recipe.model.lora is None else _add_to_policy
-    model, whose = load(job, config, tokenizer, policy.model)
+    make = _load_whole if recipe.model.lora is None else _add_to_policy
+    model, whose = make(job, config, tokenizer, policy.model)
     check(model)
     critic = Scorer(model, precision=recipe.train.precision).to(job.ranks.device)
     choose_layout(critic, trees, recipe.train.layout)
@@ -155,7 +155,7 @@ def _load_whole(
 def _add_to_policy(
     job: Job, config: CriticConfig, tokenizer: PreTrainedTokenizerBase, policy: PreTrainedModel
 ) -> tuple[PreTrainedModel, str]:
-    """Make a critic of an adapter and a head on the policy's frozen weights, and say what it starts from."""
+    """Put a critic's adapter and head on the policy's weights, and say what it starts from."""
     recipe, run = job.recipe, critic_adapter_run(job.resolved)
     model = value_model(policy, tokenizer, recipe.seed, recipe.model.runs_code)
     base, revision = named_base_of(policy)

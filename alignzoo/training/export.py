@@ -1,4 +1,4 @@
-"""Export of a run's policy or critic: adapter or full weights, tokenizer, and a model card."""
+"""Export of a run's policy or critic: adapter or full weights, tokenizer, model card."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def export_run(
     run: Path, to: Path | None, merge: bool, dtype: str | None, shard: str, force: bool, screen: Screen,
     critic: bool = False,
 ) -> Path:  # fmt: skip
-    """Write the policy or the critic of a finished run to a folder, atomically, and return the folder.
+    """Write a finished run's policy or critic to a folder, atomically, and return the folder.
 
     A critic in full weights is a token classifier of one label, whose logits are the values, or else a sequence
     classifier, where transformers has no token classifier of its architecture.
@@ -228,9 +228,9 @@ def _own_base(policy: Path) -> str:
 
 
 def _full_weights(policy: Path, source: _Source, dtype: str | None, critic: bool = False) -> PreTrainedModel:
-    """Return the policy or a critic in full weights, in the type that it was trained in or in `dtype`.
+    """Return the policy or a critic in full weights.
 
-    An adapter is merged into its base.
+    Their type is the one of training, or `dtype`. An adapter is merged into its base.
     """
     own = source.dtype
     wanted = getattr(torch, dtype or own)

@@ -157,7 +157,10 @@ def reference_weights(resolved: Resolved, screen: Screen) -> dict[str, Path]:
 
 
 def critic_weights(resolved: Resolved, screen: Screen) -> Path | None:
-    """Return the folder of the run that the critic starts from, if any: an adapter's, or that of full weights."""
+    """Return the folder of weights that the critic starts from, if they are a run's.
+
+    It is that of an adapter where the policy has one, else that of full weights.
+    """
     if resolved.recipe.model.lora is not None:
         run = critic_adapter_run(resolved)
         return folder_of(run).policy if run else None

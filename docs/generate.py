@@ -23,6 +23,7 @@ from typing import Any
 import click
 from pydantic import BaseModel, create_model
 
+import alignzoo as alignzoo_package
 from alignzoo.cli import COMMANDS, alignzoo
 from alignzoo.cli.describe import HAVE, have, lines_of, needs, paper, usage
 from alignzoo.cli.parameters import parameters
@@ -30,7 +31,7 @@ from alignzoo.compare.spec import Comparison, Sampling
 from alignzoo.interfaces.data_source import DataSource
 from alignzoo.interfaces.model_source import Lora, ModelSource
 from alignzoo.recipe.critic import CriticConfig
-from alignzoo.recipe.peer_names import PEERS
+from alignzoo.recipe.peer_names import LOSSES, PEERS
 from alignzoo.recipe.rollout import Reward, RolloutConfig
 from alignzoo.recipe.schema import (
     SGD,
@@ -48,7 +49,7 @@ from alignzoo.registry.lookup import Registry
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-CATALOGUE = ("alignzoo-zoo", "alignzoo-unlearn", "alignzoo-online")
+CATALOGUE = ("alignzoo-zoo", "alignzoo-unlearn", "alignzoo-online", "alignzoo-distill")
 """Packages in plugins/ whose objectives are listed."""
 NOTE = "<!-- Written by docs/generate.py. Do not edit. -->\n"
 UNSET = {(Recipe, "name"): "the file's name", (Recipe, "reporters"): "`[html]`"}
@@ -59,7 +60,8 @@ MARK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end of generated -->\n
 def pages() -> dict[Path, str]:
     """Every generated page, and every page with a generated part: its path and its text."""
     whole = {"modules.md": modules(), "objectives.md": objectives(), "commands.md": commands()}
-    parts = {"rooms": "".join(rooms()), "keys": "".join(keys()), "peers": "".join(peers())}
+    made = {"rooms": rooms, "keys": keys, "peers": peers, "losses": losses, "api": api}
+    parts = {name: "".join(part()) for name, part in made.items()}
     found = {DOCS / name: text for name, text in whole.items()}
     for path in sorted(DOCS.glob("*.md")):
         if path.name not in whole and MARK.search(text := path.read_text(encoding="utf-8")):
@@ -117,7 +119,7 @@ def objectives() -> str:
         "# Objectives and modifiers\n\nBuilt in, or in the package that each names. `h` is the "
         "difference of the two log-ratios, `log_ratio` that of log-probs under policy and reference. The pictures have "
         "the loss above, and below it its pull on the chosen completion and its push on the rejected one.\n\n"
-        "Three packages have families of their own, with their equations in their READMEs: "
+        "Three packages have families of their own, with more on them in their READMEs: "
         "[distillation](../plugins/alignzoo-distill/README.md) from the distributions of a teacher, "
         "[unlearning](../plugins/alignzoo-unlearn/README.md), and "
         "[policy gradients](../plugins/alignzoo-online/README.md) on draws.\n",
@@ -147,10 +149,15 @@ def entry(cls: Any) -> str:
         "Loss": f"`{cls.equation}`", "Needs": needs(cls), "Fields": fields, "Source": source,
         "Package": package(cls), "Lines of code": str(lines_of(cls)),
     }  # fmt: skip
-    paragraphs = (inspect.getdoc(cls) or "").split("\n\n")
-    text = "\n\n".join(" ".join(one.split()) for one in paragraphs if not one.startswith(("When: ", "Not when: ")))
+    text = "\n\n".join(paragraphs_of(cls))
     listed = "".join(f"- {key}: {value}\n" for key, value in rows.items() if value)
     return f"\n### `{cls.name}`\n\n{text}\n\n{listed}"
+
+
+def paragraphs_of(cls: Any) -> list[str]:
+    """The paragraphs of a docstring, each on one line, without those on when to use it."""
+    paragraphs = (inspect.getdoc(cls) or "").split("\n\n")
+    return [" ".join(one.split()) for one in paragraphs if not one.startswith(("When: ", "Not when: "))]
 
 
 def sentence(text: str) -> str:
@@ -220,6 +227,35 @@ def peers() -> Iterator[str]:
     yield "\n| TRL, Axolotl, LLaMA-Factory | alignzoo | remark |\n|---|---|---|\n"
     for name, (key, note) in sorted(PEERS.items()):
         yield f"| `{name}` | `{key}` | {cell(note)} |\n"
+    yield "\n"
+
+
+def losses() -> Iterator[str]:
+    """A table of other trainers' losses and our objectives."""
+    yield "\n| TRL, Axolotl, LLaMA-Factory | alignzoo | remark |\n|---|---|---|\n"
+    for name, (objective, note) in LOSSES.items():
+        yield f"| `{name}` | [`{objective}`](objectives.md#{objective}) | {cell(note)} |\n"
+    yield "\n"
+
+
+def api() -> Iterator[str]:
+    """The directives of mkdocstrings for each public name, by kind."""
+    kinds: dict[str, list[str]] = {"Functions": [], "Classes": [], "Errors": [], "Modules": []}
+    elsewhere = []
+    for name in alignzoo_package.__all__:
+        value = getattr(alignzoo_package, name)
+        if inspect.ismodule(value):
+            kinds["Modules"].append(value.__name__)
+        elif not getattr(value, "__module__", "").startswith("alignzoo.") or not hasattr(value, "__qualname__"):
+            elsewhere.append(name)
+        else:
+            error = inspect.isclass(value) and issubclass(value, BaseException)
+            kind = "Errors" if error else "Classes" if inspect.isclass(value) else "Functions"
+            kinds[kind].append(f"{value.__module__}.{value.__qualname__}")
+    yield f"\nNot below, as other packages define them: {', '.join(f'`{name}`' for name in elsewhere)}.\n"
+    for kind, paths in kinds.items():
+        yield f"\n## {kind}\n"
+        yield from (f"\n::: {path}\n" for path in paths)
     yield "\n"
 
 

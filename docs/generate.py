@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from copy import copy
 from importlib import import_module
+from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -241,22 +242,31 @@ def losses() -> Iterator[str]:
 def api() -> Iterator[str]:
     """The directives of mkdocstrings for each public name, by kind."""
     kinds: dict[str, list[str]] = {"Functions": [], "Classes": [], "Errors": [], "Modules": []}
-    elsewhere = []
-    for name in alignzoo_package.__all__:
-        value = getattr(alignzoo_package, name)
-        if inspect.ismodule(value):
-            kinds["Modules"].append(value.__name__)
-        elif not getattr(value, "__module__", "").startswith("alignzoo.") or not hasattr(value, "__qualname__"):
+    elsewhere = ["__version__"]
+    for name, home in homes():
+        if find_spec(home).submodule_search_locations and find_spec(f"{home}.{name}"):
+            kinds["Modules"].append(f"{home}.{name}")
+            continue
+        value = getattr(import_module(home), name)
+        if (getattr(value, "__module__", ""), getattr(value, "__name__", "")) != (home, name):
             elsewhere.append(name)
-        else:
-            error = inspect.isclass(value) and issubclass(value, BaseException)
-            kind = "Errors" if error else "Classes" if inspect.isclass(value) else "Functions"
-            kinds[kind].append(f"{value.__module__}.{value.__qualname__}")
-    yield f"\nNot below, as other packages define them: {', '.join(f'`{name}`' for name in elsewhere)}.\n"
+            continue
+        error = inspect.isclass(value) and issubclass(value, BaseException)
+        kind = "Errors" if error else "Classes" if inspect.isclass(value) else "Functions"
+        kinds[kind].append(f"{home}.{name}")
+    yield f"\nWithout a section here: {', '.join(f'`{name}`' for name in elsewhere)}.\n"
     for kind, paths in kinds.items():
         yield f"\n## {kind}\n"
         yield from (f"\n::: {path}\n" for path in paths)
     yield "\n"
+
+
+def homes() -> list[tuple[str, str]]:
+    """Every public name and the module that has it, as `alignzoo/__init__.py` states for type checkers."""
+    source = ast.parse((ROOT / "alignzoo" / "__init__.py").read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(source) if isinstance(node, ast.ImportFrom) and node.module]
+    found = {one.name: str(node.module) for node in imports for one in node.names}
+    return [(name, found[name]) for name in alignzoo_package.__all__ if name != "__version__"]
 
 
 def table(title: str, prefix: str, cls: type[BaseModel], base: type[BaseModel] | None = None) -> Iterator[str]:

@@ -25,11 +25,20 @@ def on_files(files: Files, config: Any) -> Files:
     for uri, content in [*pictures.items(), *objective_pages.pages(pictures)]:
         add(files, File.generated(config, uri, content=content))
     pages = {f"docs/{file.src_uri}": file.content_string for file in files.documentation_pages()}
-    for place in sorted(outside_files(pages)):
+    outside = outside_files(pages)
+    for place in sorted(outside):
         add(files, File.generated(config, site_path(place), abs_src_path=str(ROOT / place)))
-    entry = next(entry for entry in config.nav if "Objectives" in entry)
-    entry["Objectives"] = [*entry["Objectives"][:2], *objective_pages.navigation()]
+    packages = sorted(place for place in outside if re.fullmatch(r"plugins/[\w-]+/README.md", place))
+    extend(config.nav, "Objectives", objective_pages.navigation())
+    extend(config.nav, "Plugins", [{place.split("/")[1]: site_path(place)} for place in packages])
     return files
+
+
+def extend(nav: list[Any], title: str, entries: list[Any]) -> None:
+    """Add entries to a section of the navigation: to a copy, as `mkdocs serve` builds more than once."""
+    at = next(n for n, entry in enumerate(nav) if title in entry)
+    listed = [entry for entry in nav[at][title] if entry not in entries]
+    nav[at] = {title: [*listed, *entries]}
 
 
 def add(files: Files, file: File) -> None:

@@ -221,7 +221,7 @@ class Reader:
             argument = self.group("(").latex
         over = rf"\pi_{{{below}}}" if below else r"\pi"
         under = rf"\pi_{{\mathrm{{ref}}{',' + below if below else ''}}}"
-        return Item(rf"\log\frac{{{over}{argument}}}{{{under}{argument}}}")
+        return Item(rf"\log \, \frac{{{over}{argument}}}{{{under}{argument}}}")
 
     def name(self, token: Token) -> str:
         """Return a name or a number as LaTeX, with the number that follows a letter as its index."""

@@ -20,7 +20,7 @@ from alignzoo.report.objective_plots import write_zoo
 SYMBOLS = r"""
 $\pi$ is the policy, $\pi_{\mathrm{ref}}$ the reference, $\sigma$ the sigmoid, $y_w$ the chosen and $y_l$ the rejected
 completion, $\left|y\right|$ the number of its scored tokens, and
-$h = \log\frac{\pi_w}{\pi_{\mathrm{ref},w}} - \log\frac{\pi_l}{\pi_{\mathrm{ref},l}}$. Logarithms are natural.
+$h = \log \, \frac{\pi_w}{\pi_{\mathrm{ref},w}} - \log \, \frac{\pi_l}{\pi_{\mathrm{ref},l}}$. Logarithms are natural.
 """
 
 

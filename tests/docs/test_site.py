@@ -80,7 +80,7 @@ def moved(place: str, anchor: str) -> str | None:
         ("max(0, 1 - z), with a = log pi(y) / |y|",
          r"$\max\left(0 , 1 - z\right)$, with $a = \frac{\log \, \pi\left(y\right)}{\left|y\right|}$"),
         ("e^-z + 2^s_i / 3", r"$e^{-z} + \frac{2^{s_{i}}}{3}$"),
-        ("-e^log_ratio_w", r"$- e^{\log\frac{\pi_{w}}{\pi_{\mathrm{ref},w}}}$"),
+        ("-e^log_ratio_w", r"$- e^{\log \, \frac{\pi_{w}}{\pi_{\mathrm{ref},w}}}$"),
         ("mean_t -min(rho A, k3_t)", r"$\mathrm{mean}_{t} \, {- \min\left(\rho A , k_{3,t}\right)}$"),
         ("KL(ref || pi) at each token, a mean over tokens",
          r"$\operatorname{KL}\left(\pi_{\mathrm{ref}} \parallel \pi\right)$ at each token, a mean over tokens"),
@@ -112,7 +112,9 @@ def test_no_part_of_an_equation_is_lost():
     assert len(classes) > 115
     for cls in classes:
         text = to_markdown(cls.equation, [cls.model_fields[key].alias or key for key in cls.model_fields])
-        latex = re.sub(r"\\log\\frac\{\\pi(_\{\w+\})?\}\{\\pi_\{\\mathrm\{ref\}(,\w+)?\}\}", r" log_ratio \1 ", text)
+        latex = re.sub(
+            r"\\log \\, \\frac\{\\pi(_\{\w+\})?\}\{\\pi_\{\\mathrm\{ref\}(,\w+)?\}\}", r" log_ratio \1 ", text
+        )
         for number in re.findall(r"\d+", cls.equation):
             assert latex.count(number) >= cls.equation.count(number), (cls.name, number)
         for letter in GREEK & set(re.findall(r"[a-z]+", re.sub(r"log_ratio\([^)]*\)|pi_ref|`.*?`", "", cls.equation))):

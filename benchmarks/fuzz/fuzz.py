@@ -96,12 +96,11 @@ class Fuzzer:
         found: dict = {"by_kind": {kind: Counter() for kind in kinds}, "faults": {}, "slowest": 0.0, "largest": 0.0}
         names = ("alignzoo", "transformers", "tokenizers", "safetensors", "datasets", "pyarrow")
         found["versions"] = {name: version(name) for name in names}
-        shares = [cases.KINDS[kind][0] for kind in kinds]
+        numbers = [number for number in numbers if _drawn(number, seed)[0] in kinds]
         began = time.perf_counter()
         neighbor = self.neighbor()
         for number in numbers:
-            rng = Random(sha256(f"{seed} {number}".encode()).digest())
-            kind = rng.choices(kinds, shares)[0]
+            kind, rng = _drawn(number, seed)
             case = cases.KINDS[kind][2](rng, self.places)
             end = self.outcome(case)
             found["by_kind"][kind][str(end.code)] += 1
@@ -145,6 +144,12 @@ class Fuzzer:
         return f"{end.fault}: {end.said}" if end.fault else ""
 
 
+def _drawn(number: int, seed: int) -> tuple[str, Random]:
+    """The kind of an input, and what draws the rest of it."""
+    rng = Random(sha256(f"{seed} {number}".encode()).digest())
+    return rng.choices(list(cases.KINDS), [share for share, _, _ in cases.KINDS.values()])[0], rng
+
+
 def _seconds() -> float:
     """Processor time of this process and of its children."""
     return sum(os.times()[:4])
@@ -158,7 +163,7 @@ def main() -> int:
     parser.add_argument(
         "--for", dest="limit", type=float, default=float("inf"), help="seconds of processor time at most"
     )
-    parser.add_argument("--kind", nargs="*", choices=list(cases.KINDS))
+    parser.add_argument("--kind", nargs="*", choices=list(cases.KINDS), help="only the inputs of these kinds")
     parser.add_argument("--keep", type=Path, help="a folder for the real files, made if it is not there")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/fuzz.md and fuzz.json")
     parser.add_argument("--add", action="store_true", help="add to them")

@@ -17,8 +17,8 @@ from alignzoo.scoring.layout import choose_layout
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.job import Job
 from alignzoo.training.learner import Learner
+from alignzoo.training.optimizers import make_optimizer
 from alignzoo.training.policy import check_same_tokenizer, share_layout
-from alignzoo.training.schedule import make_optimizer
 
 
 def critic_run(resolved: Resolved) -> Resolved | None:
@@ -82,5 +82,5 @@ def open_critic(
     new = ", with a new head" if getattr(model, NEW_HEAD, False) else ""
     size = sum(parameter.numel() for parameter in model.parameters())
     job.screen.info(f"critic: starts from {whose}{new} ({size / 1e6:.2f} M parameters), learning rate {rate:g}")
-    made = make_optimizer(optimizer, model, recipe.train.master_weights)
+    made = make_optimizer(optimizer, model, recipe.train.master_weights, recipe.train.weight_decay_on)
     return Learner(critic, made, rate, config.max_grad_norm)

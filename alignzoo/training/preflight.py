@@ -26,6 +26,7 @@ from alignzoo.models.sources.transformers import Transformers
 from alignzoo.recipe.resolved import Resolved
 from alignzoo.recipe.schema import Recipe
 from alignzoo.training.log_lines import log_interval
+from alignzoo.training.optimizers import check_optimizer
 
 FIRST_ROWS = 20
 """Rows that are read before a run to see which columns there are."""
@@ -49,6 +50,7 @@ def preflight(resolved: Resolved) -> None:
         with _at("eval.judges", f"rollout.rewards.{n}"):
             reward.judge.ready()
     check_adapters_available(recipe.model)
+    check_optimizer(recipe.train.optimizer)
     _check_model_folder(recipe.model)
     _check_first_row(resolved)
 

@@ -88,9 +88,9 @@ def headline(scores: Mapping[str, Any], of: Mapping[str, str]) -> list[HeadlineF
 
     Args:
         scores: Figures of an evaluation, as of `with_start`.
-        of: What an accuracy is of: see `accuracy_of`.
+        of: What an accuracy is of: see `accuracy_of`. An unfinished run has no `by`.
     """
-    by, n = of.get("by", IMPLICIT_REWARD), scores.get("n", 0)
+    by, n = of.get("by") or _by(scores), scores.get("n", 0)
     found = []
 
     def add(key: str, label: str, about: str = "") -> None:
@@ -107,3 +107,9 @@ def headline(scores: Mapping[str, Any], of: Mapping[str, str]) -> list[HeadlineF
     if by == IMPLICIT_REWARD and "preference_accuracy" in scores:
         add("likelihood_accuracy", "by likelihood")
     return found
+
+
+def _by(scores: Mapping[str, Any]) -> str:
+    """Return what orders completions, from their figures: an implicit reward may be the log-prob itself."""
+    reward, log_prob = (scores.get(f"chosen_{name}") for name in ("reward", "log_prob"))
+    return LOG_PROB if reward is not None and reward == log_prob else IMPLICIT_REWARD

@@ -62,6 +62,16 @@ def test_supervised_fine_tuning_leads_with_the_loss_and_has_one_accuracy():
     assert accuracy_of(SimpleNamespace(terms=[(1.0, get_objective("dpo"))]), PAIRS)["by"] == IMPLICIT_REWARD
 
 
+def test_an_unfinished_runs_figures_tell_what_orders_its_completions():
+    same = {"chosen_reward": -190.5, "chosen_log_prob": -190.5}
+    assert [one.key for one in headline(LAST | same, {"rows": "pairs"})] == ["loss", "preference_accuracy"]
+    other = same | {"chosen_reward": 0.1}
+    assert [one.key for one in headline(LAST | other, {"rows": "pairs"})] == [
+        "preference_accuracy",
+        "likelihood_accuracy",
+    ]
+
+
 def test_training_on_draws_leads_with_their_reward():
     drawn = {"drawn": 8.0, "reward": 0.3, "reward_se": 0.1}
     scores = with_start([FIRST | drawn, LAST | drawn | {"reward": 0.6}])

@@ -27,7 +27,10 @@ class AdamW(Strict):
 
 
 class AdamW8bit(Strict):
-    """AdamW with states of 8 bits, in blocks; needs bitsandbytes. Source: Dettmers et al. 2021, arXiv:2110.02861."""
+    """AdamW with states of 8 bits, in blocks; needs bitsandbytes.
+
+    Source: Dettmers et al. 2021, arXiv:2110.02861.
+    """
 
     name: Literal["adamw_8bit"] = Field("adamw_8bit", description="the optimizer")
     learning_rate: LearningRate
@@ -37,7 +40,10 @@ class AdamW8bit(Strict):
 
 
 class Lion(Strict):
-    """Lion: the sign of an interpolated momentum; needs bitsandbytes. Source: Chen et al. 2023, arXiv:2302.06675."""
+    """Lion: the sign of an interpolated momentum; needs bitsandbytes.
+
+    Source: Chen et al. 2023, arXiv:2302.06675.
+    """
 
     name: Literal["lion"] = Field("lion", description="the optimizer")
     learning_rate: LearningRate
@@ -52,7 +58,7 @@ class Lion8bit(Lion):
 
 
 class Muon(Strict):
-    """Muon for the matrices of hidden layers, and AdamW for embeddings, heads, biases and norms; needs torch 2.9.
+    """Muon for matrices of hidden layers and AdamW for the rest; needs torch 2.9.
 
     Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon; Liu et al. 2025, arXiv:2502.16982.
     """

@@ -72,7 +72,10 @@ class Schedule(Strict):
         return self
 
     def warmup(self, total: int) -> int:
-        """Return the steps of the warm-up of a run of `total` steps; the ratio is the written decimal."""
+        """Return the warm-up of a run of `total` steps, in steps.
+
+        The ratio is the written decimal.
+        """
         return self.warmup_steps or ceil(Fraction(repr(self.warmup_ratio)) * total)
 
 

@@ -91,7 +91,7 @@ def _sets(scores: dict[str, Any], of: dict[str, str]) -> list[tuple[str, str]]:
 
 
 def _measured(scores: dict[str, Any], shown: list[str]) -> list[tuple[str, str]]:
-    """Return the recipe's metrics: figures with a standard error that the headline does not have."""
+    """Return the recipe's metrics: figures with a standard error, beyond the headline's."""
     named = [name for name in scores if f"{name}_se" in scores and name not in shown]
     named = [name for name in named if name.rpartition("/")[2] != "preference_accuracy"]  # of an evaluation set
     return [(name.replace("_", " "), f"{scores[name]:.4g} ± {scores[f'{name}_se']:.2g}") for name in named]

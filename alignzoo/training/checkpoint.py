@@ -237,7 +237,10 @@ def _flatten(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, to
 
 
 def _leaves(state: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the values of a parameter's state; bitsandbytes keeps those of its blocks one level deeper."""
+    """Yield the values of a parameter's state.
+
+    bitsandbytes keeps those of its blocks one level deeper.
+    """
     for key, value in state.items():
         yield from _leaves(value) if isinstance(value, Mapping) else [(key, value)]
 

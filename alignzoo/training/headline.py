@@ -1,4 +1,4 @@
-"""The headline of a run: its figures before training and after, in words that fit its data."""
+"""The headline of a run: its figures before and after training, in words of its data."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class HeadlineFigure:
 
 
 def accuracy_of(objective: Objective, lengths: Mapping[str, Any]) -> dict[str, str]:
-    """Return what an accuracy of this run is of: `rows`, and `by`, the number that orders them.
+    """Return what an accuracy is of: `rows`, and `by`, the number that orders them.
 
     Args:
         objective: The run's objective. Its first term has the implicit reward.
@@ -59,7 +59,10 @@ def accuracy_of(objective: Objective, lengths: Mapping[str, Any]) -> dict[str, s
 
 
 def kind_of_rows(lengths: Mapping[str, Any]) -> str:
-    """Return `pairs`, `lists`, `labels` or `completions`, or `rows` for several kinds, by the names of completions."""
+    """Return the kind of rows, by the names of their completions.
+
+    It is `pairs`, `lists`, `labels` or `completions`, and `rows` for several kinds.
+    """
     names = set(lengths) - {"prompt"}
     kinds = {
         "pairs": "rejected" in names,
@@ -72,7 +75,10 @@ def kind_of_rows(lengths: Mapping[str, Any]) -> str:
 
 
 def with_start(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the figures of the last evaluation, and `KEY_before` of the first one; {} without any."""
+    """Return the figures of the last evaluation, and `KEY_before` of the first one.
+
+    Without any evaluation there are none.
+    """
     if not evaluations:
         return {}
     first, last = evaluations[0], evaluations[-1]
@@ -110,6 +116,9 @@ def headline(scores: Mapping[str, Any], of: Mapping[str, str]) -> list[HeadlineF
 
 
 def _by(scores: Mapping[str, Any]) -> str:
-    """Return what orders completions, from their figures: an implicit reward may be the log-prob itself."""
+    """Return what orders completions, from their figures.
+
+    An implicit reward may be the log-prob itself.
+    """
     reward, log_prob = (scores.get(f"chosen_{name}") for name in ("reward", "log_prob"))
     return LOG_PROB if reward is not None and reward == log_prob else IMPLICIT_REWARD

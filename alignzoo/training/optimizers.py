@@ -132,7 +132,7 @@ def _make(config: Optimizer, groups: Sequence[Group]) -> torch.optim.Optimizer:
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
-    """Muon for the hidden matrices and AdamW for the rest, with one state and one list of groups."""
+    """Muon for hidden matrices and AdamW for the rest, with one state and list of groups."""
 
     def __init__(self, config: Muon, groups: Sequence[Group]) -> None:
         hidden, rest = ([one.options for one in groups if one.hidden == kind] for kind in (True, False))
@@ -149,7 +149,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         self._share()
 
     def _share(self) -> None:
-        """Give both optimizers this one's state and groups, so that it is saved and restored as any other."""
+        """Give both optimizers this one's state and groups, which are saved and restored."""
         left = iter(self.param_groups)
         for part in self.parts:
             part.state, part.param_groups = self.state, list(islice(left, len(part.param_groups)))
@@ -172,6 +172,6 @@ def _matrices(model: nn.Module, parameters: Sequence[Tensor]) -> set[int]:
 
 
 def _hidden_matrices(model: nn.Module, parameters: Sequence[Tensor]) -> set[int]:
-    """Return the ids of the matrices of hidden layers: those below the head, with two dimensions."""
+    """Return the ids of the matrices of hidden layers: below the head, of two dimensions."""
     inside = {id(one) for one in getattr(model, "base_model", model).parameters()}
     return {id(one) for one in parameters if one.ndim == 2 and id(one) in inside} & _matrices(model, parameters)

@@ -155,7 +155,10 @@ def differences(table: Table) -> Figure | None:
 
 
 def spread(table: Table) -> Figure | None:
-    """Draw the accuracy of every configuration of every row, or what chose among them; None if it is unknown."""
+    """Draw the accuracy of every configuration of every row, or what chose among them.
+
+    Returns None if it is unknown.
+    """
     column = _spread_column(table)
     if column is None:
         return None
@@ -185,7 +188,10 @@ def spread(table: Table) -> Figure | None:
 
 
 def _spread_column(table: Table) -> Column | None:
-    """Return the accuracy, or the figure that chose among configurations unless it is a margin in several units."""
+    """Return the accuracy, or else the figure that chose among configurations.
+
+    It is None for a margin in several units.
+    """
     column = table.column("preference_accuracy") or table.column(table.select.key)
     points = [point for row in table.rows for point in row.points if point.done]
     several = len({point.reward_scale for point in points}) > 1
@@ -236,7 +242,7 @@ def _runs(point: Point, *columns: Column) -> Any:
 
 
 def _hover(axes: Any, x: float, y: float, words: str) -> None:
-    """Lay an invisible disc over a marker, which is easier to point at, and shows words on hover."""
+    """Lay an invisible disc over a marker, which is easier to point at and has the words."""
     axes.scatter(x, y, s=150, alpha=0, linewidths=0, zorder=4, gid=hover(words))
 
 

@@ -224,7 +224,7 @@ def _names(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[int, str]
 
 
 def _flatten(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, torch.Tensor]:
-    names, seen = _names(optimizer, model), set()
+    names, seen = _names(optimizer, model), set[int]()
     found: dict[str, torch.Tensor] = {}
     for i, state in optimizer.state_dict()["state"].items():
         for key, value in _leaves(state):

@@ -97,12 +97,12 @@ def headline(scores: Mapping[str, Any], of: Mapping[str, str]) -> list[HeadlineF
         of: What an accuracy is of: see `accuracy_of`. An unfinished run has no `by`.
     """
     by, n = of.get("by") or _by(scores), scores.get("n", 0)
-    found = []
+    found: list[HeadlineFigure] = []
 
     def add(key: str, label: str, about: str = "") -> None:
         if key in scores:
-            figures = (scores.get(f"{key}{end}") for end in ("", "_before", "_se"))
-            found.append(HeadlineFigure(key, label, *figures, about))
+            after, before, error = (scores.get(f"{key}{end}") for end in ("", "_before", "_se"))
+            found.append(HeadlineFigure(key, label, after, before, error, about))
 
     if "drawn" in scores:
         add("reward", "reward of held-out draws", f"{scores['drawn']:,.0f} prompts")

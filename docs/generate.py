@@ -32,16 +32,14 @@ from alignzoo.compare.spec import Comparison, Sampling
 from alignzoo.interfaces.data_source import DataSource
 from alignzoo.interfaces.model_source import Lora, ModelSource
 from alignzoo.recipe.critic import CriticConfig
+from alignzoo.recipe.optimizers import EVERY
 from alignzoo.recipe.peer_names import LOSSES, PEERS
 from alignzoo.recipe.rollout import Reward, RolloutConfig
 from alignzoo.recipe.schema import (
-    SGD,
-    AdamW,
     EvalConfig,
     FilterConfig,
     Recipe,
     RepliesConfig,
-    RMSprop,
     Schedule,
     TokensConfig,
     TrainConfig,
@@ -193,7 +191,7 @@ def keys() -> Iterator[str]:
     yield from table("Top level", "", Recipe)
     yield from table("Tokens", "tokens.", TokensConfig)
     yield from table("Train", "train.", TrainConfig)
-    for optimizer in (AdamW, RMSprop, SGD):
+    for optimizer in EVERY:
         yield from table(f"Optimizer {optimizer.model_fields['name'].default}", "train.optimizer.", optimizer)
     yield from table("Schedule", "train.schedule.", Schedule)
     yield from table("Filter", "filter.", FilterConfig)

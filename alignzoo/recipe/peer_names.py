@@ -14,6 +14,7 @@ class Peer(NamedTuple):
 
 _BATCH = "rows of one optimizer step, over all devices and accumulated passes: the product of the three"
 _LOSS = "`alignzoo list objectives` has the names"
+_OPTIMIZER = "adamw, adamw_8bit, lion, lion_8bit, muon, rmsprop or sgd"
 _BF16 = "`bfloat16`; `model.dtype` is the data type of the weights"
 _LORA = "for example {r: 16, alpha: 32}"
 _CACHED = "the reference's log-probs are computed once and cached, always"
@@ -24,8 +25,8 @@ PEERS: dict[str, Peer] = {
     # Names of transformers' TrainingArguments, which TRL, LLaMA-Factory and in part Axolotl use.
     "learning_rate": Peer("train.optimizer.learning_rate"),
     "lr": Peer("train.optimizer.learning_rate"),
-    "optim": Peer("train.optimizer.name", "adamw, rmsprop or sgd"),
-    "optimizer": Peer("train.optimizer.name", "adamw, rmsprop or sgd"),
+    "optim": Peer("train.optimizer.name", _OPTIMIZER),
+    "optimizer": Peer("train.optimizer.name", _OPTIMIZER),
     "weight_decay": Peer("train.optimizer.weight_decay"),
     "adam_beta1": Peer("train.optimizer.betas", "[0.9, 0.999]"),
     "adam_beta2": Peer("train.optimizer.betas", "[0.9, 0.999]"),
@@ -33,7 +34,7 @@ PEERS: dict[str, Peer] = {
     "lr_scheduler_type": Peer("train.schedule.name"),
     "lr_scheduler": Peer("train.schedule.name"),
     "warmup_steps": Peer("train.schedule.warmup_steps"),
-    "warmup_ratio": Peer("train.schedule.warmup_steps", "a number of steps"),
+    "warmup_ratio": Peer("train.schedule.warmup_ratio"),
     "per_device_train_batch_size": Peer("train.batch_size", _BATCH),
     "gradient_accumulation_steps": Peer("train.batch_size", f"{_BATCH}; `train.micro_batch_tokens` limits one pass"),
     "micro_batch_size": Peer("train.batch_size", f"{_BATCH}; `train.micro_batch_tokens` limits one pass"),

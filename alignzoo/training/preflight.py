@@ -27,6 +27,7 @@ from alignzoo.recipe.resolved import Resolved
 from alignzoo.recipe.schema import Recipe
 from alignzoo.training.critic import critic_adapter_run
 from alignzoo.training.log_lines import log_interval
+from alignzoo.training.optimizers import check_optimizer
 
 FIRST_ROWS = 20
 """Rows that are read before a run to see which columns there are."""
@@ -50,6 +51,7 @@ def preflight(resolved: Resolved) -> None:
         with _at("eval.judges", f"rollout.rewards.{n}"):
             reward.judge.ready()
     check_adapters_available(recipe.model)
+    check_optimizer(recipe.train.optimizer)
     _check_model_folder(recipe.model)
     if recipe.model.lora is not None:
         critic_adapter_run(resolved)

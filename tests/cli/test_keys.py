@@ -12,6 +12,8 @@ from alignzoo.cli.keys import explain
 from alignzoo.core.errors import UserError
 from alignzoo.recipe.schema import Recipe, TrainConfig
 
+OPTIMIZERS = ["adamw", "adamw_8bit", "lion", "lion_8bit", "muon", "rmsprop", "sgd"]
+
 
 def test_a_key_has_its_type_bounds_default_and_description():
     (entry,) = explain("train.batch_size")
@@ -26,14 +28,14 @@ def test_a_section_has_its_keys_and_a_choice_those_of_each_option():
     assert [one["name"] for one in train["keys"]] == list(TrainConfig.model_fields)
     first, *options = explain("train.optimizer")
     assert (first["required"], first["keys"]) == (True, [])
-    assert [one["of"] for one in options] == ["adamw", "rmsprop", "sgd"]
+    assert [one["of"] for one in options] == OPTIMIZERS
     assert "betas" in [key["name"] for key in options[0]["keys"]]
     assert "betas" not in [key["name"] for key in options[2]["keys"]]
 
 
 def test_a_field_of_components_is_told_once_for_all_that_describe_it_alike():
     (rate,) = explain("train.optimizer.learning_rate")
-    assert (rate["of"], rate["bounds"], rate["required"]) == ("adamw, rmsprop, sgd", "> 0", True)
+    assert (rate["of"], rate["bounds"], rate["required"]) == (", ".join(OPTIMIZERS), "> 0", True)
     assert {of for entry in explain("objective.beta") for of in entry["of"].split(", ")} == {"cdpo", "dpo", "ipo"}
 
 

@@ -19,12 +19,12 @@ from alignzoo.data.tokenize import TokenizedRows, tokenize
 from alignzoo.models.adapters import is_adapter
 from alignzoo.models.generation import generate_replies
 from alignzoo.models.tokenizers import decode, pretrained_tokenizer
-from alignzoo.recipe.load import load_recipe
 from alignzoo.recipe.resolved import Resolved
 from alignzoo.recipe.schema import Recipe
 from alignzoo.training.policy import device_of, open_scorer
 from alignzoo.training.run import start_weights
 from alignzoo.training.run_folder import RunFolder
+from alignzoo.training.runs import load_finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +88,7 @@ def open_run(run: Path) -> tuple[RunFolder, Resolved, PreTrainedTokenizerBase]:
     Raises:
         UserError: The run is not finished, or trains a reward model.
     """
-    folder, resolved = RunFolder(run), load_recipe(run)
-    if folder.summary() is None:
-        raise UserError("the run is not finished", where=str(run), hint="finish it with `alignzoo run`")
+    folder, resolved = RunFolder(run), load_finished(run)
     if resolved.recipe.objective.head == "scalar":
         raise UserError("a reward model writes no replies", where=str(run), expected="a run of a language model")
     return folder, resolved, pretrained_tokenizer(str(folder.policy), None, resolved.recipe.model.runs_code)

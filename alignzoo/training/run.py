@@ -25,8 +25,8 @@ from alignzoo.models.compile import compiled_layers, disable_tf32
 from alignzoo.models.fingerprint import weights_fingerprint
 from alignzoo.models.loading import use_gradient_checkpointing
 from alignzoo.recipe.load import load_recipe
-from alignzoo.recipe.needs import judges_of
-from alignzoo.recipe.resolved import REFERENCE, Resolved
+from alignzoo.recipe.needs import judges_of, runs_named
+from alignzoo.recipe.resolved import REFERENCE, START, Resolved
 from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.adapt import adapt, export_policy
@@ -92,8 +92,11 @@ def run(
 def folder_of(resolved: Resolved) -> RunFolder:
     """Return the run folder of a recipe, named by the recipe and its fingerprint.
 
-    The same recipe, data and start always have the same folder.
+    The same recipe, data and start always have the same folder. A finished run that was opened as one stays where it
+    is.
     """
+    if resolved.folder is not None:
+        return RunFolder(resolved.folder)
     return RunFolder(runs_root() / f"{resolved.recipe.name}-{resolved.fingerprint[:8]}")
 
 
@@ -145,15 +148,31 @@ def start_weights(resolved: Resolved, screen: Screen) -> Path | None:
     """Return the policy folder, with full weights, of the run that a recipe starts from.
 
     It is None if there is no such run.
+
+    Raises:
+        UserError: The run was removed.
     """
+    _check_there(resolved, START)
     return full_weights_policy(folder_of(resolved.start), screen) if resolved.start else None
 
 
 def reference_weights(resolved: Resolved, screen: Screen) -> dict[str, Path]:
     """Return the policy folder, with full weights, of every named reference that is a run."""
     keys = {name: REFERENCE.format(name) for name in resolved.recipe.references}
+    for key in keys.values():
+        _check_there(resolved, key)
     runs = {name: resolved.needs[key] for name, key in keys.items() if key in resolved.needs}
     return {name: full_weights_policy(folder_of(run), screen) for name, run in runs.items()}
+
+
+def _check_there(resolved: Resolved, key: str) -> None:
+    """Raise UserError if a run that a finished run needs was removed."""
+    named = runs_named(resolved.recipe).get(key)
+    if named and key not in resolved.needs:
+        raise UserError(
+            f"{key}: the run was removed, and its weights are needed", where=named,
+            hint="run its recipe again; it comes back under the same name",
+        )  # fmt: skip
 
 
 def critic_weights(resolved: Resolved, screen: Screen) -> Path | None:
@@ -166,6 +185,7 @@ def open_judges(resolved: Resolved, screen: Screen) -> None:
     """Give the judges of a recipe the runs that they need, which are finished."""
     for at, judge in judges_of(resolved.recipe).items():
         for field in judge.needs_runs:
+            _check_there(resolved, f"{at}.{field}")
             if (run := resolved.needs.get(f"{at}.{field}")) is not None:
                 judge.open_run(full_weights_policy(folder_of(run), screen))
 

@@ -166,13 +166,16 @@ def reference_weights(resolved: Resolved, screen: Screen) -> dict[str, Path]:
 
 
 def _check_there(resolved: Resolved, key: str) -> None:
-    """Raise UserError if a run that a finished run needs was removed."""
-    named = runs_named(resolved.recipe).get(key)
-    if named and key not in resolved.needs:
+    """Raise UserError if the run at a key is not finished, or a finished run needs one that was removed."""
+    named, need = runs_named(resolved.recipe).get(key), resolved.needs.get(key)
+    if named and need is None:
         raise UserError(
             f"{key}: the run was removed, and its weights are needed", where=named,
             hint="run its recipe again; it comes back under the same name",
         )  # fmt: skip
+    if need is not None and folder_of(need).summary() is None:
+        raise UserError(f"{key}: the run of {need.recipe.name} is not finished", where=named or "",
+                        hint=f"alignzoo run {need.path} makes it")  # fmt: skip
 
 
 def critic_weights(resolved: Resolved, screen: Screen) -> Path | None:
@@ -181,9 +184,10 @@ def critic_weights(resolved: Resolved, screen: Screen) -> Path | None:
     return full_weights_policy(folder_of(run), screen) if run else None
 
 
-def open_judges(resolved: Resolved, screen: Screen) -> None:
-    """Give the judges of a recipe the runs that they need, which are finished."""
-    for at, judge in judges_of(resolved.recipe).items():
+def open_judges(resolved: Resolved, screen: Screen, below: str = "") -> None:
+    """Give the judges of a recipe, or of a section of it, the runs that they need, which are finished."""
+    judges = {at: judge for at, judge in judges_of(resolved.recipe).items() if at.startswith(below)}
+    for at, judge in judges.items():
         for field in judge.needs_runs:
             _check_there(resolved, f"{at}.{field}")
             if (run := resolved.needs.get(f"{at}.{field}")) is not None:

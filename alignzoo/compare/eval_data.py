@@ -1,4 +1,4 @@
-"""Evaluation sets that the command line names: data files, data sources, and fragments of recipes."""
+"""Evaluation sets that the command line names: data files, sources, parts of recipes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,10 @@ def _sets_of(word: str) -> dict[str, dict[str, Any]]:
 
 
 def _of_recipe(word: str) -> dict[str, dict[str, Any]]:
-    """Return the sets of a recipe or a part of one: its data without fields of training, and its evaluation sets."""
+    """Return the sets of a recipe or of a part of one: its data, and its evaluation sets.
+
+    Fields of the data that describe training rows are left out.
+    """
     node = read_with_bases(find_recipe(word))
     sets: dict[str, dict[str, Any]] = {}
     if (data := node.value.get("data")) is not None:

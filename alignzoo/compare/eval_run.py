@@ -1,4 +1,4 @@
-"""Evaluate a finished run without training: figures with intervals on any rows, replies, judges."""
+"""Evaluate a finished run without training: figures with intervals, replies, judges."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def column_of(name: str) -> Column:
 def figure_of(
     column: Column, values: Numbers, groups: NDArray[Any], weights: Numbers | None = None
 ) -> dict[str, Any] | None:
-    """Return the mean of a figure over rows and its 95% interval, as JSON values; None without a number."""
+    """Return the mean of a figure over rows and its 95% interval; None without a number."""
     known = np.isfinite(values)
     if not known.any():
         return None

@@ -130,9 +130,9 @@ def count_kinds(builder: BatchBuilder, batch: ScoredBatch) -> tuple[NDArray[np.f
 
 
 def implicit_rewards(objective: Objective, scored: Scored) -> tuple[Tensor, Tensor]:
-    """Return float64 rewards of completions, and their rounding errors. A reward that is not finite is nan.
+    """Return float64 rewards of completions, and their rounding errors.
 
-    The rounding error of a reward is made of that of its log-prob and of its own last bits.
+    A reward that is not finite is nan. Its rounding error is made of that of its log-prob and of its own last bits.
     """
     with attribute_errors(f"the implicit reward of {objective.name}", objective):
         reward = objective.implicit_reward(scored).double()

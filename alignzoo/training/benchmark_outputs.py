@@ -42,7 +42,7 @@ class Questions(Records):
 def benchmark_text(
     run: Path, prompts: Path, settings: Drawing, benchmark: Benchmark, screen: Screen
 ) -> tuple[str, int]:
-    """Reply to a benchmark's prompts; return the text of the file that it reads, and the number of replies.
+    """Return the text of the file that a benchmark reads, and the number of replies in it.
 
     Prompts are a user's messages: rendered by the chat template, or without one as a dialogue, as `alignzoo chat` does.
     The model is called by the name of the run's folder.

@@ -150,7 +150,10 @@ def _read(
     resolved: Resolved, source: Files, tokenizer: PreTrainedTokenizerBase, folder: RunFolder, screen: Screen,
     as_dialogue: bool,
 ) -> tuple[TokenizedRows, dict[str, str]]:  # fmt: skip
-    """Return the prompts of a file in the run's tokens, and id -> last message; report what was skipped."""
+    """Return the prompts of a file in the run's tokens, and id -> last message.
+
+    What was skipped is reported.
+    """
     recipe, path = resolved.recipe, source.path
     reader = RowReader(source, evaluation=True)
     try:

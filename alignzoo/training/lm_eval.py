@@ -14,7 +14,7 @@ from alignzoo.training.generate import load_model, open_run
 
 
 def run_tasks(run: Path, tasks: Sequence[str], options: Mapping[str, Any], screen: Screen) -> dict[str, Any]:
-    """Return what `lm_eval.simple_evaluate` reports of a run on tasks, as JSON values, without samples.
+    """Return what `lm_eval.simple_evaluate` reports of a run on tasks, without samples.
 
     Args:
         run: The run folder.

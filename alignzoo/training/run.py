@@ -166,7 +166,7 @@ def reference_weights(resolved: Resolved, screen: Screen) -> dict[str, Path]:
 
 
 def _check_there(resolved: Resolved, key: str) -> None:
-    """Raise UserError if the run at a key is not finished, or a finished run needs one that was removed."""
+    """Raise UserError if the run that a key names was removed, or is not finished."""
     named, need = runs_named(resolved.recipe).get(key), resolved.needs.get(key)
     if named and need is None:
         raise UserError(
@@ -185,7 +185,7 @@ def critic_weights(resolved: Resolved, screen: Screen) -> Path | None:
 
 
 def open_judges(resolved: Resolved, screen: Screen, below: str = "") -> None:
-    """Give the judges of a recipe, or of a section of it, the runs that they need, which are finished."""
+    """Give the judges of a recipe, or of a section of it, the finished runs that they need."""
     judges = {at: judge for at, judge in judges_of(resolved.recipe).items() if at.startswith(below)}
     for at, judge in judges.items():
         for field in judge.needs_runs:

@@ -115,7 +115,7 @@ def load_finished(folder: Path, overrides: Mapping[str, Any] | Sequence[str] = (
 
 
 def _in_place(resolved: Resolved) -> Resolved:
-    """Return a recipe whose needed runs stay in the folders that hold their recipes, where those are finished."""
+    """Return a recipe whose finished runs stay in the folders that hold their recipes."""
     needs = {key: _in_place(need) for key, need in resolved.needs.items()}
     folder = resolved.path.parent if _is_finished(resolved.path) else None
     return replace(resolved, needs=needs, folder=folder)

@@ -18,8 +18,9 @@ def run_tasks(run: Path, tasks: Sequence[str], options: Mapping[str, Any], scree
 
     Args:
         run: The run folder.
-        tasks: Names of tasks or groups, or paths of task files.
-        options: Further arguments of `simple_evaluate`, such as `num_fewshot`, `limit` or `batch_size`.
+        tasks: Names of tasks or groups.
+        options: Further arguments of `simple_evaluate`, such as `num_fewshot`, `limit` or `batch_size`, and
+            `include_path`, a folder with task files.
         screen: Shows progress.
 
     Raises:
@@ -37,6 +38,10 @@ def run_tasks(run: Path, tasks: Sequence[str], options: Mapping[str, Any], scree
     folder, resolved, tokenizer = open_run(run)
     model = load_model(folder, resolved, tokenizer, screen)
     options = dict(options)
+    if "include_path" in options:
+        from lm_eval.tasks import TaskManager
+
+        options["task_manager"] = TaskManager(include_path=options.pop("include_path"))
     harness = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=options.pop("batch_size", 1))
     try:
         found = lm_eval.simple_evaluate(model=harness, tasks=list(tasks), log_samples=False, **options)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,10 +80,8 @@ def ties_parts(rows: Sequence[Rated]) -> dict[str, float]:
     smaller = np.minimum(gap, easy)
     with np.errstate(divide="ignore", invalid="ignore"):
         margin = np.nan_to_num(np.tanh(smaller / spread - 1), nan=0.0)
-    found = {f"{kind}_accuracy": [one.gap > 0 for one in kinds[kind].values()] for kind in (TIED, REF)}
-    parts: Mapping[str, Sequence[bool] | NDArray[np.generic]] = found | {
-        "preferred": gap > spread, "preferred_hard": smaller > spread, "margin": margin,
-    }  # fmt: skip
+    found = {f"{kind}_accuracy": np.array([one.gap > 0 for one in kinds[kind].values()]) for kind in (TIED, REF)}
+    parts = found | {"preferred": gap > spread, "preferred_hard": smaller > spread, "margin": margin}
     return {name: float(np.mean(values)) if len(values) else 0.0 for name, values in parts.items()}
 
 

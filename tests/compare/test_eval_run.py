@@ -146,6 +146,31 @@ def test_other_rows_metrics_judges_and_replies(at, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_reward_model_of_another_run_judges_the_replies(at):
+    root, folder, rm = at
+    report = evaluated(
+        folder, "--judge", f"{{name: reward_model, from: {rm}}}", "--prompts", "2", "-o", root / "judged.json"
+    )
+    found = report["sets"]["held_out"]
+    tokenizer = AutoTokenizer.from_pretrained(rm / "policy")
+    model = AutoModelForSequenceClassification.from_pretrained(rm / "policy", num_labels=1)
+    for line in found["replies"]:
+        ids = [*tokenizer(f"{line['prompt']} {line['reply'].strip()}")["input_ids"], tokenizer.eos_token_id]
+        with torch.no_grad():
+            score = float(model(torch.tensor([ids])).logits[0, 0])
+        assert line["judges"]["reward_model"]["reward"] == pytest.approx(score, abs=1e-4)
+    assert found["judges"]["reward_model"]["reward"]["n"] == 2
+    (root / "later.yaml").write_text(f"extends: {root / 'rm.yaml'}\nseed: 7\n")
+    with pytest.raises(UserError, match="is not finished") as error:
+        CliRunner().invoke(
+            cli,
+            ["eval", str(folder), "--judge", f"{{name: reward_model, from: {root / 'later.yaml'}}}"],
+            catch_exceptions=False,
+        )
+    assert "alignzoo run" in error.value.problems[0].hint
+
+
+@pytest.mark.slow
 def test_a_mistake_is_a_sentence(at, tmp_path):
     root, folder, rm = at
     for options, said in (

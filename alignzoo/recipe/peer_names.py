@@ -119,6 +119,51 @@ PEERS: dict[str, Peer] = {
 """Key of TRL, Axolotl or LLaMA-Factory -> ours, where the words or the places differ."""
 
 
+_ONLINE = "with a section `rollout`"
+
+LOSSES: dict[str, Peer] = {
+    "loss_type: sigmoid": Peer("dpo"),
+    "loss_type: hinge": Peer("rso_hinge", "with log-ratios; SLiC-HF's own hinge is `slic_hf`"),
+    "loss_type: ipo": Peer("ipo", "`log_ratio: mean` is TRL's; the default sums over tokens, as the paper does"),
+    "loss_type: exo_pair": Peer("exo_pair"),
+    "loss_type: nca_pair": Peer("nca_pair"),
+    "loss_type: robust": Peer("robust_dpo"),
+    "loss_type: bco_pair": Peer("bco_pair"),
+    "loss_type: sppo_hard": Peer("sppo_hard"),
+    "loss_type: aot": Peer("aot"),
+    "loss_type: aot_unpaired": Peer("aot_unpaired"),
+    "loss_type: apo_zero": Peer("apo_zero"),
+    "loss_type: apo_down": Peer("apo_down"),
+    "loss_type: discopop": Peer("discopop"),
+    "loss_type: sigmoid_norm": Peer("ln_dpo"),
+    "loss_type: sft": Peer("sft", "as a term: [{name: dpo}, {name: sft, weight: 0.2}]"),
+    "loss_type: simpo": Peer("simpo", "`gamma` is `simpo_gamma`"),
+    "loss_type: alphapo": Peer("alpha_po"),
+    "loss_type: kto": Peer("kto"),
+    "loss_type: apo_zero_unpaired": Peer("apo_zero_unpaired"),
+    "rl: dpo, pref_loss: sigmoid": Peer("dpo"),
+    "rl: orpo, pref_loss: orpo": Peer("orpo"),
+    "rl: simpo, pref_loss: simpo": Peer("simpo"),
+    "rl: kto": Peer("kto"),
+    "SFTTrainer": Peer("sft"),
+    "DPOTrainer": Peer("dpo", "and the other objectives on pairs"),
+    "CPOTrainer": Peer("cpo", "its mean over tokens is `alpha: 0` and a term `sft`"),
+    "ORPOTrainer": Peer("orpo"),
+    "KTOTrainer": Peer("kto"),
+    "BCOTrainer": Peer("bco"),
+    "RewardTrainer": Peer("bradley_terry"),
+    "PRMTrainer": Peer("process_reward", "`data: {format: steps}`"),
+    "GKDTrainer": Peer("gkd", "`references.reference` is the teacher"),
+    "OnlineDPOTrainer": Peer("dpo", _ONLINE),
+    "XPOTrainer": Peer("xpo", _ONLINE),
+    "NashMDTrainer": Peer("nash_md", _ONLINE),
+    "PPOTrainer": Peer("ppo", _ONLINE),
+    "RLOOTrainer": Peer("rloo", _ONLINE),
+    "GRPOTrainer": Peer("grpo", _ONLINE),
+}
+"""Loss or trainer of TRL, Axolotl (`rl`) or LLaMA-Factory (`pref_loss`) -> our objective."""
+
+
 def peer_of(key: str, at: str) -> Peer | None:
     """Return what another trainer's key is called here, or None.
 

@@ -31,7 +31,7 @@ from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.adapt import adapt, export_policy
 from alignzoo.training.announce import announce, ties_line
-from alignzoo.training.critic import critic_run, open_critic
+from alignzoo.training.critic import critic_adapter_run, critic_run, open_critic
 from alignzoo.training.export import full_weights_policy
 from alignzoo.training.job import Job
 from alignzoo.training.loop import Training, watch_steps
@@ -152,21 +152,18 @@ def start_weights(resolved: Resolved, screen: Screen) -> Path | None:
     Raises:
         UserError: The run was removed.
     """
-    _check_there(resolved, START)
-    return full_weights_policy(folder_of(resolved.start), screen) if resolved.start else None
+    run = _needed(resolved, START)
+    return full_weights_policy(folder_of(run), screen) if run else None
 
 
 def reference_weights(resolved: Resolved, screen: Screen) -> dict[str, Path]:
     """Return the policy folder, with full weights, of every named reference that is a run."""
-    keys = {name: REFERENCE.format(name) for name in resolved.recipe.references}
-    for key in keys.values():
-        _check_there(resolved, key)
-    runs = {name: resolved.needs[key] for name, key in keys.items() if key in resolved.needs}
-    return {name: full_weights_policy(folder_of(run), screen) for name, run in runs.items()}
+    runs = {name: _needed(resolved, REFERENCE.format(name)) for name in resolved.recipe.references}
+    return {name: full_weights_policy(folder_of(run), screen) for name, run in runs.items() if run}
 
 
-def _check_there(resolved: Resolved, key: str) -> None:
-    """Raise UserError if the run that a key names was removed, or is not finished."""
+def _needed(resolved: Resolved, key: str) -> Resolved | None:
+    """Return the run at a key. Raises UserError if it was removed, or is not finished."""
     named, need = runs_named(resolved.recipe).get(key), resolved.needs.get(key)
     if named and need is None:
         raise UserError(
@@ -176,21 +173,26 @@ def _check_there(resolved: Resolved, key: str) -> None:
     if need is not None and folder_of(need).summary() is None:
         raise UserError(f"{key}: the run of {need.recipe.name} is not finished", where=named or "",
                         hint=f"alignzoo run {need.path} makes it")  # fmt: skip
+    return need
 
 
 def critic_weights(resolved: Resolved, screen: Screen) -> Path | None:
-    """Return the full weights' folder of the run that the critic starts from, if any."""
+    """Return the folder of weights that the critic starts from, if they are a run's.
+
+    It is that of an adapter where the policy has one, else that of full weights.
+    """
+    if resolved.recipe.model.lora is not None:
+        run = critic_adapter_run(resolved)
+        return folder_of(run).policy if run else None
     run = critic_run(resolved)
     return full_weights_policy(folder_of(run), screen) if run else None
 
 
 def open_judges(resolved: Resolved, screen: Screen, below: str = "") -> None:
     """Give the judges of a recipe, or of a section of it, the finished runs that they need."""
-    judges = {at: judge for at, judge in judges_of(resolved.recipe).items() if at.startswith(below)}
-    for at, judge in judges.items():
-        for field in judge.needs_runs:
-            _check_there(resolved, f"{at}.{field}")
-            if (run := resolved.needs.get(f"{at}.{field}")) is not None:
+    for at, judge in judges_of(resolved.recipe).items():
+        for field in judge.needs_runs if at.startswith(below) else ():
+            if (run := _needed(resolved, f"{at}.{field}")) is not None:
                 judge.open_run(full_weights_policy(folder_of(run), screen))
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import click
 
-LEAST_TEMPERATURE, LEAST_TOP_P = 1e-3, 1e-6
-"""Bounds of draws, as those of a recipe's rollout. Below them the probabilities are rounded to nothing."""
+from alignzoo.recipe.sampling import LEAST_TOP_P, check_temperature
 
 
 def recipe_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -30,10 +28,10 @@ class Temperature(click.FloatRange):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the temperature, or end with a usage error."""
-        number: float = click.FLOAT.convert(value, param, ctx)
-        if not (number == 0 or LEAST_TEMPERATURE <= number < math.inf):
-            self.fail(f"{value} is neither 0 nor a number of at least {LEAST_TEMPERATURE}.", param, ctx)
-        return number
+        try:
+            return check_temperature(click.FLOAT.convert(value, param, ctx))
+        except ValueError as error:
+            self.fail(f"{error}.", param, ctx)
 
 
 class TopP(click.FloatRange):
@@ -65,3 +63,14 @@ def drawing_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):  # fmt: skip
         command = option(command)
     return command
+
+
+def value_of(text: str) -> Any:
+    """Parse a YAML value: a number, a word, {name: ...}."""
+    from alignzoo.core.errors import UserError
+    from alignzoo.recipe.parse import COMMAND_LINE, parse
+
+    node = parse(f"value: {text}", COMMAND_LINE)
+    if node is None or node.value["value"].value is None:
+        raise UserError(f"'{text}' is not a value", where=COMMAND_LINE)
+    return node.value["value"].plain()

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from alignzoo.cli.arguments import value_of
+
 if TYPE_CHECKING:
     from alignzoo.compare.plan import Plan
     from alignzoo.compare.spec import Comparison
@@ -102,7 +104,7 @@ def _comparison(recipes: tuple[str, ...], options: dict[str, Any]) -> tuple[Comp
         if key in chosen:
             chosen[key] = dict(_values(word, f"--{key}") for word in chosen[key])
     if "judges" in chosen:
-        chosen["judges"] = [_value(word) for word in chosen["judges"]]
+        chosen["judges"] = [value_of(word) for word in chosen["judges"]]
     samples = {key: chosen.pop(key) for key in ("prompts", "tokens", "temperature") if key in chosen}
     node = Node({}, Origin(COMMAND_LINE))
     base: dict[str, Any] = {"recipes": recipes}
@@ -119,18 +121,7 @@ def _values(word: str, option: str) -> tuple[str, list[Any]]:
     key, equals, values = word.partition("=")
     if not equals or not key or not values.strip():
         raise UserError(f"{option} {word}: no values", expected=f"{option} objective.beta=0.05,0.1,0.5")
-    return key, [_value(part.strip()) for part in values.split(",")]
-
-
-def _value(text: str) -> Any:
-    """Parse a YAML value: a number, a word, {name: ...}."""
-    from alignzoo.core.errors import UserError
-    from alignzoo.recipe.parse import COMMAND_LINE, parse
-
-    node = parse(f"value: {text}", COMMAND_LINE)
-    if node is None or node.value["value"].value is None:
-        raise UserError(f"'{text}' is not a value", where=COMMAND_LINE)
-    return node.value["value"].plain()
+    return key, [value_of(part.strip()) for part in values.split(",")]
 
 
 def _check_names(plan: Plan) -> None:

@@ -25,7 +25,7 @@ def command(names: tuple[str, ...], output: Path, columns: int) -> None:
     The figure has a panel for each OBJECTIVE, or for all objectives by family.
     """
     from alignzoo.core.errors import UserError
-    from alignzoo.core.files import as_output
+    from alignzoo.core.files import as_output, check_output
     from alignzoo.registry.lookup import registry
 
     if output.suffix not in SUFFIXES:
@@ -34,6 +34,7 @@ def command(names: tuple[str, ...], output: Path, columns: int) -> None:
             where=str(output),
             expected=f"a name that ends in {', '.join(SUFFIXES)}",
         )
+    check_output(output)
     from alignzoo.report.loss_curves import shape_of
     from alignzoo.report.objective_plots import write_zoo
 

@@ -16,11 +16,13 @@ import click
 def command(run: Path, step: int | None, prompts: int, as_json: bool) -> None:
     """Print the draws that a step learned from, with rewards and advantages.
 
-    RUN is the folder of the run.
+    RUN is a run folder, its name in the folder of runs, or a recipe.
     """
     from alignzoo.rollouts.browse import replies_of, rollout_of
     from alignzoo.training.records import Line, read_lines
+    from alignzoo.training.runs import folder_named
 
+    run = folder_named(run)
     number, figures = rollout_of(read_lines(run / "metrics.jsonl", Line), step, run)
     replies = replies_of(run, number)
     if as_json:

@@ -17,17 +17,19 @@ from alignzoo.core.distributed import launch
 def command(recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], output: Path, split: str) -> None:
     """Write one JSON line per row, and train RECIPE first where its run is not finished.
 
+    RECIPE is a recipe, a run folder, or its name in the folder of runs.
+
     A line has token ids and counts and, for chosen and rejected, summed and per-token log-probs (natural logarithm)
     under the trained policy and the reference that it started from.
     """
     from alignzoo.core.console import Screen
     from alignzoo.core.distributed.process_group import together
     from alignzoo.core.files import check_output
-    from alignzoo.recipe.load import load_recipe
     from alignzoo.training.row_scores import write_scores
+    from alignzoo.training.runs import load_recipe_or_run
 
     with together():  # one process reports an error
-        resolved = load_recipe(recipe, overrides, overlays)
+        resolved = load_recipe_or_run(recipe, overrides, overlays)
         if launch.rank() == 0:
             check_output(output)
     rows = write_scores(resolved, output, split, Screen())

@@ -13,9 +13,9 @@ from alignzoo.compare.plan import compared_data, flat, start_of
 from alignzoo.compare.results import RunRecord, read_results
 from alignzoo.core.artifacts import read_verified
 from alignzoo.core.errors import UserError, nearest
-from alignzoo.recipe.load import load_recipe
 from alignzoo.recipe.resolved import Resolved
 from alignzoo.training.run_folder import RunFolder
+from alignzoo.training.runs import load_finished
 
 ALIKE = ("versions", "machine", "samples")
 """Keys of the description that are kept if all comparisons agree."""
@@ -126,7 +126,7 @@ def _finished(folder: Path) -> tuple[Resolved, dict[str, Any]]:
     summary = RunFolder(folder).summary()
     if summary is None:
         raise UserError("this run has not finished", where=str(folder))
-    return load_recipe(folder / "recipe.yaml"), summary
+    return load_finished(folder), summary
 
 
 def _merged(sources: Sequence[_Source]) -> list[RunRecord]:

@@ -16,7 +16,8 @@ from alignzoo.core.dotted import dotted_items
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.data.splits import holds_out, places
 from alignzoo.recipe.load import load_recipe
-from alignzoo.recipe.resolved import REFERENCE, Resolved, digest
+from alignzoo.recipe.needs import runs_named
+from alignzoo.recipe.resolved import REFERENCE, START, Resolved, digest
 
 MOST_RUNS = 10_000
 """Rows of a table, and runs of a comparison: each is a recipe to read before the first run."""
@@ -115,8 +116,14 @@ def compared_data(resolved: Resolved) -> str:
 
 
 def start_of(resolved: Resolved) -> str | None:
-    """Return the fingerprint of the run that a recipe starts from, or None."""
-    return resolved.start.fingerprint if resolved.start else None
+    """Return the fingerprint of the run that a recipe starts from, or None.
+
+    Of a run that was removed it is the folder's name.
+    """
+    if resolved.start:
+        return resolved.start.fingerprint
+    named = runs_named(resolved.recipe).get(START)
+    return Path(named).parent.name if named else None
 
 
 def make_plan(comparison: Comparison) -> Plan:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from alignzoo.recipe.merge import resolve_paths
 from alignzoo.recipe.parse import COMMAND_LINE, Node, Origin, from_value, read_file
 from alignzoo.recipe.problems import Problems
 from alignzoo.recipe.pydantic_errors import problems_of
+from alignzoo.recipe.sampling import check_temperature
 from alignzoo.recipe.secrets import refuse_secrets
 from alignzoo.registry.lookup import registry
 
@@ -39,9 +39,7 @@ class Sampling(Strict):
     @field_validator("temperature")
     @classmethod
     def _divides_logits(cls, value: float) -> float:
-        if 0 < value < 1e-3 or not math.isfinite(value):  # the logits overflow
-            raise ValueError(f"{value} is neither 0 nor a number of at least 0.001")
-        return value
+        return check_temperature(value)
 
 
 class Comparison(Strict):

@@ -170,7 +170,7 @@ def check_output(path: Path) -> None:
             with suppress(FileNotFoundError):
                 regular = stat.S_ISREG(path.lstat().st_mode)
     except NotWritten as error:
-        raise UserError(str(error), expected="a file that can be written") from None
+        raise UserError(str(error), where=str(path), expected="a file that can be written") from None
     if not regular:
         raise UserError("not a regular file, and it would be replaced", where=str(path), expected="the name of a file")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from alignzoo.evaluation.aggregate import mean, standard_error
 from alignzoo.evaluation.area import pseudovalues
 from alignzoo.evaluation.row_metrics import count_kinds, row_metrics
 from alignzoo.interfaces.metric import Metric
+from alignzoo.interfaces.objective import Objective
 from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.microbatches import in_micro_batches
 from alignzoo.scoring.scored_batch import ScoredBatch, concat_scored
@@ -84,18 +85,47 @@ def evaluate(
     result = {"n": len(builder.trees), "loss": 0.0}
     for n, (share, term) in enumerate(objective.terms):
         loss = weight = 0.0
-        for loss_input in builder.examples(batch, term, states[n] if states else term.initial_state()):
-            with attribute_errors(f"the loss of {term.name} on held-out rows", term):
-                losses = term.loss(loss_input.example)
-                builder.check_losses("held-out rows: ", term.name, losses, loss_input, batch)
-                loss += float(losses.double().sum())
-                weight += float(term.weight(loss_input.example).double().sum())
+        for _, losses, weights in term_losses(builder, batch, term, states[n] if states else term.initial_state()):
+            loss += float(losses.sum())
+            weight += float(weights.sum())
         result["loss"] += share * loss / weight if weight else 0.0  # no held-out row has data for the term
     for metric in builder.metrics:
         values, _ = by_example(metric, builder, batch, screen, strict=at_start)
         if len(values):
             result |= {metric.name: float(values.mean()), f"{metric.name}_se": standard_error(values)}
     return result | _figures(builder, batch)
+
+
+def term_losses(
+    builder: BatchBuilder, batch: ScoredBatch, term: Objective, state: Mapping[str, float]
+) -> Iterator[tuple[NDArray[np.int64], Tensor, Tensor]]:
+    """Yield the row, the loss and the weight of each example of a term, in float64.
+
+    The loss of the term is the sum of the losses over the sum of the weights.
+    """
+    for loss_input in builder.examples(batch, term, state):
+        with attribute_errors(f"the loss of {term.name} on held-out rows", term):
+            losses = term.loss(loss_input.example)
+            builder.check_losses("held-out rows: ", term.name, losses, loss_input, batch)
+            yield loss_input.owners, losses.double(), term.weight(loss_input.example).double()
+
+
+@torch.no_grad()
+def row_losses(builder: BatchBuilder, batch: ScoredBatch) -> NDArray[np.float64]:
+    """Return values of each row whose mean is the loss of `evaluate`, shape (rows,).
+
+    A loss is a ratio of sums over rows: their values linearize it, so that their variance is that of the loss.
+    """
+    total = np.zeros(len(builder.trees))
+    for share, term in builder.objective.terms:
+        sums, weights = np.zeros((2, len(total)))
+        for owners, losses, own in term_losses(builder, batch, term, term.initial_state()):
+            np.add.at(sums, owners, losses.numpy())
+            np.add.at(weights, owners, own.numpy())
+        if weights.any():
+            loss = sums.sum() / weights.sum()
+            total += share * (loss + (sums - loss * weights) / weights.mean())
+    return total
 
 
 def _figures(builder: BatchBuilder, batch: ScoredBatch) -> dict[str, float]:

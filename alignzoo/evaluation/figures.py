@@ -13,6 +13,7 @@ from alignzoo.core.console import Screen
 from alignzoo.evaluation.evaluate import by_example, score_all
 from alignzoo.evaluation.row_metrics import Rows, means_by_row, row_metrics
 from alignzoo.scoring.batches import BatchBuilder
+from alignzoo.scoring.scored_batch import ScoredBatch
 from alignzoo.scoring.scorer import Scorer
 
 Numbers = NDArray[np.float64]
@@ -50,6 +51,13 @@ def row_figures(
         at_start: True if the policy is the reference.
     """
     batch = score_all(scorer, builder, budget, screen, "held-out rows")
+    return figures_of(builder, batch, test, screen, at_start)
+
+
+def figures_of(
+    builder: BatchBuilder, batch: ScoredBatch, test: NDArray[np.bool_], screen: Screen, at_start: bool = False
+) -> dict[str, Numbers]:
+    """Return the figures of `row_figures` from the scores of all rows, which become float64."""
     batch.values = {name: value.double() for name, value in batch.values.items()}
     if at_start:
         batch.values["log_prob"] = batch.values["ref_log_prob"]

@@ -52,14 +52,8 @@ def row_metrics(
     found: dict[str, Tensor] = {}
     scores: dict[str, tuple[Tensor, Tensor]] = {}
     if objective.data != "chosen" or rows.compared or (pooled and rows.labeled):
-        with attribute_errors(f"the implicit reward of {objective.name}", objective):
-            reward = objective.implicit_reward(scored).double()
-        finite = reward.isfinite()
-        if not finite.all():
-            count, name = int((~finite).sum()), objective.name
-            warn_once(f"the implicit reward of {name} is not finite for {count:,} of {len(reward):,} completions")
-            reward = reward.where(finite, torch.nan)
-        scores["preference_accuracy"] = reward, _reward_tolerance(objective, scored, reward)
+        reward, tolerance = implicit_rewards(objective, scored)
+        scores["preference_accuracy"] = reward, tolerance
         found |= rows.both("reward", reward)
     if objective.head != "scalar":
         log_prob, length = scored.log_prob.double(), scored.length.double()
@@ -135,10 +129,20 @@ def count_kinds(builder: BatchBuilder, batch: ScoredBatch) -> tuple[NDArray[np.f
     return rows.kinds() if rows.labeled else None
 
 
-def _reward_tolerance(objective: Objective, scored: Scored, reward: Tensor) -> Tensor:
-    """Return the rounding error of a reward, from that of its log-prob and its own last bits."""
+def implicit_rewards(objective: Objective, scored: Scored) -> tuple[Tensor, Tensor]:
+    """Return float64 rewards of completions, and their rounding errors.
+
+    A reward that is not finite is nan. Its rounding error is made of that of its log-prob and of its own last bits.
+    """
+    with attribute_errors(f"the implicit reward of {objective.name}", objective):
+        reward = objective.implicit_reward(scored).double()
+    finite = reward.isfinite()
+    if not finite.all():
+        count, name = int((~finite).sum()), objective.name
+        warn_once(f"the implicit reward of {name} is not finite for {count:,} of {len(reward):,} completions")
+        reward = reward.where(finite, torch.nan)
     moved = objective.implicit_reward(scored.moved(scored.tolerance)).double() - reward
-    return moved.abs().maximum(ULPS * torch.finfo(torch.float32).eps * reward.abs())
+    return reward, moved.abs().maximum(ULPS * torch.finfo(torch.float32).eps * reward.abs())
 
 
 class Rows:

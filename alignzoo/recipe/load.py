@@ -26,28 +26,31 @@ __all__ = ["Origin", "Recipe", "Resolved", "find_recipe", "load_recipe", "shippe
 
 
 def load_recipe(
-    path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = (), overlays: Sequence[str | Path] = ()
-) -> Resolved:
+    path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = (), overlays: Sequence[str | Path] = (),
+    *, allow_missing: bool = False,
+) -> Resolved:  # fmt: skip
     """Load a recipe and the recipes that it needs.
 
     Args:
         path: A file, a run folder or the name of a shipped recipe.
         overrides: `{"objective.beta": 0.2}` or `["objective.beta=0.2"]`, applied last.
         overlays: Recipes to merge on top, in order.
+        allow_missing: Leave out needed runs whose recipes are gone, as those of a finished run may be.
 
     Raises:
         UserError: With every problem found, each at its file, line and column.
     """
     try:
         layers = [read_with_bases(find_recipe(overlay)) for overlay in overlays]
-        return _load(find_recipe(path), layers, read_overrides(overrides), ())
+        return _load(find_recipe(path), layers, read_overrides(overrides), (), allow_missing)
     except OSError as error:  # such as a name that is too long for a file
         raise of_os_error(error, path) from None
 
 
 def _load(
-    path: Path, overlays: list[Node], overrides: list[tuple[list[str], Node]], chain: tuple[Path, ...]
-) -> Resolved:
+    path: Path, overlays: list[Node], overrides: list[tuple[list[str], Node]], chain: tuple[Path, ...],
+    allow_missing: bool,
+) -> Resolved:  # fmt: skip
     if path in chain:
         circle = " -> ".join(part.name for part in (*chain[chain.index(path) :], path))
         raise UserError(f"recipes need each other's runs in a circle: {circle}", where=str(path))
@@ -74,12 +77,23 @@ def _load(
     named = runs_named(recipe)
     below = [inherited_overlay(overlay, named) for overlay in overlays]
     passed = inherited_overrides(overrides, named)
-    needs = {key: _load(recipe_named(node, key, other), below, passed, (*chain, path)) for key, other in named.items()}
+    found = {key: _find_needed(node, key, other, allow_missing) for key, other in named.items()}
+    needs = {key: _load(one, below, passed, (*chain, path), allow_missing) for key, one in found.items() if one}
     if START in needs:
         recipe = _started(recipe, needs[START].recipe, str(node.origin))
     _judged(recipe, needs, str(node.origin))
     runs = {name: needs[key].recipe for name in recipe.references if (key := REFERENCE.format(name)) in needs}
     return Resolved(_compared(recipe, runs, str(node.origin)), path, node, needs, registry)
+
+
+def _find_needed(node: Node, key: str, named: str, allow_missing: bool) -> Path | None:
+    """Return the path of a needed run's recipe, or None where it may be missing and is."""
+    try:
+        return recipe_named(node, key, named)
+    except UserError:
+        if not allow_missing:
+            raise
+        return None
 
 
 @contextmanager

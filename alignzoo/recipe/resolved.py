@@ -40,6 +40,8 @@ class Resolved:
     needs: dict[str, Resolved]
     """Dotted key (`model.from`) -> the recipe that it names, whose run comes first."""
     registry: Registry
+    folder: Path | None = None
+    """The folder of the finished run that this is the recipe of, where it was opened as one."""
 
     @property
     def start(self) -> Resolved | None:

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import UserError
-from alignzoo.data.formats.dialogue import ASSISTANT, HUMAN
 from alignzoo.data.tokenize import tokenize
 from alignzoo.interfaces.rows import Row
 from alignzoo.models.ending import Ending
 from alignzoo.models.generation import end_tokens, generate_replies
-from alignzoo.training.generate import Drawing, load_model, open_run
+from alignzoo.training.generate import Drawing, dialogue, load_model, open_run
 
 PART = "\ufffd"
 """What the beginning of a character is decoded to, whose other tokens are not there yet."""
@@ -101,5 +100,4 @@ class Conversation:
     def _prompt(self, turns: list[tuple[str, str]]) -> Any:
         if self.tokenizer.chat_template:
             return tuple({"role": role, "content": text} for role, text in turns)
-        marks = {"user": f"{HUMAN} ", "assistant": ASSISTANT}  # a reply begins with its own space
-        return "".join(marks[role] + text for role, text in turns) + ASSISTANT
+        return dialogue(turns)

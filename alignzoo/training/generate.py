@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,20 @@ from alignzoo.core.console import Screen
 from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.core.errors import UserError
 from alignzoo.data.convert import to_prompts
+from alignzoo.data.formats.dialogue import ASSISTANT, HUMAN
 from alignzoo.data.row_reader import RowReader
 from alignzoo.data.sources.files import Files
 from alignzoo.data.tokenize import TokenizedRows, tokenize
+from alignzoo.interfaces.rows import Row, plain_text, words
 from alignzoo.models.adapters import is_adapter
-from alignzoo.models.generation import generate_replies
+from alignzoo.models.generation import Reply, generate_replies
 from alignzoo.models.tokenizers import decode, pretrained_tokenizer
-from alignzoo.recipe.load import load_recipe
 from alignzoo.recipe.resolved import Resolved
 from alignzoo.recipe.schema import Recipe
 from alignzoo.training.policy import device_of, open_scorer
 from alignzoo.training.run import start_weights
 from alignzoo.training.run_folder import RunFolder
+from alignzoo.training.runs import load_finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,18 @@ class Drawing:
         return {"temperature": self.temperature, "top_p": self.top_p, "max_new_tokens": limit, "seed": self.seed}
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A prompt of a file, and a reply to it."""
+
+    row: Row
+    asked: str
+    """The last message of the prompt, or a prompt that is a string, as the file has it."""
+    prompt: str
+    """The prompt as the model reads it."""
+    reply: Reply
+
+
 def reply_to_file(run: Path, prompts: Path, settings: Drawing, screen: Screen) -> list[dict[str, Any]]:
     """Reply to every prompt of a file, as an evaluation does with the same settings.
 
@@ -66,8 +81,23 @@ def reply_to_file(run: Path, prompts: Path, settings: Drawing, screen: Screen) -
     Raises:
         UserError: The run is not finished or trains a reward model, or the file has no prompt.
     """
+    return [
+        {"id": one.row.id, "prompt": one.prompt, "reply": one.reply.text, "finished": one.reply.finished,
+         "tokens": len(one.reply.tokens), "log_prob": one.reply.log_prob}
+        for one in draw(run, Files(path=str(prompts)), settings, screen)
+    ]  # fmt: skip
+
+
+def draw(run: Path, source: Files, settings: Drawing, screen: Screen, as_dialogue: bool = False) -> list[Answered]:
+    """Draw replies to the prompts of a source, in its order.
+
+    With `as_dialogue` a chat becomes a dialogue where the run's tokenizer has no chat template, as in `alignzoo chat`.
+
+    Raises:
+        UserError: As `reply_to_file`.
+    """
     folder, resolved, tokenizer = open_run(run)
-    found = _read(resolved, prompts, tokenizer, folder, screen)
+    found, asked = _read(resolved, source, tokenizer, folder, screen, as_dialogue)
     model = load_model(folder, resolved, tokenizer, screen)
     rows = [row for row in range(len(found.trees)) for _ in range(settings.samples)]
     ids = [found.trees[row].prompt for row in rows]
@@ -75,11 +105,15 @@ def reply_to_file(run: Path, prompts: Path, settings: Drawing, screen: Screen) -
         replies = generate_replies(
             model, tokenizer, ids, **settings.arguments(resolved.recipe), progress=advance
         )  # fmt: skip
-    return [
-        {"id": found.trees.ids[row], "prompt": prompt, "reply": reply.text, "finished": reply.finished,
-         "tokens": len(reply.tokens), "log_prob": reply.log_prob}
-        for row, prompt, reply in zip(rows, decode(tokenizer, ids), replies, strict=True)
-    ]  # fmt: skip
+    prompts = decode(tokenizer, ids)
+    answered = ((found.rows[row], prompt, reply) for row, prompt, reply in zip(rows, prompts, replies, strict=True))
+    return [Answered(row, asked[row.id], prompt, reply) for row, prompt, reply in answered]
+
+
+def dialogue(turns: Sequence[tuple[str, str]]) -> str:
+    """Return turns of (role, text) as a dialogue that the assistant continues, as HH has it."""
+    marks = {"user": f"{HUMAN} ", "assistant": ASSISTANT}  # a reply begins with its own space
+    return "".join(marks[role] + text for role, text in turns) + ASSISTANT
 
 
 def open_run(run: Path) -> tuple[RunFolder, Resolved, PreTrainedTokenizerBase]:
@@ -88,12 +122,19 @@ def open_run(run: Path) -> tuple[RunFolder, Resolved, PreTrainedTokenizerBase]:
     Raises:
         UserError: The run is not finished, or trains a reward model.
     """
-    folder, resolved = RunFolder(run), load_recipe(run)
-    if folder.summary() is None:
-        raise UserError("the run is not finished", where=str(run), hint="finish it with `alignzoo run`")
+    folder, resolved = RunFolder(run), load_finished(run)
     if resolved.recipe.objective.head == "scalar":
         raise UserError("a reward model writes no replies", where=str(run), expected="a run of a language model")
     return folder, resolved, pretrained_tokenizer(str(folder.policy), None, resolved.recipe.model.runs_code)
+
+
+def _as_dialogue(row: Row) -> Row:
+    if isinstance(row.prompt, str):
+        return row
+    if odd := next((one["role"] for one in row.prompt if one["role"] not in ("user", "assistant")), ""):
+        raise UserError(f"row {row.id} has a message of the role '{odd}', and the tokenizer has no chat template",
+                        where="data", expected="messages of user and assistant")  # fmt: skip
+    return replace(row, prompt=dialogue([(one["role"], words(one)) for one in row.prompt]))
 
 
 def load_model(
@@ -106,13 +147,20 @@ def load_model(
 
 
 def _read(
-    resolved: Resolved, path: Path, tokenizer: PreTrainedTokenizerBase, folder: RunFolder, screen: Screen
-) -> TokenizedRows:
-    """Return the prompts of a file in the run's tokens, and report what was skipped."""
-    recipe = resolved.recipe
-    reader = RowReader(Files(path=str(path)), evaluation=True)
+    resolved: Resolved, source: Files, tokenizer: PreTrainedTokenizerBase, folder: RunFolder, screen: Screen,
+    as_dialogue: bool,
+) -> tuple[TokenizedRows, dict[str, str]]:  # fmt: skip
+    """Return the prompts of a file in the run's tokens, and id -> last message.
+
+    What was skipped is reported.
+    """
+    recipe, path = resolved.recipe, source.path
+    reader = RowReader(source, evaluation=True)
     try:
         rows, skipped = to_prompts([row for _, row in reader.used()])
+        asked = {row.id: plain_text(row.prompt if isinstance(row.prompt, str) else row.prompt[-1]) for row in rows}
+        if as_dialogue and not tokenizer.chat_template:
+            rows = list(map(_as_dialogue, rows))
         if not tokenizer.chat_template and any(not isinstance(row.prompt, str) for row in rows):
             raise UserError("a prompt is chat messages, and the tokenizer of this run has no chat template",
                             where=str(path), expected="prompts that are strings")  # fmt: skip
@@ -127,4 +175,4 @@ def _read(
         screen.info(f"{found.truncated_prompts:,} prompts were cut to {recipe.tokens.max_prompt_length} tokens")
     if not len(found.trees):
         raise UserError("the file has no prompt", where=str(path), expected='records such as {"prompt": "..."}')
-    return found
+    return found, asked

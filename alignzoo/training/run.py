@@ -25,8 +25,8 @@ from alignzoo.models.compile import compiled_layers, disable_tf32
 from alignzoo.models.fingerprint import weights_fingerprint
 from alignzoo.models.loading import use_gradient_checkpointing
 from alignzoo.recipe.load import load_recipe
-from alignzoo.recipe.needs import judges_of
-from alignzoo.recipe.resolved import REFERENCE, Resolved
+from alignzoo.recipe.needs import judges_of, runs_named
+from alignzoo.recipe.resolved import REFERENCE, START, Resolved
 from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.adapt import adapt, export_policy
@@ -93,8 +93,11 @@ def run(
 def folder_of(resolved: Resolved) -> RunFolder:
     """Return the run folder of a recipe, named by the recipe and its fingerprint.
 
-    The same recipe, data and start always have the same folder.
+    The same recipe, data and start always have the same folder. A finished run that was opened as one stays where it
+    is.
     """
+    if resolved.folder is not None:
+        return RunFolder(resolved.folder)
     return RunFolder(runs_root() / f"{resolved.recipe.name}-{resolved.fingerprint[:8]}")
 
 
@@ -146,15 +149,32 @@ def start_weights(resolved: Resolved, screen: Screen) -> Path | None:
     """Return the policy folder, with full weights, of the run that a recipe starts from.
 
     It is None if there is no such run.
+
+    Raises:
+        UserError: The run was removed.
     """
-    return full_weights_policy(folder_of(resolved.start), screen) if resolved.start else None
+    run = _needed(resolved, START)
+    return full_weights_policy(folder_of(run), screen) if run else None
 
 
 def reference_weights(resolved: Resolved, screen: Screen) -> dict[str, Path]:
     """Return the policy folder, with full weights, of every named reference that is a run."""
-    keys = {name: REFERENCE.format(name) for name in resolved.recipe.references}
-    runs = {name: resolved.needs[key] for name, key in keys.items() if key in resolved.needs}
-    return {name: full_weights_policy(folder_of(run), screen) for name, run in runs.items()}
+    runs = {name: _needed(resolved, REFERENCE.format(name)) for name in resolved.recipe.references}
+    return {name: full_weights_policy(folder_of(run), screen) for name, run in runs.items() if run}
+
+
+def _needed(resolved: Resolved, key: str) -> Resolved | None:
+    """Return the run at a key. Raises UserError if it was removed, or is not finished."""
+    named, need = runs_named(resolved.recipe).get(key), resolved.needs.get(key)
+    if named and need is None:
+        raise UserError(
+            f"{key}: the run was removed, and its weights are needed", where=named,
+            hint="run its recipe again; it comes back under the same name",
+        )  # fmt: skip
+    if need is not None and folder_of(need).summary() is None:
+        raise UserError(f"{key}: the run of {need.recipe.name} is not finished", where=named or "",
+                        hint=f"alignzoo run {need.path} makes it")  # fmt: skip
+    return need
 
 
 def critic_weights(resolved: Resolved, screen: Screen) -> Path | None:
@@ -169,11 +189,11 @@ def critic_weights(resolved: Resolved, screen: Screen) -> Path | None:
     return full_weights_policy(folder_of(run), screen) if run else None
 
 
-def open_judges(resolved: Resolved, screen: Screen) -> None:
-    """Give the judges of a recipe the runs that they need, which are finished."""
+def open_judges(resolved: Resolved, screen: Screen, below: str = "") -> None:
+    """Give the judges of a recipe, or of a section of it, the finished runs that they need."""
     for at, judge in judges_of(resolved.recipe).items():
-        for field in judge.needs_runs:
-            if (run := resolved.needs.get(f"{at}.{field}")) is not None:
+        for field in judge.needs_runs if at.startswith(below) else ():
+            if (run := _needed(resolved, f"{at}.{field}")) is not None:
                 judge.open_run(full_weights_policy(folder_of(run), screen))
 
 

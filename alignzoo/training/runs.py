@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from alignzoo.core.files import remove
 from alignzoo.core.paths import runs_root
 from alignzoo.recipe.find import find_recipe
 from alignzoo.recipe.load import load_recipe
+from alignzoo.recipe.resolved import Resolved
 from alignzoo.training.records import Line, read_lines
 from alignzoo.training.run import clear, folder_of
 from alignzoo.training.run_folder import RunFolder
@@ -98,6 +99,38 @@ def folder_named(given: Path) -> Path:
     if not os.path.isfile(folder / RECIPE):
         raise UserError("this recipe has no run yet", where=str(given), hint=f"alignzoo run {given}")
     return folder
+
+
+def load_finished(folder: Path, overrides: Mapping[str, Any] | Sequence[str] = ()) -> Resolved:
+    """Load the recipe of a finished run, which stays where it is.
+
+    Its data and the runs that it needs may have changed, moved or been removed since. Such a run is missing in `needs`.
+
+    Raises:
+        UserError: The run is not finished.
+    """
+    if RunFolder(folder).summary() is None:
+        raise UserError("the run is not finished", where=str(folder), hint="finish it with `alignzoo run`")
+    return replace(_in_place(load_recipe(folder, overrides, allow_missing=True)), folder=folder)
+
+
+def _in_place(resolved: Resolved) -> Resolved:
+    """Return a recipe whose finished runs stay in the folders that hold their recipes."""
+    needs = {key: _in_place(need) for key, need in resolved.needs.items()}
+    folder = resolved.path.parent if _is_finished(resolved.path) else None
+    return replace(resolved, needs=needs, folder=folder)
+
+
+def _is_finished(recipe: Path) -> bool:
+    return recipe.name == RECIPE and RunFolder(recipe.parent).summary() is not None
+
+
+def load_recipe_or_run(given: str, overrides: Sequence[str] = (), overlays: Sequence[str] = ()) -> Resolved:
+    """Load a recipe, or that of a finished run without changes as `load_finished` does."""
+    path = find_recipe(given)
+    if not (overrides or overlays) and _is_finished(path):
+        return load_finished(path.parent)
+    return load_recipe(given, overrides, overlays)
 
 
 def describe_run(folder: Path) -> RunInfo:

@@ -12,6 +12,8 @@ from alignzoo.compare.spec import Sampling
 from alignzoo.core.errors import UserError
 from alignzoo.core.files import check_output
 from alignzoo.recipe.find import find_recipe
+from alignzoo.recipe.rollout import RolloutConfig
+from alignzoo.recipe.sampling import LEAST_TEMPERATURE, LEAST_TOP_P, check_temperature
 
 
 def test_an_output_is_a_regular_file(tmp_path):
@@ -34,7 +36,9 @@ def test_an_output_is_a_regular_file(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"kept.jsonl", "link.jsonl", "new", "pipe"}
 
 
-@pytest.mark.parametrize("command", [["chat", "dpo_hh"], ["generate", "dpo_hh", "prompts.jsonl", "-o", "x"]])
+@pytest.mark.parametrize(
+    "command", [["chat", "dpo_hh"], ["eval", "dpo_hh"], ["generate", "dpo_hh", "prompts.jsonl", "-o", "x"]]
+)
 @pytest.mark.parametrize("option", ["--temperature=nan", "--temperature=inf", "--temperature=1e-300", "--temperature=-1",
                                     "--top-p=nan", "--top-p=1e-300", "--top-p=0", "--top-p=2"])  # fmt: skip
 def test_numbers_that_no_reply_can_be_drawn_with(command, option):
@@ -68,3 +72,27 @@ def test_the_prompts_are_not_replaced_by_the_replies(tmp_path):
 def test_the_home_of_nobody_is_no_recipe():
     with pytest.raises(UserError, match="no such recipe"):
         find_recipe("~nobody-of-that-name/x.yaml")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["plot", "dpo", "-o"], ["eval", "dpo_hh", "-o"], ["generate", "dpo_hh", "p.jsonl", "-o"]],
+    ids=lambda one: one[0],
+)
+def test_a_link_is_no_output_of_any_command(tmp_path, command):
+    kept, link = tmp_path / "kept.svg", tmp_path / "link.svg"
+    kept.write_text("old")
+    link.symlink_to(kept)
+    done = CliRunner().invoke(alignzoo, [*command, str(link)])
+    assert isinstance(done.exception, UserError), done.output
+    assert "not a regular file" in str(done.exception)
+    assert kept.read_text() == "old"
+
+
+def test_a_recipes_draws_have_the_same_bounds():
+    with pytest.raises(ValueError, match="temperature"):
+        RolloutConfig(temperature=LEAST_TEMPERATURE / 2)
+    with pytest.raises(ValueError, match="top_p"):
+        RolloutConfig(top_p=LEAST_TOP_P / 2)
+    RolloutConfig(temperature=LEAST_TEMPERATURE, top_p=LEAST_TOP_P)
+    assert check_temperature(0) == 0

@@ -442,3 +442,23 @@ def test_calls_names_thoughts_and_tools_stay_in_the_messages():
 def test_a_mistake_in_a_chat_is_reported_at_its_line(record, said):
     with pytest.raises(UserError, match=said):
         read({"prompt": [USER], "chosen": [CALL], "rejected": [OTHER]} | record)
+
+
+def test_lists_of_chosen_and_rejected_are_a_list_of_two_scores():
+    row = read({"prompt": "p", "chosen": ["a", "b"], "rejected": ["c", "d", "e"], "subset": "Ties", "id": "tied:1"})
+    assert texts(row) == ["a", "b", "c", "d", "e"]
+    assert [one.columns["score"] for one in row.completions] == [1, 1, 0, 0, 0]
+    assert row.extra == {"subset": "Ties", "id": "tied:1"}
+    one = read({"prompt": "p", "chosen": "a", "rejected": ["c", "d"]})
+    assert [one.columns["score"] for one in one.completions] == [1, 0, 0]
+    chats = read(
+        {
+            "prompt": [says("user", "p")],
+            "chosen": [[says("assistant", "a")]],
+            "rejected": [[says("assistant", "c")], [says("assistant", "d")]],
+        }
+    )
+    assert [one.text[0]["content"] for one in chats.completions] == ["a", "c", "d"]
+    assert read({"prompt": "p", "chosen": ["a"], "rejected": ["c", "c"]}).reason == "two completions are equal"
+    with pytest.raises(UserError, match="no column 'rejected'"):
+        read({"prompt": "p", "chosen": ["a", "b"]})

@@ -175,3 +175,57 @@ def test_the_terminal_shows_one_run_or_two(run):
     both = chat(str(run[0]), "--compare", str(run[0]), said="Hello?\n")
     assert both.exit_code == 0, both.output
     assert both.stdout.count(f"{run[0].name}:") == 2
+
+
+def test_the_files_that_benchmarks_read(run, tmp_path):
+    dialogue = "\n\nHuman: Why is the sea salt?\n\nAssistant:"
+    reply = likeliest(run[0], tmp_path, dialogue).strip()
+    question, options = "Why is the sea salt?", ["--max-new-tokens", "8", "-o", str(tmp_path / "out")]
+
+    def written(record: dict, *more: str) -> str:
+        (tmp_path / "my.set.json").write_text(json.dumps([record]))
+        done = CliRunner().invoke(cli, ["generate", str(run[0]), str(tmp_path / "my.set.json"), *options, *more])
+        assert done.exit_code == 0, done.exception
+        return (tmp_path / "out").read_text()
+
+    (own,) = json.loads(
+        written(
+            {"instruction": question, "output": "of rivers", "generator": "other", "dataset": "koala"},
+            "--as",
+            "alpaca_eval",
+        )
+    )
+    assert own == {"instruction": question, "output": reply, "generator": run[0].name, "dataset": "koala"}
+    (own,) = json.loads(written({"instruction": question}, "--as", "alpaca_eval"))
+    assert own["dataset"] == "my"
+    line = json.loads(written({"uid": "u1", "prompt": question, "category": "hard"}, "--as", "arena_hard"))
+    assert (line["uid"], line["question_id"], line["model"], line["model_id"]) == ("u1", "u1", run[0].name, run[0].name)
+    assert line["messages"] == [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": {"answer": reply}},
+    ]
+    assert [turn["content"] for choice in line["choices"] for turn in choice["turns"]] == [reply]
+    line = json.loads(
+        written(
+            {"question_id": 81, "turns": [{"content": question}]},
+            "--as",
+            "arena_hard",
+            "--samples",
+            "2",
+            "--temperature",
+            "1",
+        )
+    )
+    assert (line["question_id"], [choice["index"] for choice in line["choices"]]) == (81, [0, 1])
+    with pytest.raises(UserError, match="one reply to each instruction"):
+        CliRunner().invoke(
+            cli, ["generate", str(run[0]), str(tmp_path / "my.set.json"), *options, "--as", "alpaca_eval", "--samples", "2", "--temperature", "1"],
+            catch_exceptions=False,
+        )  # fmt: skip
+    (tmp_path / "two.json").write_text(json.dumps([{"question_id": 1, "turns": [{"content": "a"}, {"content": "b"}]}]))
+    with pytest.raises(UserError, match="2 turns"):
+        CliRunner().invoke(
+            cli,
+            ["generate", str(run[0]), str(tmp_path / "two.json"), *options, "--as", "arena_hard"],
+            catch_exceptions=False,
+        )

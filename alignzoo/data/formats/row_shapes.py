@@ -2,7 +2,8 @@
 
 A prompt in any spelling can have any kind of completions:
 
-    chosen, rejected                          a pair; see `alignzoo.data.formats.pairs`
+    chosen, rejected                          a pair; see `alignzoo.data.formats.pairs`. Lists of several, as in
+                                              RewardBench 2, are a ranked list of two scores, 1 and 0
     completions, and scores or ranks          ranked, best first without either; of two, `preferred` is the better one
     completion (or output), and label         one completion, desirable or not; without a label data of SFT
     messages or conversations, and label      the last turn, desirable or not; without a label data of SFT
@@ -33,6 +34,7 @@ from alignzoo.interfaces.rows import TIE, Row, Skipped
 
 ANSWERS = ("chosen", "rejected", "completions", "completion", "messages", "conversations", "output", "text")
 """Parts that hold what is scored. The first one that is there decides the shape."""
+SIDES = ("chosen", "rejected")
 FOR_CHATS = ("system", "tools", "chat_template_kwargs")
 LABELS = {"true": 1.0, "1": 1.0, "false": 0.0, "0": 0.0}
 """Lower-case text of labels in JSON and spreadsheets -> value."""
@@ -52,8 +54,8 @@ def record_row(id: str, record: Mapping[str, Any], names: Names, where: str) -> 
     """
     parts = Parts(record, names, where)
     answer = _answer(parts)
-    if answer in ("chosen", "rejected"):
-        row = preference_row(id, parts)
+    if answer in SIDES:
+        row = _sides(id, parts) if any(map(_is_several, map(parts.get, SIDES))) else preference_row(id, parts)
     elif answer == "completions":
         row = _ranked(id, parts)
     elif answer == "text":
@@ -67,6 +69,30 @@ def record_row(id: str, record: Mapping[str, Any], names: Names, where: str) -> 
     else:
         raise UserError("no columns", where=where, expected="a record with columns")
     return _with_others(_with_inputs(row, parts), parts)
+
+
+def _is_several(value: Any) -> bool:
+    """Return True for a list of texts or of chats; a chat is a list of messages."""
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(one, str | list | tuple) for one in value)
+
+
+def _sides(id: str, parts: Parts) -> Row | Skipped:
+    """Build the row of a list of chosen and a list of rejected completions."""
+    texts: list[Any] = []
+    places: list[str] = []
+    counts = []
+    for side in SIDES:
+        given = parts[side]
+        own = given if _is_several(given) else [given]
+        texts += own
+        places += [f"{parts.place(side)} {n}" for n in range(1, len(own) + 1)]
+        counts.append(len(own))
+    row = completions_row(id, parts, texts, places)
+    if isinstance(row, Skipped):
+        return row
+    scores = [1.0] * counts[0] + [0.0] * counts[1]
+    scored = [replace(one, columns={"score": s}) for one, s in zip(row.completions, scores, strict=True)]
+    return replace(row, completions=tuple(scored))
 
 
 def _answer(parts: Parts) -> str:

@@ -1,0 +1,19 @@
+"""Bounds of what replies are drawn with, in recipes, comparisons and on the command line."""
+
+from __future__ import annotations
+
+import math
+
+LEAST_TEMPERATURE, LEAST_TOP_P = 1e-3, 1e-6
+"""Below them the logits overflow, or the probabilities are rounded to nothing."""
+
+
+def check_temperature(value: float) -> float:
+    """Return a temperature that is 0, for the likeliest token, or a divisor of logits.
+
+    Raises:
+        ValueError: It is another number.
+    """
+    if not (value == 0 or LEAST_TEMPERATURE <= value < math.inf):
+        raise ValueError(f"{value} is neither 0 nor a number of at least {LEAST_TEMPERATURE}")
+    return value

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alignzoo.core.door import MissingFile, read_json
+from alignzoo.core.door import MissingFile, read_json, translate
 from alignzoo.training.records import HELD_OUT, HeldOutRow, Line, read_lines
 
 Lines = Sequence[dict[str, Any]]
@@ -62,17 +62,18 @@ class Sign:
 
 
 def diagnose(folder: Path) -> list[Sign]:
-    """Return every sign of a run, from the files in its folder."""
-    lines = read_lines(folder / "metrics.jsonl", Line, nan=True)
-    rows = read_lines(folder / HELD_OUT, HeldOutRow)
-    try:
-        data = read_json(folder / "data.json", dict[str, Any])
-    except MissingFile:
-        data = {}
-    return [
-        displacement(lines, rows), length_exploitation(rows), over_optimization(lines), wrong_labels(rows),
-        dominating_rows(rows), leakage(data),
-    ]  # fmt: skip
+    """Return every sign of a run, from the files in its folder. Raises BadFile if one is damaged."""
+    with translate(folder, "the run's records", "run the recipe again, or with --fresh"):
+        lines = read_lines(folder / "metrics.jsonl", Line, nan=True)
+        rows = read_lines(folder / HELD_OUT, HeldOutRow)
+        try:
+            data = read_json(folder / "data.json", dict[str, Any])
+        except MissingFile:  # of a run that has not read its data yet
+            data = {}
+        return [
+            displacement(lines, rows), length_exploitation(rows), over_optimization(lines), wrong_labels(rows),
+            dominating_rows(rows), leakage(data),
+        ]  # fmt: skip
 
 
 def displacement(lines: Lines, rows: Lines = ()) -> Sign:
@@ -112,9 +113,10 @@ def displacement(lines: Lines, rows: Lines = ()) -> Sign:
 
 
 def length_exploitation(rows: Lines) -> Sign:
-    """Find length exploitation: the margin of a held-out row follows how much longer its chosen completion is.
+    """Find length exploitation: the margin of a held-out row follows the difference in length of its completions.
 
-    It is found if the 95% interval of Spearman's correlation is above 0.1 (standard error of Bonett and Wright 2000).
+    It is found if the 95% interval of Spearman's correlation (standard error of Bonett and Wright 2000) is beyond 0.1
+    on either side: the policy favors longer or shorter completions, whatever the data prefers.
     """
     name = "length exploitation"
     known = [row for row in rows if _known(row, "margin", "chosen_length", "rejected_length")]
@@ -124,13 +126,15 @@ def length_exploitation(rows: Lines) -> Sign:
         return Sign(name, None, missing=f"it takes 10 held-out pairs of different lengths in {HELD_OUT}")
     correlation, low, high = spearman(margin, difference)
     words = f"{correlation:.2f} (95% {low:.2f} to {high:.2f}), {len(known):,} rows"
-    numbers = [("correlation of margin and length difference", words)]
+    numbers = [("correlation of margin and chosen less rejected length", words)]
+    if found := low > LEAST_CORRELATION or high < -LEAST_CORRELATION:
+        numbers.append(("favored", "longer completions" if correlation > 0 else "shorter completions"))
     for words, of in (("longer", difference > 0), ("shorter", difference < 0)):
         if of.any():
             right = (margin[of] > 0).mean() + (margin[of] == 0).mean() / 2
             numbers.append((f"accuracy where the chosen is {words}", f"{right:.3f} of {of.sum():,}"))
     return Sign(
-        name, low > LEAST_CORRELATION, numbers,
+        name, found, numbers,
         "People take length out of the objective: a length penalty (`r_dpo`, Park et al. 2024, arXiv:2403.19159), mean "
         "log-probs (`simpo`, Meng et al. 2024, arXiv:2405.14734) or `length_desensitization` (Liu et al. 2024, "
         "arXiv:2409.06411).",

@@ -63,16 +63,17 @@ def test_displacement_needs_more_than_the_noise_of_the_rows():
     assert diagnosis.displacement(lines[:1]).found is None
 
 
-def test_length_exploitation_is_found_where_the_margin_follows_length():
+@pytest.mark.parametrize("favored", ["longer", "shorter"])
+def test_length_exploitation_is_found_where_the_margin_follows_length(favored):
     difference = random().normal(0, 20, 400)
-    sign = diagnosis.length_exploitation(pairs(0.05 * difference + random(1).normal(0.5, 1, 400), difference))
+    slope = 0.05 if favored == "longer" else -0.05
+    sign = diagnosis.length_exploitation(pairs(slope * difference + random(1).normal(0.5, 1, 400), difference))
     assert sign.found
     names = dict(sign.numbers)
-    assert (
-        float(names["accuracy where the chosen is longer"][:5])
-        > 0.8
-        > float(names["accuracy where the chosen is shorter"][:5])
-    )
+    assert names["favored"] == f"{favored} completions"
+    other = {"longer": "shorter", "shorter": "longer"}[favored]
+    right = {side: float(names[f"accuracy where the chosen is {side}"][:5]) for side in (favored, other)}
+    assert right[favored] > 0.8 > right[other]
 
 
 def test_no_length_exploitation_where_the_margin_does_not():

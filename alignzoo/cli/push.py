@@ -23,11 +23,11 @@ def command(
     run: Path, repo: str, private: bool, revision: str | None, merge: bool, dtype: str | None, shard: str,
     license: str | None, dry_run: bool,
 ) -> None:  # fmt: skip
-    """Send what `export` writes of the finished RUN to the repository USER/NAME, as one commit.
+    """Send what `export` writes of the finished RUN to the repository USER/NAME.
 
-    RUN is a run folder, its name in the folder of runs, or a recipe. The token is that of `hf auth login`, or HF_TOKEN.
-    HF_ENDPOINT names another hub. The repository is created where there is none. Weights of an earlier push are
-    removed from the branch; other files stay.
+    It is one commit. RUN is a run folder, its name in the folder of runs, or a recipe. The token is that of `hf auth
+    login`, or HF_TOKEN. HF_ENDPOINT names another hub. The repository is created where there is none. Weights of an
+    earlier push are removed from the branch; other files stay.
     """
     from alignzoo.core.console import Screen
     from alignzoo.core.redaction import printable

@@ -11,10 +11,10 @@ import click
 @click.argument("folders", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
 @click.option("--open", "show", is_flag=True, help="Open the report in a browser.")
 def command(folders: tuple[Path, ...], show: bool) -> None:
-    """Draw report.html of each RUN from its files, finished or not, and print its diagnosis on stderr.
+    """Draw report.html of each RUN from its files, finished or not, and print its diagnosis.
 
-    The diagnosis has a line for each sign of training that goes wrong: found or not, with its numbers. RUN is a run
-    folder, its name in the folder of runs, or a recipe.
+    The diagnosis, on stderr, has a line for each sign of training that goes wrong: found or not, with its numbers. RUN
+    is a run folder, its name in the folder of runs, or a recipe.
     """
     from alignzoo.core.console import Screen
     from alignzoo.report.diagnosis import diagnose

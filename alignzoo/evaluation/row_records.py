@@ -19,7 +19,7 @@ from alignzoo.scoring.scorer import PER_SEQUENCE
 def row_records(
     builder: BatchBuilder, batch: ScoredBatch, states: Sequence[Mapping[str, float]] = ()
 ) -> list[dict[str, Any]]:
-    """Return a record of each row: its id, the figures of `row_metrics`, lengths, and weight in the gradient.
+    """Return a record of each row: id, the figures of `row_metrics`, lengths, gradient weight.
 
     Lengths are the scored tokens of the best and the worst completion, of rows that compare their own. Figures that are
     not finite are left out. No model is run.

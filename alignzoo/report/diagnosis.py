@@ -62,7 +62,11 @@ class Sign:
 
 
 def diagnose(folder: Path) -> list[Sign]:
-    """Return every sign of a run, from the files in its folder. Raises BadFile if one is damaged."""
+    """Return every sign of a run, from the files in its folder.
+
+    Raises:
+        BadFile: A file is damaged.
+    """
     with translate(folder, "the run's records", "run the recipe again, or with --fresh"):
         lines = read_lines(folder / "metrics.jsonl", Line, nan=True)
         rows = read_lines(folder / HELD_OUT, HeldOutRow)
@@ -77,7 +81,7 @@ def diagnose(folder: Path) -> list[Sign]:
 
 
 def displacement(lines: Lines, rows: Lines = ()) -> Sign:
-    """Find likelihood displacement: the chosen completions became less likely while the margin rose.
+    """Find likelihood displacement: chosen completions less likely, though the margin rose.
 
     It is found if the mean held-out log-prob of the chosen ones fell by more than 1%, and by more than its standard
     error explains where the rows are recorded.
@@ -113,7 +117,7 @@ def displacement(lines: Lines, rows: Lines = ()) -> Sign:
 
 
 def length_exploitation(rows: Lines) -> Sign:
-    """Find length exploitation: the margin of a held-out row follows the difference in length of its completions.
+    """Find length exploitation: the margin of a held-out row follows its difference in length.
 
     It is found if the 95% interval of Spearman's correlation (standard error of Bonett and Wright 2000) is beyond 0.1
     on either side: the policy favors longer or shorter completions, whatever the data prefers.
@@ -142,7 +146,7 @@ def length_exploitation(rows: Lines) -> Sign:
 
 
 def over_optimization(lines: Lines) -> Sign:
-    """Find over-optimization: the policy moved on from its reference while the held-out figure fell from its best.
+    """Find over-optimization: a larger KL, and a held-out figure that fell from its best.
 
     The figure is the held-out reward of draws, or else the preference accuracy. It is found if the fall exceeds the
     95% margin of the figure's standard error.
@@ -204,7 +208,7 @@ def wrong_labels(rows: Lines) -> Sign:
 
 
 def dominating_rows(rows: Lines) -> Sign:
-    """Find rows that dominate the gradient: 1% of the held-out rows hold a quarter of its weight or more.
+    """Find rows that dominate the gradient: 1% of the rows hold a quarter of its weight.
 
     The weight of a row is the size of the loss's derivative with respect to its sequences' log-probs.
     """
@@ -284,7 +288,10 @@ def _column(rows: Lines, key: str) -> NDArray[np.float64]:
 
 
 def _distance(line: dict[str, Any], lines: Lines) -> float | None:
-    """Return how far the policy is from its reference at an evaluation, in nats; None where nothing tells."""
+    """Return the distance of policy and reference at an evaluation, in nats, or None.
+
+    It is the KL of held-out draws, or that of training's draws, or the mean absolute log-ratio of the data.
+    """
     if _known(line, "kl"):
         return float(line["kl"])
     drawn = [one["kl"] for one in _of(lines, "rollout") if _known(one, "kl") and one["step"] <= line["step"]]

@@ -44,7 +44,10 @@ class Figure:
 
 
 def card_figures(summary: dict[str, Any]) -> list[Figure]:
-    """Return the figures of a finished run, of its summary.json: held-out rows, evaluation sets, judges."""
+    """Return the figures in a finished run's summary.json.
+
+    They are of the held-out rows, of evaluation sets, and of judges.
+    """
     found = []
     scores = summary.get("eval", {})
     for name in ("", *set_names(scores)):

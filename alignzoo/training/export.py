@@ -106,7 +106,11 @@ def full_weights_policy(folder: RunFolder, screen: Screen) -> Path:
 
 
 def policy_of(run: Path) -> Path:
-    """Return the folder of a finished run's policy. Raises UserError if the run is not finished, or no run."""
+    """Return the folder of a finished run's policy.
+
+    Raises:
+        UserError: The run is not finished, or this is no run.
+    """
     if not (run / "recipe.yaml").is_file():
         siblings = [path.name for path in run.parent.iterdir()] if run.parent.is_dir() else []
         raise UserError("not a run folder", where=str(run), nearest=nearest(run.name, siblings))

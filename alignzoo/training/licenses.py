@@ -15,9 +15,9 @@ FIELDS = ("license", "license_name", "license_link")
 
 
 def license_beside(source: RunSource) -> dict[str, Any]:
-    """Return the fields on the license in the model card of a run's base model; {} where none is known.
+    """Return the fields on the license in the model card of a run's base model.
 
-    The card is README.md in the model's folder, or in the hub's cache.
+    There are none where no card is known. The card is README.md in the model's folder, or in the hub's cache.
 
     Args:
         source: The source of weights of the first run of a chain of starts.

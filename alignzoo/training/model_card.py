@@ -77,7 +77,7 @@ class CardOptions:
 
 
 def model_card(run: Path, policy: Path, alone: bool, options: CardOptions) -> str:
-    """Return the model card of a run's policy, without secrets and without paths of this machine.
+    """Return the model card of a run's policy, without secrets and local paths.
 
     Args:
         run: The run folder, of a finished run.

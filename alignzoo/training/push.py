@@ -1,4 +1,4 @@
-"""A run's policy on the hub: export it, check what would be sent, and send it with huggingface_hub."""
+"""A run's policy on the hub: exported, checked, and sent with huggingface_hub."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class PushOptions:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The files of a push, with their sizes in bytes, its model card, and the address of the commit."""
+    """The files of a push with their sizes in bytes, its model card, and its address."""
 
     files: dict[str, int]
     card: str
@@ -56,7 +56,9 @@ class Sent:
 
 
 def push_run(run: Path, repo: str, options: PushOptions, screen: Screen, dry_run: bool = False) -> Sent:
-    """Send the policy of a finished run to a repository of the hub, which is created where there is none.
+    """Send the policy of a finished run to a repository of the hub.
+
+    The repository is created where there is none.
 
     Args:
         run: The run folder.
@@ -101,7 +103,7 @@ def _check_id(repo: str) -> None:
 
 
 def _signed_in(repo: str) -> HfApi:
-    """Return the hub's API after one request: the hub answers, and the token is valid and may write."""
+    """Return the hub's API, after one request that checks network and token."""
     if constants.is_offline_mode():
         raise UserError("the hub is switched off by HF_HUB_OFFLINE", where=repo, hint="unset it, or use --dry-run")
     token = get_token()

@@ -56,7 +56,10 @@ HELD_OUT = "held_out.jsonl"
 
 
 class HeldOutRow(BaseModel, extra="allow"):
-    """A line of held_out.jsonl, with the row's figures by name; those without a value are left out."""
+    """A line of held_out.jsonl, with the row's figures by name.
+
+    Those without a value are left out.
+    """
 
     id: str
     margin: FiniteFloat | None = None

@@ -1,4 +1,4 @@
-"""Where the weights of a run came from, as its recipe and those of the runs before it have it."""
+"""The source of a run's weights, by its recipe and those of the runs before it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def starts_of(run: Path) -> list[tuple[Path, RunSource]]:
 
 
 def file_of_source(source: RunSource, name: str) -> Path | None:
-    """Return a file beside the weights of a source, in its folder or in the hub's cache. No network is asked.
+    """Return a file beside the weights of a source, in its folder or in the hub's cache.
 
     Returns None where the file is not on this machine, and for weights that are random or of a run.
     """

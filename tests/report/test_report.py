@@ -8,9 +8,11 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from click.testing import CliRunner
 from markupsafe import escape
 from rich.console import Console
 
+from alignzoo.cli.app import alignzoo as cli
 from alignzoo.report.run_page import write_report
 from alignzoo.report.summary import summary_table
 
@@ -95,6 +97,16 @@ def test_the_diagnosis_has_numbers_advice_and_rows_as_text(folder):
     assert re.search(r"leakage: <span class=\"verdict\">found</span>", html)
     assert "trained on and held out: 4, and 7 rows with a prompt that is trained on" in html
     assert "arXiv:2410.08847" not in html  # of a sign that was not found, numbers alone
+
+
+def test_the_command_prints_the_diagnosis_and_the_path(folder):
+    where = folder()
+    done = CliRunner().invoke(cli, ["report", str(where)])
+    assert (done.exit_code, done.stdout) == (0, f"{where / 'report.html'}\n")
+    said = " ".join(done.stderr.split())
+    assert "leakage: found (rows trained on and held out 4, and 7 rows with a prompt that is trained on)" in said
+    assert "arXiv:2107.06499" in said
+    assert "rows that dominate the gradient: not known (it takes gradient weights of 100 held-out rows" in said
 
 
 @pytest.mark.slow

@@ -43,7 +43,7 @@ def row_records(
     ]
 
 
-@torch.enable_grad()  # type: ignore[untyped-decorator]
+@torch.enable_grad()
 def gradient_weights(
     builder: BatchBuilder, batch: ScoredBatch, states: Sequence[Mapping[str, float]] = ()
 ) -> Tensor | None:

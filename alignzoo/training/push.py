@@ -86,7 +86,7 @@ def push_run(run: Path, repo: str, options: PushOptions, screen: Screen, dry_run
         files = {path.name: path.stat().st_size for path in sorted(to.iterdir())}
         _check_texts(to, files)
         found = Sent(files, read_text(to / CARD))
-        if ModelCard(found.card).data.license is None:
+        if ModelCard(found.card).data.get("license") is None:
             screen.info("the card names no license: the base model's is not known here, and --license sets one")
         return found if api is None else Sent(files, found.card, _send(api, to, run, repo, options, screen))
     finally:
@@ -104,7 +104,7 @@ def _check_id(repo: str) -> None:
 
 def _signed_in(repo: str) -> HfApi:
     """Return the hub's API, after one request that checks network and token."""
-    if constants.is_offline_mode():
+    if constants.HF_HUB_OFFLINE:
         raise UserError("the hub is switched off by HF_HUB_OFFLINE", where=repo, hint="unset it, or use --dry-run")
     token = get_token()
     if token is None:

@@ -62,6 +62,7 @@ FORMS = {
 CODE = {
     "text-generation": "AutoModelForCausalLM",
     "text-classification": "AutoModelForSequenceClassification",
+    "token-classification": "AutoModelForTokenClassification",
 }
 """Pipeline tag -> the class of transformers that loads the full weights, and of peft that loads the adapter."""
 
@@ -74,6 +75,8 @@ class CardOptions:
     """Id of the repository that the model goes to, if it is known."""
     license: str = ""
     """Identifier of the license; by default that of the base model, where its card is on this machine."""
+    reader: str = ""
+    """For a critic, how it is read."""
 
 
 def model_card(run: Path, policy: Path, alone: bool, options: CardOptions) -> str:
@@ -86,7 +89,9 @@ def model_card(run: Path, policy: Path, alone: bool, options: CardOptions) -> st
         options: What the run does not know.
     """
     summary, recipe = RunFolder(run).summary() or {}, _recipe(run)
-    figures, tag = card_figures(summary), _pipeline_tag(policy)
+    reader = options.reader
+    figures = [] if reader else card_figures(summary)  # they are the policy's
+    tag = "token-classification" if reader.startswith(CODE["token-classification"]) else _pipeline_tag(policy)
     base = _base_model(run)
     adapted = is_adapter(policy)
     name = options.repo.rpartition("/")[2] or summary["name"]
@@ -99,12 +104,17 @@ def model_card(run: Path, policy: Path, alone: bool, options: CardOptions) -> st
     form = FORMS["adapter" if alone else "merged" if adapted else "full"]
     if alone and (own := own_base(policy)):
         form += f" Its base model has no hub id: it was the folder `{'/'.join(Path(own).parts[-2:])}`."
+    if reader:
+        form += f" It is the critic, which gives a value for each token: {reader}."
+    code = f"# {reader}"
+    if not (reader and alone):
+        code = _code(options.repo or "FOLDER", tag, (base or named_base(policy)) if alone else "")
     text = yaml.safe_dump(_portable(recipe), sort_keys=False, allow_unicode=True, width=120)
     card = ModelCard.from_template(
         data, template_str=TEMPLATE, title=name, objective=" + ".join(_objectives(summary)) or "A model",
         data=_data_words(recipe.get("data")), version=summary["versions"].get("alignzoo", "of an unknown version"),
         start=_start_words(run), form=form,
-        code=_code(options.repo or "FOLDER", tag, (base or named_base(policy)) if alone else ""),
+        code=code,
         training=_training(summary, recipe), figures=figures, intervals=any(one.interval for one in figures),
         recipe=text, fence="`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0)),
     )  # fmt: skip

@@ -25,6 +25,7 @@ from alignzoo.models.positions import max_tokens
 from alignzoo.models.sources.transformers import Transformers
 from alignzoo.recipe.resolved import Resolved
 from alignzoo.recipe.schema import Recipe
+from alignzoo.training.critic import critic_adapter_run
 from alignzoo.training.log_lines import log_interval
 
 FIRST_ROWS = 20
@@ -50,6 +51,8 @@ def preflight(resolved: Resolved) -> None:
             reward.judge.ready()
     check_adapters_available(recipe.model)
     _check_model_folder(recipe.model)
+    if recipe.model.lora is not None:
+        critic_adapter_run(resolved)
     _check_first_row(resolved)
 
 

@@ -82,7 +82,7 @@ def push_run(run: Path, repo: str, options: PushOptions, screen: Screen, dry_run
     to = temporary_path(run / "push")
     try:
         card = CardOptions(repo, options.license)
-        export_run(run, to, options.merge, options.dtype, options.shard, False, screen, card)
+        export_run(run, to, options.merge, options.dtype, options.shard, False, screen, card=card)
         files = {path.name: path.stat().st_size for path in sorted(to.iterdir())}
         _check_texts(to, files)
         found = Sent(files, read_text(to / CARD))

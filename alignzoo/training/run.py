@@ -31,7 +31,7 @@ from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.adapt import adapt, export_policy
 from alignzoo.training.announce import announce, ties_line
-from alignzoo.training.critic import critic_run, open_critic
+from alignzoo.training.critic import critic_adapter_run, critic_run, open_critic
 from alignzoo.training.export import full_weights_policy
 from alignzoo.training.job import Job
 from alignzoo.training.loop import Training, watch_steps
@@ -157,7 +157,13 @@ def reference_weights(resolved: Resolved, screen: Screen) -> dict[str, Path]:
 
 
 def critic_weights(resolved: Resolved, screen: Screen) -> Path | None:
-    """Return the full weights' folder of the run that the critic starts from, if any."""
+    """Return the folder of weights that the critic starts from, if they are a run's.
+
+    It is that of an adapter where the policy has one, else that of full weights.
+    """
+    if resolved.recipe.model.lora is not None:
+        run = critic_adapter_run(resolved)
+        return folder_of(run).policy if run else None
     run = critic_run(resolved)
     return full_weights_policy(folder_of(run), screen) if run else None
 

@@ -37,6 +37,7 @@ COMMANDS = {
     "chat": "Talk with a run in the terminal.",
     "generate": "Write a run's replies to the prompts of a file.",
     "export": "Write a run's policy as a Hugging Face folder: adapter or full weights.",
+    "push": "Send a run's policy to the Hugging Face hub, with a model card.",
     "runs": "The runs there are: list, `diff`, `rm`.",
     "cache": "The reference log-probs and tokens on disk: ls, verify, prune.",
     "rollouts": "Print what a policy wrote during training, with rewards.",

@@ -1,7 +1,8 @@
-"""Arguments of the commands on a recipe: `RECIPE [key=value ...] --with OVERLAY ...`."""
+"""Arguments that several commands have: of a recipe, of draws, and of an export."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -74,3 +75,26 @@ def value_of(text: str) -> Any:
     if node is None or node.value["value"].value is None:
         raise UserError(f"'{text}' is not a value", where=COMMAND_LINE)
     return node.value["value"].plain()
+
+
+def _shard_size(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if not re.fullmatch(r"\d+(\.\d+)?\s*[KMG]i?B", value, re.IGNORECASE):
+        raise click.BadParameter("expected a size such as 5GB or 500MB")
+    return value
+
+
+def export_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a command that exports a policy: merge, type and size of files."""
+    for option in (
+        click.option(
+            "--max-shard-size", "shard", default="5GB", show_default=True, callback=_shard_size,
+            help="Maximum size of a file.",
+        ),
+        click.option(
+            "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
+            help="Dtype of full weights; default: as the weights that training started from.",
+        ),
+        click.option("--merge", is_flag=True, help="Merge trained adapters into full weights."),
+    ):  # fmt: skip
+        command = option(command)
+    return command

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from alignzoo.core.errors import RunFailed, attribute_errors
 from alignzoo.evaluation.aggregate import mean, standard_error
 from alignzoo.evaluation.area import pseudovalues
 from alignzoo.evaluation.row_metrics import count_kinds, row_metrics
+from alignzoo.evaluation.row_records import row_records
 from alignzoo.interfaces.metric import Metric
 from alignzoo.interfaces.objective import Objective
 from alignzoo.scoring.batches import BatchBuilder
@@ -61,6 +63,7 @@ def score_all(
 def evaluate(
     scorer: Scorer, builder: BatchBuilder, budget: int, screen: Screen,
     states: Sequence[Mapping[str, float]] = (), at_start: bool = False, ranks: Ranks | None = None,
+    records: list[dict[str, Any]] | None = None,
 ) -> dict[str, float]:  # fmt: skip
     """Return the held-out metrics, as means over all rows for any budget.
 
@@ -77,6 +80,7 @@ def evaluate(
         at_start: True before the first step. Where the policy then is the reference, its log-probs are the reference's
             own, so that every pair is an exact tie even if two forward passes round differently.
         ranks: The processes.
+        records: Receives a record of each row.
     """
     objective = builder.objective
     batch = score_all(scorer, builder, budget, screen, "evaluation", ranks)
@@ -93,6 +97,8 @@ def evaluate(
         values, _ = by_example(metric, builder, batch, screen, strict=at_start)
         if len(values):
             result |= {metric.name: float(values.mean()), f"{metric.name}_se": standard_error(values)}
+    if records is not None:
+        records += row_records(builder, batch, states)
     return result | _figures(builder, batch)
 
 

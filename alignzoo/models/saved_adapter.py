@@ -102,3 +102,12 @@ def peft_config(folder: Path) -> Any:
     if values["lora_alpha"] == int(values["lora_alpha"]):
         values["lora_alpha"] = int(values["lora_alpha"])
     return LoraConfig(**values)
+
+
+def own_base(policy: Path) -> str:
+    """Return the folder of the adapter's base model, or "" if it has a hub id.
+
+    Others find such a base by its id too.
+    """
+    base = named_base(policy)
+    return base if Path(base).is_absolute() else ""

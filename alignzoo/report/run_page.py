@@ -14,6 +14,7 @@ from alignzoo.core.door import MissingFile, read_json, read_text, translate
 from alignzoo.core.files import write_page
 from alignzoo.report import rollouts
 from alignzoo.report.curves import panels
+from alignzoo.report.diagnosis import diagnose
 from alignzoo.report.glossary import TERMS
 from alignzoo.report.summary import summary_lines
 from alignzoo.training.headline import headline, kind_of_rows, with_start
@@ -53,6 +54,7 @@ def _page(folder: Path) -> str:
             view | {"prompts": [one | {"turns": turns(one["prompt"])} for one in view["prompts"]]}
             for view in rollouts.browser(folder, lines)
         ],
+        signs=diagnose(folder) if lines else [],
         data=data,
         glossary=TERMS.items(),
         shown=read_lines(folder / "rows.jsonl", ShownRow),

@@ -2,49 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
-import yaml
-from pydantic import BaseModel, Field
 from transformers import AutoConfig, PreTrainedModel
 
 from alignzoo.core.artifacts import atomic_folder
 from alignzoo.core.console import Screen
-from alignzoo.core.door import BadFile, inside, read_text, read_yaml, translate, validated
+from alignzoo.core.door import inside, translate
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.models.adapters import is_adapter
 from alignzoo.models.from_pretrained import call_from_pretrained
 from alignzoo.models.loading import pretrained
-from alignzoo.models.saved_adapter import CONFIG, WEIGHTS, named_base, peft_config
+from alignzoo.models.saved_adapter import CONFIG, WEIGHTS, named_base, own_base, peft_config
 from alignzoo.models.tokenizers import pretrained_tokenizer
 from alignzoo.models.value_models import token_classifier, value_model
+from alignzoo.training.model_card import CardOptions, model_card
 from alignzoo.training.run_folder import RunFolder
+from alignzoo.training.run_source import RunSource, file_of_source, source_of, starts_of
 
 DTYPES = ("float32", "bfloat16", "float16")
 MERGED, BASE = "merged", "base"
 """Folders of a run with adapters: its merged policy, and its base model if that exists nowhere else."""
 
-CARD = """---
-{head}---
-
-# {name}
-
-{what} with alignzoo {version}: `{objective}`, from {start}, {steps} optimizer steps. {form}
-
-Exported from the run with fingerprint `{fingerprint}`. The recipe that made it:
-
-```yaml
-{recipe}```
-"""
-
 
 def export_run(
     run: Path, to: Path | None, merge: bool, dtype: str | None, shard: str, force: bool, screen: Screen,
-    critic: bool = False,
+    critic: bool = False, card: CardOptions | None = None,
 ) -> Path:  # fmt: skip
     """Write a finished run's policy or critic to a folder, atomically, and return the folder.
 
@@ -62,11 +48,12 @@ def export_run(
         force: Replace an exported model that exists.
         screen: Receives progress.
         critic: Write the critic.
+        card: What the model card has besides what the run knows.
 
     Raises:
         UserError: The run is not finished or has no critic, or the folder exists or holds something else.
     """
-    policy = _critic_of(run) if critic else _policy_of(run)
+    policy = _critic_of(run) if critic else policy_of(run)
     to = to or run / f"export{'-critic' if critic else ''}{'-merged' if merge and is_adapter(policy) else ''}"
     if to.exists() and not (to.is_dir() and (force or not any(to.iterdir()))):
         raise UserError("the path exists already", where=str(to), hint="" if to.is_file() else "--force replaces it")
@@ -80,7 +67,7 @@ def export_run(
     alone = is_adapter(policy) and not merge
     if alone and dtype:
         raise UserError("an adapter keeps the type that it was trained in", where="--dtype", expected="--merge with it")
-    source = _source(run)
+    source = source_of(run)
     trained = source.dtype
     dtype = dtype or _dtype_of_start(run) or trained
     model = None if alone else _full_weights(policy, source, dtype, critic)
@@ -96,11 +83,12 @@ def export_run(
             model.save_pretrained(temporary, max_shard_size=shard)
         pretrained_tokenizer(str(policy), None, source.trust_remote_code).save_pretrained(temporary)
         reader = _reader(alone, by_token is not None) if critic else ""
-        (temporary / "README.md").write_text(_card(run, policy, alone, reader), encoding="utf-8")
+        text = model_card(run, policy, alone, replace(card or CardOptions(), reader=reader))
+        (temporary / "README.md").write_text(text, encoding="utf-8")
     screen.info(f"{'adapter' if alone else 'full weights'} of {f'the critic of {run}' if critic else run}")
     if critic:
         screen.info(f"critic: {reader}")
-    if alone and (base := _own_base(policy)):
+    if alone and (base := own_base(policy)):
         screen.info(
             f"the adapter needs its base model, a folder of this machine: copy {base} too, or export with --merge"
         )
@@ -120,7 +108,7 @@ def full_weights_policy(folder: RunFolder, screen: Screen) -> Path:
     if not is_adapter(policy) or merged.is_dir():
         return merged if is_adapter(policy) else policy
     screen.info(f"merging the adapter of {folder.path}, to start from it")
-    source = _source(folder.path)
+    source = source_of(folder.path)
     with folder.held(wait=True):
         if not merged.is_dir():
             model = _full_weights(policy, source, None)
@@ -131,7 +119,12 @@ def full_weights_policy(folder: RunFolder, screen: Screen) -> Path:
     return merged
 
 
-def _policy_of(run: Path) -> Path:
+def policy_of(run: Path) -> Path:
+    """Return the folder of a finished run's policy.
+
+    Raises:
+        UserError: The run is not finished, or this is no run.
+    """
     if not (run / "recipe.yaml").is_file():
         siblings = [path.name for path in run.parent.iterdir()] if run.parent.is_dir() else []
         raise UserError("not a run folder", where=str(run), nearest=nearest(run.name, siblings))
@@ -145,7 +138,7 @@ def _policy_of(run: Path) -> Path:
 
 
 def _critic_of(run: Path) -> Path:
-    _policy_of(run)
+    policy_of(run)
     critic: Path = RunFolder(run).critic
     if not critic.is_dir():
         raise UserError(
@@ -172,62 +165,24 @@ def _reader(alone: bool, by_token: bool) -> str:
     )
 
 
-class _Source(BaseModel):
-    """Fields of the section `model` of a run's recipe that an export reads.
-
-    A plugin's source has fields of its own.
-    """
-
-    from_: str | None = Field(None, alias="from")
-    path: str | None = None
-    revision: str | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    quantize: Literal["4bit", "8bit"] | None = None
-    trust_remote_code: bool = False
-
-
-def _source(run: Path) -> _Source:
-    path = run / "recipe.yaml"
-    node = read_yaml(path)
-    model = node.plain().get("model") if node is not None and isinstance(node.value, dict) else None
-    if not isinstance(model, dict):
-        raise BadFile("damaged: it has no section 'model'", where=str(path))
-    names = {"from", *_Source.model_fields}
-    return validated({key: value for key, value in model.items() if key in names}, path, _Source)
-
-
 def _dtype_of_start(run: Path) -> str | None:
     """Return the type of the weights that a run, or the first run before it, started from.
 
     It is None if it is unknown.
     """
-    source, seen = _source(run), [run.resolve()]
-    while source.from_ is not None:
-        run = (run / source.from_).parent
-        if run.resolve() in seen or not (run / "recipe.yaml").is_file():
-            return None
-        seen.append(run.resolve())
-        source = _source(run)
-    if source.path is None:
+    source = starts_of(run)[-1][1]
+    file = file_of_source(source, "config.json")
+    if file is None:
         return None
     try:
-        config = call_from_pretrained(AutoConfig, source.path, source.revision, "config", source.trust_remote_code)
-    except UserError:  # it is not there any more, or was never a folder of transformers
+        config = call_from_pretrained(AutoConfig, str(file.parent), None, "config", source.trust_remote_code)
+    except UserError:  # it was never a folder of transformers
         return None
     name = str(config.dtype).removeprefix("torch.")
     return name if name in DTYPES else None
 
 
-def _own_base(policy: Path) -> str:
-    """Return the folder of the adapter's base model, or "" if it has a hub id.
-
-    Others find such a base by its id too.
-    """
-    base = named_base(policy)
-    return base if Path(base).is_absolute() else ""
-
-
-def _full_weights(policy: Path, source: _Source, dtype: str | None, critic: bool = False) -> PreTrainedModel:
+def _full_weights(policy: Path, source: RunSource, dtype: str | None, critic: bool = False) -> PreTrainedModel:
     """Return the policy or a critic in full weights.
 
     Their type is the one of training, or `dtype`. An adapter is merged into its base.
@@ -274,33 +229,8 @@ def _base(policy: Path, named: str) -> str:
     )
 
 
-def _head(path: str, revision: str | None, source: _Source) -> tuple[str, int]:
+def _head(path: str, revision: str | None, source: RunSource) -> tuple[str, int]:
     """Return the head of a model in a folder, and the number of a reward model's outputs."""
     config = call_from_pretrained(AutoConfig, path, revision, "config", source.trust_remote_code)
     scalar = any("SequenceClass" in name for name in config.architectures or ())
     return ("scalar", int(config.num_labels)) if scalar else ("language_model", 1)
-
-
-def _card(run: Path, policy: Path, alone: bool, reader: str) -> str:
-    """Return the model card. `reader` says how a critic is read, "" for a policy."""
-    summary = RunFolder(run).summary() or {}
-    forms = {True: "This is a LoRA adapter, for peft.", False: "These are full weights."}
-    if alone and (base := _own_base(policy)):
-        forms[True] += f" Its base model has no hub id: it was the folder `{'/'.join(Path(base).parts[-2:])}`."
-    head: dict[str, Any] = {"library_name": "peft" if alone else "transformers"}
-    if is_adapter(policy):
-        base = named_base(policy)
-        forms[False] = "These are full weights: a LoRA adapter was merged into its base."
-        if not Path(base).is_absolute():
-            head["base_model"] = base
-    objective = summary.get("objective", {})
-    head["tags"] = ["alignzoo", *([str(objective["name"])] if "name" in objective else [])]
-    start = summary.get("model", {}).get("start", "a start that it does not name")
-    form = forms[alone] + (f" The critic gives a value for each token: {reader}." if reader else "")
-    return CARD.format(
-        head=yaml.safe_dump(head, sort_keys=False), name=summary["name"],
-        what="The critic of a policy trained" if reader else "Trained",
-        version=summary["versions"].get("alignzoo", "of an unknown version"), objective=json.dumps(objective),
-        start=start, steps=summary["train"]["steps"], form=form, fingerprint=summary["fingerprint"],
-        recipe=read_text(run / "recipe.yaml"),
-    )  # fmt: skip

@@ -26,7 +26,7 @@ from alignzoo.scoring.exactness import Check, SpotCheck, no_oracle
 from alignzoo.training import checkpoint
 from alignzoo.training.job import Job
 from alignzoo.training.log_lines import StepLog
-from alignzoo.training.records import Line, read_lines
+from alignzoo.training.records import HELD_OUT, Line, read_lines
 from alignzoo.training.schedule import rows_of_step
 from alignzoo.training.spot_checks import Watch, interval
 from alignzoo.training.step import Engine
@@ -261,15 +261,21 @@ class Training:
             hidden = self.screen.without_bars()  # a second bar would overwrite that of training
             budget, states = 2 * self.engine.passes.budget, self.engine.states
             scores: dict[str, float] = {}
+            records: list[dict[str, Any]] = []  # of the held-out rows, which have no name
             for name, rows in self.evaluated.items():
                 if rows.groups or not rows.trees.answered:  # the data has nothing to score
                     continue
-                found = evaluate(self.engine.scorer, rows, budget, hidden, states, at_start=step == 0, ranks=self.ranks)
+                found = evaluate(
+                    self.engine.scorer, rows, budget, hidden, states, at_start=step == 0, ranks=self.ranks,
+                    records=None if name or step < self.engine.steps else records,
+                )  # fmt: skip
                 scores |= {f"{name}/{key}" if name else key: value for key, value in found.items()}
             scores |= self.engine.batches.evaluate()
         if not scores:
             return {}
         with self.stopping.uninterruptible():
+            if records:
+                self.folder.write_lines(HELD_OUT, records)
             line = self._record({"kind": "eval", "step": step} | scores)
             self.log.evaluation(line)
             return line

@@ -51,6 +51,24 @@ class Part(BaseModel, extra="allow"):
     pieces: list[tuple[Role, bool, list[str]]]
 
 
+HELD_OUT = "held_out.jsonl"
+"""Records of the held-out rows in the last evaluation."""
+
+
+class HeldOutRow(BaseModel, extra="allow"):
+    """A line of held_out.jsonl, with the row's figures by name.
+
+    Those without a value are left out.
+    """
+
+    id: str
+    margin: FiniteFloat | None = None
+    chosen_length: Amount | None = None
+    rejected_length: Amount | None = None
+    chosen_log_ratio: FiniteFloat | None = None
+    gradient_weight: Amount | None = None
+
+
 class ShownRow(BaseModel, extra="allow"):
     """A line of rows.jsonl: a row as the model sees it."""
 

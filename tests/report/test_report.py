@@ -9,8 +9,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from markupsafe import escape
 from rich.console import Console
 
+from alignzoo.cli.app import alignzoo as cli
 from alignzoo.report.glossary import TERMS
 from alignzoo.report.run_page import write_report
 from alignzoo.report.summary import summary_table
@@ -81,6 +84,31 @@ def test_it_shows_the_figures_and_the_curves(folder):
         assert words in html
     assert html.count("<svg") == 8
     assert "2 empty completion" in html
+
+
+def test_the_diagnosis_has_numbers_advice_and_rows_as_text(folder):
+    where = folder()
+    rows = [{"id": SCRIPT, "margin": -9.0}, *({"id": str(i), "margin": 4 + i / 100} for i in range(40))]
+    (where / "held_out.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    html = page(where)
+    assert "<h2>Diagnosis</h2>" in html
+    assert re.search(r"labels that are likely wrong: <span class=\"verdict\">found</span>", html)
+    assert "rows far on the other side: 1 of 41" in html
+    assert "arXiv:1911.00068" in html
+    assert f"<code>{escape(SCRIPT)}</code>: margin -9" in html
+    assert re.search(r"leakage: <span class=\"verdict\">found</span>", html)
+    assert "trained on and held out: 4, and 7 rows with a prompt that is trained on" in html
+    assert "arXiv:2410.08847" not in html  # of a sign that was not found, numbers alone
+
+
+def test_the_command_prints_the_diagnosis_and_the_path(folder):
+    where = folder()
+    done = CliRunner().invoke(cli, ["report", str(where)])
+    assert (done.exit_code, done.stdout) == (0, f"{where / 'report.html'}\n")
+    said = " ".join(done.stderr.split())
+    assert "leakage: found (rows trained on and held out 4, and 7 rows with a prompt that is trained on)" in said
+    assert "arXiv:2107.06499" in said
+    assert "rows that dominate the gradient: not known (it takes gradient weights of 100 held-out rows" in said
 
 
 @pytest.mark.slow

@@ -87,7 +87,7 @@ def test_so_is_every_word_of_a_run_folder_that_somebody_sent(folder):
 
     for name in ("summary.json", "data.json"):
         (folder / name).write_text(json.dumps(poison(json.loads((folder / name).read_text()))))
-    for name in ("samples.jsonl", "metrics.jsonl", "rows.jsonl"):
+    for name in ("samples.jsonl", "metrics.jsonl", "rows.jsonl", "held_out.jsonl"):
         lines = [json.loads(line) for line in (folder / name).read_text().splitlines()]
         (folder / name).write_text("".join(json.dumps(poison(line)) + "\n" for line in lines))
     (folder / "recipe.yaml").write_text(f"name: {CANARY}")

@@ -170,6 +170,7 @@ def test_a_summary_that_lacks_a_figure_of_the_table(world):
     ("name", "text"),
     [("metrics.jsonl", "{}\n"), ("metrics.jsonl", "[]\n"), ("metrics.jsonl", '{"kind": "eval", "step": -5}\n'), ("metrics.jsonl", "{\n"),
      ("metrics.jsonl", '{"kind": "train", "step": 1, "loss": "x"}\n'), ("samples.jsonl", '{"id": 3}\n'), ("samples.jsonl", "7\n"),
+     ("held_out.jsonl", '{"id": "1", "margin": "x"}\n'), ("held_out.jsonl", '{"id": "1", "gradient_weight": -1}\n'), ("data.json", '{"overlap": 3}'),
      ("data.json", "[]"), ("data.json", '{"read": "x"}'), ("recipe.yaml", "a: &a [*a]"), ("recipe.yaml", "\xff"), ("timings.jsonl", "x\n")],
 )  # fmt: skip
 @pytest.mark.slow

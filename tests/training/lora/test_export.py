@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 
@@ -48,8 +49,11 @@ def test_an_adapter_is_written_with_tokenizer_and_card(adapter, tmp_path):
     base = AutoModelForCausalLM.from_pretrained(trained.peft_config["default"].base_model_name_or_path)
     assert torch.equal(log_probs(PeftModel.from_pretrained(base, str(to))), log_probs(trained))
     head, text = (to / "README.md").read_text().split("---\n")[1:]
-    assert yaml.safe_load(head) == {"library_name": "peft", "tags": ["alignzoo", "dpo"]}
-    assert "from the run of sft_hh, 8 optimizer steps. This is a LoRA adapter" in text
+    head = yaml.safe_load(head)
+    assert (head["library_name"], head["tags"]) == ("peft", ["alignzoo", "dpo", "lora"])
+    assert "base_model" not in head  # a folder of this machine
+    assert re.search(r"from the run `sft_hh-\w+`, which started from random weights. This is a LoRA adapter", text)
+    assert "AutoPeftModelForCausalLM.from_pretrained" in text
     assert "lora:" in text
 
 
@@ -115,7 +119,7 @@ def test_what_is_there_is_not_written_over(adapter, tmp_path, monkeypatch):
         export(folder, to, force=True)  # it may be anything: a home
     (to / "config.json").write_text("{}")
     with monkeypatch.context() as patch:
-        patch.setattr("alignzoo.training.export._card", lambda *_: 1 // 0)
+        patch.setattr("alignzoo.training.export.model_card", lambda *_: 1 // 0)
         with pytest.raises(ZeroDivisionError):
             export(folder, to, force=True)
     assert sorted(path.name for path in to.iterdir()) == ["config.json", "mine"]
@@ -145,7 +149,7 @@ def test_a_summary_without_more_than_is_needed(adapter, tmp_path):
     with pytest.raises(UserError, match=r"adapter_model\.safetensors: no such file"):
         export(other, tmp_path / "pickled")
     (other / "policy" / "adapter_model.bin").rename(other / "policy" / "adapter_model.safetensors")
-    assert "from a start that it does not name" in (export(other, tmp_path / "out") / "README.md").read_text()
+    assert "alignzoo of an unknown version" in (export(other, tmp_path / "out") / "README.md").read_text()
 
 
 def test_what_is_no_finished_run_is_reported(adapter, tmp_path):

@@ -101,7 +101,7 @@ def run_resolved(resolved: Resolved, *, fresh: bool = False, wait: bool = False,
     """Run a resolved recipe, as `run` does.
 
     Every process of a job calls it; all return the result or raise the same error. With `wait`, a run that another
-    job is working on is waited for.
+    job is working on is waited for, as the runs that this one needs always are.
     """
     resolved = resolved.reread()
     ranks = Ranks(device_of(resolved.recipe.train.device))
@@ -110,18 +110,18 @@ def run_resolved(resolved: Resolved, *, fresh: bool = False, wait: bool = False,
 
 
 def _run(resolved: Resolved, fresh: bool, wait: bool, screen: Screen, ranks: Ranks) -> RunResult:
-    folder = RunFolder(folder_of(resolved).path, writes=ranks.main)
+    folder, waiting = RunFolder(folder_of(resolved).path, writes=ranks.main), screen.info if wait else None
     if fresh or ranks.broadcast_from_main(folder.summary) is None:
         preflight(resolved)
     for need in resolved.needs.values():
-        run_resolved(need, wait=wait, screen=screen)
+        run_resolved(need, wait=True, screen=screen)
     ranks.main_process_first(lambda: open_judges(resolved, screen))
     if fresh and folder.writes:
-        with folder.held(wait, clearing=True):
+        with folder.held(waiting, clearing=True):
             clear(folder)
     summary = ranks.broadcast_from_main(folder.summary)
     if summary is None:
-        with folder.held(wait):
+        with folder.held(waiting):
             summary = ranks.broadcast_from_main(folder.summary)  # of the process that was waited for
             if summary is None:
                 start = ranks.main_process_first(lambda: start_weights(resolved, screen))
@@ -137,7 +137,7 @@ def _finish_late(resolved: Resolved, folder: RunFolder, summary: dict[str, Any],
     """Do what failed after the last step of a finished run: judges first, then reporters."""
     reporting = Reporting(resolved.recipe.reporters, folder.path, screen)
     summary = judge_again(resolved, folder, summary, reporting, screen)
-    folder.report_late(reporting.finish)
+    folder.report_late(reporting.finish, screen.info)
     return summary
 
 
@@ -320,5 +320,5 @@ def clear(folder: RunFolder) -> None:
     """
     order = {"summary.json": 0, "checkpoints": 1}
     for path in sorted(folder.path.iterdir(), key=lambda path: order.get(path.name, 2)):
-        if path.name != ".lock":
+        if not path.name.startswith(".lock"):
             remove(path)

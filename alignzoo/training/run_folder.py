@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from alignzoo.core.door import BadFile, MissingFile, read_checked, read_text
 from alignzoo.core.errors import UserError
@@ -23,6 +21,7 @@ from alignzoo.core.files import (
     write_json,
     write_text,
 )
+from alignzoo.core.locks import locked
 from alignzoo.training.records import Summary
 
 Report = Callable[[dict[str, Any], list[str]], list[str]]
@@ -89,13 +88,13 @@ class RunFolder:
         self.write_json("summary.json", summary)
         self._report(report)
 
-    def report_late(self, report: Report) -> None:
+    def report_late(self, report: Report, waiting: Callable[[str], None]) -> None:
         """Call `report` if the run is finished, but the report on it is not.
 
         A process was killed between the summary and its report, or a reporter failed.
         """
         if self.writes and self._unreported.exists():
-            with self.held(wait=True):
+            with self.held(waiting):
                 self._report(report)
 
     def _report(self, report: Report) -> None:
@@ -109,11 +108,11 @@ class RunFolder:
             self._unreported.unlink(missing_ok=True)
 
     @contextmanager
-    def held(self, wait: bool = False, clearing: bool = False) -> Iterator[None]:
+    def held(self, waiting: Callable[[str], None] | None = None, clearing: bool = False) -> Iterator[None]:
         """Hold the lock of the folder during the block.
 
         Args:
-            wait: Wait for another process that holds it.
+            waiting: Shows a line on the process that is waited for. None: do not wait.
             clearing: The block removes everything, links too.
 
         Raises:
@@ -123,18 +122,13 @@ class RunFolder:
             yield
             return
         self.check_links(inside=not clearing)
-        lock = FileLock(self.path / ".lock")
-        with translate_os_errors(self.path, hint="set ALIGNZOO_RUNS to another folder"):
-            make_folder(self.path)
-            try:
-                lock.acquire(timeout=-1 if wait else 0)
-            except Timeout:
-                raise UserError("another process is working on this run", where=str(self.path)) from None
-        try:
+        what = f"{self.path.name} is trained" if waiting else "this run is trained"
+        with ExitStack() as stack:
+            with translate_os_errors(self.path, hint="set ALIGNZOO_RUNS to another folder"):
+                make_folder(self.path)
+                stack.enter_context(locked(self.path / ".lock", waiting, what))
             remove_temporaries(self.path)
             yield
-        finally:
-            lock.release()
 
     def check_links(self, inside: bool = True) -> None:
         """Raise UserError if the folder, or with `inside` anything in it, is a link.

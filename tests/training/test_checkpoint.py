@@ -218,7 +218,7 @@ def test_a_resumed_run_has_the_records_of_its_checkpoint(tmp_path, tokenizer):
 
 
 def test_one_process_at_a_time_works_on_a_run(tmp_path):
-    with RunFolder(tmp_path).held(), pytest.raises(UserError, match="another process is working on this run"):
+    with RunFolder(tmp_path).held(), pytest.raises(UserError, match="this run is trained by process"):
         with RunFolder(tmp_path).held():
             pass
     with RunFolder(tmp_path).held():

@@ -35,6 +35,7 @@ from alignzoo.recipe.rollout import Reward, RolloutConfig
 from alignzoo.recipe.schema import (
     SGD,
     AdamW,
+    EarlyStopping,
     EvalConfig,
     FilterConfig,
     Recipe,
@@ -188,6 +189,7 @@ def keys() -> Iterator[str]:
     for optimizer in (AdamW, RMSprop, SGD):
         yield from table(f"Optimizer {optimizer.model_fields['name'].default}", "train.optimizer.", optimizer)
     yield from table("Schedule", "train.schedule.", Schedule)
+    yield from table("Early stopping", "train.early_stopping.", EarlyStopping)
     yield from table("Filter", "filter.", FilterConfig)
     yield from table("Rollout", "rollout.", RolloutConfig)
     beside = create_model("Beside", judge=(Any, None))

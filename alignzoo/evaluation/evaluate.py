@@ -21,6 +21,9 @@ from alignzoo.scoring.microbatches import in_micro_batches
 from alignzoo.scoring.scored_batch import ScoredBatch, concat_scored
 from alignzoo.scoring.scorer import Scorer
 
+VALIDATION = "validation_"
+"""Prefix of a figure of the validation half of the evaluated rows, which checkpoints are chosen by."""
+
 
 @torch.no_grad()
 def score_all(
@@ -60,6 +63,7 @@ def score_all(
 def evaluate(
     scorer: Scorer, builder: BatchBuilder, budget: int, screen: Screen,
     states: Sequence[Mapping[str, float]] = (), at_start: bool = False, ranks: Ranks | None = None,
+    half: NDArray[np.bool_] | None = None,
 ) -> dict[str, float]:  # fmt: skip
     """Return the held-out metrics, as means over all rows for any budget.
 
@@ -76,12 +80,25 @@ def evaluate(
         at_start: True before the first step. Where the policy then is the reference, its log-probs are the reference's
             own, so that every pair is an exact tie even if two forward passes round differently.
         ranks: The processes.
+        half: True for the rows of the validation half, shape (rows,). Their figures are added, with `VALIDATION`
+            before their names.
     """
-    objective = builder.objective
     batch = score_all(scorer, builder, budget, screen, "evaluation", ranks)
     if at_start and builder.starts_at_reference and builder.reference is not None:
         batch.values["log_prob"] = batch.values["ref_log_prob"]
-    result = {"n": len(builder.trees), "loss": 0.0}
+    result = _means(builder, batch, screen, states, at_start)
+    if half is not None:
+        own = _means(builder, batch.in_order(np.flatnonzero(half).tolist()), screen, states, at_start)
+        result |= {f"{VALIDATION}{name}": value for name, value in own.items()}
+    return result
+
+
+def _means(
+    builder: BatchBuilder, batch: ScoredBatch, screen: Screen, states: Sequence[Mapping[str, float]], at_start: bool
+) -> dict[str, float]:
+    """Return the means of a batch's rows: loss, metrics and figures."""
+    objective = builder.objective
+    result = {"n": len(batch.rows), "loss": 0.0}
     for n, (share, term) in enumerate(objective.terms):
         loss = weight = 0.0
         for loss_input in builder.examples(batch, term, states[n] if states else term.initial_state()):

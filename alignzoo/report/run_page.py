@@ -15,7 +15,7 @@ from alignzoo.core.files import write_page
 from alignzoo.report import rollouts
 from alignzoo.report.curves import panels
 from alignzoo.report.summary import summary_lines
-from alignzoo.training.records import Line, Sample, ShownRow, read_lines
+from alignzoo.training.records import SETTINGS, Line, Sample, ShownRow, read_lines
 from alignzoo.training.run_folder import RunFolder
 
 
@@ -33,12 +33,18 @@ def _page(folder: Path) -> str:
     recipe = folder / "recipe.yaml"
     lines = read_lines(folder / "metrics.jsonl", Line, nan=True)
     evals = [line for line in lines if line.get("kind") == "eval"]
+    chosen = summary.get("selection", {}).get("step")
     return _template().render(
         name=summary.get("name", folder.name),
         finished=bool(summary.get("finished")),
         summary=summary,
         rows=summary_lines(summary) if summary.get("finished") else [],
-        last=evals[-1] if evals else None,
+        last=next((line for line in evals if line["step"] == chosen), evals[-1] if evals else None),
+        changes=[
+            (line["step"], {key: value for key, value in line.items() if key not in ("kind", "step")})
+            for line in lines
+            if line.get("kind") == SETTINGS
+        ],
         steps=max((line["step"] for line in lines), default=0),
         panels=[(title, Markup(svg)) for title, svg in panels(lines)],  # drawn from numbers alone
         samples=[

@@ -33,7 +33,7 @@ class RunFolder:
     """The folder `runs/<name>-<fingerprint>/`.
 
     JSON lines are appended, and restored from the checkpoint when a run resumes; every other file is replaced
-    atomically. metrics.jsonl is reproducible byte for byte, timings.jsonl is not. Writes do nothing in all processes
+    atomically. metrics.jsonl is reproducible byte for byte, files of times are not. Writes do nothing in all processes
     but one (`writes=False`), and raise NotWritten if the disk is full or the like.
     """
 
@@ -49,7 +49,12 @@ class RunFolder:
     _unreported = property(
         lambda self: self.path / ".unreported", doc="The reporters that have failed; empty before the first."
     )
-    records = property(lambda self: (self.metrics, self.timings), doc="The files that a run appends to.")
+    evaluation_times = property(
+        lambda self: self.path / "evaluation_times.jsonl", doc="Seconds of each evaluation of the evaluated rows."
+    )
+    records = property(
+        lambda self: (self.metrics, self.timings, self.evaluation_times), doc="The files that a run appends to."
+    )
 
     def summary(self) -> dict[str, Any] | None:
         """Return the summary of a finished run, or None.
@@ -171,4 +176,5 @@ class RunFolder:
         """Restore the records from the checkpoint folder `kept`, or empty them."""
         for record in self.records if self.writes else ():
             with atomic_write(record) as temporary:
-                shutil.copyfile(kept / record.name, temporary) if kept else temporary.touch()
+                there = kept is not None and (kept / record.name).is_file()  # an older version wrote fewer
+                shutil.copyfile(kept / record.name, temporary) if kept and there else temporary.touch()

@@ -173,8 +173,9 @@ def read_adapter(model: PreTrainedModel, folder: Path) -> None:
             "the adapter does not fit this model", where=str(folder),
             expected="an adapter of the same base model, rank and target layers",
         )  # fmt: skip
-    tensors = load_file(folder / WEIGHTS)
-    set_peft_model_state_dict(model, {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()})
+    with translate(folder / WEIGHTS, "the adapter"):
+        tensors = load_file(folder / WEIGHTS)
+        set_peft_model_state_dict(model, {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()})
 
 
 def is_adapter(folder: Path) -> bool:

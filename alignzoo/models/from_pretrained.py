@@ -23,6 +23,12 @@ SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
 MOST_SECONDS_OF_USE = 2.0
 """Processor time for the few words of a tokenizer's trial, which the parent will spend again."""
 LONGEST_MESSAGE = 300
+REPORTED = {
+    "automatic conversion": "parts of a weight that the model has as one, such as the experts of a layer, are "
+    "missing or differ in shape",
+    "ignore_mismatched_sizes": "a weight has another shape than the model's",
+}
+"""Words of an error that refers to transformers' report on the weights -> what is wrong with them."""
 
 
 def call_from_pretrained(
@@ -61,8 +67,24 @@ def call_from_pretrained(
         check_config(folder, lambda: _try_config(auto, source, kind, where, common))
     elif folder is not None:
         check_tokenizer(folder, lambda: _try_tokenizer(auto, source, kind, where, common))
-    with _as_user_errors(kind, source, where):
+    with _as_user_errors(kind, source, where), _no_report():
         return auto.from_pretrained(source, **common, **options)
+
+
+@contextmanager
+def _no_report() -> Iterator[None]:
+    """Silence transformers' report on weights, a table that may contain a traceback.
+
+    Who loads a model reads `output_loading_info`.
+    """
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _fetch(source: str, revision: str | None) -> Path | None:
@@ -164,9 +186,10 @@ def loading_error(kind: str, source: str, where: str, error: Exception) -> UserE
             "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(FOLDER)",
         )  # fmt: skip
     plain = isinstance(error, OSError | ValueError) and type(error).__module__ == "builtins"
+    reported = next((reason for words, reason in REPORTED.items() if words in text), "")
     message = text.splitlines()[0] if plain and text else f"{type(error).__name__}: {' '.join(text.split())}"
     return UserError(
-        f"no {kind} could be loaded from '{source}': {message[:LONGEST_MESSAGE]}", where=where,
+        f"no {kind} could be loaded from '{source}': {reported or message[:LONGEST_MESSAGE]}", where=where,
         expected="a local folder in Hugging Face layout, or a hub id with the hub reachable",
     )  # fmt: skip
 

@@ -18,6 +18,7 @@ from transformers import (
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as hf_logging
 
+from alignzoo.core.console import warn_once
 from alignzoo.core.door import in_child
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.core.memory import total_memory
@@ -127,16 +128,10 @@ def pretrained(
             )  # fmt: skip
         options = {"dtype": getattr(torch, dtype)} | _labels(head, outputs)
         options |= quantization_options(quantize, dtype) if quantize else {}
-        verbosity = hf_logging.get_verbosity()
-        if head == "scalar":  # transformers warns of the new head
-            hf_logging.set_verbosity_error()
-        try:
-            model, info = call_from_pretrained(
-                _auto(head), source, revision, "model", trust, use_safetensors=True, output_loading_info=True,
-                ignore_mismatched_sizes=True, **options,
-            )  # fmt: skip
-        finally:
-            hf_logging.set_verbosity(verbosity)
+        model, info = call_from_pretrained(
+            _auto(head), source, revision, "model", trust, use_safetensors=True, output_loading_info=True,
+            ignore_mismatched_sizes=True, **options,
+        )  # fmt: skip
         _check_complete(source, head, info)
         setattr(model, NEW_HEAD, any(_is_score_head(name) for name in info["missing_keys"]))
     if quantize:
@@ -172,6 +167,9 @@ def _check_complete(source: str, head: str, info: dict[str, Any]) -> None:
         hint = "the weights of the whole model"
     if problem:
         raise UserError(problem, where=where, expected=hint)
+    if head != "scalar" and (unread := sorted(info["unexpected_keys"])):
+        more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
+        warn_once(f"{where}: the model has no place for {unread[0]}{more} of these weights, which are left out")
 
 
 def _is_score_head(name: str) -> bool:

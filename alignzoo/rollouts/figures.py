@@ -126,7 +126,9 @@ def clustered_standard_error(values: NDArray[Any], cluster: NDArray[np.int64]) -
 
     Source: Liang and Zeger 1986, Biometrika 73, with the factor C / (C - 1) for C clusters.
     """
-    _, own = np.unique(cluster, return_inverse=True)
+    clusters, own = np.unique(cluster, return_inverse=True)
+    count = len(clusters)
+    if count < 2:
+        return math.nan
     sums = np.bincount(own, values - values.mean())
-    count = len(sums)
-    return math.sqrt(count / (count - 1) * float((sums**2).sum())) / len(values) if count > 1 else math.nan
+    return math.sqrt(count / (count - 1) * float((sums**2).sum())) / len(values)

@@ -1,6 +1,6 @@
 """Fuzz every kind of file that a user may have from elsewhere, through the real commands.
 
-Run as: python benchmarks/fuzz/fuzz.py [--count 20000] [--first 0] [--seed 0] [--kind NAME ...] [--keep FOLDER] [--write] [--add]
+Run as: python benchmarks/fuzz/fuzz.py [--count 20000] [--first 0] [--seed 0] [--kind NAME ...] [--keep FOLDER] [--write] [--add] [--again]
 
 Real models, tokenizers, datasets, caches, run folders and recipes are made once (artifacts.py). Each input changes one to
 three of their files, as trees, headers, lines, pages or bytes (mutate.py, cases.py), and runs one command on them in a
@@ -8,7 +8,7 @@ child forked from a process that has imported everything (forked.py). The same s
 with a traceback, a signal, more than 10 s of processor time or 2 GB from the fork on, a write outside of its folder, code
 of the input that runs, or an exit code other than 0 and 2 (1 for commands that train). A run that belongs to no input is
 compared byte by byte after each, and resumed after every 500. `--write` writes benchmarks/results/fuzz.md and .json; `--add`
-adds to them, so that a series can be run in parts.
+adds to them, so that a series can be run in parts; `--again` runs the inputs in them that failed once more.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -88,7 +88,9 @@ class Fuzzer:
         """Run a case."""
         return forked.run(case.words, self.folder(case), case.allowed)
 
-    def fuzz(self, kinds: list[str], numbers: range, seed: int, save: Callable[[dict], None], limit: float) -> dict:
+    def fuzz(
+        self, kinds: list[str], numbers: Sequence[int], seed: int, save: Callable[[dict], None], limit: float
+    ) -> dict:
         """Run the inputs of these numbers, and pass what was found so far to `save` from time to time."""
         limit += _seconds()
         found: dict = {"by_kind": {kind: Counter() for kind in kinds}, "faults": {}, "slowest": 0.0, "largest": 0.0}
@@ -111,15 +113,15 @@ class Fuzzer:
             if fault:
                 found["by_kind"][kind]["failed"] += 1
                 edits = [f"{edit.name} -> {edit.link or (edit.content or b'')[:1500]!r}" for edit in case.edits]
-                about = {"kind": kind, "number": number, "seed": seed, "words": case.words, "edits": edits}
-                found["faults"].setdefault(fault, about | {"said": end.said[-3000:], "times": 0})["times"] += 1
+                about = {"kind": kind, "seed": seed, "words": case.words, "edits": edits, "said": end.said[-3000:]}
+                found["faults"].setdefault(fault, about | {"numbers": []})["numbers"].append(number)
             over = _seconds() > limit or number == numbers[-1]
             if over or number % RESUME_EVERY == RESUME_EVERY - 1:
                 if said := self.resumed():
                     found["faults"]["a good run does not resume"] = {
                         "kind": kind,
                         "said": said,
-                        "times": 1,
+                        "numbers": [number],
                         "edits": [],
                     }
                 found["seconds"] = round(time.perf_counter() - began)
@@ -160,25 +162,32 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="a folder for the real files, made if it is not there")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/fuzz.md and fuzz.json")
     parser.add_argument("--add", action="store_true", help="add to them")
+    parser.add_argument(
+        "--again", action="store_true", help="run the inputs in them that failed, and add how many still do"
+    )
     given = parser.parse_args()
     path = RESULTS / "fuzz.json"
-    before = json.loads(path.read_text()) if given.add else None
+    before = json.loads(path.read_text()) if given.add or given.again else None
+    numbers: Sequence[int] = range(given.first, given.first + given.count)
+    if before and given.again:
+        numbers = sorted(number for one in before["faults"].values() for number in one["numbers"])
 
     def save(found: dict) -> None:
-        if given.write or given.add:
+        if given.write or before:
             whole = joined(before, found) if before else found
+            if before and given.again:
+                again = {"inputs": len(numbers), "faults": sum(len(one["numbers"]) for one in found["faults"].values())}
+                whole = before | {"again": again}
             path.write_text(json.dumps(whole, indent=1) + "\n")
             (RESULTS / "fuzz.md").write_text(table(whole))
 
     with tempfile.TemporaryDirectory() as root:
         kinds = given.kind or list(cases.KINDS)
         fuzzer = Fuzzer(given.keep or Path(root), kinds)
-        found = fuzzer.fuzz(kinds, range(given.first, given.first + given.count), given.seed, save, given.limit)
+        found = fuzzer.fuzz(kinds, numbers, given.seed, save, given.limit)
     for fault, about in found["faults"].items():
         edits = "\n".join(about["edits"])
-        print(
-            f"\n=== {about['times']} x {fault}\n{about['kind']} {about.get('number')}: {about.get('words')}\n{edits}\n{about['said']}"
-        )
+        print(f"\n=== {fault}\n{about['kind']} {about['numbers']}: {about.get('words')}\n{edits}\n{about['said']}")
     return 1 if found["faults"] else 0
 
 
@@ -186,21 +195,34 @@ def joined(one: dict, other: dict) -> dict:
     """Two series as one."""
     kinds = dict.fromkeys([*one["by_kind"], *other["by_kind"]])
     counts = {kind: Counter(one["by_kind"].get(kind, {})) + Counter(other["by_kind"].get(kind, {})) for kind in kinds}
+    faults = one["faults"] | other["faults"]
+    for fault in one["faults"].keys() & other["faults"].keys():
+        faults[fault] = one["faults"][fault] | {"numbers": one["faults"][fault]["numbers"] + faults[fault]["numbers"]}
     return other | {
-        "by_kind": counts, "faults": one["faults"] | other["faults"], "seconds": one["seconds"] + other["seconds"],
+        "by_kind": counts, "faults": faults, "seconds": one["seconds"] + other["seconds"],
         **{name: max(one[name], other[name]) for name in ("slowest", "largest")},
     }  # fmt: skip
 
 
+def _again(found: dict) -> str:
+    if "again" not in found:
+        return ""
+    return (
+        " After the mends, the inputs that had failed ran again (`--again`): {faults} of {inputs} still fail.".format(
+            **found["again"]
+        )
+    )
+
+
 def table(found: dict) -> str:
     """The results as Markdown."""
-    faults = sum(one["times"] for one in found["faults"].values())
+    faults = sum(len(one["numbers"]) for one in found["faults"].values())
     inputs = sum(n for codes in found["by_kind"].values() for code, n in codes.items() if code != "failed")
     lines = [
         "# A fuzz of every kind of file from elsewhere", "",
         f"`python benchmarks/fuzz/fuzz.py --write`: {inputs:,} inputs through the real commands, {faults:,} of them with a "
         "traceback, a signal, more than 10 s or 2 GB, a write outside of their folder, or code of theirs that ran. The slowest "
-        f"took {found['slowest']:.1f} s of processor time, the largest {found['largest']:,.0f} MB.", "",
+        f"took {found['slowest']:.1f} s of processor time, the largest {found['largest']:,.0f} MB.{_again(found)}", "",
         "| inputs | number | done (0) | refused in a sentence (2) | a run that could not go on (1) | faults |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for kind, codes in found["by_kind"].items():

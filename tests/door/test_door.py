@@ -186,6 +186,7 @@ def test_tensors_are_those_of_safetensors(tmp_path):
         (one(offsets=[-8, 0]), {}), (one(offsets=[0, 2**61]), {}), (one(offsets=[4, 12]), {}), (one(shape=[3]), {}),
         ({"a": 7}, {}), ({"a": None}, {}), (one() | {"b": one()["a"]}, {}), (one() | {"__metadata__": {"x": 1}}, {}),
         (one() | {"__metadata__": 3}, {}), (b'{"a":' * 1000, {}),
+        (one(shape=[1], offsets=[0, 4]), {}), (one(shape=[1], offsets=[4, 8]), {}),  # bytes of no tensor
     ],
 )  # fmt: skip
 def test_broken_headers(header, options, tmp_path):

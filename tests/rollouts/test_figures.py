@@ -31,6 +31,11 @@ def test_a_value_that_is_there_twice_says_nothing_new():
     assert math.isnan(clustered_standard_error(twice, np.zeros(8, np.int64)))
 
 
+@pytest.mark.filterwarnings("error")
+def test_no_values_have_no_standard_error_and_no_warning():
+    assert math.isnan(clustered_standard_error(np.zeros(0), np.zeros(0, np.int64)))
+
+
 def test_kl_is_clustered_by_prompt_and_left_out_for_a_single_one():
     found = divergence_figures({"kl": np.repeat(VALUES, 2), "prompt": np.repeat(np.arange(4), 2)})
     assert found == {"kl": pytest.approx(1.0), "kl_se": pytest.approx(statistics.stdev(VALUES) / 2)}

@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from checkout import ROOT
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from alignzoo.core.errors import UserError
@@ -109,6 +111,43 @@ def test_a_broken_model_is_one_sentence(folder, name, monkeypatch):
     with pytest.raises(UserError, match=words):
         pretrained(str(folder), None, 0, "language_model", "float32")
     assert time.process_time() - began < 10
+
+
+@pytest.fixture
+def altered(tmp_path):
+    """Save a model whose weights a function has changed, and return its folder."""
+    from artifacts import save_model
+
+    def make(change, *architecture, **config):
+        folder = tmp_path / "altered"
+        save_model(folder, *architecture, **config)
+        weights = {name: value.clone() for name, value in load_file(folder / "model.safetensors").items()}
+        change(weights)
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+        return str(folder)
+
+    return make
+
+
+def test_a_missing_expert_is_one_sentence_without_a_traceback(altered, capfd):
+    """transformers logs the traceback of the experts that it could not join, in a report on the weights."""
+    folder = altered(
+        lambda weights: weights.pop("model.layers.0.block_sparse_moe.experts.1.w1.weight"), "Mixtral",
+        num_key_value_heads=1, num_local_experts=2,
+    )  # fmt: skip
+    with pytest.raises(
+        UserError, match="parts of a weight that the model has as one, such as the experts of a layer, are"
+    ):
+        pretrained(folder, None, 0, "language_model", "float32")
+    assert capfd.readouterr().err == ""
+
+
+def test_weights_that_are_left_out_are_one_line(altered, capfd):
+    folder = altered(lambda weights: weights.update({f"vision.{n}.weight": torch.ones(2) for n in range(2)}))
+    pretrained(folder, None, 0, "language_model", "float32")
+    assert capfd.readouterr().err == (
+        f"model.path: {folder}: the model has no place for vision.0.weight and 1 more of these weights, which are left out\n"
+    )
 
 
 TEMPLATES = ["{{ 9**(9**(9**9)) }}", "{% for i in range(10**12) %}{% endfor %}", "{{ 'a' * 10**11 }}"]

@@ -39,7 +39,7 @@ def tensors(path: Path) -> dict[str, Tensor]:
 
     Raises:
         BadFile: The file is truncated or no safetensors file, or a tensor has an unknown type, a shape that does not
-            fit its bytes, or bytes outside of the file or of another tensor.
+            fit its bytes, or bytes outside of the file or of another tensor, or some bytes are no tensor's.
     """
     with open_file(path) as file:
         try:
@@ -61,7 +61,11 @@ def tensors(path: Path) -> dict[str, Tensor]:
     for name, tensor in sorted(found.items(), key=lambda item: (item[1].start, item[1].end)):
         if tensor.start < filled:
             raise BadFile(f"damaged: the bytes of '{name:.80}' are another tensor's too", where=str(path))
+        if tensor.start > filled:
+            break
         filled = tensor.end
+    if filled != total:
+        raise BadFile(f"damaged: the bytes from {filled:,} on are no tensor's", where=str(path))
     return found
 
 

@@ -36,6 +36,7 @@ from alignzoo.recipe.optimizers import EVERY
 from alignzoo.recipe.peer_names import LOSSES, PEERS
 from alignzoo.recipe.rollout import Reward, RolloutConfig
 from alignzoo.recipe.schema import (
+    EarlyStopping,
     EvalConfig,
     FilterConfig,
     Recipe,
@@ -194,6 +195,7 @@ def keys() -> Iterator[str]:
     for optimizer in EVERY:
         yield from table(f"Optimizer {optimizer.model_fields['name'].default}", "train.optimizer.", optimizer)
     yield from table("Schedule", "train.schedule.", Schedule)
+    yield from table("Early stopping", "train.early_stopping.", EarlyStopping)
     yield from table("Filter", "filter.", FilterConfig)
     yield from table("Rollout", "rollout.", RolloutConfig)
     beside = create_model("Beside", judge=(Any, None))

@@ -90,7 +90,7 @@ class Runs:
         place = {key: options.pop(key, default) for key, default in (("data", DATA), ("start", START))}
         objective = options.pop("objective", label.split("_")[0])
         run = {"steps": options.pop("steps", 600), "rows": 16, "seconds": options.pop("seconds", 60.0) + seed,
-               "pairs_per_second": 150.0 - seed, "peak_memory_bytes": 700 * 2**20}  # fmt: skip
+               "pairs_per_second": 150.0 - seed, "peak_memory_bytes": 700 * 2**20, **options.pop("run", {})}  # fmt: skip
         folder = self.root / f"run-{len(self.entries)}"
         measured, verdicts = measure(folder / "evaluations" / "key", seed, **options)
         self.entries.append(RunRecord(

@@ -15,13 +15,17 @@ from alignzoo.core.distributed import launch
 @click.command(name="run", short_help="Train a recipe and write its report.")
 @recipe_arguments
 @click.option("--dry-run", is_flag=True, help="Check and print the plan without training, as `validate`.")
-@click.option("--resume", is_flag=True, help="Continue a stopped run; an error if there is none.")
+@click.option("--resume", is_flag=True, help="Continue or extend a run; an error if there is none.")
+@click.option(
+    "--resume-from", type=click.Path(path_type=Path), metavar="CHECKPOINT",
+    help="Go on from this checkpoint, of this recipe or of one that differs in its length alone.",
+)  # fmt: skip
 @click.option("--fresh", is_flag=True, help="Remove this recipe's earlier run and start over.")
 @click.option("--processes", type=click.IntRange(1), help="Number of processes on this machine.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
 def command(
     recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...],
-    dry_run: bool, resume: bool, fresh: bool, processes: int | None, as_json: bool,
+    dry_run: bool, resume: bool, resume_from: Path | None, fresh: bool, processes: int | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Train RECIPE, after the recipes that it needs.
 
@@ -31,8 +35,8 @@ def command(
         from alignzoo.cli.validate import check
 
         return check(recipe, overrides, overlays, as_json)
-    if resume and fresh:
-        raise click.UsageError("--resume and --fresh exclude each other")
+    if fresh and (resume or resume_from):
+        raise click.UsageError(f"{'--resume-from' if resume_from else '--resume'} and --fresh exclude each other")
     if processes and processes > 1 and not launch.launched():
         from alignzoo.core.distributed.spawn import run_on
 
@@ -41,6 +45,7 @@ def command(
     from alignzoo.core.distributed.process_group import together
     from alignzoo.core.errors import UserError
     from alignzoo.recipe.load import load_recipe
+    from alignzoo.training.extension import check_resumable
     from alignzoo.training.run import folder_of, run_resolved
 
     if processes and processes != launch.size():
@@ -51,10 +56,9 @@ def command(
         )
     with together():  # one process reports an error
         resolved = load_recipe(recipe, overrides, overlays)
-        if resume and not folder_of(resolved).path.exists():
-            where = str(folder_of(resolved).path)
-            raise UserError("there is no run to resume", where=where, hint="run without --resume")
-    result = run_resolved(resolved, fresh=fresh, screen=Screen())
+        if resume:
+            check_resumable(resolved, folder_of(resolved))
+    result = run_resolved(resolved, fresh=fresh, screen=Screen(), resume_from=resume_from)
     if launch.rank() > 0:
         return
     if as_json:

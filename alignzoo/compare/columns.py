@@ -57,7 +57,8 @@ KNOWN = (
     Column("distinct_2", "distinct-2", REPLIES, "", "distinct bigrams over all bigrams of a reply", SHARE),
     Column("entropy", "entropy", REPLIES, "", "entropy of the policy's next-token distribution, nats", POSITIVE),
     Column("seconds", "training (s)", COST, DOWN,
-           "time in training steps, without that of the start; geometric mean", BY_RATIO),
+           "time in training steps and in evaluations that choose the checkpoint, without that of the start; "
+           "geometric mean", BY_RATIO),
     Column("pairs_per_second", "pairs/s", COST, UP, "training rows per second; geometric mean", BY_RATIO),
     Column("peak_memory_bytes", "peak memory (MiB)", COST, DOWN,
            "peak of the GPU allocator, or of the process; geometric mean", BY_RATIO),

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from alignzoo.core.console import Screen
 from alignzoo.core.files import make_folder, remove_temporaries, translate_os_errors
+from alignzoo.core.locks import locked
 
 
 @contextmanager
@@ -20,17 +19,10 @@ def exclusive(path: Path, screen: Screen) -> Iterator[None]:
     Raises:
         NotWritten: The disk is full or the like.
     """
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    with translate_os_errors(path, hint="set ALIGNZOO_RUNS to another folder"):
-        make_folder(path.parent)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            screen.info(f"another process computes {path}; waiting for it")
-            lock.acquire()
-    try:
+    with ExitStack() as stack:
+        with translate_os_errors(path, hint="set ALIGNZOO_RUNS to another folder"):
+            make_folder(path.parent)
+            stack.enter_context(locked(path.with_name(f".{path.name}.lock"), screen.info, f"{path} is computed"))
         remove_temporaries(path.parent, glob.escape(path.name))
         remove_temporaries(path)
         yield
-    finally:
-        lock.release()

@@ -97,10 +97,16 @@ def _runs(folders: Sequence[Path], evaluation: Sequence[str]) -> _Source:
 
 
 def run_figures(summary: Mapping[str, Any]) -> dict[str, float]:
-    """Return a record's figures of training from a summary.json."""
-    train = summary["train"]
+    """Return a record's figures of training from a summary.json.
+
+    Evaluations that choose the checkpoint are a cost of training, as steps are.
+    """
+    train, chosen = summary["train"], summary.get("selection", {})
+    selecting = train.get("evaluation_seconds", 0.0) if chosen else 0.0
     return {
-        "steps": train["steps"], "rows": train["pairs"] // max(1, train["steps"]), "seconds": train["seconds"],
+        "steps": train["steps"], "rows": train["pairs"] // max(1, train["steps"]),
+        "seconds": train["seconds"] + selecting, "selecting_seconds": selecting,
+        "selecting_evaluations": chosen.get("evaluations", 0),
         "pairs_per_second": train["pairs_per_second"], "peak_memory_bytes": summary["peak_memory_bytes"],
     }  # fmt: skip
 

@@ -153,7 +153,8 @@ class RunRecord:
     verdicts: Sequence[str] = ()
     """Absolute paths of the folders with each judge's verdicts."""
     run: dict[str, float] = field(default_factory=dict)
-    """`steps`, `rows` (per step), `seconds`, `pairs_per_second`, `peak_memory_bytes`."""
+    """`steps`, `rows` (per step), `seconds`, `pairs_per_second`, `peak_memory_bytes`, and of the evaluations that chose
+    the checkpoint `selecting_evaluations` and `selecting_seconds`, which `seconds` includes."""
 
     @cached_property
     def figures(self) -> EvaluationFolder:

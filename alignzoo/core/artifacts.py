@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from alignzoo.core.digests import digest, digest_file
 from alignzoo.core.door import BadFile, UnreadableFile, inside, read_checked
-from alignzoo.core.files import make_folder, share, sync, temporary_path, translate_os_errors, write_json
+from alignzoo.core.files import make_folder, remove, share, sync, temporary_path, translate_os_errors, write_json
 
 ABOUT = "about.json"
 
@@ -111,6 +111,24 @@ def _listed(folder: Path) -> set[str]:
     """
     found = (path for path in folder.rglob("*") if not path.name.startswith(".") and not path.is_dir())
     return {path.relative_to(folder).as_posix() for path in found} - {ABOUT}
+
+
+def drop_files(folder: Path, names: Collection[str]) -> None:
+    """Remove files of a folder, and their digests from its manifest.
+
+    A damaged folder stays as it is.
+    """
+    try:
+        about: dict[str, Any] = read_checked(inside(folder, ABOUT), Manifest)
+    except BadFile:
+        return
+    gone = [name for name in about["files"] if name in names]
+    if gone:
+        for name in gone:
+            remove(folder / name)
+        content = {key: value for key, value in about.items() if key != "digest"}
+        content["files"] = {name: value for name, value in about["files"].items() if name not in gone}
+        write_json(folder / ABOUT, content | {"digest": digest(content)})
 
 
 def quarantine(folder: Path) -> None:

@@ -20,8 +20,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from importlib.metadata import version
@@ -29,7 +28,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from filelock import FileLock
 from safetensors.numpy import save_file
 
 from alignzoo.core.arrays import in_parts, mmap_safetensors
@@ -38,6 +36,7 @@ from alignzoo.core.digests import digest
 from alignzoo.core.door import BadFile, MissingFile, UnreadableFile
 from alignzoo.core.errors import NotWritten, UserError, first_line
 from alignzoo.core.files import is_left_over, translate_os_errors
+from alignzoo.core.locks import locked_if_possible
 from alignzoo.core.paths import cache_root
 from alignzoo.data.content import Content
 from alignzoo.data.row_reader import RowReader
@@ -62,8 +61,6 @@ Raise it with every change of these, and write new golden folders with tests/gol
 FIRST = 8
 """Training rows whose texts are kept, to be shown."""
 LIBRARIES = ("tokenizers", "transformers")
-WAIT_SECONDS = 900
-"""Time to wait for another process that makes the same tokens. After it both make them, and one copy is kept."""
 
 Log = Callable[[str], None]
 """Function that shows one line to the user."""
@@ -162,7 +159,8 @@ class TokenStore:
         """
         dataset = self._find(log)
         if dataset is None:
-            with self._lock():
+            lock = self.root / f".{self._inputs}.lock"
+            with locked_if_possible(lock, log, f"{self._label}: these rows are tokenized"):
                 dataset = self._find(log) or self._make(reader, log)
         return dataset
 
@@ -251,20 +249,6 @@ class TokenStore:
         # The report names the source as this recipe does: the files may have moved.
         source = self.source.model_dump(mode="json", by_alias=True)
         return TokenizedDataset(train, held_out, about["report"] | {"source": source}, content)
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        """Keep other processes from making the same tokens, if the file system supports locks."""
-        lock = FileLock(self.root / f".{self._inputs}.lock")
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=WAIT_SECONDS)
-        except (OSError, NotImplementedError):  # or a timeout: without the lock work may be done twice
-            pass
-        try:
-            yield
-        finally:
-            lock.release()
 
 
 class TokensManifest(Manifest):

@@ -24,6 +24,9 @@ from alignzoo.scoring.microbatches import in_micro_batches
 from alignzoo.scoring.scored_batch import ScoredBatch, concat_scored
 from alignzoo.scoring.scorer import Scorer
 
+VALIDATION = "validation_"
+"""Prefix of a figure of the validation half of the evaluated rows, which checkpoints are chosen by."""
+
 
 @torch.no_grad()
 def score_all(
@@ -64,6 +67,7 @@ def evaluate(
     scorer: Scorer, builder: BatchBuilder, budget: int, screen: Screen,
     states: Sequence[Mapping[str, float]] = (), at_start: bool = False, ranks: Ranks | None = None,
     records: list[dict[str, Any]] | None = None,
+    half: NDArray[np.bool_] | None = None,
 ) -> dict[str, float]:  # fmt: skip
     """Return the held-out metrics, as means over all rows for any budget.
 
@@ -81,12 +85,27 @@ def evaluate(
             own, so that every pair is an exact tie even if two forward passes round differently.
         ranks: The processes.
         records: Receives a record of each row.
+        half: True for the rows of the validation half, shape (rows,). Their figures are added, with `VALIDATION`
+            before their names.
     """
-    objective = builder.objective
     batch = score_all(scorer, builder, budget, screen, "evaluation", ranks)
     if at_start and builder.starts_at_reference and builder.reference is not None:
         batch.values["log_prob"] = batch.values["ref_log_prob"]
-    result = {"n": len(builder.trees), "loss": 0.0}
+    result = _means(builder, batch, screen, states, at_start)
+    if half is not None:
+        own = _means(builder, batch.in_order(np.flatnonzero(half).tolist()), screen, states, at_start)
+        result |= {f"{VALIDATION}{name}": value for name, value in own.items()}
+    if records is not None:
+        records += row_records(builder, batch, states)
+    return result
+
+
+def _means(
+    builder: BatchBuilder, batch: ScoredBatch, screen: Screen, states: Sequence[Mapping[str, float]], at_start: bool
+) -> dict[str, float]:
+    """Return the means of a batch's rows: loss, metrics and figures."""
+    objective = builder.objective
+    result = {"n": len(batch.rows), "loss": 0.0}
     for n, (share, term) in enumerate(objective.terms):
         loss = weight = 0.0
         for _, losses, weights in term_losses(builder, batch, term, states[n] if states else term.initial_state()):
@@ -97,8 +116,6 @@ def evaluate(
         values, _ = by_example(metric, builder, batch, screen, strict=at_start)
         if len(values):
             result |= {metric.name: float(values.mean()), f"{metric.name}_se": standard_error(values)}
-    if records is not None:
-        records += row_records(builder, batch, states)
     return result | _figures(builder, batch)
 
 

@@ -99,6 +99,29 @@ class Resolved:
         """
         return fingerprint(self)
 
+    @cached_property
+    def lineage(self) -> str:
+        """32 hex digits of the same without the number of steps.
+
+        A longer run continues a shorter one.
+        """
+        return lineage(self)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Dotted key -> value of the settings that are no part of the fingerprint.
+
+        They change speed, display, or what is kept.
+        """
+        recipe, train = self.recipe, self.recipe.train
+        names = [name for name in train.fields_without_effect() if name != "keep_optimizer"]  # of the run's end alone
+        found: dict[str, Any] = {f"train.{name}": getattr(train, name) for name in names}
+        if recipe.rollout is not None:
+            found |= {f"rollout.{key}": getattr(recipe.rollout, key) for key in ("batch_tokens",)}
+        if train.best_metric is None:
+            found["eval.every"] = recipe.eval.every
+        return found | {"reporters": [reporter.name for reporter in recipe.reporters]}
+
     def reread(self) -> Resolved:
         """Return the same recipe with a fingerprint of the files as they are now."""
         return replace(self, needs={key: need.reread() for key, need in self.needs.items()})
@@ -197,10 +220,33 @@ def fingerprint(resolved: Resolved) -> str:
     These are the values, the contents of every named file, the plugins' code, and the needed runs. A field that names a
     recipe counts as the fingerprint of that recipe's run, under the same dotted key.
     """
+    return digest(_values(resolved))
+
+
+CONSTANT = {"micro_batch_tokens": 4096}
+"""What fingerprints have had for a key of `train` that is no longer counted, so that recipes with it keep theirs."""
+LENGTH = ("epochs", "max_steps")
+"""Keys of `train` that only decide how many steps a run with a constant schedule takes."""
+
+
+def lineage(resolved: Resolved) -> str:
+    """Return the fingerprint without the length of the run, which a longer run shares."""
+    values = _values(resolved)
+    return digest(values | {"train": {key: value for key, value in values["train"].items() if key not in LENGTH}})
+
+
+def _values(resolved: Resolved) -> dict[str, Any]:
+    """Return what the fingerprint is a digest of."""
     recipe = resolved.recipe
     outside = dict.fromkeys(("name", "plugins", "reporters", "data", "model", "references", "critic"), True)
     left_out = recipe.fields_without_effect() | outside
     values: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True, exclude=left_out)
+    values["train"] |= CONSTANT
+    for key in ("keep_best", "early_stopping", "greater_is_better"):
+        if values["train"][key] is None:  # as before there were any
+            del values["train"][key]
+    if recipe.train.best_metric is None:  # nothing reads the evaluations during training
+        values["eval"]["every"] = None
     values["objective"] = _objective(recipe.objective)
     values["data"] = resolved.data_fingerprint
     metrics = zip(resolved.plain["eval"]["metrics"], recipe.eval.metrics, strict=True)
@@ -236,7 +282,7 @@ def fingerprint(resolved: Resolved) -> str:
     # Only the code of plugins counts: a new version of alignzoo keeps the fingerprints of finished runs.
     origins = [resolved.registry.origin(type(part)) for part in resolved.components]
     values["plugins"] = [origin.code for origin in origins if origin.package != "alignzoo"]
-    return digest(values)
+    return values
 
 
 def _model(model: ModelSource) -> dict[str, Any]:

@@ -79,6 +79,14 @@ class Schedule(Strict):
         return self.warmup_steps or ceil(Fraction(repr(self.warmup_ratio)) * total)
 
 
+class EarlyStopping(Strict):
+    """Early stopping, after `patience` evaluations in a row without an improvement."""
+
+    metric: str | None = Field(None, description="the figure, such as loss; null: that of train.keep_best")
+    patience: int = Field(3, ge=1, description="evaluations in a row without an improvement")
+    min_delta: float = Field(0.0, ge=0, description="an improvement is larger than this")
+
+
 class TrainConfig(Strict):
     """Optimization: batches, optimizer, precision, memory, checkpoints."""
 
@@ -95,8 +103,8 @@ class TrainConfig(Strict):
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="bfloat16: autocast; weights keep their dtype"
     )
-    micro_batch_tokens: int = Field(
-        4096, ge=1, description="token slots per micro-batch; changes speed, not the result"
+    micro_batch_tokens: Annotated[int, NoEffect] = Field(
+        4096, ge=1, description="token slots per micro-batch; changes speed, and the result by rounding alone"
     )
     layout: Literal["auto", "packed", "padded", "plain"] = Field(
         "auto", description="layout of token trees; auto: the fastest one that matches the model's own forward"
@@ -113,6 +121,28 @@ class TrainConfig(Strict):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if available")
     checkpoint_every: Annotated[int, NoEffect] = Field(200, ge=1, description="optimizer steps between checkpoints")
     keep_checkpoints: Annotated[int, NoEffect] = Field(2, ge=1, description="number of last checkpoints kept")
+    keep_optimizer: Annotated[bool, NoEffect] = Field(
+        False, description="keep the optimizer state of a finished run, so that it can be extended"
+    )
+    keep_best: str | None = Field(
+        None,
+        description="keep and export the checkpoint with the best figure of an evaluation, such as "
+        "preference_accuracy, over the validation half of the held-out rows; null: the last",
+    )
+    early_stopping: EarlyStopping | None = Field(None, description="stop before the last step; null: never")
+    greater_is_better: bool | None = Field(
+        None, description="direction of that figure; null: lower is better for names ending in loss, kl or perplexity"
+    )
+
+    @property
+    def best_metric(self) -> str | None:
+        """The figure that the exported checkpoint is chosen by, or None for the last checkpoint."""
+        return self.keep_best or self.stopping_metric
+
+    @property
+    def stopping_metric(self) -> str | None:
+        """The figure that training is stopped by, or None."""
+        return (self.early_stopping.metric or self.keep_best) if self.early_stopping else None
 
     def steps(self, rows: int) -> int:
         """Return the optimizer steps over `rows` training rows, at least 1.

@@ -28,6 +28,7 @@ from alignzoo.recipe.rollout import build_rewards
 from alignzoo.recipe.rollout_checks import check_rollout
 from alignzoo.recipe.schema import Recipe
 from alignzoo.recipe.secrets import refuse_secrets
+from alignzoo.recipe.selection_checks import check_selection
 from alignzoo.registry.lookup import Registry, registry
 
 OPTIMIZERS = {cls.model_fields["name"].default: cls for cls in get_args(get_args(Optimizer)[0])}
@@ -57,6 +58,8 @@ def validate(node: Node, name: str) -> tuple[Recipe, Registry]:
         recipe = Recipe.model_validate(plain)
     except ValidationError as error:
         problems.extend(problems_of(error, node, (), Recipe, reported=reported))
+    else:
+        check_selection(recipe, problems)
     problems.raise_if_any()
     terms = [term for _, term in recipe.objective.terms]
     serves = {term.data for term in terms}, any(term.ties for term in terms)

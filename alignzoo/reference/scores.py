@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from hashlib import blake2b
 from importlib.metadata import version
@@ -17,6 +18,7 @@ from alignzoo.core.console import Screen
 from alignzoo.core.distributed.gather import own_class
 from alignzoo.core.distributed.process_group import Ranks, deal_rows
 from alignzoo.core.errors import RunFailed
+from alignzoo.core.locks import locked_if_possible
 from alignzoo.core.signals import shielded
 from alignzoo.data.trees import Tree, Trees, sequence_key
 from alignzoo.models.fingerprint import remote_code_digests, weights_fingerprint
@@ -82,27 +84,32 @@ def score_reference(
     """
     if spot is None and not (ranks is not None and ranks.sharded):
         spot = SpotCheck(scorer)
-    rows = np.arange(len(trees))
+    rows, keys, main = np.arange(len(trees)), trees.keys, ranks is None or ranks.main
     cache = ranks.main_process_first(lambda: ReferenceCache(folder)) if ranks else ReferenceCache(folder)
     for path in cache.damaged:
         screen.info(f"reference cache: {path.name} is damaged: it is set aside, and its rows are scored again")
     if cache.unreadable:
         screen.info(f"reference cache: {len(cache.unreadable):,} shards of another user can't be read; they stay there")
-    keys = trees.keys
     places = cache.find(keys)
     missing = _missing(trees, places)
-    screen.info(f"{label}: {len(trees) - len(missing):,} of {len(trees):,} rows cached, {len(missing):,} to score")
-    if ranks is not None and ranks.count > 1:
-        part = rows[deal_rows(trees.sizes, *ranks.seat(folder))]
-        _score(scorer, trees, part, missing, cache, budget, screen, label, ranks, spot)
-        ranks.all_gather()
-        cache = ReferenceCache(folder)  # with the shards of the other processes
-        places = cache.find(keys)
-    left = _missing(trees, places)
-    sharded = ranks is not None and ranks.sharded and any(ranks.all_gather(len(left)))
-    if len(left) or sharded:  # of several processes none, unless another job writes to the folder too
-        _score(scorer, trees, rows, left, cache, budget, screen, label, ranks, spot)
-        places = cache.find(keys)
+    lock, what = folder / ".lock", f"{label}: rows of the same model are scored"
+    with locked_if_possible(lock, screen.info, what) if main and len(missing) else nullcontext(False) as waited:
+        if any(ranks.all_gather(waited) if ranks else [waited]):  # another job has scored some of them
+            cache = ReferenceCache(folder)
+            places = cache.find(keys)
+            missing = _missing(trees, places)
+        screen.info(f"{label}: {len(trees) - len(missing):,} of {len(trees):,} rows cached, {len(missing):,} to score")
+        if ranks is not None and ranks.count > 1:
+            part = rows[deal_rows(trees.sizes, *ranks.seat(folder))]
+            _score(scorer, trees, part, missing, cache, budget, screen, label, ranks, spot)
+            ranks.all_gather()
+            cache = ReferenceCache(folder)  # with the shards of the other processes
+            places = cache.find(keys)
+        left = _missing(trees, places)
+        sharded = ranks is not None and ranks.sharded and any(ranks.all_gather(len(left)))
+        if len(left) or sharded:  # of several processes none, unless another job writes to the folder too
+            _score(scorer, trees, rows, left, cache, budget, screen, label, ranks, spot)
+            places = cache.find(keys)
     return ReferenceScores(trees, cache, spill_to_disk(places, folder), len(missing), len(trees) - len(missing))
 
 

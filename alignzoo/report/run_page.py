@@ -18,7 +18,7 @@ from alignzoo.report.diagnosis import diagnose
 from alignzoo.report.glossary import TERMS
 from alignzoo.report.summary import summary_lines
 from alignzoo.training.headline import headline, kind_of_rows, with_start
-from alignzoo.training.records import Line, Sample, ShownRow, read_lines
+from alignzoo.training.records import SETTINGS, Line, Sample, ShownRow, read_lines
 from alignzoo.training.run_folder import RunFolder
 
 
@@ -37,13 +37,20 @@ def _page(folder: Path) -> str:
     lines = read_lines(folder / "metrics.jsonl", Line, nan=True)
     of = summary.get("accuracy_of") or {"rows": kind_of_rows(data.get("lengths", {}))}
     evals = [line for line in lines if line.get("kind") == "eval"]
+    chosen = summary.get("selection", {}).get("step")
+    last: dict[str, Any] = next((line for line in evals if line["step"] == chosen), evals[-1] if evals else {})
     return _template().render(
         name=summary.get("name", folder.name),
         finished=bool(summary.get("finished")),
         summary=summary,
         rows=summary_lines(summary) if summary.get("finished") else [],
-        last=evals[-1] if evals else {},
-        figures=headline(with_start(evals), of),
+        last=last,
+        figures=headline(with_start([*evals[:1], last] if evals else []), of),
+        changes=[
+            (line["step"], {key: value for key, value in line.items() if key not in ("kind", "step")})
+            for line in lines
+            if line.get("kind") == SETTINGS
+        ],
         steps=max((line["step"] for line in lines), default=0),
         panels=[(title, Markup(svg)) for title, svg in panels(lines, of)],  # drawn from numbers alone
         samples=[

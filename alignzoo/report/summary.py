@@ -48,6 +48,7 @@ def summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("data", f"{data['train']:,} training rows, {data['skipped']:,} of {data['read']:,} read were skipped"),
         ("training", f"{train['steps']:,} steps in {train['seconds']:.1f} s, {train['pairs_per_second']:.0f} rows/s, "
                      f"{train['tokens_per_second']:,.0f} token slots/s"),
+        *_selection(summary.get("selection", {})),
         ("reference", f"{scored:,} rows scored, {cached:,} from the cache" if scored + cached
                       else _beside(summary["reference"])),
         ("layout", f"{summary['layout']['used']}: {summary['layout']['reason']}"),
@@ -63,6 +64,16 @@ def summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
         place = [name for name, _ in lines].index("training")
         lines[place:place] = [("", line) for line in source_lines(data["sources"])]
     return lines
+
+
+def _selection(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return which checkpoint was exported, where an evaluation's figure chose it."""
+    if found.get("step") is None:
+        return []
+    words = f"step {found['step']:,}, the best of {found['evaluations']:,} evaluations"
+    words += f" by {found['metric']} ({number(found['value'], '.4g')} on the validation rows)"
+    stopped = f"; stopped after {found['patience']:,} without a better one" if found.get("stopped_early") else ""
+    return [("checkpoint", words + stopped)]
 
 
 def _beside(reference: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from alignzoo.core.console import Screen
 from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.data.trees import Trees
+from alignzoo.evaluation.evaluate import VALIDATION
 from alignzoo.interfaces.group import Group
 from alignzoo.models.ending import Ending
 from alignzoo.models.generation import end_tokens
@@ -26,7 +27,7 @@ from alignzoo.rollouts.figures import critic_figures, divergence, divergence_fig
 from alignzoo.rollouts.folder import PHASES, Arrays, RolloutFolder
 from alignzoo.rollouts.forms import Form, all_fit
 from alignzoo.rollouts.prompts import Prompts
-from alignzoo.rollouts.rewards import combine
+from alignzoo.rollouts.rewards import Judged, combine
 from alignzoo.rollouts.scores import TokenValues, float_type, score_rows, token_cuts
 from alignzoo.rollouts.select import Selection, select
 from alignzoo.scoring.advantages import advantage_input, advantages, returns
@@ -265,8 +266,12 @@ class Rollouts:
         drawn, judged, scored = (self._times.get(name, 0.0) for name in PHASES)
         return [*found, f"drawn {drawn:.1f}", f"judged {judged:.1f}", f"learnt {scored + seconds:.1f} s"]
 
-    def evaluate(self) -> dict[str, float]:
-        """Return figures of one draw for each of some held-out prompts: rewards, KL, lengths."""
+    def evaluate(self, half: NDArray[np.bool_] | None = None) -> dict[str, float]:
+        """Return figures of one draw for each of some held-out prompts: rewards, KL, lengths.
+
+        `half` marks the held-out rows of the validation half. Figures of its prompts are added, with `VALIDATION`
+        before their names.
+        """
         places = self.held_out.spaced(self.config.held_out_prompts)
         if not len(places):
             return {}
@@ -282,8 +287,14 @@ class Rollouts:
             self.scorer, self.reference, tokens, draws, len(draws), self.config.temperature, self.budget, self.screen,
             self.ranks,
         )  # fmt: skip
-        found = figures(draws, raw, judged, self.config.rewards) | divergence_figures(values)
-        return {"drawn": float(len(draws))} | found
+        rewards = self.config.rewards
+        found = {"drawn": float(len(draws))} | figures(draws, raw, judged, rewards) | divergence_figures(values)
+        if half is not None and (own := half[self.held_out.rows[places]]).any():
+            at, measured = np.flatnonzero(own), {name: value[own] for name, value in values.items()}
+            kept = Judged(judged.reward[at], judged.kept[at])
+            chosen = figures(draws.take(at), raw[:, at], kept, rewards) | divergence_figures(measured)
+            found |= {f"{VALIDATION}{name}": value for name, value in chosen.items()}
+        return found
 
 
 def _without_old(known: dict[str, TokenScores]) -> dict[str, TokenScores]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from alignzoo.recipe.schema import TrainConfig
 from alignzoo.training.batch_loss import States
 from alignzoo.training.schedule import rows_of_step
@@ -24,8 +27,11 @@ class BatchSource(Protocol):
         A second call returns the same.
         """
 
-    def evaluate(self) -> dict[str, float]:
-        """Return figures of held-out prompts beside those of the held-out rows."""
+    def evaluate(self, half: NDArray[np.bool_] | None = None) -> dict[str, float]:
+        """Return figures of held-out prompts beside those of the held-out rows.
+
+        `half` marks the held-out rows of the validation half, whose figures are added under names of their own.
+        """
 
     def words(self, seconds: float) -> list[str]:
         """Return figures for the progress bar, after a step that took so long."""
@@ -47,7 +53,7 @@ class DataBatches:
         """Return the rows of a step."""
         return rows_of_step(step, self.rows, self.config, self.seed).tolist(), states
 
-    def evaluate(self) -> dict[str, float]:
+    def evaluate(self, half: NDArray[np.bool_] | None = None) -> dict[str, float]:
         """Return nothing: the held-out rows are all there is."""
         return {}
 

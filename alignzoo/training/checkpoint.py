@@ -23,7 +23,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from alignzoo.core.artifacts import atomic_folder, read_verified, write_manifest
+from alignzoo.core.artifacts import atomic_folder, drop_files, read_verified, write_manifest
 from alignzoo.core.distributed.gather import full_state_dict, full_tensor, reshard, shard_like
 from alignzoo.core.door import tensors, translate
 from alignzoo.core.errors import UserError
@@ -50,6 +50,8 @@ class Checkpoint:
     """Token slots of a micro-batch: fewer than the recipe's once memory has run out."""
     run: str = ""
     """Fingerprint of the run that wrote it."""
+    settings: Mapping[str, Any] | None = None
+    """The settings of that run that are no part of the fingerprint; None if they were not recorded."""
 
 
 def save(
@@ -58,10 +60,11 @@ def save(
     states: Sequence[Mapping[str, float]] = (), moving: Mapping[str, torch.Tensor] = MappingProxyType({}),
     budget: int = 0, records: Iterable[Path] = (), writes: bool = True, run: str = "",
     critic: PreTrainedModel | None = None, critic_optimizer: torch.optim.Optimizer | None = None,
+    best: int | None = None, lineage: str = "", settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> Path:  # fmt: skip
-    """Write `folder/step-000200`, and remove all but the last `keep` checkpoints.
+    """Write `folder/step-000200`, and remove checkpoints that are not kept.
 
-    Collective with shards or ZeRO.
+    The last `keep` stay, and the best one. Collective with shards or ZeRO.
 
     Args:
         folder: The folder of checkpoints.
@@ -78,6 +81,9 @@ def save(
         run: Fingerprint of the run, which alone resumes from it.
         critic: The critic, if there is one.
         critic_optimizer: Its optimizer; None after the last step.
+        best: The step of the best checkpoint, which stays.
+        lineage: Digest of the run that leaves out its length: see `Resolved.lineage`.
+        settings: The run's settings that are no part of its fingerprint.
 
     Raises:
         NotWritten: The disk is full or the like. Earlier checkpoints are unchanged.
@@ -103,10 +109,17 @@ def save(
         for record in records:
             shutil.copyfile(record, temporary / record.name)
         about = {"step": step, "objective": [dict(one) for one in states], "budget": budget, "run": run}
-        write_manifest(temporary, about)
-    for old in _by_step(folder)[:-keep]:
-        remove(old)
+        write_manifest(temporary, about | {"lineage": lineage, "settings": dict(settings)})
+    for old in by_step(folder)[:-keep]:
+        if best is None or old.name != _name(best):
+            remove(old)
     return path
+
+
+def drop_optimizers(folder: Path) -> None:
+    """Remove the optimizer states of all checkpoints of a folder."""
+    for path in by_step(folder):
+        drop_files(path, (OPTIMIZER, CRITIC_OPTIMIZER))
 
 
 def weights_of(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -141,24 +154,30 @@ def _write(folder: Path, model: PreTrainedModel, weights: dict[str, torch.Tensor
         model.save_pretrained(folder, state_dict=weights, save_original_format=renamed)
 
 
-def _by_step(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, by step."""
+def by_step(folder: Path) -> list[Path]:
+    """Return the checkpoints of a folder, by step."""
     found = {path: re.fullmatch(r"step-(\d+)", path.name) for path in folder.glob("step-*")}
     return sorted((path for path, match in found.items() if match), key=lambda path: int(path.name[5:]))
 
 
-def latest(folder: Path, run: str = "") -> tuple[Checkpoint | None, list[Path]]:
+def latest(folder: Path, run: str = "", before: int | None = None) -> tuple[Checkpoint | None, list[Path]]:
     """Return the newest intact checkpoint, and the damaged ones after it.
+
+    Args:
+        folder: The folder of checkpoints.
+        run: Fingerprint of the run, if it is to be compared.
+        before: Look only at checkpoints before this step.
 
     Raises:
         UserError: It belongs to another run than the one with the fingerprint `run`, if that is given.
         UnreadableFile: This user can't read it.
     """
     damaged: list[Path] = []
-    for path in reversed(_by_step(folder)):
-        about = read_verified(path, CheckpointManifest)
-        if about is not None and path.name == _name(about["step"]):
-            found = Checkpoint(path, about["step"], about["objective"], about["budget"], about["run"])
+    for path in reversed(by_step(folder)):
+        if before is not None and int(path.name[5:]) >= before:
+            continue
+        found = read(path)
+        if found is not None:
             if run and found.run != run:
                 raise UserError(
                     f"this checkpoint belongs to {f'run {found.run[:8]}' if found.run else 'no known run'}, and this "
@@ -168,6 +187,24 @@ def latest(folder: Path, run: str = "") -> tuple[Checkpoint | None, list[Path]]:
             return found, damaged
         damaged.append(path)
     return None, damaged
+
+
+def has_optimizer(path: Path) -> bool:
+    """Return True if training can continue from a checkpoint."""
+    return (path / OPTIMIZER).is_file()
+
+
+def at(folder: Path, step: int) -> Checkpoint | None:
+    """Return the checkpoint of a step, or None if there is no intact one."""
+    return read(folder / _name(step))
+
+
+def read(path: Path) -> Checkpoint | None:
+    """Return a checkpoint after comparing its digests; None if it is absent or damaged."""
+    about = read_verified(path, CheckpointManifest)
+    if about is None or path.name != _name(about["step"]):
+        return None
+    return Checkpoint(path, about["step"], about["objective"], about["budget"], about["run"], about.get("settings"))
 
 
 def _name(step: int) -> str:

@@ -109,7 +109,7 @@ def full_weights_policy(folder: RunFolder, screen: Screen) -> Path:
         return merged if is_adapter(policy) else policy
     screen.info(f"merging the adapter of {folder.path}, to start from it")
     source = source_of(folder.path)
-    with folder.held(wait=True):
+    with folder.held(screen.info):
         if not merged.is_dir():
             model = _full_weights(policy, source, None)
             needs = sum(tensor.nbytes for tensor in model.state_dict().values())

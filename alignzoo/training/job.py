@@ -29,6 +29,8 @@ class Job:
     """Name of a reference -> the policy folder of the run that it is, for those that are runs."""
     critic_start: Path | None = None
     """The policy folder of the run that the critic starts from; None for another start."""
+    fresh: bool = False
+    """True to begin at the first step, also where a run of another length has gone further."""
     stopping: GracefulShutdown = field(default_factory=GracefulShutdown)
     reporting: Reporting = field(init=False)
 

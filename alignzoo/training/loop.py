@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,17 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from alignzoo.core.artifacts import quarantine
-from alignzoo.core.door import BadFile
 from alignzoo.core.errors import NotWritten, RunFailed, first_line
 from alignzoo.core.signals import Interrupted
-from alignzoo.evaluation.evaluate import evaluate
 from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.exactness import Check, SpotCheck, no_oracle
 from alignzoo.training import checkpoint
+from alignzoo.training.evaluations import Evaluations, is_due
 from alignzoo.training.job import Job
 from alignzoo.training.log_lines import StepLog
-from alignzoo.training.records import HELD_OUT, Line, read_lines
+from alignzoo.training.records import HELD_OUT, SETTINGS, Line, read_lines
 from alignzoo.training.schedule import rows_of_step
+from alignzoo.training.selection import Selection, ValidationRows
 from alignzoo.training.spot_checks import Watch, interval
 from alignzoo.training.step import Engine
 
@@ -48,6 +47,8 @@ class Training:
     tokenizer: PreTrainedTokenizerBase
     exact: Sequence[Check] = ()
     """The largest difference between the reference's scores and the model's own forward."""
+    validation: ValidationRows = field(default_factory=dict)
+    """The validation half of the parts that checkpoints are chosen by."""
 
     def __post_init__(self) -> None:
         job = self.job
@@ -58,6 +59,10 @@ class Training:
         self.log = StepLog(self.screen, job.recipe.objective.name, self.engine.steps, job.recipe.train.batch_size)
         self.beside = self.moving.tensors if self.moving else {}
         """The weights of a moving reference, which checkpoints hold beside the policy's."""
+        self.selection = Selection(job.recipe.train)
+        self._evaluations = Evaluations(
+            self.engine, self.evaluated, self.validation, self.selection, self.ranks, self.screen
+        )  # fmt: skip
         self.done = 0
         """Optimizer steps taken."""
         self._learnt = 0.0
@@ -65,41 +70,10 @@ class Training:
         self.last: Path | None = None
         """The newest checkpoint, which holds the first `saved` steps."""
         self.saved = 0
-
-    def resume(self) -> None:
-        """Restore the newest intact checkpoint, or the start."""
-        run = self.job.resolved.fingerprint
-        good, damaged = self.ranks.broadcast_from_main(lambda: checkpoint.latest(self.folder.checkpoints, run))
-        for path in damaged:
-            before = f"using the one before it, {good.path.name}" if good else "the run starts again"
-            self.screen.info(f"checkpoint {path} is damaged; {before}")
-        if good:
-            self._check_fits(good)
-            self.done = good.step
-            policy, critic = self._optimizers()
-            checkpoint.restore(good, self.model, policy, self.beside, self.critic, critic)
-            if self.moving:
-                self.moving.round()
-            self.engine.states = good.states or self.engine.states
-            self.engine.passes.budget = good.budget or self.engine.passes.budget
-            self.saved = good.step
-            self.last = good.path
-            self.ranks.all_gather()  # wait until every process has read it
-            self.screen.info(f"resuming after step {good.step}")
-            self.stopping.doing = f"stopped after step {good.step}; {ON}"
-        if self.folder.writes:
-            checkpoint.sweep(self.folder.checkpoints)
-            for path in damaged:
-                quarantine(path)
-        self.folder.restore_records(self.last)
-
-    def _check_fits(self, good: checkpoint.Checkpoint) -> None:
-        states = [set(state) for state in self.engine.states]
-        if good.step > self.engine.steps or (good.states and [set(state) for state in good.states] != states):
-            raise BadFile(
-                "the checkpoint doesn't fit the run: it has other steps or another objective", where=str(good.path),
-                hint="start the run again with --fresh",
-            )  # fmt: skip
+        self.restored = False
+        """True once the model has the weights of the best checkpoint, which are not those of the last step."""
+        self.changed: dict[str, str] = {}
+        """Settings that are no part of the run's identity and have changed since that checkpoint."""
 
     def run(self) -> dict[str, Any]:
         """Take the remaining steps, and return the last evaluation.
@@ -113,6 +87,8 @@ class Training:
         train, steps = self.recipe.train, self.engine.steps
         lines = self.ranks.broadcast_from_main(lambda: read_lines(self.folder.metrics, Line))
         evaluations = {line["step"]: line for line in lines if line["kind"] == "eval"}
+        if self.changed:
+            self.record({"kind": SETTINGS, "step": self.done} | self.changed)
         last = evaluations.get(self.done) or self._measure()
         if self.done == 0:
             lines = [*lines, *self._record_start()]
@@ -120,15 +96,19 @@ class Training:
             found = (line for line in lines if line["kind"] == "exactness" and "difference" in line)
             self.engine.watch.history = [not line["difference"] <= line["limit"] for line in found]
         with self.screen.bar(self.recipe.objective.name, steps, self.done) as advance:
-            while self.done < steps:
+            while not self.ended:
                 advance(1, self._note(self._step()))
+                best = self.selection.best
                 last = self._measure() or last
-                if self.done % train.checkpoint_every == 0 and self.done < steps:
+                due = self.done % train.checkpoint_every == 0 or self.selection.best is not best
+                if due and not self.ended:
                     with self.stopping.uninterruptible():
                         self.save()
                         self.stopping.doing = f"stopped after step {self.done}; {ON}"
+        if self.done < steps:
+            self.screen.info(f"early stopping after step {self.done:,} of {steps:,}")
         self.stopping.doing = f"stopped after the last step; {ON}"
-        return last
+        return self.selection.best or last
 
     def save(self, extra: int = 0) -> None:
         """Write a checkpoint of the steps taken, unless the last one has them all.
@@ -137,12 +117,12 @@ class Training:
             extra: Checkpoints kept beyond the recipe's `train.keep_checkpoints`.
         """
         if self.done > self.saved:
-            policy, critic = self._optimizers()
+            policy, critic = self.optimizers(saving=True)
             self.last = checkpoint.save(
                 self.folder.checkpoints, self.done, self.model, self.tokenizer, policy,
                 self.recipe.train.keep_checkpoints + extra, self.engine.states, self.beside,
                 self.engine.passes.budget, self.folder.records, self.folder.writes, self.job.resolved.fingerprint,
-                self.critic, critic,
+                self.critic, critic, self.selection.best_step, self.job.resolved.lineage, self.job.resolved.settings,
             )  # fmt: skip
             self.saved = self.done
 
@@ -157,9 +137,34 @@ class Training:
             except NotWritten as error:
                 self.screen.info(f"{error}; the policy is written without it")
 
-    def _optimizers(self) -> tuple[torch.optim.Optimizer | None, torch.optim.Optimizer | None]:
-        """Return those of the policy and of the critic; after the last step none is needed."""
-        if self.done >= self.engine.steps:
+    @property
+    def ended(self) -> bool:
+        """True after the last step, which early stopping may choose."""
+        return self.done >= self.engine.steps or self.selection.stopped
+
+    def restore_best(self) -> None:
+        """Load the weights of the best checkpoint, if the recipe chooses one.
+
+        Raises:
+            RunFailed: It is damaged.
+        """
+        best = self.selection.best_step
+        if best is None:
+            return
+        self.screen.info(self.selection.words())
+        if best != self.done:
+            found = self.ranks.broadcast_from_main(lambda: checkpoint.at(self.folder.checkpoints, best))
+            if found is None:
+                raise RunFailed(f"the best checkpoint, of step {best}, is damaged")
+            checkpoint.restore(found, self.model, None, critic=self.critic)
+            self.restored = True
+
+    def optimizers(self, saving: bool = False) -> tuple[torch.optim.Optimizer | None, torch.optim.Optimizer | None]:
+        """Return those of the policy and of the critic.
+
+        They are None after the last step, if they are not kept.
+        """
+        if self.ended and not (saving and self.recipe.train.keep_optimizer):
             return None, None
         return self.engine.optimizer, self.engine.critic.optimizer if self.engine.critic else None
 
@@ -230,12 +235,12 @@ class Training:
                 slots = sum(self.ranks.all_gather(slots))
             self._learnt = seconds = time.perf_counter() - began
             if batches.line:
-                self._record({"kind": "rollout", "step": step + 1} | batches.line)
-            self._record({"kind": "train", "step": step + 1} | metrics)
+                self.record({"kind": "rollout", "step": step + 1} | batches.line)
+            self.record({"kind": "train", "step": step + 1} | metrics)
             timing = {"step": step + 1, "seconds": seconds, "pairs": self.recipe.train.batch_size, "tokens": slots}
             watch = self.engine.watch
             if watch and watch.last:
-                self._record(watch.last.line(step + 1))
+                self.record(watch.last.line(step + 1))
                 timing["exactness_seconds"] = watch.seconds
             timing |= {f"{name}_seconds": value for name, value in batches.seconds.items()}
             self.folder.append(self.folder.timings, timing)
@@ -253,30 +258,22 @@ class Training:
 
         Returns {} if none is due, and without rows.
         """
-        step, every = self.done, self.recipe.eval.every
-        if 0 < step < self.engine.steps and (not every or step % every):
+        step = self.done
+        if not is_due(step, self.recipe.eval.every, self.engine.steps):
             return {}
         self.stopping.doing = f"stopped in the evaluation after step {step}; {ON}"
+        began = time.perf_counter()
+        records: list[dict[str, Any]] = []
         with self._saved_on_failure(), self.ranks.together():
-            hidden = self.screen.without_bars()  # a second bar would overwrite that of training
-            budget, states = 2 * self.engine.passes.budget, self.engine.states
-            scores: dict[str, float] = {}
-            records: list[dict[str, Any]] = []  # of the held-out rows, which have no name
-            for name, rows in self.evaluated.items():
-                if rows.groups or not rows.trees.answered:  # the data has nothing to score
-                    continue
-                found = evaluate(
-                    self.engine.scorer, rows, budget, hidden, states, at_start=step == 0, ranks=self.ranks,
-                    records=None if name or step < self.engine.steps else records,
-                )  # fmt: skip
-                scores |= {f"{name}/{key}" if name else key: value for key, value in found.items()}
-            scores |= self.engine.batches.evaluate()
+            scores = self._evaluations.figures(step, records)
         if not scores:
             return {}
         with self.stopping.uninterruptible():
-            if records:
+            line = self.record({"kind": "eval", "step": step} | scores)
+            self.folder.append(self.folder.evaluation_times, {"step": step, "seconds": time.perf_counter() - began})
+            best = self.selection.add(line)
+            if records and (best or self.selection.best is None):
                 self.folder.write_lines(HELD_OUT, records)
-            line = self._record({"kind": "eval", "step": step} | scores)
             self.log.evaluation(line)
             return line
 
@@ -287,10 +284,10 @@ class Training:
         lines = [line | ({"unavailable": why} if why else {}) for line in found]
         with self.stopping.uninterruptible():
             for line in lines:
-                self._record(line)
+                self.record(line)
         return lines
 
-    def _record(self, line: dict[str, Any]) -> dict[str, Any]:
+    def record(self, line: dict[str, Any]) -> dict[str, Any]:
         """Append a line without the figures that are not finite, and return it.
 
         JSON can't hold those figures.

@@ -17,6 +17,8 @@ Role = Literal["system", "user", "assistant", "tool", "text"]
 Count = Annotated[int, Field(ge=0)]
 Amount = Annotated[FiniteFloat, Field(ge=0)]
 Figures = dict[str, int | float | str | None]
+SETTINGS = "settings"
+"""Kind of the line of metrics.jsonl on settings that were changed: key -> `before -> after`."""
 
 
 class Line(BaseModel, extra="allow"):
@@ -33,6 +35,13 @@ class Timing(BaseModel, extra="allow"):
     seconds: Amount
     pairs: Count
     tokens: Count
+
+
+class EvaluationTime(BaseModel, extra="allow"):
+    """A line of evaluation_times.jsonl."""
+
+    step: Count
+    seconds: Amount
 
 
 class Sample(BaseModel, extra="allow"):
@@ -118,6 +127,10 @@ class CheckpointManifest(Manifest):
     budget: Count
     run: str
     """Fingerprint of the run."""
+    lineage: str = ""
+    """Digest of the run without its length."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Settings that are no part of the fingerprint."""
 
 
 def set_names(figures: Iterable[str]) -> list[str]:

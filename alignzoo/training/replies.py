@@ -80,7 +80,7 @@ def judge_again(
     lines = read_lines(folder.path / "samples.jsonl", Sample) if failed and folder.writes else []
     if not lines:
         return summary
-    with folder.held(wait=True):
+    with folder.held(screen.info):
         known = held_out_rows(resolved, folder, screen)
         rows = [known[line["id"]] for line in lines]
         prompts, columns = [prompt for prompt, _ in rows], [own for _, own in rows]

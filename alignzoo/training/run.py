@@ -29,10 +29,12 @@ from alignzoo.recipe.needs import judges_of, runs_named
 from alignzoo.recipe.resolved import REFERENCE, START, Resolved
 from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.scorer import Scorer
+from alignzoo.training import checkpoint
 from alignzoo.training.adapt import adapt, export_policy
 from alignzoo.training.announce import announce, ties_line
 from alignzoo.training.critic import critic_adapter_run, critic_run, open_critic
 from alignzoo.training.export import full_weights_policy
+from alignzoo.training.extension import inherit_day, set_back
 from alignzoo.training.job import Job
 from alignzoo.training.loop import Training, watch_steps
 from alignzoo.training.master_weights import memory_words
@@ -43,9 +45,11 @@ from alignzoo.training.preflight import check_enough_rows, check_positions, no_r
 from alignzoo.training.references import MAIN, References, check_vocabularies, live_reference, score_references
 from alignzoo.training.replies import greedy_replies, judge_again, judge_replies
 from alignzoo.training.reporting import Reporting
+from alignzoo.training.resume import resume
 from alignzoo.training.row_filter import filtered
 from alignzoo.training.run_folder import RunFolder
 from alignzoo.training.schedule import total_steps
+from alignzoo.training.selection import validation_rows
 from alignzoo.training.step import Engine
 from alignzoo.training.summary import FinishedRun, summarize
 from alignzoo.training.zero import check_zero, wrap_with_zero
@@ -71,6 +75,7 @@ def run(
     *,
     fresh: bool = False,
     quiet: bool = True,
+    resume_from: str | Path | None = None,
 ) -> RunResult:
     """Run a recipe, after the runs that it needs.
 
@@ -82,12 +87,14 @@ def run(
         overlays: Recipe files merged over it, in order.
         fresh: Remove what a run left before, and start again.
         quiet: Print no progress.
+        resume_from: A checkpoint of this recipe, or of one that differs in its length alone, to go on from.
 
     Raises:
         UserError: The recipe, the data or the model has a mistake.
         RunFailed: The run could not continue.
     """
-    return run_resolved(load_recipe(recipe, overrides, overlays), fresh=fresh, screen=Screen(quiet))
+    resolved, given = load_recipe(recipe, overrides, overlays), Path(resume_from) if resume_from else None
+    return run_resolved(resolved, fresh=fresh, screen=Screen(quiet), resume_from=given)
 
 
 def folder_of(resolved: Resolved) -> RunFolder:
@@ -101,37 +108,46 @@ def folder_of(resolved: Resolved) -> RunFolder:
     return RunFolder(runs_root() / f"{resolved.recipe.name}-{resolved.fingerprint[:8]}")
 
 
-def run_resolved(resolved: Resolved, *, fresh: bool = False, wait: bool = False, screen: Screen) -> RunResult:
+def run_resolved(
+    resolved: Resolved, *, fresh: bool = False, wait: bool = False, screen: Screen, resume_from: Path | None = None
+) -> RunResult:
     """Run a resolved recipe, as `run` does.
 
     Every process of a job calls it; all return the result or raise the same error. With `wait`, a run that another
-    job is working on is waited for.
+    job is working on is waited for, as the runs that this one needs always are.
     """
     resolved = resolved.reread()
     ranks = Ranks(device_of(resolved.recipe.train.device))
     with ranks.together():
-        return _run(resolved, fresh, wait, screen if ranks.main else Screen(quiet=True), ranks)
+        return _run(resolved, fresh, wait, screen if ranks.main else Screen(quiet=True), ranks, resume_from)
 
 
-def _run(resolved: Resolved, fresh: bool, wait: bool, screen: Screen, ranks: Ranks) -> RunResult:
-    folder = RunFolder(folder_of(resolved).path, writes=ranks.main)
-    if fresh or ranks.broadcast_from_main(folder.summary) is None:
+def _run(
+    resolved: Resolved, fresh: bool, wait: bool, screen: Screen, ranks: Ranks, resume_from: Path | None
+) -> RunResult:
+    folder, waiting = RunFolder(folder_of(resolved).path, writes=ranks.main), screen.info if wait else None
+    if fresh or resume_from or ranks.broadcast_from_main(folder.summary) is None:
         preflight(resolved)
     for need in resolved.needs.values():
-        run_resolved(need, wait=wait, screen=screen)
+        run_resolved(need, wait=True, screen=screen)
     ranks.main_process_first(lambda: open_judges(resolved, screen))
     if fresh and folder.writes:
-        with folder.held(wait, clearing=True):
+        with folder.held(waiting, clearing=True):
             clear(folder)
+    if resume_from and folder.writes:
+        with folder.held(waiting):
+            set_back(resolved, folder, resume_from)
     summary = ranks.broadcast_from_main(folder.summary)
     if summary is None:
-        with folder.held(wait):
+        with folder.held(waiting):
             summary = ranks.broadcast_from_main(folder.summary)  # of the process that was waited for
             if summary is None:
                 start = ranks.main_process_first(lambda: start_weights(resolved, screen))
                 others = ranks.main_process_first(lambda: reference_weights(resolved, screen))
                 critic = ranks.main_process_first(lambda: critic_weights(resolved, screen))
-                return RunResult(folder.path, _train(Job(resolved, folder, start, screen, ranks, others, critic)))
+                return RunResult(
+                    folder.path, _train(Job(resolved, folder, start, screen, ranks, others, critic, fresh))
+                )
     screen.info(f"{resolved.recipe.name}: already finished, in {folder.path}")
     done = summary
     return RunResult(folder.path, ranks.broadcast_from_main(lambda: _finish_late(resolved, folder, done, screen)))
@@ -141,7 +157,7 @@ def _finish_late(resolved: Resolved, folder: RunFolder, summary: dict[str, Any],
     """Do what failed after the last step of a finished run: judges first, then reporters."""
     reporting = Reporting(resolved.recipe.reporters, folder.path, screen)
     summary = judge_again(resolved, folder, summary, reporting, screen)
-    folder.report_late(reporting.finish)
+    folder.report_late(reporting.finish, screen.info)
     return summary
 
 
@@ -209,6 +225,8 @@ def _train(job: Job) -> dict[str, Any]:
 def _phases(job: Job) -> dict[str, Any]:
     recipe, ranks = job.recipe, job.ranks
     check_parted(recipe.train, ranks)
+    if not job.fresh:
+        inherit_day(job.resolved, job.folder)
     _write_recipe(job)
     tokenizer, data = _tokenize(job)
     check_vocabularies(job, tokenizer)
@@ -233,18 +251,23 @@ def _phases(job: Job) -> dict[str, Any]:
             last = training.run()
         training.save_end()
     with training.finishing():
+        training.restore_best()
         with job.stopping.uninterruptible():
             export_policy(job, model, tokenizer, training.critic)
         after = greedy_replies(job, model, tokenizer, data.answered)
-        if recipe.eval.judges:  # one may load a model, and memory run out: nothing may be lost
+        if (
+            recipe.eval.judges and not training.restored
+        ):  # one may load a model, and memory run out: nothing may be lost
             training.save()
         judges = judge_replies(job, tokenizer, data.answered, before, after)
         finished = FinishedRun(
             model, start_fingerprint, weights_fingerprint(model), layout, references.parts,
-            last, judges, steps, ranks,
+            last, judges, training.done, training.selection.about(), ranks,
         )  # fmt: skip
         summary = ranks.broadcast_from_main(lambda: summarize(job.resolved, job.folder, data.report, finished))
         job.folder.finish(summary, job.reporting.finish)
+        if job.folder.writes and not recipe.train.keep_optimizer:
+            checkpoint.drop_optimizers(job.folder.checkpoints)
     return summary
 
 
@@ -269,6 +292,7 @@ def _tokenize(job: Job) -> tuple[PreTrainedTokenizerBase, TokenizedDataset]:
     if job.folder.writes:
         job.folder.write_lines("rows.jsonl", first_rows(job.resolved, tokenizer, data, first_day))
     check_enough_rows(data, job.recipe.train.batch_size)
+    validation_rows(job.recipe.train, data)  # raises where there are none
     return tokenizer, data
 
 
@@ -321,8 +345,9 @@ def _prepare(
     engine.watch = watch_steps(engine)
     if engine.moving and (words := engine.moving.memory_words()):
         job.screen.info(words)
-    training = Training(job, engine, evaluated, tokenizer, references.exact)
-    training.resume()
+    validation = validation_rows(recipe.train, data)
+    training = Training(job, engine, evaluated, tokenizer, references.exact, validation)
+    resume(training)
     for learner in engine.learners if recipe.train.gradient_checkpointing else ():
         use_gradient_checkpointing(learner.scorer.model)
     job.reporting.start(job.resolved.plain, training.done)
@@ -350,5 +375,5 @@ def clear(folder: RunFolder) -> None:
     """
     order = {"summary.json": 0, "checkpoints": 1}
     for path in sorted(folder.path.iterdir(), key=lambda path: order.get(path.name, 2)):
-        if path.name != ".lock":
+        if not path.name.startswith(".lock"):
             remove(path)

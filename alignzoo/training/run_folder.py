@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from alignzoo.core.door import BadFile, MissingFile, read_checked, read_text
 from alignzoo.core.errors import UserError
@@ -23,6 +21,7 @@ from alignzoo.core.files import (
     write_json,
     write_text,
 )
+from alignzoo.core.locks import locked
 from alignzoo.training.records import Summary
 
 Report = Callable[[dict[str, Any], list[str]], list[str]]
@@ -34,7 +33,7 @@ class RunFolder:
     """The folder `runs/<name>-<fingerprint>/`.
 
     JSON lines are appended, and restored from the checkpoint when a run resumes; every other file is replaced
-    atomically. metrics.jsonl is reproducible byte for byte, timings.jsonl is not. Writes do nothing in all processes
+    atomically. metrics.jsonl is reproducible byte for byte, files of times are not. Writes do nothing in all processes
     but one (`writes=False`), and raise NotWritten if the disk is full or the like.
     """
 
@@ -50,7 +49,12 @@ class RunFolder:
     _unreported = property(
         lambda self: self.path / ".unreported", doc="The reporters that have failed; empty before the first."
     )
-    records = property(lambda self: (self.metrics, self.timings), doc="The files that a run appends to.")
+    evaluation_times = property(
+        lambda self: self.path / "evaluation_times.jsonl", doc="Seconds of each evaluation of the evaluated rows."
+    )
+    records = property(
+        lambda self: (self.metrics, self.timings, self.evaluation_times), doc="The files that a run appends to."
+    )
 
     def summary(self) -> dict[str, Any] | None:
         """Return the summary of a finished run, or None.
@@ -89,13 +93,13 @@ class RunFolder:
         self.write_json("summary.json", summary)
         self._report(report)
 
-    def report_late(self, report: Report) -> None:
+    def report_late(self, report: Report, waiting: Callable[[str], None]) -> None:
         """Call `report` if the run is finished, but the report on it is not.
 
         A process was killed between the summary and its report, or a reporter failed.
         """
         if self.writes and self._unreported.exists():
-            with self.held(wait=True):
+            with self.held(waiting):
                 self._report(report)
 
     def _report(self, report: Report) -> None:
@@ -109,11 +113,11 @@ class RunFolder:
             self._unreported.unlink(missing_ok=True)
 
     @contextmanager
-    def held(self, wait: bool = False, clearing: bool = False) -> Iterator[None]:
+    def held(self, waiting: Callable[[str], None] | None = None, clearing: bool = False) -> Iterator[None]:
         """Hold the lock of the folder during the block.
 
         Args:
-            wait: Wait for another process that holds it.
+            waiting: Shows a line on the process that is waited for. None: do not wait.
             clearing: The block removes everything, links too.
 
         Raises:
@@ -123,18 +127,13 @@ class RunFolder:
             yield
             return
         self.check_links(inside=not clearing)
-        lock = FileLock(self.path / ".lock")
-        with translate_os_errors(self.path, hint="set ALIGNZOO_RUNS to another folder"):
-            make_folder(self.path)
-            try:
-                lock.acquire(timeout=-1 if wait else 0)
-            except Timeout:
-                raise UserError("another process is working on this run", where=str(self.path)) from None
-        try:
+        what = f"{self.path.name} is trained" if waiting else "this run is trained"
+        with ExitStack() as stack:
+            with translate_os_errors(self.path, hint="set ALIGNZOO_RUNS to another folder"):
+                make_folder(self.path)
+                stack.enter_context(locked(self.path / ".lock", waiting, what))
             remove_temporaries(self.path)
             yield
-        finally:
-            lock.release()
 
     def check_links(self, inside: bool = True) -> None:
         """Raise UserError if the folder, or with `inside` anything in it, is a link.
@@ -177,4 +176,5 @@ class RunFolder:
         """Restore the records from the checkpoint folder `kept`, or empty them."""
         for record in self.records if self.writes else ():
             with atomic_write(record) as temporary:
-                shutil.copyfile(kept / record.name, temporary) if kept else temporary.touch()
+                there = kept is not None and (kept / record.name).is_file()  # an older version wrote fewer
+                shutil.copyfile(kept / record.name, temporary) if kept and there else temporary.touch()

@@ -18,7 +18,7 @@ from alignzoo.recipe.resolved import Resolved
 from alignzoo.reference.scores import ReferenceScores
 from alignzoo.scoring.layout import Layout
 from alignzoo.training.headline import accuracy_of, with_start
-from alignzoo.training.records import Line, Timing, read_lines
+from alignzoo.training.records import EvaluationTime, Line, Timing, read_lines
 from alignzoo.training.run_folder import RunFolder
 from alignzoo.training.step import ZERO_WEIGHT
 
@@ -38,6 +38,8 @@ class FinishedRun:
     judges: dict[str, Any]
     """Each judge's figures of the sampled replies, under its name."""
     steps: int
+    selection: dict[str, Any]
+    """What the exported checkpoint was chosen by; {} for the last one."""
     ranks: Ranks
 
 
@@ -64,11 +66,13 @@ def summarize(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
         "data": _counts(data),
         "eval": with_start([*evaluations, trained.last_evaluation]),
         "accuracy_of": accuracy_of(recipe.objective, data.get("lengths", {})),
+        **({"selection": trained.selection} if trained.selection else {}),
         "judges": trained.judges,
         "train": {
             "steps": trained.steps,
             "pairs": trained.steps * recipe.train.batch_size,
             "seconds": seconds,
+            "evaluation_seconds": sum(line["seconds"] for line in read_lines(folder.evaluation_times, EvaluationTime)),
             "pairs_per_second": sum(line["pairs"] for line in timings) / seconds,
             "tokens_per_second": sum(line["tokens"] for line in timings) / seconds,
             **({"zero_weight_steps": idle} if (idle := sum(ZERO_WEIGHT in line for line in lines)) else {}),

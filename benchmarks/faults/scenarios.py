@@ -29,7 +29,15 @@ ONLINE = [
     "rollout.held_out_prompts=4", "rollout.rewards=[{name: regex, pattern: w}]",
 ]  # fmt: skip
 """Two rollouts of two updates each, and second attempts at them: some prompts have two draws with a w, or none."""
-IGNORED = ("timings.jsonl", "summary.json", "report.html", "results.json", "started.txt", ".lock")
+IGNORED = (
+    "timings.jsonl",
+    "evaluation_times.jsonl",
+    "summary.json",
+    "report.html",
+    "results.json",
+    "started.txt",
+    ".lock",
+)
 """Files that hold seconds, dates or paths."""
 DRAWN = (".png", ".svg", ".csv", ".md", ".html")
 """Drawn from table.json by the same command."""

@@ -15,6 +15,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
+from alignzoo.compare.gather import run_figures
 from alignzoo.compare.results import write_results
 from alignzoo.compare.scales import SHARE, estimate, paired
 from alignzoo.compare.statistics import student
@@ -392,6 +393,21 @@ def test_unequal_tuning_budgets_are_said_and_equal_ones_are_not(tmp_path, runs):
 def test_steps_that_differ_are_said(runs):
     table = build(about(), runs.add("dpo_hh").add("ipo_hh", steps=300).entries)
     assert "STEPS DIFFER: dpo_hh 600 steps of 16 rows; ipo_hh 300 steps of 16 rows." in loud(table)
+
+
+def test_evaluations_that_choose_the_checkpoint_are_said_and_charged(runs):
+    """Runs that keep their best checkpoint have more chances than those that are measured at the end."""
+    summary = {"train": {"steps": 4, "pairs": 64, "seconds": 5.0, "evaluation_seconds": 2.0, "pairs_per_second": 12.0},
+               "peak_memory_bytes": 1}  # fmt: skip
+    assert run_figures(summary)["seconds"] == 5.0
+    figures = run_figures(summary | {"selection": {"metric": "loss", "evaluations": 8}})
+    assert (figures["seconds"], figures["selecting_seconds"], figures["selecting_evaluations"]) == (7.0, 2.0, 8)
+    runs.add("dpo_hh", run={"selecting_evaluations": 8}).add("ipo_hh", run={"selecting_evaluations": 6})
+    both = build(about(), runs.entries)
+    assert "Evaluations that chose the checkpoint: dpo_hh 8, ipo_hh 6." in " ".join(one.text for one in caption(both))
+    assert loud(both) == ""
+    mixed = build(about(), runs.add("cdpo_hh").entries)
+    assert "CHECKPOINTS ARE CHOSEN DIFFERENTLY: the last step is measured of cdpo_hh" in loud(mixed)
 
 
 def test_replies_drawn_in_other_ways_are_said(runs):

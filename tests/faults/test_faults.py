@@ -35,7 +35,7 @@ WORDS = {
     "not a number": r"step 4: the loss of dpo is not finite for rows sample-train:\d+; the steps up to 3 are kept in ",
     "want of a file": r"step 3: the loss of weighted raised FileNotFoundError: .*weight\.txt' \(.*weighted\.py:17\), for rows ",
     "code is mended": r"step 3: the loss of weighted raised NameError: name 'flaot' is not defined \(.*weighted\.py:17\)",
-    "on one run": "another process is working on this run$",
+    "on one run": r"this run is trained by process \d+ on \S+$",
     "on one cache": "nothing",
     "clock": "resuming after step 2",
     "Ctrl-C in": "^stopped after step 3; the same command continues from there$",

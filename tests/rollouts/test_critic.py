@@ -91,7 +91,7 @@ def cuts(folder: Path) -> np.ndarray:
 @pytest.mark.slow
 def test_no_budget_changes_values_or_either_update(online, home):
     found = [online("ppo", "train.max_steps=1", *PLAIN_STEP, "critic={max_grad_norm: null, learning_rate: 0.1}",
-                    f"train.micro_batch_tokens={budget}") for budget in (100_000, 64)]  # fmt: skip
+                    f"train.micro_batch_tokens={budget}", f"name=of-{budget}") for budget in (100_000, 64)]  # fmt: skip
     scored = [phases(done.folder) for done in found]
     assert np.array_equal(scored[0]["tokens"], scored[1]["tokens"])
     for name in ("old_value", "returns", "advantage"):

@@ -93,7 +93,9 @@ def test_no_budget_changes_draws_or_the_update(online, objective):
     """One step of plain gradient descent from the same start; the difference is relative to the largest element."""
     plain = ["train.max_steps=1", "train.optimizer={name: sgd, learning_rate: 1.0}", "train.schedule={name: constant}",
              "train.max_grad_norm=null"]  # fmt: skip
-    found = [online(objective, *plain, f"train.micro_batch_tokens={budget}") for budget in (100_000, 64)]
+    found = [
+        online(objective, *plain, f"train.micro_batch_tokens={budget}", f"name=of-{budget}") for budget in (100_000, 64)
+    ]
     one, other = (drawn(done.folder) for done in found)
     assert np.array_equal(one.tokens, other.tokens)
     start = next(found[0].folder.parent.glob("sft_hh-*")) / "policy" / "model.safetensors"
@@ -249,3 +251,21 @@ def test_a_stop_string_with_a_special_token_is_an_error():
         UserError, match=r"rollout\.stop: 'no\.</s>' is never found: '</s>' is a special token(?s:.)*end_tokens"
     ):
         Online.of(job, None, byte_tokenizer())
+
+
+@pytest.mark.slow
+def test_the_best_checkpoint_by_the_reward_of_held_out_draws(online):
+    """Of the validation half's prompts: a comparison draws replies to the others."""
+    options = (
+        "eval.every=1",
+        "train.keep_best=reward",
+        "rollout.held_out_prompts=16",
+        "train.optimizer.learning_rate=0.01",
+    )
+    done = online("reinforce", *options)
+    found = lines(done.folder, "eval")
+    best = max(found[1:], key=lambda line: line["validation_reward"])
+    chosen = done.summary["selection"]
+    assert (chosen["step"], chosen["value"]) == (best["step"], best["validation_reward"])
+    assert any(line["validation_reward"] != line["reward"] for line in found)
+    assert (done.folder / "checkpoints" / f"step-{best['step']:06d}").is_dir()

@@ -203,6 +203,7 @@ def test_a_resumed_run_has_the_records_of_its_checkpoint(tmp_path, tokenizer):
     for i in range(1, 4):
         folder.append(folder.metrics, {"kind": "train", "step": i})
         folder.append(folder.timings, {"step": i})
+    folder.append(folder.evaluation_times, {"step": 2, "seconds": 1.5})
     want = [record.read_bytes() for record in folder.records]
     optimizer = make_optimizer(OPTIMIZERS[2], model)
     path = checkpoint.save(folder.checkpoints, 3, model, tokenizer, optimizer, keep=1, records=folder.records)
@@ -218,7 +219,7 @@ def test_a_resumed_run_has_the_records_of_its_checkpoint(tmp_path, tokenizer):
 
 
 def test_one_process_at_a_time_works_on_a_run(tmp_path):
-    with RunFolder(tmp_path).held(), pytest.raises(UserError, match="another process is working on this run"):
+    with RunFolder(tmp_path).held(), pytest.raises(UserError, match="this run is trained by process"):
         with RunFolder(tmp_path).held():
             pass
     with RunFolder(tmp_path).held():

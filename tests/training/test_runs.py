@@ -190,6 +190,6 @@ def test_nothing_else_is_removed(tmp_path, kind):
 
 def test_a_run_that_a_process_works_on_is_kept():
     folder = make(finished=False)
-    with RunFolder(folder).held(), pytest.raises(UserError, match="another process is working on this run"):
+    with RunFolder(folder).held(), pytest.raises(UserError, match="this run is trained by process"):
         remove_run(folder)
     assert (folder / "metrics.jsonl").is_file()

@@ -31,6 +31,7 @@ def caption(table: Table) -> list[Line]:
         *_coverage(table),
         Line(METHOD),
         *_selection(table),
+        *_checkpoints(table),
         *_steps(table),
         *_sampling_differs(table),
         *_units(table),
@@ -132,14 +133,36 @@ def _selection(table: Table) -> list[Line]:
     return lines
 
 
+def _trained(table: Table) -> Iterator[tuple[str, RunRecord]]:
+    """Yield (label, run) of every finished run that is no start of others."""
+    return ((row.label, run) for row in table.rows for run in (row.chosen.done if row.chosen and not row.start else ()))
+
+
+def _checkpoints(table: Table) -> list[Line]:
+    """Explain which checkpoint was measured, where the evaluations of training chose it."""
+    counts: dict[str, set[int]] = {}
+    for label, run in _trained(table):
+        counts.setdefault(label, set()).add(int(run.run.get("selecting_evaluations", 0)))
+    if not any(map(any, counts.values())):
+        return []
+    spans = {label: _span(sorted(found)) for label, found in counts.items()}
+    each = ", ".join(f"{label} {span}" for label, span in spans.items())
+    charged = "Their time counts as training. They read validation rows, so the test rows choose nothing."
+    lines = [Line(f"Evaluations that chose the checkpoint: {each}. {charged}")]
+    if not all(map(all, counts.values())):
+        last = ", ".join(label for label, found in counts.items() if 0 in found)
+        lines.append(Line(f"CHECKPOINTS ARE CHOSEN DIFFERENTLY: the last step is measured of {last}, and the best "
+                          "evaluation of the others, which gives these more chances.", loud=True))  # fmt: skip
+    return lines
+
+
 def _steps(table: Table) -> list[Line]:
     found: dict[str, list[str]] = {}
-    for row in table.rows:
-        for run in row.chosen.done if row.chosen and not row.start else ():
-            if "steps" in run.run:
-                labels = found.setdefault(f"{run.run['steps']:,.0f} steps of {run.run.get('rows', 0):,.0f} rows", [])
-                if row.label not in labels:
-                    labels.append(row.label)
+    for label, run in _trained(table):
+        if "steps" in run.run:
+            labels = found.setdefault(f"{run.run['steps']:,.0f} steps of {run.run.get('rows', 0):,.0f} rows", [])
+            if label not in labels:
+                labels.append(label)
     if not found:
         return []
     if len(found) == 1:

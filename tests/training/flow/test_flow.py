@@ -86,7 +86,7 @@ def test_a_finished_run_is_not_done_again(run):
         ("recipes/dpo_hh.yaml", "objective.beta=0.5"),
         ("recipes/dpo_hh.yaml", "train.optimizer.learning_rate=1e-5", "train.schedule=constant", "train.epochs=1"),
         ("recipes/dpo_hh.yaml", "seed=3", "train.batch_size=8"),
-        ("recipes/dpo_hh.yaml", "train.micro_batch_tokens=300"),
+        ("recipes/dpo_hh.yaml", "train.micro_batch_tokens=300", "name=other"),
     ],
     ids=["ipo", "cdpo", "beta", "learning rate", "order", "execution"],
 )

@@ -194,7 +194,9 @@ def test_metrics_are_in_every_evaluation_with_their_errors(go):
 @pytest.mark.slow
 def test_metrics_do_not_depend_on_the_budget(go):
     text = "eval: {metrics: [longer, risen, entropy, normalized_accuracy]}"
-    small, large = (go(text, f"train.micro_batch_tokens={budget}").summary["eval"] for budget in (300, 4096))
+    small, large = (
+        go(text, f"train.micro_batch_tokens={budget}", f"name=of-{budget}").summary["eval"] for budget in (300, 4096)
+    )
     for name in ("longer", "risen", "entropy", "normalized_accuracy"):
         assert small[name] == pytest.approx(large[name], rel=1e-4, abs=1e-5)
 

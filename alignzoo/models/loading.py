@@ -65,16 +65,27 @@ def load_policy(
             f"quantize needs pretrained weights, and {source.name} creates its weights itself",
             where="model.quantize", expected="model.path or model.from",
         )  # fmt: skip
-    if head == "scalar" and not isinstance(getattr(model, "score", None), nn.Linear):
-        raise UserError(
-            f"{type(model).__name__} has no linear head `score`, which a reward model needs", where="model",
-            expected="an architecture with a sequence classification model in transformers",
-        )  # fmt: skip
+    check_head(model, head)
     if head == "scalar":  # transformers reads the score at the last token that is not padding
         padding = tokenizer.pad_token_id
         model.config.pad_token_id = padding if padding != tokenizer.eos_token_id else None
     if outputs:
         _name_outputs(model, outputs, seed)
+    check_vocabulary_fits(model, tokenizer)
+    return model.eval()
+
+
+def check_head(model: PreTrainedModel, head: str) -> None:
+    """Raise UserError for a reward model without a linear head `score`."""
+    if head == "scalar" and not isinstance(getattr(model, "score", None), nn.Linear):
+        raise UserError(
+            f"{type(model).__name__} has no linear head `score`, which a reward model needs", where="model",
+            expected="an architecture with a sequence classification model in transformers",
+        )  # fmt: skip
+
+
+def check_vocabulary_fits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise UserError if the tokenizer has ids beyond the model's embeddings."""
     needed = vocabulary_size(tokenizer)
     rows = embedding_rows(model)
     if needed > rows:
@@ -82,7 +93,6 @@ def load_policy(
             f"the tokenizer's ids go up to {needed - 1} and the model has {rows} embeddings", where="model",
             expected="a model and a tokenizer that belong together",
         )  # fmt: skip
-    return model.eval()
 
 
 def load_trained(
@@ -129,7 +139,7 @@ def pretrained(
         options = {"dtype": getattr(torch, dtype)} | _labels(head, outputs)
         options |= quantization_options(quantize, dtype) if quantize else {}
         model, info = call_from_pretrained(
-            _auto(head), source, revision, "model", trust, use_safetensors=True, output_loading_info=True,
+            auto_class(head), source, revision, "model", trust, use_safetensors=True, output_loading_info=True,
             ignore_mismatched_sizes=True, **options,
         )  # fmt: skip
         _check_complete(source, head, info)
@@ -176,7 +186,8 @@ def _is_score_head(name: str) -> bool:
     return name.split(".")[-2:-1] == ["score"]
 
 
-def _auto(head: str) -> Any:
+def auto_class(head: str) -> Any:
+    """Return the transformers class that loads a model with this head."""
     return AutoModelForCausalLM if head == "language_model" else AutoModelForSequenceClassification
 
 
@@ -219,6 +230,31 @@ def from_config(
     Raises:
         UserError: transformers does not know the architecture or a setting, or can't build the model.
     """
+
+    def build() -> PreTrainedModel:
+        config = config_from_fields(fields, tokenizer, head)
+        try:
+            model: PreTrainedModel = auto_class(head).from_config(config, dtype=torch.float32)
+        except Exception as error:  # transformers raises many types for inconsistent settings
+            raise _not_built(config.model_type, error) from error
+        return model
+
+    _check_size(build)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build()
+    setattr(model, NEW_HEAD, head == "scalar")
+    return model.to(getattr(torch, dtype))
+
+
+def config_from_fields(fields: dict[str, Any], tokenizer: PreTrainedTokenizerBase, head: str) -> Any:
+    """Return the transformers config of `model.config`, with the tokenizer's vocabulary and special tokens.
+
+    The arguments are those of `from_config`.
+
+    Raises:
+        UserError: transformers does not know the architecture or a setting.
+    """
     fields = dict(fields) | _labels(head)
     kind = fields.pop("model_type")
     tokens = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
@@ -237,20 +273,14 @@ def from_config(
     layers = fields.get("num_hidden_layers")
     if isinstance(layers, int) and layers < 0:  # transformers builds such a model, which fails later
         raise UserError(f"num_hidden_layers is {layers}", where="model.config", expected="0 or more")
+    try:
+        return AutoConfig.for_model(kind, **fields)
+    except Exception as error:
+        raise _not_built(kind, error) from error
 
-    def build() -> PreTrainedModel:
-        try:
-            model: PreTrainedModel = _auto(head).from_config(AutoConfig.for_model(kind, **fields), dtype=torch.float32)
-        except Exception as error:  # transformers raises many types for inconsistent settings
-            raise UserError(f"transformers can't build this {kind}: {error}", where="model.config") from error
-        return model
 
-    _check_size(build)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = build()
-    setattr(model, NEW_HEAD, head == "scalar")
-    return model.to(getattr(torch, dtype))
+def _not_built(kind: str, error: Exception) -> UserError:
+    return UserError(f"transformers can't build this {kind}: {error}", where="model.config")
 
 
 def _check_size(build: Callable[[], PreTrainedModel]) -> None:

@@ -36,6 +36,8 @@ from alignzoo.training.export import full_weights_policy
 from alignzoo.training.job import Job
 from alignzoo.training.loop import Training, watch_steps
 from alignzoo.training.master_weights import memory_words
+from alignzoo.training.memory_model import ModelSize, count_weights, static_parts
+from alignzoo.training.number_types import static_words
 from alignzoo.training.online import Online
 from alignzoo.training.policy import device_of, open_data, open_policy
 from alignzoo.training.preflight import check_enough_rows, check_positions, no_router_loss, preflight
@@ -281,6 +283,9 @@ def _prepare(
     job.stopping.doing = "stopped before the first step; the same command continues"
     optimizer = make_optimizer(recipe.train.optimizer, model, recipe.train.master_weights)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    sizes = [ModelSize(**count_weights(one)) for one in (model, *([critic.scorer.model] if critic else []))]
+    where = " (over all processes)" if job.ranks.parted else ""
+    job.screen.info(f"memory: {static_words(static_parts(recipe, sizes))}{where}")
     if words := memory_words(trainable, recipe.train.master_weights):
         job.screen.info(words)
     optimizer = wrap_with_zero(optimizer, scorer, job.ranks, recipe.train.max_grad_norm, job.screen.info)

@@ -13,26 +13,17 @@ import argparse
 import json
 import os
 import random
+import subprocess
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import torch
 import yaml
-
-from alignzoo.cli.data import tokenizer_of
-from alignzoo.core.console import Screen
-from alignzoo.data.dataset import tokenized_dataset
-from alignzoo.data.row_reader import RowReader
-from alignzoo.models.loading import load_policy
-from alignzoo.recipe.load import load_recipe
-from alignzoo.training.model_preflight import plan_memory
-from alignzoo.training.number_types import gib
-from alignzoo.training.run import run_resolved
 
 RESULTS = Path(__file__).parent / "results" / "memory_model.md"
 LIMIT = 0.2
@@ -58,6 +49,11 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
 
 def recipe_of(folder: Path, config: dict[str, Any], model: dict[str, Any], train: dict[str, Any], device: str) -> Path:
     """Write rows and a recipe of one shape, and return the recipe's path."""
+    from alignzoo.cli.data import tokenizer_of
+    from alignzoo.data.row_reader import RowReader
+    from alignzoo.models.loading import load_policy
+    from alignzoo.recipe.load import load_recipe
+
     dice = random.Random(0)
 
     def text(size: int) -> str:
@@ -94,6 +90,14 @@ def _written(path: Path, recipe: dict[str, Any]) -> Path:
 
 def measure(name: str, device: str) -> dict[str, Any]:
     """Compute and measure one shape, in this process."""
+    from alignzoo.cli.data import tokenizer_of
+    from alignzoo.core.console import Screen
+    from alignzoo.data.dataset import tokenized_dataset
+    from alignzoo.data.row_reader import RowReader
+    from alignzoo.recipe.load import load_recipe
+    from alignzoo.training.model_preflight import plan_memory
+    from alignzoo.training.run import run_resolved
+
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {"ALIGNZOO_RUNS": f"{folder}/runs", "ALIGNZOO_CACHE": f"{folder}/cache"}
         resolved = load_recipe(recipe_of(Path(folder), *SHAPES[name], device))
@@ -107,41 +111,33 @@ def measure(name: str, device: str) -> dict[str, Any]:
             "measured": summary["peak_memory_bytes"]}  # fmt: skip
 
 
-def in_fork(name: str, device: str) -> dict[str, Any]:
-    """Measure one shape in a forked child, whose peak is its own. CUDA must not have been used here."""
-    reading, writing = os.pipe()
-    if (pid := os.fork()) == 0:
-        status = 1
-        try:
-            os.close(reading)
-            os.write(writing, json.dumps(measure(name, device)).encode())
-            status = 0
-        finally:
-            sys.stderr.flush()
-            os._exit(status)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as file:
-        found = file.read()
-    if os.waitpid(pid, 0)[1]:
-        raise SystemExit(f"{name}: the child failed")
-    return json.loads(found)
+def in_child(name: str, device: str) -> dict[str, Any]:
+    """Measure one shape in a new Python, whose peak is that of `alignzoo run`."""
+    command = [sys.executable, __file__, "--device", device, "--child", name]
+    found: dict[str, Any] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    return found
+
+
+def mib(size: int) -> str:
+    """Return bytes as MiB."""
+    return f"{size / 2**20:,.0f} MiB"
 
 
 def page(results: dict[str, dict[str, Any]], device: str, seconds: float) -> str:
     """Return the page of all shapes."""
     lines = [
         "# Memory: computed and measured", "",
-        f"`python benchmarks/memory_model.py --device {device}`, torch {torch.__version__}, {seconds:.0f} s in all.",
+        f"`python benchmarks/memory_model.py --device {device}`, torch {version('torch')}, {seconds:.0f} s in all.",
         "`alignzoo validate` computes the memory of a run before any weight is loaded. Each shape ran two steps of DPO in a",
         "child process, whose peak was read at its end.", "",
         "| shape | computed | peak at | measured | computed / measured | without the process |",
         "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for name, one in results.items():
-        process = one["parts"].get("process", 0)
+        process = one["parts"].get("process", 0)  # of a GPU's memory it takes nothing
         own = (one["peak"] - process) / max(1, one["measured"] - process)
         lines.append(
-            f"| {name} | {gib(one['peak'])} | {one['when']} | {gib(one['measured'])} | "
+            f"| {name} | {mib(one['peak'])} | {one['when']} | {mib(one['measured'])} | "
             f"{one['peak'] / one['measured']:.2f} | {own:.2f} |"
         )
     worst = max(abs(one["peak"] / one["measured"] - 1) for one in results.values())
@@ -160,11 +156,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--only", help="words of a shape's name; nothing is written")
+    parser.add_argument("--child", choices=SHAPES, help="measure one shape in this process, and print it as JSON")
     options = parser.parse_args()
+    if options.child:
+        print(json.dumps(measure(options.child, options.device)))
+        return
     began, results = time.time(), {}
     for name in SHAPES:
         if not options.only or options.only in name:
-            results[name] = in_fork(name, options.device)
+            results[name] = in_child(name, options.device)
             print(name, json.dumps(results[name]), f"{time.time() - began:.0f} s", flush=True)
             if not options.only:
                 RESULTS.write_text(page(results, options.device, time.time() - began))

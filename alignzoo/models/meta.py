@@ -173,7 +173,7 @@ def _replace_attention(model: PreTrainedModel, on_cpu: bool) -> None:
             query, key, value = (part.to(torch.promote_types(kind, torch.float32)) for part in (query, key, value))
             groups = query.shape[1] // key.shape[1]
             key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-        found: Tensor = _Attention.apply(query, key, value)  # type: ignore[no-untyped-call]
+        found: Tensor = _Attention.apply(query, key, value)
         return found.transpose(1, 2).to(kind).contiguous(), None
 
     AttentionInterface.register(COUNTED, attention)

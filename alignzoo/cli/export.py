@@ -1,4 +1,4 @@
-"""`alignzoo export`: write a run's policy as a Hugging Face folder."""
+"""`alignzoo export`: write a run's policy, or its critic, as a Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ import click
 
 @click.command(name="export", short_help="Write a run's policy as a Hugging Face folder.")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--to", type=click.Path(path_type=Path), help="Folder to write; default: `export` in the run folder.")
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    help="Folder to write; default: `export` or `export-critic` in the run folder.",
+)
+@click.option("--critic", is_flag=True, help="Write the critic, a token classifier whose logits are the values.")
 @click.option("--merge", is_flag=True, help="Merge trained adapters into full weights.")
 @click.option(
     "--dtype",
@@ -18,8 +23,10 @@ import click
 )
 @click.option("--max-shard-size", "shard", default="5GB", show_default=True, help="Maximum size of a file.")
 @click.option("--force", is_flag=True, help="Replace an exported model.")
-def command(run: Path, to: Path | None, merge: bool, dtype: str | None, shard: str, force: bool) -> None:
-    """Write the policy of the finished RUN, with its tokenizer and a model card.
+def command(
+    run: Path, to: Path | None, critic: bool, merge: bool, dtype: str | None, shard: str, force: bool
+) -> None:  # fmt: skip
+    """Write the policy or the critic of the finished RUN, with a tokenizer and a card.
 
     RUN is a run folder, its name in the folder of runs, or a recipe.
 
@@ -33,4 +40,4 @@ def command(run: Path, to: Path | None, merge: bool, dtype: str | None, shard: s
     from alignzoo.training.export import export_run
     from alignzoo.training.runs import find_run
 
-    click.echo(export_run(find_run(run), to, merge, dtype, shard, force, Screen()))
+    click.echo(export_run(find_run(run), to, merge, dtype, shard, force, Screen(), critic))

@@ -49,7 +49,7 @@ def check_adapters_available(source: ModelSource) -> None:
 
 
 def add_adapters(
-    model: PreTrainedModel, lora: Lora, seed: int, base: str | None = None, revision: str | None = None
+    model: PreTrainedModel, lora: Lora, seed: int | str, base: str | None = None, revision: str | None = None
 ) -> None:
     """Freeze the model and add LoRA adapters that leave its outputs unchanged (B is 0).
 
@@ -186,6 +186,25 @@ def is_adapter(folder: Path) -> bool:
 def scaling_of(model: nn.Module) -> str:
     """Return the scaling factors of the adapter layers as text, "" without adapters."""
     return " ".join(f"{layer.scaling['default']:g}" for layer in _layers(model))
+
+
+def base_layers(module: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
+    """Yield each adapter layer of a part of a model, and the layer that it was put around."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    yield from ((layer, layer.get_base_layer()) for layer in module.modules() if isinstance(layer, BaseTunerLayer))
+
+
+def named_base_of(model: nn.Module) -> tuple[str | None, str | None]:
+    """Return the base that the model's adapter names, a folder or hub id, and its revision."""
+    config: Any = model.peft_config["default"]
+    return config.base_model_name_or_path, config.revision
+
+
+def set_named_base(model: nn.Module, base: str | None, revision: str | None) -> None:
+    """Set what `named_base_of` returns."""
+    config: Any = model.peft_config["default"]
+    config.base_model_name_or_path, config.revision = base, revision
 
 
 def _layers(model: nn.Module) -> Iterator[Any]:

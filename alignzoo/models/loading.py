@@ -65,23 +65,13 @@ def load_policy(
             f"quantize needs pretrained weights, and {source.name} creates its weights itself",
             where="model.quantize", expected="model.path or model.from",
         )  # fmt: skip
-    check_head(model, head)
-    if head == "scalar":  # transformers reads the score at the last token that is not padding
-        padding = tokenizer.pad_token_id
-        model.config.pad_token_id = padding if padding != tokenizer.eos_token_id else None
+    if head == "scalar":
+        check_score_head(model)
+        set_padding(model, tokenizer)
     if outputs:
         _name_outputs(model, outputs, seed)
     check_vocabulary_fits(model, tokenizer)
     return model.eval()
-
-
-def check_head(model: PreTrainedModel, head: str) -> None:
-    """Raise UserError for a reward model without a linear head `score`."""
-    if head == "scalar" and not isinstance(getattr(model, "score", None), nn.Linear):
-        raise UserError(
-            f"{type(model).__name__} has no linear head `score`, which a reward model needs", where="model",
-            expected="an architecture with a sequence classification model in transformers",
-        )  # fmt: skip
 
 
 def check_vocabulary_fits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -93,6 +83,24 @@ def check_vocabulary_fits(model: PreTrainedModel, tokenizer: PreTrainedTokenizer
             f"the tokenizer's ids go up to {needed - 1} and the model has {rows} embeddings", where="model",
             expected="a model and a tokenizer that belong together",
         )  # fmt: skip
+
+
+def check_score_head(model: PreTrainedModel) -> None:
+    """Raise UserError unless a reward model has a linear head `score`."""
+    if not isinstance(getattr(model, "score", None), nn.Linear):
+        raise UserError(
+            f"{type(model).__name__} has no linear head `score`, which a reward model needs", where="model",
+            expected="an architecture with a sequence classification model in transformers",
+        )  # fmt: skip
+
+
+def set_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Set the padding token of a reward model, unless it is the end token.
+
+    The score is read at the last token that is not padding.
+    """
+    padding = tokenizer.pad_token_id
+    model.config.pad_token_id = padding if padding != tokenizer.eos_token_id else None
 
 
 def load_trained(

@@ -222,10 +222,9 @@ def fingerprint(resolved: Resolved) -> str:
     values["model"] = _model(recipe.model)
     if recipe.references:
         values["references"] = {name: _model(model) for name, model in recipe.references.items()}
-    if recipe.critic is not None:
+    if recipe.critic is not None and not recipe.critic.is_default:
         source = recipe.critic.model
-        values["critic"] = recipe.critic.model_dump(mode="json", exclude={"model"})
-        values["critic"] |= {} if source is None else {"model": _model(source)}
+        values["critic"] = recipe.critic.fingerprint() | ({} if source is None else {"model": _model(source)})
     values["needs"] = {key: need.fingerprint for key, need in resolved.needs.items()}
     _forget_paths(values["objective"], recipe.objective)
     # Only the code of plugins counts: a new version of alignzoo keeps the fingerprints of finished runs.

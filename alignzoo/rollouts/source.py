@@ -27,7 +27,7 @@ from alignzoo.rollouts.folder import PHASES, Arrays, RolloutFolder
 from alignzoo.rollouts.forms import Form, all_fit
 from alignzoo.rollouts.prompts import Prompts
 from alignzoo.rollouts.rewards import combine
-from alignzoo.rollouts.scores import TokenValues, score_rows, token_cuts
+from alignzoo.rollouts.scores import TokenValues, float_type, score_rows, token_cuts
 from alignzoo.rollouts.select import Selection, select
 from alignzoo.scoring.advantages import advantage_input, advantages, returns
 from alignzoo.scoring.batches import BatchBuilder
@@ -193,10 +193,10 @@ class Rollouts:
         reads = self.calendar.updates > 1 or self.objective.advantage_reads_log_probs
         return self.objective.data == "group" and reads
 
-    def _log_probs(self, scorer: Scorer, trees: Trees) -> NDArray[np.float32]:
+    def _log_probs(self, scorer: Scorer, trees: Trees) -> NDArray[Any]:
         return self._token_values(scorer, trees, "log_prob")
 
-    def _token_values(self, scorer: Scorer, trees: Trees, name: str) -> NDArray[np.float32]:
+    def _token_values(self, scorer: Scorer, trees: Trees, name: str) -> NDArray[Any]:
         asked = () if name == "log_prob" else (name,)
         return score_rows(scorer, trees, self.budget, self.screen.info, asked, ranks=self.ranks)[name]
 
@@ -205,16 +205,17 @@ class Rollouts:
         objective, config, group = self.objective, self.config, self.objective.data == "group"
         forms = {"learnt": Form(np.int64, (learnt,))} if config.max_attempts > 1 else {}
         if len(chosen.trees):
-            tokens = Form(np.float32, (int(token_cuts(chosen.trees)[-1]),))
+            shape = (int(token_cuts(chosen.trees)[-1]),)
             if self._keeps_old:
-                forms[OLD] = tokens
+                forms[OLD] = Form(float_type(self.scorer), shape)
             if objective.reference in ("sequence", "token"):
-                forms["ref_log_prob"] = tokens
-            if self.builder.critic is not None:
-                forms |= {OLD_VALUE: tokens, RETURNS: Form(np.float64, tokens.shape)}
+                start = self.reference if config.reference == "start" else None
+                forms["ref_log_prob"] = Form(float_type(start or self.scorer), shape)
+            if (critic := self.builder.critic) is not None:
+                forms |= {OLD_VALUE: Form(float_type(critic), shape), RETURNS: Form(np.float64, shape)}
             if group and (advantage := found.get("advantage")) is not None:
                 each = (len(chosen.trees), config.completions)
-                forms["advantage"] = Form(advantage.dtype, each if advantage.ndim == 2 else tokens.shape)
+                forms["advantage"] = Form(advantage.dtype, each if advantage.ndim == 2 else shape)
         if self.reference is not None and config.kl_rows:
             names = ("kl", "kl_sampled", "entropy", *(("mismatch",) if config.temperature == 1 else ()))
             measured = (min(config.kl_rows, len(first.draws)),)
@@ -245,10 +246,10 @@ class Rollouts:
             trees.columns["advantage"] = advantage.reshape(-1).astype(np.float32)
         known: dict[str, TokenScores] = {OLD: TokenValues(trees, scored[OLD])} if OLD in scored else {}
         if advantage is not None and advantage.ndim == 1:
-            known["token_advantage"] = TokenValues(trees, advantage.astype(np.float32))
+            known["token_advantage"] = TokenValues(trees, advantage.astype(float_type(self.scorer)))
         for name in (OLD_VALUE, RETURNS):
             if name in scored:
-                known[name] = TokenValues(trees, scored[name].astype(np.float32))
+                known[name] = TokenValues(trees, scored[name].astype(scored[OLD_VALUE].dtype))
         reference = TokenValues(trees, scored["ref_log_prob"]) if "ref_log_prob" in scored else None
         self._known = known
         self.builder.hold(trees, reference, known)

@@ -85,7 +85,7 @@ def save(
     weights, state = weights_of(model), _flatten(optimizer, model) if optimizer is not None else {}
     beside: dict[str, Mapping[str, torch.Tensor]] = {OPTIMIZER: state, MOVING: moving}
     if critic is not None:
-        beside[CRITIC] = _distinct(critic)
+        beside[CRITIC] = _own(critic)
         beside[CRITIC_OPTIMIZER] = _flatten(critic_optimizer, critic) if critic_optimizer is not None else {}
     if not writes:
         return path
@@ -194,13 +194,18 @@ def restore(
             _unflatten(optimizer, model, load_file(checkpoint.path / OPTIMIZER))
         _copy(checkpoint.path / MOVING, moving)
         if critic is not None:
-            _copy(checkpoint.path / CRITIC, _distinct(critic))
+            _copy(checkpoint.path / CRITIC, _own(critic))
         if critic is not None and critic_optimizer is not None:
             _unflatten(critic_optimizer, critic, load_file(checkpoint.path / CRITIC_OPTIMIZER))
 
 
-def _distinct(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the tensors of a model, each once: tied ones have several names."""
+def _own(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the tensors of a critic, or of its adapter if it has one.
+
+    Each is there once: tied ones have several names.
+    """
+    if has_adapters(model):
+        return tensors_of(model)
     found: dict[int, tuple[str, torch.Tensor]] = {}
     for name, tensor in model.state_dict().items():
         found.setdefault(_identity(tensor), (name, tensor))

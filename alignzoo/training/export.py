@@ -1,4 +1,4 @@
-"""Export of a run's policy: adapter or full weights, tokenizer, and a model card."""
+"""Export of a run's policy or critic: adapter or full weights, tokenizer, model card."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from alignzoo.models.from_pretrained import call_from_pretrained
 from alignzoo.models.loading import pretrained
 from alignzoo.models.saved_adapter import CONFIG, WEIGHTS, named_base, peft_config
 from alignzoo.models.tokenizers import pretrained_tokenizer
+from alignzoo.models.value_models import token_classifier, value_model
 from alignzoo.training.run_folder import RunFolder
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -32,7 +33,7 @@ CARD = """---
 
 # {name}
 
-Trained with alignzoo {version}: `{objective}`, from {start}, {steps} optimizer steps. {form}
+{what} with alignzoo {version}: `{objective}`, from {start}, {steps} optimizer steps. {form}
 
 Exported from the run with fingerprint `{fingerprint}`. The recipe that made it:
 
@@ -42,28 +43,35 @@ Exported from the run with fingerprint `{fingerprint}`. The recipe that made it:
 
 
 def export_run(
-    run: Path, to: Path | None, merge: bool, dtype: str | None, shard: str, force: bool, screen: Screen
-) -> Path:
-    """Write the policy of a finished run to a folder, atomically, and return the folder.
+    run: Path, to: Path | None, merge: bool, dtype: str | None, shard: str, force: bool, screen: Screen,
+    critic: bool = False,
+) -> Path:  # fmt: skip
+    """Write a finished run's policy or critic to a folder, atomically, and return the folder.
+
+    A critic in full weights is a token classifier of one label, whose logits are the values, or else a sequence
+    classifier, where transformers has no token classifier of its architecture.
 
     Args:
         run: The run folder.
-        to: The folder to write; by default `export` or `export-merged` in the run folder.
+        to: The folder to write; by default `export`, `export-merged`, `export-critic` or `export-critic-merged` in the
+            run folder.
         merge: Merge an adapter into its base model.
         dtype: Type of full weights; by default that of the weights that training started from, or the type of training
             where these were random or are not there any more.
         shard: Maximum size of a weights file, such as "5GB".
         force: Replace an exported model that exists.
         screen: Receives progress.
+        critic: Write the critic.
 
     Raises:
-        UserError: The run is not finished, or the folder exists or holds something else.
+        UserError: The run is not finished or has no critic, or the folder exists or holds something else.
     """
-    policy = _policy_of(run)
-    to = to or run / ("export-merged" if merge and is_adapter(policy) else "export")
+    policy = _critic_of(run) if critic else _policy_of(run)
+    to = to or run / f"export{'-critic' if critic else ''}{'-merged' if merge and is_adapter(policy) else ''}"
     if to.exists() and not (to.is_dir() and (force or not any(to.iterdir()))):
         raise UserError("the path exists already", where=str(to), hint="" if to.is_file() else "--force replaces it")
-    if to.resolve() in (run.resolve(), policy.resolve(), *policy.resolve().parents):
+    folder = RunFolder(run)
+    if to.resolve() in (run.resolve(), folder.policy.resolve(), folder.critic.resolve(), *policy.resolve().parents):
         raise UserError("this folder is part of the run", where=str(to), expected="another folder")
     if to.is_dir() and any(to.iterdir()) and not any((to / name).is_file() for name in ("config.json", CONFIG)):
         raise UserError(
@@ -75,7 +83,9 @@ def export_run(
     source = _source(run)
     trained = source.dtype
     dtype = dtype or _dtype_of_start(run) or trained
-    model = None if alone else _full_weights(policy, source, dtype)
+    model = None if alone else _full_weights(policy, source, dtype, critic)
+    by_token = token_classifier(model) if critic and model is not None else None
+    model = by_token or model
     files = [inside(policy, WEIGHTS)] if model is None else []
     needs = sum(x.nbytes for x in model.state_dict().values()) if model else sum(file.stat().st_size for file in files)
     with atomic_folder(to, needs, over=True) as temporary:
@@ -85,8 +95,11 @@ def export_run(
         else:
             model.save_pretrained(temporary, max_shard_size=shard)
         pretrained_tokenizer(str(policy), None, source.trust_remote_code).save_pretrained(temporary)
-        (temporary / "README.md").write_text(_card(run, policy, alone), encoding="utf-8")
-    screen.info(f"{'adapter' if alone else 'full weights'} of {run}")
+        reader = _reader(alone, by_token is not None) if critic else ""
+        (temporary / "README.md").write_text(_card(run, policy, alone, reader), encoding="utf-8")
+    screen.info(f"{'adapter' if alone else 'full weights'} of {f'the critic of {run}' if critic else run}")
+    if critic:
+        screen.info(f"critic: {reader}")
     if alone and (base := _own_base(policy)):
         screen.info(
             f"the adapter needs its base model, a folder of this machine: copy {base} too, or export with --merge"
@@ -129,6 +142,34 @@ def _policy_of(run: Path) -> Path:
         )
     policy: Path = folder.policy
     return policy
+
+
+def _critic_of(run: Path) -> Path:
+    _policy_of(run)
+    critic: Path = RunFolder(run).critic
+    if not critic.is_dir():
+        raise UserError(
+            "this run has no critic", where=str(run), expected="a run of an objective with one, such as ppo"
+        )
+    return critic
+
+
+def _reader(alone: bool, by_token: bool) -> str:
+    """Say which class reads an exported critic, and where its values are."""
+    if alone:
+        return (
+            "peft reads it on AutoModelForSequenceClassification.from_pretrained(BASE, num_labels=1), whose output is "
+            "the value after the last token; --merge writes a token classifier"
+        )
+    if by_token:
+        return (
+            "AutoModelForTokenClassification reads it; logits[:, t, 0] is the value of the text up to token t, before "
+            "token t + 1 is known"
+        )
+    return (
+        "AutoModelForSequenceClassification reads it, whose output is the value after the last token; those of all "
+        "slots are `model.score(model.base_model(ids)[0])`"
+    )
 
 
 class _Source(BaseModel):
@@ -186,10 +227,10 @@ def _own_base(policy: Path) -> str:
     return base if Path(base).is_absolute() else ""
 
 
-def _full_weights(policy: Path, source: _Source, dtype: str | None) -> PreTrainedModel:
-    """Return the policy in full weights, in the type that it was trained in or in `dtype`.
+def _full_weights(policy: Path, source: _Source, dtype: str | None, critic: bool = False) -> PreTrainedModel:
+    """Return the policy or a critic in full weights.
 
-    An adapter is merged into its base.
+    Their type is the one of training, or `dtype`. An adapter is merged into its base.
     """
     own = source.dtype
     wanted = getattr(torch, dtype or own)
@@ -206,6 +247,9 @@ def _full_weights(policy: Path, source: _Source, dtype: str | None) -> PreTraine
     model = pretrained(base, revision, 0, head, own, source.trust_remote_code, source.quantize, outputs)
     if source.quantize:  # the adapter was trained on the quantized weights
         model = model.dequantize()
+    if critic:  # a policy's base has another head
+        tokenizer = pretrained_tokenizer(str(policy), None, source.trust_remote_code)
+        model = value_model(model, tokenizer, 0, source.trust_remote_code)
     model = model.to(torch.promote_types(getattr(torch, own), wanted))  # type: ignore[arg-type]
     with translate(policy, "the adapter"):
         merged: PreTrainedModel = PeftModel.from_pretrained(model, str(policy), config=adapter).merge_and_unload()
@@ -237,7 +281,8 @@ def _head(path: str, revision: str | None, source: _Source) -> tuple[str, int]:
     return ("scalar", int(config.num_labels)) if scalar else ("language_model", 1)
 
 
-def _card(run: Path, policy: Path, alone: bool) -> str:
+def _card(run: Path, policy: Path, alone: bool, reader: str) -> str:
+    """Return the model card. `reader` says how a critic is read, "" for a policy."""
     summary = RunFolder(run).summary() or {}
     forms = {True: "This is a LoRA adapter, for peft.", False: "These are full weights."}
     if alone and (base := _own_base(policy)):
@@ -251,9 +296,11 @@ def _card(run: Path, policy: Path, alone: bool) -> str:
     objective = summary.get("objective", {})
     head["tags"] = ["alignzoo", *([str(objective["name"])] if "name" in objective else [])]
     start = summary.get("model", {}).get("start", "a start that it does not name")
+    form = forms[alone] + (f" The critic gives a value for each token: {reader}." if reader else "")
     return CARD.format(
         head=yaml.safe_dump(head, sort_keys=False), name=summary["name"],
+        what="The critic of a policy trained" if reader else "Trained",
         version=summary["versions"].get("alignzoo", "of an unknown version"), objective=json.dumps(objective),
-        start=start, steps=summary["train"]["steps"], form=forms[alone], fingerprint=summary["fingerprint"],
+        start=start, steps=summary["train"]["steps"], form=form, fingerprint=summary["fingerprint"],
         recipe=read_text(run / "recipe.yaml"),
     )  # fmt: skip

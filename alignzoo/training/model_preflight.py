@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from alignzoo.core.memory import total_memory
 from alignzoo.data.token_store import TokenizedDataset
 from alignzoo.data.trees import Trees
 from alignzoo.interfaces.model_source import Lora, ModelSource
-from alignzoo.models.loading import check_head, check_vocabulary_fits
+from alignzoo.models.loading import check_score_head, check_vocabulary_fits
 from alignzoo.models.meta import meta_model, read_config, room_for, saved_bytes
 from alignzoo.recipe.resolved import REFERENCE, Resolved
 from alignzoo.rollouts.calendar import Calendar
@@ -88,7 +89,8 @@ def plan_memory(
 
         def counted() -> dict[str, Any]:
             model = build()
-            check_head(model, head)
+            if head == "scalar":
+                check_score_head(model)
             check_vocabulary_fits(model, tokenizer)
             check(model)
             return count_weights(model, source.quantize)
@@ -111,7 +113,10 @@ def plan_memory(
     if objective.head == "value":
         source = recipe.critic.model if recipe.critic and recipe.critic.model else None
         run = critic_run(resolved) or (resolved.start if source is None else None)
-        critic = size(source or recipe.model, run, "scalar", None, check)
+        lora = recipe.model.lora and ((recipe.critic.lora if recipe.critic else None) or recipe.model.lora)
+        critic = size(source or recipe.model, resolved.start if lora else run, "scalar", lora, check)
+        if lora and critic:  # adapters on the policy's own weights
+            critic = replace(critic, weights=4 * critic.trained)
     if _runs_beside(resolved):
         named, run = recipe.references.get(MAIN), resolved.needs.get(REFERENCE.format(MAIN))
         if named is not None:

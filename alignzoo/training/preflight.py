@@ -27,6 +27,7 @@ from alignzoo.models.sources.transformers import Transformers
 from alignzoo.models.tokenizers import load_tokenizer
 from alignzoo.recipe.resolved import Resolved
 from alignzoo.recipe.schema import Recipe, TrainConfig
+from alignzoo.training.critic import critic_adapter_run
 from alignzoo.training.log_lines import log_interval
 
 FIRST_ROWS = 20
@@ -53,6 +54,8 @@ def preflight(resolved: Resolved) -> None:
     check_adapters_available(recipe.model)
     for where, model in _models(recipe):
         _check_model(model, where)
+    if recipe.model.lora is not None:
+        critic_adapter_run(resolved)
     _check_first_row(resolved)
 
 

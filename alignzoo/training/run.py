@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.adapt import adapt, export_policy
 from alignzoo.training.announce import announce, ties_line
-from alignzoo.training.critic import critic_run, open_critic
+from alignzoo.training.critic import critic_adapter_run, critic_run, open_critic
 from alignzoo.training.export import full_weights_policy
 from alignzoo.training.job import Job
 from alignzoo.training.loop import Training, watch_steps
@@ -159,7 +159,13 @@ def reference_weights(resolved: Resolved, screen: Screen) -> dict[str, Path]:
 
 
 def critic_weights(resolved: Resolved, screen: Screen) -> Path | None:
-    """Return the full weights' folder of the run that the critic starts from, if any."""
+    """Return the folder of weights that the critic starts from, if they are a run's.
+
+    It is that of an adapter where the policy has one, else that of full weights.
+    """
+    if resolved.recipe.model.lora is not None:
+        run = critic_adapter_run(resolved)
+        return folder_of(run).policy if run else None
     run = critic_run(resolved)
     return full_weights_policy(folder_of(run), screen) if run else None
 
@@ -284,6 +290,8 @@ def _prepare(
     optimizer = make_optimizer(recipe.train.optimizer, model, recipe.train.master_weights)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     sizes = [ModelSize(**count_weights(one)) for one in (model, *([critic.scorer.model] if critic else []))]
+    if critic and recipe.model.lora:  # adapters on the policy's own weights
+        sizes[1] = replace(sizes[1], weights=4 * sizes[1].trained)
     where = " (over all processes)" if job.ranks.parted else ""
     job.screen.info(f"memory: {static_words(static_parts(recipe, sizes))}{where}")
     if words := memory_words(trainable, recipe.train.master_weights):

@@ -21,6 +21,9 @@ from pathlib import Path
 from typing import Any
 
 SECONDS, MEGABYTES = 10, 2048
+"""What a refusal may take, and what any command may take in memory."""
+WORK_SECONDS = 60
+"""What a command may take that does what its input asks for, such as tokenizing thousands of rows."""
 HANG_SECONDS = 60
 """Wall time without any processor time after which a child is killed. A busy machine may give it little, but not none."""
 ADDRESS_SPACE = 6 * 2**30
@@ -58,7 +61,7 @@ def run(
         folder: Working folder, which also holds its runs, cache and temporary files.
         allowed: Exit codes with which it may end.
         modules: A file for the names of the modules that it has imported at its end, or None.
-        limit: Seconds of processor time that it may take; None: `SECONDS`.
+        limit: Seconds of processor time that it may take; None: `SECONDS`, and `WORK_SECONDS` if it ends with 0.
     """
     for name in ("tmp", "home", "runs", "cache"):
         (folder / name).mkdir(exist_ok=True)
@@ -67,7 +70,7 @@ def run(
     sys.stderr.flush()
     pid = os.fork()
     if not pid:
-        _child(words, folder, paths, modules, limit or SECONDS)
+        _child(words, folder, paths, modules, limit or WORK_SECONDS)
     status, usage, hung = _wait(pid)
     said = paths["err"].read_text("utf-8", "replace") if paths["err"].exists() else ""
     notes = paths["notes"].read_text("utf-8", "replace").splitlines() if paths["notes"].exists() else []
@@ -76,7 +79,8 @@ def run(
     before = int(notes.pop(0)) if notes else 0
     seconds, megabytes = usage.ru_utime + usage.ru_stime, (usage.ru_maxrss - before) / 1024
     code = os.waitstatus_to_exitcode(status)
-    fault = _fault(code, said, notes, hung or seconds > (limit or SECONDS), megabytes, allowed)
+    late = seconds > (limit or (SECONDS if code else WORK_SECONDS))
+    fault = _fault(code, said, notes, hung or late, megabytes, allowed)
     return Outcome(code, fault, said, seconds, megabytes)
 
 

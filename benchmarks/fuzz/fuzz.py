@@ -1,14 +1,16 @@
 """Fuzz every kind of file that a user may have from elsewhere, through the real commands.
 
-Run as: python benchmarks/fuzz/fuzz.py [--count 20000] [--first 0] [--seed 0] [--kind NAME ...] [--keep FOLDER] [--write] [--add] [--again]
+Run as: python benchmarks/fuzz/fuzz.py [--count 20000] [--first 0] [--seed 0] [--kind NAME ...] [--keep FOLDER]
+        [--write] [--add] [--again]
 
 Real models, tokenizers, datasets, caches, run folders and recipes are made once (artifacts.py). Each input changes one to
 three of their files, as trees, headers, lines, pages or bytes (mutate.py, cases.py), and runs one command on them in a
 child forked from a process that has imported everything (forked.py). The same seed gives the same inputs. An input fails
-with a traceback, a signal, more than 10 s of processor time or 2 GB from the fork on, a write outside of its folder, code
-of the input that runs, or an exit code other than 0 and 2 (1 for commands that train). A run that belongs to no input is
-compared byte by byte after each, and resumed after every 500. `--write` writes benchmarks/results/fuzz.md and .json; `--add`
-adds to them, so that a series can be run in parts; `--again` runs the inputs in them that failed once more.
+with a traceback, a signal, more than 10 s of processor time until it is refused (60 s if it is done) or 2 GB from the fork
+on, a write outside of its folder, code of the input that runs, or an exit code other than 0 and 2 (1 for commands that
+train). A run that belongs to no input is compared byte by byte after each, and resumed after every 500. `--write` writes
+benchmarks/results/fuzz.md and .json; `--add` adds to them, so that a series can be run in parts; `--again` runs the inputs in
+them that failed once more.
 """
 
 from __future__ import annotations
@@ -96,12 +98,11 @@ class Fuzzer:
         found: dict = {"by_kind": {kind: Counter() for kind in kinds}, "faults": {}, "slowest": 0.0, "largest": 0.0}
         names = ("alignzoo", "transformers", "tokenizers", "safetensors", "datasets", "pyarrow")
         found["versions"] = {name: version(name) for name in names}
-        shares = [cases.KINDS[kind][0] for kind in kinds]
+        numbers = [number for number in numbers if _drawn(number, seed)[0] in kinds]
         began = time.perf_counter()
         neighbor = self.neighbor()
         for number in numbers:
-            rng = Random(sha256(f"{seed} {number}".encode()).digest())
-            kind = rng.choices(kinds, shares)[0]
+            kind, rng = _drawn(number, seed)
             case = cases.KINDS[kind][2](rng, self.places)
             end = self.outcome(case)
             found["by_kind"][kind][str(end.code)] += 1
@@ -145,6 +146,12 @@ class Fuzzer:
         return f"{end.fault}: {end.said}" if end.fault else ""
 
 
+def _drawn(number: int, seed: int) -> tuple[str, Random]:
+    """The kind of an input, and what draws the rest of it."""
+    rng = Random(sha256(f"{seed} {number}".encode()).digest())
+    return rng.choices(list(cases.KINDS), [share for share, _, _ in cases.KINDS.values()])[0], rng
+
+
 def _seconds() -> float:
     """Processor time of this process and of its children."""
     return sum(os.times()[:4])
@@ -158,7 +165,7 @@ def main() -> int:
     parser.add_argument(
         "--for", dest="limit", type=float, default=float("inf"), help="seconds of processor time at most"
     )
-    parser.add_argument("--kind", nargs="*", choices=list(cases.KINDS))
+    parser.add_argument("--kind", nargs="*", choices=list(cases.KINDS), help="only the inputs of these kinds")
     parser.add_argument("--keep", type=Path, help="a folder for the real files, made if it is not there")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/fuzz.md and fuzz.json")
     parser.add_argument("--add", action="store_true", help="add to them")
@@ -221,7 +228,7 @@ def table(found: dict) -> str:
     lines = [
         "# A fuzz of every kind of file from elsewhere", "",
         f"`python benchmarks/fuzz/fuzz.py --write`: {inputs:,} inputs through the real commands, {faults:,} of them with a "
-        "traceback, a signal, more than 10 s or 2 GB, a write outside of their folder, or code of theirs that ran. The slowest "
+        "traceback, a signal, more than 10 s until it was refused (60 s if it was done), 2 GB, a write outside of their folder, or code of theirs that ran. The slowest "
         f"took {found['slowest']:.1f} s of processor time, the largest {found['largest']:,.0f} MB.{_again(found)}", "",
         "| inputs | number | done (0) | refused in a sentence (2) | a run that could not go on (1) | faults |", "|---|---|---|---|---|---|",
     ]  # fmt: skip

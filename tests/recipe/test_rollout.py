@@ -146,6 +146,24 @@ def test_a_start_of_the_critic_replaces_another_one(plugin):
     load_recipe(DPO, {"rollout": TOY | {"top_p": 0.9}})  # pairs may be of any draws
 
 
+def test_a_critic_of_defaults_is_the_run_without_the_section(plugin):
+    """Every key that is not its default makes another run, adapters included."""
+    ppo = plugin | {"objective": "ppo", "rollout": TOY}
+
+    def found(model: dict, *sections: dict) -> list[str]:
+        return [load_recipe(DPO, ppo | model | ({"critic": one} if one else {})).fingerprint for one in sections]
+
+    usual = {"learning_rate": None, "max_grad_norm": 10.0, "lora": None}
+    alone, empty, written = (load_recipe(DPO, ppo | one) for one in ({}, {"critic": {}}, {"critic": usual}))
+    assert alone.fingerprint == empty.fingerprint == written.fingerprint
+    assert written.recipe.critic == empty.recipe.critic != alone.recipe.critic
+    others = found(
+        {}, {"learning_rate": 1e-4}, {"max_grad_norm": None}, {"from": str(ROOT / "recipes" / "sft_hh.yaml")}
+    )
+    adapters = found({"model.lora": {"r": 2}}, {}, {"lora": {"r": 2}}, {"lora": {"r": 3}})
+    assert len({alone.fingerprint, *others, *adapters}) == 7
+
+
 def test_a_preference_of_a_judge_that_compares_is_given(plugin):
     nash = plugin | {"rollout": {"rewards": [{"name": "chat", "model": "judge"}], "completions": 2}}
     words = "rollout.rewards.0: chat gives win rates, which are probabilities to be preferred themselves; expected "

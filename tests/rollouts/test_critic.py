@@ -12,12 +12,14 @@ import torch
 from jobs import bytes_of
 from rollout_runs import PLAIN_STEP, killed, lines, phases
 from safetensors.numpy import load_file
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
+from alignzoo.core.console import Screen
 from alignzoo.core.errors import UserError
 from alignzoo.models.loading import pretrained
 from alignzoo.rollouts import source as source_module
 from alignzoo.training import checkpoint, step
+from alignzoo.training.export import export_run
 
 SEVERAL = ("rollout.prompts=8", "rollout.epochs=2", "train.max_steps=8")
 """Two minibatches and two epochs, two rollouts."""
@@ -74,6 +76,12 @@ def test_a_run_has_a_critic_its_figures_and_ratios_of_1_at_first(online, home):
     loaded, info = AutoModelForSequenceClassification.from_pretrained(done.folder / "critic", output_loading_info=True)
     assert not info["missing_keys"]
     assert loaded.config.num_labels == 1
+    exported = export_run(done.folder, None, False, None, "5GB", False, Screen(quiet=True), critic=True)
+    tokens = AutoModelForTokenClassification.from_pretrained(exported)
+    ids = torch.arange(5, 17)[None]
+    with torch.no_grad():
+        want = [loaded(ids[:, : end + 1]).logits.item() for end in range(ids.shape[1])]
+        assert tokens(ids).logits[0, :, 0].tolist() == pytest.approx(want, abs=1e-5)
 
 
 def cuts(folder: Path) -> np.ndarray:
@@ -190,12 +198,7 @@ def prompt_of(done) -> torch.Tensor:
     ("objective", "override", "said"),
     [
         ("grpo", "critic={learning_rate: 1e-3}", "critic: grpo trains no critic"),
-        ("ppo", "model.lora={r: 2}", "model.lora: ppo trains a critic"),
-        (
-            "ppo",
-            "critic={from: recipes/sft_hh.yaml, lora: {r: 2}}",
-            "critic.lora: a critic is trained as the policy is",
-        ),
+        ("ppo", "critic={lora: {r: 2}}", "critic.lora: a critic has adapters where the policy has them"),
         ("ppo", "critic={learning_rat: 1e-3}", "critic.learning_rat"),
         ("ppo", "critic=[1]", "critic: a list"),
         ("[ppo, sft]", "seed=0", "ppo learns from groups of draws, and can't be a term of a sum"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -48,6 +49,8 @@ def test_a_slice_of_the_fuzz_has_no_fault(tmp_path):
         ("raise KeyError('nobody thought of this')", "traceback: KeyError"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "signal SIGSEGV"),
         ("while True: pass", "time"),
+        ("while time.process_time() < began + 0.5: pass\nsys.exit(2)", "time"),  # a slow refusal
+        ("while time.process_time() < began + 0.5: pass", ""),  # slow work
         ("x = b'x' * 3 * 10**8; time.sleep(0)", "memory"),
         ("open(os.environ['OUTSIDE'], 'w')", "writes outside"),
         ("subprocess.run(['true'])", "runs code"),
@@ -59,10 +62,12 @@ def test_each_kind_of_fault_is_noticed(forked, tmp_path, monkeypatch, body, faul
     from alignzoo.cli import app
 
     def main():
-        exec(body, {"os": os, "sys": sys, "subprocess": subprocess, "time": time, "signal": __import__("signal")})
+        names = {"os": os, "sys": sys, "subprocess": subprocess, "time": time, "signal": signal}
+        exec(body, names | {"began": time.process_time()})
 
     monkeypatch.setattr(app, "main", main)
-    monkeypatch.setattr(forked, "SECONDS", 1)
+    monkeypatch.setattr(forked, "SECONDS", 0.3)
+    monkeypatch.setattr(forked, "WORK_SECONDS", 2)
     monkeypatch.setattr(forked, "MEGABYTES", 100)
     monkeypatch.setenv("OUTSIDE", str(tmp_path / "outside"))
     (tmp_path / "work").mkdir()

@@ -18,6 +18,7 @@ from alignzoo.models.adapters import add_adapters, disabled_adapters
 from alignzoo.models.fingerprint import weights_fingerprint
 from alignzoo.models.loading import load_trained, pretrained
 from alignzoo.models.tokenizers import pretrained_tokenizer
+from alignzoo.models.value_models import value_model
 from alignzoo.recipe.load import load_recipe
 from alignzoo.training.export import export_run
 
@@ -67,6 +68,29 @@ def test_the_base_stays_as_it_is(saved, name, bits):
         assert (model(IDS).logits - want).abs().max() > 0.1
         with disabled_adapters(model):
             assert torch.equal(model(IDS).logits, want)
+
+
+@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+def test_a_critic_shares_the_quantized_layers(saved, tokenizer, bits):
+    policy = pretrained(saved("llama"), None, 0, "language_model", "float32", quantize=bits).eval()
+    add_adapters(policy, Lora(r=4, target_modules=("q_proj",)), 0)
+    critic = value_model(policy, tokenizer, 0, False)
+    add_adapters(critic, Lora(r=4), "critic 0")
+    frozen = {id(parameter) for parameter in policy.parameters() if not parameter.requires_grad}
+    own = [p for p in critic.parameters() if not p.requires_grad and id(p) not in frozen]
+    assert [parameter.shape for parameter in own] == [(1, 64)]  # the head before training
+    layers = {id(module) for module in policy.modules() if type(module).__module__.startswith("bitsandbytes")}
+    assert layers == {id(m) for m in critic.modules() if type(m).__module__.startswith("bitsandbytes")}
+    with torch.no_grad():
+        want = policy(IDS).logits
+    before = critic.score(critic.base_model(IDS)[0])
+    before.square().sum().backward()
+    with torch.no_grad():
+        for parameter in critic.parameters():
+            if parameter.requires_grad:
+                parameter.sub_(parameter.grad)
+        assert (critic.score(critic.base_model(IDS)[0]) - before).abs().max() > 0.1
+        assert torch.equal(policy(IDS).logits, want)
 
 
 def test_gpt2_is_rejected(tmp_path, bitsandbytes):

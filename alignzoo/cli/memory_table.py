@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def memory_plan(memory: Memory, device: str) -> dict[str, Any]:
-    """Return the memory of a run as JSON values, in bytes, beside that of a device (`cpu` or `cuda`)."""
+    """Return the memory of a run as JSON values, in bytes, beside that of a device."""
     from alignzoo.training.model_preflight import memory_there
 
     there, words = memory_there(device)

@@ -1,4 +1,4 @@
-"""Reachability of the Hugging Face hub: one short question a process, in place of a minute of retries."""
+"""Reachability of the Hugging Face hub: one short question a process."""
 
 from __future__ import annotations
 

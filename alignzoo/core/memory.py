@@ -35,7 +35,7 @@ def tune_malloc() -> None:
 
 
 def total_memory() -> int:
-    """Return the bytes of memory of this machine, or of the container or job that this process is in."""
+    """Return the bytes of memory of this machine, or of its container or job."""
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = LIMIT.read_text().strip() if LIMIT.is_file() else ""
     return min(there, int(limit)) if limit.isdecimal() else there

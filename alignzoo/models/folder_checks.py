@@ -56,7 +56,7 @@ def check_model(folder: Path, describe: Callable[[], int]) -> None:
 
 
 def check_weights(folder: Path) -> tuple[list[Path], int]:
-    """Check that a local model has whole weights, and that every file of its index is there with a sound header.
+    """Check that a local model has whole weights: every file of its index, and headers.
 
     Returns:
         The safetensors files, and the bytes of all tensors.

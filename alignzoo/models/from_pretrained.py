@@ -112,7 +112,7 @@ def _fetch(source: str, revision: str | None) -> Path | None:
 
 
 def check_start(source: str, revision: str | None, where: str) -> None:
-    """Check, without loading or downloading weights, that a folder or hub id has the weights of a whole model.
+    """Check that a folder or hub id has the weights of a whole model, without them.
 
     Every file that the index names must be there. Headers of local files are read.
 

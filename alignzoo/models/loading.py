@@ -139,11 +139,7 @@ def pretrained(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if is_adapter(Path(source)):
-            raise UserError(
-                "the folder contains an adapter, and a policy starts from whole weights", where=f"model.path: {source}",
-                hint="name the run that trained it in model.from, or merge it: alignzoo export RUN --merge",
-            )  # fmt: skip
+        check_whole_weights(source)
         options = {"dtype": getattr(torch, dtype)} | _labels(head, outputs)
         options |= quantization_options(quantize, dtype) if quantize else {}
         model, info = call_from_pretrained(
@@ -256,7 +252,7 @@ def from_config(
 
 
 def config_from_fields(fields: dict[str, Any], tokenizer: PreTrainedTokenizerBase, head: str) -> Any:
-    """Return the transformers config of `model.config`, with the tokenizer's vocabulary and special tokens.
+    """Return the transformers config of `model.config`, with the tokenizer's vocabulary.
 
     The arguments are those of `from_config`.
 

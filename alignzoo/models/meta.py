@@ -34,7 +34,7 @@ SHORT = 64
 
 
 def read_config(source: ModelSource, tokenizer: PreTrainedTokenizerBase, head: str, start: Path | None = None) -> Any:
-    """Return the transformers config of a policy before its first step, or None if only its loader knows it.
+    """Return the transformers config of a policy, or None if only its loader knows it.
 
     Args:
         source: The recipe's model source.
@@ -57,7 +57,7 @@ def meta_model(
     config: Any, dtype: str, head: str, outputs: int = 1, trust: bool = False, vocabulary: int = 0,
     lora: Lora | None = None,
 ) -> PreTrainedModel:  # fmt: skip
-    """Build the model of a config without memory for its weights, with the adapters that a run trains.
+    """Build the model of a config, with adapters, without memory for its weights.
 
     Args:
         config: The transformers config.
@@ -87,7 +87,7 @@ def meta_model(
 
 
 def room_for(source: ModelSource, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the ids for which embeddings are added, those of a chat template's new tokens; 0 without."""
+    """Return the ids that a chat template's new tokens need embeddings for; 0 without."""
     return vocabulary_size(tokenizer) if getattr(source, "chat_template", None) else 0
 
 
@@ -137,7 +137,7 @@ def _kept(model: PreTrainedModel, width: int, autocast: bool, own: Collection[in
 
 
 def _materialize(model: nn.Module) -> set[int]:
-    """Replace meta parameters and buffers by fake ones of the CPU, ties kept; return the storages."""
+    """Replace meta parameters and buffers by fake ones; return their storages."""
     made: dict[int, Tensor] = {}
     for module in model.modules():
         for name, one in list(module._parameters.items()):

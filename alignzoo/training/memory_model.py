@@ -1,4 +1,4 @@
-"""Memory that one process of a run takes at its peak, computed from the recipe before the run.
+"""Memory that a process of a run takes at its peak, computed before the run.
 
 Static parts follow from the counts of weights. Activations are counted on a model without weights
 (`alignzoo.models.meta`). The logits of a micro-batch exist in slices. `benchmarks/memory_model.py` compares the sum
@@ -67,7 +67,7 @@ class ModelSize:
 
 @dataclass
 class Memory:
-    """Bytes of one process, by what holds them, and the sums at the moments that may be the peak."""
+    """Bytes of one process by what holds them, and sums at moments that may be the peak."""
 
     parts: dict[str, int] = field(default_factory=dict)
     moments: dict[str, int] = field(default_factory=dict)
@@ -196,7 +196,7 @@ def memory_of(
 
 
 def static_parts(recipe: Recipe, models: Sequence[ModelSize]) -> dict[str, int]:
-    """Return the bytes of weights, gradients, optimizer states and master weights of the models that are trained."""
+    """Return the bytes of weights, gradients, optimizer states and master weights."""
     trained, narrow = sum(one.trained for one in models), sum(one.narrow for one in models)
     masters = recipe.train.master_weights
     size = 4 * trained if masters else 4 * (trained - narrow) + 2 * narrow
@@ -212,12 +212,18 @@ def optimizer_states(config: Optimizer) -> int:
 
 
 def _step_temporaries(config: Optimizer, trained: int, device: str) -> int:
-    """Return the bytes of a step's temporaries: torch's RMSprop takes the roots of all states at once on a GPU."""
+    """Return the bytes of a step's temporaries.
+
+    torch's RMSprop takes the roots of all states at once on a GPU.
+    """
     return 4 * trained if config.name == "rmsprop" and device != "cpu" else 0
 
 
 def _activations(size: ModelSize, batch: MicroBatch, recipe: Recipe) -> int:
-    """Return the bytes kept for a backward; with checkpointing the layers' inputs, and all of one layer."""
+    """Return the bytes kept for a backward.
+
+    With checkpointing these are the layers' inputs, and all of one layer.
+    """
     if size.saved is None or not recipe.train.gradient_checkpointing:
         return size.saved or 0
     layers = max(1, size.layers)
@@ -225,7 +231,10 @@ def _activations(size: ModelSize, batch: MicroBatch, recipe: Recipe) -> int:
 
 
 def _head(size: ModelSize, batch: MicroBatch, recipe: Recipe, beside: ModelSize | None) -> int:
-    """Return the bytes of the head: slices of logits kept, one at work, and the gradient of its weights."""
+    """Return the bytes of the head.
+
+    These are slices of logits that are kept, one at work, and the gradient of its weights.
+    """
     if not size.vocabulary:
         return 0
     train = recipe.train

@@ -1,4 +1,4 @@
-"""Checks of a run's models and their memory, on the meta device, before any weight is loaded."""
+"""Checks of a run's models and their memory before any weight is loaded."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def plan_memory(
 
 
 def check_tokenizers(resolved: Resolved, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise UserError if a named reference or a critic that is no run has another tokenizer than the policy."""
+    """Raise UserError if a reference's or the critic's tokenizer is not the policy's."""
     recipe = resolved.recipe
     models = {f"references.{name}": source for name, source in recipe.references.items()}
     if recipe.critic and recipe.critic.model:

@@ -20,7 +20,7 @@ from alignzoo.data.token_store import TokenizedDataset
 from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.interfaces.model_source import ModelSource
 from alignzoo.interfaces.rows import Row
-from alignzoo.models.adapters import check_adapters_available
+from alignzoo.models.adapters import check_adapters_available, check_whole_weights
 from alignzoo.models.from_pretrained import check_start
 from alignzoo.models.positions import max_tokens
 from alignzoo.models.sources.transformers import Transformers
@@ -77,12 +77,13 @@ def _models(recipe: Recipe) -> Iterator[tuple[str, ModelSource]]:
 
 
 def _check_model(model: ModelSource, where: str) -> None:
-    """Raise UserError when a folder or hub id lacks a model, a file of its weights, or a tokenizer that can be used."""
+    """Raise UserError when a folder or hub id lacks a model, weights or a tokenizer."""
     path, revision = model.origin or (None, None)
     if isinstance(model, Transformers) and path and Path(path).is_absolute():
         if not any((Path(path) / name).is_file() for name in ("config.json", "adapter_config.json")):
             raise UserError("no model there", where=f"{where}.path: {path}", expected="a folder with config.json")
     if path:
+        check_whole_weights(path)
         check_start(path, revision, where)
     if where != "model" and path:  # the policy's own is loaded at once, before any run
         load_tokenizer(model, ())

@@ -1,4 +1,4 @@
-"""Estimate of a run's duration from a few timed steps of its own, on its own rows and device."""
+"""Estimate of a run's duration from timed steps of its own."""
 
 from __future__ import annotations
 

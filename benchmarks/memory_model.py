@@ -129,7 +129,7 @@ def page(results: dict[str, dict[str, Any]], device: str, seconds: float) -> str
         "# Memory: computed and measured", "",
         f"`python benchmarks/memory_model.py --device {device}`, torch {version('torch')}, {seconds:.0f} s in all.",
         "`alignzoo validate` computes the memory of a run before any weight is loaded. Each shape ran two steps of DPO in a",
-        "child process, whose peak was read at its end.", "",
+        f"child process, whose peak was read at its end. {len(results)} of {len(SHAPES)} shapes were measured.", "",
         "| shape | computed | peak at | measured | computed / measured | without the process |",
         "|---|---|---|---|---|---|",
     ]  # fmt: skip

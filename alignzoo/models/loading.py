@@ -23,7 +23,7 @@ from alignzoo.core.door import in_child
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.core.memory import total_memory
 from alignzoo.data.token_store import vocabulary_size
-from alignzoo.models.adapters import NEW_HEAD, is_adapter, read_adapter
+from alignzoo.models.adapters import NEW_HEAD, check_whole_weights, is_adapter, read_adapter
 from alignzoo.models.embeddings import embedding_rows
 from alignzoo.models.from_pretrained import call_from_pretrained
 from alignzoo.models.quantization import prepare_quantized, quantization_options

@@ -9,7 +9,7 @@ ARGS ?=
 # Test processes: one for each core, at most four, to limit memory.
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n < 4 ? n : 4 )))
 
-.PHONY: demo check test mutants lint clean
+.PHONY: demo check test mutants lint docs clean
 
 demo: $(STAMP)  ## train a recipe on the embedded dataset and write a report
 	$(BIN)/alignzoo run $(RECIPE) $(ARGS)
@@ -29,6 +29,13 @@ lint: $(STAMP)  ## ruff, codespell, the rooms' imports, mypy
 	$(BIN)/codespell
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
+
+docs: $(VENV)/.docs  ## build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
+
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
 
 # Install torch first and alone, so that pip does not look for another build of it afterwards.
 $(STAMP): pyproject.toml constraints.txt

@@ -38,7 +38,7 @@ from alignzoo.recipe.schema import TrainConfig  # noqa: E402
 from alignzoo.scoring import head_statistics  # noqa: E402
 from alignzoo.scoring.batches import BatchBuilder  # noqa: E402
 from alignzoo.scoring.scorer import Scorer  # noqa: E402
-from alignzoo.training.schedule import make_optimizer  # noqa: E402
+from alignzoo.training.optimizers import make_optimizer  # noqa: E402
 from alignzoo.training.step import Engine  # noqa: E402
 
 STUDENT = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4, "num_attention_heads": 4}

@@ -35,7 +35,7 @@ from alignzoo.recipe.schema import TrainConfig
 from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.layout import choose_layout
 from alignzoo.scoring.scorer import Scorer
-from alignzoo.training.schedule import make_optimizer
+from alignzoo.training.optimizers import make_optimizer
 from alignzoo.training.step import Engine
 
 SHAPES: dict[str, dict[str, Any]] = {

@@ -23,7 +23,7 @@ from alignzoo.objectives.builtin.dpo import DPO
 from alignzoo.recipe.schema import TokensConfig, TrainConfig
 from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.scorer import Scorer
-from alignzoo.training.schedule import make_optimizer
+from alignzoo.training.optimizers import make_optimizer
 from alignzoo.training.step import Engine
 
 ROOT = Path(__file__).parent.parent

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from copy import copy
 from importlib import import_module
+from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from typing import Any
 import click
 from pydantic import BaseModel, create_model
 
+import alignzoo as alignzoo_package
 from alignzoo.cli import COMMANDS, alignzoo
 from alignzoo.cli.describe import HAVE, have, lines_of, needs, paper, usage
 from alignzoo.cli.parameters import parameters
@@ -30,16 +32,14 @@ from alignzoo.compare.spec import Comparison, Sampling
 from alignzoo.interfaces.data_source import DataSource
 from alignzoo.interfaces.model_source import Lora, ModelSource
 from alignzoo.recipe.critic import CriticConfig
-from alignzoo.recipe.peer_names import PEERS
+from alignzoo.recipe.optimizers import EVERY
+from alignzoo.recipe.peer_names import LOSSES, PEERS
 from alignzoo.recipe.rollout import Reward, RolloutConfig
 from alignzoo.recipe.schema import (
-    SGD,
-    AdamW,
     EvalConfig,
     FilterConfig,
     Recipe,
     RepliesConfig,
-    RMSprop,
     Schedule,
     TokensConfig,
     TrainConfig,
@@ -48,7 +48,7 @@ from alignzoo.registry.lookup import Registry
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-CATALOGUE = ("alignzoo-zoo", "alignzoo-unlearn", "alignzoo-online")
+CATALOGUE = ("alignzoo-zoo", "alignzoo-unlearn", "alignzoo-online", "alignzoo-distill")
 """Packages in plugins/ whose objectives are listed."""
 NOTE = "<!-- Written by docs/generate.py. Do not edit. -->\n"
 UNSET = {(Recipe, "name"): "the file's name", (Recipe, "reporters"): "`[html]`"}
@@ -59,7 +59,8 @@ MARK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end of generated -->\n
 def pages() -> dict[Path, str]:
     """Every generated page, and every page with a generated part: its path and its text."""
     whole = {"modules.md": modules(), "objectives.md": objectives(), "commands.md": commands()}
-    parts = {"rooms": "".join(rooms()), "keys": "".join(keys()), "peers": "".join(peers())}
+    made = {"rooms": rooms, "keys": keys, "peers": peers, "losses": losses, "api": api}
+    parts = {name: "".join(part()) for name, part in made.items()}
     found = {DOCS / name: text for name, text in whole.items()}
     for path in sorted(DOCS.glob("*.md")):
         if path.name not in whole and MARK.search(text := path.read_text(encoding="utf-8")):
@@ -117,7 +118,7 @@ def objectives() -> str:
         "# Objectives and modifiers\n\nBuilt in, or in the package that each names. `h` is the "
         "difference of the two log-ratios, `log_ratio` that of log-probs under policy and reference. The pictures have "
         "the loss above, and below it its pull on the chosen completion and its push on the rejected one.\n\n"
-        "Three packages have families of their own, with their equations in their READMEs: "
+        "Three packages have families of their own, with more on them in their READMEs: "
         "[distillation](../plugins/alignzoo-distill/README.md) from the distributions of a teacher, "
         "[unlearning](../plugins/alignzoo-unlearn/README.md), and "
         "[policy gradients](../plugins/alignzoo-online/README.md) on draws.\n",
@@ -147,10 +148,15 @@ def entry(cls: Any) -> str:
         "Loss": f"`{cls.equation}`", "Needs": needs(cls), "Fields": fields, "Source": source,
         "Package": package(cls), "Lines of code": str(lines_of(cls)),
     }  # fmt: skip
-    paragraphs = (inspect.getdoc(cls) or "").split("\n\n")
-    text = "\n\n".join(" ".join(one.split()) for one in paragraphs if not one.startswith(("When: ", "Not when: ")))
+    text = "\n\n".join(paragraphs_of(cls))
     listed = "".join(f"- {key}: {value}\n" for key, value in rows.items() if value)
     return f"\n### `{cls.name}`\n\n{text}\n\n{listed}"
+
+
+def paragraphs_of(cls: Any) -> list[str]:
+    """The paragraphs of a docstring, each on one line, without those on when to use it."""
+    paragraphs = (inspect.getdoc(cls) or "").split("\n\n")
+    return [" ".join(one.split()) for one in paragraphs if not one.startswith(("When: ", "Not when: "))]
 
 
 def sentence(text: str) -> str:
@@ -185,7 +191,7 @@ def keys() -> Iterator[str]:
     yield from table("Top level", "", Recipe)
     yield from table("Tokens", "tokens.", TokensConfig)
     yield from table("Train", "train.", TrainConfig)
-    for optimizer in (AdamW, RMSprop, SGD):
+    for optimizer in EVERY:
         yield from table(f"Optimizer {optimizer.model_fields['name'].default}", "train.optimizer.", optimizer)
     yield from table("Schedule", "train.schedule.", Schedule)
     yield from table("Filter", "filter.", FilterConfig)
@@ -221,6 +227,44 @@ def peers() -> Iterator[str]:
     for name, (key, note) in sorted(PEERS.items()):
         yield f"| `{name}` | `{key}` | {cell(note)} |\n"
     yield "\n"
+
+
+def losses() -> Iterator[str]:
+    """A table of other trainers' losses and our objectives."""
+    yield "\n| TRL, Axolotl, LLaMA-Factory | alignzoo | remark |\n|---|---|---|\n"
+    for name, (objective, note) in LOSSES.items():
+        yield f"| `{name}` | [`{objective}`](objectives.md#{objective}) | {cell(note)} |\n"
+    yield "\n"
+
+
+def api() -> Iterator[str]:
+    """The directives of mkdocstrings for each public name, by kind."""
+    kinds: dict[str, list[str]] = {"Functions": [], "Classes": [], "Errors": [], "Modules": []}
+    elsewhere = ["__version__"]
+    for name, home in homes():
+        if find_spec(home).submodule_search_locations and find_spec(f"{home}.{name}"):
+            kinds["Modules"].append(f"{home}.{name}")
+            continue
+        value = getattr(import_module(home), name)
+        if (getattr(value, "__module__", ""), getattr(value, "__name__", "")) != (home, name):
+            elsewhere.append(name)
+            continue
+        error = inspect.isclass(value) and issubclass(value, BaseException)
+        kind = "Errors" if error else "Classes" if inspect.isclass(value) else "Functions"
+        kinds[kind].append(f"{home}.{name}")
+    yield f"\nWithout a section here: {', '.join(f'`{name}`' for name in elsewhere)}.\n"
+    for kind, paths in kinds.items():
+        yield f"\n## {kind}\n"
+        yield from (f"\n::: {path}\n" for path in paths)
+    yield "\n"
+
+
+def homes() -> list[tuple[str, str]]:
+    """Every public name and the module that has it, as `alignzoo/__init__.py` states for type checkers."""
+    source = ast.parse((ROOT / "alignzoo" / "__init__.py").read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(source) if isinstance(node, ast.ImportFrom) and node.module]
+    found = {one.name: str(node.module) for node in imports for one in node.names}
+    return [(name, found[name]) for name in alignzoo_package.__all__ if name != "__version__"]
 
 
 def table(title: str, prefix: str, cls: type[BaseModel], base: type[BaseModel] | None = None) -> Iterator[str]:

@@ -29,7 +29,10 @@ class LiveTable:
         self._began: dict[int, float] = {}
         self._taken: list[float] = []
         """Seconds of each run that was trained."""
-        self._eta = ""
+        self._left = 0
+        """Runs still to be trained, with those that have begun."""
+        self.caption = ""
+        """Time left in words, below the table and after a run's line."""
         self._live: Live | None = None
 
     @contextmanager
@@ -66,31 +69,38 @@ class LiveTable:
         """Print a line of run n: above the table, or in a log file with its time."""
         self._screen.event(f"{_words(self._jobs[n])}: {text}")
 
+    def _count_left(self) -> int:
+        """Return the number of runs still to be trained, with those that have begun."""
+        ended = {n for n, (_, style) in self._cells.items() if style in (DONE, FAILED)}
+        missing = sum(self._missing(job) for n, job in enumerate(self._jobs) if n not in ended)
+        return self._total - len(self._jobs) + missing
+
     def _time_left(self) -> str:
         """Return the time for the missing runs, at the mean of those trained here, or ""."""
-        ended = {n for n, (_, style) in self._cells.items() if style in (DONE, FAILED)}
-        left = self._total - len(self._jobs)
-        left += sum(self._missing(job) for n, job in enumerate(self._jobs) if n not in ended)
-        if not self._taken or not left:
+        if not self._taken or not self._left:
             return ""
-        return f"eta {short_time(left * sum(self._taken) / len(self._taken))}"
+        each, now = sum(self._taken) / len(self._taken), time.monotonic()
+        spent = sum(min(now - began, each) for began in self._began.values())
+        return f"eta {short_time(self._left * each - spent)}"
 
     def put(self, n: int, text: str, style: str = WORKING) -> None:
         """Set the state of run n."""
         before = self._cells.get(n)
         self._cells[n] = (text, style)
-        if style == DONE and n in self._began:
-            self._taken.append(time.monotonic() - self._began.pop(n))
         if style in (DONE, FAILED):
-            self._eta = self._time_left()
+            began = self._began.pop(n, None)
+            if style == DONE and began is not None:
+                self._taken.append(time.monotonic() - began)
+            self._left = self._count_left()
+        self.caption = self._time_left()
         if self._live is not None:
             self._live.update(self._table())
         elif style in (DONE, FAILED) and (before is None or before[1] != style):
-            words = "; ".join(filter(None, [text, self._eta]))
+            words = "; ".join(filter(None, [text, self.caption]))
             self._screen.event(f"[{n + 1} of {self._total}] {_words(self._jobs[n])}: {words}")
 
     def _table(self) -> Table:
-        table = Table(box=None, pad_edge=False, caption=self._eta or None, caption_justify="left")
+        table = Table(box=None, pad_edge=False, caption=self.caption or None, caption_justify="left")
         table.add_column("RUN")
         columns: list[str] = []
         rows: dict[tuple[str, str], dict[str, int]] = {}

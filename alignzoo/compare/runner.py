@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +23,7 @@ from alignzoo.core.files import make_folder, translate_os_errors
 from alignzoo.core.paths import cache_root, runs_root
 from alignzoo.interfaces.judge import Judge
 from alignzoo.recipe.resolved import Resolved
+from alignzoo.training.headline import headline
 from alignzoo.training.run import RunResult, folder_of, run_resolved
 
 PACKAGES = ("torch", "transformers", "numpy")
@@ -76,13 +77,19 @@ def _one(n: int, job: Job, plan: Plan, judges: Sequence[Judge], live_table: Live
     except Exception as error:  # a plugin's objective may fail in any way; the other runs go on
         reason = f"{type(error).__name__}: {first_line(error)}"
     else:
-        accuracy = result.summary.get("eval", {}).get("preference_accuracy")
-        live_table.put(n, f"done, accuracy {accuracy:.3f}" if isinstance(accuracy, float) else "done", DONE)
+        live_table.put(n, _done_words(result.summary), DONE)
         run = run_figures(result.summary)
         verdicts = [str(path.absolute()) for path in measured.verdict_paths]
         return replace(record, state="done", measured=str(measured.path.absolute()), verdicts=verdicts, run=run)
     live_table.put(n, f"failed: {reason}", FAILED)
     return replace(record, state="failed", reason=reason)
+
+
+def _done_words(summary: Mapping[str, Any]) -> str:
+    """Return `done`, with the first figure of the run's headline before and after training."""
+    figures = headline(summary.get("eval", {}), summary.get("accuracy_of", {}))
+    first = next((replace(figure, about="") for figure in figures if figure.after is not None), None)
+    return f"done, {first.label} {first.words}" if first else "done"
 
 
 def _is_missing(job: Job) -> bool:

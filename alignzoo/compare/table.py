@@ -29,6 +29,8 @@ class Cell:
     """True if the difference is relative to the baseline's figure, as it is for costs."""
     best: bool = False
     """True if it is better than every other row's by an interval that excludes 0."""
+    other_unit: bool = False
+    """True for a margin in another unit than the baseline's, which has no difference from it."""
 
     @property
     def apart(self) -> bool:
@@ -184,13 +186,13 @@ def _cells(column: Column, rows: Sequence[ComparedRow], numbers: Mapping[str, Nu
             continue
         # The start is another stage, whose cost is not comparable.
         incomparable = column.group == COST and (label in starts) != (base in starts)
-        incomparable |= column.key == MARGIN and scales[label] != scales[base]
+        other_unit = column.key == MARGIN and scales[label] != scales[base]
         pair = (
             None
-            if incomparable or label == base
+            if incomparable or other_unit or label == base
             else paired_numbers(runs, numbers.get(base, {}), label in starts, base in starts)
         )
-        cell = Cell(estimate(own.values, column.scale, own.groups, own.weights))
+        cell = Cell(estimate(own.values, column.scale, own.groups, own.weights), other_unit=other_unit)
         if pair is not None:
             by = paired(*pair.halves, column.scale, pair.groups, pair.weights)
             cell = replace(cell, difference=by, relative=relative(column.scale, *pair.halves))

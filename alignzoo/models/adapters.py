@@ -204,15 +204,15 @@ def base_layers(module: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
     yield from ((layer, layer.get_base_layer()) for layer in module.modules() if isinstance(layer, BaseTunerLayer))
 
 
-def named_base_of(model: nn.Module) -> tuple[str | None, str | None]:
+def named_base_of(model: Any) -> tuple[str | None, str | None]:
     """Return the base that the model's adapter names, a folder or hub id, and its revision."""
-    config: Any = model.peft_config["default"]
+    config = model.peft_config["default"]
     return config.base_model_name_or_path, config.revision
 
 
-def set_named_base(model: nn.Module, base: str | None, revision: str | None) -> None:
+def set_named_base(model: Any, base: str | None, revision: str | None) -> None:
     """Set what `named_base_of` returns."""
-    config: Any = model.peft_config["default"]
+    config = model.peft_config["default"]
     config.base_model_name_or_path, config.revision = base, revision
 
 

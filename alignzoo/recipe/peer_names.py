@@ -14,6 +14,7 @@ class Peer(NamedTuple):
 
 _BATCH = "rows of one optimizer step, over all devices and accumulated passes: the product of the three"
 _LOSS = "`alignzoo list objectives` has the names"
+_OPTIMIZER = "adamw, adamw_8bit, lion, lion_8bit, muon, rmsprop or sgd"
 _BF16 = "`bfloat16`; `model.dtype` is the data type of the weights"
 _LORA = "for example {r: 16, alpha: 32}"
 _CACHED = "the reference's log-probs are computed once and cached, always"
@@ -24,8 +25,8 @@ PEERS: dict[str, Peer] = {
     # Names of transformers' TrainingArguments, which TRL, LLaMA-Factory and in part Axolotl use.
     "learning_rate": Peer("train.optimizer.learning_rate"),
     "lr": Peer("train.optimizer.learning_rate"),
-    "optim": Peer("train.optimizer.name", "adamw, rmsprop or sgd"),
-    "optimizer": Peer("train.optimizer.name", "adamw, rmsprop or sgd"),
+    "optim": Peer("train.optimizer.name", _OPTIMIZER),
+    "optimizer": Peer("train.optimizer.name", _OPTIMIZER),
     "weight_decay": Peer("train.optimizer.weight_decay"),
     "adam_beta1": Peer("train.optimizer.betas", "[0.9, 0.999]"),
     "adam_beta2": Peer("train.optimizer.betas", "[0.9, 0.999]"),
@@ -33,7 +34,7 @@ PEERS: dict[str, Peer] = {
     "lr_scheduler_type": Peer("train.schedule.name"),
     "lr_scheduler": Peer("train.schedule.name"),
     "warmup_steps": Peer("train.schedule.warmup_steps"),
-    "warmup_ratio": Peer("train.schedule.warmup_steps", "a number of steps"),
+    "warmup_ratio": Peer("train.schedule.warmup_ratio"),
     "per_device_train_batch_size": Peer("train.batch_size", _BATCH),
     "gradient_accumulation_steps": Peer("train.batch_size", f"{_BATCH}; `train.micro_batch_tokens` limits one pass"),
     "micro_batch_size": Peer("train.batch_size", f"{_BATCH}; `train.micro_batch_tokens` limits one pass"),
@@ -117,6 +118,51 @@ PEERS: dict[str, Peer] = {
     "mask_truncated_completions": Peer("rollout.unfinished", "drop"),
 }
 """Key of TRL, Axolotl or LLaMA-Factory -> ours, where the words or the places differ."""
+
+
+_ONLINE = "with a section `rollout`"
+
+LOSSES: dict[str, Peer] = {
+    "loss_type: sigmoid": Peer("dpo"),
+    "loss_type: hinge": Peer("rso_hinge", "with log-ratios; SLiC-HF's own hinge is `slic_hf`"),
+    "loss_type: ipo": Peer("ipo", "`log_ratio: mean` is TRL's; the default sums over tokens, as the paper does"),
+    "loss_type: exo_pair": Peer("exo_pair"),
+    "loss_type: nca_pair": Peer("nca_pair"),
+    "loss_type: robust": Peer("robust_dpo"),
+    "loss_type: bco_pair": Peer("bco_pair"),
+    "loss_type: sppo_hard": Peer("sppo_hard"),
+    "loss_type: aot": Peer("aot"),
+    "loss_type: aot_unpaired": Peer("aot_unpaired"),
+    "loss_type: apo_zero": Peer("apo_zero"),
+    "loss_type: apo_down": Peer("apo_down"),
+    "loss_type: discopop": Peer("discopop"),
+    "loss_type: sigmoid_norm": Peer("ln_dpo"),
+    "loss_type: sft": Peer("sft", "as a term: [{name: dpo}, {name: sft, weight: 0.2}]"),
+    "loss_type: simpo": Peer("simpo", "`gamma` is `simpo_gamma`"),
+    "loss_type: alphapo": Peer("alpha_po"),
+    "loss_type: kto": Peer("kto"),
+    "loss_type: apo_zero_unpaired": Peer("apo_zero_unpaired"),
+    "rl: dpo, pref_loss: sigmoid": Peer("dpo"),
+    "rl: orpo, pref_loss: orpo": Peer("orpo"),
+    "rl: simpo, pref_loss: simpo": Peer("simpo"),
+    "rl: kto": Peer("kto"),
+    "SFTTrainer": Peer("sft"),
+    "DPOTrainer": Peer("dpo", "and the other objectives on pairs"),
+    "CPOTrainer": Peer("cpo", "its mean over tokens is `alpha: 0` and a term `sft`"),
+    "ORPOTrainer": Peer("orpo"),
+    "KTOTrainer": Peer("kto"),
+    "BCOTrainer": Peer("bco"),
+    "RewardTrainer": Peer("bradley_terry"),
+    "PRMTrainer": Peer("process_reward", "`data: {format: steps}`"),
+    "GKDTrainer": Peer("gkd", "`references.reference` is the teacher"),
+    "OnlineDPOTrainer": Peer("dpo", _ONLINE),
+    "XPOTrainer": Peer("xpo", _ONLINE),
+    "NashMDTrainer": Peer("nash_md", _ONLINE),
+    "PPOTrainer": Peer("ppo", _ONLINE),
+    "RLOOTrainer": Peer("rloo", _ONLINE),
+    "GRPOTrainer": Peer("grpo", _ONLINE),
+}
+"""Loss or trainer of TRL, Axolotl (`rl`) or LLaMA-Factory (`pref_loss`) -> our objective."""
 
 
 def peer_of(key: str, at: str) -> Peer | None:

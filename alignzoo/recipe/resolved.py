@@ -206,6 +206,10 @@ def fingerprint(resolved: Resolved) -> str:
     del values["eval"]["allow_overlap"], values["eval"]["data"]
     if resolved.evaluation_fingerprints:
         values["eval"]["data"] = list(resolved.evaluation_fingerprints.items())  # replies are those of the first
+    if recipe.train.weight_decay_on == "all":  # as before there was a choice
+        del values["train"]["weight_decay_on"]
+    if not recipe.train.schedule.warmup_ratio:
+        del values["train"]["schedule"]["warmup_ratio"]
     values["eval"]["judges"] = [judge.fingerprint() for judge in recipe.eval.judges]
     if recipe.rollout is None:
         del values["rollout"]

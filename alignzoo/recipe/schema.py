@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from math import ceil
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
@@ -16,6 +17,7 @@ from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.reporter import Reporter
 from alignzoo.interfaces.rows import check_template_kwargs
 from alignzoo.recipe.critic import CriticConfig
+from alignzoo.recipe.optimizers import DecayOn, Optimizer
 from alignzoo.recipe.rollout import RolloutConfig
 
 
@@ -54,50 +56,27 @@ class TokensConfig(Strict):
         return self
 
 
-LearningRate = Annotated[float, Field(gt=0, description="learning rate after the warm-up")]
-WeightDecay = Annotated[float, Field(ge=0, description="weight decay")]
-Momentum = Annotated[float, Field(ge=0, description="momentum; 0: none")]
-Decay = Annotated[float, Field(ge=0, lt=1)]
-
-
-class AdamW(Strict):
-    """AdamW with decoupled weight decay."""
-
-    name: Literal["adamw"] = Field("adamw", description="the optimizer")
-    learning_rate: LearningRate
-    betas: tuple[Decay, Decay] = Field((0.9, 0.999), description="decay of the mean gradient and of its square")
-    eps: float = Field(1e-8, gt=0, description="term added to the denominator")
-    weight_decay: WeightDecay = 0.0
-
-
-class RMSprop(Strict):
-    """RMSprop with torch's defaults, the optimizer of the DPO paper (appendix B)."""
-
-    name: Literal["rmsprop"] = Field("rmsprop", description="the optimizer")
-    learning_rate: LearningRate
-    alpha: Decay = Field(0.99, description="decay of the mean squared gradient")
-    eps: float = Field(1e-8, gt=0, description="term added to the denominator")
-    momentum: Momentum = 0.0
-    weight_decay: WeightDecay = 0.0
-
-
-class SGD(Strict):
-    """Stochastic gradient descent, with optional momentum."""
-
-    name: Literal["sgd"] = Field("sgd", description="the optimizer")
-    learning_rate: LearningRate
-    momentum: Momentum = 0.0
-    weight_decay: WeightDecay = 0.0
-
-
-Optimizer = Annotated[AdamW | RMSprop | SGD, Field(discriminator="name")]
-
-
 class Schedule(Strict):
     """Learning-rate schedule: warm-up, then constant or decay to zero."""
 
     name: Literal["constant", "linear", "cosine"] = Field("constant", description="course after the warm-up")
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
+    warmup_ratio: float = Field(
+        0.0, ge=0, le=1, description="linear warm-up as a share of all steps, rounded up; in place of warmup_steps"
+    )
+
+    @model_validator(mode="after")
+    def _one_warmup(self) -> Schedule:
+        if self.warmup_steps and self.warmup_ratio:
+            raise ValueError("warmup_steps and warmup_ratio both set the warm-up: expected 0 for one of them")
+        return self
+
+    def warmup(self, total: int) -> int:
+        """Return the warm-up of a run of `total` steps, in steps.
+
+        The ratio is the written decimal.
+        """
+        return self.warmup_steps or ceil(Fraction(repr(self.warmup_ratio)) * total)
 
 
 class TrainConfig(Strict):
@@ -110,6 +89,7 @@ class TrainConfig(Strict):
     shuffle: bool = Field(True, description="a new seeded order each epoch; false: the order of the data")
     max_steps: int | None = Field(None, ge=1, description="stop after this many optimizer steps")
     optimizer: Optimizer = Field(description="optimizer and its settings")
+    weight_decay_on: DecayOn = Field("all", description="weights that decay; matrices: no biases, norms and embeddings")
     schedule: Schedule = Field(Schedule(), description="course of the learning rate")
     max_grad_norm: float | None = Field(10.0, gt=0, description="limit of the global gradient norm; null: no clipping")
     precision: Literal["float32", "bfloat16"] = Field(

@@ -20,12 +20,13 @@ from alignzoo.recipe.compatibility import (
 from alignzoo.recipe.components import ComponentBuilder, as_node
 from alignzoo.recipe.critic import build_critic, check_critic
 from alignzoo.recipe.objective_node import build_objective
+from alignzoo.recipe.optimizers import Optimizer
 from alignzoo.recipe.parse import Node
 from alignzoo.recipe.problems import Problems
 from alignzoo.recipe.pydantic_errors import problems_of
 from alignzoo.recipe.rollout import build_rewards
 from alignzoo.recipe.rollout_checks import check_rollout
-from alignzoo.recipe.schema import Optimizer, Recipe
+from alignzoo.recipe.schema import Recipe
 from alignzoo.recipe.secrets import refuse_secrets
 from alignzoo.registry.lookup import Registry, registry
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
 
 from alignzoo.report.svg import BLUE, GRAY, GREEN, INK, RED, STYLE, inline, new_figure, style_axes, svg_document
+from alignzoo.training.headline import LOG_PROB
 from alignzoo.training.records import set_names
 
 Line = tuple[str, str, str, str]
@@ -45,19 +46,38 @@ PANELS: tuple[tuple[str, tuple[Line, ...]], ...] = (
 )  # fmt: skip
 SETS = (GREEN, "#8e6bbf", "#c98a1b", "#3aa6a6")
 """Colors of evaluation sets."""
+SIDES = {"labels": ("desirable", "undesirable"), "lists": ("best", "worst")}
+"""Kind of rows -> words for `chosen` and `rejected`, which are means over the two sides."""
 POINTS = 400
 """Most points of a curve that are drawn, which keeps the page of a long run small."""
 
 
-def panels(lines: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Return (title, SVG) of every panel that has data."""
+def panels(lines: Sequence[dict[str, Any]], of: Mapping[str, str] | None = None) -> list[tuple[str, str]]:
+    """Return (title, SVG) of every panel that has data.
+
+    Args:
+        lines: Lines of metrics.jsonl.
+        of: What an accuracy is of, as `accuracy_of` of summary.json.
+    """
     drawn = []
-    for title, wanted in with_sets(PANELS, lines):
+    for title, wanted in with_sets(_named(of or {}), lines):
         curves = [(label, color, kind, _points(lines, kind, key)) for kind, key, label, color in wanted]
         curves = [curve for curve in curves if curve[3]]
         if curves:
             drawn.append((title, _draw(title, curves)))
     return drawn
+
+
+def _named(of: Mapping[str, str]) -> list[tuple[str, tuple[Line, ...]]]:
+    """Return the panels in words that fit the rows of a run."""
+    sides = dict(zip(("chosen", "rejected"), SIDES.get(of.get("rows", ""), ("chosen", "rejected")), strict=True))
+    titles = {"preference accuracy": "area under the ROC curve"} if of.get("rows") == "labels" else {}
+    same = {"likelihood_accuracy"} if of.get("by") == LOG_PROB else set()
+    return [
+        (titles.get(title, title), tuple((kind, key, sides.get(label, label), color)
+                                         for kind, key, label, color in wanted if key not in same))
+        for title, wanted in PANELS
+    ]  # fmt: skip
 
 
 def with_sets(

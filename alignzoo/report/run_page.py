@@ -14,7 +14,9 @@ from alignzoo.core.door import MissingFile, read_json, read_text, translate
 from alignzoo.core.files import write_page
 from alignzoo.report import rollouts
 from alignzoo.report.curves import panels
+from alignzoo.report.glossary import TERMS
 from alignzoo.report.summary import summary_lines
+from alignzoo.training.headline import headline, kind_of_rows, with_start
 from alignzoo.training.records import Line, Sample, ShownRow, read_lines
 from alignzoo.training.run_folder import RunFolder
 
@@ -32,15 +34,17 @@ def _page(folder: Path) -> str:
     summary, data = RunFolder(folder).summary() or {}, _data(folder / "data.json")
     recipe = folder / "recipe.yaml"
     lines = read_lines(folder / "metrics.jsonl", Line, nan=True)
+    of = summary.get("accuracy_of") or {"rows": kind_of_rows(data.get("lengths", {}))}
     evals = [line for line in lines if line.get("kind") == "eval"]
     return _template().render(
         name=summary.get("name", folder.name),
         finished=bool(summary.get("finished")),
         summary=summary,
         rows=summary_lines(summary) if summary.get("finished") else [],
-        last=evals[-1] if evals else None,
+        last=evals[-1] if evals else {},
+        figures=headline(with_start(evals), of),
         steps=max((line["step"] for line in lines), default=0),
-        panels=[(title, Markup(svg)) for title, svg in panels(lines)],  # drawn from numbers alone
+        panels=[(title, Markup(svg)) for title, svg in panels(lines, of)],  # drawn from numbers alone
         samples=[
             sample | {"turns": turns(sample["prompt"])} for sample in read_lines(folder / "samples.jsonl", Sample)
         ],
@@ -50,6 +54,7 @@ def _page(folder: Path) -> str:
             for view in rollouts.browser(folder, lines)
         ],
         data=data,
+        glossary=TERMS.items(),
         shown=read_lines(folder / "rows.jsonl", ShownRow),
         recipe=read_text(recipe) if recipe.is_file() else "",
     )

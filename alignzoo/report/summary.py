@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from rich.table import Table
 
 from alignzoo.data.statistics import source_lines
+from alignzoo.training.headline import headline
 from alignzoo.training.records import set_names
 
 
@@ -30,22 +32,18 @@ def summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Return (heading, text) of the most important figures."""
     scores, train, data = summary["eval"], summary["train"], summary["data"]
     cached, scored = summary["reference"]["rows_cached"], summary["reference"]["rows_scored"]
-    accuracy = []
-    if "preference_accuracy" in scores:
-        error, margin = (number(scores.get(key), ".3f") for key in ("preference_accuracy_se", "margin"))
-        words = f"{_change(scores, 'preference_accuracy')} ± {error} (n {scores['n']:,})"
-        accuracy = [("held-out accuracy", f"{words}, by the implicit reward; a tie counts one half")]
-        if "likelihood_accuracy" in scores:
-            accuracy.append(("by likelihood", _change(scores, "likelihood_accuracy")))
-        accuracy.append(("margin", margin))
+    figures = headline(scores, summary.get("accuracy_of", {}))
+    first = [(figure.label, figure.words) for figure in figures]
+    if "margin" in scores:
+        first.append(("margin", number(scores["margin"], ".3f")))
     losses = f"{number(train['final_loss'], '.4f')} in the last step"
     losses = f"{scores['loss']:.4f} held out, {losses}" if "loss" in scores else losses
     lines = [
         ("objective", objective_words(summary["objective"])),
-        *accuracy,
-        *_measured(scores),
+        *first,
+        *_measured(scores, [figure.key for figure in figures]),
         *(_judged(name, figures) for name, figures in summary.get("judges", {}).items()),
-        *_sets(scores),
+        *_sets(scores, summary.get("accuracy_of", {})),
         ("loss", losses),
         ("data", f"{data['train']:,} training rows, {data['skipped']:,} of {data['read']:,} read were skipped"),
         ("training", f"{train['steps']:,} steps in {train['seconds']:.1f} s, {train['pairs_per_second']:.0f} rows/s, "
@@ -75,33 +73,27 @@ def _beside(reference: dict[str, Any]) -> str:
     return BESIDE.get(kind, "not needed")
 
 
-def _change(scores: dict[str, Any], key: str) -> str:
-    """Return a figure after training, and before it where that is known."""
-    after, before = number(scores.get(key), ".3f"), scores.get(f"{key}_before")
-    return after if before is None else f"{before:.3f} before training, {after} after"
-
-
 def number(value: float | None, spec: str) -> str:
     """Return a figure as text, or "none" for one that was left out."""
     return "none" if value is None else format(value, spec)
 
 
-def _sets(scores: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return a line for each evaluation set: its loss, its accuracy and its size."""
+def _sets(scores: dict[str, Any], of: dict[str, str]) -> list[tuple[str, str]]:
+    """Return a line for each evaluation set: its loss, its accuracies and its size."""
     lines = []
     for name in set_names(scores):
         own = {key.partition("/")[2]: value for key, value in scores.items() if key.startswith(f"{name}/")}
         parts = [f"loss {number(own.get('loss'), '.4f')} (before training {number(own.get('loss_before'), '.4f')})"]
-        if "preference_accuracy" in own:
-            accuracy, error = (number(own.get(f"preference_accuracy{end}"), ".3f") for end in ("", "_se"))
-            parts.append(f"accuracy {accuracy} ± {error}")
+        figures = [replace(figure, about="") for figure in headline(own, of) if figure.key != "loss"]
+        parts += [f"{figure.label.removeprefix('held-out ')} {figure.words}" for figure in figures]
         lines.append((f"on {name}", f"{', '.join(parts)} (n {own['n']:,})"))
     return lines
 
 
-def _measured(scores: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the recipe's metrics: figures with a standard error other than the accuracy."""
-    named = [name for name in scores if f"{name}_se" in scores and name.rpartition("/")[2] != "preference_accuracy"]
+def _measured(scores: dict[str, Any], shown: list[str]) -> list[tuple[str, str]]:
+    """Return the recipe's metrics: figures with a standard error, beyond the headline's."""
+    named = [name for name in scores if f"{name}_se" in scores and name not in shown]
+    named = [name for name in named if name.rpartition("/")[2] != "preference_accuracy"]  # of an evaluation set
     return [(name.replace("_", " "), f"{scores[name]:.4g} ± {scores[f'{name}_se']:.2g}") for name in named]
 
 

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 INK = "#7d838c"
 """Color of axes and text, legible on white and on black."""
 BLUE, RED, GRAY, GREEN = "#3b7dd8", "#d8573b", "#8a8f98", "#2a9d6f"
+HOVER = "hover: "
+"""Beginning of the gid of an artist with words for a pointer."""
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "alignzoo", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9,
 }  # fmt: skip
@@ -43,7 +45,21 @@ def svg_document(figure: Figure) -> str:
     """
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return re.sub(r"<metadata>.*?</metadata>", "", file.getvalue(), flags=re.DOTALL)
+    document = re.sub(r"<metadata>.*?</metadata>", "", file.getvalue(), flags=re.DOTALL)
+    return re.sub(rf"""<g id=(["']){HOVER}(.*?)\1>""", _title, document, flags=re.DOTALL)
+
+
+def _title(group: re.Match[str]) -> str:
+    words = group[2].replace('"', "&quot;")
+    return f'<g class="hover"><title>{words}</title>'
+
+
+def hover(words: str) -> str:
+    """Return the gid of an artist that shows these words when a pointer is over it in the SVG.
+
+    They become the artist's `<title>`, which browsers show without a script.
+    """
+    return HOVER + words
 
 
 def png_bytes(figure: Figure, dpi: int) -> bytes:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -228,22 +229,36 @@ def _names(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[int, str]
 
 
 def _flatten(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, torch.Tensor]:
-    names = _names(optimizer, model)
-    return {
-        f"{names[i]}::{key}": full_tensor(torch.as_tensor(value)).contiguous()
-        for i, state in optimizer.state_dict()["state"].items()
-        for key, value in state.items()
-        if value is not None
-    }
+    names, seen = _names(optimizer, model), set[int]()
+    found: dict[str, torch.Tensor] = {}
+    for i, state in optimizer.state_dict()["state"].items():
+        for key, value in _leaves(state):
+            if value is not None:
+                tensor = full_tensor(torch.as_tensor(value)).contiguous()
+                # A file has each tensor once, and bitsandbytes shares one map from bits to numbers among parameters.
+                found[f"{names[i]}::{key}"] = tensor.clone() if tensor.data_ptr() in seen else tensor
+                seen.add(tensor.data_ptr())
+    return found
+
+
+def _leaves(state: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the values of a parameter's state.
+
+    bitsandbytes keeps those of its blocks one level deeper.
+    """
+    for key, value in state.items():
+        yield from _leaves(value) if isinstance(value, Mapping) else [(key, value)]
 
 
 def _unflatten(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
     number = {name: i for i, name in _names(optimizer, model).items()}
     parameters = dict(model.named_parameters())
-    state: dict[int, dict[str, torch.Tensor]] = {}
+    state: dict[int, dict[str, torch.Tensor | int]] = {}
     for full_name, tensor in tensors.items():
         name, key = full_name.split("::")
-        state.setdefault(number[name], {})[key] = shard_like(parameters[name], tensor)
+        value = shard_like(parameters[name], tensor)
+        counted = tensor.dtype == torch.int64 and not tensor.ndim  # bitsandbytes counts steps with a plain number
+        state.setdefault(number[name], {})[key] = int(value) if counted else value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

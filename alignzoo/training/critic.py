@@ -21,8 +21,8 @@ from alignzoo.scoring.layout import choose_layout
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.job import Job
 from alignzoo.training.learner import Learner
+from alignzoo.training.optimizers import make_optimizer
 from alignzoo.training.policy import check_same_tokenizer, share_layout
-from alignzoo.training.schedule import make_optimizer
 
 
 def critic_run(resolved: Resolved) -> Resolved | None:
@@ -126,7 +126,7 @@ def open_critic(
     optimizer = recipe.train.optimizer.model_copy(update={"learning_rate": rate})
     size = num_trainable_parameters(model)
     job.screen.info(f"critic: starts from {whose} ({size / 1e6:.3g} M parameters are trained), learning rate {rate:g}")
-    made = make_optimizer(optimizer, model, recipe.train.master_weights)
+    made = make_optimizer(optimizer, model, recipe.train.master_weights, recipe.train.weight_decay_on)
     return Learner(critic, made, rate, config.max_grad_norm)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from alignzoo.scoring.scorer import Scorer
+from alignzoo.training.optimizers import RATE_FACTOR
 
 
 @dataclass(frozen=True)
@@ -23,5 +24,5 @@ class Learner:
         """Set the learning rate to `factor` times its peak, and return it."""
         rate = self.learning_rate * factor
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get(RATE_FACTOR, 1.0)
         return rate

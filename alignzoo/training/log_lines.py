@@ -18,6 +18,8 @@ MOST_DIGITS = 18
 """Digits of that number. Python converts no text of thousands."""
 MOST_LINES = 100
 """Lines of a run without that variable."""
+FIRST = ("drawn", "reward", "preference_accuracy", "likelihood_accuracy", "loss", "margin")
+"""Figures that an evaluation's line begins with, in this order."""
 FIGURES = ("loss", "accuracy", "margin", "reward")
 """Figures of a step that a line has, as means over its steps."""
 
@@ -112,7 +114,8 @@ def evaluation_words(line: Mapping[str, Any]) -> str:
 
 def _figures(own: Mapping[str, Any]) -> str:
     words = []
-    for key, value in own.items():
+    for key in sorted(own, key=lambda key: FIRST.index(key) if key in FIRST else len(FIRST)):
+        value = own[key]
         if key == "n" or (key.endswith("_se") and key.removesuffix("_se") in own) or not isinstance(value, int | float):
             continue
         error = own.get(f"{key}_se")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -23,9 +24,9 @@ MASTER = "master"
 class MasterWeights(torch.optim.Optimizer):
     """Optimizer over float32 copies of parameters (master weights).
 
-    Its interface is that of an optimizer over the parameters. Each backward adds a parameter's gradient to that of its
-    copy and frees it, so `masters` have the gradients. Parameters may be full tensors or shards (DTensor); a copy is
-    sharded as its parameter is.
+    Its interface is that of an optimizer over the parameters, in the same groups. Each backward adds a parameter's
+    gradient to that of its copy and frees it, so `masters` have the gradients. Parameters may be full tensors or shards
+    (DTensor); a copy is sharded as its parameter is.
     """
 
     def __init__(self, parameters: Sequence[Tensor], make: Callable[[list[Tensor]], torch.optim.Optimizer]) -> None:
@@ -34,7 +35,9 @@ class MasterWeights(torch.optim.Optimizer):
         self.master_of = {id(one): master for one, master in zip(self.parameters, self.masters, strict=True)}
         """Parameter's id -> its master."""
         self.inner = make(self.masters)
-        super().__init__(self.parameters, self.inner.defaults)
+        left = iter(self.parameters)
+        groups = [group | {"params": list(islice(left, len(group["params"])))} for group in self.inner.param_groups]
+        super().__init__(groups, self.inner.defaults)
         for parameter, master in zip(self.parameters, self.masters, strict=True):
             parameter.register_post_accumulate_grad_hook(partial(_move_gradient, master))
 

@@ -17,7 +17,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from alignzoo.data.trees import Trees
-from alignzoo.recipe.schema import Optimizer, Recipe, TrainConfig
+from alignzoo.recipe.optimizers import Optimizer
+from alignzoo.recipe.schema import Recipe, TrainConfig
 from alignzoo.scoring.lm_head import CHUNK_BYTES, KEPT_BYTES
 from alignzoo.training.master_weights import narrow_type
 from alignzoo.training.schedule import rows_of_step
@@ -26,7 +27,7 @@ WIDTH = {"float32": 4, "bfloat16": 2}
 """Bytes of a number."""
 QUANTIZED = {"4bit": 0.516, "8bit": 1.0}
 """Bytes of a quantized weight: 4 bits, and the constants of blocks of 64, themselves quantized."""
-STATES = {"adamw": 2, "rmsprop": 1, "sgd": 0}
+STATES = {"adamw": 2, "adamw_8bit": 2, "rmsprop": 1, "sgd": 0}
 """Numbers that an optimizer keeps for each weight, without momentum."""
 MOST_STEPS = 2_000
 """Steps whose rows are looked at for the largest micro-batch."""
@@ -200,9 +201,11 @@ def static_parts(recipe: Recipe, models: Sequence[ModelSize]) -> dict[str, int]:
     trained, narrow = sum(one.trained for one in models), sum(one.narrow for one in models)
     masters = recipe.train.master_weights
     size = 4 * trained if masters else 4 * (trained - narrow) + 2 * narrow
+    optimizer = recipe.train.optimizer
+    states = optimizer_states(optimizer) * (trained if optimizer.name.endswith("_8bit") else size)
     return {
         "weights": sum(one.weights for one in models), "gradients": size,
-        "optimizer": optimizer_states(recipe.train.optimizer) * size, "master weights": 4 * narrow * masters,
+        "optimizer": states, "master weights": 4 * narrow * masters,
     }  # fmt: skip
 
 

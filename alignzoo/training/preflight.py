@@ -29,6 +29,7 @@ from alignzoo.recipe.resolved import Resolved
 from alignzoo.recipe.schema import Recipe, TrainConfig
 from alignzoo.training.critic import critic_adapter_run
 from alignzoo.training.log_lines import log_interval
+from alignzoo.training.optimizers import check_optimizer
 
 FIRST_ROWS = 20
 """Rows that are read before a run to see which columns there are."""
@@ -54,6 +55,7 @@ def preflight(resolved: Resolved) -> None:
     check_adapters_available(recipe.model)
     for where, model in _models(recipe):
         _check_model(model, where)
+    check_optimizer(recipe.train.optimizer)
     if recipe.model.lora is not None:
         critic_adapter_run(resolved)
     _check_first_row(resolved)

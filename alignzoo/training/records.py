@@ -82,6 +82,7 @@ class Summary(BaseModel, extra="allow"):
     data: dict[str, Any] = {}
     reference: dict[str, Any] = {}
     judges: dict[str, Figures] = {}
+    accuracy_of: dict[str, str] = {}
 
 
 class MeasuredModel(BaseModel, extra="allow"):

@@ -39,6 +39,7 @@ from alignzoo.training.master_weights import memory_words
 from alignzoo.training.memory_model import ModelSize, count_weights, static_parts
 from alignzoo.training.number_types import static_words
 from alignzoo.training.online import Online
+from alignzoo.training.optimizers import check_parted, make_optimizer
 from alignzoo.training.policy import device_of, open_data, open_policy
 from alignzoo.training.preflight import check_enough_rows, check_positions, no_router_loss, preflight
 from alignzoo.training.references import MAIN, References, check_vocabularies, live_reference, score_references
@@ -46,7 +47,7 @@ from alignzoo.training.replies import greedy_replies, judge_again, judge_replies
 from alignzoo.training.reporting import Reporting
 from alignzoo.training.row_filter import filtered
 from alignzoo.training.run_folder import RunFolder
-from alignzoo.training.schedule import make_optimizer, total_steps
+from alignzoo.training.schedule import total_steps
 from alignzoo.training.step import Engine
 from alignzoo.training.summary import FinishedRun, summarize
 from alignzoo.training.zero import check_zero, wrap_with_zero
@@ -189,6 +190,7 @@ def _train(job: Job) -> dict[str, Any]:
 
 def _phases(job: Job) -> dict[str, Any]:
     recipe, ranks = job.recipe, job.ranks
+    check_parted(recipe.train, ranks)
     _write_recipe(job)
     tokenizer, data = _tokenize(job)
     check_vocabularies(job, tokenizer)
@@ -287,7 +289,9 @@ def _prepare(
         for name, part in data.evaluated.items()
     }  # fmt: skip
     job.stopping.doing = "stopped before the first step; the same command continues"
-    optimizer = make_optimizer(recipe.train.optimizer, model, recipe.train.master_weights)
+    optimizer = make_optimizer(
+        recipe.train.optimizer, model, recipe.train.master_weights, recipe.train.weight_decay_on
+    )  # fmt: skip
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     sizes = [ModelSize(**count_weights(one)) for one in (model, *([critic.scorer.model] if critic else []))]
     if critic and recipe.model.lora:  # adapters on the policy's own weights

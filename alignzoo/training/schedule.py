@@ -1,4 +1,4 @@
-"""Optimizers, learning-rate schedules and the order of rows in each epoch."""
+"""Learning-rate schedules and the order of rows in each epoch."""
 
 from __future__ import annotations
 
@@ -6,25 +6,8 @@ import math
 from functools import lru_cache
 
 import numpy as np
-import torch
-from torch import nn
 
-from alignzoo.core.distributed.gather import reshard
-from alignzoo.recipe.schema import AdamW, Optimizer, Schedule, TrainConfig
-from alignzoo.training.master_weights import with_masters
-
-
-def make_optimizer(config: Optimizer, model: nn.Module, masters: bool = True) -> torch.optim.Optimizer:
-    """Return the recipe's optimizer over the trainable parameters.
-
-    With `masters` it is over float32 copies of those that are narrower.
-    """
-    reshard(model)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    options = config.model_dump(exclude={"name", "learning_rate"}) | {"lr": config.learning_rate}
-    fused = {"fused": True} if isinstance(config, AdamW) else {}
-    kind = {"adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop, "sgd": torch.optim.SGD}[config.name]
-    return with_masters(parameters, lambda tensors: kind(tensors, **options, **fused), masters)
+from alignzoo.recipe.schema import Schedule, TrainConfig
 
 
 def rate_factor(schedule: Schedule, step: int, total: int) -> float:
@@ -33,11 +16,12 @@ def rate_factor(schedule: Schedule, step: int, total: int) -> float:
     Warm-up is (step + 1) / (warmup + 1), as in the code of Rafailov et al. 2023, so that the first step has an effect.
     After it the factor is constant, or falls linearly or along half a cosine to zero, one step after the last.
     """
-    if step < schedule.warmup_steps:
-        return (step + 1) / (schedule.warmup_steps + 1)
+    warmup = schedule.warmup(total)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
     if schedule.name == "constant":
         return 1.0
-    done = (step - schedule.warmup_steps) / max(1, total - schedule.warmup_steps)
+    done = (step - warmup) / max(1, total - warmup)
     return 1 - done if schedule.name == "linear" else 0.5 * (1 + math.cos(math.pi * done))
 
 

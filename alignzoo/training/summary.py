@@ -17,6 +17,7 @@ from alignzoo.models.fingerprint import num_trainable_parameters, remote_code_di
 from alignzoo.recipe.resolved import Resolved
 from alignzoo.reference.scores import ReferenceScores
 from alignzoo.scoring.layout import Layout
+from alignzoo.training.headline import accuracy_of, with_start
 from alignzoo.training.records import Line, Timing, read_lines
 from alignzoo.training.run_folder import RunFolder
 from alignzoo.training.step import ZERO_WEIGHT
@@ -43,11 +44,10 @@ class FinishedRun:
 def summarize(resolved: Resolved, folder: RunFolder, data: dict[str, Any], trained: FinishedRun) -> dict[str, Any]:
     """Return the summary, from the state of a finished run and the records in its folder."""
     recipe, lines, timings = resolved.recipe, read_lines(folder.metrics, Line), read_lines(folder.timings, Timing)
-    first = next((line for line in lines if line["kind"] == "eval"), {})  # none without rows to evaluate
+    evaluations = [line for line in lines if line["kind"] == "eval"][:1]  # none without rows to evaluate
     seconds = sum(line["seconds"] for line in timings)
     start = f"the run of {resolved.start.recipe.name}" if resolved.start else str(recipe.model)
     node = recipe.objective.to_recipe()
-    before = ("loss", "preference_accuracy", "likelihood_accuracy")
     return {
         "name": recipe.name,
         "fingerprint": resolved.fingerprint,
@@ -62,8 +62,8 @@ def summarize(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
         }
         | ({"code": code} if (code := remote_code_digests(trained.model)) else {}),
         "data": _counts(data),
-        "eval": {key: value for key, value in trained.last_evaluation.items() if key not in ("kind", "step")}
-        | {f"{key}_before": first[key] for key in first if key.rpartition("/")[2] in before},
+        "eval": with_start([*evaluations, trained.last_evaluation]),
+        "accuracy_of": accuracy_of(recipe.objective, data.get("lengths", {})),
         "judges": trained.judges,
         "train": {
             "steps": trained.steps,

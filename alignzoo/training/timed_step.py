@@ -19,10 +19,11 @@ from alignzoo.models.loading import use_gradient_checkpointing
 from alignzoo.recipe.resolved import START, Resolved
 from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.scored_batch import TokenScores
+from alignzoo.training.optimizers import make_optimizer
 from alignzoo.training.policy import cached_scores, device_of, open_policy
 from alignzoo.training.references import CACHED
 from alignzoo.training.run import folder_of, start_weights
-from alignzoo.training.schedule import make_optimizer, rows_of_step, total_steps
+from alignzoo.training.schedule import rows_of_step, total_steps
 from alignzoo.training.step import Engine
 
 STEPS = 4
@@ -69,7 +70,7 @@ def time_run(
     if recipe.model.lora:
         add_adapters(scorer.model, recipe.model.lora, recipe.seed)
     builder = BatchBuilder(objective, some, reference, None, recipe.seed)
-    optimizer = make_optimizer(train.optimizer, scorer.model, train.master_weights)
+    optimizer = make_optimizer(train.optimizer, scorer.model, train.master_weights, train.weight_decay_on)
     engine = Engine(builder, train, ranks, scorer, optimizer, steps, recipe.seed)
     forward = _forward(engine, list(range(min(train.batch_size, len(some)))))
     if train.gradient_checkpointing:

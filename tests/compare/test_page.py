@@ -117,3 +117,27 @@ def test_the_frontier_is_of_accuracy_where_no_judge_says_a_reward(tmp_path):
     drawn = plots(build(about(), runs.entries))
     assert drawn[0].title == "accuracy against KL"
     assert "accuracy (implicit reward)" in drawn[0].svg
+
+
+def test_a_pointer_over_a_marker_shows_its_values_without_a_script(tmp_path):
+    runs = Runs(tmp_path).add("dpo_hh")
+    for seed in range(2):
+        runs.add('a<b> & "c"', seed, accuracy=0.6)
+    table = build(about(), runs.entries)
+    drawn = {plot.name: plot for plot in plots(table)}
+    found = {
+        name: ElementTree.fromstring(plot.svg).iter("{http://www.w3.org/2000/svg}title") for name, plot in drawn.items()
+    }
+    words = {name: [title.text for title in titles] for name, titles in found.items()}
+    assert 'a<b> & "c", as written: ' in words["frontier"][1]
+    accuracy = table.cells['a<b> & "c"', "preference_accuracy"]
+    assert f"accuracy (implicit reward) {accuracy.estimate.mean:.3f}\nseed 0: " in words["grid"][1]
+    assert f'a<b> & "c", accuracy (implicit reward): {accuracy.difference.mean:+.3f} [' in words["differences"][0]
+    text = page(table, list(drawn.values()))
+    assert text.count('<g class="hover"><title>') == sum(map(len, words.values()))
+
+
+def test_a_narrow_page_has_a_heading_at_each_figure_and_plots_that_can_be_read(whole):
+    assert re.findall(r'<td class="n" data-column="margin"><span class="mean">', whole)
+    for least, width in re.findall(r'<svg style="min-width: (\d+)px".*? width="([\d.]+)pt"', whole):
+        assert int(least) == round(0.8 * float(width) * 4 / 3)

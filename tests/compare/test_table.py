@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from alignzoo.core.errors import UserError
 from alignzoo.report.comparison.caption import caption
 from alignzoo.report.comparison.markdown import markdown
 from alignzoo.report.comparison.notes import notes
-from alignzoo.report.comparison.plots import pareto
+from alignzoo.report.comparison.plots import pareto, spread
 from alignzoo.report.comparison.terminal import terminal_table
 from alignzoo.report.comparison.write import as_csv, as_json, write_all
 
@@ -244,6 +245,23 @@ def test_margins_in_other_units_are_not_compared(runs):
     assert table.cells["ipo_hh", "margin"].difference is None
     assert table.cells["cdpo_hh", "margin"].difference is not None
     assert "Margins of ipo_hh are not compared with those of dpo_hh" in markdown(table)
+    assert table.cells["ipo_hh", "margin"].other_unit
+    assert not table.cells["ipo_hh", "preference_accuracy"].other_unit
+    differences = next(grid for by, grid in grids(markdown(table)) if by and "margin" in grid[0])
+    at = differences[0].index("margin")
+    assert {row[0]: row[at] for row in differences[1:]}["ipo_hh"] == "other unit"
+    assert "other unit" not in {row[0]: row[at] for row in differences[1:]}["cdpo_hh"]
+
+
+def test_no_plot_has_margins_in_several_units(runs):
+    """Without an accuracy the plot of all configurations is of what chose among them."""
+    runs.add("dpo_hh").add("ipo_hh")
+    table = build(about(), runs.entries, select="margin")
+    table = replace(table, columns=tuple(column for column in table.columns if column.key != "preference_accuracy"))
+    assert spread(table) is not None
+    for entry, beta in zip(runs.entries, (0.1, 0.5), strict=True):
+        entry.figures.about["reward"] = [["log_ratio", beta]]
+    assert spread(table) is None
 
 
 def test_margins_in_other_units_choose_no_grid_point(runs):

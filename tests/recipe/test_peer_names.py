@@ -8,12 +8,23 @@ from checkout import ROOT
 from alignzoo.cli.keys import explain
 from alignzoo.core.errors import UserError
 from alignzoo.recipe.load import load_recipe
-from alignzoo.recipe.peer_names import PEERS
+from alignzoo.recipe.peer_names import LOSSES, PEERS
+from alignzoo.registry.known_packages import PACKAGE_OF
 
 
 @pytest.mark.parametrize("key", PEERS)
 def test_it_names_a_key_of_ours(key):
     assert explain(PEERS[key].key.replace("references.reference", "references"))
+
+
+def test_every_loss_of_other_trainers_is_one_of_ours():
+    """The numbers are compared where TRL has the name: `Case(OURS, TRL'S)` in the tests of alignzoo-zoo."""
+    ours = {peer.key for peer in LOSSES.values()}
+    assert ours - set(PACKAGE_OF["objective"]) == {"dpo", "ipo", "sft"}
+    cases = (ROOT / "plugins/alignzoo-zoo/tests/test_peer_trl.py").read_text(encoding="utf-8")
+    named = {name.removeprefix("loss_type: "): peer.key for name, peer in LOSSES.items() if "loss_type" in name}
+    assert len(named) > 15
+    assert [name for name, key in named.items() if f'Case("{key}", "{name}' not in cases] == []
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,12 @@ import json
 import math
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from alignzoo.report.glossary import TERMS
 from alignzoo.report.run_page import write_report
 from alignzoo.report.summary import summary_table
 
@@ -155,3 +157,21 @@ def test_the_table_in_the_terminal_has_the_figures():
         "480 training labels were flipped",
     ):
         assert words in text
+
+
+def test_the_words_fit_labels_and_are_those_of_the_glossary(folder):
+    where = folder(summary=SUMMARY | {"accuracy_of": {"rows": "labels", "by": "implicit reward"}})
+    html = page(where)
+    assert "held-out AUC" in html
+    assert "600 labeled completions" in html
+    assert "area under the ROC curve</h3>" in html
+    assert "undesirable" in html
+    known = (Path(__file__).parents[2] / "docs" / "glossary.md").read_text().splitlines()
+    for term, meaning in TERMS.items():
+        assert f"| {term} | {meaning} |" in known, term
+        assert f"<dt>{term}</dt>" in html
+
+
+def test_an_unfinished_run_has_the_headline_of_its_evaluations(folder):
+    html = page(folder(steps=12, summary=None, samples=False))
+    assert re.search(r'<span class="from">0.500 → </span>0.833 <small>± 0.010', html)

@@ -20,11 +20,11 @@ from transformers import (
 
 from alignzoo.core.errors import UserError
 from alignzoo.core.signals import GracefulShutdown, Interrupted
-from alignzoo.recipe.schema import SGD, AdamW, RMSprop
+from alignzoo.recipe.optimizers import SGD, AdamW, RMSprop
 from alignzoo.training import checkpoint
+from alignzoo.training.optimizers import make_optimizer
 from alignzoo.training.records import read_lines
 from alignzoo.training.run_folder import RunFolder
-from alignzoo.training.schedule import make_optimizer
 
 OPTIMIZERS = [AdamW(learning_rate=0.01), RMSprop(learning_rate=0.01), SGD(learning_rate=0.01, momentum=0.9)]
 

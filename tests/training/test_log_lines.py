@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from alignzoo.compare.live_table import DONE, LiveTable
+from alignzoo.compare.live_table import DONE, FAILED, LiveTable
 from alignzoo.core.console import Console, Screen
 from alignzoo.core.errors import UserError
 from alignzoo.training import log_lines
@@ -97,7 +97,7 @@ def test_a_quiet_screen_has_nothing(clock):
 
 def test_the_words_of_an_evaluation():
     assert evaluation_words(EVALUATION) == (
-        "evaluation after step 40: loss 0.6123, accuracy 0.5625 ± 0.014, likelihood accuracy 0.5, margin 0.125 "
+        "evaluation after step 40: accuracy 0.5625 ± 0.014, likelihood accuracy 0.5, loss 0.6123, margin 0.125 "
         "(n 1,200); on mine: loss 0.5 (n 10)"
     )
 
@@ -132,3 +132,30 @@ def test_a_comparison_logs_its_runs_with_their_names_and_its_eta(monkeypatch):
     assert [re.sub(f"^{TIME}", "", line) for line in lines(found)] == [
         "[1 of 4] sft seed 1: done", "dpo seed 1: evaluation after step 1: loss 1", "[2 of 4] dpo seed 1: done; eta 0:03:00",
     ]  # fmt: skip
+
+
+def test_a_comparisons_eta_on_a_terminal_falls_while_a_run_goes_on(monkeypatch):
+    now = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("alignzoo.compare.live_table.time.monotonic", lambda: now.now)
+    jobs = [SimpleNamespace(label=label, key=("", "1")) for label in ("dpo", "ipo", "kto")]
+    found = screen(terminal=True)
+    with LiveTable(jobs, 0, found).shown() as table:
+        table.start(0)
+        assert table.caption == ""  # nothing was measured yet
+        now.now += 60
+        table.put(0, "done", DONE)
+        assert table.caption == "eta 0:02:00"
+        table.start(1)
+        now.now += 45
+        table.cell(1).event("evaluation after step 1: loss 1")
+        with table.cell(1).bar("ipo", 10) as advance:
+            advance(5, "")
+        assert table.caption == "eta 0:01:15"
+        now.now += 600  # longer than the first: the rest of it is unknown, and the third is still whole
+        table.put(1, "measuring")
+        assert table.caption == "eta 0:01:00"
+        table.put(1, "failed", FAILED)
+        assert table.caption == "eta 0:01:00"
+    shown = "\n".join(lines(found))
+    assert "ipo seed 1: evaluation after step 1: loss 1" in shown
+    assert "eta 0:01:15" in shown or "eta 0:01:00" in shown

@@ -11,7 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from alignzoo.data.trees import Branch, Tree, Trees
 from alignzoo.models.meta import saved_bytes
 from alignzoo.recipe.load import load_recipe
-from alignzoo.recipe.schema import SGD, AdamW, RMSprop
+from alignzoo.recipe.optimizers import SGD, AdamW, RMSprop
 from alignzoo.scoring.forest import PACKED, lay_out
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.memory_model import (
@@ -22,7 +22,7 @@ from alignzoo.training.memory_model import (
     memory_of,
     static_parts,
 )
-from alignzoo.training.schedule import make_optimizer
+from alignzoo.training.optimizers import make_optimizer
 
 RATE = {"learning_rate": 1e-3}
 

@@ -13,6 +13,8 @@ from alignzoo.compare.table import Cell, Table
 NOTHING = "—"
 NOISE = "≈"
 """Before a difference whose interval contains 0."""
+OTHER_UNIT = "other unit"
+"""In place of a margin's difference where the baseline's is in another unit."""
 
 
 def digits(table: Table, column: Column) -> int:
@@ -46,9 +48,12 @@ def bounds(estimate: Interval, decimals: int, signed: bool = False, percent: boo
 
 
 def difference_words(cell: Cell | None, decimals: int) -> tuple[str, str]:
-    """Return (`≈ +0.003`, `[-0.010, +0.016]`) of a difference from the baseline, or ("", "")."""
+    """Return (`≈ +0.003`, `[-0.010, +0.016]`) of a difference from the baseline, or ("", "").
+
+    Of a margin in another unit it is (`other unit`, "").
+    """
     if cell is None or cell.difference is None:
-        return "", ""
+        return OTHER_UNIT if cell is not None and cell.other_unit else "", ""
     mean = cell.difference.mean
     words = _percent(mean) if cell.relative else number(mean, decimals, True)
     noise = "" if distinguishable(cell.difference) else f"{NOISE} "

@@ -18,6 +18,7 @@ from alignzoo.report.comparison.caption import caption, legend
 from alignzoo.report.comparison.notes import Note, failures, mark, notes, superscript
 from alignzoo.report.comparison.numbers import NOTHING, bounds, difference_words, digits, number
 from alignzoo.report.comparison.plots import Plot, look, reward_column
+from alignzoo.report.glossary import TERMS
 from alignzoo.report.run_page import turns
 
 PROMPTS = 4
@@ -35,6 +36,7 @@ def page(table: Table, plots: Sequence[Plot]) -> str:
         loud=[line.text for line in caption(table) if line.loud],
         caption=[line.text for line in caption(table) if not line.loud],
         legend=legend(table),
+        glossary=TERMS.items(),
         notes=[(superscript(n), note.text) for n, note in enumerate(footnotes, 1)],
         groups=[
             _group(table, name, columns, footnotes, n == 0) for n, (name, columns) in enumerate(table.groups.items())
@@ -87,11 +89,12 @@ def _group(
 def _cell(table: Table, row: ComparedRow, column: Column, footnotes: Sequence[Note]) -> dict[str, Any]:
     cell, decimals = table.cell(row, column), digits(table, column)
     if cell is None:
-        return {"mean": NOTHING, "mark": mark(footnotes, row.label, column)}
+        return {"mean": NOTHING, "column": column.head, "mark": mark(footnotes, row.label, column)}
     by, around = difference_words(cell, decimals)
     return {
         "mean": number(cell.estimate.mean, decimals), "bounds": bounds(cell.estimate, decimals), "best": cell.best,
         "by": by, "around": around, "tone": _tone(cell, column), "mark": mark(footnotes, row.label, column),
+        "column": column.head,
     }  # fmt: skip
 
 

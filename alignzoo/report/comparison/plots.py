@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,12 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from alignzoo.compare.columns import JUDGES, Column
+from alignzoo.compare.columns import JUDGES, MARGIN, Column
 from alignzoo.compare.grid import ComparedRow, Point
 from alignzoo.compare.table import Table
 from alignzoo.core.files import atomic_write, write_page
-from alignzoo.report.svg import INK, STYLE, inline, new_figure, png_bytes, style_axes, svg_document
+from alignzoo.report.comparison.numbers import difference_words, digits, number
+from alignzoo.report.svg import INK, STYLE, hover, inline, new_figure, png_bytes, style_axes, svg_document
 
 COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee7733")
 """Paul Tol's bright scheme, safe for color-blind readers, with his vibrant orange in place of gray."""
@@ -23,6 +25,8 @@ MARKERS = "osD^vPX*"
 """One more than there are colors, so that the first 56 rows all look different."""
 
 DPI, HEIGHT = 180, 4.2
+READABLE = 0.8
+"""Smallest share of its own size that a plot is drawn at: its labels then have 10 pixels."""
 FAR = 25
 """Multiple of the median KL above which the axis becomes logarithmic."""
 
@@ -39,8 +43,13 @@ class Plot:
 
     @property
     def inline(self) -> str:
-        """SVG element for a page that holds several."""
-        return inline(self.svg, self.name)
+        """SVG element for a page that holds several.
+
+        It is drawn no smaller than its labels can be read at. A narrower page scrolls it.
+        """
+        width = re.search(r'width="([\d.]+)pt"', self.svg)
+        least = f"{READABLE * float(width[1]) * 4 / 3:.0f}px" if width else "0"
+        return inline(self.svg, self.name).replace("<svg ", f'<svg style="min-width: {least}" ', 1)
 
     def save(self, folder: Path) -> None:
         """Write NAME.svg and NAME.png."""
@@ -51,14 +60,14 @@ class Plot:
 
 def plots(table: Table) -> list[Plot]:
     """Return every plot that the table has figures for."""
-    reward = reward_column(table)
+    reward, column = reward_column(table), _spread_column(table)
     wanted: tuple[tuple[str, str, str, Callable[[Table], Figure | None]], ...] = (
         ("frontier", f"{'reward' if reward and reward.group == JUDGES else 'accuracy'} against KL",
          "Faint: runs. Solid: means of configurations over seeds; the ring marks the one chosen on validation rows. "
          "Dashed line: the Pareto front.", frontier),
         ("differences", f"differences from {table.baseline}",
          "95% intervals, paired by seed and example. Filled markers: the interval excludes 0.", differences),
-        ("grid", "accuracy of all configurations",
+        ("grid", f"{column.title if column else ''} of all configurations",
          "Faint: runs. Solid: means of configurations on the test rows; the ring marks the one chosen on validation "
          "rows. Bar: the middle half of the configurations. Tick: their median.", spread),
     )  # fmt: skip
@@ -98,6 +107,7 @@ def frontier(table: Table) -> Figure | None:
             means.append((x, y))
             axes.scatter(runs[:, 0], runs[:, 1], s=13, alpha=0.35, linewidths=0, **look(n))
             axes.scatter(x, y, s=44, label=label, linewidths=0, zorder=3, **look(n))
+            _hover(axes, x, y, _named(table, row, point, (kl, reward), (x, y)))
             if point is row.chosen and len(row.points) > 1:
                 axes.scatter(x, y, s=130, facecolors="none", edgecolors=look(n)["color"], linewidths=1.3, zorder=3)
             label = None
@@ -132,6 +142,9 @@ def differences(table: Table) -> Figure | None:
             axes.plot([by.low, by.high], [y, y], color=mine["color"], linewidth=1.6, solid_capstyle="round")
             axes.plot(by.mean, y, markersize=6, markeredgewidth=1.4, zorder=3, **mine,
                       markerfacecolor=mine["color"] if cell.apart else "none")  # fmt: skip
+            words = " ".join(difference_words(cell, digits(table, column)))
+            axes.plot([by.low, by.high], [y, y], linewidth=14, alpha=0, zorder=4,
+                      gid=hover(f"{row.label}, {column.title}: {words}"))  # fmt: skip
         axes.set_yticks(range(len(rows)), [_words(row.label) for _, row in rows] if place == 0 else [""] * len(rows))
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xlabel(_words(column.head), color=INK)
@@ -142,8 +155,11 @@ def differences(table: Table) -> Figure | None:
 
 
 def spread(table: Table) -> Figure | None:
-    """Draw the accuracy of every configuration of every row; None if it is unknown."""
-    column = table.column("preference_accuracy") or table.column(table.select.key)
+    """Draw the accuracy of every configuration of every row, or what chose among them.
+
+    Returns None if it is unknown.
+    """
+    column = _spread_column(table)
     if column is None:
         return None
     found = [(n, row, [(point, runs) for point in row.points if len(runs := _runs(point, column))])
@@ -160,6 +176,7 @@ def spread(table: Table) -> Figure | None:
         for (point, runs), mean in zip(points, means, strict=True):
             axes.scatter(runs[:, 0], np.full(len(runs), float(y)), s=11, alpha=0.35, linewidths=0, **mine)
             axes.scatter(mean, y, s=36, linewidths=0, zorder=3, **mine)
+            _hover(axes, mean, y, _named(table, row, point, (column,), (mean,)))
             if point is row.chosen and len(row.points) > 1:
                 axes.scatter(mean, y, s=120, facecolors="none", edgecolors=mine["color"], linewidths=1.3, zorder=3)
     axes.set_yticks(range(len(found)), [_words(row.label) for _, row, _ in found])
@@ -168,6 +185,17 @@ def spread(table: Table) -> Figure | None:
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     return figure if found else None
+
+
+def _spread_column(table: Table) -> Column | None:
+    """Return the accuracy, or else the figure that chose among configurations.
+
+    It is None for a margin in several units.
+    """
+    column = table.column("preference_accuracy") or table.column(table.select.key)
+    points = [point for row in table.rows for point in row.points if point.done]
+    several = len({point.reward_scale for point in points}) > 1
+    return None if column is not None and column.key == MARGIN and several else column
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -211,6 +239,30 @@ def _runs(point: Point, *columns: Column) -> Any:
     seeds = [seed for seed in found[0] if all(seed in one for one in found)]
     means = [[float(np.mean(one[s].values[np.isfinite(one[s].values)])) for one in found] for s in seeds]
     return np.array(means).reshape(len(seeds), len(columns))
+
+
+def _hover(axes: Any, x: float, y: float, words: str) -> None:
+    """Lay an invisible disc over a marker, which is easier to point at and has the words."""
+    axes.scatter(x, y, s=150, alpha=0, linewidths=0, zorder=4, gid=hover(words))
+
+
+def _named(table: Table, row: ComparedRow, point: Point, columns: Sequence[Column], means: Sequence[float]) -> str:
+    """Return the values of a configuration in words, and below them those of its runs."""
+
+    def values(figures: Sequence[float]) -> str:
+        return ", ".join(
+            f"{column.title} {number(value, digits(table, column))}"
+            for column, value in zip(columns, figures, strict=True)
+        )
+
+    chosen = " (chosen)" if point is row.chosen and len(row.points) > 1 else ""
+    lines = [f"{row.label}, {point.description}{chosen}: {values(means)}"]
+    if len(point.done) > 1:
+        found = [point.by_seed(column, test=True) for column in columns]
+        for seed in [seed for seed in found[0] if all(seed in one for one in found)]:
+            one = Point(point.values, tuple(run for run in point.done if run.seed == seed))
+            lines.append(f"seed {seed}: {values([one.mean(column, test=True) or 0.0 for column in columns])}")
+    return "\n".join(lines)
 
 
 def look(n: int) -> dict[str, Any]:

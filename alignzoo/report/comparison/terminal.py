@@ -15,7 +15,7 @@ from alignzoo.compare.grid import ComparedRow
 from alignzoo.compare.table import Cell, Table
 from alignzoo.report.comparison.caption import caption
 from alignzoo.report.comparison.notes import Note, mark, notes, superscript
-from alignzoo.report.comparison.numbers import NOTHING, bounds, difference_words, digits, number
+from alignzoo.report.comparison.numbers import NOISE, NOTHING, bounds, difference_words, digits, number
 
 WIDTH = 120
 GAP = 2
@@ -111,7 +111,7 @@ def _cell(table: Table, row: ComparedRow, column: Column, footnotes: Sequence[No
     text = Text(number(cell.estimate.mean, decimals), style="bold" if cell.best else "")
     by, _ = difference_words(cell, decimals)
     if by:
-        text = Text.assemble(text, " ", (by.replace(" ", ""), _color(cell, column)))
+        text = Text.assemble(text, " ", (by.replace(f"{NOISE} ", NOISE), _color(cell, column)))
     return Text.assemble(text, (f"\n{bounds(cell.estimate, decimals)}", "dim"))
 
 

@@ -41,7 +41,7 @@ from alignzoo.scoring.batches import BatchBuilder  # noqa: E402
 from alignzoo.scoring.scored_batch import NAMED  # noqa: E402
 from alignzoo.scoring.scorer import Scorer  # noqa: E402
 from alignzoo.training.master_weights import holders_of_gradients  # noqa: E402
-from alignzoo.training.schedule import make_optimizer  # noqa: E402
+from alignzoo.training.optimizers import make_optimizer  # noqa: E402
 from alignzoo.training.step import Engine  # noqa: E402
 
 VOCABULARY = 61

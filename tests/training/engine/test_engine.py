@@ -17,8 +17,10 @@ from alignzoo.objectives.builtin.dpo import DPO
 from alignzoo.objectives.builtin.ipo import IPO
 from alignzoo.objectives.builtin.sft import SFT
 from alignzoo.objectives.composition import Sum
-from alignzoo.recipe.schema import AdamW, RMSprop, Schedule, TrainConfig
-from alignzoo.training.schedule import _order, make_optimizer, rate_factor, rows_of_step, total_steps
+from alignzoo.recipe.optimizers import AdamW, RMSprop
+from alignzoo.recipe.schema import Schedule, TrainConfig
+from alignzoo.training.optimizers import make_optimizer
+from alignzoo.training.schedule import _order, rate_factor, rows_of_step, total_steps
 
 
 class Summing(Objective):

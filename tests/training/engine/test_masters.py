@@ -9,10 +9,10 @@ import torch
 from steps import SFT, build, take, tiny_llama
 
 from alignzoo.objectives.builtin.dpo import DPO
-from alignzoo.recipe.schema import SGD, AdamW, RMSprop
+from alignzoo.recipe.optimizers import SGD, AdamW, RMSprop
 from alignzoo.training import checkpoint
 from alignzoo.training.master_weights import holders_of_gradients, memory_words
-from alignzoo.training.schedule import make_optimizer
+from alignzoo.training.optimizers import make_optimizer
 
 
 class Average(DPO):

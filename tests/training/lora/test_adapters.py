@@ -23,9 +23,9 @@ from alignzoo.models.adapters import (
 )
 from alignzoo.models.fingerprint import weights_fingerprint
 from alignzoo.models.loading import use_gradient_checkpointing
-from alignzoo.recipe.schema import SGD, AdamW, RMSprop
+from alignzoo.recipe.optimizers import SGD, AdamW, RMSprop
 from alignzoo.training import checkpoint
-from alignzoo.training.schedule import make_optimizer
+from alignzoo.training.optimizers import make_optimizer
 
 NAMES = ["llama", "gpt2", "gpt_neox", "mixtral"]  # gpt2 has Conv1D in place of Linear, mixtral fused experts
 IDS = torch.randint(0, VOCABULARY, (2, 12), generator=torch.Generator().manual_seed(3))

@@ -186,10 +186,10 @@ def check_length(model: PreTrainedModel, prompt: int, new_tokens: int) -> None:
 
 def warm_up_note(train: TrainConfig, steps: int) -> str:
     """Return a warning if the learning rate never gets near its peak, else ""."""
-    warm = train.schedule.warmup_steps
+    warm = train.schedule.warmup(steps)
     if steps > warm:
         return ""
     return (
         f"the warm-up of {warm:,} steps is not over after the {steps:,} of this run: the learning rate gets to "
-        f"{steps / (warm + 1):.0%} of {train.optimizer.learning_rate:g} (train.schedule.warmup_steps)"
+        f"{steps / (warm + 1):.0%} of {train.optimizer.learning_rate:g} (train.schedule)"
     )

@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+LIMIT = Path("/sys/fs/cgroup/memory.max")
+"""Limit of a container or a job, in version 2 of control groups."""
 
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -33,8 +35,10 @@ def tune_malloc() -> None:
 
 
 def total_memory() -> int:
-    """Return the bytes of memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Return the bytes of memory of this machine, or of its container or job."""
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = LIMIT.read_text().strip() if LIMIT.is_file() else ""
+    return min(there, int(limit)) if limit.isdecimal() else there
 
 
 def reset_peak_memory(device: torch.device) -> None:

@@ -69,7 +69,9 @@ class ModelSource(Component):
     needs_runs: ClassVar[tuple[str, ...]] = ()
     """Fields that name a recipe, whose run is made first. They are not part of `fingerprint`."""
 
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="data type of the weights")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="data type of the weights; that of products is train.precision"
+    )
     lora: Lora | None = Field(None, description="train low-rank adapters instead of the weights: {r: 16, alpha: 32}")
     quantize: Literal["4bit", "8bit"] | None = Field(
         None, description="keep the frozen weights in 4 or 8 bits (bitsandbytes) under the adapters: QLoRA"

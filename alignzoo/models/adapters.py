@@ -183,6 +183,15 @@ def is_adapter(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
+def check_whole_weights(source: str) -> None:
+    """Raise UserError for a folder with an adapter in place of a model's weights."""
+    if is_adapter(Path(source)):
+        raise UserError(
+            "the folder contains an adapter, and a policy starts from whole weights", where=f"model.path: {source}",
+            hint="name the run that trained it in model.from, or merge it: alignzoo export RUN --merge",
+        )  # fmt: skip
+
+
 def scaling_of(model: nn.Module) -> str:
     """Return the scaling factors of the adapter layers as text, "" without adapters."""
     return " ".join(f"{layer.scaling['default']:g}" for layer in _layers(model))

@@ -45,6 +45,25 @@ def check_model(folder: Path, describe: Callable[[], int]) -> None:
         BadFile: A file is damaged, names a file outside of the folder or in another format than safetensors, there is
             an adapter, or the config describes a much larger model than the weights hold.
     """
+    files, stored = check_weights(folder)
+    seconds = SECONDS + min(stored / BYTES_A_SECOND, MOST_SECONDS)
+    described = in_child(folder / CONFIG, describe, what="the model", hint=HINT, seconds=seconds)
+    if files and described > FREE_PARAMETERS + MOST_PARAMETERS_A_BYTE * stored:
+        raise BadFile(
+            f"describes a model of {described:,} parameters, and its weights have {stored:,} bytes",
+            where=str(folder / CONFIG), hint=HINT,
+        )  # fmt: skip
+
+
+def check_weights(folder: Path) -> tuple[list[Path], int]:
+    """Check that a local model has whole weights: every file of its index, and headers.
+
+    Returns:
+        The safetensors files, and the bytes of all tensors.
+
+    Raises:
+        BadFile: As `check_model`.
+    """
     if os.path.lexists(folder / ADAPTER):  # transformers would follow it to another model, and to pickled weights
         raise BadFile(
             "an adapter, and whole weights are needed", where=str(folder / ADAPTER),
@@ -60,13 +79,7 @@ def check_model(folder: Path, describe: Callable[[], int]) -> None:
     files = weight_files(folder)
     found = [tensor for file in files for tensor in tensors(file).values()]
     stored = sum(tensor.end - tensor.start for tensor in found)
-    seconds = SECONDS + min(stored / BYTES_A_SECOND, MOST_SECONDS)
-    described = in_child(folder / CONFIG, describe, what="the model", hint=HINT, seconds=seconds)
-    if files and described > FREE_PARAMETERS + MOST_PARAMETERS_A_BYTE * stored:
-        raise BadFile(
-            f"describes a model of {described:,} parameters, and its weights have {stored:,} bytes",
-            where=str(folder / CONFIG), hint=HINT,
-        )  # fmt: skip
+    return files, stored
 
 
 def weight_files(folder: Path) -> list[Path]:

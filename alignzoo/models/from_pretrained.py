@@ -5,6 +5,7 @@ The folder is checked first. Code that comes with it runs only if the recipe say
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +15,16 @@ from typing import Any
 from alignzoo.core.console import warn_once
 from alignzoo.core.door import BadFile, translate
 from alignzoo.core.errors import RunFailed, UserError
+from alignzoo.core.hub import hub_problem
 from alignzoo.data.boundary import BoundaryTokenizer
-from alignzoo.models.folder_checks import WEIGHTS, check_config, check_model, check_tokenizer, indexed_files
+from alignzoo.models.folder_checks import (
+    WEIGHTS,
+    check_config,
+    check_model,
+    check_tokenizer,
+    check_weights,
+    indexed_files,
+)
 from alignzoo.registry.loading import no_plugins
 
 SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
@@ -23,6 +32,7 @@ SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
 MOST_SECONDS_OF_USE = 2.0
 """Processor time for the few words of a tokenizer's trial, which the parent will spend again."""
 LONGEST_MESSAGE = 300
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 REPORTED = {
     "automatic conversion": "parts of a weight that the model has as one, such as the experts of a layer, are "
     "missing or differ in shape",
@@ -94,10 +104,46 @@ def _fetch(source: str, revision: str | None) -> Path | None:
     """
     from huggingface_hub import snapshot_download
 
+    hub_problem()
     try:
         return Path(snapshot_download(source, revision=revision, allow_patterns=SMALL_FILES, ignore_patterns="*/*"))
     except Exception:  # no such id, or no network: from_pretrained has a sentence for each
         return None
+
+
+def check_start(source: str, revision: str | None, where: str) -> None:
+    """Check that a folder or hub id has the weights of a whole model, without them.
+
+    Every file that the index names must be there. Headers of local files are read.
+
+    Raises:
+        UserError: The folder or the hub has no such model, no weights in safetensors, or lacks a file of them.
+    """
+    local = Path(source).is_dir()
+    with _as_user_errors("model", source, where):
+        folder = Path(source) if local else _fetch(source, revision)
+        if folder is not None and (local or hub_problem()):
+            found, missing = bool(check_weights(folder)[0]), []
+            if not found and not local and not any(folder.glob("*.bin")):
+                raise _not_cached("weights", source, where, hub_problem())
+        else:
+            names = _names_at_hub(source, revision)  # raises where there is no such model
+            wanted = [WEIGHTS] if WEIGHTS in names or folder is None else indexed_files(folder)
+            found, missing = bool(wanted), sorted(set(wanted) - names)
+        if not found or missing == [WEIGHTS]:
+            raise OSError("no weights in safetensors")
+        if missing:
+            raise UserError(
+                f"the index of '{source}' names {missing[0]}, which the hub lacks", where=where,
+                expected="a model with all of its weights",
+            )  # fmt: skip
+
+
+def _names_at_hub(source: str, revision: str | None) -> set[str]:
+    from huggingface_hub import HfApi
+
+    found = HfApi().model_info(source, revision=revision, timeout=10.0)
+    return {file.rfilename for file in found.siblings or ()}
 
 
 def _fetch_weights(source: str, folder: Path) -> None:
@@ -185,12 +231,31 @@ def loading_error(kind: str, source: str, where: str, error: Exception) -> UserE
             hint="if you trust the file, convert it once: "
             "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(FOLDER)",
         )  # fmt: skip
+    if HUB_ID.fullmatch(source) and not Path(source).exists() and not _is_cached(source) and (problem := hub_problem()):
+        return _not_cached(kind, source, where, problem)
     plain = isinstance(error, OSError | ValueError) and type(error).__module__ == "builtins"
     reported = next((reason for words, reason in REPORTED.items() if words in text), "")
     message = text.splitlines()[0] if plain and text else f"{type(error).__name__}: {' '.join(text.split())}"
     return UserError(
         f"no {kind} could be loaded from '{source}': {reported or message[:LONGEST_MESSAGE]}", where=where,
         expected="a local folder in Hugging Face layout, or a hub id with the hub reachable",
+    )  # fmt: skip
+
+
+def _is_cached(source: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        return isinstance(try_to_load_from_cache(source, "config.json"), str)
+    except ValueError:  # no id that the hub could have
+        return False
+
+
+def _not_cached(kind: str, source: str, where: str, problem: str) -> UserError:
+    return UserError(
+        f"no {kind} could be loaded from '{source}': the hub's cache lacks it, and {problem}", where=where,
+        expected="a local folder in Hugging Face layout, or a hub id with the hub reachable",
+        hint=f"`hf download {source}` fills the cache where the hub can be reached; HF_ENDPOINT names a mirror",
     )  # fmt: skip
 
 

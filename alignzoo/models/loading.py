@@ -23,7 +23,7 @@ from alignzoo.core.door import in_child
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.core.memory import total_memory
 from alignzoo.data.token_store import vocabulary_size
-from alignzoo.models.adapters import NEW_HEAD, is_adapter, read_adapter
+from alignzoo.models.adapters import NEW_HEAD, check_whole_weights, is_adapter, read_adapter
 from alignzoo.models.embeddings import embedding_rows
 from alignzoo.models.from_pretrained import call_from_pretrained
 from alignzoo.models.quantization import prepare_quantized, quantization_options
@@ -70,6 +70,12 @@ def load_policy(
         set_padding(model, tokenizer)
     if outputs:
         _name_outputs(model, outputs, seed)
+    check_vocabulary_fits(model, tokenizer)
+    return model.eval()
+
+
+def check_vocabulary_fits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise UserError if the tokenizer has ids beyond the model's embeddings."""
     needed = vocabulary_size(tokenizer)
     rows = embedding_rows(model)
     if needed > rows:
@@ -77,7 +83,6 @@ def load_policy(
             f"the tokenizer's ids go up to {needed - 1} and the model has {rows} embeddings", where="model",
             expected="a model and a tokenizer that belong together",
         )  # fmt: skip
-    return model.eval()
 
 
 def check_score_head(model: PreTrainedModel) -> None:
@@ -134,15 +139,11 @@ def pretrained(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if is_adapter(Path(source)):
-            raise UserError(
-                "the folder contains an adapter, and a policy starts from whole weights", where=f"model.path: {source}",
-                hint="name the run that trained it in model.from, or merge it: alignzoo export RUN --merge",
-            )  # fmt: skip
+        check_whole_weights(source)
         options = {"dtype": getattr(torch, dtype)} | _labels(head, outputs)
         options |= quantization_options(quantize, dtype) if quantize else {}
         model, info = call_from_pretrained(
-            _auto(head), source, revision, "model", trust, use_safetensors=True, output_loading_info=True,
+            auto_class(head), source, revision, "model", trust, use_safetensors=True, output_loading_info=True,
             ignore_mismatched_sizes=True, **options,
         )  # fmt: skip
         _check_complete(source, head, info)
@@ -189,7 +190,8 @@ def _is_score_head(name: str) -> bool:
     return name.split(".")[-2:-1] == ["score"]
 
 
-def _auto(head: str) -> Any:
+def auto_class(head: str) -> Any:
+    """Return the transformers class that loads a model with this head."""
     return AutoModelForCausalLM if head == "language_model" else AutoModelForSequenceClassification
 
 
@@ -232,6 +234,31 @@ def from_config(
     Raises:
         UserError: transformers does not know the architecture or a setting, or can't build the model.
     """
+
+    def build() -> PreTrainedModel:
+        config = config_from_fields(fields, tokenizer, head)
+        try:
+            model: PreTrainedModel = auto_class(head).from_config(config, dtype=torch.float32)
+        except Exception as error:  # transformers raises many types for inconsistent settings
+            raise _not_built(config.model_type, error) from error
+        return model
+
+    _check_size(build)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build()
+    setattr(model, NEW_HEAD, head == "scalar")
+    return model.to(getattr(torch, dtype))
+
+
+def config_from_fields(fields: dict[str, Any], tokenizer: PreTrainedTokenizerBase, head: str) -> Any:
+    """Return the transformers config of `model.config`, with the tokenizer's vocabulary.
+
+    The arguments are those of `from_config`.
+
+    Raises:
+        UserError: transformers does not know the architecture or a setting.
+    """
     fields = dict(fields) | _labels(head)
     kind = fields.pop("model_type")
     tokens = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
@@ -250,20 +277,14 @@ def from_config(
     layers = fields.get("num_hidden_layers")
     if isinstance(layers, int) and layers < 0:  # transformers builds such a model, which fails later
         raise UserError(f"num_hidden_layers is {layers}", where="model.config", expected="0 or more")
+    try:
+        return AutoConfig.for_model(kind, **fields)
+    except Exception as error:
+        raise _not_built(kind, error) from error
 
-    def build() -> PreTrainedModel:
-        try:
-            model: PreTrainedModel = _auto(head).from_config(AutoConfig.for_model(kind, **fields), dtype=torch.float32)
-        except Exception as error:  # transformers raises many types for inconsistent settings
-            raise UserError(f"transformers can't build this {kind}: {error}", where="model.config") from error
-        return model
 
-    _check_size(build)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = build()
-    setattr(model, NEW_HEAD, head == "scalar")
-    return model.to(getattr(torch, dtype))
+def _not_built(kind: str, error: Exception) -> UserError:
+    return UserError(f"transformers can't build this {kind}: {error}", where="model.config")
 
 
 def _check_size(build: Callable[[], PreTrainedModel]) -> None:

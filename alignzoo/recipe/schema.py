@@ -101,7 +101,7 @@ class TrainConfig(Strict):
     schedule: Schedule = Field(Schedule(), description="course of the learning rate")
     max_grad_norm: float | None = Field(10.0, gt=0, description="limit of the global gradient norm; null: no clipping")
     precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="bfloat16: autocast; weights keep their dtype"
+        "float32", description="bfloat16: autocast, for products; the weights' type is model.dtype"
     )
     micro_batch_tokens: Annotated[int, NoEffect] = Field(
         4096, ge=1, description="token slots per micro-batch; changes speed, and the result by rounding alone"
@@ -118,7 +118,9 @@ class TrainConfig(Strict):
         description="update bfloat16 weights through a float32 copy (4 bytes per trained weight); false: directly",
     )
     compile: bool = Field(False, description="compile the model's layers with torch.compile")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if available")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto: a CUDA GPU if available, else the CPU, on a Mac too"
+    )
     checkpoint_every: Annotated[int, NoEffect] = Field(200, ge=1, description="optimizer steps between checkpoints")
     keep_checkpoints: Annotated[int, NoEffect] = Field(2, ge=1, description="number of last checkpoints kept")
     keep_optimizer: Annotated[bool, NoEffect] = Field(
@@ -143,6 +145,16 @@ class TrainConfig(Strict):
     def stopping_metric(self) -> str | None:
         """The figure that training is stopped by, or None."""
         return (self.early_stopping.metric or self.keep_best) if self.early_stopping else None
+
+    @field_validator("device", mode="before")
+    @classmethod
+    def _no_mps(cls, value: Any) -> Any:
+        if value == "mps":
+            raise ValueError(
+                "Apple's GPUs (mps) have no float64, in which losses, metrics and draws are summed; "
+                "use cpu, which auto takes on a Mac"
+            )
+        return value
 
     def steps(self, rows: int) -> int:
         """Return the optimizer steps over `rows` training rows, at least 1.

@@ -12,6 +12,7 @@ from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.rows import TIE
 from alignzoo.scoring.layout import Layout
 from alignzoo.training.job import Job
+from alignzoo.training.number_types import type_words
 
 
 def announce(job: Job, report: dict[str, Any], model: PreTrainedModel, layout: Layout, steps: int) -> None:
@@ -22,10 +23,8 @@ def announce(job: Job, report: dict[str, Any], model: PreTrainedModel, layout: L
     recipe, resolved, info = job.recipe, job.resolved, job.screen.info
     start = f"the policy of {resolved.start.recipe.name}" if resolved.start else "its own start"
     size = sum(parameter.numel() for parameter in model.parameters())
-    info(
-        f"{recipe.name}: {recipe.objective} from {start} ({size / 1e6:.2f} M parameters), "
-        f"{job.ranks.device} {recipe.train.precision}"
-    )
+    info(f"{recipe.name}: {recipe.objective} from {start} ({size / 1e6:.2f} M parameters), on {job.ranks.device}")
+    info(f"numbers: {type_words(recipe)}")
     skipped = ", ".join(f"{count} {reason}" for reason, count in report["skipped_by_reason"].items())
     info(
         f"data: {report['train']:,} training and {report['held_out']:,} held-out rows of {report['read']:,} read"

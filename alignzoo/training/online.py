@@ -9,7 +9,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.data.token_store import TokenizedDataset
 from alignzoo.data.trees import Trees
-from alignzoo.models.positions import max_tokens
 from alignzoo.rollouts.calendar import Calendar
 from alignzoo.rollouts.folder import RolloutFolder
 from alignzoo.rollouts.prompts import Prompts, longest_prompt
@@ -17,7 +16,7 @@ from alignzoo.rollouts.source import Rollouts
 from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.job import Job
-from alignzoo.training.preflight import check_reward_columns
+from alignzoo.training.preflight import check_length, check_reward_columns
 
 
 @dataclass(frozen=True)
@@ -78,13 +77,7 @@ class Online:
 
         Lengths are in tokens, that of a completion is `rollout.max_new_tokens`.
         """
-        limit, config = max_tokens(model), self.calendar.rollout
-        longest = longest_prompt([self.train, self.held_out]) + config.max_new_tokens
-        if limit is not None and longest > limit:
-            raise UserError(
-                f"a prompt with {config.max_new_tokens} new tokens has {longest}, and the model has {limit} positions",
-                where="rollout.max_new_tokens", expected=f"at most {limit - longest + config.max_new_tokens}",
-            )  # fmt: skip
+        check_length(model, longest_prompt([self.train, self.held_out]), self.calendar.rollout.max_new_tokens)
 
     def source(
         self, job: Job, scorer: Scorer, reference: Scorer | None, builder: BatchBuilder,

@@ -20,11 +20,13 @@ from alignzoo.data.token_store import TokenizedDataset
 from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.interfaces.model_source import ModelSource
 from alignzoo.interfaces.rows import Row
-from alignzoo.models.adapters import check_adapters_available
+from alignzoo.models.adapters import check_adapters_available, check_whole_weights
+from alignzoo.models.from_pretrained import check_start
 from alignzoo.models.positions import max_tokens
 from alignzoo.models.sources.transformers import Transformers
+from alignzoo.models.tokenizers import load_tokenizer
 from alignzoo.recipe.resolved import Resolved
-from alignzoo.recipe.schema import Recipe
+from alignzoo.recipe.schema import Recipe, TrainConfig
 from alignzoo.training.critic import critic_adapter_run
 from alignzoo.training.log_lines import log_interval
 from alignzoo.training.optimizers import check_optimizer
@@ -51,8 +53,9 @@ def preflight(resolved: Resolved) -> None:
         with _at("eval.judges", f"rollout.rewards.{n}"):
             reward.judge.ready()
     check_adapters_available(recipe.model)
+    for where, model in _models(recipe):
+        _check_model(model, where)
     check_optimizer(recipe.train.optimizer)
-    _check_model_folder(recipe.model)
     if recipe.model.lora is not None:
         critic_adapter_run(resolved)
     _check_first_row(resolved)
@@ -67,11 +70,25 @@ def _at(usual: str, key: str) -> Iterator[None]:
         raise type(error)(replace(one, where=one.where.replace(usual, key)) for one in error.problems) from error
 
 
-def _check_model_folder(model: ModelSource) -> None:
-    """Raise UserError when `model.path` is a local path without a model."""
-    if isinstance(model, Transformers) and model.path and Path(model.path).is_absolute():
-        if not any((Path(model.path) / name).is_file() for name in ("config.json", "adapter_config.json")):
-            raise UserError("no model there", where=f"model.path: {model.path}", expected="a folder with config.json")
+def _models(recipe: Recipe) -> Iterator[tuple[str, ModelSource]]:
+    """Yield (key, source) of every model that is loaded from a folder or the hub."""
+    yield "model", recipe.model
+    yield from ((f"references.{name}", model) for name, model in recipe.references.items())
+    if recipe.critic and recipe.critic.model:
+        yield "critic", recipe.critic.model
+
+
+def _check_model(model: ModelSource, where: str) -> None:
+    """Raise UserError when a folder or hub id lacks a model, weights or a tokenizer."""
+    path, revision = model.origin or (None, None)
+    if isinstance(model, Transformers) and path and Path(path).is_absolute():
+        if not any((Path(path) / name).is_file() for name in ("config.json", "adapter_config.json")):
+            raise UserError("no model there", where=f"{where}.path: {path}", expected="a folder with config.json")
+    if path:
+        check_whole_weights(path)
+        check_start(path, revision, where)
+    if where != "model" and path:  # the policy's own is loaded at once, before any run
+        load_tokenizer(model, ())
 
 
 def _check_first_row(resolved: Resolved) -> None:
@@ -152,3 +169,27 @@ def check_positions(model: PreTrainedModel, *parts: TokenizedRows) -> None:
             f"a row has {longest} tokens, and the model has {limit} positions",
             where="tokens.max_length", expected=f"at most {limit}",
         )  # fmt: skip
+
+
+def check_length(model: PreTrainedModel, prompt: int, new_tokens: int) -> None:
+    """Raise UserError when a prompt with a completion exceeds the model's positions.
+
+    `prompt` is the number of tokens of the longest prompt, and `new_tokens` is `rollout.max_new_tokens`.
+    """
+    limit, longest = max_tokens(model), prompt + new_tokens
+    if limit is not None and longest > limit:
+        raise UserError(
+            f"a prompt with {new_tokens} new tokens has {longest}, and the model has {limit} positions",
+            where="rollout.max_new_tokens", expected=f"at most {limit - prompt}",
+        )  # fmt: skip
+
+
+def warm_up_note(train: TrainConfig, steps: int) -> str:
+    """Return a warning if the learning rate never gets near its peak, else ""."""
+    warm = train.schedule.warmup(steps)
+    if steps > warm:
+        return ""
+    return (
+        f"the warm-up of {warm:,} steps is not over after the {steps:,} of this run: the learning rate gets to "
+        f"{steps / (warm + 1):.0%} of {train.optimizer.learning_rate:g} (train.schedule)"
+    )

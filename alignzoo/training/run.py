@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ from alignzoo.training.extension import inherit_day, set_back
 from alignzoo.training.job import Job
 from alignzoo.training.loop import Training, watch_steps
 from alignzoo.training.master_weights import memory_words
+from alignzoo.training.memory_model import ModelSize, count_weights, static_parts
+from alignzoo.training.number_types import static_words
 from alignzoo.training.online import Online
 from alignzoo.training.optimizers import check_parted, make_optimizer
 from alignzoo.training.policy import device_of, open_data, open_policy
@@ -335,6 +337,11 @@ def _prepare(
         recipe.train.optimizer, model, recipe.train.master_weights, recipe.train.weight_decay_on
     )  # fmt: skip
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    sizes = [ModelSize(**count_weights(one)) for one in (model, *([critic.scorer.model] if critic else []))]
+    if critic and recipe.model.lora:  # adapters on the policy's own weights
+        sizes[1] = replace(sizes[1], weights=4 * sizes[1].trained)
+    where = " (over all processes)" if job.ranks.parted else ""
+    job.screen.info(f"memory: {static_words(static_parts(recipe, sizes))}{where}")
     if words := memory_words(trainable, recipe.train.master_weights):
         job.screen.info(words)
     optimizer = wrap_with_zero(optimizer, scorer, job.ranks, recipe.train.max_grad_norm, job.screen.info)

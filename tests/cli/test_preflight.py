@@ -11,18 +11,18 @@ from alignzoo.training.run import run
 
 
 @pytest.mark.parametrize(
-    ("override", "where"),
+    ("recipe", "override", "where"),
     [
-        ("model.path=/nowhere/model", "model.path: /nowhere/model"),
-        ("model.lora.r=4", "model.lora"),
-        ("eval.judges={name: classifier, path: /nowhere/judge}", "/nowhere/judge"),
+        ("sft_hh", "model.path=/nowhere/model", "model.path: /nowhere/model"),
+        ("dpo_hh", "model.lora.r=4", "model.lora"),
+        ("sft_hh", "eval.judges={name: classifier, path: /nowhere/judge}", "/nowhere/judge"),
     ],
 )
-def test_validate_and_run_report_the_same(override, where, monkeypatch):
+def test_validate_and_run_report_the_same(recipe, override, where, monkeypatch):
     monkeypatch.setattr(adapters, "find_spec", lambda package: None)
     monkeypatch.setattr("alignzoo.data.row_reader.RowReader.used", None)  # nothing is read before
     found = []
-    for command in (lambda: check("sft_hh", [override], [], False), lambda: run("sft_hh", [override])):
+    for command in (lambda: check(recipe, [override], [], False), lambda: run(recipe, [override])):
         with pytest.raises(UserError) as error:
             command()
         found.append(str(error.value))

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import SerializeAsAny
 
 from alignzoo.core.errors import UserError, first_line
+from alignzoo.core.hub import hub_problem
 from alignzoo.data.formats.records import Records
 from alignzoo.data.sources.named_splits import choose_splits
 from alignzoo.data.sources.optional import need
@@ -69,11 +70,13 @@ def _stripped(value: Any) -> Any:
 
 @lru_cache(maxsize=4)
 def _load(path: str, subset: str | None, revision: str | None) -> dict[str, Any]:
+    problem = hub_problem()
     datasets = need("datasets", "datasets of the hub")
     try:
         return dict(datasets.load_dataset(path, subset, revision=revision))
     except Exception as error:  # the hub client raises many types for a missing network, id or subset
         raise UserError(
-            f"the dataset can't be loaded: {first_line(error) or type(error).__name__}", where=f"hub dataset {path}",
-            expected="an existing id, with the hub reachable or the dataset in its cache",
+            f"the dataset can't be loaded: {first_line(error) or type(error).__name__}",
+            where=f"hub dataset {path}", expected="an existing id, with the hub reachable or the dataset in its cache",
+            hint=problem,
         ) from None  # fmt: skip

@@ -64,6 +64,11 @@ class Transformers(ModelSource):
             raise ValueError("config needs a model_type, for example llama")
         if self.config is not None and self.quantize:
             raise ValueError("quantize needs pretrained weights, and config creates random ones")
+        if self.config is not None and self.lora:  # frozen noise under the adapters: a run that learns next to nothing
+            raise ValueError(
+                "lora needs pretrained weights, and config creates random ones, which stay as they are under adapters: "
+                "use model.path, or train them whole and name that recipe in model.from"
+            )
         return self
 
     def load_tokenizer(self, train_rows: Iterable[Row]) -> PreTrainedTokenizerBase:

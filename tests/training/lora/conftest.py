@@ -3,6 +3,10 @@ import shutil
 import pytest
 
 import alignzoo
+from alignzoo.cli.data import tokenizer_of
+from alignzoo.data.row_reader import RowReader
+from alignzoo.models.loading import load_policy
+from alignzoo.recipe.load import load_recipe
 
 pytest.importorskip("peft", reason="adapters are peft's: pip install 'alignzoo[lora]'")
 SMALLEST = "tests/smallest.yaml"
@@ -19,6 +23,16 @@ def trained(tmp_path_factory):
     alignzoo.run("recipes/dpo_hh.yaml", [LORA], [SMALLEST])
     patch.undo()
     return root
+
+
+@pytest.fixture
+def start_folder(tmp_path):
+    """A folder with the smallest model before its training: adapters need a model that is there."""
+    resolved = load_recipe("recipes/sft_hh.yaml", [], [SMALLEST])
+    tokenizer = tokenizer_of(resolved, RowReader(resolved.recipe.data))
+    for part in (tokenizer, load_policy(resolved.recipe.model, tokenizer, 0)):
+        part.save_pretrained(tmp_path / "start")
+    return tmp_path / "start"
 
 
 @pytest.fixture

@@ -123,19 +123,19 @@ def test_execution_changes_nothing(run):
 
 
 @pytest.mark.slow
-def test_a_run_that_starts_from_adapters_starts_from_them_merged(run, tmp_path):
+def test_a_run_that_starts_from_adapters_starts_from_them_merged(run, tmp_path, start_folder):
     """An overlay gives both runs adapters: the second starts from the first one's policy, within rounding."""
     overlay = tmp_path / "lora.yaml"
-    overlay.write_text("model: {lora: {r: 4}}\n")
+    overlay.write_text(f"model: {{path: {start_folder}, lora: {{r: 4}}}}\n")
     result = run(lora=None, overlays=[overlay])
     start = start_of(result, tmp_path / "runs")
-    assert {path.name for path in start.iterdir()} >= {"policy", "merged", "base"}  # from random weights, saved beside
+    assert {path.name for path in start.iterdir()} >= {"policy", "merged"}
     config = json.loads((result.policy / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(start / "merged")
     summary = json.loads((start / "summary.json").read_text())
     assert summary["model"]["trained_parameters"] > 0
     base = json.loads((start / "policy" / "adapter_config.json").read_text())["base_model_name_or_path"]
-    assert base == str(start / "base")
+    assert base == str(start_folder)
     trained = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(start / "policy")).eval()
     merged = AutoModelForCausalLM.from_pretrained(start / "merged")
     ids = torch.arange(40)[None]
@@ -145,9 +145,10 @@ def test_a_run_that_starts_from_adapters_starts_from_them_merged(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_base_from_nothing_is_saved_once_and_is_the_start(run, tmp_path):
-    result = run(recipe="recipes/sft_hh.yaml")
-    whole = alignzoo.load_recipe("recipes/sft_hh.yaml", overlays=["tests/smallest.yaml"]).recipe
+def test_a_base_with_new_tokens_is_saved_once_and_is_the_start(run, start_folder):
+    model = f"model={{path: {start_folder}, chat_template: chatml}}"
+    result = run(model, recipe="recipes/sft_hh.yaml")
+    whole = alignzoo.load_recipe("recipes/sft_hh.yaml", [model], ["tests/smallest.yaml"]).recipe
     again = whole.model.load_model(AutoTokenizer.from_pretrained(result.policy), 0, "language_model").state_dict()
     saved = load_file(result.folder / "base" / "model.safetensors")
     assert all(torch.equal(saved[name], again[name]) for name in saved)
@@ -254,3 +255,10 @@ def test_an_adapter_is_no_start_by_path(run):
         UserError, match=r"the folder contains an adapter, and a policy starts from whole weights\n.*--merge"
     ):
         alignzoo.run("recipes/sft_hh.yaml", [f"model.path={result.policy}"], ["tests/smallest.yaml"])
+
+
+def test_adapters_on_random_weights_are_refused_with_what_to_do(run):
+    for recipe, overlays, lora in (("sft_hh", [], "model.lora={r: 4}"), ("dpo_hh", ["recipes/scale/lora.yaml"], None)):
+        with pytest.raises(UserError, match=r"lora needs pretrained weights, and config creates random ones") as error:
+            run(recipe=recipe, lora=lora, overlays=overlays)
+        assert "use model.path, or train them whole and name that recipe in model.from" in str(error.value)

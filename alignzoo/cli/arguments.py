@@ -8,9 +8,6 @@ from typing import Any
 
 import click
 
-LEAST_TEMPERATURE, LEAST_TOP_P = 1e-3, 1e-6
-"""Bounds of draws, as those of a recipe's rollout. Below them the probabilities are rounded to nothing."""
-
 
 def recipe_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the arguments `recipe`, `overrides` and `overlays` to a command."""
@@ -30,6 +27,8 @@ class Temperature(click.FloatRange):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the temperature, or end with a usage error."""
+        from alignzoo.recipe.rollout import LEAST_TEMPERATURE
+
         number: float = click.FLOAT.convert(value, param, ctx)
         if not (number == 0 or LEAST_TEMPERATURE <= number < math.inf):
             self.fail(f"{value} is neither 0 nor a number of at least {LEAST_TEMPERATURE}.", param, ctx)
@@ -41,6 +40,8 @@ class TopP(click.FloatRange):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the share, or end with a usage error."""
+        from alignzoo.recipe.rollout import LEAST_TOP_P
+
         number: float = click.FLOAT.convert(value, param, ctx)
         if not LEAST_TOP_P <= number <= 1:
             self.fail(f"{value} is no number from {LEAST_TOP_P} to 1.", param, ctx)

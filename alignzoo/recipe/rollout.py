@@ -11,6 +11,9 @@ from alignzoo.interfaces.judge import Judge
 from alignzoo.recipe.components import ComponentBuilder, as_list, as_node
 from alignzoo.recipe.pydantic_errors import problems_of
 
+LEAST_TEMPERATURE, LEAST_TOP_P = 1e-3, 1e-6
+"""Bounds of draws. Below them the probabilities are rounded to nothing."""
+
 
 class Reward(Strict):
     """A judge whose scores are rewards.
@@ -45,9 +48,11 @@ class RolloutConfig(Strict):
 
     completions: int = Field(8, ge=1, le=4096, description="completions drawn for each prompt")
     temperature: float = Field(
-        1.0, ge=1e-3, description="temperature of the draws; objectives on groups are scored at it"
+        1.0, ge=LEAST_TEMPERATURE, description="temperature of the draws; objectives on groups are scored at it"
     )
-    top_p: float = Field(1.0, ge=1e-6, le=1, description="draw from the likeliest tokens with this share of the mass")
+    top_p: float = Field(
+        1.0, ge=LEAST_TOP_P, le=1, description="draw from the likeliest tokens with this share of the mass"
+    )
     max_new_tokens: int = Field(48, ge=1, description="limit of a completion, in tokens")
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         (), description="strings that end a completion; it keeps their tokens, and its text is without"

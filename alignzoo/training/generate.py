@@ -48,7 +48,9 @@ class Drawing:
         return {"temperature": self.temperature, "top_p": self.top_p, "max_new_tokens": limit, "seed": self.seed}
 
 
-def reply_to_file(run: Path, prompts: Path, settings: Drawing, screen: Screen) -> list[dict[str, Any]]:
+def reply_to_file(
+    run: Path, prompts: Path, settings: Drawing, screen: Screen, recipe: Resolved | None = None
+) -> list[dict[str, Any]]:
     """Reply to every prompt of a file, as an evaluation does with the same settings.
 
     The prompts are read as a dataset's are, and rendered and cut as in the run. Completions beside them are left out.
@@ -58,6 +60,7 @@ def reply_to_file(run: Path, prompts: Path, settings: Drawing, screen: Screen) -
         prompts: Records with a prompt: JSONL, JSON, CSV, TSV or Parquet.
         settings: How replies are drawn.
         screen: Receives progress.
+        recipe: The run's recipe; by default the one in its folder.
 
     Returns:
         For each reply, in the file's order: `id`, `prompt` as the model reads it, `reply`, `finished`, `tokens` and
@@ -66,7 +69,7 @@ def reply_to_file(run: Path, prompts: Path, settings: Drawing, screen: Screen) -
     Raises:
         UserError: The run is not finished or trains a reward model, or the file has no prompt.
     """
-    folder, resolved, tokenizer = open_run(run)
+    folder, resolved, tokenizer = open_run(run, recipe)
     found = _read(resolved, prompts, tokenizer, folder, screen)
     model = load_model(folder, resolved, tokenizer, screen)
     rows = [row for row in range(len(found.trees)) for _ in range(settings.samples)]
@@ -82,13 +85,15 @@ def reply_to_file(run: Path, prompts: Path, settings: Drawing, screen: Screen) -
     ]  # fmt: skip
 
 
-def open_run(run: Path) -> tuple[RunFolder, Resolved, PreTrainedTokenizerBase]:
+def open_run(run: Path, recipe: Resolved | None = None) -> tuple[RunFolder, Resolved, PreTrainedTokenizerBase]:
     """Return the folder, the recipe and the tokenizer of a run whose policy can reply.
+
+    `recipe` is the run's, by default the one in its folder.
 
     Raises:
         UserError: The run is not finished, or trains a reward model.
     """
-    folder, resolved = RunFolder(run), load_recipe(run)
+    folder, resolved = RunFolder(run), recipe or load_recipe(run)
     if folder.summary() is None:
         raise UserError("the run is not finished", where=str(run), hint="finish it with `alignzoo run`")
     if resolved.recipe.objective.head == "scalar":

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from alignzoo.data.token_store import TokenizedDataset
 from alignzoo.models.compile import compiled_layers, disable_tf32
 from alignzoo.models.fingerprint import weights_fingerprint
 from alignzoo.models.loading import use_gradient_checkpointing
-from alignzoo.recipe.load import load_recipe
 from alignzoo.recipe.needs import judges_of
 from alignzoo.recipe.resolved import REFERENCE, Resolved
 from alignzoo.scoring.batches import BatchBuilder
@@ -39,6 +38,7 @@ from alignzoo.training.master_weights import memory_words
 from alignzoo.training.online import Online
 from alignzoo.training.policy import device_of, open_data, open_policy
 from alignzoo.training.preflight import check_enough_rows, check_positions, no_router_loss, preflight
+from alignzoo.training.records import Line, as_table, read_lines
 from alignzoo.training.references import MAIN, References, check_vocabularies, live_reference, score_references
 from alignzoo.training.replies import greedy_replies, judge_again, judge_replies
 from alignzoo.training.reporting import Reporting
@@ -55,38 +55,19 @@ class RunResult:
     """A finished run: its folder, and `summary.json` as a dictionary."""
 
     folder: Path
-    summary: dict[str, Any]
+    summary: dict[str, Any] = field(repr=False)
+    resolved: Resolved | None = field(default=None, repr=False, compare=False)
+    """Its recipe, where it was run from Python: with the classes that were in memory."""
 
     @property
     def policy(self) -> Path:
         """The trained policy and its tokenizer, for `AutoModelForCausalLM.from_pretrained`."""
         return self.folder / "policy"
 
-
-def run(
-    recipe: str | Path,
-    overrides: Mapping[str, Any] | Sequence[str] = (),
-    overlays: Sequence[str | Path] = (),
-    *,
-    fresh: bool = False,
-    quiet: bool = True,
-) -> RunResult:
-    """Run a recipe, after the runs that it needs.
-
-    A finished run is returned, and a stopped one continues.
-
-    Args:
-        recipe: The recipe file.
-        overrides: `{"objective.beta": 0.2}` or `["objective.beta=0.2"]`.
-        overlays: Recipe files merged over it, in order.
-        fresh: Remove what a run left before, and start again.
-        quiet: Print no progress.
-
-    Raises:
-        UserError: The recipe, the data or the model has a mistake.
-        RunFailed: The run could not continue.
-    """
-    return run_resolved(load_recipe(recipe, overrides, overlays), fresh=fresh, screen=Screen(quiet))
+    @property
+    def metrics(self) -> Any:
+        """The lines of metrics.jsonl: a DataFrame, or a list of dictionaries without pandas."""
+        return as_table(read_lines(RunFolder(self.folder).metrics, Line))
 
 
 def folder_of(resolved: Resolved) -> RunFolder:
@@ -98,7 +79,9 @@ def folder_of(resolved: Resolved) -> RunFolder:
 
 
 def run_resolved(resolved: Resolved, *, fresh: bool = False, wait: bool = False, screen: Screen) -> RunResult:
-    """Run a resolved recipe, as `run` does.
+    """Run a resolved recipe, after the runs that it needs.
+
+    A finished run is returned, and a stopped one continues.
 
     Every process of a job calls it; all return the result or raise the same error. With `wait`, a run that another
     job is working on is waited for.
@@ -165,8 +148,8 @@ def critic_weights(resolved: Resolved, screen: Screen) -> Path | None:
 def open_judges(resolved: Resolved, screen: Screen) -> None:
     """Give the judges of a recipe the runs that they need, which are finished."""
     for at, judge in judges_of(resolved.recipe).items():
-        for field in judge.needs_runs:
-            if (run := resolved.needs.get(f"{at}.{field}")) is not None:
+        for key in judge.needs_runs:
+            if (run := resolved.needs.get(f"{at}.{key}")) is not None:
                 judge.open_run(full_weights_policy(folder_of(run), screen))
 
 

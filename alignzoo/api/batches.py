@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.api.progress import screen_of
-from alignzoo.api.resolve import Given, is_in_memory, resolve
+from alignzoo.api.resolve import Given, is_in_memory, model_in, resolve
 from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.core.errors import UserError
 from alignzoo.data.token_store import TokenizedDataset
@@ -191,7 +191,8 @@ def batches(
     resolved = resolve(
         recipe, overrides, overlays, data=data, model=model, tokenizer=tokenizer, objective=objective, in_place=True
     )  # fmt: skip
-    own = model if is_in_memory(model) else None
+    given = model_in(recipe) if model is None else model
+    own = given if is_in_memory(given) else None
     _check(resolved)
     screen = screen_of(quiet)
     for need in resolved.needs.values():

@@ -58,10 +58,12 @@ def resolve(
     """
     if isinstance(recipe, Mapping):
         recipe = dict(recipe)
-        if data is None and not _is_section(recipe.get("data")):
-            data = recipe.pop("data")
-        if model is None and (is_in_memory(recipe.get("model")) or isinstance(recipe.get("model"), str | Path)):
-            model = recipe.pop("model")
+        if not _is_section(recipe.get("data")):
+            own = recipe.pop("data")
+            data = own if data is None else data
+        if (own := model_in(recipe)) is not None:
+            del recipe["model"]
+            model = own if model is None else model
     parts = _data(data) | _objective(objective)
     given = (recipe, objective, overrides, *(one for one in (data, model) if isinstance(one, BaseModel)))
     classes = [type(one) for one in _components(given) if _is_new(type(one))]
@@ -73,6 +75,12 @@ def resolve(
             return resolved
         parts["model.from"] = None
     return load_with(recipe, [*read_overrides(parts | _model(model, tokenizer)), *words], overlays, classes)
+
+
+def model_in(recipe: Given) -> Any:
+    """Return the model, or the name of one, that a dictionary has in place of a section; else None."""
+    own = recipe.get("model") if isinstance(recipe, Mapping) else None
+    return own if is_in_memory(own) or isinstance(own, str | Path) else None
 
 
 def is_in_memory(model: Any) -> bool:

@@ -113,6 +113,10 @@ def test_batches_leave_no_copy_of_the_model(given, tmp_path):
     assert not [path.name for path in (tmp_path / "runs" / "inputs").iterdir() if path.name.startswith("model")]
 
 
+def test_a_model_in_a_section_is_the_one_that_is_trained(model, tokenizer):
+    assert alignzoo.batches(RECIPE | {"data": ROWS, "model": model}, tokenizer=tokenizer).model is model
+
+
 def test_batches_of_draws_are_refused(given):
     rollout = {"rollout": {"rewards": ["length"], "max_new_tokens": 4}}
     with pytest.raises(UserError, match="the recipe draws completions"):

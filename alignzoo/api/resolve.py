@@ -78,7 +78,7 @@ def resolve(
 
 
 def model_in(recipe: Given) -> Any:
-    """Return the model, or the name of one, that a dictionary has in place of a section; else None."""
+    """Return the model, or its name, that a dictionary has under `model`; else None."""
     own = recipe.get("model") if isinstance(recipe, Mapping) else None
     return own if is_in_memory(own) or isinstance(own, str | Path) else None
 

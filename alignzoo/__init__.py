@@ -10,6 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from alignzoo.api.batches import Batches, batches
+    from alignzoo.api.comparisons import ComparisonResult, compare
+    from alignzoo.api.rows import generate, score
+    from alignzoo.api.runs import run
     from alignzoo.core.digests import content_digest
     from alignzoo.core.errors import RunFailed, UserError
     from alignzoo.data.sources.base import FileSource
@@ -30,11 +34,13 @@ if TYPE_CHECKING:
     from alignzoo.interfaces.tokens import Tokens
     from alignzoo.recipe.load import load_recipe
     from alignzoo.registry.lookup import get_objective
-    from alignzoo.training.run import RunResult, run
+    from alignzoo.training.run import RunResult
 
 __version__ = "0.2.0.dev0"
 
 _HOME = {
+    "Batches": "alignzoo.api.batches",
+    "ComparisonResult": "alignzoo.api.comparisons",
     "Completion": "alignzoo.interfaces.rows",
     "DataSource": "alignzoo.interfaces.data_source",
     "Field": "alignzoo.interfaces.objective",
@@ -59,16 +65,22 @@ _HOME = {
     "Unpaired": "alignzoo.interfaces.loss_inputs",
     "UserError": "alignzoo.core.errors",
     "actor_critic": "alignzoo.interfaces.actor_critic",
+    "batches": "alignzoo.api.batches",
+    "compare": "alignzoo.compare",
     "content_digest": "alignzoo.core.digests",
+    "generate": "alignzoo.api.rows",
     "get_objective": "alignzoo.registry.lookup",
     "hookimpl": "alignzoo.interfaces.hookspecs",
     "load_recipe": "alignzoo.recipe.load",
     "policy_gradient": "alignzoo.interfaces.policy_gradient",
-    "run": "alignzoo.training.run",
+    "run": "alignzoo.api.runs",
+    "score": "alignzoo.api.rows",
     "ties": "alignzoo.interfaces.ties",
 }
 
 __all__ = [
+    "Batches",
+    "ComparisonResult",
     "Completion",
     "DataSource",
     "Field",
@@ -94,12 +106,16 @@ __all__ = [
     "UserError",
     "__version__",
     "actor_critic",
+    "batches",
+    "compare",
     "content_digest",
+    "generate",
     "get_objective",
     "hookimpl",
     "load_recipe",
     "policy_gradient",
     "run",
+    "score",
     "ties",
 ]
 
@@ -108,7 +124,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'alignzoo' has no attribute '{name}'")
     module = import_module(_HOME[name])
-    return module if name in ("actor_critic", "policy_gradient", "ties") else getattr(module, name)
+    return module if name in ("actor_critic", "compare", "policy_gradient", "ties") else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -221,7 +221,7 @@ def warm(folder: Path, began: float) -> dict[str, Any]:
     from alignzoo.core.console import Screen
     from alignzoo.data.token_store import TokenStore
     from alignzoo.reference import cache, scores
-    from alignzoo.training import loop
+    from alignzoo.training import evaluations, policy
     from alignzoo.training import run as run_module
     from alignzoo.training import step as step_module
 
@@ -253,9 +253,9 @@ def warm(folder: Path, began: float) -> dict[str, Any]:
 
     step_module.Engine.step = step  # type: ignore[method-assign]
     for owner, name, label in (
-        (run_module, "folder_of", "digest of the data"), (TokenStore, "get", "tokens"), (run_module, "load_tokenizer", "model"),
-        (run_module, "load_policy", "model"), (run_module, "choose_layout", "model"), (run_module, "weights_fingerprint", "model"),
-        (run_module, "score_reference", "reference"), (loop, "evaluate", "evaluation"),
+        (run_module, "folder_of", "digest of the data"), (TokenStore, "get", "tokens"), (policy, "load_tokenizer", "model"),
+        (policy, "load_policy", "model"), (policy, "choose_layout", "model"), (run_module, "weights_fingerprint", "model"),
+        (policy, "score_reference", "reference"), (evaluations, "evaluate", "evaluation"),
         (cache.ReferenceCache, "__post_init__", "cache opened"), (cache.ReferenceCache, "find", "looked up"),
     ):  # fmt: skip
         timed(owner, name, label)

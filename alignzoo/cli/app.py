@@ -22,6 +22,7 @@ from alignzoo.core.signals import GracefulShutdown, Interrupted, stop_reported
 from alignzoo.core.streams import close_streams, install_streams
 
 COMMANDS = {
+    "init": "Write a first recipe for a data file and a model.",
     "run": "Train a recipe and write its report.",
     "validate": "Check a recipe and its data, and print the plan.",
     "compare": "Train recipes side by side and draw a table with intervals.",

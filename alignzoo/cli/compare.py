@@ -14,7 +14,6 @@ from alignzoo.cli.arguments import value_of
 if TYPE_CHECKING:
     from alignzoo.compare.plan import Plan
     from alignzoo.compare.spec import Comparison
-    from alignzoo.compare.table import Table
     from alignzoo.core.console import Screen
     from alignzoo.recipe.parse import Node
 
@@ -45,7 +44,7 @@ def command(recipes: tuple[str, ...], dry_run: bool, as_json: bool, **options: A
     All runs are measured alike. Shared work is done once: the starting run, the tokens, the reference pass. The same
     command continues a stopped comparison, and finished runs are not repeated. A failed run is marked in its row.
     """
-    from alignzoo.compare.plan import make_plan
+    from alignzoo.compare.plan import check_names, make_plan
     from alignzoo.compare.spec import make_judges
     from alignzoo.core.console import Screen
 
@@ -54,17 +53,18 @@ def command(recipes: tuple[str, ...], dry_run: bool, as_json: bool, **options: A
     for judge in judges:
         judge.ready()
     plan = make_plan(comparison)
-    _check_names(plan)
+    check_names(plan)
     screen = Screen()
     _announce(plan, screen)
     if dry_run:
         return
     from alignzoo.compare.exclusive import exclusive
     from alignzoo.compare.runner import compare_plan, comparison_folder
+    from alignzoo.report.comparison.write import draw_finished
 
     with exclusive(comparison_folder(plan), screen):
         folder = compare_plan(plan, judges, screen, _command())
-        table = _drawn(folder)
+        table = draw_finished(folder)
     if as_json:
         from alignzoo.core.door import read_text
 
@@ -75,20 +75,6 @@ def command(recipes: tuple[str, ...], dry_run: bool, as_json: bool, **options: A
 
     results_console().print(terminal_table(table))
     click.echo(f"table, plots and report: {folder}")
-
-
-def _drawn(folder: Path) -> Table:
-    """Draw the table. Raises RunFailed, with what is kept, when that fails."""
-    from alignzoo.core.errors import RunFailed, first_line
-    from alignzoo.report.comparison.write import write_all
-
-    kept = "every run is measured, and the same command draws the table"
-    try:
-        return write_all(folder)
-    except RunFailed as error:
-        raise error.more(kept) from error
-    except Exception as error:
-        raise RunFailed(f"the table could not be drawn: {type(error).__name__}: {first_line(error)}; {kept}") from error
 
 
 def _comparison(recipes: tuple[str, ...], options: dict[str, Any]) -> tuple[Comparison, Node]:
@@ -124,46 +110,11 @@ def _values(word: str, option: str) -> tuple[str, list[Any]]:
     return key, [value_of(part.strip()) for part in values.split(",")]
 
 
-def _check_names(plan: Plan) -> None:
-    """Raise UserError, before any run, for an unknown baseline or metric.
-
-    The baseline must be a row of the table, and `select` a metric of validation rows.
-    """
-    from alignzoo.compare.columns import KNOWN, OF_JUDGE, PAIRS, REPLIES
-    from alignzoo.core.errors import UserError, nearest
-
-    known = [column.key for column in KNOWN if column.group == PAIRS]
-    known += [metric.name for job in plan.jobs for metric in job.resolved.recipe.eval.metrics]
-    judges = [judge["name"] if isinstance(judge, dict) else str(judge) for judge in plan.comparison.judges]
-    of_replies = [column.key for column in KNOWN if column.group == REPLIES]
-    of_replies += [f"{judge}.{key}" for judge in judges for key, *_ in OF_JUDGE]
-    if plan.comparison.samples.validation_prompts:
-        known += of_replies
-    elif plan.comparison.select in of_replies:
-        raise UserError(
-            f"'{plan.comparison.select}' is a figure of replies, and there are none to validation prompts",
-            where="select", expected="samples: {validation_prompts: 64}, or a figure of pairs",
-        )  # fmt: skip
-    if plan.comparison.select not in known:
-        close = nearest(plan.comparison.select, known)
-        raise UserError(
-            f"there is no metric '{plan.comparison.select}' of validation rows", where="select", nearest=close,
-            expected="" if close else f"one of {', '.join(dict.fromkeys(known))}",
-        )  # fmt: skip
-    wanted, labels = plan.comparison.baseline, plan.labels
-    if wanted and wanted not in labels:
-        close = nearest(wanted, labels)
-        raise UserError(
-            f"no row is called '{wanted}'", where="baseline", nearest=close,
-            expected="" if close else f"one of {', '.join(labels)}",
-        )  # fmt: skip
-
-
 def _announce(plan: Plan, screen: Screen) -> None:
     """Print the number of runs, the shared work and the expected time."""
     from alignzoo.compare.estimate import seconds_left
     from alignzoo.compare.runner import comparison_folder
-    from alignzoo.training.run import folder_of
+    from alignzoo.training.needed_runs import folder_of
 
     every = {job.resolved.fingerprint: job.resolved for job in plan.jobs}
     every |= {start.fingerprint: start for start in plan.starts}

@@ -21,7 +21,11 @@ def is_key(name: str) -> bool:
     from alignzoo.registry.lookup import registry
 
     top = name.partition(".")[0]
-    return "." in name or ((top in Recipe.model_fields or name in PEERS) and not registry().find_all(name))
+    return (
+        name == "extends"
+        or "." in name
+        or ((top in Recipe.model_fields or name in PEERS) and not registry().find_all(name))
+    )
 
 
 def explain(path: str) -> list[dict[str, Any]]:
@@ -33,9 +37,13 @@ def explain(path: str) -> list[dict[str, Any]]:
         UserError: A recipe has no such key. The error has the nearest one, or ours for another trainer's.
     """
     from alignzoo.core.errors import UserError, nearest
+    from alignzoo.recipe.json_schema import EXTENDS
     from alignzoo.recipe.peer_names import PEERS
     from alignzoo.recipe.schema import Recipe
 
+    if path == "extends":
+        return [{"of": "", "type": "string | array", "bounds": "", "required": False, "default": None,
+                 "description": EXTENDS, "keys": []}]  # fmt: skip
     owners: Owners = [("", Recipe)]
     found: list[tuple[str, Class, str]] = []
     mapping, of_node = False, None
@@ -50,7 +58,8 @@ def explain(path: str) -> list[dict[str, Any]]:
         if not next_found:
             if not owners:
                 raise UserError(f"no recipe has the key '{path}'", expected="no key below a single value")
-            peer, known = PEERS.get(part), sorted({key for _, cls in owners for key in _keys(cls)})
+            top = [] if place else ["extends"]
+            peer, known = PEERS.get(part), sorted({*top, *(key for _, cls in owners for key in _keys(cls))})
             close = nearest(part, known)
             raise UserError(
                 f"no recipe has the key '{path}'", nearest=close,

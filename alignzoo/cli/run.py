@@ -46,7 +46,8 @@ def command(
     from alignzoo.core.errors import UserError
     from alignzoo.recipe.load import load_recipe
     from alignzoo.training.extension import check_resumable
-    from alignzoo.training.run import folder_of, run_resolved
+    from alignzoo.training.needed_runs import folder_of
+    from alignzoo.training.run import run_resolved
 
     if processes and processes != launch.size():
         raise UserError(

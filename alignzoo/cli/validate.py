@@ -120,10 +120,10 @@ def _plans(resolved: Resolved, timed: bool = False) -> list[dict[str, Any]]:
     from alignzoo.data.statistics import data_lines
     from alignzoo.rollouts.calendar import Calendar
     from alignzoo.training.model_preflight import check_tokenizers, plan_memory
+    from alignzoo.training.needed_runs import folder_of
     from alignzoo.training.number_types import type_words
     from alignzoo.training.policy import device_of
     from alignzoo.training.preflight import check_enough_rows, preflight, warm_up_note
-    from alignzoo.training.run import folder_of
     from alignzoo.training.timed_step import time_run
 
     preflight(resolved)

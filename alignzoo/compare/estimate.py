@@ -15,8 +15,8 @@ from alignzoo.models.loading import from_config
 from alignzoo.models.sources.transformers import TokenizerConfig
 from alignzoo.models.tokenizers import train_tokenizer
 from alignzoo.recipe.resolved import Resolved
+from alignzoo.training.needed_runs import folder_of
 from alignzoo.training.policy import device_of
-from alignzoo.training.run import folder_of
 
 TOKENS = 1024
 LETTERS = 4.0

@@ -32,8 +32,8 @@ from alignzoo.models.generation import generate_replies
 from alignzoo.models.tokenizers import decode
 from alignzoo.recipe.resolved import Resolved
 from alignzoo.training.generate import Drawing
+from alignzoo.training.needed_runs import open_judges
 from alignzoo.training.open_finished import FinishedPolicy
-from alignzoo.training.run import open_judges
 from alignzoo.training.runs import load_finished, read_recipe
 
 LOSS = Column("loss", "loss", "", "", "the objective's loss")

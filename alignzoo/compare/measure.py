@@ -46,10 +46,10 @@ from alignzoo.recipe.resolved import Resolved
 from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.scored_batch import NAMED
 from alignzoo.scoring.scorer import Scorer
+from alignzoo.training.needed_runs import reference_weights, start_weights
 from alignzoo.training.policy import cached_scores, device_of, open_policy, open_reference, open_scorer
 from alignzoo.training.records import MeasuredModel
 from alignzoo.training.references import needed_references
-from alignzoo.training.run import reference_weights, start_weights
 from alignzoo.training.run_folder import RunFolder
 
 FORMAT = 3

@@ -11,10 +11,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from alignzoo.compare.columns import KNOWN, OF_JUDGE, PAIRS, REPLIES
 from alignzoo.compare.spec import Comparison
 from alignzoo.core.dotted import dotted_items
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.data.splits import holds_out, places
+from alignzoo.interfaces.component import Component
 from alignzoo.recipe.load import load_recipe
 from alignzoo.recipe.needs import runs_named
 from alignzoo.recipe.resolved import REFERENCE, START, Resolved, digest
@@ -51,6 +53,8 @@ class Plan:
     jobs: tuple[Job, ...]
     starts: tuple[Resolved, ...]
     """Starts of jobs that are not jobs themselves."""
+    classes: tuple[type[Component], ...] = ()
+    """Classes that were defined in Python and that the recipes may name."""
 
     @property
     def fingerprint(self) -> str:
@@ -126,8 +130,12 @@ def start_of(resolved: Resolved) -> str | None:
     return Path(named).parent.name if named else None
 
 
-def make_plan(comparison: Comparison) -> Plan:
+def make_plan(comparison: Comparison, classes: Sequence[type[Component]] = ()) -> Plan:
     """Read the recipes and return the plan of their runs.
+
+    Args:
+        comparison: What is compared.
+        classes: Classes that the recipes may name and that no plugin registers.
 
     Raises:
         UserError: A recipe has a problem, no recipe has a grid key, data or starts differ without permission, or there
@@ -138,7 +146,7 @@ def make_plan(comparison: Comparison) -> Plan:
     label, times = Counter(row.label for row in rows).most_common(1)[0]
     if times > 1:
         raise UserError(f"two recipes are named {label}", where="recipes", expected="different names")
-    plain = {row.label: _load(comparison, row.path, row.varied) for row in rows}
+    plain = {row.label: _load(comparison, row.path, row.varied, classes) for row in rows}
     _keys_exist(comparison, rows, plain)
     begun = {ancestor.path: ancestor for resolved in plain.values() for ancestor in _ancestors(resolved)}
     tuned = {}
@@ -156,10 +164,12 @@ def make_plan(comparison: Comparison) -> Plan:
         tried = points(tuned[row.label])
         for point in tried:
             for n in range(comparison.searched if len(tried) > 1 else comparison.seeds):
-                jobs.append(_job(comparison, row, point, resolved.recipe.seed + n))
+                jobs.append(_job(comparison, row, point, resolved.recipe.seed + n, classes))
     own = {job.resolved.fingerprint for job in jobs}
     starts = {a.fingerprint: a for job in jobs for a in reversed(list(_ancestors(job.resolved)))}
-    plan = Plan(comparison, tuple(jobs), tuple(start for key, start in starts.items() if key not in own))
+    plan = Plan(
+        comparison, tuple(jobs), tuple(start for key, start in starts.items() if key not in own), tuple(classes)
+    )
     _comparable(plan)
     return plan
 
@@ -186,8 +196,10 @@ def _rows(comparison: Comparison) -> list[_Row]:
     return rows
 
 
-def _job(comparison: Comparison, row: _Row, point: dict[str, Any], seed: int) -> Job:
-    return Job(row.label, point, _load(comparison, row.path, row.varied | point | {"seed": seed}))
+def _job(
+    comparison: Comparison, row: _Row, point: dict[str, Any], seed: int, classes: Sequence[type[Component]]
+) -> Job:
+    return Job(row.label, point, _load(comparison, row.path, row.varied | point | {"seed": seed}, classes))
 
 
 def finals(plan: Plan, chosen: Mapping[str, Mapping[str, Any]]) -> list[Job]:
@@ -204,7 +216,7 @@ def finals(plan: Plan, chosen: Mapping[str, Mapping[str, Any]]) -> list[Job]:
         first = next((job for job in plan.jobs if job.label == row.label and job.point == chosen.get(row.label)), None)
         if first is not None and first.point:
             more = range(comparison.searched, comparison.seeds)
-            jobs += [_job(comparison, row, first.point, first.seed + n) for n in more]
+            jobs += [_job(comparison, row, first.point, first.seed + n, plan.classes) for n in more]
     return jobs
 
 
@@ -238,9 +250,9 @@ def _label(path: str, varied: Mapping[str, Any], alone: bool) -> str:
     return (values if alone else f"{name} ({values})") if values else name
 
 
-def _load(comparison: Comparison, path: str, values: Mapping[str, Any]) -> Resolved:
+def _load(comparison: Comparison, path: str, values: Mapping[str, Any], classes: Sequence[type[Component]]) -> Resolved:
     words = [*comparison.overrides, *(f"{key}={_scalar(value)}" for key, value in values.items())]
-    return load_recipe(path, words, comparison.overlays)
+    return load_recipe(path, words, comparison.overlays, classes)
 
 
 def _scalar(value: Any) -> str:
@@ -272,6 +284,38 @@ def _keys_exist(comparison: Comparison, rows: Sequence[_Row], recipes: Mapping[s
                     where=where, nearest=close,
                     expected="" if close else "a key that `alignzoo show RECIPE` prints, such as objective.beta",
                 )  # fmt: skip
+
+
+def check_names(plan: Plan) -> None:
+    """Raise UserError, before any run, for an unknown baseline or metric.
+
+    The baseline must be a row of the table, and `select` a metric of validation rows.
+    """
+    known = [column.key for column in KNOWN if column.group == PAIRS]
+    known += [metric.name for job in plan.jobs for metric in job.resolved.recipe.eval.metrics]
+    judges = [judge["name"] if isinstance(judge, dict) else str(judge) for judge in plan.comparison.judges]
+    of_replies = [column.key for column in KNOWN if column.group == REPLIES]
+    of_replies += [f"{judge}.{key}" for judge in judges for key, *_ in OF_JUDGE]
+    if plan.comparison.samples.validation_prompts:
+        known += of_replies
+    elif plan.comparison.select in of_replies:
+        raise UserError(
+            f"'{plan.comparison.select}' is a figure of replies, and there are none to validation prompts",
+            where="select", expected="samples: {validation_prompts: 64}, or a figure of pairs",
+        )  # fmt: skip
+    if plan.comparison.select not in known:
+        close = nearest(plan.comparison.select, known)
+        raise UserError(
+            f"there is no metric '{plan.comparison.select}' of validation rows", where="select", nearest=close,
+            expected="" if close else f"one of {', '.join(dict.fromkeys(known))}",
+        )  # fmt: skip
+    wanted, labels = plan.comparison.baseline, plan.labels
+    if wanted and wanted not in labels:
+        close = nearest(wanted, labels)
+        raise UserError(
+            f"no row is called '{wanted}'", where="baseline", nearest=close,
+            expected="" if close else f"one of {', '.join(labels)}",
+        )  # fmt: skip
 
 
 def _comparable(plan: Plan) -> None:

@@ -24,7 +24,8 @@ from alignzoo.core.paths import cache_root, runs_root
 from alignzoo.interfaces.judge import Judge
 from alignzoo.recipe.resolved import Resolved
 from alignzoo.training.headline import headline
-from alignzoo.training.run import RunResult, folder_of, run_resolved
+from alignzoo.training.needed_runs import folder_of
+from alignzoo.training.run import RunResult, run_resolved
 
 PACKAGES = ("torch", "transformers", "numpy")
 

@@ -60,6 +60,20 @@ def load_policy(
     else:
         own = (source.dtype, source.runs_code, source.quantize)
         model = pretrained(str(start), None, seed, head, *own, len(outputs) or 1)
+    return fit_policy(model, source, tokenizer, seed, head, outputs)
+
+
+def fit_policy(
+    model: PreTrainedModel, source: ModelSource, tokenizer: PreTrainedTokenizerBase, seed: int,
+    head: str = "language_model", outputs: Sequence[str] = (),
+) -> PreTrainedModel:  # fmt: skip
+    """Check a loaded model, and set its head and mode.
+
+    The arguments are those of `load_policy`.
+
+    Raises:
+        UserError: It lacks a part, or does not fit the tokenizer.
+    """
     if source.quantize and getattr(model, "hf_quantizer", None) is None:
         raise UserError(
             f"quantize needs pretrained weights, and {source.name} creates its weights itself",

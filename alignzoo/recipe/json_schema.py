@@ -30,6 +30,8 @@ FILLED_IN = ("name", "reporters")
 """Required fields of a recipe that the loader fills in."""
 BESIDE = {"objective": ("modifiers", "weight"), "judge": FIELDS}
 """Kind -> keys that a node of it may have beside the fields of its class."""
+EXTENDS = "recipes that this one is merged on top of: paths, or names of shipped ones"
+"""Description of the key `extends`, which is no field of a merged recipe."""
 Schema = dict[str, Any]
 
 
@@ -68,7 +70,7 @@ class _Writer:
         kind = {one: self.node(one) for one in ("metric", "judge", "reporter", "model source", "data source")}
         fields["extends"] = {
             **_or_list({"type": "string"}),
-            "description": "recipes that this one is merged on top of: paths, or names of shipped ones",
+            "description": EXTENDS,
         }
         _set(fields, "objective", {"anyOf": [self.node("objective", ("modifiers",)), _list(self.node("objective"))]})
         _set(fields, "reporters", _or_list(kind["reporter"]))

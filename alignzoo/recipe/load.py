@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from alignzoo.core.door.file_errors import of_os_error
 from alignzoo.core.errors import Problem, UserError
+from alignzoo.interfaces.component import Component
 from alignzoo.interfaces.model_source import ON_TOP
 from alignzoo.recipe.find import find_recipe, shipped_recipes
-from alignzoo.recipe.merge import apply, check_beside, is_base, merge, read_with_bases, without_base
+from alignzoo.recipe.merge import apply, check_beside, is_base, merge, read_with_bases, with_bases, without_base
 from alignzoo.recipe.needs import inherited_overlay, inherited_overrides, judges_of, recipe_named, runs_named
-from alignzoo.recipe.parse import Node, Origin, read_overrides
+from alignzoo.recipe.parse import PYTHON, Node, Origin, from_value, read_overrides
 from alignzoo.recipe.resolved import REFERENCE, START, Resolved
 from alignzoo.recipe.schema import Recipe
 from alignzoo.recipe.validate import validate
@@ -26,30 +28,60 @@ __all__ = ["Origin", "Recipe", "Resolved", "find_recipe", "load_recipe", "shippe
 
 
 def load_recipe(
-    path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = (), overlays: Sequence[str | Path] = (),
-    *, allow_missing: bool = False,
-) -> Resolved:  # fmt: skip
+    recipe: str | Path | Mapping[str, Any] | Recipe | Resolved,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    overlays: Sequence[str | Path] = (),
+    classes: Sequence[type[Component]] = (),
+    *,
+    allow_missing: bool = False,
+) -> Resolved:
     """Load a recipe and the recipes that it needs.
 
     Args:
-        path: A file, a run folder or the name of a shipped recipe.
+        recipe: A file, a run folder or the name of a shipped recipe; or a recipe in Python: a dictionary of its
+            sections, in which paths are relative to the working directory, a `Recipe`, or a loaded one.
         overrides: `{"objective.beta": 0.2}` or `["objective.beta=0.2"]`, applied last.
         overlays: Recipes to merge on top, in order.
+        classes: Classes of components that no plugin registers, which the recipe may name.
         allow_missing: Leave out needed runs whose recipes are gone, as those of a finished run may be.
 
     Raises:
         UserError: With every problem found, each at its file, line and column.
     """
+    return load_with(recipe, read_overrides(overrides), overlays, classes, allow_missing=allow_missing)
+
+
+def load_with(
+    recipe: str | Path | Mapping[str, Any] | Recipe | Resolved,
+    overrides: list[tuple[list[str], Node]],
+    overlays: Sequence[str | Path] = (),
+    classes: Sequence[type[Component]] = (),
+    *,
+    allow_missing: bool = False,
+) -> Resolved:
+    """Load a recipe as `load_recipe` does, with overrides that are read."""
+    if isinstance(recipe, Resolved):
+        classes = (*recipe.registry.in_memory, *classes)
     try:
         layers = [read_with_bases(find_recipe(overlay)) for overlay in overlays]
-        return _load(find_recipe(path), layers, read_overrides(overrides), (), allow_missing)
+        if isinstance(recipe, str | Path):
+            path = find_recipe(recipe)
+            return _load(path, read_with_bases(path), layers, overrides, classes, allow_missing)
     except OSError as error:  # such as a name that is too long for a file
-        raise of_os_error(error, path) from None
+        raise of_os_error(error, str(recipe)) from None
+    if isinstance(recipe, Resolved):
+        return _load(recipe.path, deepcopy(recipe.node), layers, overrides, classes, allow_missing)
+    if not isinstance(recipe, Mapping | Recipe):
+        raise UserError(
+            f"a {type(recipe).__name__} is no recipe", where=PYTHON, expected="a path, a name, or a dictionary"
+        )
+    node = with_bases(from_value(recipe, Origin(PYTHON)), Path.cwd())
+    return _load(Path(_objective_name(node) or "run"), node, layers, overrides, classes, allow_missing)
 
 
 def _load(
-    path: Path, overlays: list[Node], overrides: list[tuple[list[str], Node]], chain: tuple[Path, ...],
-    allow_missing: bool,
+    path: Path, node: Node, overlays: list[Node], overrides: list[tuple[list[str], Node]],
+    classes: Sequence[type[Component]], allow_missing: bool, chain: tuple[Path, ...] = (),
 ) -> Resolved:  # fmt: skip
     if path in chain:
         circle = " -> ".join(part.name for part in (*chain[chain.index(path) :], path))
@@ -59,7 +91,6 @@ def _load(
             "the recipe needs too many runs, each of which needs the next", where=str(chain[0]),
             expected=f"at most {MOST_RUNS}",
         )  # fmt: skip
-    node = read_with_bases(path)
     own = _objective_name(node)
     follows = _starts_from_a_run(node, overlays, overrides)
     if follows:
@@ -73,12 +104,16 @@ def _load(
     name = _objective_name(node)
     default = path.stem if not own or not name or name == own else f"{path.stem}-{name.rpartition('/')[2]}"
     with _needed(path, chain):
-        recipe, registry = validate(node, default)
+        recipe, registry = validate(node, default, classes)
     named = runs_named(recipe)
     below = [inherited_overlay(overlay, named) for overlay in overlays]
     passed = inherited_overrides(overrides, named)
     found = {key: _find_needed(node, key, other, allow_missing) for key, other in named.items()}
-    needs = {key: _load(one, below, passed, (*chain, path), allow_missing) for key, one in found.items() if one}
+    needs = {
+        key: _load(one, read_with_bases(one), below, passed, classes, allow_missing, (*chain, path))
+        for key, one in found.items()
+        if one
+    }
     if START in needs:
         recipe = _started(recipe, needs[START].recipe, str(node.origin))
     _judged(recipe, needs, str(node.origin))

@@ -57,7 +57,22 @@ def read_with_bases(path: Path, chain: tuple[Path, ...] = (), reads: list[Path] 
     if path in chain:
         circle = " -> ".join(part.name for part in (*chain[chain.index(path) :], path))
         raise UserError(f"recipes extend each other in a circle: {circle}", where=str(path))
-    node = resolve_paths(read_file(path), path.parent)
+    return with_bases(read_file(path), path.parent, (*chain, path), reads)
+
+
+def with_bases(node: Node, folder: Path, chain: tuple[Path, ...] = (), reads: list[Path] | None = None) -> Node:
+    """Return a recipe merged over everything it extends, with absolute paths.
+
+    Args:
+        node: The recipe.
+        folder: Where its relative paths begin.
+        chain: The recipes that extend it, outermost first, and its own file if it has one.
+        reads: Every file that was read before it for the outermost recipe.
+
+    Raises:
+        UserError: It extends what is no recipe, or as `read_with_bases` does.
+    """
+    node, reads = resolve_paths(node, folder), [] if reads is None else reads
     bases = node.value.pop("extends", None)
     if bases is None:
         return node
@@ -65,11 +80,11 @@ def read_with_bases(path: Path, chain: tuple[Path, ...] = (), reads: list[Path] 
     for base in bases.value if isinstance(bases.value, list) else [bases]:
         if not isinstance(base.value, str):
             raise UserError("extends names recipes", where=str(base.origin), expected="a path, or a list of paths")
-        beside = path.parent / base.value
+        beside = folder / base.value
         below = beside if beside.is_file() else shipped_recipe(base.value)
         if below is None:
             raise UserError(f"no such recipe: {beside}", where=str(base.origin))
-        under = read_with_bases(below, (*chain, path), reads)
+        under = read_with_bases(below, chain, reads)
         merged = under if merged is None else merge(merged, under)
     return node if merged is None else merge(merged, node)
 

@@ -6,11 +6,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from alignzoo.core.door.file_errors import MissingFile
 from alignzoo.core.door.marked_yaml import COMMAND_LINE, MOST_BYTES, MOST_LEVELS, Node, Origin, parse, read_yaml
 from alignzoo.core.errors import UserError, nearest
 
 __all__ = ["COMMAND_LINE", "MOST_BYTES", "Node", "Origin", "from_value", "parse", "read_file", "read_overrides"]
+
+PYTHON = "recipe in Python"
+"""The place of what no file and no command line wrote."""
 
 
 def read_file(path: Path) -> Node:
@@ -60,10 +65,23 @@ def _path(key: str) -> list[str]:
 
 
 def from_value(value: Any, origin: Origin) -> Node:
-    """Return plain values as nodes with one origin."""
+    """Return plain values, components and sections as nodes with one origin."""
+    if isinstance(value, BaseModel):
+        value = _written(value)
     if isinstance(value, Mapping):
         items = {str(key): from_value(item, origin) for key, item in value.items()}
         return Node(items, origin, dict.fromkeys(items, origin))
     if isinstance(value, list | tuple):
         return Node([from_value(item, origin) for item in value], origin)
     return Node(str(value) if isinstance(value, Path) else value, origin)
+
+
+def _written(section: BaseModel) -> Any:
+    """Return a component as its node, and a section as its values."""
+    if hasattr(section, "to_recipe"):
+        node = section.to_recipe()
+        if isinstance(node, dict) and node.get("from"):  # the start of a run has no source of its own
+            del node["name"]
+        return node
+    fields = type(section).model_fields
+    return {fields[key].alias or key: value for key, value in section}

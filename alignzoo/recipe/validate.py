@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import ValidationError
 
 from alignzoo.core.errors import UserError, nearest
-from alignzoo.interfaces.component import NAME
+from alignzoo.interfaces.component import NAME, Component
 from alignzoo.interfaces.data_source import DataSource
 from alignzoo.recipe.compatibility import (
     check_adapters,
@@ -36,12 +37,13 @@ REPORTERS = ["html"]
 """Of a recipe that names none."""
 
 
-def validate(node: Node, name: str) -> tuple[Recipe, Registry]:
+def validate(node: Node, name: str, classes: Sequence[type[Component]] = ()) -> tuple[Recipe, Registry]:
     """Build a recipe and the registry that knows its plugin files.
 
     Args:
         node: The merged recipe.
         name: The name of a recipe that gives itself none.
+        classes: Classes that the recipe may name besides those of plugins.
 
     Raises:
         UserError: With every problem, in the order of the files' lines.
@@ -51,6 +53,7 @@ def validate(node: Node, name: str) -> tuple[Recipe, Registry]:
     plain.setdefault("name", name)
     problems = Problems(node)
     known = _with_plugin_files(plain.get("plugins"), problems)
+    known = known.with_classes(classes) if classes else known
     reported = [key for key in ("objective", "data", "model") if plain.get(key) is not None]
     _build_components(plain, ComponentBuilder(known, problems))
     _build_optimizer(plain, problems)

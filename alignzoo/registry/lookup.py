@@ -6,15 +6,16 @@ not name it. Plugins that fail to load are listed in error messages on unknown n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from packaging.utils import canonicalize_name
 
 from alignzoo.core.errors import Problem, UserError, nearest
 from alignzoo.registry.code import code_of_class
+from alignzoo.registry.in_memory import IN_MEMORY, offer_in_memory
 from alignzoo.registry.known_packages import PACKAGE_OF
 from alignzoo.registry.loading import (
     OFF,
@@ -25,6 +26,9 @@ from alignzoo.registry.loading import (
     no_plugins,
 )
 from alignzoo.registry.offers import Offer, Provider
+
+if TYPE_CHECKING:
+    from alignzoo.interfaces.component import Component
 
 __all__ = ["OFF", "PluginInfo", "Provider", "Registry", "get_objective", "no_plugins", "registry"]
 
@@ -40,6 +44,17 @@ class Registry:
     def __init__(self, files: Sequence[Offer] = (), base: Registry | None = None) -> None:
         self._files = list(files)
         self._base = base
+
+    @property
+    def in_memory(self) -> list[type[Component]]:
+        """The classes that `with_classes` added."""
+        return [offer.cls for offer in self._files if offer.origin.package == IN_MEMORY]
+
+    def has(self, cls: type) -> bool:
+        """Return True for a class from `find` or `known`; plugins are loaded if necessary."""
+        return any(offer.cls is cls for offer in (*self._built_in, *self._files)) or any(
+            offer.cls is cls for offer in self._installed[0]
+        )
 
     @cached_property
     def _built_in(self) -> list[Offer]:
@@ -149,16 +164,25 @@ class Registry:
         Raises:
             UserError: a file fails to load or uses the name of a built-in; the error has the file and the line.
         """
+        return self._with((str(path), offer) for path in paths for offer in load_file(path))
+
+    def with_classes(self, classes: Sequence[type[Component]]) -> Registry:
+        """Return a registry that also has classes that no plugin registers.
+
+        Raises:
+            UserError: a class is wrong, has the name of another, or its code can't be identified.
+        """
+        return self._with((cls.__qualname__, offer_in_memory(cls)) for cls in dict.fromkeys(classes))
+
+    def _with(self, offers: Iterable[tuple[str, Offer]]) -> Registry:
+        """Return a registry that also has these offers, each with its place."""
         files = list(self._files)
         taken = {(offer.kind, offer.name) for offer in (*self._built_in, *files)}
-        for path in paths:
-            for offer in load_file(path):
-                if (offer.kind, offer.name) in taken:
-                    raise UserError(
-                        f"{offer.kind} '{offer.name}' exists already", where=str(path), expected="another name"
-                    )
-                taken.add((offer.kind, offer.name))
-                files.append(offer)
+        for where, offer in offers:
+            if (offer.kind, offer.name) in taken:
+                raise UserError(f"{offer.kind} '{offer.name}' exists already", where=where, expected="another name")
+            taken.add((offer.kind, offer.name))
+            files.append(offer)
         return Registry(files, self)
 
 

@@ -103,7 +103,7 @@ def offers_of(plugin: Any, package: Package) -> list[Offer]:
             for classes in getattr(manager.hook, hook)():
                 if not isinstance(classes, list | tuple):
                     raise PluginError(f"{hook} returned {type(classes).__name__}; expected a list of classes")
-                offers += [_offer(kind, hook, base, cls, package) for cls in classes]
+                offers += [checked_offer(kind, hook, base, cls, package) for cls in classes]
     return offers
 
 
@@ -120,7 +120,7 @@ def offers_of_file(module: ModuleType, package: Package) -> list[Offer]:
     for name, function in functions:
         with plugin_errors(f"of the reward {name}"):
             cls = judge_of(name, function, module.__name__, package.name)
-            found.append(_offer("judge", hook, base, cls, package))
+            found.append(checked_offer("judge", hook, base, cls, package))
     return found
 
 
@@ -153,7 +153,7 @@ def _check_hooks(plugin: Any) -> None:
             )
 
 
-def _offer(kind: str, hook: str, base: str, cls: Any, package: Package) -> Offer:
+def checked_offer(kind: str, hook: str, base: str, cls: Any, package: Package) -> Offer:
     """Check a class and return it as an offer.
 
     The checks are of its base, name, docstring, fields and declarations.

@@ -24,8 +24,8 @@ from alignzoo.models.generation import Reply, generate_replies
 from alignzoo.models.tokenizers import decode, pretrained_tokenizer
 from alignzoo.recipe.resolved import Resolved
 from alignzoo.recipe.schema import Recipe
+from alignzoo.training.needed_runs import start_weights
 from alignzoo.training.policy import device_of, open_scorer
-from alignzoo.training.run import start_weights
 from alignzoo.training.run_folder import RunFolder
 from alignzoo.training.runs import load_finished
 
@@ -63,7 +63,9 @@ class Answered:
     reply: Reply
 
 
-def reply_to_file(run: Path, prompts: Path, settings: Drawing, screen: Screen) -> list[dict[str, Any]]:
+def reply_to_file(
+    run: Path, prompts: Path, settings: Drawing, screen: Screen, recipe: Resolved | None = None
+) -> list[dict[str, Any]]:
     """Reply to every prompt of a file, as an evaluation does with the same settings.
 
     The prompts are read as a dataset's are, and rendered and cut as in the run. Completions beside them are left out.
@@ -73,6 +75,7 @@ def reply_to_file(run: Path, prompts: Path, settings: Drawing, screen: Screen) -
         prompts: Records with a prompt: JSONL, JSON, CSV, TSV or Parquet.
         settings: How replies are drawn.
         screen: Receives progress.
+        recipe: The run's recipe; by default the one in its folder.
 
     Returns:
         For each reply, in the file's order: `id`, `prompt` as the model reads it, `reply`, `finished`, `tokens` and
@@ -84,11 +87,18 @@ def reply_to_file(run: Path, prompts: Path, settings: Drawing, screen: Screen) -
     return [
         {"id": one.row.id, "prompt": one.prompt, "reply": one.reply.text, "finished": one.reply.finished,
          "tokens": len(one.reply.tokens), "log_prob": one.reply.log_prob}
-        for one in draw(run, Files(path=str(prompts)), settings, screen)
+        for one in draw(run, Files(path=str(prompts)), settings, screen, recipe=recipe)
     ]  # fmt: skip
 
 
-def draw(run: Path, source: Files, settings: Drawing, screen: Screen, as_dialogue: bool = False) -> list[Answered]:
+def draw(
+    run: Path,
+    source: Files,
+    settings: Drawing,
+    screen: Screen,
+    as_dialogue: bool = False,
+    recipe: Resolved | None = None,
+) -> list[Answered]:
     """Draw replies to the prompts of a source, in its order.
 
     With `as_dialogue` a chat becomes a dialogue where the run's tokenizer has no chat template, as in `alignzoo chat`.
@@ -96,7 +106,7 @@ def draw(run: Path, source: Files, settings: Drawing, screen: Screen, as_dialogu
     Raises:
         UserError: As `reply_to_file`.
     """
-    folder, resolved, tokenizer = open_run(run)
+    folder, resolved, tokenizer = open_run(run, recipe)
     found, asked = _read(resolved, source, tokenizer, folder, screen, as_dialogue)
     model = load_model(folder, resolved, tokenizer, screen)
     rows = [row for row in range(len(found.trees)) for _ in range(settings.samples)]
@@ -116,13 +126,15 @@ def dialogue(turns: Sequence[tuple[str, str]]) -> str:
     return "".join(marks[role] + text for role, text in turns) + ASSISTANT
 
 
-def open_run(run: Path) -> tuple[RunFolder, Resolved, PreTrainedTokenizerBase]:
+def open_run(run: Path, recipe: Resolved | None = None) -> tuple[RunFolder, Resolved, PreTrainedTokenizerBase]:
     """Return the folder, the recipe and the tokenizer of a run whose policy can reply.
+
+    `recipe` is the run's, by default the one in its folder.
 
     Raises:
         UserError: The run is not finished, or trains a reward model.
     """
-    folder, resolved = RunFolder(run), load_finished(run)
+    folder, resolved = RunFolder(run), recipe or load_finished(run)
     if resolved.recipe.objective.head == "scalar":
         raise UserError("a reward model writes no replies", where=str(run), expected="a run of a language model")
     return folder, resolved, pretrained_tokenizer(str(folder.policy), None, resolved.recipe.model.runs_code)

@@ -21,6 +21,7 @@ from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.layout import choose_layout
 from alignzoo.scoring.scored_batch import NAMED
 from alignzoo.scoring.scorer import Scorer
+from alignzoo.training.needed_runs import reference_weights, start_weights
 from alignzoo.training.policy import (
     cached_scores,
     copy_layout,
@@ -31,7 +32,6 @@ from alignzoo.training.policy import (
 )
 from alignzoo.training.records import MeasuredModel
 from alignzoo.training.references import MAIN, needed_references
-from alignzoo.training.run import reference_weights, start_weights
 from alignzoo.training.run_folder import RunFolder
 
 

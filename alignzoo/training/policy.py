@@ -21,7 +21,7 @@ from alignzoo.data.row_reader import RowReader
 from alignzoo.data.token_store import TokenizedDataset
 from alignzoo.data.trees import Trees
 from alignzoo.interfaces.model_source import ModelSource
-from alignzoo.models.loading import load_policy, load_trained
+from alignzoo.models.loading import fit_policy, load_policy, load_trained
 from alignzoo.models.tokenizers import load_tokenizer
 from alignzoo.recipe.resolved import Resolved
 from alignzoo.reference.scores import ReferenceScores, cache_folder, score_reference
@@ -74,6 +74,7 @@ def open_policy(
     *,
     trained: Path | None = None,
     check: Callable[[PreTrainedModel], None] = lambda model: None,
+    model: PreTrainedModel | None = None,
 ) -> tuple[Scorer, Layout]:
     """Load a policy, place or shard it, and choose the fastest exact layout for `trees`.
 
@@ -85,8 +86,9 @@ def open_policy(
         ranks: The processes of the job.
         trained: The policy folder of a finished run, or None for the policy before its first step.
         check: Called with the loaded model before it is placed; raises UserError for a model that can't be used.
+        model: The policy before its first step, where it is in memory.
     """
-    scorer = open_scorer(resolved, tokenizer, start, ranks, trained=trained, check=check)
+    scorer = open_scorer(resolved, tokenizer, start, ranks, trained=trained, check=check, model=model)
     return scorer, choose_layout(scorer, trees, resolved.recipe.train.layout)
 
 
@@ -99,6 +101,7 @@ def open_scorer(
     trained: Path | None = None,
     check: Callable[[PreTrainedModel], None] = lambda model: None,
     like: Scorer | None = None,
+    model: PreTrainedModel | None = None,
 ) -> Scorer:
     """Load a policy and place or shard it, as `open_policy` does.
 
@@ -108,7 +111,10 @@ def open_scorer(
     source = (recipe.model, tokenizer, recipe.seed, start)
     head = recipe.objective.policy_head
     outputs = recipe.objective.outputs
-    model = load_trained(*source, trained, head, outputs) if trained else load_policy(*source, head, outputs)
+    if model is not None:
+        model = fit_policy(model, *source[:-1], head, outputs)
+    else:
+        model = load_trained(*source, trained, head, outputs) if trained else load_policy(*source, head, outputs)
     check(model)
     if recipe.objective.language_head:
         language_head(model)

@@ -159,3 +159,12 @@ def read_lines(path: Path, schema: type[BaseModel] | None = None, nan: bool = Fa
         return list(read_json_lines(path, schema, nan))
     except MissingFile:
         return []
+
+
+def as_table(rows: list[dict[str, Any]]) -> Any:
+    """Return records as a pandas DataFrame, or as they are where pandas is not installed."""
+    try:
+        import pandas
+    except ImportError:
+        return rows
+    return pandas.DataFrame.from_records(rows)

@@ -21,8 +21,9 @@ from alignzoo.rollouts.prompts import Prompts
 from alignzoo.scoring.exactness import SpotCheck, no_oracle
 from alignzoo.scoring.forest import lay_out, sequences
 from alignzoo.scoring.microbatches import plan_micro_batches
+from alignzoo.training.needed_runs import folder_of, reference_weights, start_weights
 from alignzoo.training.policy import cached_scores, device_of, open_data, open_policy, open_reference
-from alignzoo.training.run import folder_of, reference_weights, run_resolved, start_weights
+from alignzoo.training.run import run_resolved
 from alignzoo.training.run_folder import RunFolder
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +17,31 @@ from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.core.errors import UserError
 from alignzoo.core.files import remove
 from alignzoo.core.memory import reset_peak_memory, tune_malloc
-from alignzoo.core.paths import runs_root
 from alignzoo.core.redaction import holds_secret
 from alignzoo.data.shown_rows import first_rows
 from alignzoo.data.token_store import TokenizedDataset
 from alignzoo.models.compile import compiled_layers, disable_tf32
 from alignzoo.models.fingerprint import weights_fingerprint
 from alignzoo.models.loading import use_gradient_checkpointing
-from alignzoo.recipe.load import load_recipe
-from alignzoo.recipe.needs import judges_of, runs_named
-from alignzoo.recipe.resolved import REFERENCE, START, Resolved
+from alignzoo.recipe.resolved import Resolved
 from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training import checkpoint
 from alignzoo.training.adapt import adapt, export_policy
 from alignzoo.training.announce import announce, ties_line
-from alignzoo.training.critic import critic_adapter_run, critic_run, open_critic
-from alignzoo.training.export import full_weights_policy
+from alignzoo.training.critic import open_critic
 from alignzoo.training.extension import inherit_day, set_back
 from alignzoo.training.job import Job
 from alignzoo.training.loop import Training, watch_steps
 from alignzoo.training.master_weights import memory_words
 from alignzoo.training.memory_model import ModelSize, count_weights, static_parts
+from alignzoo.training.needed_runs import critic_weights, folder_of, open_judges, reference_weights, start_weights
 from alignzoo.training.number_types import static_words
 from alignzoo.training.online import Online
 from alignzoo.training.optimizers import check_parted, make_optimizer
 from alignzoo.training.policy import device_of, open_data, open_policy
 from alignzoo.training.preflight import check_enough_rows, check_positions, no_router_loss, preflight
+from alignzoo.training.records import Line, as_table, read_lines
 from alignzoo.training.references import MAIN, References, check_vocabularies, live_reference, score_references
 from alignzoo.training.replies import greedy_replies, judge_again, judge_replies
 from alignzoo.training.reporting import Reporting
@@ -62,58 +60,27 @@ class RunResult:
     """A finished run: its folder, and `summary.json` as a dictionary."""
 
     folder: Path
-    summary: dict[str, Any]
+    summary: dict[str, Any] = field(repr=False)
+    resolved: Resolved | None = field(default=None, repr=False, compare=False)
+    """Its recipe, where it was run from Python: with the classes that were in memory."""
 
     @property
     def policy(self) -> Path:
         """The trained policy and its tokenizer, for `AutoModelForCausalLM.from_pretrained`."""
         return self.folder / "policy"
 
-
-def run(
-    recipe: str | Path,
-    overrides: Mapping[str, Any] | Sequence[str] = (),
-    overlays: Sequence[str | Path] = (),
-    *,
-    fresh: bool = False,
-    quiet: bool = True,
-    resume_from: str | Path | None = None,
-) -> RunResult:
-    """Run a recipe, after the runs that it needs.
-
-    A finished run is returned, and a stopped one continues.
-
-    Args:
-        recipe: The recipe file.
-        overrides: `{"objective.beta": 0.2}` or `["objective.beta=0.2"]`.
-        overlays: Recipe files merged over it, in order.
-        fresh: Remove what a run left before, and start again.
-        quiet: Print no progress.
-        resume_from: A checkpoint of this recipe, or of one that differs in its length alone, to go on from.
-
-    Raises:
-        UserError: The recipe, the data or the model has a mistake.
-        RunFailed: The run could not continue.
-    """
-    resolved, given = load_recipe(recipe, overrides, overlays), Path(resume_from) if resume_from else None
-    return run_resolved(resolved, fresh=fresh, screen=Screen(quiet), resume_from=given)
-
-
-def folder_of(resolved: Resolved) -> RunFolder:
-    """Return the run folder of a recipe, named by the recipe and its fingerprint.
-
-    The same recipe, data and start always have the same folder. A finished run that was opened as one stays where it
-    is.
-    """
-    if resolved.folder is not None:
-        return RunFolder(resolved.folder)
-    return RunFolder(runs_root() / f"{resolved.recipe.name}-{resolved.fingerprint[:8]}")
+    @property
+    def metrics(self) -> Any:
+        """The lines of metrics.jsonl: a DataFrame, or a list of dictionaries without pandas."""
+        return as_table(read_lines(RunFolder(self.folder).metrics, Line))
 
 
 def run_resolved(
     resolved: Resolved, *, fresh: bool = False, wait: bool = False, screen: Screen, resume_from: Path | None = None
 ) -> RunResult:
-    """Run a resolved recipe, as `run` does.
+    """Run a resolved recipe, after the runs that it needs.
+
+    A finished run is returned, and a stopped one continues. `resume_from` is a checkpoint to go on from.
 
     Every process of a job calls it; all return the result or raise the same error. With `wait`, a run that another
     job is working on is waited for, as the runs that this one needs always are.
@@ -161,58 +128,6 @@ def _finish_late(resolved: Resolved, folder: RunFolder, summary: dict[str, Any],
     summary = judge_again(resolved, folder, summary, reporting, screen)
     folder.report_late(reporting.finish, screen.info)
     return summary
-
-
-def start_weights(resolved: Resolved, screen: Screen) -> Path | None:
-    """Return the policy folder, with full weights, of the run that a recipe starts from.
-
-    It is None if there is no such run.
-
-    Raises:
-        UserError: The run was removed.
-    """
-    run = _needed(resolved, START)
-    return full_weights_policy(folder_of(run), screen) if run else None
-
-
-def reference_weights(resolved: Resolved, screen: Screen) -> dict[str, Path]:
-    """Return the policy folder, with full weights, of every named reference that is a run."""
-    runs = {name: _needed(resolved, REFERENCE.format(name)) for name in resolved.recipe.references}
-    return {name: full_weights_policy(folder_of(run), screen) for name, run in runs.items() if run}
-
-
-def _needed(resolved: Resolved, key: str) -> Resolved | None:
-    """Return the run at a key. Raises UserError if it was removed, or is not finished."""
-    named, need = runs_named(resolved.recipe).get(key), resolved.needs.get(key)
-    if named and need is None:
-        raise UserError(
-            f"{key}: the run was removed, and its weights are needed", where=named,
-            hint="run its recipe again; it comes back under the same name",
-        )  # fmt: skip
-    if need is not None and folder_of(need).summary() is None:
-        raise UserError(f"{key}: the run of {need.recipe.name} is not finished", where=named or "",
-                        hint=f"alignzoo run {need.path} makes it")  # fmt: skip
-    return need
-
-
-def critic_weights(resolved: Resolved, screen: Screen) -> Path | None:
-    """Return the folder of weights that the critic starts from, if they are a run's.
-
-    It is that of an adapter where the policy has one, else that of full weights.
-    """
-    if resolved.recipe.model.lora is not None:
-        run = critic_adapter_run(resolved)
-        return folder_of(run).policy if run else None
-    run = critic_run(resolved)
-    return full_weights_policy(folder_of(run), screen) if run else None
-
-
-def open_judges(resolved: Resolved, screen: Screen, below: str = "") -> None:
-    """Give the judges of a recipe, or of a section of it, the finished runs that they need."""
-    for at, judge in judges_of(resolved.recipe).items():
-        for field in judge.needs_runs if at.startswith(below) else ():
-            if (run := _needed(resolved, f"{at}.{field}")) is not None:
-                judge.open_run(full_weights_policy(folder_of(run), screen))
 
 
 def _train(job: Job) -> dict[str, Any]:

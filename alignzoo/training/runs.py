@@ -17,8 +17,9 @@ from alignzoo.core.paths import runs_root
 from alignzoo.recipe.find import find_recipe
 from alignzoo.recipe.load import load_recipe
 from alignzoo.recipe.resolved import Resolved
+from alignzoo.training.needed_runs import folder_of
 from alignzoo.training.records import Line, read_lines
-from alignzoo.training.run import clear, folder_of
+from alignzoo.training.run import clear
 from alignzoo.training.run_folder import RunFolder
 
 RECIPE = "recipe.yaml"

@@ -19,10 +19,10 @@ from alignzoo.models.loading import use_gradient_checkpointing
 from alignzoo.recipe.resolved import START, Resolved
 from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.scored_batch import TokenScores
+from alignzoo.training.needed_runs import folder_of, start_weights
 from alignzoo.training.optimizers import make_optimizer
 from alignzoo.training.policy import cached_scores, device_of, open_policy
 from alignzoo.training.references import CACHED
-from alignzoo.training.run import folder_of, start_weights
 from alignzoo.training.schedule import rows_of_step, total_steps
 from alignzoo.training.step import Engine
 

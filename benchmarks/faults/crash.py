@@ -140,7 +140,7 @@ class Phases:
         """In the child."""
         from alignzoo.rollouts import source
         from alignzoo.rollouts.attempts import Attempts
-        from alignzoo.training import checkpoint, loop, policy
+        from alignzoo.training import checkpoint, evaluations, policy
         from alignzoo.training import run as run_module
         from alignzoo.training.run_folder import RunFolder
         from alignzoo.training.step import Engine
@@ -148,7 +148,7 @@ class Phases:
         for owner, name, phase in (
             (run_module, "_tokenize", "tokenization"), (policy, "load_policy", "model and layout"),
             (policy, "choose_layout", "model and layout"), (policy, "score_reference", "reference pass"),
-            (run_module, "greedy_replies", "samples"), (loop, "evaluate", "evaluation"),
+            (run_module, "greedy_replies", "samples"), (evaluations, "evaluate", "evaluation"),
             (Attempts, "_draw", "drawing"), (Attempts, "_judge", "judging"), (source, "score_rows", "scoring draws"),
             (source, "divergence", "scoring draws"), (Engine, "step", "step"),
             (checkpoint, "save", "checkpoint"), (run_module, "export_policy", "export"),

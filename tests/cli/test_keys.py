@@ -23,6 +23,21 @@ def test_a_key_has_its_type_bounds_default_and_description():
     }  # fmt: skip
 
 
+def test_a_key_of_files_alone_is_explained_too():
+    (entry,) = explain("extends")
+    assert "merged on top of" in entry["description"]
+    printed = CliRunner().invoke(alignzoo, ["list", "extends"])
+    assert (printed.exit_code, "string | array" in printed.output) == (0, True)
+    with pytest.raises(UserError, match="did you mean 'extends'"):
+        explain("extend.x")
+
+
+def test_every_top_level_key_is_explained_by_the_command():
+    for name in (*Recipe.model_fields, "extends"):
+        printed = CliRunner().invoke(alignzoo, ["list", name])
+        assert (printed.exit_code, printed.output.strip() != "") == (0, True), name
+
+
 def test_a_section_has_its_keys_and_a_choice_those_of_each_option():
     (train,) = explain("train")
     assert [one["name"] for one in train["keys"]] == list(TrainConfig.model_fields)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from alignzoo.api.runs import run
 from alignzoo.cli.validate import check
 from alignzoo.core.errors import UserError
 from alignzoo.models import adapters
-from alignzoo.training.run import run
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from alignzoo.models.generation import generate_replies
 from alignzoo.recipe.load import load_recipe
 from alignzoo.registry.lookup import registry
 from alignzoo.scoring.scorer import Scorer
-from alignzoo.training.run import folder_of
+from alignzoo.training.needed_runs import folder_of
 
 pytestmark = pytest.mark.slow
 

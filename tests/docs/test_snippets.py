@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -69,7 +70,9 @@ def write_python(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_snippets(page, every_plugin, monkeypatch):
     write_python(page)
-    monkeypatch.setattr(package, "run", checked_run, raising=False)
+    calls = {"run": checked_run, "score": no_rows, "generate": no_rows, "compare": checked_comparison}
+    for name, call in calls.items():
+        monkeypatch.setattr(package, name, call, raising=False)
     for _, text in blocks(page, "python"):
         exec(compile(text, str(page), "exec"), {"__name__": "snippet"})
     for before, text in blocks(page, "yaml"):
@@ -81,11 +84,28 @@ def test_snippets(page, every_plugin, monkeypatch):
 
 def checked_run(*arguments, **options) -> RunResult:
     """In place of `alignzoo.run`: the same signature and the same recipe, without training."""
-    from alignzoo.training.run import run
+    from alignzoo.api.resolve import resolve
+    from alignzoo.api.runs import run
 
     asked = inspect.signature(run).bind(*arguments, **options).arguments
-    load_recipe(asked["recipe"], asked.get("overrides", ()), asked.get("overlays", ()))
+    resolve(**{name: value for name, value in asked.items() if name not in ("fresh", "quiet")})
     return RunResult(Path("runs/snippet"), {"eval": {"preference_accuracy": 0.5}})
+
+
+def no_rows(result: RunResult, *arguments, **options) -> list[dict]:
+    """In place of `alignzoo.score` and `alignzoo.generate`, of a run that was not made."""
+    assert isinstance(result, RunResult)
+    return []
+
+
+def checked_comparison(recipes: list, **options):
+    """In place of `alignzoo.compare`: the plan, without training."""
+    from alignzoo.api.comparisons import ComparisonResult
+    from alignzoo.compare.plan import make_plan
+    from alignzoo.compare.spec import Comparison
+
+    make_plan(Comparison(recipes=tuple(recipes), **options))
+    return SimpleNamespace(**dict.fromkeys(["folder", *ComparisonResult.__dict__.keys() & {"rows", "table"}]))
 
 
 def check_yaml(text: str, plugins: Path, name: str) -> None:

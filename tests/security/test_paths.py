@@ -12,7 +12,7 @@ from alignzoo.cli.app import alignzoo as cli
 from alignzoo.compare.spec import Comparison
 from alignzoo.core.errors import UserError
 from alignzoo.recipe.load import load_recipe
-from alignzoo.training.run import folder_of
+from alignzoo.training.needed_runs import folder_of
 from alignzoo.training.run_folder import RunFolder
 
 NAMES = [

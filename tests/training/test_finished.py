@@ -16,7 +16,7 @@ from alignzoo.core.console import Screen
 from alignzoo.core.errors import UserError
 from alignzoo.recipe.load import load_recipe
 from alignzoo.recipe.resolved import START
-from alignzoo.training.run import folder_of
+from alignzoo.training.needed_runs import folder_of
 from alignzoo.training.runs import load_finished, load_recipe_or_run, remove_run
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ from alignzoo.cli import alignzoo
 from alignzoo.core.errors import UserError
 from alignzoo.core.paths import runs_root
 from alignzoo.recipe.load import load_recipe
-from alignzoo.training.run import folder_of
+from alignzoo.training.needed_runs import folder_of
 from alignzoo.training.run_diff import diff_runs
 from alignzoo.training.run_folder import RunFolder
 from alignzoo.training.runs import describe_run, find_run, needed_by, remove_run, run_folders

@@ -74,6 +74,19 @@ def closest_reading(record: Mapping[str, Any], known: Sequence[str] = ()) -> str
         record: The columns that have no part yet.
         known: Parts that the record already has.
     """
+    shape, columns, missing = closest(record, known)
+    if not shape:
+        return ""
+    if missing:
+        return f"closest reading: {shape}, without {', '.join(missing)}"
+    return f"closest reading: {shape}; under data, write {_format(columns, record)}"
+
+
+def closest(record: Mapping[str, Any], known: Sequence[str] = ()) -> tuple[str, dict[str, tuple[str, ...]], list[str]]:
+    """Return the shape that most of the columns fit, its columns, and its missing parts.
+
+    The shape is "" where no column fits any. The arguments are those of `closest_reading`.
+    """
     record = dict(islice(record.items(), READ))
     readings = {shape: _reading(parts, record, known) for shape, parts in SHAPES.items()}
     gain = {shape: len(found) for shape, found in readings.items()}
@@ -89,8 +102,8 @@ def closest_reading(record: Mapping[str, Any], known: Sequence[str] = ()) -> str
     if fits:
         shape = max(fits, key=covered.__getitem__)
         if covered[shape] >= covered[partly]:
-            return f"closest reading: {shape}; under data, write {_format(readings[shape], record)}"
-    return f"closest reading: {partly}, without {', '.join(missing[partly])}" if gain[partly] else ""
+            return shape, readings[shape], []
+    return (partly, readings[partly], missing[partly]) if gain[partly] else ("", {}, [])
 
 
 def missing_part(parts: Parts, part: str, what: str = "", expected: str = "") -> UserError:
@@ -127,11 +140,17 @@ def _line_for(parts: Parts, part: str) -> str:
 
 
 def _format(columns: Mapping[str, Sequence[str]], record: Mapping[str, Any]) -> str:
+    named = renamed(columns, record).items()
+    lines = (f"{part}: {own if isinstance(own, str) else '[' + ', '.join(own) + ']'}" for part, own in named)
+    return f"format: {{name: records, {', '.join(lines)}}}"
+
+
+def renamed(columns: Mapping[str, Sequence[str]], record: Mapping[str, Any]) -> dict[str, str | list[str]]:
+    """Return the fields of the format `records` for columns of other than the usual names."""
     named = {part: own for part, own in columns.items() if tuple(own) != (part,)}
     if "prompt" in named and record.get("system"):  # a system message makes a chat of it
         named = {"instruction": named.pop("prompt"), **named}
-    lines = (f"{part}: {own[0] if len(own) == 1 else '[' + ', '.join(own) + ']'}" for part, own in named.items())
-    return f"format: {{name: records, {', '.join(lines)}}}"
+    return {part: own[0] if len(own) == 1 else list(own) for part, own in named.items()}
 
 
 def _reading(parts: Sequence[str], record: Mapping[str, Any], known: Sequence[str]) -> dict[str, tuple[str, ...]]:

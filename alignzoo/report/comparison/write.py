@@ -16,6 +16,7 @@ from alignzoo.compare.grid import ComparedRow, Point
 from alignzoo.compare.results import RunRecord, read_results
 from alignzoo.compare.statistics import Interval, distinguishable
 from alignzoo.compare.table import Cell, Table, build
+from alignzoo.core.errors import RunFailed, first_line
 from alignzoo.core.files import make_folder, translate_os_errors, write_json, write_page
 from alignzoo.report.comparison.caption import caption
 from alignzoo.report.comparison.markdown import markdown
@@ -52,6 +53,17 @@ def write_all(folder: Path, table: Table | None = None) -> Table:
         plot.save(folder)
     write_page(folder / "report.html", page(table, drawn))
     return table
+
+
+def draw_finished(folder: Path) -> Table:
+    """Draw the table of a comparison. Raises RunFailed, with what is kept, when that fails."""
+    kept = "every run is measured, and the same command draws the table"
+    try:
+        return write_all(folder)
+    except RunFailed as error:
+        raise error.more(kept) from error
+    except Exception as error:
+        raise RunFailed(f"the table could not be drawn: {type(error).__name__}: {first_line(error)}; {kept}") from error
 
 
 def as_csv(table: Table) -> str:

@@ -15,7 +15,8 @@ from alignzoo.core.errors import UserError
 from alignzoo.recipe.load import load_recipe
 from alignzoo.training import checkpoint
 from alignzoo.training.extension import check_resumable, extend, obstacle, of_other_length
-from alignzoo.training.run import folder_of, run_resolved
+from alignzoo.training.needed_runs import folder_of
+from alignzoo.training.run import run_resolved
 from alignzoo.training.step import Engine
 
 pytestmark = pytest.mark.usefixtures("no_fork")

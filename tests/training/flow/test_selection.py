@@ -17,7 +17,7 @@ from alignzoo.core.errors import RunFailed, UserError
 from alignzoo.evaluation.figures import for_testing
 from alignzoo.recipe.load import load_recipe
 from alignzoo.recipe.schema import TrainConfig
-from alignzoo.training.run import folder_of
+from alignzoo.training.needed_runs import folder_of
 from alignzoo.training.selection import Selection
 from alignzoo.training.step import Engine
 

@@ -16,7 +16,8 @@ from alignzoo.core.console import Screen
 from alignzoo.core.errors import UserError
 from alignzoo.recipe.load import load_recipe
 from alignzoo.reference import scores
-from alignzoo.training.run import folder_of, run_resolved
+from alignzoo.training.needed_runs import folder_of
+from alignzoo.training.run import run_resolved
 
 pytestmark = pytest.mark.usefixtures("no_fork")
 ME = f"process {os.getpid()} on {platform.node()}"

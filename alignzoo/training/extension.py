@@ -72,8 +72,13 @@ def inherit_day(resolved: Resolved, folder: RunFolder) -> None:
     Chat templates may write it into prompts.
     """
     others = [] if not folder.writes or (folder.path / FIRST_DAY).exists() else of_other_length(resolved, folder)
+    others = [path for path in others if checkpoint.has_optimizer(path)]
     if others and not obstacle(resolved, others):
-        write_text(folder.path / FIRST_DAY, f"{run_of(others[0]).first_day().isoformat()}\n")
+        _take_day(others[0], folder)
+
+
+def _take_day(path: Path, folder: RunFolder) -> None:
+    write_text(folder.path / FIRST_DAY, f"{run_of(path).first_day().isoformat()}\n")
 
 
 def extend(resolved: Resolved, folder: RunFolder, steps: int, screen: Screen) -> None:
@@ -88,6 +93,8 @@ def extend(resolved: Resolved, folder: RunFolder, steps: int, screen: Screen) ->
         screen.info(f"{name} has the first {others[0].name[5:].lstrip('0')} steps, and is not extended: {why}")
         return
     for path in filter(checkpoint.has_optimizer, others):
+        if run_of(path).first_day() != folder.first_day():  # its prompts may have another date
+            continue
         with suppress(BadFile, FileNotFoundError):  # or removed by the process that trains it
             adopt(path, resolved, folder)
             screen.info(f"extending {run_of(path).path.name}, the same run of another length")
@@ -170,6 +177,7 @@ def set_back(resolved: Resolved, folder: RunFolder, given: Path) -> None:
     here = path.resolve().parent == folder.checkpoints.resolve()
     if not here:
         adopt(path, resolved, folder)
+        _take_day(path, folder)
     with suppress(FileNotFoundError):
         remove(folder.path / "summary.json")
     for other in checkpoint.by_step(folder.checkpoints):

@@ -168,6 +168,11 @@ def test_a_longer_run_has_the_first_day_of_the_shorter(tmp_path):
     long = tiny(tmp_path, "train.max_steps=3").folder
     assert (long / "started.txt").read_text() == "2026-01-02\n"
     assert folder_of(load_recipe(tmp_path / "tiny.yaml", ["train.max_steps=3"])).first_day() == date(2026, 1, 2)
+    other = load_recipe(tmp_path / "tiny.yaml", ["train.max_steps=4"])
+    folder_of(other).path.mkdir()
+    (folder_of(other).path / "started.txt").write_text("2026-01-03\n")  # it had begun, on another day
+    extend(other, folder_of(other), 4, Screen(quiet=True))
+    assert not folder_of(other).checkpoints.exists()
 
 
 @pytest.mark.slow

@@ -140,7 +140,10 @@ class _Sources:
             raise self._unidentified(name, value)
 
     def _add_value(self, value: Any, name: str) -> None:
-        """Add an object of a library by its text, where that is all of it: no address, and no array or model."""
+        """Add an object of a library by its text.
+
+        That is all of it where it has no address, and the object is no array or model.
+        """
         text = repr(value)
         if " at 0x" in text or any(hasattr(value, key) for key in ("shape", "state_dict", "save_pretrained")):
             raise self._unidentified(name, value)
@@ -236,7 +239,10 @@ class _Sources:
 
 
 def _is_own(name: str, value: Any) -> bool:
-    """Return True for what the body of a class has defined, not pydantic, `dataclasses` or Python."""
+    """Return True for what the body of a class has defined.
+
+    The rest is of pydantic, `dataclasses` or Python.
+    """
     if name.startswith("__"):
         function = _function_in(value)
         return function is not None and inspect.unwrap(function).__code__.co_filename != "<string>"  # of generated ones
@@ -244,7 +250,10 @@ def _is_own(name: str, value: Any) -> bool:
 
 
 def _is_named(value: Any) -> bool:
-    """Return True if module and name lead to a function or class, so that its file says all that it does."""
+    """Return True if module and name lead to a function or class.
+
+    Its file then says all that it does.
+    """
     found: Any = sys.modules.get(_module_of(value))
     for part in value.__qualname__.split("."):
         found = getattr(found, part, None)

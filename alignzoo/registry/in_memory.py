@@ -17,9 +17,12 @@ import sys
 import sysconfig
 import textwrap
 from collections.abc import Iterator, Mapping
+from enum import Enum
 from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
+
+from pydantic.fields import ModelPrivateAttr
 
 from alignzoo.core.digests import digest
 from alignzoo.core.door import read_bytes
@@ -32,7 +35,6 @@ IN_MEMORY = "(in memory)"
 """The package of these classes."""
 LOADS = ("LOAD_GLOBAL", "LOAD_NAME")
 """Instructions that read a name of the module."""
-COLLECTIONS = (list, tuple, set, frozenset, dict)
 SCALARS = (bool, int, float, complex, str, bytes, type(None), type(...), range)
 PLACES = ("stdlib", "platstdlib", "purelib", "platlib")
 LIBRARIES = [Path(path).resolve() for path in (*map(sysconfig.get_path, PLACES), site.getusersitepackages()) if path]
@@ -81,16 +83,18 @@ class _Sources:
     def __init__(self, label: str) -> None:
         self.label = label
         self.texts: list[str] = []
-        self._seen: set[int] = set()
+        self._seen: dict[int, tuple[int, Any]] = {}
 
     def add(self, value: Any, name: str = "") -> None:
         """Add a value and what it uses. `name` is what the code calls it."""
-        if id(value) in self._seen:
-            return
         if isinstance(value, SCALARS):
             self.texts.append(f"{name} = {value!r}")
             return
-        self._seen.add(id(value))
+        if id(value) in self._seen:
+            if callable(value):
+                self.texts.append(f"{name} = {self._seen[id(value)][0]}")
+            return
+        self._seen[id(value)] = len(self._seen), value
         if isinstance(value, list | tuple | set | frozenset):
             self.texts.append(f"{name}: {type(value).__name__} of {len(value)}")
             for item in sorted(value, key=repr) if isinstance(value, set | frozenset) else value:
@@ -104,28 +108,44 @@ class _Sources:
         elif isinstance(value, functools.partial):
             for part in (value.func, value.args, value.keywords):
                 self.add(part, name)
-        elif isinstance(value, MethodType | classmethod | staticmethod):
+        elif isinstance(value, MethodType):
+            self.add(value.__self__, name)
+            self.add(value.__func__, name)
+        elif isinstance(value, classmethod | staticmethod):
             self.add(value.__func__, name)
         elif isinstance(value, property | functools.cached_property):
             accessors = ("fget", "fset", "fdel", "func")
             for accessor in (getattr(value, key, None) for key in accessors):
                 if accessor is not None:
                     self.add(accessor, name)
+        elif isinstance(value, Enum):
+            self.texts.append(f"{name} = {value.name}")
+            self.add(type(value), name)
         elif isinstance(value, FunctionType):
             self._add_function(value)
         elif isinstance(value, type):
             self._add_class(value)
+        elif isinstance(value, ModelPrivateAttr):
+            self.add(value.default_factory or value.default, name)
+        elif isinstance(wrapped := getattr(value, "__wrapped__", None), FunctionType):  # of functools.lru_cache
+            self.texts.append(f"{name}: {type(value).__qualname__}")
+            self.add(wrapped, name)
         elif isinstance(value, BuiltinFunctionType) or _is_installed(_module_of(value)):
             self.texts.append(f"{name}: {_module_of(value)} {getattr(value, '__qualname__', type(value).__qualname__)}")
-            if not isinstance(value, BuiltinFunctionType) and not callable(value):
+            if not isinstance(value, BuiltinFunctionType):
                 self._add_value(value, name)
+            elif not isinstance(value.__self__, ModuleType | None):  # a method of a value, such as {...}.get
+                self.add(value.__self__, name)
         else:
             raise self._unidentified(name, value)
 
     def _add_value(self, value: Any, name: str) -> None:
-        """Add an object of a library by its text, where that has no address."""
+        """Add an object of a library by its text.
+
+        That is all of it where it has no address, and the object is no array or model.
+        """
         text = repr(value)
-        if " at 0x" in text or hasattr(value, "shape"):  # the text of a large array is not all of it
+        if " at 0x" in text or any(hasattr(value, key) for key in ("shape", "state_dict", "save_pretrained")):
             raise self._unidentified(name, value)
         self.texts.append(text)
 
@@ -135,9 +155,15 @@ class _Sources:
             self.texts.append(_code_of_module(module.__name__))
 
     def _add_function(self, function: FunctionType) -> None:
-        if _has_files(function.__module__):
-            self.texts.append(f"{function.__module__} {function.__qualname__}")
-            self._add_files(function.__module__)
+        named = _is_named(function)
+        module = function.__module__ if named else str(function.__globals__.get("__name__"))  # a wrapper has another's
+        if _has_files(module):
+            self.texts.append(f"{module} {function.__qualname__}")
+            self._add_files(module)
+            if not named and _is_installed(module) and hasattr(function, "__wrapped__"):
+                self.add(function.__wrapped__)  # a library's decorator, such as torch.no_grad()
+            elif not named:
+                self._add_captured(function)
             return
         self.texts.append(self._source_of_function(function))
         self._add_used(function)
@@ -149,6 +175,10 @@ class _Sources:
                 self.add(function.__globals__[name], name)
             elif not hasattr(builtins, name):
                 self.texts.append(f"{name} is undefined")
+        self._add_captured(function)
+
+    def _add_captured(self, function: FunctionType) -> None:
+        """Add what a function has of the call that made it."""
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
             try:
                 self.add(cell.cell_contents, name)
@@ -162,16 +192,19 @@ class _Sources:
         self.texts.append(f"class {module if _has_files(module) else ''} {cls.__qualname__}")
         if _has_files(module):
             self._add_files(module)
-            return
-        functions = [one for value in vars(cls).values() if (one := _function_in(value)) and one.__module__ == module]
+            if _is_installed(module) or _is_named(cls):
+                return
+        members = {name: one.value for name, one in cls.__members__.items()} if issubclass(cls, Enum) else {}
+        own = {name: value for name, value in vars(cls).items() if _is_own(name, value)}
+        if members:  # beside these an Enum has tables of its own
+            own = {name: value for name, value in own.items() if _function_in(value)} | members
+        functions = [one for value in own.values() if (one := _function_in(value)) and one.__module__ == module]
         self.texts.append(self._source_of_class(cls, functions))
-        for function in functions:
-            self._add_used(function)
         for name in vars(cls).get("__annotations__", {}):
             self.texts.append(f"{name}: {getattr(cls, 'model_fields', {}).get(name)!r}")
-        for name, value in vars(cls).items():  # of class variables the source has the expressions alone
-            if not name.startswith("_") and name != "model_config" and isinstance(value, (*SCALARS, *COLLECTIONS)):
-                self.add(value, name)
+        # Of what the body computed, the source has the expressions alone.
+        for name, value in (own | vars(cls).get("__private_attributes__", {})).items():
+            self.add(value, name)
         for base in cls.__bases__:
             self.add(base)
 
@@ -193,7 +226,7 @@ class _Sources:
 
     def _source_of_function(self, function: FunctionType) -> str:
         try:
-            return textwrap.dedent(inspect.getsource(function))
+            return textwrap.dedent(inspect.getsource(function.__code__))  # that of a wrapper, not of what it wraps
         except (OSError, TypeError):
             raise self._unidentified(function.__qualname__, function, "its source is not there") from None
 
@@ -203,6 +236,28 @@ class _Sources:
             f"the code of {self.label} can't be identified: {what}", where=self.label,
             hint="put the class into a .py file, and name the file under `plugins` in the recipe",
         )  # fmt: skip
+
+
+def _is_own(name: str, value: Any) -> bool:
+    """Return True for what the body of a class has defined.
+
+    The rest is of pydantic, `dataclasses` or Python.
+    """
+    if name.startswith("__"):
+        function = _function_in(value)
+        return function is not None and inspect.unwrap(function).__code__.co_filename != "<string>"  # of generated ones
+    return name not in ("_abc_impl", "model_config")
+
+
+def _is_named(value: Any) -> bool:
+    """Return True if module and name lead to a function or class.
+
+    Its file then says all that it does.
+    """
+    found: Any = sys.modules.get(_module_of(value))
+    for part in value.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is value
 
 
 def _function_in(value: Any) -> FunctionType | None:

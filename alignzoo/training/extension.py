@@ -24,7 +24,7 @@ from alignzoo.core.files import remove, write_text
 from alignzoo.recipe.resolved import Resolved
 from alignzoo.training import checkpoint
 from alignzoo.training.evaluations import is_due
-from alignzoo.training.records import CheckpointManifest, Line, read_lines
+from alignzoo.training.records import HELD_OUT, CheckpointManifest, Line, read_lines
 from alignzoo.training.run_folder import FIRST_DAY, RunFolder
 from alignzoo.training.selection import Selection
 
@@ -45,8 +45,13 @@ def obstacle(resolved: Resolved, checkpoints: Iterable[Path]) -> str:
     recipe = resolved.recipe
     if recipe.rollout is not None:
         return "a run with rollout is not extended"
-    if (schedule := recipe.train.schedule.name) != "constant":
-        return f"its learning rate depends on the last step (train.schedule: {schedule}); only a constant one does not"
+    schedule = recipe.train.schedule
+    ratio = f", warmup_ratio: {schedule.warmup_ratio:g}" if schedule.warmup_ratio else ""
+    if schedule.name != "constant" or ratio:
+        return (
+            f"its learning rate depends on the last step (train.schedule: {schedule.name}{ratio}); only a constant one "
+            "without warmup_ratio does not"
+        )
     return "" if any(map(checkpoint.has_optimizer, checkpoints)) else NO_STATE
 
 
@@ -67,8 +72,13 @@ def inherit_day(resolved: Resolved, folder: RunFolder) -> None:
     Chat templates may write it into prompts.
     """
     others = [] if not folder.writes or (folder.path / FIRST_DAY).exists() else of_other_length(resolved, folder)
+    others = [path for path in others if checkpoint.has_optimizer(path)]
     if others and not obstacle(resolved, others):
-        write_text(folder.path / FIRST_DAY, f"{run_of(others[0]).first_day().isoformat()}\n")
+        _take_day(others[0], folder)
+
+
+def _take_day(path: Path, folder: RunFolder) -> None:
+    write_text(folder.path / FIRST_DAY, f"{run_of(path).first_day().isoformat()}\n")
 
 
 def extend(resolved: Resolved, folder: RunFolder, steps: int, screen: Screen) -> None:
@@ -83,37 +93,40 @@ def extend(resolved: Resolved, folder: RunFolder, steps: int, screen: Screen) ->
         screen.info(f"{name} has the first {others[0].name[5:].lstrip('0')} steps, and is not extended: {why}")
         return
     for path in filter(checkpoint.has_optimizer, others):
+        if run_of(path).first_day() != folder.first_day():  # its prompts may have another date
+            continue
         with suppress(BadFile, FileNotFoundError):  # or removed by the process that trains it
-            adopt(path, resolved, folder, steps)
+            adopt(path, resolved, folder)
             screen.info(f"extending {run_of(path).path.name}, the same run of another length")
             return
 
 
-def adopt(path: Path, resolved: Resolved, folder: RunFolder, steps: int | None = None) -> None:
+def adopt(path: Path, resolved: Resolved, folder: RunFolder) -> None:
     """Copy a checkpoint, and the best one so far, into the folder of another run.
 
-    An evaluation that was only due at the end of the other run is left out.
+    An evaluation that was only due at the end of the other run is left out. Where it is due in this one, it is made
+    again.
 
     Raises:
-        BadFile: One of them is damaged.
+        BadFile: One of them is damaged, or gone.
     """
-    train, every = resolved.recipe.train, resolved.recipe.eval.every
-    end = int(path.name[5:])
-    selection = Selection(train)
+    every, end = resolved.recipe.eval.every, int(path.name[5:])
+    selection = Selection(resolved.recipe.train)
     lines = read_lines(path / "metrics.jsonl", Line)
-    kept = [line for line in lines if line["kind"] != "eval" or line["step"] != end or is_due(end, every, steps or end)]
+    kept = [line for line in lines if line["kind"] != "eval" or line["step"] != end or is_due(end, every, end + 1)]
     for line in kept:
         if line["kind"] == "eval":
             selection.add(line)
     best = selection.best_step
     others = [] if best is None or best == end else [path.with_name(f"step-{best:06d}")]
+    held_out = others[0] if others and len(kept) < len(lines) else path
     for source in (*others, path):
         if checkpoint.read(source) is None:
             raise BadFile("damaged, or gone", where=str(source))
         about = read_checked(inside(source, ABOUT), CheckpointManifest)
         with atomic_folder(folder.checkpoints / source.name, over=True) as temporary:
             for name in about["files"]:
-                _link(source / name, temporary / name)
+                _link((held_out if (source, name) == (path, HELD_OUT) else source) / name, temporary / name)
             if source == path:
                 (temporary / "metrics.jsonl").unlink()
                 text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in kept)
@@ -123,12 +136,18 @@ def adopt(path: Path, resolved: Resolved, folder: RunFolder, steps: int | None =
 
 
 def _link(source: Path, target: Path) -> None:
-    """Link a file that is never changed in place, or copy it from another user or file system."""
+    """Link a file that is never changed in place, or copy it from another user or file system.
+
+    Raises:
+        BadFile: The process that trains the other run has removed it.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         if source.stat().st_uid != os.getuid():
             raise PermissionError
         os.link(source, target)
+    except FileNotFoundError:
+        raise BadFile("gone", where=str(source)) from None
     except OSError:
         shutil.copyfile(source, target)
 
@@ -158,6 +177,7 @@ def set_back(resolved: Resolved, folder: RunFolder, given: Path) -> None:
     here = path.resolve().parent == folder.checkpoints.resolve()
     if not here:
         adopt(path, resolved, folder)
+        _take_day(path, folder)
     with suppress(FileNotFoundError):
         remove(folder.path / "summary.json")
     for other in checkpoint.by_step(folder.checkpoints):

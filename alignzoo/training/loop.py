@@ -118,10 +118,12 @@ class Training:
         """
         if self.done > self.saved:
             policy, critic = self.optimizers(saving=True)
+            held_out = [self.folder.path / HELD_OUT]  # that of the best checkpoint; without one, it is written again
+            records = [*self.folder.records, *(path for path in held_out if self.selection.best and path.is_file())]
             self.last = checkpoint.save(
                 self.folder.checkpoints, self.done, self.model, self.tokenizer, policy,
                 self.recipe.train.keep_checkpoints + extra, self.engine.states, self.beside,
-                self.engine.passes.budget, self.folder.records, self.folder.writes, self.job.resolved.fingerprint,
+                self.engine.passes.budget, records, self.folder.writes, self.job.resolved.fingerprint,
                 self.critic, critic, self.selection.best_step, self.job.resolved.lineage, self.job.resolved.settings,
             )  # fmt: skip
             self.saved = self.done

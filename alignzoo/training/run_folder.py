@@ -22,7 +22,7 @@ from alignzoo.core.files import (
     write_text,
 )
 from alignzoo.core.locks import locked
-from alignzoo.training.records import Summary
+from alignzoo.training.records import HELD_OUT, Summary
 
 Report = Callable[[dict[str, Any], list[str]], list[str]]
 """Reports a summary to the reporters with these names, or to all; returns the names of those that failed."""
@@ -178,3 +178,6 @@ class RunFolder:
             with atomic_write(record) as temporary:
                 there = kept is not None and (kept / record.name).is_file()  # an older version wrote fewer
                 shutil.copyfile(kept / record.name, temporary) if kept and there else temporary.touch()
+        if self.writes and kept and (kept / HELD_OUT).is_file():
+            with atomic_write(self.path / HELD_OUT) as temporary:
+                shutil.copyfile(kept / HELD_OUT, temporary)

@@ -135,3 +135,46 @@ def test_a_class_that_no_plugin_could_register_is_refused(main, text, said):
     cls = cell(f"from alignzoo import Objective\n{text}")["A"]
     with pytest.raises(UserError, match=said):
         registry().with_classes([cls])
+
+
+@pytest.mark.parametrize(
+    ("above", "fields", "loss"),
+    [
+        ("def twice(f):\n    @functools.wraps(f)\n    def more(x):\n        return {} * f(x)\n    return more\n"
+         "@twice\ndef h(x):\n    return x\n", "", "h(pair)"),
+        ("h = times({})\n", "", "h(pair)"),
+        ("g1, g2 = times(1), times(2)\nh = g{}\n", "", "g1(1) + g2(1) + h(1)"),
+        ("h = dict(a={}).get\n", "", "h('a')"),
+        ("S = {}\n", "    _scale: float = S\n", "self._scale"),
+        ("S = {}\n", "    _scale: ClassVar = Fraction(S, 3)\n", "self._scale"),
+        ("S = {}\n", "    @functools.lru_cache\n    def scale(self):\n        return S\n", "self.scale()"),
+        ("S = {}\nclass Kind(Enum):\n    A = S\n    B = 3\n", "", "Kind.A.value"),
+        ("@dataclass\nclass Settings:\n    scale: int = {}\n", "", "Settings().scale"),
+        ("@torch.no_grad()\ndef h(x):\n    return {} * x\n", "", "np.exp(h(torch.relu(pair)))"),
+    ],
+    ids=["wrapper", "made in a file", "other name", "method of a value", "private", "class variable", "cached", "enum",
+         "dataclass", "library's wrapper"],
+)  # fmt: skip
+def test_what_the_source_does_not_say_counts(main, tmp_path, monkeypatch, above, fields, loss):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "made_in_a_file", raising=False)
+    (tmp_path / "made_in_a_file.py").write_text("def times(k):\n    return lambda x: k * x\n")
+    head = ("import functools\nimport numpy as np\nimport torch\nfrom dataclasses import dataclass\n"
+            "from enum import Enum\nfrom fractions import Fraction\nfrom typing import ClassVar\n"
+            "from made_in_a_file import times\nfrom alignzoo import Objective\n")  # fmt: skip
+    body = (
+        f'class A(Objective):\n    """A."""\n    name = "a"\n{fields}    def loss(self, pair):\n        return {loss}\n'
+    )
+    first, again, other = (code_in_memory(cell(head + above.format(n) + body)["A"]) for n in (1, 1, 2))
+    assert first == again != other
+
+
+@pytest.mark.parametrize("value", ["torch.nn.Linear(2, 1)", "[].append.__self__.__class__", "print"])
+def test_weights_of_a_library_are_refused_and_its_functions_are_not(main, value):
+    names = cell(f'import torch\nfrom alignzoo import Objective\nh = {value}\nclass A(Objective):\n    """A."""\n'
+                 '    name = "a"\n    def loss(self, pair):\n        return h(pair)\n')  # fmt: skip
+    if "Linear" in value:
+        with pytest.raises(UserError, match="it uses h, a Linear, which has no plain value"):
+            code_in_memory(names["A"])
+    else:
+        assert code_in_memory(names["A"])

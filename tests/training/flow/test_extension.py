@@ -62,6 +62,38 @@ def test_a_longer_run_continues_a_finished_one_to_the_bytes_of_one_from_its_firs
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("named", [False, True], ids=["found", "named"])
+def test_an_extended_run_keeps_the_rows_of_a_best_checkpoint_that_the_shorter_run_made(tmp_path, named):
+    """`held_out.jsonl` is of the exported policy, and an evaluation at the shorter run's end alone chooses nothing."""
+    options = ("train.keep_best=loss", "train.greater_is_better=true", "train.optimizer.learning_rate=0.002",
+               "eval.every=2", "train.keep_checkpoints=9", KEEP)  # fmt: skip
+    whole = tiny(tmp_path, *options, "train.max_steps=8")
+    assert whole.summary["selection"]["step"] < 5
+    want = [*bytes_of(whole.folder), (whole.folder / "held_out.jsonl").read_bytes()]
+    shutil.rmtree(tmp_path / "runs")
+    short = tiny(tmp_path, *options, "train.max_steps=5")
+    given = {"resume_from": short.folder / "checkpoints" / "step-000005"} if named else {}
+    long = tiny(tmp_path, *options, "train.max_steps=8", **given)
+    assert [*bytes_of(long.folder), (long.folder / "held_out.jsonl").read_bytes()] == want
+
+
+def test_a_checkpoint_that_the_other_process_removes_is_not_extended(tmp_path, monkeypatch):
+    path = tiny(tmp_path, KEEP, "train.max_steps=2").folder / "checkpoints" / "step-000002"
+    resolved = load_recipe(tmp_path / "tiny.yaml", ["train.max_steps=3"])
+    intact = checkpoint.read(path)
+
+    def removed_after(_):
+        shutil.rmtree(path, ignore_errors=True)
+        return intact
+
+    monkeypatch.setattr(checkpoint, "read", removed_after)
+    monkeypatch.setattr("alignzoo.training.extension.read_checked", lambda *_: {"files": {"optimizer.safetensors": ""}})
+    monkeypatch.setattr("alignzoo.training.extension._lineage", lambda _: resolved.lineage)
+    extend(resolved, folder_of(resolved), 3, Screen(quiet=True))
+    assert checkpoint.by_step(folder_of(resolved).checkpoints) == []
+
+
+@pytest.mark.slow
 def test_a_run_that_is_not_finished_is_extended_without_any_option(tmp_path, steps, monkeypatch):
     whole = Engine.step
 
@@ -85,8 +117,12 @@ def test_a_run_that_is_not_finished_is_extended_without_any_option(tmp_path, ste
     [
         ((), "its optimizer state is gone: a finished run has it with train.keep_optimizer=true"),
         ((KEEP, "train.schedule=cosine"), "its learning rate depends on the last step (train.schedule: cosine)"),
+        (
+            (KEEP, "train.schedule.warmup_ratio=0.5"),
+            "its learning rate depends on the last step (train.schedule: constant, warmup_ratio: 0.5)",
+        ),
     ],
-    ids=["state", "schedule"],
+    ids=["state", "schedule", "warm-up"],
 )
 def test_what_is_missing_is_named(tmp_path, capsys, steps, options, missing):
     short = tiny(tmp_path, *options, "train.max_steps=2")
@@ -132,6 +168,11 @@ def test_a_longer_run_has_the_first_day_of_the_shorter(tmp_path):
     long = tiny(tmp_path, "train.max_steps=3").folder
     assert (long / "started.txt").read_text() == "2026-01-02\n"
     assert folder_of(load_recipe(tmp_path / "tiny.yaml", ["train.max_steps=3"])).first_day() == date(2026, 1, 2)
+    other = load_recipe(tmp_path / "tiny.yaml", ["train.max_steps=4"])
+    folder_of(other).path.mkdir()
+    (folder_of(other).path / "started.txt").write_text("2026-01-03\n")  # it had begun, on another day
+    extend(other, folder_of(other), 4, Screen(quiet=True))
+    assert not folder_of(other).checkpoints.exists()
 
 
 @pytest.mark.slow

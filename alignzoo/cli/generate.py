@@ -58,4 +58,4 @@ def command(
         text, count = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), len(lines)
     with as_output(output):
         write_text(output, text)
-    click.echo(f"{count:,} replies in {output}")
+    click.echo(f"{count:,} {'reply' if count == 1 else 'replies'} in {output}")

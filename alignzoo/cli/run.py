@@ -65,13 +65,13 @@ def command(
     if as_json:
         click.echo(json.dumps(result.summary, indent=2, ensure_ascii=False))
         return
-    from alignzoo.core.console import Console
+    from alignzoo.core.console import results_console
     from alignzoo.core.door import translate
     from alignzoo.report.summary import summary_table
 
     with translate(result.folder / "summary.json", "the summary", "run the recipe again with --fresh"):
         table = summary_table(result.summary)
-    Console().print(table)
+    results_console().print(table)
     click.echo(f"report: {_near(result.folder / 'report.html')}")
 
 

@@ -25,7 +25,7 @@ def print_legend(console: Console) -> None:
     words = Text("\nroles: ")
     for role, style in STYLES.items():
         words.append(role, style).append(" ")
-    ends = "shades part tokens" if console.is_terminal else "| parts tokens"
+    ends = "shades separate tokens" if console.is_terminal else "| separates tokens"
     words.append(" ⟦").append("scored", "bold").append(f"⟧  {ends}  ↵ ends a line")
     console.print(words)
 

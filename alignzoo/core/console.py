@@ -78,8 +78,8 @@ class Screen:
         return other
 
     def info(self, text: str) -> None:
-        """Print one line, without markup."""
-        self.console.print(text)
+        """Print one line, without markup. A log file gets it unbroken."""
+        self.console.print(text, soft_wrap=self.logs)
 
     @property
     def logs(self) -> bool:

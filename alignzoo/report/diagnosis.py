@@ -27,9 +27,9 @@ LEAST_FALL = 0.01
 LEAST_CORRELATION = 0.1
 """A correlation below it is small (Cohen 1988)."""
 FAR = 5.0
-"""Robust standard deviations below the median margin from which a negative margin is far on the other side."""
+"""Robust standard deviations below the median margin from which a negative margin is far below the others."""
 TOP, LARGE_SHARE, LEAST_ROWS = 0.01, 0.25, 100
-"""The largest rows, the share of the gradient that is too much for them, and the rows that it takes to tell."""
+"""The largest rows, the share of the gradient that is too much for them, and the fewest rows that are judged."""
 WORST = 10
 """Rows that are listed."""
 
@@ -89,7 +89,7 @@ def displacement(lines: Lines, rows: Lines = ()) -> Sign:
     name = "likelihood displacement"
     evals = [line for line in _of(lines, "eval") if _known(line, "chosen_log_prob", "rejected_log_prob")]
     if len(evals) < 2:
-        return Sign(name, None, missing="it takes evaluations of pairs by log-probs, before training and after")
+        return Sign(name, None, missing="needs evaluations of pairs by log-probs, before training and after")
     first, last = evals[0], evals[-1]
     fall = last["chosen_log_prob"] - first["chosen_log_prob"]
     other = last["rejected_log_prob"] - first["rejected_log_prob"]
@@ -127,7 +127,7 @@ def length_exploitation(rows: Lines) -> Sign:
     margin = _column(known, "margin")
     difference = _column(known, "chosen_length") - _column(known, "rejected_length")
     if len(known) < 10 or np.ptp(difference) == 0 or np.ptp(margin) == 0:
-        return Sign(name, None, missing=f"it takes 10 held-out pairs of different lengths in {HELD_OUT}")
+        return Sign(name, None, missing=f"needs 10 held-out pairs of different lengths in {HELD_OUT}")
     correlation, low, high = spearman(margin, difference)
     words = f"{correlation:.2f} (95% {low:.2f} to {high:.2f}), {len(known):,} rows"
     numbers = [("correlation of margin and chosen less rejected length", words)]
@@ -156,10 +156,10 @@ def over_optimization(lines: Lines) -> Sign:
     figure = next((key for key in ("reward", "preference_accuracy") if sum(_known(one, key) for one in evals) > 2), "")
     evals = [line for line in evals if figure and _known(line, figure)]
     if not figure:
-        return Sign(name, None, missing="it takes three evaluations: set eval.every")
+        return Sign(name, None, missing="needs three evaluations: lower eval.every")
     distances = [_distance(line, lines) for line in evals]
     if distances[0] is None or distances[-1] is None:
-        return Sign(name, None, missing="it takes a KL from the reference: a run with draws, or with log-ratios")
+        return Sign(name, None, missing="needs a KL from the reference: a run with draws, or with log-ratios")
     best = max(range(len(evals)), key=lambda n: evals[n][figure])
     last = evals[-1]
     fall = last[figure] - evals[best][figure]
@@ -180,7 +180,7 @@ def over_optimization(lines: Lines) -> Sign:
 
 
 def wrong_labels(rows: Lines) -> Sign:
-    """Find labels that are likely wrong: held-out rows whose margin is far on the other side.
+    """Find labels that are likely wrong: held-out rows whose margin is far below the others.
 
     Far is a negative margin more than 5 robust standard deviations (1.4826 times the median absolute deviation) below
     the median. Most labels must be right, and the model must have learned them, for it to be seen.
@@ -189,15 +189,15 @@ def wrong_labels(rows: Lines) -> Sign:
     known = [row for row in rows if _known(row, "margin")]
     margin = _column(known, "margin")
     if len(known) < 10:
-        return Sign(name, None, missing=f"it takes the margins of 10 held-out rows in {HELD_OUT}")
+        return Sign(name, None, missing=f"needs the margins of 10 held-out rows in {HELD_OUT}")
     middle = float(np.median(margin))
     spread = 1.4826 * float(np.median(np.abs(margin - middle)))
     limit = min(0.0, middle - FAR * spread)
     far = np.flatnonzero(margin < limit) if middle > 0 else np.array([], dtype=np.int64)
     worst = far[np.argsort(margin[far], kind="stable")][:WORST]
     numbers = [
-        ("rows far on the other side", f"{len(far):,} of {len(known):,}"),
-        ("margin", f"median {middle:.3g}, robust standard deviation {spread:.3g}, far is below {limit:.3g}"),
+        ("rows with a margin below the limit", f"{len(far):,} of {len(known):,}"),
+        ("margin", f"median {middle:.3g}, robust standard deviation {spread:.3g}, limit {limit:.3g}"),
     ]
     return Sign(
         name, bool(len(far)), numbers,
@@ -217,13 +217,13 @@ def dominating_rows(rows: Lines) -> Sign:
     weight = _column(known, "gradient_weight")
     total = float(weight.sum())
     if len(known) < LEAST_ROWS or not total:
-        return Sign(name, None, missing=f"it takes gradient weights of {LEAST_ROWS} held-out rows in {HELD_OUT}")
+        return Sign(name, None, missing=f"needs the gradient weights of {LEAST_ROWS} held-out rows in {HELD_OUT}")
     order = np.argsort(-weight, kind="stable")
     top = max(1, round(TOP * len(known)))
     share = float(weight[order[:top]].sum()) / total
     numbers = [
         (f"share of the largest {top:,} of {len(known):,} rows", f"{share:.1%}"),
-        ("rows that equal weights would take for it", f"{total**2 / float(weight @ weight):,.0f}"),
+        ("effective number of rows, (sum w)^2 / sum w^2", f"{total**2 / float(weight @ weight):,.0f}"),
     ]
     return Sign(
         name, share >= LARGE_SHARE, numbers,

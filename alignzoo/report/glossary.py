@@ -1,4 +1,4 @@
-"""The words of a report: the part of docs/glossary.md that its figures need."""
+"""Words of reports and comparison pages: a part of docs/glossary.md."""
 
 from __future__ import annotations
 

@@ -65,6 +65,8 @@ class Conversation:
         self.turns: list[tuple[str, str]] = []
         """Role and text of each turn."""
         self.model = load_model(self.folder, self.resolved, self.tokenizer, screen)
+        if not self.tokenizer.chat_template:
+            screen.info("the tokenizer has no chat template: turns are written as `Human:` and `Assistant:`")
 
     def clear(self) -> None:
         """Forget every turn."""

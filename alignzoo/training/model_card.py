@@ -43,7 +43,7 @@ TEMPLATE = """---
 {% if figures %}## Evaluation
 
 {% if intervals %}Intervals are 95%: of shares Wilson's, of other means the normal's.
-They are over the rows alone, for one run.
+They are for one run, and take the held-out rows as independent: with several rows of one prompt they are too narrow.
 
 {% endif %}| figure | rows | before training | after training | interval |
 |---|---|---|---|---|

@@ -23,3 +23,9 @@ def test_the_figures_have_their_places_at_every_width(width):
         assert words in last
     assert "…" not in last
     assert ("━" in last) == (width > 80)
+
+
+def test_a_log_file_gets_a_long_line_unbroken(capsys):
+    text = "data: " + "200 training rows " * 20
+    Screen().info(text)
+    assert capsys.readouterr().err == text + "\n"

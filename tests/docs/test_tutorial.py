@@ -42,6 +42,6 @@ def test_every_step_works(tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
     assert len({json.dumps(row) for row in rows}) > 200
     (reply,) = (tmp_path / "replies.jsonl").read_text().splitlines()
-    assert json.loads(reply)["prompt"] == "What color is milk?"
+    assert json.loads(reply)["prompt"] == "What color is Milk?"
     assert (tmp_path / "my-policy" / "model.safetensors").is_file()
     assert len((tmp_path / "scores.jsonl").read_text().splitlines()) == 240

@@ -166,7 +166,7 @@ def test_flipped_labels_are_found_and_listed_worst_first():
     margin[flipped] *= -1
     sign = diagnosis.wrong_labels(pairs(margin))
     assert sign.found
-    assert ("rows far on the other side", "30 of 300") in sign.numbers
+    assert ("rows with a margin below the limit", "30 of 300") in sign.numbers
     worst = [int(id) for id, _ in sign.rows]
     assert worst == sorted(flipped, key=lambda i: margin[i])[:10]
     assert sign.rows[0][1] == f"margin {margin[worst[0]]:.3g}, 50 chosen and 50 rejected tokens"
@@ -218,7 +218,7 @@ def test_an_empty_folder_says_what_each_sign_takes(tmp_path):
     assert all(sign.missing for sign in signs)
     assert (
         signs[1].line()
-        == "length exploitation: not known (it takes 10 held-out pairs of different lengths in held_out.jsonl)"
+        == "length exploitation: not known (needs 10 held-out pairs of different lengths in held_out.jsonl)"
     )
 
 

@@ -93,7 +93,7 @@ def test_the_diagnosis_has_numbers_advice_and_rows_as_text(folder):
     html = page(where)
     assert "<h2>Diagnosis</h2>" in html
     assert re.search(r"labels that are likely wrong: <span class=\"verdict\">found</span>", html)
-    assert "rows far on the other side: 1 of 41" in html
+    assert "rows with a margin below the limit: 1 of 41" in html
     assert "arXiv:1911.00068" in html
     assert f"<code>{escape(SCRIPT)}</code>: margin -9" in html
     assert re.search(r"leakage: <span class=\"verdict\">found</span>", html)
@@ -108,7 +108,7 @@ def test_the_command_prints_the_diagnosis_and_the_path(folder):
     said = " ".join(done.stderr.split())
     assert "leakage: found (rows trained on and held out 4, and 7 rows with a prompt that is trained on)" in said
     assert "arXiv:2107.06499" in said
-    assert "rows that dominate the gradient: not known (it takes gradient weights of 100 held-out rows" in said
+    assert "rows that dominate the gradient: not known (needs the gradient weights of 100 held-out rows" in said
 
 
 @pytest.mark.slow

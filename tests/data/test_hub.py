@@ -117,7 +117,7 @@ PLAIN = {"prompt": "p", "chosen": "a", "rejected": "b"}
             {},
             "chosen and rejected have different types; expected two strings",
         ),
-        (PLAIN | {"chosen": ["a"]}, {}, "chosen: not a chat message; expected"),
+        (PLAIN | {"chosen": [3]}, {}, "chosen: not a chat message; expected"),
         (PLAIN | {"chosen": [{"role": "assistant"}]}, {}, "chosen: a chat message has no text; expected"),
     ],
 )

@@ -78,7 +78,9 @@ def test_the_search_finds_it(line, tmp_path):
 def test_every_from_pretrained_says_what_it_opens():
     """Code that comes with a model is refused by name everywhere, so that transformers never asks on stdin."""
     for path in SOURCES:
-        words = re.sub(r'""".*?"""|"[^"\n]*"|#[^\n]*', "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+        words = re.sub(
+            r'""".*?"""|"[^"\n]*"|\'[^\'\n]*\'|#[^\n]*', "", path.read_text(encoding="utf-8"), flags=re.DOTALL
+        )
         for opened in re.findall(r"(\w+)\.from_pretrained\(", words):
             if opened in (
                 "LoraConfig",

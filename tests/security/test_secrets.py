@@ -260,10 +260,14 @@ def test_a_hub_error_tells_no_token(planted, monkeypatch):
     """What a client says of its request, with the header in it."""
     import transformers
 
+    from alignzoo.models import from_pretrained
+
     def refuse(*_, **__):
         raise OSError(f"401 Client Error, headers={{'authorization': 'Bearer {os.environ['HF_TOKEN']}'}}")
 
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", refuse)
+    monkeypatch.setattr(from_pretrained, "hub_problem", lambda: "")
+    monkeypatch.setattr(from_pretrained, "_names_at_hub", refuse)
     with pytest.raises(UserError) as error:
         alignzoo.run("sft_hh", ["model={path: a/b}"])
     assert "401 Client Error" in str(error.value)

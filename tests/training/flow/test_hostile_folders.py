@@ -158,12 +158,12 @@ def test_a_summary_that_is_none(world, text):
 def test_a_summary_that_lacks_a_figure_of_the_table(world):
     path = world / "summary.json"
     summary = json.loads(path.read_text())
-    del summary["eval"]["n"]
+    del summary["layout"]["used"]
     path.write_text(json.dumps(summary))
     for words in (["run", "recipes/dpo_hh.yaml", "--with", SMALLEST], ["report", str(world)]):
         done = CliRunner().invoke(cli, words)
         assert isinstance(done.exception, BadFile), words
-        assert "KeyError: 'n'" in str(done.exception)
+        assert "KeyError: 'used'" in str(done.exception)
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,8 @@ def load_with(
     """Load a recipe as `load_recipe` does, with overrides that are read."""
     if isinstance(recipe, Resolved):
         classes = (*recipe.registry.in_memory, *classes)
+    if not isinstance(overlays, list | tuple) or not all(isinstance(one, str | Path) for one in overlays):
+        raise UserError(f"overlays are {overlays!r:.60}", where=PYTHON, expected="a list of recipe files")
     try:
         layers = [read_with_bases(find_recipe(overlay)) for overlay in overlays]
         if isinstance(recipe, str | Path):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny_inputs import RECIPE, ROWS, make_model
 
+import alignzoo
 from alignzoo.api.inputs import model_folder, rows_path, tokenizer_folder
 from alignzoo.api.resolve import resolve
 from alignzoo.core.errors import UserError
@@ -86,11 +87,22 @@ def test_a_run_of_files_has_the_same_fingerprint(model, tokenizer, tmp_path):
         ([{"prompt": float("nan")}], r"data\[0\]: the row can't be written"),
         (iter(ROWS), "rows are a list_iterator"),
         ({"train": [3]}, r"data\['train'\]\[0\]: a row is"),
+        ({"../../out": ROWS}, r"data: '../../out' is no name of a split"),
+        ({5: ROWS}, "data: 5 is no name of a split"),
     ],
 )
 def test_rows_that_are_none_are_refused_with_their_place(rows, said):
     with pytest.raises(UserError, match=said):
         rows_path(rows)
+
+
+@pytest.mark.parametrize(
+    "options", [{"temperature": "hot"}, {"top_p": None}, {"max_new_tokens": 2.5}, {"seed": 0.5}, {"samples": True}]
+)
+def test_settings_of_draws_are_numbers(options):
+    (name,) = options
+    with pytest.raises(UserError, match=f"^{name}: {name} is "):
+        alignzoo.generate("no-run", ["a"], **options)
 
 
 def test_models_that_no_file_can_hold_are_refused(model, tokenizer):

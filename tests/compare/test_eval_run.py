@@ -177,7 +177,10 @@ def test_a_mistake_is_a_sentence(at, tmp_path):
         (["--metrics", "entropie"], "did you mean 'entropy'"),
         (["--data", "no.jsonl"], "no such file or folder"),
         (["--data", "{name: filess, path: x}"], "did you mean 'files'"),
+        (["--metrics", "[entropy]"], "metrics"),
         (["--best-of-n"], "--data"),
+        (["--best-of-n", "--judge", "length"], "--judge can't be combined with --best-of-n"),
+        (["--data", str(root / "lists.jsonl"), "-o", str(root / "lists.jsonl")], "the data would be replaced"),
         (["--data", str(root / "lists.jsonl"), "--lm-eval", "arc"], "can't be combined"),
         (["--lm-eval-arg", "limit=3"], "expected --lm-eval TASK"),
     ):  # fmt: skip

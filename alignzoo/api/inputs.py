@@ -166,6 +166,8 @@ def _check_model(model: Any) -> str:
             f"a {type(model).__name__} is no Hugging Face model", where=where,
             expected="a PreTrainedModel, a folder or a hub id",
         )  # fmt: skip
+    if any(one.is_meta for one in model.parameters()):
+        raise UserError("the model has no weights: they are on the device meta", where=where, expected="loaded weights")
     if getattr(model, "hf_quantizer", None) is not None:
         raise UserError("the model is quantized", where=where, expected="its folder or hub id, and model.quantize")
     cls, config = type(model), type(model.config)

@@ -118,6 +118,10 @@ def generate(
             f"{samples} samples of the likeliest tokens are all the same", where="samples",
             expected="temperature above 0, such as 1",
         )  # fmt: skip
+    if not isinstance(run, str | Path | RunResult):
+        raise UserError(
+            f"a {type(run).__name__} is no run", where="run", expected="a RunResult, a run folder or its name"
+        )
     folder, resolved = (run.folder, run.resolved) if isinstance(run, RunResult) else (find_run(run), None)
     if isinstance(prompts, list | tuple):
         prompts = [{"prompt": one} if isinstance(one, str) else one for one in prompts]

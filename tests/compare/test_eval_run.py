@@ -339,3 +339,8 @@ def test_data_is_named_by_files_recipes_and_sources(tmp_path):
     part.write_text("train: {batch_size: 3}\n")
     with pytest.raises(UserError, match="the recipe has no data"):
         read_sets([str(part)])
+    part.write_text("data: [1, 2]\n")
+    with pytest.raises(UserError, match=r"my part.yaml:1:7: `data` is no data source"):
+        read_sets([str(part)])
+    with pytest.raises(UserError, match="--data: no file is given"):
+        read_sets([""])

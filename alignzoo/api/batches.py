@@ -194,7 +194,7 @@ def batches(
     )  # fmt: skip
     given = model_in(recipe) if model is None else model
     own = cast("PreTrainedModel", given) if is_in_memory(given) else None
-    _check(resolved, loaded=own is not None)
+    _check(resolved, own is not None)
     screen = screen_of(quiet)
     for need in resolved.needs.values():
         run_resolved(need, screen=screen)
@@ -230,10 +230,10 @@ def batches(
     return Batches(resolved, scorer.model, tokens, dataset, builder, scorer)
 
 
-def _check(resolved: Resolved, loaded: bool) -> None:
+def _check(resolved: Resolved, in_memory: bool) -> None:
     """Raise UserError for a recipe whose steps need more than the batches of a data set."""
     recipe = resolved.recipe
-    preflight(resolved, loaded)
+    preflight(resolved, in_memory)
     if recipe.rollout is not None:
         raise UserError("batches are made of the data, and the recipe draws completions", where="rollout",
                         expected="a recipe without rollout, or alignzoo.run")  # fmt: skip

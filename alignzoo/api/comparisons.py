@@ -16,7 +16,8 @@ from alignzoo.compare.plan import check_names, make_plan
 from alignzoo.compare.runner import compare_plan, comparison_folder
 from alignzoo.compare.spec import is_comparison, make_judges, read_comparison, validate_comparison
 from alignzoo.core.door import read_json
-from alignzoo.recipe.parse import PYTHON, Node, Origin, from_value
+from alignzoo.recipe.load import check_overlays
+from alignzoo.recipe.parse import PYTHON, Node, Origin, from_value, read_overrides
 from alignzoo.report.comparison.write import draw_finished
 from alignzoo.training.records import as_table
 
@@ -87,6 +88,8 @@ def compare(
         UserError: A recipe or a setting has a mistake. All are read before the first run.
         RunFailed: The table can't be drawn. A run that fails is marked in its row.
     """
+    check_overlays(overlays)
+    read_overrides(overrides)
     several: list[Any] = [*recipes] if isinstance(recipes, list | tuple) else [recipes]
     node, base = Node({}, Origin(PYTHON)), dict[str, Any]()
     classes: dict[type, None] = {}
@@ -105,9 +108,10 @@ def compare(
     words = [*_words(in_memory_overrides(data, model, tokenizer)), *_words(overrides)]
     base["overrides"] = [*base.get("overrides", ()), *words]
     base["overlays"] = [*base.get("overlays", ()), *map(str, overlays)]
-    samples = {**base.pop("samples", {}), **settings.pop("samples", {})}
+    own, samples = base.pop("samples", {}), settings.pop("samples", {})
+    samples = own | dict(samples) if isinstance(samples, Mapping) else samples
     for key in ("grid", "rows"):
-        if key in settings:
+        if isinstance(settings.get(key), Mapping):
             settings[key] = {name: _values(values) for name, values in settings[key].items()}
     plain = {**base, **settings, "samples": samples}
     comparison = validate_comparison(

@@ -6,6 +6,7 @@ A run then reads files, as it always does: the same content gives the same run, 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from hashlib import blake2b
@@ -17,6 +18,7 @@ from alignzoo.core.digests import digest
 from alignzoo.core.errors import UserError, first_line, kind_of
 from alignzoo.core.paths import runs_root
 from alignzoo.data.sources.hub import without_nulls
+from alignzoo.interfaces.data_source import LONGEST_NAME, PART_NAME
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -50,6 +52,9 @@ def rows_path(data: Any, label: str = "data") -> Path:
     splits = dict(data) if isinstance(data, Mapping) else {"": data}
     if not splits:
         raise UserError("no rows", where=label, expected=EXPECTED)
+    for name in splits:
+        if not (isinstance(name, str) and re.fullmatch(f"({PART_NAME})?", name) and len(name) <= LONGEST_NAME):
+            raise UserError(f"{name!r:.60} is no name of a split", where=label, expected="such as 'train' and 'test'")
     places = {name: f"{label}[{name!r}]" if name else label for name in splits}
     found = {name: _records(rows, places[name]) for name, rows in splits.items()}
     content = blake2b(digest_size=16)
@@ -161,6 +166,8 @@ def _check_model(model: Any) -> str:
             f"a {type(model).__name__} is no Hugging Face model", where=where,
             expected="a PreTrainedModel, a folder or a hub id",
         )  # fmt: skip
+    if any(one.is_meta for one in model.parameters()):
+        raise UserError("the model has no weights: they are on the device meta", where=where, expected="loaded weights")
     if getattr(model, "hf_quantizer", None) is not None:
         raise UserError("the model is quantized", where=where, expected="its folder or hub id, and model.quantize")
     cls, config = type(model), type(model.config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
@@ -104,17 +105,23 @@ def generate(
     Raises:
         UserError: The run is not finished or trains a reward model, or there is no prompt.
     """
-    _check("temperature", temperature, temperature == 0 or LEAST_TEMPERATURE <= temperature < math.inf,
-           f"0, or a number of at least {LEAST_TEMPERATURE}")  # fmt: skip
-    _check("top_p", top_p, LEAST_TOP_P <= top_p <= 1, f"a number from {LEAST_TOP_P} to 1")
-    _check("max_new_tokens", max_new_tokens, max_new_tokens is None or max_new_tokens >= 1, "at least 1")
-    _check("seed", seed, seed >= 0, "at least 0")
-    _check("samples", samples, samples >= 1, "at least 1")
+    _check("temperature", temperature, _is_real(temperature) and (
+        temperature == 0 or LEAST_TEMPERATURE <= temperature < math.inf
+    ), f"0, or a number of at least {LEAST_TEMPERATURE}")  # fmt: skip
+    _check("top_p", top_p, _is_real(top_p) and LEAST_TOP_P <= top_p <= 1, f"a number from {LEAST_TOP_P} to 1")
+    if max_new_tokens is not None:
+        _check_count("max_new_tokens", max_new_tokens, 1)
+    _check_count("seed", seed, 0)
+    _check_count("samples", samples, 1)
     if samples > 1 and temperature == 0:
         raise UserError(
             f"{samples} samples of the likeliest tokens are all the same", where="samples",
             expected="temperature above 0, such as 1",
         )  # fmt: skip
+    if not isinstance(run, str | Path | RunResult):
+        raise UserError(
+            f"a {type(run).__name__} is no run", where="run", expected="a RunResult, a run folder or its name"
+        )
     folder, resolved = (run.folder, run.resolved) if isinstance(run, RunResult) else (find_run(run), None)
     if isinstance(prompts, list | tuple):
         prompts = [{"prompt": one} if isinstance(one, str) else one for one in prompts]
@@ -123,6 +130,15 @@ def generate(
     return reply_to_file(folder, file, settings, screen_of(quiet), resolved)
 
 
+def _is_real(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _check_count(name: str, value: Any, least: int) -> None:
+    fits = isinstance(value, Integral) and not isinstance(value, bool) and value >= least
+    _check(name, value, fits, f"a whole number of at least {least}")
+
+
 def _check(name: str, value: Any, fits: bool, expected: str) -> None:
     if not fits:
-        raise UserError(f"{name} is {value}", where=name, expected=expected)
+        raise UserError(f"{name} is {value!r:.60}", where=name, expected=expected)

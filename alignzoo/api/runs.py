@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignzoo.api.progress import screen_of
 from alignzoo.api.resolve import Given, resolve
+from alignzoo.core.errors import UserError, kind_of
 from alignzoo.training.run import RunResult, run_resolved
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def run(
         RunFailed: The run could not continue.
     """
     resolved = resolve(recipe, overrides, overlays, data=data, model=model, tokenizer=tokenizer, objective=objective)
+    if not isinstance(resume_from, str | Path | None):
+        raise UserError(f"resume_from is {kind_of(resume_from)}", where="resume_from", expected="a checkpoint's folder")
     given = Path(resume_from) if resume_from else None
     result = run_resolved(resolved, fresh=fresh, screen=screen_of(quiet), resume_from=given)
     return replace(result, resolved=resolved)

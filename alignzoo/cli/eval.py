@@ -60,10 +60,14 @@ def command(
     rows = {"--data": data, "--metrics": metrics, "--judge": judges, "--prompts": prompts, "--best-of-n": best_of_n}
     if tasks is not None and (beside := [name for name, value in rows.items() if value]):
         raise UserError(f"{', '.join(beside)} can't be combined with --lm-eval", expected="one of them")
+    if best_of_n and (beside := [name for name in ("--metrics", "--judge", "--prompts") if rows[name]]):
+        raise UserError(f"{', '.join(beside)} can't be combined with --best-of-n", expected="one of them")
     if options and tasks is None:
         raise UserError("there is no task", where="--lm-eval-arg", expected="--lm-eval TASK,...")
     if output is not None:
         check_output(output)
+        if output.exists() and any(Path(one).exists() and output.samefile(one) for one in data):
+            raise UserError("the data would be replaced", where=str(output), expected="another file")
     folder, screen = find_run(run), Screen()
     if tasks is not None:
         names = [name.strip() for name in tasks.split(",") if name.strip()]

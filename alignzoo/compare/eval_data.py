@@ -45,6 +45,8 @@ def _sets_of(word: str) -> dict[str, dict[str, Any]]:
         node = parse(word, COMMAND_LINE)
         source = node.plain() if node is not None else {}
         return {_name_of(str(source.get("path") or source.get("name") or "data")): source}
+    if not word.strip():
+        raise UserError("no file is given", where="--data", expected="a data file, a recipe, or {name: ..., fields}")
     if word.endswith(RECIPES):
         return _of_recipe(word)
     return {_name_of(word): {"name": "files", "path": str(Path(word).absolute())}}
@@ -59,6 +61,8 @@ def _of_recipe(word: str) -> dict[str, dict[str, Any]]:
     sets: dict[str, dict[str, Any]] = {}
     if (data := node.value.get("data")) is not None:
         source = as_node(data.plain())
+        if not isinstance(source, dict):
+            raise UserError("`data` is no data source", where=str(data.origin), expected="{name: ..., fields}")
         sets[_name_of(word)] = {key: value for key, value in source.items() if key not in OF_TRAINING}
     section = node.value.get("eval")
     further = section.value.get("data") if section is not None and isinstance(section.value, dict) else None

@@ -61,7 +61,7 @@ class Evaluation:
             found["eval.judges"] = list(self.judges)
         if self.metrics:
             own = (read_recipe(folder).get("eval") or {}).get("metrics") or []
-            new = {_name_of(one) for one in self.metrics}
+            new = [_name_of(one) for one in self.metrics]
             found["eval.metrics"] = [*(one for one in own if _name_of(one) not in new), *self.metrics]
         return found
 

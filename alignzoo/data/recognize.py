@@ -13,6 +13,7 @@ from alignzoo.core.errors import UserError
 from alignzoo.data.formats.guess import closest, renamed
 from alignzoo.data.formats.records import Records
 from alignzoo.data.sources.files import Files
+from alignzoo.data.splits import places, rows_of
 from alignzoo.interfaces.format import Format
 from alignzoo.interfaces.rows import Row, Skipped
 
@@ -65,7 +66,7 @@ def recognize(path: str) -> Recognized:
     reasons: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
     count = read = 0
-    for row in source.read(splits[0]):
+    for row in rows_of(source, places(source)[0]):
         read += 1
         if isinstance(row, Skipped):
             reasons[row.reason] += 1

@@ -62,6 +62,7 @@ def load_with(
     """Load a recipe as `load_recipe` does, with overrides that are read."""
     if isinstance(recipe, Resolved):
         classes = (*recipe.registry.in_memory, *classes)
+    check_overlays(overlays)
     try:
         layers = [read_with_bases(find_recipe(overlay)) for overlay in overlays]
         if isinstance(recipe, str | Path):
@@ -77,6 +78,12 @@ def load_with(
         )
     node = with_bases(from_value(recipe, Origin(PYTHON)), Path.cwd())
     return _load(Path(_objective_name(node) or "run"), node, layers, overrides, classes, allow_missing)
+
+
+def check_overlays(overlays: Any) -> None:
+    """Raise UserError for overlays that are no list of files, such as one file."""
+    if not isinstance(overlays, list | tuple) or not all(isinstance(one, str | Path) for one in overlays):
+        raise UserError(f"overlays are {overlays!r:.60}", where=PYTHON, expected="a list of recipe files")
 
 
 def _load(

@@ -10,12 +10,13 @@ from pydantic import BaseModel
 
 from alignzoo.core.door.file_errors import MissingFile
 from alignzoo.core.door.marked_yaml import COMMAND_LINE, MOST_BYTES, MOST_LEVELS, Node, Origin, parse, read_yaml
-from alignzoo.core.errors import UserError, nearest
+from alignzoo.core.errors import UserError, kind_of, nearest
 
 __all__ = ["COMMAND_LINE", "MOST_BYTES", "Node", "Origin", "from_value", "parse", "read_file", "read_overrides"]
 
 PYTHON = "recipe in Python"
 """The place of what no file and no command line wrote."""
+OVERRIDES = '{"objective.beta": 0.2} or ["objective.beta=0.2"]'
 
 
 def read_file(path: Path) -> Node:
@@ -44,8 +45,12 @@ def read_overrides(overrides: Mapping[str, Any] | Iterable[str]) -> list[tuple[l
         return [(_path(key), from_value(value, origin)) for key, value in overrides.items()]
     if isinstance(overrides, str):
         overrides = [overrides]
+    if not isinstance(overrides, Iterable):
+        raise UserError(f"overrides are {kind_of(overrides)}", where=PYTHON, expected=OVERRIDES)
     pairs = []
     for word in overrides:
+        if not isinstance(word, str):
+            raise UserError(f"an override is {kind_of(word)}", where=PYTHON, expected=OVERRIDES)
         key, equals, text = word.partition("=")
         if not equals:
             raise UserError(
@@ -56,7 +61,7 @@ def read_overrides(overrides: Mapping[str, Any] | Iterable[str]) -> list[tuple[l
 
 
 def _path(key: str) -> list[str]:
-    parts = key.strip().split(".")
+    parts = str(key).strip().split(".")
     if not all(parts) or len(parts) > MOST_LEVELS:
         raise UserError(
             f"'{key}' is not a key", where=COMMAND_LINE, expected="names joined by dots, for example train.epochs"

@@ -35,11 +35,14 @@ FIRST_ROWS = 20
 """Rows that are read before a run to see which columns there are."""
 
 
-def preflight(resolved: Resolved, loaded: bool = False) -> None:
+def preflight(resolved: Resolved, in_memory: bool = False) -> None:
     """Check everything about one run that needs neither all of its rows nor its weights.
 
     `alignzoo run` calls it before the runs that this one needs, and `alignzoo validate` for every run of the plan.
-    With `loaded` the policy's model is in memory, and not looked for.
+
+    Args:
+        resolved: The recipe.
+        in_memory: The policy is in memory, and its files are not looked for.
 
     Raises:
         UserError: A package, a key or a model folder is missing, or the objective can't take the first row.
@@ -55,7 +58,7 @@ def preflight(resolved: Resolved, loaded: bool = False) -> None:
             reward.judge.ready()
     check_adapters_available(recipe.model)
     for where, model in _models(recipe):
-        if not loaded or where != "model":
+        if not (in_memory and where == "model"):
             _check_model(model, where)
     check_optimizer(recipe.train.optimizer)
     if recipe.model.lora is not None:

@@ -29,7 +29,7 @@ SECONDS = 5.0
 REPLACED = ("model.safetensors", "model-?????-of-?????.safetensors", "model.safetensors.index.json",
             "adapter_model.safetensors", "adapter_config.json")  # fmt: skip
 """Weights of an earlier push, which are removed where this one has none of that name: a loader would read them too."""
-TEXTS = (".json", ".md", ".txt", ".jinja")
+TEXTS = (".json", ".md", ".txt", ".jinja", ".py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,9 @@ def push_run(run: Path, repo: str, options: PushOptions, screen: Screen, dry_run
     try:
         card = CardOptions(repo, options.license)
         export_run(run, to, options.merge, options.dtype, options.shard, False, screen, card=card)
-        files = {path.name: path.stat().st_size for path in sorted(to.iterdir())}
+        files = {
+            path.relative_to(to).as_posix(): path.stat().st_size for path in sorted(to.rglob("*")) if path.is_file()
+        }
         _check_texts(to, files)
         found = Sent(files, read_text(to / CARD))
         if ModelCard(found.card).data.get("license") is None:

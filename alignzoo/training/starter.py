@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import yaml
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from pydantic import BaseModel
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
@@ -156,11 +158,16 @@ def _rounded(number: float) -> int:
 
 
 def _check_name(model: str) -> None:
-    """Raise UserError for a path without a folder. Any other name may be a hub id."""
+    """Raise UserError for a path without a folder, and for what can't be a hub id."""
     path = Path(model).expanduser()
-    if path.is_dir() or not (
-        path.is_absolute() or model.startswith((".", "~")) or (path.parent.name and path.parent.is_dir())
-    ):
+    if model and path.is_dir():
+        return
+    if not (path.is_absolute() or model.startswith((".", "~")) or (path.parent.name and path.parent.is_dir())):
+        try:
+            validate_repo_id(model)
+        except HFValidationError as error:
+            raise UserError(f"no folder, and no hub id: {first_line(error)}", where=f"--model {model}",
+                            expected="a folder with a model, or a hub id") from None  # fmt: skip
         return
     siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     raise UserError("no such folder", where=f"--model {model}", nearest=nearest(path.name, siblings),

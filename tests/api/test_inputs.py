@@ -9,6 +9,8 @@ import pytest
 import torch
 from tiny_inputs import RECIPE, ROWS, make_model
 
+import alignzoo
+import alignzoo.api.comparisons
 from alignzoo.api.inputs import model_folder, rows_path, tokenizer_folder
 from alignzoo.api.resolve import resolve
 from alignzoo.core.errors import UserError
@@ -86,11 +88,37 @@ def test_a_run_of_files_has_the_same_fingerprint(model, tokenizer, tmp_path):
         ([{"prompt": float("nan")}], r"data\[0\]: the row can't be written"),
         (iter(ROWS), "rows are a list_iterator"),
         ({"train": [3]}, r"data\['train'\]\[0\]: a row is"),
+        ({"../../out": ROWS}, r"data: '../../out' is no name of a split"),
+        ({5: ROWS}, "data: 5 is no name of a split"),
     ],
 )
 def test_rows_that_are_none_are_refused_with_their_place(rows, said):
     with pytest.raises(UserError, match=said):
         rows_path(rows)
+
+
+@pytest.mark.parametrize(
+    "options", [{"temperature": "hot"}, {"top_p": None}, {"max_new_tokens": 2.5}, {"seed": 0.5}, {"samples": True}]
+)
+def test_settings_of_draws_are_numbers(options):
+    (name,) = options
+    with pytest.raises(UserError, match=f"^{name}: {name} is "):
+        alignzoo.generate("no-run", ["a"], **options)
+
+
+@pytest.mark.parametrize("call", [alignzoo.run, alignzoo.score, alignzoo.batches, alignzoo.api.comparisons.compare])
+def test_overrides_and_overlays_are_lists(call):
+    with pytest.raises(UserError, match=r"overlays are 'a\.yaml'; expected a list"):
+        call(RECIPE, overlays="a.yaml")
+    for overrides in (5, None, [5]):
+        with pytest.raises(UserError, match=r"overrides? (is|are) .*expected {"):
+            call(RECIPE, overrides=overrides)
+
+
+def test_settings_of_a_comparison_that_are_no_mapping_are_refused():
+    for key in ("grid", "rows", "samples"):
+        with pytest.raises(UserError, match=key):
+            alignzoo.api.comparisons.compare(["a.yaml", "b.yaml"], **{key: 5})
 
 
 def test_models_that_no_file_can_hold_are_refused(model, tokenizer):
@@ -101,6 +129,8 @@ def test_models_that_no_file_can_hold_are_refused(model, tokenizer):
         model_folder(Mine(model.config))
     with pytest.raises(UserError, match="a Linear is no Hugging Face model"):
         model_folder(torch.nn.Linear(2, 2))
+    with torch.device("meta"), pytest.raises(UserError, match="on the device meta"):
+        model_folder(type(model)(model.config))
     with pytest.raises(UserError, match=r"the weights are float16.*float32 or bfloat16"):
         model_folder(model.to(torch.float16))
     with pytest.raises(UserError, match="no Hugging Face tokenizer"):

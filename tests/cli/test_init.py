@@ -107,6 +107,12 @@ def test_a_hub_id_without_the_hub_has_the_usual_lengths(tmp_path):
     assert (plain["model"]["path"], plain["tokens"]["max_length"]) == ("org/no-such-model", 1024)
 
 
+def test_rows_that_no_run_can_use_are_left_out(start, tmp_path, no_fork):
+    rows = [ROWS[0] | {"chosen": "half an emoji \ud83d"}, *ROWS]
+    found = starter(write(tmp_path / "rows.jsonl", rows), str(start), tmp_path)
+    assert found.notes[0].startswith(f"{len(ROWS)} rows: pairs")
+
+
 def test_rows_of_one_prompt_hold_nothing_out(start, tmp_path, no_fork):
     rows = [{"prompt": "q", "chosen": "a", "rejected": "b"}] * 12
     code, said = called(write(tmp_path / "rows.jsonl", rows), "--model", start, "-o", tmp_path / "r.yaml")
@@ -121,6 +127,9 @@ def test_what_it_can_not_do_is_said(start, tmp_path, no_fork):
         ((data, "--model", tmp_path / "modle"), "no such folder"),
         ((data, "--model", start, "--objective", "dpi"), "did you mean"),
         ((data, "--model", start, "-o", data), "the file exists"),
+        ((data, "--model", start, "-o", data, "--force"), "the data would be replaced"),
+        ((data, "--model", "a b/c:d"), "no folder, and no hub id"),
+        ((data, "--model", ""), "no folder, and no hub id"),
         ((write(tmp_path / "odd.jsonl", [{"foo": 1}]), "--model", start), "the columns foo are no row"),
         ((write(tmp_path / "labels.jsonl", [{"prompt": "q", "completion": "a", "label": True}]), "--model", start),
          "pip install alignzoo-zoo"),

@@ -177,7 +177,10 @@ def test_a_mistake_is_a_sentence(at, tmp_path):
         (["--metrics", "entropie"], "did you mean 'entropy'"),
         (["--data", "no.jsonl"], "no such file or folder"),
         (["--data", "{name: filess, path: x}"], "did you mean 'files'"),
+        (["--metrics", "[entropy]"], "metrics"),
         (["--best-of-n"], "--data"),
+        (["--best-of-n", "--judge", "length"], "--judge can't be combined with --best-of-n"),
+        (["--data", str(root / "lists.jsonl"), "-o", str(root / "lists.jsonl")], "the data would be replaced"),
         (["--data", str(root / "lists.jsonl"), "--lm-eval", "arc"], "can't be combined"),
         (["--lm-eval-arg", "limit=3"], "expected --lm-eval TASK"),
     ):  # fmt: skip
@@ -336,3 +339,8 @@ def test_data_is_named_by_files_recipes_and_sources(tmp_path):
     part.write_text("train: {batch_size: 3}\n")
     with pytest.raises(UserError, match="the recipe has no data"):
         read_sets([str(part)])
+    part.write_text("data: [1, 2]\n")
+    with pytest.raises(UserError, match=r"my part.yaml:1:7: `data` is no data source"):
+        read_sets([str(part)])
+    with pytest.raises(UserError, match="--data: no file is given"):
+        read_sets([""])

@@ -193,6 +193,11 @@ def test_no_secret_and_no_path_of_this_machine_leaves_it(run, hub, monkeypatch, 
     (leaky / "policy" / "chat_template.jinja").write_text(f"{{{{ messages }}}} {leaky}/x")
     with pytest.raises(UserError, match=r"chat_template.jinja: the path of a folder of this machine"):
         push(leaky)
+    (leaky / "policy" / "chat_template.jinja").write_text("{{ messages }}")
+    (leaky / "policy" / "additional_chat_templates").mkdir()
+    (leaky / "policy" / "additional_chat_templates" / "tools.jinja").write_text(template)
+    with pytest.raises(UserError, match=r"additional_chat_templates/tools.jinja: a secret is in a file"):
+        push(leaky)
     assert hub.asked("POST|PUT") == []
 
 

@@ -135,7 +135,7 @@ def _is_real(value: Any) -> bool:
 
 
 def _check_count(name: str, value: Any, least: int) -> None:
-    fits = isinstance(value, Integral) and not isinstance(value, bool) and value >= least
+    fits = isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
     _check(name, value, fits, f"a whole number of at least {least}")
 
 

@@ -312,3 +312,17 @@ def test_signals_of_the_terminal_are_the_parents_matter():
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(child._pid, number)
     assert child.value() == [1]
+
+
+def test_a_child_that_waits_for_a_lock_of_the_fork_is_started_once_more(tmp_path):
+    """A thread of the parent may hold a lock when it forks, and no thread of the child ever frees it."""
+    first = tmp_path / "first"
+
+    def parse(stuck):
+        if stuck or not first.exists():
+            first.touch()
+            time.sleep(60)
+        return 7
+
+    assert in_child(tmp_path, parse, False, seconds=0.4) == 7
+    assert "took more than 0.4 s" in refused(in_child, tmp_path, parse, True, seconds=0.4)

@@ -132,7 +132,7 @@ def test_what_it_can_not_do_is_said(start, tmp_path, no_fork):
         ((data, "--model", ""), "no folder, and no hub id"),
         ((write(tmp_path / "odd.jsonl", [{"foo": 1}]), "--model", start), "the columns foo are no row"),
         ((write(tmp_path / "labels.jsonl", [{"prompt": "q", "completion": "a", "label": True}]), "--model", start),
-         "pip install alignzoo-zoo"),
+         "no objective is called 'kto'"),
     ]  # fmt: skip
     for words, expected in cases:
         code, said = called(*words, *([] if "-o" in words else ["-o", output]))

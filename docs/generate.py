@@ -32,7 +32,7 @@ from alignzoo.compare.spec import Comparison, Sampling
 from alignzoo.interfaces.data_source import DataSource
 from alignzoo.interfaces.model_source import Lora, ModelSource
 from alignzoo.recipe.critic import CriticConfig
-from alignzoo.recipe.optimizers import EVERY
+from alignzoo.recipe.optimizers import OPTIMIZERS
 from alignzoo.recipe.peer_names import LOSSES, PEERS
 from alignzoo.recipe.rollout import Reward, RolloutConfig
 from alignzoo.recipe.schema import (
@@ -192,8 +192,8 @@ def keys() -> Iterator[str]:
     yield from table("Top level", "", Recipe)
     yield from table("Tokens", "tokens.", TokensConfig)
     yield from table("Train", "train.", TrainConfig)
-    for optimizer in EVERY:
-        yield from table(f"Optimizer {optimizer.model_fields['name'].default}", "train.optimizer.", optimizer)
+    for name, optimizer in OPTIMIZERS.items():
+        yield from table(f"Optimizer {name}", "train.optimizer.", optimizer)
     yield from table("Schedule", "train.schedule.", Schedule)
     yield from table("Early stopping", "train.early_stopping.", EarlyStopping)
     yield from table("Filter", "filter.", FilterConfig)

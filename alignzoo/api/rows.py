@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
@@ -14,7 +13,7 @@ from alignzoo.api.progress import screen_of
 from alignzoo.api.resolve import Given, resolve
 from alignzoo.core.errors import UserError
 from alignzoo.core.files import check_output
-from alignzoo.recipe.rollout import LEAST_TEMPERATURE, LEAST_TOP_P
+from alignzoo.recipe.sampling import LEAST_TEMPERATURE, LEAST_TOP_P, is_temperature
 from alignzoo.training.generate import Drawing, reply_to_file
 from alignzoo.training.records import read_lines
 from alignzoo.training.row_scores import write_scores
@@ -105,9 +104,8 @@ def generate(
     Raises:
         UserError: The run is not finished or trains a reward model, or there is no prompt.
     """
-    _check("temperature", temperature, _is_real(temperature) and (
-        temperature == 0 or LEAST_TEMPERATURE <= temperature < math.inf
-    ), f"0, or a number of at least {LEAST_TEMPERATURE}")  # fmt: skip
+    fits = _is_real(temperature) and is_temperature(temperature)
+    _check("temperature", temperature, fits, f"0, or a number of at least {LEAST_TEMPERATURE}")
     _check("top_p", top_p, _is_real(top_p) and LEAST_TOP_P <= top_p <= 1, f"a number from {LEAST_TOP_P} to 1")
     if max_new_tokens is not None:
         _check_count("max_new_tokens", max_new_tokens, 1)

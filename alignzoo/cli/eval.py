@@ -65,9 +65,7 @@ def command(
     if options and tasks is None:
         raise UserError("there is no task", where="--lm-eval-arg", expected="--lm-eval TASK,...")
     if output is not None:
-        check_output(output)
-        if output.exists() and any(Path(one).exists() and output.samefile(one) for one in data):
-            raise UserError("the data would be replaced", where=str(output), expected="another file")
+        check_output(output, data)
     folder, screen = find_run(run), Screen()
     if tasks is not None:
         names = [name.strip() for name in tasks.split(",") if name.strip()]

@@ -47,9 +47,7 @@ def command(
             f"{samples} samples of the likeliest tokens are all the same", where="--samples",
             expected="--temperature above 0, such as 1",
         )  # fmt: skip
-    check_output(output)
-    if output.exists() and prompts.exists() and output.samefile(prompts):
-        raise UserError("the prompts would be replaced", where=str(output), expected="another file")
+    check_output(output, [prompts], "prompts")
     settings = Drawing(temperature, top_p, max_new_tokens, seed, samples)
     if benchmark:
         text, count = benchmark_text(find_run(run), prompts, settings, benchmark, Screen())

@@ -31,9 +31,7 @@ def command(data: str, model: str, output: Path, objective: str | None, force: b
 
     if output.exists() and not force:
         raise UserError("the file exists", where=str(output), expected="another name, or --force")
-    check_output(output)
-    if output.exists() and Path(data).exists() and output.samefile(data):
-        raise UserError("the data would be replaced", where=str(output), expected="another file")
+    check_output(output, [data])
     found = starter(data, model, output.parent, objective)
     with as_output(output), atomic_write(output) as temporary:
         temporary.write_text(found.text, encoding="utf-8")

@@ -115,9 +115,8 @@ def _rated(policy: FinishedPolicy, rows: Sequence[Row], trees: Trees) -> list[Ra
     found, counts = [], [len(row.completions) for row in rows]
     for row, own, tolerance in zip(rows, rewards.split(counts), tolerances.split(counts), strict=True):
         scores = np.array(_scores(row))
-        snapped = tie_means(own, tie_groups(own, tolerance)).nan_to_num(
-            nan=-math.inf
-        )  # without a reward it is never best
+        snapped = tie_means(own, tie_groups(own, tolerance))
+        snapped = snapped.nan_to_num(nan=-math.inf)  # without a reward it is never best
         found.append(Rated(str(row.extra.get("id", row.id)), snapped.numpy(), scores == scores.max()))
     return found
 

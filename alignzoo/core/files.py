@@ -11,7 +11,7 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -150,13 +150,18 @@ def remove_temporaries(folder: Path, of: str = "*") -> None:
             remove(path)
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path, reads: Iterable[Path | str] = (), what: str = "data") -> None:
     """Check, before the work, that a command can write the file that it is asked for.
 
     A device or a link, such as /dev/stdout, would be replaced by the file.
 
+    Args:
+        path: The file.
+        reads: Files that the command reads, and that it may not be.
+        what: What they are, for errors.
+
     Raises:
-        UserError: It is no regular file, or its folder can't be written to.
+        UserError: It is no regular file or one that is read, or its folder can't be written to.
     """
     regular = True
     if not path.name:
@@ -173,6 +178,8 @@ def check_output(path: Path) -> None:
         raise UserError(str(error), where=str(path), expected="a file that can be written") from None
     if not regular:
         raise UserError("not a regular file, and it would be replaced", where=str(path), expected="the name of a file")
+    if path.exists() and any(Path(one).exists() and path.samefile(one) for one in reads):
+        raise UserError(f"the {what} would be replaced", where=str(path), expected="another file")
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
@@ -26,17 +26,13 @@ class AdamW(Strict):
     weight_decay: WeightDecay = 0.0
 
 
-class AdamW8bit(Strict):
+class AdamW8bit(AdamW):
     """AdamW with states of 8 bits, in blocks; needs bitsandbytes.
 
     Source: Dettmers et al. 2021, arXiv:2110.02861.
     """
 
-    name: Literal["adamw_8bit"] = Field("adamw_8bit", description="the optimizer")
-    learning_rate: LearningRate
-    betas: Betas = (0.9, 0.999)
-    eps: Eps = 1e-8
-    weight_decay: WeightDecay = 0.0
+    name: Literal["adamw_8bit"] = Field("adamw_8bit", description="the optimizer")  # type: ignore[assignment]
 
 
 class Lion(Strict):
@@ -102,5 +98,6 @@ class SGD(Strict):
 
 
 Optimizer = Annotated[AdamW | AdamW8bit | Lion | Lion8bit | Muon | RMSprop | SGD, Field(discriminator="name")]
-EVERY = (AdamW, AdamW8bit, Lion, Lion8bit, Muon, RMSprop, SGD)
+OPTIMIZERS: dict[str, Any] = {cls.model_fields["name"].default: cls for cls in get_args(get_args(Optimizer)[0])}
+"""Name -> schema of every optimizer."""
 DecayOn = Literal["all", "matrices"]

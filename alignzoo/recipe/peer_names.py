@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from alignzoo.recipe.optimizers import OPTIMIZERS
+
 
 class Peer(NamedTuple):
     """A key of other trainers: our key, and what differs."""
@@ -14,7 +16,7 @@ class Peer(NamedTuple):
 
 _BATCH = "rows of one optimizer step, over all devices and accumulated passes: the product of the three"
 _LOSS = "`alignzoo list objectives` has the names"
-_OPTIMIZER = "adamw, adamw_8bit, lion, lion_8bit, muon, rmsprop or sgd"
+_OPTIMIZER = " or ".join(", ".join(OPTIMIZERS).rsplit(", ", 1))
 _BF16 = "`bfloat16`; `model.dtype` is the data type of the weights"
 _LORA = "for example {r: 16, alpha: 32}"
 _CACHED = "the reference's log-probs are computed once and cached, always"

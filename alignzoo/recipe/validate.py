@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -21,7 +21,7 @@ from alignzoo.recipe.compatibility import (
 from alignzoo.recipe.components import ComponentBuilder, as_node
 from alignzoo.recipe.critic import build_critic, check_critic
 from alignzoo.recipe.objective_node import build_objective
-from alignzoo.recipe.optimizers import Optimizer
+from alignzoo.recipe.optimizers import OPTIMIZERS
 from alignzoo.recipe.parse import Node
 from alignzoo.recipe.problems import Problems
 from alignzoo.recipe.pydantic_errors import problems_of
@@ -32,7 +32,6 @@ from alignzoo.recipe.secrets import refuse_secrets
 from alignzoo.recipe.selection_checks import check_selection
 from alignzoo.registry.lookup import Registry, registry
 
-OPTIMIZERS = {cls.model_fields["name"].default: cls for cls in get_args(get_args(Optimizer)[0])}
 REPORTERS = ["html"]
 """Of a recipe that names none."""
 

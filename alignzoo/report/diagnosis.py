@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alignzoo.core.door import MissingFile, read_json, translate
-from alignzoo.training.records import HELD_OUT, HeldOutRow, Line, read_lines
+from alignzoo.core.door import translate
+from alignzoo.training.records import HELD_OUT, HeldOutRow, Line, read_data_report, read_lines
 
 Lines = Sequence[dict[str, Any]]
 Z = 1.959964
@@ -68,16 +68,16 @@ def diagnose(folder: Path) -> list[Sign]:
         BadFile: A file is damaged.
     """
     with translate(folder, "the run's records", "run the recipe again, or with --fresh"):
-        lines = read_lines(folder / "metrics.jsonl", Line, nan=True)
-        rows = read_lines(folder / HELD_OUT, HeldOutRow)
-        try:
-            data = read_json(folder / "data.json", dict[str, Any])
-        except MissingFile:  # of a run that has not read its data yet
-            data = {}
-        return [
-            displacement(lines, rows), length_exploitation(rows), over_optimization(lines), wrong_labels(rows),
-            dominating_rows(rows), leakage(data),
-        ]  # fmt: skip
+        return signs(folder, read_lines(folder / "metrics.jsonl", Line, nan=True), read_data_report(folder))
+
+
+def signs(folder: Path, lines: Lines, data: dict[str, Any]) -> list[Sign]:
+    """Return every sign of a run whose metrics.jsonl and data.json are read."""
+    rows = read_lines(folder / HELD_OUT, HeldOutRow)
+    return [
+        displacement(lines, rows), length_exploitation(rows), over_optimization(lines), wrong_labels(rows),
+        dominating_rows(rows), leakage(data),
+    ]  # fmt: skip
 
 
 def displacement(lines: Lines, rows: Lines = ()) -> Sign:

@@ -10,15 +10,15 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, Template
 from markupsafe import Markup
 
-from alignzoo.core.door import MissingFile, read_json, read_text, translate
+from alignzoo.core.door import read_text, translate
 from alignzoo.core.files import write_page
 from alignzoo.report import rollouts
 from alignzoo.report.curves import panels
-from alignzoo.report.diagnosis import diagnose
+from alignzoo.report.diagnosis import signs
 from alignzoo.report.glossary import TERMS
 from alignzoo.report.summary import summary_lines
 from alignzoo.training.headline import headline, kind_of_rows, with_start
-from alignzoo.training.records import SETTINGS, Line, Sample, ShownRow, read_lines
+from alignzoo.training.records import SETTINGS, Line, Sample, ShownRow, read_data_report, read_lines
 from alignzoo.training.run_folder import RunFolder
 
 
@@ -32,7 +32,7 @@ def write_report(folder: Path) -> Path:
 
 
 def _page(folder: Path) -> str:
-    summary, data = RunFolder(folder).summary() or {}, _data(folder / "data.json")
+    summary, data = RunFolder(folder).summary() or {}, read_data_report(folder)
     recipe = folder / "recipe.yaml"
     lines = read_lines(folder / "metrics.jsonl", Line, nan=True)
     of = summary.get("accuracy_of") or {"rows": kind_of_rows(data.get("lengths", {}))}
@@ -61,19 +61,12 @@ def _page(folder: Path) -> str:
             view | {"prompts": [one | {"turns": turns(one["prompt"])} for one in view["prompts"]]}
             for view in rollouts.browser(folder, lines)
         ],
-        signs=diagnose(folder) if lines else [],
+        signs=signs(folder, lines, data) if lines else [],
         data=data,
         glossary=TERMS.items(),
         shown=read_lines(folder / "rows.jsonl", ShownRow),
         recipe=read_text(recipe) if recipe.is_file() else "",
     )
-
-
-def _data(path: Path) -> dict[str, Any]:
-    try:
-        return read_json(path, dict[str, Any])
-    except MissingFile:  # of a run that has not read its data yet
-        return {}
 
 
 def turns(prompt: str) -> list[tuple[str, str]]:

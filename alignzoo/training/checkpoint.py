@@ -157,7 +157,12 @@ def _write(folder: Path, model: PreTrainedModel, weights: dict[str, torch.Tensor
 def by_step(folder: Path) -> list[Path]:
     """Return the checkpoints of a folder, by step."""
     found = {path: re.fullmatch(r"step-(\d+)", path.name) for path in folder.glob("step-*")}
-    return sorted((path for path, match in found.items() if match), key=lambda path: int(path.name[5:]))
+    return sorted((path for path, match in found.items() if match), key=step_of)
+
+
+def step_of(path: Path) -> int:
+    """Return the step of a checkpoint's folder."""
+    return int(path.name[5:])
 
 
 def latest(folder: Path, run: str = "", before: int | None = None) -> tuple[Checkpoint | None, list[Path]]:
@@ -174,7 +179,7 @@ def latest(folder: Path, run: str = "", before: int | None = None) -> tuple[Chec
     """
     damaged: list[Path] = []
     for path in reversed(by_step(folder)):
-        if before is not None and int(path.name[5:]) >= before:
+        if before is not None and step_of(path) >= before:
             continue
         found = read(path)
         if found is not None:
@@ -194,9 +199,14 @@ def has_optimizer(path: Path) -> bool:
     return (path / OPTIMIZER).is_file()
 
 
+def path_of(folder: Path, step: int) -> Path:
+    """Return the folder of a step's checkpoint."""
+    return folder / _name(step)
+
+
 def at(folder: Path, step: int) -> Checkpoint | None:
     """Return the checkpoint of a step, or None if there is no intact one."""
-    return read(folder / _name(step))
+    return read(path_of(folder, step))
 
 
 def read(path: Path) -> Checkpoint | None:

@@ -37,9 +37,8 @@ class Evaluations:
     def figures(self, step: int, records: list[dict[str, Any]]) -> dict[str, float]:
         """Return name -> figure after a step; {} without rows.
 
-        `records` receives a record of each held-out row, after the start.
         Those of an evaluation set are called `SET/NAME`. Of the validation half only the figures that checkpoints are
-        chosen by are there.
+        chosen by are there. `records` receives a record of each held-out row, after the start.
         """
         hidden = self.screen.without_bars()  # a second bar would overwrite that of training
         engine, found = self.engine, dict[str, float]()

@@ -37,7 +37,7 @@ def of_other_length(resolved: Resolved, folder: RunFolder) -> list[Path]:
     for other in folder.path.parent.glob(f"{glob.escape(resolved.recipe.name)}-{'[0-9a-f]' * 8}"):
         if other.name != folder.path.name and not other.is_symlink():
             found += [path for path in checkpoint.by_step(other / "checkpoints") if _lineage(path) == resolved.lineage]
-    return sorted(found, key=lambda path: (-int(path.name[5:]), path))
+    return sorted(found, key=lambda path: (-checkpoint.step_of(path), path))
 
 
 def obstacle(resolved: Resolved, checkpoints: Iterable[Path]) -> str:
@@ -87,10 +87,10 @@ def extend(resolved: Resolved, folder: RunFolder, steps: int, screen: Screen) ->
     Nothing is copied if this run has a checkpoint itself.
     """
     others = [] if checkpoint.by_step(folder.checkpoints) else of_other_length(resolved, folder)
-    others = [path for path in others if int(path.name[5:]) < steps]
+    others = [path for path in others if checkpoint.step_of(path) < steps]
     if others and (why := obstacle(resolved, others)):
         name = run_of(others[0]).path.name
-        screen.info(f"{name} has the first {others[0].name[5:].lstrip('0')} steps, and is not extended: {why}")
+        screen.info(f"{name} has the first {checkpoint.step_of(others[0])} steps, and is not extended: {why}")
         return
     for path in filter(checkpoint.has_optimizer, others):
         if run_of(path).first_day() != folder.first_day():  # its prompts may have another date
@@ -110,15 +110,13 @@ def adopt(path: Path, resolved: Resolved, folder: RunFolder) -> None:
     Raises:
         BadFile: One of them is damaged, or gone.
     """
-    every, end = resolved.recipe.eval.every, int(path.name[5:])
+    every, end = resolved.recipe.eval.every, checkpoint.step_of(path)
     selection = Selection(resolved.recipe.train)
     lines = read_lines(path / "metrics.jsonl", Line)
     kept = [line for line in lines if line["kind"] != "eval" or line["step"] != end or is_due(end, every, end + 1)]
-    for line in kept:
-        if line["kind"] == "eval":
-            selection.add(line)
+    selection.add_all(kept)
     best = selection.best_step
-    others = [] if best is None or best == end else [path.with_name(f"step-{best:06d}")]
+    others = [] if best is None or best == end else [checkpoint.path_of(path.parent, best)]
     held_out = others[0] if others and len(kept) < len(lines) else path
     for source in (*others, path):
         if checkpoint.read(source) is None:
@@ -181,7 +179,7 @@ def set_back(resolved: Resolved, folder: RunFolder, given: Path) -> None:
     with suppress(FileNotFoundError):
         remove(folder.path / "summary.json")
     for other in checkpoint.by_step(folder.checkpoints):
-        if int(other.name[5:]) > int(path.name[5:]):
+        if checkpoint.step_of(other) > checkpoint.step_of(path):
             remove(other)
 
 

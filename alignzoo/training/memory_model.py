@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,10 @@ class ModelSize:
     trained_head: bool
     saved: int | None = None
     """Bytes of activations kept for the backward; None if they can't be counted."""
+
+    def on_shared_weights(self) -> ModelSize:
+        """Return the size of a model whose adapters are on the weights of another one."""
+        return replace(self, weights=4 * self.trained)
 
 
 @dataclass

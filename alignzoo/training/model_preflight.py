@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -115,8 +114,8 @@ def plan_memory(
         run = critic_run(resolved) or (resolved.start if source is None else None)
         lora = recipe.model.lora and ((recipe.critic.lora if recipe.critic else None) or recipe.model.lora)
         critic = size(source or recipe.model, resolved.start if lora else run, "scalar", lora, check)
-        if lora and critic:  # adapters on the policy's own weights
-            critic = replace(critic, weights=4 * critic.trained)
+        if lora and critic:
+            critic = critic.on_shared_weights()
     if _runs_beside(resolved):
         named, run = recipe.references.get(MAIN), resolved.needs.get(REFERENCE.format(MAIN))
         if named is not None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, FiniteFloat
 
 from alignzoo.core.artifacts import Manifest
-from alignzoo.core.door import MissingFile, read_json_lines
+from alignzoo.core.door import MissingFile, read_json, read_json_lines
 from alignzoo.interfaces.data_source import PART_NAME
 
 Role = Literal["system", "user", "assistant", "tool", "text"]
@@ -159,6 +159,14 @@ def read_lines(path: Path, schema: type[BaseModel] | None = None, nan: bool = Fa
         return list(read_json_lines(path, schema, nan))
     except MissingFile:
         return []
+
+
+def read_data_report(folder: Path) -> dict[str, Any]:
+    """Return data.json of a run folder; {} of a run that has not read its data yet."""
+    try:
+        return read_json(folder / "data.json", dict[str, Any])
+    except MissingFile:
+        return {}
 
 
 def as_table(rows: list[dict[str, Any]]) -> Any:

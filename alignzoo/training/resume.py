@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from alignzoo.core.artifacts import quarantine
 from alignzoo.core.door import BadFile
@@ -30,8 +29,7 @@ def resume(training: Training) -> None:
     if good:
         _check_fits(training, good)
         training.done = good.step
-        for line in evaluations_of(good.path):
-            training.selection.add(line)
+        training.selection.add_all(read_lines(good.path / "metrics.jsonl", Line))
         policy, critic = training.optimizers()
         checkpoint.restore(good, training.model, policy, training.beside, training.critic, critic)
         if training.moving:
@@ -75,8 +73,7 @@ def _newest(training: Training) -> tuple[Checkpoint | None, dict[Path, str]]:
         if good is None:
             return None, unused
         selection = Selection(training.recipe.train)
-        for line in evaluations_of(good.path):
-            selection.add(line)
+        selection.add_all(read_lines(good.path / "metrics.jsonl", Line))
         best = selection.best_step
         if best is not None and best != good.step and checkpoint.at(folder, best) is None:
             before, problem = best, f"needs the best one, of step {best}, which is damaged"
@@ -85,13 +82,8 @@ def _newest(training: Training) -> tuple[Checkpoint | None, dict[Path, str]]:
         else:
             return good, unused
         for path in checkpoint.by_step(folder):
-            if int(path.name[5:]) >= before:
+            if checkpoint.step_of(path) >= before:
                 unused.setdefault(path, problem)
-
-
-def evaluations_of(path: Path) -> list[dict[str, Any]]:
-    """Return the evaluations of the run that a checkpoint holds."""
-    return [line for line in read_lines(path / "metrics.jsonl", Line) if line["kind"] == "eval"]
 
 
 def _check_fits(training: Training, good: Checkpoint) -> None:

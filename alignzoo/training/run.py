@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -172,10 +172,8 @@ def _phases(job: Job) -> dict[str, Any]:
         with job.stopping.uninterruptible():
             export_policy(job, model, tokenizer, training.critic)
         after = greedy_replies(job, model, tokenizer, data.answered)
-        if (
-            recipe.eval.judges and not training.restored
-        ):  # one may load a model, and memory run out: nothing may be lost
-            training.save()
+        if recipe.eval.judges and not training.restored:
+            training.save()  # a judge may load a model, and memory run out: nothing may be lost
         judges = judge_replies(job, tokenizer, data.answered, before, after)
         finished = FinishedRun(
             model, start_fingerprint, weights_fingerprint(model), layout, references.parts,
@@ -253,8 +251,8 @@ def _prepare(
     )  # fmt: skip
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     sizes = [ModelSize(**count_weights(one)) for one in (model, *([critic.scorer.model] if critic else []))]
-    if critic and recipe.model.lora:  # adapters on the policy's own weights
-        sizes[1] = replace(sizes[1], weights=4 * sizes[1].trained)
+    if critic and recipe.model.lora:
+        sizes[1] = sizes[1].on_shared_weights()
     where = " (over all processes)" if job.ranks.parted else ""
     job.screen.info(f"memory: {static_words(static_parts(recipe, sizes))}{where}")
     if words := memory_words(trainable, recipe.train.master_weights):

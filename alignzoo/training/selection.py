@@ -6,7 +6,7 @@ can test on it. Both choices follow from the lines of metrics.jsonl, so a resume
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -111,6 +111,12 @@ class Selection:
         if self._stop:
             self._stop.add(line)
         return self._best is not None and self._best.add(line)
+
+    def add_all(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Add the evaluations among the lines of metrics.jsonl."""
+        for line in lines:
+            if line["kind"] == "eval":
+                self.add(line)
 
     def _check(self, line: Mapping[str, Any]) -> None:
         known = [key for key, value in line.items() if key not in ("kind", "step") and isinstance(value, float)]

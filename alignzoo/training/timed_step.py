@@ -7,7 +7,9 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from alignzoo.core.console import Screen
@@ -95,10 +97,8 @@ def _untimed(resolved: Resolved) -> str:
     return ""
 
 
-def _rows(steps: int, rows: int, resolved: Resolved) -> Any:
+def _rows(steps: int, rows: int, resolved: Resolved) -> NDArray[np.int64]:
     """Return the rows of the run's first steps."""
-    import numpy as np
-
     recipe = resolved.recipe
     return np.concatenate([rows_of_step(step, rows, recipe.train, recipe.seed) for step in range(steps)])
 

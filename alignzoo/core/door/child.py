@@ -86,9 +86,8 @@ class Child:
         finally:
             status = self.end()
         if answer is None and self._used < self.seconds / 8 and not self._again:
-            self._again = (
-                True  # it did not work, but waited: for a lock that a thread held when this process was forked
-            )
+            # It did not work, but waited: for a lock that a thread held when this process was forked.
+            self._again = True
             self._fork()
             return self.value()
         head, _, rest = (answer or b"").partition(END)

@@ -221,6 +221,8 @@ def keys() -> Iterator[str]:
             yield from table(f"{kind.capitalize()} {cls.name}", prefix, cls)
     yield from table("Comparison", "", Comparison)
     yield from table("Comparison: samples", "samples.", Sampling)
+    for cls in all_of("executor"):
+        yield from table(f"Executor {cls.name}", "executor.", cls)
 
 
 def peers() -> Iterator[str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from alignzoo.interfaces.component import Strict
+from alignzoo.interfaces.component import NoEffect, Strict
 from alignzoo.interfaces.judge import Judge
 from alignzoo.recipe.components import ComponentBuilder
 from alignzoo.recipe.merge import resolve_paths
@@ -66,6 +66,10 @@ class Comparison(Strict):
     judges: tuple[Any, ...] = Field((), description="judges of the sampled replies, as eval.judges in a recipe")
     samples: Sampling = Field(Sampling(), description="how replies are sampled")
     allow_different_data: bool = Field(False, description="allow rows on different data or from different starts")
+    jobs: Annotated[int, NoEffect] = Field(1, ge=1, description="runs at a time")
+    executor: Annotated[Any, NoEffect] = Field(
+        None, description="where runs are worked on: an executor; null: here, or `local` with several jobs"
+    )
 
     @property
     def searched(self) -> int:

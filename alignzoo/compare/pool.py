@@ -71,7 +71,7 @@ class Workers:
         self._found: SimpleQueue[tuple[int, RunOutcome | Mapping[str, Any] | BaseException]] = SimpleQueue()
 
     @contextmanager
-    def open(self) -> Iterator[Workers]:
+    def running(self) -> Iterator[Workers]:
         """End all workers with the block.
 
         After an interrupt or an error they save what they do first; a second interrupt ends them at once.

@@ -85,7 +85,7 @@ def _workers(plan: Plan, judges: Sequence[Judge], table: LiveTable, executor: Ex
     if executor is None:
         yield here
         return
-    with Workers(plan, executor, table).open() as workers:
+    with Workers(plan, executor, table).running() as workers:
         yield workers.outcomes
 
 

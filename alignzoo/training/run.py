@@ -242,6 +242,7 @@ def _prepare(
         name: BatchBuilder(
             recipe.objective, part.trees, references.evaluated[name], beside, recipe.seed, recipe.eval.metrics,
             references.named_evaluated[name], starts_at_reference=MAIN not in recipe.references,
+            prompts=part.prompts,
         )
         for name, part in data.evaluated.items()
     }  # fmt: skip

@@ -117,7 +117,7 @@ def _listed(folder: Path) -> set[str]:
 def drop_files(folder: Path, names: Collection[str]) -> None:
     """Remove files of a folder, and their digests from its manifest.
 
-    A damaged folder stays as it is.
+    It goes on where a process was killed. A damaged folder stays as it is.
     """
     try:
         about: dict[str, Any] = read_checked(inside(folder, ABOUT), Manifest)
@@ -130,7 +130,8 @@ def drop_files(folder: Path, names: Collection[str]) -> None:
         content["dropped"] = [*about.get("dropped", ()), *gone]
         # written first, so that a process that is killed in between leaves an intact folder
         write_json(folder / ABOUT, content | {"digest": digest(content)})
-        for name in gone:
+    for name in (*gone, *about.get("dropped", ())):
+        if name in names:
             remove(folder / name)
 
 

@@ -31,9 +31,9 @@ LEAST_REACHED = 0.95
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Reward and KL of a method's checkpoints, of each prompt.
+    """Reward and KL of a method's checkpoints, of each prompt: those of all its settings, and the start at a KL of 0.
 
-    The start is no checkpoint. Seeds may have other numbers of checkpoints.
+    Seeds may have other numbers of checkpoints.
     """
 
     kl: Sequence[Numbers]
@@ -94,7 +94,7 @@ def frontier(kl: Numbers, reward: Numbers, first: NDArray[np.bool_], at: Numbers
     """Return the frontier of one method and seed, chosen on one half of the prompts and read on the other.
 
     Args:
-        kl: Points including the start, whose KL is 0, shape (P, N).
+        kl: The method's points, shape (P, N).
         reward: Shape (P, N).
         first: True for the prompts of the first half, shape (N,).
         at: KLs to read it at, shape (K,).
@@ -119,14 +119,13 @@ class Frontiers:
     """Frontiers of several methods at the same KLs, and their bootstrap, which draws alike for all methods."""
 
     def __init__(
-        self, methods: Mapping[str, Checkpoints], start: Numbers, first: NDArray[np.bool_], at: Sequence[float],
-        draws: int = DRAWS, seed: int = 0,
+        self, methods: Mapping[str, Checkpoints], first: NDArray[np.bool_], at: Sequence[float], draws: int = DRAWS,
+        seed: int = 0,
     ) -> None:  # fmt: skip
         """Compute the frontiers and their bootstrap.
 
         Args:
             methods: Name -> its checkpoints. All have the same prompts, and the same seeds in the same order.
-            start: Reward of the start's replies, shape (N,).
             first: True for the prompts of the first half, shape (N,).
             at: KLs, in nats.
             draws: Draws of the bootstrap.
@@ -136,7 +135,7 @@ class Frontiers:
             ValueError: A method has other numbers of prompts or seeds, or a half has no prompt.
         """
         self.at = np.asarray(at, dtype=np.float64)
-        self._methods, self._start, self._first = methods, np.asarray(start, dtype=np.float64), first
+        self._methods, self._first = methods, first
         seeds = {len(one.kl) for one in methods.values()}
         if len(seeds) != 1:
             raise ValueError(f"methods have {sorted(seeds)} seeds; expected the same number")
@@ -156,11 +155,10 @@ class Frontiers:
 
     def _value(self, name: str, weights: Numbers, seeds: Sequence[int]) -> Numbers:
         checkpoints = self._methods[name]
-        found = {}
-        for seed in set(seeds):
-            kl = np.vstack([np.zeros_like(self._start), checkpoints.kl[seed]])
-            reward = np.vstack([self._start, checkpoints.reward[seed]])
-            found[seed] = frontier(kl, reward, self._first, self.at, weights)
+        found = {
+            seed: frontier(checkpoints.kl[seed], checkpoints.reward[seed], self._first, self.at, weights)
+            for seed in set(seeds)
+        }
         mean: Numbers = np.mean([found[seed] for seed in seeds], axis=0)
         return mean
 

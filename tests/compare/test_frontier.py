@@ -62,18 +62,19 @@ def test_a_kl_is_reached_if_both_halves_do():
 
 
 def made(random, slope, prompts=40, seeds=1, checkpoints=4):
-    """Checkpoints at KLs of 1, 2, ... whose reward is slope * sqrt(KL) and noise of each prompt."""
-    levels = np.arange(1.0, checkpoints + 1)[:, None]
-    kl = [levels + random.normal(0, 0.3, (checkpoints, prompts)) for _ in range(seeds)]
-    reward = [slope * np.sqrt(levels) + random.normal(0, 0.3, (checkpoints, prompts)) for _ in range(seeds)]
+    """The start and checkpoints at KLs of 1, 2, ... whose reward is slope * sqrt(KL) and noise of each prompt."""
+    levels = np.arange(0.0, checkpoints + 1)[:, None]
+    shape = len(levels), prompts
+    kl = [levels + (levels > 0) * random.normal(0, 0.3, shape) for _ in range(seeds)]
+    reward = [slope * np.sqrt(levels) + random.normal(0, 0.3, shape) for _ in range(seeds)]
     return Checkpoints(kl, reward)
 
 
 def test_methods_are_compared_with_the_same_draws():
     random = np.random.default_rng(0)
     high, low = made(random, 1.0), made(random, 0.5)
-    start, first = random.normal(0, 0.3, 40), np.arange(40) % 2 == 0
-    found = Frontiers({"high": high, "low": low, "twin": high}, start, first, [1, 2, 8], draws=200)
+    first = np.arange(40) % 2 == 0
+    found = Frontiers({"high": high, "low": low, "twin": high}, first, [1, 2, 8], draws=200)
     one, _, far = found.of("high")
     assert one.value == pytest.approx(1.0, abs=0.2)
     assert one.low < one.value < one.high
@@ -82,7 +83,7 @@ def test_methods_are_compared_with_the_same_draws():
     assert dominates(found.difference("high", "low")) is True
     assert dominates(found.difference("low", "high")) is False
     assert dominates(found.difference("high", "low")[2:]) is None
-    again = Frontiers({"high": high, "low": low, "twin": high}, start, first, [1, 2, 8], draws=200)
+    again = Frontiers({"high": high, "low": low, "twin": high}, first, [1, 2, 8], draws=200)
     assert again.of("high") == found.of("high")
 
 
@@ -91,7 +92,7 @@ def test_seeds_are_part_of_the_interval():
     alike, apart = made(random, 1.0, seeds=3), made(random, 1.0, seeds=3)
     apart = Checkpoints(apart.kl, [own + shift for own, shift in zip(apart.reward, (-0.5, 0.0, 0.5), strict=True)])
     first = np.arange(40) % 2 == 0
-    found = Frontiers({"alike": alike, "apart": apart}, np.zeros(40), first, [2.0], draws=200)
+    found = Frontiers({"alike": alike, "apart": apart}, first, [2.0], draws=200)
     narrow, wide = found.of("alike")[0], found.of("apart")[0]
     assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
 
@@ -103,7 +104,7 @@ def test_the_interval_of_one_method_covers_its_frontier():
     first = np.arange(60) % 2 == 0
     hits = 0
     for _ in range(100):
-        found = Frontiers({"one": made(random, 1.0, prompts=60)}, np.zeros(60), first, [2.0], draws=150)
+        found = Frontiers({"one": made(random, 1.0, prompts=60)}, first, [2.0], draws=150)
         reading = found.of("one")[0]
         hits += reading.low <= np.sqrt(2) <= reading.high
     assert hits >= 88  # of 95 expected; the chance of fewer is below 0.5%
@@ -113,9 +114,9 @@ def test_wrong_shapes_are_refused():
     random = np.random.default_rng(3)
     first = np.arange(40) % 2 == 0
     with pytest.raises(ValueError, match="seeds"):
-        Frontiers({"a": made(random, 1.0), "b": made(random, 1.0, seeds=2)}, np.zeros(40), first, [1.0], draws=1)
+        Frontiers({"a": made(random, 1.0), "b": made(random, 1.0, seeds=2)}, first, [1.0], draws=1)
     with pytest.raises(ValueError, match="half"):
-        Frontiers({"a": made(random, 1.0)}, np.zeros(40), np.ones(40, dtype=bool), [1.0], draws=1)
+        Frontiers({"a": made(random, 1.0)}, np.ones(40, dtype=bool), [1.0], draws=1)
 
 
 def test_a_reward_that_still_rises():

@@ -25,6 +25,8 @@ Numbers = NDArray[np.float64]
 
 DRAWS = 1000
 """Draws of the bootstrap."""
+NANO = 9
+"""Decimals of a mean KL that count: sums that round differently are equal."""
 LEAST_REACHED = 0.95
 """Share of the draws that must reach a KL for an interval there."""
 
@@ -106,7 +108,7 @@ def frontier(kl: Numbers, reward: Numbers, first: NDArray[np.bool_], at: Numbers
     halves = []
     for half in (first, ~first):
         own = weights[half] / weights[half].sum()
-        halves.append((kl[:, half] @ own, reward[:, half] @ own))
+        halves.append((np.round(kl[:, half] @ own, NANO), reward[:, half] @ own))
     readings = []
     for (kl_chosen, reward_chosen), (kl_read, reward_read) in (halves, halves[::-1]):
         corners = hull(kl_chosen, reward_chosen)

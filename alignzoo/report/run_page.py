@@ -52,6 +52,7 @@ def _page(folder: Path) -> str:
             if line.get("kind") == SETTINGS
         ],
         steps=max((line["step"] for line in lines), default=0),
+        replies=any(line.get("kind") == "replies" for line in lines),
         panels=[(title, Markup(svg)) for title, svg in panels(lines, of)],  # drawn from numbers alone
         samples=[
             sample | {"turns": turns(sample["prompt"])} for sample in read_lines(folder / "samples.jsonl", Sample)

@@ -106,14 +106,15 @@ def divergence(
 
 
 def divergence_figures(values: Mapping[str, NDArray[Any]]) -> dict[str, float]:
-    """Return the means of `divergence`, the standard error of `kl`, and the largest mismatch.
+    """Return the means of `divergence`, the standard errors of both estimates of the KL, and the largest mismatch.
 
-    The standard error is clustered by prompt.
+    Standard errors are clustered by prompt.
     """
     names = [name for name in ("kl", "kl_sampled", "entropy") if name in values]
     found = {name: float(np.mean(values[name])) for name in names}
-    if "kl" in values:
-        found["kl_se"] = standard_error(values["kl"], values["prompt"])
+    for name in ("kl", "kl_sampled"):
+        if name in values:
+            found[f"{name}_se"] = standard_error(values[name], values["prompt"])
     if "mismatch" in values:
         found["mismatch"] = float(np.abs(values["mismatch"]).max())
     return {name: value for name, value in found.items() if math.isfinite(value)}

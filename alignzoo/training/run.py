@@ -44,6 +44,7 @@ from alignzoo.training.preflight import check_enough_rows, check_positions, no_r
 from alignzoo.training.records import Line, as_table, read_lines
 from alignzoo.training.references import MAIN, References, check_vocabularies, live_reference, score_references
 from alignzoo.training.replies import greedy_replies, judge_again, judge_replies
+from alignzoo.training.reply_evaluations import ReplyEvaluations
 from alignzoo.training.reporting import Reporting
 from alignzoo.training.resume import resume
 from alignzoo.training.row_filter import filtered
@@ -267,7 +268,8 @@ def _prepare(
     if engine.moving and (words := engine.moving.memory_words()):
         job.screen.info(words)
     validation = validation_rows(recipe.train, data)
-    training = Training(job, engine, evaluated, tokenizer, references.exact, validation)
+    replies = ReplyEvaluations.of(job, scorer, live, tokenizer, data.answered, trees)
+    training = Training(job, engine, evaluated, tokenizer, references.exact, validation, replies)
     resume(training)
     for learner in engine.learners if recipe.train.gradient_checkpointing else ():
         use_gradient_checkpointing(learner.scorer.model)

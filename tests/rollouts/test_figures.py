@@ -40,6 +40,8 @@ def test_no_values_have_no_standard_error_and_no_warning():
 def test_kl_is_clustered_by_prompt_and_left_out_for_a_single_one():
     found = divergence_figures({"kl": np.repeat(VALUES, 2), "prompt": np.repeat(np.arange(4), 2)})
     assert found == {"kl": pytest.approx(1.0), "kl_se": pytest.approx(statistics.stdev(VALUES) / 2)}
+    sampled = divergence_figures({"kl_sampled": VALUES, "prompt": np.arange(4)})
+    assert sampled["kl_sampled_se"] == pytest.approx(statistics.stdev(VALUES) / 2)
     assert "kl_se" not in divergence_figures({"kl": VALUES, "prompt": np.zeros(4, np.int64)})
 
 

@@ -16,16 +16,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from alignzoo.core.artifacts import ABOUT, atomic_folder, write_manifest
+from alignzoo.core.artifacts import atomic_folder, write_manifest
 from alignzoo.core.console import Screen
 from alignzoo.core.door import BadFile, MissingFile, inside, read_checked
 from alignzoo.core.errors import UserError
 from alignzoo.core.files import remove, write_text
+from alignzoo.core.paths import ABOUT, FIRST_DAY
 from alignzoo.recipe.resolved import Resolved
 from alignzoo.training import checkpoint
 from alignzoo.training.evaluations import is_due
 from alignzoo.training.records import HELD_OUT, REPLIES, CheckpointManifest, Line, SampledReply, read_lines
-from alignzoo.training.run_folder import FIRST_DAY, RunFolder
+from alignzoo.training.run_folder import RunFolder
 from alignzoo.training.selection import Selection
 
 NO_STATE = "its optimizer state is gone: a finished run has it with train.keep_optimizer=true"

@@ -18,12 +18,13 @@ from transformers import PreTrainedTokenizerBase
 from alignzoo.core.errors import UserError
 from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.data.trees import Trees
+from alignzoo.evaluation.aggregate import standard_error
 from alignzoo.evaluation.judging import Verdict, ask, failure
 from alignzoo.evaluation.samples import best_and_worst, choose_reply_rows
 from alignzoo.interfaces.judge import Judge
 from alignzoo.recipe.rollout import RolloutConfig
 from alignzoo.rollouts.draw import Draws
-from alignzoo.rollouts.figures import clustered_standard_error, divergence_figures
+from alignzoo.rollouts.figures import divergence_figures
 from alignzoo.rollouts.held_out import HeldOutDraws, ending_of
 from alignzoo.rollouts.prompts import Prompts
 from alignzoo.scoring.scorer import Scorer
@@ -128,7 +129,7 @@ def judge_figures(judged: Mapping[str, Sequence[Verdict]], groups: NDArray[np.in
             if not known.any():
                 continue
             values = np.array([value for value in given if value is not None])
-            figures = {"": float(values.mean()), "_se": clustered_standard_error(values, groups[known])}
+            figures = {"": float(values.mean()), "_se": standard_error(values, groups[known])}
             for end, value in figures.items():
                 if math.isfinite(value):
                     found[f"{words}_{name}{end}"] = value

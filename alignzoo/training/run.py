@@ -181,9 +181,9 @@ def _phases(job: Job) -> dict[str, Any]:
             last, judges, training.done, training.selection.about(), ranks,
         )  # fmt: skip
         summary = ranks.broadcast_from_main(lambda: summarize(job.resolved, job.folder, data.report, finished))
-        job.folder.finish(summary, job.reporting.finish)
-        if job.folder.writes and not recipe.train.keep_optimizer:
+        if job.folder.writes and not recipe.train.keep_optimizer:  # before the end, so that a killed run does it again
             checkpoint.drop_optimizers(job.folder.checkpoints)
+        job.folder.finish(summary, job.reporting.finish)
     return summary
 
 
@@ -243,6 +243,7 @@ def _prepare(
         name: BatchBuilder(
             recipe.objective, part.trees, references.evaluated[name], beside, recipe.seed, recipe.eval.metrics,
             references.named_evaluated[name], starts_at_reference=MAIN not in recipe.references,
+            prompts=part.prompts,
         )
         for name, part in data.evaluated.items()
     }  # fmt: skip

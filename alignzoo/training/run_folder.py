@@ -22,11 +22,11 @@ from alignzoo.core.files import (
     write_text,
 )
 from alignzoo.core.locks import locked
+from alignzoo.core.paths import FIRST_DAY
 from alignzoo.training.records import HELD_OUT, REPLIES, Summary
 
 Report = Callable[[dict[str, Any], list[str]], list[str]]
 """Reports a summary to the reporters with these names, or to all; returns the names of those that failed."""
-FIRST_DAY = "started.txt"
 
 
 class RunFolder:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from alignzoo.api.inputs import recipe_file
 from alignzoo.api.progress import screen_of
 from alignzoo.api.resolve import Given, in_memory_overrides, resolve
+from alignzoo.compare.checks import check_plan
 from alignzoo.compare.exclusive import exclusive
-from alignzoo.compare.plan import check_names, make_plan
+from alignzoo.compare.plan import make_plan
 from alignzoo.compare.pool import executor_of
 from alignzoo.compare.runner import compare_plan, comparison_folder
 from alignzoo.compare.spec import is_comparison, make_judges, read_comparison, validate_comparison
@@ -86,7 +87,8 @@ def compare(
         jobs: Runs at a time. More than one are worked on in processes of their own, which know no class that is
             defined in this one.
         **settings: The other keys of a comparison file: `name`, `seeds`, `search_seeds`, `grid`, `rows`, `baseline`,
-            `select`, `judges`, `samples`, `allow_different_data`, `executor`.
+            `select`, `judges`, `samples`, `best_of`, `best_of_judge`, `best_of_rows`, `allow_different_data`,
+            `executor`.
 
     Raises:
         UserError: A recipe or a setting has a mistake. All are read before the first run.
@@ -125,7 +127,7 @@ def compare(
     for judge in judges:
         judge.ready()
     plan = make_plan(comparison, list(classes))
-    check_names(plan)
+    check_plan(plan)
     executor = executor_of(plan, node)
     screen = screen_of(quiet)
     with exclusive(comparison_folder(plan), screen):

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 @click.option("--judge", "judges", multiple=True, help="Judge of the replies: a name, or {name: ..., fields}.")
 @click.option("--samples", "prompts", type=int, help="Prompts that every run answers (128).")
 @click.option("--sample-tokens", "tokens", type=int, help="Maximum new tokens per reply (64).")
-@click.option("--temperature", type=float, help="Sampling temperature of the replies (1).")
+@click.option("--temperature", metavar="A,B,...", help="Sampling temperature of the replies, or several (1).")
+@click.option("--best-of", metavar="N,M,...", help="Measure the best of N replies too, for each N.")
+@click.option("--best-of-judge", help="Judge whose score picks the best: a name, or {name: ..., fields}.")
+@click.option("--best-of-rows", multiple=True, metavar="ROW", help="Row that it is measured of (all); repeatable.")
 @click.option(
     "--allow-different-data", is_flag=True, default=None, help="Allow rows on different data or from different starts."
 )
@@ -46,7 +49,8 @@ def command(recipes: tuple[str, ...], dry_run: bool, as_json: bool, **options: A
     All runs are measured alike. Shared work is done once: the starting run, the tokens, the reference pass. The same
     command continues a stopped comparison, and finished runs are not repeated. A failed run is marked in its row.
     """
-    from alignzoo.compare.plan import check_names, make_plan
+    from alignzoo.compare.checks import check_plan
+    from alignzoo.compare.plan import make_plan
     from alignzoo.compare.pool import DEFAULT, executor_of
     from alignzoo.compare.spec import make_judges
     from alignzoo.core.console import Screen
@@ -56,7 +60,7 @@ def command(recipes: tuple[str, ...], dry_run: bool, as_json: bool, **options: A
     for judge in judges:
         judge.ready()
     plan = make_plan(comparison)
-    check_names(plan)
+    check_plan(plan)
     executor = executor_of(plan, node)
     screen = Screen()
     _announce(plan, screen, here=executor is None or executor.name == DEFAULT)
@@ -95,8 +99,12 @@ def _comparison(recipes: tuple[str, ...], options: dict[str, Any]) -> tuple[Comp
             chosen[key] = dict(_values(word, f"--{key}") for word in chosen[key])
     if "judges" in chosen:
         chosen["judges"] = [value_of(word) for word in chosen["judges"]]
-    if "executor" in chosen:
-        chosen["executor"] = value_of(chosen["executor"])
+    for key in ("temperature", "best_of"):
+        if key in chosen:
+            chosen[key] = [value_of(part.strip()) for part in chosen[key].split(",")]
+    for key in ("best_of_judge", "executor"):
+        if key in chosen:
+            chosen[key] = value_of(chosen[key])
     samples = {key: chosen.pop(key) for key in ("prompts", "tokens", "temperature") if key in chosen}
     node = Node({}, Origin(COMMAND_LINE))
     base: dict[str, Any] = {"recipes": recipes}
@@ -117,7 +125,7 @@ def _values(word: str, option: str) -> tuple[str, list[Any]]:
 
 
 def _announce(plan: Plan, screen: Screen, here: bool) -> None:
-    """Print the number of runs, the shared work and, if the runs are worked on here, the expected time."""
+    """Print the number of runs and the shared work; for runs that are worked on `here`, the time."""
     from alignzoo.compare.estimate import seconds_left
     from alignzoo.compare.runner import comparison_folder
     from alignzoo.training.needed_runs import folder_of
@@ -133,12 +141,30 @@ def _announce(plan: Plan, screen: Screen, here: bool) -> None:
     screen.info(f"{len(every)} runs ({done} done before){later}, {len(plan.starts)} of them only to start others; "
                f"{passes} reference pass{'es' if passes != 1 else ''}; "
                f"{seeds} seed{'s' if seeds != 1 else ''}; configurations: {budget}")  # fmt: skip
+    if words := _replies(plan):
+        screen.info(words)
     if done < len(every):
         found = seconds_left(plan) if here else None
         one_by_one = ", one run after another" if plan.comparison.jobs > 1 else ""
         screen.info("time: estimated after the first run" if found is None
                    else f"about {_minutes(found[0])} ({found[1]}){one_by_one}")  # fmt: skip
     screen.info(f"folder: {comparison_folder(plan)}")
+
+
+def _replies(plan: Plan) -> str:
+    """Return how many replies each run draws over temperatures and for best-of-N; "" for one to each prompt."""
+    samples, best_of = plan.comparison.samples, plan.best_of
+    parts = []
+    if len(samples.temperature) > 1:
+        parts.append(
+            f"{samples.prompts:,} at each temperature of {', '.join(f'{one:g}' for one in samples.temperature)}"
+        )
+    if best_of is not None:
+        rows = "every row" if best_of.labels is None else ", ".join(best_of.labels)
+        first = "".join(f", whose run of {need.recipe.name} comes first" for need in best_of.needs.values())
+        parts.append(f"{best_of.draws * samples.prompts:,} for the best of {best_of.draws} of {rows}, picked by "
+                     f"{best_of.judge.name}{first}")  # fmt: skip
+    return f"replies of each run: {'; '.join(parts)}" if parts else ""
 
 
 def _minutes(seconds: float) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
+from alignzoo.compare.best_of import BestOf
 from alignzoo.compare.gather import run_figures
 from alignzoo.compare.live_table import RunScreen
 from alignzoo.compare.measure import EvaluationSet, measure
-from alignzoo.compare.results import EvaluationFolder
+from alignzoo.compare.results import Drawn, EvaluationFolder
 from alignzoo.compare.spec import Comparison
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import RunFailed, UserError, first_line
@@ -34,6 +35,8 @@ class RunOutcome:
     """Absolute path of the folder with its figures."""
     verdicts: Sequence[str] = ()
     """Absolute paths of the folders with each judge's verdicts."""
+    drawn: Sequence[Drawn] = ()
+    """Replies at further temperatures, and the draws of best-of-N."""
     run: Mapping[str, float] = field(default_factory=dict)
     """Figures of the training, as in `RunRecord`."""
     machine: str = ""
@@ -44,10 +47,16 @@ class RunOutcome:
         """Return the end of a run that failed."""
         return cls(reason, f"failed: {reason}")
 
+    @classmethod
+    def of_plain(cls, values: Mapping[str, Any]) -> RunOutcome:
+        """Return the end of a run from the values of `dataclasses.asdict`."""
+        return cls(**{**values, "drawn": tuple(Drawn(**one) for one in values.get("drawn", ()))})
+
 
 def work_on(
-    resolved: Resolved, comparison: Comparison, judges: Sequence[Judge], screen: RunScreen, measured: bool = True
-) -> RunOutcome:
+    resolved: Resolved, comparison: Comparison, judges: Sequence[Judge], screen: RunScreen, measured: bool = True,
+    best_of: BestOf | None = None,
+) -> RunOutcome:  # fmt: skip
     """Train a run, unless it is finished, and measure it; return how it ended, also after a failure.
 
     Args:
@@ -56,6 +65,7 @@ def work_on(
         judges: Judges of the replies.
         screen: Where progress is shown.
         measured: False for a run that is only trained.
+        best_of: The N of best-of-N, and the judge that picks. None for no further draws.
     """
     try:
         result = run_resolved(resolved, wait=True, screen=screen)
@@ -63,13 +73,14 @@ def work_on(
         if not measured:
             return RunOutcome(words=words, machine=machine())
         screen.state("measuring")
-        found = _measured(resolved, result, comparison, judges, screen)
+        found = _measured(resolved, result, comparison, judges, screen, best_of=best_of)
     except (UserError, RunFailed) as error:
         return RunOutcome.failed(first_line(error))
     except Exception as error:  # a plugin's objective may fail in any way; the other runs go on
         return RunOutcome.failed(f"{type(error).__name__}: {first_line(error)}")
     verdicts = [str(path.absolute()) for path in found.verdict_paths]
-    return RunOutcome("", words, str(found.path.absolute()), verdicts, run_figures(result.summary), machine())
+    run, folder = run_figures(result.summary), str(found.path.absolute())
+    return RunOutcome("", words, folder, verdicts, found.drawn, run, machine())
 
 
 def _done_words(summary: Mapping[str, Any]) -> str:
@@ -81,7 +92,7 @@ def _done_words(summary: Mapping[str, Any]) -> str:
 
 def _measured(
     resolved: Resolved, result: RunResult, comparison: Comparison, judges: Sequence[Judge], screen: Screen,
-    rows: EvaluationSet | None = None,
+    rows: EvaluationSet | None = None, best_of: BestOf | None = None,
 ) -> EvaluationFolder:  # fmt: skip
     """Measure a run, after the run that it starts from.
 
@@ -92,7 +103,7 @@ def _measured(
     if resolved.start is not None:
         below = run_resolved(resolved.start, wait=True, screen=screen)
         start = _measured(resolved.start, below, comparison, judges, screen, rows)
-    return measure(resolved, result.folder, comparison.samples, judges, start, screen, rows)
+    return measure(resolved, result.folder, comparison.samples, judges, start, screen, rows, best_of)
 
 
 def machine() -> str:

@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from alignzoo.compare.columns import KNOWN, OF_JUDGE, PAIRS, REPLIES
+from alignzoo.compare.best_of import BestOf
 from alignzoo.compare.spec import Comparison
 from alignzoo.compare.written import Written
 from alignzoo.core.dotted import dotted_items
@@ -56,11 +56,15 @@ class Plan:
     """Starts of jobs that are not jobs themselves."""
     classes: tuple[type[Component], ...] = ()
     """Classes that were defined in Python and that the recipes may name."""
+    best_of: BestOf | None = None
+    """The N of best-of-N, and the judge that picks; None where the comparison asks for none."""
 
     @property
     def fingerprint(self) -> str:
         """32 hex digits of all runs and of how they are measured and shown."""
         outside = dict.fromkeys(("recipes", "overlays", "overrides"), True)
+        if not self.comparison.best_of:  # as before there was any
+            outside |= dict.fromkeys(("best_of", "best_of_judge", "best_of_rows"), True)
         about = self.comparison.model_dump_json(exclude=self.comparison.fields_without_effect() | outside)
         text = "\n".join([about, *(f"{job.label} {job.resolved.fingerprint}" for job in self.jobs)])
         return blake2b(text.encode(), digest_size=16).hexdigest()
@@ -153,14 +157,15 @@ def make_plan(comparison: Comparison, classes: Sequence[type[Component]] = ()) -
     if times > 1:
         raise UserError(f"two recipes are named {label}", where="recipes", expected="different names")
     written = {row.label: _written(comparison, row.path, row.varied) for row in rows}
-    plain = {label: one.load(classes) for label, one in written.items()}
+    plain = {label: one.resolve(classes) for label, one in written.items()}
     _keys_exist(comparison, rows, plain)
     begun = {need.path: (need, way) for label, own in plain.items() for need, way in written[label].below(own)}
     tuned = {}
     for row in rows:
         if plain[row.label].path not in begun:
             there = flat(plain[row.label])
-            tuned[row.label] = {key: some for key, some in (comparison.grid | row.grid).items() if key in there}
+            grid = comparison.grid | comparison.grids.get(row.label, {}) | row.grid
+            tuned[row.label] = {key: some for key, some in grid.items() if key in there}
     _count(sum(combinations(grid) for grid in tuned.values()) * comparison.seeds, "runs", "grid, seeds")
     jobs: list[Job] = []
     for row in rows:
@@ -174,9 +179,11 @@ def make_plan(comparison: Comparison, classes: Sequence[type[Component]] = ()) -
                 jobs.append(_job(comparison, row, point, resolved.recipe.seed + n, classes))
     own = {job.resolved.fingerprint for job in jobs}
     starts = {need.fingerprint: need for job in jobs for need, _ in reversed([*job.written.below(job.resolved)])}
+    best_of = BestOf.of(comparison, [row.label for row in rows], classes)
     plan = Plan(
-        comparison, tuple(jobs), tuple(start for key, start in starts.items() if key not in own), tuple(classes)
-    )
+        comparison, tuple(jobs), tuple(start for key, start in starts.items() if key not in own), tuple(classes),
+        best_of,
+    )  # fmt: skip
     _comparable(plan)
     return plan
 
@@ -207,7 +214,7 @@ def _job(
     comparison: Comparison, row: _Row, point: dict[str, Any], seed: int, classes: Sequence[type[Component]]
 ) -> Job:
     written = _written(comparison, row.path, row.varied | point | {"seed": seed})
-    return Job(row.label, point, written.load(classes), written)
+    return Job(row.label, point, written.resolve(classes), written)
 
 
 def finals(plan: Plan, chosen: Mapping[str, Mapping[str, Any]]) -> list[Job]:
@@ -275,48 +282,25 @@ def _keys_exist(comparison: Comparison, rows: Sequence[_Row], recipes: Mapping[s
         ("grid", comparison.grid, known),
         ("rows", comparison.rows, known),
     ]
-    asked += [(f"rows, {row.label}", row.grid, sorted(flat(recipes[row.label]))) for row in rows]
-    for where, keys, there in asked:
+    there = {row.label: sorted(flat(recipes[row.label])) for row in rows}
+    asked += [(f"rows, {row.label}", row.grid, there[row.label]) for row in rows]
+    for label, grid in comparison.grids.items():
+        if label not in there:
+            close = nearest(label, there)
+            raise UserError(
+                f"no row is called '{label}'", where="grids", nearest=close,
+                expected="" if close else f"one of {', '.join(there)}",
+            )  # fmt: skip
+        asked.append((f"grids, {label}", grid, there[label]))
+    for where, keys, names in asked:
         for key in keys:
-            if key not in there and not any(other.startswith(f"{key}.") for other in there):
-                close = nearest(key, there)
+            if key not in names and not any(other.startswith(f"{key}.") for other in names):
+                close = nearest(key, names)
                 raise UserError(
-                    f"no recipe has the key '{key}'" if there is known else f"the recipe has no key '{key}'",
+                    f"no recipe has the key '{key}'" if names is known else f"the recipe has no key '{key}'",
                     where=where, nearest=close,
                     expected="" if close else "a key that `alignzoo show RECIPE` prints, such as objective.beta",
                 )  # fmt: skip
-
-
-def check_names(plan: Plan) -> None:
-    """Raise UserError, before any run, for an unknown baseline or metric.
-
-    The baseline must be a row of the table, and `select` a metric of validation rows.
-    """
-    known = [column.key for column in KNOWN if column.group == PAIRS]
-    known += [metric.name for job in plan.jobs for metric in job.resolved.recipe.eval.metrics]
-    judges = [judge["name"] if isinstance(judge, dict) else str(judge) for judge in plan.comparison.judges]
-    of_replies = [column.key for column in KNOWN if column.group == REPLIES]
-    of_replies += [f"{judge}.{key}" for judge in judges for key, *_ in OF_JUDGE]
-    if plan.comparison.samples.validation_prompts:
-        known += of_replies
-    elif plan.comparison.select in of_replies:
-        raise UserError(
-            f"'{plan.comparison.select}' is a figure of replies, and there are none to validation prompts",
-            where="select", expected="samples: {validation_prompts: 64}, or a figure of pairs",
-        )  # fmt: skip
-    if plan.comparison.select not in known:
-        close = nearest(plan.comparison.select, known)
-        raise UserError(
-            f"there is no metric '{plan.comparison.select}' of validation rows", where="select", nearest=close,
-            expected="" if close else f"one of {', '.join(dict.fromkeys(known))}",
-        )  # fmt: skip
-    wanted, labels = plan.comparison.baseline, plan.labels
-    if wanted and wanted not in labels:
-        close = nearest(wanted, labels)
-        raise UserError(
-            f"no row is called '{wanted}'", where="baseline", nearest=close,
-            expected="" if close else f"one of {', '.join(labels)}",
-        )  # fmt: skip
 
 
 def _comparable(plan: Plan) -> None:

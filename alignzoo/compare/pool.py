@@ -126,11 +126,11 @@ class Workers:
             self._found.put((n, message))
 
         try:
-            return RunOutcome(**self._executor.run(task, slot, report))
+            return RunOutcome.of_plain(self._executor.run(task, slot, report))
         except WorkerLost as lost:
             report({"event": f"its worker {lost}; {AGAIN}"})
             report({"state": "taken up again"})
         try:
-            return RunOutcome(**self._executor.run(task, slot, report))
+            return RunOutcome.of_plain(self._executor.run(task, slot, report))
         except WorkerLost as lost:
             return RunOutcome.failed(f"its worker {lost}, for the second time")

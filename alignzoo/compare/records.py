@@ -74,6 +74,8 @@ class Records:
             "seeds": comparison.seeds,
             "search_seeds": comparison.searched,
             "grid": {key: list(values) for key, values in comparison.grid.items()},
+            "grids": comparison.model_dump(mode="json")["grids"],
+            "frontier": comparison.frontier.model_dump() if comparison.frontier else None,
             "judges": [judge.name for judge in self._judges],
             "samples": comparison.samples.model_dump(),
             "allow_different_data": comparison.allow_different_data,
@@ -96,7 +98,10 @@ def _record(job: Job) -> RunRecord:
 def _ended(record: RunRecord, outcome: RunOutcome) -> RunRecord:
     if outcome.reason:
         return replace(record, state="failed", reason=outcome.reason)
-    return replace(record, state="done", measured=outcome.measured, verdicts=outcome.verdicts, run=dict(outcome.run))
+    return replace(
+        record, state="done", measured=outcome.measured, verdicts=outcome.verdicts, drawn=outcome.drawn,
+        run=dict(outcome.run),
+    )  # fmt: skip
 
 
 class _Counts:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -19,6 +18,7 @@ from alignzoo.core.streams import install_streams
 from alignzoo.core.worker_channel import WorkerChannel
 
 if TYPE_CHECKING:
+    from alignzoo.compare.best_of import BestOf
     from alignzoo.compare.schedule import Unit
     from alignzoo.compare.spec import Comparison
     from alignzoo.interfaces.judge import Judge
@@ -41,7 +41,8 @@ def task_of(unit: Unit, comparison: Comparison, logs: bool) -> dict[str, Any]:
     variables |= {name: os.environ[name] for name in INHERITED if name in os.environ}
     return {
         "recipe": asdict(unit.job.written), "fingerprint": unit.fingerprint, "measured": unit.measured,
-        "comparison": comparison.model_dump(mode="json", by_alias=True, exclude={"grid", "rows"}),
+        "best_of": unit.best_of is not None,
+        "comparison": comparison.model_dump(mode="json", by_alias=True, exclude={"grid", "rows", "grids"}),
         "folder": str(Path.cwd()), "variables": variables, "logs": logs,
     }  # fmt: skip
 
@@ -72,26 +73,29 @@ def answer_to(task: Mapping[str, Any], report: Callable[[Mapping[str, Any]], Non
     screen = RunScreen(state, lambda text: report({"event": text}), task["logs"])
     comparison = Comparison.model_validate(task["comparison"])
     try:
-        resolved = Written(**task["recipe"]).load()
+        resolved = Written(**task["recipe"]).resolve()
         if resolved.fingerprint != task["fingerprint"]:
             raise UserError("the recipe, its data or its plugins have changed since the comparison began",
                             where=str(resolved.path), hint="start the comparison again")  # fmt: skip
-        judges = _judges(json.dumps(comparison.judges))
+        judges, best_of = _judges(comparison.model_dump_json())
     except UserError as error:
         return asdict(RunOutcome.failed(first_line(error)))
-    return asdict(work_on(resolved, comparison, judges, screen, task["measured"]))
+    best_of = best_of if task["best_of"] else None
+    return asdict(work_on(resolved, comparison, judges, screen, task["measured"], best_of))
 
 
 @lru_cache(maxsize=1)
-def _judges(given: str) -> Sequence[Judge]:
-    """Return the judges of a comparison, the same for all tasks: one may have loaded a model."""
-    from alignzoo.compare.spec import make_judges
+def _judges(given: str) -> tuple[Sequence[Judge], BestOf | None]:
+    """Return the judges of a comparison, and that of best-of-N: one may have loaded a model, and serves all tasks."""
+    from alignzoo.compare.best_of import BestOf
+    from alignzoo.compare.spec import Comparison, make_judges
     from alignzoo.recipe.parse import COMMAND_LINE, Node, Origin
 
-    judges = make_judges(json.loads(given), Node({}, Origin(COMMAND_LINE)))
+    comparison = Comparison.model_validate_json(given)
+    judges = make_judges(comparison.judges, Node({}, Origin(COMMAND_LINE)))
     for judge in judges:
         judge.ready()
-    return judges
+    return judges, BestOf.of(comparison, comparison.best_of_rows or (), ())
 
 
 def main() -> None:

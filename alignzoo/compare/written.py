@@ -20,7 +20,7 @@ class Written:
     needs: Sequence[str] = ()
     """Keys of needed runs, each in the recipe of the one before: `("model.from",)` is the run's start."""
 
-    def load(self, classes: Sequence[type[Component]] = ()) -> Resolved:
+    def resolve(self, classes: Sequence[type[Component]] = ()) -> Resolved:
         """Load the recipe, and return it or the needed run that `needs` leads to.
 
         Args:
@@ -38,7 +38,7 @@ class Written:
         """Yield the runs that a run needs, with the way to each; a run before those that it needs itself.
 
         Args:
-            resolved: What `load` returns.
+            resolved: What `resolve` returns.
         """
         for key, need in resolved.needs.items():
             written = replace(self, needs=(*self.needs, key))

@@ -34,7 +34,7 @@ def unit(name: str, *needs: str, listed: bool = True) -> Unit:
 @pytest.fixture
 def scheduled(monkeypatch):
     """A schedule of units that are given in place of jobs."""
-    monkeypatch.setattr(schedule_module, "units_of", list)
+    monkeypatch.setattr(schedule_module, "units_of", lambda units, best_of: list(units))
     return Schedule()
 
 
@@ -80,6 +80,35 @@ def test_later_jobs_add_only_what_is_not_there(scheduled):
     assert names(scheduled) == ["start"]
     scheduled.end(0, "")
     assert names(scheduled) == ["a", "b"]
+
+
+def test_the_run_of_the_judge_of_best_of_n_comes_before_the_rows_that_it_picks_for(tmp_path):
+    """The judge's run starts from a row of the table, which can't wait for it."""
+    (tmp_path / "rm.yaml").write_text(
+        "extends: dpo_hh\nplugins: [rm.py]\nobjective: mine_rm\neval: {replies: {num_prompts: 0}}\n"
+    )
+    (tmp_path / "rm.py").write_text(
+        'from alignzoo import Objective, hookimpl\n\nclass Rm(Objective):\n    """A reward model."""\n\n'
+        "    name = 'mine_rm'\n    head = 'scalar'\n    reference = 'none'\n\n    def loss(self, pair):\n"
+        "        return -(pair.chosen.scalar - pair.rejected.scalar)\n\n"
+        "@hookimpl\ndef register_objectives():\n    return [Rm]\n"
+    )
+    judge = {"name": "reward_model", "from": str(tmp_path / "rm.yaml")}
+    plan = make_plan(
+        Comparison(
+            recipes=("dpo_hh", "sft_hh"), overlays=("tests/smallest.yaml",), seeds=2, best_of=(1, 2), best_of_judge=judge,
+            best_of_rows=("sft_hh", "dpo_hh"),
+        )
+    )  # fmt: skip
+    found = Schedule(plan.best_of)
+    found.add(plan.jobs)
+    order = []
+    while (n := found.take()) is not None:
+        order.append(found.units[n].job.resolved.recipe.name)
+        found.end(n, "")
+    assert order == ["sft_hh", "rm", "dpo_hh", "dpo_hh"]
+    assert [one.measured for one in found.units if not one.listed] == [False]
+    assert found.waiting == 0
 
 
 def test_cores_are_shared_out_and_a_users_number_of_threads_stays():

@@ -26,7 +26,6 @@ ALLOWED = {
     "api/inputs.py": {"open": WRITES},
     "cli/plugin_new.py": {"read_text": "a template in this package", "safe_load": "a word of the command line, in 100 letters"},
     "compare/evaluations.py": {"loads": OURS},
-    "compare/worker.py": {"loads": OURS},
     "core/arrays.py": {"memmap": "a file that open_file gave or this process wrote", "open": WRITES},
     "core/artifacts.py": {"loads": OURS},
     "core/locks.py": {"open": WRITES},

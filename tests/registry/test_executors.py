@@ -70,7 +70,7 @@ def test_a_worker_runs_under_its_command(elsewhere):
     executor = pool.executor_of(plan(executor="elsewhere"), HERE)
     task = {
         "recipe": {"recipe": "no_such_recipe"}, "fingerprint": "", "measured": True, "folder": "/", "variables": {},
-        "comparison": {"recipes": ["no_such_recipe"]}, "logs": False,
+        "comparison": {"recipes": ["no_such_recipe"]}, "logs": False, "best_of": False,
     }  # fmt: skip
     answer = executor.run(task, Slot(0, 1), lambda message: None)
     executor.close()

@@ -125,7 +125,7 @@ def _values(word: str, option: str) -> tuple[str, list[Any]]:
 
 
 def _announce(plan: Plan, screen: Screen, here: bool) -> None:
-    """Print the number of runs and the shared work; for runs that are worked on `here`, the time."""
+    """Print the number of runs and the shared work, and the time of runs `here`."""
     from alignzoo.compare.estimate import seconds_left
     from alignzoo.compare.runner import comparison_folder
     from alignzoo.training.needed_runs import folder_of

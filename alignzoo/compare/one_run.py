@@ -1,4 +1,4 @@
-"""The work on one run of a comparison, in this process: train it, measure it, say how it ended."""
+"""The work on one run of a comparison in this process: train it and measure it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def work_on(
     resolved: Resolved, comparison: Comparison, judges: Sequence[Judge], screen: RunScreen, measured: bool = True,
     best_of: BestOf | None = None,
 ) -> RunOutcome:  # fmt: skip
-    """Train a run, unless it is finished, and measure it; return how it ended, also after a failure.
+    """Train a run, unless it is finished, and measure it; return how that ended.
 
     Args:
         resolved: The run's recipe.

@@ -124,7 +124,7 @@ def compared_data(resolved: Resolved) -> str:
 
 
 def has_own_rows(resolved: Resolved) -> bool:
-    """Return True if a run is measured on its held-out rows, and False for its first evaluation set."""
+    """Return True if a run is measured on held-out rows, False for an evaluation set."""
     data = resolved.recipe.data
     return not resolved.recipe.eval.data or holds_out(data, places(data))
 

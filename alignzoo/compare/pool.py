@@ -1,4 +1,4 @@
-"""Several runs at a time: tasks to an executor's workers, outcomes back, each lost worker replaced once."""
+"""Several runs at a time: tasks to an executor's workers, and their outcomes back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ AGAIN = "it is taken up again"
 
 
 def executor_of(plan: Plan, node: Node) -> Executor | None:
-    """Return the executor of a plan's workers, ready to start them; None for runs in this process, one at a time.
+    """Return the executor of a plan's workers, or None for runs in this process.
 
     Args:
         plan: The runs.

@@ -62,7 +62,7 @@ def compare_plan(
 
 
 def _run_all(schedule: Schedule, work: Work, records: Records, table: LiveTable) -> None:
-    """Do what waits in the schedule. A run that fails takes along those that need it, and no other."""
+    """Do what waits. A run that fails takes along those that need it, and no other."""
     records.add(schedule)
     for n, outcome in work(schedule):
         lost = [(m, RunOutcome.failed(reason)) for m, reason in schedule.end(n, outcome.reason)]
@@ -74,7 +74,7 @@ def _run_all(schedule: Schedule, work: Work, records: Records, table: LiveTable)
 
 @contextmanager
 def _workers(plan: Plan, judges: Sequence[Judge], table: LiveTable, executor: Executor | None) -> Iterator[Work]:
-    """Yield a function that does the units of a schedule: here, or in the workers of an executor."""
+    """Yield a function that does the units of a schedule, here or in workers."""
 
     def here(schedule: Schedule) -> Iterator[tuple[int, RunOutcome]]:
         while (n := schedule.take()) is not None:

@@ -1,4 +1,4 @@
-"""The order of a comparison's runs: what others need comes first, and fails for all of them."""
+"""The order of a comparison's runs: what others need comes first."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _needs(job: Job) -> frozenset[str]:
 
 
 def _measured_starts(resolved: Resolved) -> list[str]:
-    """Return the fingerprints of the starts that are measured on their own rows when this run is measured."""
+    """Return the fingerprints of the starts that are measured when this run is."""
     found: list[str] = []
     while has_own_rows(resolved) and START in resolved.needs:
         resolved = resolved.needs[START]
@@ -94,7 +94,7 @@ class Schedule:
         """Fingerprint of a unit that has ended -> True if it failed."""
 
     def add(self, jobs: Sequence[Job]) -> list[Unit]:
-        """Add jobs, and what they need that is not there yet; return the new units, whose numbers follow."""
+        """Add jobs, and the runs that they need; return the new units, whose numbers follow."""
         known = {unit.fingerprint for unit in self.units}
         new = [unit for unit in units_of(jobs, self._best_of) if unit.listed or unit.fingerprint not in known]
         self._waiting += range(len(self.units), len(self.units) + len(new))

@@ -1,4 +1,7 @@
-"""A worker of a comparison: `python -m alignzoo.compare.worker` does the tasks that it reads from stdin."""
+"""A worker of a comparison, which does the tasks that it reads from stdin.
+
+`python -m alignzoo.compare.worker` starts one.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ STATE_SECONDS = 0.1
 
 
 def task_of(unit: Unit, comparison: Comparison, logs: bool) -> dict[str, Any]:
-    """Return the task of a run, as plain JSON values: what `answer_to` needs in another process.
+    """Return the task of a run as plain JSON values, for `answer_to` in another process.
 
     Args:
         unit: The run.
@@ -86,7 +89,7 @@ def answer_to(task: Mapping[str, Any], report: Callable[[Mapping[str, Any]], Non
 
 @lru_cache(maxsize=1)
 def _judges(given: str) -> tuple[Sequence[Judge], BestOf | None]:
-    """Return the judges of a comparison, and that of best-of-N: one may have loaded a model, and serves all tasks."""
+    """Return the judges of a comparison, and that of best-of-N, the same for all tasks."""
     from alignzoo.compare.best_of import BestOf
     from alignzoo.compare.spec import Comparison, make_judges
     from alignzoo.recipe.parse import COMMAND_LINE, Node, Origin

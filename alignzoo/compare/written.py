@@ -35,7 +35,7 @@ class Written:
         return found
 
     def below(self, resolved: Resolved) -> Iterator[tuple[Resolved, Written]]:
-        """Yield the runs that a run needs, with the way to each; a run before those that it needs itself.
+        """Yield the runs that a run needs, with the way to each, the nearest first.
 
         Args:
             resolved: What `resolve` returns.

@@ -17,7 +17,7 @@ CHUNK = 1 << 16
 
 
 class WorkerChannel:
-    """The pipes of a worker, which become its own: libraries read nothing from stdin and print to stderr.
+    """The pipes of a worker. Libraries read nothing from stdin and print to stderr.
 
     When the other end of stdin is closed, or its process is gone, a worker without a task ends. One with a task gets a
     SIGTERM, so that it saves its work and ends, as after Ctrl-C.

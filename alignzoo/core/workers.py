@@ -28,7 +28,7 @@ ANSWER = "answer"
 
 
 class WorkerLost(Exception):
-    """A worker that ended before its task: killed, crashed or disconnected. The message is how, as a predicate."""
+    """A worker that ended before its task. The message says how, as a predicate."""
 
 
 class WorkerProcess:
@@ -103,13 +103,13 @@ class WorkerProcess:
         self._process.wait()
 
     def _ending(self) -> str:
-        """Wait for the end; return how the worker ended, with its last words where it failed by itself."""
+        """Wait for the end; return how the worker ended, with the last line of a failure."""
         code = self._process.wait()
         self._listener.join(1)
         return exit_words(code) + (f": {first_line(self._last)}" if code > 0 and self._last else "")
 
     def _pass_on(self) -> None:
-        """Print what the worker writes to stderr; of lines that several write, such as warnings, one."""
+        """Print what the worker writes to stderr, and a line that several write once."""
         assert self._process.stderr is not None
         for line in self._process.stderr:
             self._print(line)
@@ -121,7 +121,7 @@ class WorkerProcess:
 
 
 def _message(line: bytes) -> dict[str, Any] | None:
-    """Return a message of the worker, or None for a line of something else, such as its launcher."""
+    """Return a message of the worker, or None for a line of something else."""
     try:
         found = json.loads(line)
     except ValueError:

@@ -71,7 +71,7 @@ def register_reporters() -> list[type[Reporter]]:  # type: ignore[empty-body]
 
 @hookspec
 def register_executors() -> list[type[Executor]]:  # type: ignore[empty-body]
-    """Register executors, which start the workers of a comparison: processes here, or jobs of a cluster."""
+    """Register executors, which start the workers that do a comparison's runs."""
 
 
 KINDS: dict[str, tuple[str, str]] = {

@@ -1,4 +1,4 @@
-"""The executor of one machine: a process for each run at a time, with a share of its cores or a GPU."""
+"""The executor of one machine, whose workers have a share of its cores or a GPU."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def check_gpus(jobs: int, gpus: Sequence[str]) -> None:
 
 
 def visible_gpus() -> list[str]:
-    """Return the names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES has them."""
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES has them."""
     given = os.environ.get(GPUS)
     if given is not None:
         return [name.strip() for name in given.split(",") if name.strip()]

@@ -60,7 +60,7 @@ class Reading:
 def hull(kl: Numbers, reward: Numbers) -> list[int]:
     """Return the corners of the upper concave hull of points, by rising KL.
 
-    Source: Andrew 1979, the monotone chain.     Points right of the best reward belong to it too: a method that spends more KL for less reward shows it. Of points
+    Points right of the best reward belong to it too: a method that spends more KL for less reward shows it. Of points
     at the same KL the one with the highest reward counts. Source: Andrew 1979, the monotone chain.
 
     Args:

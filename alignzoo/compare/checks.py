@@ -1,4 +1,4 @@
-"""Checks of a comparison's names before its first run: the baseline, the figure that chooses, the frontier's reward."""
+"""Checks before the first run: a comparison's baseline, chooser and frontier."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frontiers of reward against KL: tables in words, and the picture of figure 2 of the DPO paper."""
+"""Frontiers of reward against KL in words, and as a picture like the DPO paper's figure 2."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _bar(axes: Any, row: Row, reading: Reading, color: str) -> None:
 
 
 def tables(table: FrontierTable) -> Iterator[tuple[str, list[tuple[str, list[tuple[str, str]]]]]]:
-    """Yield (title, rows) of the frontiers, and of their differences; a row is its label and its words."""
+    """Yield (title, rows) of frontiers and of differences; a row is (label, words)."""
     yield "Reward at each KL", [(row.label, [words(one) for one in row.readings]) for row in table.rows]
     apart = [(row.label, [words(one, True) for one in row.differences]) for row in table.rows if row.differences]
     if apart:

@@ -29,11 +29,11 @@ def _lines(table: Table) -> Iterator[str]:
             yield f"> **{escape(line.text)}**\n"
     for n, (group, columns) in enumerate(table.groups.items()):
         yield f"## {group.capitalize()}\n"
-        yield from _grid(_figures(table, columns, footnotes, first=n == 0))
+        yield from grid(_figures(table, columns, footnotes, first=n == 0))
         yield ""
         if any(cell.difference for (_, key), cell in table.cells.items() if key in {column.key for column in columns}):
             yield f"Difference from {escape(table.baseline)}:\n"
-            yield from _grid(_differences(table, columns, footnotes))
+            yield from grid(_differences(table, columns, footnotes))
             yield ""
     for number_, note in enumerate(footnotes, 1):
         yield f"{superscript(number_)} {escape(note.text)}  "
@@ -41,7 +41,7 @@ def _lines(table: Table) -> Iterator[str]:
     yield from (f"- {escape(line.text)}" for line in lines if not line.loud)
     yield from (f"- {escape(head)}: {escape(description)}." for head, description in legend(table))
     yield "\n## All configurations\n"
-    yield from _grid(_tried(table))
+    yield from grid(_tried(table))
     failed = failures(table)
     if failed:
         yield "\n## Failed runs\n"
@@ -99,7 +99,7 @@ def _name(row: ComparedRow, footnotes: Sequence[Note]) -> str:
     return escape(row.label) + mark(footnotes, row.label)
 
 
-def _grid(cells: Sequence[Sequence[str]]) -> Iterator[str]:
+def grid(cells: Sequence[Sequence[str]]) -> Iterator[str]:
     """Yield a GitHub table with padded columns."""
     widths = [max(cell_len(row[i]) for row in cells) for i in range(len(cells[0]))]
     for n, row in enumerate(cells):

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from alignzoo.data.convert import with_columns
 from alignzoo.data.row_reader import RowReader, of_set
 from alignzoo.data.tokenize import tokenize
 from alignzoo.data.trees import Trees
+from alignzoo.evaluation.aggregate import Z
 from alignzoo.evaluation.best_of_n import TIES, Rated, ties_parts, ties_score
 from alignzoo.interfaces.data_source import DataSource
 from alignzoo.interfaces.rows import Completion, Row
@@ -146,5 +146,5 @@ def _mean(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _about(title: str, mean: float, error: float, n: int) -> dict[str, Any]:
-    half = NormalDist().inv_cdf(0.975) * error
+    half = Z * error
     return as_figure(title, Interval(mean, mean - half, mean + half, error, 1, n, 0, n))

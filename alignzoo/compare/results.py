@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from alignzoo.core.arrays import mmap_safetensors
-from alignzoo.core.artifacts import ABOUT, Manifest
+from alignzoo.core.artifacts import Manifest
 from alignzoo.core.door import BadFile, read_checked
 from alignzoo.core.files import write_json
+from alignzoo.core.paths import ABOUT
 from alignzoo.training.records import read_lines
 
 EXAMPLES, SAMPLES = "examples.safetensors", "samples.jsonl"

@@ -67,6 +67,17 @@ class Comparison(Strict):
     samples: Sampling = Field(Sampling(), description="how replies are sampled")
     allow_different_data: bool = Field(False, description="allow rows on different data or from different starts")
 
+    @model_validator(mode="after")
+    def _has_values(self) -> Comparison:
+        for name, given in (("grid", self.grid), ("rows", self.rows)):
+            for key, values in given.items():
+                if not values:
+                    raise ValueError(f"{name}: '{key}' has no values")
+                for value, own in values.items() if isinstance(values, dict) else ():
+                    if empty := next((other for other, some in own.items() if not some), None):
+                        raise ValueError(f"{name}: '{empty}' of '{key}: {value}' has no values")
+        return self
+
     @property
     def searched(self) -> int:
         """Number of seeds of every grid point, on which one is chosen."""

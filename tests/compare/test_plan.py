@@ -128,6 +128,19 @@ def test_a_search_of_more_seeds_than_there_are_is_rejected():
         Comparison(recipes=("dpo_hh",), search_seeds=4)
 
 
+@pytest.mark.parametrize(
+    ("where", "given", "named"),
+    [
+        ("grid", {"objective.beta": ()}, "grid: 'objective.beta' has no values"),
+        ("rows", {"objective.beta": ()}, "rows: 'objective.beta' has no values"),
+        ("rows", {"objective": {"dpo": {"objective.beta": ()}}}, "'objective.beta' of 'objective: dpo' has no values"),
+    ],
+)
+def test_a_key_without_values_is_rejected(where, given, named):
+    with pytest.raises(ValueError, match=named):
+        Comparison(recipes=("dpo_hh",), **{where: given})
+
+
 def test_a_grid_over_a_key_that_does_not_exist_is_rejected_with_the_nearest():
     assert "grid: no recipe has the key 'objective.bta'; did you mean 'objective.beta'?" in rejected(
         "dpo_hh", grid={"objective.bta": (1,)}

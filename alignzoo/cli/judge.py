@@ -31,7 +31,7 @@ def command(
     data: tuple[str, ...], judges: tuple[str, ...], runs: tuple[str, ...], split: str | None, output: Path | None,
     markdown: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Measure judges against the labels of DATA: accuracy, ties, bias of position and length, agreement.
+    """Measure judges against the labels of DATA: accuracy, ties, biases, agreement.
 
     DATA is a data file, a recipe or a part of one, or {name: ..., fields}. Without --split its rows are those of a test
     split, or else all. Without DATA they are the held-out rows of the first run. A judge that compares two replies is

@@ -57,7 +57,7 @@ def score_completions(policy: FinishedPolicy, counts: Sequence[int], trees: Tree
 
 
 def without_rounding(values: Tensor, tolerances: Tensor, counts: Sequence[int]) -> list[Values]:
-    """Return the values of each row, with those that differ by rounding alone replaced by their mean.
+    """Return each row's values; those that differ by rounding alone have their mean.
 
     Args:
         values: (S,) values of all completions.

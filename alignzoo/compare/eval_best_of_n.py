@@ -108,7 +108,7 @@ def _rated(policy: FinishedPolicy, rows: Sequence[Row], trees: Trees) -> list[Ra
 
 
 def as_rated(row: Row, rewards: NDArray[np.float64]) -> Rated:
-    """Return the rewards of a row's completions with its labels: those with the highest score are correct."""
+    """Return a row's rewards with its labels: the highest score is of correct ones."""
     scores = np.array(_scores(row))
     known = np.where(np.isnan(rewards), -math.inf, rewards)  # without a reward it is never best
     return Rated(str(row.extra.get("id", row.id)), known, scores == scores.max())

@@ -69,7 +69,7 @@ def figures_of(verdicts: Verdicts, pairs: Pairs) -> Figures:
 
 
 def labels_figures(pairs: Pairs) -> Figures:
-    """Return the share of pairs whose chosen reply is the longer one, of those of unequal length."""
+    """Return the share of pairs of unequal length whose chosen reply is the longer one."""
     longer = pairs.longer()
     values = np.where(longer == 0, np.nan, (longer > 0).astype(np.float64))
     figure = figure_of(Column("prefers_longer", TITLES["prefers_longer"], "", scale=SHARE), values, pairs.groups)
@@ -103,7 +103,7 @@ def agreement(judges: Mapping[str, Verdicts], pairs: Pairs) -> list[dict[str, An
 
 
 def best_of_n(verdicts: Verdicts, pairs: Pairs) -> Figures:
-    """Return the best-of-N accuracy of each subset, and their mean; nothing for pairs without a subset.
+    """Return the best-of-N accuracy of each subset, and their mean; {} for plain pairs.
 
     By scores it is that of `alignzoo eval --best-of-n`. A judge that compares is right about a row where it prefers the
     chosen completion to every other one; k ties among them give 1 / (1 + k). It has no figure of rows with several
@@ -122,7 +122,7 @@ def best_of_n(verdicts: Verdicts, pairs: Pairs) -> Figures:
 
 
 def _compared(verdicts: Verdicts, pairs: Pairs, row: int) -> Numbers | None:
-    """Return numbers with the order of a row's chosen completion among the others; None without one.
+    """Return numbers that order a row's chosen completion and the others, or None.
 
     The chosen completion has 0; another one has -1, 0 for a tie, or 1 where it is preferred.
     """

@@ -76,7 +76,7 @@ class Pairs:
         return self.texts[self.row[pair]][(self.chosen if chosen else self.rejected)[pair]]
 
     def longer(self) -> NDArray[np.float64]:
-        """Return 1 where the chosen reply has more characters, -1 where fewer, 0 where as many; shape (P,)."""
+        """Return 1 where the chosen reply has more characters, -1 where fewer, else 0; (P,)."""
         sizes = [len(self.text(n, True)) - len(self.text(n, False)) for n in range(len(self))]
         return np.sign(np.array(sizes, np.float64))
 

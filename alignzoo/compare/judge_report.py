@@ -164,7 +164,7 @@ def _data(asked: Measured) -> tuple[dict[str, dict[str, Any]], Split | None]:
 
 
 def labeled_judges(given: Sequence[Any]) -> dict[str, Judge]:
-    """Return the judges by label: the name, with the fields in which judges of one name differ.
+    """Return the judges by name, with the fields in which judges of one name differ.
 
     Raises:
         UserError: A judge has a mistake, or is there twice.
@@ -186,7 +186,7 @@ def labeled_judges(given: Sequence[Any]) -> dict[str, Judge]:
 
 
 def _labeled_runs(runs: Sequence[RunJudge], taken: set[str]) -> dict[str, RunJudge]:
-    """Return runs by the name of their recipe, or by that of their folder where it is no single one's."""
+    """Return runs by the name of their recipe, or of their folder where that is taken."""
     names = [run.resolved.recipe.name for run in runs]
     found: dict[str, RunJudge] = {}
     for run, name in zip(runs, names, strict=True):

@@ -64,7 +64,7 @@ class Verdicts:
 
     @property
     def signs(self) -> Numbers:
-        """1 where the chosen reply is preferred, -1 where the other one is, 0 for a tie, else nan; (P,)."""
+        """1 where the chosen reply is preferred, -1 where the other is, 0 for a tie; (P,)."""
         return np.sign(self.values - 0.5)
 
 

@@ -41,7 +41,10 @@ class KeptVerdicts:
         return self._values.get(question)
 
     def add(self, values: Mapping[str, float | None]) -> None:
-        """Keep the values of a portion at once. A question without a verdict is asked again next time."""
+        """Keep the values of a portion at once.
+
+        A question without a verdict is asked again next time.
+        """
         known = {question: value for question, value in values.items() if value is not None}
         if known:
             self._values |= known

@@ -23,7 +23,10 @@ MAX_ROWS_IN_MEMORY, MAX_CHARACTERS_IN_MEMORY = 20_000, 50_000_000
 
 @contextmanager
 def of_set(name: str, above: str = "eval.data.") -> Iterator[None]:
-    """Let errors about keys of `data` name those of an evaluation set, `above` which a recipe has other keys."""
+    """Let errors about keys of `data` name those of an evaluation set.
+
+    `above` are the keys above it in a recipe; "" outside of one.
+    """
     try:
         yield
     except UserError as error:

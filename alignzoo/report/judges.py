@@ -30,7 +30,7 @@ class Grid(NamedTuple):
 
 
 def tables(found: SetResult) -> list[Grid]:
-    """Return the tables of a set: figures of each judge, agreement, and best of N where there are lists."""
+    """Return the tables of a set: judges, agreement, and best of N where there are lists."""
     return [_figures(found), _agreement(found), *_best_of_n(found)]
 
 
@@ -43,7 +43,7 @@ def headline(name: str, found: SetResult) -> str:
 
 
 def remarks(found: SetResult) -> list[str]:
-    """Return lines on what was left out, what failed, and which judge was trained on these prompts."""
+    """Return lines on what was left out, what failed, and who was trained on these rows."""
     lines = [f"skipped: {', '.join(f'{reason} {n:,}' for reason, n in found.skipped.items())}"] if found.skipped else []
     for label, one in found.judges.items():
         if one.problem:

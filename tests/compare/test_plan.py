@@ -207,6 +207,12 @@ def test_shipped_comparisons_are_good(path):
         ("recipes: [dpo_hh]\nseed: 3", ":2:1: seed: no such field; did you mean 'seeds'?"),
         ("recipes: [dpo_hh]\nseeds: 0", ":2:1: seeds: 0 is out of bounds; expected at least 1"),
         ("recipes: []", ":1:1: recipes:"),
+        ("recipes: [dpo_hh]\nsampling: {prompts: 3}", ":2:1: sampling: was renamed; expected samples"),
+        ("recipes: [dpo_hh]\nsamples: {temperature: [0, x]}", ":2:28: samples.temperature.1: 'x' is not a number"),
+        ("recipes: [dpo_hh]\nsamples: {temperature: [1, 1.0]}", ":2:11: samples.temperature: 1 is listed twice"),
+        ("recipes: [dpo_hh]\nbest_of: [1, 4]", "best_of needs best_of_judge"),
+        ("recipes: [dpo_hh]\nbest_of_judge: toy", "best_of_judge and best_of_rows need best_of"),
+        ("recipes: [dpo_hh]\nbest_of: 4\nbest_of_judge: toy\nsamples: {temperature: 0}", "equal at temperature 0"),
         ("recipes: [dpo_hh]\nsamples: {promts: 3}", ":2:11: samples.promts: no such field; did you mean 'prompts'?"),
     ],
 )

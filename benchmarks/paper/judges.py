@@ -76,7 +76,7 @@ def recipes(name: str, data: dict[str, Any], folder: Path, limit: int | None) ->
         if key != "sft":
             own["model"] = {"from": "sft.yaml"}
         if limit is not None:
-            own["train"] = {"max_steps": 2, "schedule": {"warmup_steps": 0}}
+            own["train"] = {"batch_size": 4, "max_steps": 2, "schedule": {"warmup_steps": 0}}
         (place / f"{key}.yaml").write_text(yaml.safe_dump(recipe | own, sort_keys=False))
     return {key: place / f"{key}.yaml" for key in parts}
 

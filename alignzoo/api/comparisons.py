@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from alignzoo.api.inputs import recipe_file
 from alignzoo.api.progress import screen_of
 from alignzoo.api.resolve import Given, in_memory_overrides, resolve
+from alignzoo.compare.checks import check_plan
 from alignzoo.compare.exclusive import exclusive
-from alignzoo.compare.plan import check_names, make_plan
+from alignzoo.compare.plan import make_plan
 from alignzoo.compare.runner import compare_plan, comparison_folder
 from alignzoo.compare.spec import is_comparison, make_judges, read_comparison, validate_comparison
 from alignzoo.core.door import read_json
@@ -121,7 +122,7 @@ def compare(
     for judge in judges:
         judge.ready()
     plan = make_plan(comparison, list(classes))
-    check_names(plan)
+    check_plan(plan)
     screen = screen_of(quiet)
     with exclusive(comparison_folder(plan), screen):
         folder = compare_plan(plan, judges, screen, "alignzoo.compare(...)")

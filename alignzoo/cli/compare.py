@@ -47,7 +47,8 @@ def command(recipes: tuple[str, ...], dry_run: bool, as_json: bool, **options: A
     All runs are measured alike. Shared work is done once: the starting run, the tokens, the reference pass. The same
     command continues a stopped comparison, and finished runs are not repeated. A failed run is marked in its row.
     """
-    from alignzoo.compare.plan import check_names, make_plan
+    from alignzoo.compare.checks import check_plan
+    from alignzoo.compare.plan import make_plan
     from alignzoo.compare.spec import make_judges
     from alignzoo.core.console import Screen
 
@@ -56,7 +57,7 @@ def command(recipes: tuple[str, ...], dry_run: bool, as_json: bool, **options: A
     for judge in judges:
         judge.ready()
     plan = make_plan(comparison)
-    check_names(plan)
+    check_plan(plan)
     screen = Screen()
     _announce(plan, screen)
     if dry_run:

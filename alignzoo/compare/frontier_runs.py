@@ -15,6 +15,9 @@ from alignzoo.compare.results import RunRecord
 from alignzoo.evaluation.figures import for_testing
 from alignzoo.training.records import REPLIES, SampledReply, read_lines
 
+DRAWN = 60
+"""Points of a frontier's line."""
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -47,6 +50,8 @@ class Row:
     checkpoints: int
     """Checkpoints of each run after the start."""
     readings: list[Reading]
+    line: list[tuple[float, float]]
+    """(KL, reward) of the frontier where it is reached, to be drawn."""
     differences: list[Reading] = field(default_factory=list)
     """Less the baseline's; empty for the baseline, and where it has no frontier."""
     rising: list[str] = field(default_factory=list)
@@ -118,10 +123,13 @@ def frontier_table(about: Mapping[str, Any], rows: Sequence[ComparedRow], draws:
         return None
     methods = {label: _checkpoints(own, seeds) for label, own in found.items()}
     frontiers = Frontiers(methods, for_testing(ids), at, draws)
+    farthest = max(float(kl.mean(1).max()) for one in methods.values() for kl in one.kl)
+    lines = Frontiers(methods, for_testing(ids), np.linspace(0, farthest, DRAWN).tolist(), draws=0)
     made = [
         Row(
             label, len({curve.setting for curve in own}), max(len(curve.steps) for curve in own) - 1,
             frontiers.of(label),
+            [(one.kl, one.value) for one in lines.of(label) if one.value is not None],
             frontiers.difference(label, baseline) if baseline in found and label != baseline else [],
             sorted({curve.setting for curve in own if curve.still_rises}),
         )

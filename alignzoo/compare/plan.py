@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.compare.best_of import BestOf
-from alignzoo.compare.columns import AT_ONE, KNOWN, OF_JUDGE, PAIRS, REPLIES
 from alignzoo.compare.spec import Comparison
 from alignzoo.core.dotted import dotted_items
 from alignzoo.core.errors import UserError, nearest
@@ -158,7 +157,8 @@ def make_plan(comparison: Comparison, classes: Sequence[type[Component]] = ()) -
     for row in rows:
         if plain[row.label].path not in begun:
             there = flat(plain[row.label])
-            tuned[row.label] = {key: some for key, some in (comparison.grid | row.grid).items() if key in there}
+            tried = comparison.grid | comparison.grids.get(row.label, {}) | row.grid
+            tuned[row.label] = {key: some for key, some in tried.items() if key in there}
     _count(sum(combinations(grid) for grid in tuned.values()) * comparison.seeds, "runs", "grid, seeds")
     jobs: list[Job] = []
     for row in rows:
@@ -281,7 +281,16 @@ def _keys_exist(comparison: Comparison, rows: Sequence[_Row], recipes: Mapping[s
         ("grid", comparison.grid, known),
         ("rows", comparison.rows, known),
     ]
-    asked += [(f"rows, {row.label}", row.grid, sorted(flat(recipes[row.label]))) for row in rows]
+    there = {row.label: sorted(flat(recipes[row.label])) for row in rows}
+    asked += [(f"rows, {row.label}", row.grid, there[row.label]) for row in rows]
+    for label, grid in comparison.grids.items():
+        if label not in there:
+            close = nearest(label, there)
+            raise UserError(
+                f"no row is called '{label}'", where="grids", nearest=close,
+                expected="" if close else f"one of {', '.join(there)}",
+            )  # fmt: skip
+        asked.append((f"grids, {label}", grid, there[label]))
     for where, keys, there in asked:
         for key in keys:
             if key not in there and not any(other.startswith(f"{key}.") for other in there):
@@ -291,40 +300,6 @@ def _keys_exist(comparison: Comparison, rows: Sequence[_Row], recipes: Mapping[s
                     where=where, nearest=close,
                     expected="" if close else "a key that `alignzoo show RECIPE` prints, such as objective.beta",
                 )  # fmt: skip
-
-
-def check_names(plan: Plan) -> None:
-    """Raise UserError, before any run, for an unknown baseline or metric.
-
-    The baseline must be a row of the table, and `select` a metric of validation rows.
-    """
-    known = [column.key for column in KNOWN if column.group == PAIRS]
-    known += [metric.name for job in plan.jobs for metric in job.resolved.recipe.eval.metrics]
-    judges = [judge["name"] if isinstance(judge, dict) else str(judge) for judge in plan.comparison.judges]
-    of_replies = [column.key for column in KNOWN if column.group == REPLIES]
-    if plan.comparison.samples.main != 1:
-        of_replies = [key for key in of_replies if key not in AT_ONE]
-    of_replies += [f"{judge}.{key}" for judge in judges for key, *_ in OF_JUDGE]
-    if plan.comparison.samples.validation_prompts:
-        known += of_replies
-    elif plan.comparison.select in of_replies:
-        raise UserError(
-            f"'{plan.comparison.select}' is a figure of replies, and there are none to validation prompts",
-            where="select", expected="samples: {validation_prompts: 64}, or a figure of pairs",
-        )  # fmt: skip
-    if plan.comparison.select not in known:
-        close = nearest(plan.comparison.select, known)
-        raise UserError(
-            f"there is no metric '{plan.comparison.select}' of validation rows", where="select", nearest=close,
-            expected="" if close else f"one of {', '.join(dict.fromkeys(known))}",
-        )  # fmt: skip
-    wanted, labels = plan.comparison.baseline, plan.labels
-    if wanted and wanted not in labels:
-        close = nearest(wanted, labels)
-        raise UserError(
-            f"no row is called '{wanted}'", where="baseline", nearest=close,
-            expected="" if close else f"one of {', '.join(labels)}",
-        )  # fmt: skip
 
 
 def _comparable(plan: Plan) -> None:

@@ -174,6 +174,8 @@ def _about(plan: Plan, judges: Sequence[Judge], command: str, began: float, coun
         "seeds": comparison.seeds,
         "search_seeds": comparison.searched,
         "grid": {key: list(values) for key, values in comparison.grid.items()},
+        "grids": comparison.model_dump(mode="json")["grids"],
+        "frontier": comparison.frontier.model_dump() if comparison.frontier else None,
         "judges": [judge.name for judge in judges],
         "samples": comparison.samples.model_dump(),
         "allow_different_data": comparison.allow_different_data,

@@ -11,6 +11,7 @@ from alignzoo.compare.axes import TEMPERATURE, AxisFigure
 from alignzoo.compare.columns import Column
 from alignzoo.compare.grid import ComparedRow, describe_point
 from alignzoo.compare.table import Table
+from alignzoo.report.comparison import frontiers
 from alignzoo.report.comparison.axes import BOUND, axis_groups, bound_words
 from alignzoo.report.comparison.axes import cells as axis_cells
 from alignzoo.report.comparison.axes import digits as axis_digits
@@ -47,6 +48,14 @@ def _lines(table: Table) -> Iterator[str]:
             yield f"{escape(one.column.head)}:\n"
             yield from _grid(_over_axis(one))
             yield ""
+    if table.frontier:
+        yield f"## {frontiers.TITLE}\n"
+        yield from (f"- {escape(line)}" for line in frontiers.sentences(table.frontier))
+        for title, rows in frontiers.tables(table.frontier):
+            yield f"\n{escape(title)}:\n"
+            cells = ([escape(label), *(" ".join(one).strip() for one in own)] for label, own in rows)
+            yield from _grid([["recipe", *frontiers.heads(table.frontier)], *cells])
+        yield ""
     for number_, note in enumerate(footnotes, 1):
         yield f"{superscript(number_)} {escape(note.text)}  "
     yield "\n## How to read it\n"

@@ -222,6 +222,8 @@ def keys() -> Iterator[str]:
     yield from table("Comparison", "", Comparison)
     yield from table("Comparison: samples", "samples.", Sampling)
     yield from table("Comparison: frontier", "frontier.", FrontierConfig)
+    for cls in all_of("executor"):
+        yield from table(f"Executor {cls.name}", "executor.", cls)
 
 
 def peers() -> Iterator[str]:

@@ -14,6 +14,7 @@ import numpy as np
 from alignzoo.compare.results import RepliesFolder, VerdictsManifest
 from alignzoo.compare.spec import Comparison
 from alignzoo.compare.verdicts import judge_replies
+from alignzoo.compare.written import Written
 from alignzoo.core.console import Screen
 from alignzoo.core.digests import digest
 from alignzoo.core.door import read_checked
@@ -22,7 +23,6 @@ from alignzoo.core.paths import ABOUT
 from alignzoo.evaluation.best_of_draws import first_best, score_table
 from alignzoo.interfaces.component import Component
 from alignzoo.interfaces.judge import Judge
-from alignzoo.recipe.load import load_recipe
 from alignzoo.recipe.resolved import Resolved
 from alignzoo.training.needed_runs import open_judges
 from alignzoo.training.run import run_resolved
@@ -41,6 +41,8 @@ class BestOf:
     """A recipe of the comparison with the judge under `eval.judges`, and the run that the judge needs, if any."""
     labels: tuple[str, ...] | None
     """Rows that are measured; None for all."""
+    written: Written
+    """What `resolved` was loaded from."""
 
     @classmethod
     def of(cls, comparison: Comparison, labels: Sequence[str], classes: Sequence[type[Component]]) -> BestOf | None:
@@ -60,16 +62,17 @@ class BestOf:
             if label not in labels:
                 raise UserError(f"no row is called '{label}'", where="best_of_rows", nearest=nearest(label, labels),
                                 expected=f"one of {', '.join(labels)}")  # fmt: skip
-        words = [*comparison.overrides, f"eval.judges={dumps([comparison.best_of_judge])}"]
+        words = (*comparison.overrides, f"eval.judges={dumps([comparison.best_of_judge])}")
+        written = Written(comparison.recipes[0], words, comparison.overlays)
         try:
-            resolved = load_recipe(comparison.recipes[0], words, comparison.overlays, classes)
+            resolved = written.resolve(classes)
         except UserError as error:
             moved = [
                 replace(one, what=one.what.replace(f"{AT}.", "").replace(f"{AT}: ", ""), where="best_of_judge")
                 if AT in one.what else one for one in error.problems
             ]  # fmt: skip
             raise type(error)(moved) from None
-        found = cls(comparison.best_of, resolved, comparison.best_of_rows)
+        found = cls(comparison.best_of, resolved, comparison.best_of_rows, written)
         if found.judge.only_compares:
             raise UserError(
                 f"the judge {found.judge.name} gives no scores to pick the best draw by", where="best_of_judge",

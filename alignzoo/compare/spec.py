@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_serializer, field_validator, model_validator
 
-from alignzoo.interfaces.component import Strict
+from alignzoo.interfaces.component import NoEffect, Strict
 from alignzoo.interfaces.judge import Judge
 from alignzoo.recipe.components import ComponentBuilder
 from alignzoo.recipe.merge import resolve_paths
@@ -115,6 +115,10 @@ class Comparison(Strict):
         None, description="frontiers of reward against KL, from `eval.replies.every` of the recipes; null: none"
     )
     allow_different_data: bool = Field(False, description="allow rows on different data or from different starts")
+    jobs: Annotated[int, NoEffect] = Field(1, ge=1, description="runs at a time")
+    executor: Annotated[Any, NoEffect] = Field(
+        None, description="where runs are worked on: an executor; null: here, or `local` with several jobs"
+    )
 
     @model_validator(mode="after")
     def _has_values(self) -> Comparison:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from alignzoo.api.batches import Batches, batches
     from alignzoo.api.comparisons import ComparisonResult, compare
+    from alignzoo.api.judges import judge
     from alignzoo.api.rows import generate, score
     from alignzoo.api.runs import run
     from alignzoo.core.digests import content_digest
@@ -75,6 +76,7 @@ _HOME = {
     "generate": "alignzoo.api.rows",
     "get_objective": "alignzoo.registry.lookup",
     "hookimpl": "alignzoo.interfaces.hookspecs",
+    "judge": "alignzoo.api.judges",
     "load_recipe": "alignzoo.recipe.load",
     "policy_gradient": "alignzoo.interfaces.policy_gradient",
     "run": "alignzoo.api.runs",
@@ -118,6 +120,7 @@ __all__ = [
     "generate",
     "get_objective",
     "hookimpl",
+    "judge",
     "load_recipe",
     "policy_gradient",
     "run",

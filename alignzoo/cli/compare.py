@@ -152,7 +152,7 @@ def _announce(plan: Plan, screen: Screen, here: bool) -> None:
 
 
 def _replies(plan: Plan) -> str:
-    """Return how many replies each run draws over temperatures and for best-of-N; "" for one to each prompt."""
+    """Return how many replies each run draws; "" for one to each prompt."""
     samples, best_of = plan.comparison.samples, plan.best_of
     parts = []
     if len(samples.temperature) > 1:

@@ -44,7 +44,7 @@ class AxisFigure:
         return list(dict.fromkeys(label for label, _ in self.cells))
 
     def bound(self, place: float) -> float | None:
-        """Return the upper bound of the KL of best-of-N from the row's own policy, in nats; None of a temperature."""
+        """Return the upper bound of best-of-N's KL from the row's policy, or None, in nats."""
         return kl_bound(int(place)) if self.axis == BEST_OF else None
 
 
@@ -81,7 +81,7 @@ def axis_figures(rows: Sequence[ComparedRow], columns: Sequence[Column], base: s
 
 
 def temperatures_of(run: RunRecord) -> list[float]:
-    """Return the temperatures at which a run's single replies are measured, that of the table first."""
+    """Return the temperatures of a run's single replies, that of the table first."""
     own = run.figures.temperature
     more = [one.temperature for one in run.drawn if one.draws == 1]
     return [*([] if own is None else [float(own)]), *more]

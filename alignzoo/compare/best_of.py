@@ -15,11 +15,11 @@ from alignzoo.compare.results import RepliesFolder, VerdictsManifest
 from alignzoo.compare.spec import Comparison
 from alignzoo.compare.verdicts import judge_replies
 from alignzoo.compare.written import Written
-from alignzoo.core.artifacts import ABOUT
 from alignzoo.core.console import Screen
 from alignzoo.core.digests import digest
 from alignzoo.core.door import read_checked
 from alignzoo.core.errors import UserError, nearest
+from alignzoo.core.paths import ABOUT
 from alignzoo.evaluation.best_of_draws import first_best, score_table
 from alignzoo.interfaces.component import Component
 from alignzoo.interfaces.judge import Judge
@@ -101,7 +101,7 @@ class BestOf:
         return self if self.labels is None or label in self.labels else None
 
     def scores(self, resolved: Resolved, run: Path, replies: RepliesFolder, screen: Screen) -> Path:
-        """Return the folder with the judge's scores of a run's draws, or its problem; it is asked if there is none.
+        """Return the folder with the judge's scores of a run's draws, or with its problem.
 
         Args:
             resolved: Recipe of the run that has drawn.
@@ -117,7 +117,7 @@ class BestOf:
         return judge_replies(self.judge, resolved, run, replies, None, screen, scores_by=made_by)
 
     def picked(self, scores: Path, replies: RepliesFolder) -> list[int]:
-        """Return the places of the draws that are the best of the first N, for some N; none without scores."""
+        """Return the places of the draws that are the best of the first N for some N."""
         about = _about(scores)
         if about["problem"] or not replies.samples:
             return []

@@ -17,9 +17,10 @@ from alignzoo.core.dotted import dotted_items
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.data.splits import holds_out, places
 from alignzoo.interfaces.component import Component
+from alignzoo.recipe.fingerprints import digest
 from alignzoo.recipe.load import load_recipe
 from alignzoo.recipe.needs import runs_named
-from alignzoo.recipe.resolved import REFERENCE, START, Resolved, digest
+from alignzoo.recipe.resolved import REFERENCE, START, Resolved
 
 MOST_RUNS = 10_000
 """Rows of a table, and runs of a comparison: each is a recipe to read before the first run."""
@@ -147,6 +148,12 @@ def make_plan(comparison: Comparison, classes: Sequence[type[Component]] = ()) -
     if times > 1:
         raise UserError(f"two recipes are named {label}", where="recipes", expected="different names")
     plain = {row.label: _load(comparison, row.path, row.varied, classes) for row in rows}
+    for label, resolved in plain.items():
+        if resolved.recipe.draw is not None:
+            raise UserError(
+                f"{label} draws a data set and trains nothing to compare", where="recipes",
+                expected="recipes that read it, with data: {from: RECIPE}; its run is shared by them",
+            )  # fmt: skip
     _keys_exist(comparison, rows, plain)
     begun = {ancestor.path: ancestor for resolved in plain.values() for ancestor in _ancestors(resolved)}
     tuned = {}

@@ -54,6 +54,8 @@ class DataSource(Component):
 
     needs_runs: ClassVar[tuple[str, ...]] = ()
     """Fields that name a recipe, whose run is made first. They are not part of `fingerprint`."""
+    reads_draws: ClassVar[bool] = False
+    """True if these recipes have a section `draw`, so that their runs are data sets."""
 
     max_train_rows: int | None = Field(None, ge=1, description="use at most this many training rows, the first ones")
     held_out_rows: int | None = Field(None, ge=0, description="use at most this many held-out rows; 0: none")

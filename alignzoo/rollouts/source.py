@@ -17,12 +17,11 @@ from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.data.trees import Trees
 from alignzoo.evaluation.evaluate import VALIDATION
 from alignzoo.interfaces.group import Group
-from alignzoo.models.ending import Ending
-from alignzoo.models.generation import end_tokens
 from alignzoo.recipe.rollout import RolloutConfig
 from alignzoo.recipe.schema import Recipe
 from alignzoo.rollouts.attempts import Attempt, Attempts, gone, timed
 from alignzoo.rollouts.calendar import Calendar
+from alignzoo.rollouts.draw import ending_of
 from alignzoo.rollouts.figures import critic_figures, divergence, divergence_figures, figures
 from alignzoo.rollouts.folder import PHASES, Arrays, RolloutFolder
 from alignzoo.rollouts.forms import Form, all_fit
@@ -72,9 +71,7 @@ class Rollouts:
         assert self.recipe.rollout is not None
         self.config: RolloutConfig = self.recipe.rollout
         self.objective = self.recipe.objective
-        own = {self.tokenizer.get_vocab()[token] for token in self.config.end_tokens}
-        ends = frozenset(own | end_tokens(self.scorer.model, self.tokenizer))
-        self.ending = Ending(self.tokenizer, ends, self.config.stop)
+        self.ending = ending_of(self.config, self.scorer.model, self.tokenizer)
         self.builder.max_new_tokens = self.config.max_new_tokens
         self.attempts = Attempts(
             self.recipe, self.calendar, self.scorer, self.reference, self.tokenizer, self.prompts, self.folder,

@@ -60,9 +60,9 @@ def check_draw(plain: Mapping[str, Any], problems: Problems) -> None:
     section, data = plain["draw"], plain.get("data")
     if not isinstance(section, dict):
         return
-    for key in OF_READING if isinstance(data, DataSource) else ():
-        if getattr(data, key) != (default := DataSource.model_fields[key].default):
-            problems.add(("data", key), "it belongs to the recipes that read the draws", f"{default}")
+    for own in OF_READING if isinstance(data, DataSource) else ():
+        if getattr(data, own) != (default := DataSource.model_fields[own].default):
+            problems.add(("data", own), "it belongs to the recipes that read the draws", f"{default}")
     if getattr(data, "train_on", "") == "all":
         problems.add(("data", "train_on"), "'all' leaves no prompts to complete", "assistant")
     count = section.get("completions", DrawConfig.model_fields["completions"].default)
@@ -73,10 +73,10 @@ def check_draw(plain: Mapping[str, Any], problems: Problems) -> None:
             what = f"{reward.judge.name} compares replies and gives no scores"
             problems.add(("draw", "rewards", str(n)), what, "a judge that scores each reply")
         elif count == 1 and reward.normalize == "group":
-            at = ("draw", "rewards", str(n), "normalize")
-            problems.add(at, "a prompt has one completion", "completions of at least 2")
-    for at, what, expected in of_any_draw(plain, section, "draw"):
-        problems.add(at, what, expected)
+            key = ("draw", "rewards", str(n), "normalize")
+            problems.add(key, "a prompt has one completion", "completions of at least 2")
+    for found in of_any_draw(plain, section, "draw"):
+        problems.add(*found)
 
 
 def of_any_draw(plain: Mapping[str, Any], section: Mapping[str, Any], name: str) -> Iterator[Found]:

@@ -2,7 +2,8 @@
 
 An overlay such as scale/smallest is merged on top of every recipe of a chain. Of a recipe with `draw` it has the
 sections that such a recipe has. Of a recipe with `data.from` it has the keys of reading: the others describe the first
-data, and go to the recipe that draws.
+data, and go to the recipe that draws. Overrides of the keys of reading go no further, so that recipes which read the
+same draws in several ways share their runs.
 """
 
 from __future__ import annotations
@@ -52,6 +53,11 @@ def without_first_data(overlay: Node) -> Node:
 def is_first_data(key: Sequence[str]) -> bool:
     """Return True for an override of a key of `data` that describes the first data of a chain."""
     return key[0] == "data" and len(key) > 1 and key[1] not in READING
+
+
+def is_reading(key: Sequence[str]) -> bool:
+    """Return True for an override of a key of `data` that describes how draws are read."""
+    return key[0] == "data" and len(key) > 1 and key[1] in READING
 
 
 def is_of_reading(key: Sequence[str]) -> bool:

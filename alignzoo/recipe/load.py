@@ -18,6 +18,7 @@ from alignzoo.recipe.draw_layers import (
     draws_data,
     is_first_data,
     is_of_reading,
+    is_reading,
     of_draw,
     without_first_data,
 )
@@ -128,7 +129,7 @@ def _load(
         recipe, registry = validate(node, default, classes)
     named = runs_named(recipe)
     below = [inherited_overlay(overlay, named) for overlay in overlays]
-    passed = inherited_overrides(overrides, named)
+    passed = inherited_overrides([one for one in overrides if not (reads and is_reading(one[0]))], named)
     found = {key: _find_needed(node, key, other, allow_missing) for key, other in named.items()}
     needs = {
         key: _load(one, read_with_bases(one), below, passed, classes, allow_missing, (*chain, path))

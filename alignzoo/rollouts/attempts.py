@@ -117,10 +117,12 @@ class Attempts:
             all attempts, -1 where none is left: (prompts,).
         """
         made: list[Attempt] = []
+        rollout = self.recipe.rollout
         assert self.calendar is not None
+        assert rollout is not None
         found = np.full(self.calendar.prompts, -1)
         places = self.calendar.prompts_of(turn.rollout)
-        for attempt in range(self.config.max_attempts):
+        for attempt in range(rollout.max_attempts):
             if attempt:
                 used = np.concatenate([one.places for one in made])
                 places = self.calendar.replacements(turn.rollout, attempt, used, int((found < 0).sum()))
@@ -128,7 +130,7 @@ class Attempts:
                 break
             one = self.attempt(turn.rollout, attempt, places, when, phase)
             before = sum(len(other.places) for other in made)
-            good = np.flatnonzero(one.judged.has_spread | (self.config.max_attempts == 1))
+            good = np.flatnonzero(one.judged.has_spread | (rollout.max_attempts == 1))
             if attempt:
                 found[np.flatnonzero(found < 0)[: len(good)]] = before + good
             else:

@@ -62,6 +62,15 @@ def critic_weights(resolved: Resolved, screen: Screen) -> Path | None:
     return full_weights_policy(folder_of(run), screen) if run else None
 
 
+def undrawn_data(resolved: Resolved) -> list[str]:
+    """Return the names of recipes that draw this recipe's rows, and whose runs are not finished."""
+    found = [
+        need.recipe.name for key, need in resolved.needs.items()
+        if need.recipe.draw is not None and key in runs_named(resolved.recipe) and folder_of(need).summary() is None
+    ]  # fmt: skip
+    return list(dict.fromkeys(found))
+
+
 def open_judges(resolved: Resolved, screen: Screen, below: str = "") -> None:
     """Give the judges of a recipe, or of a section of it, the finished runs that they need."""
     for at, judge in judges_of(resolved.recipe).items():

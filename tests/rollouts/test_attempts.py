@@ -34,7 +34,7 @@ def made(spread, rows: int = 20, attempts: int = 3):
     """The attempts at the first rollout, and the prompts that are learnt from; -1 where none is left."""
     config = RolloutConfig(completions=2, max_attempts=attempts)
     calendar = Calendar(TRAIN, config, rows, seed=3)
-    maker = Attempts(SimpleNamespace(rollout=config), calendar, *[None] * 8)
+    maker = Attempts(SimpleNamespace(rollout=config, drawing=config), calendar, *[None] * 8)
     maker.attempt = lambda rollout, number, places, *_: attempt(places, spread)
     found, places = maker.make(Turn(0, 0, 0), "", None)
     whole = Attempt.join(found)
@@ -119,7 +119,7 @@ def test_a_missing_score_is_not_kept_and_is_asked_for_again(tmp_path, lacking):
             raise AssertionError
 
     config = RolloutConfig(completions=2, rewards=(Reward(judge=Given()),))
-    recipe = SimpleNamespace(rollout=config, objective=SimpleNamespace(greedy_baseline=True))
+    recipe = SimpleNamespace(drawing=config, objective=SimpleNamespace(greedy_baseline=True))
     model = SimpleNamespace(get_input_embeddings=lambda: SimpleNamespace(num_embeddings=9))
     prompts = SimpleNamespace(ids=lambda places: [str(place) for place in places])
     ending = SimpleNamespace(texts=lambda replies: ["text"] * len(replies))

@@ -62,7 +62,7 @@ class Draws(DataSource):
         if self._about is None:
             self._about = read_about(folder, f"alignzoo run {self.from_} --fresh draws them again")
         file = folder / FILES[split]
-        for line, value in enumerate(read_json_lines(file), 1):
+        for line, value in enumerate(read_json_lines(file, nan=True), 1):
             yield self._row(checked_row(value, f"{file}:{line}", self._about["rewards"]))
 
     def _run(self) -> Path:

@@ -82,7 +82,7 @@ def compare(
         overrides: Values of every recipe.
         quiet: Print no progress. By default it is shown in a notebook and on a terminal.
         **settings: The other keys of a comparison file: `name`, `seeds`, `search_seeds`, `grid`, `rows`, `baseline`,
-            `select`, `judges`, `samples`, `allow_different_data`.
+            `select`, `judges`, `samples`, `best_of`, `best_of_judge`, `best_of_rows`, `allow_different_data`.
 
     Raises:
         UserError: A recipe or a setting has a mistake. All are read before the first run.

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 @click.option("--judge", "judges", multiple=True, help="Judge of the replies: a name, or {name: ..., fields}.")
 @click.option("--samples", "prompts", type=int, help="Prompts that every run answers (128).")
 @click.option("--sample-tokens", "tokens", type=int, help="Maximum new tokens per reply (64).")
-@click.option("--temperature", type=float, help="Sampling temperature of the replies (1).")
+@click.option("--temperature", metavar="A,B,...", help="Sampling temperature of the replies, or several (1).")
+@click.option("--best-of", metavar="N,M,...", help="Measure the best of N replies too, for each N.")
+@click.option("--best-of-judge", help="Judge whose score picks the best: a name, or {name: ..., fields}.")
+@click.option("--best-of-rows", multiple=True, metavar="ROW", help="Row that it is measured of (all); repeatable.")
 @click.option(
     "--allow-different-data", is_flag=True, default=None, help="Allow rows on different data or from different starts."
 )
@@ -91,6 +94,11 @@ def _comparison(recipes: tuple[str, ...], options: dict[str, Any]) -> tuple[Comp
             chosen[key] = dict(_values(word, f"--{key}") for word in chosen[key])
     if "judges" in chosen:
         chosen["judges"] = [value_of(word) for word in chosen["judges"]]
+    for key in ("temperature", "best_of"):
+        if key in chosen:
+            chosen[key] = [value_of(part.strip()) for part in chosen[key].split(",")]
+    if "best_of_judge" in chosen:
+        chosen["best_of_judge"] = value_of(chosen["best_of_judge"])
     samples = {key: chosen.pop(key) for key in ("prompts", "tokens", "temperature") if key in chosen}
     node = Node({}, Origin(COMMAND_LINE))
     base: dict[str, Any] = {"recipes": recipes}
@@ -127,11 +135,29 @@ def _announce(plan: Plan, screen: Screen) -> None:
     screen.info(f"{len(every)} runs ({done} done before){later}, {len(plan.starts)} of them only to start others; "
                f"{passes} reference pass{'es' if passes != 1 else ''}; "
                f"{seeds} seed{'s' if seeds != 1 else ''}; configurations: {budget}")  # fmt: skip
+    if words := _replies(plan):
+        screen.info(words)
     if done < len(every):
         found = seconds_left(plan)
         screen.info("time: estimated after the first run" if found is None
                    else f"about {_minutes(found[0])} ({found[1]})")  # fmt: skip
     screen.info(f"folder: {comparison_folder(plan)}")
+
+
+def _replies(plan: Plan) -> str:
+    """Return how many replies each run draws over temperatures and for best-of-N; "" for one to each prompt."""
+    samples, best_of = plan.comparison.samples, plan.best_of
+    parts = []
+    if len(samples.temperature) > 1:
+        parts.append(
+            f"{samples.prompts:,} at each temperature of {', '.join(f'{one:g}' for one in samples.temperature)}"
+        )
+    if best_of is not None:
+        rows = "every row" if best_of.labels is None else ", ".join(best_of.labels)
+        first = "".join(f", whose run of {need.recipe.name} comes first" for need in best_of.needs.values())
+        parts.append(f"{best_of.draws * samples.prompts:,} for the best of {best_of.draws} of {rows}, picked by "
+                     f"{best_of.judge.name}{first}")  # fmt: skip
+    return f"replies of each run: {'; '.join(parts)}" if parts else ""
 
 
 def _minutes(seconds: float) -> str:

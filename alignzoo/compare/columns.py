@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alignzoo.compare.results import RunRecord
+from alignzoo.compare.results import RepliesFolder, RunRecord
 from alignzoo.compare.scales import COST as BY_RATIO
 from alignzoo.compare.scales import POSITIVE, SHARE
 from alignzoo.evaluation.area import pseudovalues
@@ -52,6 +52,8 @@ KNOWN = (
     Column("chosen_log_ratio", "chosen log-ratio", PAIRS, "", "log π/π_ref of the chosen completions, nats"),
     Column("rejected_log_ratio", "rejected log-ratio", PAIRS, "", "log π/π_ref of the rejected completions, nats"),
     Column("kl", "KL to the reference", REPLIES, "", "KL(π‖π_ref) summed over a reply's tokens, nats", POSITIVE),
+    Column("kl_sampled", "sampled KL", REPLIES, "",
+           "mean log π/π_ref of whole replies, nats: the same KL, with a larger error"),
     Column("length", "reply length", REPLIES, "", "tokens", POSITIVE),
     Column("finished", "finished", REPLIES, "", "share of replies that ended before the token limit", SHARE),
     Column("distinct_2", "distinct-2", REPLIES, "", "distinct bigrams over all bigrams of a reply", SHARE),
@@ -69,6 +71,10 @@ OF_JUDGE = (
     ("over_chosen", "win rate over chosen",
      "share of replies that the judge prefers to the dataset's chosen ones, ties ½", SHARE),
 )  # fmt: skip
+STORED = {"kl_sampled": "log_ratio"}
+"""Column -> its name in the records of replies, where that is another one."""
+AT_ONE = ("kl", "kl_sampled")
+"""Figures of replies at temperature 1 alone: at another one the replies are not the policy's."""
 OTHERS = {column.key for column in KNOWN if column.group != PAIRS}
 METRIC = "metric."
 """Prefix of a recipe's metric that has the name of a figure of the replies, such as `entropy`."""
@@ -145,8 +151,7 @@ def series(record: RunRecord, column: Column, test: bool) -> Series:
     if column.group == COST:
         value = record.run.get(column.key)
         return Series(("run",), _array([None if value is None else value * SCALE.get(column.key, 1.0)]))
-    about = record.figures.about
-    group_of = dict(zip(about["ids"], about["groups"], strict=True)) if "groups" in about else {}
+    about, group_of = record.figures.about, prompts_of(record)
     if column.group == PAIRS:
         examples, name = record.figures.examples, column.key.removeprefix(METRIC)
         if name not in examples:
@@ -158,11 +163,31 @@ def series(record: RunRecord, column: Column, test: bool) -> Series:
         if name in ORDERED and "desirable" in examples:
             values, weights = pseudovalues(values, examples["desirable"][keep], examples["undesirable"][keep])
         return Series(_unique(ids), values, groups, weights)
-    lines = [line for line in record.figures.samples if bool(line["test"]) == test]
-    judge, _, key = column.key.rpartition(".")
-    found = [(line.get("judges", {}).get(judge, {}) if judge else line).get(key) for line in lines]
+    return reply_series(record, record.figures, column, test)
+
+
+def prompts_of(record: RunRecord) -> dict[str, str]:
+    """Return row's id -> its prompt, {} where the evaluation does not say."""
+    about = record.figures.about
+    return dict(zip(about["ids"], about["groups"], strict=True)) if "groups" in about else {}
+
+
+def reply_series(record: RunRecord, replies: RepliesFolder, column: Column, test: bool) -> Series:
+    """Return the numbers of a column of replies or judges, of single replies to the record's prompts."""
+    temperature = (replies.about.get("sampling") or {}).get("temperature", 1.0)
+    if column.key in AT_ONE and temperature != 1:
+        return Series((), _array([]))
+    group_of = prompts_of(record)
+    lines = [line for line in replies.samples if bool(line["test"]) == test]
     groups = tuple(str(group_of.get(line["id"], line["id"])) for line in lines) if group_of else ()
-    return Series(_unique([str(line["id"]) for line in lines]), _array(found), groups)
+    return Series(_unique([str(line["id"]) for line in lines]), reply_values(lines, column), groups)
+
+
+def reply_values(lines: Sequence[Mapping[str, Any]], column: Column) -> NDArray[np.float64]:
+    """Return a column's number of each reply, nan where there is none."""
+    judge, _, key = column.key.rpartition(".")
+    key = STORED.get(key, key)
+    return _array([(line.get("judges", {}).get(judge, {}) if judge else line).get(key) for line in lines])
 
 
 def together(some: Sequence[Series]) -> Beside:

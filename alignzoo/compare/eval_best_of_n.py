@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from alignzoo.data.convert import with_columns
 from alignzoo.data.row_reader import RowReader, of_set
 from alignzoo.data.tokenize import tokenize
 from alignzoo.data.trees import Trees
+from alignzoo.evaluation.aggregate import Z
 from alignzoo.evaluation.best_of_n import TIES, Rated, ties_parts, ties_score
 from alignzoo.evaluation.evaluate import score_all
 from alignzoo.evaluation.row_metrics import implicit_rewards
@@ -148,5 +148,5 @@ def _mean(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _about(title: str, mean: float, error: float, n: int) -> dict[str, Any]:
-    half = NormalDist().inv_cdf(0.975) * error
+    half = Z * error
     return as_figure(title, Interval(mean, mean - half, mean + half, error, 1, n, 0, n))

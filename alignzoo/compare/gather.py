@@ -158,7 +158,8 @@ def _merged(sources: Sequence[_Source]) -> list[RunRecord]:
 
 
 def _check_measured(record: RunRecord) -> None:
-    for path in (record.measured, *record.verdicts) if record.state == "done" else ():
+    more = [path for one in record.drawn for path in (one.replies, *one.verdicts, *filter(None, [one.scores]))]
+    for path in (record.measured, *record.verdicts, *more) if record.state == "done" else ():
         if read_verified(Path(path)) is None:
             raise UserError(
                 f"the figures of {record.label}, seed {record.seed}, are gone or damaged", where=path,

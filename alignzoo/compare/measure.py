@@ -5,10 +5,12 @@ Every held-out row has figures, and every sampled reply the judges' verdicts.
 A run's folder gets
 
     evaluations/<key>/           examples.safetensors, samples.jsonl, about.json: see `alignzoo.compare.results`
+    evaluations/replies/<key>/   samples.jsonl, about.json: replies at another temperature, or several to each prompt
     evaluations/verdicts/<key>/  about.json, one folder for each judge: see `alignzoo.compare.verdicts`
 
 Each folder is written once, atomically, under a key of what it depends on: weights, held-out tokens and settings, or
-replies, judge and the start's replies. Nothing that is there is computed again.
+replies, judge and the start's replies. Nothing that is there is computed again, so that a temperature that is added
+draws its own replies alone.
 """
 
 from __future__ import annotations
@@ -16,14 +18,28 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from alignzoo.compare.best_of import BestOf
 from alignzoo.compare.exclusive import exclusive
 from alignzoo.compare.replies import reply_lines
-from alignzoo.compare.results import EXAMPLES, SAMPLES, EvaluationFolder, FiguresManifest
+from alignzoo.compare.results import (
+    EXAMPLES,
+    REPLIES,
+    SAMPLES,
+    Drawn,
+    EvaluationFolder,
+    FiguresManifest,
+    RepliesFolder,
+    RepliesManifest,
+)
+from alignzoo.compare.reward_scale import is_own_reference, reward_scale
 from alignzoo.compare.spec import Sampling
 from alignzoo.compare.verdicts import judge_replies
 from alignzoo.core.artifacts import atomic_folder, quarantine, read_verified, write_manifest
@@ -37,11 +53,8 @@ from alignzoo.data.token_store import TokenStore
 from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.evaluation.figures import for_testing, row_figures
 from alignzoo.interfaces.judge import Judge
-from alignzoo.interfaces.modifier import Modifier
-from alignzoo.interfaces.objective import Objective
 from alignzoo.models.fingerprint import weights_fingerprint
 from alignzoo.models.tokenizers import pretrained_tokenizer
-from alignzoo.objectives.composition import Modified
 from alignzoo.recipe.resolved import Resolved
 from alignzoo.scoring.batches import BatchBuilder
 from alignzoo.scoring.scored_batch import NAMED
@@ -64,6 +77,7 @@ def measure(
     start: EvaluationFolder | None,
     screen: Screen,
     rows: EvaluationSet | None = None,
+    best_of: BestOf | None = None,
 ) -> EvaluationFolder:
     """Return the figures of the finished run in `folder`; compute those that are missing.
 
@@ -79,13 +93,38 @@ def measure(
         start: Figures of the run's start, whose replies the judges compare with.
         screen: Where progress is shown.
         rows: The evaluation set that is measured. None for the run's own rows.
+        best_of: The N of best-of-N, and the judge that picks. None for no further draws.
 
     Raises:
         UserError: The run is not finished, or its start has changed since.
     """
-    measured = _Measuring(resolved, folder, settings, screen, rows=rows).figures()
-    verdicts = [judge_replies(judge, resolved, measured, start, screen) for judge in judges]
-    return EvaluationFolder(measured.path, tuple(verdicts))
+    measuring = _Measuring(resolved, folder, settings, screen, rows=rows)
+    measured, others, draws = measuring.figures(), dict[float, RepliesFolder](), None
+    if resolved.recipe.objective.head != "scalar":  # a reward model writes no replies
+        others = {one: measuring.replies(one) for one in settings.temperature if one != settings.main}
+        draws = measuring.replies(settings.main, best_of.draws) if best_of else None
+    del measuring  # and the policy with it: a judge may be a model too
+
+    def judged(replies: RepliesFolder, before: RepliesFolder | None, **options: Any) -> tuple[Path, ...]:
+        return tuple(judge_replies(judge, resolved, folder, replies, before, screen, **options) for judge in judges)
+
+    verdicts, drawn = judged(measured, start), []
+    for temperature, replies in others.items():
+        paths = judged(replies, start.at(temperature) if start else None)
+        drawn.append(Drawn(temperature, _absolute(replies.path), list(map(_absolute, paths))))
+    if best_of is not None and draws is not None:
+        scores = best_of.scores(resolved, folder, draws, screen)
+        picked = best_of.picked(scores, draws)
+        paths = judged(draws, start, best_of=picked) if picked else ()
+        drawn.append(Drawn(
+            settings.main, _absolute(draws.path), list(map(_absolute, paths)), best_of.draws, best_of.counts,
+            best_of.judge.name, _absolute(scores),
+        ))  # fmt: skip
+    return EvaluationFolder(measured.path, verdicts, tuple(drawn))
+
+
+def _absolute(path: Path) -> str:
+    return str(path.absolute())
 
 
 class EvaluationSet(NamedTuple):
@@ -126,6 +165,8 @@ class _Measuring:
     """Token slots of a forward pass, 0 for the recipe's own. It changes no figure."""
     rows: EvaluationSet | None = None
     """The evaluation set that is measured. None for the run's own rows."""
+    loaded: Scorer | None = None
+    """The trained policy, once it is needed."""
 
     def __post_init__(self) -> None:
         self.recipe = self.resolved.recipe
@@ -142,10 +183,7 @@ class _Measuring:
 
     def figures(self) -> EvaluationFolder:
         """Return the folder of figures and replies; compute it if it is missing."""
-        about = {
-            "format": FORMAT, "weights": self.model.trained_weights, "start": self.model.weights,
-            "tokens": self.store.key, "sampling": self.settings.model_dump(),
-        }  # fmt: skip
+        about = self._about_figures(self.settings.main)
         RunFolder(self.folder).check_links()
         path = self.folder / "evaluations" / digest(about)
         if read_verified(path, FiguresManifest) is None:
@@ -154,12 +192,80 @@ class _Measuring:
                     self._write(path, about)
         return EvaluationFolder(path)
 
-    def _write(self, path: Path, about: dict[str, Any]) -> None:
+    def replies(self, temperature: float, draws: int = 1) -> RepliesFolder:
+        """Return replies to the test prompts at a temperature, so many to each; draw them if they are missing.
+
+        Those that were measured with figures, before the temperature became one of several, are used too.
+        """
+        RunFolder(self.folder).check_links()
+        figures = self.folder / "evaluations" / digest(self._about_figures(temperature))
+        if draws == 1 and read_verified(figures, FiguresManifest) is not None:
+            return EvaluationFolder(figures)
+        path, about = self._replies_path(temperature, draws)
+        if read_verified(path, RepliesManifest) is None:
+            with exclusive(path, self.screen):
+                if read_verified(path, RepliesManifest) is None:
+                    self._set_aside(path)
+                    held_out = self._held_out
+                    lines = reply_lines(
+                        self._policy(held_out), None, self.tokenizer, held_out, self._test(held_out), self._usable,
+                        self._of_test(temperature), self.budget, self.screen, draws,
+                    )  # fmt: skip
+                    with atomic_folder(path) as temporary:
+                        _write_lines(temporary / SAMPLES, lines)
+                        write_manifest(temporary, about)
+        return RepliesFolder(path)
+
+    def _about_figures(self, temperature: float) -> dict[str, Any]:
+        return {
+            "format": FORMAT, "weights": self.model.trained_weights, "start": self.model.weights,
+            "tokens": self.store.key, "sampling": self.settings.at(temperature).model_dump(),
+        }  # fmt: skip
+
+    def _replies_path(self, temperature: float, draws: int) -> tuple[Path, dict[str, Any]]:
+        about = {
+            "format": FORMAT, "weights": self.model.trained_weights, "tokens": self.store.key,
+            "sampling": self._of_test(temperature).model_dump(), "draws": draws,
+        }  # fmt: skip
+        return self.folder / "evaluations" / REPLIES / digest(about), about
+
+    def _of_test(self, temperature: float) -> Sampling:
+        """Return the settings of replies that choose no grid point, and so need no validation prompts."""
+        return self.settings.at(temperature).model_copy(update={"validation_prompts": 0})
+
+    @cached_property
+    def _held_out(self) -> TokenizedRows:
+        reader = RowReader(self.store.source, evaluation=self.store.evaluation is not None)
+        return self.store.get(reader, self.screen.info).held_out
+
+    @cached_property
+    def _start(self) -> Path | None:
+        return start_weights(self.resolved, self.screen)
+
+    @property
+    def _usable(self) -> bool:
+        return self.recipe.data.train_on != "all"
+
+    @staticmethod
+    def _test(held_out: TokenizedRows) -> NDArray[np.bool_]:
+        return for_testing([row.group for row in held_out.rows])
+
+    def _policy(self, held_out: TokenizedRows) -> Scorer:
+        """Return the trained policy, which is loaded once."""
+        if self.loaded is None:
+            self.loaded, _ = open_policy(
+                self.resolved, self.tokenizer, self._start, held_out.trees, self.ranks, trained=self.folder / "policy"
+            )
+        return self.loaded
+
+    def _set_aside(self, path: Path) -> None:
         if path.is_dir():
             self.screen.info(f"{path} is damaged: it is set aside and computed again")
             quarantine(path)
-        reader = RowReader(self.store.source, evaluation=self.store.evaluation is not None)
-        held_out = self.store.get(reader, self.screen.info).held_out
+
+    def _write(self, path: Path, about: dict[str, Any]) -> None:
+        self._set_aside(path)
+        held_out = self._held_out
         examples, lines = self._computed(held_out)
         with atomic_folder(path) as temporary:
             save_file(examples, temporary / EXAMPLES)
@@ -170,11 +276,8 @@ class _Measuring:
 
     def _computed(self, held_out: TokenizedRows) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         recipe, objective, trees = self.recipe, self.recipe.objective, held_out.trees
-        test, budget = for_testing([row.group for row in held_out.rows]), self.budget
-        start = start_weights(self.resolved, self.screen)
-        policy, _ = open_policy(
-            self.resolved, self.tokenizer, start, trees, self.ranks, trained=self.folder / "policy"
-        )  # fmt: skip
+        test, budget = self._test(held_out), self.budget
+        start, policy = self._start, self._policy(held_out)
         builder = BatchBuilder(objective, trees, None, None, recipe.seed, recipe.eval.metrics)
         if objective.head == "scalar":
             return row_figures(policy, builder, test, budget, self.screen), []
@@ -194,10 +297,15 @@ class _Measuring:
         builder.recorded = named
         builder.live = reference if objective.reference in ("live", "moving") else None
         examples = row_figures(policy, builder, test, budget, self.screen, at_start=own)
+        settings = self.settings.at(self.settings.main)
+        before, _ = self._replies_path(settings.main, 1)
+        complete = not settings.validation_prompts and read_verified(before, RepliesManifest) is not None
+        if complete:  # of a time when the table was of another temperature
+            known = RepliesFolder(before).samples
+            return examples, [{key: value for key, value in line.items() if key != "judges"} for line in known]
         lines = reply_lines(
-            policy, reference, self.tokenizer, held_out, test, recipe.data.train_on != "all", self.settings, budget,
-            self.screen,
-        )  # fmt: skip
+            policy, reference, self.tokenizer, held_out, test, self._usable, settings, budget, self.screen
+        )
         return examples, lines
 
     def _reference(self, policy: Scorer, start: Path | None) -> Scorer:
@@ -231,28 +339,6 @@ def _evaluation_set(data: Mapping[str, Any], sets: Iterable[str]) -> str | None:
             expected="held_out_fraction above 0, or eval.data",
         )  # fmt: skip
     return measured
-
-
-def reward_scale(objective: Objective) -> list[Any]:
-    """Return the definition of the implicit reward; margins with the same one share a unit.
-
-    The default reward is beta times the log-ratio, or the log-prob without a reference. A reward of the objective's own
-    may depend on any of its fields. Modifiers count if they change the log-ratio of a completion.
-    """
-    term = objective.terms[0][1]
-    inner, modifiers = (term.inner, term.modifiers) if isinstance(term, Modified) else (term, ())
-    around = [one for one in modifiers if type(one).scored is not Modifier.scored]
-    if type(inner).implicit_reward is Objective.implicit_reward and inner.head != "scalar":
-        own: Any = ["log_prob" if inner.reference == "none" else "log_ratio", getattr(inner, "beta", 1.0)]
-    else:
-        own = inner.to_recipe()
-    return [own, *({"name": one.name, **one.model_dump(mode="json")} for one in around)]
-
-
-def is_own_reference(resolved: Resolved) -> bool:
-    """Return True for supervised fine-tuning without `model.from`, the start of other runs."""
-    terms = [term for _, term in resolved.recipe.objective.terms]
-    return resolved.start is None and all(term.data == "chosen" and term.reference == "none" for term in terms)
 
 
 def _write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:

@@ -11,7 +11,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from alignzoo.compare.columns import KNOWN, OF_JUDGE, PAIRS, REPLIES
+from alignzoo.compare.best_of import BestOf
+from alignzoo.compare.columns import AT_ONE, KNOWN, OF_JUDGE, PAIRS, REPLIES
 from alignzoo.compare.spec import Comparison
 from alignzoo.core.dotted import dotted_items
 from alignzoo.core.errors import UserError, nearest
@@ -56,11 +57,15 @@ class Plan:
     """Starts of jobs that are not jobs themselves."""
     classes: tuple[type[Component], ...] = ()
     """Classes that were defined in Python and that the recipes may name."""
+    best_of: BestOf | None = None
+    """The N of best-of-N, and the judge that picks; None where the comparison asks for none."""
 
     @property
     def fingerprint(self) -> str:
         """32 hex digits of all runs and of how they are measured and shown."""
         outside = dict.fromkeys(("recipes", "overlays", "overrides"), True)
+        if not self.comparison.best_of:  # as before there was any
+            outside |= dict.fromkeys(("best_of", "best_of_judge", "best_of_rows"), True)
         about = self.comparison.model_dump_json(exclude=self.comparison.fields_without_effect() | outside)
         text = "\n".join([about, *(f"{job.label} {job.resolved.fingerprint}" for job in self.jobs)])
         return blake2b(text.encode(), digest_size=16).hexdigest()
@@ -174,9 +179,11 @@ def make_plan(comparison: Comparison, classes: Sequence[type[Component]] = ()) -
                 jobs.append(_job(comparison, row, point, resolved.recipe.seed + n, classes))
     own = {job.resolved.fingerprint for job in jobs}
     starts = {a.fingerprint: a for job in jobs for a in reversed(list(_ancestors(job.resolved)))}
+    best_of = BestOf.of(comparison, [row.label for row in rows], classes)
     plan = Plan(
-        comparison, tuple(jobs), tuple(start for key, start in starts.items() if key not in own), tuple(classes)
-    )
+        comparison, tuple(jobs), tuple(start for key, start in starts.items() if key not in own), tuple(classes),
+        best_of,
+    )  # fmt: skip
     _comparable(plan)
     return plan
 
@@ -302,6 +309,8 @@ def check_names(plan: Plan) -> None:
     known += [metric.name for job in plan.jobs for metric in job.resolved.recipe.eval.metrics]
     judges = [judge["name"] if isinstance(judge, dict) else str(judge) for judge in plan.comparison.judges]
     of_replies = [column.key for column in KNOWN if column.group == REPLIES]
+    if plan.comparison.samples.main != 1:
+        of_replies = [key for key in of_replies if key not in AT_ONE]
     of_replies += [f"{judge}.{key}" for judge in judges for key, *_ in OF_JUDGE]
     if plan.comparison.samples.validation_prompts:
         known += of_replies

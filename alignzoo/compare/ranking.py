@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TypeVar
 
+from alignzoo.compare.cells import paired_numbers
 from alignzoo.compare.columns import DOWN, Column
 from alignzoo.compare.scales import paired
 from alignzoo.compare.statistics import p_value
-from alignzoo.compare.table import Table, paired_numbers
+from alignzoo.compare.table import Table
 
 K = TypeVar("K", bound=Hashable)
 

@@ -23,59 +23,67 @@ from alignzoo.scoring.scorer import Scorer
 
 
 def reply_lines(
-    policy: Scorer, reference: Scorer, tokenizer: PreTrainedTokenizerBase, held_out: TokenizedRows,
-    test: NDArray[np.bool_], usable: bool, settings: Sampling, budget: int, screen: Screen,
+    policy: Scorer, reference: Scorer | None, tokenizer: PreTrainedTokenizerBase, held_out: TokenizedRows,
+    test: NDArray[np.bool_], usable: bool, settings: Sampling, budget: int, screen: Screen, draws: int = 1,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Return a record for each sampled reply, as in `EvaluationFolder.samples` without judges.
+    """Return a record for each sampled reply, as in `RepliesFolder.samples` without judges.
 
     `kl` is the sum over the reply's tokens of KL(policy || reference), in nats, as in section 6.1 of the DPO paper. It
-    is 0 if `policy` is `reference`.
+    is 0 if `policy` is `reference`, and None at other temperatures than 1: the replies are then not the policy's.
 
     Args:
         policy: Model that replies.
-        reference: Model of `kl` and `log_ratio`.
+        reference: Model of `kl` and `log_ratio`; None where neither is measured.
         tokenizer: Tokenizer of both.
         held_out: Held-out rows, whose prompts are used.
         test: Rows of the test split, shape (rows,).
         usable: False for no replies: no prompt ends where a reply begins.
-        settings: Number of prompts, length, temperature and seed.
+        settings: Number of prompts, length, one temperature, and seed.
         budget: Token slots of a forward pass.
         screen: Where progress is shown.
+        draws: Replies to each prompt. With several, a record has its `number`, and the first alone has the row's texts.
     """
+    temperature = settings.main
     wanted = {True: settings.prompts, False: settings.validation_prompts} if usable else {}
     chosen = [(row, side) for side, count in wanted.items() for row in choose_reply_rows(held_out, count, test == side)]
+    chosen = [one for one in chosen for _ in range(draws)]
     rows = [row for row, _ in chosen]
     prompts = [held_out.trees[i].prompt for i in rows]
     with screen.bar("replies", len(rows)) as advance:
         replies = generate_replies(
-            policy.model, tokenizer, prompts, temperature=settings.temperature, max_new_tokens=settings.tokens,
+            policy.model, tokenizer, prompts, temperature=temperature, max_new_tokens=settings.tokens,
             seed=settings.seed, progress=advance,
         )  # fmt: skip
-    trees = [
-        Tree(held_out.trees.ids[i], prompt, (Branch(reply.tokens),))
-        for i, prompt, reply in zip(rows, prompts, replies, strict=True)
-    ]
-    kl, log_ratio = divergences(policy, reference, trees, budget)
+    kl: list[float | None] = [None] * len(rows)
+    log_ratio = kl
+    if reference is not None and temperature == 1:
+        trees = [
+            Tree(held_out.trees.ids[i], prompt, (Branch(reply.tokens),))
+            for i, prompt, reply in zip(rows, prompts, replies, strict=True)
+        ]
+        kl, log_ratio = divergences(policy, reference, trees, budget)
     shown = decode(tokenizer, prompts)
     return [
         {
-            "id": held_out.rows[i].id, "test": int(chosen[n][1]), "prompt": prompt, "reply": reply.text,
-            "chosen": as_text(held_out.rows[i], 0), "length": len(reply.tokens), "finished": reply.finished,
-            "kl": kl[n], "log_ratio": log_ratio[n], "entropy": reply.entropy, "distinct_2": distinct(reply.text, 2),
-        }
-        for n, (i, prompt, reply) in enumerate(zip(rows, shown, replies, strict=True))
+            "id": held_out.rows[i].id, "test": int(chosen[n][1]), "prompt": "" if n % draws else shown[n],
+            "reply": reply.text, "chosen": "" if n % draws else as_text(held_out.rows[i], 0),
+            "length": len(reply.tokens), "finished": reply.finished, "kl": kl[n], "log_ratio": log_ratio[n],
+            "entropy": reply.entropy, "distinct_2": distinct(reply.text, 2),
+        } | ({"number": n % draws} if draws > 1 else {})
+        for n, (i, reply) in enumerate(zip(rows, replies, strict=True))
     ]  # fmt: skip
 
 
 @torch.no_grad()
 def divergences(
     policy: Scorer, reference: Scorer, trees: Sequence[Tree], budget: int
-) -> tuple[list[float], list[float]]:
+) -> tuple[list[float | None], list[float | None]]:
     """Return (KL(policy || reference), log policy - log reference) of each sequence.
 
     Both are sums over its tokens, in nats.
     """
-    kl, log_ratio = ([0.0] * len(trees) for _ in range(2))
+    kl: list[float | None] = [0.0] * len(trees)
+    log_ratio: list[float | None] = [0.0] * len(trees)
     if policy is reference:
         return kl, log_ratio
     device = next(policy.parameters()).device

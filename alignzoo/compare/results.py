@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from alignzoo.core.arrays import mmap_safetensors
-from alignzoo.core.artifacts import ABOUT, Manifest
+from alignzoo.core.artifacts import Manifest
 from alignzoo.core.door import BadFile, read_checked
 from alignzoo.core.files import write_json
+from alignzoo.core.paths import ABOUT
 from alignzoo.training.records import read_lines
 
 EXAMPLES, SAMPLES = "examples.safetensors", "samples.jsonl"
+REPLIES = "replies"
+"""Folder, inside of a run's `evaluations`, of replies without figures of held-out rows."""
 
 
 @dataclass(frozen=True)
-class EvaluationFolder:
-    """Folder `evaluations/<key>` of a run: figures of held-out rows, replies, verdicts.
-
-    The replies are sampled, and the verdicts are on them.
-    """
+class RepliesFolder:
+    """Folder `evaluations/replies/<key>` of a run: sampled replies, and verdicts on them."""
 
     path: Path
     verdict_paths: tuple[Path, ...] = ()
@@ -34,14 +34,61 @@ class EvaluationFolder:
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        """Contents of about.json: rows' `ids` and `groups`, `sampling` settings, `reward` scale."""
-        return _about(self.path, FiguresManifest)
+        """Contents of about.json: `sampling` settings, and of a folder of figures more."""
+        return _about(self.path, self._manifest)
+
+    @property
+    def _manifest(self) -> type[Manifest]:
+        return RepliesManifest
 
     @cached_property
     def judges(self) -> dict[str, dict[str, Any]]:
         """Judge's name -> contents of the about.json of its verdicts."""
         found = [_about(path, VerdictsManifest) for path in self.verdict_paths]
         return {one["judge"]: one for one in found}
+
+    @cached_property
+    def samples(self) -> list[dict[str, Any]]:
+        """Sampled replies: `id`, `test`, `prompt`, `reply`, `chosen`, numbers and `judges`.
+
+        `judges` is name -> verdict, without the judges that failed.
+        """
+        lines = read_lines(self.path / SAMPLES, Reply)
+        known = {name: about["verdicts"] for name, about in self.judges.items() if not about["problem"]}
+        for name, verdicts in known.items():
+            if len(verdicts) != len(lines):
+                what = f"{len(verdicts):,} verdicts of {name:.80} for {len(lines):,} replies"
+                raise BadFile(f"damaged: {what}", where=str(self.path))
+        return [
+            line | {"judges": {name: verdicts[n] for name, verdicts in known.items()}} for n, line in enumerate(lines)
+        ]
+
+
+@dataclass(frozen=True)
+class EvaluationFolder(RepliesFolder):
+    """Folder `evaluations/<key>` of a run: figures of held-out rows, replies, verdicts.
+
+    The replies are sampled, and the verdicts are on them.
+    """
+
+    drawn: tuple[Drawn, ...] = ()
+    """Further replies to the same prompts: at other temperatures, and several of which the best is measured."""
+
+    @property
+    def _manifest(self) -> type[Manifest]:
+        return FiguresManifest
+
+    def at(self, temperature: float) -> RepliesFolder | None:
+        """Return the single replies at a temperature, or None if there are none."""
+        if temperature == self.temperature:
+            return self
+        found = (one for one in self.drawn if one.draws == 1 and one.temperature == temperature)
+        return next((one.folder for one in found), None)
+
+    @property
+    def temperature(self) -> float | None:
+        """The temperature of the evaluation's own replies."""
+        return (self.about.get("sampling") or {}).get("temperature")
 
     @cached_property
     def examples(self) -> dict[str, NDArray[np.float64]]:
@@ -60,21 +107,44 @@ class EvaluationFolder:
             raise BadFile("damaged: it lacks 'test'", where=str(path))
         return found
 
-    @cached_property
-    def samples(self) -> list[dict[str, Any]]:
-        """Sampled replies: `id`, `test`, `prompt`, `reply`, `chosen`, numbers and `judges`.
 
-        `judges` is name -> verdict, without the judges that failed.
-        """
-        lines = read_lines(self.path / SAMPLES, Reply)
-        known = {name: about["verdicts"] for name, about in self.judges.items() if not about["problem"]}
-        for name, verdicts in known.items():
-            if len(verdicts) != len(lines):
-                what = f"{len(verdicts):,} verdicts of {name:.80} for {len(lines):,} replies"
-                raise BadFile(f"damaged: {what}", where=str(self.path))
-        return [
-            line | {"judges": {name: verdicts[n] for name, verdicts in known.items()}} for n, line in enumerate(lines)
-        ]
+@dataclass(frozen=True)
+class Drawn:
+    """Further replies of a run to the prompts of its evaluation, as results.json names them."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    temperature: float
+    replies: str
+    """Absolute path of the folder with the replies."""
+    verdicts: Sequence[str] = ()
+    """Absolute paths of the folders with each judge's verdicts."""
+    draws: int = 1
+    """Replies to each prompt."""
+    counts: Sequence[int] = ()
+    """The N of best-of-N that are estimated from the draws."""
+    picked_by: str = ""
+    """Name of the judge whose score picks the best draw."""
+    scores: str = ""
+    """Absolute path of the folder with that judge's scores."""
+
+    @cached_property
+    def folder(self) -> RepliesFolder:
+        """The replies with their verdicts."""
+        return RepliesFolder(Path(self.replies), tuple(map(Path, self.verdicts)))
+
+    @cached_property
+    def picker(self) -> dict[str, Any]:
+        """Contents of the about.json of the scores that pick the best draw."""
+        return _about(Path(self.scores), VerdictsManifest)
+
+
+class RepliesManifest(Manifest):
+    """The about.json of a folder of replies alone."""
+
+    sampling: dict[str, int | float]
+    tokens: str
+    draws: int = 1
 
 
 class FiguresManifest(Manifest):
@@ -102,6 +172,8 @@ class VerdictsManifest(Manifest):
     over_start: bool
     problem: str
     verdicts: list[dict[str, float | None]]
+    first: bool = False
+    """True if only the best of the first N draws, for each N, have verdicts; the others have none."""
 
 
 class Reply(BaseModel, extra="allow"):
@@ -152,6 +224,8 @@ class RunRecord:
     """Absolute path of the folder with its figures."""
     verdicts: Sequence[str] = ()
     """Absolute paths of the folders with each judge's verdicts."""
+    drawn: Sequence[Drawn] = ()
+    """Replies at further temperatures, and the draws of best-of-N; none in results of an older version."""
     run: dict[str, float] = field(default_factory=dict)
     """`steps`, `rows` (per step), `seconds`, `pairs_per_second`, `peak_memory_bytes`, and of the evaluations that chose
     the checkpoint `selecting_evaluations` and `selecting_seconds`, which `seconds` includes."""
@@ -159,7 +233,7 @@ class RunRecord:
     @cached_property
     def figures(self) -> EvaluationFolder:
         """Figures, replies and verdicts of the run."""
-        return EvaluationFolder(Path(self.measured), tuple(map(Path, self.verdicts)))
+        return EvaluationFolder(Path(self.measured), tuple(map(Path, self.verdicts)), tuple(self.drawn))
 
 
 def write_results(folder: Path, about: dict[str, Any], records: Sequence[RunRecord]) -> None:
@@ -170,7 +244,8 @@ def write_results(folder: Path, about: dict[str, Any], records: Sequence[RunReco
 def read_results(folder: Path) -> tuple[dict[str, Any], list[RunRecord]]:
     """Return the description of a comparison and its records, from results.json."""
     found = read_checked(folder / "results.json", _Results)
-    return found, [RunRecord(**record) for record in found.pop("runs")]
+    runs = found.pop("runs")
+    return found, [RunRecord(**run | {"drawn": tuple(Drawn(**one) for one in run.get("drawn", ()))}) for run in runs]
 
 
 class _Results(BaseModel, extra="allow"):
@@ -181,7 +256,7 @@ class _Results(BaseModel, extra="allow"):
     command: str = ""
     baseline: str | None = None
     select: str | None = None
-    samples: dict[str, int | float] | None = None
+    samples: dict[str, int | float | list[float]] | None = None
     allow_different_data: bool = False
     versions: dict[str, str] = {}
     machine: str = ""

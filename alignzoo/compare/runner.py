@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import alignzoo
+from alignzoo.compare.best_of import BestOf
 from alignzoo.compare.gather import run_figures
 from alignzoo.compare.live_table import DONE, FAILED, LiveTable
 from alignzoo.compare.measure import EvaluationSet, measure
@@ -72,7 +73,8 @@ def _one(n: int, job: Job, plan: Plan, judges: Sequence[Judge], live_table: Live
     try:
         result = run_resolved(job.resolved, wait=True, screen=screen)
         live_table.put(n, "measuring")
-        measured = _measured(job.resolved, result, plan, judges, screen)
+        best_of = plan.best_of.measures(job.label) if plan.best_of else None
+        measured = _measured(job.resolved, result, plan, judges, screen, best_of=best_of)
     except (UserError, RunFailed) as error:
         reason = first_line(error)
     except Exception as error:  # a plugin's objective may fail in any way; the other runs go on
@@ -81,7 +83,8 @@ def _one(n: int, job: Job, plan: Plan, judges: Sequence[Judge], live_table: Live
         live_table.put(n, _done_words(result.summary), DONE)
         run = run_figures(result.summary)
         verdicts = [str(path.absolute()) for path in measured.verdict_paths]
-        return replace(record, state="done", measured=str(measured.path.absolute()), verdicts=verdicts, run=run)
+        measured_at = str(measured.path.absolute())
+        return replace(record, state="done", measured=measured_at, verdicts=verdicts, drawn=measured.drawn, run=run)
     live_table.put(n, f"failed: {reason}", FAILED)
     return replace(record, state="failed", reason=reason)
 
@@ -103,7 +106,7 @@ def _is_missing(job: Job) -> bool:
 
 def _measured(
     resolved: Resolved, result: RunResult, plan: Plan, judges: Sequence[Judge], screen: Screen,
-    rows: EvaluationSet | None = None,
+    rows: EvaluationSet | None = None, best_of: BestOf | None = None,
 ) -> EvaluationFolder:  # fmt: skip
     """Measure a run, after the run that it starts from.
 
@@ -114,7 +117,7 @@ def _measured(
     if resolved.start is not None:
         below = run_resolved(resolved.start, wait=True, screen=screen)
         start = _measured(resolved.start, below, plan, judges, screen, rows)
-    return measure(resolved, result.folder, plan.comparison.samples, judges, start, screen, rows)
+    return measure(resolved, result.folder, plan.comparison.samples, judges, start, screen, rows, best_of)
 
 
 def _record(job: Job) -> RunRecord:

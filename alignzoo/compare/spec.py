@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_serializer, field_validator, model_validator
 
 from alignzoo.interfaces.component import Strict
 from alignzoo.interfaces.judge import Judge
@@ -18,6 +18,9 @@ from alignzoo.recipe.pydantic_errors import problems_of
 from alignzoo.recipe.sampling import check_temperature
 from alignzoo.recipe.secrets import refuse_secrets
 from alignzoo.registry.lookup import registry
+
+MOST_DRAWS = 4096
+"""Replies to one prompt, of which the best is measured."""
 
 
 class Sampling(Strict):
@@ -31,15 +34,38 @@ class Sampling(Strict):
         0, ge=0, description="further prompts, of the validation split: a figure of replies can then choose grid points"
     )
     tokens: int = Field(64, ge=1, description="most new tokens of a reply")
-    temperature: float = Field(
-        1.0, ge=0, description="sampling temperature; 0 is greedy; the KL is the policy's only at 1"
+    temperature: tuple[float, ...] = Field(
+        (1.0,),
+        min_length=1,
+        description="sampling temperature, or a list: the table shows 1 if it is listed, else the first; 0 is greedy; "
+        "the KL is measured at 1 alone",
     )
     seed: int = Field(0, ge=0, description="seed of the random streams, one for each prompt")
 
+    @field_validator("temperature", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return value if isinstance(value, list | tuple) else [value]
+
     @field_validator("temperature")
     @classmethod
-    def _divides_logits(cls, value: float) -> float:
-        return check_temperature(value)
+    def _divide_logits(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if twice := next((one for n, one in enumerate(value) if one in value[:n]), None):
+            raise ValueError(f"{twice:g} is listed twice")
+        return tuple(map(check_temperature, value))
+
+    @field_serializer("temperature")
+    def _as_written(self, value: tuple[float, ...]) -> float | list[float]:
+        return value[0] if len(value) == 1 else list(value)
+
+    @property
+    def main(self) -> float:
+        """The temperature of the table's own columns: 1 if it is listed, else the first."""
+        return 1.0 if 1.0 in self.temperature else self.temperature[0]
+
+    def at(self, temperature: float) -> Sampling:
+        """Return the same settings with one temperature."""
+        return self.model_copy(update={"temperature": (temperature,)})
 
 
 class Comparison(Strict):
@@ -65,12 +91,55 @@ class Comparison(Strict):
     select: str = Field("preference_accuracy", description="figure that grid points are chosen by")
     judges: tuple[Any, ...] = Field((), description="judges of the sampled replies, as eval.judges in a recipe")
     samples: Sampling = Field(Sampling(), description="how replies are sampled")
+    best_of: tuple[Annotated[int, Field(ge=1, le=MOST_DRAWS)], ...] = Field(
+        (), description="N of best-of-N, such as [1, 4, 16, 64]: as many replies to a prompt are drawn as the largest"
+    )
+    best_of_judge: Any = Field(
+        None,
+        description="judge whose score picks the best reply: a name, or {name: reward_model, from: rm.yaml}",
+    )
+    best_of_rows: tuple[str, ...] | None = Field(
+        None, description="rows that best-of-N is measured of; null: every row"
+    )
     allow_different_data: bool = Field(False, description="allow rows on different data or from different starts")
+
+    @model_validator(mode="after")
+    def _has_values(self) -> Comparison:
+        for name, given in (("grid", self.grid), ("rows", self.rows)):
+            for key, values in given.items():
+                if not values:
+                    raise ValueError(f"{name}: '{key}' has no values")
+                for value, own in values.items() if isinstance(values, dict) else ():
+                    if empty := next((other for other, some in own.items() if not some), None):
+                        raise ValueError(f"{name}: '{empty}' of '{key}: {value}' has no values")
+        return self
 
     @property
     def searched(self) -> int:
         """Number of seeds of every grid point, on which one is chosen."""
         return self.seeds if self.search_seeds is None else self.search_seeds
+
+    @field_validator("best_of", mode="before")
+    @classmethod
+    def _list_of_counts(cls, value: Any) -> Any:
+        return [value] if isinstance(value, int) else value
+
+    @field_validator("best_of")
+    @classmethod
+    def _rising(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(set(value)))
+
+    @model_validator(mode="after")
+    def _best_of_is_whole(self) -> Comparison:
+        if self.best_of and self.best_of_judge is None:
+            raise ValueError("best_of needs best_of_judge, the judge whose score picks the best reply")
+        if self.best_of and not self.samples.prompts:
+            raise ValueError("best_of draws replies, and samples.prompts is 0")
+        if self.best_of and not self.samples.main:
+            raise ValueError("best_of draws several replies, which are all equal at temperature 0: list another one")
+        if not self.best_of and (self.best_of_judge is not None or self.best_of_rows is not None):
+            raise ValueError("best_of_judge and best_of_rows need best_of, such as [1, 4, 16, 64]")
+        return self
 
     @model_validator(mode="after")
     def _seeds_are_searched(self) -> Comparison:
@@ -98,6 +167,9 @@ def read_comparison(path: Path) -> tuple[Node, Comparison]:
                 item.value = str(sibling)
     plain = node.plain()
     plain.setdefault("name", path.stem)
+    if isinstance(picker := plain.get("best_of_judge"), dict) and isinstance(picker.get("from"), str):
+        beside = path.parent / picker["from"]  # as in a recipe: beside the file, else as on the command line
+        picker["from"] = str(beside.absolute()) if beside.is_file() else picker["from"]
     if isinstance(plain.get("set"), dict):
         plain["set"] = [f"{key}={value}" for key, value in plain["set"].items()]
     for key in ("grid", "rows"):

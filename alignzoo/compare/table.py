@@ -6,36 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from alignzoo.compare.columns import COST, DOWN, JUDGES, MARGIN, Beside, Column, Series, columns_of, judge_of, together
+from alignzoo.compare.axes import AxisFigure, axis_figures
+from alignzoo.compare.cells import Cell, cells_of
+from alignzoo.compare.columns import COST, JUDGES, Column, columns_of, judge_of
 from alignzoo.compare.grid import ComparedRow, check_selection, choose, describe_point, rows_of
 from alignzoo.compare.results import RunRecord
-from alignzoo.compare.scales import estimate, paired, relative
-from alignzoo.compare.statistics import Interval, distinguishable
 from alignzoo.core.errors import UserError, nearest
 
 SELECT = "preference_accuracy"
-Numbers = Mapping[int, Series]
-"""Seed -> its numbers of one column."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A figure of a row."""
-
-    estimate: Interval
-    difference: Interval | None = None
-    """Difference from the baseline, paired by seed and example; None for the baseline and without pairs."""
-    relative: bool = False
-    """True if the difference is relative to the baseline's figure, as it is for costs."""
-    best: bool = False
-    """True if it is better than every other row's by an interval that excludes 0."""
-    other_unit: bool = False
-    """True for a margin in another unit than the baseline's, which has no difference from it."""
-
-    @property
-    def apart(self) -> bool:
-        """True if it can be distinguished from the baseline's."""
-        return self.difference is not None and distinguishable(self.difference)
 
 
 @dataclass(frozen=True)
@@ -51,6 +29,8 @@ class Table:
     baseline: str
     select: Column
     """Column that grid points were chosen by, on the validation split."""
+    axes: tuple[AxisFigure, ...] = ()
+    """Figures of replies over sampling temperatures, and over N of best-of-N."""
 
     def cell(self, row: ComparedRow, column: Column) -> Cell | None:
         """Return a row's figure, or None."""
@@ -96,8 +76,8 @@ def build(
     cells: dict[tuple[str, str], Cell] = {}
     for column in columns:
         numbers = {row.label: row.chosen.by_seed(column, test=True) if row.chosen else {} for row in rows}
-        cells |= {(label, column.key): cell for label, cell in _cells(column, rows, numbers, base).items()}
-    return Table(about, tuple(rows), _shown(columns, cells), cells, base, chooser)
+        cells |= {(label, column.key): cell for label, cell in cells_of(column, rows, numbers, base).items()}
+    return Table(about, tuple(rows), _shown(columns, cells), cells, base, chooser, axis_figures(rows, columns, base))
 
 
 def chosen_rows(
@@ -173,70 +153,6 @@ def _baseline(label: str | None, rows: Sequence[ComparedRow]) -> str:
             expected=f"one of {', '.join(labels)}",
         )  # fmt: skip
     return label
-
-
-def _cells(column: Column, rows: Sequence[ComparedRow], numbers: Mapping[str, Numbers], base: str) -> dict[str, Cell]:
-    """Return label -> figure, for the rows that have one."""
-    starts = {row.label for row in rows if row.start}
-    scales = {row.label: row.chosen.reward_scale if row.chosen else "" for row in rows}
-    found: dict[str, Cell] = {}
-    for label, runs in numbers.items():
-        own = together(list(runs.values()))
-        if not own.values.size:
-            continue
-        # The start is another stage, whose cost is not comparable.
-        incomparable = column.group == COST and (label in starts) != (base in starts)
-        other_unit = column.key == MARGIN and scales[label] != scales[base]
-        pair = (
-            None
-            if incomparable or other_unit or label == base
-            else paired_numbers(runs, numbers.get(base, {}), label in starts, base in starts)
-        )
-        cell = Cell(estimate(own.values, column.scale, own.groups, own.weights), other_unit=other_unit)
-        if pair is not None:
-            by = paired(*pair.halves, column.scale, pair.groups, pair.weights)
-            cell = replace(cell, difference=by, relative=relative(column.scale, *pair.halves))
-        found[label] = cell
-    winner = _winner(column, {label: numbers[label] for label in found}, starts, found)
-    return {label: replace(cell, best=label == winner) for label, cell in found.items()}
-
-
-def _winner(
-    column: Column, numbers: Mapping[str, Numbers], starts: set[str], cells: Mapping[str, Cell]
-) -> str | None:  # fmt: skip
-    """Return the row that beats every other by an interval that excludes 0, if there is one."""
-    if not column.arrow:
-        return None
-    sign = -1.0 if column.arrow == DOWN else 1.0
-    there = [label for label in cells if column.group != COST or label not in starts]
-    if len(there) < 2:
-        return None
-    leader = max(there, key=lambda label: sign * cells[label].estimate.mean)
-    for other in there:
-        if other != leader:
-            pair = paired_numbers(numbers[leader], numbers[other], leader in starts, other in starts)
-            if pair is None:
-                return None
-            by = paired(*pair.halves, column.scale, pair.groups, pair.weights)
-            if not distinguishable(by) or sign * by.mean < 0:
-                return None
-    return leader
-
-
-def paired_numbers(one: Numbers, other: Numbers, one_start: bool = False, other_start: bool = False) -> Beside | None:
-    """Return the numbers of both rows on the seeds and examples that they share, or None.
-
-    The first half of the runs is one row's, the second half the other's. The single run of a start is repeated for each
-    seed of the other row.
-    """
-    if one_start != other_start:
-        fixed, runs = (one, other) if one_start else (other, one)
-        if len(fixed) == 1:
-            fixed = dict.fromkeys(runs, next(iter(fixed.values())))
-        one, other = (fixed, runs) if one_start else (runs, fixed)
-    seeds = [seed for seed in one if seed in other]
-    both = together([side[seed] for side in (one, other) for seed in seeds])
-    return both if both.values.size else None
 
 
 def _shown(columns: Sequence[Column], cells: Mapping[tuple[str, str], Cell]) -> tuple[Column, ...]:

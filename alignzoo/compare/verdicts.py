@@ -7,6 +7,7 @@
     version       digest of the judge's fields and code
     fields        the judge's fields
     over_start    true if the replies were also compared with those of the run's start
+    first         of several draws: true if only the best of the first N, for each N, were judged
     problem       reason of a failure, else ""
     verdicts      one for each reply, in the order of samples.jsonl; none after a failure
 
@@ -15,16 +16,17 @@ The key covers everything above the problem, and the start's replies. A judge th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from alignzoo.compare.exclusive import exclusive
-from alignzoo.compare.results import EvaluationFolder, VerdictsManifest
+from alignzoo.compare.results import RepliesFolder, VerdictsManifest
 from alignzoo.core.artifacts import atomic_folder, read_verified, write_manifest
 from alignzoo.core.console import Screen
 from alignzoo.core.digests import digest
 from alignzoo.core.door import UnreadableFile
-from alignzoo.evaluation.judging import ask, failure, judge_key
+from alignzoo.evaluation.judging import Verdict, ask, failure, judge_key
 from alignzoo.interfaces.judge import Asked, Judge
 from alignzoo.recipe.resolved import Resolved
 from alignzoo.training.replies import held_out_rows
@@ -36,8 +38,9 @@ JudgeVersion = tuple[str, str]
 
 
 def judge_replies(
-    judge: Judge, resolved: Resolved, measured: EvaluationFolder, start: EvaluationFolder | None, screen: Screen
-) -> Path:
+    judge: Judge, resolved: Resolved, run: Path, measured: RepliesFolder, start: RepliesFolder | None, screen: Screen,
+    *, best_of: Sequence[int] | None = None, scores_by: str = "",
+) -> Path:  # fmt: skip
     """Return the folder with the judge's verdicts on the replies in `measured`.
 
     The judge is run if there are none.
@@ -45,9 +48,13 @@ def judge_replies(
     Args:
         judge: The judge.
         resolved: Recipe of the measured run, whose data has the prompts.
+        run: The run folder.
         measured: Replies of the run.
         start: Replies of the run's start to the same prompts, for `over_start`.
         screen: Where a failure of the judge is reported.
+        best_of: Of several draws, the places of those that are the best of the first N for some N. A judge with an
+            address, whose answers may have a price, sees these alone.
+        scores_by: What made the judge that picks among several draws. It gives scores, and compares with nothing.
     """
     lines = measured.samples
     replies_before = {line["id"]: line["reply"] for line in start.samples} if start else {}
@@ -56,20 +63,32 @@ def judge_replies(
     about: dict[str, Any] = {
         "evaluation": measured.path.name, "judge": judge.name, "version": version, "over_start": start is not None,
     }  # fmt: skip
-    path = measured.path.parent / FOLDER / digest([about, before])
+    first = best_of is not None and judge.address() != ""
+    if first:
+        about |= {"first": True, "places": digest(best_of)}
+    if scores_by:
+        about |= {"scores_by": scores_by}
+    path = run / "evaluations" / FOLDER / digest([about, before])
     with exclusive(path, screen):
         kept = read_verified(path, VerdictsManifest)
         if kept is not None and not kept["problem"]:
             return path
         about |= {"fields": judge.model_dump(mode="json"), "problem": "", "verdicts": []}
-        rows = held_out_rows(resolved, RunFolder(measured.path.parent.parent), screen) if lines else {}
+        rows = held_out_rows(resolved, RunFolder(run), screen) if lines else {}
+        chosen = [lines[n - line.get("number", 0)]["chosen"] for n, line in enumerate(lines)]  # the first draw has it
+        seen = list(best_of) if first and best_of is not None else list(range(len(lines)))
         try:
             if lines:
-                found = [rows[line["id"]] for line in lines]
-                prompts, columns = [prompt for prompt, _ in found], [own for _, own in found]
-                finished = [line["finished"] for line in lines]
-                asked = Asked(prompts, [line["reply"] for line in lines], columns, finished)
-                about["verdicts"] = ask(judge, asked, [line["chosen"] for line in lines], before, screen.info)
+                own = [lines[n] for n in seen]
+                found = [rows[line["id"]] for line in own]
+                prompts, columns = [prompt for prompt, _ in found], [row for _, row in found]
+                asked = Asked(prompts, [line["reply"] for line in own], columns, [line["finished"] for line in own])
+                beside = [None if scores_by else chosen[n] for n in seen]
+                given = ask(judge, asked, beside, before and [before[n] for n in seen], screen.info)
+                verdicts: list[Verdict] = [{} for _ in lines]
+                for n, verdict in zip(seen, given, strict=True):
+                    verdicts[n] = verdict
+                about["verdicts"] = verdicts
         except (Exception, SystemExit) as error:  # a judge may fail in any way; only its own figures are missing then
             about["problem"] = failure(error)
             screen.info(f"judge {judge.name} failed ({about['problem']}); its figures are left out")

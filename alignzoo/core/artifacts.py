@@ -16,8 +16,7 @@ from pydantic import BaseModel
 from alignzoo.core.digests import digest, digest_file
 from alignzoo.core.door import BadFile, UnreadableFile, inside, read_checked
 from alignzoo.core.files import make_folder, remove, share, sync, temporary_path, translate_os_errors, write_json
-
-ABOUT = "about.json"
+from alignzoo.core.paths import ABOUT
 
 
 @contextmanager
@@ -77,6 +76,8 @@ class Manifest(BaseModel, extra="allow"):
 
     files: dict[str, str]
     digest: str
+    dropped: list[str] = []
+    """Files that were removed on purpose, or are about to be."""
 
 
 def read_verified(folder: Path, schema: type[Manifest] = Manifest) -> dict[str, Any] | None:
@@ -95,7 +96,7 @@ def read_verified(folder: Path, schema: type[Manifest] = Manifest) -> dict[str, 
     try:
         about: dict[str, Any] = read_checked(inside(folder, ABOUT), schema)
         own, files = about.pop("digest"), about["files"]
-        intact = own == digest(about) and _listed(folder) == set(files)
+        intact = own == digest(about) and _listed(folder) - set(about.get("dropped", ())) == set(files)
         intact = intact and all(digest_file(inside(folder, name)) == files[name] for name in files)
     except UnreadableFile:
         raise
@@ -116,7 +117,7 @@ def _listed(folder: Path) -> set[str]:
 def drop_files(folder: Path, names: Collection[str]) -> None:
     """Remove files of a folder, and their digests from its manifest.
 
-    A damaged folder stays as it is.
+    It goes on where a process was killed. A damaged folder stays as it is.
     """
     try:
         about: dict[str, Any] = read_checked(inside(folder, ABOUT), Manifest)
@@ -124,11 +125,14 @@ def drop_files(folder: Path, names: Collection[str]) -> None:
         return
     gone = [name for name in about["files"] if name in names]
     if gone:
-        for name in gone:
-            remove(folder / name)
         content = {key: value for key, value in about.items() if key != "digest"}
         content["files"] = {name: value for name, value in about["files"].items() if name not in gone}
+        content["dropped"] = [*about.get("dropped", ()), *gone]
+        # written first, so that a process that is killed in between leaves an intact folder
         write_json(folder / ABOUT, content | {"digest": digest(content)})
+    for name in (*gone, *about.get("dropped", ())):
+        if name in names:
+            remove(folder / name)
 
 
 def quarantine(folder: Path) -> None:

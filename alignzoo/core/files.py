@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.core.errors import NotWritten, RunFailed, UserError
+from alignzoo.core.paths import ABOUT, FIRST_DAY
 from alignzoo.core.redaction import printable, redact
 
 
@@ -161,7 +162,7 @@ def check_output(path: Path, reads: Iterable[Path | str] = (), what: str = "data
         what: What they are, for errors.
 
     Raises:
-        UserError: It is no regular file or one that is read, or its folder can't be written to.
+        UserError: It is no regular file, one that is read or one of a run's own, or its folder can't be written to.
     """
     regular = True
     if not path.name:
@@ -180,6 +181,8 @@ def check_output(path: Path, reads: Iterable[Path | str] = (), what: str = "data
         raise UserError("not a regular file, and it would be replaced", where=str(path), expected="the name of a file")
     if path.exists() and any(Path(one).exists() and path.samefile(one) for one in reads):
         raise UserError(f"the {what} would be replaced", where=str(path), expected="another file")
+    if (path.parent / ABOUT).exists() or (path.exists() and (path.parent / FIRST_DAY).exists()):
+        raise UserError("it would be a file of a run or of the cache", where=str(path), expected="another file")
 
 
 @contextmanager

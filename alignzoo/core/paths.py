@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+ABOUT = "about.json"
+"""The file with the digests of a folder's other files."""
+FIRST_DAY = "started.txt"
+"""The first file of a run folder."""
+
 
 def runs_root() -> Path:
     """Return `ALIGNZOO_RUNS`, or `runs` in the working directory."""

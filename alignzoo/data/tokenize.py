@@ -61,6 +61,11 @@ class TokenizedRows:
     cut: Sequence[int] | NDArray[np.int32] = ()
     """Number of tokens that truncation takes from each tree, of its prompt and of all completions."""
 
+    @property
+    def prompts(self) -> NDArray[np.int64]:
+        """A number of each row, equal where rows share a prompt, shape (rows,)."""
+        return np.unique([row.group for row in self.rows], return_inverse=True)[1].astype(np.int64)
+
 
 def tokenize(
     rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, tokens: TokensConfig, today: date | None = None,

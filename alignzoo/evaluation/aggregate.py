@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from alignzoo.core.distributed.process_group import Ranks
+
+Z = NormalDist().inv_cdf(0.975)
+"""The normal's 97.5% quantile: half of a 95% interval, in standard errors."""
 
 
 class Tally:
@@ -53,7 +60,19 @@ def mean(values: Tensor) -> float:
     return float(values.double().nanmean())
 
 
-def standard_error(values: Tensor) -> float:
-    """Return the standard error of the mean of independent values other than nan."""
-    values = values[~values.isnan()]
-    return float(values.double().std(correction=0)) / math.sqrt(len(values)) if len(values) else math.nan
+def standard_error(values: NDArray[Any], cluster: NDArray[np.int64]) -> float:
+    """Return the standard error of the mean of the values other than nan, clustered.
+
+    Values of one cluster, such as a prompt, may depend on each other. With one value a cluster it is that of
+    independent values; nan with fewer than two clusters.
+
+    Source: Liang and Zeger 1986, Biometrika 73, with the factor C / (C - 1) for C clusters.
+    """
+    known = ~np.isnan(values)
+    values, cluster = values[known], cluster[known]
+    clusters, own = np.unique(cluster, return_inverse=True)
+    count = len(clusters)
+    if count < 2:
+        return math.nan
+    sums = np.bincount(own, values - values.mean())
+    return math.sqrt(count / (count - 1) * float((sums**2).sum())) / len(values)

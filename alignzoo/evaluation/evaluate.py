@@ -73,7 +73,8 @@ def evaluate(
 
     `preference_accuracy` compares the objective's implicit rewards (ties count one half), `likelihood_accuracy` the
     log-probs of whole completions. For unpaired data it is the share of (desirable, undesirable) pairs in which the
-    desirable completion has the higher reward, with the standard error of DeLong et al. 1988, clustered by row.
+    desirable completion has the higher reward, with the standard error of DeLong et al. 1988. Standard errors are
+    clustered by prompt.
 
     Args:
         scorer: The policy.
@@ -112,10 +113,14 @@ def _means(
             loss += float(losses.sum())
             weight += float(weights.sum())
         result["loss"] += share * loss / weight if weight else 0.0  # no held-out row has data for the term
+    prompts = builder.prompts_of(batch)
     for metric in builder.metrics:
-        values, _ = by_example(metric, builder, batch, screen, strict=at_start)
+        values, owners = by_example(metric, builder, batch, screen, strict=at_start)
         if len(values):
-            result |= {metric.name: float(values.mean()), f"{metric.name}_se": standard_error(values)}
+            result |= {
+                metric.name: float(values.mean()),
+                f"{metric.name}_se": standard_error(values.numpy(), prompts[owners]),
+            }
     return result | _figures(builder, batch)
 
 
@@ -152,7 +157,7 @@ def row_losses(builder: BatchBuilder, batch: ScoredBatch) -> NDArray[np.float64]
 
 
 def _figures(builder: BatchBuilder, batch: ScoredBatch) -> dict[str, float]:
-    """Return means of the rows' figures and the standard error of the accuracy."""
+    """Return means of rows and the standard error of the accuracy, clustered by prompt."""
     values = row_metrics(builder, batch, ("preference_accuracy", "likelihood_accuracy"), pooled=True)
     found = {name: mean(value) for name, value in values.items() if not value.isnan().all()}
     kinds = count_kinds(builder, batch)
@@ -164,7 +169,7 @@ def _figures(builder: BatchBuilder, batch: ScoredBatch) -> dict[str, float]:
         if kinds is not None:
             accuracy = torch.from_numpy(pseudovalues(accuracy.double().cpu().numpy(), *kinds)[0])
             found["preference_accuracy"] = mean(accuracy)
-        found["preference_accuracy_se"] = standard_error(accuracy)
+        found["preference_accuracy_se"] = standard_error(accuracy.double().cpu().numpy(), builder.prompts_of(batch))
     return found
 
 

@@ -55,13 +55,13 @@ def reply_records(
     prompts = decode(tokenizer, (held_out.trees[i].prompt for i in indices))
     rows = (held_out.rows[i] for i in indices)
     return [
-        {"id": row.id, "prompt": prompt, "before": old.text, "after": new.text, **_best_and_worst(row),
+        {"id": row.id, "prompt": prompt, "before": old.text, "after": new.text, **best_and_worst(row),
          "before_finished": old.finished, "after_finished": new.finished}
         for row, prompt, old, new in zip(rows, prompts, before, after, strict=True)
     ]  # fmt: skip
 
 
-def _best_and_worst(row: Row) -> dict[str, str]:
+def best_and_worst(row: Row) -> dict[str, str]:
     """Return `chosen` and `rejected`; a single completion is one of them, by its label."""
     last = max(0, len(row.completions) - 1)
     if len(row.completions) == 1 and not row.completions[0].columns.get("desirable", 1.0):

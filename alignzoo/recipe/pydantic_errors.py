@@ -54,6 +54,8 @@ def _renamed(item: Any, path: tuple[str, ...], model: type[BaseModel]) -> tuple[
     """A key or an option that has another spelling now."""
     if item["type"] == "extra_forbidden":
         new = new_key(path[:-1], path[-1], str(getattr(model, "name", "")))
+        if len(path) == 1 and new not in _known(model, ()):  # a comparison's key in a recipe
+            return None
         return ("was renamed", new, "") if new else None
     new = new_value(path, item.get("input")) if item["type"] == "literal_error" else ""
     return (f"'{item['input']}' was renamed", new, "") if new else None

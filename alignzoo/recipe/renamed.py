@@ -9,6 +9,7 @@ RENAMED = {
     "train.layout=forest": "padded",
     "eval.samples": "eval.replies.num_prompts",
     "eval.sample_tokens": "eval.replies.max_new_tokens",
+    "sampling": "samples",  # of a comparison
     "data.held_out": "data.held_out_fraction",
     "data.train_rows": "data.max_train_rows",
     "data.pairs=best_worst": "extremes",

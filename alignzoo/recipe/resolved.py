@@ -139,6 +139,7 @@ class Resolved:
             found |= {f"rollout.{key}": getattr(recipe.rollout, key) for key in ("batch_tokens",)}
         if train.best_metric is None:
             found["eval.every"] = recipe.eval.every
+        found["eval.replies.every"] = recipe.eval.replies.every
         return found | {"reporters": [reporter.name for reporter in recipe.reporters]}
 
     def reread(self) -> Resolved:

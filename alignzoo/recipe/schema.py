@@ -167,9 +167,14 @@ class TrainConfig(Strict):
 
 
 class RepliesConfig(Strict):
-    """Greedy replies to held-out prompts."""
+    """Replies to held-out prompts: greedy before and after training, sampled along it."""
 
-    num_prompts: int = Field(6, ge=0, description="prompts answered before and after training")
+    every: Annotated[int | None, NoEffect] = Field(
+        None,
+        ge=1,
+        description="optimizer steps between sampled replies, whose rewards, length and KL are recorded; null: none",
+    )
+    num_prompts: int = Field(6, ge=0, description="prompts answered before and after training, and along it")
     max_new_tokens: int = Field(64, ge=1, description="maximum length of a reply, in tokens")
 
 

@@ -15,6 +15,7 @@ from alignzoo.training.records import set_names
 Line = tuple[str, str, str, str]
 """(kind of metrics line, key, label, color)"""
 
+OCHRE = "#c98a1b"
 PANELS: tuple[tuple[str, tuple[Line, ...]], ...] = (
     ("loss", (("train", "loss", "training", BLUE), ("eval", "loss", "held out", RED))),
     ("preference accuracy", (
@@ -23,12 +24,23 @@ PANELS: tuple[tuple[str, tuple[Line, ...]], ...] = (
     )),
     ("margin", (("train", "margin", "training", BLUE), ("eval", "margin", "held out", RED))),
     ("rewards", (("train", "chosen_reward", "chosen", GREEN), ("train", "rejected_reward", "rejected", RED))),
-    ("reward of draws", (("rollout", "reward", "training", BLUE), ("eval", "reward", "held out", RED))),
-    ("KL to the reference, in nats", (("rollout", "kl", "training", BLUE), ("eval", "kl", "held out", RED))),
+    ("reward of draws", (
+        ("rollout", "reward", "training", BLUE), ("eval", "reward", "held out", RED),
+        ("replies", "reward", "held-out replies", GREEN),
+    )),
+    ("KL to the reference, in nats", (
+        ("rollout", "kl", "training", BLUE), ("eval", "kl", "held out", RED),
+        ("eval", "kl_sampled", "held out, sampled", GRAY), ("replies", "kl", "held-out replies", GREEN),
+        ("replies", "kl_sampled", "held-out replies, sampled", OCHRE),
+    )),
     ("entropy of a token of draws, in nats", (
         ("rollout", "entropy", "training", BLUE), ("eval", "entropy", "held out", RED),
     )),
-    ("length of draws", (("rollout", "length", "training", BLUE), ("eval", "length", "held out", RED))),
+    ("length of draws", (
+        ("rollout", "length", "training", BLUE), ("eval", "length", "held out", RED),
+        ("replies", "length", "held-out replies", GREEN),
+    )),
+    ("share of held-out replies that are finished", (("replies", "finished", "", GREEN),)),
     ("log-ratio to the reference", (
         ("train", "chosen_log_ratio", "chosen", GREEN), ("train", "rejected_log_ratio", "rejected", RED),
     )),
@@ -44,8 +56,13 @@ PANELS: tuple[tuple[str, tuple[Line, ...]], ...] = (
     ("nats per token from the model's own forward", (("exactness", "difference", "", GRAY),)),
     ("learning rate", (("train", "learning_rate", "", GRAY),)),
 )  # fmt: skip
-SETS = (GREEN, "#8e6bbf", "#c98a1b", "#3aa6a6")
-"""Colors of evaluation sets."""
+SETS = (GREEN, "#8e6bbf", OCHRE, "#3aa6a6")
+"""Colors of evaluation sets, and of judges."""
+OF_JUDGES = (("reward_", "reward of held-out replies, by judge"),
+             ("win_rate_over_chosen_", "win rate of held-out replies over the chosen completion"))  # fmt: skip
+"""Beginning of a judge's figure of sampled replies, and the title of its panel."""
+EVALUATED = ("eval", "replies")
+"""Kinds of lines whose points are few, and have standard errors."""
 SIDES = {"labels": ("desirable", "undesirable"), "lists": ("best", "worst")}
 """Kind of rows -> words for `chosen` and `rejected`, which are means over the two sides."""
 POINTS = 400
@@ -60,12 +77,24 @@ def panels(lines: Sequence[dict[str, Any]], of: Mapping[str, str] | None = None)
         of: What an accuracy is of, as `accuracy_of` of summary.json.
     """
     drawn = []
-    for title, wanted in with_sets(_named(of or {}), lines):
+    for title, wanted in [*with_sets(_named(of or {}), lines), *_of_judges(lines)]:
         curves = [(label, color, kind, _points(lines, kind, key)) for kind, key, label, color in wanted]
         curves = [curve for curve in curves if curve[3]]
         if curves:
             drawn.append((title, _draw(title, curves)))
     return drawn
+
+
+def _of_judges(lines: Sequence[dict[str, Any]]) -> list[tuple[str, tuple[Line, ...]]]:
+    """Return the panels of each judge's figures of sampled replies, where there are several judges or wins."""
+    keys = dict.fromkeys(key for line in lines if line.get("kind") == "replies" for key in line)
+    found = []
+    for start, title in OF_JUDGES:
+        names = [key.removeprefix(start) for key in keys if key.startswith(start) and not key.endswith("_se")]
+        if len(names) > 1 or start != "reward_":  # a single judge's reward is that of the draws
+            curves = ((f"{start}{name}", name, SETS[n % len(SETS)]) for n, name in enumerate(names))
+            found.append((title, tuple(("replies", key, name, color) for key, name, color in curves)))
+    return found
 
 
 def _named(of: Mapping[str, str]) -> list[tuple[str, tuple[Line, ...]]]:
@@ -93,12 +122,16 @@ def with_sets(
     return found
 
 
-def _points(lines: Sequence[dict[str, Any]], kind: str, key: str) -> list[tuple[float, float]]:
-    found = [(line["step"], line[key]) for line in lines if line.get("kind") == kind and key in line]
-    return [(step, value) for step, value in found if isinstance(value, int | float) and math.isfinite(value)]
+def _points(lines: Sequence[dict[str, Any]], kind: str, key: str) -> list[tuple[float, float, float]]:
+    """Return (step, value, standard error) of a figure; the error of sampled replies alone, else 0."""
+    error = f"{key}_se" if kind == "replies" else ""
+    found = [
+        (line["step"], line[key], line.get(error, 0)) for line in lines if line.get("kind") == kind and key in line
+    ]
+    return [point for point in found if all(isinstance(one, int | float) and math.isfinite(one) for one in point)]
 
 
-def _draw(title: str, curves: list[tuple[str, str, str, list[tuple[float, float]]]]) -> str:
+def _draw(title: str, curves: list[tuple[str, str, str, list[tuple[float, float, float]]]]) -> str:
     with matplotlib.rc_context(STYLE):
         figure = new_figure(4.6, 2.7)
         axes = style_axes(figure.add_subplot())
@@ -110,10 +143,15 @@ def _draw(title: str, curves: list[tuple[str, str, str, list[tuple[float, float]
         return inline(svg_document(figure), title)
 
 
-def _curve(axes: Any, points: list[tuple[float, float]], kind: str, label: str, color: str) -> None:
-    steps, values = [step for step, _ in points], [value for _, value in points]
-    if kind == "eval":
+def _curve(axes: Any, points: list[tuple[float, float, float]], kind: str, label: str, color: str) -> None:
+    steps, values, errors = ([point[n] for point in points] for n in range(3))
+    if kind in EVALUATED:
         axes.plot(steps, values, color=color, label=label, marker="o", markersize=3.5, linewidth=1.2)
+        if any(errors):
+            low, high = (
+                [value + side * error for value, error in zip(values, errors, strict=True)] for side in (-1, 1)
+            )
+            axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
         return
     width = max(1, len(values) // 25) if label else 1  # curves without a label are settings, which need no smoothing
     smooth = [sum(values[max(0, i - width + 1) : i + 1]) / min(i + 1, width) for i in range(len(values))]

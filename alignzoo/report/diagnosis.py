@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignzoo.core.door import translate
+from alignzoo.evaluation.aggregate import Z
 from alignzoo.training.records import HELD_OUT, HeldOutRow, Line, read_data_report, read_lines
+from alignzoo.training.run_folder import RunFolder
 
 Lines = Sequence[dict[str, Any]]
-Z = 1.959964
-"""The normal's 97.5% quantile."""
 LEAST_FALL = 0.01
 """Share of the chosen log-prob at the start that it falls by, at least, to be a displacement."""
 LEAST_CORRELATION = 0.1
@@ -68,19 +68,29 @@ def diagnose(folder: Path) -> list[Sign]:
         BadFile: A file is damaged.
     """
     with translate(folder, "the run's records", "run the recipe again, or with --fresh"):
-        return signs(folder, read_lines(folder / "metrics.jsonl", Line, nan=True), read_data_report(folder))
+        lines = read_lines(folder / "metrics.jsonl", Line, nan=True)
+        return signs(folder, lines, read_data_report(folder), kept_step(RunFolder(folder).summary() or {}))
 
 
-def signs(folder: Path, lines: Lines, data: dict[str, Any]) -> list[Sign]:
-    """Return every sign of a run whose metrics.jsonl and data.json are read."""
+def kept_step(summary: dict[str, Any]) -> int | None:
+    """Return the step of the checkpoint that a run chose, or None for the last one."""
+    found: int | None = summary.get("selection", {}).get("step")
+    return found
+
+
+def signs(folder: Path, lines: Lines, data: dict[str, Any], step: int | None = None) -> list[Sign]:
+    """Return every sign of a run whose metrics.jsonl and data.json are read.
+
+    `step` is that of the checkpoint that was kept, and of the recorded rows; None for the last one.
+    """
     rows = read_lines(folder / HELD_OUT, HeldOutRow)
     return [
-        displacement(lines, rows), length_exploitation(rows), over_optimization(lines), wrong_labels(rows),
+        displacement(lines, rows, step), length_exploitation(rows), over_optimization(lines), wrong_labels(rows),
         dominating_rows(rows), leakage(data),
     ]  # fmt: skip
 
 
-def displacement(lines: Lines, rows: Lines = ()) -> Sign:
+def displacement(lines: Lines, rows: Lines = (), step: int | None = None) -> Sign:
     """Find likelihood displacement: chosen completions less likely, though the margin rose.
 
     It is found if the mean held-out log-prob of the chosen ones fell by more than 1%, and by more than its standard
@@ -90,7 +100,7 @@ def displacement(lines: Lines, rows: Lines = ()) -> Sign:
     evals = [line for line in _of(lines, "eval") if _known(line, "chosen_log_prob", "rejected_log_prob")]
     if len(evals) < 2:
         return Sign(name, None, missing="needs evaluations of pairs by log-probs, before training and after")
-    first, last = evals[0], evals[-1]
+    first, last = evals[0], next((line for line in evals if line["step"] == step), evals[-1])
     fall = last["chosen_log_prob"] - first["chosen_log_prob"]
     other = last["rejected_log_prob"] - first["rejected_log_prob"]
     numbers = [

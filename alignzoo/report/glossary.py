@@ -6,6 +6,8 @@ TERMS = {
     "AUC": "area under the ROC curve: the share of pairs of a desirable and an undesirable completion in which the "
     "desirable one ranks higher; a tie counts one half",
     "baseline": "the recipe that the others of a comparison are compared with",
+    "best of N": "the reply with the highest score of N that a policy draws; of its KL an upper bound is known, "
+    "log N - (N - 1) / N",
     "chosen, rejected": "the two completions of a pair; the paper's y_w and y_l",
     "held-out accuracy": "the share of held-out pairs whose chosen completion ranks higher, by implicit rewards unless "
     "stated otherwise; a tie counts one half, so before training it is 0.5 where the reference is the start",
@@ -21,5 +23,7 @@ TERMS = {
     "reference": "the model that the policy is compared with; by default the policy's start",
     "row": "a prompt with its completions, as read from the data",
     "s.e.": "standard error, over held-out prompts",
+    "sampled KL": "the mean log-ratio of sampled replies: an estimate of the KL, with a larger error than the sum of "
+    "each token's exact KL",
 }
 """Term -> meaning, by letter. docs/glossary.md has the same sentences."""

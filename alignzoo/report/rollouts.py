@@ -11,12 +11,18 @@ import numpy as np
 from matplotlib.colors import to_rgba
 
 from alignzoo.core.errors import UserError
-from alignzoo.report.svg import BLUE, INK, RED, STYLE, inline, new_figure, style_axes, svg_document
+from alignzoo.report.svg import BLUE, GREEN, INK, RED, STYLE, inline, new_figure, style_axes, svg_document
 from alignzoo.rollouts.browse import replies_of
 
 T = TypeVar("T")
 SHOWN, PROMPTS, CHARACTERS = 8, 4, 2_000
 """Rollouts in the browser, prompts of each, and characters of a text: a page stays small whatever the run."""
+DRAWN = (
+    ("rollout", "training", BLUE, "o"),
+    ("eval", "held out", RED, "s"),
+    ("replies", "held-out replies", GREEN, "D"),
+)
+"""Kind of line, label, color and marker in the plot of reward against KL."""
 PLOTTED = 32
 """Rollouts in the plot of rewards by prompt."""
 
@@ -55,7 +61,7 @@ def plots(folder: Path, lines: Sequence[dict[str, Any]]) -> list[tuple[str, str]
     A plot without figures is left out.
     """
     found = []
-    if any("kl" in line and "reward" in line for line in lines if line["kind"] in ("rollout", "eval")):
+    if any("kl" in line and "reward" in line for line in lines if line["kind"] in ("rollout", "eval", "replies")):
         found.append(
             _drawn("reward against KL, from light to dark over the run", lambda axes: _against_kl(axes, lines))
         )
@@ -71,14 +77,17 @@ def plots(folder: Path, lines: Sequence[dict[str, Any]]) -> list[tuple[str, str]
 
 def _against_kl(axes: Any, lines: Sequence[dict[str, Any]]) -> None:
     last = max(line["step"] for line in lines) or 1
-    for kind, label, color, mark in (("rollout", "training", BLUE, "o"), ("eval", "held out", RED, "s")):
+    for kind, label, color, mark in DRAWN:
         known = [line for line in lines if line["kind"] == kind and {"kl", "reward"} <= set(line)]
         kept = spaced(known, 200)
         if not kept:
             continue
         kl, reward = ([line[name] for line in kept] for name in ("kl", "reward"))
-        if kind == "eval":
+        if kind != "rollout":
             axes.plot(kl, reward, color=color, linewidth=1, alpha=0.5)
+        if kind == "replies":
+            errors = [[1.96 * line.get(f"{name}_se", 0.0) for line in kept] for name in ("kl", "reward")]
+            axes.errorbar(kl, reward, xerr=errors[0], yerr=errors[1], fmt="none", ecolor=color, alpha=0.3, linewidth=1)
         shades = [to_rgba(color, 1 - 0.8 * (1 - line["step"] / last)) for line in kept]
         axes.scatter(kl, reward, color=shades, s=14, marker=mark, linewidths=0)
         axes.plot([], [], color=color, linestyle="none", marker=mark, markersize=4, label=label)  # for the legend

@@ -14,7 +14,7 @@ from alignzoo.core.door import read_text, translate
 from alignzoo.core.files import write_page
 from alignzoo.report import rollouts
 from alignzoo.report.curves import panels
-from alignzoo.report.diagnosis import signs
+from alignzoo.report.diagnosis import kept_step, signs
 from alignzoo.report.glossary import TERMS
 from alignzoo.report.summary import summary_lines
 from alignzoo.training.headline import headline, kind_of_rows, with_start
@@ -37,7 +37,7 @@ def _page(folder: Path) -> str:
     lines = read_lines(folder / "metrics.jsonl", Line, nan=True)
     of = summary.get("accuracy_of") or {"rows": kind_of_rows(data.get("lengths", {}))}
     evals = [line for line in lines if line.get("kind") == "eval"]
-    chosen = summary.get("selection", {}).get("step")
+    chosen = kept_step(summary)
     last: dict[str, Any] = next((line for line in evals if line["step"] == chosen), evals[-1] if evals else {})
     return _template().render(
         name=summary.get("name", folder.name),
@@ -52,6 +52,7 @@ def _page(folder: Path) -> str:
             if line.get("kind") == SETTINGS
         ],
         steps=max((line["step"] for line in lines), default=0),
+        replies=any(line.get("kind") == "replies" for line in lines),
         panels=[(title, Markup(svg)) for title, svg in panels(lines, of)],  # drawn from numbers alone
         samples=[
             sample | {"turns": turns(sample["prompt"])} for sample in read_lines(folder / "samples.jsonl", Sample)
@@ -61,7 +62,7 @@ def _page(folder: Path) -> str:
             view | {"prompts": [one | {"turns": turns(one["prompt"])} for one in view["prompts"]]}
             for view in rollouts.browser(folder, lines)
         ],
-        signs=signs(folder, lines, data) if lines else [],
+        signs=signs(folder, lines, data, chosen) if lines else [],
         data=data,
         glossary=TERMS.items(),
         shown=read_lines(folder / "rows.jsonl", ShownRow),

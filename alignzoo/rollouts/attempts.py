@@ -27,10 +27,11 @@ from alignzoo.models.tokenizers import decode
 from alignzoo.recipe.draw import DrawConfig
 from alignzoo.recipe.schema import Recipe
 from alignzoo.rollouts.calendar import Calendar, Turn
-from alignzoo.rollouts.draw import Draws, draw
+from alignzoo.rollouts.draw import Draws
 from alignzoo.rollouts.drawn_by import POLICY, columns_of, draw_all, drawers
 from alignzoo.rollouts.folder import Arrays, RolloutFolder
 from alignzoo.rollouts.forms import Form, all_fit, draws_fit
+from alignzoo.rollouts.held_out import draw_in_shares
 from alignzoo.rollouts.prompts import Prompts
 from alignzoo.rollouts.rewards import Judged, combine, score
 from alignzoo.rollouts.shares import in_shares
@@ -204,23 +205,21 @@ class Attempts:
             rows: The row of the data of each prompt.
             options: Those of `draw`, for draws of the policy alone. Without any the objective says what draws.
         """
+        seed = self.recipe.seed
+        if options:
+            return draw_in_shares(
+                self.policy, self.tokenizer, tokens, rows, self.config, seed=seed, rollout=rollout,
+                ending=self.ending, screen=self.screen, ranks=self.ranks, **options,
+            )  # fmt: skip
         sizes = [len(prompt) + self.config.max_new_tokens * self.config.completions for prompt in tokens]
-        each = 1 if options.get("greedy") else len(options.get("numbers", range(self.config.completions)))
 
         def work(mine: list[int]) -> list[Draws]:
             prompts, own = [tokens[i] for i in mine], rows[mine].tolist()
-            seed, precision = self.recipe.seed, self.policy.precision
-            with self.screen.without_bars().bar("drawing", len(mine) * each) as advance:
-                if options:
-                    found = draw(
-                        self.policy.model, self.tokenizer, prompts, own, self.config, seed=seed, rollout=rollout,
-                        progress=advance, precision=precision, ending=self.ending, **options,
-                    )  # fmt: skip
-                else:
-                    found = draw_all(
-                        self.policy, self.reference, self.recipe.objective, self.tokenizer, prompts, own, self.config,
-                        seed=seed, rollout=rollout, progress=advance, ending=self.ending,
-                    )  # fmt: skip
+            with self.screen.without_bars().bar("drawing", len(mine) * self.config.completions) as advance:
+                found = draw_all(
+                    self.policy, self.reference, self.recipe.objective, self.tokenizer, prompts, own, self.config,
+                    seed=seed, rollout=rollout, progress=advance, ending=self.ending,
+                )  # fmt: skip
             return found.by_prompt(len(mine))
 
         return Draws.concat(in_shares(self.ranks, sizes, work))

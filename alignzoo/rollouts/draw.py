@@ -14,7 +14,7 @@ from alignzoo.core.arrays import concat_ranges, offsets_of
 from alignzoo.core.console import Advance
 from alignzoo.data.trees import TokenIds
 from alignzoo.models.ending import Ending
-from alignzoo.models.generation import Reply, end_tokens, generate_replies
+from alignzoo.models.generation import Reply, generate_replies
 from alignzoo.models.mixture import Mixture
 from alignzoo.recipe.draw import DrawConfig
 
@@ -143,9 +143,3 @@ def draw(
             vocabulary=vocabulary, budget=config.batch_tokens,
         )
     )  # fmt: skip
-
-
-def ending_of(config: DrawConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Ending:
-    """Return what ends a completion: the model's own end-of-sequence tokens, and those of the recipe."""
-    own = {tokenizer.get_vocab()[token] for token in config.end_tokens}
-    return Ending(tokenizer, frozenset(own | end_tokens(model, tokenizer)), config.stop)

@@ -14,6 +14,7 @@ from alignzoo.core.arrays import evenly_spaced
 from alignzoo.core.console import Screen
 from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.data.trees import Branch, TokenIds, Tree, Trees
+from alignzoo.evaluation.aggregate import standard_error
 from alignzoo.interfaces.actor_critic import explained_variance
 from alignzoo.recipe.rewards import Reward
 from alignzoo.rollouts.draw import Draws
@@ -34,7 +35,7 @@ def figures(draws: Draws, raw: NDArray[np.float64], judged: Judged, rewards: Seq
     counts = kept.sum(1)
     by_prompt = reward.sum(1)[counts > 0] / counts[counts > 0]
     known = bool(rewards) and bool(counts.any())
-    error = clustered_standard_error(by_prompt, np.arange(len(by_prompt)))
+    error = standard_error(by_prompt, np.arange(len(by_prompt)))
     found = {"reward": reward.sum() / counts.sum(), "reward_se": error} if known else {}
     for name, scores in zip(reward_names(rewards), raw, strict=True):
         applies = scores[~np.isnan(scores)]
@@ -105,30 +106,15 @@ def divergence(
 
 
 def divergence_figures(values: Mapping[str, NDArray[Any]]) -> dict[str, float]:
-    """Return the means of `divergence`, the standard error of `kl`, and the largest mismatch.
+    """Return the means of `divergence`, the standard errors of both estimates of the KL, and the largest mismatch.
 
-    The standard error is clustered by prompt.
+    Standard errors are clustered by prompt.
     """
     names = [name for name in ("kl", "kl_sampled", "entropy") if name in values]
     found = {name: float(np.mean(values[name])) for name in names}
-    if "kl" in values:
-        found["kl_se"] = clustered_standard_error(values["kl"], values["prompt"])
+    for name in ("kl", "kl_sampled"):
+        if name in values:
+            found[f"{name}_se"] = standard_error(values[name], values["prompt"])
     if "mismatch" in values:
         found["mismatch"] = float(np.abs(values["mismatch"]).max())
     return {name: value for name, value in found.items() if math.isfinite(value)}
-
-
-def clustered_standard_error(values: NDArray[Any], cluster: NDArray[np.int64]) -> float:
-    """Return the standard error of the mean, clustered.
-
-    Values of one cluster, such as a prompt, may depend on each other. With one value a cluster it is that of
-    independent values; nan with fewer than two clusters.
-
-    Source: Liang and Zeger 1986, Biometrika 73, with the factor C / (C - 1) for C clusters.
-    """
-    clusters, own = np.unique(cluster, return_inverse=True)
-    count = len(clusters)
-    if count < 2:
-        return math.nan
-    sums = np.bincount(own, values - values.mean())
-    return math.sqrt(count / (count - 1) * float((sums**2).sum())) / len(values)

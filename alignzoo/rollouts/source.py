@@ -21,10 +21,10 @@ from alignzoo.recipe.rollout import RolloutConfig
 from alignzoo.recipe.schema import Recipe
 from alignzoo.rollouts.attempts import Attempt, Attempts, gone, timed
 from alignzoo.rollouts.calendar import Calendar
-from alignzoo.rollouts.draw import ending_of
 from alignzoo.rollouts.figures import critic_figures, divergence, divergence_figures, figures
 from alignzoo.rollouts.folder import PHASES, Arrays, RolloutFolder
 from alignzoo.rollouts.forms import Form, all_fit
+from alignzoo.rollouts.held_out import HeldOutDraws, ending_of
 from alignzoo.rollouts.prompts import Prompts
 from alignzoo.rollouts.rewards import Judged, combine
 from alignzoo.rollouts.scores import TokenValues, float_type, score_rows, token_cuts
@@ -35,8 +35,6 @@ from alignzoo.scoring.scored_batch import OLD, OLD_VALUE, RETURNS, TokenScores
 from alignzoo.scoring.scorer import VALUE, Scorer
 
 States = list[dict[str, float]]
-HELD_OUT = -1
-"""The number of a rollout that held-out draws have, so that every evaluation uses the same random numbers."""
 
 
 @dataclass
@@ -71,7 +69,7 @@ class Rollouts:
         assert self.recipe.rollout is not None
         self.config: RolloutConfig = self.recipe.rollout
         self.objective = self.recipe.objective
-        self.ending = ending_of(self.config, self.scorer.model, self.tokenizer)
+        self.ending = ending_of(self.scorer.model, self.tokenizer, self.config)
         self.builder.max_new_tokens = self.config.max_new_tokens
         self.attempts = Attempts(
             self.recipe, self.calendar, self.scorer, self.reference, self.tokenizer, self.prompts, self.folder,
@@ -272,18 +270,17 @@ class Rollouts:
         places = self.held_out.spaced(self.config.held_out_prompts)
         if not len(places):
             return {}
-        tokens, ids = self.held_out.tokens(places), self.held_out.ids(places)
-        draws = self.attempts.draws(HELD_OUT, tokens, self.held_out.rows[places], numbers=[0])
-        when = "held-out draws: "
+        own_draws = HeldOutDraws(
+            self.scorer, self.reference, self.tokenizer, self.held_out, places, self.config, self.recipe.seed,
+            self.ending, self.budget, self.screen, self.ranks,
+        )  # fmt: skip
+        draws, ids, when = own_draws.draw(), self.held_out.ids(places), "held-out draws: "
         raw = self.attempts.scores(self.held_out, places, draws, draws.texts(self.ending), when)
         config = self.config  # a judge that compares says nothing of a single draw
         if any(reward.judge.only_compares for reward in config.rewards):
             config = config.model_copy(update={"missing": "drop"})
         judged = combine(raw, draws.finished, config, ids, when, normalize=False)
-        values = divergence(
-            self.scorer, self.reference, tokens, draws, len(draws), self.config.temperature, self.budget, self.screen,
-            self.ranks,
-        )  # fmt: skip
+        values = own_draws.divergence(draws)
         rewards = self.config.rewards
         found = {"drawn": float(len(draws))} | figures(draws, raw, judged, rewards) | divergence_figures(values)
         if half is not None and (own := half[self.held_out.rows[places]]).any():

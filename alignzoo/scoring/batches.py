@@ -62,6 +62,8 @@ class BatchBuilder:
     """False if the reference is another model than the policy before its first step."""
     critic: Scorer | None = None
     """Gives the values of tokens, for an objective with `head = "value"`. Its layout is that of the policy's scorer."""
+    prompts: NDArray[np.int64] | None = None
+    """A number of each row, equal where rows share a prompt, shape (rows,); None: every row has its own."""
 
     def __post_init__(self) -> None:
         terms: list[Term] = [*(term for _, term in self.objective.terms), *self.metrics]
@@ -92,6 +94,11 @@ class BatchBuilder:
         """Join the ids of some rows, for a message."""
         names = ", ".join(self.trees.ids[row] for row in rows[:limit])
         return names + (f" and {len(rows) - limit} more" if len(rows) > limit else "")
+
+    def prompts_of(self, batch: ScoredBatch) -> NDArray[np.int64]:
+        """Return the number of each row's prompt, shape (rows of the batch,)."""
+        rows = np.asarray(batch.rows, dtype=np.int64)
+        return rows if self.prompts is None else self.prompts[rows]
 
     def check_losses(self, when: str, name: str, losses: Tensor, loss_input: LossInput, batch: ScoredBatch) -> None:
         """Raise RunFailed, with the rows, unless there is one finite loss for each example."""

@@ -6,10 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from alignzoo.evaluation.aggregate import Z
 from alignzoo.training.records import set_names
 
-Z = 1.959964
-"""The normal's 97.5% quantile."""
 TITLES = {
     "preference_accuracy": "accuracy by implicit rewards",
     "likelihood_accuracy": "accuracy by likelihood",

@@ -27,7 +27,7 @@ from alignzoo.core.artifacts import atomic_folder, drop_files, read_verified, wr
 from alignzoo.core.distributed.gather import full_state_dict, full_tensor, reshard, shard_like
 from alignzoo.core.door import tensors, translate
 from alignzoo.core.errors import UserError
-from alignzoo.core.files import remove
+from alignzoo.core.files import remove, remove_temporaries
 from alignzoo.models.adapters import has_adapters, read_adapter, tensors_of, write_adapter
 from alignzoo.training.records import CheckpointManifest
 
@@ -117,8 +117,9 @@ def save(
 
 
 def drop_optimizers(folder: Path) -> None:
-    """Remove the optimizer states of all checkpoints of a folder."""
+    """Remove the optimizer states of all checkpoints of a folder, after a kill too."""
     for path in by_step(folder):
+        remove_temporaries(path)
         drop_files(path, (OPTIMIZER, CRITIC_OPTIMIZER))
 
 

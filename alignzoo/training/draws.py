@@ -29,10 +29,9 @@ from alignzoo.models.fingerprint import weights_fingerprint
 from alignzoo.recipe.draw import DrawConfig
 from alignzoo.rollouts.attempts import Attempt, Attempts
 from alignzoo.rollouts.data_set import data_set_figures, drawn_rows, final_rewards, reward_columns
-from alignzoo.rollouts.draw import ending_of
 from alignzoo.rollouts.folder import Arrays, RolloutFolder
+from alignzoo.rollouts.held_out import HELD_OUT, ending_of
 from alignzoo.rollouts.prompts import Prompts, longest_prompt
-from alignzoo.rollouts.source import HELD_OUT
 from alignzoo.scoring.scorer import Scorer
 from alignzoo.training.beginning import read_data, write_recipe
 from alignzoo.training.job import Job
@@ -138,7 +137,7 @@ def _draw(
     job: Job, config: DrawConfig, prompts: dict[Split, Prompts], scorer: Scorer, tokenizer: PreTrainedTokenizerBase
 ) -> dict[Split, Attempt]:
     """Return the draws and scores of all prompts, made a part at a time."""
-    ending, total, done = ending_of(config, scorer.model, tokenizer), sum(map(len, prompts.values())), 0
+    ending, total, done = ending_of(scorer.model, tokenizer, config), sum(map(len, prompts.values())), 0
     made: dict[Split, Attempt] = {}
     with job.screen.bar("drawing", total) as advance:
         for name, own in prompts.items():
@@ -176,7 +175,7 @@ def _write(
     tokenizer: PreTrainedTokenizerBase,
 ) -> dict[str, Any]:  # fmt: skip
     """Write the data set, and return what its about.json has."""
-    ending = ending_of(config, scorer.model, tokenizer)
+    ending = ending_of(scorer.model, tokenizer, config)
     about: dict[str, Any] = {
         "run": job.resolved.fingerprint, "vocabulary": vocabulary_digest(tokenizer), "rewards": reward_columns(config),
         "figures": {},

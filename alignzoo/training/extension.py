@@ -16,16 +16,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from alignzoo.core.artifacts import ABOUT, atomic_folder, write_manifest
+from alignzoo.core.artifacts import atomic_folder, write_manifest
 from alignzoo.core.console import Screen
 from alignzoo.core.door import BadFile, MissingFile, inside, read_checked
 from alignzoo.core.errors import UserError
 from alignzoo.core.files import remove, write_text
+from alignzoo.core.paths import ABOUT, FIRST_DAY
 from alignzoo.recipe.resolved import Resolved
 from alignzoo.training import checkpoint
 from alignzoo.training.evaluations import is_due
-from alignzoo.training.records import HELD_OUT, CheckpointManifest, Line, read_lines
-from alignzoo.training.run_folder import FIRST_DAY, RunFolder
+from alignzoo.training.records import HELD_OUT, REPLIES, CheckpointManifest, Line, SampledReply, read_lines
+from alignzoo.training.run_folder import RunFolder
 from alignzoo.training.selection import Selection
 
 NO_STATE = "its optimizer state is gone: a finished run has it with train.keep_optimizer=true"
@@ -110,10 +111,11 @@ def adopt(path: Path, resolved: Resolved, folder: RunFolder) -> None:
     Raises:
         BadFile: One of them is damaged, or gone.
     """
-    every, end = resolved.recipe.eval.every, checkpoint.step_of(path)
-    selection = Selection(resolved.recipe.train)
+    end, selection = checkpoint.step_of(path), Selection(resolved.recipe.train)
+    every = {"eval": resolved.recipe.eval.every, "replies": resolved.recipe.eval.replies.every}
+    early = {kind for kind, steps in every.items() if not is_due(end, steps, end + 1)}
     lines = read_lines(path / "metrics.jsonl", Line)
-    kept = [line for line in lines if line["kind"] != "eval" or line["step"] != end or is_due(end, every, end + 1)]
+    kept = [line for line in lines if line["kind"] not in early or line["step"] != end]
     selection.add_all(kept)
     best = selection.best_step
     others = [] if best is None or best == end else [checkpoint.path_of(path.parent, best)]
@@ -126,11 +128,18 @@ def adopt(path: Path, resolved: Resolved, folder: RunFolder) -> None:
             for name in about["files"]:
                 _link((held_out if (source, name) == (path, HELD_OUT) else source) / name, temporary / name)
             if source == path:
-                (temporary / "metrics.jsonl").unlink()
-                text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in kept)
-                (temporary / "metrics.jsonl").write_text(text, encoding="utf-8")
+                _write_lines(temporary / "metrics.jsonl", kept)
+            if source == path and "replies" in early and REPLIES in about["files"]:
+                drawn = read_lines(path / REPLIES, SampledReply)
+                _write_lines(temporary / REPLIES, [line for line in drawn if line["step"] != end])
             more = {key: value for key, value in about.items() if key not in ("files", "digest")}
             write_manifest(temporary, more | {"run": resolved.fingerprint})
+
+
+def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Replace a file, which may be a link to another run's, by JSON lines as a run folder appends them."""
+    path.unlink()
+    path.write_text("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines), encoding="utf-8")
 
 
 def _link(source: Path, target: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import UserError, first_line
+from alignzoo.evaluation.aggregate import Z
 from alignzoo.training.generate import load_model, open_run
 
 
@@ -61,7 +62,7 @@ def task_figures(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
                 continue
             error = values.get(f"{metric}_stderr,{how}")
             error = float(error) if isinstance(error, int | float) and math.isfinite(error) else None
-            half = None if error is None else 1.96 * error
+            half = None if error is None else Z * error
             figures[f"{task} {metric}" + ("" if how == "none" else f" ({how})")] = {
                 "mean": float(value), "se": error,
                 "low": None if half is None else value - half, "high": None if half is None else value + half,

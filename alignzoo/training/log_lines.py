@@ -109,7 +109,8 @@ def evaluation_words(line: Mapping[str, Any]) -> str:
                if key.startswith(prefix) and not (others and key.startswith(others))}  # fmt: skip
         if words := _figures(own):
             parts.append(f"on {name}: {words}" if name else words)
-    return f"evaluation after step {line['step']:,}: {'; '.join(parts)}"
+    what = line["kind"] if line.get("kind") == "replies" else "evaluation"
+    return f"{what} after step {line['step']:,}: {'; '.join(parts)}"
 
 
 def _figures(own: Mapping[str, Any]) -> str:

@@ -25,6 +25,7 @@ from alignzoo.training.evaluations import Evaluations, is_due
 from alignzoo.training.job import Job
 from alignzoo.training.log_lines import StepLog
 from alignzoo.training.records import HELD_OUT, SETTINGS, Line, read_lines
+from alignzoo.training.reply_evaluations import KIND, ReplyEvaluations
 from alignzoo.training.schedule import rows_of_step
 from alignzoo.training.selection import Selection, ValidationRows
 from alignzoo.training.spot_checks import Watch, interval
@@ -49,6 +50,8 @@ class Training:
     """The largest difference between the reference's scores and the model's own forward."""
     validation: ValidationRows = field(default_factory=dict)
     """The validation half of the parts that checkpoints are chosen by."""
+    replies: ReplyEvaluations | None = None
+    """Sampled replies along training; None where the recipe asks for none."""
 
     def __post_init__(self) -> None:
         job = self.job
@@ -90,6 +93,8 @@ class Training:
         if self.changed:
             self.record({"kind": SETTINGS, "step": self.done} | self.changed)
         last = evaluations.get(self.done) or self._measure()
+        if not any(line["kind"] == KIND and line["step"] == self.done for line in lines):
+            self._measure_replies()
         if self.done == 0:
             lines = [*lines, *self._record_start()]
         if self.engine.watch:
@@ -100,6 +105,7 @@ class Training:
                 advance(1, self._note(self._step()))
                 best = self.selection.best
                 last = self._measure() or last
+                self._measure_replies()
                 due = self.done % train.checkpoint_every == 0 or self.selection.best is not best
                 if due and not self.ended:
                     with self.stopping.uninterruptible():
@@ -120,6 +126,7 @@ class Training:
             policy, critic = self.optimizers(saving=True)
             held_out = [self.folder.path / HELD_OUT]  # that of the best checkpoint; without one, it is written again
             records = [*self.folder.records, *(path for path in held_out if self.selection.best and path.is_file())]
+            records += [self.folder.replies] if self.folder.replies.is_file() else []
             self.last = checkpoint.save(
                 self.folder.checkpoints, self.done, self.model, self.tokenizer, policy,
                 self.recipe.train.keep_checkpoints + extra, self.engine.states, self.beside,
@@ -278,6 +285,19 @@ class Training:
                 self.folder.write_lines(HELD_OUT, records)
             self.log.evaluation(line)
             return line
+
+    def _measure_replies(self) -> None:
+        """Draw replies to held-out prompts, and record them with their figures, if they are due."""
+        step = self.done
+        if self.replies is None or not is_due(step, self.recipe.eval.replies.every, self.engine.steps):
+            return
+        self.stopping.doing = f"stopped while replies were drawn after step {step}; {ON}"
+        with self._saved_on_failure(), self.ranks.together():
+            figures, records = self.replies.figures(step)
+        with self.stopping.uninterruptible():
+            for record in records:
+                self.folder.append(self.folder.replies, record)
+            self.log.evaluation(self.record({"kind": KIND, "step": step} | figures))
 
     def _record_start(self) -> list[dict[str, Any]]:
         """Record the checks of the reference, or the reason why its scores can't be checked."""

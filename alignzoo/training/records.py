@@ -62,6 +62,8 @@ class Part(BaseModel, extra="allow"):
 
 HELD_OUT = "held_out.jsonl"
 """Records of the held-out rows in the last evaluation."""
+REPLIES = "replies.jsonl"
+"""Sampled replies to held-out prompts along training."""
 
 
 class HeldOutRow(BaseModel, extra="allow"):
@@ -76,6 +78,19 @@ class HeldOutRow(BaseModel, extra="allow"):
     rejected_length: Amount | None = None
     chosen_log_ratio: FiniteFloat | None = None
     gradient_weight: Amount | None = None
+
+
+class SampledReply(BaseModel, extra="allow"):
+    """A line of replies.jsonl: a sampled reply after a step, with the judges' verdicts by name."""
+
+    step: Count
+    id: str
+    reply: str
+    length: Count
+    finished: bool
+    kl: FiniteFloat | None = None
+    log_ratio: FiniteFloat | None = None
+    judges: dict[str, dict[str, FiniteFloat | None]] = {}
 
 
 class ShownRow(BaseModel, extra="allow"):

@@ -123,7 +123,26 @@ def live_reference(job: Job, scorer: Scorer, tokenizer: PreTrainedTokenizerBase,
     if not (scores_draws or kind in ("live", "moving") or (rollout and rollout.kl_rows)):
         return None
     measures = "for the KL divergence alone; rollout.kl_rows=0 does without"
-    reason = kind if scores_draws or kind in ("live", "moving") else measures
+    return _beside(job, scorer, tokenizer, trees, kind if scores_draws or kind in ("live", "moving") else measures)
+
+
+def reply_reference(
+    job: Job, scorer: Scorer, live: Scorer | None, tokenizer: PreTrainedTokenizerBase, trees: Trees
+) -> Scorer:
+    """Return the reference that sampled replies are compared with along training.
+
+    It is the one that runs beside the policy, unless there is none, or it moves.
+    """
+    if live is not None and job.recipe.objective.reference != "moving":
+        return live
+    return _beside(
+        job, scorer, tokenizer, trees, "for the KL divergence of replies; eval.replies.every=null does without"
+    )
+
+
+def _beside(job: Job, scorer: Scorer, tokenizer: PreTrainedTokenizerBase, trees: Trees, reason: str) -> Scorer:
+    """Return the start, or the recipe's own reference, as a second scorer."""
+    recipe = job.recipe
     job.screen.info(f"reference: runs beside the policy ({reason})")
     if MAIN in recipe.references:
         return _named_live(job, scorer, tokenizer, trees)

@@ -43,6 +43,7 @@ from alignzoo.training.preflight import check_enough_rows, check_positions, no_r
 from alignzoo.training.records import Line, as_table, read_lines
 from alignzoo.training.references import MAIN, References, check_vocabularies, live_reference, score_references
 from alignzoo.training.replies import greedy_replies, judge_again, judge_replies
+from alignzoo.training.reply_evaluations import ReplyEvaluations
 from alignzoo.training.reporting import Reporting
 from alignzoo.training.resume import resume
 from alignzoo.training.row_filter import filtered
@@ -179,9 +180,9 @@ def _phases(job: Job) -> dict[str, Any]:
             last, judges, training.done, training.selection.about(), ranks,
         )  # fmt: skip
         summary = ranks.broadcast_from_main(lambda: summarize(job.resolved, job.folder, data.report, finished))
-        job.folder.finish(summary, job.reporting.finish)
-        if job.folder.writes and not recipe.train.keep_optimizer:
+        if job.folder.writes and not recipe.train.keep_optimizer:  # before the end, so that a killed run does it again
             checkpoint.drop_optimizers(job.folder.checkpoints)
+        job.folder.finish(summary, job.reporting.finish)
     return summary
 
 
@@ -223,6 +224,7 @@ def _prepare(
         name: BatchBuilder(
             recipe.objective, part.trees, references.evaluated[name], beside, recipe.seed, recipe.eval.metrics,
             references.named_evaluated[name], starts_at_reference=MAIN not in recipe.references,
+            prompts=part.prompts,
         )
         for name, part in data.evaluated.items()
     }  # fmt: skip
@@ -247,7 +249,8 @@ def _prepare(
     if engine.moving and (words := engine.moving.memory_words()):
         job.screen.info(words)
     validation = validation_rows(recipe.train, data)
-    training = Training(job, engine, evaluated, tokenizer, references.exact, validation)
+    replies = ReplyEvaluations.of(job, scorer, live, tokenizer, data.answered, trees)
+    training = Training(job, engine, evaluated, tokenizer, references.exact, validation, replies)
     resume(training)
     for learner in engine.learners if recipe.train.gradient_checkpointing else ():
         use_gradient_checkpointing(learner.scorer.model)

@@ -22,11 +22,11 @@ from alignzoo.core.files import (
     write_text,
 )
 from alignzoo.core.locks import locked
-from alignzoo.training.records import HELD_OUT, Summary
+from alignzoo.core.paths import FIRST_DAY
+from alignzoo.training.records import HELD_OUT, REPLIES, Summary
 
 Report = Callable[[dict[str, Any], list[str]], list[str]]
 """Reports a summary to the reporters with these names, or to all; returns the names of those that failed."""
-FIRST_DAY = "started.txt"
 
 
 class RunFolder:
@@ -52,6 +52,7 @@ class RunFolder:
     evaluation_times = property(
         lambda self: self.path / "evaluation_times.jsonl", doc="Seconds of each evaluation of the evaluated rows."
     )
+    replies = property(lambda self: self.path / REPLIES, doc="Sampled replies along training; not in every run.")
     records = property(
         lambda self: (self.metrics, self.timings, self.evaluation_times), doc="The files that a run appends to."
     )
@@ -181,3 +182,9 @@ class RunFolder:
         if self.writes and kept and (kept / HELD_OUT).is_file():
             with atomic_write(self.path / HELD_OUT) as temporary:
                 shutil.copyfile(kept / HELD_OUT, temporary)
+        if self.writes and kept and (kept / REPLIES).is_file():
+            with atomic_write(self.replies) as temporary:
+                shutil.copyfile(kept / REPLIES, temporary)
+        elif self.writes:
+            with translate_os_errors(self.replies):
+                self.replies.unlink(missing_ok=True)

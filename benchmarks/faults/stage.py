@@ -162,8 +162,13 @@ def warm(place: Workplace) -> Finished:
                 importlib.import_module(name)
             except Exception:
                 continue
+        from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+        from alignzoo.registry.lookup import registry
         from alignzoo.report.run_page import write_report
 
+        get_checkpoint_conversion_mapping("llama")  # a thousand regular expressions, compiled once a process
+        registry().has(object)  # the digests of all plugins' code
         for folder in place.runs.iterdir():
             write_report(folder)  # matplotlib finds its fonts when it first draws
     gc.collect()

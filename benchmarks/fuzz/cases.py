@@ -14,8 +14,8 @@ from typing import Any
 
 import mutate
 
-from alignzoo.core.artifacts import ABOUT
 from alignzoo.core.digests import digest
+from alignzoo.core.paths import ABOUT
 
 OK, RUN = (0, 2), (0, 1, 2)
 """Exit codes of a command that reads, and of one that trains or measures, which may find that it can't go on."""

@@ -36,6 +36,20 @@ def test_an_output_is_a_regular_file(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"kept.jsonl", "link.jsonl", "new", "pipe"}
 
 
+def test_an_output_replaces_no_file_of_a_run_or_of_the_cache(tmp_path):
+    run, shard = tmp_path / "dpo_hh-0123abcd", tmp_path / "shard"
+    for folder, mark in ((run, "started.txt"), (shard, "about.json")):
+        folder.mkdir()
+        (folder / mark).write_text("{}")
+    (run / "summary.json").write_text("{}")
+    for path in (run / "summary.json", shard / "new.json"):
+        with pytest.raises(UserError, match="a file of a run or of the cache"):
+            check_output(path)
+    for path in (run / "mine.json", run / "eval" / "own.json"):
+        check_output(path)
+    assert not (shard / "new.json").exists()
+
+
 @pytest.mark.parametrize(
     "command", [["chat", "dpo_hh"], ["eval", "dpo_hh"], ["generate", "dpo_hh", "prompts.jsonl", "-o", "x"]]
 )

@@ -128,6 +128,19 @@ def test_a_search_of_more_seeds_than_there_are_is_rejected():
         Comparison(recipes=("dpo_hh",), search_seeds=4)
 
 
+@pytest.mark.parametrize(
+    ("where", "given", "named"),
+    [
+        ("grid", {"objective.beta": ()}, "grid: 'objective.beta' has no values"),
+        ("rows", {"objective.beta": ()}, "rows: 'objective.beta' has no values"),
+        ("rows", {"objective": {"dpo": {"objective.beta": ()}}}, "'objective.beta' of 'objective: dpo' has no values"),
+    ],
+)
+def test_a_key_without_values_is_rejected(where, given, named):
+    with pytest.raises(ValueError, match=named):
+        Comparison(recipes=("dpo_hh",), **{where: given})
+
+
 def test_a_grid_over_a_key_that_does_not_exist_is_rejected_with_the_nearest():
     assert "grid: no recipe has the key 'objective.bta'; did you mean 'objective.beta'?" in rejected(
         "dpo_hh", grid={"objective.bta": (1,)}
@@ -194,6 +207,12 @@ def test_shipped_comparisons_are_good(path):
         ("recipes: [dpo_hh]\nseed: 3", ":2:1: seed: no such field; did you mean 'seeds'?"),
         ("recipes: [dpo_hh]\nseeds: 0", ":2:1: seeds: 0 is out of bounds; expected at least 1"),
         ("recipes: []", ":1:1: recipes:"),
+        ("recipes: [dpo_hh]\nsampling: {prompts: 3}", ":2:1: sampling: was renamed; expected samples"),
+        ("recipes: [dpo_hh]\nsamples: {temperature: [0, x]}", ":2:28: samples.temperature.1: 'x' is not a number"),
+        ("recipes: [dpo_hh]\nsamples: {temperature: [1, 1.0]}", ":2:11: samples.temperature: 1 is listed twice"),
+        ("recipes: [dpo_hh]\nbest_of: [1, 4]", "best_of needs best_of_judge"),
+        ("recipes: [dpo_hh]\nbest_of_judge: toy", "best_of_judge and best_of_rows need best_of"),
+        ("recipes: [dpo_hh]\nbest_of: 4\nbest_of_judge: toy\nsamples: {temperature: 0}", "equal at temperature 0"),
         ("recipes: [dpo_hh]\nsamples: {promts: 3}", ":2:11: samples.promts: no such field; did you mean 'prompts'?"),
     ],
 )

@@ -54,6 +54,16 @@ def test_no_displacement(chosen, rejected):
     assert diagnosis.displacement([log_probs(-100, -110), log_probs(chosen, rejected, 300)]).found is False
 
 
+def test_displacement_is_that_of_the_checkpoint_that_was_kept():
+    lines = [log_probs(-100, -110), log_probs(-99, -120, 100), log_probs(-112, -150, 300)]
+    assert diagnosis.displacement(lines).found
+    kept = diagnosis.displacement(lines, step=100)
+    assert kept.found is False
+    assert ("chosen log-prob", "-100.00 to -99.00 nats (+1.00)") in kept.numbers
+    assert diagnosis.kept_step({"selection": {"metric": "loss", "step": 100}}) == 100
+    assert diagnosis.kept_step({}) is None
+
+
 def test_displacement_needs_more_than_the_noise_of_the_rows():
     lines = [log_probs(-100, -110), log_probs(-103, -150, 300, -3)]
     noisy = pairs(np.ones(30), ratio=random().normal(-3, 40, 30))

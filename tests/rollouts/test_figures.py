@@ -10,9 +10,10 @@ import pytest
 import torch
 from online_zoo import ONLINE
 
+from alignzoo.evaluation.aggregate import standard_error
 from alignzoo.evaluation.off_policy import off_policy, shares
 from alignzoo.evaluation.row_metrics import step_metrics
-from alignzoo.rollouts.figures import clustered_standard_error, divergence_figures
+from alignzoo.rollouts.figures import divergence_figures
 from alignzoo.testing.synthetic_batch import batch_for
 
 VALUES = np.array([0.4, 1.7, -0.3, 2.2])
@@ -20,25 +21,27 @@ VALUES = np.array([0.4, 1.7, -0.3, 2.2])
 
 def test_one_value_a_prompt_is_independent():
     want = statistics.stdev(VALUES) / 2
-    assert clustered_standard_error(VALUES, np.array([5, 1, 7, 2])) == pytest.approx(want)
+    assert standard_error(VALUES, np.array([5, 1, 7, 2])) == pytest.approx(want)
 
 
 def test_a_value_that_is_there_twice_says_nothing_new():
     twice = np.repeat(VALUES, 2)
     want = statistics.stdev(VALUES) / 2
-    assert clustered_standard_error(twice, np.repeat(np.arange(4), 2)) == pytest.approx(want)
-    assert clustered_standard_error(twice, np.arange(8)) < 0.8 * want  # as if they were eight prompts
-    assert math.isnan(clustered_standard_error(twice, np.zeros(8, np.int64)))
+    assert standard_error(twice, np.repeat(np.arange(4), 2)) == pytest.approx(want)
+    assert standard_error(twice, np.arange(8)) < 0.8 * want  # as if they were eight prompts
+    assert math.isnan(standard_error(twice, np.zeros(8, np.int64)))
 
 
 @pytest.mark.filterwarnings("error")
 def test_no_values_have_no_standard_error_and_no_warning():
-    assert math.isnan(clustered_standard_error(np.zeros(0), np.zeros(0, np.int64)))
+    assert math.isnan(standard_error(np.zeros(0), np.zeros(0, np.int64)))
 
 
 def test_kl_is_clustered_by_prompt_and_left_out_for_a_single_one():
     found = divergence_figures({"kl": np.repeat(VALUES, 2), "prompt": np.repeat(np.arange(4), 2)})
     assert found == {"kl": pytest.approx(1.0), "kl_se": pytest.approx(statistics.stdev(VALUES) / 2)}
+    sampled = divergence_figures({"kl_sampled": VALUES, "prompt": np.arange(4)})
+    assert sampled["kl_sampled_se"] == pytest.approx(statistics.stdev(VALUES) / 2)
     assert "kl_se" not in divergence_figures({"kl": VALUES, "prompt": np.zeros(4, np.int64)})
 
 

@@ -16,6 +16,7 @@ from alignzoo.core.artifacts import write_manifest
 from alignzoo.rollouts import attempts as attempts_module
 from alignzoo.rollouts import drawn_by as drawn_by_module
 from alignzoo.rollouts import folder as folder_module
+from alignzoo.rollouts import held_out as held_out_module
 from alignzoo.rollouts import source as source_module
 from alignzoo.rollouts.forms import Form, all_fit, draws_fit
 from alignzoo.training import checkpoint, step
@@ -23,7 +24,8 @@ from alignzoo.training import checkpoint, step
 KILLS = {
     "drawing": (drawn_by_module, "draw", 3),
     "judging": (attempts_module, "score", 4),
-    "scoring": (source_module, "divergence", 3),
+    "scoring": (source_module, "divergence", 2),
+    "measuring held-out draws": (held_out_module, "divergence", 2),
     "writing a phase": (folder_module, "save_file", 4),
     "sealing a phase": (folder_module, "write_manifest", 5),
     "learning": (step, "gradient_by_row", 4),
@@ -66,10 +68,10 @@ def test_a_resumed_run_replays_the_rollout_it_is_in(online, monkeypatch):
     (done.folder / "summary.json").unlink()
     drawn = []
     draw = drawn_by_module.draw
-    for module in (attempts_module, drawn_by_module):
+    for module in (held_out_module, drawn_by_module):
         monkeypatch.setattr(module, "draw", lambda *a, **o: drawn.append(o["rollout"]) or draw(*a, **o))
     assert everything(online("reinforce", *OPTIONS).folder) == want
-    assert set(drawn) <= {source_module.HELD_OUT}
+    assert set(drawn) <= {held_out_module.HELD_OUT}
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ class Classifier(Judge):
     """Score replies with a sequence classifier or a reward model.
 
     A single output is the score. Of several labels one is named, and the score is its log-odds against all others. For
-    regression and multi-label problems the named output is the score.
+    regression and multi-label problems the named output is the score. `probability` takes the sigmoid of the score.
     """
 
     name = "classifier"
@@ -36,6 +36,7 @@ class Classifier(Judge):
     label: int | str | None = Field(
         None, description="label whose output is the score, by name or index; null: the only one"
     )
+    probability: bool = Field(False, description="the score is the label's probability in place of its log-odds")
     prompt: bool = Field(True, description="false: read the reply without its prompt")
     pair: bool = Field(False, description="give prompt and reply as a text pair, as cross-encoders take them")
     eos: bool | None = Field(
@@ -84,6 +85,7 @@ class Classifier(Judge):
         with torch.no_grad():
             for rows in cut_by_width([len(one["input_ids"]) for one in encoded], self.micro_batch_tokens):
                 values = _score(outputs([encoded[row] for row in rows], model), column, model.config)
+                values = values.sigmoid() if self.probability else values
                 for row, value in zip(rows, values.tolist(), strict=True):
                     found[row] = value
         return found

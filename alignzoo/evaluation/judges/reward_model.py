@@ -26,6 +26,7 @@ class RewardModel(Judge):
 
     from_: str = Field(alias="from", description="recipe of the reward model, whose run comes first and is reused")
     label: int | str | None = Field(None, description="output that is the score; null: the only one")
+    probability: bool = Field(False, description="the score is the sigmoid of the output, as for `reward_classifier`")
     micro_batch_tokens: Annotated[int, NoEffect] = Field(
         8192, ge=1, description="token slots per batch; changes speed, not scores"
     )
@@ -36,7 +37,7 @@ class RewardModel(Judge):
 
     def open_run(self, folder: Path) -> None:
         """Score with the trained model in this folder from now on."""
-        own = {name: getattr(self, name) for name in ("label", "micro_batch_tokens", "dtype", "device")}
+        own = {name: getattr(self, name) for name in ("label", "probability", "micro_batch_tokens", "dtype", "device")}
         if self._classifier is None or self._classifier.path != str(folder):
             self._classifier = Classifier(path=str(folder), **own)
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from alignzoo.compare.axes import best_of_draws
+from alignzoo.compare.cells import paired_numbers
 from alignzoo.compare.columns import COST, DOWN, JUDGES, MARGIN, PAIRS
 from alignzoo.compare.grid import Point
 from alignzoo.compare.results import RunRecord
+from alignzoo.compare.scales import paired
 from alignzoo.compare.statistics import METHOD
 from alignzoo.compare.table import Table, sources_of
 from alignzoo.report.comparison.notes import plural
@@ -34,6 +38,8 @@ def caption(table: Table) -> list[Line]:
         *_checkpoints(table),
         *_steps(table),
         *_sampling_differs(table),
+        *_estimates_of_kl(table),
+        *_unpicked(table),
         *_units(table),
         Line(_legend(table)),
         Line(_provenance(table)),
@@ -186,6 +192,42 @@ def _sampling_differs(table: Table) -> list[Line]:
     return [Line(f"SAMPLING SETTINGS DIFFER: {each}.", loud=True)]
 
 
+def _estimates_of_kl(table: Table) -> list[Line]:
+    """Say how far the two estimates of the KL are apart, in standard errors of their paired difference."""
+    kl, sampled = table.column("kl"), table.column("kl_sampled")
+    apart = {}
+    for row in table.rows if kl is not None and sampled is not None else ():
+        one, other = (
+            row.chosen.by_seed(column, test=True) if row.chosen and column else {} for column in (sampled, kl)
+        )
+        pair = paired_numbers(one, other)
+        by = paired(*pair.halves, "", pair.groups) if pair else None
+        if by and by.se and math.isfinite(by.se):
+            apart[row.label] = abs(by.mean) / by.se
+    if not apart:
+        return []
+    label = max(apart, key=lambda name: apart[name])
+    return [
+        Line(
+            "The KL is the sum of each token's exact KL along the replies. The sampled KL, the mean log-ratio of the "
+            "same replies, has the same expectation and a larger error. They are at most "
+            f"{apart[label]:.1f} standard errors of their paired difference apart ({label})."
+        )
+    ]
+
+
+def _unpicked(table: Table) -> list[Line]:
+    """Warn of rows whose draws no judge could pick from."""
+    found: dict[str, list[str]] = {}
+    for row in table.rows:
+        for _, drawn in best_of_draws(row.chosen.done if row.chosen else ()):
+            if problem := drawn.picker["problem"]:
+                labels = found.setdefault(f"the judge {drawn.picked_by} failed: {problem}", [])
+                if row.label not in labels:
+                    labels.append(row.label)
+    return [Line(f"NO BEST OF N of {', '.join(labels)}: {why}.", loud=True) for why, labels in found.items()]
+
+
 def _legend(table: Table) -> str:
     return (
         f"Differences are from {table.baseline}; ≈ marks those whose interval contains 0. Arrows point to the better "
@@ -207,7 +249,11 @@ def _provenance(table: Table) -> str:
 def _sampling(samples: object) -> str:
     if not isinstance(samples, Mapping):
         return ""
-    return f"replies at temperature {samples.get('temperature')}, at most {samples.get('tokens')} tokens"
+    given = samples.get("temperature")
+    words = f"temperature {given}"
+    if isinstance(given, list | tuple):
+        words = f"temperatures {', '.join(f'{one:g}' for one in given)}"
+    return f"replies at {words}, at most {samples.get('tokens')} tokens"
 
 
 def _count_rows(point: Point, test: bool) -> int:

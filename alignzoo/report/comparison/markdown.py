@@ -7,9 +7,15 @@ from collections.abc import Iterator, Sequence
 
 from rich.cells import cell_len
 
+from alignzoo.compare.axes import TEMPERATURE, AxisFigure
 from alignzoo.compare.columns import Column
 from alignzoo.compare.grid import ComparedRow, describe_point
 from alignzoo.compare.table import Table
+from alignzoo.report.comparison.axes import BOUND, axis_groups, bound_words
+from alignzoo.report.comparison.axes import cells as axis_cells
+from alignzoo.report.comparison.axes import digits as axis_digits
+from alignzoo.report.comparison.axes import heads as axis_heads
+from alignzoo.report.comparison.axes import words as axis_words
 from alignzoo.report.comparison.caption import caption, legend
 from alignzoo.report.comparison.notes import Note, failures, mark, notes, superscript
 from alignzoo.report.comparison.numbers import NOTHING, bounds, difference_words, digits, number
@@ -34,6 +40,12 @@ def _lines(table: Table) -> Iterator[str]:
         if any(cell.difference for (_, key), cell in table.cells.items() if key in {column.key for column in columns}):
             yield f"Difference from {escape(table.baseline)}:\n"
             yield from _grid(_differences(table, columns, footnotes))
+            yield ""
+    for over in axis_groups(table):
+        yield f"## {over.title[0].upper()}{over.title[1:]}\n\n{escape(over.description)}\n"
+        for one in over.figures:
+            yield f"{escape(one.column.head)}:\n"
+            yield from _grid(_over_axis(one))
             yield ""
     for number_, note in enumerate(footnotes, 1):
         yield f"{superscript(number_)} {escape(note.text)}  "
@@ -79,6 +91,17 @@ def _differences(table: Table, columns: Sequence[Column], footnotes: Sequence[No
         words = [difference_words(table.cell(row, column), digits(table, column)) for column in columns]
         if any(mean for mean, _ in words):
             out.append([_name(row, footnotes), *(f"{mean} {around}".strip() or NOTHING for mean, around in words)])
+    return out
+
+
+def _over_axis(one: AxisFigure) -> list[list[str]]:
+    head = "recipe, by temperature" if one.axis == TEMPERATURE else "recipe, by N"
+    out = [[head, *axis_heads(one)]]
+    if bounds_ := bound_words(one):
+        out.append([BOUND, *bounds_])
+    for label in one.labels:
+        shown = [axis_words(cell, axis_digits(one)) for cell in axis_cells(one, label)]
+        out.append([escape(label), *(f"{mean} {around}".strip() for mean, around in shown)])
     return out
 
 

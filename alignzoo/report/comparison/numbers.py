@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from statistics import median_high
 
+from alignzoo.compare.cells import Cell
 from alignzoo.compare.columns import Column
 from alignzoo.compare.scales import SHARE
 from alignzoo.compare.statistics import Interval, distinguishable
-from alignzoo.compare.table import Cell, Table
+from alignzoo.compare.table import Table
 
 NOTHING = "—"
 NOISE = "≈"

@@ -10,14 +10,21 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, Template
 from markupsafe import Markup
 
+from alignzoo.compare.cells import Cell
 from alignzoo.compare.columns import DOWN, Column
 from alignzoo.compare.grid import ComparedRow, Point, describe_point
 from alignzoo.compare.results import RunRecord
-from alignzoo.compare.table import Cell, Table
+from alignzoo.compare.table import Table
+from alignzoo.report.comparison.axes import AxisGroup, axis_groups, bound_words
+from alignzoo.report.comparison.axes import cells as axis_cells
+from alignzoo.report.comparison.axes import digits as axis_digits
+from alignzoo.report.comparison.axes import heads as axis_heads
+from alignzoo.report.comparison.axes import words as axis_words
 from alignzoo.report.comparison.caption import caption, legend
+from alignzoo.report.comparison.look import look
 from alignzoo.report.comparison.notes import Note, failures, mark, notes, superscript
 from alignzoo.report.comparison.numbers import NOTHING, bounds, difference_words, digits, number
-from alignzoo.report.comparison.plots import Plot, look, reward_column
+from alignzoo.report.comparison.plots import Plot, reward_column
 from alignzoo.report.glossary import TERMS
 from alignzoo.report.run_page import turns
 
@@ -41,6 +48,7 @@ def page(table: Table, plots: Sequence[Plot]) -> str:
         groups=[
             _group(table, name, columns, footnotes, n == 0) for n, (name, columns) in enumerate(table.groups.items())
         ],
+        axes=[_axis_group(table, group) for group in axis_groups(table)],
         # Drawn by us; the labels in it are escaped by matplotlib.
         plots=[(plot.name, plot.title, plot.description, Markup(plot.inline)) for plot in plots],
         prompts=_replies(table),
@@ -84,6 +92,26 @@ def _group(
             for n, row in enumerate(table.rows)
         ],
     }
+
+
+def _axis_group(table: Table, group: AxisGroup) -> dict[str, Any]:
+    """A table for each figure over an axis: a row of the comparison in each line."""
+    order = {row.label: n for n, row in enumerate(table.rows)}
+    tables = [
+        {
+            "title": one.column.head,
+            "about": one.column.description,
+            "heads": axis_heads(one),
+            "bounds": bound_words(one),
+            "rows": [
+                {"label": label, "color": look(order[label])["color"],
+                 "cells": [axis_words(cell, axis_digits(one)) for cell in axis_cells(one, label)]}
+                for label in one.labels
+            ],
+        }
+        for one in group.figures
+    ]  # fmt: skip
+    return {"title": group.title, "description": group.description, "axis": group.axis, "tables": tables}
 
 
 def _cell(table: Table, row: ComparedRow, column: Column, footnotes: Sequence[Note]) -> dict[str, Any]:

@@ -12,17 +12,17 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from alignzoo.compare.axes import BEST_OF, best_of_draws
 from alignzoo.compare.columns import JUDGES, MARGIN, Column
 from alignzoo.compare.grid import ComparedRow, Point
+from alignzoo.compare.results import RunRecord
 from alignzoo.compare.table import Table
 from alignzoo.core.files import atomic_write, write_page
+from alignzoo.evaluation.best_of_draws import kl_bound
+from alignzoo.report.comparison.axis_plots import axis_plots
+from alignzoo.report.comparison.look import look, plain_words
 from alignzoo.report.comparison.numbers import difference_words, digits, number
 from alignzoo.report.svg import INK, STYLE, hover, inline, new_figure, png_bytes, style_axes, svg_document
-
-COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee7733")
-"""Paul Tol's bright scheme, safe for color-blind readers, with his vibrant orange in place of gray."""
-MARKERS = "osD^vPX*"
-"""One more than there are colors, so that the first 56 rows all look different."""
 
 DPI, HEIGHT = 180, 4.2
 READABLE = 0.8
@@ -76,8 +76,13 @@ def plots(table: Table) -> list[Plot]:
         for name, title, description, draw in wanted:
             figure = draw(table)
             if figure is not None:
-                drawn.append(Plot(name, title, description, svg_document(figure), png_bytes(figure, DPI)))
+                drawn.append(_plot(name, title, description, figure))
+        drawn += [_plot(*one) for one in axis_plots(table)]
     return drawn
+
+
+def _plot(name: str, title: str, description: str, figure: Figure) -> Plot:
+    return Plot(name, title, description, svg_document(figure), png_bytes(figure, DPI))
 
 
 def reward_column(table: Table) -> Column | None:
@@ -98,7 +103,7 @@ def frontier(table: Table) -> Figure | None:
     figure, axes = _figure(6.4, HEIGHT)
     means: list[tuple[float, float]] = []
     for n, row in enumerate(table.rows):
-        label: str | None = _words(row.label)
+        label: str | None = plain_words(row.label)
         for point in row.points:
             runs = _runs(point, kl, reward)
             if not len(runs):
@@ -113,12 +118,42 @@ def frontier(table: Table) -> Figure | None:
             label = None
     if not means:
         return None
+    _best_of_starts(table, axes, reward)
     front = pareto(means)
     axes.step([x for x, _ in front], [y for _, y in front], where="post", color=INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.set_xlabel(f"KL to the reference (nats per reply{_fold(axes, [x for x, _ in means])})", color=INK)
-    axes.set_ylabel(_words(reward.title), color=INK)
+    axes.set_ylabel(plain_words(reward.title), color=INK)
     _legend(figure)
     return figure
+
+
+def _best_of_starts(table: Table, axes: Any, reward: Column) -> None:
+    """Draw best-of-N of the rows that others start from, at the upper bound of its KL.
+
+    Of another row the bound is no distance to the reference. Its curve is with those over N.
+    """
+    starts = {row.label: n for n, row in enumerate(table.rows) if row.start}
+    for one in table.axes:
+        if one.axis != BEST_OF or one.column.key != reward.key:
+            continue
+        for label, n in starts.items():
+            known = [(place, cell) for place in one.places if (cell := one.cells.get((label, place)))]
+            if not known or any(drawn.temperature != 1 for _, drawn in best_of_draws(_chosen(table, label))):
+                continue
+            at, means = [kl_bound(int(place)) for place, _ in known], [cell.estimate.mean for _, cell in known]
+            name = plain_words(f"best of N of {label}\n(KL: upper bound)")
+            axes.plot(
+                at, means, **look(n), linestyle=":", linewidth=1.2, markersize=6, markerfacecolor="none", label=name
+            )
+            for x, (place, cell) in zip(at, known, strict=True):
+                words = (
+                    f"best of {place:g} of {label}: {reward.title} {number(cell.estimate.mean, 3)}, KL at most {x:.2f}"
+                )
+                _hover(axes, x, cell.estimate.mean, words)
+
+
+def _chosen(table: Table, label: str) -> list[RunRecord]:
+    return [run for row in table.rows if row.label == label and row.chosen for run in row.chosen.done]
 
 
 def differences(table: Table) -> Figure | None:
@@ -145,9 +180,11 @@ def differences(table: Table) -> Figure | None:
             words = " ".join(difference_words(cell, digits(table, column)))
             axes.plot([by.low, by.high], [y, y], linewidth=14, alpha=0, zorder=4,
                       gid=hover(f"{row.label}, {column.title}: {words}"))  # fmt: skip
-        axes.set_yticks(range(len(rows)), [_words(row.label) for _, row in rows] if place == 0 else [""] * len(rows))
+        axes.set_yticks(
+            range(len(rows)), [plain_words(row.label) for _, row in rows] if place == 0 else [""] * len(rows)
+        )
         axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.set_xlabel(_words(column.head), color=INK)
+        axes.set_xlabel(plain_words(column.head), color=INK)
         axes.locator_params(axis="x", nbins=5)
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
@@ -179,9 +216,9 @@ def spread(table: Table) -> Figure | None:
             _hover(axes, mean, y, _named(table, row, point, (column,), (mean,)))
             if point is row.chosen and len(row.points) > 1:
                 axes.scatter(mean, y, s=120, facecolors="none", edgecolors=mine["color"], linewidths=1.3, zorder=3)
-    axes.set_yticks(range(len(found)), [_words(row.label) for _, row, _ in found])
+    axes.set_yticks(range(len(found)), [plain_words(row.label) for _, row, _ in found])
     axes.set_ylim(len(found) - 0.4, -0.6)
-    axes.set_xlabel(_words(column.head), color=INK)
+    axes.set_xlabel(plain_words(column.head), color=INK)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     return figure if found else None
@@ -263,16 +300,6 @@ def _named(table: Table, row: ComparedRow, point: Point, columns: Sequence[Colum
             one = Point(point.values, tuple(run for run in point.done if run.seed == seed))
             lines.append(f"seed {seed}: {values([one.mean(column, test=True) or 0.0 for column in columns])}")
     return "\n".join(lines)
-
-
-def look(n: int) -> dict[str, Any]:
-    """Return color and marker of row n, the same in every plot and on the page."""
-    return {"color": COLORS[n % len(COLORS)], "marker": MARKERS[n % len(MARKERS)]}
-
-
-def _words(text: str) -> str:
-    """Escape dollar signs, which matplotlib would read as formulas."""
-    return text.replace("$", r"\$")
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Any]:

@@ -10,9 +10,10 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table as Drawn
 from rich.text import Text
 
+from alignzoo.compare.cells import Cell
 from alignzoo.compare.columns import COST, DOWN, JUDGES, Column
 from alignzoo.compare.grid import ComparedRow
-from alignzoo.compare.table import Cell, Table
+from alignzoo.compare.table import Table
 from alignzoo.report.comparison.caption import caption
 from alignzoo.report.comparison.notes import Note, mark, notes, superscript
 from alignzoo.report.comparison.numbers import NOISE, NOTHING, bounds, difference_words, digits, number

@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from alignzoo.compare.cells import Cell
 from alignzoo.compare.columns import DOWN, UP, series
 from alignzoo.compare.grid import ComparedRow, Point
 from alignzoo.compare.results import RunRecord, read_results
 from alignzoo.compare.statistics import Interval, distinguishable
-from alignzoo.compare.table import Cell, Table, build
+from alignzoo.compare.table import Table, build
 from alignzoo.core.errors import RunFailed, first_line
 from alignzoo.core.files import make_folder, translate_os_errors, write_json, write_page
+from alignzoo.report.comparison import axes
 from alignzoo.report.comparison.caption import caption
 from alignzoo.report.comparison.markdown import markdown
 from alignzoo.report.comparison.notes import notes
@@ -48,6 +50,8 @@ def write_all(folder: Path, table: Table | None = None) -> Table:
     write_page(folder / "table.md", markdown(table))
     write_page(folder / "table.csv", as_csv(table))
     write_json(folder / "table.json", as_json(table))
+    if table.axes:
+        write_page(folder / "axes.csv", axes.as_csv(table))
     drawn = plots(table)
     for plot in drawn:
         plot.save(folder)
@@ -101,6 +105,7 @@ def as_json(table: Table) -> dict[str, Any]:
             for c in table.columns
         ],
         "rows": [_row(table, row) for row in table.rows],
+        "axes": list(axes.as_json(table)),
         "about": dict(table.about),
     }
 

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from alignzoo import Field, Objective, Pair, Ranked
+from alignzoo import Field, Objective, Pair, Ranked, Unpaired
 from alignzoo_zoo.ranked import couples, plackett_luce
+from alignzoo_zoo.unpaired import signed
 
 
 class BradleyTerry(Objective):
@@ -257,7 +258,31 @@ class ScoreRegression(Objective):
         return ((ranked.completions.scalar - ranked.completions.column("score")) ** 2).mean(1)
 
 
+class RewardClassifier(Objective):
+    """A reward model of single labels: the log-odds that a completion is desirable.
+
+    The judge `reward_model` with `probability: true` scores with the probability itself, as the sentiment classifier of
+    the DPO paper does.
+
+    When: thumbs up or down, right or wrong, positive or negative.
+
+    Not when: completions of one prompt are compared: `bradley_terry`.
+    """
+
+    name = "reward_classifier"
+    family = "reward models"
+    source = "Cobbe et al. 2021, arXiv:2110.14168, section 4.2 (a verifier, with one score for each completion)"
+    equation = "desirable: -log sigmoid(s); undesirable: -log sigmoid(-s)"
+    data = "unpaired"
+    head = "scalar"
+    reference = "none"
+
+    def loss(self, batch: Unpaired) -> Tensor:
+        """Return the loss, shape (B,)."""
+        return -logsigmoid(signed(batch, batch.completion.scalar))
+
+
 REWARD_MODELS = [
     BradleyTerry, BradleyTerryMargin, BradleyTerryScaled, BradleyTerryAbsolute, FocalBradleyTerry, GRM,
-    PlackettLuce, BradleyTerryList, ScoreRegression,
+    PlackettLuce, BradleyTerryList, ScoreRegression, RewardClassifier,
 ]  # fmt: skip

@@ -92,6 +92,12 @@ def apo_zero_unpaired(y, desirable, beta=0.1):
     return 1 - sigmoid(beta * y.r) if desirable else sigmoid(beta * y.r)
 
 
+@single
+def reward_classifier(y, desirable):
+    """Cobbe et al. 2110.14168: binary cross-entropy."""
+    return -log_sigmoid(y.scalar) if desirable else -log_sigmoid(-y.scalar)
+
+
 # Ranked
 
 

@@ -92,6 +92,17 @@ def test_the_score_is_the_models_own_on_each_text_whatever_the_batch(saved, kind
         )
 
 
+@pytest.mark.parametrize("labels", [1, 2, 3])
+def test_the_probability_is_transformers_own(saved, labels):
+    """A sigmoid of one output, and a softmax over several."""
+    path = saved("bert", num_labels=labels, pad_token_id=0)
+    outputs = [alone(path, joined(*one)) for one in zip(PROMPTS, REPLIES, strict=True)]
+    want = [float(out.sigmoid()[0] if labels == 1 else out.softmax(0)[labels - 1]) for out in outputs]
+    label = None if labels == 1 else labels - 1
+    got = Classifier(path=path, label=label, probability=True).scores(PROMPTS, REPLIES)
+    assert got == pytest.approx(want, abs=1e-6)
+
+
 def test_a_model_without_padding_is_lent_a_token_for_one_batch_only(saved):
     """`<s>` stands for padding beside the first text, and is the last token of the second."""
     path = saved("llama", num_labels=1, pad_token_id=None)

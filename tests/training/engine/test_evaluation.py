@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from statistics import pstdev
+from statistics import stdev
 
+import numpy as np
 import pytest
 import torch
 from steps import UNLIMITED, build, every, take
 
 from alignzoo import Objective
+from alignzoo.compare.statistics import interval
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import RunFailed
 from alignzoo.evaluation.aggregate import standard_error
 from alignzoo.evaluation.evaluate import evaluate, score_all
+from alignzoo.evaluation.row_metrics import row_metrics
 
 SAME = {"accuracy": "preference_accuracy"}
 """A step's name for a figure -> the evaluation's."""
@@ -111,7 +114,6 @@ class Infinite(Objective):
 @pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
 def test_a_reward_that_is_not_finite_costs_its_own_row_and_is_said(tmp_path, capsys, monkeypatch, value):
     from alignzoo.core import console
-    from alignzoo.evaluation.row_metrics import row_metrics
 
     monkeypatch.setattr(console, "_warned", set())
     engine = build(Infinite(value=value), tmp_path, batch_size=40, shuffle=False)
@@ -127,4 +129,18 @@ def test_a_reward_that_is_not_finite_costs_its_own_row_and_is_said(tmp_path, cap
 
 
 def test_a_standard_error_is_the_deviation_over_the_root_of_n():
-    assert standard_error(torch.tensor([0.0, 1.0, 1.0, 3.0])) == pytest.approx(pstdev([0, 1, 1, 3]) / 2)
+    values = np.array([0.0, 1.0, 1.0, math.nan, 3.0])
+    assert standard_error(values, np.arange(5)) == pytest.approx(stdev([0, 1, 1, 3]) / 2)
+
+
+def test_rows_with_one_prompt_count_once_in_the_standard_error_of_accuracy(tmp_path):
+    """Copies of every row tell nothing new: the standard error is that of the prompts."""
+    engine = build(every()["dpo"], tmp_path)
+    builder, n = engine.builder, len(engine.builder.trees)
+    builder.prompts = np.arange(n) // 2
+    found = evaluate(engine.scorer, builder, UNLIMITED, Screen(quiet=True), engine.states)
+    batch = score_all(engine.scorer, builder, UNLIMITED, Screen(quiet=True), "rows")
+    accuracy = row_metrics(builder, batch, ("preference_accuracy",))["preference_accuracy"].double().numpy()
+    expected = interval(accuracy[None], groups=builder.prompts).se
+    assert found["preference_accuracy_se"] == pytest.approx(expected)
+    assert expected != pytest.approx(interval(accuracy[None]).se)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from datetime import date
 
@@ -10,6 +11,7 @@ import pytest
 from jobs import bytes_of
 from tiny_runs import tiny, tiny_recipe
 
+from alignzoo.core.artifacts import read_verified
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import UserError
 from alignzoo.recipe.load import load_recipe
@@ -214,3 +216,29 @@ def test_a_checkpoint_that_can_not_be_continued_is_an_error(tmp_path, given, wor
     with pytest.raises(UserError, match=words):
         run_resolved(load_recipe(path, ["train.max_steps=4"]), screen=Screen(quiet=True), resume_from=where)
     assert bytes_of(result.folder) == before
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_while_it_drops_its_optimizer_states_drops_them_when_it_is_repeated(tmp_path, monkeypatch):
+    """Before, it was finished by then, and the states stayed."""
+
+    class Killed(BaseException):
+        pass
+
+    def killed(path, names):
+        left = path / ".about.json.elsewhere.1-00000000.tmp"
+        left.write_text("half")
+        os.utime(left, (0, 0))
+        raise Killed
+
+    options = ("train.max_steps=5", "train.keep_checkpoints=9")
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "drop_files", killed)
+        with pytest.raises(Killed):
+            tiny(tmp_path, *options)
+    folder = tiny(tmp_path, *options).folder
+    steps = checkpoint.by_step(folder / "checkpoints")
+    assert [path.name for path in steps] == ["step-000002", "step-000004", "step-000005"]
+    for path in steps:
+        assert read_verified(path) is not None
+        assert not [one.name for one in path.iterdir() if "optimizer" in one.name or one.name.startswith(".about")]

@@ -16,10 +16,11 @@ from safetensors.numpy import load_file, save_file
 
 import alignzoo
 from alignzoo.cli.app import alignzoo as cli
-from alignzoo.core.artifacts import ABOUT, write_manifest
+from alignzoo.core.artifacts import write_manifest
 from alignzoo.core.door import BadFile, UnreadableFile
 from alignzoo.core.errors import RunFailed
 from alignzoo.core.files import temporary_path
+from alignzoo.core.paths import ABOUT
 from alignzoo.data.token_store import read_folder
 from alignzoo.reference import cache as cache_module
 from alignzoo.reference.cache import ReferenceCache, read_shard

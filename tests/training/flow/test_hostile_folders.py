@@ -14,10 +14,10 @@ from other_user import as_another_user, shared_folder
 
 import alignzoo
 from alignzoo.cli.app import alignzoo as cli
-from alignzoo.core.artifacts import ABOUT
 from alignzoo.core.digests import digest
 from alignzoo.core.door import BadFile
 from alignzoo.core.errors import NotWritten, UserError
+from alignzoo.core.paths import ABOUT
 from alignzoo.training import checkpoint
 from alignzoo.training.run_folder import RunFolder
 

@@ -1,0 +1,130 @@
+"""Frontiers of reward against KL: tables in words, and the picture of figure 2 of the DPO paper."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from alignzoo.compare.frontier import Reading
+from alignzoo.compare.frontier_runs import FrontierTable, Row
+from alignzoo.report.comparison.look import look, plain_words
+from alignzoo.report.comparison.numbers import NOISE, number
+from alignzoo.report.svg import INK, hover, new_figure, style_axes
+
+NOT_REACHED = "not reached"
+DECIMALS = 3
+TITLE = "Reward against KL along training"
+
+
+def heads(table: FrontierTable) -> list[str]:
+    """Return `KL 1`, `KL 2`, ..."""
+    return [f"KL {one:g}" for one in table.kl]
+
+
+def words(reading: Reading, signed: bool = False) -> tuple[str, str]:
+    """Return (`0.612`, `[0.580, 0.640]`), or (`not reached`, "").
+
+    A difference whose interval contains 0 is marked as in the other tables.
+    """
+    if reading.value is None:
+        return NOT_REACHED, ""
+    value = number(reading.value, DECIMALS, signed)
+    if reading.low is None or reading.high is None:
+        return value, f"reached in {reading.reached:.0%} of the bootstrap's draws, no interval"
+    noise = f"{NOISE} " if signed and reading.low <= 0 <= reading.high else ""
+    return noise + value, f"[{number(reading.low, DECIMALS, signed)}, {number(reading.high, DECIMALS, signed)}]"
+
+
+def sentences(table: FrontierTable) -> Iterator[str]:
+    """Yield what the frontiers are, what follows from them, and what does not."""
+    over = "prompts alone, as there is one seed" if len(table.seeds) == 1 else f"prompts and {len(table.seeds)} seeds"
+    yield (
+        f"The score of {table.reward} against the KL divergence to the start, summed over a reply's tokens, on "
+        f"{table.prompts:,} held-out prompts at temperature 1, at every checkpoint of every setting. A frontier is the "
+        "upper concave hull of a row's points, the start included. Its corners are chosen on one half of the prompts "
+        "and read on the other, and both readings are averaged. A KL beyond the last corner is not reached."
+    )
+    yield f"Intervals are 95% percentiles of a bootstrap over {over}; every draw chooses the corners again."
+    yield _budgets(table)
+    yield from (_verdict(table, row) for row in table.rows if row.differences)
+    for row in table.rows:
+        if row.rising:
+            yield (
+                f"{row.label} is not converged: the reward still rises over the last two checkpoints of "
+                f"{', '.join(row.rising)}. No dominance is claimed from it."
+            )
+    yield from (f"{label} has no frontier: {why}." for label, why in table.left_out.items())
+
+
+def _budgets(table: FrontierTable) -> str:
+    each = {row.label: f"{row.settings} settings with {row.checkpoints} checkpoints each" for row in table.rows}
+    if table.equal_budgets:
+        return f"Every row has the same budget: {next(iter(each.values()))}."
+    return f"Budgets differ: {'; '.join(f'{label} has {budget}' for label, budget in each.items())}."
+
+
+def _verdict(table: FrontierTable, row: Row) -> str:
+    tested = [one for one in row.differences if one.low is not None and one.high is not None]
+    if not tested:
+        return f"{row.label} and {table.baseline} reach no KL of the table together, so they are not compared."
+    above = [f"{one.kl:g}" for one in tested if one.low is not None and one.low > 0]
+    below = [f"{one.kl:g}" for one in tested if one.high is not None and one.high < 0]
+    at = ", ".join(f"{one.kl:g}" for one in tested)
+    if row.dominance:
+        return f"{row.label} is above {table.baseline} at every KL that both reach ({at}), with 95% confidence."
+    if len(below) == len(tested):
+        return f"{row.label} is below {table.baseline} at every KL that both reach ({at}), with 95% confidence."
+    parts = [
+        f"{row.label} is {side} {table.baseline} at a KL of {', '.join(where)}"
+        for side, where in (("above", above), ("below", below)) if where
+    ]  # fmt: skip
+    apart = len(above) + len(below)
+    if apart < len(tested):
+        parts.append(
+            f"{'elsewhere' if apart else f'At a KL of {at}'} {row.label} and {table.baseline} can't be told apart"
+        )
+    return "; ".join(parts) + "."
+
+
+def picture(table: FrontierTable, labels: Sequence[str]) -> Figure:
+    """Draw every run's course, the frontiers as they are read, and their intervals.
+
+    Args:
+        table: The frontiers.
+        labels: All rows of the comparison, in their order, which gives each its color.
+    """
+    figure = new_figure(6.8, 4.4)
+    axes = style_axes(figure.add_subplot())
+    for row in table.rows:
+        own = look(labels.index(row.label))
+        for curve in table.curves:
+            if curve.label == row.label:
+                _course(axes, curve, own)
+        axes.plot(*zip(*row.line, strict=True), color=own["color"], linewidth=2, label=plain_words(row.label), zorder=3)
+        for reading in row.readings:
+            if reading.value is not None:
+                _bar(axes, row, reading, own["color"])
+    axes.set_xlabel("KL to the start (nats per reply)", color=INK)
+    axes.set_ylabel(plain_words(f"score of {table.reward}"), color=INK)
+    figure.legend(loc="outside right upper", frameon=False, labelcolor=INK, fontsize=8)
+    return figure
+
+
+def _course(axes: Any, curve: Any, own: dict[str, Any]) -> None:
+    kl, reward = curve.kl.mean(1), curve.reward.mean(1)
+    axes.plot(kl, reward, color=own["color"], alpha=0.25, linewidth=0.8)
+    axes.scatter(kl, reward, s=9, alpha=0.4, linewidths=0, **own)
+    for step, x, y in zip(curve.steps, kl, reward, strict=True):
+        text = f"{curve.label}, {curve.setting}, seed {curve.seed}, step {step:,}: KL {x:.3g}, reward {y:.3f}"
+        axes.scatter(x, y, s=60, alpha=0, linewidths=0, zorder=4, gid=hover(text))
+
+
+def _bar(axes: Any, row: Row, reading: Reading, color: str) -> None:
+    value, around = words(reading)
+    if reading.low is not None and reading.high is not None:
+        axes.plot([reading.kl, reading.kl], [reading.low, reading.high], color=color, linewidth=1.4, zorder=3)
+    axes.scatter(reading.kl, reading.value, s=26, color=color, linewidths=0, zorder=4)
+    text = f"{row.label} at a KL of {reading.kl:g}: {value} {around}".rstrip()
+    axes.scatter(reading.kl, reading.value, s=150, alpha=0, linewidths=0, zorder=5, gid=hover(text))

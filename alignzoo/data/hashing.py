@@ -1,4 +1,4 @@
-"""Numbers between 0 and 1 that depend on a text alone, for choices that no order of rows changes."""
+"""Numbers that depend on a text alone, for choices that no order of rows changes."""
 
 from __future__ import annotations
 

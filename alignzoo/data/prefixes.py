@@ -1,4 +1,4 @@
-"""Prompts that are the first tokens of a text, for completions to be drawn (`data.prefix_tokens`).
+"""Prompts that are the first tokens of a text (`data.prefix_tokens`).
 
 The number of tokens depends on the row's id and on a seed, so that it is the same in every recipe that reads the data.
 The group of a row stays that of the whole text: splits and ranges keep a text and its prefix together.

@@ -33,7 +33,7 @@ Found = tuple[tuple[str, ...], str, str]
 
 
 def complete_draw(plain: dict[str, Any], problems: Problems) -> None:
-    """Fill in what a recipe with `draw` has no use for, and add a problem for each such key that is written."""
+    """Fill in the sections of training, and add a problem for each key of one that is written."""
     from alignzoo.recipe.schema import Recipe
 
     for key in [key for key in plain if key in Recipe.model_fields and key not in SECTIONS]:

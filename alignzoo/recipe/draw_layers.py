@@ -43,7 +43,7 @@ def of_draw(overlay: Node) -> Node:
 
 
 def without_first_data(overlay: Node) -> Node:
-    """Return an overlay without the keys of `data` that describe the rows which completions were drawn for."""
+    """Return an overlay without the keys of `data` that describe the first data."""
     result = deepcopy(overlay)
     if "from" not in _keys(result, "data"):
         _keep(result, "data", [key for key in _keys(result, "data") if key in READING])

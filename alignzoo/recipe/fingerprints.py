@@ -89,7 +89,10 @@ def _values(resolved: Resolved) -> dict[str, Any]:
 
 
 def _plugins(resolved: Resolved) -> list[str]:
-    """Return the digests of the code of plugins: a new version of alignzoo keeps the fingerprints of finished runs."""
+    """Return the digests of the code of plugins.
+
+    A new version of alignzoo keeps the fingerprints of finished runs.
+    """
     origins = [resolved.registry.origin(type(part)) for part in resolved.components]
     return [origin.code for origin in origins if origin.package != "alignzoo"]
 

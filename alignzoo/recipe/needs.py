@@ -47,7 +47,7 @@ def runs_named(recipe: Recipe) -> dict[str, str]:
 
 
 def sources_of(recipe: Recipe) -> dict[str, DataSource]:
-    """Return dotted key -> data source, for the data, the evaluation sets and the sources of mixtures."""
+    """Return dotted key -> data source: the data, the evaluation sets, and parts of mixtures."""
     found = {"data": recipe.data} | {f"eval.data.{name}": source for name, source in recipe.eval.data.items()}
     return found | {
         f"{at}.of.{i}": part for at, source in found.items() for i, part in enumerate(getattr(source, "of", ()))
@@ -113,7 +113,10 @@ def _remove_own(node: Node) -> None:
 
 
 def _is_of_one_run(path: Sequence[str]) -> bool:
-    """Return True for an override of a key `OF_ONE_RUN`, or of a field of one, such as `data.prefix_tokens.most`."""
+    """Return True for an override of a key `OF_ONE_RUN`.
+
+    An override of a field of one counts, such as `data.prefix_tokens.most`.
+    """
     inner = path[3:] if path[1:2] == ["of"] else path[1:]
     return path[0] == "data" and bool(inner) and inner[0] in OF_ONE_RUN
 

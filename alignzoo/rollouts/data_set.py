@@ -73,7 +73,7 @@ def _or_none(values: NDArray[np.float64]) -> list[float | None]:
 
 
 def data_set_figures(config: DrawConfig, made: Attempt, judged: Judged) -> dict[str, Any]:
-    """Return the figures of one side: those of a rollout, and counts of prompts, draws, pairs and ties.
+    """Return the figures of one side: those of a rollout, and counts of pairs and ties.
 
     Args:
         config: The section `draw`.

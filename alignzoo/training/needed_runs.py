@@ -63,7 +63,7 @@ def critic_weights(resolved: Resolved, screen: Screen) -> Path | None:
 
 
 def undrawn_data(resolved: Resolved) -> list[str]:
-    """Return the names of recipes that draw this recipe's rows, and whose runs are not finished."""
+    """Return the names of recipes that draw this one's rows and have not finished."""
     found = [
         need.recipe.name for key, need in resolved.needs.items()
         if need.recipe.draw is not None and key in runs_named(resolved.recipe) and folder_of(need).summary() is None

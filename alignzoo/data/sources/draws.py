@@ -18,7 +18,7 @@ from alignzoo.interfaces.rows import TIE, Completion, Row, Skipped, Text
 
 
 class Draws(DataSource):
-    """Completions that another recipe draws and scores: as pairs, lists, labels, or the best of N.
+    """Completions that another recipe draws and scores: pairs, lists, labels, or the best.
 
     The objective decides: pairs by `pairs`, ranked lists, completions with a label by `labels`, or the best completion
     for SFT. Completions keep the token ids that were drawn where the tokenizer is that of the model that drew them.
@@ -48,7 +48,10 @@ class Draws(DataSource):
         self._folder, self._about = folder, None
 
     def splits(self) -> tuple[Split, ...]:
-        """Return both splits if there were held-out prompts; the training split alone before the run is made."""
+        """Return both splits if there were held-out prompts.
+
+        Before the run is made it is the training split alone.
+        """
         folder = self._folder() / FOLDER if self._folder is not None else None
         return ("train", "test") if folder is not None and (folder / FILES["test"]).is_file() else ("train",)
 
@@ -102,7 +105,10 @@ class Draws(DataSource):
         return self._as_row(drawn, order, labels)
 
     def _labels(self, scores: Sequence[float]) -> list[float] | None:
-        """Return a label for each score, as `rollout.labels` gives them; None where no draw is better than another."""
+        """Return a label for each score, as `rollout.labels` gives them.
+
+        None where no draw is better than another.
+        """
         if self.labels == "mean":
             if not scores or scores[0] == scores[-1]:
                 return None

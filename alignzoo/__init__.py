@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from alignzoo.api.batches import Batches, batches
     from alignzoo.api.comparisons import ComparisonResult, compare
+    from alignzoo.api.judges import judge
     from alignzoo.api.rows import generate, score
     from alignzoo.api.runs import run
     from alignzoo.core.digests import content_digest
     from alignzoo.core.errors import RunFailed, UserError
+    from alignzoo.core.workers import WorkerLost
     from alignzoo.data.sources.base import FileSource
     from alignzoo.interfaces import actor_critic, policy_gradient, ties
     from alignzoo.interfaces.component import NoEffect
     from alignzoo.interfaces.data_source import DataSource
+    from alignzoo.interfaces.executor import Executor
     from alignzoo.interfaces.format import Format
     from alignzoo.interfaces.group import Group
     from alignzoo.interfaces.hookspecs import hookimpl
@@ -43,6 +46,7 @@ _HOME = {
     "ComparisonResult": "alignzoo.api.comparisons",
     "Completion": "alignzoo.interfaces.rows",
     "DataSource": "alignzoo.interfaces.data_source",
+    "Executor": "alignzoo.interfaces.executor",
     "Field": "alignzoo.interfaces.objective",
     "FileSource": "alignzoo.data.sources.base",
     "Format": "alignzoo.interfaces.format",
@@ -64,6 +68,7 @@ _HOME = {
     "Tokens": "alignzoo.interfaces.tokens",
     "Unpaired": "alignzoo.interfaces.loss_inputs",
     "UserError": "alignzoo.core.errors",
+    "WorkerLost": "alignzoo.core.workers",
     "actor_critic": "alignzoo.interfaces.actor_critic",
     "batches": "alignzoo.api.batches",
     "compare": "alignzoo.compare",
@@ -71,6 +76,7 @@ _HOME = {
     "generate": "alignzoo.api.rows",
     "get_objective": "alignzoo.registry.lookup",
     "hookimpl": "alignzoo.interfaces.hookspecs",
+    "judge": "alignzoo.api.judges",
     "load_recipe": "alignzoo.recipe.load",
     "policy_gradient": "alignzoo.interfaces.policy_gradient",
     "run": "alignzoo.api.runs",
@@ -83,6 +89,7 @@ __all__ = [
     "ComparisonResult",
     "Completion",
     "DataSource",
+    "Executor",
     "Field",
     "FileSource",
     "Format",
@@ -104,6 +111,7 @@ __all__ = [
     "Tokens",
     "Unpaired",
     "UserError",
+    "WorkerLost",
     "__version__",
     "actor_critic",
     "batches",
@@ -112,6 +120,7 @@ __all__ = [
     "generate",
     "get_objective",
     "hookimpl",
+    "judge",
     "load_recipe",
     "policy_gradient",
     "run",

@@ -28,7 +28,7 @@ import alignzoo as alignzoo_package
 from alignzoo.cli import COMMANDS, alignzoo
 from alignzoo.cli.describe import HAVE, have, lines_of, needs, paper, usage
 from alignzoo.cli.parameters import parameters
-from alignzoo.compare.spec import Comparison, Sampling
+from alignzoo.compare.spec import Comparison, FrontierConfig, Sampling
 from alignzoo.interfaces.data_source import DataSource
 from alignzoo.interfaces.model_source import Lora, ModelSource
 from alignzoo.recipe.critic import CriticConfig
@@ -222,6 +222,9 @@ def keys() -> Iterator[str]:
             yield from table(f"{kind.capitalize()} {cls.name}", prefix, cls)
     yield from table("Comparison", "", Comparison)
     yield from table("Comparison: samples", "samples.", Sampling)
+    yield from table("Comparison: frontier", "frontier.", FrontierConfig)
+    for cls in all_of("executor"):
+        yield from table(f"Executor {cls.name}", "executor.", cls)
 
 
 def peers() -> Iterator[str]:

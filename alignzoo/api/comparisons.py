@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from alignzoo.api.inputs import recipe_file
 from alignzoo.api.progress import screen_of
 from alignzoo.api.resolve import Given, in_memory_overrides, resolve
+from alignzoo.compare.checks import check_plan
 from alignzoo.compare.exclusive import exclusive
-from alignzoo.compare.plan import check_names, make_plan
+from alignzoo.compare.plan import make_plan
+from alignzoo.compare.pool import executor_of
 from alignzoo.compare.runner import compare_plan, comparison_folder
 from alignzoo.compare.spec import is_comparison, make_judges, read_comparison, validate_comparison
 from alignzoo.core.door import read_json
@@ -67,6 +69,7 @@ def compare(
     overlays: Sequence[str | Path] = (),
     overrides: Mapping[str, Any] | Sequence[str] = (),
     quiet: bool | None = None,
+    jobs: int | None = None,
     **settings: Any,
 ) -> ComparisonResult:
     """Train every recipe at every grid point and seed, and write a folder with the table.
@@ -81,8 +84,11 @@ def compare(
         overlays: Recipe files merged over each recipe.
         overrides: Values of every recipe.
         quiet: Print no progress. By default it is shown in a notebook and on a terminal.
+        jobs: Runs at a time. More than one are worked on in processes of their own, which know no class that is
+            defined in this one.
         **settings: The other keys of a comparison file: `name`, `seeds`, `search_seeds`, `grid`, `rows`, `baseline`,
-            `select`, `judges`, `samples`, `best_of`, `best_of_judge`, `best_of_rows`, `allow_different_data`.
+            `select`, `judges`, `samples`, `best_of`, `best_of_judge`, `best_of_rows`, `allow_different_data`,
+            `executor`.
 
     Raises:
         UserError: A recipe or a setting has a mistake. All are read before the first run.
@@ -113,7 +119,7 @@ def compare(
     for key in ("grid", "rows"):
         if isinstance(settings.get(key), Mapping):
             settings[key] = {name: _values(values) for name, values in settings[key].items()}
-    plain = {**base, **settings, "samples": samples}
+    plain = {**base, **settings, "samples": samples} | ({} if jobs is None else {"jobs": jobs})
     comparison = validate_comparison(
         plain, Node({**node.value, **from_value(plain, Origin(PYTHON)).value}, node.origin)
     )
@@ -121,10 +127,11 @@ def compare(
     for judge in judges:
         judge.ready()
     plan = make_plan(comparison, list(classes))
-    check_names(plan)
+    check_plan(plan)
+    executor = executor_of(plan, node)
     screen = screen_of(quiet)
     with exclusive(comparison_folder(plan), screen):
-        folder = compare_plan(plan, judges, screen, "alignzoo.compare(...)")
+        folder = compare_plan(plan, judges, screen, "alignzoo.compare(...)", executor)
         draw_finished(folder)
     return ComparisonResult(folder)
 

@@ -35,6 +35,7 @@ COMMANDS = {
     "data": "Look at a recipe's data: `inspect RECIPE`.",
     "score": "Write every row's log-probs under policy and reference.",
     "eval": "Evaluate a finished run: data, metrics, judges, replies.",
+    "judge": "Measure judges and runs on labeled preferences.",
     "chat": "Talk with a run in the terminal.",
     "generate": "Write a run's replies to the prompts of a file.",
     "export": "Write a run's policy as a Hugging Face folder: adapter or full weights.",

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 @click.option(
     "--allow-different-data", is_flag=True, default=None, help="Allow rows on different data or from different starts."
 )
+@click.option("--jobs", type=int, help="Runs at a time, each in a process with its share of the cores, or a GPU (1).")
+@click.option("--executor", help="Where they run: local, or a plugin's; a name, or {name: ..., fields}.")
 @click.option("--dry-run", is_flag=True, help="Check everything, print the plan, run nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print table.json on stdout.")
 def command(recipes: tuple[str, ...], dry_run: bool, as_json: bool, **options: Any) -> None:
@@ -47,7 +49,9 @@ def command(recipes: tuple[str, ...], dry_run: bool, as_json: bool, **options: A
     All runs are measured alike. Shared work is done once: the starting run, the tokens, the reference pass. The same
     command continues a stopped comparison, and finished runs are not repeated. A failed run is marked in its row.
     """
-    from alignzoo.compare.plan import check_names, make_plan
+    from alignzoo.compare.checks import check_plan
+    from alignzoo.compare.plan import make_plan
+    from alignzoo.compare.pool import DEFAULT, executor_of
     from alignzoo.compare.spec import make_judges
     from alignzoo.core.console import Screen
 
@@ -56,9 +60,10 @@ def command(recipes: tuple[str, ...], dry_run: bool, as_json: bool, **options: A
     for judge in judges:
         judge.ready()
     plan = make_plan(comparison)
-    check_names(plan)
+    check_plan(plan)
+    executor = executor_of(plan, node)
     screen = Screen()
-    _announce(plan, screen)
+    _announce(plan, screen, here=executor is None or executor.name == DEFAULT)
     if dry_run:
         return
     from alignzoo.compare.exclusive import exclusive
@@ -66,7 +71,7 @@ def command(recipes: tuple[str, ...], dry_run: bool, as_json: bool, **options: A
     from alignzoo.report.comparison.write import draw_finished
 
     with exclusive(comparison_folder(plan), screen):
-        folder = compare_plan(plan, judges, screen, _command())
+        folder = compare_plan(plan, judges, screen, _command(), executor)
         table = draw_finished(folder)
     if as_json:
         from alignzoo.core.door import read_text
@@ -97,8 +102,9 @@ def _comparison(recipes: tuple[str, ...], options: dict[str, Any]) -> tuple[Comp
     for key in ("temperature", "best_of"):
         if key in chosen:
             chosen[key] = [value_of(part.strip()) for part in chosen[key].split(",")]
-    if "best_of_judge" in chosen:
-        chosen["best_of_judge"] = value_of(chosen["best_of_judge"])
+    for key in ("best_of_judge", "executor"):
+        if key in chosen:
+            chosen[key] = value_of(chosen[key])
     samples = {key: chosen.pop(key) for key in ("prompts", "tokens", "temperature") if key in chosen}
     node = Node({}, Origin(COMMAND_LINE))
     base: dict[str, Any] = {"recipes": recipes}
@@ -118,8 +124,8 @@ def _values(word: str, option: str) -> tuple[str, list[Any]]:
     return key, [value_of(part.strip()) for part in values.split(",")]
 
 
-def _announce(plan: Plan, screen: Screen) -> None:
-    """Print the number of runs, the shared work and the expected time."""
+def _announce(plan: Plan, screen: Screen, here: bool) -> None:
+    """Print the number of runs and the shared work, and the time of runs `here`."""
     from alignzoo.compare.estimate import seconds_left
     from alignzoo.compare.runner import comparison_folder
     from alignzoo.training.needed_runs import folder_of
@@ -138,14 +144,15 @@ def _announce(plan: Plan, screen: Screen) -> None:
     if words := _replies(plan):
         screen.info(words)
     if done < len(every):
-        found = seconds_left(plan)
+        found = seconds_left(plan) if here else None
+        one_by_one = ", one run after another" if plan.comparison.jobs > 1 else ""
         screen.info("time: estimated after the first run" if found is None
-                   else f"about {_minutes(found[0])} ({found[1]})")  # fmt: skip
+                   else f"about {_minutes(found[0])} ({found[1]}){one_by_one}")  # fmt: skip
     screen.info(f"folder: {comparison_folder(plan)}")
 
 
 def _replies(plan: Plan) -> str:
-    """Return how many replies each run draws over temperatures and for best-of-N; "" for one to each prompt."""
+    """Return how many replies each run draws; "" for one to each prompt."""
     samples, best_of = plan.comparison.samples, plan.best_of
     parts = []
     if len(samples.temperature) > 1:

@@ -20,8 +20,11 @@ NODES = {
     "metric": "eval: {metrics: [NODE]}",
     "judge": "eval: {judges: [NODE]}",
     "reporter": "reporters: [NODE]",
+    "executor": "executor: NODE",
 }
-"""Kind -> where a recipe names one."""
+"""Kind -> where a recipe, or a comparison, names one."""
+OF_COMPARISONS = ("executor",)
+"""Kinds that comparisons name, and no recipe."""
 PLUGINS = "plugin"
 LINES = ("family", "source", "equation", "needs", "constant", "package")
 
@@ -32,8 +35,8 @@ LINES = ("family", "source", "equation", "needs", "constant", "package")
 def command(words: tuple[str, ...], as_json: bool) -> None:
     """List what a recipe can name: everything, one KIND, or all about one NAME or one KEY.
 
-    Kinds: objectives, modifiers, data sources, formats, model sources, metrics, judges, reporters. Objectives come by
-    the data that you have, and by family.
+    Kinds: objectives, modifiers, data sources, formats, model sources, metrics, judges, reporters, executors (of
+    comparisons). Objectives come by the data that you have, and by family.
 
     A KEY such as train.optimizer is explained: type, bounds, default and description.
 
@@ -150,7 +153,7 @@ def _show(entry: dict[str, Any]) -> None:
     required = [field["name"] for field in entry["parameters"] if field["required"]]
     written = values if kind in LOSSES else {key: values[key] for key in required}
     node = f"{{name: {name}{''.join(f', {key}: {value}' for key, value in written.items())}}}"
-    click.echo(f"\nin a recipe\n  {NODES[kind].replace('NODE', node)}")
+    click.echo(f"\nin a {'comparison' if kind in OF_COMPARISONS else 'recipe'}\n  {NODES[kind].replace('NODE', node)}")
 
 
 def _without_name(text: str, name: str) -> str:

@@ -44,7 +44,7 @@ class AxisFigure:
         return list(dict.fromkeys(label for label, _ in self.cells))
 
     def bound(self, place: float) -> float | None:
-        """Return the upper bound of the KL of best-of-N from the row's own policy, in nats; None of a temperature."""
+        """Return the upper bound of best-of-N's KL from the row's policy, or None, in nats."""
         return kl_bound(int(place)) if self.axis == BEST_OF else None
 
 
@@ -81,7 +81,7 @@ def axis_figures(rows: Sequence[ComparedRow], columns: Sequence[Column], base: s
 
 
 def temperatures_of(run: RunRecord) -> list[float]:
-    """Return the temperatures at which a run's single replies are measured, that of the table first."""
+    """Return the temperatures of a run's single replies, that of the table first."""
     own = run.figures.temperature
     more = [one.temperature for one in run.drawn if one.draws == 1]
     return [*([] if own is None else [float(own)]), *more]
@@ -108,7 +108,7 @@ def _by_seed(row: ComparedRow, column: Column, axis: str, place: float) -> Numbe
 
 
 def best_of_series(run: RunRecord, drawn: Drawn, column: Column, count: int) -> Series | None:
-    """Return the best-of-N figures of a run's test prompts, one number a prompt; None where there are none.
+    """Return the best-of-N figures of a run's test prompts, one number a prompt, or None.
 
     The reward of the judge that picks is the score itself. It has no win rates: what was optimized does not judge.
     """

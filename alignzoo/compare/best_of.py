@@ -14,15 +14,15 @@ import numpy as np
 from alignzoo.compare.results import RepliesFolder, VerdictsManifest
 from alignzoo.compare.spec import Comparison
 from alignzoo.compare.verdicts import judge_replies
-from alignzoo.core.artifacts import ABOUT
+from alignzoo.compare.written import Written
 from alignzoo.core.console import Screen
 from alignzoo.core.digests import digest
 from alignzoo.core.door import read_checked
 from alignzoo.core.errors import UserError, nearest
+from alignzoo.core.paths import ABOUT
 from alignzoo.evaluation.best_of_draws import first_best, score_table
 from alignzoo.interfaces.component import Component
 from alignzoo.interfaces.judge import Judge
-from alignzoo.recipe.load import load_recipe
 from alignzoo.recipe.resolved import Resolved
 from alignzoo.training.needed_runs import open_judges
 from alignzoo.training.run import run_resolved
@@ -41,6 +41,8 @@ class BestOf:
     """A recipe of the comparison with the judge under `eval.judges`, and the run that the judge needs, if any."""
     labels: tuple[str, ...] | None
     """Rows that are measured; None for all."""
+    written: Written
+    """What `resolved` was loaded from."""
 
     @classmethod
     def of(cls, comparison: Comparison, labels: Sequence[str], classes: Sequence[type[Component]]) -> BestOf | None:
@@ -60,16 +62,17 @@ class BestOf:
             if label not in labels:
                 raise UserError(f"no row is called '{label}'", where="best_of_rows", nearest=nearest(label, labels),
                                 expected=f"one of {', '.join(labels)}")  # fmt: skip
-        words = [*comparison.overrides, f"eval.judges={dumps([comparison.best_of_judge])}"]
+        words = (*comparison.overrides, f"eval.judges={dumps([comparison.best_of_judge])}")
+        written = Written(comparison.recipes[0], words, comparison.overlays)
         try:
-            resolved = load_recipe(comparison.recipes[0], words, comparison.overlays, classes)
+            resolved = written.resolve(classes)
         except UserError as error:
             moved = [
                 replace(one, what=one.what.replace(f"{AT}.", "").replace(f"{AT}: ", ""), where="best_of_judge")
                 if AT in one.what else one for one in error.problems
             ]  # fmt: skip
             raise type(error)(moved) from None
-        found = cls(comparison.best_of, resolved, comparison.best_of_rows)
+        found = cls(comparison.best_of, resolved, comparison.best_of_rows, written)
         if found.judge.only_compares:
             raise UserError(
                 f"the judge {found.judge.name} gives no scores to pick the best draw by", where="best_of_judge",
@@ -98,7 +101,7 @@ class BestOf:
         return self if self.labels is None or label in self.labels else None
 
     def scores(self, resolved: Resolved, run: Path, replies: RepliesFolder, screen: Screen) -> Path:
-        """Return the folder with the judge's scores of a run's draws, or its problem; it is asked if there is none.
+        """Return the folder with the judge's scores of a run's draws, or with its problem.
 
         Args:
             resolved: Recipe of the run that has drawn.
@@ -114,7 +117,7 @@ class BestOf:
         return judge_replies(self.judge, resolved, run, replies, None, screen, scores_by=made_by)
 
     def picked(self, scores: Path, replies: RepliesFolder) -> list[int]:
-        """Return the places of the draws that are the best of the first N, for some N; none without scores."""
+        """Return the places of the draws that are the best of the first N for some N."""
         about = _about(scores)
         if about["problem"] or not replies.samples:
             return []

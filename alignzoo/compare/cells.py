@@ -1,4 +1,4 @@
-"""The figures of one column: estimates, paired differences from the baseline, and the best row."""
+"""The figures of one column: estimates, paired differences, and the best row."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ def prompts_of(record: RunRecord) -> dict[str, str]:
 
 
 def reply_series(record: RunRecord, replies: RepliesFolder, column: Column, test: bool) -> Series:
-    """Return the numbers of a column of replies or judges, of single replies to the record's prompts."""
+    """Return the numbers of a column of replies or judges, of single replies."""
     temperature = (replies.about.get("sampling") or {}).get("temperature", 1.0)
     if column.key in AT_ONE and temperature != 1:
         return Series((), _array([]))

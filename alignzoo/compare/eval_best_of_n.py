@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from alignzoo.compare.columns import Column
+from alignzoo.compare.completion_scores import score_completions
 from alignzoo.compare.eval_run import Evaluation, as_figure, describe, figure_of, open_evaluation
 from alignzoo.compare.scales import SHARE
 from alignzoo.compare.statistics import Interval
@@ -24,11 +25,8 @@ from alignzoo.data.tokenize import tokenize
 from alignzoo.data.trees import Trees
 from alignzoo.evaluation.aggregate import Z
 from alignzoo.evaluation.best_of_n import TIES, Rated, ties_parts, ties_score
-from alignzoo.evaluation.evaluate import score_all
-from alignzoo.evaluation.row_metrics import implicit_rewards
 from alignzoo.interfaces.data_source import DataSource
 from alignzoo.interfaces.rows import Completion, Row
-from alignzoo.interfaces.ties import tie_groups, tie_means
 from alignzoo.training.open_finished import FinishedPolicy
 
 ALL, OVERALL = "all", "overall"
@@ -59,7 +57,7 @@ def evaluate_best_of_n(folder: Path, asked: Evaluation, screen: Screen) -> dict[
         with of_set(name):
             rows, trees = _read(policy, source)
         rated = _rated(policy, rows, trees)
-        report["sets"][name] = {"rows": len(rows), "best_of_n": _by_subset(rows, rated)}
+        report["sets"][name] = {"rows": len(rows), "best_of_n": by_subset(rows, rated)}
     return report
 
 
@@ -105,27 +103,27 @@ def as_chat(row: Row) -> Row:
 
 def _rated(policy: FinishedPolicy, rows: Sequence[Row], trees: Trees) -> list[Rated]:
     """Return the rewards of each row's completions."""
-    builder = policy.builder(trees)
-    batch = score_all(policy.scorer, builder, policy.budget, policy.screen, "evaluation")
-    batch.values = {name: value.double() for name, value in batch.values.items()}
-    term = policy.recipe.objective.terms[0][1]
-    with torch.no_grad():
-        scored = builder.scored(batch, term, np.arange(int(batch.first[-1])))
-        rewards, tolerances = implicit_rewards(term, scored)
-    found, counts = [], [len(row.completions) for row in rows]
-    for row, own, tolerance in zip(rows, rewards.split(counts), tolerances.split(counts), strict=True):
-        scores = np.array(_scores(row))
-        snapped = tie_means(own, tie_groups(own, tolerance))
-        snapped = snapped.nan_to_num(nan=-math.inf)  # without a reward it is never best
-        found.append(Rated(str(row.extra.get("id", row.id)), snapped.numpy(), scores == scores.max()))
-    return found
+    found = score_completions(policy, [len(row.completions) for row in rows], trees).rewards
+    return [as_rated(row, rewards) for row, rewards in zip(rows, found, strict=True)]
 
 
-def _by_subset(rows: Sequence[Row], rated: Sequence[Rated]) -> Figures:
+def as_rated(row: Row, rewards: NDArray[np.float64]) -> Rated:
+    """Return a row's rewards with its labels: the highest score is of correct ones."""
+    scores = np.array(_scores(row))
+    known = np.where(np.isnan(rewards), -math.inf, rewards)  # without a reward it is never best
+    return Rated(str(row.extra.get("id", row.id)), known, scores == scores.max())
+
+
+def subset_of(row: Row) -> str:
+    """Return the subset that a row names, or `all`."""
+    return str(row.extra.get("subset", ALL))
+
+
+def by_subset(rows: Sequence[Row], rated: Sequence[Rated]) -> Figures:
     """Return the figure of each subset, and their mean."""
     subsets: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
-        subsets.setdefault(str(row.extra.get("subset", ALL)), []).append(i)
+        subsets.setdefault(subset_of(row), []).append(i)
     figures: Figures = {}
     for name, own in sorted(subsets.items()):
         some = [rated[i] for i in own]

@@ -19,19 +19,20 @@ from alignzoo.recipe.parse import COMMAND_LINE, Node, parse
 RECIPES = (".yaml", ".yml")
 
 
-def read_sets(given: Sequence[str]) -> dict[str, dict[str, Any]]:
+def read_sets(given: Sequence[str], whole: bool = False) -> dict[str, dict[str, Any]]:
     """Return the data source of each set that was named, as a recipe writes it.
 
     Args:
         given: Data files, folders and patterns; recipes, whose `data` and `eval.data` are taken; or data sources as
             a recipe writes them, such as `{name: hub, path: ORG/DATASET}`.
+        whole: Of a recipe, take `data` alone and with the fields that divide it into training and held-out rows.
 
     Raises:
         UserError: A recipe has no data, or two sets have one name.
     """
     sets: dict[str, dict[str, Any]] = {}
     for word in given:
-        for name, source in _sets_of(word).items():
+        for name, source in _sets_of(word, whole).items():
             if name in sets:
                 raise UserError(
                     f"two evaluation sets are called '{name}'", where="--data", expected="files of two names"
@@ -40,7 +41,7 @@ def read_sets(given: Sequence[str]) -> dict[str, dict[str, Any]]:
     return sets
 
 
-def _sets_of(word: str) -> dict[str, dict[str, Any]]:
+def _sets_of(word: str, whole: bool) -> dict[str, dict[str, Any]]:
     if word.lstrip().startswith("{"):
         node = parse(word, COMMAND_LINE)
         source = node.plain() if node is not None else {}
@@ -48,14 +49,14 @@ def _sets_of(word: str) -> dict[str, dict[str, Any]]:
     if not word.strip():
         raise UserError("no file is given", where="--data", expected="a data file, a recipe, or {name: ..., fields}")
     if word.endswith(RECIPES):
-        return _of_recipe(word)
+        return _of_recipe(word, whole)
     return {_name_of(word): {"name": "files", "path": str(Path(word).absolute())}}
 
 
-def _of_recipe(word: str) -> dict[str, dict[str, Any]]:
+def _of_recipe(word: str, whole: bool) -> dict[str, dict[str, Any]]:
     """Return the sets of a recipe or of a part of one: its data, and its evaluation sets.
 
-    Fields of the data that describe training rows are left out.
+    Fields of the data that describe training rows are left out, unless `whole` asks for the data with them.
     """
     node = read_with_bases(find_recipe(word))
     sets: dict[str, dict[str, Any]] = {}
@@ -63,8 +64,8 @@ def _of_recipe(word: str) -> dict[str, dict[str, Any]]:
         source = as_node(data.plain())
         if not isinstance(source, dict):
             raise UserError("`data` is no data source", where=str(data.origin), expected="{name: ..., fields}")
-        sets[_name_of(word)] = {key: value for key, value in source.items() if key not in OF_TRAINING}
-    section = node.value.get("eval")
+        sets[_name_of(word)] = {key: value for key, value in source.items() if whole or key not in OF_TRAINING}
+    section = None if whole else node.value.get("eval")
     further = section.value.get("data") if section is not None and isinstance(section.value, dict) else None
     if isinstance(further, Node) and isinstance(further.value, dict):
         sets |= {name: as_node(one.plain()) for name, one in further.value.items() if one.value is not None}

@@ -1,4 +1,4 @@
-"""Frontiers of reward against KL divergence, with intervals: how figure 2 of the DPO paper is read.
+"""Frontiers of reward against KL, with intervals, as figure 2 of the DPO paper has them.
 
 The paper does not say how (Rafailov et al. 2023, section 6.1). Here a method has several settings, and each of its
 runs is measured at several checkpoints, on the same prompts. A checkpoint is a point: its mean sequence KL and its
@@ -33,9 +33,9 @@ LEAST_REACHED = 0.95
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Reward and KL of a method's checkpoints, of each prompt: those of all its settings, and the start at a KL of 0.
+    """Reward and KL of each prompt at a method's checkpoints.
 
-    Seeds may have other numbers of checkpoints.
+    They are those of all its settings, and the start at a KL of 0. Seeds may have other numbers of checkpoints.
     """
 
     kl: Sequence[Numbers]
@@ -58,10 +58,10 @@ class Reading:
 
 
 def hull(kl: Numbers, reward: Numbers) -> list[int]:
-    """Return the corners of the upper concave hull of points, by rising KL: Andrew's monotone chain (1979).
+    """Return the corners of the upper concave hull of points, by rising KL.
 
     Points right of the best reward belong to it too: a method that spends more KL for less reward shows it. Of points
-    at the same KL the one with the highest reward counts.
+    at the same KL the one with the highest reward counts. Source: Andrew 1979, the monotone chain.
 
     Args:
         kl: Shape (P,).
@@ -93,7 +93,7 @@ def read(kl: Numbers, reward: Numbers, at: Numbers) -> Numbers:
 
 
 def frontier(kl: Numbers, reward: Numbers, first: NDArray[np.bool_], at: Numbers, weights: Numbers) -> Numbers:
-    """Return the frontier of one method and seed, chosen on one half of the prompts and read on the other.
+    """Return the frontier of one method and seed, chosen and read on different prompts.
 
     Args:
         kl: The method's points, shape (P, N).
@@ -118,7 +118,7 @@ def frontier(kl: Numbers, reward: Numbers, first: NDArray[np.bool_], at: Numbers
 
 
 class Frontiers:
-    """Frontiers of several methods at the same KLs, and their bootstrap, which draws alike for all methods."""
+    """Frontiers of several methods at the same KLs, with one bootstrap for all."""
 
     def __init__(
         self, methods: Mapping[str, Checkpoints], first: NDArray[np.bool_], at: Sequence[float], draws: int = DRAWS,
@@ -169,7 +169,7 @@ class Frontiers:
         return self._readings(self._values[name], np.array(self._draws[name]))
 
     def difference(self, name: str, other: str) -> list[Reading]:
-        """Return the frontier of `name` less that of `other`, paired by prompt and seed, at each KL."""
+        """Return the frontier of `name` less that of `other` at each KL, paired in every draw."""
         drawn = np.array(self._draws[name]) - np.array(self._draws[other])
         return self._readings(self._values[name] - self._values[other], drawn)
 
@@ -189,9 +189,9 @@ class Frontiers:
 
 
 def dominates(difference: Sequence[Reading]) -> bool | None:
-    """Return True where the difference is above 0, with 95% confidence, at every KL that both reach.
+    """Return True where the difference is above 0 at every KL that both reach.
 
-    It is None if both reach none with an interval. Each KL is tested at 95%, so that all of them together are (an
+    It is None if they reach none with an interval. Each KL is tested at 95%, so that all of them together are (an
     intersection of alternatives: Berger 1982, Technometrics 24).
     """
     known = [one for one in difference if one.low is not None]
@@ -199,7 +199,7 @@ def dominates(difference: Sequence[Reading]) -> bool | None:
 
 
 def still_rises(last: Numbers, before: Numbers) -> bool:
-    """Return True if a run's reward still rises over its last two checkpoints, beyond the noise of its prompts.
+    """Return True if a reward rises over the last two checkpoints, beyond the prompts' noise.
 
     Args:
         last: Rewards at the last checkpoint, shape (N,).

@@ -1,4 +1,4 @@
-"""The frontiers of a comparison's rows, from the replies that their runs recorded along training."""
+"""Frontiers of a comparison's rows, from the replies that runs recorded along training."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Curve:
 
     @property
     def still_rises(self) -> bool:
-        """True if the reward still rises over the last two checkpoints, beyond noise: the run has not converged."""
+        """True if the reward still rises over the last two checkpoints, beyond noise."""
         return len(self.reward) > 1 and still_rises(self.reward[-1], self.reward[-2])
 
 
@@ -59,9 +59,9 @@ class Row:
 
     @property
     def dominance(self) -> bool | None:
-        """True where it is above the baseline at every KL that both reach; None if that can't be claimed.
+        """True where it is above the baseline at every KL that both reach.
 
-        A row with settings that still rise claims nothing.
+        It is None if that can't be claimed: a row with settings that still rise claims nothing.
         """
         return None if self.rising or not self.differences else dominates(self.differences)
 

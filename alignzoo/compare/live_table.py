@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from rich.live import Live
 from rich.table import Table
@@ -21,9 +22,11 @@ class LiveTable:
     """A row for each configuration, a column for each seed, a run's state in each cell."""
 
     def __init__(
-        self, jobs: Sequence[Job], later: int, screen: Screen, missing: Callable[[Job], bool] = lambda job: True
-    ) -> None:
+        self, jobs: Sequence[Job], later: int, screen: Screen, missing: Callable[[Job], bool] = lambda job: True,
+        at_once: int = 1,
+    ) -> None:  # fmt: skip
         self._jobs, self._total, self._screen, self._missing = list(jobs), len(jobs) + later, screen, missing
+        self._at_once = at_once
         self._console = screen.console
         self._cells: dict[int, tuple[str, str]] = {}
         self._began: dict[int, float] = {}
@@ -50,9 +53,17 @@ class LiveTable:
         self._jobs += jobs
         self._total = len(self._jobs)
 
-    def cell(self, n: int) -> Screen:
+    def title(self, n: int) -> str:
+        """Return the name of run n: label, grid point and seed."""
+        return _words(self._jobs[n])
+
+    def note(self, text: str) -> None:
+        """Print a line of no single run."""
+        self._screen.event(text)
+
+    def cell(self, n: int) -> RunScreen:
         """Return a screen that shows the progress of run n in its cell."""
-        return _Cell(self, n)
+        return RunScreen(partial(self.put, n), partial(self.event, n), self.logs)
 
     def start(self, n: int) -> None:
         """Say that run n begins, and take its time unless it was finished before."""
@@ -67,7 +78,7 @@ class LiveTable:
 
     def event(self, n: int, text: str) -> None:
         """Print a line of run n: above the table, or in a log file with its time."""
-        self._screen.event(f"{_words(self._jobs[n])}: {text}")
+        self._screen.event(f"{self.title(n)}: {text}")
 
     def _count_left(self) -> int:
         """Return the number of runs still to be trained, with those that have begun."""
@@ -81,7 +92,7 @@ class LiveTable:
             return ""
         each, now = sum(self._taken) / len(self._taken), time.monotonic()
         spent = sum(min(now - began, each) for began in self._began.values())
-        return f"eta {short_time(self._left * each - spent)}"
+        return f"eta {short_time((self._left * each - spent) / min(self._left, self._at_once))}"
 
     def put(self, n: int, text: str, style: str = WORKING) -> None:
         """Set the state of run n."""
@@ -97,7 +108,7 @@ class LiveTable:
             self._live.update(self._table())
         elif style in (DONE, FAILED) and (before is None or before[1] != style):
             words = "; ".join(filter(None, [text, self.caption]))
-            self._screen.event(f"[{n + 1} of {self._total}] {_words(self._jobs[n])}: {words}")
+            self._screen.event(f"[{n + 1} of {self._total}] {self.title(n)}: {words}")
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, caption=self.caption or None, caption_justify="left")
@@ -116,24 +127,29 @@ class LiveTable:
         return table
 
 
-class _Cell(Screen):
+class RunScreen(Screen):
     """Screen of one run within a comparison: its bar is text in the run's cell.
 
     Lines are hidden, except those on its progress.
+
+    Args:
+        state: Shows what the run does, in its cell.
+        event: Prints a line on its progress, after its name.
+        logs: True if lines go to a file or a pipe.
     """
 
-    def __init__(self, table: LiveTable, n: int) -> None:
+    def __init__(self, state: Callable[[str], None], event: Callable[[str], None], logs: bool) -> None:
         super().__init__(quiet=True)
-        self._table, self._n = table, n
+        self.state, self._event, self._logs = state, event, logs
 
     @property
     def logs(self) -> bool:
         """True if lines go to a file or a pipe."""
-        return self._table.logs
+        return self._logs
 
     def event(self, text: str) -> None:
         """Print a line of the run, after its name."""
-        self._table.event(self._n, text)
+        self._event(text)
 
     @contextmanager
     def bar(self, label: str, total: int, done: int = 0) -> Iterator[Advance]:
@@ -143,7 +159,7 @@ class _Cell(Screen):
         def advance(n: int, note: str) -> None:
             nonlocal count
             count += n
-            self._table.put(self._n, f"{label} {count:,}/{total:,}")
+            self.state(f"{label} {count:,}/{total:,}")
 
         advance(0, "")
         yield advance

@@ -193,7 +193,7 @@ class _Measuring:
         return EvaluationFolder(path)
 
     def replies(self, temperature: float, draws: int = 1) -> RepliesFolder:
-        """Return replies to the test prompts at a temperature, so many to each; draw them if they are missing.
+        """Return replies to the test prompts at a temperature; draw them if they are missing.
 
         Those that were measured with figures, before the temperature became one of several, are used too.
         """
@@ -230,7 +230,7 @@ class _Measuring:
         return self.folder / "evaluations" / REPLIES / digest(about), about
 
     def _of_test(self, temperature: float) -> Sampling:
-        """Return the settings of replies that choose no grid point, and so need no validation prompts."""
+        """Return the settings of replies that choose no grid point: of test prompts alone."""
         return self.settings.at(temperature).model_copy(update={"validation_prompts": 0})
 
     @cached_property

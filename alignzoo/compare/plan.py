@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import product
@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.compare.best_of import BestOf
-from alignzoo.compare.columns import AT_ONE, KNOWN, OF_JUDGE, PAIRS, REPLIES
 from alignzoo.compare.spec import Comparison
+from alignzoo.compare.written import Written
 from alignzoo.core.dotted import dotted_items
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.data.splits import holds_out, places
 from alignzoo.interfaces.component import Component
 from alignzoo.recipe.fingerprints import digest
-from alignzoo.recipe.load import load_recipe
 from alignzoo.recipe.needs import runs_named
 from alignzoo.recipe.resolved import REFERENCE, START, Resolved
 
@@ -34,6 +33,7 @@ class Job:
     label: str
     point: dict[str, Any]
     resolved: Resolved
+    written: Written
 
     @property
     def seed(self) -> int:
@@ -119,10 +119,15 @@ def compared_data(resolved: Resolved) -> str:
 
     These are its data, and the first evaluation set where that is what is compared.
     """
-    data, sets = resolved.recipe.data, resolved.evaluation_fingerprints
-    if not sets or holds_out(data, places(data)):
+    if has_own_rows(resolved):
         return resolved.data_fingerprint
-    return digest([resolved.data_fingerprint, next(iter(sets.values()))])
+    return digest([resolved.data_fingerprint, next(iter(resolved.evaluation_fingerprints.values()))])
+
+
+def has_own_rows(resolved: Resolved) -> bool:
+    """Return True if a run is measured on held-out rows, False for an evaluation set."""
+    data = resolved.recipe.data
+    return not resolved.recipe.eval.data or holds_out(data, places(data))
 
 
 def start_of(resolved: Resolved) -> str | None:
@@ -152,7 +157,8 @@ def make_plan(comparison: Comparison, classes: Sequence[type[Component]] = ()) -
     label, times = Counter(row.label for row in rows).most_common(1)[0]
     if times > 1:
         raise UserError(f"two recipes are named {label}", where="recipes", expected="different names")
-    plain = {row.label: _load(comparison, row.path, row.varied, classes) for row in rows}
+    written = {row.label: _written(comparison, row.path, row.varied) for row in rows}
+    plain = {label: one.resolve(classes) for label, one in written.items()}
     for label, resolved in plain.items():
         if resolved.recipe.draw is not None:
             raise UserError(
@@ -160,25 +166,26 @@ def make_plan(comparison: Comparison, classes: Sequence[type[Component]] = ()) -
                 expected="recipes that read it, with data: {from: RECIPE}; its run is shared by them",
             )  # fmt: skip
     _keys_exist(comparison, rows, plain)
-    begun = {ancestor.path: ancestor for resolved in plain.values() for ancestor in _ancestors(resolved)}
+    begun = {need.path: (need, way) for label, own in plain.items() for need, way in written[label].below(own)}
     tuned = {}
     for row in rows:
         if plain[row.label].path not in begun:
             there = flat(plain[row.label])
-            tuned[row.label] = {key: some for key, some in (comparison.grid | row.grid).items() if key in there}
+            grid = comparison.grid | comparison.grids.get(row.label, {}) | row.grid
+            tuned[row.label] = {key: some for key, some in grid.items() if key in there}
     _count(sum(combinations(grid) for grid in tuned.values()) * comparison.seeds, "runs", "grid, seeds")
     jobs: list[Job] = []
     for row in rows:
         resolved = plain[row.label]
         if resolved.path in begun:  # the start of others is a single run, without grid and seeds
-            jobs.insert(0, Job(row.label, {}, begun[resolved.path]))
+            jobs.insert(0, Job(row.label, {}, *begun[resolved.path]))
             continue
         tried = points(tuned[row.label])
         for point in tried:
             for n in range(comparison.searched if len(tried) > 1 else comparison.seeds):
                 jobs.append(_job(comparison, row, point, resolved.recipe.seed + n, classes))
     own = {job.resolved.fingerprint for job in jobs}
-    starts = {a.fingerprint: a for job in jobs for a in reversed(list(_ancestors(job.resolved)))}
+    starts = {need.fingerprint: need for job in jobs for need, _ in reversed([*job.written.below(job.resolved)])}
     best_of = BestOf.of(comparison, [row.label for row in rows], classes)
     plan = Plan(
         comparison, tuple(jobs), tuple(start for key, start in starts.items() if key not in own), tuple(classes),
@@ -213,7 +220,8 @@ def _rows(comparison: Comparison) -> list[_Row]:
 def _job(
     comparison: Comparison, row: _Row, point: dict[str, Any], seed: int, classes: Sequence[type[Component]]
 ) -> Job:
-    return Job(row.label, point, _load(comparison, row.path, row.varied | point | {"seed": seed}, classes))
+    written = _written(comparison, row.path, row.varied | point | {"seed": seed})
+    return Job(row.label, point, written.resolve(classes), written)
 
 
 def finals(plan: Plan, chosen: Mapping[str, Mapping[str, Any]]) -> list[Job]:
@@ -264,9 +272,9 @@ def _label(path: str, varied: Mapping[str, Any], alone: bool) -> str:
     return (values if alone else f"{name} ({values})") if values else name
 
 
-def _load(comparison: Comparison, path: str, values: Mapping[str, Any], classes: Sequence[type[Component]]) -> Resolved:
-    words = [*comparison.overrides, *(f"{key}={_scalar(value)}" for key, value in values.items())]
-    return load_recipe(path, words, comparison.overlays, classes)
+def _written(comparison: Comparison, path: str, values: Mapping[str, Any]) -> Written:
+    words = (*comparison.overrides, *(f"{key}={_scalar(value)}" for key, value in values.items()))
+    return Written(path, words, comparison.overlays)
 
 
 def _scalar(value: Any) -> str:
@@ -275,63 +283,31 @@ def _scalar(value: Any) -> str:
     return json.dumps(value)  # which YAML reads as it is
 
 
-def _ancestors(resolved: Resolved) -> Iterator[Resolved]:
-    """Yield the runs that a recipe needs, each before those that it needs itself."""
-    for need in resolved.needs.values():
-        yield need
-        yield from _ancestors(need)
-
-
 def _keys_exist(comparison: Comparison, rows: Sequence[_Row], recipes: Mapping[str, Resolved]) -> None:
     known = sorted({key for resolved in recipes.values() for key in flat(resolved)})
     asked: list[tuple[str, Iterable[str], list[str]]] = [
         ("grid", comparison.grid, known),
         ("rows", comparison.rows, known),
     ]
-    asked += [(f"rows, {row.label}", row.grid, sorted(flat(recipes[row.label]))) for row in rows]
-    for where, keys, there in asked:
+    there = {row.label: sorted(flat(recipes[row.label])) for row in rows}
+    asked += [(f"rows, {row.label}", row.grid, there[row.label]) for row in rows]
+    for label, grid in comparison.grids.items():
+        if label not in there:
+            close = nearest(label, there)
+            raise UserError(
+                f"no row is called '{label}'", where="grids", nearest=close,
+                expected="" if close else f"one of {', '.join(there)}",
+            )  # fmt: skip
+        asked.append((f"grids, {label}", grid, there[label]))
+    for where, keys, names in asked:
         for key in keys:
-            if key not in there and not any(other.startswith(f"{key}.") for other in there):
-                close = nearest(key, there)
+            if key not in names and not any(other.startswith(f"{key}.") for other in names):
+                close = nearest(key, names)
                 raise UserError(
-                    f"no recipe has the key '{key}'" if there is known else f"the recipe has no key '{key}'",
+                    f"no recipe has the key '{key}'" if names is known else f"the recipe has no key '{key}'",
                     where=where, nearest=close,
                     expected="" if close else "a key that `alignzoo show RECIPE` prints, such as objective.beta",
                 )  # fmt: skip
-
-
-def check_names(plan: Plan) -> None:
-    """Raise UserError, before any run, for an unknown baseline or metric.
-
-    The baseline must be a row of the table, and `select` a metric of validation rows.
-    """
-    known = [column.key for column in KNOWN if column.group == PAIRS]
-    known += [metric.name for job in plan.jobs for metric in job.resolved.recipe.eval.metrics]
-    judges = [judge["name"] if isinstance(judge, dict) else str(judge) for judge in plan.comparison.judges]
-    of_replies = [column.key for column in KNOWN if column.group == REPLIES]
-    if plan.comparison.samples.main != 1:
-        of_replies = [key for key in of_replies if key not in AT_ONE]
-    of_replies += [f"{judge}.{key}" for judge in judges for key, *_ in OF_JUDGE]
-    if plan.comparison.samples.validation_prompts:
-        known += of_replies
-    elif plan.comparison.select in of_replies:
-        raise UserError(
-            f"'{plan.comparison.select}' is a figure of replies, and there are none to validation prompts",
-            where="select", expected="samples: {validation_prompts: 64}, or a figure of pairs",
-        )  # fmt: skip
-    if plan.comparison.select not in known:
-        close = nearest(plan.comparison.select, known)
-        raise UserError(
-            f"there is no metric '{plan.comparison.select}' of validation rows", where="select", nearest=close,
-            expected="" if close else f"one of {', '.join(dict.fromkeys(known))}",
-        )  # fmt: skip
-    wanted, labels = plan.comparison.baseline, plan.labels
-    if wanted and wanted not in labels:
-        close = nearest(wanted, labels)
-        raise UserError(
-            f"no row is called '{wanted}'", where="baseline", nearest=close,
-            expected="" if close else f"one of {', '.join(labels)}",
-        )  # fmt: skip
 
 
 def _comparable(plan: Plan) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_serializer, field_validator, model_validator
 
-from alignzoo.interfaces.component import Strict
+from alignzoo.interfaces.component import NoEffect, Strict
 from alignzoo.interfaces.judge import Judge
 from alignzoo.recipe.components import ComponentBuilder
 from alignzoo.recipe.merge import resolve_paths
@@ -68,6 +68,15 @@ class Sampling(Strict):
         return self.model_copy(update={"temperature": (temperature,)})
 
 
+class FrontierConfig(Strict):
+    """Frontiers of reward against KL along training, as in figure 2 of the DPO paper."""
+
+    reward: str = Field(description="judge in `eval.judges` of every recipe, whose score is the reward")
+    kl: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (1.0, 2.0, 4.0, 8.0), min_length=1, description="KL divergences to the start, in nats, at which they are read"
+    )
+
+
 class Comparison(Strict):
     """Recipes to compare: the same data, start, seeds and tuning budget for each."""
 
@@ -85,6 +94,7 @@ class Comparison(Strict):
     rows: dict[str, tuple[Any, ...] | dict[str, dict[str, tuple[Any, ...]]]] = Field(
         {}, description="key -> values, each a row of its own; or value -> that row's own grid, on top of `grid`"
     )
+    grids: dict[str, dict[str, tuple[Any, ...]]] = Field({}, description="row -> its own grid, on top of `grid`")
     baseline: str | None = Field(
         None, description="row that the others are compared with; default: the first non-start"
     )
@@ -101,12 +111,20 @@ class Comparison(Strict):
     best_of_rows: tuple[str, ...] | None = Field(
         None, description="rows that best-of-N is measured of; null: every row"
     )
+    frontier: FrontierConfig | None = Field(
+        None, description="frontiers of reward against KL, from `eval.replies.every` of the recipes; null: none"
+    )
     allow_different_data: bool = Field(False, description="allow rows on different data or from different starts")
+    jobs: Annotated[int, NoEffect] = Field(1, ge=1, description="runs at a time")
+    executor: Annotated[Any, NoEffect] = Field(
+        None, description="where runs are worked on: an executor; null: here, or `local` with several jobs"
+    )
 
     @model_validator(mode="after")
     def _has_values(self) -> Comparison:
-        for name, given in (("grid", self.grid), ("rows", self.rows)):
-            for key, values in given.items():
+        own = {f"grids, {label}": grid for label, grid in self.grids.items()}
+        for name, given in {"grid": self.grid, "rows": self.rows, **own}.items():
+            for key, values in given.items():  # type: ignore[attr-defined]
                 if not values:
                     raise ValueError(f"{name}: '{key}' has no values")
                 for value, own in values.items() if isinstance(values, dict) else ():
@@ -172,6 +190,8 @@ def read_comparison(path: Path) -> tuple[Node, Comparison]:
         picker["from"] = str(beside.absolute()) if beside.is_file() else picker["from"]
     if isinstance(plain.get("set"), dict):
         plain["set"] = [f"{key}={value}" for key, value in plain["set"].items()]
+    if isinstance(plain.get("grids"), dict):
+        plain["grids"] = {row: _grid(grid) for row, grid in plain["grids"].items()}
     for key in ("grid", "rows"):
         if isinstance(plain.get(key), dict):
             plain[key] = {name: _values(v, own_grids=key == "rows") for name, v in plain[key].items()}
@@ -181,11 +201,13 @@ def read_comparison(path: Path) -> tuple[Node, Comparison]:
 def _values(written: Any, own_grids: bool = False) -> Any:
     """Return a list of values, or value -> grid of lists; a single value needs no brackets."""
     if own_grids and isinstance(written, dict):
-        return {
-            value: {key: _values(some) for key, some in grid.items()} if isinstance(grid, dict) else grid or {}
-            for value, grid in written.items()
-        }
+        return {value: _grid(grid) for value, grid in written.items()}
     return written if isinstance(written, list) else [written]
+
+
+def _grid(written: Any) -> Any:
+    """Return key -> list of values; anything else is a mistake that validation finds."""
+    return {key: _values(some) for key, some in written.items()} if isinstance(written, dict) else written or {}
 
 
 def validate_comparison(plain: dict[str, Any], node: Node) -> Comparison:

@@ -9,6 +9,7 @@ from typing import Any
 from alignzoo.compare.axes import AxisFigure, axis_figures
 from alignzoo.compare.cells import Cell, cells_of
 from alignzoo.compare.columns import COST, JUDGES, Column, columns_of, judge_of
+from alignzoo.compare.frontier_runs import FrontierTable, frontier_table
 from alignzoo.compare.grid import ComparedRow, check_selection, choose, describe_point, rows_of
 from alignzoo.compare.results import RunRecord
 from alignzoo.core.errors import UserError, nearest
@@ -29,6 +30,8 @@ class Table:
     baseline: str
     select: Column
     """Column that grid points were chosen by, on the validation split."""
+    frontier: FrontierTable | None = None
+    """Frontiers of reward against KL along training, if the comparison asks for them."""
     axes: tuple[AxisFigure, ...] = ()
     """Figures of replies over sampling temperatures, and over N of best-of-N."""
 
@@ -77,7 +80,10 @@ def build(
     for column in columns:
         numbers = {row.label: row.chosen.by_seed(column, test=True) if row.chosen else {} for row in rows}
         cells |= {(label, column.key): cell for label, cell in cells_of(column, rows, numbers, base).items()}
-    return Table(about, tuple(rows), _shown(columns, cells), cells, base, chooser, axis_figures(rows, columns, base))
+    return Table(
+        about, tuple(rows), _shown(columns, cells), cells, base, chooser,
+        frontier_table(dict(about) | {"baseline": base}, rows), axis_figures(rows, columns, base),
+    )  # fmt: skip
 
 
 def chosen_rows(

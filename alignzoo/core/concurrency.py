@@ -1,13 +1,19 @@
-"""Run coroutines from code that is none, wherever that is."""
+"""Coroutines run from code that is none, and the cores that this process may use."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:

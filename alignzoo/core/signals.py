@@ -28,6 +28,19 @@ def stop_signals() -> list[int]:
     return found
 
 
+def exit_words(code: int) -> str:
+    """Return how a process ended, as a predicate.
+
+    Args:
+        code: Its exit code, or the negative number of the signal that ended it.
+    """
+    if code >= 0:
+        return f"ended with exit code {code}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    hint = "; the system does this when memory runs out" if -code == getattr(signal, "SIGKILL", 9) else ""
+    return f"was ended by {name}{hint}"
+
+
 class Interrupted(KeyboardInterrupt):
     """A run stopped by a signal. Carries the message for the user and the exit code."""
 

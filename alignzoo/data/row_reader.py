@@ -22,12 +22,15 @@ MAX_ROWS_IN_MEMORY, MAX_CHARACTERS_IN_MEMORY = 20_000, 50_000_000
 
 
 @contextmanager
-def of_set(name: str) -> Iterator[None]:
-    """Let errors about keys of `data` name those of an evaluation set."""
+def of_set(name: str, above: str = "eval.data.") -> Iterator[None]:
+    """Let errors about keys of `data` name those of an evaluation set.
+
+    `above` are the keys above it in a recipe; "" outside of one.
+    """
     try:
         yield
     except UserError as error:
-        problems = [replace(one, where=_DATA.sub(f"eval.data.{name}", one.where)) for one in error.problems]
+        problems = [replace(one, where=_DATA.sub(f"{above}{name}", one.where)) for one in error.problems]
         if problems == error.problems:
             raise
         renamed = UserError(problems)

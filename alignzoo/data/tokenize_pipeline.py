@@ -6,7 +6,6 @@ make of a text may take time and memory without end.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import date
@@ -14,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alignzoo.core.concurrency import usable_cores
 from alignzoo.core.door import Child, in_children
 from alignzoo.data.boundary import place_of
 from alignzoo.data.convert import (
@@ -148,5 +148,4 @@ class TokenizePipeline:
 
 
 def _at_once() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MOST_AT_ONCE)
+    return min(usable_cores(), MOST_AT_ONCE)

@@ -23,7 +23,7 @@ Numbers = NDArray[np.float64]
 
 
 def score_table(verdicts: Sequence[Mapping[str, float | None]], draws: int) -> Numbers:
-    """Return the scores of P prompts' draws, (P, draws), from a judge's verdicts; NaN where there is none."""
+    """Return the scores of P prompts' draws, (P, draws), NaN where a verdict has none."""
     values = [verdict.get("reward") for verdict in verdicts]
     return np.array([np.nan if value is None else value for value in values], np.float64).reshape(-1, draws)
 
@@ -69,7 +69,7 @@ def first_best(scores: Numbers, count: int) -> Numbers:
 
 
 def weighted(values: Numbers, weights: Numbers) -> Numbers:
-    """Return the weighted mean of each prompt's draws with a value, (P,); NaN for a prompt without any.
+    """Return the weighted mean of each prompt's draws with a value, (P,), NaN without any.
 
     Args:
         values: Value of each draw, (P, M), NaN where there is none.
@@ -82,7 +82,7 @@ def weighted(values: Numbers, weights: Numbers) -> Numbers:
 
 
 def kl_bound(count: int) -> float:
-    """Return log N - (N - 1) / N, in nats: at most that far is best-of-N from the policy that draws.
+    """Return log N - (N - 1) / N, the upper bound of best-of-N's KL from its policy, in nats.
 
     The KL divergence itself is smaller where draws repeat, or scores tie.
 

@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "component": ["Component", "summary"],
         "data_source": ["DataSource"],
+        "executor": ["Executor"],
         "format": ["Format"],
         "group": ["Group"],
         "hookspecs": ["KINDS", "hookimpl"],

@@ -15,6 +15,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from alignzoo.interfaces.data_source import DataSource
+    from alignzoo.interfaces.executor import Executor
     from alignzoo.interfaces.format import Format
     from alignzoo.interfaces.judge import Judge
     from alignzoo.interfaces.metric import Metric
@@ -68,6 +69,11 @@ def register_reporters() -> list[type[Reporter]]:  # type: ignore[empty-body]
     """Register reporters, which turn run records into a page, a model card or tracker entries."""
 
 
+@hookspec
+def register_executors() -> list[type[Executor]]:  # type: ignore[empty-body]
+    """Register executors, which start the workers that do a comparison's runs."""
+
+
 KINDS: dict[str, tuple[str, str]] = {
     "objective": ("register_objectives", "alignzoo.interfaces.objective:Objective"),
     "modifier": ("register_modifiers", "alignzoo.interfaces.modifier:Modifier"),
@@ -77,5 +83,6 @@ KINDS: dict[str, tuple[str, str]] = {
     "metric": ("register_metrics", "alignzoo.interfaces.metric:Metric"),
     "judge": ("register_judges", "alignzoo.interfaces.judge:Judge"),
     "reporter": ("register_reporters", "alignzoo.interfaces.reporter:Reporter"),
+    "executor": ("register_executors", "alignzoo.interfaces.executor:Executor"),
 }
 """kind -> (its hook, the base class of what the hook returns)."""

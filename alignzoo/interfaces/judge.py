@@ -126,3 +126,13 @@ class Judge(Component):
         found = (Asked(prompts, replies).scores_of(self) for replies in (first, second))
         pairs = zip(*found, strict=True)
         return [float("nan") if a != a or b != b else 0.5 + 0.5 * ((a > b) - (a < b)) for a, b in pairs]
+
+    def prefers_as_shown(
+        self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]
+    ) -> Sequence[float]:
+        """Return the verdicts of `prefers` with the replies shown in this order alone.
+
+        The default is `prefers`. A judge whose `prefers` averages both orders overrides it, so that `alignzoo judge`
+        can measure its position bias.
+        """
+        return self.prefers(prompts, first, second)

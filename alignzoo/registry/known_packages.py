@@ -31,5 +31,6 @@ PACKAGE_OF: dict[str, dict[str, str]] = {
     "metric": dict.fromkeys(("flipped", "displaced", "reward_length_gap", "ches"), "alignzoo-diagnostics"),
     "judge": {"flesch": "alignzoo-readability"},
     "reporter": {"card": "alignzoo-card"},
+    "executor": {"slurm": "alignzoo-slurm"},
 }
 """kind -> name -> pip package."""

@@ -35,6 +35,7 @@ __all__ = ["OFF", "PluginInfo", "Provider", "Registry", "get_objective", "no_plu
 BUILT_IN = (
     "alignzoo.objectives.builtin", "alignzoo.objectives.modifiers", "alignzoo.data.sources", "alignzoo.data.formats",
     "alignzoo.models.sources", "alignzoo.evaluation.metrics", "alignzoo.evaluation.judges", "alignzoo.report.reporters",
+    "alignzoo.compare.executors",
 )  # fmt: skip
 
 

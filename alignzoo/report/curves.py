@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib
 
+from alignzoo.evaluation.aggregate import Z
 from alignzoo.report.svg import BLUE, GRAY, GREEN, INK, RED, STYLE, inline, new_figure, style_axes, svg_document
 from alignzoo.training.headline import LOG_PROB
 from alignzoo.training.records import set_names
@@ -15,7 +16,7 @@ from alignzoo.training.records import set_names
 Line = tuple[str, str, str, str]
 """(kind of metrics line, key, label, color)"""
 
-OCHRE = "#c98a1b"
+GOLD = "#c98a1b"
 PANELS: tuple[tuple[str, tuple[Line, ...]], ...] = (
     ("loss", (("train", "loss", "training", BLUE), ("eval", "loss", "held out", RED))),
     ("preference accuracy", (
@@ -31,7 +32,7 @@ PANELS: tuple[tuple[str, tuple[Line, ...]], ...] = (
     ("KL to the reference, in nats", (
         ("rollout", "kl", "training", BLUE), ("eval", "kl", "held out", RED),
         ("eval", "kl_sampled", "held out, sampled", GRAY), ("replies", "kl", "held-out replies", GREEN),
-        ("replies", "kl_sampled", "held-out replies, sampled", OCHRE),
+        ("replies", "kl_sampled", "held-out replies, sampled", GOLD),
     )),
     ("entropy of a token of draws, in nats", (
         ("rollout", "entropy", "training", BLUE), ("eval", "entropy", "held out", RED),
@@ -56,7 +57,7 @@ PANELS: tuple[tuple[str, tuple[Line, ...]], ...] = (
     ("nats per token from the model's own forward", (("exactness", "difference", "", GRAY),)),
     ("learning rate", (("train", "learning_rate", "", GRAY),)),
 )  # fmt: skip
-SETS = (GREEN, "#8e6bbf", OCHRE, "#3aa6a6")
+SETS = (GREEN, "#8e6bbf", GOLD, "#3aa6a6")
 """Colors of evaluation sets, and of judges."""
 OF_JUDGES = (("reward_", "reward of held-out replies, by judge"),
              ("win_rate_over_chosen_", "win rate of held-out replies over the chosen completion"))  # fmt: skip
@@ -86,7 +87,7 @@ def panels(lines: Sequence[dict[str, Any]], of: Mapping[str, str] | None = None)
 
 
 def _of_judges(lines: Sequence[dict[str, Any]]) -> list[tuple[str, tuple[Line, ...]]]:
-    """Return the panels of each judge's figures of sampled replies, where there are several judges or wins."""
+    """Return the panels of sampled replies by judge: rewards of several judges, and wins."""
     keys = dict.fromkeys(key for line in lines if line.get("kind") == "replies" for key in line)
     found = []
     for start, title in OF_JUDGES:
@@ -123,7 +124,7 @@ def with_sets(
 
 
 def _points(lines: Sequence[dict[str, Any]], kind: str, key: str) -> list[tuple[float, float, float]]:
-    """Return (step, value, standard error) of a figure; the error of sampled replies alone, else 0."""
+    """Return (step, value, error) of a figure; errors of sampled replies alone, else 0."""
     error = f"{key}_se" if kind == "replies" else ""
     found = [
         (line["step"], line[key], line.get(error, 0)) for line in lines if line.get("kind") == kind and key in line
@@ -149,7 +150,7 @@ def _curve(axes: Any, points: list[tuple[float, float, float]], kind: str, label
         axes.plot(steps, values, color=color, label=label, marker="o", markersize=3.5, linewidth=1.2)
         if any(errors):
             low, high = (
-                [value + side * error for value, error in zip(values, errors, strict=True)] for side in (-1, 1)
+                [value + side * error for value, error in zip(values, errors, strict=True)] for side in (-Z, Z)
             )
             axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
         return

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.colors import to_rgba
 
 from alignzoo.core.errors import UserError
+from alignzoo.evaluation.aggregate import Z
 from alignzoo.report.svg import BLUE, GREEN, INK, RED, STYLE, inline, new_figure, style_axes, svg_document
 from alignzoo.rollouts.browse import replies_of
 
@@ -86,7 +87,7 @@ def _against_kl(axes: Any, lines: Sequence[dict[str, Any]]) -> None:
         if kind != "rollout":
             axes.plot(kl, reward, color=color, linewidth=1, alpha=0.5)
         if kind == "replies":
-            errors = [[1.96 * line.get(f"{name}_se", 0.0) for line in kept] for name in ("kl", "reward")]
+            errors = [[Z * line.get(f"{name}_se", 0.0) for line in kept] for name in ("kl", "reward")]
             axes.errorbar(kl, reward, xerr=errors[0], yerr=errors[1], fmt="none", ecolor=color, alpha=0.3, linewidth=1)
         shades = [to_rgba(color, 1 - 0.8 * (1 - line["step"] / last)) for line in kept]
         axes.scatter(kl, reward, color=shades, s=14, marker=mark, linewidths=0)

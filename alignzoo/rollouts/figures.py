@@ -106,7 +106,7 @@ def divergence(
 
 
 def divergence_figures(values: Mapping[str, NDArray[Any]]) -> dict[str, float]:
-    """Return the means of `divergence`, the standard errors of both estimates of the KL, and the largest mismatch.
+    """Return the means of `divergence`, errors of both KL estimates, the largest mismatch.
 
     Standard errors are clustered by prompt.
     """

@@ -28,7 +28,7 @@ HELD_OUT = -1
 
 @dataclass(frozen=True)
 class HeldOutDraws:
-    """Draw one completion for each of some held-out prompts, and measure how far the policy has moved."""
+    """Draw a completion for each of some held-out prompts, and measure their KL."""
 
     policy: Scorer
     reference: Scorer | None
@@ -67,7 +67,7 @@ class HeldOutDraws:
 
 
 def ending_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: DrawConfig) -> Ending:
-    """Return what ends a draw: the model's end tokens, those of the recipe, and its stop strings."""
+    """Return what ends a draw: the model's and the recipe's end tokens, and stop strings."""
     own = {tokenizer.get_vocab()[token] for token in config.end_tokens}
     return Ending(tokenizer, frozenset(own | end_tokens(model, tokenizer)), config.stop)
 

@@ -137,7 +137,7 @@ def adopt(path: Path, resolved: Resolved, folder: RunFolder) -> None:
 
 
 def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
-    """Replace a file, which may be a link to another run's, by JSON lines as a run folder appends them."""
+    """Replace a file, which may be a link to another run's, by JSON lines."""
     path.unlink()
     path.write_text("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines), encoding="utf-8")
 

@@ -81,7 +81,7 @@ class HeldOutRow(BaseModel, extra="allow"):
 
 
 class SampledReply(BaseModel, extra="allow"):
-    """A line of replies.jsonl: a sampled reply after a step, with the judges' verdicts by name."""
+    """A line of replies.jsonl: a sampled reply after a step, with verdicts by judge's name."""
 
     step: Count
     id: str

@@ -1,4 +1,4 @@
-"""Sampled replies to held-out prompts along training: judges' scores against KL, step by step.
+"""Sampled replies to held-out prompts along training: judges' scores against KL.
 
 `eval.replies.every` asks for them. They are drawn at temperature 1 with the same random numbers at every step, so that
 the policies of two steps differ by their weights alone. No step reads them.
@@ -47,7 +47,7 @@ class ReplyEvaluations:
         cls, job: Job, scorer: Scorer, live: Scorer | None, tokenizer: PreTrainedTokenizerBase,
         held_out: TokenizedRows, trees: Trees,
     ) -> ReplyEvaluations | None:  # fmt: skip
-        """Return the evaluations of a run, None where the recipe asks for none or there is no prompt to answer.
+        """Return the evaluations of a run, None where none is asked for or no prompt is there.
 
         Args:
             job: The run.
@@ -115,7 +115,7 @@ class ReplyEvaluations:
 
 
 def judge_figures(judged: Mapping[str, Sequence[Verdict]], groups: NDArray[np.int64]) -> dict[str, float]:
-    """Return mean and standard error of each judge's rewards and wins over the chosen completion.
+    """Return mean and standard error of each judge's rewards and wins over the chosen.
 
     Args:
         judged: Judge's name -> a verdict for each of B replies.

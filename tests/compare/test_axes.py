@@ -17,6 +17,7 @@ from measured import SAMPLING, Runs, about
 from tiny_runs import tiny, tiny_recipe
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from alignzoo.cli.compare import _comparison, _replies
 from alignzoo.compare import replies as replies_module
 from alignzoo.compare.best_of import BestOf
 from alignzoo.compare.measure import measure
@@ -395,7 +396,7 @@ def test_kl_at_another_temperature_is_no_figure_of_the_table(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ({"best_of_judge": "lenght"}, "did you mean 'length'"),
+        ({"best_of_judge": "lengt"}, "did you mean 'length'"),
         ({"best_of_judge": "length", "best_of_rows": ("sft",)}, "no row is called 'sft'"),
     ],
 )
@@ -405,3 +406,22 @@ def test_a_mistake_in_best_of_is_found_before_any_run(tmp_path, fields, problem)
         make_plan(Comparison(recipes=(str(recipe),), best_of=(1, 4), **fields))
     assert problem in str(error.value)
     assert "best_of" in str(error.value)
+
+
+def test_the_command_line_sets_both_axes(tmp_path):
+    recipe = str(tiny_recipe(tmp_path))
+    words = {"temperature": "0, 0.25,1", "best_of": "4,1", "best_of_judge": "{name: length, unit: characters}",
+             "best_of_rows": ("tiny",)}  # fmt: skip
+    found, _ = _comparison((recipe,), words)
+    assert (found.samples.temperature, found.samples.main) == ((0.0, 0.25, 1.0), 1.0)
+    assert (found.best_of, found.best_of_rows) == ((1, 4), ("tiny",))
+    plan = make_plan(found)
+    assert plan.best_of is not None
+    assert plan.best_of.judge == LETTERS
+    assert plan.best_of.measures("tiny") is plan.best_of
+    assert plan.best_of.measures("other") is None
+    assert _replies(plan) == (
+        "replies of each run: 128 at each temperature of 0, 0.25, 1; 512 for the best of 4 of tiny, picked by length"
+    )
+    with pytest.raises(UserError, match="'warm' is not a number"):
+        _comparison((recipe,), {"temperature": "warm"})

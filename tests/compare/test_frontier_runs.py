@@ -6,19 +6,27 @@ import json
 
 import numpy as np
 import pytest
+from measured import Runs, about
 
+from alignzoo.compare.checks import check_frontier
 from alignzoo.compare.frontier_runs import frontier_table
 from alignzoo.compare.grid import ComparedRow, Point
+from alignzoo.compare.plan import make_plan
 from alignzoo.compare.results import RunRecord
+from alignzoo.compare.spec import Comparison, read_comparison
+from alignzoo.compare.table import build
+from alignzoo.core.errors import UserError
+from alignzoo.report.comparison.markdown import markdown
+from alignzoo.report.comparison.page import page
+from alignzoo.report.comparison.plots import plots
+from alignzoo.report.comparison.write import as_json
 
 ABOUT = {"frontier": {"reward": "truth", "kl": [1.0, 2.0, 9.0]}, "baseline": "ppo"}
 N = 30
 
 
-def record(folder, label, point, seed, slope, steps=(0, 10, 20), ids=None, judge="truth", rise=0.0):
-    """A finished run whose KL is 1 at step 10 and 2 at step 20, with a reward of slope * KL and noise of each prompt."""
-    path = folder / f"{label}-{point}-{seed}"
-    path.mkdir()
+def write_replies(path, seed, slope, steps=(0, 10, 20), ids=None, judge="truth", rise=0.0):
+    """Replies of a run whose KL is 1 at step 10 and 2 at step 20, with a reward of slope * KL and noise of each prompt."""
     random = np.random.default_rng(seed)
     noise = random.normal(0, 0.05, N)
     lines = []
@@ -31,6 +39,13 @@ def record(folder, label, point, seed, slope, steps=(0, 10, 20), ids=None, judge
                     judge: {"reward": float(reward)}}}
             )  # fmt: skip
     (path / "replies.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def record(folder, label, point, seed, slope, **more):
+    """A finished run."""
+    path = folder / f"{label}-{point}-{seed}"
+    path.mkdir()
+    write_replies(path, seed, slope, **more)
     return RunRecord(label, label, point, seed, "f", str(path), "d", "s", state="done")
 
 
@@ -93,3 +108,100 @@ def test_only_seeds_that_every_row_has_count(tmp_path):
 
 def test_a_comparison_without_the_key_has_none(tmp_path):
     assert frontier_table({"baseline": "ppo"}, [row(tmp_path, "dpo", [0.8])]) is None
+
+
+# --- in a comparison's report
+
+
+@pytest.fixture
+def compared(tmp_path):
+    """A comparison of DPO at two betas, of PPO, and of a row without replies along training, over two seeds."""
+    runs = Runs(tmp_path)
+    for label, slope in (("dpo_hh", 0.8), ("ppo_hh", 0.3)):
+        for seed in range(2):
+            runs.add(label, seed, {"objective.beta": slope})
+            write_replies(tmp_path / f"run-{len(runs.entries) - 1}", seed, slope)
+    runs.add("ipo_hh", 0).add("ipo_hh", 1)
+    return build(about(frontier={"reward": "truth", "kl": [1.0, 9.0]}, baseline="ppo_hh"), runs.entries)
+
+
+def test_the_report_has_the_frontier_in_words_and_numbers(compared):
+    text = markdown(compared)
+    assert "## Reward against KL along training" in text
+    assert "| recipe | KL 1" in text
+    assert "not reached" in text
+    assert "dpo_hh is above ppo_hh at every KL that both reach (1), with 95% confidence." in text
+    assert "Every row has the same budget: 1 settings with 2 checkpoints each." in text
+    assert "ipo_hh has no frontier: its runs recorded no replies along training: set eval.replies.every." in text
+    plain = as_json(compared)["frontier"]
+    assert [row["label"] for row in plain["rows"]] == ["ppo_hh", "dpo_hh"]
+    assert plain["rows"][1]["above_baseline"] is True
+    assert plain["runs"][0]["kl"] == pytest.approx([0, 1, 2])
+
+
+@pytest.mark.slow
+def test_the_page_draws_the_frontier_first(compared):
+    drawn = plots(compared)
+    assert drawn[0].name == "frontier_along_training"
+    assert "dpo_hh, beta=0.8, seed 0, step 10: KL 1, reward" in drawn[0].svg
+    html = page(compared, drawn)
+    assert "Reward against KL along training" in html
+    assert "not reached" in html
+
+
+# --- in a comparison's file
+
+
+def written(tmp_path, text):
+    path = tmp_path / "paper.yaml"
+    path.write_text(text)
+    return read_comparison(path)[1]
+
+
+REPLIES = "set: {eval.replies.every: 5, eval.judges: [toy]}\n"
+
+
+def test_a_row_has_a_grid_of_its_own(tmp_path):
+    found = written(
+        tmp_path,
+        "recipes: [dpo_hh, ipo_hh]\nseeds: 1\ngrids: {ipo_hh: {objective.beta: [0.2, 0.3]}, dpo_hh: {objective.beta: 0.7}}\n",
+    )
+    jobs = make_plan(found).jobs
+    assert [(job.label, job.point) for job in jobs] == [
+        ("dpo_hh", {"objective.beta": 0.7}), ("ipo_hh", {"objective.beta": 0.2}), ("ipo_hh", {"objective.beta": 0.3}),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("grids", "said"),
+    [
+        ({"ipo_h": {"objective.beta": (1,)}}, "grids: no row is called 'ipo_h'; did you mean 'ipo_hh'"),
+        ({"ipo_hh": {"objective.bta": (1,)}}, "grids, ipo_hh: the recipe has no key 'objective.bta'; did you mean"),
+    ],
+)
+def test_a_wrong_grid_of_a_row_is_refused(grids, said):
+    with pytest.raises(UserError) as refused:
+        make_plan(Comparison(recipes=("dpo_hh", "ipo_hh"), grids=grids))
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("", "dpo_hh records no replies along training"),
+        ("set: {eval.replies.every: 5}\n", "dpo_hh has no judge 'toys' in eval.judges"),
+        (REPLIES, "did you mean 'toy'?"),
+        (REPLIES.replace("toy", "length"), "expected one of length"),
+    ],
+)
+def test_a_frontier_that_no_run_would_record_is_refused_before_the_first(tmp_path, more, said):
+    found = written(tmp_path, f"recipes: [sft_hh, dpo_hh]\nfrontier: {{reward: toys}}\n{more}")
+    with pytest.raises(UserError) as refused:
+        check_frontier(make_plan(found))
+    assert said in str(refused.value)
+
+
+def test_a_frontier_that_every_run_records_is_planned(tmp_path):
+    found = written(tmp_path, f"recipes: [sft_hh, dpo_hh]\nfrontier: {{reward: toy, kl: [1, 2.5]}}\n{REPLIES}")
+    check_frontier(make_plan(found))
+    assert found.frontier.kl == (1.0, 2.5)

@@ -70,7 +70,8 @@ def write_python(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_snippets(page, every_plugin, monkeypatch):
     write_python(page)
-    calls = {"run": checked_run, "score": no_rows, "generate": no_rows, "compare": checked_comparison}
+    calls = {"run": checked_run, "score": no_rows, "generate": no_rows, "compare": checked_comparison,
+             "judge": checked_judges}  # fmt: skip
     for name, call in calls.items():
         monkeypatch.setattr(package, name, call, raising=False)
     for _, text in blocks(page, "python"):
@@ -106,6 +107,18 @@ def checked_comparison(recipes: list, **options):
 
     make_plan(Comparison(recipes=tuple(recipes), **options))
     return SimpleNamespace(**dict.fromkeys(["folder", *ComparisonResult.__dict__.keys() & {"rows", "table"}]))
+
+
+def checked_judges(data, **options) -> dict:
+    """In place of `alignzoo.judge`: the judges and the data sources, without asking."""
+    from alignzoo.api.judges import judge
+    from alignzoo.compare.eval_data import read_sets
+    from alignzoo.compare.judge_report import labeled_judges
+
+    inspect.signature(judge).bind(data, **options)
+    assert labeled_judges(options["judges"])
+    assert read_sets([data])
+    return {}
 
 
 def check_yaml(text: str, plugins: Path, name: str) -> None:

@@ -15,8 +15,9 @@ import time
 from types import FrameType
 from typing import IO
 
+from alignzoo.core.concurrency import usable_cores
 from alignzoo.core.distributed.launch import LISTENER, LOST, SPAWNED
-from alignzoo.core.signals import stop_signals
+from alignzoo.core.signals import exit_words, stop_signals
 
 PATIENCE = 10.0
 """Seconds that the other processes have to end by themselves once one has failed."""
@@ -33,7 +34,7 @@ def run_on(processes: int) -> int:
         "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(listener.getsockname()[1]), SPAWNED: "1",
     }  # fmt: skip
-    shared.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    shared.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
     if sys.platform == "linux":
         shared.setdefault("GLOO_SOCKET_IFNAME", "lo")
     started: list[subprocess.Popen[bytes]] = []
@@ -107,10 +108,8 @@ def _job(codes: list[int], outputs: list[IO[bytes]]) -> int:
     """Print errors that the main process did not see, and return the job's exit code."""
     for rank, code in enumerate(codes):
         if code < 0:
-            name = signal.Signals(-code).name
-            hint = "; the system does this when memory runs out" if name == "SIGKILL" else ""
             kept = "the same command continues from the last checkpoint"
-            print(f"error: process {rank} of {len(codes)} was ended by {name}{hint}; {kept}", file=sys.stderr)
+            print(f"error: process {rank} of {len(codes)} {exit_words(code)}; {kept}", file=sys.stderr)
             return 1
     if codes[0] != LOST:
         return codes[0] or next((code for code in codes if code), 0)

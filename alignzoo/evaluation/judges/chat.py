@@ -62,19 +62,26 @@ class Chat(EndpointJudge):
             UserError: The environment lacks a variable, or the endpoint rejects a request.
             ConnectionError: The endpoint cannot be reached or gives no answer.
         """
-        pairs = [
-            [(with_speakers(prompt), a, b), (with_speakers(prompt), b, a)]
-            for prompt, a, b in zip(prompts, first, second, strict=True)
-        ]
-        questions = {order for pair in pairs for order in pair if order[1] != order[2]}
+        both = self.prefers_as_shown([*prompts, *prompts], [*first, *second], [*second, *first])
+        count = len(both) // 2
+        return [(straight + 1 - swapped) / 2 for straight, swapped in zip(both[:count], both[count:], strict=True)]
+
+    def prefers_as_shown(self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]) -> list[float]:
+        """Return the verdicts of this order alone: 1, 0.5 or 0.
+
+        Raises:
+            UserError: As `prefers`.
+            ConnectionError: As `prefers`.
+        """
+        asked = [(with_speakers(prompt), a, b) for prompt, a, b in zip(prompts, first, second, strict=True)]
+        questions = {one for one in asked if one[1] != one[2]}
         verdicts = run_coroutine(self.ask_all(questions, SLOTS, self.question, verdict_in, AGAIN))
-        nothing = float("nan")
 
         def worth(question: Question) -> float:
             verdict = "tie" if question[1] == question[2] else verdicts[question]
-            return WORTH[verdict] if isinstance(verdict, str) else nothing
+            return WORTH[verdict] if isinstance(verdict, str) else float("nan")
 
-        return [(worth(straight) + 1 - worth(swapped)) / 2 for straight, swapped in pairs]
+        return [worth(question) for question in asked]
 
 
 _MARKED = re.compile(r"\[\[\s*(A|B|C|tie)\s*\]\]", re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""Figures over sampling temperatures and N of best-of-N, in words, for every output format."""
+"""Figures over sampling temperatures and N of best-of-N, in words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plots of figures over sampling temperatures and N: a line a row of the table, with intervals."""
+"""Plots of figures over sampling temperatures and N: a line for each row."""
 
 from __future__ import annotations
 

@@ -193,7 +193,7 @@ def _sampling_differs(table: Table) -> list[Line]:
 
 
 def _estimates_of_kl(table: Table) -> list[Line]:
-    """Say how far the two estimates of the KL are apart, in standard errors of their paired difference."""
+    """Say how far the two estimates of the KL are apart, in standard errors."""
     kl, sampled = table.column("kl"), table.column("kl_sampled")
     apart = {}
     for row in table.rows if kl is not None and sampled is not None else ():

@@ -1,8 +1,9 @@
-"""Frontiers of reward against KL: tables in words, and the picture of figure 2 of the DPO paper."""
+"""Frontiers of reward against KL in words, and as a picture like the DPO paper's figure 2."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -16,6 +17,7 @@ from alignzoo.report.svg import INK, hover, new_figure, style_axes
 NOT_REACHED = "not reached"
 DECIMALS = 3
 TITLE = "Reward against KL along training"
+LEGEND = "Faint: every checkpoint of every run. Solid: frontiers. Bars: their 95% intervals at the KLs of the table."
 
 
 def heads(table: FrontierTable) -> list[str]:
@@ -48,6 +50,12 @@ def sentences(table: FrontierTable) -> Iterator[str]:
     )
     yield f"Intervals are 95% percentiles of a bootstrap over {over}; every draw chooses the corners again."
     yield _budgets(table)
+    yield from verdicts(table)
+    yield from (f"{label} has no frontier: {why}." for label, why in table.left_out.items())
+
+
+def verdicts(table: FrontierTable) -> Iterator[str]:
+    """Yield where each row is above or below the baseline, and which rows have not converged."""
     yield from (_verdict(table, row) for row in table.rows if row.differences)
     for row in table.rows:
         if row.rising:
@@ -55,7 +63,6 @@ def sentences(table: FrontierTable) -> Iterator[str]:
                 f"{row.label} is not converged: the reward still rises over the last two checkpoints of "
                 f"{', '.join(row.rising)}. No dominance is claimed from it."
             )
-    yield from (f"{label} has no frontier: {why}." for label, why in table.left_out.items())
 
 
 def _budgets(table: FrontierTable) -> str:
@@ -128,3 +135,31 @@ def _bar(axes: Any, row: Row, reading: Reading, color: str) -> None:
     axes.scatter(reading.kl, reading.value, s=26, color=color, linewidths=0, zorder=4)
     text = f"{row.label} at a KL of {reading.kl:g}: {value} {around}".rstrip()
     axes.scatter(reading.kl, reading.value, s=150, alpha=0, linewidths=0, zorder=5, gid=hover(text))
+
+
+def tables(table: FrontierTable) -> Iterator[tuple[str, list[tuple[str, list[tuple[str, str]]]]]]:
+    """Yield (title, rows) of frontiers and of differences; a row is (label, words)."""
+    yield "Reward at each KL", [(row.label, [words(one) for one in row.readings]) for row in table.rows]
+    apart = [(row.label, [words(one, True) for one in row.differences]) for row in table.rows if row.differences]
+    if apart:
+        yield f"Difference from {table.baseline}", apart
+
+
+def as_json(table: FrontierTable) -> dict[str, Any]:
+    """Return the frontiers and all points as plain values."""
+    return {
+        "reward": table.reward, "baseline": table.baseline, "seeds": table.seeds, "prompts": table.prompts,
+        "rows": [
+            {"label": row.label, "settings": row.settings, "checkpoints": row.checkpoints,
+             "frontier": [asdict(one) for one in row.readings],
+             "difference": [asdict(one) for one in row.differences], "above_baseline": row.dominance,
+             "not_converged": row.rising}
+            for row in table.rows
+        ],
+        "runs": [
+            {"label": one.label, "setting": one.setting, "seed": one.seed, "steps": one.steps,
+             "kl": one.kl.mean(1).tolist(), "reward": one.reward.mean(1).tolist()}
+            for one in table.curves
+        ],
+        "left_out": table.left_out,
+    }  # fmt: skip

@@ -11,6 +11,7 @@ from alignzoo.compare.axes import TEMPERATURE, AxisFigure
 from alignzoo.compare.columns import Column
 from alignzoo.compare.grid import ComparedRow, describe_point
 from alignzoo.compare.table import Table
+from alignzoo.report.comparison import frontiers
 from alignzoo.report.comparison.axes import BOUND, axis_groups, bound_words
 from alignzoo.report.comparison.axes import cells as axis_cells
 from alignzoo.report.comparison.axes import digits as axis_digits
@@ -35,25 +36,33 @@ def _lines(table: Table) -> Iterator[str]:
             yield f"> **{escape(line.text)}**\n"
     for n, (group, columns) in enumerate(table.groups.items()):
         yield f"## {group.capitalize()}\n"
-        yield from _grid(_figures(table, columns, footnotes, first=n == 0))
+        yield from grid(_figures(table, columns, footnotes, first=n == 0))
         yield ""
         if any(cell.difference for (_, key), cell in table.cells.items() if key in {column.key for column in columns}):
             yield f"Difference from {escape(table.baseline)}:\n"
-            yield from _grid(_differences(table, columns, footnotes))
+            yield from grid(_differences(table, columns, footnotes))
             yield ""
     for over in axis_groups(table):
         yield f"## {over.title[0].upper()}{over.title[1:]}\n\n{escape(over.description)}\n"
         for one in over.figures:
             yield f"{escape(one.column.head)}:\n"
-            yield from _grid(_over_axis(one))
+            yield from grid(_over_axis(one))
             yield ""
+    if table.frontier:
+        yield f"## {frontiers.TITLE}\n"
+        yield from (f"- {escape(line)}" for line in frontiers.sentences(table.frontier))
+        for title, rows in frontiers.tables(table.frontier):
+            yield f"\n{escape(title)}:\n"
+            cells = ([escape(label), *(" ".join(one).strip() for one in own)] for label, own in rows)
+            yield from grid([["recipe", *frontiers.heads(table.frontier)], *cells])
+        yield ""
     for number_, note in enumerate(footnotes, 1):
         yield f"{superscript(number_)} {escape(note.text)}  "
     yield "\n## How to read it\n"
     yield from (f"- {escape(line.text)}" for line in lines if not line.loud)
     yield from (f"- {escape(head)}: {escape(description)}." for head, description in legend(table))
     yield "\n## All configurations\n"
-    yield from _grid(_tried(table))
+    yield from grid(_tried(table))
     failed = failures(table)
     if failed:
         yield "\n## Failed runs\n"
@@ -122,7 +131,7 @@ def _name(row: ComparedRow, footnotes: Sequence[Note]) -> str:
     return escape(row.label) + mark(footnotes, row.label)
 
 
-def _grid(cells: Sequence[Sequence[str]]) -> Iterator[str]:
+def grid(cells: Sequence[Sequence[str]]) -> Iterator[str]:
     """Yield a GitHub table with padded columns."""
     widths = [max(cell_len(row[i]) for row in cells) for i in range(len(cells[0]))]
     for n, row in enumerate(cells):

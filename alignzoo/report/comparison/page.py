@@ -10,11 +10,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, Template
 from markupsafe import Markup
 
+from alignzoo.compare.axes import TEMPERATURE
 from alignzoo.compare.cells import Cell
 from alignzoo.compare.columns import DOWN, Column
+from alignzoo.compare.frontier_runs import FrontierTable
 from alignzoo.compare.grid import ComparedRow, Point, describe_point
 from alignzoo.compare.results import RunRecord
 from alignzoo.compare.table import Table
+from alignzoo.report.comparison import frontiers
 from alignzoo.report.comparison.axes import AxisGroup, axis_groups, bound_words
 from alignzoo.report.comparison.axes import cells as axis_cells
 from alignzoo.report.comparison.axes import digits as axis_digits
@@ -48,7 +51,10 @@ def page(table: Table, plots: Sequence[Plot]) -> str:
         groups=[
             _group(table, name, columns, footnotes, n == 0) for n, (name, columns) in enumerate(table.groups.items())
         ],
-        axes=[_axis_group(table, group) for group in axis_groups(table)],
+        axes=[
+            *([_frontier_group(table, table.frontier)] if table.frontier else []),
+            *(_axis_group(table, group) for group in axis_groups(table)),
+        ],
         # Drawn by us; the labels in it are escaped by matplotlib.
         plots=[(plot.name, plot.title, plot.description, Markup(plot.inline)) for plot in plots],
         prompts=_replies(table),
@@ -111,7 +117,19 @@ def _axis_group(table: Table, group: AxisGroup) -> dict[str, Any]:
         }
         for one in group.figures
     ]  # fmt: skip
-    return {"title": group.title, "description": group.description, "axis": group.axis, "tables": tables}
+    unit = "temperature" if group.axis == TEMPERATURE else "N ="
+    return {"title": group.title, "description": group.description, "unit": unit, "tables": tables, "lines": []}
+
+
+def _frontier_group(table: Table, frontier: FrontierTable) -> dict[str, Any]:
+    order = {row.label: n for n, row in enumerate(table.rows)}
+    description, *lines = frontiers.sentences(frontier)
+    tables = [
+        {"title": title, "about": description, "heads": frontiers.heads(frontier), "bounds": None,
+         "rows": [{"label": label, "color": look(order[label])["color"], "cells": cells} for label, cells in rows]}
+        for title, rows in frontiers.tables(frontier)
+    ]  # fmt: skip
+    return {"title": frontiers.TITLE, "description": description, "unit": "", "tables": tables, "lines": lines}
 
 
 def _cell(table: Table, row: ComparedRow, column: Column, footnotes: Sequence[Note]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from alignzoo.compare.results import RunRecord
 from alignzoo.compare.table import Table
 from alignzoo.core.files import atomic_write, write_page
 from alignzoo.evaluation.best_of_draws import kl_bound
+from alignzoo.report.comparison import frontiers
 from alignzoo.report.comparison.axis_plots import axis_plots
 from alignzoo.report.comparison.look import look, plain_words
 from alignzoo.report.comparison.numbers import difference_words, digits, number
@@ -78,6 +79,9 @@ def plots(table: Table) -> list[Plot]:
             if figure is not None:
                 drawn.append(_plot(name, title, description, figure))
         drawn += [_plot(*one) for one in axis_plots(table)]
+        if table.frontier:
+            picture = frontiers.picture(table.frontier, [row.label for row in table.rows])
+            drawn.insert(0, _plot("frontier_along_training", frontiers.TITLE.lower(), frontiers.LEGEND, picture))
     return drawn
 
 

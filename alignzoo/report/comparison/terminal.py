@@ -15,6 +15,7 @@ from alignzoo.compare.columns import COST, DOWN, JUDGES, Column
 from alignzoo.compare.grid import ComparedRow
 from alignzoo.compare.table import Table
 from alignzoo.report.comparison.caption import caption
+from alignzoo.report.comparison.frontiers import verdicts
 from alignzoo.report.comparison.notes import Note, mark, notes, superscript
 from alignzoo.report.comparison.numbers import NOISE, NOTHING, bounds, difference_words, digits, number
 
@@ -53,6 +54,8 @@ class _Shown:
         yield _drawn(table, shown, footnotes)
         for n, note in enumerate(footnotes, 1):
             yield Text(f"{superscript(n)} {note.text}", style="dim")
+        if table.frontier:
+            yield from (Text(line) for line in verdicts(table.frontier))
         yield Text(
             f"Mean, difference from {table.baseline} (≈: its interval contains 0), 95% interval of the mean. "
             f"{len(table.columns) - len(shown)} more figures, and notes on all: {self.rest}",

@@ -19,7 +19,7 @@ from alignzoo.compare.statistics import Interval, distinguishable
 from alignzoo.compare.table import Table, build
 from alignzoo.core.errors import RunFailed, first_line
 from alignzoo.core.files import make_folder, translate_os_errors, write_json, write_page
-from alignzoo.report.comparison import axes
+from alignzoo.report.comparison import axes, frontiers
 from alignzoo.report.comparison.caption import caption
 from alignzoo.report.comparison.markdown import markdown
 from alignzoo.report.comparison.notes import notes
@@ -106,6 +106,7 @@ def as_json(table: Table) -> dict[str, Any]:
         ],
         "rows": [_row(table, row) for row in table.rows],
         "axes": list(axes.as_json(table)),
+        "frontier": frontiers.as_json(table.frontier) if table.frontier else None,
         "about": dict(table.about),
     }
 

@@ -12,7 +12,9 @@ from rollout_runs import killed
 from tiny_runs import tiny, tiny_recipe
 
 from alignzoo.evaluation.judges.length import Length
+from alignzoo.report import curves
 from alignzoo.report.run_page import write_report
+from alignzoo.report.svg import new_figure
 from alignzoo.training import checkpoint, reply_evaluations
 from alignzoo.training.records import read_lines
 
@@ -143,3 +145,10 @@ def test_the_report_draws_reward_against_kl_along_the_run(tmp_path):
         "".join(json.dumps(line) + "\n" for line in read_lines(folder / "metrics.jsonl") if line["kind"] != "replies")
     )
     assert "held-out replies" not in write_report(folder).read_text()
+
+
+def test_the_band_of_a_curve_is_the_95_percent_interval():
+    axes = new_figure(3, 2).add_subplot()
+    curves._curve(axes, [(0, 1.0, 0.1), (100, 2.0, 0.2)], "replies", "", "#000000")
+    heights = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == (pytest.approx(1 - 1.959964 * 0.1), pytest.approx(2 + 1.959964 * 0.2))

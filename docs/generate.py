@@ -34,7 +34,8 @@ from alignzoo.interfaces.model_source import Lora, ModelSource
 from alignzoo.recipe.critic import CriticConfig
 from alignzoo.recipe.optimizers import OPTIMIZERS
 from alignzoo.recipe.peer_names import LOSSES, PEERS
-from alignzoo.recipe.rollout import Reward, RolloutConfig
+from alignzoo.recipe.rewards import Reward
+from alignzoo.recipe.rollout import RolloutConfig
 from alignzoo.recipe.schema import (
     EarlyStopping,
     EvalConfig,

@@ -141,7 +141,7 @@ def _is_mapping(cls: Class, field: str) -> bool:
 def _below(cls: Class, field: str) -> Owners:
     """Return the classes of a section, of an optimizer or of a kind, whose fields are below."""
     from alignzoo.recipe.json_schema import BASES
-    from alignzoo.recipe.rollout import Reward
+    from alignzoo.recipe.rewards import Reward
     from alignzoo.recipe.schema import Recipe
     from alignzoo.recipe.validate import OPTIMIZERS
     from alignzoo.registry.lookup import registry

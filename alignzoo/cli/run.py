@@ -72,7 +72,10 @@ def command(
     with translate(result.folder / "summary.json", "the summary", "run the recipe again with --fresh"):
         table = summary_table(result.summary)
     results_console().print(table)
-    click.echo(f"report: {_near(result.folder / 'report.html')}")
+    if "draws" in result.summary:
+        click.echo(f"data: {_near(result.folder / 'draws')}")
+    else:
+        click.echo(f"report: {_near(result.folder / 'report.html')}")
 
 
 def _near(path: Path) -> Path:

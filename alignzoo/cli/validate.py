@@ -75,9 +75,10 @@ def check(
             click.echo(f"  {key:<12}{plan[key]}")
         for line in plan["rows"]:
             click.echo(printable(f"  {'':<12}{line}"))
-        for key in ("tokenizer", "training", "numbers"):
-            click.echo(printable(f"  {key:<12}{plan[key]}"))
-        for n, line in enumerate(memory_lines(plan["memory"])):
+        for key in ("tokenizer", "drawing", "training", "numbers"):
+            if key in plan:
+                click.echo(printable(f"  {key:<12}{plan[key]}"))
+        for n, line in enumerate(memory_lines(plan["memory"]) if "memory" in plan else ()):
             click.echo(f"  {'' if n else 'memory':<12}{line}")
         if "time" in plan:
             click.echo(f"  {'time':<12}{_time_line(plan['time'])}")
@@ -120,8 +121,9 @@ def _plans(resolved: Resolved, timed: bool = False) -> list[dict[str, Any]]:
     from alignzoo.data.statistics import data_lines
     from alignzoo.rollouts.calendar import Calendar
     from alignzoo.training.model_preflight import check_tokenizers, plan_memory
-    from alignzoo.training.needed_runs import folder_of
+    from alignzoo.training.needed_runs import folder_of, undrawn_data
     from alignzoo.training.number_types import type_words
+    from alignzoo.training.online import check_endings
     from alignzoo.training.policy import device_of
     from alignzoo.training.preflight import check_enough_rows, preflight, warm_up_note
     from alignzoo.training.timed_step import time_run
@@ -130,6 +132,10 @@ def _plans(resolved: Resolved, timed: bool = False) -> list[dict[str, Any]]:
     device = device_of(resolved.recipe.train.device)
     needed = [plan for need in resolved.needs.values() for plan in _plans(need, timed)]
     recipe, reader = resolved.recipe, RowReader(resolved.recipe.data)
+    undrawn = undrawn_data(resolved)
+    if undrawn:
+        words = f"those that {' and '.join(undrawn)} will draw"
+        return [*needed, _head(resolved) | {"data": words, "rows": [], "numbers": type_words(recipe), "warnings": []}]
     _check_rows(reader, recipe)
     for name, source in recipe.eval.data.items():
         with of_set(name):
@@ -137,23 +143,28 @@ def _plans(resolved: Resolved, timed: bool = False) -> list[dict[str, Any]]:
     tokenizer = tokenizer_of(resolved, reader)
     check_tokenizers(resolved, tokenizer)
     data = tokenized_dataset(resolved, tokenizer, Screen().info, reader=reader)  # a run finds it in the store
+    if recipe.draw:
+        check_endings(recipe.draw, tokenizer, "draw")
+        prompts = reader.plan.count(TRAIN) + reader.plan.count(HELD_OUT)
+        return [*needed, _head(resolved) | {
+            "data": _counts(recipe, reader), "rows": data_lines(data.report, recipe),
+            "tokenizer": _tokenizer_line(tokenizer, recipe, data, reader),
+            "drawing": f"{recipe.draw.completions} completions of at most {recipe.draw.max_new_tokens} tokens for each "
+                       f"of {prompts:,} prompts, at temperature {recipe.draw.temperature:g}, on {device}, "
+                       f"seed {recipe.seed}",
+            "numbers": type_words(recipe), "warnings": [],
+        }]  # fmt: skip
     check_enough_rows(data, recipe.train.batch_size)
     folder, train, plan = folder_of(resolved), recipe.train, reader.plan
-    rows, held_out = plan.count(TRAIN), plan.count(HELD_OUT)
+    rows = plan.count(TRAIN)
     steps, words = train.steps(rows), "rows"
     if recipe.rollout:
         calendar = Calendar(train, recipe.rollout, rows, recipe.seed)
         steps, words = calendar.steps, f"prompts with {recipe.rollout.completions} draws each"
     memory = plan_memory(resolved, tokenizer, data, device)
     taken = time_run(resolved, tokenizer, data, Screen()) if timed and folder.summary() is None else None
-    return [*needed, {
-        "name": recipe.name,
-        "state": "finished" if folder.summary() is not None else "to run",
-        "folder": str(folder.path),
-        "objective": str(recipe.objective),
-        "starts from": f"the run of {resolved.start.recipe.name}" if resolved.start else str(recipe.model),
-        "data": f"{recipe.data.name}: {plan.rows.read:,} rows read, {rows:,} to train on, {held_out:,} held out, "
-                f"{len(plan.rows.skipped):,} skipped, {plan.rows.flipped:,} flipped",
+    return [*needed, _head(resolved) | {
+        "data": _counts(recipe, reader),
         "rows": data_lines(data.report, recipe),
         "tokenizer": _tokenizer_line(tokenizer, recipe, data, reader),
         "training": f"{steps:,} steps of {train.batch_size} {words}, {train.optimizer.name} "
@@ -163,6 +174,31 @@ def _plans(resolved: Resolved, timed: bool = False) -> list[dict[str, Any]]:
         **({} if taken is None else {"time": taken}),
         "warnings": [note for note in (warm_up_note(train, steps),) if note],
     }]  # fmt: skip
+
+
+def _head(resolved: Resolved) -> dict[str, Any]:
+    """Return what a plan has of every run."""
+    from alignzoo.training.needed_runs import folder_of
+
+    recipe, folder = resolved.recipe, folder_of(resolved)
+    return {
+        "name": recipe.name,
+        "state": "finished" if folder.summary() is not None else "to run",
+        "folder": str(folder.path),
+        "objective": "none: it draws a data set" if recipe.draw else str(recipe.objective),
+        "starts from": f"the run of {resolved.start.recipe.name}" if resolved.start else str(recipe.model),
+    }
+
+
+def _counts(recipe: Recipe, reader: RowReader) -> str:
+    from alignzoo.data.split_plan import HELD_OUT, TRAIN
+
+    plan = reader.plan
+    return (
+        f"{recipe.data.name}: {plan.rows.read:,} rows read, {plan.count(TRAIN):,} to "
+        f"{'draw for' if recipe.draw else 'train on'}, {plan.count(HELD_OUT):,} held out, "
+        f"{len(plan.rows.skipped):,} skipped, {plan.rows.flipped:,} flipped"
+    )
 
 
 def _check_rows(reader: RowReader, recipe: Recipe) -> None:

@@ -30,6 +30,7 @@ FORWARDS = 1.5
 def seconds_left(plan: Plan) -> tuple[float, str] | None:
     """Return (seconds for the missing runs, basis of the estimate), or None without a basis."""
     runs = {resolved.fingerprint: resolved for resolved in [*(job.resolved for job in plan.jobs), *plan.starts]}
+    runs = {key: resolved for key, resolved in runs.items() if not resolved.recipe.draw}  # which takes no steps
     left = [resolved for resolved in runs.values() if folder_of(resolved).summary() is None]
     done = [summary["train"]["pairs_per_second"] for r in runs.values() if (summary := folder_of(r).summary())]
     rows = sum(_rows(resolved) for resolved in left)

@@ -18,8 +18,9 @@ from alignzoo.core.dotted import dotted_items
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.data.splits import holds_out, places
 from alignzoo.interfaces.component import Component
+from alignzoo.recipe.fingerprints import digest
 from alignzoo.recipe.needs import runs_named
-from alignzoo.recipe.resolved import REFERENCE, START, Resolved, digest
+from alignzoo.recipe.resolved import REFERENCE, START, Resolved
 
 MOST_RUNS = 10_000
 """Rows of a table, and runs of a comparison: each is a recipe to read before the first run."""
@@ -158,6 +159,12 @@ def make_plan(comparison: Comparison, classes: Sequence[type[Component]] = ()) -
         raise UserError(f"two recipes are named {label}", where="recipes", expected="different names")
     written = {row.label: _written(comparison, row.path, row.varied) for row in rows}
     plain = {label: one.resolve(classes) for label, one in written.items()}
+    for label, resolved in plain.items():
+        if resolved.recipe.draw is not None:
+            raise UserError(
+                f"{label} draws a data set and trains nothing to compare", where="recipes",
+                expected="recipes that read it, with data: {from: RECIPE}; its run is shared by them",
+            )  # fmt: skip
     _keys_exist(comparison, rows, plain)
     begun = {need.path: (need, way) for label, own in plain.items() for need, way in written[label].below(own)}
     tuned = {}

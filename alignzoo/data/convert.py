@@ -114,8 +114,10 @@ def convert_side(
     """Convert rows of one side of the split, as `convert_rows` does.
 
     With `prompts`, those of a recipe with `rollout` become prompts alone: training rows, and held-out rows among all of
-    which a prompt is alone.
+    which a prompt is alone. So do all rows of a recipe with `draw`.
     """
+    if recipe.draw is not None:
+        return to_prompts(rows, source.train_on)
     if recipe.rollout is None or not prompts:
         return convert_rows(rows, recipe.objective, source.pairs, source.train_on)
     return to_prompts(rows, source.train_on, with_best=recipe.rollout.pairs == "data")
@@ -191,7 +193,7 @@ def _check(row: Row, one: Objective | Metric) -> None:
         there = ("prompt",) if isinstance(row.prompt, str) else ("prompt", "instruction")
         raise UserError(
             f"{one.name} needs completions, and row {row.id} has a prompt alone", where="data",
-            expected=f"{NEEDED.get(one.data, 'completions')}, or a recipe with rollout, which draws them",
+            expected=f"{NEEDED.get(one.data, 'completions')}, or a recipe with rollout or draw, which draws them",
             hint=closest_reading(row.extra, there),
         )  # fmt: skip
     if row.is_training_text and one.data == "unpaired":

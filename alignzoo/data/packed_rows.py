@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,17 +20,19 @@ from alignzoo.interfaces.rows import Row, Skipped
 KEPT, ABOUT = "kept", "about"
 
 
-def pack(part: TokenizedRows, rows: Sequence[Row]) -> bytes:
+def pack(part: TokenizedRows, rows: Sequence[Row], prefixes: Sequence[str | None] = ()) -> bytes:
     """Return the tokenized rows as bytes, without the rows themselves.
 
     Args:
         part: Trees without columns, their rows and counts.
         rows: The rows that were tokenized, of which `part.rows` are some.
+        prefixes: The text of each prompt that was cut to its first tokens, None for the others.
     """
     kept = {id(row) for row in part.rows}
     about = {
         "skipped": [[one.id, one.reason, one.detail] for one in part.skipped], "boundary": part.boundary,
         "truncated": [part.truncated_prompts, part.truncated_completions], "cut": list(part.cut),
+        "prefixes": list(prefixes) if any(row.prefix_tokens for row in part.rows) else [],
     }  # fmt: skip
     arrays: dict[str, Any] = {name: getattr(part.trees, name) for name in ARRAYS}
     arrays["keys"] = part.trees.keys
@@ -43,6 +46,9 @@ def unpack(raw: bytes, rows: Sequence[Row]) -> TokenizedRows:
     arrays = load(raw)
     about = parse_json(arrays[ABOUT].tobytes(), "the tokens of a child")
     kept = [row for row, own in zip(rows, arrays[KEPT].tolist(), strict=True) if own]
+    if about["prefixes"]:
+        cut = zip(kept, about["prefixes"], strict=True)
+        kept = [row if text is None else replace(row, prompt=text) for row, text in cut]
     tokens, segments, trees, spans, span_cuts = (arrays[name] for name in ARRAYS)
     built = Trees([row.id for row in kept], tokens, segments, trees, spans, span_cuts, keys=arrays["keys"])
     skipped = [Skipped(*one) for one in about["skipped"]]

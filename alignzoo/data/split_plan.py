@@ -11,7 +11,7 @@ from alignzoo.data.content import Content
 from alignzoo.interfaces.data_source import DataSource, Split
 from alignzoo.interfaces.rows import Row, Skipped
 
-TRAIN, HELD_OUT, FLIPPED, NO_PAIR, DROPPED, UNUSABLE, ALONE = 1, 2, 4, 8, 16, 32, 64
+TRAIN, HELD_OUT, FLIPPED, NO_PAIR, DROPPED, UNUSABLE, ALONE, OUTSIDE = 1, 2, 4, 8, 16, 32, 64, 128
 Place = tuple[str, Split]
 """Name of a source in a mixture ("" for a source alone), and one of its splits."""
 
@@ -59,7 +59,7 @@ class SplitPlan:
     """Counts and skipped rows; the lists of usable rows are empty."""
     marks: dict[Place, NDArray[np.uint8]] = field(default_factory=dict)
     """One bit mask for each row read: TRAIN or HELD_OUT if it is used, combined with FLIPPED, NO_PAIR (not two
-    completions) and ALONE (none)."""
+    completions) and ALONE (none); OUTSIDE alone for a row outside of `group_range`."""
     hashes: dict[Place, Content] = field(default_factory=dict)
     """Of every row read; 0 for one that is skipped."""
 

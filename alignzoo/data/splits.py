@@ -6,20 +6,22 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alignzoo.core.errors import UserError, attribute_errors
 from alignzoo.data.content import Content, content_of, is_first
+from alignzoo.data.hashing import uniform_hash
 from alignzoo.data.mixing import drawn, draws, interleave, shares
+from alignzoo.data.prefixes import as_prefix
 from alignzoo.data.split_plan import (
     ALONE,
     DROPPED,
     FLIPPED,
     HELD_OUT,
     NO_PAIR,
+    OUTSIDE,
     TRAIN,
     UNUSABLE,
     Place,
@@ -76,6 +78,8 @@ def rows_of(source: DataSource, place: Place) -> Iterator[Row | Skipped]:
     with attribute_errors(f"the data source {part.name}, reading its {split} split,", part):
         for found in part.read(split):
             row = _checked(found if source.takes_ties else without_tie(found))
+            if part.prefix_tokens is not None and isinstance(row, Row):
+                row = as_prefix(row, part.prefix_tokens)
             yield replace(row, id=f"{name}/{row.id}") if name else row
 
 
@@ -110,9 +114,12 @@ def plan_splits(source: DataSource, read: ReadSplit, evaluation: bool = False) -
             prompt, whole = content_of(row)
             prompts.append(prompt)
             rows.append(whole)
+            if part.group_range is not None and not in_range(row.group, part.group_range):
+                marks.append(OUTSIDE)
+                continue
             ids.append(hash(row.id))
             if alone:
-                groups.append(_uniform_hash(f"held out {row.group}"))
+                groups.append(uniform_hash(f"held out {row.group}"))
             mark = TRAIN if split == "train" and not evaluation else HELD_OUT
             noisy = part.label_noise and row.has_preference and _is_flipped(row, part)
             mark |= FLIPPED if noisy else 0
@@ -134,7 +141,7 @@ def plan_splits(source: DataSource, read: ReadSplit, evaluation: bool = False) -
         plan.rows.deduplicated = _drop_repeats(plan)
     used = plan.count(TRAIN) + plan.count(HELD_OUT)
     _limit(plan)
-    plan.rows.left_out = used - plan.count(TRAIN) - plan.count(HELD_OUT)
+    plan.rows.left_out = used + plan.count(OUTSIDE) - plan.count(TRAIN) - plan.count(HELD_OUT)
     plan.rows.flipped = plan.count(TRAIN, FLIPPED)
     train, held = plan.content(TRAIN), plan.content(HELD_OUT)
     plan.rows.overlap = held.also_in(train)
@@ -142,6 +149,11 @@ def plan_splits(source: DataSource, read: ReadSplit, evaluation: bool = False) -
     plan.rows.sources = {} if "" in source.parts else plan.by_source()
     plan.rows.held_out_wanted = evaluation or holds_out(source, where)
     return plan
+
+
+def in_range(group: str, limits: tuple[float, float]) -> bool:
+    """Return True if a prompt group is one of those of `data.group_range`."""
+    return limits[0] <= uniform_hash(f"group {group}") < limits[1]
 
 
 def holds_out(source: DataSource, where: Sequence[Place]) -> bool:
@@ -315,12 +327,7 @@ def _check_unique_ids(rows: Iterable[Row | Skipped]) -> None:
 
 
 def _is_flipped(row: Row, source: DataSource) -> bool:
-    return _uniform_hash(f"noise {source.label_noise_seed} {row.id}") < source.label_noise
-
-
-def _uniform_hash(text: str) -> float:
-    """Return a number in [0, 1) that depends on the text alone."""
-    return int.from_bytes(blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), "big") / 2**64
+    return uniform_hash(f"noise {source.label_noise_seed} {row.id}") < source.label_noise
 
 
 def _flipped(row: Row) -> Row:

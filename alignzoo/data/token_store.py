@@ -141,11 +141,13 @@ class TokenStore:
             for consumers, ties in ((terms, {TIE} if self.recipe.objective.ties else set()), (metrics, set()))
         ]
         mismatched = self.recipe.objective.mismatched
-        self._keeps_rows = self.recipe.rollout is not None
+        self._keeps_rows = self.recipe.drawing is not None
         chosen_by = mismatched and "place"  # the rule of `with_mismatched`, part of what the trees depend on
         rest: list[bool | str] = [chosen_by, "prompts"] if self.recipe.rollout is not None else [chosen_by]
         if self.recipe.rollout is not None and self.recipe.rollout.pairs == "data":
             rest.append("completions")
+        if self.recipe.draw is not None:
+            rest.append("prompts of both sides")
         self.key = digest([self._inputs, needs, *rest])
         """32 hex digits that identify everything the trees depend on."""
         needs_of_pairs = [{"labels": "unpaired" in one["kinds"], "columns": one["columns"]} for one in needs]

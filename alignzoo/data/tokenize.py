@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alignzoo.core.digests import digest
 from alignzoo.core.errors import UserError
 from alignzoo.data.assistant_turns import render_scored
 from alignzoo.data.boundary import BoundaryTokenizer, Cut, Ids, common_prefix_length
@@ -109,7 +111,7 @@ class Encoder:
 
     def __call__(self, rows: Sequence[Row]) -> list[Encoded]:
         """Tokenize prompts, contexts and completions. Raises UserError as `tokenize` does."""
-        rendered = [self._render(row) for row in rows]
+        rendered = [[] if self._has_own_ids(row) else self._render(row) for row in rows]
         chats = [is_chat(row) for row in rows]
         tokenized = {}
         for chat in (False, True):
@@ -118,19 +120,51 @@ class Encoder:
             results = self.boundary.tokenize([one.text for one in texts], positions, special=not chat)
             tokenized[chat] = iter(results)
         return [
-            self._split(own, results, chat, self._is_whole(row)) if row.completions else self._prompt(*results[0])
+            self._drawn(row) if not own
+            else self._split(own, results, chat, self._is_whole(row)) if row.completions
+            else self._prompt(*results[0], row.prefix_tokens)
             for row, own, chat in zip(rows, rendered, chats, strict=True)
             for results in ([next(tokenized[chat]) for _ in own],)
-        ]
+        ]  # fmt: skip
 
     def texts(self, row: Row) -> list[str]:
         """Return the text of a row's prompt with each completion, as it is tokenized."""
         return [one.text for one in self._render(row)]
 
-    def _prompt(self, ids: Ids, cuts: Sequence[Cut]) -> Encoded:
-        """Return the ids of a prompt alone, without an EOS token that the tokenizer adds."""
+    def prefixes(self, part: TokenizedRows) -> list[str | None]:
+        """Return the texts of prompts that are prefixes, None for every other row."""
+        return [
+            str(self.tokenizer.decode(part.trees[i].prompt.tolist(), skip_special_tokens=True))
+            if row.prefix_tokens else None
+            for i, row in enumerate(part.rows)
+        ]  # fmt: skip
+
+    def _has_own_ids(self, row: Row) -> bool:
+        """Return True for a row whose ids are those of this tokenizer's vocabulary."""
+        return bool(row.ids) and row.vocabulary == self.vocabulary
+
+    @cached_property
+    def vocabulary(self) -> str:
+        """Digest of the tokenizer's vocabulary."""
+        return vocabulary_digest(self.tokenizer)
+
+    def _drawn(self, row: Row) -> Encoded:
+        """Return the ids that a model has read and drawn, as they are."""
+        prompt, completions = list(row.ids), [list(one.ids) for one in row.completions]
+        if completions and self._is_whole(row):
+            prompt, completions = prompt[:1], [prompt[1:] + completions[0]]
+        spans = [[(0, len(own))] for own in completions]
+        has_bos = prompt[:1] == [self.tokenizer.bos_token_id]
+        return Encoded(prompt, [[] for _ in completions], completions, spans, has_bos)
+
+    def _prompt(self, ids: Ids, cuts: Sequence[Cut], prefix: int = 0) -> Encoded:
+        """Return the ids of a prompt alone, without an EOS token that the tokenizer adds.
+
+        With `prefix` they are so many tokens of the text, and BOS before them.
+        """
         prompt = ids[: cuts[0].tokens] or self.empty_prompt
-        return Encoded(prompt, [], [], [], prompt[:1] == [self.tokenizer.bos_token_id])
+        has_bos = prompt[:1] == [self.tokenizer.bos_token_id]
+        return Encoded(prompt[: prefix + has_bos] if prefix else prompt, [], [], [], has_bos)
 
     def _chat_template(self) -> ChatTemplate:
         inputs = Inputs(self.tokens.tools, self.tokens.chat_template_kwargs)
@@ -186,6 +220,11 @@ class Encoder:
         prompt = tokenized[0][0][:size] or self.empty_prompt
         has_bos = prompt[:1] == [self.tokenizer.bos_token_id]
         return Encoded(prompt, contexts, completions, spans, has_bos, frozenset(notes))
+
+
+def vocabulary_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return 32 hex digits of the tokens and their ids: with the same ones, ids mean the same."""
+    return digest(tokenizer.get_vocab())
 
 
 def _positions(one: RenderedText) -> Iterator[int]:

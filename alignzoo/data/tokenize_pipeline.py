@@ -110,7 +110,8 @@ class TokenizePipeline:
         )  # fmt: skip
 
     def _make(self, rows: list[Row]) -> bytes:
-        return pack(build_trees(rows, self.encoder(rows), self.recipe.tokens), rows)
+        part = build_trees(rows, self.encoder(rows), self.recipe.tokens)
+        return pack(part, rows, self.encoder.prefixes(part))
 
     def _characters(self, row: Row) -> int:
         """Return the number of characters that a row has to tokenize, about."""

@@ -36,6 +36,8 @@ class Completion:
     """Turns before `text`. Of a chat the assistant's are scored too, unless `data.train_on` is `last_assistant`."""
     columns: Mapping[str, float] = field(default_factory=dict)
     """Numbers of this completion, such as `score`, or `desirable` (1 or 0) in unpaired data."""
+    ids: tuple[int, ...] = ()
+    """Token ids of a completion that a model has drawn, the token that ends it included; see `Row.vocabulary`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,12 @@ class Row:
     """Variables of the chat template, such as `enable_thinking`."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """The record's other columns as they are, such as a gold answer: any JSON values."""
+    ids: tuple[int, ...] = ()
+    """Token ids of the prompt of a row that a model has completed."""
+    vocabulary: str = ""
+    """Digest of the vocabulary that `ids` belong to. A tokenizer with another one reads the texts."""
+    prefix_tokens: int = 0
+    """The prompt is the first so many tokens of its text; 0 for all of it."""
 
     @property
     def all_columns(self) -> dict[str, Any]:

@@ -20,6 +20,9 @@ from alignzoo.registry.lookup import Registry
 NESTED = {Format: "format", DataSource: "data source"}
 """Base class that annotates a field -> the kind of the component, or of the list of components, in that field."""
 
+DEFAULT = {"data source": "draws"}
+"""Kind -> the component of a node that names a recipe, in `from`, and no component."""
+
 Path = tuple[str, ...]
 
 
@@ -39,6 +42,8 @@ class ComponentBuilder:
             self.problems.add(at, f"a {type(given).__name__}", "a name, or {name: ..., its fields}")
             return None
         fields = dict(given)
+        if kind in DEFAULT and "from" in fields:
+            fields.setdefault("name", DEFAULT[kind])
         cls = self._class(fields.pop("name", None), at, kind)
         if cls is None:
             return None

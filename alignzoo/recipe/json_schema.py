@@ -14,8 +14,8 @@ from pydantic import BaseModel
 
 from alignzoo.interfaces.component import Component, summary
 from alignzoo.interfaces.hookspecs import KINDS
-from alignzoo.recipe.components import nested_kind
-from alignzoo.recipe.rollout import FIELDS, Reward
+from alignzoo.recipe.components import DEFAULT, nested_kind
+from alignzoo.recipe.rewards import FIELDS, Reward
 from alignzoo.recipe.schema import Recipe
 from alignzoo.recipe.validate import OPTIMIZERS
 from alignzoo.registry.known_packages import PACKAGE_OF
@@ -28,6 +28,10 @@ BASES = {base.partition(":")[2]: kind for kind, (_, base) in KINDS.items()}
 """Name of a base class of components -> its kind."""
 FILLED_IN = ("name", "reporters")
 """Required fields of a recipe that the loader fills in."""
+OF_TRAINING = ("objective", "train")
+"""Required sections of a recipe that trains."""
+UNNAMED = {"model source": "transformers", **DEFAULT}
+"""Kind -> the component of a node without a name."""
 BESIDE = {"objective": ("modifiers", "weight"), "judge": FIELDS}
 """Kind -> keys that a node of it may have beside the fields of its class."""
 EXTENDS = "recipes that this one is merged on top of: paths, or names of shipped ones"
@@ -82,12 +86,17 @@ class _Writer:
         sets = {"anyOf": [kind["data source"], {"type": "null"}]}
         _set(evaluation, "data", {"type": "object", "additionalProperties": sets})
         rewards = {"anyOf": [*_or_list(self.node("judge", FIELDS))["anyOf"], {"type": "null"}]}
-        _set(self._fields_of("RolloutConfig"), "rewards", rewards)
+        for section in ("RolloutConfig", "DrawConfig"):
+            _set(self._fields_of(section), "rewards", rewards)
         self.definitions.pop(self._name("Reward"), None)  # a reward is a judge's node with further keys
         _set(train, "optimizer", self.node(OPTIMIZER))
         schedule = self._fields_of("Schedule")["name"]
         _set(train, "schedule", {"anyOf": [{"enum": schedule["enum"]}, self._ref("Schedule")]})
         recipe["required"] = [] if self.partial else [key for key in recipe["required"] if key not in FILLED_IN]
+        if not self.partial:  # a recipe with `draw` has no objective, and no optimizer
+            trains = [key for key in recipe["required"] if key in OF_TRAINING]
+            recipe["required"] = [key for key in recipe["required"] if key not in OF_TRAINING]
+            recipe["anyOf"] = [{"required": trains}, {"required": ["draw"]}]
         return recipe
 
     def node(self, kind: str, beside: tuple[str, ...] | None = None) -> Schema:
@@ -106,7 +115,7 @@ class _Writer:
              "then": self._component(kind, cls, beside)}
             for key, cls in classes.items()
         ]  # fmt: skip
-        default = "transformers" if kind == "model source" else None
+        default = UNNAMED.get(kind)
         if self.partial:
             cases.append({"if": {"not": {"required": ["name"]}}, "then": {"properties": self._any_of(kind, beside)}})
         elif default:
@@ -114,7 +123,7 @@ class _Writer:
             cases.append(unnamed)
         required = [] if self.partial or default else ["name"]
         given = {"type": "object", "properties": {"name": name}, "required": required, "allOf": cases}
-        if default:
+        if kind == "model source":
             return given
         alone = [] if self.partial else [name for key, cls in classes.items() if _required(cls) for name in names[key]]
         return {"anyOf": [{**name, "not": {"enum": alone}} if alone else name, given]}
@@ -212,6 +221,7 @@ class _Names:
             "references": {"additionalProperties": {"if": {"type": "object"}, "then": kinds["model source"]}},
             "reporters": kinds["reporter"], "eval": {"properties": evaluation},
             "rollout": {"properties": {"rewards": kinds["judge"]}},
+            "draw": {"properties": {"rewards": kinds["judge"]}},
             "filter": {"properties": {"metric": kinds["metric"]}},
             "train": {"properties": {"optimizer": kinds[OPTIMIZER]}},
         }  # fmt: skip

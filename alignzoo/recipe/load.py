@@ -13,6 +13,15 @@ from alignzoo.core.door.file_errors import of_os_error
 from alignzoo.core.errors import Problem, UserError
 from alignzoo.interfaces.component import Component
 from alignzoo.interfaces.model_source import ON_TOP
+from alignzoo.recipe.draw_layers import (
+    check_draws,
+    draws_data,
+    is_first_data,
+    is_of_reading,
+    is_reading,
+    of_draw,
+    without_first_data,
+)
 from alignzoo.recipe.find import find_recipe, shipped_recipes
 from alignzoo.recipe.merge import apply, check_beside, is_base, merge, read_with_bases, with_bases, without_base
 from alignzoo.recipe.needs import inherited_overlay, inherited_overrides, judges_of, recipe_named, runs_named
@@ -99,13 +108,19 @@ def _load(
             expected=f"at most {MOST_RUNS}",
         )  # fmt: skip
     own = _objective_name(node)
-    follows = _starts_from_a_run(node, overlays, overrides)
+    follows = _names_a_run("model", node, overlays, overrides)
     if follows:
         _no_base_beside_from(node)
+    reads = _names_a_run("data", node, overlays, overrides)
     mine = [without_base(overlay) for overlay in overlays] if follows else overlays
-    for overlay in mine:
+    mine = [without_first_data(overlay) for overlay in mine] if reads else mine
+    for overlay in [of_draw(overlay) for overlay in mine] if draws_data(node) else mine:
         node = merge(node, overlay)
-    kept = [(key, value) for key, value in overrides if not (follows and key[0] == "model" and _of_first_policy(key))]
+    kept = [
+        (key, value) for key, value in overrides
+        if not (follows and key[0] == "model" and _of_first_policy(key)) and not (reads and is_first_data(key))
+        and not (chain and draws_data(node) and is_of_reading(key))
+    ]  # fmt: skip
     node = apply(node, kept)
     check_beside(node)
     name = _objective_name(node)
@@ -114,13 +129,14 @@ def _load(
         recipe, registry = validate(node, default, classes)
     named = runs_named(recipe)
     below = [inherited_overlay(overlay, named) for overlay in overlays]
-    passed = inherited_overrides(overrides, named)
+    passed = inherited_overrides([one for one in overrides if not (reads and is_reading(one[0]))], named)
     found = {key: _find_needed(node, key, other, allow_missing) for key, other in named.items()}
     needs = {
         key: _load(one, read_with_bases(one), below, passed, classes, allow_missing, (*chain, path))
         for key, one in found.items()
         if one
     }
+    check_draws(recipe, needs, str(node.origin))
     if START in needs:
         recipe = _started(recipe, needs[START].recipe, str(node.origin))
     _judged(recipe, needs, str(node.origin))
@@ -202,17 +218,17 @@ def _started(recipe: Recipe, start: Recipe, where: str) -> Recipe:
     return recipe
 
 
-def _starts_from_a_run(node: Node, overlays: list[Node], overrides: list[tuple[list[str], Node]]) -> bool:
-    """Return True if `model.from` is set once everything is merged."""
-    start: Any = None
+def _names_a_run(section: str, node: Node, overlays: list[Node], overrides: list[tuple[list[str], Node]]) -> bool:
+    """Return True if `model.from`, or `data.from`, is set once everything is merged."""
+    found: Any = None
     for layer in (node, *overlays):
-        model = layer.value.get("model")
-        if model is not None and isinstance(model.value, dict) and "from" in model.value:
-            start = model.value["from"].value
+        own = layer.value.get(section)
+        if own is not None and isinstance(own.value, dict) and "from" in own.value:
+            found = own.value["from"].value
     for key, value in overrides:
-        if key == ["model", "from"]:
-            start = value.value
-    return bool(start)
+        if key == [section, "from"]:
+            found = value.value
+    return bool(found)
 
 
 def _objective_name(node: Node) -> str:

@@ -24,7 +24,7 @@ MODELS = {("model",), ("references", "*"), ("critic",)}
 """Sections that describe a model."""
 PATHS = {(section, key) for section in ("model", "critic") for key in ("tokenizer", "chat_template")} | {("plugins",)}
 """Keys of paths, besides every `path`, `paths` and `from`."""
-ALWAYS_A_PATH = {("model", "from"), ("references", "*", "from"), ("critic", "from"), ("plugins",)}
+ALWAYS_A_PATH = {("model", "from"), ("data", "from"), ("references", "*", "from"), ("critic", "from"), ("plugins",)}
 """Keys that can't hold a hub id or a word."""
 
 STARTS = ("from", "path", "config")
@@ -98,6 +98,8 @@ def merge(under: Node, over: Node, at: Path_ = ()) -> Node:
         return deepcopy(over)
     if "name" in over.value and _kind(at) in NAMED and over.value["name"].value != _name(under):
         return deepcopy(over)
+    if _kind(at) == ("data",) and "from" in over.value and "name" not in over.value and "from" not in under.value:
+        return deepcopy(over)  # rows that a run draws, in place of other rows
     result = deepcopy(under)
     if _kind(at) in MODELS:
         _drop_other_starts(result, over)

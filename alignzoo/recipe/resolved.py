@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import cached_property
-from hashlib import blake2b
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from alignzoo.interfaces.component import Component
+from alignzoo.core.paths import runs_root
 from alignzoo.interfaces.data_source import DataSource
 from alignzoo.interfaces.format import Format
-from alignzoo.interfaces.model_source import ON_TOP, ModelSource
-from alignzoo.interfaces.objective import Objective
+from alignzoo.interfaces.model_source import ModelSource
+from alignzoo.recipe.draw_checks import OF_TRAIN, SECTIONS
+from alignzoo.recipe.fingerprints import digest, fingerprint, lineage
+from alignzoo.recipe.needs import sources_of
 from alignzoo.recipe.parse import Node, Origin
 from alignzoo.recipe.schema import Recipe
 from alignzoo.registry.lookup import Registry
@@ -42,6 +42,23 @@ class Resolved:
     registry: Registry
     folder: Path | None = None
     """The folder of the finished run that this is the recipe of, where it was opened as one."""
+
+    def __post_init__(self) -> None:
+        """Let the data sources find the runs that they read, which may not be made yet."""
+        sources = sources_of(self.recipe)
+        for key, need in self.needs.items():
+            at, _, field = key.rpartition(".")
+            if at in sources:
+                sources[at].bind_run(field, partial(getattr, need, "run_path"))
+
+    @property
+    def run_path(self) -> Path:
+        """The run folder, named by the recipe and its fingerprint.
+
+        The same recipe, data and start always have the same folder. A finished run that was opened as one stays where
+        it is.
+        """
+        return self.folder or runs_root() / f"{self.recipe.name}-{self.fingerprint[:8]}"
 
     @property
     def start(self) -> Resolved | None:
@@ -114,6 +131,8 @@ class Resolved:
         They change speed, display, or what is kept.
         """
         recipe, train = self.recipe, self.recipe.train
+        if recipe.draw is not None:
+            return {"draw.batch_tokens": recipe.draw.batch_tokens}
         names = [name for name in train.fields_without_effect() if name != "keep_optimizer"]  # of the run's end alone
         found: dict[str, Any] = {f"train.{name}": getattr(train, name) for name in names}
         if recipe.rollout is not None:
@@ -131,7 +150,8 @@ class Resolved:
     def plain(self) -> dict[str, Any]:
         """Every value, defaults included, as plain dictionaries."""
         values: dict[str, Any] = self.recipe.model_dump(mode="json", by_alias=True)
-        values["objective"] = self.recipe.objective.to_recipe(self.registry.spelling)
+        if self.recipe.draw is None:
+            values["objective"] = self.recipe.objective.to_recipe(self.registry.spelling)
         values["data"] = self._node(self.recipe.data)
         values["model"] = self._node(self.recipe.model)
         values["references"] = {name: self._node(model) for name, model in self.recipe.references.items()}
@@ -147,16 +167,21 @@ class Resolved:
         for key in ("metrics", "judges"):
             values["eval"][key] = [self._node(one) for one in getattr(self.recipe.eval, key)]
         values["eval"]["data"] = {name: self._node(source) for name, source in self.recipe.eval.data.items()}
-        if self.recipe.rollout is None:
-            del values["rollout"]
-        else:
-            rewards = self.recipe.rollout.rewards
-            values["rollout"]["rewards"] = [reward.to_recipe(self.registry.spelling) for reward in rewards] or None
+        for section in ("rollout", "draw"):
+            config = getattr(self.recipe, section)
+            if config is None:
+                del values[section]
+            else:
+                rewards = [reward.to_recipe(self.registry.spelling) for reward in config.rewards]
+                values[section]["rewards"] = rewards or None
         if self.recipe.filter is None:
             del values["filter"]
         else:
             values["filter"]["metric"] = self._node(self.recipe.filter.metric)
         values["reporters"] = [self._node(one) for one in self.recipe.reporters]
+        if self.recipe.draw is not None:
+            values["train"] = {key: values["train"][key] for key in OF_TRAIN}
+            return {key: values[key] for key in values if key in SECTIONS}
         return values
 
     def _node(self, named: Any) -> dict[str, Any]:
@@ -176,11 +201,12 @@ class Resolved:
         """Every component from the registry that the result depends on."""
         recipe = self.recipe
         return [
-            *recipe.objective.components, *recipe.data.components, recipe.model, *recipe.references.values(),
+            *(() if recipe.draw else recipe.objective.components), *recipe.data.components,
+            recipe.model, *recipe.references.values(),
             *(part for source in recipe.eval.data.values() for part in source.components),
             *([recipe.critic.model] if recipe.critic and recipe.critic.model else ()),
             *recipe.eval.metrics, *recipe.eval.judges, *([recipe.filter.metric] if recipe.filter else ()),
-            *(reward.judge for reward in (recipe.rollout.rewards if recipe.rollout else ())),
+            *(reward.judge for reward in (recipe.drawing.rewards if recipe.drawing else ())),
         ]  # fmt: skip
 
     @property
@@ -213,114 +239,3 @@ def _origins(node: Node, name: str) -> list[tuple[str, Origin]]:
     else:
         return [(name, node.origin)]
     return [item for key, child in children for item in _origins(child, f"{name}.{key}" if name else key)]
-
-
-def fingerprint(resolved: Resolved) -> str:
-    """Return 32 hex digits of everything that the run's result depends on.
-
-    These are the values, the contents of every named file, the plugins' code, and the needed runs. A field that names a
-    recipe counts as the fingerprint of that recipe's run, under the same dotted key.
-    """
-    return digest(_values(resolved))
-
-
-CONSTANT = {"micro_batch_tokens": 4096}
-"""What fingerprints have had for a key of `train` that is no longer counted, so that recipes with it keep theirs."""
-LENGTH = ("epochs", "max_steps")
-"""Keys of `train` that only decide how many steps a run with a constant schedule takes."""
-
-
-def lineage(resolved: Resolved) -> str:
-    """Return the fingerprint without the length of the run, which a longer run shares."""
-    values = _values(resolved)
-    return digest(values | {"train": {key: value for key, value in values["train"].items() if key not in LENGTH}})
-
-
-def _values(resolved: Resolved) -> dict[str, Any]:
-    """Return what the fingerprint is a digest of."""
-    recipe = resolved.recipe
-    outside = dict.fromkeys(("name", "plugins", "reporters", "data", "model", "references", "critic"), True)
-    left_out = recipe.fields_without_effect() | outside
-    values: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True, exclude=left_out)
-    values["train"] |= CONSTANT
-    for key in ("keep_best", "early_stopping", "greater_is_better"):
-        if values["train"][key] is None:  # as before there were any
-            del values["train"][key]
-    if recipe.train.best_metric is None:  # nothing reads the evaluations during training
-        values["eval"]["every"] = None
-    values["objective"] = _objective(recipe.objective)
-    values["data"] = resolved.data_fingerprint
-    metrics = zip(resolved.plain["eval"]["metrics"], recipe.eval.metrics, strict=True)
-    values["eval"]["metrics"] = [_with_effect(node, metric) for node, metric in metrics]
-    del values["eval"]["allow_overlap"], values["eval"]["data"]
-    if resolved.evaluation_fingerprints:
-        values["eval"]["data"] = list(resolved.evaluation_fingerprints.items())  # replies are those of the first
-    if recipe.train.weight_decay_on == "all":  # as before there was a choice
-        del values["train"]["weight_decay_on"]
-    if not recipe.train.schedule.warmup_ratio:
-        del values["train"]["schedule"]["warmup_ratio"]
-    values["eval"]["judges"] = [judge.fingerprint() for judge in recipe.eval.judges]
-    if recipe.rollout is None:
-        del values["rollout"]
-    else:
-        values["rollout"]["rewards"] = [reward.fingerprint() for reward in recipe.rollout.rewards]
-        for key in ("stop", "end_tokens"):  # as before there were any
-            if not values["rollout"][key]:
-                del values["rollout"][key]
-    values["filter"] = resolved.plain.get("filter")
-    if recipe.filter is None:
-        del values["filter"]
-    else:
-        values["filter"] = values["filter"] | {"metric": _with_effect(values["filter"]["metric"], recipe.filter.metric)}
-    values["model"] = _model(recipe.model)
-    if recipe.references:
-        values["references"] = {name: _model(model) for name, model in recipe.references.items()}
-    if recipe.critic is not None and not recipe.critic.is_default:
-        source = recipe.critic.model
-        values["critic"] = recipe.critic.fingerprint() | ({} if source is None else {"model": _model(source)})
-    values["needs"] = {key: need.fingerprint for key, need in resolved.needs.items()}
-    _forget_paths(values["objective"], recipe.objective)
-    # Only the code of plugins counts: a new version of alignzoo keeps the fingerprints of finished runs.
-    origins = [resolved.registry.origin(type(part)) for part in resolved.components]
-    values["plugins"] = [origin.code for origin in origins if origin.package != "alignzoo"]
-    return values
-
-
-def _model(model: ModelSource) -> dict[str, Any]:
-    """Everything that a model depends on but the run that it starts from."""
-    return {"source": model.fingerprint()} | model.model_dump(mode="json", include=set(ON_TOP), exclude_none=True)
-
-
-def _objective(objective: Objective) -> Any:
-    """Return the node of an objective without fields marked `NoEffect`, modifiers included."""
-    given = objective.to_recipe()
-    nodes = given if isinstance(given, list) else [given]
-    found = []
-    for node, (_, term) in zip(nodes, objective.terms, strict=True):
-        inner, *modifiers = term.components
-        around = zip(node.get("modifiers", ()), modifiers, strict=True)
-        own = {"modifiers": [_with_effect(*one) for one in around]} if modifiers else {}
-        found.append(_with_effect(node, inner) | own)
-    return found if isinstance(given, list) else found[0]
-
-
-def _with_effect(node: dict[str, Any], component: Component) -> dict[str, Any]:
-    """Return the node of a component without the fields that are marked `NoEffect`."""
-    if not (marked := component.fields_without_effect()):
-        return node
-    kept = component.model_dump(mode="json", by_alias=True, exclude=marked)
-    fields = {field.alias or name for name, field in type(component).model_fields.items()}
-    return {key: kept.get(key, value) for key, value in node.items() if key not in fields or key in kept}
-
-
-def digest(values: Any) -> str:
-    """Return 32 hex digits of plain values."""
-    text = json.dumps(values, sort_keys=True, ensure_ascii=False)
-    return blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def _forget_paths(node: Any, objective: Objective) -> None:
-    nodes = node if isinstance(node, list) else [node]
-    for one, (_, term) in zip(nodes, objective.terms, strict=True):
-        for key in term.needs_runs:
-            one.pop(key, None)

@@ -7,13 +7,12 @@ from typing import Any
 
 from alignzoo.interfaces.objective import Objective
 from alignzoo.objectives.probe import reads_reference
+from alignzoo.recipe.draw_checks import Found, of_any_draw
 from alignzoo.recipe.problems import Problems
 
 COLUMNS = {"score"}
 """Columns that draws have."""
 AT = ("rollout",)
-Found = tuple[tuple[str, ...], str, str]
-"""The key, what is wrong, and what was expected."""
 
 
 def check_rollout(plain: dict[str, Any], problems: Problems) -> None:
@@ -93,8 +92,6 @@ def _of_objective(objective: Objective, section: dict[str, Any]) -> Iterator[Fou
     for key, (kind, words) in shape.items():
         if section.get(key) is not None and kind not in kinds:
             yield (*AT, key), f"{name} does not learn from {words}", "no such key"
-    if section.get("penalty", 1.0) != 1.0 and section.get("unfinished") != "penalty":
-        yield (*AT, "penalty"), "it has no effect", "unfinished: penalty"
 
 
 def _takes_the_only_draw(objective: Objective, count: Any) -> bool:
@@ -117,7 +114,7 @@ def _of_moved_reference(objective: Objective) -> Iterator[Found]:
 
 
 def _of_sections(plain: dict[str, Any], section: dict[str, Any], objective: Objective) -> Iterator[Found]:
-    train, tokens, figures = (plain.get(key) or {} for key in ("train", "tokens", "eval"))
+    train, figures = (plain.get(key) or {} for key in ("train", "eval"))
     data = plain.get("data")
     if section.get("reference") == "rollout" and "reference" in (plain.get("references") or {}):
         yield ("references", "reference"), "the reference is the policy that has drawn the rollout", "reference: start"
@@ -133,9 +130,9 @@ def _of_sections(plain: dict[str, Any], section: dict[str, Any], objective: Obje
         yield ("data", "label_noise"), "labels are the rewards' own with `rollout`", "0"
     if getattr(data, "train_on", "") == "all":
         yield ("data", "train_on"), "'all' leaves no prompts to complete", "assistant"
-    limit, new = tokens.get("max_length", 512) if isinstance(tokens, dict) else 512, section.get("max_new_tokens", 48)
-    if isinstance(limit, int) and isinstance(new, int) and new >= limit:
-        yield (*AT, "max_new_tokens"), f"it leaves no room for a prompt in tokens.max_length, {limit}", "less"
+    yield from of_any_draw(plain, section, *AT)
+    if getattr(data, "prefix_tokens", None) is not None and section.get("pairs") == "data":
+        yield ("data", "prefix_tokens"), "no completion of the data answers the beginning of a prompt", "no pairs: data"
     if objective.data == "group" and isinstance(figures, dict) and figures.get("metrics"):
         what = f"{objective.name} is evaluated on draws, which these metrics don't read"
         yield ("eval", "metrics"), what, "no metrics; rewards and KL are measured on held-out prompts"

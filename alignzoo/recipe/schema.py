@@ -17,6 +17,7 @@ from alignzoo.interfaces.objective import Objective
 from alignzoo.interfaces.reporter import Reporter
 from alignzoo.interfaces.rows import check_template_kwargs
 from alignzoo.recipe.critic import CriticConfig
+from alignzoo.recipe.draw import DrawConfig
 from alignzoo.recipe.optimizers import DecayOn, Optimizer
 from alignzoo.recipe.rollout import RolloutConfig
 
@@ -228,9 +229,17 @@ class Recipe(Strict):
     rollout: RolloutConfig | None = Field(
         None, description="train on draws from the policy in place of the data's completions; null: on the data"
     )
+    draw: DrawConfig | None = Field(
+        None, description="make a data set of completions in place of training; then there is no objective"
+    )
     critic: CriticConfig | None = Field(
         None, description="start and learning rate of the critic, for objectives that train one; null: the defaults"
     )
     eval: EvalConfig = Field(EvalConfig(), description="measurements on held-out rows")
     reporters: tuple[SerializeAsAny[Reporter], ...] = Field(description="outputs made of the run's records")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of the data order and of everything random")
+
+    @property
+    def drawing(self) -> DrawConfig | None:
+        """The section that completions are drawn by, `draw` or `rollout`, or None."""
+        return self.draw or self.rollout

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.interfaces.component import NAME, Component
 from alignzoo.interfaces.data_source import DataSource
+from alignzoo.interfaces.objective import Objective
 from alignzoo.recipe.compatibility import (
     check_adapters,
     check_evaluation_sets,
@@ -20,12 +21,13 @@ from alignzoo.recipe.compatibility import (
 )
 from alignzoo.recipe.components import ComponentBuilder, as_node
 from alignzoo.recipe.critic import build_critic, check_critic
+from alignzoo.recipe.draw_checks import check_draw, complete_draw
 from alignzoo.recipe.objective_node import build_objective
 from alignzoo.recipe.optimizers import OPTIMIZERS
 from alignzoo.recipe.parse import Node
 from alignzoo.recipe.problems import Problems
 from alignzoo.recipe.pydantic_errors import problems_of
-from alignzoo.recipe.rollout import build_rewards
+from alignzoo.recipe.rewards import build_rewards
 from alignzoo.recipe.rollout_checks import check_rollout
 from alignzoo.recipe.schema import Recipe
 from alignzoo.recipe.secrets import refuse_secrets
@@ -54,6 +56,8 @@ def validate(node: Node, name: str, classes: Sequence[type[Component]] = ()) -> 
     known = _with_plugin_files(plain.get("plugins"), problems)
     known = known.with_classes(classes) if classes else known
     reported = [key for key in ("objective", "data", "model") if plain.get(key) is not None]
+    if plain.get("draw") is not None:
+        complete_draw(plain, problems)
     _build_components(plain, ComponentBuilder(known, problems))
     _build_optimizer(plain, problems)
     try:
@@ -87,7 +91,8 @@ def _build_components(plain: dict[str, Any], builder: ComponentBuilder) -> None:
     A component with a problem is left out.
     """
     given = plain.get("objective")
-    _replace(plain, "objective", None if given is None else build_objective(given, builder))
+    if not isinstance(given, Objective):
+        _replace(plain, "objective", None if given is None else build_objective(given, builder))
     if isinstance(plain.get("model"), dict):
         plain["model"].setdefault("name", "transformers")
     for key, kind in (("data", "data source"), ("model", "model source")):
@@ -107,11 +112,14 @@ def _build_components(plain: dict[str, Any], builder: ComponentBuilder) -> None:
         check_figures(plain.get("objective"), section, builder.problems)
     drawn = plain.get("rollout") is not None
     check_references(plain.get("objective"), section, references, drawn, builder.problems)
-    section = plain.get("rollout")
-    if isinstance(section, dict) and section.get("rewards") is None:
-        section.pop("rewards", None)
-    elif isinstance(section, dict):
-        section["rewards"] = build_rewards(section["rewards"], builder)
+    for name in ("rollout", "draw"):
+        section = plain.get(name)
+        if isinstance(section, dict) and section.get("rewards") is None:
+            section.pop("rewards", None)
+        elif isinstance(section, dict):
+            section["rewards"] = build_rewards(section["rewards"], builder, name)
+    if plain.get("draw") is not None:
+        check_draw(plain, builder.problems)
     check_rollout(plain, builder.problems)
     if plain.get("critic") is not None:
         plain["critic"] = build_critic(plain["critic"], builder)

@@ -30,6 +30,8 @@ BESIDE = {
 
 def summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Return (heading, text) of the most important figures."""
+    if "draws" in summary:
+        return [line for side, figures in summary["draws"].items() for line in draw_lines(side, figures)]
     scores, train, data = summary["eval"], summary["train"], summary["data"]
     cached, scored = summary["reference"]["rows_cached"], summary["reference"]["rows_scored"]
     figures = headline(scores, summary.get("accuracy_of", {}))
@@ -63,6 +65,27 @@ def summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
     if data.get("sources"):
         place = [name for name, _ in lines].index("training")
         lines[place:place] = [("", line) for line in source_lines(data["sources"])]
+    return lines
+
+
+def draw_lines(side: str, figures: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return (heading, text) of the draws of one side of a data set, `train` or `test`."""
+    name = "held out" if side == "test" else side
+    counts = f"{figures['draws']:,} of {figures['prompts']:,} prompts"
+    counts += f", {figures['repeated']:,} with the tokens of an earlier one" if figures["repeated"] else ""
+    rewards = {key.removeprefix("reward_"): value for key, value in figures.items()
+               if key.startswith("reward_") and key != "reward_se" and not key.endswith("_missing")}  # fmt: skip
+    own = "".join(f", {key} {value:.4g}" for key, value in rewards.items() if len(rewards) > 1)
+    error = f" ± {figures['reward_se']:.3f}" if "reward_se" in figures else ""
+    lines = [(f"draws, {name}", counts)]
+    if "reward" in figures:
+        lines.append(("reward", f"{figures['reward']:.4f}{error}{own}"))
+    if figures.get("left_out"):
+        lines.append(("left out", f"{figures['left_out']:.1%} of the draws"))
+    lines.append(("length", f"{figures['length']:.1f} tokens, {figures['finished']:.1%} of the draws end"))
+    if "pairs" in figures:
+        lines.append(("pairs", f"{figures['pairs'] - figures['tied_pairs']:,} of different scores, "
+                               f"{figures['tied_pairs']:,} ties"))  # fmt: skip
     return lines
 
 

@@ -24,7 +24,7 @@ from alignzoo.data.trees import TokenIds
 from alignzoo.models.embeddings import embedding_rows
 from alignzoo.models.ending import Ending
 from alignzoo.models.tokenizers import decode
-from alignzoo.recipe.rollout import RolloutConfig
+from alignzoo.recipe.draw import DrawConfig
 from alignzoo.recipe.schema import Recipe
 from alignzoo.rollouts.calendar import Calendar, Turn
 from alignzoo.rollouts.draw import Draws
@@ -86,7 +86,8 @@ class Attempts:
     """Draws for prompts and has the draws judged; what is on disk already is used again."""
 
     recipe: Recipe
-    calendar: Calendar
+    calendar: Calendar | None
+    """None where no rollouts follow each other."""
     policy: Scorer
     reference: Scorer | None
     tokenizer: PreTrainedTokenizerBase
@@ -98,10 +99,10 @@ class Attempts:
     """What ends a completion."""
 
     @property
-    def config(self) -> RolloutConfig:
-        """The section `rollout`."""
-        assert self.recipe.rollout is not None
-        return self.recipe.rollout
+    def config(self) -> DrawConfig:
+        """The section `rollout` or `draw`."""
+        assert self.recipe.drawing is not None
+        return self.recipe.drawing
 
     def make(self, turn: Turn, when: str, phase: Callable[..., Arrays]) -> tuple[list[Attempt], NDArray[np.int64]]:
         """Return the attempts of a rollout, and what is learnt from.
@@ -117,17 +118,20 @@ class Attempts:
             all attempts, -1 where none is left: (prompts,).
         """
         made: list[Attempt] = []
+        rollout = self.recipe.rollout
+        assert self.calendar is not None
+        assert rollout is not None
         found = np.full(self.calendar.prompts, -1)
         places = self.calendar.prompts_of(turn.rollout)
-        for attempt in range(self.config.max_attempts):
+        for attempt in range(rollout.max_attempts):
             if attempt:
                 used = np.concatenate([one.places for one in made])
                 places = self.calendar.replacements(turn.rollout, attempt, used, int((found < 0).sum()))
             if not len(places):
                 break
-            one = self._attempt(turn.rollout, attempt, places, when, phase)
+            one = self.attempt(turn.rollout, attempt, places, when, phase)
             before = sum(len(other.places) for other in made)
-            good = np.flatnonzero(one.judged.has_spread | (self.config.max_attempts == 1))
+            good = np.flatnonzero(one.judged.has_spread | (rollout.max_attempts == 1))
             if attempt:
                 found[np.flatnonzero(found < 0)[: len(good)]] = before + good
             else:
@@ -135,9 +139,18 @@ class Attempts:
             made.append(one)
         return made, found
 
-    def _attempt(
+    def attempt(
         self, rollout: int, attempt: int, places: NDArray[np.int64], when: str, phase: Callable[..., Arrays]
     ) -> Attempt:
+        """Return the draws and scores of some prompts, from the disk where they are there.
+
+        Args:
+            rollout: The number of the rollout, of which the random numbers are a function.
+            attempt: The number of the attempt, which `phase` receives.
+            places: The places of the prompts among all that can be drawn for.
+            when: The step or part, for a message.
+            phase: As of `make`.
+        """
         each = {"": self.config.completions} | ({GREEDY: 1} if self.recipe.objective.greedy_baseline else {})
         counts = {prefix: len(places) * count for prefix, count in each.items()}
         vocabulary = embedding_rows(self.policy.model)

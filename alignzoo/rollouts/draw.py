@@ -16,7 +16,7 @@ from alignzoo.data.trees import TokenIds
 from alignzoo.models.ending import Ending
 from alignzoo.models.generation import Reply, generate_replies
 from alignzoo.models.mixture import Mixture
-from alignzoo.recipe.rollout import RolloutConfig
+from alignzoo.recipe.draw import DrawConfig
 
 Key = tuple[int, int, int]
 """Rollout, row of the data, and number of the draw: with the seed all that its random numbers depend on."""
@@ -110,7 +110,7 @@ class Draws:
 
 def draw(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[TokenIds], rows: Sequence[int],
-    config: RolloutConfig, *, seed: int, rollout: int, greedy: bool = False, numbers: Sequence[int] | None = None,
+    config: DrawConfig, *, seed: int, rollout: int, greedy: bool = False, numbers: Sequence[int] | None = None,
     progress: Advance | None = None, precision: str = "float32", mixture: Mixture | None = None,
     ending: Ending | None = None, vocabulary: int | None = None,
 ) -> Draws:  # fmt: skip

@@ -15,26 +15,26 @@ from alignzoo.interfaces.objective import Objective
 from alignzoo.models.embeddings import embedding_rows
 from alignzoo.models.ending import Ending
 from alignzoo.models.mixture import Mixture
-from alignzoo.recipe.rollout import RolloutConfig
+from alignzoo.recipe.draw import DrawConfig
 from alignzoo.rollouts.draw import Draws, draw
 from alignzoo.scoring.scorer import Scorer
 
 POLICY, MIXTURE = "policy", "mixture"
 
 
-def drawers(objective: Objective, config: RolloutConfig) -> tuple[str, ...]:
+def drawers(objective: Objective, config: DrawConfig) -> tuple[str, ...]:
     """Return what draws each completion of a prompt, (G,) names."""
     return objective.drawn_by or (POLICY,) * config.completions
 
 
-def columns_of(who: str, objective: Objective, config: RolloutConfig) -> NDArray[np.int64]:
+def columns_of(who: str, objective: Objective, config: DrawConfig) -> NDArray[np.int64]:
     """Return the numbers of a prompt's draws that are by one of `drawers`."""
     return np.flatnonzero(np.array(drawers(objective, config)) == who)
 
 
 def draw_all(
     policy: Scorer, reference: Scorer | None, objective: Objective, tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[TokenIds], rows: Sequence[int], config: RolloutConfig, *, seed: int, rollout: int,
+    prompts: Sequence[TokenIds], rows: Sequence[int], config: DrawConfig, *, seed: int, rollout: int,
     progress: Advance | None = None, ending: Ending | None = None,
 ) -> Draws:  # fmt: skip
     """Draw completions of each prompt, in the order of prompts and then of `drawers`.

@@ -16,7 +16,7 @@ from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.data.trees import Branch, TokenIds, Tree, Trees
 from alignzoo.evaluation.aggregate import standard_error
 from alignzoo.interfaces.actor_critic import explained_variance
-from alignzoo.recipe.rollout import Reward
+from alignzoo.recipe.rewards import Reward
 from alignzoo.rollouts.draw import Draws
 from alignzoo.rollouts.rewards import Judged, reward_names
 from alignzoo.rollouts.scores import at_temperature, score_rows, token_cuts

@@ -15,7 +15,7 @@ from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.data.trees import TokenIds
 from alignzoo.models.ending import Ending
 from alignzoo.models.generation import end_tokens
-from alignzoo.recipe.rollout import RolloutConfig
+from alignzoo.recipe.draw import DrawConfig
 from alignzoo.rollouts.draw import Draws, draw
 from alignzoo.rollouts.figures import divergence
 from alignzoo.rollouts.prompts import Prompts
@@ -37,7 +37,7 @@ class HeldOutDraws:
     prompts: Prompts
     places: NDArray[np.int64]
     """(B,) places of the prompts that are drawn for."""
-    config: RolloutConfig
+    config: DrawConfig
     """Temperature, top-p, limit of new tokens, and tokens of a batch."""
     seed: int
     ending: Ending
@@ -66,7 +66,7 @@ class HeldOutDraws:
         )  # fmt: skip
 
 
-def ending_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: RolloutConfig) -> Ending:
+def ending_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: DrawConfig) -> Ending:
     """Return what ends a draw: the model's and the recipe's end tokens, and stop strings."""
     own = {tokenizer.get_vocab()[token] for token in config.end_tokens}
     return Ending(tokenizer, frozenset(own | end_tokens(model, tokenizer)), config.stop)
@@ -74,7 +74,7 @@ def ending_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config
 
 def draw_in_shares(
     policy: Scorer, tokenizer: PreTrainedTokenizerBase, tokens: Sequence[TokenIds], rows: NDArray[np.int64],
-    config: RolloutConfig, *, seed: int, rollout: int, ending: Ending, screen: Screen, ranks: Ranks, **options: Any,
+    config: DrawConfig, *, seed: int, rollout: int, ending: Ending, screen: Screen, ranks: Ranks, **options: Any,
 ) -> Draws:  # fmt: skip
     """Return draws of the policy alone; each process draws for its share of the prompts.
 

@@ -29,11 +29,13 @@ class Prompts:
     """Indices of the usable rows."""
 
     @classmethod
-    def of(cls, data: TokenizedRows, max_length: int, new_tokens: int, say: Callable[[str], None]) -> Prompts:
+    def of(
+        cls, data: TokenizedRows, max_length: int, new_tokens: int, say: Callable[[str], None], section: str = "rollout"
+    ) -> Prompts:
         """Choose the usable rows, and say how many others there are.
 
         Rows whose dialogues differ before the last turn are left out, and prompts that leave less room than
-        `new_tokens` in `max_length` tokens.
+        `new_tokens` in `max_length` tokens. `section` is that of the recipe, for messages.
 
         Raises:
             UserError: There are rows, and none is usable.
@@ -44,11 +46,11 @@ class Prompts:
         rows = np.flatnonzero(~trees.parted & ~long)
         if len(trees) and not len(rows):
             raise UserError(
-                f"no prompt leaves room for {new_tokens} new tokens in {max_length}", where="rollout.max_new_tokens",
+                f"no prompt leaves room for {new_tokens} new tokens in {max_length}", where=f"{section}.max_new_tokens",
                 expected="a smaller limit, or a larger tokens.max_length",
             )  # fmt: skip
         if long.any():
-            say(f"rollout: {int(long.sum()):,} prompts leave no room for {new_tokens} new tokens, and are left out")
+            say(f"{section}: {int(long.sum()):,} prompts leave no room for {new_tokens} new tokens, and are left out")
         return cls(data, rows)
 
     def __len__(self) -> int:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from alignzoo.core.concurrency import run_coroutine, together
 from alignzoo.core.errors import RunFailed, attribute_errors
 from alignzoo.interfaces.judge import Asked
-from alignzoo.recipe.rollout import Reward, RolloutConfig
+from alignzoo.recipe.draw import DrawConfig
+from alignzoo.recipe.rewards import Reward
 from alignzoo.rollouts.comparisons import is_number, win_rates
 
 
@@ -107,7 +108,7 @@ def _numbers(found: Sequence[Any], asked: Asked, what: str) -> NDArray[np.float6
 
 
 def combine(
-    raw: NDArray[np.float64], finished: NDArray[np.bool_], config: RolloutConfig, names: Sequence[str], when: str = "",
+    raw: NDArray[np.float64], finished: NDArray[np.bool_], config: DrawConfig, names: Sequence[str], when: str = "",
     *, normalize: bool = True,
 ) -> Judged:  # fmt: skip
     """Return the weighted sum of the scores that apply, and the draws that are kept.

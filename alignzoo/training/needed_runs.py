@@ -6,7 +6,6 @@ from pathlib import Path
 
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import UserError
-from alignzoo.core.paths import runs_root
 from alignzoo.recipe.needs import judges_of, runs_named
 from alignzoo.recipe.resolved import REFERENCE, START, Resolved
 from alignzoo.training.critic import critic_adapter_run, critic_run
@@ -15,14 +14,8 @@ from alignzoo.training.run_folder import RunFolder
 
 
 def folder_of(resolved: Resolved) -> RunFolder:
-    """Return the run folder of a recipe, named by the recipe and its fingerprint.
-
-    The same recipe, data and start always have the same folder. A finished run that was opened as one stays where it
-    is.
-    """
-    if resolved.folder is not None:
-        return RunFolder(resolved.folder)
-    return RunFolder(runs_root() / f"{resolved.recipe.name}-{resolved.fingerprint[:8]}")
+    """Return the run folder of a recipe, named by the recipe and its fingerprint."""
+    return RunFolder(resolved.run_path)
 
 
 def start_weights(resolved: Resolved, screen: Screen) -> Path | None:
@@ -67,6 +60,15 @@ def critic_weights(resolved: Resolved, screen: Screen) -> Path | None:
         return folder_of(run).policy if run else None
     run = critic_run(resolved)
     return full_weights_policy(folder_of(run), screen) if run else None
+
+
+def undrawn_data(resolved: Resolved) -> list[str]:
+    """Return the names of recipes that draw this one's rows and have not finished."""
+    found = [
+        need.recipe.name for key, need in resolved.needs.items()
+        if need.recipe.draw is not None and key in runs_named(resolved.recipe) and folder_of(need).summary() is None
+    ]  # fmt: skip
+    return list(dict.fromkeys(found))
 
 
 def open_judges(resolved: Resolved, screen: Screen, below: str = "") -> None:

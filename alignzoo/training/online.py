@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from alignzoo.core.errors import UserError, nearest
 from alignzoo.data.token_store import TokenizedDataset
 from alignzoo.data.trees import Trees
+from alignzoo.recipe.draw import DrawConfig
 from alignzoo.rollouts.calendar import Calendar
 from alignzoo.rollouts.folder import RolloutFolder
 from alignzoo.rollouts.prompts import Prompts, longest_prompt
@@ -43,18 +44,7 @@ class Online:
                 "completions are drawn by processes that each hold the whole model and its optimizer",
                 where="rollout", expected="a launch without FSDP2 and ZeRO",
             )  # fmt: skip
-        for token in config.end_tokens:
-            if token not in (known := tokenizer.get_vocab()):
-                raise UserError(
-                    f"'{token}' is no token of the policy's tokenizer", where="rollout.end_tokens",
-                    nearest=nearest(token, known), hint="`rollout.stop` ends a completion at any text",
-                )  # fmt: skip
-        special = sorted(str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
-        for stop, token in ((stop, token) for stop in config.stop for token in special if token in stop):
-            raise UserError(
-                f"{stop!r} is never found: '{token}' is a special token of the policy's tokenizer, and no text has it",
-                where="rollout.stop", expected="strings of text", hint=f"rollout.end_tokens=['{token}'] ends at it",
-            )  # fmt: skip
+        check_endings(config, tokenizer, "rollout")
         check_reward_columns(recipe, iter(data.train.rows))
         limits = (recipe.tokens.max_length, config.max_new_tokens, job.screen.info)
         train, held_out = (Prompts.of(part, *limits) for part in (data.train, data.answered))
@@ -89,4 +79,23 @@ class Online:
         return Rollouts(
             job.recipe, self.calendar, scorer, reference, builder, tokenizer, self.train, self.held_out, folder,
             job.screen, budget, job.ranks,
+        )  # fmt: skip
+
+
+def check_endings(config: DrawConfig, tokenizer: PreTrainedTokenizerBase, section: str) -> None:
+    """Raise UserError if an end token is missing, or a stop string has a special token.
+
+    `section` is that of the recipe, `rollout` or `draw`.
+    """
+    for token in config.end_tokens:
+        if token not in (known := tokenizer.get_vocab()):
+            raise UserError(
+                f"'{token}' is no token of the policy's tokenizer", where=f"{section}.end_tokens",
+                nearest=nearest(token, known), hint=f"`{section}.stop` ends a completion at any text",
+            )  # fmt: skip
+    special = sorted(str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
+    for stop, token in ((stop, token) for stop in config.stop for token in special if token in stop):
+        raise UserError(
+            f"{stop!r} is never found: '{token}' is a special token of the policy's tokenizer, and no text has it",
+            where=f"{section}.stop", expected="strings of text", hint=f"{section}.end_tokens=['{token}'] ends at it",
         )  # fmt: skip

@@ -53,8 +53,9 @@ def preflight(resolved: Resolved, in_memory: bool = False) -> None:
         reporter.ready()
     for judge in recipe.eval.judges:
         judge.ready()
-    for n, reward in enumerate(recipe.rollout.rewards if recipe.rollout else ()):
-        with _at("eval.judges", f"rollout.rewards.{n}"):
+    section = "draw" if recipe.draw else "rollout"
+    for n, reward in enumerate(recipe.drawing.rewards if recipe.drawing else ()):
+        with _at("eval.judges", f"{section}.rewards.{n}"):
             reward.judge.ready()
     check_adapters_available(recipe.model)
     for where, model in _models(recipe):
@@ -105,7 +106,7 @@ def _check_first_row(resolved: Resolved) -> None:
     if resolved.needs and not any(key.startswith("data.") for key in resolved.needs):
         recipe, data = resolved.recipe, resolved.recipe.data
         rows = (row for row in data.read(data.splits()[0]) if isinstance(row, Row))
-        first = list(islice(rows, FIRST_ROWS if recipe.rollout else 1))
+        first = list(islice(rows, FIRST_ROWS if recipe.drawing else 1))
         convert_side(first[:1], recipe, data)
         check_reward_columns(recipe, first)
 
@@ -115,14 +116,14 @@ def check_reward_columns(recipe: Recipe, rows: Iterable[Row]) -> None:
 
     The rows of a mixture differ, and are not checked.
     """
-    first = list(islice(rows, FIRST_ROWS)) if recipe.rollout and len(recipe.data.parts) == 1 else []
+    first = list(islice(rows, FIRST_ROWS)) if recipe.drawing and len(recipe.data.parts) == 1 else []
     known = {name for row in first for name in row.all_columns}
-    for n, reward in enumerate(recipe.rollout.rewards if recipe.rollout and first else ()):
+    for n, reward in enumerate(recipe.drawing.rewards if recipe.drawing and first else ()):
         for column in reward.judge.columns_read():
             if column not in known:
                 raise UserError(
                     f"{reward.judge.name} reads the column '{column}', which the data lacks",
-                    where=f"rollout.rewards.{n}", nearest=nearest(column, known),
+                    where=f"{'draw' if recipe.draw else 'rollout'}.rewards.{n}", nearest=nearest(column, known),
                     expected=f"one of {', '.join(sorted(known))}" if known else "data with columns besides texts",
                 )  # fmt: skip
 
@@ -176,16 +177,16 @@ def check_positions(model: PreTrainedModel, *parts: TokenizedRows) -> None:
         )  # fmt: skip
 
 
-def check_length(model: PreTrainedModel, prompt: int, new_tokens: int) -> None:
+def check_length(model: PreTrainedModel, prompt: int, new_tokens: int, section: str = "rollout") -> None:
     """Raise UserError when a prompt with a completion exceeds the model's positions.
 
-    `prompt` is the number of tokens of the longest prompt, and `new_tokens` is `rollout.max_new_tokens`.
+    `prompt` is the number of tokens of the longest prompt, and `new_tokens` is the section's `max_new_tokens`.
     """
     limit, longest = max_tokens(model), prompt + new_tokens
     if limit is not None and longest > limit:
         raise UserError(
             f"a prompt with {new_tokens} new tokens has {longest}, and the model has {limit} positions",
-            where="rollout.max_new_tokens", expected=f"at most {limit - prompt}",
+            where=f"{section}.max_new_tokens", expected=f"at most {limit - prompt}",
         )  # fmt: skip
 
 

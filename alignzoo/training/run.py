@@ -14,11 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignzoo.core.console import Screen
 from alignzoo.core.distributed.process_group import Ranks
-from alignzoo.core.errors import UserError
 from alignzoo.core.files import remove
 from alignzoo.core.memory import reset_peak_memory, tune_malloc
-from alignzoo.core.redaction import holds_secret
-from alignzoo.data.shown_rows import first_rows
 from alignzoo.data.token_store import TokenizedDataset
 from alignzoo.models.compile import compiled_layers, disable_tf32
 from alignzoo.models.fingerprint import weights_fingerprint
@@ -29,7 +26,9 @@ from alignzoo.scoring.scorer import Scorer
 from alignzoo.training import checkpoint
 from alignzoo.training.adapt import adapt, export_policy
 from alignzoo.training.announce import announce, ties_line
+from alignzoo.training.beginning import read_data, write_recipe
 from alignzoo.training.critic import open_critic
+from alignzoo.training.draws import draw_data_set
 from alignzoo.training.extension import inherit_day, set_back
 from alignzoo.training.job import Job
 from alignzoo.training.loop import Training, watch_steps
@@ -39,7 +38,7 @@ from alignzoo.training.needed_runs import critic_weights, folder_of, open_judges
 from alignzoo.training.number_types import static_words
 from alignzoo.training.online import Online
 from alignzoo.training.optimizers import check_parted, make_optimizer
-from alignzoo.training.policy import device_of, open_data, open_policy
+from alignzoo.training.policy import device_of, open_policy
 from alignzoo.training.preflight import check_enough_rows, check_positions, no_router_loss, preflight
 from alignzoo.training.records import Line, as_table, read_lines
 from alignzoo.training.references import MAIN, References, check_vocabularies, live_reference, score_references
@@ -137,7 +136,7 @@ def _train(job: Job) -> dict[str, Any]:
     tune_malloc()
     reset_peak_memory(job.ranks.device)
     with _denormals_flushed(), job.stopping:
-        return _phases(job)
+        return _phases(job) if job.recipe.draw is None else draw_data_set(job)
 
 
 def _phases(job: Job) -> dict[str, Any]:
@@ -145,7 +144,7 @@ def _phases(job: Job) -> dict[str, Any]:
     check_parted(recipe.train, ranks)
     if not job.fresh:
         inherit_day(job.resolved, job.folder)
-    _write_recipe(job)
+    write_recipe(job)
     tokenizer, data = _tokenize(job)
     check_vocabularies(job, tokenizer)
     online = Online.of(job, data, tokenizer)
@@ -187,26 +186,8 @@ def _phases(job: Job) -> dict[str, Any]:
     return summary
 
 
-def _write_recipe(job: Job) -> None:
-    needs = {key: f"../{folder_of(need).path.name}/recipe.yaml" for key, need in job.resolved.needs.items()}
-    text = job.resolved.to_yaml(needs)
-    if holds_secret(text):  # the recipe's own text was checked when it was read
-        raise UserError(
-            "a plugin's field has a secret as its default, which recipe.yaml would keep",
-            where=str(job.resolved.path),
-            expected="a field that names an environment variable",
-        )  # fmt: skip
-    job.folder.write_text("recipe.yaml", text)
-    job.ranks.need_shared(job.folder.path)
-
-
 def _tokenize(job: Job) -> tuple[PreTrainedTokenizerBase, TokenizedDataset]:
-    job.stopping.doing = "stopped while reading and tokenizing the data; the same command begins with that again"
-    first_day = job.ranks.broadcast_from_main(job.folder.first_day)
-    tokenizer, data = open_data(job.resolved, job.start, first_day, job.screen, job.ranks)
-    job.folder.write_json("data.json", data.report)
-    if job.folder.writes:
-        job.folder.write_lines("rows.jsonl", first_rows(job.resolved, tokenizer, data, first_day))
+    tokenizer, data = read_data(job)
     check_enough_rows(data, job.recipe.train.batch_size)
     validation_rows(job.recipe.train, data)  # raises where there are none
     return tokenizer, data

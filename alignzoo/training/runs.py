@@ -34,7 +34,7 @@ class RunInfo:
     folder: Path
     name: str
     state: str
-    """`finished`, `step N`, or `damaged: ` and why."""
+    """`finished`, `step N`, `drawing`, or `damaged: ` and why."""
     objective: str
     data: str
     accuracy: float | None
@@ -112,7 +112,17 @@ def load_finished(folder: Path, overrides: Mapping[str, Any] | Sequence[str] = (
     """
     if RunFolder(folder).summary() is None:
         raise UserError("the run is not finished", where=str(folder), hint="finish it with `alignzoo run`")
-    return replace(_in_place(load_recipe(folder, overrides, allow_missing=True)), folder=folder)
+    return replace(_in_place(_with_policy(load_recipe(folder, overrides, allow_missing=True))), folder=folder)
+
+
+def _with_policy(resolved: Resolved) -> Resolved:
+    """Return a recipe that trains a policy. Raises UserError for one with `draw`."""
+    if resolved.recipe.draw is not None:
+        raise UserError(
+            f"{resolved.recipe.name} makes a data set and no policy", where=str(resolved.path),
+            expected="a recipe with an objective", hint="data: {from: RECIPE} reads it",
+        )  # fmt: skip
+    return resolved
 
 
 def _in_place(resolved: Resolved) -> Resolved:
@@ -131,7 +141,7 @@ def load_recipe_or_run(given: str, overrides: Sequence[str] = (), overlays: Sequ
     path = find_recipe(given)
     if not (overrides or overlays) and _is_finished(path):
         return load_finished(path.parent)
-    return load_recipe(given, overrides, overlays)
+    return _with_policy(load_recipe(given, overrides, overlays))
 
 
 def describe_run(folder: Path) -> RunInfo:
@@ -140,10 +150,11 @@ def describe_run(folder: Path) -> RunInfo:
     try:
         recipe = read_recipe(folder)
         objective, data = _objective(recipe.get("objective")), _data(recipe.get("data"))
+        objective = "draw" if "draw" in recipe and not objective else objective
         run = RunFolder(folder)
         summary, lines = run.summary(), read_lines(run.metrics, Line)
         steps = max((line["step"] for line in lines if line["kind"] == "train"), default=0)
-        state = "finished" if summary else f"step {steps:,}"
+        state = "finished" if summary else "drawing" if objective == "draw" else f"step {steps:,}"
         last: dict[str, Any] = next((line for line in reversed(lines) if line["kind"] == "eval"), {})
         found = (summary or {}).get("eval", last).get("preference_accuracy")
         accuracy = float(found) if isinstance(found, float) or found in (0, 1) else None
@@ -177,7 +188,7 @@ def _data(node: Any) -> str:
         return str(node or "")
     if isinstance(node.get("of"), list):
         return " + ".join(map(_data, node["of"]))
-    return ":".join(str(node[key]) for key in ("name", "path") if node.get(key))
+    return ":".join(str(node[key]) for key in ("name", "path", "from") if node.get(key))
 
 
 def _last_written(folder: Path) -> float:

@@ -63,7 +63,7 @@ def summarize(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
             "trained_weights": trained.trained_weights,
         }
         | ({"code": code} if (code := remote_code_digests(trained.model)) else {}),
-        "data": _counts(data),
+        "data": data_counts(data),
         "eval": with_start([*evaluations, trained.last_evaluation]),
         "accuracy_of": accuracy_of(recipe.objective, data.get("lengths", {})),
         **({"selection": trained.selection} if trained.selection else {}),
@@ -90,20 +90,25 @@ def summarize(resolved: Resolved, folder: RunFolder, data: dict[str, Any], train
         "processes": trained.ranks.count,
         "layout": {"used": trained.layout.used, "reason": trained.layout.reason},
         "peak_memory_bytes": peak_memory(trained.ranks.device),
-        "versions": {"alignzoo": alignzoo.__version__, "python": sys.version.split()[0]}
-        | {package: version(package) for package in PACKAGES},
-        "plugins": _code_of(resolved),
+        "versions": versions(),
+        "plugins": code_of(resolved),
     }
 
 
-def _counts(data: dict[str, Any]) -> dict[str, Any]:
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that a run depends on."""
+    own = {"alignzoo": alignzoo.__version__, "python": sys.version.split()[0]}
+    return own | {package: version(package) for package in PACKAGES}
+
+
+def data_counts(data: dict[str, Any]) -> dict[str, Any]:
     """Return data.json without lists of rows and lengths.
 
     Those of the evaluation sets are left out too.
     """
     counts = {key: value for key, value in data.items() if key not in ("skipped_rows", "lengths")}
     if "evaluation" in counts:
-        counts["evaluation"] = {name: _counts(own) for name, own in counts["evaluation"].items()}
+        counts["evaluation"] = {name: data_counts(own) for name, own in counts["evaluation"].items()}
     return counts
 
 
@@ -125,7 +130,7 @@ def exactness(lines: Sequence[dict[str, Any]], timings: Sequence[dict[str, Any]]
     return {"checks": len(checked), "tokens": tokens, "over": over, "seconds": seconds} | figures | why
 
 
-def _code_of(resolved: Resolved) -> list[dict[str, Any]]:
+def code_of(resolved: Resolved) -> list[dict[str, Any]]:
     """Packages of the plugins used: name, version, and a digest of the code of each component."""
     packages: dict[str, dict[str, Any]] = {}
     for part in (*resolved.components, *resolved.recipe.reporters):

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignzoo.core.errors import RunFailed, UserError
+from alignzoo.data.hashing import uniform_hash
 from alignzoo.data.row_reader import RowReader
-from alignzoo.data.splits import _flipped, _uniform_hash, read_rows
+from alignzoo.data.splits import _flipped, read_rows
 from alignzoo.interfaces.data_source import DataSource, Split
 from alignzoo.interfaces.rows import Completion, Row, Skipped
 
@@ -118,14 +119,14 @@ def plainly_read(source: Given) -> tuple[list[Row], list[Row], int, int]:
     """The oracle, with all rows in lists: training rows, held-out rows, how many are flipped, how many left out."""
     train, held_out = list(source.train), list(source.test or ())
     if source.test is None:
-        place = {row.group: _uniform_hash(f"held out {row.group}") for row in train}
+        place = {row.group: uniform_hash(f"held out {row.group}") for row in train}
         by_place = sorted(place, key=lambda group: place[group])
         wanted = sum(place[group] < source.held_out_fraction for group in by_place)
         held = set(by_place[: min(max(wanted, 1), len(by_place) - 1)])
         train, held_out = [row for row in train if row.group not in held], [row for row in train if row.group in held]
     whole = len(train) + len(held_out)
     train, held_out = train[: source.max_train_rows], held_out[: source.held_out_rows]
-    flips = [_uniform_hash(f"noise {source.label_noise_seed} {row.id}") < source.label_noise for row in train]
+    flips = [uniform_hash(f"noise {source.label_noise_seed} {row.id}") < source.label_noise for row in train]
     noisy = [_flipped(row) if flip else row for row, flip in zip(train, flips, strict=True)]
     return noisy, held_out, sum(flips), whole - len(train) - len(held_out)
 

@@ -132,7 +132,7 @@ def check_yaml(text: str, plugins: Path, name: str) -> None:
     file.write_text(text)
     if "recipes" in values:
         read_comparison(file.absolute())
-    elif "extends" in values:
+    elif "extends" in values or "draw" in values:
         load_recipe(file, (), [plugins])
     else:
         load_recipe("zoo/ranked_hh" if "list" in text else "dpo_hh", (), [plugins, file])

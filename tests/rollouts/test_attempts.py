@@ -9,7 +9,8 @@ import pytest
 
 from alignzoo.core.errors import RunFailed
 from alignzoo.interfaces.judge import Judge
-from alignzoo.recipe.rollout import Reward, RolloutConfig
+from alignzoo.recipe.rewards import Reward
+from alignzoo.recipe.rollout import RolloutConfig
 from alignzoo.recipe.schema import TrainConfig
 from alignzoo.rollouts.attempts import Attempt, Attempts
 from alignzoo.rollouts.calendar import Calendar, Turn
@@ -33,8 +34,8 @@ def made(spread, rows: int = 20, attempts: int = 3):
     """The attempts at the first rollout, and the prompts that are learnt from; -1 where none is left."""
     config = RolloutConfig(completions=2, max_attempts=attempts)
     calendar = Calendar(TRAIN, config, rows, seed=3)
-    maker = Attempts(SimpleNamespace(rollout=config), calendar, *[None] * 8)
-    maker._attempt = lambda rollout, number, places, *_: attempt(places, spread)
+    maker = Attempts(SimpleNamespace(rollout=config, drawing=config), calendar, *[None] * 8)
+    maker.attempt = lambda rollout, number, places, *_: attempt(places, spread)
     found, places = maker.make(Turn(0, 0, 0), "", None)
     whole = Attempt.join(found)
     return found, [int(whole.places[p]) if p >= 0 else -1 for p in places.tolist()]
@@ -118,7 +119,7 @@ def test_a_missing_score_is_not_kept_and_is_asked_for_again(tmp_path, lacking):
             raise AssertionError
 
     config = RolloutConfig(completions=2, rewards=(Reward(judge=Given()),))
-    recipe = SimpleNamespace(rollout=config, objective=SimpleNamespace(greedy_baseline=True))
+    recipe = SimpleNamespace(drawing=config, objective=SimpleNamespace(greedy_baseline=True))
     model = SimpleNamespace(get_input_embeddings=lambda: SimpleNamespace(num_embeddings=9))
     prompts = SimpleNamespace(ids=lambda places: [str(place) for place in places])
     ending = SimpleNamespace(texts=lambda replies: ["text"] * len(replies))
@@ -132,7 +133,7 @@ def test_a_missing_score_is_not_kept_and_is_asked_for_again(tmp_path, lacking):
 
     def start(answers) -> Attempt:
         maker.scores = lambda prompts, places, draws, *_: np.array(answers["" if len(draws) == 4 else "greedy "])
-        return maker._attempt(0, 0, places, "step 1: ", lambda number, *phase: folder.phase(0, *phase))
+        return maker.attempt(0, 0, places, "step 1: ", lambda number, *phase: folder.phase(0, *phase))
 
     missing = [[np.nan, *answers[lacking][0][1:]]]
     with pytest.raises(RunFailed, match=r"step 1: no reward \(given\) applies to a completion of row 3"):

@@ -14,7 +14,7 @@ import pytest
 from alignzoo.core.errors import RunFailed, UserError
 from alignzoo.interfaces.judge import Asked
 from alignzoo.recipe.load import load_recipe
-from alignzoo.recipe.rollout import Reward
+from alignzoo.recipe.rewards import Reward
 from alignzoo.registry.lookup import registry
 from alignzoo.rollouts.rewards import score
 from alignzoo.training.preflight import preflight

@@ -11,7 +11,8 @@ import pytest
 
 from alignzoo.core.errors import RunFailed
 from alignzoo.interfaces.judge import Asked, Judge
-from alignzoo.recipe.rollout import Reward, RolloutConfig
+from alignzoo.recipe.rewards import Reward
+from alignzoo.recipe.rollout import RolloutConfig
 from alignzoo.rollouts.draw import Draws
 from alignzoo.rollouts.figures import figures
 from alignzoo.rollouts.rewards import combine, score

@@ -1,5 +1,6 @@
 """Built-in data sources, registered through the plugin hook."""
 
+from alignzoo.data.sources.draws import Draws
 from alignzoo.data.sources.files import Files
 from alignzoo.data.sources.hh import HH
 from alignzoo.data.sources.hub import Hub
@@ -12,4 +13,4 @@ from alignzoo.interfaces.hookspecs import hookimpl
 @hookimpl
 def register_data_sources() -> list[type[DataSource]]:
     """Return the built-in data sources."""
-    return [HH, Files, Hub, Mix, Toy]
+    return [HH, Files, Hub, Mix, Toy, Draws]

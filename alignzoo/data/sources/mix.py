@@ -24,12 +24,12 @@ from pydantic import (
 
 from alignzoo.data.sources.readers import SUFFIXES
 from alignzoo.interfaces.component import Component
-from alignzoo.interfaces.data_source import DataSource, Field, Split
+from alignzoo.interfaces.data_source import ADDED, DataSource, Field, Split
 from alignzoo.interfaces.rows import Row, Skipped
 
 OF_ALL = ("pairs", "train_on", "deduplicate")
 """Fields of the mixture that no source has for itself."""
-INHERITED = (*OF_ALL, "held_out_fraction", "label_noise", "label_noise_seed")
+INHERITED = (*OF_ALL, "held_out_fraction", "label_noise", "label_noise_seed", *ADDED)
 """Fields that a source takes from the mixture where it has none of its own."""
 Weight = Annotated[float, PydanticField(ge=1e-12, le=1e12)]
 
@@ -139,7 +139,8 @@ class Mix(DataSource):
 
     def fingerprint(self) -> str:
         """Return a digest of the fields, and of the name and the fingerprint of each source."""
-        fields = self.model_dump(mode="json", exclude={"of", "as_"})
+        unset = {key for key in ADDED if getattr(self, key) is None}
+        fields = self.model_dump(mode="json", exclude={"of", "as_", *unset})
         parts = [[name, part.fingerprint()] for name, part in self.parts.items()]
         return blake2b(json.dumps([fields, parts], sort_keys=True).encode(), digest_size=16).hexdigest()
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from alignzoo.core.errors import RunFailed
 from alignzoo.evaluation.judges.chat_score import ChatScore
 from alignzoo.interfaces.judge import Asked
-from alignzoo.recipe.rollout import Reward
+from alignzoo.recipe.rewards import Reward
 from alignzoo.rollouts.rewards import score
 
 PROMPTS = ["Hello", "Hello", [{"role": "user", "content": "Bye"}]]

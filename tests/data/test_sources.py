@@ -162,7 +162,7 @@ def test_a_source_of_nothing_but_fields_has_their_fingerprint():
 
 def test_all_are_registered_and_described():
     classes = register_data_sources()
-    assert [cls.name for cls in classes] == ["hh", "files", "hub", "mix", "toy"]
+    assert [cls.name for cls in classes] == ["hh", "files", "hub", "imdb", "mix", "toy", "draws"]
     for cls in classes:
         assert cls.__doc__
         assert all(field.description for field in cls.model_fields.values())

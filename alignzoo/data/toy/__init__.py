@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "chats": ["CHATS_VERSION", "LOOK_UP", "conversations", "tool_pairs"],
         "generate": ["ROWS", "VERSION", "rows"],
         "ground_truth": ["ground_truth_reward"],
+        "reviews": ["REVIEWS_VERSION", "labeled_reviews"],
         "steps": ["STEPS_VERSION", "step_pairs"],
     },
 )

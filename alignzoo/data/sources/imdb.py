@@ -1,0 +1,67 @@
+"""Data source for labeled film reviews: IMDb's files, or embedded toy reviews."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from alignzoo.core.errors import UserError
+from alignzoo.data.sources.base import FileSource
+from alignzoo.data.sources.json_records import Record
+from alignzoo.interfaces.data_source import Field, Split
+from alignzoo.interfaces.rows import Completion, Row, Skipped
+
+TOY = "toy"
+
+
+class IMDb(FileSource):
+    """Film reviews, `text` with a `label` (1 positive, 0 negative): texts, or labeled completions.
+
+    Source: Maas et al. 2011, "Learning word vectors for sentiment analysis", which section 6 of the DPO paper
+    (arXiv:2305.18290) uses.
+    """
+
+    name = "imdb"
+
+    path: str | tuple[str, ...] = Field(
+        TOY, description="a file, folder, glob pattern or list of these; `toy` is the embedded toy reviews"
+    )
+    labeled: bool = Field(
+        False, description="true: completions with a label, for a classifier; false: texts, which any label fits"
+    )
+
+    def splits(self) -> tuple[Split, ...]:
+        """Return both splits for the toy reviews, and for files whose names distinguish them."""
+        return ("train", "test") if self.path == TOY else super().splits()
+
+    def read(self, split: Split) -> Iterator[Row | Skipped]:
+        """Yield rows of the toy reviews or of the files."""
+        if self.path != TOY:
+            yield from super().read(split)
+            return
+        from alignzoo.data.toy import labeled_reviews
+
+        for number, record in enumerate(labeled_reviews(split), 1):
+            where = f"reviews-{split}:{number}"
+            yield self.row(where, record, where)
+
+    def row(self, id: str, record: Record, where: str) -> Row | Skipped:
+        """Build the row of one review, with a space for each line break (`<br />` in IMDb's files)."""
+        text, label = record.get("text"), record.get("label")
+        if not isinstance(text, str):
+            raise UserError("no text field 'text'", where=where, expected="columns text and label")
+        text = " ".join(text.replace("<br />", " ").split())
+        if not text:
+            return Skipped(id, "empty completion")
+        if not self.labeled:
+            return Row(id, "", (Completion(text),), group=text)
+        if label not in (0, 1):
+            raise UserError(f"label is {label!r}", where=where, expected="1 (positive) or 0 (negative)")
+        return Row(id, "", (Completion(text, columns={"desirable": float(label)}),), group=text)
+
+    def fingerprint(self) -> str:
+        """Return a digest of the fields and of the files, or of the version of the toy reviews."""
+        if self.path != TOY:
+            return super().fingerprint()
+        from alignzoo.data.toy import REVIEWS_VERSION
+
+        return self.digest_of([f"reviews {REVIEWS_VERSION}"])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from alignzoo.compare.results import RunRecord
 from alignzoo.evaluation.figures import for_testing
 from alignzoo.training.records import REPLIES, SampledReply, read_lines
 
+LEAST_SHARED = 0.8
+"""Share of the baseline's prompts that a row must have answered; data of draws lacks a prompt whose draws all tie."""
 DRAWN = 60
 """Points of a frontier's line."""
 
@@ -34,6 +36,11 @@ class Curve:
     """KL of each checkpoint's replies to the start, in nats, shape (checkpoints, prompts)."""
     reward: Numbers
     """Of the same shape."""
+
+    def of_prompts(self, ids: Set[str]) -> Curve:
+        """Return the curve on some of its prompts."""
+        kept = [n for n, id in enumerate(self.ids) if id in ids]
+        return replace(self, ids=[self.ids[n] for n in kept], kl=self.kl[:, kept], reward=self.reward[:, kept])
 
     @property
     def still_rises(self) -> bool:
@@ -106,25 +113,27 @@ def frontier_table(about: Mapping[str, Any], rows: Sequence[ComparedRow], draws:
     baseline = str(about.get("baseline", ""))
     found: dict[str, list[Curve]] = {}
     left_out: dict[str, str] = {}
-    ids: list[str] = []
+    ids: set[str] = set()
     for row in sorted(rows, key=lambda row: row.label != baseline):  # the baseline's prompts and seeds count
         if row.start:
             continue
         try:
             own = _curves(row, judge)
-            ids = ids or own[0].ids
-            if any(curve.ids != ids for curve in own):
+            shared = set.intersection(ids or set(own[0].ids), *(set(curve.ids) for curve in own))
+            if len(shared) < LEAST_SHARED * len(ids or own[0].ids):
                 raise NoCurve("its runs answered other prompts")
-            found[row.label] = own
+            ids, found[row.label] = shared, own
         except NoCurve as problem:
             left_out[row.label] = str(problem)
     seeds = sorted(set.intersection(*map(_complete_seeds, found.values()))) if found else []
     if not seeds:
         return None
+    found = {label: [curve.of_prompts(ids) for curve in own] for label, own in found.items()}
     methods = {label: _checkpoints(own, seeds) for label, own in found.items()}
-    frontiers = Frontiers(methods, for_testing(ids), at, draws)
+    halves = for_testing(sorted(ids))
+    frontiers = Frontiers(methods, halves, at, draws)
     farthest = max(float(kl.mean(1).max()) for one in methods.values() for kl in one.kl)
-    lines = Frontiers(methods, for_testing(ids), np.linspace(0, farthest, DRAWN).tolist(), draws=0)
+    lines = Frontiers(methods, halves, np.linspace(0, farthest, DRAWN).tolist(), draws=0)
     made = [
         Row(
             label, len({curve.setting for curve in own}), max(len(curve.steps) for curve in own) - 1,

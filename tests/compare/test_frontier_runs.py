@@ -99,6 +99,20 @@ def test_rows_without_a_frontier_say_why(tmp_path):
     }
 
 
+def test_only_prompts_that_every_row_answered_count(tmp_path):
+    """The prompts of a row lack three, and another row lacks one more."""
+    ids = [f"row {n}" for n in range(N)]
+    rows = [
+        row(tmp_path, "dpo", [0.8], ids=ids[3:]),
+        row(tmp_path, "ppo", [0.3]),
+        row(tmp_path, "ipo", [0.3], ids=ids[:-1]),
+    ]
+    found = frontier_table(ABOUT, rows, draws=10)
+    assert found.prompts == N - 4
+    assert {curve.reward.shape for curve in found.curves} == {(3, N - 4)}
+    assert found.left_out == {}
+
+
 def test_only_seeds_that_every_row_has_count(tmp_path):
     rows = [row(tmp_path, "dpo", [0.8], seeds=(0, 1, 2)), row(tmp_path, "ppo", [0.3], seeds=(1, 2, 3))]
     assert frontier_table(ABOUT, rows, draws=10).seeds == [1, 2]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +11,6 @@ import pytest
 from checkout import ROOT
 
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
-SECONDS = 20
-"""Processor time of one, the import of torch included: how busy the machine is does not count."""
 RUN = """
 import json, linecache, sys
 
@@ -40,8 +37,5 @@ def test_it_is_committed_without_outputs(path: Path):
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs(path: Path, tmp_path):
-    before = os.times()
     done = subprocess.run([sys.executable, "-c", RUN, path], cwd=tmp_path, capture_output=True, text=True)
-    after = os.times()
     assert done.returncode == 0, done.stderr
-    assert after.children_user - before.children_user < SECONDS

@@ -56,7 +56,7 @@ def test_a_run_draws_for_prompts_alone(online, home, objective):
 def test_without_a_rollout_they_are_refused(online, home):
     alone = recipe(home, "alone", [{"prompt": text} for text in QUESTIONS])
     with pytest.raises(
-        UserError, match=r"dpo needs completions, and row .* has a prompt alone; .* rollout, which draws"
+        UserError, match=r"dpo needs completions, and row .* has a prompt alone; .* rollout or draw, which draws"
     ):
         online("dpo", "rollout=null", recipe=alone)
 

@@ -14,7 +14,9 @@ TOY = "toy"
 
 
 class IMDb(FileSource):
-    """Film reviews, `text` with a `label` (1 positive, 0 negative): texts, or labeled completions.
+    """Film reviews with a label, as texts or as labeled completions.
+
+    A record has `text` and `label`: 1 for positive, 0 for negative.
 
     Source: Maas et al. 2011, "Learning word vectors for sentiment analysis", which section 6 of the DPO paper
     (arXiv:2305.18290) uses.
@@ -45,7 +47,7 @@ class IMDb(FileSource):
             yield self.row(where, record, where)
 
     def row(self, id: str, record: Record, where: str) -> Row | Skipped:
-        """Build the row of one review, with a space for each line break (`<br />` in IMDb's files)."""
+        """Build the row of one review, with a space for each line break, `<br />` in IMDb."""
         text, label = record.get("text"), record.get("label")
         if not isinstance(text, str):
             raise UserError("no text field 'text'", where=where, expected="columns text and label")

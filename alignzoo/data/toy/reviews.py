@@ -1,4 +1,4 @@
-"""Toy data for the DPO paper's sentiment experiment: film reviews with a label, as IMDb has them.
+"""Toy data for the DPO paper's sentiment experiment: film reviews with a label.
 
 A review has 5 to 9 sentences. Most judge one side of the film, and nine of ten of these agree with the label. The
 others only tell what the film is about. So the first words rarely give the label away, and a whole review does.

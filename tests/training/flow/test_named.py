@@ -269,11 +269,11 @@ def test_an_undesirable_completion_alone_is_nobodys_chosen_one():
     from alignzoo.core.console import Screen
     from alignzoo.evaluation.judges.toy import ToyJudge
     from alignzoo.evaluation.judging import run_judge
-    from alignzoo.evaluation.samples import _best_and_worst
+    from alignzoo.evaluation.samples import best_and_worst
 
     row = alignzoo.Row("1", "p", (alignzoo.Completion("bad", columns={"desirable": 0.0}),), group="g")
-    assert _best_and_worst(row) == {"chosen": "", "rejected": "bad"}
-    line = {"before": "a", "after": "b"} | _best_and_worst(row)
+    assert best_and_worst(row) == {"chosen": "", "rejected": "bad"}
+    line = {"before": "a", "after": "b"} | best_and_worst(row)
     assert run_judge(ToyJudge(), [row.prompt], [line], Screen(quiet=True))["win_rate_over_chosen_n"] == 0
 
 

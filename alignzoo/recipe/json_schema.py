@@ -88,6 +88,9 @@ class _Writer:
         rewards = {"anyOf": [*_or_list(self.node("judge", FIELDS))["anyOf"], {"type": "null"}]}
         for section in ("RolloutConfig", "DrawConfig"):
             _set(self._fields_of(section), "rewards", rewards)
+        critic = self._fields_of("CriticConfig")  # its fields stand beside those of its model
+        critic.pop("model")
+        critic |= {name: field for name, field in self._any_of("model source", ()).items() if name not in critic}
         self.definitions.pop(self._name("Reward"), None)  # a reward is a judge's node with further keys
         _set(train, "optimizer", self.node(OPTIMIZER))
         schedule = self._fields_of("Schedule")["name"]

@@ -21,7 +21,7 @@ from alignzoo.registry.lookup import Registry
 
 FILES = [
     path for path in sorted((ROOT / "recipes").rglob("*.yaml"))
-    if path.parent.name not in ("compare", "accelerate")  # of other commands
+    if path.parent.name not in ("compare", "accelerate", "paper")  # of other commands
 ]  # fmt: skip
 WHOLE = {"objective", "model", "data", "train"}
 DRAWS = {"draw", "model", "data"}
@@ -119,3 +119,12 @@ def test_the_command_writes_what_the_function_returns(tmp_path):
         assert json.loads(printed) == recipe_schema(Registry(), partial)
         assert not CliRunner().invoke(alignzoo, ["schema", *options, "-o", str(tmp_path / "s.json")]).output
         assert (tmp_path / "s.json").read_text() == printed
+
+
+def test_a_critic_has_the_fields_of_its_model_beside_its_own(zoo):
+    check = Draft202012Validator(recipe_schema(zoo, partial=True))
+    assert check.is_valid({"critic": {"from": "rm.yaml", "learning_rate": 3e-4}})
+    assert check.is_valid({"critic": {"path": "folder", "dtype": "bfloat16"}})
+    assert check.is_valid({"critic": None})
+    assert not check.is_valid({"critic": {"learning_rat": 3e-4}})
+    assert not check.is_valid({"critic": {"learning_rate": "fast"}})

@@ -69,7 +69,8 @@ def _tried(runs: Sequence[Resolved]) -> float | None:
         began = time.perf_counter()
         model(ids).logits.logsumexp(-1).mean().backward()
         taken.append(time.perf_counter() - began)
-    return min(taken) / TOKENS * _tokens_a_row(runs[-1])
+    known = [resolved for resolved in runs if not any(key.startswith("data.") for key in resolved.needs)]
+    return min(taken) / TOKENS * _tokens_a_row(known[-1]) if known else None  # rows of draws may not be there yet
 
 
 def _tokens_a_row(resolved: Resolved) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from checkout import ROOT
 
+from alignzoo.compare.estimate import seconds_left
 from alignzoo.compare.plan import finals, make_plan, points
 from alignzoo.compare.spec import Comparison, read_comparison
 from alignzoo.core.errors import UserError
@@ -222,3 +223,12 @@ def test_a_mistake_in_a_file_is_reported_at_its_line(tmp_path, text, problem):
     with pytest.raises(UserError) as error:
         read_comparison(path)
     assert problem in str(error.value)
+
+
+def test_the_time_of_runs_on_draws_is_estimated_before_there_are_draws(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGNZOO_RUNS", str(tmp_path))
+    found = make_plan(Comparison(recipes=("online/dpo_draws_hh",), seeds=1))
+    assert found.starts
+    seconds, basis = seconds_left(found)
+    assert seconds > 0
+    assert "made-up tokens" in basis

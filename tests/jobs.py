@@ -8,6 +8,7 @@ were started by hand.
 
 from __future__ import annotations
 
+import csv
 import os
 import runpy
 import shutil
@@ -28,6 +29,8 @@ from checkout import ROOT
 from alignzoo.core.distributed.launch import LISTENER
 
 CONTEXT = get_context("forkserver")
+TIMED = ("seconds", "pairs_per_second", "peak_memory")
+"""Words of columns that a clock or another process decides."""
 PRELOAD = [
     "alignzoo.training.run",
     "alignzoo.cli.run",
@@ -272,3 +275,15 @@ def goes_wrong(
     (folder / "wrong.yaml").write_text(RECIPE.format(root=ROOT))
     command = ["run", folder / "wrong.yaml", *SMALLEST, "train.checkpoint_every=1", *arguments]
     return start(folder, command, 2, [environment])
+
+
+def untimed(folder: Path) -> list[list[str]]:
+    """table.csv without what a clock or another process's memory decides."""
+    with open(folder / "table.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    keep = [i for i, name in enumerate(rows[0]) if not any(word in name for word in TIMED)]
+    column = rows[0].index("column") if "column" in rows[0] else None
+    return [
+        [row[i] for i in keep] for row in rows
+        if column is None or not any(word in row[column] for word in TIMED)
+    ]  # fmt: skip

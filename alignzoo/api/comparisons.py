@@ -86,9 +86,9 @@ def compare(
         quiet: Print no progress. By default it is shown in a notebook and on a terminal.
         jobs: Runs at a time. More than one are worked on in processes of their own, which know no class that is
             defined in this one.
-        **settings: The other keys of a comparison file: `name`, `seeds`, `search_seeds`, `grid`, `rows`, `baseline`,
-            `select`, `judges`, `samples`, `best_of`, `best_of_judge`, `best_of_rows`, `allow_different_data`,
-            `executor`.
+        **settings: The other keys of a comparison file: `name`, `seeds`, `search_seeds`, `grid`, `grids`, `rows`,
+            `baseline`, `select`, `judges`, `samples`, `best_of`, `best_of_judge`, `best_of_rows`, `frontier`,
+            `allow_different_data`, `executor`.
 
     Raises:
         UserError: A recipe or a setting has a mistake. All are read before the first run.
@@ -116,9 +116,6 @@ def compare(
     base["overlays"] = [*base.get("overlays", ()), *map(str, overlays)]
     own, samples = base.pop("samples", {}), settings.pop("samples", {})
     samples = own | dict(samples) if isinstance(samples, Mapping) else samples
-    for key in ("grid", "rows"):
-        if isinstance(settings.get(key), Mapping):
-            settings[key] = {name: _values(values) for name, values in settings[key].items()}
     plain = {**base, **settings, "samples": samples} | ({} if jobs is None else {"jobs": jobs})
     comparison = validate_comparison(
         plain, Node({**node.value, **from_value(plain, Origin(PYTHON)).value}, node.origin)
@@ -141,8 +138,3 @@ def _words(overrides: Mapping[str, Any] | Sequence[str]) -> list[str]:
     if isinstance(overrides, Mapping):
         return [f"{key}={json.dumps(from_value(value, Origin(PYTHON)).plain())}" for key, value in overrides.items()]
     return [overrides] if isinstance(overrides, str) else list(overrides)
-
-
-def _values(values: Any) -> Any:
-    """Return the values of a key as a list; a mapping of rows to grids as it is."""
-    return values if isinstance(values, list | tuple | Mapping) else [values]

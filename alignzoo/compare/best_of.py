@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from alignzoo.compare.results import RepliesFolder, VerdictsManifest
-from alignzoo.compare.spec import Comparison
+from alignzoo.compare.spec import Comparison, no_such_row
 from alignzoo.compare.verdicts import judge_replies
 from alignzoo.compare.written import Written
 from alignzoo.core.console import Screen
 from alignzoo.core.digests import digest
 from alignzoo.core.door import read_checked
-from alignzoo.core.errors import UserError, nearest
+from alignzoo.core.errors import UserError
 from alignzoo.core.paths import ABOUT
 from alignzoo.evaluation.best_of_draws import first_best, score_table
 from alignzoo.interfaces.component import Component
@@ -60,8 +60,7 @@ class BestOf:
             return None
         for label in comparison.best_of_rows or ():
             if label not in labels:
-                raise UserError(f"no row is called '{label}'", where="best_of_rows", nearest=nearest(label, labels),
-                                expected=f"one of {', '.join(labels)}")  # fmt: skip
+                raise no_such_row(label, "best_of_rows", labels)
         words = (*comparison.overrides, f"eval.judges={dumps([comparison.best_of_judge])}")
         written = Written(comparison.recipes[0], words, comparison.overlays)
         try:

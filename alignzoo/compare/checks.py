@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alignzoo.compare.columns import AT_ONE, KNOWN, OF_JUDGE, PAIRS, REPLIES
 from alignzoo.compare.plan import Plan, start_of
+from alignzoo.compare.spec import no_such_row
 from alignzoo.core.errors import UserError, nearest
 
 
@@ -44,11 +45,7 @@ def check_names(plan: Plan) -> None:
         )  # fmt: skip
     wanted, labels = plan.comparison.baseline, plan.labels
     if wanted and wanted not in labels:
-        close = nearest(wanted, labels)
-        raise UserError(
-            f"no row is called '{wanted}'", where="baseline", nearest=close,
-            expected="" if close else f"one of {', '.join(labels)}",
-        )  # fmt: skip
+        raise no_such_row(wanted, "baseline", labels)
 
 
 def check_frontier(plan: Plan) -> None:

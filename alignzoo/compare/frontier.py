@@ -21,6 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from alignzoo.compare.statistics import interval
+
 Numbers = NDArray[np.float64]
 
 DRAWS = 1000
@@ -51,8 +53,8 @@ class Reading:
     kl: float
     value: float | None
     """None if it is not reached."""
-    low: float | None = None
-    high: float | None = None
+    bounds: tuple[float, float] | None = None
+    """Its 95% interval; None where too few of the bootstrap's draws reach it."""
     reached: float = 1.0
     """Share of the bootstrap's draws that reach the KL."""
 
@@ -184,7 +186,7 @@ class Frontiers:
                 found.append(Reading(kl, float(values[k]), reached=reached))
             else:
                 low, high = np.quantile(known, [0.025, 0.975]).tolist()
-                found.append(Reading(kl, float(values[k]), low, high, reached))
+                found.append(Reading(kl, float(values[k]), (low, high), reached))
         return found
 
 
@@ -194,8 +196,8 @@ def dominates(difference: Sequence[Reading]) -> bool | None:
     It is None if they reach none with an interval. Each KL is tested at 95%, so that all of them together are (an
     intersection of alternatives: Berger 1982, Technometrics 24).
     """
-    known = [one for one in difference if one.low is not None]
-    return all(one.low > 0 for one in known if one.low is not None) if known else None
+    known = [one.bounds for one in difference if one.bounds is not None]
+    return all(low > 0 for low, _ in known) if known else None
 
 
 def still_rises(last: Numbers, before: Numbers) -> bool:
@@ -205,8 +207,6 @@ def still_rises(last: Numbers, before: Numbers) -> bool:
         last: Rewards at the last checkpoint, shape (N,).
         before: Rewards of the same prompts at the one before it, shape (N,).
     """
-    from alignzoo.compare.statistics import interval
-
     return interval((last - before)[None]).low > 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from alignzoo.compare.frontier import Checkpoints, Frontiers, Numbers, Reading, dominates, still_rises
+from alignzoo.compare.frontier import DRAWS, Checkpoints, Frontiers, Numbers, Reading, dominates, still_rises
 from alignzoo.compare.grid import ComparedRow, Point
 from alignzoo.compare.results import RunRecord
 from alignzoo.evaluation.figures import for_testing
@@ -49,7 +49,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Row:
+class RowFrontier:
     """The frontier of one row of the table."""
 
     label: str
@@ -80,7 +80,7 @@ class FrontierTable:
     reward: str
     """The judge whose score is the reward."""
     kl: list[float]
-    rows: list[Row]
+    rows: list[RowFrontier]
     curves: list[Curve]
     seeds: list[int]
     prompts: int
@@ -98,7 +98,7 @@ class NoCurve(Exception):
     """A run has no curve; the message says why."""
 
 
-def frontier_table(about: Mapping[str, Any], rows: Sequence[ComparedRow], draws: int = 1000) -> FrontierTable | None:
+def frontier_table(about: Mapping[str, Any], rows: Sequence[ComparedRow], draws: int = DRAWS) -> FrontierTable | None:
     """Return the frontiers of a comparison; None if it asks for none, or no row has one.
 
     Args:
@@ -135,7 +135,7 @@ def frontier_table(about: Mapping[str, Any], rows: Sequence[ComparedRow], draws:
     farthest = max(float(kl.mean(1).max()) for one in methods.values() for kl in one.kl)
     lines = Frontiers(methods, halves, np.linspace(0, farthest, DRAWN).tolist(), draws=0)
     made = [
-        Row(
+        RowFrontier(
             label, len({curve.setting for curve in own}), max(len(curve.steps) for curve in own) - 1,
             frontiers.of(label),
             [(one.kl, one.value) for one in lines.of(label) if one.value is not None],

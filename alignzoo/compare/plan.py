@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.compare.best_of import BestOf
-from alignzoo.compare.spec import Comparison
+from alignzoo.compare.spec import Comparison, no_such_row
 from alignzoo.compare.written import Written
 from alignzoo.core.dotted import dotted_items
 from alignzoo.core.errors import UserError, nearest
@@ -293,11 +293,7 @@ def _keys_exist(comparison: Comparison, rows: Sequence[_Row], recipes: Mapping[s
     asked += [(f"rows, {row.label}", row.grid, there[row.label]) for row in rows]
     for label, grid in comparison.grids.items():
         if label not in there:
-            close = nearest(label, there)
-            raise UserError(
-                f"no row is called '{label}'", where="grids", nearest=close,
-                expected="" if close else f"one of {', '.join(there)}",
-            )  # fmt: skip
+            raise no_such_row(label, "grids", list(there))
         asked.append((f"grids, {label}", grid, there[label]))
     for where, keys, names in asked:
         for key in keys:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_serializer, field_validator, model_validator
 
+from alignzoo.core.errors import UserError, nearest
 from alignzoo.interfaces.component import NoEffect, Strict
 from alignzoo.interfaces.judge import Judge
 from alignzoo.recipe.components import ComponentBuilder
@@ -120,6 +121,23 @@ class Comparison(Strict):
         None, description="where runs are worked on: an executor; null: here, or `local` with several jobs"
     )
 
+    @field_validator("grid", mode="before")
+    @classmethod
+    def _lists_of_values(cls, value: Any) -> Any:
+        return _grid(value) if isinstance(value, Mapping) else value
+
+    @field_validator("grids", mode="before")
+    @classmethod
+    def _lists_of_rows(cls, value: Any) -> Any:
+        return _grids(value)
+
+    @field_validator("rows", mode="before")
+    @classmethod
+    def _lists_or_grids(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {key: _grids(own) if isinstance(own, Mapping) else _values(own) for key, own in value.items()}
+
     @model_validator(mode="after")
     def _has_values(self) -> Comparison:
         own = {f"grids, {label}": grid for label, grid in self.grids.items()}
@@ -190,24 +208,22 @@ def read_comparison(path: Path) -> tuple[Node, Comparison]:
         picker["from"] = str(beside.absolute()) if beside.is_file() else picker["from"]
     if isinstance(plain.get("set"), dict):
         plain["set"] = [f"{key}={value}" for key, value in plain["set"].items()]
-    if isinstance(plain.get("grids"), dict):
-        plain["grids"] = {row: _grid(grid) for row, grid in plain["grids"].items()}
-    for key in ("grid", "rows"):
-        if isinstance(plain.get(key), dict):
-            plain[key] = {name: _values(v, own_grids=key == "rows") for name, v in plain[key].items()}
     return node, validate_comparison(plain, node)
 
 
-def _values(written: Any, own_grids: bool = False) -> Any:
-    """Return a list of values, or value -> grid of lists; a single value needs no brackets."""
-    if own_grids and isinstance(written, dict):
-        return {value: _grid(grid) for value, grid in written.items()}
-    return written if isinstance(written, list) else [written]
+def _values(written: Any) -> Any:
+    """Return a list of values; a single value needs no brackets."""
+    return written if isinstance(written, list | tuple) else [written]
+
+
+def _grids(written: Any) -> Any:
+    """Return name -> grid of lists."""
+    return {name: _grid(grid) for name, grid in written.items()} if isinstance(written, Mapping) else written
 
 
 def _grid(written: Any) -> Any:
     """Return key -> list of values; anything else is a mistake that validation finds."""
-    return {key: _values(some) for key, some in written.items()} if isinstance(written, dict) else written or {}
+    return {key: _values(some) for key, some in written.items()} if isinstance(written, Mapping) else written or {}
 
 
 def validate_comparison(plain: dict[str, Any], node: Node) -> Comparison:
@@ -247,3 +263,10 @@ def make_judges(given: Sequence[Any], node: Node) -> list[Judge]:
     judges = ComponentBuilder(registry(), problems).build_list(list(given), ("judges",), "judge")
     problems.raise_if_any()
     return list(judges)
+
+
+def no_such_row(label: str, where: str, labels: Sequence[str]) -> UserError:
+    """Return the error for a key that names a row which the table does not have."""
+    close = nearest(label, labels)
+    expected = "" if close else f"one of {', '.join(labels)}"
+    return UserError(f"no row is called '{label}'", where=where, nearest=close, expected=expected)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from alignzoo.core.console import Screen
+from alignzoo.core.console import Advance, Screen
 from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.core.errors import RunFailed
 from alignzoo.data.trees import TokenIds
@@ -31,7 +31,7 @@ from alignzoo.rollouts.draw import Draws
 from alignzoo.rollouts.drawn_by import POLICY, columns_of, draw_all, drawers
 from alignzoo.rollouts.folder import Arrays, RolloutFolder
 from alignzoo.rollouts.forms import Form, all_fit, draws_fit
-from alignzoo.rollouts.held_out import draw_in_shares
+from alignzoo.rollouts.held_out import draw_in_shares, make_in_shares
 from alignzoo.rollouts.prompts import Prompts
 from alignzoo.rollouts.rewards import Judged, combine, score
 from alignzoo.rollouts.shares import in_shares
@@ -211,18 +211,14 @@ class Attempts:
                 self.policy, self.tokenizer, tokens, rows, self.config, seed=seed, rollout=rollout,
                 ending=self.ending, screen=self.screen, ranks=self.ranks, **options,
             )  # fmt: skip
-        sizes = [len(prompt) + self.config.max_new_tokens * self.config.completions for prompt in tokens]
 
-        def work(mine: list[int]) -> list[Draws]:
-            prompts, own = [tokens[i] for i in mine], rows[mine].tolist()
-            with self.screen.without_bars().bar("drawing", len(mine) * self.config.completions) as advance:
-                found = draw_all(
-                    self.policy, self.reference, self.recipe.objective, self.tokenizer, prompts, own, self.config,
-                    seed=seed, rollout=rollout, progress=advance, ending=self.ending,
-                )  # fmt: skip
-            return found.by_prompt(len(mine))
+        def make(prompts: list[TokenIds], own: list[int], advance: Advance) -> Draws:
+            return draw_all(
+                self.policy, self.reference, self.recipe.objective, self.tokenizer, prompts, own, self.config,
+                seed=seed, rollout=rollout, progress=advance, ending=self.ending,
+            )  # fmt: skip
 
-        return Draws.concat(in_shares(self.ranks, sizes, work))
+        return make_in_shares(make, tokens, rows, self.config, self.config.completions, self.screen, self.ranks)
 
     def _judge(
         self, drawn: Arrays, draws: Draws, texts: list[str], places: NDArray[np.int64], when: str

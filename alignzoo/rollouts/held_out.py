@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from alignzoo.core.console import Screen
+from alignzoo.core.console import Advance, Screen
 from alignzoo.core.distributed.process_group import Ranks
 from alignzoo.data.trees import TokenIds
 from alignzoo.models.ending import Ending
@@ -91,16 +91,36 @@ def draw_in_shares(
         ranks: The processes.
         options: Further arguments of `draw`.
     """
-    sizes = [len(prompt) + config.max_new_tokens * config.completions for prompt in tokens]
     each = 1 if options.get("greedy") else len(options.get("numbers", range(config.completions)))
 
+    def make(prompts: list[TokenIds], own: list[int], advance: Advance) -> Draws:
+        return draw(
+            policy.model, tokenizer, prompts, own, config, seed=seed, rollout=rollout, progress=advance,
+            precision=policy.precision, ending=ending, **options,
+        )  # fmt: skip
+
+    return make_in_shares(make, tokens, rows, config, each, screen, ranks)
+
+
+def make_in_shares(
+    make: Callable[[list[TokenIds], list[int], Advance], Draws], tokens: Sequence[TokenIds], rows: NDArray[np.int64],
+    config: DrawConfig, each: int, screen: Screen, ranks: Ranks,
+) -> Draws:  # fmt: skip
+    """Return the draws for all prompts; `make` returns those for a process's share of them.
+
+    Args:
+        make: Draws for prompts with these token ids and rows, and reports its progress.
+        tokens: Token ids of all prompts.
+        rows: The row of the data of each prompt.
+        config: How completions are drawn.
+        each: Draws of each prompt, for the progress.
+        screen: Shows progress.
+        ranks: The processes.
+    """
+    sizes = [len(prompt) + config.max_new_tokens * config.completions for prompt in tokens]
+
     def work(mine: list[int]) -> list[Draws]:
-        prompts, own = [tokens[i] for i in mine], rows[mine].tolist()
         with screen.without_bars().bar("drawing", len(mine) * each) as advance:
-            found = draw(
-                policy.model, tokenizer, prompts, own, config, seed=seed, rollout=rollout, progress=advance,
-                precision=policy.precision, ending=ending, **options,
-            )  # fmt: skip
-        return found.by_prompt(len(mine))
+            return make([tokens[i] for i in mine], rows[mine].tolist(), advance).by_prompt(len(mine))
 
     return Draws.concat(in_shares(ranks, sizes, work))

@@ -77,9 +77,9 @@ def test_methods_are_compared_with_the_same_draws():
     found = Frontiers({"high": high, "low": low, "twin": high}, first, [1, 2, 8], draws=200)
     one, _, far = found.of("high")
     assert one.value == pytest.approx(1.0, abs=0.2)
-    assert one.low < one.value < one.high
+    assert one.bounds[0] < one.value < one.bounds[1]
     assert far == Reading(8.0, None, reached=0.0)
-    assert [(r.value, r.low, r.high) for r in found.difference("high", "twin")[:2]] == [(0.0, 0.0, 0.0)] * 2
+    assert [(r.value, r.bounds) for r in found.difference("high", "twin")[:2]] == [(0.0, (0.0, 0.0))] * 2
     assert dominates(found.difference("high", "low")) is True
     assert dominates(found.difference("low", "high")) is False
     assert dominates(found.difference("high", "low")[2:]) is None
@@ -94,7 +94,7 @@ def test_seeds_are_part_of_the_interval():
     first = np.arange(40) % 2 == 0
     found = Frontiers({"alike": alike, "apart": apart}, first, [2.0], draws=200)
     narrow, wide = found.of("alike")[0], found.of("apart")[0]
-    assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
+    assert np.ptp(wide.bounds) > 2 * np.ptp(narrow.bounds)
 
 
 @pytest.mark.slow
@@ -106,7 +106,7 @@ def test_the_interval_of_one_method_covers_its_frontier():
     for _ in range(100):
         found = Frontiers({"one": made(random, 1.0, prompts=60)}, first, [2.0], draws=150)
         reading = found.of("one")[0]
-        hits += reading.low <= np.sqrt(2) <= reading.high
+        hits += reading.bounds[0] <= np.sqrt(2) <= reading.bounds[1]
     assert hits >= 88  # of 95 expected; the chance of fewer is below 0.5%
 
 

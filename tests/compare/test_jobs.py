@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import signal
 import time
 from pathlib import Path
 
 import pytest
-from jobs import PATIENCE, ROOT, command
+from jobs import PATIENCE, ROOT, command, untimed
 
-TIMED = ("seconds", "pairs_per_second", "peak_memory")
 PLUGIN = '''
 import os, signal
 from torch.nn.functional import logsigmoid
@@ -72,14 +70,7 @@ def compare(recipe: Path, root: Path, jobs: int, kills: bool = False):
 def results(root: Path) -> list[list[str]]:
     """table.csv without what a clock or another process's memory decides."""
     (folder,) = (root / "runs").glob("compare-*")
-    with open(folder / "table.csv", newline="") as file:
-        rows = list(csv.reader(file))
-    keep = [i for i, name in enumerate(rows[0]) if not any(word in name for word in TIMED)]
-    column = rows[0].index("column") if "column" in rows[0] else None
-    return [
-        [row[i] for i in keep] for row in rows
-        if column is None or not any(word in row[column] for word in TIMED)
-    ]  # fmt: skip
+    return untimed(folder)
 
 
 def figures(root: Path) -> dict[str, bytes]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from jobs import ROOT, Command, command
+from jobs import ROOT, Command, command, untimed
 
 import alignzoo
 from alignzoo.compare.plan import make_plan
@@ -25,7 +25,6 @@ from alignzoo.recipe.parse import Node, Origin
 sys.path.insert(0, str(ROOT / "benchmarks" / "faults"))
 WORDS = ["sft_hh", "dpo_hh", "--with", "tests/smallest.yaml", "--seeds", "2", "--grid", "objective.beta=0.1,0.5", "--judge",
          "toy", "--samples", "4", "--sample-tokens", "8"]  # fmt: skip
-TIMED = ("seconds", "pairs_per_second", "peak_memory")
 PLUGIN = '''
 import torch
 from alignzoo import Judge, Objective, hookimpl
@@ -51,20 +50,6 @@ def compare(*words: str, root: Path | None = None) -> Command:
 
 def folders(root: Path) -> dict[str, str]:
     return {"ALIGNZOO_RUNS": str(root / "runs"), "ALIGNZOO_CACHE": str(root / "cache")}
-
-
-def untimed(folder: Path) -> list[list[str]]:
-    """table.csv without what a clock or another process's memory decides."""
-    import csv
-
-    with open(folder / "table.csv", newline="") as file:
-        rows = list(csv.reader(file))
-    keep = [i for i, name in enumerate(rows[0]) if not any(word in name for word in TIMED)]
-    column = rows[0].index("column") if "column" in rows[0] else None
-    return [
-        [row[i] for i in keep] for row in rows
-        if column is None or not any(word in row[column] for word in TIMED)
-    ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from alignzoo.data.formats.hh import HHDialogues
-from alignzoo.data.sources.base import FileSource
 from alignzoo.data.sources.json_records import Record
-from alignzoo.interfaces.data_source import Field, Split
+from alignzoo.data.sources.toy_or_files import ToyOrFiles
+from alignzoo.interfaces.data_source import Split
 from alignzoo.interfaces.rows import Row, Skipped
 
-TOY = "toy"
 
-
-class HH(FileSource):
+class HH(ToyOrFiles):
     """Anthropic's helpful and harmless dialogues: pairs of whole transcripts.
 
     Source: Bai et al. 2022, arXiv:2204.05862; files as in the dataset Anthropic/hh-rlhf.
@@ -21,31 +19,18 @@ class HH(FileSource):
 
     name = "hh"
 
-    path: str | tuple[str, ...] = Field(
-        TOY, description="a file, folder, glob pattern or list of these; `toy` is the embedded toy data"
-    )
-
-    def splits(self) -> tuple[Split, ...]:
-        """Return both splits for the toy data, and for files whose names distinguish them."""
-        return ("train", "test") if self.path == TOY else super().splits()
-
-    def read(self, split: Split) -> Iterator[Row | Skipped]:
-        """Yield rows of the toy data or of the files."""
-        if self.path != TOY:
-            yield from super().read(split)
-            return
-        from alignzoo.data import toy
-
-        yield from toy.rows(split)
-
     def row(self, id: str, record: Record, where: str) -> Row | Skipped:
         """Build a row from one record."""
         return HHDialogues().row(id, record, where)
 
-    def fingerprint(self) -> str:
-        """Return a digest of the fields and of the files, or of the version of the toy data."""
-        if self.path != TOY:
-            return super().fingerprint()
+    def toy_rows(self, split: Split) -> Iterator[Row | Skipped]:
+        """Yield rows of the toy data."""
         from alignzoo.data import toy
 
-        return self.digest_of([f"sample {toy.VERSION}"])
+        yield from toy.rows(split)
+
+    def toy_version(self) -> str:
+        """Return name and version of the toy data."""
+        from alignzoo.data import toy
+
+        return f"sample {toy.VERSION}"

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from alignzoo.core.errors import UserError
-from alignzoo.data.sources.base import FileSource
 from alignzoo.data.sources.json_records import Record
+from alignzoo.data.sources.toy_or_files import ToyOrFiles
 from alignzoo.interfaces.data_source import Field, Split
 from alignzoo.interfaces.rows import Completion, Row, Skipped
 
-TOY = "toy"
 
-
-class IMDb(FileSource):
+class IMDb(ToyOrFiles):
     """Film reviews with a label, as texts or as labeled completions.
 
     A record has `text` and `label`: 1 for positive, 0 for negative.
@@ -24,27 +22,9 @@ class IMDb(FileSource):
 
     name = "imdb"
 
-    path: str | tuple[str, ...] = Field(
-        TOY, description="a file, folder, glob pattern or list of these; `toy` is the embedded toy reviews"
-    )
     labeled: bool = Field(
         False, description="true: completions with a label, for a classifier; false: texts, which any label fits"
     )
-
-    def splits(self) -> tuple[Split, ...]:
-        """Return both splits for the toy reviews, and for files whose names distinguish them."""
-        return ("train", "test") if self.path == TOY else super().splits()
-
-    def read(self, split: Split) -> Iterator[Row | Skipped]:
-        """Yield rows of the toy reviews or of the files."""
-        if self.path != TOY:
-            yield from super().read(split)
-            return
-        from alignzoo.data.toy import labeled_reviews
-
-        for number, record in enumerate(labeled_reviews(split), 1):
-            where = f"reviews-{split}:{number}"
-            yield self.row(where, record, where)
 
     def row(self, id: str, record: Record, where: str) -> Row | Skipped:
         """Build the row of one review, with a space for each line break, `<br />` in IMDb."""
@@ -60,10 +40,16 @@ class IMDb(FileSource):
             raise UserError(f"label is {label!r}", where=where, expected="1 (positive) or 0 (negative)")
         return Row(id, "", (Completion(text, columns={"desirable": float(label)}),), group=text)
 
-    def fingerprint(self) -> str:
-        """Return a digest of the fields and of the files, or of the version of the toy reviews."""
-        if self.path != TOY:
-            return super().fingerprint()
+    def toy_rows(self, split: Split) -> Iterator[Row | Skipped]:
+        """Yield rows of the toy reviews."""
+        from alignzoo.data.toy import labeled_reviews
+
+        for number, record in enumerate(labeled_reviews(split), 1):
+            where = f"reviews-{split}:{number}"
+            yield self.row(where, record, where)
+
+    def toy_version(self) -> str:
+        """Return name and version of the toy reviews."""
         from alignzoo.data.toy import REVIEWS_VERSION
 
-        return self.digest_of([f"reviews {REVIEWS_VERSION}"])
+        return f"reviews {REVIEWS_VERSION}"

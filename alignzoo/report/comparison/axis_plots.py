@@ -10,8 +10,8 @@ from alignzoo.compare.axes import BEST_OF, TEMPERATURE, AxisFigure
 from alignzoo.compare.columns import JUDGES
 from alignzoo.compare.table import Table
 from alignzoo.report.comparison.axes import axis_groups, cells, digits, words
-from alignzoo.report.comparison.look import look, plain_words
-from alignzoo.report.svg import INK, hover, new_figure, style_axes
+from alignzoo.report.comparison.look import hover_disc, legend, look, plain_words
+from alignzoo.report.svg import INK, new_figure, style_axes
 
 DRAWN = ("length",)
 """Columns that are drawn besides those of judges; the tables have all."""
@@ -52,8 +52,7 @@ def _draw(table: Table, one: AxisFigure) -> Figure:
             if math.isfinite(ends.high - ends.low):
                 axes.plot([x, x], [ends.low, ends.high], color=mine["color"], linewidth=1.2, alpha=0.6)
             mean, around = words(cell, digits(one))
-            axes.scatter(x, ends.mean, s=150, alpha=0, linewidths=0, zorder=4,
-                         gid=hover(f"{label}, {_place(one, place)}: {one.column.title} {mean} {around}"))  # fmt: skip
+            hover_disc(axes, x, ends.mean, f"{label}, {_place(one, place)}: {one.column.title} {mean} {around}")
     if one.axis == BEST_OF:
         axes.set_xticks(positions, [f"{place:g}\n≤ {one.bound(place):.2f}" for place in one.places])
         axes.set_xlabel("N, and the upper bound of KL from the row's own policy, nats", color=INK)
@@ -61,7 +60,7 @@ def _draw(table: Table, one: AxisFigure) -> Figure:
         axes.set_xticks(positions, [f"{place:g}" for place in one.places])
         axes.set_xlabel("sampling temperature", color=INK)
     axes.set_ylabel(plain_words(one.column.title), color=INK)
-    figure.legend(loc="outside right upper", frameon=False, labelcolor=INK, fontsize=8)
+    legend(figure)
     return figure
 
 

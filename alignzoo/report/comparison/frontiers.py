@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from alignzoo.compare.frontier import Reading
-from alignzoo.compare.frontier_runs import FrontierTable, Row
-from alignzoo.report.comparison.look import look, plain_words
+from alignzoo.compare.frontier_runs import Curve, FrontierTable, RowFrontier
+from alignzoo.report.comparison.look import hover_disc, legend, look, plain_words
 from alignzoo.report.comparison.numbers import NOISE, number
-from alignzoo.report.svg import INK, hover, new_figure, style_axes
+from alignzoo.report.svg import INK, new_figure, style_axes
 
 NOT_REACHED = "not reached"
 DECIMALS = 3
@@ -33,10 +32,11 @@ def words(reading: Reading, signed: bool = False) -> tuple[str, str]:
     if reading.value is None:
         return NOT_REACHED, ""
     value = number(reading.value, DECIMALS, signed)
-    if reading.low is None or reading.high is None:
+    if reading.bounds is None:
         return value, f"reached in {reading.reached:.0%} of the bootstrap's draws, no interval"
-    noise = f"{NOISE} " if signed and reading.low <= 0 <= reading.high else ""
-    return noise + value, f"[{number(reading.low, DECIMALS, signed)}, {number(reading.high, DECIMALS, signed)}]"
+    low, high = reading.bounds
+    noise = f"{NOISE} " if signed and low <= 0 <= high else ""
+    return noise + value, f"[{number(low, DECIMALS, signed)}, {number(high, DECIMALS, signed)}]"
 
 
 def sentences(table: FrontierTable) -> Iterator[str]:
@@ -72,13 +72,13 @@ def _budgets(table: FrontierTable) -> str:
     return f"Budgets differ: {'; '.join(f'{label} has {budget}' for label, budget in each.items())}."
 
 
-def _verdict(table: FrontierTable, row: Row) -> str:
-    tested = [one for one in row.differences if one.low is not None and one.high is not None]
+def _verdict(table: FrontierTable, row: RowFrontier) -> str:
+    tested = [(f"{one.kl:g}", one.bounds) for one in row.differences if one.bounds is not None]
     if not tested:
         return f"{row.label} and {table.baseline} reach no KL of the table together, so they are not compared."
-    above = [f"{one.kl:g}" for one in tested if one.low is not None and one.low > 0]
-    below = [f"{one.kl:g}" for one in tested if one.high is not None and one.high < 0]
-    at = ", ".join(f"{one.kl:g}" for one in tested)
+    above = [kl for kl, (low, _) in tested if low > 0]
+    below = [kl for kl, (_, high) in tested if high < 0]
+    at = ", ".join(kl for kl, _ in tested)
     if row.dominance:
         return f"{row.label} is above {table.baseline} at every KL that both reach ({at}), with 95% confidence."
     if len(below) == len(tested):
@@ -111,30 +111,31 @@ def picture(table: FrontierTable, labels: Sequence[str]) -> Figure:
                 _course(axes, curve, own)
         axes.plot(*zip(*row.line, strict=True), color=own["color"], linewidth=2, label=plain_words(row.label), zorder=3)
         for reading in row.readings:
-            if reading.value is not None:
-                _bar(axes, row, reading, own["color"])
+            _bar(axes, row, reading, own["color"])
     axes.set_xlabel("KL to the start (nats per reply)", color=INK)
     axes.set_ylabel(plain_words(f"score of {table.reward}"), color=INK)
-    figure.legend(loc="outside right upper", frameon=False, labelcolor=INK, fontsize=8)
+    legend(figure)
     return figure
 
 
-def _course(axes: Any, curve: Any, own: dict[str, Any]) -> None:
+def _course(axes: Any, curve: Curve, own: dict[str, Any]) -> None:
     kl, reward = curve.kl.mean(1), curve.reward.mean(1)
     axes.plot(kl, reward, color=own["color"], alpha=0.25, linewidth=0.8)
     axes.scatter(kl, reward, s=9, alpha=0.4, linewidths=0, **own)
     for step, x, y in zip(curve.steps, kl, reward, strict=True):
         text = f"{curve.label}, {curve.setting}, seed {curve.seed}, step {step:,}: KL {x:.3g}, reward {y:.3f}"
-        axes.scatter(x, y, s=60, alpha=0, linewidths=0, zorder=4, gid=hover(text))
+        hover_disc(axes, x, y, text, size=60)
 
 
-def _bar(axes: Any, row: Row, reading: Reading, color: str) -> None:
+def _bar(axes: Any, row: RowFrontier, reading: Reading, color: str) -> None:
+    if reading.value is None:
+        return
     value, around = words(reading)
-    if reading.low is not None and reading.high is not None:
-        axes.plot([reading.kl, reading.kl], [reading.low, reading.high], color=color, linewidth=1.4, zorder=3)
+    if reading.bounds is not None:
+        axes.plot([reading.kl, reading.kl], reading.bounds, color=color, linewidth=1.4, zorder=3)
     axes.scatter(reading.kl, reading.value, s=26, color=color, linewidths=0, zorder=4)
     text = f"{row.label} at a KL of {reading.kl:g}: {value} {around}".rstrip()
-    axes.scatter(reading.kl, reading.value, s=150, alpha=0, linewidths=0, zorder=5, gid=hover(text))
+    hover_disc(axes, reading.kl, reading.value, text, zorder=5)
 
 
 def tables(table: FrontierTable) -> Iterator[tuple[str, list[tuple[str, list[tuple[str, str]]]]]]:
@@ -151,8 +152,8 @@ def as_json(table: FrontierTable) -> dict[str, Any]:
         "reward": table.reward, "baseline": table.baseline, "seeds": table.seeds, "prompts": table.prompts,
         "rows": [
             {"label": row.label, "settings": row.settings, "checkpoints": row.checkpoints,
-             "frontier": [asdict(one) for one in row.readings],
-             "difference": [asdict(one) for one in row.differences], "above_baseline": row.dominance,
+             "frontier": [_plain(one) for one in row.readings],
+             "difference": [_plain(one) for one in row.differences], "above_baseline": row.dominance,
              "not_converged": row.rising}
             for row in table.rows
         ],
@@ -163,3 +164,8 @@ def as_json(table: FrontierTable) -> dict[str, Any]:
         ],
         "left_out": table.left_out,
     }  # fmt: skip
+
+
+def _plain(reading: Reading) -> dict[str, Any]:
+    low, high = reading.bounds or (None, None)
+    return {"kl": reading.kl, "value": reading.value, "low": low, "high": high, "reached": reading.reached}

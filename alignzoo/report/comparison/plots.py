@@ -21,7 +21,7 @@ from alignzoo.core.files import atomic_write, write_page
 from alignzoo.evaluation.best_of_draws import kl_bound
 from alignzoo.report.comparison import frontiers
 from alignzoo.report.comparison.axis_plots import axis_plots
-from alignzoo.report.comparison.look import look, plain_words
+from alignzoo.report.comparison.look import hover_disc, legend, look, plain_words
 from alignzoo.report.comparison.numbers import difference_words, digits, number
 from alignzoo.report.svg import INK, STYLE, hover, inline, new_figure, png_bytes, style_axes, svg_document
 
@@ -116,7 +116,7 @@ def frontier(table: Table) -> Figure | None:
             means.append((x, y))
             axes.scatter(runs[:, 0], runs[:, 1], s=13, alpha=0.35, linewidths=0, **look(n))
             axes.scatter(x, y, s=44, label=label, linewidths=0, zorder=3, **look(n))
-            _hover(axes, x, y, _named(table, row, point, (kl, reward), (x, y)))
+            hover_disc(axes, x, y, _named(table, row, point, (kl, reward), (x, y)))
             if point is row.chosen and len(row.points) > 1:
                 axes.scatter(x, y, s=130, facecolors="none", edgecolors=look(n)["color"], linewidths=1.3, zorder=3)
             label = None
@@ -127,7 +127,7 @@ def frontier(table: Table) -> Figure | None:
     axes.step([x for x, _ in front], [y for _, y in front], where="post", color=INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.set_xlabel(f"KL to the reference (nats per reply{_fold(axes, [x for x, _ in means])})", color=INK)
     axes.set_ylabel(plain_words(reward.title), color=INK)
-    _legend(figure)
+    legend(figure)
     return figure
 
 
@@ -153,7 +153,7 @@ def _best_of_starts(table: Table, axes: Any, reward: Column) -> None:
                 words = (
                     f"best of {place:g} of {label}: {reward.title} {number(cell.estimate.mean, 3)}, KL at most {x:.2f}"
                 )
-                _hover(axes, x, cell.estimate.mean, words)
+                hover_disc(axes, x, cell.estimate.mean, words)
 
 
 def _chosen(table: Table, label: str) -> list[RunRecord]:
@@ -217,7 +217,7 @@ def spread(table: Table) -> Figure | None:
         for (point, runs), mean in zip(points, means, strict=True):
             axes.scatter(runs[:, 0], np.full(len(runs), float(y)), s=11, alpha=0.35, linewidths=0, **mine)
             axes.scatter(mean, y, s=36, linewidths=0, zorder=3, **mine)
-            _hover(axes, mean, y, _named(table, row, point, (column,), (mean,)))
+            hover_disc(axes, mean, y, _named(table, row, point, (column,), (mean,)))
             if point is row.chosen and len(row.points) > 1:
                 axes.scatter(mean, y, s=120, facecolors="none", edgecolors=mine["color"], linewidths=1.3, zorder=3)
     axes.set_yticks(range(len(found)), [plain_words(row.label) for _, row, _ in found])
@@ -282,11 +282,6 @@ def _runs(point: Point, *columns: Column) -> Any:
     return np.array(means).reshape(len(seeds), len(columns))
 
 
-def _hover(axes: Any, x: float, y: float, words: str) -> None:
-    """Lay an invisible disc over a marker, which is easier to point at and has the words."""
-    axes.scatter(x, y, s=150, alpha=0, linewidths=0, zorder=4, gid=hover(words))
-
-
 def _named(table: Table, row: ComparedRow, point: Point, columns: Sequence[Column], means: Sequence[float]) -> str:
     """Return the values of a configuration in words, and below them those of its runs."""
 
@@ -309,7 +304,3 @@ def _named(table: Table, row: ComparedRow, point: Point, columns: Sequence[Colum
 def _figure(width: float, height: float) -> tuple[Figure, Any]:
     figure = new_figure(width, height)
     return figure, style_axes(figure.add_subplot())
-
-
-def _legend(figure: Figure) -> None:
-    figure.legend(loc="outside right upper", frameon=False, labelcolor=INK, fontsize=8)

@@ -17,14 +17,16 @@ CONFIG = {"model_type": "llama", "hidden_size": 16, "intermediate_size": 16, "nu
           "num_attention_heads": 2, "max_position_embeddings": 256}  # fmt: skip
 
 
-def tiny_recipe(folder: Path, name: str = "tiny", rows: int = 24, **sections: Any) -> Path:
+def tiny_recipe(folder: Path, name: str = "tiny", rows: int = 24, prompts: int = 12, **sections: Any) -> Path:
     """Write data, tokenizer and recipe into a folder; `sections` are merged over the recipe's, one level deep."""
     if not (folder / "tokenizer").exists():
         byte_tokenizer().save_pretrained(folder / "tokenizer")
         texts = [
             (f" good {i}", f" bad {i * i}")[:: 1 if i % 5 < 3 else -1] for i in range(rows)
         ]  # some labels are wrong
-        lines = [{"prompt": f"p {i % 12}", "chosen": one, "rejected": other} for i, (one, other) in enumerate(texts)]
+        lines = [
+            {"prompt": f"p {i % prompts}", "chosen": one, "rejected": other} for i, (one, other) in enumerate(texts)
+        ]
         (folder / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     node: dict[str, Any] = {
         "objective": "dpo", "reporters": [],

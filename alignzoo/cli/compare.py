@@ -141,6 +141,9 @@ def _announce(plan: Plan, screen: Screen, here: bool) -> None:
     screen.info(f"{len(every)} runs ({done} done before){later}, {len(plan.starts)} of them only to start others; "
                f"{passes} reference pass{'es' if passes != 1 else ''}; "
                f"{seeds} seed{'s' if seeds != 1 else ''}; configurations: {budget}")  # fmt: skip
+    if plan.judge_runs is not None:
+        first = ", ".join(need.recipe.name for need in plan.judge_runs.needs.values())
+        screen.info(f"the judges' runs come first: {first}")
     if words := _replies(plan):
         screen.info(words)
     if done < len(every):
@@ -161,7 +164,7 @@ def _replies(plan: Plan) -> str:
         )
     if best_of is not None:
         rows = "every row" if best_of.labels is None else ", ".join(best_of.labels)
-        first = "".join(f", whose run of {need.recipe.name} comes first" for need in best_of.needs.values())
+        first = "".join(f", whose run of {need.recipe.name} comes first" for need in best_of.picker.needs.values())
         parts.append(f"{best_of.draws * samples.prompts:,} for the best of {best_of.draws} of {rows}, picked by "
                      f"{best_of.judge.name}{first}")  # fmt: skip
     return f"replies of each run: {'; '.join(parts)}" if parts else ""

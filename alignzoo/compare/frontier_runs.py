@@ -30,17 +30,17 @@ class Curve:
     """The grid point in words."""
     seed: int
     steps: list[int]
-    ids: list[str]
-    """The prompts' rows."""
+    prompts: list[str]
+    """Digests of the prompts."""
     kl: Numbers
     """KL of each checkpoint's replies to the start, in nats, shape (checkpoints, prompts)."""
     reward: Numbers
     """Of the same shape."""
 
-    def of_prompts(self, ids: Set[str]) -> Curve:
+    def of_prompts(self, some: Set[str]) -> Curve:
         """Return the curve on some of its prompts."""
-        kept = [n for n, id in enumerate(self.ids) if id in ids]
-        return replace(self, ids=[self.ids[n] for n in kept], kl=self.kl[:, kept], reward=self.reward[:, kept])
+        kept = [n for n, one in enumerate(self.prompts) if one in some]
+        return replace(self, prompts=[self.prompts[n] for n in kept], kl=self.kl[:, kept], reward=self.reward[:, kept])
 
     @property
     def still_rises(self) -> bool:
@@ -113,24 +113,24 @@ def frontier_table(about: Mapping[str, Any], rows: Sequence[ComparedRow], draws:
     baseline = str(about.get("baseline", ""))
     found: dict[str, list[Curve]] = {}
     left_out: dict[str, str] = {}
-    ids: set[str] = set()
+    prompts: set[str] = set()
     for row in sorted(rows, key=lambda row: row.label != baseline):  # the baseline's prompts and seeds count
         if row.start:
             continue
         try:
             own = _curves(row, judge)
-            shared = set.intersection(ids or set(own[0].ids), *(set(curve.ids) for curve in own))
-            if len(shared) < LEAST_SHARED * len(ids or own[0].ids):
+            shared = set.intersection(prompts or set(own[0].prompts), *(set(curve.prompts) for curve in own))
+            if len(shared) < LEAST_SHARED * len(prompts or own[0].prompts):
                 raise NoCurve("its runs answered other prompts")
-            ids, found[row.label] = shared, own
+            prompts, found[row.label] = shared, own
         except NoCurve as problem:
             left_out[row.label] = str(problem)
     seeds = sorted(set.intersection(*map(_complete_seeds, found.values()))) if found else []
     if not seeds:
         return None
-    found = {label: [curve.of_prompts(ids) for curve in own] for label, own in found.items()}
+    found = {label: [curve.of_prompts(prompts) for curve in own] for label, own in found.items()}
     methods = {label: _checkpoints(own, seeds) for label, own in found.items()}
-    halves = for_testing(sorted(ids))
+    halves = for_testing(sorted(prompts))
     frontiers = Frontiers(methods, halves, at, draws)
     farthest = max(float(kl.mean(1).max()) for one in methods.values() for kl in one.kl)
     lines = Frontiers(methods, halves, np.linspace(0, farthest, DRAWN).tolist(), draws=0)
@@ -145,7 +145,7 @@ def frontier_table(about: Mapping[str, Any], rows: Sequence[ComparedRow], draws:
         for label, own in found.items()
     ]  # fmt: skip
     every = [curve for own in found.values() for curve in own]
-    return FrontierTable(judge, at, made, every, seeds, len(ids), baseline, left_out)
+    return FrontierTable(judge, at, made, every, seeds, len(prompts), baseline, left_out)
 
 
 def read_curve(label: str, point: Point, run: RunRecord, judge: str) -> Curve:
@@ -162,12 +162,12 @@ def read_curve(label: str, point: Point, run: RunRecord, judge: str) -> Curve:
         score, kl = line.get("judges", {}).get(judge, {}).get("reward"), line.get("kl")
         if score is None or kl is None:
             raise NoCurve(f"a reply has no {'KL' if kl is None else f'score of {judge}'}")
-        by_step.setdefault(line["step"], {})[line["id"]] = (float(kl), float(score))
-    steps, ids = sorted(by_step), sorted(by_step[min(by_step)])
-    if any(sorted(own) != ids for own in by_step.values()):
+        by_step.setdefault(line["step"], {})[line["prompt"]] = (float(kl), float(score))
+    steps, prompts = sorted(by_step), sorted(by_step[min(by_step)])
+    if any(sorted(own) != prompts for own in by_step.values()):
         raise NoCurve("its checkpoints answered different prompts")
-    values = np.array([[by_step[step][id] for id in ids] for step in steps])
-    return Curve(label, point.description, run.seed, steps, ids, values[:, :, 0], values[:, :, 1])
+    values = np.array([[by_step[step][one] for one in prompts] for step in steps])
+    return Curve(label, point.description, run.seed, steps, prompts, values[:, :, 0], values[:, :, 1])
 
 
 def _curves(row: ComparedRow, judge: str) -> list[Curve]:

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,7 +66,7 @@ from alignzoo.training.records import MeasuredModel
 from alignzoo.training.references import needed_references
 from alignzoo.training.run_folder import RunFolder
 
-FORMAT = 3
+FORMAT = 4
 """Version of the figures: raise it when the meaning of one changes."""
 
 
@@ -78,6 +79,7 @@ def measure(
     screen: Screen,
     rows: EvaluationSet | None = None,
     best_of: BestOf | None = None,
+    made_by: Mapping[str, str] = MappingProxyType({}),
 ) -> EvaluationFolder:
     """Return the figures of the finished run in `folder`; compute those that are missing.
 
@@ -94,6 +96,7 @@ def measure(
         screen: Where progress is shown.
         rows: The evaluation set that is measured. None for the run's own rows.
         best_of: The N of best-of-N, and the judge that picks. None for no further draws.
+        made_by: Name of a judge -> a digest of the runs that made it, for those that runs made.
 
     Raises:
         UserError: The run is not finished, or its start has changed since.
@@ -106,7 +109,8 @@ def measure(
     del measuring  # and the policy with it: a judge may be a model too
 
     def judged(replies: RepliesFolder, before: RepliesFolder | None, **options: Any) -> tuple[Path, ...]:
-        return tuple(judge_replies(judge, resolved, folder, replies, before, screen, **options) for judge in judges)
+        of_all = resolved, folder, replies, before, screen
+        return tuple(judge_replies(one, *of_all, made_by=made_by.get(one.name, ""), **options) for one in judges)
 
     verdicts, drawn = judged(measured, start), []
     for temperature, replies in others.items():

@@ -12,6 +12,7 @@ import torch
 
 from alignzoo.compare.best_of import BestOf
 from alignzoo.compare.gather import run_figures
+from alignzoo.compare.judge_runs import JudgeRuns
 from alignzoo.compare.live_table import RunScreen
 from alignzoo.compare.measure import EvaluationSet, measure
 from alignzoo.compare.results import Drawn, EvaluationFolder
@@ -55,7 +56,7 @@ class RunOutcome:
 
 def work_on(
     resolved: Resolved, comparison: Comparison, judges: Sequence[Judge], screen: RunScreen, measured: bool = True,
-    best_of: BestOf | None = None,
+    best_of: BestOf | None = None, judge_runs: JudgeRuns | None = None,
 ) -> RunOutcome:  # fmt: skip
     """Train a run, unless it is finished, and measure it; return how that ended.
 
@@ -66,14 +67,19 @@ def work_on(
         screen: Where progress is shown.
         measured: False for a run that is only trained.
         best_of: The N of best-of-N, and the judge that picks. None for no further draws.
+        judge_runs: The judges with the runs that they need, where any needs one. They come first.
     """
     try:
         result = run_resolved(resolved, wait=True, screen=screen)
         words = _done_words(result.summary)
         if not measured:
             return RunOutcome(words=words, machine=machine())
+        made_by: Mapping[str, str] = {}
+        if judge_runs is not None:
+            judge_runs.open(screen)
+            judges, made_by = judge_runs.judges, judge_runs.made_by
         screen.state("measuring")
-        found = _measured(resolved, result, comparison, judges, screen, best_of=best_of)
+        found = _measured(resolved, result, comparison, judges, made_by, screen, best_of=best_of)
     except (UserError, RunFailed) as error:
         return RunOutcome.failed(first_line(error))
     except Exception as error:  # a plugin's objective may fail in any way; the other runs go on
@@ -91,8 +97,8 @@ def _done_words(summary: Mapping[str, Any]) -> str:
 
 
 def _measured(
-    resolved: Resolved, result: RunResult, comparison: Comparison, judges: Sequence[Judge], screen: Screen,
-    rows: EvaluationSet | None = None, best_of: BestOf | None = None,
+    resolved: Resolved, result: RunResult, comparison: Comparison, judges: Sequence[Judge],
+    made_by: Mapping[str, str], screen: Screen, rows: EvaluationSet | None = None, best_of: BestOf | None = None,
 ) -> EvaluationFolder:  # fmt: skip
     """Measure a run, after the run that it starts from.
 
@@ -102,8 +108,8 @@ def _measured(
     rows = rows or EvaluationSet.measured_of(resolved, result.folder)
     if resolved.start is not None:
         below = run_resolved(resolved.start, wait=True, screen=screen)
-        start = _measured(resolved.start, below, comparison, judges, screen, rows)
-    return measure(resolved, result.folder, comparison.samples, judges, start, screen, rows, best_of)
+        start = _measured(resolved.start, below, comparison, judges, made_by, screen, rows)
+    return measure(resolved, result.folder, comparison.samples, judges, start, screen, rows, best_of, made_by)
 
 
 def machine() -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.compare.best_of import BestOf
+from alignzoo.compare.judge_runs import JudgeRuns, judge_runs_of
 from alignzoo.compare.spec import Comparison, no_such_row
 from alignzoo.compare.written import Written
 from alignzoo.core.dotted import dotted_items
@@ -59,6 +60,8 @@ class Plan:
     """Classes that were defined in Python and that the recipes may name."""
     best_of: BestOf | None = None
     """The N of best-of-N, and the judge that picks; None where the comparison asks for none."""
+    judge_runs: JudgeRuns | None = None
+    """The judges of the replies with the runs that they need; None where none needs one."""
 
     @property
     def fingerprint(self) -> str:
@@ -186,10 +189,9 @@ def make_plan(comparison: Comparison, classes: Sequence[type[Component]] = ()) -
                 jobs.append(_job(comparison, row, point, resolved.recipe.seed + n, classes))
     own = {job.resolved.fingerprint for job in jobs}
     starts = {need.fingerprint: need for job in jobs for need, _ in reversed([*job.written.below(job.resolved)])}
-    best_of = BestOf.of(comparison, [row.label for row in rows], classes)
     plan = Plan(
         comparison, tuple(jobs), tuple(start for key, start in starts.items() if key not in own), tuple(classes),
-        best_of,
+        BestOf.of(comparison, [row.label for row in rows], classes), judge_runs_of(comparison, classes),
     )  # fmt: skip
     _comparable(plan)
     return plan

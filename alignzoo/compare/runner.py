@@ -48,7 +48,7 @@ def compare_plan(
     folder = comparison_folder(plan)
     with translate_os_errors(folder, hint="set ALIGNZOO_RUNS to another folder"):
         make_folder(folder)
-    records, schedule = Records(folder, plan, judges, command), Schedule(plan.best_of)
+    records, schedule = Records(folder, plan, judges, command), Schedule(plan.best_of, plan.judge_runs)
     jobs = [unit.job for unit in schedule.add(plan.jobs)]
     table = LiveTable(jobs, plan.later, screen, _is_missing, plan.comparison.jobs)
     with table.shown() as live_table, _workers(plan, judges, live_table, executor) as work:
@@ -80,7 +80,8 @@ def _workers(plan: Plan, judges: Sequence[Judge], table: LiveTable, executor: Ex
         while (n := schedule.take()) is not None:
             table.start(n)
             unit, cell = schedule.units[n], table.cell(n)
-            yield n, work_on(unit.job.resolved, plan.comparison, judges, cell, unit.measured, unit.best_of)
+            options = unit.measured, unit.best_of, plan.judge_runs
+            yield n, work_on(unit.job.resolved, plan.comparison, judges, cell, *options)
 
     if executor is None:
         yield here

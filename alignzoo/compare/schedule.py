@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from alignzoo.compare.best_of import BestOf
+from alignzoo.compare.judge_runs import JudgeRuns
 from alignzoo.compare.plan import Job, has_own_rows
-from alignzoo.compare.written import Written
 from alignzoo.recipe.resolved import START, Resolved
 from alignzoo.training.needed_runs import folder_of
 
@@ -33,41 +33,37 @@ class Unit:
         return self.job.resolved.fingerprint
 
 
-def units_of(jobs: Sequence[Job], best_of: BestOf | None = None) -> list[Unit]:
+def units_of(
+    jobs: Sequence[Job], best_of: BestOf | None = None, judge_runs: JudgeRuns | None = None
+) -> list[Unit]:  # fmt: skip
     """Return the needed runs of the jobs that are no jobs themselves, and then the jobs.
 
     Args:
         jobs: The jobs.
         best_of: The judge of best-of-N, which may be a run too: rows that it is measured of need that run.
+        judge_runs: The judges that are runs, which every row needs.
     """
     own = {job.resolved.fingerprint for job in jobs}
     needed: dict[str, Unit] = {}
     measured = {fingerprint for job in jobs for fingerprint in _measured_starts(job.resolved)}
-    picker = list(_runs_of_picker(best_of))
+    picker, judges = list(best_of.picker.runs() if best_of else ()), list(judge_runs.runs() if judge_runs else ())
     ways = [way for job in jobs for way in job.written.below(job.resolved)]
-    for need, written in [*ways, *picker]:
+    for need, written in [*ways, *judges, *picker]:
         if need.fingerprint not in own:
             # A run's folder has a name of its own, where recipes may share theirs.
             shown = Job(folder_of(need).path.name, {}, need, written)
             unit = Unit(shown, _needs(shown), listed=False, measured=need.fingerprint in measured)
             needed.setdefault(need.fingerprint, unit)
-    listed, of_picker = [], {need.fingerprint for need, _ in picker}
+    listed = []
     for job in jobs:
         picks = best_of.measures(job.label) if best_of else None
-        # A run that the judge's own run needs is trained before it, and makes it when it is measured itself.
-        further = of_picker if picks and job.resolved.fingerprint not in of_picker else set()
+        further: set[str] = set()
+        for runs in (judges, picker if picks else ()):
+            of_judge = {need.fingerprint for need, _ in runs}
+            # A run that the judge's own run needs is trained before it, and makes it when it is measured itself.
+            further |= of_judge if job.resolved.fingerprint not in of_judge else set()
         listed.append(Unit(job, _needs(job) | further, best_of=picks))
     return [*needed.values(), *listed]
-
-
-def _runs_of_picker(best_of: BestOf | None) -> Iterator[tuple[Resolved, Written]]:
-    """Yield the runs that the judge of best-of-N needs, with the way to each."""
-    if best_of is None:
-        return
-    for key, need in best_of.needs.items():
-        written = replace(best_of.written, needs=(key,))
-        yield need, written
-        yield from written.below(need)
 
 
 def _needs(job: Job) -> frozenset[str]:
@@ -86,8 +82,8 @@ def _measured_starts(resolved: Resolved) -> list[str]:
 class Schedule:
     """Units that wait, and the results of those that have ended."""
 
-    def __init__(self, best_of: BestOf | None = None) -> None:
-        self._best_of = best_of
+    def __init__(self, best_of: BestOf | None = None, judge_runs: JudgeRuns | None = None) -> None:
+        self._of_judges = best_of, judge_runs
         self.units: list[Unit] = []
         self._waiting: list[int] = []
         self._failed: dict[str, bool] = {}
@@ -96,7 +92,7 @@ class Schedule:
     def add(self, jobs: Sequence[Job]) -> list[Unit]:
         """Add jobs, and the runs that they need; return the new units, whose numbers follow."""
         known = {unit.fingerprint for unit in self.units}
-        new = [unit for unit in units_of(jobs, self._best_of) if unit.listed or unit.fingerprint not in known]
+        new = [unit for unit in units_of(jobs, *self._of_judges) if unit.listed or unit.fingerprint not in known]
         self._waiting += range(len(self.units), len(self.units) + len(new))
         self.units += new
         followers = Counter(fingerprint for unit in self.units for fingerprint in unit.needs)

@@ -203,9 +203,11 @@ def read_comparison(path: Path) -> tuple[Node, Comparison]:
                 item.value = str(sibling)
     plain = node.plain()
     plain.setdefault("name", path.stem)
-    if isinstance(picker := plain.get("best_of_judge"), dict) and isinstance(picker.get("from"), str):
-        beside = path.parent / picker["from"]  # as in a recipe: beside the file, else as on the command line
-        picker["from"] = str(beside.absolute()) if beside.is_file() else picker["from"]
+    judges = plain.get("judges")
+    for judge in [plain.get("best_of_judge"), *(judges if isinstance(judges, list) else [judges])]:
+        if isinstance(judge, dict) and isinstance(judge.get("from"), str):
+            beside = path.parent / judge["from"]  # as in a recipe: beside the file, else as on the command line
+            judge["from"] = str(beside.absolute()) if beside.is_file() else judge["from"]
     if isinstance(plain.get("set"), dict):
         plain["set"] = [f"{key}={value}" for key, value in plain["set"].items()]
     return node, validate_comparison(plain, node)

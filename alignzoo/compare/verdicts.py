@@ -8,6 +8,7 @@
     fields        the judge's fields
     over_start    true if the replies were also compared with those of the run's start
     first         of several draws: true if only the best of the first N, for each N, were judged
+    picks         true for the scores by which best-of-N picks
     problem       reason of a failure, else ""
     verdicts      one for each reply, in the order of samples.jsonl; none after a failure
 
@@ -39,7 +40,7 @@ JudgeVersion = tuple[str, str]
 
 def judge_replies(
     judge: Judge, resolved: Resolved, run: Path, measured: RepliesFolder, start: RepliesFolder | None, screen: Screen,
-    *, best_of: Sequence[int] | None = None, scores_by: str = "",
+    *, best_of: Sequence[int] | None = None, made_by: str = "", picks: bool = False,
 ) -> Path:  # fmt: skip
     """Return the folder with the judge's verdicts on the replies in `measured`.
 
@@ -54,20 +55,22 @@ def judge_replies(
         screen: Where a failure of the judge is reported.
         best_of: Of several draws, the places of those that are the best of the first N for some N. A judge with an
             address, whose answers may have a price, sees these alone.
-        scores_by: What made the judge that picks among several draws. It gives scores, and compares with nothing.
+        made_by: Digest of the runs that made the judge, which belongs to its version.
+        picks: True for the judge that picks among several draws. It gives scores, and compares with nothing.
     """
     lines = measured.samples
     replies_before = {line["id"]: line["reply"] for line in start.samples} if start else {}
     before = [replies_before.get(line["id"]) for line in lines] if start else None
     version = judge_key(judge, resolved.registry)
+    version = digest([version, made_by]) if made_by else version
     about: dict[str, Any] = {
         "evaluation": measured.path.name, "judge": judge.name, "version": version, "over_start": start is not None,
     }  # fmt: skip
     first = best_of is not None and judge.address() != ""
     if first:
         about |= {"first": True, "places": digest(best_of)}
-    if scores_by:
-        about |= {"scores_by": scores_by}
+    if picks:
+        about |= {"picks": True}
     path = run / "evaluations" / FOLDER / digest([about, before])
     with exclusive(path, screen):
         kept = read_verified(path, VerdictsManifest)
@@ -83,7 +86,7 @@ def judge_replies(
                 found = [rows[line["id"]] for line in own]
                 prompts, columns = [prompt for prompt, _ in found], [row for _, row in found]
                 asked = Asked(prompts, [line["reply"] for line in own], columns, [line["finished"] for line in own])
-                beside = [None if scores_by else chosen[n] for n in seen]
+                beside = [None if picks else chosen[n] for n in seen]
                 given = ask(judge, asked, beside, before and [before[n] for n in seen], screen.info)
                 verdicts: list[Verdict] = [{} for _ in lines]
                 for n, verdict in zip(seen, given, strict=True):

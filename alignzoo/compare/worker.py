@@ -22,6 +22,7 @@ from alignzoo.core.worker_channel import WorkerChannel
 
 if TYPE_CHECKING:
     from alignzoo.compare.best_of import BestOf
+    from alignzoo.compare.judge_runs import JudgeRuns
     from alignzoo.compare.schedule import Unit
     from alignzoo.compare.spec import Comparison
     from alignzoo.interfaces.judge import Judge
@@ -80,17 +81,21 @@ def answer_to(task: Mapping[str, Any], report: Callable[[Mapping[str, Any]], Non
         if resolved.fingerprint != task["fingerprint"]:
             raise UserError("the recipe, its data or its plugins have changed since the comparison began",
                             where=str(resolved.path), hint="start the comparison again")  # fmt: skip
-        judges, best_of = _judges(comparison.model_dump_json())
+        judges, best_of, judge_runs = _judges(comparison.model_dump_json(by_alias=True))
     except UserError as error:
         return asdict(RunOutcome.failed(first_line(error)))
     best_of = best_of if task["best_of"] else None
-    return asdict(work_on(resolved, comparison, judges, screen, task["measured"], best_of))
+    return asdict(work_on(resolved, comparison, judges, screen, task["measured"], best_of, judge_runs))
 
 
 @lru_cache(maxsize=1)
-def _judges(given: str) -> tuple[Sequence[Judge], BestOf | None]:
-    """Return the judges of a comparison, and that of best-of-N, the same for all tasks."""
+def _judges(given: str) -> tuple[Sequence[Judge], BestOf | None, JudgeRuns | None]:
+    """Return the judges of a comparison, the same for all tasks.
+
+    They are those of replies, that of best-of-N, and those of replies with their runs.
+    """
     from alignzoo.compare.best_of import BestOf
+    from alignzoo.compare.judge_runs import judge_runs_of
     from alignzoo.compare.spec import Comparison, make_judges
     from alignzoo.recipe.parse import COMMAND_LINE, Node, Origin
 
@@ -98,7 +103,7 @@ def _judges(given: str) -> tuple[Sequence[Judge], BestOf | None]:
     judges = make_judges(comparison.judges, Node({}, Origin(COMMAND_LINE)))
     for judge in judges:
         judge.ready()
-    return judges, BestOf.of(comparison, comparison.best_of_rows or (), ())
+    return judges, BestOf.of(comparison, comparison.best_of_rows or (), ()), judge_runs_of(comparison)
 
 
 def main() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from json import dumps
+from pathlib import Path
+from typing import Any
 
 from alignzoo.interfaces.component import Component
 from alignzoo.recipe.load import load_recipe
@@ -19,6 +22,8 @@ class Written:
     overlays: Sequence[str] = ()
     needs: Sequence[str] = ()
     """Keys of needed runs, each in the recipe of the one before: `("model.from",)` is the run's start."""
+    judges: Sequence[Any] = ()
+    """Judges in place of the recipe's own. It is no run then, and their runs may need the recipe's."""
 
     def resolve(self, classes: Sequence[type[Component]] = ()) -> Resolved:
         """Load the recipe, and return it or the needed run that `needs` leads to.
@@ -30,6 +35,9 @@ class Written:
             UserError: The recipe has a problem.
         """
         found = load_recipe(self.recipe, list(self.overrides), list(self.overlays), classes)
+        if self.judges:
+            words = [*self.overrides, f"eval.judges={dumps(list(self.judges))}"]
+            found = load_recipe(replace(found, path=Path("judges")), words, list(self.overlays), classes)
         for key in self.needs:
             found = found.needs[key]
         return found

@@ -16,18 +16,20 @@ from alignzoo.models.tokenizers import decode
 
 
 def choose_reply_rows(held_out: TokenizedRows, wanted: int, among: NDArray[np.bool_] | None = None) -> list[int]:
-    """Return evenly spaced held-out rows, the same for every run on the same data.
+    """Return evenly spaced held-out rows with different prompts.
 
-    Rows whose dialogues differ before the last turn are left out: their prompt does not end where a reply begins.
+    They are the same for every run on the same data. Of rows with one prompt, such as the pairs of a list, the first counts. Rows whose dialogues differ before the last
+    turn are left out: their prompt does not end where a reply begins.
 
     Args:
         held_out: Held-out rows.
         wanted: Number of rows.
         among: Mask of the rows to choose from.
     """
-    usable = np.flatnonzero(~held_out.trees.parted if among is None else ~held_out.trees.parted & among)
+    found = np.flatnonzero(~held_out.trees.parted if among is None else ~held_out.trees.parted & among)
+    usable = sorted({held_out.trees[int(i)].prompt.tobytes(): int(i) for i in found[::-1]}.values())
     wanted = min(wanted, len(usable))
-    return [int(usable[round((i + 0.5) * len(usable) / wanted - 0.5)]) for i in range(wanted)]
+    return [usable[round((i + 0.5) * len(usable) / wanted - 0.5)] for i in range(wanted)]
 
 
 def as_text(row: Row, branch: int) -> str:

@@ -85,6 +85,8 @@ class SampledReply(BaseModel, extra="allow"):
 
     step: Count
     id: str
+    prompt: str
+    """Digest of the prompt's token ids; one prompt may be of several rows, and of rows of several recipes."""
     reply: str
     length: Count
     finished: bool

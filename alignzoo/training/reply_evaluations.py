@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from alignzoo.core.digests import digest
 from alignzoo.core.errors import UserError
 from alignzoo.data.tokenize import TokenizedRows
 from alignzoo.data.trees import Trees
@@ -103,7 +104,8 @@ class ReplyEvaluations:
         judged = {judge.name: found for judge, found in zip(judges, verdicts, strict=True) if found}
         found = {"drawn": float(len(draws))} | judge_figures(judged, groups)
         found |= {"length": float(draws.lengths.mean()), "finished": float(draws.finished.mean())}
-        return found | divergence_figures(values), _records(step, asked.rows, texts, draws, values, judged)
+        about = {"id": asked.rows, "prompt": [digest(ids.tolist()) for ids in own.tokens]}
+        return found | divergence_figures(values), _records(step, about, texts, draws, values, judged)
 
     def _verdicts(self, judge: Judge, asked: Any, chosen: Sequence[str | None]) -> list[Verdict]:
         """Return a judge's verdicts, none if it fails: training goes on."""
@@ -139,13 +141,14 @@ def judge_figures(judged: Mapping[str, Sequence[Verdict]], groups: NDArray[np.in
 
 
 def _records(
-    step: int, ids: Sequence[str], texts: Sequence[str], draws: Draws, values: Mapping[str, NDArray[Any]],
-    judged: Mapping[str, Sequence[Verdict]],
+    step: int, about: Mapping[str, Sequence[str]], texts: Sequence[str], draws: Draws,
+    values: Mapping[str, NDArray[Any]], judged: Mapping[str, Sequence[Verdict]],
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Return lines of replies.jsonl."""
     return [
-        {"step": step, "id": id, "reply": text, "length": int(draws.lengths[n]), "finished": bool(draws.finished[n])}
+        {"step": step, **{key: own[n] for key, own in about.items()}, "reply": text}
+        | {"length": int(draws.lengths[n]), "finished": bool(draws.finished[n])}
         | {key: float(values[name][n]) for key, name in (("kl", "kl"), ("log_ratio", "kl_sampled")) if name in values}
         | {"judges": {name: verdicts[n] for name, verdicts in judged.items()}}
-        for n, (id, text) in enumerate(zip(ids, texts, strict=True))
+        for n, text in enumerate(texts)
     ]

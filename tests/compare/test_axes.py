@@ -50,6 +50,7 @@ def world(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ALIGNZOO_CACHE", str(root / "cache"))
         patch.setenv("ALIGNZOO_RUNS", str(root / "runs"))
+        tiny_recipe(root, prompts=24)
         folder = tiny(root).folder
     return root, folder.name
 

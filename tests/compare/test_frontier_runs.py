@@ -35,7 +35,7 @@ def write_replies(path, seed, slope, steps=(0, 10, 20), ids=None, judge="truth",
         for n, id in enumerate(ids or [f"row {n}" for n in range(N)]):
             reward = slope * min(kl, 1) + noise[n] + rise * (step == steps[-1])
             lines.append(
-                {"step": step, "id": id, "reply": "a", "length": 3, "finished": True, "kl": kl, "judges": {
+                {"step": step, "id": id, "prompt": id, "reply": "a", "length": 3, "finished": True, "kl": kl, "judges": {
                     judge: {"reward": float(reward)}}}
             )  # fmt: skip
     (path / "replies.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -52,7 +52,7 @@ def test_prompts_are_spread_over_the_test_split_and_end_where_a_reply_begins():
     branches = [
         (Branch(np.array([1])), Branch.scored_from(np.array([2, 3]), len(context) and 1)) for context in contexts
     ]
-    held_out = TokenizedRows(Trees.build(Tree(str(i), np.array([0]), two) for i, two in enumerate(branches)), [])
+    held_out = TokenizedRows(Trees.build(Tree(str(i), np.array([i]), two) for i, two in enumerate(branches)), [])
     test = np.arange(40) % 2 == 0
     chosen = choose_reply_rows(held_out, 4, test)
     assert chosen == [6, 16, 26, 36]
@@ -60,6 +60,13 @@ def test_prompts_are_spread_over_the_test_split_and_end_where_a_reply_begins():
     assert everything == [i for i in range(40) if i % 2 == 0 and i % 5]
     assert choose_reply_rows(held_out, 999) == [i for i in range(40) if i % 5], "a run leaves out the same rows"
     assert choose_reply_rows(held_out, 4, test & False) == []
+
+
+def test_of_the_pairs_of_one_prompt_the_first_is_answered():
+    prompts, two = [5, 3, 5, 5, 4, 3], (Branch.scored_from(np.array([1]), 0),) * 2
+    trees = Trees.build(Tree(str(i), np.array([2, prompt]), two) for i, prompt in enumerate(prompts))
+    assert choose_reply_rows(TokenizedRows(trees, []), 9) == [0, 1, 4]
+    assert choose_reply_rows(TokenizedRows(trees, []), 9, np.arange(6) > 0) == [1, 2, 4]
 
 
 # --- figures from given log-probs

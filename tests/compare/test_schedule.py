@@ -34,7 +34,7 @@ def unit(name: str, *needs: str, listed: bool = True) -> Unit:
 @pytest.fixture
 def scheduled(monkeypatch):
     """A schedule of units that are given in place of jobs."""
-    monkeypatch.setattr(schedule_module, "units_of", lambda units, best_of: list(units))
+    monkeypatch.setattr(schedule_module, "units_of", lambda units, *judges: list(units))
     return Schedule()
 
 

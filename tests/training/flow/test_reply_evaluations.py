@@ -77,7 +77,7 @@ def test_the_figures_are_means_of_the_draws(tmp_path):
 @pytest.mark.usefixtures("no_fork")
 def test_both_estimates_of_the_kl_agree_within_their_error(tmp_path):
     """Each token's log-ratio has its KL for a mean, given what came before: the differences add up to nothing."""
-    recipe = tiny_recipe(tmp_path, rows=800)
+    recipe = tiny_recipe(tmp_path, rows=800, prompts=800)
     result = tiny(tmp_path, *ALONG, "eval.replies.num_prompts=300", "eval.replies.every=6")
     assert recipe.exists()
     line, drawn = of_kind(result.folder, "replies")[-1], read_lines(result.folder / "replies.jsonl")

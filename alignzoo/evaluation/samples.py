@@ -18,8 +18,9 @@ from alignzoo.models.tokenizers import decode
 def choose_reply_rows(held_out: TokenizedRows, wanted: int, among: NDArray[np.bool_] | None = None) -> list[int]:
     """Return evenly spaced held-out rows with different prompts.
 
-    They are the same for every run on the same data. Of rows with one prompt, such as the pairs of a list, the first counts. Rows whose dialogues differ before the last
-    turn are left out: their prompt does not end where a reply begins.
+    They are the same for every run on the same data. Of rows with one prompt, such as the pairs of a list, the first
+    counts. Rows whose dialogues differ before the last turn are left out: their prompt does not end where a reply
+    begins.
 
     Args:
         held_out: Held-out rows.

@@ -12,6 +12,7 @@ from copy import deepcopy
 from pathlib import Path
 
 from alignzoo.core.errors import UserError
+from alignzoo.interfaces.data_source import ADDED
 from alignzoo.interfaces.model_source import ON_TOP
 from alignzoo.recipe.find import shipped_recipe
 from alignzoo.recipe.parse import COMMAND_LINE, Node, read_file
@@ -97,7 +98,7 @@ def merge(under: Node, over: Node, at: Path_ = ()) -> Node:
     if not (isinstance(under.value, dict) and isinstance(over.value, dict)):
         return deepcopy(over)
     if "name" in over.value and _kind(at) in NAMED and over.value["name"].value != _name(under):
-        return deepcopy(over)
+        return _with_share(under, over) if _kind(at) == ("data",) and "from" not in over.value else deepcopy(over)
     if _kind(at) == ("data",) and "from" in over.value and "name" not in over.value and "from" not in under.value:
         return deepcopy(over)  # rows that a run draws, in place of other rows
     result = deepcopy(under)
@@ -108,6 +109,18 @@ def merge(under: Node, over: Node, at: Path_ = ()) -> Node:
         result.value[key] = merge(result.value[key], node, below) if key in result.value else deepcopy(node)
         result.keys[key] = over.keys[key]
     result.origin = over.origin if not result.value else result.origin
+    return result
+
+
+def _with_share(under: Node, over: Node) -> Node:
+    """Return another data source with the share of the rows that the recipe has.
+
+    Recipes that hold rows apart do so on any data.
+    """
+    result = deepcopy(over)
+    for key in ADDED:
+        if key in under.value and key not in over.value:
+            result.value[key], result.keys[key] = deepcopy(under.value[key]), under.keys[key]
     return result
 
 

@@ -9,7 +9,7 @@ from alignzoo.core.errors import UserError
 from alignzoo.data.formats.records import Records
 from alignzoo.data.sources.files import Files
 from alignzoo.data.sources.hh import HH
-from alignzoo.data.sources.hub import Hub, _load
+from alignzoo.data.sources.hub import Hub, load_tables
 from alignzoo.data.splits import read_rows
 from alignzoo.interfaces.data_source import DataSource
 from alignzoo.interfaces.rows import Row, Skipped
@@ -267,9 +267,9 @@ def hub(monkeypatch):
 
     load.calls = calls
     monkeypatch.setattr(datasets, "load_dataset", load)
-    _load.cache_clear()
+    load_tables.cache_clear()
     yield load
-    _load.cache_clear()
+    load_tables.cache_clear()
 
 
 def test_the_hub_gives_what_hh_files_would(hub, write):
@@ -303,6 +303,6 @@ def test_no_hub_is_one_clear_line(hub):
 
 def test_without_datasets_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    _load.cache_clear()
+    load_tables.cache_clear()
     with pytest.raises(UserError, match=r"pip install 'alignzoo\[data\]'"):
         read_rows(Hub(path="Anthropic/hh-rlhf"))

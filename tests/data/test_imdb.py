@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from alignzoo.core.errors import UserError
+from alignzoo.data.sources import imdb
 from alignzoo.data.sources.imdb import IMDb
 from alignzoo.data.toy import labeled_reviews
 from alignzoo.data.toy.reviews import ADJECTIVES, ROWS
@@ -81,3 +82,22 @@ def test_real_reviews_are_split_by_the_names_of_their_files():
 
 def test_the_fingerprint_is_that_of_the_toy_version():
     assert IMDb().fingerprint() == IMDb().fingerprint() != IMDb(labeled=True).fingerprint()
+
+
+def test_the_hub_gives_what_files_would(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    rows = [{"text": "Good.<br />Very", "label": 1}, {"text": "Bad", "label": 0}]
+    tables = {name: datasets.Dataset.from_list(rows[:count]) for name, count in (("train", 2), ("test", 1))}
+    tables["unsupervised"] = datasets.Dataset.from_list([{"text": "?", "label": -1}])
+    monkeypatch.setattr(imdb, "load_tables", {"stanfordnlp/imdb": tables, "no/test": {"train": tables["train"]}}.get)
+    source = IMDb(hub="stanfordnlp/imdb", labeled=True)
+    assert source.splits() == ("train", "test")
+    assert [row.completions[0] for row in source.read("train")] == [
+        Completion("Good. Very", columns={"desirable": 1.0}), Completion("Bad", columns={"desirable": 0.0}),
+    ]  # fmt: skip
+    assert [row.id for row in source.read("test")] == ["test:1"]
+    assert source.fingerprint() == source.fingerprint() != IMDb(hub="stanfordnlp/imdb").fingerprint()
+    with pytest.raises(UserError, match="no split 'test'; expected splits train and test"):
+        IMDb(hub="no/test").fingerprint()
+    with pytest.raises(ValueError, match="path and hub both name data"):
+        IMDb(hub="stanfordnlp/imdb", path="imdb.jsonl")

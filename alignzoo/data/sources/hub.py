@@ -48,7 +48,7 @@ class Hub(DataSource):
         return self.digest_of([f"{name} {dataset._fingerprint}" for name, dataset in self._parts()])
 
     def _parts(self) -> list[tuple[str, Any]]:
-        splits = _load(self.path, self.subset, self.revision)
+        splits = load_tables(self.path, self.subset, self.revision)
         where = f"hub dataset {self.path}"
         names = choose_splits(list(splits), where, self._kinds, self.train_split, self.test_split)
         return [(name, splits[name]) for name in names if name is not None]
@@ -69,7 +69,12 @@ def _stripped(value: Any) -> Any:
 
 
 @lru_cache(maxsize=4)
-def _load(path: str, subset: str | None, revision: str | None) -> dict[str, Any]:
+def load_tables(path: str, subset: str | None = None, revision: str | None = None) -> dict[str, Any]:
+    """Return split -> table of a dataset of the hub.
+
+    Raises:
+        UserError: It can't be loaded.
+    """
     problem = hub_problem()
     datasets = need("datasets", "datasets of the hub")
     try:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
 
 BOUNDS = {"exclusiveMinimum": "> {}", "minimum": ">= {}", "exclusiveMaximum": "< {}", "maximum": "<= {}"}
 """JSON Schema keyword -> printed form."""
@@ -14,7 +17,8 @@ BOUNDS = {"exclusiveMinimum": "> {}", "minimum": ">= {}", "exclusiveMaximum": "<
 
 def parameters(cls: Any) -> list[dict[str, Any]]:
     """Describe every field of a class."""
-    return [_parameter(key, cls) for key in cls.model_fields]
+    schema = cls.model_json_schema(mode="validation")["properties"] if cls.model_fields else {}
+    return [_parameter(info.alias or key, info, schema) for key, info in cls.model_fields.items()]
 
 
 def print_parameters(fields: Sequence[dict[str, Any]], title: str = "parameters") -> dict[str, str]:
@@ -30,14 +34,13 @@ def print_parameters(fields: Sequence[dict[str, Any]], title: str = "parameters"
     return {field["name"]: "..." if field["required"] else json.dumps(field["default"]) for field in fields}
 
 
-def _parameter(key: str, cls: Any) -> dict[str, Any]:
-    info = cls.model_fields[key]
-    schema = cls.model_json_schema(mode="validation")["properties"][info.alias or key]
+def _parameter(name: str, info: FieldInfo, properties: Mapping[str, Any]) -> dict[str, Any]:
+    schema = properties[name]
     kinds = schema.get("anyOf", [schema])  # two for a field that may be null
     bounds = [text.format(kind[word]) for kind in kinds for word, text in BOUNDS.items() if word in kind]
     types = [" | ".join(map(str, kind["enum"])) if "enum" in kind else _type(kind) for kind in kinds]
     return {
-        "name": info.alias or key,
+        "name": name,
         "type": " | ".join(types),
         "required": info.is_required(),
         "default": schema.get("default"),

@@ -84,7 +84,7 @@ class BestOf:
             replies: Its draws.
             screen: Shows messages.
         """
-        self.picker.open(screen)
+        self.picker.make_runs(screen)
         made_by = self.picker.made_by.get(self.judge.name, "")
         return judge_replies(self.judge, resolved, run, replies, None, screen, made_by=made_by, picks=True)
 

@@ -73,7 +73,7 @@ class JudgeRuns:
             yield need, written
             yield from written.below(need)
 
-    def open(self, screen: Screen) -> None:
+    def make_runs(self, screen: Screen) -> None:
         """Make the runs that are missing, and give them to the judges."""
         for need in self.needs.values():
             run_resolved(need, wait=True, screen=screen)

@@ -76,7 +76,7 @@ def work_on(
             return RunOutcome(words=words, machine=machine())
         made_by: Mapping[str, str] = {}
         if judge_runs is not None:
-            judge_runs.open(screen)
+            judge_runs.make_runs(screen)
             judges, made_by = judge_runs.judges, judge_runs.made_by
         screen.state("measuring")
         found = _measured(resolved, result, comparison, judges, made_by, screen, best_of=best_of)

@@ -324,5 +324,5 @@ def test_a_child_that_waits_for_a_lock_of_the_fork_is_started_once_more(tmp_path
             time.sleep(60)
         return 7
 
-    assert in_child(tmp_path, parse, False, seconds=0.4) == 7
-    assert "took more than 0.4 s" in refused(in_child, tmp_path, parse, True, seconds=0.4)
+    assert in_child(tmp_path, parse, False, seconds=2) == 7  # a fork itself takes processor time, less than an eighth
+    assert "took more than 2 s" in refused(in_child, tmp_path, parse, True, seconds=2)

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from alignzoo.compare.spec import Comparison
+from alignzoo.compare.spec import Comparison, make_judges
 from alignzoo.compare.written import Written
 from alignzoo.core.console import Screen
 from alignzoo.core.digests import digest
 from alignzoo.core.errors import Problem, UserError
 from alignzoo.interfaces.component import Component
 from alignzoo.interfaces.judge import Judge
+from alignzoo.recipe.parse import COMMAND_LINE, Node, Origin
 from alignzoo.recipe.resolved import Resolved
 from alignzoo.training.needed_runs import open_judges
 from alignzoo.training.run import run_resolved
@@ -108,7 +109,7 @@ def judge_runs_of(comparison: Comparison, classes: Sequence[type[Component]] = (
     Raises:
         UserError: A judge or the recipe of its run has a mistake.
     """
-    if not any(isinstance(judge, Mapping) for judge in comparison.judges):  # a name alone names no run
+    if not any(judge.needs_runs for judge in make_judges(comparison.judges, Node({}, Origin(COMMAND_LINE)))):
         return None
     found = JudgeRuns.of(comparison.judges, "judges", comparison, classes)
     for judge in found.judges:

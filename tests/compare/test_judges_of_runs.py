@@ -122,8 +122,10 @@ def test_a_mistake_in_a_judge_names_its_key(recipes):
             make_plan(comparison(recipes, judges=[judge]))
         assert words in str(error.value)
         assert "judges" in str(error.value)
-    assert make_plan(comparison(recipes, judges=[{"name": "length", "unit": "words"}])).judge_runs is None
 
 
-def test_names_alone_need_no_recipe(recipes):
-    assert make_plan(Comparison(recipes=(str(recipes / "sft.yaml"),), judges=("toy",))).judge_runs is None
+@pytest.mark.parametrize("judge", ["toy", {"name": "length", "unit": "words"}])
+@pytest.mark.parametrize("name", ["sft", "rm"])
+def test_other_judges_need_no_recipe(recipes, judge, name):
+    """A reward model writes no replies, and its recipe would have no judge."""
+    assert make_plan(Comparison(recipes=(str(recipes / f"{name}.yaml"),), judges=(judge,))).judge_runs is None

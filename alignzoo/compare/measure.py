@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ from safetensors.numpy import save_file
 
 from alignzoo.compare.best_of import BestOf
 from alignzoo.compare.exclusive import exclusive
-from alignzoo.compare.replies import reply_lines
+from alignzoo.compare.replies import answered, reply_lines
 from alignzoo.compare.results import (
     EXAMPLES,
     REPLIES,
@@ -84,8 +84,7 @@ def measure(
     """Return the figures of the finished run in `folder`; compute those that are missing.
 
     Log-ratios and KL are relative to the weights that the run started from, for every objective, also where the recipe
-    names another model as the reference. A run of supervised
-    fine-tuning without `model.from` is the start of others: its reference is itself.
+    names another reference. SFT without `model.from` is the start of others: its reference is itself.
 
     Args:
         resolved: The run's recipe.
@@ -257,9 +256,9 @@ class _Measuring:
     def _policy(self, held_out: TokenizedRows) -> Scorer:
         """Return the trained policy, which is loaded once."""
         if self.loaded is None:
-            self.loaded, _ = open_policy(
-                self.resolved, self.tokenizer, self._start, held_out.trees, self.ranks, trained=self.folder / "policy"
-            )
+            trees = answered(held_out, self.settings.tokens, len(self.tokenizer))
+            folder = self.folder / "policy"
+            self.loaded, _ = open_policy(self.resolved, self.tokenizer, self._start, trees, self.ranks, trained=folder)
         return self.loaded
 
     def _set_aside(self, path: Path) -> None:
@@ -287,6 +286,11 @@ class _Measuring:
             return row_figures(policy, builder, test, budget, self.screen), []
         own = is_own_reference(self.resolved)
         reference = policy if own else self._reference(policy, start)
+        settings = self.settings.at(self.settings.main)
+        of = policy, reference, self.tokenizer, held_out, test, self._usable, settings, budget, self.screen
+        drawn = partial(reply_lines, *of)
+        if not trees.answered:  # prompts alone, for which completions are drawn
+            return {"test": test.astype(float)}, drawn()
         (builder.reference,) = cached_scores(
             self.resolved, reference, [trees], self.screen, self.ranks, budget=budget
         )  # fmt: skip
@@ -301,16 +305,12 @@ class _Measuring:
         builder.recorded = named
         builder.live = reference if objective.reference in ("live", "moving") else None
         examples = row_figures(policy, builder, test, budget, self.screen, at_start=own)
-        settings = self.settings.at(self.settings.main)
         before, _ = self._replies_path(settings.main, 1)
         complete = not settings.validation_prompts and read_verified(before, RepliesManifest) is not None
         if complete:  # of a time when the table was of another temperature
             known = RepliesFolder(before).samples
             return examples, [{key: value for key, value in line.items() if key != "judges"} for line in known]
-        lines = reply_lines(
-            policy, reference, self.tokenizer, held_out, test, self._usable, settings, budget, self.screen
-        )
-        return examples, lines
+        return examples, drawn()
 
     def _reference(self, policy: Scorer, start: Path | None) -> Scorer:
         """Return the policy before its first step.

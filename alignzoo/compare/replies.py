@@ -13,10 +13,11 @@ from transformers import PreTrainedTokenizerBase
 from alignzoo.compare.spec import Sampling
 from alignzoo.core.console import Screen
 from alignzoo.data.tokenize import TokenizedRows
-from alignzoo.data.trees import Branch, Tree
+from alignzoo.data.trees import Branch, Tree, Trees
 from alignzoo.evaluation.samples import as_text, choose_reply_rows
 from alignzoo.models.generation import generate_replies
 from alignzoo.models.tokenizers import decode
+from alignzoo.rollouts.prompts import Prompts
 from alignzoo.scoring.forest import lay_out
 from alignzoo.scoring.microbatches import plan_micro_batches
 from alignzoo.scoring.scorer import Scorer
@@ -106,3 +107,10 @@ def distinct(text: str, n: int) -> float | None:
     words = text.split()
     grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
     return len(set(grams)) / len(grams) if grams else None
+
+
+def answered(held_out: TokenizedRows, new_tokens: int, vocabulary: int) -> Trees:
+    """Return the rows; of prompts alone, some of them with random continuations."""
+    if held_out.trees.answered:
+        return held_out.trees
+    return Prompts(held_out, np.arange(len(held_out.trees))).probes(1, new_tokens, vocabulary)

@@ -9,6 +9,8 @@ import yaml
 from checkout import ROOT
 from safetensors.numpy import load_file
 
+from alignzoo.compare.measure import measure
+from alignzoo.compare.spec import Sampling
 from alignzoo.core.console import Screen
 from alignzoo.core.errors import UserError
 from alignzoo.recipe.load import load_recipe
@@ -50,6 +52,15 @@ def test_a_run_draws_for_prompts_alone(online, home, objective):
     assert ("preference_accuracy" in of_pairs) == (objective == "dpo")
     reply = json.loads((done.folder / "samples.jsonl").read_text().splitlines()[0])
     assert (reply["prompt"] in QUESTIONS, reply["chosen"], reply["rejected"]) == (True, "", "")
+    if objective == "dpo":  # the same weights: a comparison has the same replies to the same prompts
+        settings = Sampling(prompts=3, tokens=4)
+        own, beside = (
+            measure(load_recipe(one.folder), one.folder, settings, (), None, Screen(quiet=True)) for one in (done, other)
+        )  # fmt: skip
+        assert set(own.examples) == {"test"}
+        assert [line["kl"] for line in own.samples] == pytest.approx([line["kl"] for line in beside.samples], abs=1e-5)
+        assert [line["reply"] for line in own.samples] == [line["reply"] for line in beside.samples]
+        assert len(own.samples) == 3
 
 
 @pytest.mark.slow

@@ -22,6 +22,24 @@ def register_objectives():
     return [Mine]
 '''
 
+REWARD_MODEL = '''
+import torch
+from alignzoo import Objective, hookimpl
+
+class Ranks(Objective):
+    """A reward model on pairs."""
+    name = "ranks"
+    data = "pair"
+    head = "scalar"
+    reference = "none"
+    def loss(self, pair):
+        return -torch.nn.functional.logsigmoid(pair.chosen.scalar - pair.rejected.scalar)
+
+@hookimpl
+def register_objectives():
+    return [Ranks]
+'''
+
 MODIFIER = '''
 from alignzoo import Field, Modifier, Objective, hookimpl
 

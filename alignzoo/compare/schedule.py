@@ -54,14 +54,17 @@ def units_of(
             shown = Job(folder_of(need).path.name, {}, need, written)
             unit = Unit(shown, _needs(shown), listed=False, measured=need.fingerprint in measured)
             needed.setdefault(need.fingerprint, unit)
-    listed = []
+    listed, of_judges, of_picker = (
+        [],
+        {need.fingerprint for need, _ in judges},
+        {need.fingerprint for need, _ in picker},
+    )
     for job in jobs:
         picks = best_of.measures(job.label) if best_of else None
         further: set[str] = set()
-        for runs in (judges, picker if picks else ()):
-            of_judge = {need.fingerprint for need, _ in runs}
+        for runs in (of_judges, of_picker if picks else set()):
             # A run that the judge's own run needs is trained before it, and makes it when it is measured itself.
-            further |= of_judge if job.resolved.fingerprint not in of_judge else set()
+            further |= runs if job.resolved.fingerprint not in runs else set()
         listed.append(Unit(job, _needs(job) | further, best_of=picks))
     return [*needed.values(), *listed]
 

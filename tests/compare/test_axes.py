@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fake_plugins import REWARD_MODEL
 from measured import SAMPLING, Runs, about
 from tiny_runs import tiny, tiny_recipe
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -201,25 +202,6 @@ def test_a_judge_that_picks_and_fails_leaves_the_rest_of_the_row(run, world, mon
 
 
 # --- a whole comparison
-
-
-REWARD_MODEL = '''
-import torch
-from alignzoo import Objective, hookimpl
-
-class Ranks(Objective):
-    """A reward model on pairs."""
-    name = "ranks"
-    data = "pair"
-    head = "scalar"
-    reference = "none"
-    def loss(self, pair):
-        return -torch.nn.functional.logsigmoid(pair.chosen.scalar - pair.rejected.scalar)
-
-@hookimpl
-def register_objectives():
-    return [Ranks]
-'''
 
 
 def test_a_comparison_over_both_axes_with_a_reward_model_that_picks(tmp_path, drawn):

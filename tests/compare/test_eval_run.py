@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
+from fake_plugins import REWARD_MODEL
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 import alignzoo
@@ -25,22 +26,6 @@ from alignzoo.training.lm_eval import task_figures
 from alignzoo.training.runs import remove_run
 
 SMALL = ["train.max_steps=1", "data.max_train_rows=16", "eval.replies={num_prompts: 2, max_new_tokens: 4}"]
-PLUGIN = '''
-import torch
-from alignzoo import Objective, hookimpl
-
-class Preferred(Objective):
-    """A reward model of pairs."""
-    name = "preferred"
-    head = "scalar"
-    reference = "none"
-    def loss(self, pair):
-        return -torch.nn.functional.logsigmoid(pair.chosen.scalar - pair.rejected.scalar)
-
-@hookimpl
-def register_objectives():
-    return [Preferred]
-'''
 LISTS = [
     {"id": "1", "prompt": "\n\nHuman: Hi\n\nAssistant:", "chosen": [" Hello there"], "rejected": [" no", " go away", " x"], "subset": "Focus"},
     {"id": "2", "prompt": "\n\nHuman: Sum\n\nAssistant:", "chosen": [" two"], "rejected": [" a b c d e", " b", " the sea"], "subset": "Focus"},
@@ -54,9 +39,9 @@ LISTS = [
 def made(tmp_path_factory):
     """A folder with a run of DPO and its start, a run of a reward model, and the lists."""
     root = tmp_path_factory.mktemp("eval")
-    (root / "preferred.py").write_text(PLUGIN)
+    (root / "ranks.py").write_text(REWARD_MODEL)
     recipe = {"extends": str(alignzoo.__file__).replace("alignzoo/__init__.py", "recipes/dpo_hh.yaml"),
-              "plugins": ["preferred.py"], "objective": "preferred"}  # fmt: skip
+              "plugins": ["ranks.py"], "objective": "ranks"}  # fmt: skip
     (root / "rm.yaml").write_text(yaml.safe_dump(recipe))
     (root / "lists.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LISTS))
     with pytest.MonkeyPatch.context() as patch:

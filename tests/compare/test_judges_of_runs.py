@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import yaml
+from fake_plugins import REWARD_MODEL
 from tiny_runs import tiny_recipe
 
 from alignzoo.compare.plan import make_plan
@@ -20,23 +21,6 @@ from alignzoo.report.comparison.write import write_all
 
 pytestmark = pytest.mark.usefixtures("no_fork")
 QUIET = Screen(quiet=True)
-REWARD_MODEL = '''
-import torch
-from alignzoo import Objective, hookimpl
-
-class Ranks(Objective):
-    """A reward model on pairs."""
-    name = "ranks"
-    data = "pair"
-    head = "scalar"
-    reference = "none"
-    def loss(self, pair):
-        return -torch.nn.functional.logsigmoid(pair.chosen.scalar - pair.rejected.scalar)
-
-@hookimpl
-def register_objectives():
-    return [Ranks]
-'''
 
 
 @pytest.fixture
